@@ -1,0 +1,1 @@
+"""protoc-gen-protoflow: annotated .proto files to typed event handlers and producers."""

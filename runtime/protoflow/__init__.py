@@ -1,0 +1,87 @@
+"""Contract-first, event-driven Python: the runtime beneath generated handlers.
+
+Names are loaded when first used, because every annotated `_pb2` module imports this package.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from protoflow.config import Config as Config
+    from protoflow.connection import connect as connect
+    from protoflow.connection import connect_sync as connect_sync
+    from protoflow.context import Context as Context
+    from protoflow.context import SyncContext as SyncContext
+    from protoflow.errors import BatchFailed as BatchFailed
+    from protoflow.errors import ProtoflowError as ProtoflowError
+    from protoflow.message import Delivery as Delivery
+    from protoflow.message import Message as Message
+    from protoflow.message import Settlement as Settlement
+    from protoflow.outcomes import DeadLetter as DeadLetter
+    from protoflow.outcomes import Done as Done
+    from protoflow.outcomes import Outcome as Outcome
+    from protoflow.outcomes import Retry as Retry
+    from protoflow.outcomes import RetryAfter as RetryAfter
+    from protoflow.outcomes import Skip as Skip
+    from protoflow.outcomes import Unprocessable as Unprocessable
+    from protoflow.output import Batch as Batch
+    from protoflow.output import Output as Output
+    from protoflow.output import Result as Result
+    from protoflow.output import Results as Results
+    from protoflow.producer import Publisher as Publisher
+    from protoflow.producer import SyncPublisher as SyncPublisher
+    from protoflow.secret import Secret as Secret
+    from protoflow.service import Service as Service
+    from protoflow.transport import Capabilities as Capabilities
+    from protoflow.transport import Transport as Transport
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "BatchFailed": "errors",
+    "Batch": "output",
+    "Capabilities": "transport",
+    "Config": "config",
+    "Context": "context",
+    "DeadLetter": "outcomes",
+    "Delivery": "message",
+    "Done": "outcomes",
+    "Message": "message",
+    "Outcome": "outcomes",
+    "Output": "output",
+    "ProtoflowError": "errors",
+    "Publisher": "producer",
+    "Result": "output",
+    "Results": "output",
+    "Retry": "outcomes",
+    "RetryAfter": "outcomes",
+    "Secret": "secret",
+    "Service": "service",
+    "Settlement": "message",
+    "Skip": "outcomes",
+    "SyncContext": "context",
+    "SyncPublisher": "producer",
+    "Transport": "transport",
+    "Unprocessable": "outcomes",
+    "connect": "connection",
+    "connect_sync": "connection",
+}
+
+__all__ = ["__version__", *sorted(_HOMES)]  # pyright: ignore[reportUnsupportedDunderAll]  lazy
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module 'protoflow' has no attribute {name!r}")
+        import importlib
+
+        value = getattr(importlib.import_module(f"protoflow.{home}"), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_HOMES})

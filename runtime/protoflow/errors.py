@@ -1,0 +1,122 @@
+"""Every exception that Protoflow raises, in one tree.
+
+    ProtoflowError
+    ├── ConfigError            settings or options that cannot be used; lists all mistakes
+    ├── MissingExtraError      an optional dependency that is not installed (an ImportError too)
+    ├── GencodeError           a generated module newer than this runtime (an ImportError too)
+    ├── RegistrationError      handlers that contradict each other or cannot be registered
+    ├── CapabilityError        a demand that the transport cannot meet
+    ├── TransportError         the broker or the way to it
+    │   ├── ConnectionFailedError   no connection, or lost for longer than configured
+    │   ├── AuthenticationError     refused credentials or rights
+    │   ├── TopologyError           a topic, queue or stream that is missing or differs
+    │   └── PublishError            a message that was not taken
+    │       └── PublishRefusedError     ... and never will be: too large, not authorised
+    ├── DecodeError            a payload that is no message of its type
+    ├── DeadLetterNotFoundError
+    └── BatchFailed            raised by batch handlers to name the failed messages
+
+An `Outcome` (see `protoflow.outcomes`) is no ProtoflowError: it is what a handler decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+
+class ProtoflowError(Exception):
+    """The root of all errors of Protoflow."""
+
+
+class ConfigError(ProtoflowError):
+    """Settings that cannot be used.
+
+    Attributes:
+        problems: every mistake found, one sentence each.
+    """
+
+    def __init__(self, problems: str | Iterable[str]) -> None:
+        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class MissingExtraError(ProtoflowError, ImportError):
+    """An optional dependency is missing; the text is the command that installs it."""
+
+    def __init__(self, extra: str, module: str) -> None:
+        self.extra = extra
+        super().__init__(
+            f"{module} is not installed; run: pip install 'protoc-gen-protoflow[{extra}]'"
+        )
+
+
+class GencodeError(ProtoflowError, ImportError):
+    """A generated module asks for a newer runtime than this one."""
+
+
+class RegistrationError(ProtoflowError):
+    """Handlers that contradict each other or cannot be registered.
+
+    Attributes:
+        problems: every mistake found, one sentence each.
+    """
+
+    def __init__(self, problems: str | Iterable[str]) -> None:
+        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class CapabilityError(ProtoflowError):
+    """A demand of the contract or the config that the transport cannot meet.
+
+    Attributes:
+        problems: every demand that is not met, one sentence each.
+    """
+
+    def __init__(self, problems: str | Iterable[str]) -> None:
+        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class TransportError(ProtoflowError):
+    """The broker failed, or the way to it; the driver's exception is chained."""
+
+
+class ConnectionFailedError(TransportError):
+    """No connection to the broker, or lost for longer than configured."""
+
+
+class AuthenticationError(TransportError):
+    """The broker refused the credentials, or the rights do not suffice."""
+
+
+class TopologyError(TransportError):
+    """A topic, queue or stream is missing, or differs from what is needed."""
+
+
+class PublishError(TransportError):
+    """A message was not taken by the broker; trying again may help."""
+
+
+class PublishRefusedError(PublishError):
+    """A message was refused for good: too large, malformed, not authorised."""
+
+
+class DecodeError(ProtoflowError):
+    """A payload that is no message of its type, or a message of no known type."""
+
+
+class DeadLetterNotFoundError(ProtoflowError):
+    """No dead letter of that id."""
+
+
+class BatchFailed(ProtoflowError):
+    """Raised by a batch handler: these messages failed, the others are done.
+
+    Args:
+        errors: the error of each failed message, by its index in the batch.
+    """
+
+    def __init__(self, errors: Mapping[int, BaseException]) -> None:
+        self.errors = dict(errors)
+        super().__init__(f"{len(self.errors)} of the batch failed")

@@ -1,0 +1,84 @@
+"""The contract with generated modules: all that they import from the runtime.
+
+A contract level counts breaking changes of this module. The runtime may be newer than
+a generated module, never older; levels of the past stay supported.
+"""
+
+from __future__ import annotations
+
+from protoflow.context import Context, SyncContext
+from protoflow.errors import GencodeError
+from protoflow.handler import Handler, HandlerSync
+from protoflow.output import Batch, Output, Result, Results, SyncResults
+from protoflow.producer import Producer, ProducerSync, Publisher, SyncPublisher
+from protoflow.spec import (
+    BatchPolicy,
+    DeadLetterPolicy,
+    DeliveryPolicy,
+    Encoding,
+    FileSpec,
+    MessageSpec,
+    MethodSpec,
+    OnExhausted,
+    Ordering,
+    ProducerSpec,
+    PublicationSpec,
+    RetryPolicy,
+    ServiceSpec,
+    Start,
+    UnhandledTypes,
+)
+
+__all__ = [
+    "Batch",
+    "BatchPolicy",
+    "Context",
+    "DeadLetterPolicy",
+    "DeliveryPolicy",
+    "Encoding",
+    "FileSpec",
+    "Handler",
+    "HandlerSync",
+    "MessageSpec",
+    "MethodSpec",
+    "OnExhausted",
+    "Ordering",
+    "Output",
+    "Producer",
+    "ProducerSpec",
+    "ProducerSync",
+    "PublicationSpec",
+    "Publisher",
+    "Result",
+    "Results",
+    "RetryPolicy",
+    "ServiceSpec",
+    "Start",
+    "SyncContext",
+    "SyncPublisher",
+    "SyncResults",
+    "UnhandledTypes",
+    "require",
+]
+
+#: The newest contract level that this runtime knows.
+API = 1
+
+
+def require(*, api: int, generator: str, source: str) -> None:
+    """Called by every generated module on import.
+
+    Args:
+        api: the contract level the module was generated for.
+        generator: the version of protoc-gen-protoflow that made it.
+        source: the .proto it was made from.
+
+    Raises:
+        GencodeError: this runtime is older than the module needs.
+    """
+    if api > API:
+        raise GencodeError(
+            f"the module generated from {source} by protoc-gen-protoflow {generator} needs a newer "
+            f"runtime (contract level {api}, this one knows {API}); run: "
+            f"pip install 'protoc-gen-protoflow>={generator}', or generate it again"
+        )

@@ -1,0 +1,119 @@
+"""Messages, their deliveries, and how deliveries are settled."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True, kw_only=True)
+class Message:
+    """A payload with its id, topic, key and metadata. Not to be changed once made.
+
+    CloudEvents attributes other than the id stand in `metadata` as `ce_<attribute>`, the
+    content type as `content-type`; each transport maps them to its protocol's binding.
+
+    Attributes:
+        id: the message id; never changes through retry, dead letter and replay.
+        topic: the topic, namespace included.
+        payload: the bytes; None is a tombstone.
+        key: the partition key; None is no key.
+        metadata: string pairs beside the payload.
+        headers: the broker's own headers as received, opaque; a transport that publishes
+            a message with headers writes these, and lays `metadata` over them by name.
+        delay: publishing only: seconds before the message may be delivered.
+        deduplication_id: publishing only: what the broker deduplicates by, where it can.
+        mandatory: publishing only: it is an error if nobody keeps the message.
+    """
+
+    id: str
+    topic: str
+    payload: bytes | None
+    key: bytes | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    headers: Any = None  # Any: each broker client has a type of its own
+    delay: float = 0.0
+    deduplication_id: str | None = None
+    mandatory: bool = False
+
+    def __repr__(self) -> str:
+        # No payload, key or metadata: they may hold what must not be logged.
+        size = "tombstone" if self.payload is None else f"{len(self.payload)} bytes"
+        return f"Message(id={self.id!r}, topic={self.topic!r}, {size})"
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Delivery:
+    """One handing-over of a message by the broker.
+
+    Attributes:
+        message: the message as it came.
+        failures: failed runs of this handler before, as far as the broker's side remembers
+            (`pf_attempt`, or a column of the row).
+        first_failure: when the first run failed, in seconds since the epoch; 0.0 is never.
+        deliveries: the broker's count of hand-outs, this one included; 0 where it counts none.
+        shard: the partition, shard or queue that it came from; lanes of PER_PARTITION.
+        position: where in the shard, for people (offset, sequence, row id).
+        time: when the broker got the message, in seconds since the epoch; 0.0 if unknown.
+        size: bytes of payload, key and headers, as the in-flight bound counts them.
+        receipt: what the transport needs to settle; opaque.
+    """
+
+    message: Message
+    failures: int = 0
+    first_failure: float = 0.0
+    deliveries: int = 0
+    shard: str | int = 0
+    position: str | int = ""
+    time: float = 0.0
+    size: int = 0
+    receipt: Any = None  # Any: each transport has a type of its own
+
+    @property
+    def attempt(self) -> int:
+        """The number of the run that this delivery is for, from 1."""
+        return self.failures + 1
+
+
+class Action(enum.IntEnum):
+    """How a delivery is settled."""
+
+    ACK = 0
+    NACK = 1
+    RELEASE = 2
+
+
+@dataclass(slots=True, eq=False)
+class Settlement:
+    """One delivery and how it is settled.
+
+    Attributes:
+        delivery: the delivery.
+        action: ACK is done; NACK gives back after a failed run, for delivery after `delay`;
+            RELEASE gives back work that was not finished, uncounted where the broker can.
+        delay: NACK only: seconds before the next delivery.
+        failures: NACK and RELEASE: failed runs so far, to be remembered where it can be.
+        first_failure: NACK and RELEASE: when the first run failed, seconds since the epoch.
+        outputs: ACK only, given only to transports with `atomic`: messages to be
+            published in the same transaction; the dead letter is one of them.
+    """
+
+    delivery: Delivery
+    action: Action = Action.ACK
+    delay: float = 0.0
+    failures: int = 0
+    first_failure: float = 0.0
+    outputs: Sequence[Message] = ()
+
+
+class SettleResult(enum.IntEnum):
+    """What came of a settlement."""
+
+    #: The broker has it.
+    DONE = 0
+    #: The lease was lost: somebody else has the message, or soon will.
+    LOST = 1
+    #: Nobody knows, as after a cut connection: it may be delivered again.
+    UNKNOWN = 2

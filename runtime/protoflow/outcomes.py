@@ -1,0 +1,90 @@
+"""What becomes of a message after one run of its handler.
+
+Handlers raise an outcome to decide; the pipeline returns one; the scheduler carries
+it out. Anything else that a handler raises is retried under the policy.
+
+    Outcome
+    ├── Done                    returned, never raised: the run succeeded
+    ├── Retry                   run again after the policy's wait
+    │   └── RetryAfter          ... after this wait
+    ├── DeadLetter              give up now
+    │   └── Unprocessable       ... because the message is invalid
+    └── Skip                    acknowledge without having handled
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+
+class Outcome(Exception):  # noqa: N818  an outcome is a decision, not an error
+    """What becomes of a message; see the subclasses."""
+
+
+class Done(Outcome):
+    """The run succeeded: publish its outputs, then acknowledge."""
+
+
+class Retry(Outcome):
+    """Run the handler again, after the wait that the retry policy gives.
+
+    Args:
+        reason: why, for logs and for the dead letter.
+    """
+
+    #: The wait in seconds; None is the policy's.
+    delay: float | None = None
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class RetryAfter(Retry):
+    """Run the handler again after this wait; it counts as a failed run.
+
+    Args:
+        delay: the wait; a number is seconds.
+        reason: why, for logs and for the dead letter.
+    """
+
+    def __init__(self, delay: timedelta | float, reason: str = "") -> None:
+        super().__init__(reason)
+        self.delay = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
+
+
+class DeadLetter(Outcome):
+    """Give the message up now: it goes to the dead-letter topic.
+
+    Args:
+        reason: why; stands in the dead letter.
+    """
+
+    #: The class of the cause, as it stands in the dead letter and in statistics.
+    category = "handler"
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Unprocessable(DeadLetter):
+    """The message is invalid, no retry can help: a dead letter of category validation."""
+
+    category = "validation"
+
+
+class Skip(Outcome):
+    """Acknowledge the message without having handled it.
+
+    Args:
+        reason: why, for logs.
+    """
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+#: The one instance that successful runs return.
+DONE = Done()

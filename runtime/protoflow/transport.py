@@ -1,0 +1,313 @@
+"""The interface between the runtime and a broker.
+
+A transport knows this module and the leaves below it, never the service and never
+another transport. Third parties plug in by the entry point group `protoflow.transports`:
+the name is the URL scheme, the object a `TransportFactory`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from protoflow.clock import Clock
+from protoflow.errors import PublishError
+from protoflow.message import Delivery, Message, Settlement, SettleResult
+from protoflow.spec import Ordering, Start
+from protoflow.url import TransportURL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a transport can do. Each claim is proved by the acceptance suite.
+
+    Attributes:
+        at_least_once: an unsettled delivery comes again.
+        durable: messages survive a restart of every process, the broker's included.
+        groups: each group gets every message, its members share them.
+        processes: several processes may share one group.
+        per_key: order per key over all processes of a group.
+        per_partition: order per partition over all processes of a group.
+        retains: messages published before a group exists reach it with start EARLIEST.
+        delayed_publish: `Message.delay` is kept.
+        max_delay: the longest delay in seconds that one publish can have; None is any.
+        broker_retry: waits longer than `retry_in_place` are kept by the broker.
+        retry_lateness: seconds by which such a wait may be too long.
+        remembers_failures: failed runs survive the process at every NACK.
+        counts_deliveries: `Delivery.deliveries` is the broker's count.
+        atomic: `Settlement.outputs` and the settlement become visible together.
+        dead_letters: dead letters can be listed, shown, replayed, purged and counted.
+        tombstones: `payload=None` arrives as None.
+        leases: a delivery not settled in time is given to another process.
+        lag: the transport knows how much waits in a group.
+        broadcast: ephemeral groups, one a process.
+        max_message_bytes: what the broker refuses beyond; None is unknown or unlimited.
+    """
+
+    at_least_once: bool = True
+    durable: bool = False
+    groups: bool = True
+    processes: bool = False
+    per_key: bool = False
+    per_partition: bool = False
+    retains: bool = False
+    delayed_publish: bool = False
+    max_delay: float | None = None
+    broker_retry: bool = False
+    retry_lateness: float = 1.0
+    remembers_failures: bool = False
+    counts_deliveries: bool = False
+    atomic: bool = False
+    dead_letters: bool = False
+    tombstones: bool = True
+    leases: bool = False
+    lag: bool = False
+    broadcast: bool = False
+    max_message_bytes: int | None = None
+
+
+class TopologyMode(enum.StrEnum):
+    """What is done about topics, queues and streams at start."""
+
+    CREATE = "create"
+    VERIFY = "verify"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriptionSettings:
+    """One topic read by one group; all that a transport needs to know of it.
+
+    Attributes:
+        name: the name for logs and readiness, `<topic>/<group>`.
+        topic: the topic, namespace included.
+        group: the group, namespace included.
+        ordering: which messages must be handed out in turn.
+        concurrency: how many handlers run at once in this process.
+        max_in_flight: how many deliveries may be unsettled at once in this process.
+        max_in_flight_bytes: the same in bytes.
+        start: where a group without a position starts.
+        broadcast: an ephemeral group of this process.
+        atomic: outputs and settlement are demanded to be visible together.
+        defers: failed runs may have waits that the broker must keep (see `Subscription.defer`).
+        dead_letter_topics: where the letters of this group go, namespace included.
+        lease: seconds before an unrenewed delivery may go to another process.
+        max_hold: seconds for which a lease is renewed at most.
+        rebalance_drain: seconds that handlers get when their shard moves.
+    """
+
+    name: str
+    topic: str
+    group: str
+    ordering: Ordering = Ordering.NONE
+    concurrency: int = 16
+    max_in_flight: int = 256
+    max_in_flight_bytes: int = 64 * 1024 * 1024
+    start: Start = Start.EARLIEST
+    broadcast: bool = False
+    atomic: bool = False
+    defers: bool = True
+    dead_letter_topics: tuple[str, ...] = ()
+    lease: float = 30.0
+    max_hold: float = 3600.0
+    rebalance_drain: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topology:
+    """Everything that a service consumes and publishes."""
+
+    subscriptions: tuple[SubscriptionSettings, ...] = ()
+    topics: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransportSettings:
+    """What the runtime tells a transport when it is made.
+
+    Attributes:
+        url: where the broker is.
+        options: the transport's own tunables from config; unknown keys are refused.
+        clock: the one source of time and randomness.
+        client_name: how this process calls itself at the broker.
+        connect_timeout: seconds before an unreachable broker is an error at start.
+        ladder: the constant waits, in seconds, of brokers that keep retries in queues.
+        exchange: the common prefix of what the transport owns, `protoflow`.
+        require_subscriber: publishing to a topic that nobody consumes is an error.
+        on_lost_position: `stop`, `earliest` or `latest` when a group's position is gone.
+    """
+
+    url: TransportURL
+    options: Mapping[str, Any] = field(default_factory=dict)  # Any: values come from TOML
+    clock: Clock = field(default_factory=Clock)
+    client_name: str = "protoflow"
+    connect_timeout: float = 30.0
+    ladder: tuple[float, ...] = (5.0, 30.0, 120.0, 600.0, 3600.0)
+    exchange: str = "protoflow"
+    require_subscriber: bool = False
+    on_lost_position: str = "stop"
+
+
+class SubscriptionListener(Protocol):
+    """What a subscription tells the scheduler, on the event loop."""
+
+    async def shards_revoked(self, shards: Collection[str | int], drain: float) -> None:
+        """Shards move away: returns when their work is settled, at the latest after
+        `drain` seconds, when handlers still running were cancelled."""
+
+    def deliveries_lost(self, deliveries: Sequence[Delivery]) -> None:
+        """Leases were lost: their handlers are cancelled, nothing more is settled."""
+
+    def health_changed(self, healthy: bool, detail: str) -> None:
+        """The subscription stopped or began to work again; readiness follows."""
+
+
+class Subscription(Protocol):
+    """The deliveries of one topic to one group in this process.
+
+    It renews its leases by itself, and reconnects by itself; `health_changed` tells.
+    """
+
+    async def receive(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
+        """At least one delivery, waiting for it; at most `max_messages`, and bytes
+        beyond `max_bytes` only in the first. Empty when the subscription is stopped.
+        Cancelling loses nothing: what was taken comes with the next call, or is given
+        back by `stop`. Raises TransportError when it can never go on."""
+
+    def settle(self, settlements: Sequence[Settlement]) -> asyncio.Future[Sequence[SettleResult]]:
+        """Settles, in one go where the broker can; one result each, in order. The
+        future fails only with a TransportError, and then nothing is known of any."""
+
+    def defer(self, message: Message, delay: float) -> Message | None:
+        """The message to publish so that this group, and no other, gets `message` again
+        after `delay` seconds; None where `settle` with NACK keeps the wait itself."""
+
+    def pause(self, shards: Collection[str | int]) -> None:
+        """No more deliveries from these shards until `resume`."""
+
+    def resume(self, shards: Collection[str | int]) -> None:
+        """Ends `pause`."""
+
+    async def stop(self) -> None:
+        """Takes nothing more, gives back what was taken and not handed out, waits until
+        settlements on their way are confirmed. Idempotent."""
+
+
+class Transport(Protocol):
+    """A broker."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this transport can do; after `open`, what this server can do."""
+
+    async def open(self) -> None:
+        """Connects. Raises ConnectionFailedError or AuthenticationError."""
+
+    async def close(self) -> None:
+        """Flushes and disconnects. Idempotent."""
+
+    async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
+        """Makes or verifies what the topology needs. Raises TopologyError naming
+        everything that is missing or differs; never changes what exists."""
+
+    def submit(
+        self, messages: Sequence[Message]
+    ) -> asyncio.Future[Sequence[PublishError | None]]:
+        """Publishes. The order is fixed when this returns; each result is None when the
+        message is durable, else its error. Never raises for a single message."""
+
+    async def subscribe(
+        self, settings: SubscriptionSettings, listener: SubscriptionListener
+    ) -> Subscription:
+        """Joins the group."""
+
+    def health(self) -> str | None:
+        """None when the broker is reachable, else what is wrong."""
+
+
+class TransportFactory(Protocol):
+    """What an entry point of the group `protoflow.transports` is."""
+
+    def __call__(self, settings: TransportSettings) -> Transport:
+        """A transport that is not yet open. Raises ConfigError for bad options."""
+
+
+@dataclass(slots=True, kw_only=True)
+class DeadLetter:
+    """A message that was given up, and why.
+
+    Attributes:
+        message: as it was dead-lettered; its metadata tells cause, origin and attempts.
+        position: where it lies, for people.
+        time: when it was dead-lettered, in seconds since the epoch.
+    """
+
+    message: Message
+    position: str = ""
+    time: float = 0.0
+
+
+@runtime_checkable
+class DeadLetters(Protocol):
+    """Optional: the dead letters of a transport. Topics are dead-letter topics,
+    namespace included; ids are message ids."""
+
+    async def count_dead_letters(self, topic: str) -> int:
+        """How many letters wait."""
+
+    async def list_dead_letters(self, topic: str, *, limit: int = 100) -> Sequence[DeadLetter]:
+        """The oldest letters first."""
+
+    async def show_dead_letter(self, topic: str, id: str) -> DeadLetter:
+        """One letter. Raises DeadLetterNotFoundError."""
+
+    async def replay_dead_letters(
+        self, topic: str, ids: Collection[str] | None = None, *, to_origin: bool = False
+    ) -> int:
+        """Gives letters (None: all) back to the group that failed, their ids kept and
+        their attempts reset; to the original topic with `to_origin`. How many."""
+
+    async def purge_dead_letters(self, topic: str, ids: Collection[str] | None = None) -> int:
+        """Deletes letters (None: all). How many."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lag:
+    """How much waits: messages not yet settled, and the age of the oldest in seconds."""
+
+    messages: int
+    seconds: float | None = None
+
+
+@runtime_checkable
+class LagReader(Protocol):
+    """Optional: how much waits in a group."""
+
+    async def lag(self, topic: str, group: str) -> Lag:
+        """The lag of a group."""
+
+
+class Transaction(Protocol):
+    """Messages and settlements that become visible together."""
+
+    @property
+    def connection(self) -> Any:  # Any: the database's own connection type
+        """On SQL the connection, for writes of one's own; else raises CapabilityError."""
+
+    async def publish(self, *messages: Message) -> None:
+        """Publishes on commit."""
+
+    async def settle(self, *settlements: Settlement) -> None:
+        """Settles on commit."""
+
+
+@runtime_checkable
+class Transactional(Protocol):
+    """Optional: transactions."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """Commits on leaving, rolls back on an exception."""

@@ -1,0 +1,77 @@
+"""Transport URLs, split once into what may be shown and what is secret."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from protoflow.errors import ConfigError
+from protoflow.secret import Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransportURL:
+    """A transport URL in parts; repr and str show no secret.
+
+    Attributes:
+        scheme: `kafka`, `sqlite`...
+        hosts: pairs of host and port; the port is None if not given.
+        path: what follows the hosts, leading slash included, percent-decoded.
+        query: parameters; values of parameters that look secret are hidden in `safe`.
+        user: the user name, percent-decoded.
+        password: the password.
+    """
+
+    scheme: str
+    hosts: tuple[tuple[str, int | None], ...] = ()
+    path: str = ""
+    query: dict[str, str] = field(default_factory=dict, repr=False)
+    user: str | None = field(default=None, repr=False)
+    password: Secret | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> TransportURL:
+        """Splits a URL. Raises ConfigError, naming no secret."""
+        scheme, separator, rest = text.partition("://")
+        if not separator or not scheme.replace("+", "").replace("-", "").isalnum():
+            raise ConfigError(
+                "transport: not a URL; it looks like sqlite:///queue.db or kafka://host:9092"
+            )
+        authority, slash, tail = rest.partition("/")
+        if "?" in authority:
+            authority, question, query = authority.partition("?")
+            slash, tail = "", question + query
+        credentials, at, hosts = authority.rpartition("@")
+        user, colon, password = credentials.partition(":")
+        parts = urlsplit(f"x://x{slash}{tail}")
+        return cls(
+            scheme=scheme.lower(),
+            hosts=tuple(_host(scheme, host) for host in hosts.split(",") if host),
+            path=unquote(parts.path),
+            query=dict(parse_qsl(parts.query, keep_blank_values=True)),
+            user=unquote(user) if at and user else None,
+            password=Secret(unquote(password)) if colon else None,
+        )
+
+    @property
+    def safe(self) -> str:
+        """The URL without user, password and query: what may be logged."""
+        hosts = ",".join(
+            (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "")
+            for host, port in self.hosts
+        )
+        return f"{self.scheme}://{hosts}{self.path}"
+
+    def __str__(self) -> str:
+        return self.safe
+
+
+def _host(scheme: str, text: str) -> tuple[str, int | None]:
+    host, colon, port = text.rpartition(":")
+    if text.startswith("[") and text.endswith("]"):
+        return text[1:-1], None
+    if not colon:
+        return text, None
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ConfigError(f"transport: {scheme}: the port of a host is not a number up to 65535")
+    return host.strip("[]"), int(port)
