@@ -50,8 +50,8 @@ class Delivery:
 
     Attributes:
         message: the message as it came.
-        failures: failed runs of this handler before, as far as the broker's side remembers
-            (`pf_attempt`, or a column of the row).
+        failures: failed runs of this handler before. A transport sets it only where its
+            store remembers (a column of the row); the runtime reads `pf_attempt` itself.
         first_failure: when the first run failed, in seconds since the epoch; 0.0 is never.
         deliveries: the broker's count of hand-outs, this one included; 0 where it counts none.
         shard: the partition, shard or queue that it came from; lanes of PER_PARTITION.

@@ -214,9 +214,7 @@ class Transport(Protocol):
         """Makes or verifies what the topology needs. Raises TopologyError naming
         everything that is missing or differs; never changes what exists."""
 
-    def submit(
-        self, messages: Sequence[Message]
-    ) -> asyncio.Future[Sequence[PublishError | None]]:
+    def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
         """Publishes. The order is fixed when this returns; each result is None when the
         message is durable, else its error. Never raises for a single message."""
 

@@ -1,0 +1,99 @@
+"""CloudEvents 1.0 in binary content mode: metadata to headers and back, by protocol.
+
+The names follow the protocol bindings of the CloudEvents specification, v1.0.2
+(`cloudevents/bindings/*-protocol-binding.md`): Kafka `ce_`, AMQP `cloudEvents_` (and, when
+reading, `cloudEvents:`), NATS and HTTP `ce-` with percent-encoding.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote
+
+from protoflow import wire
+
+_SPECVERSION: Final = "1.0"
+_UNSAFE = re.compile(r'[^\x21-\x7e]|["%]')
+
+
+def _percent(match: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in match[0].encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """The headers of one protocol.
+
+    Attributes:
+        prefix: what goes before an attribute's name.
+        accepts: other prefixes that are read.
+        content_type: the header that holds the content type.
+        percent_encoded: attribute values are percent-encoded.
+        folds_case: names of headers compare without case.
+    """
+
+    prefix: str
+    accepts: tuple[str, ...] = ()
+    content_type: str = "content-type"
+    percent_encoded: bool = False
+    folds_case: bool = False
+
+    def headers(self, id: str, metadata: Mapping[str, str]) -> list[tuple[str, str]]:
+        """The headers of a message, its id and the specversion included."""
+        headers = [(self.prefix + "id", self._encode(id))]
+        if wire.CE_SPECVERSION not in metadata:
+            headers.append((self.prefix + "specversion", _SPECVERSION))
+        for name, value in metadata.items():
+            if name.startswith(wire.CE_PREFIX):
+                headers.append((self.prefix + name[3:], self._encode(value)))
+            elif name == wire.CONTENT_TYPE:
+                headers.append((self.content_type, value))
+            else:
+                headers.append((name, value))
+        return headers
+
+    def read(self, headers: Iterable[tuple[str, str]]) -> tuple[str | None, dict[str, str]]:
+        """The message id, if there is one, and the metadata."""
+        id: str | None = None
+        fallback: str | None = None
+        metadata: dict[str, str] = {}
+        for name, value in headers:
+            attribute = self._attribute(name)
+            if attribute == "id":
+                id = self._decode(value)
+            elif attribute is not None:
+                metadata[wire.CE_PREFIX + attribute] = self._decode(value)
+            elif name == wire.WATERMILL_ID:
+                fallback = value
+                metadata[name] = value
+            elif name.lower() in (wire.CONTENT_TYPE, self.content_type):
+                metadata[wire.CONTENT_TYPE] = value
+            else:
+                metadata[name] = value
+        return id or fallback, metadata
+
+    def _attribute(self, name: str) -> str | None:
+        known = name.lower() if self.folds_case else name
+        if known == self.content_type:
+            return None
+        for prefix in (self.prefix, *self.accepts):
+            if known.startswith(prefix):
+                return known[len(prefix) :]
+        return None
+
+    def _encode(self, value: str) -> str:
+        return _UNSAFE.sub(_percent, value) if self.percent_encoded else value
+
+    def _decode(self, value: str) -> str:
+        return unquote(value) if self.percent_encoded and "%" in value else value
+
+
+KAFKA: Final = Binding("ce_")
+AMQP: Final = Binding("cloudEvents_", accepts=("cloudEvents:",))
+NATS: Final = Binding(
+    "ce-", content_type="ce-datacontenttype", percent_encoded=True, folds_case=True
+)
+HTTP: Final = Binding("ce-", percent_encoded=True, folds_case=True)
