@@ -23,7 +23,9 @@ class OutputEncoder(Protocol):
 
     def __call__(
         self, publication: PublicationSpec, output: AnyOutput, context: Context
-    ) -> Message: ...
+    ) -> Message:
+        """The message, encoded."""
+        ...
 
 
 class Context:

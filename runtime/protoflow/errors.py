@@ -110,7 +110,7 @@ class DeadLetterNotFoundError(ProtoflowError):
     """No dead letter of that id."""
 
 
-class BatchFailed(ProtoflowError):
+class BatchFailed(ProtoflowError):  # noqa: N818  the name is part of the design
     """Raised by a batch handler: these messages failed, the others are done.
 
     Args:

@@ -9,8 +9,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from google.protobuf.message import Message as ProtoMessage
+
+#: The class of a protobuf message, from a `_pb2` module.
+ProtoClass: TypeAlias = type[ProtoMessage]
 
 
 class Encoding(enum.StrEnum):
@@ -110,7 +114,7 @@ class MessageSpec:
     """
 
     type: str
-    message_class: type[ProtoMessage]
+    message_class: ProtoClass
     topic: str | None = None
     partition_key: str | None = None
     subject: str | None = None
