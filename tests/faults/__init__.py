@@ -1,0 +1,1 @@
+"""Tests that hurt brokers and connections, and the tools to do so."""
