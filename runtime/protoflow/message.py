@@ -117,3 +117,6 @@ class SettleResult(enum.IntEnum):
     LOST = 1
     #: Nobody knows, as after a cut connection: it may be delivered again.
     UNKNOWN = 2
+    #: Only with outputs, where the transport is `atomic`: an output was refused (too large,
+    #: no room), so nothing of the settlement happened and the delivery is still held.
+    REFUSED = 3

@@ -1,0 +1,255 @@
+"""A consumer group in memory: what it has still to do, and in which order."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from protoflow.message import Delivery, Message
+from protoflow.spec import Ordering
+
+
+class Member(Protocol):
+    """One subscription of the group."""
+
+    def wake(self) -> None:
+        """There may be something to claim."""
+
+
+class Entry:
+    """A message that a group has not finished.
+
+    `delivery` is the handing-over that may settle it; every claim makes a new one, so an
+    old one settles nothing. `due` is the time before which it is not handed out.
+    """
+
+    __slots__ = (
+        "deliveries",
+        "delivery",
+        "due",
+        "failures",
+        "first_failure",
+        "group",
+        "lane",
+        "member",
+        "message",
+        "sequence",
+        "size",
+        "time",
+    )
+
+    def __init__(
+        self, group: Group, message: Message, sequence: int, time: float, due: float, size: int
+    ) -> None:
+        self.group = group
+        self.message = message
+        self.sequence = sequence
+        self.time = time
+        self.due = due
+        self.size = size
+        self.lane = group.lane(message)
+        self.delivery: Delivery | None = None
+        self.member: Member | None = None
+        self.deliveries = 0
+        self.failures = 0
+        self.first_failure = 0.0
+
+
+class Lane:
+    """The unfinished messages of one key that were looked at: all held ones are held by one
+    member, and nothing is handed to another before they are settled."""
+
+    __slots__ = ("free", "held", "member")
+
+    def __init__(self) -> None:
+        self.free: list[tuple[int, Entry]] = []
+        self.held = 0
+        self.member: Member | None = None
+
+
+class Group:
+    """Hands out messages in the order in which they came, as far as `ordering` says.
+
+    `fresh` holds what was never looked at; `returned` what may be handed out again, by
+    sequence; `waiting` what has a delay, by due time; `lanes` what keys hold back.
+    """
+
+    def __init__(self, topic: str, name: str, ordering: Ordering) -> None:
+        self.topic = topic
+        self.name = name
+        self.ordering = ordering
+        self.members: dict[Member, None] = {}
+        self.size = 0
+        self.fresh: deque[Entry] = deque()
+        self._held: dict[int, Entry] = {}
+        self._returned: list[tuple[int, Entry]] = []
+        self._waiting: list[tuple[float, int, Entry]] = []
+        self._lanes: dict[bytes, Lane] = {}
+
+    def lane(self, message: Message) -> bytes | None:
+        """The lane of a message; None is a lane of its own."""
+        if self.ordering is Ordering.NONE:
+            return None
+        return b"" if self.ordering is Ordering.PER_PARTITION else message.key or None
+
+    @property
+    def next_due(self) -> float | None:
+        """When the first of the waiting messages is due."""
+        return self._waiting[0][0] if self._waiting else None
+
+    @property
+    def has_returned(self) -> bool:
+        """Whether there is something that was given back or held back."""
+        return bool(self._returned or self._waiting)
+
+    def unfinished(self) -> Iterator[Entry]:
+        """Everything that is not finished, in no order."""
+        yield from self.fresh
+        yield from self._held.values()
+        free = {id(entry): entry for _, entry in self._returned if entry.delivery is None}
+        free |= {id(entry): entry for _, _, entry in self._waiting}
+        for lane in self._lanes.values():
+            free |= {id(entry): entry for _, entry in lane.free}
+        yield from free.values()
+
+    def claim(self, member: Member, limit: int, max_bytes: int, now: float) -> list[Delivery]:
+        """Hands out up to `limit` messages; bytes beyond `max_bytes` only in the first."""
+        taken: list[Delivery] = []
+        if self._waiting:
+            self._promote(now)
+        if self._returned:
+            max_bytes = self._claim_returned(taken, member, limit, max_bytes, now)
+        fresh = self.fresh
+        while fresh and len(taken) < limit:
+            entry = fresh[0]
+            if entry.size > max_bytes and taken:
+                break
+            del fresh[0]
+            if (entry.lane is None and entry.due <= now) or self._enter(entry, member, now):
+                max_bytes -= entry.size
+                taken.append(self._hand_out(entry, member))
+        return taken
+
+    def finish(self, entry: Entry) -> None:
+        """The entry is done."""
+        entry.delivery = None
+        self.size -= 1
+        del self._held[entry.sequence]
+        if entry.lane is not None:
+            self._leave(entry.lane)
+
+    def give_back(self, entry: Entry, due: float) -> None:
+        """The entry is to be handed out again, at `due` or later."""
+        entry.delivery = None
+        entry.due = due
+        del self._held[entry.sequence]
+        if entry.lane is not None:
+            heapq.heappush(self._lanes[entry.lane].free, (entry.sequence, entry))
+            self._leave(entry.lane)
+        elif due:
+            heapq.heappush(self._waiting, (due, entry.sequence, entry))
+        else:
+            heapq.heappush(self._returned, (entry.sequence, entry))
+
+    def forsake(self, member: Member) -> None:
+        """Gives back everything that a member holds, and forgets the member."""
+        self.members.pop(member, None)
+        for entry in [entry for entry in self._held.values() if entry.member is member]:
+            self.give_back(entry, 0.0)
+
+    def wake(self) -> None:
+        """Tells every member that there may be something to claim."""
+        for member in tuple(self.members):
+            member.wake()
+
+    def extend(self, entries: Iterable[Entry]) -> None:
+        """Puts entries behind all others."""
+        before = len(self.fresh)
+        self.fresh.extend(entries)
+        self.size += len(self.fresh) - before
+
+    def _hand_out(self, entry: Entry, member: Member) -> Delivery:
+        entry.deliveries += 1
+        entry.member = member
+        self._held[entry.sequence] = entry
+        entry.delivery = delivery = Delivery(
+            message=entry.message,
+            failures=entry.failures,
+            first_failure=entry.first_failure,
+            deliveries=entry.deliveries,
+            position=entry.sequence,
+            time=entry.time,
+            size=entry.size,
+            receipt=entry,
+        )
+        return delivery
+
+    def _claim_returned(
+        self, taken: list[Delivery], member: Member, limit: int, max_bytes: int, now: float
+    ) -> int:
+        while self._returned and len(taken) < limit:
+            entry = self._returned[0][1]
+            if entry.size > max_bytes and taken:
+                break
+            heapq.heappop(self._returned)
+            if entry.lane is None or self._take_head(entry, member, now):
+                max_bytes -= entry.size
+                taken.append(self._hand_out(entry, member))
+        return max_bytes
+
+    def _promote(self, now: float) -> None:
+        while self._waiting and self._waiting[0][0] <= now:
+            _, sequence, entry = heapq.heappop(self._waiting)
+            heapq.heappush(self._returned, (sequence, entry))
+
+    def _enter(self, entry: Entry, member: Member, now: float) -> bool:
+        """Whether a fresh entry may be handed out; else it is put where it waits."""
+        if entry.lane is None:
+            heapq.heappush(self._waiting, (entry.due, entry.sequence, entry))
+            return False
+        lane = self._lanes.get(entry.lane)
+        if lane is None:
+            lane = self._lanes[entry.lane] = Lane()
+        if entry.due <= now and not lane.free and (not lane.held or lane.member is member):
+            lane.held += 1
+            lane.member = member
+            return True
+        heapq.heappush(lane.free, (entry.sequence, entry))
+        if len(lane.free) == 1 and not lane.held:
+            self._offer(lane)
+        return False
+
+    def _take_head(self, entry: Entry, member: Member, now: float) -> bool:
+        """Whether an entry offered before is still the first of its lane and may go out."""
+        lane = self._lanes.get(entry.lane or b"")
+        if lane is None or not lane.free or lane.free[0][1] is not entry or entry.due > now:
+            return False
+        if lane.held and lane.member is not member:
+            return False
+        heapq.heappop(lane.free)
+        lane.held += 1
+        lane.member = member
+        if lane.free:
+            self._offer(lane)
+        return True
+
+    def _leave(self, key: bytes) -> None:
+        """One of a lane's held messages was settled."""
+        lane = self._lanes[key]
+        lane.held -= 1
+        if lane.held:
+            return
+        if lane.free:
+            self._offer(lane)
+        else:
+            del self._lanes[key]
+
+    def _offer(self, lane: Lane) -> None:
+        """Lets the first message of a lane be found when it is due."""
+        sequence, entry = lane.free[0]
+        if entry.due:
+            heapq.heappush(self._waiting, (entry.due, sequence, entry))
+        else:
+            heapq.heappush(self._returned, (sequence, entry))

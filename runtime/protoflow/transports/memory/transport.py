@@ -1,0 +1,195 @@
+"""The memory transport."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from protoflow.errors import CapabilityError, PublishError, TopologyError, TransportError
+from protoflow.message import Message, Settlement, SettleResult
+from protoflow.transport import (
+    Capabilities,
+    Lag,
+    SubscriptionListener,
+    SubscriptionSettings,
+    Topology,
+    TopologyMode,
+    TransportSettings,
+)
+from protoflow.transports.memory.broker import Broker, MemoryOptions, shared
+from protoflow.transports.memory.letters import MemoryDeadLetters
+from protoflow.transports.memory.subscription import MemorySubscription, settle
+
+
+class MemoryTransport(MemoryDeadLetters):
+    """Topics and groups in the memory of this process."""
+
+    def __init__(self, settings: TransportSettings, options: MemoryOptions) -> None:
+        self.clock = settings.clock
+        self.options = options
+        self.broker = Broker()
+        self._name = "".join(host for host, _ in settings.url.hosts) + settings.url.path
+        self._require_subscriber = settings.require_subscriber
+        self._subscriptions: list[MemorySubscription] = []
+        self.capabilities = Capabilities(
+            per_key=True,
+            per_partition=True,
+            retains=True,
+            delayed_publish=True,
+            broker_retry=True,
+            retry_lateness=0.1,
+            remembers_failures=True,
+            counts_deliveries=True,
+            atomic=True,
+            dead_letters=True,
+            lag=True,
+            broadcast=True,
+            max_message_bytes=options.max_message_bytes,
+        )
+
+    async def open(self) -> None:
+        """Finds the broker of this name."""
+        if self._name:
+            self.broker = shared(self._name)
+
+    async def close(self) -> None:
+        """Gives back what was not settled."""
+        while self._subscriptions:
+            self._subscriptions.pop().abandon()
+
+    async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
+        """Makes topics and groups, or tells which are missing."""
+        if mode is TopologyMode.CREATE:
+            for topic in topology.topics:
+                self.broker.topic(topic)
+            for settings in topology.subscriptions:
+                self._join(settings)
+        elif mode is TopologyMode.VERIFY:
+            topics = self.broker.topics
+            missing = [f"topic {name}" for name in topology.topics if name not in topics]
+            missing += [
+                f"group {item.group} of topic {item.topic}"
+                for item in topology.subscriptions
+                if not item.broadcast
+                and (item.topic not in topics or item.group not in topics[item.topic].groups)
+            ]
+            if missing:
+                raise TopologyError(f"missing in memory: {', '.join(missing)}")
+
+    def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
+        """Publishes at once."""
+        future: asyncio.Future[Sequence[PublishError | None]]
+        future = asyncio.get_running_loop().create_future()
+        errors = self._admit(messages)
+        taken: Sequence[Message] = messages
+        if any(errors):
+            taken = [
+                message for message, error in zip(messages, errors, strict=True) if error is None
+            ]
+        self.broker.publish(taken, self.options, self.clock.now())
+        future.set_result(errors)
+        return future
+
+    async def subscribe(
+        self, settings: SubscriptionSettings, listener: SubscriptionListener
+    ) -> MemorySubscription:
+        """Joins the group, which is made if need be."""
+        if settings.broadcast:
+            group = self.broker.join_alone(settings.topic, settings.group, settings.ordering)
+            self._make_letters(settings)
+        else:
+            group = self._join(settings)
+        subscription = MemorySubscription(self, settings, group)
+        self._subscriptions.append(subscription)
+        return subscription
+
+    def health(self) -> str | None:
+        """Memory is always there."""
+        return None
+
+    async def lag(self, topic: str, group: str) -> Lag:
+        """What the group has not finished."""
+        home = self.broker.topics.get(topic)
+        if home is None or group not in home.groups:
+            return Lag(messages=0)
+        oldest = min((entry.time for entry in home.groups[group].unfinished()), default=None)
+        age = None if oldest is None else max(0.0, self.clock.now() - oldest)
+        return Lag(messages=home.groups[group].size, seconds=age)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[MemoryTransaction]:
+        """Publishes and settles on leaving."""
+        transaction = MemoryTransaction()
+        yield transaction
+        errors = [error for error in self._admit(transaction.messages) if error is not None]
+        if errors:
+            raise errors[0]
+        for settlement in transaction.settlements:
+            if settlement.delivery.receipt.delivery is not settlement.delivery:
+                raise TransportError("a delivery of the transaction was settled before")
+        self.broker.publish(transaction.messages, self.options, self.clock.now())
+        self.settle(transaction.settlements)
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[SettleResult]:
+        """Settles, each settlement wholly or not at all."""
+        now = self.clock.now()
+        results = []
+        groups = {}
+        for settlement in settlements:
+            outputs = settlement.outputs
+            if outputs and any(self._admit(outputs)):
+                results.append(SettleResult.REFUSED)
+                continue
+            result = settle(settlement, now)
+            results.append(result)
+            if result is SettleResult.DONE:
+                if outputs:
+                    self.broker.publish(outputs, self.options, now)
+                group = settlement.delivery.receipt.group
+                groups[id(group)] = group
+        for group in groups.values():
+            if group.has_returned:
+                group.wake()
+        return results
+
+    def _admit(self, messages: Sequence[Message]) -> list[PublishError | None]:
+        errors = self.broker.admit(messages, self.options)
+        if self._require_subscriber:
+            for index, message in enumerate(messages):
+                topic = self.broker.topic(message.topic)
+                if not topic.groups and topic.letters is None:
+                    errors[index] = errors[index] or PublishError(
+                        f"no group consumes {message.topic}, and require_subscriber is set"
+                    )
+        return errors
+
+    def _join(self, settings: SubscriptionSettings) -> Any:
+        self._make_letters(settings)
+        return self.broker.join(settings.topic, settings.group, settings.ordering, settings.start)
+
+    def _make_letters(self, settings: SubscriptionSettings) -> None:
+        for name in settings.dead_letter_topics:
+            self.broker.make_letters(name)
+
+
+class MemoryTransaction:
+    """What is published and settled when the transaction ends."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.settlements: list[Settlement] = []
+
+    @property
+    def connection(self) -> Any:
+        """There is none."""
+        raise CapabilityError("memory:// has no database connection; use sqlite or postgresql")
+
+    async def publish(self, *messages: Message) -> None:
+        """Publishes on commit."""
+        self.messages += messages
+
+    async def settle(self, *settlements: Settlement) -> None:
+        """Settles on commit."""
+        self.settlements += settlements
