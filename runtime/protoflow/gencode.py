@@ -9,7 +9,7 @@ from __future__ import annotations
 from protoflow.context import Context, SyncContext
 from protoflow.errors import GencodeError
 from protoflow.handler import Handler, HandlerSync
-from protoflow.output import Batch, Output, Result, Results, SyncResults
+from protoflow.output import Batch, Messages, Output, Result, Results, SyncResults
 from protoflow.producer import Producer, ProducerSync, Publisher, SyncPublisher
 from protoflow.spec import (
     BatchPolicy,
@@ -40,6 +40,7 @@ __all__ = [
     "Handler",
     "HandlerSync",
     "MessageSpec",
+    "Messages",
     "MethodSpec",
     "OnExhausted",
     "Ordering",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, overload
@@ -72,6 +72,8 @@ Result: TypeAlias = T | Output[T] | None
 Results: TypeAlias = AsyncIterator[T | Output[T]]
 #: The same for handlers that run in threads.
 SyncResults: TypeAlias = Iterator[T | Output[T]]
+#: What producers take to publish many.
+Messages: TypeAlias = Iterable[T | Output[T]]
 
 #: Any output, where the type of the message does not matter.
 AnyOutput: TypeAlias = Output[Any]

@@ -1,0 +1,68 @@
+"""The command `protoc-gen-protoflow`: a plugin of protoc and buf."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import BinaryIO, TextIO
+
+_USAGE = """\
+usage: protoc --protoflow_out=DIR FILE...   (or buf generate, with local: protoc-gen-protoflow)
+       protoc-gen-protoflow --version
+       protoc-gen-protoflow --include             the directory to give to protoc -I
+       protoc-gen-protoflow --export-protos DIR   copy the annotations, for a buf workspace
+"""
+
+
+def main(argv: Sequence[str], stdin: BinaryIO, stdout: BinaryIO, stderr: TextIO) -> int:
+    """Runs the plugin: a request on stdin, the response on stdout; the exit status.
+
+    Args:
+        argv: the arguments after the name of the program.
+        stdin: the request, unless arguments ask for something else.
+        stdout: the response, or what the arguments ask for.
+        stderr: complaints about the arguments.
+    """
+    match list(argv):
+        case [] if not stdin.isatty():
+            from protoc_gen_protoflow.generate import respond
+
+            stdout.write(respond(stdin.read()).SerializeToString())
+        case ["--version"]:
+            from protoc_gen_protoflow import __version__
+
+            stdout.write(f"protoc-gen-protoflow {__version__}\n".encode())
+        case ["--include"]:
+            from protoc_gen_protoflow import resources
+
+            stdout.write(f"{resources.include()}\n".encode())
+        case ["--export-protos", directory]:
+            return _export(directory, stderr)
+        case ["-h" | "--help"]:
+            stdout.write(_USAGE.encode())
+        case _:
+            stderr.write(_USAGE)
+            return 2
+    return 0
+
+
+def _export(directory: str, stderr: TextIO) -> int:
+    import shutil
+
+    from protoc_gen_protoflow import resources
+
+    try:
+        shutil.copytree(resources.include(), directory, dirs_exist_ok=True)
+    except OSError as error:
+        stderr.write(f"cannot copy the annotations to {directory}: {error.strerror or error}\n")
+        return 1
+    return 0
+
+
+def run() -> None:
+    """The entry point."""
+    sys.exit(main(sys.argv[1:], sys.stdin.buffer, sys.stdout.buffer, sys.stderr))
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,183 @@
+"""Contracts into modules: names, imports, and the text of every value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from protoc_gen_protoflow import __version__, docs, names
+from protoc_gen_protoflow.contract import Leaves, MessageContract, MethodContract, ServiceContract
+from protoc_gen_protoflow.imports import Imports
+from protoc_gen_protoflow.model import (
+    Delivery,
+    Handler,
+    Message,
+    Method,
+    Module,
+    Producer,
+    Publication,
+    Setting,
+    Variant,
+)
+from protoc_gen_protoflow.parameters import Parameters
+from protoc_gen_protoflow.request import File, Request
+from protoc_gen_protoflow.text import literal
+
+_ASYNC = Variant(
+    suffix="",
+    define="async def ",
+    call="await ",
+    context="_pf.Context",
+    results="_pf.Results",
+)
+_SYNC = Variant(
+    suffix="Sync",
+    define="def ",
+    call="",
+    context="_pf.SyncContext",
+    results="_pf.SyncResults",
+)
+_SYNC_BESIDE_ASYNC = Variant(
+    suffix="Sync",
+    define="def ",
+    call="",
+    context="_pf.SyncContext",
+    results="_pf.SyncResults",
+    shares="",
+)
+_VARIANTS = {"async": (_ASYNC,), "sync": (_SYNC,), "both": (_ASYNC, _SYNC_BESIDE_ASYNC)}
+
+
+class ModuleBuilder:
+    """Builds the module of one file."""
+
+    def __init__(self, file: File, request: Request, parameters: Parameters) -> None:
+        self._file = file
+        self._variants = _VARIANTS[parameters.handlers]
+        self._imports = Imports(file, request.files, parameters)
+        self._messages: dict[str, Message] = {}
+
+    def build(
+        self, services: Iterable[ServiceContract], messages: Iterable[MessageContract]
+    ) -> Module | None:
+        """The module, or None where it would hold no class.
+
+        Args:
+            services: the services of the file that consume.
+            messages: the messages of the file that are annotated.
+        """
+        services, messages = list(services), list(messages)
+        own = tuple(literal(self._message(message).name) for message in messages)
+        handlers = tuple(self._handler(service) for service in services if service.methods)
+        producers = tuple(
+            self._service_producer(service) for service in services if service.methods
+        )
+        events = [message for message in messages if message.topic is not None]
+        if events:
+            producers += (self._event_producer(events),)
+        if not producers:
+            return None
+        return Module(
+            source=self._file.name,
+            generator=__version__,
+            path=self._file.module.replace(".", "/") + "_protoflow.py",
+            imports=self._imports.used(),
+            messages=tuple(self._messages.values()),
+            own_messages=own,
+            handlers=handlers,
+            producers=producers,
+            variants=self._variants,
+        )
+
+    def _message(self, contract: MessageContract) -> Message:
+        declared = contract.declared
+        found = self._messages.get(declared.full_name)
+        if found is None:
+            found = self._messages[declared.full_name] = Message(
+                name=declared.full_name,
+                reference=self._imports.reference(declared.file, declared.name),
+                settings=tuple(_message_settings(contract)),
+                aliases=tuple(map(literal, contract.aliases)),
+                sensitive=tuple(map(literal, contract.sensitive)),
+            )
+        return found
+
+    def _handler(self, service: ServiceContract) -> Handler:
+        return Handler(
+            class_name=f"{names.service_stem(service.name)}Handler",
+            service=service.place.name,
+            methods=tuple(self._method(method) for method in service.methods),
+            doc=docs.handler(service),
+        )
+
+    def _method(self, method: MethodContract) -> Method:
+        return Method(
+            name=method.place.name,
+            handler=names.method_name(method.rpc),
+            input=self._message(method.input),
+            topic=method.topic,
+            group=method.group,
+            delivery=_delivery(method.delivery),
+            output=self._message(method.output) if method.output else None,
+            output_topic=method.output_topic,
+            batched=method.batched,
+            streams=method.streams,
+            batch=_settings(method.batch, ""),
+            broadcast=bool(method.broadcast),
+            doc=docs.method(method),
+        )
+
+    def _service_producer(self, service: ServiceContract) -> Producer:
+        return Producer(
+            class_name=f"{names.service_stem(service.name)}Producer",
+            publications=tuple(
+                Publication(
+                    method=names.method_name(method.rpc),
+                    message=self._message(method.input),
+                    topic=method.topic,
+                    doc=docs.publication(method.input, method.topic, ""),
+                )
+                for method in service.methods
+            ),
+            doc=docs.service_producer(service),
+        )
+
+    def _event_producer(self, messages: list[MessageContract]) -> Producer:
+        return Producer(
+            class_name=f"{names.event_stem(self._file.name)}EventProducer",
+            publications=tuple(
+                Publication(
+                    method=names.publish_name(message.declared.name),
+                    message=self._message(message),
+                    topic=message.topic or "",
+                    doc=docs.publication(message, message.topic or "", docs.comment_of(message)),
+                )
+                for message in messages
+            ),
+            doc=docs.event_producer(self._file),
+        )
+
+
+def _message_settings(contract: MessageContract) -> Iterator[Setting]:
+    yield Setting("type", literal(contract.type))
+    for name in ("topic", "partition_key", "subject", "source", "data_schema"):
+        value: str | None = getattr(contract, name)
+        if value is not None:
+            yield Setting(name, literal(value))
+    if contract.encoding is not None:
+        yield Setting("encoding", contract.encoding)
+
+
+def _delivery(leaves: Leaves) -> Delivery:
+    return Delivery(
+        settings=_settings(leaves, ""),
+        retry=_settings(leaves, "retry."),
+        dead_letter=_settings(leaves, "dead_letter."),
+    )
+
+
+def _settings(leaves: Leaves, prefix: str) -> tuple[Setting, ...]:
+    return tuple(
+        Setting(name, leaf.text)
+        for path, leaf in sorted(leaves.items())
+        if path.startswith(prefix) and "." not in (name := path.removeprefix(prefix))
+    )

@@ -1,0 +1,86 @@
+"""The annotations as data, before they are seen from any module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from protoc_gen_protoflow.problems import Place
+from protoc_gen_protoflow.request import Declared, File
+
+
+class Leaf(NamedTuple):
+    """One value of a policy.
+
+    Attributes:
+        value: the value to compare with others; seconds for a duration.
+        text: the value as Python text.
+        place: where it is written.
+        level: 0 in the file, 1 in the service, 2 in the method.
+    """
+
+    value: float | str
+    text: str
+    place: Place
+    level: int
+
+
+#: The values of a policy by path, `retry.max_attempts`.
+Leaves = Mapping[str, Leaf]
+
+
+class FileContract(NamedTuple):
+    """What the options of a file say."""
+
+    topic_prefix: str
+    source: str | None
+    encoding: str | None
+    delivery: Leaves
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageContract:
+    """What the options of a message and its fields say; see `MessageSpec`."""
+
+    declared: Declared
+    type: str
+    topic: str | None
+    partition_key: str | None
+    subject: str | None
+    source: str | None
+    data_schema: str | None
+    encoding: str | None
+    aliases: tuple[str, ...]
+    sensitive: tuple[str, ...]
+    is_annotated: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodContract:
+    """What the options of an rpc that consumes say; see `MethodSpec`."""
+
+    place: Place
+    rpc: str
+    input: MessageContract
+    topic: str
+    group: str
+    delivery: Leaves
+    output: MessageContract | None
+    output_topic: str
+    batched: bool
+    streams: bool
+    batch: Leaves
+    broadcast: bool | None
+    comment: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceContract:
+    """A service with at least one rpc that consumes."""
+
+    file: File
+    place: Place
+    name: str
+    methods: tuple[MethodContract, ...]
+    comment: str

@@ -1,0 +1,78 @@
+"""Docstrings: the comments of the .proto, and what the annotations say."""
+
+from __future__ import annotations
+
+import textwrap
+
+from protoc_gen_protoflow.contract import MessageContract, MethodContract, ServiceContract
+from protoc_gen_protoflow.request import File
+
+_WIDTH = 80  # of the sentences that are made here
+
+
+def handler(service: ServiceContract) -> tuple[str, ...]:
+    """The docstring of a handler class."""
+    return _paragraphs(
+        clean(service.comment), "" if service.comment else f"Handles {service.place.name}."
+    )
+
+
+def method(contract: MethodContract) -> tuple[str, ...]:
+    """The docstring of a handler method."""
+    facts = f"Consumes `{contract.topic}` in the group `{contract.group}`"
+    if contract.output:
+        facts += f"; what it returns goes to `{contract.output_topic}`"
+    return _paragraphs(clean(contract.comment), f"{facts}.")
+
+
+def service_producer(service: ServiceContract) -> tuple[str, ...]:
+    """The docstring of the client of a service."""
+    return _paragraphs(
+        f"Publishes what {service.place.name} consumes.",
+        "A message goes to its topic: every group subscribed there gets it.",
+    )
+
+
+def event_producer(file: File) -> tuple[str, ...]:
+    """The docstring of the event producer of a file."""
+    return _paragraphs(
+        f"Publishes the events of {file.name}.",
+        "A message goes to its topic: every group subscribed there gets it.",
+    )
+
+
+def publication(message: MessageContract, topic: str, comment: str) -> tuple[str, ...]:
+    """The docstring of a producer method."""
+    return _paragraphs(
+        f"Publishes {message.declared.full_name} to `{topic}`.",
+        comment,
+        f"Every group subscribed to `{topic}` gets the message. Returns its id.",
+    )
+
+
+def comment_of(message: MessageContract) -> str:
+    """The comment of a message."""
+    return clean(message.declared.file.comment(message.declared.path))
+
+
+def clean(comment: str) -> str:
+    """A comment without directives for linters, in lines that any reader takes for such."""
+    if not comment:
+        return ""
+    lines = [
+        "".join(char if char.isprintable() else " " for char in line.expandtabs()).rstrip()
+        for line in comment.splitlines()
+    ]
+    lines = [line for line in lines if not line.lstrip().startswith("buf:lint:ignore")]
+    return textwrap.dedent("\n".join(lines)).strip()
+
+
+def _paragraphs(*paragraphs: str) -> tuple[str, ...]:
+    return tuple(_wrapped(paragraph) for paragraph in paragraphs if paragraph)
+
+
+def _wrapped(paragraph: str) -> str:
+    """Breaks a paragraph that is one long line; breaks made by the author are kept."""
+    if len(paragraph) <= _WIDTH or "\n" in paragraph:
+        return paragraph
+    return textwrap.fill(paragraph, _WIDTH, break_long_words=False, break_on_hyphens=False)

@@ -1,0 +1,83 @@
+"""From a request to a response."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from google.protobuf.compiler import plugin_pb2
+from google.protobuf.descriptor_pb2 import Edition
+
+from protoc_gen_protoflow import parameters
+from protoc_gen_protoflow.build import ModuleBuilder
+from protoc_gen_protoflow.clashes import check_names
+from protoc_gen_protoflow.contract import ServiceContract
+from protoc_gen_protoflow.messages import MessageReader
+from protoc_gen_protoflow.model import Module
+from protoc_gen_protoflow.policy import PolicyReader
+from protoc_gen_protoflow.problems import Problems, UserError
+from protoc_gen_protoflow.render import Renderer
+from protoc_gen_protoflow.request import File, Request, messages_of
+from protoc_gen_protoflow.services import ServiceReader
+from protoc_gen_protoflow.subscriptions import shared
+
+
+def respond(data: bytes) -> plugin_pb2.CodeGeneratorResponse:
+    """Generates what a serialized `CodeGeneratorRequest` asks for.
+
+    The user's mistakes are in the response; an exception is a bug of ours.
+    """
+    response = plugin_pb2.CodeGeneratorResponse(
+        supported_features=plugin_pb2.CodeGeneratorResponse.FEATURE_PROTO3_OPTIONAL
+        | plugin_pb2.CodeGeneratorResponse.FEATURE_SUPPORTS_EDITIONS,
+        minimum_edition=Edition.EDITION_PROTO2,
+        maximum_edition=Edition.EDITION_2024,
+    )
+    try:
+        for module, text in _generate(Request(data)):
+            response.file.add(name=module.path, content=text)
+    except UserError as error:
+        del response.file[:]
+        response.error = str(error)
+    return response
+
+
+def _generate(request: Request) -> Iterator[tuple[Module, str]]:
+    modules = build(request, parameters.parse(request.parameter))
+    if modules:
+        renderer = Renderer()
+        for module in modules:
+            yield module, renderer.render(module)
+
+
+def build(request: Request, options: parameters.Parameters) -> list[Module]:
+    """The modules to generate. Raises `UserError` with every mistake."""
+    problems = Problems()
+    policies = PolicyReader(problems)
+    messages = MessageReader(request, problems, policies)
+    reader = ServiceReader(request, problems, policies, messages)
+    wanted = {file.name for file in request.wanted}
+    services = [service for file in request.wanted for service in reader.read(file)]
+    others = (file for name, file in request.files.items() if name not in wanted)
+    services = shared([*services, *_known(others, request)], problems)
+    modules: list[Module] = []
+    for file in request.wanted:
+        messages.check_extensions(file)
+        contracts = [messages.message(declared) for declared in messages_of(file)]
+        own = [service for service in services if service.file is file]
+        annotated = [contract for contract in contracts if contract.is_annotated]
+        check_names(file, own, annotated, problems)
+        if module := ModuleBuilder(file, request, options).build(own, annotated):
+            modules.append(module)
+    if problems:
+        raise UserError(problems.report())
+    return modules
+
+
+def _known(files: Iterable[File], request: Request) -> Iterator[ServiceContract]:
+    """The services of files that are imported only: their mistakes are told elsewhere."""
+    problems = Problems()
+    policies = PolicyReader(problems)
+    messages = MessageReader(request, problems, policies)
+    reader = ServiceReader(request, problems, policies, messages)
+    for file in files:
+        yield from reader.read(file)

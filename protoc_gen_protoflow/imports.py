@@ -1,0 +1,84 @@
+"""The `_pb2` modules that a generated module names, and their aliases in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from protoc_gen_protoflow.model import Import
+from protoc_gen_protoflow.names import module_stem
+from protoc_gen_protoflow.parameters import Parameters
+from protoc_gen_protoflow.request import File
+
+_NEVER_PREFIXED = ("google/", "protoflow/", "buf/")
+
+
+def python_module(path: str, parameters: Parameters) -> str:
+    """The full name of the `_pb2` module of a .proto."""
+    moved = [directory for directory in parameters.import_map if path.startswith(directory)]
+    if moved:
+        directory = max(moved, key=len)
+        inside = module_stem(path.removeprefix(directory))
+        return f"{parameters.import_map[directory]}.{inside}_pb2"
+    module = f"{module_stem(path)}_pb2"
+    if parameters.import_prefix and not path.startswith(_NEVER_PREFIXED):
+        return f"{parameters.import_prefix}.{module}"
+    return module
+
+
+class Imports:
+    """Aliases for the modules that a file can name; remembers which it does name.
+
+    The module beside the generated one is `_orders_pb2`, any other has its whole path in
+    its alias: `_billing_v1_orders_pb2`. Aliases end in `_pb2` and so never clash with
+    classes; all that a file imports takes part in choosing them, used or not, so that they
+    stay when an rpc is added.
+    """
+
+    def __init__(self, file: File, files: Mapping[str, File], parameters: Parameters) -> None:
+        self._parameters = parameters
+        self._aliases = _aliases(file, _visible(file, files))
+        self._used: dict[str, Import] = {}
+
+    def reference(self, file: File, name: str) -> str:
+        """How the module names a message; the module gets imported."""
+        alias = self._aliases[file.name]
+        if file.name not in self._used:
+            package, _, module = python_module(file.name, self._parameters).rpartition(".")
+            self._used[file.name] = Import(package, module, alias)
+        return f"{alias}.{name}"
+
+    def used(self) -> tuple[Import, ...]:
+        """What to import, sorted."""
+        return tuple(sorted(self._used.values()))
+
+
+def _visible(file: File, files: Mapping[str, File]) -> list[str]:
+    """The imports of a file, and what those import publicly, sorted."""
+    found: dict[str, None] = {}
+    waiting = list(file.proto.dependency)
+    while waiting:
+        name = waiting.pop()
+        if name not in found and name in files:
+            found[name] = None
+            proto = files[name].proto
+            waiting += [proto.dependency[index] for index in proto.public_dependency]
+    return sorted(found)
+
+
+def _aliases(file: File, visible: list[str]) -> dict[str, str]:
+    aliases = {file.name: _alias(file.module.rpartition(".")[2])}
+    taken = set(aliases.values())
+    for name in visible:
+        base = alias = _alias(module_stem(name).replace(".", "_"))
+        number = 2
+        while alias in taken:
+            alias = f"{base.removesuffix('_pb2')}_{number}_pb2"
+            number += 1
+        taken.add(alias)
+        aliases.setdefault(name, alias)
+    return aliases
+
+
+def _alias(stem: str) -> str:
+    # One underscore, never two: Python mangles names that begin with two in a class.
+    return f"_{stem.lstrip('_')}_pb2"

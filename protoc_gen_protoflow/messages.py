@@ -1,0 +1,206 @@
+"""Reads the contracts of files and messages out of their options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto
+
+from protoc_gen_protoflow import check
+from protoc_gen_protoflow.contract import FileContract, MessageContract
+from protoc_gen_protoflow.problems import Place, Problems
+from protoc_gen_protoflow.request import (
+    FIELD_OPTIONS,
+    FILE_EXTENSIONS,
+    FILE_OPTIONS,
+    MESSAGE_EXTENSIONS,
+    MESSAGE_FIELDS,
+    MESSAGE_OPTIONS,
+    Declared,
+    File,
+    Request,
+    messages_of,
+    options_pb2,
+)
+from protoc_gen_protoflow.sensitive import SensitivePaths
+
+if TYPE_CHECKING:
+    from protoc_gen_protoflow.policy import PolicyReader
+
+_INTEGERS = frozenset(
+    FieldDescriptorProto.Type.Value(f"TYPE_{name}")
+    for name in [
+        "INT32",
+        "INT64",
+        "UINT32",
+        "UINT64",
+        "SINT32",
+        "SINT64",
+        "FIXED32",
+        "FIXED64",
+        "SFIXED32",
+        "SFIXED64",
+    ]
+)
+_KEYS = _INTEGERS | {FieldDescriptorProto.TYPE_STRING, FieldDescriptorProto.TYPE_BYTES}
+_SUBJECTS = _INTEGERS | {FieldDescriptorProto.TYPE_STRING}
+_NUMBER = options_pb2.MESSAGE_FIELD_NUMBER
+
+
+class MessageReader:
+    """Reads each file and each message once, and notes what is wrong."""
+
+    def __init__(self, request: Request, problems: Problems, policies: PolicyReader) -> None:
+        self._problems = problems
+        self._policies = policies
+        self._sensitive = SensitivePaths(request)
+        self._files: dict[str, FileContract] = {}
+        self._messages: dict[str, MessageContract] = {}
+
+    def file(self, file: File) -> FileContract:
+        """The contract of a file."""
+        if file.name not in self._files:
+            self._files[file.name] = self._read_file(file)
+        return self._files[file.name]
+
+    def message(self, declared: Declared) -> MessageContract:
+        """The contract of a message."""
+        found = self._messages.get(declared.full_name)
+        if found is None:
+            found = self._messages[declared.full_name] = self._read_message(declared)
+        return found
+
+    def topic(self, place: Place, what: str, topic: str) -> str:
+        """A topic as it is written at a place, with the prefix of the file before it."""
+        full = self.file(place.file).topic_prefix + topic
+        self._problems.extend(place, check.topic_problems(what, full if topic else ""))
+        return full
+
+    def check_extensions(self, file: File) -> None:
+        """Notes field options where they mean nothing."""
+        self._check_extensions(file.proto.extension, file.place.at(FILE_EXTENSIONS))
+        for declared in messages_of(file):
+            if declared.proto.extension:
+                place = declared.place.at(MESSAGE_EXTENSIONS)
+                self._check_extensions(declared.proto.extension, place)
+
+    def _check_extensions(self, extensions: Iterator[FieldDescriptorProto], place: Place) -> None:
+        for index, field in enumerate(extensions):
+            if field.options.HasExtension(options_pb2.field):
+                self._problems.add(
+                    place.at(index, FIELD_OPTIONS, _NUMBER),
+                    f"(protoflow.v1.field) means nothing on the extension {field.name}; remove it",
+                )
+
+    def _read_file(self, file: File) -> FileContract:
+        options = file.proto.options.Extensions[options_pb2.file]
+        place = file.place.at(FILE_OPTIONS, _NUMBER)
+        self._policies.unknown(options, place)
+        prefix = options.topic_prefix
+        if options.HasField("topic_prefix"):
+            what = "topic_prefix"
+            # A prefix may end with a dot: what matters is that a topic can follow it.
+            found = list(check.topic_problems(what, prefix and f"{prefix}x"))
+            self._problems.extend(place.at(1), found)
+            prefix = "" if found else prefix
+        return FileContract(
+            topic_prefix=prefix,
+            source=self._source(options, place.at(2)),
+            encoding=self._policies.enum(options, "encoding", place),
+            delivery=self._policies.leaves(options.delivery, place.at(4), level=0),
+        )
+
+    def _read_message(self, declared: Declared) -> MessageContract:
+        options = declared.proto.options.Extensions[options_pb2.message]
+        place = declared.place.at(MESSAGE_OPTIONS, _NUMBER)
+        self._policies.unknown(options, place)
+        file = self.file(declared.file)
+        roles = self._read_fields(declared)
+        sensitive = self._sensitive.of(declared)
+        return MessageContract(
+            declared=declared,
+            type=self._text(options, "type", place.at(2)) or declared.full_name,
+            topic=(
+                self.topic(place.at(1), "topic", options.topic)
+                if options.HasField("topic")
+                else None
+            ),
+            partition_key=roles.get("partition_key"),
+            subject=roles.get("subject"),
+            source=self._source(options, place.at(3)) or file.source,
+            data_schema=self._text(options, "data_schema", place.at(4)),
+            encoding=self._policies.enum(options, "encoding", place) or file.encoding,
+            aliases=self._aliases(declared, options, place.at(6)),
+            sensitive=sensitive,
+            is_annotated=bool(options.ListFields() or roles or sensitive),
+        )
+
+    def _text(
+        self,
+        options: options_pb2.MessageOptions,
+        field: Literal["type", "data_schema"],
+        place: Place,
+    ) -> str | None:
+        if not options.HasField(field):
+            return None
+        text: str = getattr(options, field)
+        self._problems.extend(place, check.text_problems(field, text))
+        return text
+
+    def _source(
+        self, options: options_pb2.MessageOptions | options_pb2.FileOptions, place: Place
+    ) -> str | None:
+        if not options.HasField("source"):
+            return None
+        self._problems.extend(place, check.source_problems("source", options.source))
+        return options.source
+
+    def _aliases(
+        self, declared: Declared, options: options_pb2.MessageOptions, place: Place
+    ) -> tuple[str, ...]:
+        taken = {options.type or declared.full_name}
+        for index, alias in enumerate(options.aliases):
+            self._problems.extend(place.at(index), check.text_problems("alias", alias))
+            if alias in taken:
+                self._problems.add(
+                    place.at(index),
+                    f"alias {alias!r} is named twice or is the type itself; remove it",
+                )
+            taken.add(alias)
+        return tuple(options.aliases)
+
+    def _read_fields(self, declared: Declared) -> dict[str, str]:
+        """The names of the partition key and of the subject."""
+        roles: dict[str, str] = {}
+        for index, field in enumerate(declared.proto.field):
+            if not field.HasField("options"):
+                continue
+            if not field.options.HasExtension(options_pb2.field):
+                continue
+            options = field.options.Extensions[options_pb2.field]
+            place = declared.place.at(MESSAGE_FIELDS, index, FIELD_OPTIONS, _NUMBER)
+            self._policies.unknown(options, place)
+            if options.partition_key:
+                self._role(roles, "partition_key", field, place.at(1))
+            if options.subject:
+                self._role(roles, "subject", field, place.at(2))
+        return roles
+
+    def _role(
+        self, roles: dict[str, str], role: str, field: FieldDescriptorProto, place: Place
+    ) -> None:
+        if field.label == FieldDescriptorProto.LABEL_REPEATED:
+            self._problems.add(place, f"{role} {field.name} is repeated; choose a singular field")
+        elif field.type not in (_KEYS if role == "partition_key" else _SUBJECTS):
+            kinds = "string, bytes or integer" if role == "partition_key" else "string or integer"
+            kind = FieldDescriptorProto.Type.Name(field.type).removeprefix("TYPE_").lower()
+            self._problems.add(
+                place,
+                f"{role} {field.name} is of type {kind}; choose a {kinds} field of the message",
+            )
+        if role in roles:
+            self._problems.add(
+                place, f"{role} is {roles[role]} already; mark one field, not {field.name} too"
+            )
+        roles.setdefault(role, field.name)

@@ -1,0 +1,170 @@
+"""What templates see: frozen data, decided to the last name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One field of a policy: its name and its value as Python text."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """A delivery policy, merged; nothing in it is nothing said."""
+
+    settings: tuple[Setting, ...] = ()
+    retry: tuple[Setting, ...] = ()
+    dead_letter: tuple[Setting, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether file, service and method say nothing."""
+        return not (self.settings or self.retry or self.dead_letter)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """A message and its event contract, as seen from one module.
+
+    Attributes:
+        name: the full name.
+        reference: the class in Python, `_orders_pb2.Order.Line`.
+        settings: the fields of its `MessageSpec` that say something.
+        aliases: other types that are read as this message, as Python text.
+        sensitive: the sensitive paths, as Python text.
+    """
+
+    name: str
+    reference: str
+    settings: tuple[Setting, ...]
+    aliases: tuple[str, ...]
+    sensitive: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """A producer's method: the message, its topic and what to tell about it."""
+
+    method: str
+    message: Message
+    topic: str
+    doc: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """An rpc that consumes; the attributes are those of `MethodSpec`."""
+
+    name: str
+    handler: str
+    input: Message
+    topic: str
+    group: str
+    delivery: Delivery
+    output: Message | None
+    output_topic: str
+    batched: bool
+    streams: bool
+    batch: tuple[Setting, ...]
+    broadcast: bool
+    doc: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handler:
+    """The handler class of a service, without suffix for its variant."""
+
+    class_name: str
+    service: str
+    methods: tuple[Method, ...]
+    doc: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Producer:
+    """A producer class, without suffix for its variant."""
+
+    class_name: str
+    publications: tuple[Publication, ...]
+    doc: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Import:
+    """`from package import module as alias`; the package may be empty."""
+
+    package: str
+    module: str
+    alias: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """The asynchronous or the synchronous kind of the classes.
+
+    Attributes:
+        suffix: of class names and runtime bases.
+        define: how a method begins.
+        call: how the runtime's result is had.
+        context: the type of the context.
+        results: the type of a stream of outputs.
+        shares: the suffix of the classes whose spec these share; None for specs of their own.
+    """
+
+    suffix: str
+    define: str
+    call: str
+    context: str
+    results: str
+    shares: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Module:
+    """A generated module.
+
+    Attributes:
+        source: the path of the .proto.
+        generator: the version of this plugin.
+        path: where the module goes.
+        imports: the `_pb2` modules that it names.
+        messages: the messages that it names.
+        own_messages: the full names of those that the .proto declares, as Python text.
+        handlers: its handler classes.
+        producers: its producer classes.
+        variants: the kinds of classes to make.
+    """
+
+    source: str
+    generator: str
+    path: str
+    imports: tuple[Import, ...]
+    messages: tuple[Message, ...]
+    own_messages: tuple[str, ...]
+    handlers: tuple[Handler, ...]
+    producers: tuple[Producer, ...]
+    variants: tuple[Variant, ...]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """All classes, sorted."""
+        classes = [made.class_name for made in (*self.handlers, *self.producers)]
+        return tuple(sorted(name + kind.suffix for name in classes for kind in self.variants))
+
+    @property
+    def handler_specs(self) -> tuple[str, ...]:
+        """The spec of each handler, as Python text."""
+        return tuple(self._spec(handler.class_name) for handler in self.handlers)
+
+    @property
+    def producer_specs(self) -> tuple[str, ...]:
+        """The spec of each producer, as Python text."""
+        return tuple(self._spec(producer.class_name) for producer in self.producers)
+
+    def _spec(self, class_name: str) -> str:
+        return f"{class_name}{self.variants[0].suffix}.__protoflow_spec__"

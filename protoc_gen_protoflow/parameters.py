@@ -1,0 +1,73 @@
+"""What `--protoflow_opt` may say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from protoc_gen_protoflow.names import bad_module_segment
+from protoc_gen_protoflow.problems import UserError
+
+_HANDLERS = ("async", "sync", "both")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameters:
+    """The plugin's parameters.
+
+    Attributes:
+        handlers: which classes to make, `async`, `sync` or `both`.
+        import_prefix: the package that the `_pb2` modules lie in.
+        import_map: the package of the `_pb2` modules by directory, `shop/` to `myapp.gen.shop`.
+    """
+
+    handlers: str = "async"
+    import_prefix: str = ""
+    import_map: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def parse(text: str) -> Parameters:
+    """Reads the comma-separated parameters; every mistake at once in one `UserError`."""
+    single: dict[str, str] = {}
+    packages: dict[str, str] = {}
+    mistakes: list[str] = []
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = item.partition("=")
+        if name not in ("handlers", "import_prefix", "import_map"):
+            mistakes.append(
+                f"unknown parameter {name!r}; known are handlers, import_prefix and import_map"
+            )
+        elif not equals or not value:
+            mistakes.append(f"parameter {name} has no value; write {name}=...")
+        elif name == "import_map":
+            mistakes += _add_package(packages, value)
+        elif name in single:
+            mistakes.append(f"parameter {name} is given twice; give it once")
+        else:
+            single[name] = value
+            mistakes += _mistakes(name, value)
+    if mistakes:
+        raise UserError("\n".join(mistakes))
+    return Parameters(import_map=packages, **single)
+
+
+def _mistakes(name: str, value: str) -> list[str]:
+    if name == "handlers" and value not in _HANDLERS:
+        return [f"parameter handlers is {value!r}; it is one of {', '.join(_HANDLERS)}"]
+    if name == "import_prefix" and bad_module_segment(value) is not None:
+        return [f"parameter import_prefix is {value!r}; it is a Python package such as myapp.gen"]
+    return []
+
+
+def _add_package(packages: dict[str, str], value: str) -> list[str]:
+    path, equals, package = value.partition("=")
+    if not equals or not path.strip("/") or bad_module_segment(package) is not None:
+        return [
+            f"parameter import_map is {value!r}; "
+            "it is a directory and a Python package such as shop/=myapp.gen.shop"
+        ]
+    path = path.strip("/") + "/"
+    if path in packages:
+        return [f"parameter import_map names {path} twice; name it once"]
+    packages[path] = package
+    return []

@@ -1,0 +1,57 @@
+"""What is wrong with the user's .proto files: every mistake, each with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from protoc_gen_protoflow.request import File
+
+
+class Place(NamedTuple):
+    """A spot in a .proto file.
+
+    Attributes:
+        file: the file.
+        path: the path of the descriptor, as in `SourceCodeInfo.Location.path`.
+        name: the full name of the thing there; empty for a file without package.
+    """
+
+    file: File
+    path: tuple[int, ...]
+    name: str
+
+    def at(self, *path: int) -> Place:
+        """The place further down."""
+        return Place(self.file, self.path + path, self.name)
+
+
+class UserError(Exception):
+    """The user's mistake, told without a traceback."""
+
+
+class Problems:
+    """Collects mistakes; the same one at the same place counts once."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, tuple[int, int], str], None] = {}
+
+    def add(self, place: Place, text: str) -> None:
+        """Notes that something is wrong at a place; the text ends with the mend."""
+        position = place.file.position(place.path)
+        where = ":".join((place.file.name, *(str(number) for number in position or ())))
+        line = ": ".join(part for part in (where, place.name, text) if part)
+        self._found[place.file.name, position or (0, 0), line] = None
+
+    def extend(self, place: Place, texts: Iterable[str]) -> None:
+        """Notes several mistakes at one place."""
+        for text in texts:
+            self.add(place, text)
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def report(self) -> str:
+        """One line for each mistake, in the order of files and lines."""
+        return "\n".join(line for _, _, line in sorted(self._found))

@@ -1,0 +1,203 @@
+"""Reads the contracts of services: their rpcs that consume."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from protoc_gen_protoflow import check
+from protoc_gen_protoflow.contract import Leaves, MessageContract, MethodContract, ServiceContract
+from protoc_gen_protoflow.problems import Place, Problems
+from protoc_gen_protoflow.request import (
+    FILE_SERVICES,
+    METHOD_OPTIONS,
+    SERVICE_METHODS,
+    SERVICE_OPTIONS,
+    File,
+    Request,
+    options_pb2,
+)
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor_pb2 import MethodDescriptorProto, ServiceDescriptorProto
+
+    from protoc_gen_protoflow.messages import MessageReader
+    from protoc_gen_protoflow.policy import PolicyReader
+
+_EMPTY = ".google.protobuf.Empty"
+_SERVICE = options_pb2.SERVICE_FIELD_NUMBER
+_CONSUME = options_pb2.CONSUME_FIELD_NUMBER
+_PUBLISH = options_pb2.PUBLISH_FIELD_NUMBER
+
+
+class ServiceReader:
+    """Reads services and notes what is wrong."""
+
+    def __init__(
+        self,
+        request: Request,
+        problems: Problems,
+        policies: PolicyReader,
+        messages: MessageReader,
+    ) -> None:
+        self._request = request
+        self._problems = problems
+        self._policies = policies
+        self._messages = messages
+
+    def read(self, file: File) -> Iterator[ServiceContract]:
+        """The services of a file that consume."""
+        for index, service in enumerate(file.proto.service):
+            name = file.full_name(service.name)
+            place = Place(file, (FILE_SERVICES, index), name)
+            annotated = [
+                (number, method)
+                for number, method in enumerate(service.method)
+                if method.HasField("options") and self._is_annotated(method)
+            ]
+            is_set = service.HasField("options") and service.options.HasExtension(
+                options_pb2.service
+            )
+            if annotated:
+                yield self._service(place, service, annotated)
+            elif is_set:
+                self._problems.add(
+                    place.at(SERVICE_OPTIONS, _SERVICE),
+                    "(protoflow.v1.service) means nothing on a service that consumes nothing; add "
+                    "(protoflow.v1.consume) to an rpc or remove it",
+                )
+
+    def _is_annotated(self, method: MethodDescriptorProto) -> bool:
+        options = method.options
+        return options.HasExtension(options_pb2.consume) or options.HasExtension(
+            options_pb2.publish
+        )
+
+    def _service(
+        self,
+        place: Place,
+        service: ServiceDescriptorProto,
+        methods: list[tuple[int, MethodDescriptorProto]],
+    ) -> ServiceContract:
+        options = service.options.Extensions[options_pb2.service]
+        spot = place.at(SERVICE_OPTIONS, _SERVICE)
+        self._policies.unknown(options, spot)
+        group = place.name
+        if options.HasField("consumer_group"):
+            group = self._group(spot.at(1), options.consumer_group)
+        delivery = self._policies.merged(
+            self._messages.file(place.file).delivery,
+            self._policies.leaves(options.delivery, spot.at(2), level=1),
+        )
+        contracts = (
+            self._method(
+                Place(
+                    place.file, (*place.path, SERVICE_METHODS, index), f"{place.name}.{method.name}"
+                ),
+                method,
+                group,
+                delivery,
+            )
+            for index, method in methods
+        )
+        return ServiceContract(
+            file=place.file,
+            place=place,
+            name=service.name,
+            methods=tuple(contract for contract in contracts if contract),
+            comment=place.file.comment(place.path),
+        )
+
+    def _method(
+        self, place: Place, method: MethodDescriptorProto, group: str, delivery: Leaves
+    ) -> MethodContract | None:
+        if not method.options.HasExtension(options_pb2.consume):
+            self._problems.add(
+                place.at(METHOD_OPTIONS, _PUBLISH),
+                "publishes without consuming; add (protoflow.v1.consume), or publish with the "
+                "event producer of the message",
+            )
+            return None
+        options = method.options.Extensions[options_pb2.consume]
+        spot = place.at(METHOD_OPTIONS, _CONSUME)
+        self._policies.unknown(options, spot)
+        consumed = self._messages.message(self._request.messages[method.input_type])
+        topic = consumed.topic or ""
+        if options.HasField("topic"):
+            topic = self._messages.topic(spot.at(1), "topic", options.topic)
+        elif consumed.topic is None:
+            self._no_topic(spot, "consume", consumed)
+        if options.HasField("consumer_group"):
+            group = self._group(spot.at(2), options.consumer_group)
+        if options.HasField("batch") and not method.client_streaming:
+            self._problems.add(
+                spot.at(4),
+                f"batch means nothing without a stream of inputs; write (stream {_short(method.input_type)})",
+            )
+        output, output_topic = self._output(place, method)
+        return MethodContract(
+            place=place,
+            rpc=method.name,
+            input=consumed,
+            topic=topic,
+            group=group,
+            delivery=self._policies.merged(
+                delivery, self._policies.leaves(options.delivery, spot.at(3), level=2)
+            ),
+            output=output,
+            output_topic=output_topic,
+            batched=method.client_streaming,
+            streams=method.server_streaming,
+            batch=self._policies.leaves(options.batch, spot.at(4), level=2),
+            broadcast=options.broadcast if options.HasField("broadcast") else None,
+            comment=place.file.comment(place.path),
+        )
+
+    def _output(
+        self, place: Place, method: MethodDescriptorProto
+    ) -> tuple[MessageContract | None, str]:
+        publishes = method.options.HasExtension(options_pb2.publish)
+        options = method.options.Extensions[options_pb2.publish]
+        spot = place.at(METHOD_OPTIONS, _PUBLISH)
+        self._policies.unknown(options, spot)
+        if method.output_type == _EMPTY:
+            if publishes:
+                self._problems.add(
+                    spot,
+                    "publishes google.protobuf.Empty; return the message to publish, or remove "
+                    "(protoflow.v1.publish)",
+                )
+            elif method.server_streaming:
+                self._problems.add(
+                    place, "returns a stream of nothing; remove the word stream before the output"
+                )
+            return None, ""
+        if not publishes:
+            self._problems.add(
+                place,
+                f"returns {_short(method.output_type)} but does not publish it; add "
+                "option (protoflow.v1.publish) = {}, or return google.protobuf.Empty",
+            )
+            return None, ""
+        output = self._messages.message(self._request.messages[method.output_type])
+        topic = output.topic or ""
+        if options.HasField("topic"):
+            topic = self._messages.topic(spot.at(1), "topic", options.topic)
+        elif output.topic is None:
+            self._no_topic(spot, "publish", output)
+        return output, topic
+
+    def _no_topic(self, place: Place, option: str, message: MessageContract) -> None:
+        self._problems.add(
+            place,
+            f"no topic to {option}; set (protoflow.v1.{option}).topic, or "
+            f"(protoflow.v1.message).topic on {message.declared.full_name}",
+        )
+
+    def _group(self, place: Place, group: str) -> str:
+        self._problems.extend(place, check.topic_problems("consumer_group", group))
+        return group
+
+
+def _short(type_name: str) -> str:
+    return type_name.removeprefix(".")

@@ -1,0 +1,139 @@
+"""Rules over all methods that consume one topic in one group, whatever their service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from protoc_gen_protoflow import check
+from protoc_gen_protoflow.contract import Leaf, MethodContract, ServiceContract
+from protoc_gen_protoflow.problems import Problems
+
+#: The settings that belong to the subscription, not to the method.
+_SHARED = ("ordering", "concurrency", "unhandled", "start", "atomic")
+_DEFAULT_DEAD_LETTER = "{topic}.{group}.dead"
+
+
+def shared(services: Iterable[ServiceContract], problems: Problems) -> list[ServiceContract]:
+    """The services, each method with the settings of its subscription; notes contradictions."""
+    services = list(services)
+    subscriptions: dict[tuple[str, str], list[MethodContract]] = {}
+    for service in services:
+        for method in service.methods:
+            if method.topic:
+                subscriptions.setdefault((method.topic, method.group), []).append(method)
+    settled = {
+        method.place.name: method
+        for methods in subscriptions.values()
+        for method in _settled(methods, problems)
+    }
+    return [
+        replace(
+            service,
+            methods=tuple(settled.get(method.place.name, method) for method in service.methods),
+        )
+        for service in services
+    ]
+
+
+def _settled(methods: Sequence[MethodContract], problems: Problems) -> list[MethodContract]:
+    _check_types(methods, problems)
+    leaves: dict[str, Leaf] = {}
+    for name in _SHARED:
+        if leaf := _shared_leaf(name, methods, problems):
+            leaves[name] = leaf
+    broadcast = _shared_broadcast(methods, problems)
+    _check_order(methods, leaves.get("ordering"), problems)
+    for method in methods:
+        _check_dead_letter(method, problems)
+    return [
+        replace(method, delivery={**method.delivery, **leaves}, broadcast=broadcast)
+        for method in methods
+    ]
+
+
+def _shared_leaf(name: str, methods: Sequence[MethodContract], problems: Problems) -> Leaf | None:
+    """The value for all: the one that the most specific level says."""
+    said = [(leaf, method) for method in methods if (leaf := method.delivery.get(name))]
+    if not said:
+        return None
+    level = max(leaf.level for leaf, _ in said)
+    (first, owner), *others = [pair for pair in said if pair[0].level == level]
+    for leaf, _ in others:
+        if leaf.value != first.value:
+            problems.add(
+                leaf.place,
+                f"{name} is {_shown(leaf)} here and {_shown(first)} in {owner.place.name}, but both "
+                f"consume {owner.topic} in the group {owner.group}: set it alike or in one of them",
+            )
+    return first
+
+
+def _shared_broadcast(methods: Sequence[MethodContract], problems: Problems) -> bool:
+    said = [method for method in methods if method.broadcast is not None]
+    for method in said[1:]:
+        if method.broadcast != said[0].broadcast:
+            problems.add(
+                method.place,
+                f"broadcast differs from {said[0].place.name}, but both consume {method.topic} in "
+                f"the group {method.group}: set it alike or in one of them",
+            )
+    return bool(said and said[0].broadcast)
+
+
+def _check_types(methods: Sequence[MethodContract], problems: Problems) -> None:
+    owners: dict[str, MethodContract] = {}
+    for method in methods:
+        for name in (method.input.type, *method.input.aliases):
+            owner = owners.setdefault(name, method)
+            if owner is not method:
+                problems.add(
+                    method.place,
+                    f"consumes {name} from {method.topic} in the group {method.group}, as "
+                    f"{owner.place.name} does; change the topic or the group of one of them",
+                )
+
+
+def _check_order(
+    methods: Sequence[MethodContract], ordering: Leaf | None, problems: Problems
+) -> None:
+    if ordering is None or not str(ordering.value).endswith(".PER_KEY"):
+        return
+    if any(method.input.partition_key for method in methods):
+        return
+    inputs = sorted({method.input.declared.full_name for method in methods})
+    problems.add(
+        methods[0].place,
+        f"ordering is per key, but {' and '.join(inputs)} has no key; mark a field with "
+        "(protoflow.v1.field).partition_key, or choose another ordering",
+    )
+
+
+def _check_dead_letter(method: MethodContract, problems: Problems) -> None:
+    leaf = method.delivery.get("dead_letter.topic")
+    what = "dead_letter.topic"
+    template = str(leaf.value) if leaf else _DEFAULT_DEAD_LETTER
+    place = leaf.place if leaf else method.place
+    found = list(check.topic_problems(what, template, dead_letter=True))
+    if leaf and leaf.level < 2:
+        found += [
+            f"{what} lacks {{{name}}}, without which the failures of one handler reach another; "
+            f"write for example {_DEFAULT_DEAD_LETTER}"
+            for name in check.DEAD_LETTER_VARIABLES
+            if f"{{{name}}}" not in template
+        ]
+    problems.extend(place, found)
+    filled = template.replace("{topic}", method.topic).replace("{group}", method.group)
+    if filled == method.topic:
+        problems.add(
+            place,
+            f"{what} is the consumed topic {method.topic}: dead letters would be consumed again; "
+            "choose another",
+        )
+    elif not found:
+        what = f"the dead-letter topic of {method.place.name}"
+        problems.extend(place, check.topic_problems(what, filled))
+
+
+def _shown(leaf: Leaf) -> str:
+    return leaf.text.rpartition(".")[2] if leaf.text.startswith("_pf.") else leaf.text

@@ -1,0 +1,118 @@
+"""Python text laid out as black leaves it; the filters of the templates.
+
+Black is not asked: it would cost more than all the rest. What stands here depends on
+nothing that its yearly styles change: brackets with a trailing comma stay open, and what
+has to be fitted into a line is fitted by its oldest rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from protoc_gen_protoflow.model import Method, Variant
+
+WIDTH = 88
+
+
+def literal(text: str) -> str:
+    """A string literal in the quotes that need fewer escapes, double ones if alike."""
+    quote = "'" if text.count('"') > text.count("'") else '"'
+    # With both quotes in it, repr escapes the single ones and leaves the double ones.
+    body = repr("\"'" + text)[4:-1].replace("\\'", "'").replace(quote, f"\\{quote}")
+    return quote + body + quote
+
+
+def call(head: str, arguments: Sequence[str], tail: str = "", indent: int = 0) -> str:
+    """`head(arguments)tail`: on one line, else the arguments on one, else on one each."""
+    margin = " " * indent
+    inside = ", ".join(arguments)
+    line = f"{margin}{head}({inside}){tail}"
+    if fits(line):
+        return line
+    body = f"{margin}    {inside}"
+    if not fits(body):
+        body = "\n".join(f"{margin}    {argument}," for argument in arguments)
+    return f"{margin}{head}(\n{body}\n{margin}){tail}"
+
+
+def sequence(head: str, items: Sequence[str], indent: int = 0, of: str = "") -> str:
+    """`head(items,),`: one item on one line, several on one each.
+
+    With `of`, items are subscripts of that name.
+    """
+    margin = " " * indent
+    if len(items) == 1:
+        item = f"{of}[{items[0]}]" if of else items[0]
+        if fits(line := f"{margin}{head}({item},),"):
+            return line
+    inside = indent + 4
+    lines = [
+        subscript("", of, item, ",", inside) if of else f"{' ' * inside}{item}," for item in items
+    ]
+    return "\n".join((f"{margin}{head}(", *lines, f"{margin}),"))
+
+
+def subscript(head: str, name: str, item: str, tail: str = ",", indent: int = 0) -> str:
+    """`head name[item]tail`, the item on a line of its own where it has to be."""
+    margin = " " * indent
+    line = f"{margin}{head}{name}[{item}]{tail}"
+    if fits(line):
+        return line
+    return f"{margin}{head}{name}[\n{margin}    {item}\n{margin}]{tail}"
+
+
+def signature(method: Method, variant: Variant, indent: int = 4) -> str:
+    """The `def` of a handler method."""
+    reference = method.input.reference
+    message = f"messages: _pf.Batch[{reference}]" if method.batched else f"message: {reference}"
+    if method.output is None:
+        returns = "None"
+    else:
+        kind = variant.results if method.streams else "_pf.Result"
+        returns = f"{kind}[{method.output.reference}]"
+    # A handler with a stream of outputs is a generator: a plain `def` in its base.
+    define = "def " if method.streams else variant.define
+    parameters = ["self", message, f"context: {variant.context}", "/"]
+    return call(f"{define}{method.handler}", parameters, f" -> {returns}:", indent)
+
+
+def import_line(package: str, module: str, alias: str) -> str:
+    """The import of a module under an alias."""
+    if not package:
+        return f"import {module} as {alias}"
+    line = f"from {package} import {module} as {alias}"
+    return line if fits(line) else f"from {package} import (\n    {module} as {alias},\n)"
+
+
+def docstring(paragraphs: Sequence[str], indent: int = 0) -> str:
+    """A docstring of paragraphs, whose lines are kept."""
+    margin = " " * indent
+    text = "\n\n".join(paragraphs)
+    lines = [_escape(line) for line in text.split("\n")]
+    if lines[0].startswith('"'):
+        lines[0] = f"\\{lines[0]}"
+    if len(lines) == 1:
+        line = f'{margin}"""{lines[0]}"""'
+        if fits(line) and not lines[0].endswith('"'):
+            return line
+    body = "\n".join(f"{margin}{line}" if line else "" for line in lines)
+    return f'{margin}"""{body.removeprefix(margin)}\n{margin}"""'
+
+
+def fits(line: str) -> bool:
+    """Whether a line of code is short enough; what is not ASCII may be wide."""
+    return len(line) <= WIDTH if line.isascii() else _width(line) <= WIDTH
+
+
+def _width(line: str) -> int:
+    from unicodedata import combining, east_asian_width
+
+    return sum(
+        0 if combining(char) else 2 if east_asian_width(char) in "FW" else 1 for char in line
+    )
+
+
+def _escape(line: str) -> str:
+    return line.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
