@@ -68,7 +68,36 @@ _HOMES = {
     "connect_sync": "connection",
 }
 
-__all__ = ["__version__", *sorted(_HOMES)]  # pyright: ignore[reportUnsupportedDunderAll]  lazy
+__all__ = [
+    "Batch",
+    "BatchFailed",
+    "Capabilities",
+    "Config",
+    "Context",
+    "DeadLetter",
+    "Delivery",
+    "Done",
+    "Message",
+    "Outcome",
+    "Output",
+    "ProtoflowError",
+    "Publisher",
+    "Result",
+    "Results",
+    "Retry",
+    "RetryAfter",
+    "Secret",
+    "Service",
+    "Settlement",
+    "Skip",
+    "SyncContext",
+    "SyncPublisher",
+    "Transport",
+    "Unprocessable",
+    "__version__",
+    "connect",
+    "connect_sync",
+]
 
 
 if not TYPE_CHECKING:

@@ -42,7 +42,7 @@ class Context:
         cancelled: set when the run was cancelled or timed out; for handlers in threads.
         handler: the full name of the method, `shop.v1.Orders.BillOrder`.
         group: the consumer group.
-        values: anything that middlewares leave for handlers, by name.
+        decoded: the decoded input, once somebody asked for it (see `HandlerSpec.decode`).
     """
 
     __slots__ = (
@@ -50,9 +50,11 @@ class Context:
         "_encode",
         "_logger",
         "_outputs",
+        "_position",
         "_values",
         "attempt",
         "deadline",
+        "decoded",
         "delivery",
         "group",
         "handler",
@@ -74,8 +76,10 @@ class Context:
         self.handler = handler
         self.group = group
         self.deadline: float | None = None
+        self.decoded: Any = None
         self._encode = encode
         self._outputs: list[Message] | None = None
+        self._position = 0
         self._cancelled: threading.Event | None = None
         self._logger: logging.LoggerAdapter[logging.Logger] | None = None
         self._values: dict[str, Any] | None = None
@@ -156,10 +160,25 @@ class Context:
         self._kept().append(message)
         return message.id
 
+    def cause_of(self, output: AnyOutput) -> Message:
+        """The input that an output is of; for the runtime."""
+        return self.message
+
+    def next_position(self, output: AnyOutput) -> int | None:
+        """The position of an output among those of its input, from 0; None gives it a
+        fresh id. For the runtime."""
+        self._position += 1
+        return self._position - 1
+
     def take_outputs(self) -> list[Message]:
         """The outputs kept so far, which are kept no longer; for the runtime."""
         outputs, self._outputs = self._outputs, None
         return outputs or []
+
+    @property
+    def was_cancelled(self) -> bool:
+        """Whether the run was cancelled or timed out."""
+        return self._cancelled is not None and self._cancelled.is_set()
 
     def mark_cancelled(self) -> None:
         """Tells the handler that nobody waits for it; for the runtime."""

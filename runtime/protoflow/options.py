@@ -49,7 +49,7 @@ def parse_options(
             problems.append(f"transport: {transport}: {_unknown(name, known)}")
             continue
         try:
-            values[name] = _convert(hints[name], value)
+            values[name] = convert(hints[name], value)
         except ValueError as error:
             problems.append(f"transport: {transport}: option {name}: {error}")
     problems += [
@@ -92,13 +92,13 @@ def _unknown(name: str, known: list[str]) -> str:
     return f"unknown option {name!r}{hint} (known: {', '.join(sorted(known)) or 'none'})"
 
 
-def _convert(kind: Any, value: Any) -> Any:
+def convert(kind: Any, value: Any) -> Any:
     """`value` as `kind`. Raises ValueError whose text does not hold the value."""
     if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
         inner = [part for part in typing.get_args(kind) if part is not type(None)]
-        return None if value is None or value == "" else _convert(inner[0], value)
+        return None if value is None or value == "" else convert(inner[0], value)
     if typing.get_origin(kind) is tuple:
-        return tuple(_convert(typing.get_args(kind)[0], item) for item in _items(value))
+        return tuple(convert(typing.get_args(kind)[0], item) for item in _items(value))
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return _member(kind, value)
     return _CONVERTERS[kind](value)

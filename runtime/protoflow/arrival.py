@@ -1,0 +1,146 @@
+"""What happens to a delivery when it arrives: unwrapped, routed, checked, put in its lane."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from protoflow import wire
+from protoflow.carrier import Carrier
+from protoflow.cloudevents import is_structured, unwrap
+from protoflow.errors import DecodeError
+from protoflow.job import Job, Lanes
+from protoflow.letters import due_of, failures_of
+from protoflow.message import Delivery, Message
+from protoflow.outcomes import DeadLetter
+from protoflow.retrying import Undecodable
+from protoflow.routes import Router
+from protoflow.spec import Ordering, UnhandledTypes
+from protoflow.transport import SubscriptionSettings
+from protoflow.workers import Workers
+
+_log = logging.getLogger("protoflow.scheduler")
+
+#: How many unknown types are remembered, to warn of each only once.
+_REMEMBERED_TYPES = 100
+#: A retry that is due in less is due now.
+_SOON = 0.001
+
+
+class RedeliveryLimit(DeadLetter):
+    """Given up because the message seems to kill the process."""
+
+    category = "redelivery limit"
+
+
+class Unhandled(DeadLetter):
+    """Given up because nobody handles its type."""
+
+    category = "unhandled"
+
+
+class Arrival:
+    """Takes the deliveries of one subscription."""
+
+    def __init__(self, router: Router, lanes: Lanes, settings: SubscriptionSettings) -> None:
+        self._router = router
+        self._by_type = router.by_type
+        self._lanes = lanes
+        self._key_of = lanes.key_of
+        self._ordered = settings.ordering is not Ordering.NONE
+        self._group = settings.group
+        self._name = settings.name
+        self._seen: set[str] = set()
+        self._carrier: Carrier
+        self._begin: Callable[[Job], None]
+        self._workers: Workers
+
+    def bind(self, carrier: Carrier, begin: Callable[[Job], None], workers: Workers) -> None:
+        """Names those that the deliveries go on to."""
+        self._carrier = carrier
+        self._begin = begin
+        self._workers = workers
+
+    def accept(self, delivery: Delivery) -> None:
+        """Takes one delivery. Whatever is wrong with it, it ends settled."""
+        message = delivery.message
+        metadata = message.metadata
+        content_type = metadata.get(wire.CONTENT_TYPE)
+        if content_type is not None and is_structured(content_type):
+            try:
+                message = unwrap(message)
+            except DecodeError as error:
+                self._refuse(delivery, message, Undecodable(str(error)))
+                return
+        route = self._by_type.get(message.metadata.get(wire.CE_TYPE, ""))
+        if route is None or not message.metadata.get(wire.CE_TYPE):
+            try:
+                route = self._router.find(message)
+            except DecodeError as error:
+                self._refuse(delivery, message, Undecodable(str(error)))
+                return
+            if route is None:
+                self._unhandled(delivery, message)
+                return
+        job = Job(
+            delivery, message, route, self._key_of(delivery, message) if self._ordered else None
+        )
+        if wire.PF_GROUP in metadata and not delivery.failures:
+            delivery.failures, delivery.first_failure = failures_of(delivery.message, self._group)
+        if job.lane is None or self._lanes.enter(job):
+            self._start(job)
+
+    def _start(self, job: Job) -> None:
+        """The job has its turn for the first time."""
+        delivery, route = job.delivery, job.route
+        if job.message.payload is None and not route.registration.tombstones:
+            route.spec.stats.tombstones += 1
+            self._carrier.acknowledge(job)
+        elif delivery.deliveries >= route.suspect_at:
+            self._suspect(job)
+        elif wire.PF_DUE in delivery.message.metadata and self._early(job):
+            return
+        else:
+            self._begin(job)
+
+    def _early(self, job: Job) -> bool:
+        """Whether a retry came before it is due, as from a rung of the ladder."""
+        spec = job.route.spec
+        wait = due_of(job.delivery.message, self._group) - spec.clock.now()
+        if wait <= _SOON:
+            return False
+        if wait <= spec.config.retry_in_place:
+            self._carrier.hold(job, wait)
+        else:
+            self._carrier.defer(job, wait)
+        return True
+
+    def _suspect(self, job: Job) -> None:
+        """Handed out too often: run alone once more, then given up."""
+        delivery = job.delivery
+        if delivery.deliveries > job.route.suspect_at:
+            text = f"handed out {delivery.deliveries} times without an end"
+            self._carrier.bury(job, RedeliveryLimit(text))
+        else:
+            batched = job.route.gatherer is not None
+            job.single = batched
+            self._workers.put_alone([job] if batched else job)
+
+    def _unhandled(self, delivery: Delivery, message: Message) -> None:
+        kind = self._router.type_of(message) or ""
+        spec = self._router.first.spec
+        spec.stats.unhandled += 1
+        if kind not in self._seen and len(self._seen) < _REMEMBERED_TYPES:
+            self._seen.add(kind)
+            _log.warning("%s: nobody handles the type %.200s", self._name, kind)
+        if spec.policy.unhandled is UnhandledTypes.DEAD_LETTER:
+            self._refuse(delivery, message, Unhandled(f"nobody handles the type {kind[:200]}"))
+        else:
+            self._carrier.acknowledge(self._orphan(delivery, message))
+
+    def _refuse(self, delivery: Delivery, message: Message, outcome: DeadLetter) -> None:
+        self._carrier.bury(self._orphan(delivery, message), outcome)
+
+    def _orphan(self, delivery: Delivery, message: Message) -> Job:
+        """A job that no handler sees, so it is in no lane."""
+        return Job(delivery, message, self._router.first, None)

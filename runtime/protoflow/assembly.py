@@ -1,0 +1,85 @@
+"""From a subscription's plan to its scheduler: chains compiled, routes made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from protoflow.batching import Gatherer
+from protoflow.clock import Clock
+from protoflow.config import Config
+from protoflow.connection import check_delay
+from protoflow.context import Context
+from protoflow.encoder import Encoder
+from protoflow.invoke import decoder, terminal
+from protoflow.message import Message
+from protoflow.output import AnyOutput
+from protoflow.pipeline import Chain, HandlerSpec
+from protoflow.plan import HandlerPlan, SubscriptionPlan
+from protoflow.routes import Route, Router
+from protoflow.scheduler import Scheduler
+from protoflow.spec import PublicationSpec
+from protoflow.stats import HandlerStats
+from protoflow.threads import Threads
+from protoflow.transport import Transport
+
+
+def assemble(
+    plan: SubscriptionPlan,
+    config: Config,
+    chain: Chain,
+    transport: Transport,
+    encoder: Encoder,
+    threads: Threads,
+    clock: Clock,
+    crashed: Callable[[BaseException], None],
+) -> Scheduler:
+    """The scheduler of a subscription, not yet started."""
+
+    async def publish_now(messages: Sequence[Message]) -> None:
+        for error in await transport.submit(messages):
+            if error is not None:
+                raise error
+
+    def encode(publication: PublicationSpec, output: AnyOutput, context: Context) -> Message:
+        message = encoder(publication, output, context)
+        if message.delay:
+            check_delay(message, transport)
+        return message
+
+    made: dict[str, Route] = {}
+    for handler in plan.handlers:
+        spec = _spec(handler, config, transport, clock)
+        innermost = terminal(handler.registration, spec, publish_now, threads)
+        made[spec.name] = Route(spec, handler.registration, chain.compile(innermost, spec))
+    router = Router(
+        {kind: made[handler.registration.name] for kind, handler in plan.routes.items()},
+        tuple(made.values()),
+        config.type_names,
+    )
+    scheduler = Scheduler(plan.settings, router, transport, encode, crashed)
+    for route in router.all:
+        if route.registration.batched:
+            route.gatherer = Gatherer(route.registration.batch, scheduler.put_batch)
+    return scheduler
+
+
+def _spec(handler: HandlerPlan, config: Config, transport: Transport, clock: Clock) -> HandlerSpec:
+    registration = handler.registration
+    decode = registration.decode
+    if decode is None and registration.message is not None:
+        decode = decoder(registration.message.message_class)
+    return HandlerSpec(
+        name=registration.name,
+        topic=handler.topic,
+        group=handler.group,
+        policy=handler.policy,
+        message=registration.message,
+        publication=registration.publication,
+        dead_letter_topic=handler.dead_letter_topic,
+        batched=registration.batched,
+        decode=decode or (lambda context: context.message),
+        stats=HandlerStats(),
+        config=config,
+        capabilities=transport.capabilities,
+        clock=clock,
+    )

@@ -1,0 +1,94 @@
+"""Batches: how messages are gathered, and the context that a batch has."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from protoflow.context import Context, OutputEncoder
+from protoflow.job import Job
+from protoflow.message import Delivery, Message
+from protoflow.output import AnyOutput
+from protoflow.spec import BatchPolicy
+
+MAX_MESSAGES = 100
+MAX_WAIT = 0.1
+
+
+class BatchContext(Context):
+    """The context of a whole batch; `items` has one for each message.
+
+    An output that names its input (`Output(..., caused_by=message)`) inherits from it, and is
+    dropped when that input fails.
+    """
+
+    __slots__ = ("causes", "items")
+
+    def __init__(
+        self, items: Sequence[Context], delivery: Delivery, handler: str, group: str,
+        encode: OutputEncoder,
+    ) -> None:  # fmt: skip
+        attempt = max(item.attempt for item in items)
+        super().__init__(delivery, items[0].message, attempt, handler, group, encode)
+        self.items = tuple(items)
+        #: For each output the index of its input; None is the batch as a whole.
+        self.causes: list[int | None] = []
+
+    def cause_of(self, output: AnyOutput) -> Message:
+        """The input that the output names, else the first of the batch."""
+        index = self._index(output)
+        self.causes.append(index)
+        return self.items[index or 0].message
+
+    def next_position(self, output: AnyOutput) -> int | None:
+        """The position among the outputs of its input; None where it names none."""
+        index = self._index(output)
+        return None if index is None else self.items[index].next_position(output)
+
+    def _index(self, output: AnyOutput) -> int | None:
+        if output.caused_by is None:
+            return None
+        for index, item in enumerate(self.items):
+            if item.decoded is output.caused_by:
+                return index
+        raise ValueError("caused_by is no message of this batch; give the object itself")
+
+
+class Gatherer:
+    """Gathers the jobs of one batch handler until a batch is full or has waited enough."""
+
+    def __init__(self, policy: BatchPolicy, ready: Callable[[list[Job]], None]) -> None:
+        self._limit = policy.max_messages or MAX_MESSAGES
+        self._wait = MAX_WAIT if policy.max_wait is None else policy.max_wait
+        self._ready = ready
+        self._jobs: list[Job] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, job: Job) -> None:
+        """Takes a job; a full batch is ready at once."""
+        self._jobs.append(job)
+        if len(self._jobs) >= self._limit:
+            self.flush()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._wait, self.flush)
+
+    def holds(self, job: Job) -> bool:
+        """Whether the job still waits here."""
+        return job in self._jobs
+
+    def flush(self) -> None:
+        """Makes what is there a batch."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._jobs:
+            jobs, self._jobs = self._jobs, []
+            self._ready(jobs)
+
+    def take(self) -> list[Job]:
+        """What is there, which is gathered no longer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        jobs, self._jobs = self._jobs, []
+        return jobs

@@ -1,0 +1,99 @@
+"""CloudEvents 1.0: the attributes of a message, and the JSON format of structured mode.
+
+https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from protoflow import wire
+from protoflow.errors import DecodeError
+from protoflow.message import Message
+
+_REQUIRED = ("id", "source", "type", "specversion")
+
+
+def is_structured(content_type: str) -> bool:
+    """Whether a content type announces an envelope (compared without case, as specified)."""
+    return content_type[:23].lower() == wire.CLOUDEVENTS
+
+
+def wrap(message: Message) -> Message:
+    """The message in structured mode: one JSON document for attributes and data. What is no
+    CloudEvents attribute stays in the metadata."""
+    envelope: dict[str, Any] = {"specversion": "1.0", "id": message.id}
+    rest: dict[str, str] = {}
+    for name, value in message.metadata.items():
+        if name.startswith(wire.CE_PREFIX):
+            envelope[name[3:]] = value
+        elif name == wire.CONTENT_TYPE:
+            envelope["datacontenttype"] = value
+        else:
+            rest[name] = value
+    if message.payload is not None:
+        if is_json(envelope.get("datacontenttype", "")):
+            envelope["data"] = json.loads(message.payload)
+        else:
+            envelope["data_base64"] = base64.b64encode(message.payload).decode()
+    rest[wire.CONTENT_TYPE] = wire.CLOUDEVENTS_JSON
+    return replace(message, payload=json.dumps(envelope).encode(), metadata=rest)
+
+
+def unwrap(message: Message) -> Message:
+    """The message within a structured one. Raises DecodeError, without the payload."""
+    content_type = message.metadata.get(wire.CONTENT_TYPE, "")
+    if not content_type.lower().startswith(wire.CLOUDEVENTS_JSON):
+        raise DecodeError(
+            f"content type {content_type!r} is not read; send {wire.CLOUDEVENTS_JSON}"
+        )
+    try:
+        envelope = json.loads(message.payload or b"")
+    except ValueError as error:
+        raise DecodeError("the CloudEvents envelope is not JSON") from error
+    if not isinstance(envelope, dict):
+        raise DecodeError("the CloudEvents envelope is not a JSON object")
+    missing = [name for name in _REQUIRED if not isinstance(envelope.get(name), str)]
+    if missing:
+        raise DecodeError(f"the CloudEvents envelope lacks {', '.join(missing)}")
+    metadata = dict(message.metadata)
+    metadata.pop(wire.CONTENT_TYPE, None)
+    for name, value in envelope.items():
+        if name == "datacontenttype":
+            metadata[wire.CONTENT_TYPE] = str(value)
+        elif name not in ("id", "data", "data_base64") and value is not None:
+            metadata[wire.CE_PREFIX + name] = _text(value)
+    metadata.setdefault(wire.CONTENT_TYPE, wire.JSON)
+    return replace(message, id=envelope["id"], payload=_data(envelope), metadata=metadata)
+
+
+def is_json(content_type: str) -> bool:
+    """Whether a media type is JSON: `application/json`, `text/json` or `+json`."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    return media_type.endswith(("/json", "+json"))
+
+
+def _data(envelope: Mapping[str, Any]) -> bytes | None:
+    if "data_base64" in envelope:
+        try:
+            return base64.b64decode(envelope["data_base64"], validate=True)
+        except (binascii.Error, TypeError, ValueError) as error:
+            raise DecodeError("data_base64 of the CloudEvents envelope is not base64") from error
+    if "data" not in envelope:
+        return None
+    data = envelope["data"]
+    if isinstance(data, str) and not is_json(envelope.get("datacontenttype", wire.JSON)):
+        return data.encode()
+    return json.dumps(data).encode()
+
+
+def _text(value: Any) -> str:
+    # Canonical string of the CloudEvents type system: booleans are lower-case.
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,164 @@
+"""From outputs to messages: all that a contract says of a publication, bound once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from protoflow import wire
+from protoflow.cloudevents import wrap
+from protoflow.codec import CONTENT_TYPES, encode
+from protoflow.config import Config
+from protoflow.context import Context
+from protoflow.errors import ConfigError
+from protoflow.ids import derived_id, new_id
+from protoflow.message import Message
+from protoflow.output import AnyOutput
+from protoflow.plan import Names
+from protoflow.spec import Encoding, MessageSpec, PublicationSpec
+
+#: What an output inherits from its input beside the correlation id; a list, on purpose.
+_INHERITED = (wire.TRACEPARENT, wire.TRACESTATE, wire.BAGGAGE)
+
+
+class Encoder:
+    """Encodes outputs. One for a service, so each publication is bound once."""
+
+    def __init__(self, config: Config, now: Callable[[], float]) -> None:
+        self._config = config
+        self._now = now
+        # Keyed by identity: specs live as long as their module.
+        self._bound: dict[int, _Bound] = {}
+        self._second = -1
+        self._second_text = ""
+        #: Called with each protobuf message before it is encoded; may raise.
+        self.validate: Callable[[Any], None] | None = None
+
+    def __call__(
+        self, publication: PublicationSpec, output: AnyOutput, context: Context | None = None
+    ) -> Message:
+        """The message to publish.
+
+        Raises:
+            ValueError: the protobuf message cannot be encoded, or is of another type.
+            ConfigError: the topic has variables without values.
+        """
+        bound = self._bound.get(id(publication)) or self._bind(publication)
+        message = output.message
+        if not isinstance(message, bound.message_class):
+            raise TypeError(
+                f"{bound.metadata[wire.CE_TYPE]} is expected, not {type(message).__name__}"
+            )
+        if self.validate is not None:
+            self.validate(message)
+        metadata = dict(bound.metadata)
+        metadata[wire.CE_TIME] = self._time()
+        key = _key(output.key if output.key is not None else bound.key(message))
+        if bound.subject is not None and (subject := bound.subject(message)):
+            metadata[wire.CE_SUBJECT] = str(subject)
+        topic = bound.topic if output.topic is None else self._topic(output.topic)
+        identity = output.id
+        if context is not None:
+            identity = self._inherit(context, output, metadata, identity)
+        if output.metadata:
+            metadata.update(output.metadata)
+        identity = identity or new_id()
+        encoded = Message(
+            id=identity,
+            topic=topic,
+            payload=encode(message, bound.encoding),
+            key=key,
+            metadata=metadata,
+            delay=output.delay.total_seconds() if output.delay else 0.0,
+            deduplication_id=f"{identity}:{topic}",
+            mandatory=self._config.require_subscriber,
+        )
+        return wrap(encoded) if self._config.structured else encoded
+
+    def topic_of(self, publication: PublicationSpec) -> str:
+        """The topic of a publication, variables filled. Raises ConfigError."""
+        return (self._bound.get(id(publication)) or self._bind(publication)).topic
+
+    def _inherit(
+        self, context: Context, output: AnyOutput, metadata: dict[str, str], identity: str | None
+    ) -> str | None:
+        source = context.cause_of(output)
+        incoming = source.metadata
+        metadata[wire.CORRELATION_ID] = incoming.get(wire.CORRELATION_ID) or source.id
+        metadata[wire.CAUSATION_ID] = source.id
+        for name in _INHERITED:
+            if name in incoming:
+                metadata[name] = incoming[name]
+        if identity is None and (position := context.next_position(output)) is not None:
+            identity = derived_id(source.id, context.group, context.handler, position)
+        return identity
+
+    def _topic(self, template: str) -> str:
+        names = Names(self._config)
+        topic = names.physical(template, "topic of an output")
+        if names.problems:
+            raise ConfigError(names.problems)
+        return topic
+
+    def _bind(self, publication: PublicationSpec) -> _Bound:
+        bound = _Bound(publication, self._config)
+        self._bound[id(publication)] = bound
+        return bound
+
+    def _time(self) -> str:
+        now = self._now()
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._second_text}.{int((now - second) * 1000):03d}Z"
+
+
+class _Bound:
+    """One publication with everything that does not depend on the message."""
+
+    __slots__ = ("encoding", "key", "message_class", "metadata", "publication", "subject", "topic")
+
+    def __init__(self, publication: PublicationSpec, config: Config) -> None:
+        spec = publication.message
+        names = Names(config)
+        self.publication = publication  # keeps the identity from being taken again
+        self.message_class = spec.message_class
+        self.topic = names.physical(publication.topic, f"{spec.type}: topic")
+        self.encoding = spec.encoding or config.encoding
+        self.key = _getter(spec, spec.partition_key)
+        self.subject = _getter(spec, spec.subject) if spec.subject else None
+        source = names.fill(spec.source or config.source, f"{spec.type}: source")
+        if names.problems:
+            raise ConfigError(names.problems)
+        self.metadata = base_metadata(spec, source, self.encoding)
+
+
+def base_metadata(spec: MessageSpec, source: str, encoding: Encoding) -> Mapping[str, str]:
+    """The CloudEvents attributes that every message of a contract has."""
+    metadata = {
+        wire.CE_SPECVERSION: "1.0",
+        wire.CE_TYPE: spec.type,
+        wire.CE_SOURCE: source,
+        wire.CONTENT_TYPE: CONTENT_TYPES[encoding],
+    }
+    if spec.data_schema:
+        metadata[wire.CE_DATASCHEMA] = spec.data_schema
+    return metadata
+
+
+def _getter(spec: MessageSpec, name: str | None) -> Callable[[Any], Any]:
+    """Reads a field; what is not set is None."""
+    if name is None:
+        return lambda _message: None
+    if spec.message_class.DESCRIPTOR.fields_by_name[name].has_presence:
+        return lambda message: getattr(message, name) if message.HasField(name) else None
+    return lambda message: getattr(message, name) or None
+
+
+def _key(value: str | bytes | int | None) -> bytes | None:
+    """UTF-8, raw or decimal; unset or empty is no key."""
+    if value is None or value == "" or value == b"":
+        return None
+    return value if isinstance(value, bytes) else str(value).encode()

@@ -1,0 +1,195 @@
+"""The innermost step: decode, call the handler, encode what it returns.
+
+One callable per handler, chosen at start by its shape, so a message meets no branch that
+start-up could have taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing
+from itertools import islice
+from typing import Any, TypeAlias, TypeVar
+
+from protoflow import wire
+from protoflow.batching import BatchContext
+from protoflow.codec import decode
+from protoflow.context import Context, SyncContext
+from protoflow.errors import DecodeError
+from protoflow.message import Delivery, Message
+from protoflow.outcomes import DONE, Outcome
+from protoflow.output import Batch, Output
+from protoflow.pipeline import HandlerSpec, Next
+from protoflow.registration import Registration
+from protoflow.spec import ProtoClass, PublicationSpec
+from protoflow.threads import Threads
+
+T = TypeVar("T")
+
+#: A stream of outputs goes out in windows of at most so many messages and bytes.
+WINDOW_MESSAGES = 64
+WINDOW_BYTES = 1024 * 1024
+
+#: Publishes now and returns when all is confirmed; raises PublishError.
+PublishNow: TypeAlias = Callable[[Sequence[Message]], Awaitable[None]]
+
+
+def decoder(message_class: ProtoClass) -> Callable[[Context], Any]:
+    """Decodes the input of a run, once per run."""
+    content_type = wire.CONTENT_TYPE
+
+    def decode_once(context: Context) -> Any:
+        if context.decoded is None:
+            message = context.message
+            if message.payload is None:
+                raise DecodeError("a tombstone has no payload")
+            context.decoded = decode(
+                message.payload, message.metadata.get(content_type), message_class
+            )
+        return context.decoded
+
+    return decode_once
+
+
+def terminal(
+    registration: Registration, spec: HandlerSpec, publish_now: PublishNow, threads: Threads
+) -> Next:
+    """The callable that runs the user's code for a delivery."""
+    if registration.streams:
+        return _streaming(registration, spec, publish_now, threads)
+    call = registration.call
+    if registration.sync:
+        call = _in_thread(registration.call, threads)
+    if registration.batched:
+        return _batched(call, spec.publication)
+    return _unary(call, spec.decode, spec.publication)
+
+
+def _unary(
+    call: Callable[[Any, Context], Awaitable[Any]],
+    decode_once: Callable[[Context], Any],
+    publication: PublicationSpec | None,
+) -> Next:
+    async def consume(_delivery: Delivery, context: Context) -> Outcome:
+        await call(decode_once(context), context)
+        return DONE
+
+    async def transform(_delivery: Delivery, context: Context) -> Outcome:
+        result = await call(decode_once(context), context)
+        if result is not None:
+            _add(context, publication, result)
+        return DONE
+
+    return consume if publication is None else transform
+
+
+def _batched(
+    call: Callable[[Any, Context], Awaitable[Any]], publication: PublicationSpec | None
+) -> Next:
+    async def run(_delivery: Delivery, context: Context) -> Outcome:
+        result = await call(_batch(context), context)
+        if result is not None and publication is not None:
+            _add(context, publication, result)
+        return DONE
+
+    return run
+
+
+def _batch(context: Context) -> Batch[Any]:
+    if not isinstance(context, BatchContext):
+        raise TypeError("a batch handler was given a single message")
+    return Batch([item.decoded for item in context.items], context.items)
+
+
+def _streaming(
+    registration: Registration, spec: HandlerSpec, publish_now: PublishNow, threads: Threads
+) -> Next:
+    windowed = not spec.capabilities.atomic
+
+    async def run(_delivery: Delivery, context: Context) -> Outcome:
+        given = _batch(context) if registration.batched else spec.decode(context)
+        size = 0
+        async with aclosing(_results(registration, given, context, threads)) as results:
+            async for result in results:
+                size += _add(context, spec.publication, result)
+                if windowed and (len(context.outputs) >= WINDOW_MESSAGES or size >= WINDOW_BYTES):
+                    await publish_now(context.take_outputs())
+                    size = 0
+        return DONE
+
+    return run
+
+
+async def _results(
+    registration: Registration, given: Any, context: Context, threads: Threads
+) -> AsyncGenerator[Any, None]:
+    if not registration.sync:
+        results = registration.call(given, context)
+        if not hasattr(results, "__aiter__"):
+            raise TypeError(
+                f"{registration.name} must be an asynchronous generator (`async def` with `yield`)"
+            )
+        async with aclosing(results):
+            async for result in results:
+                yield result
+        return
+    # A thread hop is dear, so a window of results is pulled at once.
+    iterator: Iterator[Any] = iter(
+        await _held(lambda: registration.call(given, _sync(context)), context, threads)
+    )
+    try:
+        while window := await _held(
+            lambda: list(islice(iterator, WINDOW_MESSAGES)), context, threads
+        ):
+            for result in window:
+                yield result
+    finally:
+        if (close := getattr(iterator, "close", None)) is not None:
+            await threads.run(close)
+
+
+def _in_thread(call: Callable[..., Any], threads: Threads) -> Callable[..., Awaitable[Any]]:
+    async def run(given: Any, context: Context) -> Any:
+        return await _held(lambda: call(given, _sync(context)), context, threads)
+
+    return run
+
+
+async def _held(call: Callable[[], T], context: Context, threads: Threads) -> T:
+    """Runs in a thread, and on cancellation stays until the thread ends: it cannot be
+    stopped, and its message must not be handled twice at once."""
+    future = threads.run(call)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        context.mark_cancelled()
+        while not future.done():
+            try:
+                await asyncio.wait([future])
+            except asyncio.CancelledError:
+                continue
+        if not future.cancelled():
+            future.exception()  # seen: the cancellation is what counts
+        raise
+
+
+def _sync(context: Context) -> SyncContext:
+    loop = asyncio.get_running_loop()
+
+    def call(function: Callable[[], Any]) -> Any:
+        async def on_loop() -> Any:
+            return function()
+
+        return asyncio.run_coroutine_threadsafe(on_loop(), loop).result()
+
+    return SyncContext(context, call)
+
+
+def _add(context: Context, publication: PublicationSpec | None, result: Any) -> int:
+    """Keeps a result for publication; the size of its payload."""
+    if publication is None:
+        raise TypeError("a handler without a publication returned a message")
+    output = result if isinstance(result, Output) else Output(result)
+    context.add_output(publication, output)
+    return len(context.outputs[-1].payload or b"")

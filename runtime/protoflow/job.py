@@ -1,0 +1,126 @@
+"""A delivery on its way through the scheduler, and the lanes that keep order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from protoflow.message import Delivery, Message, SettleResult
+from protoflow.spec import Ordering
+
+if TYPE_CHECKING:
+    from protoflow.routes import Route
+
+
+class Job:
+    """One delivery from its arrival to its settlement.
+
+    Attributes:
+        delivery: as the broker handed it over; settlements and letters are made of it.
+        message: the message that the handler sees, unwrapped from a structured envelope.
+        route: who handles it.
+        lane: what it is in turn with; None is nothing.
+        single: of a batch that failed as a whole: it is handled by itself.
+        lost: its lease or shard is lost: it is not settled any more.
+        after: what is done when its settlement has an answer.
+    """
+
+    __slots__ = ("after", "delivery", "lane", "lost", "message", "route", "single")
+
+    def __init__(
+        self, delivery: Delivery, message: Message, route: Route, lane: Hashable | None
+    ) -> None:
+        self.delivery = delivery
+        self.message = message
+        self.route = route
+        self.lane = lane
+        self.single = False
+        self.lost = False
+        self.after: Callable[[SettleResult], None] | None = None
+
+
+class _Lane:
+    """Jobs in turn: those whose turn it is, and those that wait.
+
+    More than one may have the turn only while they are gathered for one batch.
+    """
+
+    __slots__ = ("active", "gathering", "waiting")
+
+    def __init__(self, route: Route | None) -> None:
+        self.active = 1
+        self.gathering = route
+        self.waiting: deque[Job] = deque()
+
+
+class Lanes:
+    """Jobs that must be handled in turn, by lane. A lane exists while it has a job."""
+
+    def __init__(self, ordering: Ordering) -> None:
+        self._lanes: dict[Hashable, _Lane] = {}
+        self.key_of: Callable[[Delivery, Message], Hashable | None]
+        if ordering is Ordering.PER_KEY:
+            # A message without key is a lane of its own, that is, in none.
+            self.key_of = lambda _delivery, message: message.key
+        elif ordering is Ordering.PER_PARTITION:
+            self.key_of = lambda delivery, _message: delivery.shard
+        else:
+            self.key_of = lambda _delivery, _message: None
+
+    def __len__(self) -> int:
+        return len(self._lanes)
+
+    def enter(self, job: Job) -> bool:
+        """Whether the job may start; if not, it waits for those before it."""
+        lane = self._lanes.get(job.lane)
+        if lane is None:
+            self._lanes[job.lane] = _Lane(job.route if job.route.gatherer else None)
+            return True
+        if lane.gathering is job.route and not lane.waiting:
+            lane.active += 1
+            return True
+        lane.waiting.append(job)
+        return False
+
+    def close(self, jobs: Iterable[Job]) -> None:
+        """These are a batch now: no more may join them."""
+        for job in jobs:
+            if job.lane is not None:
+                self._lanes[job.lane].gathering = None
+
+    def leave(self, job: Job) -> Sequence[Job]:
+        """Ends the job's turn: those of its lane that may start."""
+        lane = self._lanes.get(job.lane)
+        if lane is None:
+            return ()
+        lane.active -= 1
+        if lane.active:
+            return ()
+        if not lane.waiting:
+            del self._lanes[job.lane]
+            return ()
+        first = lane.waiting.popleft()
+        started = [first]
+        lane.gathering = first.route if first.route.gatherer and not first.single else None
+        while lane.waiting and lane.gathering is lane.waiting[0].route:
+            if lane.waiting[0].single:
+                break
+            started.append(lane.waiting.popleft())
+        lane.active = len(started)
+        return started
+
+    def take_back(self, jobs: Sequence[Job]) -> None:
+        """These had the turn and lose it: they wait again, before all others, in order."""
+        for job in reversed(jobs):
+            lane = self._lanes[job.lane]
+            lane.active -= 1
+            lane.waiting.appendleft(job)
+
+    def drop(self, unwanted: Callable[[Job], bool]) -> list[Job]:
+        """Takes out the waiting jobs that are unwanted."""
+        dropped: list[Job] = []
+        for lane in self._lanes.values():
+            dropped += [job for job in lane.waiting if unwanted(job)]
+            lane.waiting = deque(job for job in lane.waiting if not unwanted(job))
+        return dropped

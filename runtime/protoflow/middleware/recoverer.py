@@ -1,0 +1,39 @@
+"""Turns whatever escapes the chain into an outcome, so that no worker dies of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from protoflow.context import Context
+from protoflow.message import Delivery
+from protoflow.outcomes import Outcome
+from protoflow.pipeline import HandlerSpec, Next
+from protoflow.retrying import as_outcome
+
+_log = logging.getLogger("protoflow.recoverer")
+
+
+def recoverer(next: Next, spec: HandlerSpec) -> Next:
+    """Outermost. An error of a middleware is retried and dead-lettered like a handler's; a
+    cancellation that nobody asked for is an error too."""
+
+    async def run(delivery: Delivery, context: Context) -> Outcome:
+        try:
+            return await next(delivery, context)
+        except Outcome as outcome:
+            return outcome
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            return as_outcome(_Cancelled("cancelled by itself"), error, delivery, spec)
+        except Exception as error:
+            _log.warning("%s: a middleware failed: %s", spec.name, type(error).__name__)
+            return as_outcome(error, error, delivery, spec)
+
+    return run
+
+
+class _Cancelled(Exception):  # noqa: N818  tells what happened
+    """A handler's own task was cancelled, not by the runtime."""

@@ -1,0 +1,27 @@
+"""Turns failed runs into retries, as long as the policy gives one."""
+
+from __future__ import annotations
+
+from protoflow.context import Context
+from protoflow.message import Delivery
+from protoflow.outcomes import Outcome, Retry
+from protoflow.pipeline import HandlerSpec, Next
+from protoflow.retrying import retry_after
+
+
+def retry(next: Next, spec: HandlerSpec) -> Next:
+    """Returns `Retry` with its wait; lets the error of the last attempt pass, for
+    poison_queue. It waits for nothing itself: the scheduler holds the message."""
+
+    async def run(delivery: Delivery, context: Context) -> Outcome:
+        try:
+            return await next(delivery, context)
+        except Exception as error:
+            if isinstance(error, Outcome) and not isinstance(error, Retry):
+                return error
+            outcome = retry_after(error, delivery, spec)
+            if outcome is None:
+                raise
+            return outcome
+
+    return run

@@ -1,0 +1,30 @@
+"""Ends runs that take longer than the policy allows."""
+
+from __future__ import annotations
+
+import asyncio
+
+from protoflow.context import Context
+from protoflow.message import Delivery
+from protoflow.outcomes import Outcome
+from protoflow.pipeline import HandlerSpec, Next
+
+
+def timeout(next: Next, spec: HandlerSpec) -> Next:
+    """Cancels the run; it counts as failed. Handlers in threads cannot be stopped: they see
+    `context.cancelled`, and their message stays held until they end."""
+    seconds = spec.policy.timeout
+    if seconds is None:
+        return next
+
+    async def run(delivery: Delivery, context: Context) -> Outcome:
+        context.deadline = spec.clock.monotonic() + seconds
+        try:
+            async with asyncio.timeout(seconds) as scope:
+                return await next(delivery, context)
+        except TimeoutError as error:
+            if not scope.expired():
+                raise
+            raise TimeoutError(f"timed out after {seconds:g} s") from error
+
+    return run

@@ -1,0 +1,165 @@
+"""The chain around a handler: what a middleware is, and how a chain is compiled.
+
+A middleware is `(next, spec) -> next`. It is called once per handler at start; with nothing
+to do for a handler it returns `next` itself and costs nothing. One pass is one attempt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from protoflow.context import Context
+from protoflow.errors import ConfigError
+from protoflow.message import Delivery
+from protoflow.outcomes import Outcome
+
+if TYPE_CHECKING:
+    from protoflow.clock import Clock
+    from protoflow.config import Config
+    from protoflow.policy import ResolvedDelivery
+    from protoflow.spec import MessageSpec, PublicationSpec
+    from protoflow.stats import HandlerStats
+    from protoflow.transport import Capabilities
+
+#: One pass through the rest of the chain.
+Next: TypeAlias = Callable[[Delivery, Context], Awaitable[Outcome]]
+#: Wraps the rest of the chain for one handler.
+Middleware: TypeAlias = "Callable[[Next, HandlerSpec], Next]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class HandlerSpec:
+    """All that a middleware can know of the handler that it wraps, known at start.
+
+    Attributes:
+        name: the full name, `shop.v1.Orders.BillOrder`.
+        topic: the consumed topic, variables filled, namespace included.
+        group: the consumer group, likewise.
+        policy: how messages are delivered, without gaps.
+        message: the contract of the input; None for raw handlers.
+        publication: the contract of the output, if any.
+        dead_letter_topic: where letters go, variables filled, namespace included.
+        batched: the handler gets batches.
+        decode: the decoded input of a run, decoded once; raises DecodeError.
+        stats: the books of this handler.
+        config: the settings of the service.
+        capabilities: what the transport can do.
+        clock: time and randomness.
+    """
+
+    name: str
+    topic: str
+    group: str
+    policy: ResolvedDelivery
+    message: MessageSpec | None
+    publication: PublicationSpec | None
+    dead_letter_topic: str
+    batched: bool
+    decode: Callable[[Context], Any]
+    stats: HandlerStats
+    config: Config
+    capabilities: Capabilities
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A middleware and the name it is replaced or dropped by."""
+
+    name: str
+    middleware: Middleware
+
+
+#: The names without which failures or dead letters would be lost.
+_INDISPENSABLE = ("poison_queue",)
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Middlewares by name, outermost first. Immutable: every method gives a new chain."""
+
+    links: tuple[Named, ...] = ()
+
+    def __iter__(self) -> Iterator[Named]:
+        return iter(self.links)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names, outermost first."""
+        return tuple(link.name for link in self.links)
+
+    def add(
+        self,
+        name: str,
+        middleware: Middleware,
+        *,
+        before: str | None = None,
+        after: str | None = None,
+    ) -> Chain:
+        """With one more: outside of `before`, inside of `after`, else next to the handler.
+
+        Raises:
+            ConfigError: the name is taken, or the neighbour is not there.
+        """
+        if name in self.names:
+            raise ConfigError(f"middleware {name}: already in the chain; replace it, or drop it")
+        at = len(self.links)
+        if before is not None:
+            at = self._index(before)
+        elif after is not None:
+            at = self._index(after) + 1
+        return Chain((*self.links[:at], Named(name, middleware), *self.links[at:]))
+
+    def replace(self, name: str, middleware: Middleware) -> Chain:
+        """With another middleware of that name, in its place. Raises ConfigError."""
+        at = self._index(name)
+        changed = replace(self.links[at], middleware=middleware)
+        return Chain((*self.links[:at], changed, *self.links[at + 1 :]))
+
+    def drop(self, *names: str) -> Chain:
+        """Without these. Raises ConfigError if one is not there."""
+        for name in names:
+            self._index(name)
+        return Chain(tuple(link for link in self.links if link.name not in names))
+
+    def check(self) -> None:
+        """Raises ConfigError if the chain would lose dead letters."""
+        names = self.names
+        for name in _INDISPENSABLE:
+            if name not in names:
+                raise ConfigError(
+                    f"middleware: the chain lacks {name}, so what fails would be lost; "
+                    "replace it instead of dropping it"
+                )
+        if "retry" in names and names.index("retry") < names.index("poison_queue"):
+            raise ConfigError(
+                "middleware: retry stands outside poison_queue, so exhausted messages would never "
+                "reach the dead letters; put it inside"
+            )
+
+    def compile(self, terminal: Next, spec: HandlerSpec) -> Next:
+        """The whole chain around the handler, as one callable."""
+        next = terminal
+        for link in reversed(self.links):
+            next = link.middleware(next, spec)
+        return next
+
+    def _index(self, name: str) -> int:
+        for index, link in enumerate(self.links):
+            if link.name == name:
+                return index
+        known = ", ".join(self.names)
+        raise ConfigError(f"middleware {name}: not in the chain, which is {known}")
+
+
+def chain_of(given: Chain | Sequence[Middleware] | None, default: Iterable[Named]) -> Chain:
+    """The chain that a service uses: a chain as it is, a sequence next to the handler."""
+    if isinstance(given, Chain):
+        return given
+    chain = Chain(tuple(default))
+    for middleware in given or ():
+        name = getattr(middleware, "__name__", type(middleware).__name__)
+        chain = chain.add(name, middleware)
+    return chain

@@ -1,0 +1,284 @@
+"""From registrations to subscriptions: topics filled, policies resolved, demands checked."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from protoflow import topics
+from protoflow.config import Config
+from protoflow.errors import CapabilityError, ConfigError, RegistrationError
+from protoflow.policy import ResolvedDelivery, merge, resolve
+from protoflow.registration import Registration
+from protoflow.spec import DeliveryPolicy, OnExhausted, Ordering, Start
+from protoflow.transport import Capabilities, SubscriptionSettings
+
+_log = logging.getLogger("protoflow.service")
+
+_STRENGTH = {Ordering.NONE: 0, Ordering.PER_KEY: 1, Ordering.PER_PARTITION: 2}
+#: The leaves that belong to the subscription, not to the method.
+_SHARED = ("ordering", "concurrency", "unhandled", "start", "atomic")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class HandlerPlan:
+    """One handler with everything that only start-up knows."""
+
+    registration: Registration
+    topic: str
+    group: str
+    policy: ResolvedDelivery
+    dead_letter_topic: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SubscriptionPlan:
+    """One topic read by one group, and its handlers by message type ("" is every type)."""
+
+    settings: SubscriptionSettings
+    handlers: tuple[HandlerPlan, ...]
+    routes: Mapping[str, HandlerPlan]
+
+    @property
+    def policy(self) -> ResolvedDelivery:
+        """The policy whose shared leaves hold for the whole subscription."""
+        return self.handlers[0].policy
+
+
+class Names:
+    """Fills templates from config and collects what is wrong with them."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self.problems: list[str] = []
+
+    def physical(self, template: str, what: str) -> str:
+        """The topic or group with variables filled and the namespace before it."""
+        filled = self.fill(template, what)
+        if wrong := topics.problem(filled):
+            if "{" not in filled:
+                self.problems.append(f"{what}: {wrong}")
+            return filled
+        return f"{self._config.namespace}.{filled}" if self._config.namespace else filled
+
+    def fill(self, template: str, what: str, extra: Mapping[str, str] | None = None) -> str:
+        """The template with variables filled."""
+        filled, missing = topics.fill(template, {**self._config.variables, **(extra or {})})
+        self.problems += [
+            f"{what}: {template!r} needs the variable {name}; set variables.{name}"
+            for name in missing
+        ]
+        return filled
+
+
+def plan(
+    registrations: Sequence[Registration], config: Config, capabilities: Capabilities
+) -> list[SubscriptionPlan]:
+    """The subscriptions of a service.
+
+    Raises:
+        ConfigError: names that cannot be filled, overrides of handlers that do not exist.
+        RegistrationError: handlers that contradict each other.
+        CapabilityError: demands that the transport cannot meet.
+    """
+    names = Names(config)
+    handlers = [_handler(registration, config, names) for registration in registrations]
+    known = {registration.name for registration in registrations}
+    names.problems += [
+        f"handlers.{name!r}: no such handler is registered; there are {', '.join(sorted(known))}"
+        for name in config.handlers
+        if name not in known
+    ]
+    if names.problems:
+        raise ConfigError(names.problems)
+    groups: dict[tuple[str, str], list[HandlerPlan]] = {}
+    for handler in handlers:
+        groups.setdefault((handler.topic, handler.group), []).append(handler)
+    conflicts: list[str] = []
+    plans = [_subscription(group, config, conflicts) for group in groups.values()]
+    if conflicts:
+        raise RegistrationError(conflicts)
+    return _within(plans, capabilities, config)
+
+
+def _handler(registration: Registration, config: Config, names: Names) -> HandlerPlan:
+    override = config.handlers.get(registration.name, DeliveryPolicy())
+    contract = merge(config.defaults, registration.delivery)
+    wanted, had = override.ordering, contract.ordering or Ordering.NONE
+    if wanted is not None and _STRENGTH[wanted] < _STRENGTH[had]:
+        names.problems.append(
+            f"handlers.{registration.name!r}.ordering: {wanted} is weaker than the contract's {had}"
+        )
+    policy = resolve(merge(contract, override))
+    name = registration.name
+    topic = names.physical(registration.topic, f"{name}: topic")
+    group = names.physical(registration.group, f"{name}: consumer group")
+    plain_topic = names.fill(registration.topic, name)
+    plain_group = names.fill(registration.group, name)
+    letters = names.fill(
+        policy.dead_letter_topic,
+        f"{name}: dead-letter topic",
+        {"topic": plain_topic, "group": plain_group},
+    )
+    return HandlerPlan(
+        registration=registration,
+        topic=topic,
+        group=group,
+        policy=policy,
+        dead_letter_topic=_letters(letters, config),
+    )
+
+
+def _letters(topic: str, config: Config) -> str:
+    # Long topics and groups make dead-letter topics beyond 200 characters: transports cut them.
+    return f"{config.namespace}.{topic}" if config.namespace else topic
+
+
+def _subscription(
+    handlers: list[HandlerPlan], config: Config, conflicts: list[str]
+) -> SubscriptionPlan:
+    first = handlers[0]
+    routes: dict[str, HandlerPlan] = {}
+    for handler in handlers:
+        for kind in handler.registration.types or ("",):
+            taken = routes.setdefault(kind, handler)
+            if taken is not handler:
+                conflicts.append(
+                    f"{handler.registration.name} and {taken.registration.name} both handle "
+                    f"{kind or 'every type'} of {first.topic} in group {first.group}; give one of "
+                    "them a consumer_group of its own"
+                )
+    handlers = _share(handlers, conflicts)
+    policy = handlers[0].policy
+    if policy.ordering is Ordering.PER_KEY and not any(
+        handler.registration.message is None or handler.registration.message.partition_key
+        for handler in handlers
+    ):
+        conflicts.append(
+            f"{first.registration.name}: ordering per_key needs a partition key; mark a field with "
+            "(protoflow.v1.field).partition_key"
+        )
+    by_name = {handler.registration.name: handler for handler in handlers}
+    return SubscriptionPlan(
+        settings=_settings(handlers, config),
+        handlers=tuple(handlers),
+        routes={kind: by_name[route.registration.name] for kind, route in routes.items()},
+    )
+
+
+def _share(handlers: list[HandlerPlan], conflicts: list[str]) -> list[HandlerPlan]:
+    """Where only some set a leaf of the subscription it holds for all."""
+    shared: dict[str, Any] = {}
+    demands: set[str] = set()
+    for leaf in _SHARED:
+        values = {
+            getattr(handler.policy, leaf): handler
+            for handler in handlers
+            if leaf in handler.policy.demands
+        }
+        if len(values) > 1:
+            names = " and ".join(handler.registration.name for handler in values.values())
+            conflicts.append(f"{names} share a subscription but set different {leaf}; set one")
+        if values:
+            shared[leaf] = next(iter(values))
+            demands.add(leaf)
+    if len({handler.registration.broadcast for handler in handlers}) > 1:
+        names = " and ".join(handler.registration.name for handler in handlers)
+        conflicts.append(f"{names} share a subscription but set different broadcast; set one")
+    return [
+        replace(
+            handler,
+            policy=replace(handler.policy, **shared, demands=handler.policy.demands | demands),
+        )
+        for handler in handlers
+    ]
+
+
+def _settings(handlers: Sequence[HandlerPlan], config: Config) -> SubscriptionSettings:
+    first = handlers[0]
+    policy = first.policy
+    return SubscriptionSettings(
+        name=f"{first.topic}/{first.group}",
+        topic=first.topic,
+        group=first.group,
+        ordering=policy.ordering,
+        concurrency=policy.concurrency,
+        max_in_flight=config.max_in_flight or 16 * policy.concurrency,
+        max_in_flight_bytes=config.max_in_flight_bytes,
+        start=Start.LATEST if first.registration.broadcast else policy.start,
+        broadcast=first.registration.broadcast,
+        atomic=policy.atomic,
+        defers=policy.ordering is Ordering.NONE
+        and any(_longest_wait(handler.policy) > config.retry_in_place for handler in handlers),
+        dead_letter_topics=tuple(sorted({handler.dead_letter_topic for handler in handlers})),
+        lease=config.lease,
+        max_hold=config.max_hold,
+        rebalance_drain=config.rebalance_drain,
+    )
+
+
+def _longest_wait(policy: ResolvedDelivery) -> float:
+    # RetryAfter may ask for any wait, so a policy with retries may always need the broker.
+    return float("inf") if policy.retry.max_attempts > 1 else 0.0
+
+
+def _within(
+    plans: Sequence[SubscriptionPlan], capabilities: Capabilities, config: Config
+) -> list[SubscriptionPlan]:
+    """Refuses demands that the transport cannot meet; defaults yield, with a warning."""
+    refused: list[str] = []
+    for subscription in plans:
+        for handler in subscription.handlers:
+            refused += _refused(handler, capabilities, config)
+    if refused:
+        raise CapabilityError(sorted(set(refused)))
+    scheme = config.url.scheme
+    if plans and not capabilities.at_least_once:
+        _log.warning(
+            "%s delivers at most once: retries are kept in memory and dead letters are dropped",
+            scheme,
+        )
+    return list(plans)
+
+
+def _refused(handler: HandlerPlan, capabilities: Capabilities, config: Config) -> Iterable[str]:
+    policy, name = handler.policy, handler.registration.name
+    scheme = config.url.scheme
+    demands = policy.demands
+
+    def cannot(what: str, mend: str) -> str:
+        return f"{name}: {scheme} cannot {what}; {mend}"
+
+    if policy.ordering is Ordering.PER_KEY and not capabilities.per_key:
+        yield cannot("keep order per key", "choose another transport or ORDERING_NONE")
+    if policy.ordering is Ordering.PER_PARTITION and not capabilities.per_partition:
+        yield cannot("keep order per partition", "choose another transport or ORDERING_NONE")
+    if policy.atomic and not capabilities.atomic:
+        yield cannot("publish and settle atomically", "leave `atomic` unset")
+    if handler.registration.broadcast and not capabilities.broadcast:
+        yield cannot("broadcast", "leave `broadcast` unset")
+    if policy.start is Start.EARLIEST and "start" in demands and not capabilities.retains:
+        yield cannot("deliver what was published before the group", "leave `start` unset")
+    if not capabilities.at_least_once:
+        if "retry.max_attempts" in demands and policy.retry.max_attempts > 1:
+            yield cannot("retry safely: it delivers at most once", "leave `retry` unset")
+        if demands & {"dead_letter.topic", "dead_letter.on_exhausted"} and (
+            policy.on_exhausted is not OnExhausted.DROP
+        ):
+            yield cannot(
+                "keep dead letters", "set on_exhausted to DROP or choose another transport"
+            )
+    if capabilities.leases:
+        if policy.timeout is not None and policy.timeout > config.max_hold:
+            yield cannot(
+                f"hold a message for {policy.timeout:g} s, only for {config.max_hold:g} s",
+                "shorten `timeout` or raise max_hold",
+            )
+        waits = policy.ordering is not Ordering.NONE or not capabilities.broker_retry
+        if waits and policy.retry.max_backoff > config.max_hold and policy.retry.max_attempts > 1:
+            yield cannot(
+                f"hold a message for {policy.retry.max_backoff:g} s between two runs",
+                "shorten `retry.max_backoff` or raise max_hold",
+            )

@@ -1,0 +1,98 @@
+"""What is registered with a service: one registration per handler method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from protoflow.errors import RegistrationError
+from protoflow.handler import Handler, HandlerSync
+from protoflow.spec import (
+    BatchPolicy,
+    DeliveryPolicy,
+    MessageSpec,
+    MethodSpec,
+    PublicationSpec,
+    ServiceSpec,
+)
+
+_NOTHING = DeliveryPolicy()
+_NO_BATCH = BatchPolicy()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Registration:
+    """A handler, and what its contract says. Templates are not filled yet.
+
+    Attributes:
+        name: the full name, unique in the service.
+        topic: the consumed topic.
+        group: the consumer group.
+        call: the user's function or bound method.
+        types: the message types that it handles; empty is every type.
+        message: the contract of the input; None for raw handlers.
+        publication: the contract of the output.
+        delivery: what the contract demands.
+        sync: it is a plain function, to be run in a thread.
+        batched: it takes batches.
+        streams: it is a generator of outputs.
+        batch: how batches are gathered.
+        broadcast: every process gets every message.
+        tombstones: it takes messages without payload.
+        decode: makes the handler's argument of a message; None is the protobuf codec.
+    """
+
+    name: str
+    topic: str
+    group: str
+    call: Callable[..., Any]
+    types: tuple[str, ...] = ()
+    message: MessageSpec | None = None
+    publication: PublicationSpec | None = None
+    delivery: DeliveryPolicy = _NOTHING
+    sync: bool = False
+    batched: bool = False
+    streams: bool = False
+    batch: BatchPolicy = _NO_BATCH
+    broadcast: bool = False
+    tombstones: bool = False
+    decode: Callable[..., Any] | None = None
+
+
+def registrations(handler: Handler | HandlerSync) -> list[Registration]:
+    """The registrations of an instance of a generated handler class.
+
+    Raises:
+        RegistrationError: it is none.
+    """
+    if isinstance(handler, type):
+        raise RegistrationError(
+            f"{handler.__name__} is a class; register an instance: {handler.__name__}(...)"
+        )
+    spec = getattr(handler, "__protoflow_spec__", None)
+    if not isinstance(handler, Handler | HandlerSync) or not isinstance(spec, ServiceSpec):
+        raise RegistrationError(
+            f"{type(handler).__name__} is no generated handler; derive it from the class in the "
+            "generated module"
+        )
+    sync = isinstance(handler, HandlerSync)
+    return [_of(method, getattr(handler, method.handler), sync) for method in spec.methods]
+
+
+def _of(method: MethodSpec, call: Callable[..., Any], sync: bool) -> Registration:
+    return Registration(
+        name=method.name,
+        topic=method.topic,
+        group=method.group,
+        call=call,
+        types=(method.input.type, *method.input.aliases),
+        message=method.input,
+        publication=method.publication,
+        delivery=method.delivery,
+        sync=sync,
+        batched=method.batched,
+        streams=method.streams,
+        batch=method.batch,
+        broadcast=method.broadcast,
+    )

@@ -1,0 +1,87 @@
+"""Routes: from a message to the compiled handler that it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from protoflow import wire
+from protoflow.batching import Gatherer
+from protoflow.errors import DecodeError
+from protoflow.message import Message
+from protoflow.pipeline import HandlerSpec, Next
+from protoflow.registration import Registration
+
+
+class Route:
+    """A handler with its compiled chain.
+
+    Attributes:
+        spec: what is known of the handler.
+        registration: what was registered.
+        run: the chain around the handler.
+        gatherer: gathers batches; None for handlers of single messages.
+        suspect_at: from so many hand-outs on a message is taken for a process killer.
+    """
+
+    __slots__ = ("gatherer", "registration", "run", "spec", "suspect_at")
+
+    def __init__(self, spec: HandlerSpec, registration: Registration, run: Next) -> None:
+        self.spec = spec
+        self.registration = registration
+        self.run = run
+        self.gatherer: Gatherer | None = None
+        margin = spec.config.max_deliveries_margin
+        self.suspect_at = spec.policy.retry.max_attempts + margin + 1
+
+
+class Router:
+    """The routes of one subscription, by message type ("" is every type)."""
+
+    def __init__(
+        self, routes: Mapping[str, Route], all: Sequence[Route], type_names: Mapping[str, str]
+    ) -> None:
+        self.by_type = routes
+        self.all = all
+        self._type_names = type_names
+        self._any = routes.get("")
+
+    @property
+    def first(self) -> Route:
+        """The route that stands for the subscription, for messages that have none."""
+        return self.all[0]
+
+    def find(self, message: Message) -> Route | None:
+        """The route of a message that does not simply name a known type; None: nobody
+        handles its type. Raises DecodeError when it names none and several are possible.
+        """
+        name = self.type_of(message)
+        route = self.by_type.get(name) if name else None
+        if route is not None:
+            return route
+        if self._any is not None:
+            return self._any
+        if name:
+            return None
+        if len(self.all) == 1:
+            return self.all[0]
+        raise DecodeError(
+            "the message names no type and the subscription handles several; "
+            f"send the header {wire.CE_TYPE}"
+        )
+
+    def type_of(self, message: Message) -> str | None:
+        """The type that a message names, in our words or in those of others."""
+        metadata = message.metadata
+        name = metadata.get(wire.CE_TYPE)
+        if name:
+            return self._type_names.get(name, name)
+        for header in (wire.GO_SCHEMA, wire.WATERMILL_NAME):
+            if foreign := metadata.get(header):
+                return self._type_names.get(foreign, self._proto_name(foreign))
+        return None
+
+    def _proto_name(self, foreign: str) -> str:
+        # Go writes `*pkg.Type`: taken for a known type if exactly one ends in that name.
+        short = foreign.lstrip("*").rpartition(".")[2]
+        matches = [name for name in self.by_type if name.rpartition(".")[2] == short]
+        return matches[0] if len(matches) == 1 else foreign

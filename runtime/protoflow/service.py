@@ -1,0 +1,300 @@
+"""The service: ties registrations, transport, schedulers and lifetime together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from types import TracebackType
+
+from protoflow.assembly import assemble
+from protoflow.clock import Clock
+from protoflow.config import Config
+from protoflow.connection import Publishing, transport_for
+from protoflow.errors import ProtoflowError, RegistrationError
+from protoflow.handler import Handler, HandlerSync
+from protoflow.message import Message
+from protoflow.output import AnyOutput
+from protoflow.pipeline import Chain, Middleware, chain_of
+from protoflow.plan import plan
+from protoflow.registration import Registration, registrations
+from protoflow.scheduler import Scheduler
+from protoflow.spec import PublicationSpec
+from protoflow.stats import HandlerStats
+from protoflow.threads import Threads
+from protoflow.transport import Capabilities, Topology, Transport
+
+_log = logging.getLogger("protoflow.service")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """Whether the process should live, and whether it does its work.
+
+    Attributes:
+        live: no loop has died.
+        ready: connected, subscribed, nothing paused by a failure.
+        problems: what is wrong, by subscription or part.
+    """
+
+    live: bool
+    ready: bool
+    problems: dict[str, str]
+
+
+class Service:
+    """Runs handlers. A `Publisher`, too: what it publishes goes out at once.
+
+    Args:
+        config: the settings; read from the environment if not given.
+        lifespan: entered before anything is consumed and left after everything is settled.
+        middleware: a `Chain`, or middlewares to stand next to the handlers.
+        clock: time and randomness; for tests.
+        transport: instead of the one that the settings name; for tests.
+    """
+
+    def __init__(
+        self,
+        config: Config | None = None,
+        *,
+        lifespan: Callable[[Service], AbstractAsyncContextManager[object]] | None = None,
+        middleware: Chain | Sequence[Middleware] | None = None,
+        clock: Clock | None = None,
+        transport: Transport | None = None,
+    ) -> None:
+        self.config = config or Config()
+        self._clock = clock or Clock()
+        self._lifespan = lifespan
+        self._chain = _chain(middleware)
+        self._transport = transport or transport_for(self.config, self._clock)
+        self._publishing = Publishing(self.config, self._transport, self._clock)
+        self._registrations: list[Registration] = []
+        self._schedulers: list[Scheduler] = []
+        self._threads = Threads(self.config.sync_threads)
+        self._resources = contextlib.AsyncExitStack()
+        self._stop_requested: asyncio.Event | None = None
+        self._crash: BaseException | None = None
+        self._started = False
+
+    # Registration.
+
+    def register(self, *handlers: Handler | HandlerSync) -> None:
+        """Registers instances of generated handler classes.
+
+        Raises:
+            RegistrationError: not a generated handler, registered twice, or too late.
+        """
+        for handler in handlers:
+            for registration in registrations(handler):
+                self._add(registration)
+
+    def _add(self, registration: Registration) -> None:
+        if self._started:
+            raise RegistrationError(f"{registration.name}: register before the service starts")
+        if any(known.name == registration.name for known in self._registrations):
+            raise RegistrationError(f"{registration.name}: already registered")
+        self._registrations.append(registration)
+
+    # Lifetime.
+
+    async def run(self) -> None:
+        """Runs until SIGTERM, SIGINT or `request_stop`, then drains.
+
+        Raises:
+            ProtoflowError: the service cannot start.
+            BaseException: whatever killed a part of the runtime; nothing dies in silence.
+        """
+        self._stop_requested = asyncio.Event()
+        with _signals(self._signalled) if self.config.handle_signals else contextlib.nullcontext():
+            async with self:
+                await self._stop_requested.wait()
+        if self._crash is not None:
+            raise self._crash
+
+    def request_stop(self) -> None:
+        """Makes `run` drain and return."""
+        if self._stop_requested is not None:
+            self._stop_requested.set()
+
+    async def start(self) -> None:
+        """Connects, makes or verifies the topology, and begins to consume; `stop` ends it.
+
+        Raises:
+            ConfigError, RegistrationError, CapabilityError: with all mistakes.
+            TransportError: the broker is not there, or refuses.
+        """
+        if self._started:
+            raise ProtoflowError("the service was started already; make a new one")
+        self._started = True
+        try:
+            await self._start()
+        except BaseException:
+            await self._close()
+            raise
+
+    async def _start(self) -> None:
+        self._chain.check()
+        await self._transport.open()
+        self._resources.push_async_callback(self._transport.close)
+        plans = plan(self._registrations, self.config, self.capabilities)
+        schedulers = [
+            assemble(
+                subscription, self.config, self._chain, self._transport, self._publishing.encode,
+                self._threads, self._clock, self._crashed,
+            )
+            for subscription in plans
+        ]  # fmt: skip
+        topics = self._topics()
+        topology = Topology(
+            subscriptions=tuple(subscription.settings for subscription in plans), topics=topics
+        )
+        await self._transport.ensure(topology, self.config.topology)
+        self._publishing.known(topics)
+        if self._lifespan is not None:
+            await self._resources.enter_async_context(self._lifespan(self))
+        for scheduler in schedulers:
+            await scheduler.start()
+            self._schedulers.append(scheduler)
+        _log.info("%d subscriptions on %s", len(schedulers), self.config.url.safe)
+
+    def _topics(self) -> tuple[str, ...]:
+        """Every topic that handlers publish to."""
+        publications = [item.publication for item in self._registrations if item.publication]
+        return tuple(sorted({self._publishing.encode.topic_of(item) for item in publications}))
+
+    async def stop(self) -> None:
+        """Drains: takes nothing more, finishes within the deadline, settles, flushes, closes."""
+        schedulers, self._schedulers = self._schedulers, []
+        seconds = self.config.shutdown_timeout
+        try:
+            results = await asyncio.gather(
+                *(scheduler.stop(seconds) for scheduler in schedulers), return_exceptions=True
+            )
+            for result in results:
+                if isinstance(result, BaseException):
+                    _log.error("stopping a subscription failed: %r", result)
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
+        await self._resources.aclose()
+        self._threads.close()
+
+    async def __aenter__(self) -> Service:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    # Publishing.
+
+    async def publish_outputs(
+        self, publication: PublicationSpec, outputs: Sequence[AnyOutput]
+    ) -> list[str]:
+        """Publishes outputs at once; their ids. See `Publisher`."""
+        return await self._publishing.outputs(publication, outputs)
+
+    async def publish(self, *messages: Message) -> None:
+        """Publishes raw messages at once. Raises PublishError."""
+        await self._publishing.messages(messages)
+
+    # State.
+
+    @property
+    def transport(self) -> Transport:
+        """The transport, for its optional interfaces (dead letters, lag, transactions)."""
+        return self._transport
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the transport can do."""
+        return self._transport.capabilities
+
+    @property
+    def subscriptions(self) -> Sequence[Scheduler]:
+        """The running subscriptions."""
+        return tuple(self._schedulers)
+
+    def stats(self) -> dict[str, HandlerStats]:
+        """The books of every handler, by its full name."""
+        return {
+            route.spec.name: route.spec.stats
+            for scheduler in self._schedulers
+            for route in scheduler.router.all
+        }
+
+    def health(self) -> Health:
+        """Whether the process should live, and whether it does its work."""
+        problems = {
+            scheduler.settings.name: "; ".join(scheduler.problems.values())
+            for scheduler in self._schedulers
+            if scheduler.problems
+        }
+        if (broken := self._transport.health()) is not None:
+            problems["transport"] = broken
+        if not self._schedulers:
+            problems["service"] = "not started"
+        return Health(live=self._crash is None, ready=not problems, problems=problems)
+
+    def pause(self, name: str) -> None:
+        """Takes nothing more for a handler's subscription until `resume`.
+
+        Args:
+            name: the full name of a handler, or `<topic>/<group>`.
+        """
+        self._named(name).pause()
+
+    def resume(self, name: str) -> None:
+        """Ends `pause`."""
+        self._named(name).resume()
+
+    def _named(self, name: str) -> Scheduler:
+        for scheduler in self._schedulers:
+            handlers = (route.spec.name for route in scheduler.router.all)
+            if name == scheduler.settings.name or name in handlers:
+                return scheduler
+        known = ", ".join(scheduler.settings.name for scheduler in self._schedulers)
+        raise RegistrationError(f"{name}: no such subscription runs; there are {known or 'none'}")
+
+    def _signalled(self, number: int) -> None:
+        _log.info("%s: draining", signal.Signals(number).name)
+        self.request_stop()
+
+    def _crashed(self, error: BaseException) -> None:
+        """A loop of the runtime died: the process drains and ends with the error."""
+        if self._crash is None:
+            self._crash = error
+            _log.critical("a part of the runtime died: %r", error, exc_info=error)
+        self.request_stop()
+
+
+def _chain(middleware: Chain | Sequence[Middleware] | None) -> Chain:
+    from protoflow.middleware import default_chain
+
+    return chain_of(middleware, default_chain())
+
+
+@contextlib.contextmanager
+def _signals(called: Callable[[int], None]) -> Iterator[None]:
+    """SIGTERM and SIGINT call; the handlers that were there come back."""
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        loop.add_signal_handler(number, called, number)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+            signal.signal(number, before[number])

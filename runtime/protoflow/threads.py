@@ -1,0 +1,81 @@
+"""Threads for handlers that are plain functions.
+
+They are daemons: a handler that hangs must not keep the process from ending, which the
+executor of the standard library would do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Threads:
+    """At most `limit` threads, started when needed."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._started = 0
+        self._idle = 0
+        self._lock = threading.Lock()
+        #: Calls that have not ended yet; virtual time stands still for them.
+        self.busy = 0
+
+    def run(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        """Calls in a thread. Cancelling the future does not stop the call."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self.busy += 1
+
+        def finish(result: Any, error: BaseException | None) -> None:
+            self.busy -= 1
+            if future.done():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        def work() -> None:
+            result: Any = None
+            error: BaseException | None = None
+            try:
+                result = call()
+            except StopIteration as stop:  # a future cannot hold one
+                error = RuntimeError(f"StopIteration: {stop}")
+            except BaseException as raised:
+                error = raised
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                loop.call_soon_threadsafe(finish, result, error)
+
+        with self._lock:
+            if self._idle == 0 and self._started < self._limit:
+                self._started += 1
+                threading.Thread(target=self._serve, name="protoflow-handler", daemon=True).start()
+        self._jobs.put(work)
+        return future
+
+    def close(self) -> None:
+        """Lets idle threads end."""
+        with self._lock:
+            for _ in range(self._started):
+                self._jobs.put(None)
+            self._started = 0
+
+    def _serve(self) -> None:
+        while True:
+            with self._lock:
+                self._idle += 1
+            job = self._jobs.get()
+            with self._lock:
+                self._idle -= 1
+            if job is None:
+                return
+            job()

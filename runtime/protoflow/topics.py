@@ -1,0 +1,35 @@
+"""Topics and groups: their charset, and the variables in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+_VARIABLE = re.compile(r"\{([a-z][a-z0-9_]*)\}")
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,200}")
+VALUE = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def problem(topic: str) -> str | None:
+    """What is wrong with a topic or group in which no variables are left; None is nothing."""
+    if not _TOPIC.fullmatch(topic):
+        return f"{topic!r} is not 1 to 200 of letters, digits, '.', '_' and '-'"
+    if any(not segment for segment in topic.split(".")):
+        return f"{topic!r} has an empty segment between dots"
+    return None
+
+
+def fill(template: str, variables: Mapping[str, str]) -> tuple[str, list[str]]:
+    """The template with its variables filled, and the names of those that are missing."""
+    missing: list[str] = []
+
+    def value(match: re.Match[str]) -> str:
+        found = variables.get(match[1])
+        if found is None:
+            missing.append(match[1])
+            return match[0]
+        return found
+
+    if "{" not in template:
+        return template, missing
+    return _VARIABLE.sub(value, template), missing

@@ -1,0 +1,210 @@
+"""Long-lived workers that drain what is ready: no task per message."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
+
+from protoflow.job import Job
+
+#: One job, or the jobs of a batch.
+Work: TypeAlias = "Job | list[Job]"
+
+#: A worker lets the loop breathe after so many messages that never made it wait.
+_BREATH = 32
+
+
+def jobs_of(work: Work) -> Sequence[Job]:
+    """The jobs of some work."""
+    return work if isinstance(work, list) else (work,)
+
+
+class _Worker:
+    __slots__ = ("interrupted", "task", "work")
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self.work: Work | None = None
+        self.interrupted = False
+
+
+class Workers:
+    """At most `limit` pieces of work at once, in the order of `put`.
+
+    Args:
+        limit: how many run at once.
+        run: does one piece of work; must not raise but CancelledError.
+        crashed: called when a worker died all the same.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        run: Callable[[Work], Awaitable[None]],
+        crashed: Callable[[BaseException], None],
+    ) -> None:
+        self._limit = limit
+        self._run = run
+        self._crashed = crashed
+        self._ready: deque[Work] = deque()
+        self._alone: deque[Work] = deque()
+        self._gates: set[str] = set()
+        self._closed = False
+        self._workers: list[_Worker] = []
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._watchers: list[asyncio.Future[None]] = []
+        self.running = 0
+
+    def put(self, work: Work) -> None:
+        """Makes work ready; `wake` starts it."""
+        self._ready.append(work)
+
+    def put_alone(self, work: Work) -> None:
+        """Work that runs with nothing beside it, because it may kill the process."""
+        self._alone.append(work)
+        self._closed = True
+
+    def wake(self) -> None:
+        """Starts what is ready, as far as there are workers."""
+        wanted = len(self._ready) + len(self._alone)
+        while wanted > 0 and self._idle:
+            waiter = self._idle.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                wanted -= 1
+        while wanted > 0 and len(self._workers) < self._limit:
+            self._hire()
+            wanted -= 1
+
+    def close_gate(self, reason: str) -> None:
+        """Starts nothing more until the gate is opened for the same reason."""
+        self._gates.add(reason)
+        self._closed = True
+
+    def open_gate(self, reason: str) -> None:
+        """Ends `close_gate`."""
+        self._gates.discard(reason)
+        self._closed = bool(self._gates or self._alone)
+        self.wake()
+
+    def take(self, unwanted: Callable[[Job], bool]) -> list[Job]:
+        """Takes out what has not started."""
+        taken: list[Job] = []
+        for name in ("_ready", "_alone"):
+            kept: deque[Work] = deque()
+            for work in getattr(self, name):
+                jobs = jobs_of(work)
+                gone = [job for job in jobs if unwanted(job)]
+                taken += gone
+                if not gone:
+                    kept.append(work)
+                elif rest := [job for job in jobs if job not in gone]:
+                    kept.append(rest)
+            setattr(self, name, kept)
+        self._closed = bool(self._gates or self._alone)
+        return taken
+
+    def interrupt(self, wanted: Callable[[Job], bool]) -> None:
+        """Cancels the runs of these jobs; their workers go on."""
+        for worker in self._workers:
+            if (
+                worker.work is not None
+                and worker.task is not None
+                and any(wanted(job) for job in jobs_of(worker.work))
+            ):
+                worker.interrupted = True
+                worker.task.cancel()
+
+    def busy(self, wanted: Callable[[Job], bool] = lambda _job: True) -> bool:
+        """Whether such a job runs."""
+        return any(
+            any(wanted(job) for job in jobs_of(worker.work))
+            for worker in self._workers
+            if worker.work is not None
+        )
+
+    async def quiet(self, wanted: Callable[[Job], bool], seconds: float) -> bool:
+        """Waits until no such job runs; False if that took longer than `seconds`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.busy(wanted):
+                    watcher = asyncio.get_running_loop().create_future()
+                    self._watchers.append(watcher)
+                    await watcher
+                return True
+        return False
+
+    async def stop(self, patience: float = 1.0) -> None:
+        """Cancels every worker and waits for them; not for those held by a thread."""
+        tasks = [worker.task for worker in self._workers if worker.task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=patience)
+        self._workers.clear()
+
+    def _hire(self) -> None:
+        worker = _Worker()
+        self._workers.append(worker)
+        worker.task = asyncio.get_running_loop().create_task(self._serve(worker))
+        worker.task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._crashed(error)
+
+    async def _serve(self, worker: _Worker) -> None:
+        streak = 0
+        while True:
+            if self._closed and self._alone and not self.running and not self._gates:
+                work = self._alone.popleft()
+                self._ready.appendleft(work)
+                await self._work(worker)
+                self._closed = bool(self._gates or self._alone)
+                self.wake()
+            elif self._ready and not self._closed:
+                streak += 1
+                if streak >= _BREATH:
+                    streak = 0
+                    await asyncio.sleep(0)
+                    continue
+                await self._work(worker)
+            else:
+                streak = 0
+                await self._rest()
+
+    async def _work(self, worker: _Worker) -> None:
+        work = self._ready.popleft()
+        worker.work = work
+        self.running += 1
+        try:
+            await self._run(work)
+        except asyncio.CancelledError:
+            if not worker.interrupted:
+                raise
+        finally:
+            worker.work = None
+            self.running -= 1
+            if self._watchers:
+                watchers, self._watchers = self._watchers, []
+                for watcher in watchers:
+                    if not watcher.done():
+                        watcher.set_result(None)
+            if worker.interrupted and worker.task is not None:
+                worker.interrupted = False
+                worker.task.uncancel()
+            if self._alone and not self.running:
+                self.wake()
+
+    async def _rest(self) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._idle.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            with contextlib.suppress(ValueError):
+                self._idle.remove(waiter)
+            raise
