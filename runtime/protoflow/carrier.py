@@ -155,15 +155,23 @@ class Carrier:
         burial.add_done_callback(lambda task: self._burials.pop(task, None))
 
     def take_waiting(self, unwanted: Callable[[Job], bool]) -> list[Job]:
-        """Takes out jobs that wait in memory or whose letter cannot be published."""
+        """Takes out jobs that wait in memory for their next run."""
         taken = [job for job in self._timers if unwanted(job)]
         for job in taken:
             self._timers.pop(job).cancel()
-        for burial, job in list(self._burials.items()):
-            if unwanted(job):
-                burial.cancel()
-                taken.append(job)
         return taken
+
+    def take_burials(self, unwanted: Callable[[Job], bool]) -> list[Job]:
+        """Takes out jobs whose dead letter is not confirmed: it is not published any more."""
+        taken = [(burial, job) for burial, job in self._burials.items() if unwanted(job)]
+        for burial, _job in taken:
+            burial.cancel()
+        return [job for _burial, job in taken]
+
+    async def buried(self, seconds: float) -> None:
+        """Waits until every dead letter is confirmed, at most so long."""
+        if self._burials:
+            await asyncio.wait(self._burials, timeout=seconds)
 
     @property
     def burying(self) -> bool:
@@ -293,8 +301,8 @@ class Carrier:
         try:
             if job.route.spec.capabilities.atomic:
                 settlement = Settlement(job.delivery, outputs=(letter,))
-                done = self._loop.create_future()
-                job.after = done.set_result
+                done: asyncio.Future[SettleResult] = self._loop.create_future()
+                job.after = lambda result: None if done.done() else done.set_result(result)
                 self._settler.settle(job, settlement)
                 result = await done
                 job.after = None

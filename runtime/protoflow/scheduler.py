@@ -90,17 +90,20 @@ class Scheduler:
             return
         self._intake.cancel()
         await asyncio.wait([self._intake])
-        for job in self._unstarted(lambda _job: True):
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        for job in self._unstarted(_every):
             self._carrier.release(job)
         self._settler.flush()
-        if not await self._workers.quiet(lambda _job: True, seconds):
+        if not await self._workers.quiet(_every, seconds):
             _log.warning(
                 "%s: handlers still ran after %.0f s; their messages are given back",
                 self.settings.name,
                 seconds,
             )
         await self._workers.stop()
-        for job in self._carrier.take_waiting(lambda _job: True):
+        await self._carrier.buried(max(0.0, deadline - loop.time()))
+        for job in self._unstarted(_every) + self._carrier.take_burials(_every):
             self._carrier.release(job)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(5.0, seconds / 2)):
@@ -157,7 +160,7 @@ class Scheduler:
         if not finished:
             self._lose(moves)
             await self._workers.quiet(moves, 1.0)
-        for job in self._unstarted(moves):
+        for job in self._unstarted(moves) + self._carrier.take_burials(moves):
             self._forget(job)
         self._settler.flush()
 
@@ -168,7 +171,7 @@ class Scheduler:
         def is_lost(job: Job) -> bool:
             return id(job.delivery) in lost
 
-        for job in self._unstarted(is_lost):
+        for job in self._unstarted(is_lost) + self._carrier.take_burials(is_lost):
             self._forget(job)
         self._lose(is_lost)
 
@@ -355,6 +358,10 @@ class Scheduler:
             self.problems.pop(name, None)
         else:
             self.problems[name] = detail
+
+
+def _every(_job: Job) -> bool:
+    return True
 
 
 def _kept(outcome: Outcome, context: Context) -> Sequence[Message]:
