@@ -65,9 +65,10 @@ class ModuleBuilder:
             services: the services of the file that consume.
             messages: the messages of the file that are annotated.
         """
-        services, messages = list(services), list(messages)
+        services = [service for service in services if service.methods]
+        messages = list(messages)
         own = tuple(literal(self._message(message).name) for message in messages)
-        handlers = tuple(self._handler(service) for service in services if service.methods)
+        handlers = tuple(self._handler(service) for service in services)
         producers = tuple(
             self._service_producer(service) for service in services if service.methods
         )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from protoc_gen_protoflow import names
 from protoc_gen_protoflow.contract import MessageContract, ServiceContract
+from protoc_gen_protoflow.model import Module
 from protoc_gen_protoflow.problems import Place, Problems
 from protoc_gen_protoflow.request import Declared, File
 
@@ -48,6 +49,18 @@ def check_names(
     for used in {declared.file.name: declared.file for declared in named.values()}.values():
         if used is not file:
             _check_path(used.module, file.place, problems)
+
+
+def check_paths(modules: Iterable[Module], files: Mapping[str, File], problems: Problems) -> None:
+    """Notes files whose modules would have one path, such as `a-b.proto` and `a_b.proto`."""
+    taken: dict[str, str] = {}
+    for module in modules:
+        owner = taken.setdefault(module.path, module.source)
+        if owner != module.source:
+            problems.add(
+                files[module.source].place,
+                f"becomes {module.path} in Python, as {owner} does; rename one of them",
+            )
 
 
 def _check_methods(service: ServiceContract, problems: Problems) -> None:

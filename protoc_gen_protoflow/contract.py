@@ -1,9 +1,11 @@
-"""The annotations as data, before they are seen from any module."""
+"""The annotations as data, before they are seen from any module.
+
+Named tuples, for each dataclass would cost every run of the plugin half a millisecond.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from protoc_gen_protoflow.problems import Place
@@ -39,8 +41,7 @@ class FileContract(NamedTuple):
     delivery: Leaves
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MessageContract:
+class MessageContract(NamedTuple):
     """What the options of a message and its fields say; see `MessageSpec`."""
 
     declared: Declared
@@ -56,8 +57,7 @@ class MessageContract:
     is_annotated: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MethodContract:
+class MethodContract(NamedTuple):
     """What the options of an rpc that consumes say; see `MethodSpec`."""
 
     place: Place
@@ -75,8 +75,7 @@ class MethodContract:
     comment: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceContract:
+class ServiceContract(NamedTuple):
     """A service with at least one rpc that consumes."""
 
     file: File

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
-
 from protoc_gen_protoflow.contract import MessageContract, MethodContract, ServiceContract
 from protoc_gen_protoflow.request import File
 
@@ -57,22 +55,32 @@ def comment_of(message: MessageContract) -> str:
 
 def clean(comment: str) -> str:
     """A comment without directives for linters, in lines that any reader takes for such."""
-    if not comment:
-        return ""
-    lines = [
-        "".join(char if char.isprintable() else " " for char in line.expandtabs()).rstrip()
-        for line in comment.splitlines()
-    ]
+    lines = [_printable(line) for line in comment.splitlines()]
     lines = [line for line in lines if not line.lstrip().startswith("buf:lint:ignore")]
-    return textwrap.dedent("\n".join(lines)).strip()
+    margin = min((len(line) - len(line.lstrip()) for line in lines if line), default=0)
+    return "\n".join([line[margin:] for line in lines]).strip()
+
+
+def _printable(line: str) -> str:
+    if not line.isprintable():
+        line = "".join(char if char.isprintable() else " " for char in line.expandtabs())
+    return line.rstrip()
 
 
 def _paragraphs(*paragraphs: str) -> tuple[str, ...]:
-    return tuple(_wrapped(paragraph) for paragraph in paragraphs if paragraph)
+    return tuple([_wrapped(paragraph) for paragraph in paragraphs if paragraph])
 
 
 def _wrapped(paragraph: str) -> str:
     """Breaks a paragraph that is one long line; breaks made by the author are kept."""
     if len(paragraph) <= _WIDTH or "\n" in paragraph:
         return paragraph
-    return textwrap.fill(paragraph, _WIDTH, break_long_words=False, break_on_hyphens=False)
+    lines: list[str] = []
+    line = ""
+    for word in paragraph.split():
+        if line and len(line) + 1 + len(word) > _WIDTH:
+            lines.append(line)
+            line = word
+        else:
+            line = f"{line} {word}" if line else word
+    return "\n".join([*lines, line])

@@ -9,7 +9,7 @@ from google.protobuf.descriptor_pb2 import Edition
 
 from protoc_gen_protoflow import parameters
 from protoc_gen_protoflow.build import ModuleBuilder
-from protoc_gen_protoflow.clashes import check_names
+from protoc_gen_protoflow.clashes import check_names, check_paths
 from protoc_gen_protoflow.contract import ServiceContract
 from protoc_gen_protoflow.messages import MessageReader
 from protoc_gen_protoflow.model import Module
@@ -52,32 +52,35 @@ def _generate(request: Request) -> Iterator[tuple[Module, str]]:
 def build(request: Request, options: parameters.Parameters) -> list[Module]:
     """The modules to generate. Raises `UserError` with every mistake."""
     problems = Problems()
-    policies = PolicyReader(problems)
-    messages = MessageReader(request, problems, policies)
-    reader = ServiceReader(request, problems, policies, messages)
-    wanted = {file.name for file in request.wanted}
-    services = [service for file in request.wanted for service in reader.read(file)]
-    others = (file for name, file in request.files.items() if name not in wanted)
-    services = shared([*services, *_known(others, request)], problems)
+    messages, services = _readers(request, problems)
+    wanted = {file.name: file for file in request.wanted}
+    others = [file for name, file in request.files.items() if name not in wanted]
+    found = [*_known(others, request), *(s for file in request.wanted for s in services.read(file))]
+    by_file: dict[str, list[ServiceContract]] = {name: [] for name in request.files}
+    for service in shared(found, wanted, problems):
+        by_file[service.file.name].append(service)
     modules: list[Module] = []
-    for file in request.wanted:
+    for name, file in wanted.items():
         messages.check_extensions(file)
         contracts = [messages.message(declared) for declared in messages_of(file)]
-        own = [service for service in services if service.file is file]
         annotated = [contract for contract in contracts if contract.is_annotated]
-        check_names(file, own, annotated, problems)
-        if module := ModuleBuilder(file, request, options).build(own, annotated):
+        check_names(file, by_file[name], annotated, problems)
+        if module := ModuleBuilder(file, request, options).build(by_file[name], annotated):
             modules.append(module)
+    check_paths(modules, wanted, problems)
     if problems:
         raise UserError(problems.report())
     return modules
 
 
-def _known(files: Iterable[File], request: Request) -> Iterator[ServiceContract]:
-    """The services of files that are imported only: their mistakes are told elsewhere."""
-    problems = Problems()
+def _readers(request: Request, problems: Problems) -> tuple[MessageReader, ServiceReader]:
     policies = PolicyReader(problems)
     messages = MessageReader(request, problems, policies)
-    reader = ServiceReader(request, problems, policies, messages)
+    return messages, ServiceReader(request, problems, policies, messages)
+
+
+def _known(files: Iterable[File], request: Request) -> Iterator[ServiceContract]:
+    """The services of files that are imported only: their mistakes are told elsewhere."""
+    _, services = _readers(request, Problems())
     for file in files:
-        yield from reader.read(file)
+        yield from services.read(file)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto
@@ -29,22 +29,12 @@ if TYPE_CHECKING:
     from protoc_gen_protoflow.policy import PolicyReader
 
 _INTEGERS = frozenset(
-    FieldDescriptorProto.Type.Value(f"TYPE_{name}")
-    for name in [
-        "INT32",
-        "INT64",
-        "UINT32",
-        "UINT64",
-        "SINT32",
-        "SINT64",
-        "FIXED32",
-        "FIXED64",
-        "SFIXED32",
-        "SFIXED64",
-    ]
+    FieldDescriptorProto.Type.Value(f"TYPE_{kind}{bits}")
+    for kind in ("INT", "UINT", "SINT", "FIXED", "SFIXED")
+    for bits in (32, 64)
 )
-_KEYS = _INTEGERS | {FieldDescriptorProto.TYPE_STRING, FieldDescriptorProto.TYPE_BYTES}
 _SUBJECTS = _INTEGERS | {FieldDescriptorProto.TYPE_STRING}
+_KEYS = _SUBJECTS | {FieldDescriptorProto.TYPE_BYTES}
 _NUMBER = options_pb2.MESSAGE_FIELD_NUMBER
 
 
@@ -85,7 +75,7 @@ class MessageReader:
                 place = declared.place.at(MESSAGE_EXTENSIONS)
                 self._check_extensions(declared.proto.extension, place)
 
-    def _check_extensions(self, extensions: Iterator[FieldDescriptorProto], place: Place) -> None:
+    def _check_extensions(self, extensions: Iterable[FieldDescriptorProto], place: Place) -> None:
         for index, field in enumerate(extensions):
             if field.options.HasExtension(options_pb2.field):
                 self._problems.add(

@@ -153,7 +153,8 @@ class Module:
     @property
     def class_names(self) -> tuple[str, ...]:
         """All classes, sorted."""
-        classes = [made.class_name for made in (*self.handlers, *self.producers)]
+        classes = [handler.class_name for handler in self.handlers]
+        classes += [producer.class_name for producer in self.producers]
         return tuple(sorted(name + kind.suffix for name in classes for kind in self.variants))
 
     @property

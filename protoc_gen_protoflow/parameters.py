@@ -62,10 +62,8 @@ def _mistakes(name: str, value: str) -> list[str]:
 def _add_package(packages: dict[str, str], value: str) -> list[str]:
     path, equals, package = value.partition("=")
     if not equals or not path.strip("/") or bad_module_segment(package) is not None:
-        return [
-            f"parameter import_map is {value!r}; "
-            "it is a directory and a Python package such as shop/=myapp.gen.shop"
-        ]
+        example = "shop/=myapp.gen.shop"
+        return [f"parameter import_map is {value!r}; it is a directory and a package, as {example}"]
     path = path.strip("/") + "/"
     if path in packages:
         return [f"parameter import_map names {path} twice; name it once"]

@@ -5,8 +5,8 @@ A Duration is one leaf; `MergeFrom` would merge the seconds of one with the nano
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, cast
 
 from google.protobuf.unknown_fields import UnknownFieldSet
 
@@ -16,9 +16,10 @@ from protoc_gen_protoflow.problems import Place, Problems
 from protoc_gen_protoflow.text import literal
 
 if TYPE_CHECKING:
-    from google.protobuf.descriptor import FieldDescriptor
+    from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
     from google.protobuf.duration_pb2 import Duration
     from google.protobuf.message import Message
+    from google.protobuf.unknown_fields import UnknownField
 
 
 class PolicyReader:
@@ -37,13 +38,14 @@ class PolicyReader:
         """The value of an enum field as Python text; None where unset or wrong."""
         if not message.HasField(field):
             return None
-        descriptor = message.DESCRIPTOR.fields_by_name[field]
+        descriptor = cast("FieldDescriptor", message.DESCRIPTOR.fields_by_name[field])
         return self._enum(descriptor, getattr(message, field), place.at(descriptor.number))
 
     def unknown(self, options: Message, place: Place) -> None:
         """Notes the fields that this plugin does not know."""
-        for field in UnknownFieldSet(options):
-            number: int = field.field_number
+        # The stubs do not say that it is iterable.
+        fields = cast("Iterable[UnknownField]", UnknownFieldSet(options))
+        for number in (field.field_number for field in fields):
             self._problems.add(
                 place.at(number),
                 f"field {number} of {options.DESCRIPTOR.full_name} is not known to this plugin: "
@@ -86,8 +88,7 @@ class PolicyReader:
         return number_text(value)
 
     def _enum(self, field: FieldDescriptor, number: int, place: Place) -> str | None:
-        enum = field.enum_type
-        assert enum is not None
+        enum = cast("EnumDescriptor", field.enum_type)
         zero = enum.values_by_number[0].name
         choices = ", ".join(value.name for value in enum.values if value.number)
         known = enum.values_by_number.get(number)

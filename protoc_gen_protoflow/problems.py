@@ -26,6 +26,10 @@ class Place(NamedTuple):
         """The place further down."""
         return Place(self.file, self.path + path, self.name)
 
+    def inside(self, name: str, *path: int) -> Place:
+        """The place of a thing further down that has a name of its own."""
+        return Place(self.file, self.path + path, f"{self.name}.{name}")
+
 
 class UserError(Exception):
     """The user's mistake, told without a traceback."""

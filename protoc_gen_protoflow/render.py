@@ -29,7 +29,7 @@ class Renderer:
             text.literal,
             text.call,
             text.sequence,
-            text.subscript,
+            text.opened,
             text.import_line,
             text.docstring,
             text.signature,

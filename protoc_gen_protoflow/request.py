@@ -7,9 +7,8 @@ is an index of messages by full name.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from google.protobuf.compiler import plugin_pb2
 
@@ -42,11 +41,6 @@ class File:
         self.name: str = proto.name
         self.module = module_stem(self.name)
 
-    @property
-    def place(self) -> Place:
-        """The place of the file itself."""
-        return Place(self, (), self.proto.package)
-
     def full_name(self, name: str) -> str:
         """The full name of a top-level thing of this file."""
         package = self.proto.package
@@ -62,6 +56,11 @@ class File:
     def comment(self, path: tuple[int, ...]) -> str:
         """The comment before the thing at a path, else the one after it."""
         return self._comments.get(path, "")
+
+    @cached_property
+    def place(self) -> Place:
+        """The place of the file itself."""
+        return Place(self, (), self.proto.package)
 
     @cached_property
     def _comments(self) -> dict[tuple[int, ...], str]:
@@ -82,8 +81,7 @@ class File:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class Declared:
+class Declared(NamedTuple):
     """A message as it is declared.
 
     Attributes:

@@ -46,21 +46,25 @@ class SensitivePaths:
         return paths
 
     def _reaches_sensitive(self, declared: Declared) -> bool:
-        known = self._reaches.get(declared.full_name)
-        if known is not None:
-            return known
         seen = {declared.full_name}
         waiting = [declared]
-        while waiting:
-            sensitive, messages = self._of_fields(waiting.pop())
-            if sensitive:
-                self._reaches[declared.full_name] = True
-                return True
+        reaches = False
+        while waiting and not reaches:
+            message = waiting.pop()
+            known = self._reaches.get(message.full_name)
+            if known is not None:
+                reaches = known
+                continue
+            sensitive, messages = self._of_fields(message)
+            reaches = bool(sensitive)
             waiting += [inner for inner in messages.values() if inner.full_name not in seen]
-            seen.update(inner.full_name for inner in messages.values())
-        # Nothing that was seen leads anywhere else.
-        self._reaches.update(dict.fromkeys(seen, False))
-        return False
+            seen.update([inner.full_name for inner in messages.values()])
+        if reaches:
+            self._reaches[declared.full_name] = True
+        else:
+            # All that was seen leads nowhere else.
+            self._reaches.update(dict.fromkeys(seen, False))
+        return reaches
 
     def _of_fields(self, declared: Declared) -> tuple[set[str], dict[str, Declared]]:
         """The sensitive fields of a message, and the messages of the others."""

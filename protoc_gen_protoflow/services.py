@@ -132,7 +132,8 @@ class ServiceReader:
         if options.HasField("batch") and not method.client_streaming:
             self._problems.add(
                 spot.at(4),
-                f"batch means nothing without a stream of inputs; write (stream {_short(method.input_type)})",
+                "batch means nothing without a stream of inputs; "
+                f"write (stream {_short(method.input_type)})",
             )
         output, output_topic = self._output(place, method)
         return MethodContract(

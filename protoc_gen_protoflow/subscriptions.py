@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Container, Sequence
 
 from protoc_gen_protoflow import check
 from protoc_gen_protoflow.contract import Leaf, MethodContract, ServiceContract
@@ -14,9 +13,16 @@ _SHARED = ("ordering", "concurrency", "unhandled", "start", "atomic")
 _DEFAULT_DEAD_LETTER = "{topic}.{group}.dead"
 
 
-def shared(services: Iterable[ServiceContract], problems: Problems) -> list[ServiceContract]:
-    """The services, each method with the settings of its subscription; notes contradictions."""
-    services = list(services)
+def shared(
+    services: Sequence[ServiceContract], wanted: Container[str], problems: Problems
+) -> list[ServiceContract]:
+    """The services, each method with the settings of its subscription; notes contradictions.
+
+    Args:
+        services: all services.
+        wanted: the names of the files to generate; subscriptions elsewhere do not matter here.
+        problems: takes the notes.
+    """
     subscriptions: dict[tuple[str, str], list[MethodContract]] = {}
     for service in services:
         for method in service.methods:
@@ -25,11 +31,13 @@ def shared(services: Iterable[ServiceContract], problems: Problems) -> list[Serv
     settled = {
         method.place.name: method
         for methods in subscriptions.values()
+        if any(method.place.file.name in wanted for method in methods)
         for method in _settled(methods, problems)
     }
+    if not settled:
+        return list(services)
     return [
-        replace(
-            service,
+        service._replace(
             methods=tuple(settled.get(method.place.name, method) for method in service.methods),
         )
         for service in services
@@ -37,6 +45,7 @@ def shared(services: Iterable[ServiceContract], problems: Problems) -> list[Serv
 
 
 def _settled(methods: Sequence[MethodContract], problems: Problems) -> list[MethodContract]:
+    """The methods of a subscription that now differ from what they say themselves."""
     _check_types(methods, problems)
     leaves: dict[str, Leaf] = {}
     for name in _SHARED:
@@ -46,8 +55,10 @@ def _settled(methods: Sequence[MethodContract], problems: Problems) -> list[Meth
     _check_order(methods, leaves.get("ordering"), problems)
     for method in methods:
         _check_dead_letter(method, problems)
+    if len(methods) == 1:
+        return []
     return [
-        replace(method, delivery={**method.delivery, **leaves}, broadcast=broadcast)
+        method._replace(delivery={**method.delivery, **leaves}, broadcast=broadcast)
         for method in methods
     ]
 
@@ -63,8 +74,8 @@ def _shared_leaf(name: str, methods: Sequence[MethodContract], problems: Problem
         if leaf.value != first.value:
             problems.add(
                 leaf.place,
-                f"{name} is {_shown(leaf)} here and {_shown(first)} in {owner.place.name}, but both "
-                f"consume {owner.topic} in the group {owner.group}: set it alike or in one of them",
+                f"{name} is {_shown(leaf)} here and {_shown(first)} in {owner.place.name}, but "
+                f"both consume {owner.topic} in the group {owner.group}: set it alike, or in one",
             )
     return first
 
@@ -76,7 +87,7 @@ def _shared_broadcast(methods: Sequence[MethodContract], problems: Problems) -> 
             problems.add(
                 method.place,
                 f"broadcast differs from {said[0].place.name}, but both consume {method.topic} in "
-                f"the group {method.group}: set it alike or in one of them",
+                f"the group {method.group}: set it alike, or in one",
             )
     return bool(said and said[0].broadcast)
 

@@ -33,8 +33,8 @@ def call(head: str, arguments: Sequence[str], tail: str = "", indent: int = 0) -
         return line
     body = f"{margin}    {inside}"
     if not fits(body):
-        body = "\n".join(f"{margin}    {argument}," for argument in arguments)
-    return f"{margin}{head}(\n{body}\n{margin}){tail}"
+        body = "\n".join(opened(f"{argument},", indent + 4) for argument in arguments)
+    return f"{margin}{head}(\n{body}\n" + opened(f"){tail}", indent)
 
 
 def sequence(head: str, items: Sequence[str], indent: int = 0, of: str = "") -> str:
@@ -47,20 +47,19 @@ def sequence(head: str, items: Sequence[str], indent: int = 0, of: str = "") -> 
         item = f"{of}[{items[0]}]" if of else items[0]
         if fits(line := f"{margin}{head}({item},),"):
             return line
-    inside = indent + 4
-    lines = [
-        subscript("", of, item, ",", inside) if of else f"{' ' * inside}{item}," for item in items
-    ]
+    lines = [opened(f"{of}[{item}]," if of else f"{item},", indent + 4) for item in items]
     return "\n".join((f"{margin}{head}(", *lines, f"{margin}),"))
 
 
-def subscript(head: str, name: str, item: str, tail: str = ",", indent: int = 0) -> str:
-    """`head name[item]tail`, the item on a line of its own where it has to be."""
+def opened(line: str, indent: int = 0) -> str:
+    """A line at an indent, its square brackets on lines of their own if it is too long."""
     margin = " " * indent
-    line = f"{margin}{head}{name}[{item}]{tail}"
-    if fits(line):
+    line = margin + line
+    if fits(line) or "[" not in line:
         return line
-    return f"{margin}{head}{name}[\n{margin}    {item}\n{margin}]{tail}"
+    head, _, rest = line.partition("[")
+    item, _, tail = rest.rpartition("]")
+    return f"{head}[\n{margin}    {item}\n{margin}]{tail}"
 
 
 def signature(method: Method, variant: Variant, indent: int = 4) -> str:
@@ -90,13 +89,16 @@ def docstring(paragraphs: Sequence[str], indent: int = 0) -> str:
     """A docstring of paragraphs, whose lines are kept."""
     margin = " " * indent
     text = "\n\n".join(paragraphs)
-    lines = [_escape(line) for line in text.split("\n")]
+    first, *rest = _escape(text).split("\n")
+    # Black takes the least indented of the later lines for the margin.
+    inside = min([len(line) - len(line.lstrip()) for line in rest if line], default=0)
+    lines = [first, *[line[inside:] for line in rest]]
     if lines[0].startswith('"'):
         lines[0] = f"\\{lines[0]}"
     if len(lines) == 1:
-        line = f'{margin}"""{lines[0]}"""'
-        if fits(line) and not lines[0].endswith('"'):
-            return line
+        # Too long or not, black keeps one line in one; a quote at its end it sets apart.
+        end = " " if lines[0].endswith('"') else ""
+        return f'{margin}"""{lines[0]}{end}"""'
     body = "\n".join(f"{margin}{line}" if line else "" for line in lines)
     return f'{margin}"""{body.removeprefix(margin)}\n{margin}"""'
 
@@ -114,5 +116,5 @@ def _width(line: str) -> int:
     )
 
 
-def _escape(line: str) -> str:
-    return line.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
