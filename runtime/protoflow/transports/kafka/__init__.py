@@ -1,0 +1,16 @@
+"""Apache Kafka, by aiokafka: `kafka://a:9092,b:9092` and `kafka+ssl://`."""
+
+from __future__ import annotations
+
+from protoflow.options import parse_options
+from protoflow.transport import Transport, TransportSettings
+from protoflow.transports.kafka.options import KafkaOptions
+from protoflow.transports.kafka.transport import KafkaTransport
+
+__all__ = ["KafkaOptions", "create"]
+
+
+def create(settings: TransportSettings) -> Transport:
+    """A Kafka transport, not yet open. Raises ConfigError for bad options."""
+    options = parse_options(KafkaOptions, settings.url.query, settings.options, "kafka")
+    return KafkaTransport(settings, options)

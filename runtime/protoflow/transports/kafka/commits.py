@@ -1,0 +1,59 @@
+"""Committing: always explicit offsets, each with its note."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Mapping
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.structs import OffsetAndMetadata
+
+from protoflow.transports.kafka.partition import Partition
+
+_log = logging.getLogger("protoflow.transports.kafka")
+
+#: What `Commits.commit` may raise.
+COMMIT_ERRORS = (KafkaError, TimeoutError)
+#: The partition moved away meanwhile: expected, its new owner commits.
+MOVED_ERRORS = (CommitFailedError, IllegalStateError)
+
+
+class Commits:
+    """The commits of one consumer."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, writer: str, timeout: float) -> None:
+        self._consumer = consumer
+        self._writer = writer
+        self._timeout = timeout
+
+    async def commit(self, partitions: Collection[Partition], *, clean: bool = False) -> None:
+        """Commits progress and notes. Raises one of COMMIT_ERRORS."""
+        if not partitions:
+            return
+        offsets = {}
+        for partition in partitions:
+            watermark = partition.watermark
+            note = partition.note(self._writer, clean=clean).encode(watermark)
+            offsets[partition.tp] = OffsetAndMetadata(watermark, note)
+            partition.dirty = False
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._consumer.commit(offsets)
+        except BaseException:
+            for partition in partitions:
+                partition.dirty = True
+            raise
+
+    async def run(self, partitions: Mapping[TopicPartition, Partition], interval: float) -> None:
+        """Commits what changed, by interval, for ever."""
+        while True:
+            await asyncio.sleep(interval)
+            dirty = [partition for partition in partitions.values() if partition.dirty]
+            try:
+                await self.commit(dirty)
+            except MOVED_ERRORS:
+                _log.info("a commit came too late: the group has rebalanced")
+            except COMMIT_ERRORS as error:
+                _log.warning("a commit failed and is repeated", extra={"error": repr(error)})

@@ -1,0 +1,34 @@
+"""What the parts of one Kafka transport share."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient
+
+from protoflow.transport import TransportSettings
+from protoflow.transports.kafka.options import KafkaOptions
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Context:
+    """Settings, and the client for questions to the broker.
+
+    Attributes:
+        settings: the runtime's.
+        options: the transport's own.
+        client: the arguments that all of aiokafka's clients share.
+        admin: the client for topics and positions.
+        forget: called with a subscription that has stopped.
+        writer: tells the notes of this process from those of others.
+    """
+
+    settings: TransportSettings
+    options: KafkaOptions
+    client: dict[str, Any]
+    admin: AIOKafkaAdminClient
+    forget: Callable[[Any], None]  # Any: a subscription, which knows this module
+    writer: str = field(default_factory=lambda: secrets.token_hex(3))

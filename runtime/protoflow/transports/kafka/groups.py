@@ -1,0 +1,48 @@
+"""What the broker knows of groups: committed offsets with their notes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from protoflow.transports.kafka.note import Note
+
+
+class Groups:
+    """Looks up the positions of groups.
+
+    Attributes:
+        main_topic: the topic of the subscription, as the broker names it.
+    """
+
+    def __init__(self, admin: AIOKafkaAdminClient, main_topic: str, tries: int = 20) -> None:
+        self._admin = admin
+        self._tries = tries
+        self.main_topic = main_topic
+
+    async def committed(
+        self, group: str, tps: Collection[TopicPartition]
+    ) -> dict[TopicPartition, tuple[int, Note]]:
+        """Offset and note of the partitions that have a position. Raises KafkaError."""
+        if not tps:
+            return {}
+        for remaining in reversed(range(self._tries)):
+            try:
+                found = await self._admin.list_consumer_group_offsets(group, partitions=list(tps))
+            except (KafkaError, AttributeError) as error:
+                # The coordinator loads the group, or has just moved. (An AttributeError is how
+                # aiokafka 0.14 reports the error of one partition.)
+                if not remaining:
+                    raise KafkaError(f"no position of group {group}") from error
+                await asyncio.sleep(0.25)
+            else:
+                break
+        return {
+            tp: (place.offset, Note.decode(place.metadata, place.offset))
+            for tp, place in found.items()
+            if place.offset >= 0
+        }

@@ -1,0 +1,109 @@
+"""What was read on its way to the scheduler: held until due, paused, bounded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from aiokafka import AIOKafkaConsumer
+
+from protoflow.clock import Clock
+from protoflow.message import Delivery
+from protoflow.transports.kafka.inbox import Inbox
+from protoflow.transports.kafka.partition import Partition
+
+
+class Intake:
+    """Decides for each partition what goes on into the inbox and whether more is fetched.
+
+    aiokafka drops what it has prefetched of a paused partition and fetches it again: a
+    partition rests only where it would wait anyway, and nothing is ever sought back.
+    """
+
+    def __init__(
+        self,
+        consumer: AIOKafkaConsumer,
+        inbox: Inbox,
+        clock: Clock,
+        window: int,
+        notice_careful: Callable[[], None],
+    ) -> None:
+        self._consumer = consumer
+        self._inbox = inbox
+        self._clock = clock
+        self._window = window
+        self._notice_careful = notice_careful
+
+    def accept(self, partition: Partition, deliveries: Sequence[Delivery]) -> None:
+        """Takes what was just read of a partition."""
+        if partition.paused or partition.hold or partition.careful_until or partition.backlog:
+            partition.backlog.extend(deliveries)
+            self.flow(partition)
+            return
+        self._inbox.put(deliveries)
+        if partition.unfinished >= self._window:
+            self.throttle(partition)
+
+    def flow(self, partition: Partition) -> None:
+        """Lets go on what need not wait any longer."""
+        if not partition.live or partition.leaving:
+            return
+        if partition.careful_until:
+            self._notice_careful()
+        elif not partition.paused and not partition.hold:
+            self._inbox.put(partition.backlog)
+            partition.backlog.clear()
+        elif not partition.paused:
+            self._flow_due(partition)
+        self.throttle(partition)
+
+    def _flow_due(self, partition: Partition) -> None:
+        backlog = partition.backlog
+        limit = self._clock.now() - partition.hold
+        due = []
+        while backlog and backlog[0].time <= limit:
+            due.append(backlog.popleft())
+        self._inbox.put(due)
+        if backlog:
+            self._wait(partition, backlog[0].time - limit)
+
+    def _wait(self, partition: Partition, seconds: float) -> None:
+        asyncio.get_running_loop().call_later(seconds, self.flow, partition)
+
+    def is_due(self, partition: Partition) -> bool:
+        """Whether the first message of the backlog may be handed out by now."""
+        if not partition.backlog:
+            return False
+        wait = partition.backlog[0].time + partition.hold - self._clock.now()
+        if partition.hold and wait > 0:
+            self._wait(partition, wait)
+            return False
+        return True
+
+    def throttle(self, partition: Partition) -> None:
+        """Fetches no more of a partition that waits, and more again when it does not."""
+        if not partition.live or partition.leaving:
+            return
+        full = partition.unfinished >= self._window
+        if not partition.resting and (full or partition.paused or partition.backlog):
+            partition.resting = True
+            self._consumer.pause(partition.tp)
+        elif (
+            partition.resting
+            and not partition.paused
+            and not partition.backlog
+            and partition.unfinished <= self._window // 2
+        ):
+            partition.resting = False
+            self._consumer.resume(partition.tp)
+
+    def pause(self, partition: Partition) -> None:
+        """Keeps back what is there of a partition, and fetches no more."""
+        partition.paused = True
+        partition.backlog.extendleft(reversed(self._inbox.withdraw(partition.shard)))
+        self.throttle(partition)
+
+    def resume(self, partition: Partition) -> None:
+        """Ends `pause`."""
+        partition.paused = False
+        self.flow(partition)

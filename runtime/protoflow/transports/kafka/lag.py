@@ -1,0 +1,68 @@
+"""How much waits in a group."""
+
+from __future__ import annotations
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from protoflow.errors import TopologyError
+from protoflow.transport import Lag
+from protoflow.transports.kafka import names
+from protoflow.transports.kafka.consumers import free_consumer
+from protoflow.transports.kafka.context import Context
+from protoflow.transports.kafka.groups import Groups
+from protoflow.transports.kafka.topology import describe
+
+_LOOK_MS = 1000
+_LOOKS = 3
+
+
+async def read_lag(context: Context, topic: str, group: str) -> Lag:
+    """Messages of topic and retry topics that are not settled, and the age of the oldest."""
+    main = names.physical(topic)
+    steps = (0.0, *context.settings.ladder)
+    wanted = [main, *(names.retry_topic(topic, group, step) for step in steps)]
+    found = await describe(context.admin, wanted)
+    if main not in found:
+        raise TopologyError(f"kafka: topic {topic} is missing")
+    tps = [
+        TopicPartition(name, partition["partition"])
+        for name, partitions in found.items()
+        for partition in partitions
+    ]
+    committed = await Groups(context.admin, main).committed(group, tps)
+    consumer = free_consumer(context)
+    try:
+        await consumer.start()
+        ends = await consumer.end_offsets(tps)
+        begins = await consumer.beginning_offsets(tps)
+        messages = 0
+        oldest: dict[TopicPartition, int] = {}
+        for tp in tps:
+            offset, note = committed.get(tp, (begins[tp], None))
+            waiting = ends[tp] - max(offset, begins[tp]) - (len(note.finished) if note else 0)
+            if waiting > 0:
+                messages += waiting
+                oldest[tp] = max(offset, begins[tp])
+        time = await _oldest_time(consumer, oldest)
+    finally:
+        await consumer.stop()
+    age = None if time is None else max(0.0, context.settings.clock.now() - time)
+    return Lag(messages=messages, seconds=age if messages else 0.0)
+
+
+async def _oldest_time(
+    consumer: AIOKafkaConsumer, oldest: dict[TopicPartition, int]
+) -> float | None:
+    """When the broker got the oldest of the messages at these places."""
+    if not oldest:
+        return None
+    consumer.assign(list(oldest))
+    for tp, offset in oldest.items():
+        consumer.seek(tp, offset)
+    times: dict[TopicPartition, float] = {}
+    for _ in range(_LOOKS):
+        for tp, records in (await consumer.getmany(timeout_ms=_LOOK_MS)).items():
+            times.setdefault(tp, records[0].timestamp / 1000)
+        if len(times) == len(oldest):
+            break
+    return min(times.values(), default=None)

@@ -1,0 +1,171 @@
+"""One partition in this process: what was read, what is finished, what may be committed."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from aiokafka import TopicPartition
+
+from protoflow.message import Delivery
+from protoflow.transports.kafka.note import Note
+
+#: Unclean starts without progress after which messages are handed out one at a time.
+_TOLERATED_STARTS: Final = 2
+
+
+class Partition:
+    """A partition from its assignment until it is revoked.
+
+    Only the contiguous prefix of finished offsets is committed: `watermark` is the oldest
+    unfinished one. Offsets need not be consecutive: compaction and transactions leave gaps.
+
+    Attributes:
+        tp: topic and partition at the broker.
+        shard: how deliveries name it.
+        hold: seconds that each message rests here after the broker got it (retry topics).
+        live: still ours; settlements of a partition that moved away are lost.
+        leaving: about to move away; what is given back is not handed out again.
+        dirty: something is to be committed.
+        position: the offset after the last one that was read.
+        backlog: read and kept back: not yet due, paused, or waiting for its turn alone.
+        paused: the runtime asked for no more of it.
+        resting: aiokafka was told to fetch no more of it.
+        careful_until: below this offset messages are handed out one at a time.
+        suspect: the offset that was handed out alone last; -1 is none.
+        count: how often it was.
+    """
+
+    __slots__ = (
+        "_finished",
+        "_floor",
+        "_pending",
+        "_prior_starts",
+        "_redone",
+        "backlog",
+        "careful_until",
+        "count",
+        "dirty",
+        "hold",
+        "leaving",
+        "live",
+        "paused",
+        "position",
+        "resting",
+        "shard",
+        "suspect",
+        "tp",
+    )
+
+    def __init__(
+        self,
+        tp: TopicPartition,
+        shard: str | int,
+        offset: int,
+        note: Note | None = None,
+        *,
+        hold: float = 0.0,
+        writer: str = "",
+    ) -> None:
+        note = note or Note()
+        self.tp = tp
+        self.shard = shard
+        self.hold = hold
+        self.live = True
+        self.leaving = False
+        self.dirty = False
+        self.position = offset
+        self.backlog: deque[Delivery] = deque()
+        self.paused = False
+        self.resting = False
+        self.careful_until = note.careful_until if note.careful_until > offset else 0
+        self.suspect = note.suspect
+        self.count = note.count
+        self._floor = offset
+        self._pending: deque[int] = deque()
+        self._finished: set[int] = set()
+        self._redone = set(note.finished)
+        # A note of one's own that was never made clean: the commit at the revoke failed, but
+        # the process lives. That is unknown, not unclean.
+        own = note.writer == writer != ""
+        self._prior_starts = max(note.starts - own, 0)
+
+    @property
+    def watermark(self) -> int:
+        """The oldest offset that is not finished: what is committed."""
+        return self._pending[0] if self._pending else self.position
+
+    @property
+    def unfinished(self) -> int:
+        """How many offsets lie between the watermark and the position, finished or not."""
+        return len(self._pending)
+
+    @property
+    def is_suspicious(self) -> bool:
+        """Whether the starts before this one ended badly often enough to be careful."""
+        return self._prior_starts >= _TOLERATED_STARTS
+
+    def admit(self, offset: int) -> bool:
+        """Takes note of an offset that was read; False if it was finished in an earlier life."""
+        self.position = offset + 1
+        if offset in self._redone:
+            self._redone.discard(offset)
+            self.dirty = True
+            if self._pending:
+                self._pending.append(offset)
+                self._finished.add(offset)
+            return False
+        self._pending.append(offset)
+        return True
+
+    def finish(self, offset: int) -> bool:
+        """Counts an offset as done; False if it was done before."""
+        pending = self._pending
+        finished = self._finished
+        if not pending or offset < pending[0] or offset in finished:
+            return False
+        self.dirty = True
+        if offset != pending[0]:
+            finished.add(offset)
+            return True
+        pending.popleft()
+        while finished and pending and pending[0] in finished:
+            finished.remove(pending.popleft())
+        return True
+
+    def advance(self, position: int) -> None:
+        """Moves past offsets that hold no message, when nothing is unfinished."""
+        if not self._pending and position > self.position:
+            self.position = position
+            self.dirty = True
+
+    def relocate(self, offset: int) -> None:
+        """Reads on elsewhere, because the position is gone."""
+        self.position = offset
+        self._redone.clear()
+        self.dirty = True
+
+    def begin_careful(self, span: int) -> None:
+        """From now on one message at a time, for as many as can have been in flight."""
+        self.careful_until = max(self.careful_until, self.watermark + span)
+
+    def trust(self) -> None:
+        """Forgets the unclean starts: nothing can have been in flight here."""
+        self._prior_starts = 0
+
+    def note(self, writer: str, *, clean: bool) -> Note:
+        """What is to be remembered; `clean` at an orderly end."""
+        moved = self.watermark > self._floor
+        starts = (0 if moved else self._prior_starts) + (not clean)
+        given_back = clean and self.suspect >= self.watermark and self._is_open(self.suspect)
+        return Note(
+            writer=writer,
+            starts=starts,
+            careful_until=self.careful_until,
+            suspect=self.suspect if self.suspect >= self.watermark else -1,
+            count=self.count - given_back,
+            finished=self._finished | self._redone,
+        )
+
+    def _is_open(self, offset: int) -> bool:
+        return offset in self._pending and offset not in self._finished
