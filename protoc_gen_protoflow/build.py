@@ -42,7 +42,7 @@ _SYNC_BESIDE_ASYNC = Variant(
     call="",
     context="_pf.SyncContext",
     results="_pf.SyncResults",
-    shares="",
+    shares=True,
 )
 _VARIANTS = {"async": (_ASYNC,), "sync": (_SYNC,), "both": (_ASYNC, _SYNC_BESIDE_ASYNC)}
 

@@ -15,7 +15,7 @@ from protoc_gen_protoflow.messages import MessageReader
 from protoc_gen_protoflow.model import Module
 from protoc_gen_protoflow.policy import PolicyReader
 from protoc_gen_protoflow.problems import Problems, UserError
-from protoc_gen_protoflow.render import Renderer
+from protoc_gen_protoflow.render import render, templates
 from protoc_gen_protoflow.request import File, Request, messages_of
 from protoc_gen_protoflow.services import ServiceReader
 from protoc_gen_protoflow.subscriptions import shared
@@ -44,9 +44,9 @@ def respond(data: bytes) -> plugin_pb2.CodeGeneratorResponse:
 def _generate(request: Request) -> Iterator[tuple[Module, str]]:
     modules = build(request, parameters.parse(request.parameter))
     if modules:
-        renderer = Renderer()
+        template = templates()
         for module in modules:
-            yield module, renderer.render(module)
+            yield module, render(module, template)
 
 
 def build(request: Request, options: parameters.Parameters) -> list[Module]:

@@ -113,7 +113,7 @@ class Variant:
         call: how the runtime's result is had.
         context: the type of the context.
         results: the type of a stream of outputs.
-        shares: the suffix of the classes whose spec these share; None for specs of their own.
+        shares: whether the spec is that of the classes without suffix.
     """
 
     suffix: str
@@ -121,7 +121,7 @@ class Variant:
     call: str
     context: str
     results: str
-    shares: str | None = None
+    shares: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

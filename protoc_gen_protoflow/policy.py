@@ -6,7 +6,7 @@ A Duration is one leaf; `MergeFrom` would merge the seconds of one with the nano
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from google.protobuf.unknown_fields import UnknownFieldSet
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
     from google.protobuf.duration_pb2 import Duration
     from google.protobuf.message import Message
-    from google.protobuf.unknown_fields import UnknownField
 
 
 class PolicyReader:
@@ -43,9 +42,9 @@ class PolicyReader:
 
     def unknown(self, options: Message, place: Place) -> None:
         """Notes the fields that this plugin does not know."""
-        # The stubs do not say that it is iterable.
-        fields = cast("Iterable[UnknownField]", UnknownFieldSet(options))
-        for number in (field.field_number for field in fields):
+        # The stubs know nothing of what is in the set.
+        for field in cast("Iterable[Any]", UnknownFieldSet(options)):
+            number: int = field.field_number
             self._problems.add(
                 place.at(number),
                 f"field {number} of {options.DESCRIPTOR.full_name} is not known to this plugin: "

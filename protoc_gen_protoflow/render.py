@@ -2,50 +2,98 @@
 
 from __future__ import annotations
 
-from protoc_gen_protoflow import resources, text
+import os.path
+from binascii import crc32
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from protoc_gen_protoflow import resources
+from protoc_gen_protoflow.jinja_runtime import FILTERS, Context
 from protoc_gen_protoflow.model import Module
 from protoc_gen_protoflow.problems import UserError
 
+if TYPE_CHECKING:
+    import jinja2
 
-class Renderer:
-    """Renders modules."""
+TEMPLATES = ("module", "handler", "producer", "spec")
 
-    def __init__(self) -> None:
-        try:
-            import jinja2
-        except ImportError:
-            raise UserError(
-                "jinja2 is missing; run: pip install 'protoc-gen-protoflow[codegen]'"
-            ) from None
-        self._environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(resources.templates()),
-            undefined=jinja2.StrictUndefined,
-            autoescape=False,  # noqa: S701  Python text, not HTML
-            trim_blocks=True,
-            lstrip_blocks=True,
-            keep_trailing_newline=True,
-        )
-        for function in (
-            text.literal,
-            text.call,
-            text.sequence,
-            text.opened,
-            text.import_line,
-            text.docstring,
-            text.signature,
-        ):
-            self._environment.filters[function.__name__] = function
+#: Renders a template with variables.
+Render = Callable[[str, Mapping[str, object]], str]
 
-    def render(self, module: Module) -> str:
-        parts = [self._part("module", module=module)]
-        for handler in module.handlers:
-            for variant in module.variants:
-                parts.append(self._part("handler", handler=handler, variant=variant))
-        for producer in module.producers:
-            for variant in module.variants:
-                parts.append(self._part("producer", producer=producer, variant=variant))
-        parts.append(self._part("spec", module=module))
-        return "".join(parts)
 
-    def _part(self, name: str, **context: object) -> str:
-        return self._environment.get_template(f"{name}.py.j2").render(context)
+def render(module: Module, template: Render) -> str:
+    """The text of a generated module."""
+    parts = [template("module", {"module": module})]
+    parts += [
+        template("handler", {"handler": handler, "variant": variant})
+        for handler in module.handlers
+        for variant in module.variants
+    ]
+    parts += [
+        template("producer", {"producer": producer, "variant": variant})
+        for producer in module.producers
+        for variant in module.variants
+    ]
+    parts.append(template("spec", {"module": module}))
+    return "".join(parts)
+
+
+def templates() -> Render:
+    """The templates: the compiled ones, or jinja2's where those lag behind an edit."""
+    from protoc_gen_protoflow import compiled
+
+    functions = vars(compiled)
+    if checksum(sources(resources.templates())) != functions["CHECKSUM"]:
+        return live_templates()
+
+    def template(name: str, variables: Mapping[str, object]) -> str:
+        return "".join(functions[name](Context(variables)))
+
+    return template
+
+
+def live_templates() -> Render:
+    """The templates as they lie on disk, by jinja2."""
+    environment = jinja_environment()
+    made = {
+        name: environment.from_string(source)
+        for name, source in sources(resources.templates()).items()
+    }
+
+    def template(name: str, variables: Mapping[str, object]) -> str:
+        return made[name].render(variables)
+
+    return template
+
+
+def sources(directory: str) -> dict[str, str]:
+    """The text of each template."""
+    found: dict[str, str] = {}
+    for name in TEMPLATES:
+        with open(os.path.join(directory, f"{name}.py.j2"), encoding="utf-8") as file:
+            found[name] = file.read()
+    return found
+
+
+def checksum(templates: Mapping[str, str]) -> int:
+    """Tells whether templates are those that were compiled."""
+    return crc32("\0".join(templates.values()).encode())
+
+
+def jinja_environment() -> jinja2.Environment:
+    """The environment that templates are compiled in. Raises `UserError` without jinja2."""
+    try:
+        import jinja2
+    except ImportError:
+        raise UserError(
+            "jinja2 is missing; run: pip install 'protoc-gen-protoflow[codegen]'"
+        ) from None
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # noqa: S701  it makes Python, not HTML
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(FILTERS)
+    return environment
