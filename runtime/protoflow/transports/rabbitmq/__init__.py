@@ -1,0 +1,28 @@
+"""`amqp://user:password@host:5672/vhost` and `amqps://`: RabbitMQ 3.10 or newer.
+
+One durable topic exchange, `protoflow` unless set; a topic is a routing key. Each group
+has, for each topic, a quorum queue of its own, a queue with a constant time to live for
+each rung of the ladder, from which messages come back to that group alone, and a queue for
+its dead letters. Messages that are published before any group has a queue are not kept.
+"""
+
+from __future__ import annotations
+
+from protoflow.errors import MissingExtraError
+from protoflow.options import parse_options
+from protoflow.transport import Transport, TransportSettings
+from protoflow.transports.rabbitmq.options import RabbitMQOptions
+
+__all__ = ["RabbitMQOptions", "create"]
+
+
+def create(settings: TransportSettings) -> Transport:
+    """A transport for RabbitMQ."""
+    try:
+        from protoflow.transports.rabbitmq.transport import RabbitMQTransport
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("aiormq", "pamqp", "yarl"):
+            raise
+        raise MissingExtraError("rabbitmq", "aio-pika") from error
+    options = parse_options(RabbitMQOptions, settings.url.query, settings.options, "rabbitmq")
+    return RabbitMQTransport(settings, options)

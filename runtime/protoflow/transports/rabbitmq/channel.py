@@ -1,0 +1,191 @@
+"""aiormq's connection and channel, with a short way for what comes per message.
+
+aiormq makes a task for each delivery and each publish, which is most of what a message
+costs. Here deliveries, returns and confirmations are taken from the connection's reader
+as they arrive, in order, and callbacks get them; everything else is aiormq's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import aiormq
+import aiormq.exceptions
+from aiormq.abc import ChannelFrame, DeliveredMessage
+from pamqp.base import Frame
+from pamqp.body import ContentBody
+from pamqp.commands import Basic
+from pamqp.commands import Channel as Methods
+from pamqp.header import ContentHeader
+
+#: What is raised when the broker or the way to it fails; TimeoutError is an OSError.
+FAILURES = (
+    aiormq.exceptions.AMQPError,
+    OSError,
+    RuntimeError,  # aiormq's for a connection or channel that is closed
+)
+
+DeliverCallback = Callable[[Basic.Deliver, Basic.Properties, bytes], None]
+ReturnCallback = Callable[[Basic.Return, Basic.Properties], None]
+ConfirmCallback = Callable[[int, bool, bool], None]
+
+
+class Connection(aiormq.Connection):
+    """A connection whose channels have the short way."""
+
+    FRAME_BUFFER_SIZE = 0  # writing never waits: what is in flight is bounded above
+
+    async def open_channel(self, timeout: float, *, confirms: bool = True) -> Channel:
+        """A new channel."""
+        number = next(number for number in itertools.count(1) if number not in self.channels)
+        channel = Channel(self, number, publisher_confirms=confirms, timeout=timeout)
+        self.channels[number] = channel
+        with _no_foreign_cancellation():
+            await channel.open(timeout)
+        return channel
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """The server's version; (0, 0) if it does not tell."""
+        text = str(self.server_properties.get("version", ""))
+        parts = [part for part in text.split(".")[:2] if part.isdecimal()]
+        return (int(parts[0]), int(parts[1])) if len(parts) == 2 else (0, 0)
+
+
+class Channel(aiormq.Channel):
+    """A channel.
+
+    Attributes:
+        on_deliver: gets each delivery to consumers that were made with `consume`.
+        on_return: gets each message that could not be routed; its confirmation follows.
+        on_confirm: gets the tag, whether all before are meant, and whether it is an ack.
+        on_prefetch_set: called when the broker has done all that was sent before.
+        on_cancel: gets the tag of a consumer that the broker ended.
+        closed_by_broker: why, as code and text.
+    """
+
+    def __init__(
+        self, connection: Connection, number: int, *, publisher_confirms: bool, timeout: float
+    ) -> None:
+        super().__init__(connection, number, publisher_confirms=publisher_confirms)
+        self.frames = _Tap(self._take)
+        self.on_deliver: DeliverCallback = _ignore
+        self.on_return: ReturnCallback = _ignore
+        self.on_confirm: ConfirmCallback = _ignore
+        self.on_prefetch_set: Callable[[], None] = _ignore
+        self.on_cancel: Callable[[str], None] = _ignore
+        self.closed_by_broker: tuple[int, str] | None = None
+        self.frame_max: int = connection.connection_tune.frame_max
+        self._connection = connection
+        self._timeout = timeout
+        self._method: Basic.Deliver | Basic.Return | None = None
+        self._header: ContentHeader | None = None
+        self._pieces: list[bytes] = []
+        self._missing = 0
+        self._tapping = False
+
+    def send(self, frames: bytes) -> None:
+        """Sends frames, after all that was sent before."""
+        self.write_queue.put_nowait(ChannelFrame(payload=frames, should_close=False))
+
+    def tap(self) -> None:
+        """From now on callbacks get what `aiormq` would."""
+        self._tapping = True
+
+    async def request(self, frame: Frame) -> Any:  # Any: the reply that belongs to the frame
+        """Sends a method and waits for its reply. Raises FAILURES."""
+        with _no_foreign_cancellation():
+            return await self.rpc(frame, timeout=self._timeout)
+
+    async def get(self, queue: str) -> DeliveredMessage | None:
+        """Takes one message, to be acknowledged; None if there is none. Not when tapping."""
+        with _no_foreign_cancellation():
+            message = await self.basic_get(queue, timeout=self._timeout)
+        return message if isinstance(message.delivery, Basic.GetOk) else None
+
+    async def sibling(self) -> Channel:
+        """Another channel of the same connection, for what may fail."""
+        return await self._connection.open_channel(self._timeout, confirms=False)
+
+    async def leave(self) -> None:
+        """Closes the channel; the broker takes back what is unsettled."""
+        with contextlib.suppress(*FAILURES), _no_foreign_cancellation():
+            await self.close(timeout=self._timeout)
+
+    def _take(self, frame: object) -> bool:
+        """Whether a frame went the short way."""
+        if self._method is not None:
+            self._content(frame)
+            return True
+        if not self._tapping:
+            return False
+        match frame:
+            case Basic.Deliver() | Basic.Return():
+                self._method = frame
+            case Basic.Ack():
+                self.on_confirm(frame.delivery_tag or 0, frame.multiple, True)
+            case Basic.Nack():
+                self.on_confirm(frame.delivery_tag or 0, frame.multiple, False)
+            case Basic.QosOk():
+                self.on_prefetch_set()
+            case Basic.Cancel():
+                self.on_cancel(frame.consumer_tag or "")
+                return False
+            case Methods.Close():
+                self.closed_by_broker = frame.reply_code or 0, frame.reply_text or ""
+                return False
+            case _:
+                return False
+        return True
+
+    def _content(self, frame: object) -> None:
+        if isinstance(frame, ContentHeader):
+            self._header, self._missing = frame, frame.body_size
+        elif isinstance(frame, ContentBody):
+            self._pieces.append(frame.value)
+            self._missing -= len(frame.value)
+        if self._missing or self._header is None:
+            return
+        method, properties, pieces = self._method, self._header.properties, self._pieces
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._method, self._header, self._pieces = None, None, []
+        if isinstance(method, Basic.Deliver):
+            self.on_deliver(method, properties, body)
+        elif method is not None:
+            self.on_return(method, properties)
+
+
+class _Tap(asyncio.Queue[Any]):  # Any: aiormq's own pairs of weight and frame
+    """The queue of frames between connection and channel, some of which go past it."""
+
+    def __init__(self, take: Callable[[object], bool]) -> None:
+        super().__init__()
+        self._take = take
+
+    async def put(self, item: Any) -> None:
+        if not self._take(item[1]):
+            await super().put(item)
+
+
+@contextlib.contextmanager
+def _no_foreign_cancellation() -> Iterator[None]:
+    """aiormq fails what waits on a lost connection with CancelledError or a bare Exception."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise ConnectionError("the connection was lost") from None
+    except Exception as error:
+        if type(error) is Exception:
+            raise ConnectionError("the connection was lost") from error
+        raise
+
+
+def _ignore(*_: object) -> None:
+    pass

@@ -1,0 +1,69 @@
+"""What can be set for RabbitMQ, in the URL's query or in the config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from protoflow.errors import ConfigError
+from protoflow.secret import Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RabbitMQOptions:
+    """The tunables of RabbitMQ; times are seconds.
+
+    Attributes:
+        username: the user, where the URL does not hold one.
+        password: its password, where the URL does not hold one.
+        ca_file: the certificates that `amqps://` trusts; None is the system's.
+        cert_file: this client's certificate.
+        key_file: the key of this client's certificate.
+        verify: whether the server's certificate is verified.
+        heartbeat: how often both sides show that they live; three missed ones end the
+            connection; 0 is never.
+        prefetch: deliveries that the broker hands out in advance, per subscription; None is
+            as many as may be in flight. Lower it where messages are large.
+        shards: queues per group and topic; a message's key chooses. Fixed once made; more
+            than one needs the plugin `rabbitmq_consistent_hash_exchange`.
+        max_hold: how long a delivery may stay unsettled; it must stay below the server's
+            `consumer_timeout`, which is 30 minutes unless set.
+        confirm_timeout: how long the broker may take to confirm a message.
+        request_timeout: how long the broker may take to answer anything else.
+        watchdog: how often a silent queue is looked at, lest a consumer be forgotten.
+        max_message_bytes: the largest payload; None is the server's default, 16 MiB from
+            RabbitMQ 4 on and 128 MiB before.
+    """
+
+    username: str | None = None
+    password: Secret | None = None
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    verify: bool = True
+    heartbeat: float = 10.0
+    prefetch: int | None = None
+    shards: int = 1
+    max_hold: float = 25 * 60.0
+    confirm_timeout: float = 30.0
+    request_timeout: float = 30.0
+    watchdog: float = 60.0
+    max_message_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"option {name} must be positive"
+            for name in ("max_hold", "confirm_timeout", "request_timeout", "watchdog")
+            if getattr(self, name) <= 0
+        ]
+        if not 0 <= self.heartbeat < 65536:
+            problems.append("option heartbeat must be from 0 to 65535 seconds")
+        if self.prefetch is not None and not 1 <= self.prefetch <= 65535:
+            problems.append("option prefetch must be from 1 to 65535")
+        if not 1 <= self.shards <= 256:
+            problems.append("option shards must be from 1 to 256")
+        if self.max_message_bytes is not None and self.max_message_bytes < 1:
+            problems.append("option max_message_bytes must be positive")
+        if self.key_file and not self.cert_file:
+            problems.append("option key_file needs cert_file")
+        if problems:
+            raise ConfigError(problems)

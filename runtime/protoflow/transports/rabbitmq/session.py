@@ -1,0 +1,145 @@
+"""One channel of a subscription: its unsettled deliveries and how they are settled.
+
+RabbitMQ answers no acknowledgement, so after each batch of them something is asked that it
+does answer, in order: when the answer is there, the broker has worked off what came before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from protoflow.message import Delivery, SettleResult
+from protoflow.transports.rabbitmq import frames
+from protoflow.transports.rabbitmq.channel import Channel
+
+Results = asyncio.Future[Sequence[SettleResult]]
+
+
+class Receipt:
+    """What settles a delivery: the session and the tag within it."""
+
+    __slots__ = ("handed", "session", "since", "tag")
+
+    def __init__(self, session: Session, tag: int, since: float) -> None:
+        self.session = session
+        self.tag = tag
+        self.since = since
+        self.handed = False
+
+
+class Session:
+    """The deliveries of one channel.
+
+    Attributes:
+        channel: the channel.
+        unsettled: the deliveries by their tags, ascending.
+        arrivals: how many deliveries came so far.
+    """
+
+    def __init__(self, channel: Channel, prefetch: int) -> None:
+        self.channel = channel
+        self.unsettled: dict[int, Delivery] = {}
+        self.arrivals = 0
+        self._loop = asyncio.get_running_loop()
+        self._barrier = frames.prefetch(channel.number, prefetch)
+        self._acked: list[int] = []
+        self._requeued: list[int] = []
+        self._flushing = False
+        self._uncovered: list[tuple[Results, list[SettleResult]]] = []
+        self._covered: list[tuple[Results, list[SettleResult]]] | None = None
+        channel.on_prefetch_set = self._answered
+        channel.closing.add_done_callback(self._closed)
+
+    def arrived(self, delivery: Delivery, tag: int) -> None:
+        """Takes note of a delivery."""
+        self.arrivals += 1
+        delivery.receipt = Receipt(self, tag, self._loop.time())
+        self.unsettled[tag] = delivery
+
+    def ack(self, tag: int) -> None:
+        """Acknowledges with the next flush."""
+        del self.unsettled[tag]
+        self._acked.append(tag)
+        self._schedule()
+
+    def requeue(self, tag: int) -> None:
+        """Gives back with the next flush."""
+        del self.unsettled[tag]
+        self._requeued.append(tag)
+        self._schedule()
+
+    def requeue_all(self) -> None:
+        """Gives back everything that is unsettled, in order."""
+        if self.unsettled and not self.channel.is_closed:
+            self._flush()
+            self.channel.send(frames.requeue(self.channel.number, 0, multiple=True))
+            self.unsettled.clear()
+
+    def resolve(self, future: Results, results: list[SettleResult]) -> None:
+        """Sets the results when the broker has all that was settled until now."""
+        if self.channel.is_closed:
+            _finish([(future, results)], known=False)
+            return
+        self._uncovered.append((future, results))
+        self._schedule()
+
+    async def settled(self) -> None:
+        """Waits until the broker has everything, or the channel is gone."""
+        future: Results = self._loop.create_future()
+        self.resolve(future, [])
+        await future
+
+    def _schedule(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if self.channel.is_closed:
+            return  # `_closed` has told everybody, or is about to
+        parts = [frames.requeue(self.channel.number, tag) for tag in self._requeued]
+        self._requeued.clear()
+        if self._acked:
+            parts += self._acks()
+        if self._uncovered and self._covered is None:
+            self._covered, self._uncovered = self._uncovered, []
+            parts.append(self._barrier)
+        if parts:
+            self.channel.send(b"".join(parts))
+
+    def _acks(self) -> list[bytes]:
+        """One frame for all tags below the first that is unsettled, one for each other."""
+        number, acked, self._acked = self.channel.number, self._acked, []
+        first = next(iter(self.unsettled), None)
+        if first is None:
+            return [frames.ack(number, max(acked), multiple=True)]
+        below = [tag for tag in acked if tag < first]
+        parts = [frames.ack(number, tag) for tag in acked if tag > first]
+        if below:
+            parts.append(frames.ack(number, max(below), multiple=True))
+        return parts
+
+    def _answered(self) -> None:
+        if self._covered is not None:
+            _finish(self._covered, known=True)
+            self._covered = None
+        if self._uncovered:
+            self._schedule()
+
+    def _closed(self, _: asyncio.Future[None]) -> None:
+        waiting = [*(self._covered or ()), *self._uncovered]
+        self._covered, self._uncovered = None, []
+        _finish(waiting, known=False)
+
+
+def _finish(waiting: list[tuple[Results, list[SettleResult]]], *, known: bool) -> None:
+    for future, results in waiting:
+        if not future.done():
+            if not known:
+                results = [
+                    SettleResult.UNKNOWN if result is SettleResult.DONE else result
+                    for result in results
+                ]
+            future.set_result(results)

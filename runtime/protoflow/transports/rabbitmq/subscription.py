@@ -1,0 +1,294 @@
+"""One topic read by one group."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections import deque
+from collections.abc import Collection, Sequence
+
+import aiormq.exceptions
+from pamqp.commands import Basic
+
+from protoflow.errors import AuthenticationError, TransportError
+from protoflow.ladder import rung
+from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
+from protoflow.spec import Ordering
+from protoflow.transport import SubscriptionListener, SubscriptionSettings, TransportSettings
+from protoflow.transports.rabbitmq import codec
+from protoflow.transports.rabbitmq.channel import FAILURES
+from protoflow.transports.rabbitmq.intake import Intake
+from protoflow.transports.rabbitmq.link import Backoff, describe
+from protoflow.transports.rabbitmq.names import Names
+from protoflow.transports.rabbitmq.session import Receipt, Results, Session
+
+_TEND_SECONDS = 1.0
+
+
+class RabbitMQSubscription:
+    """A subscription; see `protoflow.transport.Subscription`."""
+
+    def __init__(
+        self,
+        settings: SubscriptionSettings,
+        listener: SubscriptionListener,
+        transport: TransportSettings,
+        names: Names,
+        intake: Intake,
+        max_hold: float,
+    ) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._transport = transport
+        self._names = names
+        self._intake = intake
+        self._max_hold = min(settings.max_hold, max_hold)
+        self._ordered = settings.ordering is not Ordering.NONE
+        self._ready: dict[int, deque[Delivery]] = {shard: deque() for shard in range(intake.shards)}
+        self._paused: set[str | int] = set()
+        self._waiter: asyncio.Future[None] | None = None
+        self._session: Session | None = None
+        self._failure: TransportError | None = None
+        self._stopping: asyncio.Future[None] | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+
+    @property
+    def unsettled(self) -> int:
+        """How many deliveries this process has."""
+        return len(self._session.unsettled) if self._session is not None else 0
+
+    async def start(self) -> None:
+        """Joins the group. Raises TransportError."""
+        try:
+            self._session = await self._intake.start(self._arrived)
+        except FAILURES as error:
+            raise self._translated(error) from error
+        self._supervisor = asyncio.create_task(self._supervise(self._session))
+
+    async def receive(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
+        """The next deliveries, waiting for one."""
+        while self._stopping is None:
+            if batch := self._take(max_messages, max_bytes):
+                return batch
+            if self._failure is not None:
+                raise self._failure
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return ()
+
+    def settle(self, settlements: Sequence[Settlement]) -> Results:
+        """Settles; results come when the broker has worked them off."""
+        future: Results = asyncio.get_running_loop().create_future()
+        results = [self._settle(settlement) for settlement in settlements]
+        if self._session is not None and SettleResult.DONE in results:
+            self._session.resolve(future, results)
+        else:
+            future.set_result(results)
+        return future
+
+    def defer(self, message: Message, delay: float) -> Message | None:
+        """The message, addressed to the rung of this group that it waits on."""
+        settings, names = self._settings, self._names
+        if settings.broadcast or not settings.defers:
+            return None
+        address = (
+            names.rung(settings.topic, settings.group, rung(self._transport.ladder, delay))
+            if delay > 0
+            else names.to_group(settings.topic, settings.group)
+        )
+        return dataclasses.replace(message, topic=address, delay=0.0, mandatory=True)
+
+    def pause(self, shards: Collection[str | int]) -> None:
+        """Hands out nothing more of these shards; the prefetch bounds what gathers."""
+        self._paused.update(shards)
+
+    def resume(self, shards: Collection[str | int]) -> None:
+        """Ends `pause`."""
+        self._paused.difference_update(shards)
+        self._wake()
+
+    async def stop(self) -> None:
+        """Ends the consumers, gives back in order what is unsettled, then leaves."""
+        if self._stopping is not None:
+            await asyncio.shield(self._stopping)
+            return
+        self._stopping = asyncio.get_running_loop().create_future()
+        self._wake()
+        try:
+            if self._supervisor is not None:
+                self._supervisor.cancel()
+                await asyncio.gather(self._supervisor, return_exceptions=True)
+            if self._session is not None:
+                with contextlib.suppress(*FAILURES):
+                    await self._leave(self._session)
+        finally:
+            self._stopping.set_result(None)
+
+    async def _leave(self, session: Session) -> None:
+        await self._intake.cancel(session)
+        for queue in self._ready.values():
+            queue.clear()
+        session.requeue_all()
+        await session.settled()
+        await session.channel.leave()
+        await self._intake.release(session)
+
+    def _arrived(
+        self,
+        session: Session,
+        shard: int,
+        frame: Basic.Deliver,
+        properties: Basic.Properties,
+        body: bytes,
+    ) -> None:
+        message, size = codec.decode(self._settings.topic, properties, body, self._names.owner)
+        tag = frame.delivery_tag or 0
+        delivery = Delivery(
+            message=message,
+            deliveries=0 if self._settings.broadcast else codec.deliveries(properties),
+            shard=shard,
+            position=tag,
+            time=codec.sent_at(properties),
+            size=size,
+        )
+        session.arrived(delivery, tag)
+        self._ready[shard].append(delivery)
+        self._wake()
+
+    def _take(self, max_messages: int, max_bytes: int) -> list[Delivery]:
+        batch: list[Delivery] = []
+        size = 0
+        for shard, queue in self._ready.items():
+            if shard in self._paused:
+                continue
+            while queue and len(batch) < max_messages:
+                size += queue[0].size
+                if batch and size > max_bytes:
+                    return batch
+                delivery = queue.popleft()
+                delivery.receipt.handed = True
+                batch.append(delivery)
+        if len(self._ready) > 1 and batch:  # the next call begins with another shard
+            shard = next(iter(self._ready))
+            self._ready[shard] = self._ready.pop(shard)
+        return batch
+
+    def _settle(self, settlement: Settlement) -> SettleResult:
+        delivery = settlement.delivery
+        receipt: Receipt = delivery.receipt
+        session = receipt.session
+        if session is not self._session or session.unsettled.get(receipt.tag) is not delivery:
+            return SettleResult.LOST
+        if settlement.action is Action.ACK:
+            session.ack(receipt.tag)
+        elif settlement.action is Action.NACK and settlement.delay > 0:
+            # Only where there is no ladder: the delivery waits here, unsettled.
+            loop = asyncio.get_running_loop()
+            loop.call_later(settlement.delay, self._give_back, self._renewed(delivery))
+        else:
+            self._give_back(self._renewed(delivery))
+        return SettleResult.DONE
+
+    @staticmethod
+    def _renewed(delivery: Delivery) -> Delivery:
+        """The same hand-out as a new delivery, so that the old one is settled."""
+        receipt: Receipt = delivery.receipt
+        receipt.handed = False
+        renewed = dataclasses.replace(delivery)
+        receipt.session.unsettled[receipt.tag] = renewed
+        return renewed
+
+    def _give_back(self, delivery: Delivery) -> None:
+        receipt: Receipt = delivery.receipt
+        session = receipt.session
+        if session is not self._session or session.unsettled.get(receipt.tag) is not delivery:
+            return
+        if not self._ordered:
+            session.requeue(receipt.tag)
+            return
+        # The broker would put it behind what was handed out in advance: it stays with us.
+        shard = int(delivery.shard)
+        self._ready[shard] = deque(
+            sorted((*self._ready[shard], delivery), key=lambda waiting: int(waiting.position))
+        )
+        self._wake()
+
+    async def _supervise(self, session: Session) -> None:
+        backoff = Backoff(self._transport)
+        while True:
+            await self._tend(session)
+            self._lost(session)
+            while self._session is None:
+                await backoff.wait()
+                try:
+                    self._session = await self._intake.start(self._arrived)
+                except aiormq.exceptions.ChannelAccessRefused as error:
+                    self._failure = self._translated(error)
+                    self._wake()
+                    return
+                except (*FAILURES, TransportError) as error:
+                    self._listener.health_changed(False, str(self._translated(error)))
+            session = self._session
+            backoff.reset()
+            self._listener.health_changed(True, "")
+
+    async def _tend(self, session: Session) -> None:
+        """Looks after a session until its channel is closed."""
+        closing = session.channel.closing
+        try:
+            while True:
+                pause = _TEND_SECONDS * (0.75 + self._transport.clock.random() / 2)
+                await asyncio.wait([closing], timeout=pause)
+                if closing.done():
+                    return
+                try:
+                    self._expire(session)
+                    await self._intake.tend(session)
+                except FAILURES:
+                    await session.channel.leave()
+                    return
+        finally:
+            closing.cancel()
+
+    def _expire(self, session: Session) -> None:
+        """Gives up what was unsettled for too long, before the server ends the channel."""
+        limit = asyncio.get_running_loop().time() - self._max_hold
+        expired = []
+        for delivery in session.unsettled.values():
+            if delivery.receipt.since > limit:
+                break
+            expired.append(delivery)
+        if expired and self._ordered:
+            raise TimeoutError("unsettled for too long")  # all goes back, in order
+        for delivery in expired:
+            session.requeue(delivery.receipt.tag)
+            with contextlib.suppress(ValueError):
+                self._ready[int(delivery.shard)].remove(delivery)
+        if lost := [delivery for delivery in expired if delivery.receipt.handed]:
+            self._listener.deliveries_lost(lost)
+
+    def _lost(self, session: Session) -> None:
+        self._session = None
+        for queue in self._ready.values():
+            queue.clear()
+        handed = [delivery for delivery in session.unsettled.values() if delivery.receipt.handed]
+        if handed:
+            self._listener.deliveries_lost(handed)
+        _, reason = session.channel.closed_by_broker or (0, "the connection was lost")
+        self._listener.health_changed(False, f"subscription {self._settings.name}: {reason}")
+
+    def _translated(self, error: BaseException) -> TransportError:
+        if isinstance(error, TransportError):
+            return error
+        text = f"subscription {self._settings.name}: {describe(error)}"
+        if isinstance(error, aiormq.exceptions.ChannelAccessRefused):
+            return AuthenticationError(f"{text}; grant the user the right to read")
+        return TransportError(text)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

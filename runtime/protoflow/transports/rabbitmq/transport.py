@@ -1,0 +1,205 @@
+"""The transport for RabbitMQ."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import re
+from collections.abc import Collection, Sequence
+
+from protoflow.errors import (
+    ConfigError,
+    ConnectionFailedError,
+    PublishError,
+    TopologyError,
+    TransportError,
+)
+from protoflow.message import Message
+from protoflow.transport import (
+    Capabilities,
+    DeadLetter,
+    Lag,
+    Subscription,
+    SubscriptionListener,
+    SubscriptionSettings,
+    Topology,
+    TopologyMode,
+    TransportSettings,
+)
+from protoflow.transports.rabbitmq.channel import FAILURES
+from protoflow.transports.rabbitmq.intake import Intake
+from protoflow.transports.rabbitmq.letters import Letters, count
+from protoflow.transports.rabbitmq.link import Link, describe
+from protoflow.transports.rabbitmq.names import Names
+from protoflow.transports.rabbitmq.options import RabbitMQOptions
+from protoflow.transports.rabbitmq.publisher import Publisher
+from protoflow.transports.rabbitmq.subscription import RabbitMQSubscription
+from protoflow.transports.rabbitmq.topology import Declarer, Plan, Planner
+
+_OLDEST = (3, 10)  # time to live and dead-lettering at least once in quorum queues
+_EXCHANGE = re.compile(r"(?!amq\.)[A-Za-z0-9._-]{1,100}")
+
+
+class RabbitMQTransport:
+    """RabbitMQ 3.10 or newer.
+
+    Publishing and consuming have a connection each: when the server is short of memory it
+    blocks those that publish, and acknowledgements must get through.
+    """
+
+    def __init__(self, settings: TransportSettings, options: RabbitMQOptions) -> None:
+        if not _EXCHANGE.fullmatch(settings.exchange):
+            raise ConfigError(
+                "transport: exchange: must be 1 to 100 of A-Z a-z 0-9 . _ - and not begin "
+                "with amq., which rabbitmq keeps for itself"
+            )
+        self._settings = settings
+        self._options = options
+        self._names = Names(settings.exchange, options.shards)
+        self._out = Link(settings, options, "publisher")
+        self._in = Link(settings, options, "consumer")
+        self._publisher = Publisher(self._out, self._names, settings, options)
+        self._letters = Letters(self._out, self._names, self._publisher)
+        self._mode = TopologyMode.NONE
+        self._version = (0, 0)
+        self._joining = asyncio.Lock()
+        self._joined = False
+        self._subscriptions: list[tuple[SubscriptionSettings, RabbitMQSubscription]] = []
+        self._capabilities = Capabilities(
+            durable=True,
+            processes=True,
+            per_key=True,
+            per_partition=True,
+            broker_retry=True,
+            retry_lateness=min(settings.ladder, default=0.0) + 1.0,
+            counts_deliveries=True,
+            dead_letters=True,
+            lag=True,
+            broadcast=True,
+            max_message_bytes=options.max_message_bytes,
+        )
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What RabbitMQ can do."""
+        return self._capabilities
+
+    async def open(self) -> None:
+        """Connects."""
+        await self._out.open()
+        try:
+            self._version = (await self._out.connection()).version
+            if self._version < _OLDEST:
+                raise ConnectionFailedError(
+                    f"rabbitmq at {self._settings.url.safe} has version "
+                    f"{'.'.join(map(str, self._version))}; 3.10 or newer is needed"
+                )
+            await self._publisher.open()
+        except FAILURES as error:
+            await self.close()
+            raise ConnectionFailedError(
+                f"rabbitmq at {self._settings.url.safe}: {describe(error)}"
+            ) from error
+        except BaseException:
+            await self.close()
+            raise
+        self._capabilities = dataclasses.replace(
+            self._capabilities, max_message_bytes=self._publisher.max_bytes
+        )
+
+    async def close(self) -> None:
+        """Flushes and disconnects."""
+        subscriptions, self._subscriptions = self._subscriptions, []
+        for _, subscription in subscriptions:
+            await subscription.stop()
+        await self._publisher.close()
+        await self._in.close()
+        await self._out.close()
+
+    async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
+        """Makes or verifies exchanges and queues; bindings cannot be looked at by AMQP, so
+        they are made but not verified."""
+        self._mode = mode
+        await self._declare(self._plan(topology), mode)
+
+    def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
+        """Publishes."""
+        return self._publisher.submit(messages)
+
+    async def subscribe(
+        self, settings: SubscriptionSettings, listener: SubscriptionListener
+    ) -> Subscription:
+        """Joins the group."""
+        async with self._joining:
+            if not self._joined:
+                await self._in.open()
+                self._joined = True
+        intake = Intake(self._in, self._names, settings, self._options, self._redeclare)
+        subscription = RabbitMQSubscription(
+            settings, listener, self._settings, self._names, intake, self._options.max_hold
+        )
+        await subscription.start()
+        self._subscriptions.append((settings, subscription))
+        return subscription
+
+    def health(self) -> str | None:
+        """None when both connections are there."""
+        return self._out.problem or (self._in.problem if self._joined else None)
+
+    async def count_dead_letters(self, topic: str) -> int:
+        """How many letters wait."""
+        return await self._letters.count(topic)
+
+    async def list_dead_letters(self, topic: str, *, limit: int = 100) -> Sequence[DeadLetter]:
+        """The oldest letters first."""
+        return await self._letters.list(topic, limit)
+
+    async def show_dead_letter(self, topic: str, id: str) -> DeadLetter:
+        """One letter."""
+        return await self._letters.show(topic, id)
+
+    async def replay_dead_letters(
+        self, topic: str, ids: Collection[str] | None = None, *, to_origin: bool = False
+    ) -> int:
+        """Gives letters back to the group that failed, or to the original topic."""
+        return await self._letters.replay(topic, ids, to_origin=to_origin)
+
+    async def purge_dead_letters(self, topic: str, ids: Collection[str] | None = None) -> int:
+        """Deletes letters."""
+        return await self._letters.purge(topic, ids)
+
+    async def lag(self, topic: str, group: str) -> Lag:
+        """What waits in the group's queues and on its ladder, and what this process has in
+        flight; what other processes have in flight AMQP does not tell."""
+        names = self._names
+        queues = [
+            *(names.queue(topic, group, shard) for shard in range(names.shards)),
+            *(names.rung(topic, group, seconds) for seconds in self._settings.ladder),
+        ]
+        counts = [await count(self._out, queue) for queue in queues]
+        if counts[0] is None:
+            raise TopologyError(f"group {group} of {topic} has no queue; start it once")
+        here = sum(
+            subscription.unsettled
+            for settings, subscription in self._subscriptions
+            if (settings.topic, settings.group) == (topic, group)
+        )
+        return Lag(messages=sum(found or 0 for found in counts) + here)
+
+    def _plan(self, topology: Topology) -> Plan:
+        return Planner(self._names, self._settings.ladder, self._version).plan(topology)
+
+    async def _declare(self, plan: Plan, mode: TopologyMode) -> None:
+        try:
+            await Declarer(self._out).ensure(plan, mode)
+        except FAILURES as error:
+            raise TransportError(f"topology of rabbitmq: {describe(error)}") from error
+
+    async def _redeclare(self, settings: SubscriptionSettings) -> None:
+        """Makes what a subscription needs and the server does not have."""
+        if self._mode is not TopologyMode.CREATE:
+            raise TopologyError(
+                f"subscription {settings.name}: its queue is missing; make it by starting once "
+                "with topology mode create"
+            )
+        await self._declare(self._plan(Topology(subscriptions=(settings,))), self._mode)
