@@ -25,6 +25,10 @@ _log = logging.getLogger("protoflow.handler")
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 30.0
 _GATE = "dead letters cannot be published"
+_WHY = {
+    SettleResult.UNKNOWN: "not published: the transaction failed",
+    SettleResult.REFUSED: "refused by the transport: too large, or no room",
+}
 
 
 class Host(Protocol):
@@ -253,8 +257,8 @@ class Carrier:
         def settled(result: SettleResult) -> None:
             job.after = None
             self.publishing.discard(job)
-            if result is SettleResult.UNKNOWN:
-                self._not_published(job, PublishError("the transaction failed"), ())
+            if result is SettleResult.UNKNOWN or result is SettleResult.REFUSED:
+                self._not_published(job, PublishError(f"the outputs are {_WHY[result]}"), ())
                 return
             if result is SettleResult.DONE:
                 job.route.spec.stats.handled += 1
@@ -306,8 +310,10 @@ class Carrier:
                 self._settler.settle(job, settlement)
                 result = await done
                 job.after = None
+                if result is SettleResult.REFUSED:
+                    return PublishRefusedError(f"the letter is {_WHY[result]}")
                 unknown = result is SettleResult.UNKNOWN
-                return PublishError("the transaction failed") if unknown else None
+                return PublishError(f"the letter is {_WHY[result]}") if unknown else None
             errors = await self._transport.submit((letter,))
         except TransportError as error:
             return error

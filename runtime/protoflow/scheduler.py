@@ -29,6 +29,8 @@ _log = logging.getLogger("protoflow.scheduler")
 
 #: Intake asks for more when this share of the in-flight bound is free.
 _ROOM = 4
+#: Results after which a settlement with outputs has not happened.
+_STILL_HELD = (SettleResult.UNKNOWN, SettleResult.REFUSED)
 
 
 class Scheduler:
@@ -294,7 +296,7 @@ class Scheduler:
 
     def _settled(self, job: Job, result: SettleResult) -> None:
         after = job.after
-        if after is not None and result is SettleResult.UNKNOWN:
+        if after is not None and result in _STILL_HELD:
             after(result)
             return
         self.in_flight -= 1

@@ -233,6 +233,11 @@ class Service:
             for route in scheduler.router.all
         }
 
+    @property
+    def busy_threads(self) -> int:
+        """How many handlers run in threads."""
+        return self._threads.busy
+
     def health(self) -> Health:
         """Whether the process should live, and whether it does its work."""
         problems = {

@@ -1,0 +1,326 @@
+"""Testing handlers: a real service on the memory transport, in virtual time.
+
+    async def test_a_failed_bill_is_tried_again():
+        async with testing.run(Billing(FlakyDatabase())) as service:
+            await OrdersEventProducer(service).publish_order_placed(OrderPlaced(order_id="7"))
+            await service.settled()
+            assert [run.attempt for run in service.runs] == [1, 2]
+            assert service.published(OrderBilled) == [OrderBilled(order_id="7")]
+
+Whenever everything waits, time jumps to the next timer: a back-off of five minutes takes
+none. It works on the event loop that runs the test, whichever plugin made it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from google.protobuf.message import Message as ProtoMessage
+
+from protoflow import wire
+from protoflow.clock import Clock
+from protoflow.codec import decode
+from protoflow.config import Config
+from protoflow.context import Context
+from protoflow.handler import Handler, HandlerSync
+from protoflow.message import Delivery, Message
+from protoflow.middleware import default_chain
+from protoflow.outcomes import DeadLetter as GivenUp
+from protoflow.outcomes import Outcome, Retry
+from protoflow.output import AnyOutput
+from protoflow.pipeline import Chain, HandlerSpec, Middleware, Next, chain_of
+from protoflow.service import Service
+from protoflow.spec import PublicationSpec
+from protoflow.transport import DeadLetter, TransportSettings
+from protoflow.transports.memory import MemoryOptions, MemoryTransport
+from protoflow.transports.memory.broker import Broker
+
+T = TypeVar("T", bound=ProtoMessage)
+
+#: `settled` gives up when so much virtual time has passed.
+PATIENCE = 30 * 86400.0
+#: Real seconds for which the loop waits for threads before it looks again.
+_GLANCE = 0.01
+#: Where virtual time starts, in seconds since the epoch: 2026-01-01 UTC.
+_START = 1767225600.0
+
+
+class VirtualTime:
+    """Makes the time of the running loop virtual: when nothing is ready, it jumps.
+
+    While a thread works for the loop (handlers that are plain functions, `asyncio.to_thread`),
+    time stands still.
+    """
+
+    def __init__(self, busy: Callable[[], bool] = lambda: False) -> None:
+        loop = asyncio.get_running_loop()
+        if not isinstance(loop, asyncio.SelectorEventLoop):
+            raise RuntimeError(
+                f"virtual time needs asyncio's own selector loop, not {type(loop).__name__}; "
+                "run the test on it, or pass virtual_time=False"
+            )
+        self.elapsed = 0.0
+        self._loop: Any = loop  # Any: its parts are replaced
+        self._busy = busy
+        self._threads = 0
+        self._started = loop.time()
+        self._select = self._loop._selector.select
+        self._run_in_executor = loop.run_in_executor
+
+    def install(self) -> None:
+        """From now on time is virtual."""
+        self._loop.time = self.time
+        self._loop._selector.select = self._jump
+        self._loop.run_in_executor = self._counted
+
+    def remove(self) -> None:
+        """From now on time is real again; timers that were set meanwhile are off."""
+        for owner, name in (
+            (self._loop, "time"),
+            (self._loop._selector, "select"),
+            (self._loop, "run_in_executor"),
+        ):
+            delattr(owner, name)
+
+    def time(self) -> float:
+        """The loop's time."""
+        return self._started + self.elapsed
+
+    def _jump(self, timeout: float | None = None) -> Any:
+        ready = self._select(0)
+        if ready or (timeout is not None and timeout <= 0):
+            return ready
+        if self._threads or self._busy():
+            return self._select(_GLANCE)
+        if timeout is None:
+            return self._select(None)
+        self.elapsed += timeout
+        return ready
+
+    def _counted(self, executor: Any, call: Any, *args: Any) -> Any:
+        future = self._run_in_executor(executor, call, *args)
+        self._threads += 1
+        future.add_done_callback(self._ended)
+        return future
+
+    def _ended(self, _future: object) -> None:
+        self._threads -= 1
+
+
+class VirtualClock(Clock):
+    """The clock that belongs to virtual time; its randomness is the same in every run."""
+
+    def __init__(self, time: VirtualTime, seed: int = 0) -> None:
+        self._time = time
+        self._random = random.Random(seed)  # noqa: S311  tests want it repeatable
+
+    def now(self) -> float:
+        """Virtual seconds since the epoch, starting on 2026-01-01."""
+        return _START + self._time.elapsed
+
+    def monotonic(self) -> float:
+        """The loop's virtual time."""
+        return self._time.time()
+
+    def random(self) -> float:
+        """The next number of a seeded sequence."""
+        return self._random.random()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run of a handler.
+
+    Attributes:
+        handler: the full name of the method.
+        message: what it handled; for batches the first.
+        attempt: which run of this message it was, from 1.
+        outcome: what came of it.
+        time: when it ended, in seconds since the epoch.
+    """
+
+    handler: str
+    message: Message
+    attempt: int
+    outcome: Outcome
+    time: float
+
+
+class TestedService:
+    """A running service under test; a `Publisher`.
+
+    Attributes:
+        service: the service itself.
+        clock: its time.
+        runs: every run of a handler, in the order in which they ended.
+        messages: every message that was published, by handlers, producers or as a dead
+            letter, in order.
+    """
+
+    __test__ = False  # for pytest: not a test case
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.runs: list[Run] = []
+        self.messages: list[Message] = []
+        self.service: Service
+        self._broker: Broker
+
+    async def publish_outputs(
+        self, publication: PublicationSpec, outputs: Sequence[AnyOutput]
+    ) -> list[str]:
+        """Publishes through the service."""
+        return await self.service.publish_outputs(publication, outputs)
+
+    def published(self, message_class: type[T]) -> list[T]:
+        """The messages of this class that were published, dead letters left out."""
+        name = message_class.DESCRIPTOR.full_name
+        return [
+            cast(
+                "T", decode(message.payload, message.metadata.get(wire.CONTENT_TYPE), message_class)
+            )
+            for message in self.messages
+            if message.metadata.get(wire.CE_TYPE) == name
+            and wire.PF_DEAD_LETTER not in message.metadata
+            and message.payload is not None
+        ]
+
+    @property
+    def retried(self) -> list[Run]:
+        """The runs that failed and were repeated."""
+        return [run for run in self.runs if isinstance(run.outcome, Retry)]
+
+    @property
+    def given_up(self) -> list[Run]:
+        """The runs after which a message was dead-lettered."""
+        return [run for run in self.runs if isinstance(run.outcome, GivenUp)]
+
+    @property
+    def dead_letters(self) -> list[DeadLetter]:
+        """The dead letters that lie there now, of all topics."""
+        return [
+            letter
+            for topic in list(self._broker.topics)
+            for _, letter in self._broker.letters(topic)
+        ]
+
+    async def settled(self, patience: float = PATIENCE) -> None:
+        """Lets time pass until every message is handled, dead-lettered or dropped.
+
+        Raises:
+            TimeoutError: something is left after `patience` (virtual) seconds; names it.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + patience
+        pause = 0.001
+        while left := self._left():
+            if loop.time() >= deadline:
+                raise TimeoutError(f"not settled after {patience:g} s: {', '.join(left)}")
+            await asyncio.sleep(min(pause, max(0.0, deadline - loop.time())))
+            pause = min(pause * 2, 60.0)
+
+    async def advance(self, seconds: float) -> None:
+        """Lets so much time pass."""
+        await asyncio.sleep(seconds)
+
+    def _left(self) -> list[str]:
+        left = [
+            f"{group.size} of {topic.name} in group {group.name}"
+            for topic in self._broker.topics.values()
+            for group in topic.groups.values()
+            if group.size
+        ]
+        return left + [
+            f"{scheduler.in_flight} in flight in {scheduler.settings.name}"
+            for scheduler in self.service.subscriptions
+            if not scheduler.settled
+        ]
+
+
+@asynccontextmanager
+async def run(
+    *handlers: Handler | HandlerSync,
+    config: Config | None = None,
+    middleware: Chain | Sequence[Middleware] | None = None,
+    virtual_time: bool = True,
+    seed: int = 0,
+) -> AsyncIterator[TestedService]:
+    """A service with these handlers, on a memory broker of its own.
+
+    Args:
+        handlers: instances of generated handler classes.
+        config: settings; the transport is memory whatever they say.
+        middleware: as for `Service`.
+        virtual_time: False leaves the loop's time as it is.
+        seed: of the randomness in back-offs.
+    """
+    threads: list[Service] = []
+    time = VirtualTime(lambda: any(service.busy_threads for service in threads))
+    clock: Clock = VirtualClock(time, seed) if virtual_time else Clock()
+    tested = TestedService(clock)
+    if virtual_time:
+        time.install()
+    try:
+        service = _service(tested, config or Config(environ={}), middleware)
+        threads.append(service)
+        service.register(*handlers)
+        async with service:
+            yield tested
+    finally:
+        if virtual_time:
+            time.remove()
+
+
+def _service(
+    tested: TestedService, config: Config, middleware: Chain | Sequence[Middleware] | None
+) -> Service:
+    chain = chain_of(middleware, default_chain())
+    outermost = chain.names[0] if chain.names else None
+    settings = TransportSettings(url=config.url, clock=tested.clock)
+    transport = MemoryTransport(settings, MemoryOptions())
+    transport.broker = tested._broker = _RecordingBroker(tested.messages)
+    service = tested.service = Service(
+        config,
+        middleware=chain.add("testing", _recording(tested), before=outermost),
+        clock=tested.clock,
+        transport=transport,
+    )
+    return service
+
+
+class _RecordingBroker(Broker):
+    """Keeps what is published."""
+
+    def __init__(self, messages: list[Message]) -> None:
+        super().__init__()
+        self._messages = messages
+
+    def publish(self, messages: Any, options: MemoryOptions, now: float) -> None:
+        messages = list(messages)
+        self._messages += messages
+        super().publish(messages, options, now)
+
+
+def _recording(tested: TestedService) -> Middleware:
+    def record(next: Next, spec: HandlerSpec) -> Next:
+        async def run(delivery: Delivery, context: Context) -> Outcome:
+            outcome = await next(delivery, context)
+            tested.runs.append(
+                Run(
+                    handler=spec.name,
+                    message=context.message,
+                    attempt=context.attempt,
+                    outcome=outcome,
+                    time=tested.clock.now(),
+                )
+            )
+            return outcome
+
+        return run
+
+    return record
