@@ -51,7 +51,9 @@ class Config:
         ConfigError: with every mistake, unknown names included.
     """
 
-    transport: str | TransportURL = _setting("memory://", "where the broker is, a URL")
+    transport: str | TransportURL = _setting(
+        TransportURL(scheme="memory"), "where the broker is, a URL"
+    )
     transport_options: Mapping[str, Any] = _setting({}, "tunables of the transport")
     namespace: str = _setting("", "goes before every physical name, with a dot between")
     variables: Mapping[str, str] = _setting({}, "values of the {variables} in topics and groups")

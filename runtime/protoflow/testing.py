@@ -65,7 +65,7 @@ class VirtualTime:
                 "run the test on it, or pass virtual_time=False"
             )
         self.elapsed = 0.0
-        self._loop: Any = loop  # Any: its parts are replaced
+        self._loop: Any = cast("Any", loop)  # its parts are replaced
         self._busy = busy
         self._threads = 0
         self._started = loop.time()
