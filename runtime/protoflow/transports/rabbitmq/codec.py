@@ -107,20 +107,17 @@ def decode(
     id, metadata = AMQP.read(texts)
     if DEATHS in native:
         _forget_own_deaths(metadata, owner)
-    key = native.pop(KEY, None)
-    if key is None and (text := metadata.pop(KEY, None)) is not None:
-        key = text.encode()
-    metadata.pop(KEY, None)
+    key = _key(metadata.pop(KEY, None), native.pop(KEY, None))
     return (
         Message(
             id=id or properties.message_id or uuid.uuid4().hex,
             topic=topic,
             payload=None if metadata.pop(TOMBSTONE, None) else body,
-            key=key if key is None or isinstance(key, bytes) else str(key).encode(),
+            key=key,
             metadata=metadata,
             headers=Native(properties, native),
         ),
-        size + (len(key) if isinstance(key, bytes) else 0),
+        size,
     )
 
 
@@ -229,6 +226,12 @@ def _scalar(value: object) -> str | None:
             return value.isoformat().replace("+00:00", "Z")
         case _:
             return None
+
+
+def _key(text: str | None, native: object) -> bytes | None:
+    if isinstance(native, bytes | bytearray):
+        return bytes(native)
+    return None if text is None else text.encode()
 
 
 def _text_or_bytes(key: bytes) -> str | bytes:

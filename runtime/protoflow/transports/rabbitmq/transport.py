@@ -74,6 +74,7 @@ class RabbitMQTransport:
             retry_lateness=min(settings.ladder, default=0.0) + 1.0,
             counts_deliveries=True,
             dead_letters=True,
+            leases=True,
             lag=True,
             broadcast=True,
             max_message_bytes=options.max_message_bytes,
