@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tomllib
 import types
 import typing
 from collections.abc import Mapping
@@ -162,6 +161,8 @@ def _hints() -> dict[str, Any]:
 def _from_file(path: Path | str | None, mistakes: list[str]) -> dict[str, Any]:
     if not path:
         return {}
+    import tomllib  # put off: many services have no file
+
     try:
         with open(path, "rb") as file:
             content = tomllib.load(file)

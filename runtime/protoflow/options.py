@@ -8,7 +8,6 @@ written as a duration: `250ms`, `30s`, `5m`, `1h`, `7d`.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import enum
 import re
 import types
@@ -87,6 +86,8 @@ def parse_duration(text: str) -> float:
 
 
 def _unknown(name: str, known: list[str]) -> str:
+    import difflib  # put off: only mistakes need it
+
     close = difflib.get_close_matches(name, known, 1)
     hint = f"; did you mean {close[0]}?" if close else ""
     return f"unknown option {name!r}{hint} (known: {', '.join(sorted(known)) or 'none'})"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
-from typing import Final, cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, cast
 
 from protoflow.errors import ConfigError, MissingExtraError
 from protoflow.transport import Transport, TransportFactory, TransportSettings
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 #: Scheme -> (module, extra that installs its client).
 _BUILT_IN: Final = {
@@ -42,19 +45,18 @@ def factory(scheme: str) -> TransportFactory:
             if client is None or extra is None:
                 raise
             raise MissingExtraError(extra, client) from error
-    found = importlib.metadata.entry_points(group="protoflow.transports", name=scheme)
-    for entry_point in found:
-        return cast(TransportFactory, entry_point.load())
-    known = ", ".join(sorted({*_BUILT_IN, *installed()}))
+    installed = _installed()
+    if scheme in installed:
+        return cast(TransportFactory, installed[scheme].load())
+    known = ", ".join(sorted({*_BUILT_IN, *installed}))
     raise ConfigError(f"transport: nobody knows the scheme {scheme}://; known are {known}")
 
 
-def installed() -> list[str]:
-    """The schemes that installed third parties bring."""
-    return sorted(
-        entry_point.name
-        for entry_point in importlib.metadata.entry_points(group="protoflow.transports")
-    )
+def _installed() -> Mapping[str, EntryPoint]:
+    """The transports that installed third parties bring, by scheme."""
+    from importlib.metadata import entry_points  # put off: most services need none
+
+    return {point.name: point for point in entry_points(group="protoflow.transports")}
 
 
 def create(settings: TransportSettings) -> Transport:
