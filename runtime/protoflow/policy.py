@@ -45,8 +45,8 @@ def merge(base: _Policy, override: _Policy) -> _Policy:
     """The base with every leaf that the override sets."""
     changes: dict[str, Any] = {}
     for leaf in fields(override):
-        value = getattr(override, leaf.name)
-        if isinstance(value, RetryPolicy | DeadLetterPolicy):
+        value: Any = getattr(override, leaf.name)
+        if leaf.name in ("retry", "dead_letter"):
             changes[leaf.name] = merge(getattr(base, leaf.name), value)
         elif value is not None:
             changes[leaf.name] = value

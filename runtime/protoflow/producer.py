@@ -19,6 +19,7 @@ class Publisher(Protocol):
         self, publication: PublicationSpec, outputs: Sequence[AnyOutput]
     ) -> list[str]:
         """Publishes in this order; the message ids. Raises PublishError."""
+        ...
 
 
 class SyncPublisher(Protocol):
@@ -28,6 +29,7 @@ class SyncPublisher(Protocol):
         self, publication: PublicationSpec, outputs: Sequence[AnyOutput]
     ) -> list[str]:
         """Publishes in this order; the message ids. Raises PublishError."""
+        ...
 
 
 class Producer:

@@ -177,14 +177,17 @@ class Subscription(Protocol):
         beyond `max_bytes` only in the first. Empty when the subscription is stopped.
         Cancelling loses nothing: what was taken comes with the next call, or is given
         back by `stop`. Raises TransportError when it can never go on."""
+        ...
 
     def settle(self, settlements: Sequence[Settlement]) -> asyncio.Future[Sequence[SettleResult]]:
         """Settles, in one go where the broker can; one result each, in order. The
         future fails only with a TransportError, and then nothing is known of any."""
+        ...
 
     def defer(self, message: Message, delay: float) -> Message | None:
         """The message to publish so that this group, and no other, gets `message` again
         after `delay` seconds; None where `settle` with NACK keeps the wait itself."""
+        ...
 
     def pause(self, shards: Collection[str | int]) -> None:
         """No more deliveries from these shards until `resume`."""
@@ -203,6 +206,7 @@ class Transport(Protocol):
     @property
     def capabilities(self) -> Capabilities:
         """What this transport can do; after `open`, what this server can do."""
+        ...
 
     async def open(self) -> None:
         """Connects. Raises ConnectionFailedError or AuthenticationError."""
@@ -217,14 +221,17 @@ class Transport(Protocol):
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
         """Publishes. The order is fixed when this returns; each result is None when the
         message is durable, else its error. Never raises for a single message."""
+        ...
 
     async def subscribe(
         self, settings: SubscriptionSettings, listener: SubscriptionListener
     ) -> Subscription:
         """Joins the group."""
+        ...
 
     def health(self) -> str | None:
         """None when the broker is reachable, else what is wrong."""
+        ...
 
 
 class TransportFactory(Protocol):
@@ -232,6 +239,7 @@ class TransportFactory(Protocol):
 
     def __call__(self, settings: TransportSettings) -> Transport:
         """A transport that is not yet open. Raises ConfigError for bad options."""
+        ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -256,21 +264,26 @@ class DeadLetters(Protocol):
 
     async def count_dead_letters(self, topic: str) -> int:
         """How many letters wait."""
+        ...
 
     async def list_dead_letters(self, topic: str, *, limit: int = 100) -> Sequence[DeadLetter]:
         """The oldest letters first."""
+        ...
 
     async def show_dead_letter(self, topic: str, id: str) -> DeadLetter:
         """One letter. Raises DeadLetterNotFoundError."""
+        ...
 
     async def replay_dead_letters(
         self, topic: str, ids: Collection[str] | None = None, *, to_origin: bool = False
     ) -> int:
         """Gives letters (None: all) back to the group that failed, their ids kept and
         their attempts reset; to the original topic with `to_origin`. How many."""
+        ...
 
     async def purge_dead_letters(self, topic: str, ids: Collection[str] | None = None) -> int:
         """Deletes letters (None: all). How many."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,6 +300,7 @@ class LagReader(Protocol):
 
     async def lag(self, topic: str, group: str) -> Lag:
         """The lag of a group."""
+        ...
 
 
 class Transaction(Protocol):
@@ -295,6 +309,7 @@ class Transaction(Protocol):
     @property
     def connection(self) -> Any:  # Any: the database's own connection type
         """On SQL the connection, for writes of one's own; else raises CapabilityError."""
+        ...
 
     async def publish(self, *messages: Message) -> None:
         """Publishes on commit."""
@@ -309,3 +324,4 @@ class Transactional(Protocol):
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """Commits on leaving, rolls back on an exception."""
+        ...

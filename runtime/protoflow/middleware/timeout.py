@@ -19,8 +19,9 @@ def timeout(next: Next, spec: HandlerSpec) -> Next:
 
     async def run(delivery: Delivery, context: Context) -> Outcome:
         context.deadline = spec.clock.monotonic() + seconds
+        scope = asyncio.timeout(seconds)
         try:
-            async with asyncio.timeout(seconds) as scope:
+            async with scope:
                 return await next(delivery, context)
         except TimeoutError as error:
             if not scope.expired():
