@@ -18,7 +18,7 @@ from protoflow.plan import HandlerPlan, SubscriptionPlan
 from protoflow.routes import Route, Router
 from protoflow.scheduler import Scheduler
 from protoflow.spec import PublicationSpec
-from protoflow.stats import HandlerStats
+from protoflow.stats import Books
 from protoflow.threads import Threads
 from protoflow.transport import Transport
 
@@ -31,6 +31,7 @@ def assemble(
     encoder: Encoder,
     threads: Threads,
     clock: Clock,
+    books: Books,
     crashed: Callable[[BaseException], None],
 ) -> Scheduler:
     """The scheduler of a subscription, not yet started."""
@@ -48,7 +49,7 @@ def assemble(
 
     made: dict[str, Route] = {}
     for handler in plan.handlers:
-        spec = _spec(handler, config, transport, clock)
+        spec = _spec(handler, config, transport, clock, books)
         innermost = terminal(handler.registration, spec, publish_now, threads)
         made[spec.name] = Route(spec, handler.registration, chain.compile(innermost, spec))
     router = Router(
@@ -63,7 +64,9 @@ def assemble(
     return scheduler
 
 
-def _spec(handler: HandlerPlan, config: Config, transport: Transport, clock: Clock) -> HandlerSpec:
+def _spec(
+    handler: HandlerPlan, config: Config, transport: Transport, clock: Clock, books: Books
+) -> HandlerSpec:
     registration = handler.registration
     decode = registration.decode
     if decode is None and registration.message is not None:
@@ -78,7 +81,7 @@ def _spec(handler: HandlerPlan, config: Config, transport: Transport, clock: Clo
         dead_letter_topic=handler.dead_letter_topic,
         batched=registration.batched,
         decode=decode or (lambda context: context.message),
-        stats=HandlerStats(),
+        stats=books.open(registration.name, handler.dead_letter_topic),
         config=config,
         capabilities=transport.capabilities,
         clock=clock,

@@ -80,6 +80,7 @@ class Carrier:
             if isinstance(outcome, Dropped):
                 self._failed(job)
                 stats.dropped += 1
+                stats.error(outcome)
                 _log_outcome(logging.ERROR, "dropped", job, outcome, decoded)
             else:
                 stats.skipped += 1
@@ -145,6 +146,7 @@ class Carrier:
     def bury(self, job: Job, outcome: DeadLetter, decoded: Any = None) -> None:
         """Dead-letters; the job is acknowledged when the letter is confirmed, never before."""
         spec = job.route.spec
+        spec.stats.error(outcome)
         if not spec.capabilities.at_least_once:
             spec.stats.dropped += 1
             _log_outcome(logging.ERROR, "dropped", job, outcome, decoded)
@@ -200,6 +202,7 @@ class Carrier:
 
     def _retry(self, job: Job, outcome: Retry, decoded: Any) -> None:
         spec = job.route.spec
+        spec.stats.error(outcome)
         delay = outcome.delay
         if delay is None:
             delay = spec.policy.retry.wait(job.delivery.failures, spec.clock.random())
@@ -297,6 +300,7 @@ class Carrier:
             if blocked:
                 self._host.block(_GATE, False)
         spec.stats.dead_lettered += 1
+        spec.stats.letters.add(job.delivery.failures, spec.clock.now())
         if job.lane is not None:
             self._host.leave(job)
 

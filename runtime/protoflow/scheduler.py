@@ -56,6 +56,9 @@ class Scheduler:
         self.router = router
         self.in_flight = 0
         self.in_flight_bytes = 0
+        #: The most that were in flight at once, and all deliveries since the start.
+        self.most_in_flight = 0
+        self.received = 0
         #: Why the subscription does not work; empty is that it does.
         self.problems: dict[str, str] = {}
         self._transport = transport
@@ -223,7 +226,9 @@ class Scheduler:
             deliveries = await self._subscription.receive(free, free_bytes)
             if not deliveries:
                 return
+            self.received += len(deliveries)
             self.in_flight += len(deliveries)
+            self.most_in_flight = max(self.most_in_flight, self.in_flight)
             for delivery in deliveries:
                 self.in_flight_bytes += delivery.size
                 accept(delivery)

@@ -24,7 +24,7 @@ from protoflow.plan import plan
 from protoflow.registration import Registration, registrations
 from protoflow.scheduler import Scheduler
 from protoflow.spec import PublicationSpec
-from protoflow.stats import HandlerStats
+from protoflow.stats import Books, HandlerStats
 from protoflow.threads import Threads
 from protoflow.transport import Capabilities, Topology, Transport
 
@@ -73,6 +73,8 @@ class Service:
         self._transport = transport or transport_for(self.config, self._clock)
         self._publishing = Publishing(self.config, self._transport, self._clock)
         self._registrations: list[Registration] = []
+        #: The books of handlers and dead letters, open from the start on.
+        self.books = Books()
         self._schedulers: list[Scheduler] = []
         self._threads = Threads(self.config.sync_threads)
         self._resources = contextlib.AsyncExitStack()
@@ -144,7 +146,7 @@ class Service:
         schedulers = [
             assemble(
                 subscription, self.config, self._chain, self._transport, self._publishing.encode,
-                self._threads, self._clock, self._crashed,
+                self._threads, self._clock, self.books, self._crashed,
             )
             for subscription in plans
         ]  # fmt: skip
@@ -227,11 +229,7 @@ class Service:
 
     def stats(self) -> dict[str, HandlerStats]:
         """The books of every handler, by its full name."""
-        return {
-            route.spec.name: route.spec.stats
-            for scheduler in self._schedulers
-            for route in scheduler.router.all
-        }
+        return dict(self.books.handlers)
 
     @property
     def busy_threads(self) -> int:

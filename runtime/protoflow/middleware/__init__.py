@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from protoflow.middleware.correlation_id import correlation_id
+from protoflow.middleware.metrics import metrics
 from protoflow.middleware.poison_queue import poison_queue
 from protoflow.middleware.recoverer import recoverer
 from protoflow.middleware.retry import retry
@@ -14,6 +15,7 @@ __all__ = [
     "Middleware",
     "correlation_id",
     "default_chain",
+    "metrics",
     "poison_queue",
     "recoverer",
     "retry",
@@ -27,6 +29,7 @@ def default_chain() -> Chain:
         (
             Named("recoverer", recoverer),
             Named("correlation_id", correlation_id),
+            Named("metrics", metrics),
             Named("poison_queue", poison_queue),
             Named("retry", retry),
             Named("timeout", timeout),

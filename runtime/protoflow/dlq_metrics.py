@@ -1,0 +1,121 @@
+"""The books of dead letters, by topic: fed by the runtime, and by whoever replays or purges.
+
+How many letters wait is the broker's to say wherever it can count them (`set_current`), so it is
+true after a restart; elsewhere it is what this process knows of.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True, eq=False)
+class DLQTopicMetrics:
+    """What became of the letters of one dead-letter topic since the start of this process.
+
+    Attributes:
+        received: letters that were confirmed.
+        replayed: letters given back to their group.
+        purged: letters deleted.
+        attempts: failed runs of all received letters together.
+        oldest_at: when the oldest letter known of came, in seconds since the epoch.
+        newest_at: when the newest came; 0.0 is never.
+        updated_at: when anything changed.
+    """
+
+    received: int = 0
+    replayed: int = 0
+    purged: int = 0
+    attempts: int = 0
+    oldest_at: float = 0.0
+    newest_at: float = 0.0
+    updated_at: float = 0.0
+    _counted: int | None = None
+    _since: int = 0
+
+    @property
+    def current(self) -> int:
+        """How many letters wait."""
+        balance = self.received - self.replayed - self.purged
+        if self._counted is None:
+            return max(0, balance)
+        return max(0, self._counted + balance - self._since)
+
+    @property
+    def average_retries(self) -> float:
+        """How often the received letters had been retried: runs beyond the first."""
+        return max(0, self.attempts - self.received) / self.received if self.received else 0.0
+
+    def add(self, attempts: int, now: float) -> None:
+        """A letter was confirmed, after so many failed runs."""
+        self.received += 1
+        self.attempts += max(1, attempts)
+        self.newest_at = self.updated_at = now
+        self.oldest_at = self.oldest_at or now
+
+    def replay(self, count: int, now: float) -> None:
+        """So many letters were given back to their group."""
+        self.replayed += count
+        self.updated_at = now
+
+    def purge(self, count: int, now: float) -> None:
+        """So many letters were deleted."""
+        self.purged += count
+        self.updated_at = now
+
+    def set_current(self, count: int, oldest_at: float | None, now: float) -> None:
+        """The broker counted the letters that wait, and may know when the oldest came."""
+        self._counted = count
+        self._since = self.received - self.replayed - self.purged
+        if oldest_at is not None or not count:
+            self.oldest_at = oldest_at or 0.0
+        self.updated_at = now
+
+    def as_dict(self) -> dict[str, object]:
+        """Everything, under the Go runtime's names."""
+        return {
+            "messages_received": self.received,
+            "messages_current": self.current,
+            "messages_replayed": self.replayed,
+            "messages_purged": self.purged,
+            "oldest_message_at": timestamp(self.oldest_at),
+            "newest_message_at": timestamp(self.newest_at),
+            "avg_retry_count": self.average_retries,
+            "last_updated_at": timestamp(self.updated_at),
+        }
+
+
+@dataclass(slots=True, eq=False)
+class DLQMetrics:
+    """The books of all dead-letter topics of a service; its topics come from the contract."""
+
+    topics: dict[str, DLQTopicMetrics] = field(default_factory=dict)
+
+    def topic(self, name: str) -> DLQTopicMetrics:
+        """The books of a topic, opened if they are not."""
+        return self.topics.setdefault(name, DLQTopicMetrics())
+
+    def snapshot(self) -> dict[str, object]:
+        """Everything at this moment, as JSON under the Go runtime's names."""
+        topics = self.topics
+        return {
+            "total_messages": sum(topic.received for topic in topics.values()),
+            "total_replayed": sum(topic.replayed for topic in topics.values()),
+            "total_purged": sum(topic.purged for topic in topics.values()),
+            "topic_metrics": {name: topic.as_dict() for name, topic in topics.items()},
+            "collected_at": timestamp(time.time()),
+        }
+
+    def reset(self) -> None:
+        """Forgets all that was counted; for tests."""
+        for topic in self.topics.values():
+            topic.__init__()  # type: ignore[misc]  # handlers hold these very objects
+
+
+def timestamp(seconds: float) -> str | None:
+    """RFC 3339 in UTC, to the millisecond; None for 0.0, which is never."""
+    if not seconds:
+        return None
+    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{text}.{int(seconds % 1 * 1000):03d}Z"

@@ -1,0 +1,37 @@
+"""Times the runs of a handler, in the handler's books."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from protoflow.context import Context
+from protoflow.message import Delivery
+from protoflow.outcomes import Outcome
+from protoflow.pipeline import HandlerSpec, Next
+
+
+def metrics(next: Next, spec: HandlerSpec) -> Next:
+    """Latency and throughput. Messages and errors are counted by the runtime itself, dropped
+    middleware or not; Prometheus and the web pages read both from `HandlerStats`."""
+    ran, now = spec.stats.ran, spec.clock.monotonic
+
+    async def run(delivery: Delivery, context: Context) -> Outcome:
+        start = now()
+        try:
+            return await next(delivery, context)
+        finally:
+            ran(start, now())
+
+    async def run_batch(delivery: Delivery, context: Context) -> Outcome:
+        start = now()
+        try:
+            return await next(delivery, context)
+        finally:
+            ran(start, now(), _size(context))
+
+    return run_batch if spec.batched else run
+
+
+def _size(context: Context) -> int:
+    items = cast("tuple[Context, ...]", getattr(context, "items", (context,)))
+    return len(items)
