@@ -1,7 +1,4 @@
-"""The annotations as data, before they are seen from any module.
-
-Named tuples, for each dataclass would cost every run of the plugin half a millisecond.
-"""
+"""The annotations as data, before they are seen from any module."""
 
 from __future__ import annotations
 
@@ -46,15 +43,15 @@ class MessageContract(NamedTuple):
 
     declared: Declared
     type: str
-    topic: str | None
-    partition_key: str | None
-    subject: str | None
-    source: str | None
-    data_schema: str | None
-    encoding: str | None
-    aliases: tuple[str, ...]
-    sensitive: tuple[str, ...]
-    is_annotated: bool
+    topic: str | None = None
+    partition_key: str | None = None
+    subject: str | None = None
+    source: str | None = None
+    data_schema: str | None = None
+    encoding: str | None = None
+    aliases: tuple[str, ...] = ()
+    sensitive: tuple[str, ...] = ()
+    is_annotated: bool = False
 
 
 class MethodContract(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from google.protobuf.compiler import plugin_pb2
+from google.protobuf.compiler.plugin_pb2 import CodeGeneratorResponse
 from google.protobuf.descriptor_pb2 import Edition
 
 from protoc_gen_protoflow import parameters
@@ -16,37 +16,33 @@ from protoc_gen_protoflow.model import Module
 from protoc_gen_protoflow.policy import PolicyReader
 from protoc_gen_protoflow.problems import Problems, UserError
 from protoc_gen_protoflow.render import render, templates
-from protoc_gen_protoflow.request import File, Request, messages_of
+from protoc_gen_protoflow.request import File, Request
 from protoc_gen_protoflow.services import ServiceReader
 from protoc_gen_protoflow.subscriptions import shared
 
 
-def respond(data: bytes) -> plugin_pb2.CodeGeneratorResponse:
-    """Generates what a serialized `CodeGeneratorRequest` asks for.
+def respond(data: bytes) -> Iterator[bytes]:
+    """The response to a serialized `CodeGeneratorRequest`, in pieces that make one message.
 
     The user's mistakes are in the response; an exception is a bug of ours.
     """
-    response = plugin_pb2.CodeGeneratorResponse(
-        supported_features=plugin_pb2.CodeGeneratorResponse.FEATURE_PROTO3_OPTIONAL
-        | plugin_pb2.CodeGeneratorResponse.FEATURE_SUPPORTS_EDITIONS,
+    yield CodeGeneratorResponse(
+        supported_features=CodeGeneratorResponse.FEATURE_PROTO3_OPTIONAL
+        | CodeGeneratorResponse.FEATURE_SUPPORTS_EDITIONS,
         minimum_edition=Edition.EDITION_PROTO2,
         maximum_edition=Edition.EDITION_2024,
-    )
+    ).SerializeToString()
     try:
-        for module, text in _generate(Request(data)):
-            response.file.add(name=module.path, content=text)
-    except UserError as error:
-        del response.file[:]
-        response.error = str(error)
-    return response
-
-
-def _generate(request: Request) -> Iterator[tuple[Module, str]]:
-    modules = build(request, parameters.parse(request.parameter))
-    if modules:
+        request = Request(data)
+        modules = build(request, parameters.parse(request.parameter))
         template = templates()
-        for module in modules:
-            yield module, render(module, template)
+    except UserError as error:
+        yield CodeGeneratorResponse(error=str(error)).SerializeToString()
+        return
+    for module in modules:
+        # One response for each file: a large one would be copied again and again.
+        file = CodeGeneratorResponse.File(name=module.path, content=render(module, template))
+        yield CodeGeneratorResponse(file=[file]).SerializeToString()
 
 
 def build(request: Request, options: parameters.Parameters) -> list[Module]:
@@ -62,7 +58,7 @@ def build(request: Request, options: parameters.Parameters) -> list[Module]:
     modules: list[Module] = []
     for name, file in wanted.items():
         messages.check_extensions(file)
-        contracts = [messages.message(declared) for declared in messages_of(file)]
+        contracts = [messages.message(declared) for declared in file.messages]
         annotated = [contract for contract in contracts if contract.is_annotated]
         check_names(file, by_file[name], annotated, problems)
         if module := ModuleBuilder(file, request, options).build(by_file[name], annotated):

@@ -48,7 +48,7 @@ def internalcode(function: Callable[..., NoReturn]) -> Callable[..., NoReturn]:
 
 def str_join(values: Iterable[object]) -> str:
     """Joins values as strings."""
-    return "".join(map(str, values))
+    return "".join([str(value) for value in values])
 
 
 class Context:

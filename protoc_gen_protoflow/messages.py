@@ -20,7 +20,6 @@ from protoc_gen_protoflow.request import (
     Declared,
     File,
     Request,
-    messages_of,
     options_pb2,
 )
 from protoc_gen_protoflow.sensitive import SensitivePaths
@@ -70,7 +69,7 @@ class MessageReader:
     def check_extensions(self, file: File) -> None:
         """Notes field options where they mean nothing."""
         self._check_extensions(file.proto.extension, file.place.at(FILE_EXTENSIONS))
-        for declared in messages_of(file):
+        for declared in file.messages:
             if declared.proto.extension:
                 place = declared.place.at(MESSAGE_EXTENSIONS)
                 self._check_extensions(declared.proto.extension, place)
@@ -84,46 +83,60 @@ class MessageReader:
                 )
 
     def _read_file(self, file: File) -> FileContract:
+        if not file.proto.options.HasExtension(options_pb2.file):
+            return FileContract(topic_prefix="", source=None, encoding=None, delivery={})
         options = file.proto.options.Extensions[options_pb2.file]
         place = file.place.at(FILE_OPTIONS, _NUMBER)
         self._policies.unknown(options, place)
         prefix = options.topic_prefix
         if options.HasField("topic_prefix"):
-            what = "topic_prefix"
             # A prefix may end with a dot: what matters is that a topic can follow it.
-            found = list(check.topic_problems(what, prefix and f"{prefix}x"))
+            found = list(check.topic_problems("topic_prefix", prefix and f"{prefix}x"))
             self._problems.extend(place.at(1), found)
             prefix = "" if found else prefix
         return FileContract(
             topic_prefix=prefix,
-            source=self._source(options, place.at(2)),
+            source=self._source(options, place),
             encoding=self._policies.enum(options, "encoding", place),
             delivery=self._policies.leaves(options.delivery, place.at(4), level=0),
         )
 
     def _read_message(self, declared: Declared) -> MessageContract:
-        options = declared.proto.options.Extensions[options_pb2.message]
-        place = declared.place.at(MESSAGE_OPTIONS, _NUMBER)
-        self._policies.unknown(options, place)
         file = self.file(declared.file)
         roles = self._read_fields(declared)
         sensitive = self._sensitive.of(declared)
-        return MessageContract(
+        contract = MessageContract(
             declared=declared,
-            type=self._text(options, "type", place.at(2)) or declared.full_name,
-            topic=(
-                self.topic(place.at(1), "topic", options.topic)
-                if options.HasField("topic")
-                else None
-            ),
+            type=declared.full_name,
             partition_key=roles.get("partition_key"),
             subject=roles.get("subject"),
-            source=self._source(options, place.at(3)) or file.source,
-            data_schema=self._text(options, "data_schema", place.at(4)),
-            encoding=self._policies.enum(options, "encoding", place) or file.encoding,
-            aliases=self._aliases(declared, options, place.at(6)),
+            source=file.source,
+            encoding=file.encoding,
             sensitive=sensitive,
-            is_annotated=bool(options.ListFields() or roles or sensitive),
+            is_annotated=bool(roles or sensitive),
+        )
+        proto = declared.proto
+        if proto.HasField("options") and proto.options.HasExtension(options_pb2.message):
+            return self._with_options(contract, proto.options.Extensions[options_pb2.message])
+        return contract
+
+    def _with_options(
+        self, contract: MessageContract, options: options_pb2.MessageOptions
+    ) -> MessageContract:
+        declared = contract.declared
+        place = declared.place.at(MESSAGE_OPTIONS, _NUMBER)
+        self._policies.unknown(options, place)
+        topic = None
+        if options.HasField("topic"):
+            topic = self.topic(place.at(1), "topic", options.topic)
+        return contract._replace(
+            type=self._text(options, "type", place) or declared.full_name,
+            topic=topic,
+            source=self._source(options, place) or contract.source,
+            data_schema=self._text(options, "data_schema", place),
+            encoding=self._policies.enum(options, "encoding", place) or contract.encoding,
+            aliases=self._aliases(declared, options, place.at(6)) if options.aliases else (),
+            is_annotated=contract.is_annotated or bool(options.ListFields()),
         )
 
     def _text(
@@ -135,7 +148,8 @@ class MessageReader:
         if not options.HasField(field):
             return None
         text: str = getattr(options, field)
-        self._problems.extend(place, check.text_problems(field, text))
+        number = options.DESCRIPTOR.fields_by_name[field].number
+        self._problems.extend(place.at(number), check.text_problems(field, text))
         return text
 
     def _source(
@@ -143,7 +157,8 @@ class MessageReader:
     ) -> str | None:
         if not options.HasField("source"):
             return None
-        self._problems.extend(place, check.source_problems("source", options.source))
+        number = options.DESCRIPTOR.fields_by_name["source"].number
+        self._problems.extend(place.at(number), check.source_problems("source", options.source))
         return options.source
 
     def _aliases(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import keyword
 import re
+from functools import cache
 
 _HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_WORDS = re.compile(r"[^A-Za-z0-9]+")
 
 # `keyword` knows the keywords of the Python that runs the plugin. Those of later ones
 # would have to be added here for the output not to depend on it; there are none.
@@ -18,6 +18,7 @@ def is_keyword(name: str) -> bool:
     return name in _HARD_KEYWORDS
 
 
+@cache
 def snake_case(name: str) -> str:
     """`BillOrder` is `bill_order`."""
     return _HUMPS.sub("_", name).lower()
@@ -42,7 +43,8 @@ def service_stem(service: str) -> str:
 def event_stem(path: str) -> str:
     """What the event producer of a file begins with; `shop/order-events.proto` is `Order`."""
     stem = path.rpartition("/")[2].removesuffix(".proto")
-    name = "".join(word[:1].upper() + word[1:] for word in _WORDS.split(stem))
+    words = stem.replace("-", "_").replace(".", "_").split("_")
+    name = "".join([word[:1].upper() + word[1:] for word in words])
     for suffix in ("Events", "Event"):
         if name.endswith(suffix):
             return name.removesuffix(suffix)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from protoc_gen_protoflow.names import bad_module_segment
 from protoc_gen_protoflow.problems import UserError
@@ -11,8 +12,7 @@ from protoc_gen_protoflow.problems import UserError
 _HANDLERS = ("async", "sync", "both")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parameters:
+class Parameters(NamedTuple):
     """The plugin's parameters.
 
     Attributes:
@@ -23,7 +23,7 @@ class Parameters:
 
     handlers: str = "async"
     import_prefix: str = ""
-    import_map: Mapping[str, str] = field(default_factory=dict[str, str])
+    import_map: Mapping[str, str] = MappingProxyType({})
 
 
 def parse(text: str) -> Parameters:

@@ -58,6 +58,15 @@ class File:
         return self._comments.get(path, "")
 
     @cached_property
+    def messages(self) -> tuple[Declared, ...]:
+        """Every message in the order of declaration, nested ones after their outer one."""
+        return tuple(
+            declared
+            for index, proto in enumerate(self.proto.message_type)
+            for declared in _declared(self, proto, (FILE_MESSAGES, index), "")
+        )
+
+    @cached_property
     def place(self) -> Place:
         """The place of the file itself."""
         return Place(self, (), self.proto.package)
@@ -129,20 +138,14 @@ class Request:
         self.messages: dict[str, Declared] = {
             f".{declared.full_name}": declared
             for file in self.files.values()
-            for declared in messages_of(file)
+            for declared in file.messages
         }
 
 
-def messages_of(file: File) -> Iterator[Declared]:
-    """Every message of a file in the order of declaration, nested ones after their outer one."""
-    for index, proto in enumerate(file.proto.message_type):
-        yield from _nested(file, proto, (FILE_MESSAGES, index), "")
-
-
-def _nested(
+def _declared(
     file: File, proto: DescriptorProto, path: tuple[int, ...], outer: str
 ) -> Iterator[Declared]:
     name = outer + proto.name
     yield Declared(file, proto, path, name, file.full_name(name))
     for index, inner in enumerate(proto.nested_type):
-        yield from _nested(file, inner, (*path, MESSAGE_NESTED, index), f"{name}.")
+        yield from _declared(file, inner, (*path, MESSAGE_NESTED, index), f"{name}.")

@@ -142,14 +142,20 @@ class ServiceReader:
             input=consumed,
             topic=topic,
             group=group,
-            delivery=self._policies.merged(
-                delivery, self._policies.leaves(options.delivery, spot.at(3), level=2)
+            delivery=(
+                self._policies.merged(
+                    delivery, self._policies.leaves(options.delivery, spot.at(3), level=2)
+                )
+                if options.HasField("delivery")
+                else delivery
             ),
             output=output,
             output_topic=output_topic,
             batched=method.client_streaming,
             streams=method.server_streaming,
-            batch=self._policies.leaves(options.batch, spot.at(4), level=2),
+            batch=self._policies.leaves(options.batch, spot.at(4), level=2)
+            if options.HasField("batch")
+            else {},
             broadcast=options.broadcast if options.HasField("broadcast") else None,
             comment=place.file.comment(place.path),
         )
@@ -158,6 +164,8 @@ class ServiceReader:
         self, place: Place, method: MethodDescriptorProto
     ) -> tuple[MessageContract | None, str]:
         publishes = method.options.HasExtension(options_pb2.publish)
+        if not publishes and method.output_type == _EMPTY and not method.server_streaming:
+            return None, ""
         options = method.options.Extensions[options_pb2.publish]
         spot = place.at(METHOD_OPTIONS, _PUBLISH)
         self._policies.unknown(options, spot)

@@ -46,6 +46,11 @@ def shared(
 
 def _settled(methods: Sequence[MethodContract], problems: Problems) -> list[MethodContract]:
     """The methods of a subscription that now differ from what they say themselves."""
+    for method in methods:
+        _check_dead_letter(method, problems)
+    if len(methods) == 1:
+        _check_order(methods, methods[0].delivery.get("ordering"), problems)
+        return []
     _check_types(methods, problems)
     leaves: dict[str, Leaf] = {}
     for name in _SHARED:
@@ -53,10 +58,6 @@ def _settled(methods: Sequence[MethodContract], problems: Problems) -> list[Meth
             leaves[name] = leaf
     broadcast = _shared_broadcast(methods, problems)
     _check_order(methods, leaves.get("ordering"), problems)
-    for method in methods:
-        _check_dead_letter(method, problems)
-    if len(methods) == 1:
-        return []
     return [
         method._replace(delivery={**method.delivery, **leaves}, broadcast=broadcast)
         for method in methods

@@ -88,19 +88,19 @@ def import_line(package: str, module: str, alias: str) -> str:
 def docstring(paragraphs: Sequence[str], indent: int = 0) -> str:
     """A docstring of paragraphs, whose lines are kept."""
     margin = " " * indent
-    text = "\n\n".join(paragraphs)
-    first, *rest = _escape(text).split("\n")
+    text = "\n\n".join(paragraphs).replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
+    if text.startswith('"'):
+        text = f"\\{text}"
+    if "\n" not in text:
+        # Too long or not, black keeps one line in one; a quote at its end it sets apart.
+        end = " " if text.endswith('"') else ""
+        return f'{margin}"""{text}{end}"""'
+    first, *rest = text.split("\n")
     # Black takes the least indented of the later lines for the margin.
     inside = min([len(line) - len(line.lstrip()) for line in rest if line], default=0)
-    lines = [first, *[line[inside:] for line in rest]]
-    if lines[0].startswith('"'):
-        lines[0] = f"\\{lines[0]}"
-    if len(lines) == 1:
-        # Too long or not, black keeps one line in one; a quote at its end it sets apart.
-        end = " " if lines[0].endswith('"') else ""
-        return f'{margin}"""{lines[0]}{end}"""'
-    body = "\n".join(f"{margin}{line}" if line else "" for line in lines)
-    return f'{margin}"""{body.removeprefix(margin)}\n{margin}"""'
+    lines = [f'{margin}"""{first}']
+    lines += [margin + line[inside:] if line else "" for line in rest]
+    return "\n".join([*lines, f'{margin}"""'])
 
 
 def fits(line: str) -> bool:
@@ -114,7 +114,3 @@ def _width(line: str) -> int:
     return sum(
         0 if combining(char) else 2 if east_asian_width(char) in "FW" else 1 for char in line
     )
-
-
-def _escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
