@@ -1,0 +1,276 @@
+"""The way to the servers: one client after the other, writing in order, supervised.
+
+nats-py's own reconnecting is left off: it forgets what was written but not confirmed, and
+some errors close its client for good. Here every loss is handled alike: a new client is
+made, and each member (a publisher, a subscription) sends again what it knows to be open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from nats import errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from protoflow.errors import ConnectionFailedError, TransportError
+from protoflow.transport import TransportSettings
+from protoflow.transports.nats.dial import dial
+from protoflow.transports.nats.options import ConnectionOptions
+
+_log = logging.getLogger("protoflow.transports.nats")
+_TICK = 0.1
+_DENIED = re.compile(r"permissions violation for (?:publish|subscription) to \"([^\"]+)\"")
+_FOREVER = 10**6  # flushes end with their connection: a cancelled one breaks nats-py's reader
+
+_Command = tuple[str, bytes, str, dict[str, str] | None]
+
+
+class Member(Protocol):
+    """Something that uses a connection and outlives its clients."""
+
+    async def connected(self, client: Client) -> None:
+        """There is a new client: subscribe with it, and send again what is open."""
+
+    def disconnected(self, detail: str) -> None:
+        """The client is lost."""
+
+    def denied(self, subject: str) -> None:
+        """The server refused to publish to or to subscribe to a subject, in lower case."""
+
+    def tick(self, now: float) -> None:
+        """A moment has passed."""
+
+
+class Connection:
+    """A connection that is always being had."""
+
+    def __init__(self, settings: TransportSettings, options: ConnectionOptions) -> None:
+        self.options = options
+        self.clock = settings.clock
+        self.settings = settings
+        self._client: Client | None = None
+        self._problem: str | None = "not connected"
+        self._members: list[Member] = []
+        self._queue: deque[_Command | asyncio.Future[None]] = deque()
+        self._wake = asyncio.Event()
+        self._lost = asyncio.Event()
+        self._flushing: list[asyncio.Future[None]] = []
+        self._writer: asyncio.Task[None] | None = None
+        self._flusher: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong; None while connected."""
+        return self._problem
+
+    @property
+    def client(self) -> Client:
+        """The client of the moment. Raises ConnectionFailedError."""
+        if self._client is None:
+            raise ConnectionFailedError(f"nats: {self._problem}")
+        return self._client
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a client."""
+        return self._client is not None
+
+    async def open(self) -> None:
+        """Connects. Raises ConnectionFailedError or AuthenticationError."""
+        patience = self.settings.connect_timeout
+        await self._attach(await dial(self.settings, self.options, self._on_error, patience))
+        self._tasks = [
+            asyncio.create_task(self._supervise(), name="protoflow nats supervisor"),
+            asyncio.create_task(self._tick(), name="protoflow nats ticks"),
+        ]
+
+    async def close(self) -> None:
+        """Sends what is queued and disconnects. Idempotent."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        if self._client is not None:
+            with contextlib.suppress(TransportError, TimeoutError):
+                async with asyncio.timeout(self.options.publish_timeout):
+                    await asyncio.shield(self.flush())
+        await self._detach("closed")
+        self._problem = "closed"
+
+    async def join(self, member: Member) -> None:
+        """Adds a member, connected at once. Raises ConnectionFailedError."""
+        await member.connected(self.client)
+        self._members.append(member)
+
+    def leave(self, member: Member) -> None:
+        """Removes a member."""
+        with contextlib.suppress(ValueError):
+            self._members.remove(member)
+
+    def send(
+        self, subject: str, payload: bytes, reply: str = "", headers: dict[str, str] | None = None
+    ) -> None:
+        """Queues a message; its place in the order is fixed. Dropped with the client: what
+        must arrive is sent again by its member."""
+        self._queue.append((subject, payload, reply, headers))
+        self._wake.set()
+
+    def flush(self) -> asyncio.Future[None]:
+        """Done when the server has everything sent before; fails with
+        ConnectionFailedError when the client is lost first."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._client is None:
+            future.set_exception(ConnectionFailedError(f"nats: {self._problem}"))
+        else:
+            self._queue.append(future)
+            self._wake.set()
+        return future
+
+    async def _write(self, client: Client) -> None:
+        queue, publish = self._queue, client.publish
+        while True:
+            while queue:
+                command = queue.popleft()
+                if isinstance(command, asyncio.Future):
+                    self._flushing.append(command)
+                    continue
+                subject, payload, reply, headers = command
+                try:
+                    await publish(subject, payload, reply, headers)
+                except (errors.Error, ValueError) as error:
+                    if not client.is_connected:
+                        raise
+                    # Its member reports it; the others' messages go on.
+                    _log.error("nats: not sent", extra={"error": type(error).__name__})
+            if self._flushing and (self._flusher is None or self._flusher.done()):
+                waiting, self._flushing = self._flushing, []
+                self._flusher = asyncio.create_task(self._flush(client, waiting))
+            self._wake.clear()
+            await self._wake.wait()
+
+    async def _flush(self, client: Client, waiting: list[asyncio.Future[None]]) -> None:
+        try:
+            await client.flush(_FOREVER)
+        except (errors.Error, OSError) as error:
+            _fail(waiting, f"not confirmed: {error}")
+        except asyncio.CancelledError:
+            _fail(waiting, "connection lost before the server confirmed")
+            raise
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+        self._wake.set()  # others may have asked meanwhile
+
+    def _writer_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.warning("nats: writing failed", extra={"error": type(error).__name__})
+            self._lost.set()
+
+    async def _attach(self, client: Client) -> None:
+        self._queue.clear()
+        self._client, self._problem = client, None
+        self._lost.clear()
+        self._writer = asyncio.create_task(self._write(client), name="protoflow nats writer")
+        self._writer.add_done_callback(self._writer_ended)
+        for member in tuple(self._members):
+            await self._tell(member.connected(client))
+
+    async def _tell(self, telling: Awaitable[None]) -> None:
+        try:
+            await telling
+        except Exception as error:  # one member's trouble must not end the others' connection
+            _log.warning("nats: a subscription was not restored", extra={"error": str(error)})
+            self._lost.set()  # once more, from the beginning
+
+    async def _detach(self, detail: str) -> None:
+        client, self._client, self._problem = self._client, None, detail
+        if client is None:
+            return
+        tasks = [task for task in (self._writer, self._flusher) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._writer = self._flusher = None
+        futures = [item for item in self._queue if isinstance(item, asyncio.Future)]
+        _fail(self._flushing + futures, detail)
+        self._flushing = []
+        self._queue.clear()
+        for member in tuple(self._members):
+            member.disconnected(detail)
+        with contextlib.suppress(Exception):  # it may be half dead: nothing depends on it
+            await client.close()
+
+    async def _supervise(self) -> None:
+        wait = self.options.reconnect_wait
+        while True:
+            try:
+                async with asyncio.timeout(_TICK):
+                    await self._lost.wait()
+            except TimeoutError:
+                # Asked rather than told: some ways in which nats-py ends call nobody.
+                if self._client is not None and self._client.is_connected:
+                    wait = self.options.reconnect_wait
+                    continue
+            await self._detach("connection lost")
+            await self.clock.sleep(wait * (0.5 + self.clock.random()))
+            wait = min(wait * 2, self.options.reconnect_max)
+            try:
+                client = await dial(self.settings, self.options, self._on_error)  # once
+            except TransportError as error:
+                self._problem = str(error)
+                _log.warning("nats: not connected", extra={"error": str(error)})
+            else:
+                _log.info("nats: connected again")
+                await self._attach(client)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK)
+            now = self.clock.monotonic()
+            for member in tuple(self._members):
+                try:
+                    member.tick(now)
+                except Exception:
+                    _log.exception("nats: a member's tick failed")
+
+    async def _on_error(self, error: Exception) -> None:
+        if match := _DENIED.search(str(error).lower()):
+            for member in tuple(self._members):
+                member.denied(match[1])
+        else:
+            _log.debug("nats: %s", type(error).__name__, exc_info=error)
+
+
+def _fail(futures: list[asyncio.Future[None]], detail: str) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_exception(ConnectionFailedError(f"nats: {detail}"))
+            future.exception()  # nobody may be waiting: it is no news then
+
+
+async def subscribe(
+    client: Client,
+    subject: str,
+    callback: Callable[[Msg], Awaitable[None]],
+    queue: str = "",
+) -> Subscription:
+    """Subscribes. Raises ConnectionFailedError.
+
+    nats-py drops what its queues do not hold. Ours are emptied at once, so there are no
+    limits here; who calls this bounds what it keeps.
+    """
+    try:
+        return await client.subscribe(
+            subject, queue=queue, cb=callback, pending_msgs_limit=0, pending_bytes_limit=0
+        )
+    except (errors.Error, OSError) as error:
+        raise ConnectionFailedError(f"nats: {error}") from error

@@ -1,0 +1,207 @@
+"""What core NATS pushes to us: buffered within bounds, and settled by being received."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import logging
+from collections import deque
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import cast
+
+from nats import errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription as NatsSubscription
+
+from protoflow.errors import AuthenticationError
+from protoflow.ids import new_id
+from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
+from protoflow.transport import SubscriptionListener, SubscriptionSettings
+from protoflow.transports.nats import headers as wire_headers
+from protoflow.transports.nats.connection import Connection, subscribe
+from protoflow.transports.nats.options import CoreOptions
+
+_log = logging.getLogger("protoflow.transports.nats")
+
+
+class CoreSubscription:
+    """A member of a queue group, or with `broadcast` a subscriber of its own."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        settings: SubscriptionSettings,
+        listener: SubscriptionListener,
+        subject: str,
+        options: CoreOptions,
+    ) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._listener = listener
+        self._subject = subject
+        self._options = options
+        self._subscription: NatsSubscription | None = None
+        self._buffer: deque[Msg] = deque()
+        self._returned: list[tuple[float, int, Delivery]] = []
+        self._bytes = 0
+        self._in_flight = 0
+        self._received = 0
+        self._dropped = 0
+        self._wake = asyncio.Event()
+        self._paused = False
+        self._stopped = False
+        self._error: AuthenticationError | None = None
+
+    async def receive(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
+        """As `Subscription.receive`. What came before `stop` is still handed out: there is
+        nobody to give it back to."""
+        while True:
+            if self._error is not None:
+                raise self._error
+            limit = min(max_messages, self._settings.max_in_flight - self._in_flight)
+            if limit > 0 and not self._paused and (taken := self._take(limit, max_bytes)):
+                return taken
+            if self._stopped and not self._buffer:
+                return ()
+            self._wake.clear()
+            await self._wake.wait()
+
+    def settle(self, settlements: Sequence[Settlement]) -> asyncio.Future[Sequence[SettleResult]]:
+        """Done at once. What is given back comes again in this process; it is lost with it,
+        and once the subscription is stopped."""
+        results = [self._settle(settlement) for settlement in settlements]
+        self._wake.set()
+        if lost := results.count(SettleResult.LOST):
+            _log.warning(
+                "nats: messages given back are lost: core NATS keeps nothing",
+                extra={"subscription": self._settings.name, "messages": lost},
+            )
+        future: asyncio.Future[Sequence[SettleResult]] = asyncio.get_running_loop().create_future()
+        future.set_result(results)
+        return future
+
+    def _settle(self, settlement: Settlement) -> SettleResult:
+        old = settlement.delivery
+        if old.receipt is not self:
+            return SettleResult.LOST  # settled before
+        old.receipt = None
+        self._in_flight -= 1
+        if settlement.action is Action.ACK:
+            return SettleResult.DONE
+        if self._stopped:
+            return SettleResult.LOST
+        again = replace(
+            old,
+            failures=settlement.failures,
+            first_failure=settlement.first_failure,
+            receipt=self,
+        )
+        due = self._connection.clock.monotonic() + settlement.delay
+        heapq.heappush(self._returned, (due, cast(int, old.position), again))
+        return SettleResult.DONE
+
+    def defer(self, message: Message, delay: float) -> Message | None:
+        """None: nobody would keep it."""
+        return None
+
+    def pause(self, shards: Collection[str | int]) -> None:
+        """As `Subscription.pause`; there is one shard, 0."""
+        self._paused = self._paused or 0 in shards
+
+    def resume(self, shards: Collection[str | int]) -> None:
+        """As `Subscription.resume`."""
+        self._paused = self._paused and 0 not in shards
+        self._wake.set()
+
+    async def stop(self) -> None:
+        """As `Subscription.stop`: the server sends nothing more, what came is handed out."""
+        if self._stopped:
+            return
+        subscription, self._subscription = self._subscription, None
+        self._connection.leave(self)
+        if subscription is not None:
+            with contextlib.suppress(errors.Error, OSError):
+                await subscription.drain()  # type: ignore[no-untyped-call]  # nats-py's gap
+        self._stopped = True
+        self._wake.set()
+
+    async def connected(self, client: Client) -> None:
+        """Subscribes."""
+        queue = "" if self._settings.broadcast else self._settings.group
+        self._subscription = await subscribe(client, self._subject, self._on_message, queue)
+        self._listener.health_changed(True, "")
+
+    def disconnected(self, detail: str) -> None:
+        """Nothing comes for a while, and what is published meanwhile is missed."""
+        self._subscription = None
+        self._listener.health_changed(False, f"{self._settings.name}: {detail}")
+
+    def denied(self, subject: str) -> None:
+        """Rights are missing."""
+        if subject == self._subject.lower():
+            self._error = AuthenticationError(f"not authorised to subscribe to {self._subject}")
+            self._listener.health_changed(False, str(self._error))
+            self._wake.set()
+
+    def tick(self, now: float) -> None:
+        """Hands out again what is due; reports the end of a flood."""
+        if self._returned and self._returned[0][0] <= now:
+            self._wake.set()
+        if self._dropped and len(self._buffer) < self._options.pending_messages // 2:
+            dropped, self._dropped = self._dropped, 0
+            _log.error(
+                "nats: slow consumer: messages were dropped",
+                extra={"subscription": self._settings.name, "messages": dropped},
+            )
+            self._listener.health_changed(True, "")
+
+    async def _on_message(self, message: Msg) -> None:
+        size = len(message.data)
+        options = self._options
+        if (
+            len(self._buffer) >= options.pending_messages
+            or self._bytes + size > options.pending_bytes
+        ):
+            self._dropped += 1
+            if self._dropped == 1:
+                self._listener.health_changed(
+                    False, f"{self._settings.name}: slow consumer, messages are dropped"
+                )
+            return
+        self._buffer.append(message)
+        self._bytes += size
+        self._wake.set()
+
+    def _take(self, limit: int, max_bytes: int) -> list[Delivery]:
+        taken: list[Delivery] = []
+        now = self._connection.clock.monotonic() if self._returned else 0.0
+        while self._returned and self._returned[0][0] <= now and len(taken) < limit:
+            if taken and self._returned[0][2].size > max_bytes:
+                break
+            taken.append(heapq.heappop(self._returned)[2])
+            max_bytes -= taken[-1].size
+        buffer = self._buffer
+        while buffer and len(taken) < limit:
+            size = _size(buffer[0])
+            if taken and size > max_bytes:
+                break
+            max_bytes -= size
+            taken.append(self._delivery(buffer.popleft(), size))
+        self._in_flight += len(taken)
+        return taken
+
+    def _delivery(self, message: Msg, size: int) -> Delivery:
+        self._bytes -= len(message.data)
+        self._received += 1
+        decoded = wire_headers.decode(self._settings.topic, message.data, message.headers, "")
+        if not decoded.id:
+            decoded.id = new_id()
+        return Delivery(message=decoded, position=self._received, size=size, receipt=self)
+
+
+def _size(message: Msg) -> int:
+    headers = message.headers
+    return len(message.data) + (sum(map(len, headers.values())) if headers else 0)

@@ -1,0 +1,98 @@
+"""Names at JetStream: subjects, streams and durables, injective and legal.
+
+    <prefix>.<topic>                     messages of a topic with one shard
+    <prefix>.<topic>.=<shard>            ... with several
+    <prefix>.=retry.<group>.<topic>      what one group alone is to get again
+    <prefix>.=wait.<topic>.<unique>      schedules: messages that are not due
+
+`=` stands in no topic, so nothing of a user's can be meant by these; a retry is addressed
+like a topic, `=retry.<group>.<topic>`. A topic's stream is `<prefix>-topic-<topic>`, that
+of a group's retries `<prefix>-group-<group>`, in letters without dots.
+"""
+
+from __future__ import annotations
+
+import uuid
+import zlib
+from itertools import count
+
+from protoflow.naming import without_dots
+
+_LIMIT = 180
+_RETRY = "=retry."
+
+
+class Names:
+    """The names below one prefix.
+
+    Args:
+        prefix: what all of them begin with.
+        shards: how many subjects a topic is split into.
+    """
+
+    def __init__(self, prefix: str, shards: int = 1) -> None:
+        self.prefix = prefix
+        self.shards = shards
+        self._flat = without_dots(prefix, _LIMIT)
+        self._unique = f"{uuid.uuid4().hex[:16]}-{{:x}}"
+        self._count = count()
+        self._lane = count()
+
+    def retry_topic(self, topic: str, group: str) -> str:
+        """The address of a group's retries of a topic, usable as a message's topic."""
+        return f"{_RETRY}{self.group_token(group)}.{topic}"
+
+    def stream(self, topic: str) -> str:
+        """The stream of a topic or of a retry address."""
+        if topic.startswith(_RETRY):
+            return f"{self._flat}-group-{topic[len(_RETRY) :].partition('.')[0]}"
+        return f"{self._flat}-topic-{without_dots(topic, _LIMIT)}"
+
+    def group_stream(self, group: str) -> str:
+        """The stream of a group's retries."""
+        return f"{self._flat}-group-{self.group_token(group)}"
+
+    def group_token(self, group: str) -> str:
+        """The group as one token of a subject and as the name of a durable."""
+        return without_dots(group, _LIMIT)
+
+    def topic_token(self, topic: str) -> str:
+        """The topic as the name of a durable in a group's stream."""
+        return without_dots(topic, _LIMIT)
+
+    def subjects(self, topic: str) -> list[str]:
+        """The subjects of a topic, one a shard."""
+        if self.shards == 1:
+            return [f"{self.prefix}.{topic}"]
+        return [f"{self.prefix}.{topic}.={shard}" for shard in range(self.shards)]
+
+    def subject(self, topic: str, key: bytes | None = None) -> str:
+        """Where a message is published; one without key goes anywhere."""
+        if self.shards == 1 or topic.startswith(_RETRY):
+            return f"{self.prefix}.{topic}"
+        lane = zlib.crc32(key) if key else next(self._lane)
+        return f"{self.prefix}.{topic}.={lane % self.shards}"
+
+    def all_of(self, topic: str) -> str:
+        """The filter for every shard of a topic."""
+        return f"{self.prefix}.{topic}" if self.shards == 1 else f"{self.prefix}.{topic}.*"
+
+    def schedule(self, topic: str) -> str:
+        """A subject for one schedule."""
+        return f"{self.prefix}.=wait.{topic}.{self._unique.format(next(self._count))}"
+
+    def schedules(self, topic: str) -> str:
+        """The filter for the schedules of a topic or of a retry address."""
+        return f"{self.prefix}.=wait.{topic}.*"
+
+    def durables(self, group: str) -> list[str]:
+        """The durables of a group on a topic, one a shard."""
+        token = self.group_token(group)
+        if self.shards == 1:
+            return [token]
+        return [f"{token}={shard}" for shard in range(self.shards)]
+
+    def group_subjects(self, group: str) -> list[str]:
+        """The subjects of a group's stream: retries, and schedules of retries."""
+        token = self.group_token(group)
+        return [f"{self.prefix}.{_RETRY}{token}.>", f"{self.prefix}.=wait.{_RETRY}{token}.>"]

@@ -1,0 +1,193 @@
+"""Streams and durables: what is needed, made or compared with what is there.
+
+Nothing here derives from a retry or dead-letter policy. `max_deliver` is always -1: it is
+our limits that work, for JetStream's drops messages in silence.
+"""
+
+from __future__ import annotations
+
+from nats.aio.client import Client
+
+from protoflow.errors import TransportError
+from protoflow.spec import Ordering, Start
+from protoflow.transport import SubscriptionSettings, Topology, TopologyMode
+from protoflow.transports.nats.js_api import API, JSON, raise_all
+from protoflow.transports.nats.js_names import Names
+from protoflow.transports.nats.js_puller import PIN_GROUP
+from protoflow.transports.nats.options import JetStreamOptions
+
+_NS = 1_000_000_000
+
+
+class Architect:
+    """Knows the streams and durables of a topology.
+
+    Args:
+        names: how they are called.
+        schedules: the server keeps scheduled messages.
+    """
+
+    def __init__(self, api: API, names: Names, options: JetStreamOptions) -> None:
+        self._api = api
+        self._names = names
+        self._options = options
+        self.schedules = False
+        self.pins = False
+
+    def topic_stream(self, topic: str, *, letters: bool = False) -> JSON:
+        """The stream of a topic; one of dead letters keeps them."""
+        names, options = self._names, self._options
+        waits = [names.schedules(topic)] if self.schedules else []
+        return {
+            **self._stream(names.stream(topic), [*names.subjects(topic), *waits]),
+            "retention": "limits",
+            "max_age": 0 if letters else int(options.max_age * _NS),
+            "max_bytes": -1 if letters else options.max_bytes or -1,
+        }
+
+    def group_stream(self, group: str) -> JSON:
+        """The stream of a group's retries and replays; what is done leaves it."""
+        retries, waits = self._names.group_subjects(group)
+        subjects = [retries, waits] if self.schedules else [retries]
+        stream = self._stream(self._names.group_stream(group), subjects)
+        return {**stream, "retention": "workqueue", "max_age": 0, "max_bytes": -1}
+
+    def _stream(self, name: str, subjects: list[str]) -> JSON:
+        options = self._options
+        stream: JSON = {
+            "name": name,
+            "subjects": subjects,
+            "storage": options.storage.value,
+            "num_replicas": options.replicas,
+            "duplicate_window": int(options.duplicate_window * _NS),
+            "max_msgs": -1,
+            "discard": "old",
+        }
+        if self.schedules:
+            stream["allow_msg_schedules"] = True
+        return stream
+
+    def durables(self, settings: SubscriptionSettings) -> list[tuple[str, JSON]]:
+        """The durables of a subscription, each with its stream, one a shard; the last one
+        is for the retries and replays of its group."""
+        names = self._names
+        topic, group = settings.topic, settings.group
+        stream = names.stream(topic)
+        ordered = settings.ordering is not Ordering.NONE
+        found = [
+            (
+                stream,
+                self._durable(name, subject, settings) | (self._alone(settings) if ordered else {}),
+            )
+            for name, subject in zip(names.durables(group), names.subjects(topic), strict=True)
+        ]
+        address = names.retry_topic(topic, group)
+        retries = self._durable(names.topic_token(topic), names.subject(address), settings)
+        return [*found, (names.group_stream(group), {**retries, "deliver_policy": "all"})]
+
+    def _durable(self, name: str, subject: str, settings: SubscriptionSettings) -> JSON:
+        return {
+            "durable_name": name,
+            "filter_subject": subject,
+            "deliver_policy": "all" if settings.start is Start.EARLIEST else "new",
+            "ack_policy": "explicit",
+            "ack_wait": int(settings.lease * _NS),
+            "max_deliver": -1,
+            "max_ack_pending": self._options.max_ack_pending,
+        }
+
+    def _alone(self, settings: SubscriptionSettings) -> JSON:
+        """What makes a durable lend its messages to one process at a time."""
+        if not self.pins:
+            return {"max_ack_pending": 1}
+        return {
+            "max_ack_pending": self._options.ordered_window,
+            "priority_groups": [PIN_GROUP],
+            "priority_policy": "pinned_client",
+            "priority_timeout": int(settings.lease * _NS),
+        }
+
+    def ephemeral(self, settings: SubscriptionSettings) -> JSON:
+        """The consumer of a broadcast: gone soon after its process."""
+        return {
+            "filter_subject": self._names.all_of(settings.topic),
+            "deliver_policy": "new",
+            "ack_policy": "explicit",
+            "ack_wait": int(settings.lease * _NS),
+            "max_deliver": -1,
+            "inactive_threshold": int(max(60.0, 2 * settings.lease) * _NS),
+            "mem_storage": True,
+        }
+
+    async def ensure(self, client: Client, topology: Topology, mode: TopologyMode) -> None:
+        """Makes or compares all of it. Raises TopologyError naming every difference."""
+        problems: list[str] = []
+        for stream in self._streams(topology):
+            problems += await self._stream_problems(client, stream, mode)
+        for settings in topology.subscriptions:
+            if not settings.broadcast:
+                problems += await self.ensure_durables(client, settings, mode)
+        raise_all(problems)
+
+    def _streams(self, topology: Topology) -> list[JSON]:
+        letters = {t for s in topology.subscriptions for t in s.dead_letter_topics}
+        topics = {s.topic for s in topology.subscriptions} | set(topology.topics) | letters
+        groups = {s.group for s in topology.subscriptions if not s.broadcast}
+        return [
+            *(self.topic_stream(topic, letters=topic in letters) for topic in sorted(topics)),
+            *map(self.group_stream, sorted(groups)),
+        ]
+
+    async def ensure_topic(self, client: Client, topic: str) -> list[str]:
+        """Makes the stream of a topic that no topology named; what is wrong with it."""
+        return await self._stream_problems(client, self.topic_stream(topic), TopologyMode.CREATE)
+
+    async def _stream_problems(self, client: Client, wanted: JSON, mode: TopologyMode) -> list[str]:
+        name = f"stream {wanted['name']}"
+        try:
+            found = await self._api.stream(client, wanted["name"])
+            if found is None and mode is TopologyMode.CREATE:
+                found = await self._api.create_stream(client, wanted)
+        except TransportError as error:
+            return [f"{name}: {error}"]
+        if found is None:
+            return [f"{name} is missing; start once with topology mode create"]
+        if wanted["max_age"] and found["config"].get("max_age", 0) == 0:
+            wanted = {**wanted, "max_age": 0}  # made for dead letters, which are kept
+        return _differences(name, wanted, found["config"], "nats stream edit")
+
+    async def ensure_durables(
+        self, client: Client, settings: SubscriptionSettings, mode: TopologyMode
+    ) -> list[str]:
+        """Makes or compares the durables of a subscription; what is wrong with them."""
+        problems = []
+        for stream, wanted in self.durables(settings):
+            name = f"consumer {wanted['durable_name']} of stream {stream}"
+            try:
+                found = await self._api.consumer(client, stream, wanted["durable_name"])
+                if found is None and mode is TopologyMode.CREATE:
+                    found = await self._api.create_consumer(client, stream, wanted)
+            except TransportError as error:
+                problems.append(f"{name}: {error}")
+                continue
+            if found is None:
+                problems.append(f"{name} is missing; start once with topology mode create")
+                continue
+            # `start` is for a group without position: this one has one.
+            compared = {k: v for k, v in wanted.items() if k != "deliver_policy"}
+            problems += _differences(name, compared, found["config"], "nats consumer edit")
+        return problems
+
+
+def _differences(name: str, wanted: JSON, found: JSON, mend: str) -> list[str]:
+    def same(key: str) -> bool:
+        if key == "subjects":
+            return sorted(wanted[key]) == sorted(found.get(key) or ())
+        return bool(wanted[key] == found.get(key, 0 if key == "max_age" else None))
+
+    return [
+        f"{name}: {key} is {found.get(key)!r}, not {wanted[key]!r}; change the option, or the"
+        f" server with {mend}"
+        for key in wanted
+        if not same(key)
+    ]
