@@ -57,7 +57,9 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
         self.generation = 0
         self.prepared = asyncio.Event()
 
-    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+    async def on_partitions_revoked(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, revoked: Collection[TopicPartition]
+    ) -> None:
         """Drains and commits: whoever gets the partitions next starts after this returned."""
         self.generation += 1
         self.prepared.clear()

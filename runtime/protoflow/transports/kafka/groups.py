@@ -8,6 +8,7 @@ from collections.abc import Collection
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata
 
 from protoflow.transports.kafka.note import Note
 
@@ -30,9 +31,20 @@ class Groups:
         """Offset and note of the partitions that have a position. Raises KafkaError."""
         if not tps:
             return {}
+        found = await self._look_up(group, list(tps))
+        return {
+            tp: (place.offset, Note.decode(place.metadata, place.offset))
+            for tp, place in found.items()
+            if place.offset >= 0
+        }
+
+    async def _look_up(
+        self, group: str, tps: list[TopicPartition]
+    ) -> dict[TopicPartition, OffsetAndMetadata]:
         for remaining in reversed(range(self._tries)):
             try:
-                found = await self._admin.list_consumer_group_offsets(group, partitions=list(tps))
+                places: dict[TopicPartition, OffsetAndMetadata]
+                places = await self._admin.list_consumer_group_offsets(group, partitions=tps)
             except (KafkaError, AttributeError) as error:
                 # The coordinator loads the group, or has just moved. (An AttributeError is how
                 # aiokafka 0.14 reports the error of one partition.)
@@ -40,9 +52,5 @@ class Groups:
                     raise KafkaError(f"no position of group {group}") from error
                 await asyncio.sleep(0.25)
             else:
-                break
-        return {
-            tp: (place.offset, Note.decode(place.metadata, place.offset))
-            for tp, place in found.items()
-            if place.offset >= 0
-        }
+                return places
+        return {}

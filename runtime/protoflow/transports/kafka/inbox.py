@@ -68,11 +68,6 @@ class Inbox:
         """Waits until everything is handed out: then it is time to read more."""
         await self._emptied.wait()
 
-    @property
-    def failed(self) -> bool:
-        """Whether it was closed by an error."""
-        return self._error is not None
-
     def close(self, error: Exception | None = None) -> None:
         """No more deliveries: `get` returns empty, or raises the error."""
         self._closed = True

@@ -51,7 +51,7 @@ class Reader:
         *,
         make: Callable[[TopicPartition, int], Partition],
         on_lost_position: str,
-        health_changed: Callable[[bool, str], None],
+        health_changed: Callable[[str | None], None],
     ) -> None:
         self._settings = settings
         self._consumer = consumer
@@ -81,11 +81,11 @@ class Reader:
                 failures += 1
                 if is_denied(error) or failures > _PATIENCE:
                     raise transport_error(error, "consuming", self._settings.name) from error
-                self._health_changed(False, f"reading failed: {type(error).__name__}")
+                self._health_changed(f"reading failed: {type(error).__name__}")
                 await asyncio.sleep(_PAUSE)
                 continue
             failures = 0
-            self._health_changed(True, "")
+            self._health_changed(None)
 
     async def _turn(self) -> None:
         assignment = self._assignment

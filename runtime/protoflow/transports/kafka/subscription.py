@@ -48,7 +48,7 @@ class KafkaSubscription:
         self._context = context
         self._consumer = consumer
         self._topics = SubscriptionTopics(settings, context.settings.ladder)
-        self._healthy = True
+        self._problems: dict[str, str] = {}
         self._stopping: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._inbox = Inbox()
@@ -139,7 +139,7 @@ class KafkaSubscription:
             self._intake,
             make=self._make_partition,
             on_lost_position=self._context.settings.on_lost_position,
-            health_changed=self.health_changed,
+            health_changed=self._reading_changed,
         )
         try:
             await reader.run()
@@ -147,19 +147,22 @@ class KafkaSubscription:
             raise
         except Exception as error:
             failure = transport_error(error, "consuming", self._settings.name)
-            self.health_changed(False, str(failure))
+            self._reading_changed(str(failure))
             self._inbox.close(failure)
 
-    def health_changed(self, healthy: bool, detail: str) -> None:
-        """Tells the runtime, once for each change."""
-        if healthy != self._healthy:
-            self._healthy = healthy
-            self._listener.health_changed(healthy, detail)
+    def set_problem(self, name: str, detail: str | None) -> None:
+        """Something went wrong, or is right again; the runtime hears of the first problem and
+        of the end of the last one."""
+        was_healthy = not self._problems
+        if detail is None:
+            self._problems.pop(name, None)
+        else:
+            self._problems[name] = detail
+        if was_healthy != (not self._problems):
+            self._listener.health_changed(not self._problems, detail or "")
 
-    def broker_changed(self, healthy: bool, detail: str) -> None:
-        """The broker went away or came back, as the transport sees it."""
-        if not self._inbox.failed:
-            self.health_changed(healthy, detail)
+    def _reading_changed(self, detail: str | None) -> None:
+        self.set_problem("reading", detail)
 
     async def receive(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
         """See `protoflow.transport.Subscription`."""

@@ -124,7 +124,7 @@ async def _create(missing: list[WantedTopic], context: Context) -> list[str]:
         )
         for topic in missing
     ]
-    made = await context.admin.create_topics(new)
+    made: Any = await context.admin.create_topics(new)  # Any: its fields vary by version
     problems = []
     for name, code, *detail in made.topic_errors:
         if code not in (0, _EXISTS):
@@ -182,7 +182,7 @@ async def read_configs(
     admin: AIOKafkaAdminClient, kind: ConfigResourceType, name: str
 ) -> dict[str, str | None]:
     """The configuration of a broker or topic; empty where it may not be read."""
-    answers = await admin.describe_configs([ConfigResource(kind, name)])
+    answers: list[Any] = await admin.describe_configs([ConfigResource(kind, name)])
     return {
         entry[0]: entry[1]
         for answer in answers

@@ -97,6 +97,7 @@ class KafkaTransport:
 
     async def _watch(self, context: Context) -> None:
         """Asks the broker from time to time whether it is there; aiokafka would not say."""
+        detail: str | None
         while True:
             await asyncio.sleep(self._options.health_interval)
             try:
@@ -104,15 +105,11 @@ class KafkaTransport:
                     await context.admin.describe_cluster()
             except (KafkaError, TimeoutError, OSError) as error:
                 self._problem = f"{self._settings.url.safe} does not answer"
-                self._tell(False, f"{self._problem} ({type(error).__name__})")
+                detail = f"{self._problem} ({type(error).__name__})"
             else:
-                if self._problem is not None:
-                    self._tell(True, "")
-                self._problem = None
-
-    def _tell(self, healthy: bool, detail: str) -> None:
-        for subscription in tuple(self._subscriptions):
-            subscription.broker_changed(healthy, detail)
+                self._problem = detail = None
+            for subscription in tuple(self._subscriptions):
+                subscription.set_problem("broker", detail)
 
     async def close(self) -> None:
         """Flushes, leaves the groups, disconnects."""

@@ -1,0 +1,130 @@
+"""A Kafka that is away, refuses us, freezes or dies."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+from protoflow.errors import AuthenticationError, ConnectionFailedError, PublishError
+from protoflow.message import Message
+from protoflow.transport import Topology, TopologyMode
+
+from tests.brokers import BrokerUnavailable, kind, start_own
+from tests.brokers.base import RunningBroker, free_port
+from tests.transports.kafka_bench import (
+    Listener,
+    ack,
+    join,
+    opened,
+    payloads,
+    publish,
+    settings,
+    take,
+    transport,
+    unique,
+)
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[RunningBroker]:
+    try:
+        with start_own("kafka") as broker:
+            if broker.source != "maven":
+                pytest.skip("broker: kafka (Apache's own)")
+            yield broker
+    except BrokerUnavailable as error:
+        pytest.skip(f"broker: kafka: {error}")
+
+
+async def test_an_unreachable_broker_is_one_error_after_the_timeout() -> None:
+    url = f"kafka://me:hunter2@127.0.0.1:{free_port()}"
+    started = time.monotonic()
+    with pytest.raises(ConnectionFailedError, match="cannot be reached within 1 s") as caught:
+        await transport(url, connect_timeout=1.0).open()
+    assert 0.9 <= time.monotonic() - started < 5
+    assert "127.0.0.1" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+async def test_credentials_reach_the_broker(own: RunningBroker) -> None:
+    topic = unique()
+    async with opened(own.details["sasl_url"]) as broker:
+        subscription = await join(broker, settings(topic))
+        await publish(broker, topic, b"x")
+        await ack(subscription, *await take(subscription, 1))
+
+
+async def test_bad_credentials_are_told_at_once_and_without_them(own: RunningBroker) -> None:
+    url = own.details["sasl_url"].replace("tester-secret", "hunter2")
+    with pytest.raises(AuthenticationError) as caught:
+        await transport(url).open()
+    assert "hunter2" not in str(caught.value)
+
+
+async def test_tls_reaches_the_broker(own: RunningBroker) -> None:
+    topic = unique()
+    options = {"ssl_ca_file": own.details["ca_file"]}
+    async with opened(own.details["tls_url"], options=options) as broker:
+        subscription = await join(broker, settings(topic))
+        await publish(broker, topic, b"x")
+        assert payloads(await take(subscription, 1)) == [b"x"]
+
+
+async def test_an_unknown_authority_is_told_at_once(own: RunningBroker) -> None:
+    with pytest.raises(ConnectionFailedError, match="ssl_ca_file"):
+        await transport(own.details["tls_url"]).open()
+
+
+async def test_a_frozen_broker_is_noticed_and_publishing_gives_up(own: RunningBroker) -> None:
+    topic = unique()
+    options = {"publish_timeout": 2.0, "health_interval": 0.5}
+    async with opened(own.url, options=options) as broker:
+        listener = Listener()
+        await join(broker, settings(topic), listener)
+        await publish(broker, topic, b"0")
+        own.signal(signal.SIGSTOP)
+        try:
+            (result,) = await broker.submit([Message(id="1", topic=topic, payload=b"1")])
+            assert isinstance(result, PublishError)
+            assert broker.health() is not None
+            assert [healthy for healthy, _ in listener.health] == [False]
+        finally:
+            own.signal(signal.SIGCONT)
+        async with asyncio.timeout(20):
+            while broker.health() is not None or len(listener.health) < 2:
+                await asyncio.sleep(0.1)
+
+
+async def test_a_killed_broker_loses_nothing_that_was_confirmed(own: RunningBroker) -> None:
+    topic = unique()
+    assert own.directory is not None
+    assert own.process is not None
+    port = int(own.url.rpartition(":")[2])
+    async with opened(own.url) as broker:
+        subscription = await join(broker, settings(topic))
+        await broker.ensure(Topology(topics=(topic,)), TopologyMode.CREATE)
+        await publish(broker, topic, *[b"%d" % number for number in range(50)])
+        first = await take(subscription, 50)
+        await ack(subscription, *first[:20])
+        await asyncio.sleep(1.0)  # committed by interval
+        own.signal(signal.SIGKILL)
+        own.process.wait()
+        waiting = broker.submit([Message(id="while-away", topic=topic, payload=b"50")])
+        loop = asyncio.get_running_loop()
+        again = await loop.run_in_executor(None, kind("kafka").start, own.directory, port)
+        own.process = again.process
+        assert await waiting == [None]
+        (late,) = await take(subscription, 1, within=60)
+        assert late.message.payload == b"50"
+        await ack(subscription, late, *first[20:40])
+    async with opened(own.url) as broker:
+        subscription = await join(broker, settings(topic))
+        seen: set[bytes] = set()
+        while not seen >= {b"%d" % number for number in range(40, 50)}:
+            seen.update(payloads(await take(subscription, 1, within=60)))
+        assert not seen & {b"%d" % number for number in range(20)}

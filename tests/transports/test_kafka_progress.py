@@ -1,0 +1,146 @@
+"""Watermark and note, without a broker."""
+
+from __future__ import annotations
+
+from aiokafka import TopicPartition
+from hypothesis import given
+from hypothesis import strategies as st
+from protoflow.transports.kafka.note import MAX_LENGTH, Note
+from protoflow.transports.kafka.partition import Partition
+
+TP = TopicPartition("orders", 0)
+
+
+@st.composite
+def lives(draw: st.DrawFn) -> tuple[list[int], list[int]]:
+    """Offsets as they are read, with the gaps of compaction, and some of them finished."""
+    gaps = draw(st.lists(st.integers(1, 4), min_size=1, max_size=60))
+    start = draw(st.integers(0, 1000))
+    offsets = [start]
+    for gap in gaps:
+        offsets.append(offsets[-1] + gap)
+    finished = draw(st.lists(st.sampled_from(offsets), unique=True))
+    return offsets, finished
+
+
+@given(lives())
+def test_only_the_contiguous_prefix_is_below_the_watermark(
+    life: tuple[list[int], list[int]],
+) -> None:
+    offsets, order = life
+    partition = Partition(TP, 0, offsets[0])
+    for offset in offsets:
+        assert partition.admit(offset)
+    done: set[int] = set()
+    for offset in order:
+        assert partition.finish(offset)
+        done.add(offset)
+        unfinished = [item for item in offsets if item not in done]
+        assert partition.watermark == (unfinished[0] if unfinished else offsets[-1] + 1)
+        assert not partition.finish(offset), "done twice is done once"
+
+
+@given(lives(), st.integers(0, 20))
+def test_a_restart_redoes_exactly_what_was_not_finished(
+    life: tuple[list[int], list[int]], read_again: int
+) -> None:
+    offsets, order = life
+    first = Partition(TP, 0, offsets[0])
+    for offset in offsets:
+        first.admit(offset)
+    for offset in order:
+        first.finish(offset)
+    # A life that ends early must not forget what the one before it had finished.
+    for life_span in (read_again, len(offsets)):
+        place = first.watermark
+        text = first.note("w", clean=True).encode(place)
+        second = Partition(TP, 0, place, Note.decode(text, place))
+        again = [offset for offset in offsets if offset >= place][:life_span]
+        redone = [offset for offset in again if second.admit(offset)]
+        assert redone == [offset for offset in again if offset not in set(order)]
+        assert second.watermark <= min(
+            (offset for offset in offsets if offset not in set(order)), default=place + 10**9
+        )
+        first = second
+
+
+@given(
+    st.integers(0, 2**62),
+    st.sets(st.integers(1, 20_000), max_size=400),
+    st.integers(0, 10**6),
+    st.integers(0, 10**6),
+)
+def test_a_note_comes_back_as_far_as_it_reaches(
+    offset: int, ahead: set[int], a: int, b: int
+) -> None:
+    finished = {offset + distance for distance in ahead}
+    note = Note(writer="a1b2c3", starts=a, careful_until=b, suspect=b, count=a, finished=finished)
+    text = note.encode(offset)
+    assert len(text) <= MAX_LENGTH
+    back = Note.decode(text, offset)
+    assert (back.writer, back.starts, back.careful_until) == ("a1b2c3", a, b)
+    assert (back.suspect, back.count) == (b, a)
+    assert set(back.finished) <= finished
+    assert set(back.finished) >= {item for item in finished if item <= offset + 5000}
+
+
+@given(st.text(max_size=60) | st.just(None) | st.from_regex(r"pf1(;[^;]*){6}", fullmatch=True))
+def test_foreign_text_is_an_empty_note(text: str | None) -> None:
+    note = Note.decode(text, 7)
+    assert note.starts >= 0
+    if text is None or not text.startswith("pf1;"):
+        assert note == Note()
+
+
+def note_after(starts: int, *, clean: bool, progress: bool = False, writer: str = "other") -> Note:
+    partition = Partition(TP, 0, 5, Note(writer="first", starts=starts), writer=writer)
+    partition.admit(5)
+    if progress:
+        partition.finish(5)
+    return partition.note(writer, clean=clean)
+
+
+def test_an_unclean_start_is_counted_until_the_watermark_moves() -> None:
+    assert note_after(0, clean=False).starts == 1
+    assert note_after(1, clean=False).starts == 2
+    assert note_after(2, clean=True).starts == 2, "a clean end proves nothing about the start"
+    assert note_after(2, clean=True, progress=True).starts == 0
+    assert note_after(2, clean=False, progress=True).starts == 1
+
+
+def test_a_failed_commit_of_this_process_is_unknown_and_not_unclean() -> None:
+    assert note_after(1, clean=False, writer="first").starts == 1
+
+
+def test_two_unclean_starts_are_suspicious() -> None:
+    assert not Partition(TP, 0, 5, Note(starts=1)).is_suspicious
+    assert Partition(TP, 0, 5, Note(starts=2)).is_suspicious
+
+
+def test_a_suspect_given_back_at_an_orderly_end_is_not_blamed() -> None:
+    partition = Partition(TP, 0, 5, Note(starts=2, suspect=5, count=2, careful_until=9))
+    partition.admit(5)
+    partition.count = 3
+    assert partition.note("w", clean=False).count == 3
+    assert partition.note("w", clean=True).count == 2
+
+
+def test_a_lost_position_reads_on_elsewhere_and_still_counts_what_runs() -> None:
+    partition = Partition(TP, 0, 5)
+    partition.admit(5)
+    partition.relocate(100)
+    partition.admit(100)
+    assert partition.watermark == 5
+    assert partition.finish(100)
+    assert partition.finish(5)
+    assert partition.watermark == 101
+
+
+def test_empty_offsets_at_the_end_are_passed() -> None:
+    partition = Partition(TP, 0, 5)
+    partition.admit(5)
+    partition.advance(9)
+    assert partition.watermark == 5, "not while something is unfinished"
+    partition.finish(5)
+    partition.advance(9)
+    assert partition.watermark == 9

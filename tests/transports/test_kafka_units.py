@@ -1,0 +1,189 @@
+"""Headers, names, options, the inbox and submissions, without a broker."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from protoflow import transports, wire
+from protoflow.bindings import KAFKA
+from protoflow.errors import ConfigError, PublishError
+from protoflow.message import Delivery, Message
+from protoflow.transport import TransportSettings
+from protoflow.transports.kafka import headers, names
+from protoflow.transports.kafka.inbox import Inbox
+from protoflow.transports.kafka.options import KafkaOptions, client_arguments
+from protoflow.transports.kafka.submission import Deadlines
+from protoflow.url import TransportURL
+
+NAMES = st.sampled_from(
+    ["ce_type", "ce_source", "ce_subject", "content-type", "x", "pf_group", "traceparent"]
+)
+METADATA = st.dictionaries(NAMES, st.text(max_size=8))
+
+
+@given(st.text(min_size=1, max_size=8), METADATA)
+def test_headers_are_those_of_the_binding(id: str, metadata: dict[str, str]) -> None:
+    message = Message(id=id, topic="t", payload=b"", metadata=metadata)
+    expected = [(name, value.encode()) for name, value in KAFKA.headers(id, metadata)]
+    written = headers.write(message)
+    assert written == expected
+    got = headers.read(written)
+    text = [(name, value.decode()) for name, value in written if value is not None]
+    assert got[:2] == KAFKA.read(text)
+    assert got[0] == id
+
+
+def test_what_is_not_text_stays_native_and_loses_nothing_else() -> None:
+    native = (("bin", b"\xff\x00"), ("none", None), ("ce_id", b"7"), ("a", b"1"), ("a", b"2"))
+    id, metadata, size = headers.read(native)
+    assert id == "7"
+    assert metadata == {"a": "2"}
+    assert size == 5 + 4 + 6 + 2 + 2
+    again = headers.write(
+        Message(id="7", topic="t", payload=b"", metadata={**metadata, "b": "3"}, headers=native)
+    )
+    for header in native:
+        assert header in again
+    assert ("b", b"3") in again
+    assert [name for name, _ in again].count("ce_id") == 1
+
+
+def test_metadata_are_laid_over_native_headers_by_name() -> None:
+    native = (("a", b"1"), ("a", b"2"), ("Content-Type", b"text/plain"))
+    message = Message(
+        id="7",
+        topic="t",
+        payload=b"",
+        metadata={"a": "new", "content-type": "text/plain"},
+        headers=native,
+    )
+    written = headers.write(message)
+    assert [value for name, value in written if name == "a"] == [b"new"]
+    assert [name for name, _ in written if name.lower() == "content-type"] == ["Content-Type"]
+
+
+def test_a_watermill_id_and_a_foreign_content_type_are_read() -> None:
+    id, metadata, _ = headers.read(((wire.WATERMILL_ID, b"w-1"), ("Content-Type", b"text/plain")))
+    assert id == "w-1"
+    assert metadata["content-type"] == "text/plain"
+
+
+@pytest.mark.parametrize(
+    ("name", "valid"),
+    [
+        ("a.b-c_d", True),
+        ("", False),
+        ("..", False),
+        ("a b", False),
+        ("ö", False),
+        ("x" * 250, False),
+    ],
+)
+def test_names_of_topics(name: str, valid: bool) -> None:
+    assert names.is_valid(name) is valid
+
+
+@given(
+    st.text("abc.", min_size=1, max_size=200),
+    st.text("abc.", min_size=1, max_size=200),
+    st.sampled_from([0, 5, 0.5, 30, 3600, 86400 * 30]),
+)
+def test_retry_topics_are_always_names(topic: str, group: str, step: float) -> None:
+    assert names.is_valid(names.retry_topic(topic, group, step))
+
+
+def test_retry_topics_are_called_after_their_rung() -> None:
+    assert names.retry_topic("orders", "billing", 5.0) == "orders.billing.retry.5"
+    assert names.retry_topic("orders", "billing", 0.0) == "orders.billing.retry.0"
+    assert names.retry_topic("orders", "billing", 0.5) == "orders.billing.retry.0.5"
+
+
+def arguments(url: str, **options: object) -> dict[str, object]:
+    settings = TransportSettings(url=TransportURL.parse(url))
+    return client_arguments(settings, KafkaOptions(**options))  # type: ignore[arg-type]
+
+
+def test_security_follows_from_the_url() -> None:
+    assert arguments("kafka://a,b:1")["bootstrap_servers"] == ["a:9092", "b:1"]
+    assert arguments("kafka://a")["security_protocol"] == "PLAINTEXT"
+    assert arguments("kafka+ssl://a")["security_protocol"] == "SSL"
+    sasl = arguments("kafka+ssl://me:pa%24s@a")
+    assert sasl["security_protocol"] == "SASL_SSL"
+    assert (sasl["sasl_plain_username"], sasl["sasl_plain_password"]) == ("me", "pa$s")
+    assert sasl["sasl_mechanism"] == "PLAIN"
+
+
+@pytest.mark.parametrize(
+    ("query", "problem"),
+    [
+        ("liner=1", "did you mean linger"),
+        ("compression=rar", "option compression: must be one of"),
+        ("heartbeat_interval=11", "heartbeat_interval must be below"),
+        ("window=0", "window must be above zero"),
+        ("sasl_mechanism=oauthbearer", "needs sasl_oauth_token_provider"),
+        ("sasl_mechanism=oauthbearer&sasl_oauth_token_provider=no.such:thing", "must name a"),
+    ],
+)
+def test_bad_options_are_refused(query: str, problem: str) -> None:
+    settings = TransportSettings(url=TransportURL.parse(f"kafka://u:secret@a?{query}"))
+    with pytest.raises(ConfigError, match=problem) as caught:
+        transports.create(settings)
+    assert "secret@" not in str(caught.value)
+
+
+def test_a_missing_certificate_is_told_without_secrets() -> None:
+    settings = TransportSettings(
+        url=TransportURL.parse("kafka+ssl://u:hunter2@a"),
+        options={"ssl_ca_file": "/nowhere/ca.pem"},
+    )
+    with pytest.raises(ConfigError, match="ssl_ca_file") as caught:
+        transports.create(settings)
+    assert "hunter2" not in str(caught.value)
+
+
+def delivery(position: int, shard: int = 0, size: int = 1) -> Delivery:
+    message = Message(id=str(position), topic="t", payload=b"")
+    return Delivery(message=message, shard=shard, position=position, size=size)
+
+
+async def test_the_inbox_keeps_order_when_something_is_put_back() -> None:
+    inbox = Inbox()
+    inbox.put(delivery(number) for number in range(5))
+    taken = await inbox.get(3, 100)
+    inbox.put_back([taken[2]])
+    inbox.put_back([taken[0], taken[1]])
+    assert [item.position for item in await inbox.get(9, 100)] == [0, 1, 2, 3, 4]
+
+
+async def test_the_inbox_gives_one_message_however_large() -> None:
+    inbox = Inbox()
+    inbox.put([delivery(0, size=50), delivery(1, size=50)])
+    assert len(await inbox.get(9, 10)) == 1
+
+
+async def test_a_closed_inbox_tells_why() -> None:
+    inbox = Inbox()
+    waiting = asyncio.ensure_future(inbox.get(1, 1))
+    await asyncio.sleep(0)
+    inbox.close(PublishError("gone"))
+    with pytest.raises(PublishError):
+        await waiting
+
+
+async def test_a_submission_that_is_never_confirmed_expires() -> None:
+    deadlines = Deadlines(0.02)
+    early, late = deadlines.submission(2), deadlines.submission(1)
+    early.settle(0, None)
+    (first, second), (third,) = await asyncio.gather(early.future, late.future)
+    assert first is None
+    assert isinstance(second, PublishError)
+    assert isinstance(third, PublishError)
+    early.settle(1, None)
+    assert deadlines.open == []
+
+
+async def test_an_empty_submission_is_done() -> None:
+    assert await Deadlines(1.0).submission(0).future == []
