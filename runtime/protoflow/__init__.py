@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from protoflow.context import SyncContext as SyncContext
     from protoflow.errors import BatchFailed as BatchFailed
     from protoflow.errors import ProtoflowError as ProtoflowError
+    from protoflow.events import CloudEvent as CloudEvent
+    from protoflow.events import EventContext as EventContext
     from protoflow.message import Delivery as Delivery
     from protoflow.message import Message as Message
     from protoflow.message import Settlement as Settlement
@@ -42,6 +44,8 @@ _HOMES = {
     "BatchFailed": "errors",
     "Batch": "output",
     "Capabilities": "transport",
+    "CloudEvent": "events",
+    "EventContext": "events",
     "Config": "config",
     "Context": "context",
     "DeadLetter": "outcomes",
@@ -72,11 +76,13 @@ __all__ = [
     "Batch",
     "BatchFailed",
     "Capabilities",
+    "CloudEvent",
     "Config",
     "Context",
     "DeadLetter",
     "Delivery",
     "Done",
+    "EventContext",
     "Message",
     "Outcome",
     "Output",

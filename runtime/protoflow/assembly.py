@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from protoflow.batching import Gatherer
 from protoflow.clock import Clock
 from protoflow.config import Config
-from protoflow.connection import check_delay
 from protoflow.context import Context
 from protoflow.encoder import Encoder
 from protoflow.invoke import decoder, terminal
@@ -15,6 +14,7 @@ from protoflow.message import Message
 from protoflow.output import AnyOutput
 from protoflow.pipeline import Chain, HandlerSpec
 from protoflow.plan import HandlerPlan, SubscriptionPlan
+from protoflow.publishing import check_delay
 from protoflow.routes import Route, Router
 from protoflow.scheduler import Scheduler
 from protoflow.spec import PublicationSpec

@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 
 from protoflow.clock import Clock
 from protoflow.config import Config
-from protoflow.encoder import Encoder
-from protoflow.errors import CapabilityError
+from protoflow.emitting import Emitting
 from protoflow.message import Message
 from protoflow.output import AnyOutput
+from protoflow.publishing import Publishing
 from protoflow.spec import PublicationSpec
-from protoflow.transport import Topology, TopologyMode, Transport, TransportSettings
+from protoflow.transport import Transport, TransportSettings
 from protoflow.transports import create
 
 T = TypeVar("T")
@@ -38,57 +38,7 @@ def transport_for(config: Config, clock: Clock) -> Transport:
     )
 
 
-class Publishing:
-    """What publishing needs of a transport: used by `Service` and `Connection`."""
-
-    def __init__(self, config: Config, transport: Transport, clock: Clock) -> None:
-        self._transport = transport
-        self._mode = config.topology
-        self._ensured: set[str] = set()
-        self.encode = Encoder(config, clock.now)
-
-    async def outputs(
-        self, publication: PublicationSpec, outputs: Sequence[AnyOutput]
-    ) -> list[str]:
-        """Publishes outputs; their ids. Raises PublishError, CapabilityError."""
-        messages = [self.encode(publication, output) for output in outputs]
-        await self.messages(messages)
-        return [message.id for message in messages]
-
-    async def messages(self, messages: Sequence[Message]) -> None:
-        """Publishes messages. Raises the first error; the others may be published."""
-        if not messages:
-            return
-        for message in messages:
-            check_delay(message, self._transport)
-            if message.topic not in self._ensured:
-                await self._ensure(message.topic)
-        errors = await self._transport.submit(messages)
-        for error in errors:
-            if error is not None:
-                raise error
-
-    def known(self, topics: Sequence[str]) -> None:
-        """These topics were made or verified already."""
-        self._ensured.update(topics)
-
-    async def _ensure(self, topic: str) -> None:
-        """A topic is made or verified before the first message to it."""
-        if self._mode is not TopologyMode.NONE:
-            await self._transport.ensure(Topology(topics=(topic,)), self._mode)
-        self._ensured.add(topic)
-
-
-def check_delay(message: Message, transport: Transport) -> None:
-    """Raises CapabilityError for a delay that the transport cannot keep."""
-    if message.delay > 0 and not transport.capabilities.delayed_publish:
-        raise CapabilityError(
-            f"a message to {message.topic} is to be delayed by {message.delay:g} s, but the "
-            "transport has no delayed publish; publish it when it is due"
-        )
-
-
-class Connection:
+class Connection(Emitting):
     """A connection that producers publish through; an asynchronous context manager."""
 
     def __init__(self, config: Config, clock: Clock | None = None) -> None:
@@ -109,16 +59,6 @@ class Connection:
     async def close(self) -> None:
         """Flushes and disconnects. Idempotent."""
         await self._transport.close()
-
-    async def publish_outputs(
-        self, publication: PublicationSpec, outputs: Sequence[AnyOutput]
-    ) -> list[str]:
-        """Publishes outputs; their ids. See `Publisher`."""
-        return await self._publishing.outputs(publication, outputs)
-
-    async def publish(self, *messages: Message) -> None:
-        """Publishes raw messages. Raises PublishError."""
-        await self._publishing.messages(messages)
 
     async def __aenter__(self) -> Connection:
         await self.open()

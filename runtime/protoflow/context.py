@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from protoflow import wire
+from protoflow.ids import derived_id
 from protoflow.message import Delivery, Message
 from protoflow.output import AnyOutput
 from protoflow.spec import PublicationSpec
@@ -160,6 +161,26 @@ class Context:
         self._kept().append(message)
         return message.id
 
+    def reserve_position(self) -> int:
+        """The next position among the outputs of this run, from 0."""
+        self._position += 1
+        return self._position - 1
+
+    def output_id(self, position: int) -> str:
+        """The id of the output at a position: the same whenever this input is handled again."""
+        return derived_id(self.message.id, self.group, self.handler, position)
+
+    def inherited(self) -> dict[str, str]:
+        """What outputs inherit: correlation and causation id, and the trace."""
+        metadata = {
+            wire.CORRELATION_ID: self.correlation_id,
+            wire.CAUSATION_ID: self.message.id,
+        }
+        for name in (wire.TRACEPARENT, wire.TRACESTATE, wire.BAGGAGE):
+            if name in self.message.metadata:
+                metadata[name] = self.message.metadata[name]
+        return metadata
+
     def cause_of(self, output: AnyOutput) -> Message:
         """The input that an output is of; for the runtime."""
         return self.message
@@ -167,8 +188,7 @@ class Context:
     def next_position(self, output: AnyOutput) -> int | None:
         """The position of an output among those of its input, from 0; None gives it a
         fresh id. For the runtime."""
-        self._position += 1
-        return self._position - 1
+        return self.reserve_position()
 
     def take_outputs(self) -> list[Message]:
         """The outputs kept so far, which are kept no longer; for the runtime."""

@@ -14,16 +14,14 @@ from types import TracebackType
 from protoflow.assembly import assemble
 from protoflow.clock import Clock
 from protoflow.config import Config
-from protoflow.connection import Publishing, transport_for
+from protoflow.connection import transport_for
+from protoflow.emitting import Emitting
 from protoflow.errors import ProtoflowError, RegistrationError
-from protoflow.handler import Handler, HandlerSync
-from protoflow.message import Message
-from protoflow.output import AnyOutput
 from protoflow.pipeline import Chain, Middleware, chain_of
 from protoflow.plan import plan
-from protoflow.registration import Registration, registrations
+from protoflow.publishing import Publishing
+from protoflow.registering import Registering
 from protoflow.scheduler import Scheduler
-from protoflow.spec import PublicationSpec
 from protoflow.stats import Books, HandlerStats
 from protoflow.threads import Threads
 from protoflow.transport import Capabilities, Topology, Transport
@@ -46,7 +44,7 @@ class Health:
     problems: dict[str, str]
 
 
-class Service:
+class Service(Registering, Emitting):
     """Runs handlers. A `Publisher`, too: what it publishes goes out at once.
 
     Args:
@@ -66,13 +64,13 @@ class Service:
         clock: Clock | None = None,
         transport: Transport | None = None,
     ) -> None:
+        super().__init__()
         self.config = config or Config()
         self._clock = clock or Clock()
         self._lifespan = lifespan
         self._chain = _chain(middleware)
         self._transport = transport or transport_for(self.config, self._clock)
         self._publishing = Publishing(self.config, self._transport, self._clock)
-        self._registrations: list[Registration] = []
         #: The books of handlers and dead letters, open from the start on.
         self.books = Books()
         self._schedulers: list[Scheduler] = []
@@ -81,25 +79,6 @@ class Service:
         self._stop_requested: asyncio.Event | None = None
         self._crash: BaseException | None = None
         self._started = False
-
-    # Registration.
-
-    def register(self, *handlers: Handler | HandlerSync) -> None:
-        """Registers instances of generated handler classes.
-
-        Raises:
-            RegistrationError: not a generated handler, registered twice, or too late.
-        """
-        for handler in handlers:
-            for registration in registrations(handler):
-                self._add(registration)
-
-    def _add(self, registration: Registration) -> None:
-        if self._started:
-            raise RegistrationError(f"{registration.name}: register before the service starts")
-        if any(known.name == registration.name for known in self._registrations):
-            raise RegistrationError(f"{registration.name}: already registered")
-        self._registrations.append(registration)
 
     # Lifetime.
 
@@ -131,7 +110,7 @@ class Service:
         """
         if self._started:
             raise ProtoflowError("the service was started already; make a new one")
-        self._started = True
+        self._started = self._closed = True
         try:
             await self._start()
         except BaseException:
@@ -197,18 +176,6 @@ class Service:
         trace: TracebackType | None,
     ) -> None:
         await self.stop()
-
-    # Publishing.
-
-    async def publish_outputs(
-        self, publication: PublicationSpec, outputs: Sequence[AnyOutput]
-    ) -> list[str]:
-        """Publishes outputs at once; their ids. See `Publisher`."""
-        return await self._publishing.outputs(publication, outputs)
-
-    async def publish(self, *messages: Message) -> None:
-        """Publishes raw messages at once. Raises PublishError."""
-        await self._publishing.messages(messages)
 
     # State.
 

@@ -247,6 +247,7 @@ async def run(
     *handlers: Handler | HandlerSync,
     config: Config | None = None,
     middleware: Chain | Sequence[Middleware] | None = None,
+    setup: Callable[[Service], None] = lambda _service: None,
     virtual_time: bool = True,
     seed: int = 0,
 ) -> AsyncIterator[TestedService]:
@@ -256,6 +257,7 @@ async def run(
         handlers: instances of generated handler classes.
         config: settings; the transport is memory whatever they say.
         middleware: as for `Service`.
+        setup: called with the service before it starts, to register more.
         virtual_time: False leaves the loop's time as it is.
         seed: of the randomness in back-offs.
     """
@@ -269,6 +271,7 @@ async def run(
         service = _service(tested, config or Config(environ={}), middleware)
         threads.append(service)
         service.register(*handlers)
+        setup(service)
         async with service:
             yield tested
     finally:

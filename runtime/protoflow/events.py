@@ -1,0 +1,201 @@
+"""CloudEvents for those who work with events themselves: the event, and its context."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar, cast
+
+from protoflow import wire
+from protoflow.cloudevents import is_json
+from protoflow.context import Context
+from protoflow.errors import DecodeError
+from protoflow.ids import new_id
+from protoflow.message import Message
+
+T = TypeVar("T")
+
+_ATTRIBUTES = ("type", "source", "subject", "time", "dataschema", "specversion")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloudEvent:
+    """A CloudEvent, version 1.0 (https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md).
+
+    Attributes:
+        type: what happened, `shop.order.placed`.
+        source: where, a URI reference.
+        data: bytes as they are; anything else is published as JSON.
+        id: unique within the source.
+        subject: what it happened to.
+        time: when; now, unless given.
+        data_content_type: the media type of the data.
+        data_schema: a URI.
+        extensions: extension attributes; names of `[a-z0-9]`, as the specification says.
+        metadata: string pairs beside the event, such as `correlation_id`.
+    """
+
+    type: str
+    source: str
+    data: Any = None  # Any: bytes, or whatever JSON can hold
+    id: str = field(default_factory=new_id)
+    subject: str | None = None
+    time: datetime | None = None
+    data_content_type: str = wire.JSON
+    data_schema: str | None = None
+    extensions: Mapping[str, str | int | bool] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name} is empty" for name in ("id", "type", "source") if not getattr(self, name)
+        ]
+        problems += [
+            f"extension {name!r} is not of lower-case letters and digits"
+            for name in self.extensions
+            if not (name.isascii() and name.isalnum() and name == name.lower())
+        ]
+        problems += [
+            f"extension {name!r} is an attribute of its own" for name in self.extensions
+            if name in (*_ATTRIBUTES, "id", "data", "datacontenttype")
+        ]  # fmt: skip
+        if problems:
+            raise ValueError("no CloudEvent: " + "; ".join(problems))
+
+    def message(self, topic: str) -> Message:
+        """The event as a message, in binary mode. Raises TypeError for data without JSON."""
+        time = self.time or datetime.now(UTC)
+        metadata = {
+            **self.metadata,
+            wire.CE_SPECVERSION: "1.0",
+            wire.CE_TYPE: self.type,
+            wire.CE_SOURCE: self.source,
+            wire.CE_TIME: time.isoformat().replace("+00:00", "Z"),
+            wire.CONTENT_TYPE: self.data_content_type,
+        }
+        if self.subject is not None:
+            metadata[wire.CE_SUBJECT] = self.subject
+        if self.data_schema is not None:
+            metadata[wire.CE_DATASCHEMA] = self.data_schema
+        for name, value in self.extensions.items():
+            metadata[wire.CE_PREFIX + name] = _canonical(value)
+        return Message(
+            id=self.id,
+            topic=topic,
+            payload=self._payload(),
+            metadata=metadata,
+            deduplication_id=f"{self.id}:{topic}",
+        )
+
+    @classmethod
+    def of(cls, message: Message) -> CloudEvent:
+        """The event that a message carries. Raises DecodeError if a required attribute is
+        missing; a `time` that cannot be read is left out, for it is optional."""
+        metadata = message.metadata
+        if not metadata.get(wire.CE_TYPE) or not metadata.get(wire.CE_SOURCE):
+            raise DecodeError("the message is no CloudEvent: type or source is missing")
+        known = {wire.CE_PREFIX + name for name in _ATTRIBUTES}
+        return cls(
+            id=message.id,
+            type=metadata[wire.CE_TYPE],
+            source=metadata[wire.CE_SOURCE],
+            subject=metadata.get(wire.CE_SUBJECT),
+            time=_time(metadata.get(wire.CE_TIME)),
+            data=message.payload,
+            data_content_type=metadata.get(wire.CONTENT_TYPE, wire.JSON),
+            data_schema=metadata.get(wire.CE_DATASCHEMA),
+            extensions={
+                name[3:]: value
+                for name, value in metadata.items()
+                if name.startswith(wire.CE_PREFIX) and name not in known and name[3:].isalnum()
+            },
+            metadata={
+                name: value
+                for name, value in metadata.items()
+                if not name.startswith(wire.CE_PREFIX) and name != wire.CONTENT_TYPE
+            },
+        )
+
+    def _payload(self) -> bytes | None:
+        if self.data is None:
+            return b""
+        if isinstance(self.data, bytes):
+            return self.data
+        if isinstance(self.data, str) and not is_json(self.data_content_type):
+            return self.data.encode()
+        from protoflow.json_codec import encode_json
+
+        return encode_json(self.data)
+
+
+class EventContext:
+    """What a CloudEvents handler gets: the event, its data, and a way to publish.
+
+    Attributes:
+        event: the event; `event.data` is the raw bytes.
+        context: the context of the run.
+    """
+
+    __slots__ = ("context", "event")
+
+    def __init__(self, event: CloudEvent, context: Context) -> None:
+        self.event = event
+        self.context = context
+
+    @property
+    def raw_data(self) -> bytes:
+        """The data as it came."""
+        return self.event.data or b""
+
+    @property
+    def logger(self) -> Any:
+        """A logger that names handler, topic, message id and attempt in its records."""
+        return self.context.logger
+
+    def unmarshal_data(self, kind: type[T]) -> T:
+        """The JSON data as this type; raises DecodeError, so the event is dead-lettered."""
+        from protoflow.json_codec import json_decoder
+
+        decoder = json_decoder(cast("Any", kind))
+        decoded: T = decoder(self.raw_data)
+        return decoded
+
+    async def publish(
+        self,
+        type: str,
+        source: str,
+        data: Any,
+        *,
+        topic: str | None = None,
+        delay: timedelta | None = None,
+    ) -> str:
+        """Publishes an event with the outcome of this run; it carries on correlation and
+        trace. Its id."""
+        context = self.context
+        position = context.reserve_position()
+        event = CloudEvent(
+            type=type,
+            source=source,
+            data=data,
+            id=context.output_id(position),
+            metadata=context.inherited(),
+        )
+        message = event.message(topic or type)
+        message.delay = delay.total_seconds() if delay else 0.0
+        await context.publish(message)
+        return event.id
+
+
+def _canonical(value: str | int | bool) -> str:
+    # The canonical string encoding of the CloudEvents type system.
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def _time(text: str | None) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None

@@ -1,0 +1,167 @@
+"""Handlers without generated code: raw messages, JSON, protobuf and CloudEvents.
+
+They go through the same chain, retries and dead letters as generated ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, TypeAlias
+
+from google.protobuf.message import Message as ProtoMessage
+
+from protoflow.context import Context
+from protoflow.errors import DecodeError
+from protoflow.events import CloudEvent, EventContext
+from protoflow.json_codec import encode_json, json_decoder
+from protoflow.message import Message
+from protoflow.registration import Registration
+from protoflow.spec import (
+    DeliveryPolicy,
+    MessageSpec,
+    ProtoClass,
+    PublicationSpec,
+    RetryPolicy,
+)
+
+#: A handler of raw messages; what it returns is published as it is.
+MessageHandler: TypeAlias = Callable[
+    [Message, Context], Awaitable["Message | Sequence[Message] | None"]
+]
+#: A handler of JSON; what it returns is published as JSON.
+JSONHandler: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
+#: A handler of protobuf messages; what it returns is published.
+ProtoHandler: TypeAlias = Callable[[Any, Context], Awaitable["ProtoMessage | None"]]
+#: A handler of CloudEvents.
+EventHandler: TypeAlias = Callable[[EventContext], Awaitable[None]]
+
+_NOTHING = DeliveryPolicy()
+
+
+def message_registration(
+    name: str, topic: str, handler: MessageHandler, *, group: str | None, delivery: DeliveryPolicy
+) -> Registration:
+    """Raw messages, tombstones included, of every type."""
+
+    async def call(message: Message, context: Context) -> None:
+        result = await handler(message, context)
+        if result is not None:
+            await context.publish(*_messages(result))
+
+    return Registration(
+        name=name, topic=topic, group=group or name, call=call, delivery=delivery,
+        tombstones=True, decode=lambda context: context.message,
+    )  # fmt: skip
+
+
+def json_registration(
+    name: str,
+    topic: str,
+    handler: JSONHandler,
+    *,
+    type: Any,
+    group: str | None,
+    publish_topic: str | None,
+    delivery: DeliveryPolicy,
+) -> Registration:
+    """JSON payloads of any plain type."""
+    decode = json_decoder(type)
+
+    async def call(value: Any, context: Context) -> None:
+        result = await handler(value, context)
+        if result is None:
+            return
+        if publish_topic is None:
+            raise TypeError(f"{name} returned a value; register it with publish_topic")
+        kind = _type_name(result)
+        event = CloudEvent(
+            type=kind,
+            source=f"/{name}",
+            data=encode_json(result),
+            id=context.output_id(context.reserve_position()),
+            metadata=context.inherited(),
+        )
+        await context.publish(event.message(publish_topic))
+
+    return Registration(
+        name=name, topic=topic, group=group or name, call=call, delivery=delivery,
+        decode=lambda context: decode(_payload(context)),
+    )  # fmt: skip
+
+
+def proto_registration(
+    name: str,
+    topic: str,
+    message_class: ProtoClass,
+    handler: ProtoHandler,
+    *,
+    output_class: ProtoClass | None,
+    publish_topic: str | None,
+    group: str | None,
+    delivery: DeliveryPolicy,
+) -> Registration:
+    """Protobuf messages of one type, without a generated module."""
+    publication = None
+    if publish_topic is not None:
+        if output_class is None:
+            raise TypeError(f"{name}: publish_topic needs output_class")
+        publication = PublicationSpec(topic=publish_topic, message=message_spec(output_class))
+    return Registration(
+        name=name,
+        topic=topic,
+        group=group or name,
+        call=handler,
+        types=(message_class.DESCRIPTOR.full_name,),
+        message=message_spec(message_class),
+        publication=publication,
+        delivery=delivery,
+    )
+
+
+def event_registration(
+    name: str,
+    event_type: str,
+    handler: EventHandler,
+    *,
+    topic: str | None,
+    group: str | None,
+    max_attempts: int | None,
+) -> Registration:
+    """CloudEvents of one type."""
+
+    async def call(event: CloudEvent, context: Context) -> None:
+        await handler(EventContext(event, context))
+
+    delivery = _NOTHING
+    if max_attempts is not None:
+        delivery = DeliveryPolicy(retry=RetryPolicy(max_attempts=max_attempts))
+    return Registration(
+        name=name,
+        topic=topic or event_type,
+        group=group or name,
+        call=call,
+        types=(event_type,),
+        delivery=delivery,
+        decode=lambda context: CloudEvent.of(context.message),
+    )
+
+
+def message_spec(message_class: ProtoClass) -> MessageSpec:
+    """The contract of a message that has none: its full name is its type."""
+    return MessageSpec(type=message_class.DESCRIPTOR.full_name, message_class=message_class)
+
+
+def _messages(result: Message | Iterable[Message]) -> Iterable[Message]:
+    return (result,) if isinstance(result, Message) else result
+
+
+def _payload(context: Context) -> bytes:
+    payload = context.message.payload
+    if payload is None:
+        raise DecodeError("a tombstone has no payload")
+    return payload
+
+
+def _type_name(value: Any) -> str:
+    kind = type(value)
+    return f"{kind.__module__}.{kind.__qualname__}"

@@ -1,0 +1,64 @@
+"""Publishing at once: encoded, its topic made or verified, submitted, confirmed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from protoflow.clock import Clock
+from protoflow.config import Config
+from protoflow.encoder import Encoder
+from protoflow.errors import CapabilityError
+from protoflow.message import Message
+from protoflow.output import AnyOutput
+from protoflow.spec import PublicationSpec
+from protoflow.transport import Topology, TopologyMode, Transport
+
+
+class Publishing:
+    """What publishing needs of a transport: used by `Service` and `Connection`."""
+
+    def __init__(self, config: Config, transport: Transport, clock: Clock) -> None:
+        self._transport = transport
+        self._mode = config.topology
+        self._ensured: set[str] = set()
+        self.encode = Encoder(config, clock.now)
+
+    async def outputs(
+        self, publication: PublicationSpec, outputs: Sequence[AnyOutput]
+    ) -> list[str]:
+        """Publishes outputs; their ids. Raises PublishError, CapabilityError."""
+        messages = [self.encode(publication, output) for output in outputs]
+        await self.messages(messages)
+        return [message.id for message in messages]
+
+    async def messages(self, messages: Sequence[Message]) -> None:
+        """Publishes messages. Raises the first error; the others may be published."""
+        if not messages:
+            return
+        for message in messages:
+            check_delay(message, self._transport)
+            if message.topic not in self._ensured:
+                await self._ensure(message.topic)
+        errors = await self._transport.submit(messages)
+        for error in errors:
+            if error is not None:
+                raise error
+
+    def known(self, topics: Sequence[str]) -> None:
+        """These topics were made or verified already."""
+        self._ensured.update(topics)
+
+    async def _ensure(self, topic: str) -> None:
+        """A topic is made or verified before the first message to it."""
+        if self._mode is not TopologyMode.NONE:
+            await self._transport.ensure(Topology(topics=(topic,)), self._mode)
+        self._ensured.add(topic)
+
+
+def check_delay(message: Message, transport: Transport) -> None:
+    """Raises CapabilityError for a delay that the transport cannot keep."""
+    if message.delay > 0 and not transport.capabilities.delayed_publish:
+        raise CapabilityError(
+            f"a message to {message.topic} is to be delayed by {message.delay:g} s, but the "
+            "transport has no delayed publish; publish it when it is due"
+        )
