@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Protocol
+from typing import Final, Protocol
 
 from nats.aio.msg import Msg
 
@@ -14,6 +14,7 @@ from protoflow.transports.nats import headers as wire_headers
 
 _NS = 1_000_000_000
 _WORKING = b"+WPI"
+NAK: Final = b"-NAK"
 
 
 class Source(Protocol):
@@ -37,6 +38,7 @@ class Lease:
     Attributes:
         message: as it came.
         source: the consumer that it came from.
+        arrived: when it came.
         renewed: when it came or was last renewed.
         handed: when it was handed out; 0.0 before that.
         due: when it may be handed out again.
@@ -44,11 +46,12 @@ class Lease:
         delivery: what is or will be handed out.
     """
 
-    __slots__ = ("delivery", "due", "handed", "message", "renewed", "sequence", "source")
+    __slots__ = ("arrived", "delivery", "due", "handed", "message", "renewed", "sequence", "source")
 
     def __init__(self, message: Msg, source: Source, now: float, delivery: Delivery) -> None:
         self.message = message
         self.source = source
+        self.arrived = now
         self.renewed = now
         self.handed = 0.0
         self.due = 0.0
@@ -73,6 +76,7 @@ class Lease:
             first_failure=settlement.first_failure,
         )
         lease = Lease(self.message, self.source, self.renewed, delivery)
+        lease.arrived = self.arrived
         lease.sequence = self.sequence
         lease.due = now + settlement.delay
         return lease
@@ -152,7 +156,8 @@ class Leases:
         return True
 
     def sweep(self, now: float, *, connected: bool) -> list[Lease]:
-        """Renews what is due; what could not be renewed is lost, and told."""
+        """Renews what is due, at most for `max_hold`; what was not renewed in time is lost,
+        and told. What nobody took in all that time is given back for another process."""
         settings = self._settings
         lost: list[Lease] = []
         for lease in self:
@@ -162,7 +167,12 @@ class Leases:
             if age >= settings.lease:
                 self.release(lease)
                 lost.append(lease)
-            elif connected and not (lease.handed and now - lease.handed > settings.max_hold):
+            elif not connected:
+                continue
+            elif now - (lease.handed or lease.arrived) <= settings.max_hold:
                 self._send(lease.message.reply, _WORKING)
                 lease.renewed = now
+            elif not lease.handed:
+                self.release(lease)
+                self._send(lease.message.reply, NAK)
         return lost

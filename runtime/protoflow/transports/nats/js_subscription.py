@@ -17,12 +17,11 @@ from protoflow.message import Action, Delivery, Message, Settlement, SettleResul
 from protoflow.spec import Ordering
 from protoflow.transport import SubscriptionListener, SubscriptionSettings
 from protoflow.transports.nats.connection import Connection
-from protoflow.transports.nats.js_leases import Lease, Leases
+from protoflow.transports.nats.js_leases import NAK, Lease, Leases
 from protoflow.transports.nats.js_puller import Puller
 
 _log = logging.getLogger("protoflow.transports.jetstream")
 _ACK = b"+ACK"
-_NAK = b"-NAK"
 _NS = 1_000_000_000
 _POLL = 0.1
 
@@ -270,7 +269,7 @@ class JetStreamSubscription:
         for lease in leases:
             if self._leases.release(lease):
                 self._puller_of(lease).buffer.settled(lease)
-                self._connection.send(lease.message.reply, _NAK)
+                self._connection.send(lease.message.reply, NAK)
 
     def _puller_of(self, lease: Lease) -> Puller:
         return cast("Puller", lease.source)
@@ -337,4 +336,4 @@ def _command(settlement: Settlement) -> bytes:
         return _ACK
     if settlement.action is Action.NACK and settlement.delay > 0:
         return b'-NAK {"delay": %d}' % int(settlement.delay * _NS)
-    return _NAK
+    return NAK
