@@ -109,11 +109,17 @@ def table(fields: Mapping[str, object]) -> bytes:
         key = name.encode()
         if isinstance(value, str):  # nearly all are
             data = value.encode()
-            parts += (bytes((len(key),)), key, b"S", _LENGTH.pack(len(data)), data)
+            parts += (_name(key), key, b"S", _LENGTH.pack(len(data)), data)
         else:
-            parts += (bytes((len(key),)), key, _value(value))
+            parts += (_name(key), key, _value(value))
     parts[0] = _LENGTH.pack(sum(map(len, parts)))
     return b"".join(parts)
+
+
+def _name(key: bytes) -> bytes:
+    if len(key) > 255:
+        raise ValueError("the name of a header is longer than 255 bytes")
+    return bytes((len(key),))
 
 
 def _value(value: object) -> bytes:

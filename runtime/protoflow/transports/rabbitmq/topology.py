@@ -7,7 +7,7 @@ cannot be changed once a queue is made, so the next deploy would be refused.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import aiormq.exceptions
@@ -65,12 +65,21 @@ class Binding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Everything needed; `absent` are queues that must not be there, with the reason."""
+    """Everything needed.
+
+    Attributes:
+        exchanges: exchanges.
+        queues: queues.
+        bindings: bindings.
+        absent: queues that must not be there, each with what it means if one is.
+        together: pairs of queues of which both are there or none, with the same.
+    """
 
     exchanges: tuple[Exchange, ...] = ()
     queues: tuple[Queue, ...] = ()
     bindings: tuple[Binding, ...] = ()
     absent: tuple[tuple[str, str], ...] = ()
+    together: tuple[tuple[str, str, str], ...] = ()
 
 
 class Planner:
@@ -91,6 +100,7 @@ class Planner:
         queues: dict[str, Queue] = {}
         bindings: dict[Binding, None] = {}
         absent: dict[str, str] = {}
+        together: list[tuple[str, str, str]] = []
         for subscription in topology.subscriptions:
             if subscription.broadcast:
                 continue
@@ -99,11 +109,13 @@ class Planner:
             queues |= {queue.name: queue for queue in plan.queues}
             bindings |= dict.fromkeys(plan.bindings)
             absent |= dict(plan.absent)
+            together += plan.together
         return Plan(
             exchanges=tuple(exchanges.values()),
             queues=tuple(queues.values()),
             bindings=tuple(bindings),
             absent=tuple(absent.items()),
+            together=tuple(together),
         )
 
     def _group(self, settings: SubscriptionSettings) -> Plan:
@@ -140,11 +152,11 @@ class Planner:
                 Binding(source=names.exchange, target=queue.name, key=names.routing_key(letters)),
                 Binding(source=names.overflow, target=queue.name, key=own),
             )
-        return Plan(
+        return replace(
+            self._shards(topic, group),
             exchanges=exchanges,
             queues=tuple(queues),
             bindings=tuple(bindings),
-            absent=self._absent(topic, group),
         )
 
     def _rung(self, settings: SubscriptionSettings, seconds: float) -> Queue:
@@ -173,17 +185,20 @@ class Planner:
             "x-overflow": "reject-publish",
         }
 
-    def _absent(self, topic: str, group: str) -> tuple[tuple[str, str], ...]:
+    def _shards(self, topic: str, group: str) -> Plan:
+        """How another number of shards is noticed: keys would move, and so overtake."""
         names = self._names
         reason = (
             f"group {group} of {topic} was made with another number of shards than "
             f"{names.shards}: set option shards as it was, or delete its queues once empty"
         )
+        first, beyond = names.shard(topic, group, 0), names.shard(topic, group, names.shards)
         if names.shards == 1:
-            return ((names.shard(topic, group, 0), reason),)
-        return (
-            (names.group(topic, group), reason),
-            (names.shard(topic, group, names.shards), reason),
+            return Plan(absent=((first, reason),))
+        last = names.shard(topic, group, names.shards - 1)
+        return Plan(
+            absent=((names.group(topic, group), reason), (beyond, reason)),
+            together=((first, last, reason),),
         )
 
 
@@ -202,6 +217,9 @@ class Declarer:
         try:
             for name, reason in plan.absent:
                 if await self._exists(name):
+                    self._problems.append(reason)
+            for first, last, reason in plan.together:
+                if await self._exists(first) != await self._exists(last):
                     self._problems.append(reason)
             if not self._problems:
                 await self._ensure(plan, mode)
