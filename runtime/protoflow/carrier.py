@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from protoflow.errors import PublishError, PublishRefusedError, TransportError
+from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.job import Job
 from protoflow.letters import dead_letter, least_letter, retry_message
 from protoflow.message import Action, Message, Settlement, SettleResult
@@ -59,6 +59,8 @@ class Carrier:
         self._loop = asyncio.get_running_loop()
         self._timers: dict[Job, asyncio.TimerHandle] = {}
         self._burials: dict[asyncio.Task[None], Job] = {}
+        #: How many burials have failed and are tried again.
+        self._stuck = 0
         #: Jobs whose outputs or retries are on their way to the broker.
         self.publishing: set[Job] = set()
 
@@ -180,11 +182,6 @@ class Carrier:
             await asyncio.wait(self._burials, timeout=seconds)
 
     @property
-    def burying(self) -> bool:
-        """Whether a dead letter is not confirmed yet."""
-        return bool(self._burials)
-
-    @property
     def waiting(self) -> int:
         """How many jobs wait in memory for their next run."""
         return len(self._timers)
@@ -245,7 +242,7 @@ class Carrier:
                 self._not_published(job, error, others)
                 return
             job.route.spec.stats.handled += 1
-            job.route.spec.stats.published += len(outputs)
+            job.route.spec.stats.confirmed(outputs)
             self.acknowledge(job)
             then()
 
@@ -265,7 +262,7 @@ class Carrier:
                 return
             if result is SettleResult.DONE:
                 job.route.spec.stats.handled += 1
-                job.route.spec.stats.published += len(outputs)
+                job.route.spec.stats.confirmed(outputs)
             if job.lane is not None:
                 self._host.leave(job)
 
@@ -289,6 +286,7 @@ class Carrier:
                     letter = least_letter(letter)
                 if not blocked:
                     blocked = True
+                    self._stuck += 1
                     self._host.block(_GATE, True)
                     _log.error(
                         "%s: a dead letter of %s is not published, the subscription pauses: %s",
@@ -298,7 +296,9 @@ class Carrier:
                 pause = min(_LONGEST_PAUSE, pause * 2)
         finally:
             if blocked:
-                self._host.block(_GATE, False)
+                self._stuck -= 1
+                if not self._stuck:
+                    self._host.block(_GATE, False)
         spec.stats.dead_lettered += 1
         spec.stats.letters.add(job.delivery.failures, spec.clock.now())
         if job.lane is not None:
@@ -318,8 +318,9 @@ class Carrier:
                     return PublishRefusedError(f"the letter is {_WHY[result]}")
                 unknown = result is SettleResult.UNKNOWN
                 return PublishError(f"the letter is {_WHY[result]}") if unknown else None
-            errors = await self._transport.submit((letter,))
-        except TransportError as error:
+            # Shielded: a burial that is called off must not cancel the transport's future.
+            errors = await asyncio.shield(self._transport.submit((letter,)))
+        except Exception as error:  # whatever it is, the message stays unsettled
             return error
         if errors[0] is None:
             self._settler.settle(job, Settlement(job.delivery))

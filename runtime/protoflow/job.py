@@ -62,7 +62,7 @@ class Lanes:
         self.key_of: Callable[[Delivery, Message], Hashable | None]
         if ordering is Ordering.PER_KEY:
             # A message without key is a lane of its own, that is, in none.
-            self.key_of = lambda _delivery, message: message.key
+            self.key_of = lambda _delivery, message: message.key or None
         elif ordering is Ordering.PER_PARTITION:
             self.key_of = lambda delivery, _message: delivery.shard
         else:
@@ -86,29 +86,35 @@ class Lanes:
     def close(self, jobs: Iterable[Job]) -> None:
         """These are a batch now: no more may join them."""
         for job in jobs:
-            if job.lane is not None:
-                self._lanes[job.lane].gathering = None
+            if job.lane is not None and (lane := self._lanes.get(job.lane)) is not None:
+                lane.gathering = None
 
-    def leave(self, job: Job) -> Sequence[Job]:
-        """Ends the job's turn: those of its lane that may start."""
+    def leave(self, job: Job) -> Job | None:
+        """Ends the job's turn: the next of its lane, if it may start now."""
         lane = self._lanes.get(job.lane)
         if lane is None:
-            return ()
+            return None
         lane.active -= 1
         if lane.active:
-            return ()
+            return None
         if not lane.waiting:
             del self._lanes[job.lane]
-            return ()
+            return None
         first = lane.waiting.popleft()
-        started = [first]
         lane.gathering = first.route if first.route.gatherer and not first.single else None
-        while lane.waiting and lane.gathering is lane.waiting[0].route:
-            if lane.waiting[0].single:
-                break
-            started.append(lane.waiting.popleft())
-        lane.active = len(started)
-        return started
+        lane.active = 1
+        return first
+
+    def follow(self, job: Job) -> Job | None:
+        """The next of the job's lane that may join the batch for which the job is gathered."""
+        lane = self._lanes.get(job.lane)
+        if lane is None or lane.gathering is None or not lane.waiting:
+            return None
+        follower = lane.waiting[0]
+        if follower.single or follower.route is not lane.gathering:
+            return None
+        lane.active += 1
+        return lane.waiting.popleft()
 
     def take_back(self, jobs: Sequence[Job]) -> None:
         """These had the turn and lose it: they wait again, before all others, in order."""
@@ -118,9 +124,11 @@ class Lanes:
             lane.waiting.appendleft(job)
 
     def drop(self, unwanted: Callable[[Job], bool]) -> list[Job]:
-        """Takes out the waiting jobs that are unwanted."""
+        """Takes out the waiting jobs that are unwanted; they have no turn to leave."""
         dropped: list[Job] = []
         for lane in self._lanes.values():
             dropped += [job for job in lane.waiting if unwanted(job)]
             lane.waiting = deque(job for job in lane.waiting if not unwanted(job))
+        for job in dropped:
+            job.lane = None
         return dropped

@@ -19,7 +19,7 @@ from protoflow.context import Context, OutputEncoder
 from protoflow.errors import TransportError
 from protoflow.job import Job, Lanes
 from protoflow.message import Delivery, Message, Settlement, SettleResult
-from protoflow.outcomes import DONE, Outcome
+from protoflow.outcomes import DONE, Done, Outcome
 from protoflow.routes import Router
 from protoflow.settler import Settler
 from protoflow.transport import Subscription, SubscriptionSettings, Transport
@@ -193,8 +193,10 @@ class Scheduler:
 
     def leave(self, job: Job) -> None:
         """The next of the job's lane may start."""
-        for follower in self._lanes.leave(job):
+        follower = self._lanes.leave(job)
+        while follower is not None:
             self._begin(follower)
+            follower = self._lanes.follow(follower) if follower.route.gatherer else None
         self._workers.wake()
 
     def block(self, reason: str, blocked: bool) -> None:
@@ -202,13 +204,14 @@ class Scheduler:
         self._problem(reason, reason if blocked else None)
         if blocked:
             self._workers.close_gate(reason)
-        elif not self._carrier.burying:
+        else:
             self._workers.open_gate(reason)
 
     # From the broker to the workers.
 
     def put_batch(self, jobs: list[Job]) -> None:
-        """A batch is gathered."""
+        """A batch is gathered; what comes after it in its lanes waits for it."""
+        self._lanes.close(jobs)
         self._workers.put(jobs)
         self._workers.wake()
 
@@ -283,7 +286,6 @@ class Scheduler:
             self._carrier.carry_out(job, outcome, _kept(outcome, context), context.decoded)
 
     async def _run_batch(self, jobs: list[Job]) -> None:
-        self._lanes.close(jobs)
         try:
             await run_batch(jobs, self._encode, self._carrier, self._lanes, self._begin)
         except asyncio.CancelledError:
@@ -298,12 +300,17 @@ class Scheduler:
                 self._forget(job)
             else:
                 self._carrier.release(job)
+                if job.lane is not None:
+                    self.leave(job)
 
     def _settled(self, job: Job, result: SettleResult) -> None:
         after = job.after
-        if after is not None and result in _STILL_HELD:
-            after(result)
-            return
+        if after is not None:
+            if job.lost:
+                return
+            if result in _STILL_HELD:
+                after(result)
+                return
         self.in_flight -= 1
         self.in_flight_bytes -= job.delivery.size
         if result is not SettleResult.DONE:
@@ -335,15 +342,12 @@ class Scheduler:
         return jobs + self._lanes.drop(wanted)
 
     def _lose(self, wanted: Callable[[Job], bool]) -> None:
-        def mark(job: Job) -> bool:
-            if wanted(job):
-                job.lost = True
-            return job.lost
-
-        self._workers.interrupt(mark)
+        for job in self._workers.interrupt(wanted):
+            job.lost = True
 
     def _forget(self, job: Job) -> None:
         """Ends a job without settling it."""
+        job.lost = True
         self.in_flight -= 1
         self.in_flight_bytes -= job.delivery.size
         if job.lane is not None:
@@ -373,4 +377,4 @@ def _every(_job: Job) -> bool:
 
 def _kept(outcome: Outcome, context: Context) -> Sequence[Message]:
     """Outputs go out with success only."""
-    return context.take_outputs() if outcome is DONE else ()
+    return context.take_outputs() if isinstance(outcome, Done) else ()

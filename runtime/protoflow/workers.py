@@ -107,16 +107,17 @@ class Workers:
         self._closed = bool(self._gates or self._alone)
         return taken
 
-    def interrupt(self, wanted: Callable[[Job], bool]) -> None:
-        """Cancels the runs of these jobs; their workers go on."""
+    def interrupt(self, wanted: Callable[[Job], bool]) -> list[Job]:
+        """Cancels the runs of these jobs, which it gives; their workers go on."""
+        interrupted: list[Job] = []
         for worker in self._workers:
-            if (
-                worker.work is not None
-                and worker.task is not None
-                and any(wanted(job) for job in jobs_of(worker.work))
-            ):
+            if worker.work is None or worker.task is None:
+                continue
+            if jobs := [job for job in jobs_of(worker.work) if wanted(job)]:
+                interrupted += jobs
                 worker.interrupted = True
                 worker.task.cancel()
+        return interrupted
 
     def busy(self, wanted: Callable[[Job], bool] = lambda _job: True) -> bool:
         """Whether such a job runs."""
