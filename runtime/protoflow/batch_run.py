@@ -9,6 +9,7 @@ from protoflow.carrier import Carrier
 from protoflow.context import Context, OutputEncoder
 from protoflow.errors import BatchFailed
 from protoflow.job import Job, Lanes
+from protoflow.message import Message
 from protoflow.outcomes import DeadLetter, Done, Outcome, Skip
 from protoflow.retrying import as_outcome, given_up
 
@@ -33,7 +34,7 @@ async def run_batch(
     outcome = await route.run(good[0].delivery, batch)
     cause = outcome.__cause__
     if isinstance(outcome, Done):
-        carrier.done_together(good, batch.take_outputs())
+        carrier.done_together(good, _by_job(batch, good))
     elif isinstance(cause, BatchFailed) and _names_some(cause, good):
         _some_failed(good, batch, cause, carrier, lanes)
     elif isinstance(outcome, Skip) or len(good) == 1:
@@ -62,6 +63,13 @@ def _decoded(
     return good, contexts
 
 
+def _by_job(batch: BatchContext, jobs: Sequence[Job]) -> list[tuple[Job | None, Message]]:
+    """The outputs, each with the job that it is of; None is the batch as a whole."""
+    return [
+        (None if cause is None else jobs[cause], message) for cause, message in batch.take_caused()
+    ]
+
+
 def _names_some(failed: BatchFailed, jobs: Sequence[Job]) -> bool:
     return bool(failed.errors) and all(0 <= index < len(jobs) for index in failed.errors)
 
@@ -73,19 +81,13 @@ def _some_failed(
     broken = {jobs[index].lane for index in failed.errors} - {None}
     done: list[Job] = []
     back: list[Job] = []
-    kept: set[int | None] = {None}
     first_failure = {lane: min(i for i in failed.errors if jobs[i].lane == lane) for lane in broken}
     for index, job in enumerate(jobs):
         if job.lane in broken and index > first_failure[job.lane]:
             back.append(job)
         elif index not in failed.errors:
             done.append(job)
-            kept.add(index)
-    outputs = [
-        message
-        for message, cause in zip(batch.take_outputs(), batch.causes, strict=False)
-        if cause in kept
-    ]
+    outputs = [item for item in _by_job(batch, jobs) if item[0] is None or item[0] in done]
     lanes.take_back(back)
     if done:
         carrier.done_together(done, outputs)

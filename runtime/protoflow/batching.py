@@ -9,7 +9,7 @@ from protoflow.context import Context, OutputEncoder
 from protoflow.job import Job
 from protoflow.message import Delivery, Message
 from protoflow.output import AnyOutput
-from protoflow.spec import BatchPolicy
+from protoflow.spec import BatchPolicy, PublicationSpec
 
 MAX_MESSAGES = 100
 MAX_WAIT = 0.1
@@ -36,9 +36,30 @@ class BatchContext(Context):
 
     def cause_of(self, output: AnyOutput) -> Message:
         """The input that the output names, else the first of the batch."""
-        index = self._index(output)
-        self.causes.append(index)
-        return self.items[index or 0].message
+        return self.items[self._index(output) or 0].message
+
+    def add_output(self, publication: PublicationSpec, output: AnyOutput) -> str:
+        """Keeps one output until the run ends well; its id."""
+        id = super().add_output(publication, output)
+        self.causes.append(self._index(output))
+        return id
+
+    async def publish(self, *messages: Message) -> None:
+        """Keeps raw messages until the run ends well."""
+        self.causes += [None] * len(messages)
+        await super().publish(*messages)
+
+    def take_outputs(self) -> list[Message]:
+        """The outputs kept so far, those of the items' own contexts included."""
+        return [message for _cause, message in self.take_caused()]
+
+    def take_caused(self) -> list[tuple[int | None, Message]]:
+        """The same, each with the index of its input; None is the batch as a whole."""
+        caused = list(zip(self.causes, super().take_outputs(), strict=True))
+        self.causes = []
+        for index, item in enumerate(self.items):
+            caused += [(index, message) for message in item.take_outputs()]
+        return caused
 
     def next_position(self, output: AnyOutput) -> int | None:
         """The position among the outputs of its input; None where it names none."""

@@ -103,16 +103,26 @@ class Carrier:
             Settlement(delivery, Action.RELEASE, 0.0, delivery.failures, delivery.first_failure),
         )
 
-    def done_together(self, jobs: Sequence[Job], outputs: Sequence[Message]) -> None:
-        """Acknowledges the jobs of a batch when its outputs are confirmed."""
+    def done_together(
+        self, jobs: Sequence[Job], outputs: Sequence[tuple[Job | None, Message]]
+    ) -> None:
+        """Acknowledges the jobs of a batch when its outputs are confirmed; each output comes
+        with the job that it is of, None is the batch as a whole."""
         first, *others = jobs
+        if first.route.spec.capabilities.atomic and all(job is not None for job, _ in outputs):
+            by_job: dict[Job | None, list[Message]] = {}
+            for owner, message in outputs:
+                by_job.setdefault(owner, []).append(message)
+            for job in jobs:
+                self._done(job, by_job.get(job, ()))
+            return
 
         def confirmed() -> None:
             for job in others:
                 job.route.spec.stats.handled += 1
                 self.acknowledge(job)
 
-        self._done(first, outputs, confirmed, others)
+        self._done(first, [message for _, message in outputs], confirmed, others)
 
     def hold(self, job: Job, delay: float) -> None:
         """Keeps the job in memory; it runs again after the wait."""
@@ -258,17 +268,17 @@ class Carrier:
             job.after = None
             self.publishing.discard(job)
             if result is SettleResult.UNKNOWN or result is SettleResult.REFUSED:
-                self._not_published(job, PublishError(f"the outputs are {_WHY[result]}"), ())
+                self._not_published(job, PublishError(f"the outputs are {_WHY[result]}"), others)
                 return
             if result is SettleResult.DONE:
                 job.route.spec.stats.handled += 1
                 job.route.spec.stats.confirmed(outputs)
             if job.lane is not None:
                 self._host.leave(job)
+            then()
 
         job.after = settled
         self._settler.settle(job, Settlement(job.delivery, outputs=outputs))
-        then()  # the settlements of one turn are one transaction
 
     def _not_published(self, job: Job, error: PublishError, others: Sequence[Job]) -> None:
         for one in (job, *others):
