@@ -1,0 +1,46 @@
+"""`sqlite:///queue.db`: a durable queue in one file, shared by the processes of a machine.
+
+Three slashes name a file in the working directory, four an absolute path. Every message
+is stored once; groups are positions in their topics, so a group that starts EARLIEST gets
+what is still there: all that no group has taken, and all that some group has not finished.
+
+The order of a key is kept over all members of a group: a message is claimed only if no
+earlier one of its key waits, and none is held by another member. Members that fail a
+message settle the later ones of its key with it (NACK and RELEASE), as the scheduler does.
+"""
+
+from __future__ import annotations
+
+import os
+
+from protoflow.errors import ConfigError
+from protoflow.options import parse_options
+from protoflow.transport import Transport, TransportSettings
+from protoflow.transports.sqlite.options import SqliteOptions, Synchronous
+from protoflow.transports.sqlite.transport import SqliteTransport
+
+__all__ = ["SqliteOptions", "SqliteTransport", "Synchronous", "create"]
+
+
+def create(settings: TransportSettings) -> Transport:
+    """A transport for `sqlite:///relative.db` or `sqlite:////absolute.db`."""
+    url = settings.url
+    problems = []
+    path = url.path.removeprefix("/")
+    if url.hosts:
+        problems.append(
+            "transport: sqlite: a file has no host; write sqlite:///queue.db for a file in the "
+            "working directory, sqlite:////var/lib/queue.db for an absolute path"
+        )
+    elif not path or path == ":memory:":
+        problems.append(
+            "transport: sqlite: the URL names no file; write sqlite:///queue.db, or memory:// "
+            "for a queue in memory"
+        )
+    try:
+        options = parse_options(SqliteOptions, url.query, settings.options, "sqlite")
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems]) from None
+    if problems:
+        raise ConfigError(problems)
+    return SqliteTransport(settings, os.path.realpath(path), options)

@@ -1,0 +1,148 @@
+"""Publishing: everything that is submitted while the thread is busy is one job."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
+
+from protoflow.errors import ProtoflowError, PublishError, PublishRefusedError
+from protoflow.message import Message
+from protoflow.transports.sqlite import rows
+from protoflow.transports.sqlite.schema import TOPIC_SHIFT
+from protoflow.transports.sqlite.topics import make_letters
+
+Results = Sequence[PublishError | None]
+
+#: So that a flood does not become one endless transaction.
+_MAX_SUBMISSIONS = 4096
+
+
+class Outgoing:
+    """Messages as columns, by topic, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self.topics: dict[str, list[Any]] = {}
+
+    def add(
+        self, messages: Iterable[Message], now: float, limit: int
+    ) -> dict[int, PublishError] | None:
+        """Adds messages, except those above the limit: their errors by index, if any."""
+        refused: dict[int, PublishError] | None = None
+        for index, message in enumerate(messages):
+            head = rows.head_of(message)
+            payload, key = message.payload, message.key
+            size = len(head) + (len(payload) if payload else 0) + (len(key) if key else 0)
+            if size > limit:
+                refused = refused or {}
+                refused[index] = PublishRefusedError(
+                    f"message {message.id} for {message.topic} has {size} bytes, "
+                    f"max_message_bytes is {limit}"
+                )
+                continue
+            values = self.topics.get(message.topic)
+            if values is None:
+                values = self.topics[message.topic] = []
+            due = now + message.delay if message.delay > 0 else None
+            values += (head, key, payload, now, due, size)
+        return refused
+
+    def merge(self, other: Outgoing) -> None:
+        """Adds what another has, behind what there is."""
+        for topic, values in other.topics.items():
+            self.topics.setdefault(topic, []).extend(values)
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        """Stores the messages; in a transaction."""
+        for topic, values in self.topics.items():
+            count = len(values) // rows.COLUMNS
+            id, following, dead = connection.execute(
+                "INSERT INTO protoflow_topics (name, next) VALUES (?1, 1 + ?2) "
+                "ON CONFLICT (name) DO UPDATE SET next = next + ?2 RETURNING id, next, dead",
+                (topic, count),
+            ).fetchall()[0]
+            first = (id << TOPIC_SHIFT) + following - count
+            rows.insert(connection, first, values)
+            if dead:
+                make_letters(connection, id, first, first + count - 1)
+
+
+class Publication:
+    """The job: several submissions, each with its future."""
+
+    writes = True
+
+    def __init__(self, published: Callable[[Collection[str]], None], strict: bool) -> None:
+        self._outgoing = Outgoing()
+        self._published = published
+        self._strict = strict
+        self._submissions: list[
+            tuple[asyncio.Future[Results], Sequence[Message], dict[int, PublishError] | None]
+        ] = []
+
+    @property
+    def full(self) -> bool:
+        """Whether the next submission should go into a job of its own."""
+        return len(self._submissions) >= _MAX_SUBMISSIONS
+
+    def submit(
+        self, messages: Sequence[Message], now: float, limit: int
+    ) -> asyncio.Future[Results]:
+        """Adds messages."""
+        future: asyncio.Future[Results] = asyncio.get_running_loop().create_future()
+        refused = self._outgoing.add(messages, now, limit)
+        self._submissions.append((future, messages, refused))
+        return future
+
+    def run(self, connection: sqlite3.Connection) -> Collection[str]:
+        """Stores the messages; returns the topics for which nothing was stored."""
+        deserted = self._deserted(connection) if self._strict else ()
+        outgoing = self._outgoing
+        if deserted:
+            outgoing = Outgoing()
+            outgoing.topics = {
+                topic: values
+                for topic, values in self._outgoing.topics.items()
+                if topic not in deserted
+            }
+        outgoing.write(connection)
+        return deserted
+
+    def done(self, result: Collection[str]) -> None:
+        """Tells who waits, and the subscriptions."""
+        for future, messages, refused in self._submissions:
+            errors: list[PublishError | None] = [None] * len(messages)
+            if result:
+                for index, message in enumerate(messages):
+                    if message.topic in result:
+                        errors[index] = PublishError(
+                            f"no group consumes {message.topic}, and require_subscriber is set"
+                        )
+            for index, error in (refused or {}).items():
+                errors[index] = error
+            if not future.done():
+                future.set_result(errors)
+        self._published(self._outgoing.topics.keys() - result)
+
+    def failed(self, error: ProtoflowError) -> None:
+        """Nothing was stored."""
+        for future, messages, refused in self._submissions:
+            errors: list[PublishError | None] = []
+            for index in range(len(messages)):
+                failure = PublishError(str(error))
+                failure.__cause__ = error.__cause__ or error
+                errors.append(refused[index] if refused and index in refused else failure)
+            if not future.done():
+                future.set_result(errors)
+
+    def _deserted(self, connection: sqlite3.Connection) -> set[str]:
+        query = (
+            "SELECT 1 FROM protoflow_topics t WHERE t.name = ? AND (t.dead OR EXISTS "
+            "(SELECT 1 FROM protoflow_groups g WHERE g.topic = t.id))"
+        )
+        return {
+            topic
+            for topic in self._outgoing.topics
+            if not connection.execute(query, (topic,)).fetchall()
+        }

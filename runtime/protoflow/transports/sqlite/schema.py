@@ -1,0 +1,138 @@
+"""The tables, their version, and the connections to them.
+
+A message is stored once, in the range of row ids of its topic: its sequence is
+`topic << 40 | n`, so a topic is read in order without any index. A group is a position in
+its topic, plus one delivery row for each message up to there that it took and has not
+finished. What lies beyond the position has no rows, so publishing costs the same however
+many groups there are.
+
+`until` of a free delivery row (token 0) is when it may be claimed: 0 at once, a time, or
+BLOCKED while an earlier row of its lane is unfinished; `due` is what `until` becomes when
+it is unblocked. The token of a claimed row is the session that holds it; sessions expire,
+and with them everything that they hold. Replayed dead letters lie beyond all topics, with
+a row for the one group that gets them.
+
+All names carry the prefix `protoflow_`, and the version stands in a table, not in
+`PRAGMA user_version`: the file may hold the tables of the application as well, whose
+writes join the transactions here.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+from protoflow.errors import ConnectionFailedError
+from protoflow.transports.sqlite.options import SqliteOptions
+
+TOPIC_SHIFT: Final = 40
+REPLAYS: Final = 1 << 62
+BLOCKED: Final = 1e300
+
+_VERSION_1: Final = """
+CREATE TABLE protoflow_topics (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  name TEXT NOT NULL UNIQUE,
+  next INTEGER NOT NULL DEFAULT 1,
+  dead INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE protoflow_groups (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  topic INTEGER NOT NULL,
+  name TEXT NOT NULL,
+  position INTEGER NOT NULL,
+  ordering TEXT NOT NULL,
+  session INTEGER,
+  UNIQUE (topic, name)
+);
+CREATE TABLE protoflow_sessions (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  group_id INTEGER NOT NULL,
+  client TEXT NOT NULL,
+  expires REAL NOT NULL
+);
+CREATE TABLE protoflow_messages (
+  sequence INTEGER PRIMARY KEY,
+  head TEXT NOT NULL,
+  key BLOB,
+  payload BLOB,
+  time REAL NOT NULL,
+  due REAL,
+  size INTEGER NOT NULL
+);
+CREATE TABLE protoflow_deliveries (
+  sequence INTEGER NOT NULL,
+  group_id INTEGER NOT NULL,
+  token INTEGER NOT NULL,
+  until REAL NOT NULL,
+  due REAL NOT NULL,
+  lane BLOB,
+  deliveries INTEGER NOT NULL,
+  failures INTEGER NOT NULL,
+  first_failure REAL NOT NULL,
+  PRIMARY KEY (sequence, group_id)
+) WITHOUT ROWID;
+CREATE INDEX protoflow_free ON protoflow_deliveries (group_id, until, sequence) WHERE token = 0;
+CREATE INDEX protoflow_lanes ON protoflow_deliveries (group_id, lane, sequence)
+  WHERE lane IS NOT NULL;
+CREATE TABLE protoflow_letters (
+  sequence INTEGER PRIMARY KEY,
+  topic INTEGER NOT NULL,
+  id TEXT NOT NULL
+);
+CREATE INDEX protoflow_letter_ids ON protoflow_letters (topic, id);
+"""
+
+#: Scripts that lead from each version to the next; the first makes version 1.
+STEPS: tuple[str, ...] = (_VERSION_1,)
+
+
+def connect(path: str, options: SqliteOptions) -> sqlite3.Connection:
+    """A connection in autocommit mode; the caller begins and commits."""
+    connection = sqlite3.connect(
+        path,
+        timeout=options.busy_timeout,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=256,
+    )
+    try:
+        connection.execute("PRAGMA journal_mode = WAL").fetchall()
+        connection.execute(f"PRAGMA synchronous = {options.synchronous.value}")
+        connection.execute("PRAGMA cache_size = -16000")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute(f"PRAGMA journal_size_limit = {64 * 1024 * 1024}").fetchall()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Makes the tables, or brings older ones up to date. Raises ConnectionFailedError for
+    tables that are newer than this code."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        version = _version(connection)
+        if version > len(STEPS):
+            raise ConnectionFailedError(
+                f"the database has schema version {version}, this protoflow knows up to "
+                f"{len(STEPS)}; update protoc-gen-protoflow in this process"
+            )
+        for script in STEPS[version:]:
+            for statement in script.split(";"):
+                if statement.strip():
+                    connection.execute(statement)
+        if version < len(STEPS):
+            connection.execute("DELETE FROM protoflow_schema")
+            connection.execute("INSERT INTO protoflow_schema VALUES (?)", (len(STEPS),))
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    connection.execute("CREATE TABLE IF NOT EXISTS protoflow_schema (version INTEGER NOT NULL)")
+    row = connection.execute("SELECT max(version) FROM protoflow_schema").fetchone()
+    return int(row[0] or 0)

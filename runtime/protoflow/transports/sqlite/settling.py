@@ -1,0 +1,148 @@
+"""Settling: acknowledge, give back, and publish outputs, all in one transaction."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from protoflow.spec import Ordering
+from protoflow.transports.sqlite.publishing import Outgoing
+from protoflow.transports.sqlite.schema import BLOCKED, REPLAYS
+from protoflow.transports.sqlite.topics import Group
+
+#: How many messages of a lane are unblocked at once when what held them back is done.
+_UNBLOCK = 64
+
+_HOLDS = "SELECT 1 FROM protoflow_sessions WHERE id = ?"
+_ACK = """
+DELETE FROM protoflow_deliveries WHERE group_id = ? AND token = ? AND {}
+"""
+# A message goes when every group is beyond it, no group has it to do and it is no letter.
+_REMOVE = """
+DELETE FROM protoflow_messages WHERE {{}}
+AND (sequence <= (SELECT min(position) FROM protoflow_groups WHERE topic = ?) OR sequence > {})
+AND NOT EXISTS (SELECT 1 FROM protoflow_deliveries d
+  WHERE d.sequence = protoflow_messages.sequence)
+AND NOT EXISTS (SELECT 1 FROM protoflow_letters l
+  WHERE l.sequence = protoflow_messages.sequence)
+""".format(REPLAYS)  # noqa: S608, UP032  a number; the braces are for the condition
+_LISTED = "sequence IN (SELECT value FROM json_each(?))"
+_RANGE = "sequence BETWEEN ? AND ?"
+_GIVE_BACK = """
+UPDATE protoflow_deliveries SET token = 0, until = ?1, due = ?1, failures = ?2,
+  first_failure = ?3, deliveries = deliveries - ?4
+WHERE sequence = ?5 AND group_id = ?6 AND token = ?7
+"""
+_BLOCK_IF_BEHIND = """
+UPDATE protoflow_deliveries SET until = ?4
+WHERE sequence = ?1 AND group_id = ?2 AND EXISTS (SELECT 1 FROM protoflow_deliveries e
+  WHERE e.group_id = ?2 AND e.lane = ?3 AND e.token = 0 AND e.sequence < ?1
+  AND e.until > ?5)
+"""
+_BLOCK_BEHIND = """
+UPDATE protoflow_deliveries SET until = ?4
+WHERE group_id = ?2 AND lane = ?3 AND token = 0 AND sequence > ?1
+"""
+_ANY_BLOCKED = """
+SELECT 1 FROM protoflow_deliveries WHERE group_id = ? AND token = 0 AND until = ? LIMIT 1
+"""
+# The first rows of a lane, up to the first that has still to wait, if nobody holds any.
+_UNBLOCK_LANE = """
+UPDATE protoflow_deliveries SET until = due
+WHERE group_id = ?1 AND until = ?3 AND sequence IN (
+  SELECT sequence FROM protoflow_deliveries
+  WHERE group_id = ?1 AND lane = ?2 AND token = 0 ORDER BY sequence LIMIT ?5)
+AND sequence <= coalesce((SELECT min(sequence) FROM protoflow_deliveries
+  WHERE group_id = ?1 AND lane = ?2 AND token = 0 AND due > ?4), sequence)
+AND NOT EXISTS (SELECT 1 FROM protoflow_deliveries
+  WHERE group_id = ?1 AND lane = ?2 AND token <> 0)
+"""
+
+
+@dataclass(slots=True)
+class GivenBack:
+    """A delivery that comes again."""
+
+    sequence: int
+    lane: bytes | None
+    due: float = 0.0
+    failures: int = 0
+    first_failure: float = 0.0
+    uncounted: int = 0
+
+
+@dataclass(slots=True)
+class Settling:
+    """What one member settles; runs in the thread, in a transaction."""
+
+    group: Group
+    session: int
+    now: float
+    acked: list[int] = field(default_factory=list)
+    lanes: set[bytes] = field(default_factory=set)
+    given_back: list[GivenBack] = field(default_factory=list)
+    outgoing: Outgoing | None = None
+
+    def run(self, connection: sqlite3.Connection) -> bool:
+        """Settles everything; False, and nothing done, if the session is lost.
+
+        A session holds its rows until it is ended as a whole, so its own row is all that
+        has to be looked at.
+        """
+        if not connection.execute(_HOLDS, (self.session,)).fetchall():
+            return False
+        if self.outgoing is not None:
+            self.outgoing.write(connection)
+        if self.acked:
+            self._acknowledge(connection)
+        for item in self.given_back:
+            give_back(connection, self.group, self.session, item, self.now)
+        if self.lanes:
+            unblock(connection, self.group, self.lanes, self.now)
+        return True
+
+    def _acknowledge(self, connection: sqlite3.Connection) -> None:
+        acked = self.acked
+        first, last = min(acked), max(acked)
+        where: tuple[str, Sequence[object]] = (_LISTED, (json.dumps(acked),))
+        if last - first + 1 == len(acked):
+            where = (_RANGE, (first, last))
+        condition, values = where
+        connection.execute(_ACK.format(condition), (self.group.id, self.session, *values))
+        connection.execute(_REMOVE.format(condition), (*values, self.group.topic))
+
+
+def give_back(
+    connection: sqlite3.Connection, group: Group, session: int, item: GivenBack, now: float
+) -> None:
+    """Frees one row, and sees to the order of its lane."""
+    connection.execute(
+        _GIVE_BACK,
+        (
+            item.due,
+            item.failures,
+            item.first_failure,
+            item.uncounted,
+            item.sequence,
+            group.id,
+            session,
+        ),
+    )
+    if item.lane is not None:
+        place = (item.sequence, group.id, item.lane, BLOCKED)
+        connection.execute(_BLOCK_IF_BEHIND, (*place, now))
+        if item.due > now:
+            connection.execute(_BLOCK_BEHIND, place)
+
+
+def unblock(
+    connection: sqlite3.Connection, group: Group, lanes: Iterable[bytes], now: float
+) -> None:
+    """Lets the next messages of lanes be claimed."""
+    if group.ordering is Ordering.NONE:
+        return
+    if connection.execute(_ANY_BLOCKED, (group.id, BLOCKED)).fetchall():
+        for lane in lanes:
+            connection.execute(_UNBLOCK_LANE, (group.id, lane, BLOCKED, now, _UNBLOCK))

@@ -1,0 +1,227 @@
+"""The subscription of the SQLite transport."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+from protoflow.errors import ProtoflowError
+from protoflow.message import Delivery, Message, Settlement, SettleResult
+from protoflow.transport import SubscriptionListener, SubscriptionSettings
+from protoflow.transports.sqlite.acknowledging import Settlements
+from protoflow.transports.sqlite.claiming import Claim, Claimed
+from protoflow.transports.sqlite.keeper import Keeper
+from protoflow.transports.sqlite.settling import GivenBack, Settling
+from protoflow.transports.sqlite.worker import Call
+
+if TYPE_CHECKING:
+    from protoflow.transports.sqlite.transport import SqliteTransport
+
+_SHARD = 0
+_RETRY_AFTER = 1.0
+_log = logging.getLogger("protoflow.transports.sqlite")
+
+
+class SqliteSubscription:
+    """A member of a group.
+
+    `_held` are the deliveries that were handed out and not settled, by sequence;
+    `_claimed` those that were claimed for a receive that was cancelled.
+    """
+
+    def __init__(
+        self,
+        transport: SqliteTransport,
+        settings: SubscriptionSettings,
+        listener: SubscriptionListener,
+        keeper: Keeper,
+    ) -> None:
+        self.topic = settings.topic
+        self.group_name = settings.group
+        self.held: dict[int, Delivery] = {}
+        self.keeper = keeper
+        self._transport = transport
+        self._listener = listener
+        self._loop = asyncio.get_running_loop()
+        self._claimed: list[Delivery] = []
+        self._claiming: asyncio.Future[Claimed | None] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._woken = False
+        self._alarm: asyncio.TimerHandle | None = None
+        self._settling: set[asyncio.Future[Sequence[SettleResult]]] = set()
+        self._paused = False
+        self._stopped = False
+        self._healthy = True
+        keeper.start(self.held, self._lose)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a receive waits for something to come."""
+        return self._waiter is not None
+
+    async def receive(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
+        """What may be claimed, or what comes first."""
+        while not self._stopped:
+            if self._claimed and not self._paused:
+                return self._hand_out(max_messages, max_bytes)
+            self._woken = False
+            if not self._paused and await self._claim(max_messages, max_bytes):
+                continue
+            if not self._woken:
+                await self._wait()
+        return ()
+
+    def settle(self, settlements: Sequence[Settlement]) -> asyncio.Future[Sequence[SettleResult]]:
+        """Settles with what else is being written."""
+        now = self._transport.clock.now()
+        job = self._transport.worker.last
+        if not isinstance(job, Settlements) or job.settling.session != self.keeper.session.id:
+            job = self.new_settlements()
+            self._transport.worker.add(job)
+        future = job.add(settlements, now, self._transport.options.max_message_bytes)
+        self._settling.add(future)
+        future.add_done_callback(self._settling.discard)
+        return future
+
+    def new_settlements(self) -> Settlements:
+        """A job for settling what is held."""
+        session = self.keeper.session
+        settling = Settling(session.group, session.id, self._transport.clock.now())
+        return Settlements(settling, self.held, self._settled, self.keeper.lose)
+
+    def defer(self, message: Message, delay: float) -> Message | None:
+        """NACK keeps every wait."""
+        return None
+
+    def pause(self, shards: Collection[str | int]) -> None:
+        """Claims nothing until `resume`."""
+        self._paused = self._paused or _SHARD in shards
+
+    def resume(self, shards: Collection[str | int]) -> None:
+        """Claims again."""
+        if _SHARD in shards:
+            self._paused = False
+            self.wake()
+
+    async def stop(self) -> None:
+        """Claims nothing more; what was handed out may still be settled, and its lease is
+        renewed until then or until the transport is closed."""
+        self._stopped = True
+        self.wake()
+        if self._claiming is not None:
+            await asyncio.wait([self._claiming])
+        claimed, self._claimed = self._claimed, []
+        if claimed:
+            await self._return(claimed)
+        if self._settling:
+            await asyncio.wait(self._settling)
+        if not self.held:
+            await self.keeper.end()
+
+    async def abandon(self) -> None:
+        """The end: what is still held is for others."""
+        await self.stop()
+        self.held.clear()
+        await self.keeper.end()
+
+    def wake(self) -> None:
+        """Looks again whether there is something to claim."""
+        self._woken = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def _claim(self, max_messages: int, max_bytes: int) -> bool:
+        """Whether another look is worth while at once."""
+        if self._claiming is None:
+            session = self.keeper.session
+            now = self._transport.clock.now()
+            claim = Claim(session.group, session.id, max_messages, max_bytes, now)
+            call = Call(claim.run, writes=True)
+            self._claiming = call.future
+            call.future.add_done_callback(self._keep_claimed)
+            self._transport.worker.add(call)
+        try:
+            claimed = await asyncio.shield(self._claiming)
+        except ProtoflowError as error:
+            self._report(False, str(error))
+            self._set_alarm(_RETRY_AFTER)
+            return False
+        self._report(True, "")
+        if claimed is None:
+            await self.keeper.begin_anew()
+            return True
+        if claimed.next_due is not None:
+            self._set_alarm(claimed.next_due - self._transport.clock.now())
+        return bool(claimed.deliveries)
+
+    def _keep_claimed(self, future: asyncio.Future[Claimed | None]) -> None:
+        self._claiming = None
+        if not future.cancelled() and future.exception() is None:
+            claimed = future.result()
+            self._claimed += claimed.deliveries if claimed else ()
+
+    def _hand_out(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
+        claimed = self._claimed
+        count = 1
+        max_bytes -= claimed[0].size
+        for delivery in claimed[1:max_messages]:
+            max_bytes -= delivery.size
+            if max_bytes < 0:
+                break
+            count += 1
+        taken, self._claimed = claimed[:count], claimed[count:]
+        held = self.held
+        for delivery in taken:
+            held[delivery.receipt] = delivery
+        return taken
+
+    async def _wait(self) -> None:
+        self._waiter = self._loop.create_future()
+        self._transport.watch()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _set_alarm(self, delay: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self._loop.call_later(max(0.0, delay), self.wake)
+
+    async def _return(self, claimed: Sequence[Delivery]) -> None:
+        session = self.keeper.session
+        settling = Settling(session.group, session.id, self._transport.clock.now())
+        settling.given_back = [
+            GivenBack(
+                delivery.receipt,
+                session.group.lane(delivery.message.key),
+                failures=delivery.failures,
+                first_failure=delivery.first_failure,
+                uncounted=1,
+            )
+            for delivery in claimed
+        ]
+        try:
+            await self._transport.worker.call(settling.run)
+        except ProtoflowError as error:
+            _log.warning("claimed messages come again when the lease ends", exc_info=error)
+        self._transport.settled(self.topic, self.group_name)
+
+    def _settled(self, topics: set[str], claimable: bool) -> None:
+        if topics:
+            self._transport.published(topics)
+        if claimable:
+            self._transport.settled(self.topic, self.group_name)
+
+    def _lose(self, deliveries: Sequence[Delivery]) -> None:
+        lost = {id(delivery) for delivery in deliveries}
+        self._claimed = [each for each in self._claimed if id(each) not in lost]
+        self._listener.deliveries_lost(deliveries)
+        self.wake()
+
+    def _report(self, healthy: bool, detail: str) -> None:
+        if healthy != self._healthy:
+            self._healthy = healthy
+            self._listener.health_changed(healthy, detail)

@@ -1,0 +1,237 @@
+"""The SQLite transport."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+import weakref
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Final
+
+from protoflow.errors import ConnectionFailedError, ProtoflowError, PublishError, TopologyError
+from protoflow.message import Delivery, Message
+from protoflow.transport import (
+    Capabilities,
+    Lag,
+    SubscriptionListener,
+    SubscriptionSettings,
+    Topology,
+    TopologyMode,
+    TransportSettings,
+)
+from protoflow.transports.sqlite import sessions, topics
+from protoflow.transports.sqlite.acknowledging import Settlements
+from protoflow.transports.sqlite.keeper import Keeper
+from protoflow.transports.sqlite.letters import SqliteDeadLetters
+from protoflow.transports.sqlite.options import SqliteOptions
+from protoflow.transports.sqlite.publishing import Publication
+from protoflow.transports.sqlite.schema import connect, migrate
+from protoflow.transports.sqlite.subscription import SqliteSubscription
+from protoflow.transports.sqlite.transaction import SqliteTransaction, transaction
+from protoflow.transports.sqlite.watcher import Watcher
+from protoflow.transports.sqlite.worker import Worker
+
+_OLDEST_SQLITE: Final = (3, 35, 0)
+_MAINTENANCE: Final = 30.0
+
+#: The open transports of this process by file: they tell each other what was published.
+_open: dict[str, weakref.WeakSet[SqliteTransport]] = {}
+
+
+class SqliteTransport(SqliteDeadLetters):
+    """Topics and groups in a file that several processes may share."""
+
+    worker: Worker
+
+    def __init__(self, settings: TransportSettings, path: str, options: SqliteOptions) -> None:
+        self.path = path
+        self.options = options
+        self.clock = settings.clock
+        self.client_name = settings.client_name
+        self._require_subscriber = settings.require_subscriber
+        self._subscriptions: list[SqliteSubscription] = []
+        self._loop: asyncio.AbstractEventLoop
+        self._watcher: Watcher
+        self._maintenance: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._opened = False
+        self.capabilities = Capabilities(
+            durable=True,
+            processes=True,
+            per_key=True,
+            per_partition=True,
+            retains=True,
+            delayed_publish=True,
+            broker_retry=True,
+            retry_lateness=1.0,
+            remembers_failures=True,
+            counts_deliveries=True,
+            atomic=True,
+            dead_letters=True,
+            leases=True,
+            lag=True,
+            broadcast=True,
+            max_message_bytes=options.max_message_bytes,
+        )
+
+    async def open(self) -> None:
+        """Opens the file, making or migrating its tables."""
+        if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+            raise ConnectionFailedError(
+                f"SQLite {sqlite3.sqlite_version} is too old, 3.35 or newer is needed"
+            )
+        directory = os.path.dirname(self.path)
+        if not os.path.isdir(directory):  # noqa: ASYNC240  once, at start
+            raise ConnectionFailedError(f"the directory {directory} does not exist; create it")
+        self._loop = asyncio.get_running_loop()
+        self.worker = Worker(self._connect, self.options.busy_timeout)
+        await self.worker.start()
+        self._opened = True
+        self._watcher = Watcher(self.worker, self.options.poll_interval, self._wake_waiting)
+        _open.setdefault(self.path, weakref.WeakSet()).add(self)
+        self._maintain()
+
+    async def close(self) -> None:
+        """Gives back what was not settled, writes what was submitted, and disconnects."""
+        if not self._opened:
+            return
+        self._opened = False
+        _open[self.path].discard(self)
+        if not _open[self.path]:
+            del _open[self.path]
+        if self._maintenance is not None:
+            self._maintenance.cancel()
+        self._watcher.stop()
+        while self._subscriptions:
+            await self._subscriptions.pop().abandon()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self.worker.stop()
+
+    async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
+        """Makes topics and groups, or tells which are missing."""
+        if mode is TopologyMode.CREATE:
+            await self.worker.call(lambda connection: topics.make(connection, topology))
+        elif mode is TopologyMode.VERIFY:
+            lacking = await self.worker.call(
+                lambda connection: topics.missing(connection, topology), writes=False
+            )
+            if lacking:
+                raise TopologyError(
+                    f"missing in {os.path.basename(self.path)}: {', '.join(lacking)}"
+                )
+
+    def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
+        """Publishes with what else is being written."""
+        job = self.worker.last
+        if not isinstance(job, Publication) or job.full:
+            job = Publication(self.published, self._require_subscriber)
+            self.worker.add(job)
+        return job.submit(messages, self.clock.now(), self.options.max_message_bytes)
+
+    async def subscribe(
+        self, settings: SubscriptionSettings, listener: SubscriptionListener
+    ) -> SqliteSubscription:
+        """Joins the group, which is made if need be."""
+        keeper = Keeper(self, settings)
+        await keeper.begin()
+        subscription = SqliteSubscription(self, settings, listener, keeper)
+        self._subscriptions.append(subscription)
+        return subscription
+
+    def health(self) -> str | None:
+        """What was wrong when the file was last written or read."""
+        return self.worker.problem if self._opened else "the transport is not open"
+
+    async def lag(self, topic: str, group: str) -> Lag:
+        """What the group has not finished."""
+        messages, oldest = await self.worker.call(
+            lambda connection: topics.lag(connection, topic, group), writes=False
+        )
+        age = None if oldest is None else max(0.0, self.clock.now() - oldest)
+        return Lag(messages=messages, seconds=age)
+
+    def transaction(self) -> AbstractAsyncContextManager[SqliteTransaction]:
+        """Commits on leaving, rolls back on an exception."""
+        return transaction(self)
+
+    def settlements_for(self, delivery: Delivery) -> Settlements | None:
+        """A job for settling a delivery, if a subscription here holds it."""
+        for subscription in self._subscriptions:
+            if subscription.held.get(delivery.receipt) is delivery:
+                return subscription.new_settlements()
+        return None
+
+    def published(self, names: Collection[str]) -> None:
+        """Wakes the subscriptions of topics, in every transport of this process."""
+        for transport in tuple(_open.get(self.path, ())):
+            if transport is self:
+                self._wake_topics(names)
+            else:
+                transport.call_soon(transport._wake_topics, names)
+
+    def settled(self, topic: str, group: str) -> None:
+        """Wakes the subscriptions of a group, in every transport of this process."""
+        for transport in tuple(_open.get(self.path, ())):
+            if transport is self:
+                self._wake_group(topic, group)
+            else:
+                transport.call_soon(transport._wake_group, topic, group)
+
+    def watch(self) -> None:
+        """A subscription waits: what other processes publish is looked for."""
+        self._watcher.start()
+
+    async def end_expired(self) -> None:
+        """Ends the sessions of processes that died."""
+        now = self.clock.now()
+        if await self.worker.call(lambda connection: sessions.end_expired(connection, now)):
+            self._wake_waiting()
+
+    def call_soon(self, callback: Callable[..., object], *arguments: object) -> None:
+        """Calls on the loop of this transport, from any thread."""
+        with contextlib.suppress(RuntimeError):  # that loop is closed
+            self._loop.call_soon_threadsafe(callback, *arguments)
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = connect(self.path, self.options)
+        try:
+            migrate(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _wake_topics(self, names: Collection[str]) -> None:
+        for subscription in self._subscriptions:
+            if subscription.topic in names:
+                subscription.wake()
+
+    def _wake_group(self, topic: str, group: str) -> None:
+        for subscription in self._subscriptions:
+            if subscription.topic == topic and subscription.group_name == group:
+                subscription.wake()
+
+    def _wake_waiting(self) -> bool:
+        """Whether anybody waits."""
+        waiting = [each for each in self._subscriptions if each.waiting]
+        for subscription in waiting:
+            subscription.wake()
+        return bool(waiting)
+
+    def _maintain(self) -> None:
+        task = self._loop.create_task(self._clean())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self._maintenance = self._loop.call_later(_MAINTENANCE, self._maintain)
+
+    async def _clean(self) -> None:
+        before, most = self.clock.now() - self.options.retention, self.options.retained_messages
+        with contextlib.suppress(ProtoflowError):  # `health` tells; tried again in a while
+            await self.end_expired()
+            await self.worker.call(
+                lambda connection: topics.drop_retained(connection, before, most)
+            )
