@@ -142,12 +142,14 @@ class SqliteSubscription:
             self._claiming = call.future
             call.future.add_done_callback(self._keep_claimed)
             self._transport.worker.add(call)
+        claiming = self._claiming
         try:
-            claimed = await asyncio.shield(self._claiming)
+            claimed = await asyncio.shield(claiming)
         except ProtoflowError as error:
             self._report(False, str(error))
             self._set_alarm(_RETRY_AFTER)
             return False
+        self._keep_claimed(claiming)  # its callback may not have run yet
         self._report(True, "")
         if claimed is None:
             await self.keeper.begin_anew()
@@ -157,6 +159,8 @@ class SqliteSubscription:
         return bool(claimed.deliveries)
 
     def _keep_claimed(self, future: asyncio.Future[Claimed | None]) -> None:
+        if self._claiming is not future:
+            return
         self._claiming = None
         if not future.cancelled() and future.exception() is None:
             claimed = future.result()
