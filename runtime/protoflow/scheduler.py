@@ -106,12 +106,17 @@ class Scheduler:
                 self.settings.name,
                 seconds,
             )
-        await self._workers.stop()
+        for job in await self._workers.stop():
+            job.lost = True  # held by a thread: it stays unsettled, and comes again
         await self._carrier.buried(max(0.0, deadline - loop.time()))
         for job in self._unstarted(_every) + self._carrier.take_burials(_every):
             self._carrier.release(job)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(5.0, seconds / 2)):
+                await self._settler.drained()
+                # Outputs that were not taken made retries and letters: given back, too.
+                for job in self._unstarted(_every) + self._carrier.take_burials(_every):
+                    self._carrier.release(job)
                 await self._settler.drained()
         await self._subscription.stop()
 

@@ -17,12 +17,12 @@ from protoflow.config import Config
 from protoflow.connection import transport_for
 from protoflow.emitting import Emitting
 from protoflow.errors import ProtoflowError, RegistrationError
+from protoflow.observing import Observing
 from protoflow.pipeline import Chain, Middleware, chain_of
 from protoflow.plan import plan
 from protoflow.publishing import Publishing
 from protoflow.registering import Registering
 from protoflow.scheduler import Scheduler
-from protoflow.stats import Books, HandlerStats
 from protoflow.threads import Threads
 from protoflow.transport import Capabilities, Topology, Transport
 
@@ -44,7 +44,7 @@ class Health:
     problems: dict[str, str]
 
 
-class Service(Registering, Emitting):
+class Service(Registering, Observing, Emitting):
     """Runs handlers. A `Publisher`, too: what it publishes goes out at once.
 
     Args:
@@ -70,9 +70,7 @@ class Service(Registering, Emitting):
         self._lifespan = lifespan
         self._chain = _chain(middleware)
         self._transport = transport or transport_for(self.config, self._clock)
-        self._publishing = Publishing(self.config, self._transport, self._clock)
-        #: The books of handlers and dead letters, open from the start on.
-        self.books = Books()
+        self._publishing = Publishing(self.config, self._transport, self._clock, self.books.sent)
         self._schedulers: list[Scheduler] = []
         self._threads = Threads(self.config.sync_threads)
         self._resources = contextlib.AsyncExitStack()
@@ -114,6 +112,9 @@ class Service(Registering, Emitting):
         try:
             await self._start()
         except BaseException:
+            schedulers, self._schedulers = self._schedulers, []
+            for scheduler in schedulers:
+                await scheduler.stop(0.0)
             await self._close()
             raise
 
@@ -140,6 +141,7 @@ class Service(Registering, Emitting):
         for scheduler in schedulers:
             await scheduler.start()
             self._schedulers.append(scheduler)
+        await self._start_configured_web()
         _log.info("%d subscriptions on %s", len(schedulers), self.config.url.safe)
 
     def _topics(self) -> tuple[str, ...]:
@@ -162,6 +164,7 @@ class Service(Registering, Emitting):
             await self._close()
 
     async def _close(self) -> None:
+        await self.stop_web_ui()
         await self._resources.aclose()
         self._threads.close()
 
@@ -180,23 +183,9 @@ class Service(Registering, Emitting):
     # State.
 
     @property
-    def transport(self) -> Transport:
-        """The transport, for its optional interfaces (dead letters, lag, transactions)."""
-        return self._transport
-
-    @property
     def capabilities(self) -> Capabilities:
         """What the transport can do."""
         return self._transport.capabilities
-
-    @property
-    def subscriptions(self) -> Sequence[Scheduler]:
-        """The running subscriptions."""
-        return tuple(self._schedulers)
-
-    def stats(self) -> dict[str, HandlerStats]:
-        """The books of every handler, by its full name."""
-        return dict(self.books.handlers)
 
     @property
     def busy_threads(self) -> int:

@@ -24,7 +24,9 @@ class Threads:
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._started = 0
         self._idle = 0
+        self._queued = 0
         self._lock = threading.Lock()
+        self._futures: set[asyncio.Future[Any]] = set()
         #: Calls that have not ended yet; virtual time stands still for them.
         self.busy = 0
 
@@ -32,6 +34,8 @@ class Threads:
         """Calls in a thread. Cancelling the future does not stop the call."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
+        self._futures.add(future)
+        future.add_done_callback(self._futures.discard)
         self.busy += 1
 
         def finish(result: Any, error: BaseException | None) -> None:
@@ -56,14 +60,17 @@ class Threads:
                 loop.call_soon_threadsafe(finish, result, error)
 
         with self._lock:
-            if self._idle == 0 and self._started < self._limit:
+            self._queued += 1
+            if self._queued > self._idle and self._started < self._limit:
                 self._started += 1
                 threading.Thread(target=self._serve, name="protoflow-handler", daemon=True).start()
         self._jobs.put(work)
         return future
 
     def close(self) -> None:
-        """Lets idle threads end."""
+        """Lets idle threads end; nobody waits any more for calls that still run."""
+        for future in tuple(self._futures):
+            future.cancel()
         with self._lock:
             for _ in range(self._started):
                 self._jobs.put(None)
@@ -76,6 +83,7 @@ class Threads:
             job = self._jobs.get()
             with self._lock:
                 self._idle -= 1
+                self._queued -= job is not None
             if job is None:
                 return
             job()

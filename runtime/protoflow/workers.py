@@ -53,6 +53,8 @@ class Workers:
         self._alone: deque[Work] = deque()
         self._gates: set[str] = set()
         self._closed = False
+        self._solo = False
+        self._stopped = False
         self._workers: list[_Worker] = []
         self._idle: deque[asyncio.Future[None]] = deque()
         self._watchers: list[asyncio.Future[None]] = []
@@ -87,7 +89,7 @@ class Workers:
     def open_gate(self, reason: str) -> None:
         """Ends `close_gate`."""
         self._gates.discard(reason)
-        self._closed = bool(self._gates or self._alone)
+        self._closed = bool(self._gates or self._alone or self._solo)
         self.wake()
 
     def take(self, unwanted: Callable[[Job], bool]) -> list[Job]:
@@ -104,7 +106,7 @@ class Workers:
                 elif rest := [job for job in jobs if job not in gone]:
                     kept.append(rest)
             setattr(self, name, kept)
-        self._closed = bool(self._gates or self._alone)
+        self._closed = bool(self._gates or self._alone or self._solo)
         return taken
 
     def interrupt(self, wanted: Callable[[Job], bool]) -> list[Job]:
@@ -138,14 +140,18 @@ class Workers:
                 return True
         return False
 
-    async def stop(self, patience: float = 1.0) -> None:
-        """Cancels every worker and waits for them; not for those held by a thread."""
+    async def stop(self, patience: float = 1.0) -> list[Job]:
+        """Cancels every worker and waits for them, not for long for those held by a thread:
+        what these still do."""
+        self._stopped = True
         tasks = [worker.task for worker in self._workers if worker.task is not None]
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=patience)
+        left = [worker.work for worker in self._workers if worker.work is not None]
         self._workers.clear()
+        return [job for work in left for job in jobs_of(work)]
 
     def _hire(self) -> None:
         worker = _Worker()
@@ -159,12 +165,16 @@ class Workers:
 
     async def _serve(self, worker: _Worker) -> None:
         streak = 0
-        while True:
+        while not self._stopped:
             if self._closed and self._alone and not self.running and not self._gates:
                 work = self._alone.popleft()
                 self._ready.appendleft(work)
-                await self._work(worker)
-                self._closed = bool(self._gates or self._alone)
+                self._solo = True
+                try:
+                    await self._work(worker)
+                finally:
+                    self._solo = False
+                    self._closed = bool(self._gates or self._alone)
                 self.wake()
             elif self._ready and not self._closed:
                 streak += 1
