@@ -16,8 +16,8 @@ from protoflow.pipeline import HandlerSpec
 from protoflow.redaction import error_text, traceback_text
 from protoflow.retrying import Dropped, as_outcome
 from protoflow.settler import Settler
-from protoflow.spec import Ordering
-from protoflow.transport import Subscription, Transport
+from protoflow.spec import OnExhausted, Ordering
+from protoflow.transport import Subscription, Transport, delay_problem
 
 _log = logging.getLogger("protoflow.handler")
 
@@ -25,6 +25,7 @@ _log = logging.getLogger("protoflow.handler")
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 30.0
 _GATE = "dead letters cannot be published"
+_EXHAUSTED = "exhausted messages block"
 _WHY = {
     SettleResult.UNKNOWN: "not published: the transaction failed",
     SettleResult.REFUSED: "refused by the transport: too large, or no room",
@@ -42,6 +43,9 @@ class Host(Protocol):
 
     def block(self, reason: str, blocked: bool) -> None:
         """Starts nothing more, and readiness turns red; or ends that."""
+
+    def degrade(self, reason: str, detail: str | None) -> None:
+        """Readiness turns red; None ends that."""
 
 
 class Carrier:
@@ -61,6 +65,8 @@ class Carrier:
         self._burials: dict[asyncio.Task[None], Job] = {}
         #: How many burials have failed and are tried again.
         self._stuck = 0
+        #: Jobs whose attempts are exhausted and that are tried for ever (BLOCK).
+        self.exhausted: set[Job] = set()
         #: Jobs whose outputs or retries are on their way to the broker.
         self.publishing: set[Job] = set()
 
@@ -68,6 +74,8 @@ class Carrier:
         self, job: Job, outcome: Outcome, outputs: Sequence[Message] = (), decoded: Any = None
     ) -> None:
         """Does what the outcome says. `decoded` is the message, to redact by."""
+        if job in self.exhausted:
+            self._blocks(job, False)
         stats = job.route.spec.stats
         if isinstance(outcome, Done):
             self._done(job, outputs)
@@ -177,6 +185,7 @@ class Carrier:
         taken = [job for job in self._timers if unwanted(job)]
         for job in taken:
             self._timers.pop(job).cancel()
+            self._blocks(job, False)
         return taken
 
     def take_burials(self, unwanted: Callable[[Job], bool]) -> list[Job]:
@@ -214,10 +223,27 @@ class Carrier:
         if delay is None:
             delay = spec.policy.retry.wait(job.delivery.failures, spec.clock.random())
         _log_outcome(logging.WARNING, f"failed, again in {delay:.1f} s", job, outcome, decoded)
-        if delay <= spec.config.retry_in_place:
+        policy = spec.policy
+        if (
+            job.delivery.failures >= policy.retry.max_attempts
+            and policy.on_exhausted is OnExhausted.BLOCK
+        ):
+            self._blocks(job, True)  # held here, so that readiness tells the truth
+            self.hold(job, delay)
+        elif delay <= spec.config.retry_in_place:
             self.hold(job, delay)
         else:
             self.defer(job, delay)
+
+    def _blocks(self, job: Job, blocks: bool) -> None:
+        """Whether the job is one that is tried for ever; readiness follows."""
+        if blocks:
+            self.exhausted.add(job)
+        else:
+            self.exhausted.discard(job)
+        ids = ", ".join(sorted(one.message.id for one in self.exhausted)[:3])
+        count = len(self.exhausted)
+        self._host.degrade(_EXHAUSTED, f"{count} {_EXHAUSTED}: {ids}" if ids else None)
 
     def _done(
         self,
@@ -232,7 +258,7 @@ class Carrier:
             self.acknowledge(job)
             then()
             return
-        refused = _too_large(outputs, spec)
+        refused = _refused(outputs, spec)
         if refused is not None:
             self._not_published(job, refused, others)
         elif spec.capabilities.atomic:
@@ -337,10 +363,13 @@ class Carrier:
         return errors[0]
 
 
-def _too_large(outputs: Sequence[Message], spec: HandlerSpec) -> PublishRefusedError | None:
+def _refused(outputs: Sequence[Message], spec: HandlerSpec) -> PublishRefusedError | None:
+    """Why an output can never be published: a delay that cannot be kept, or its size."""
     limit = spec.capabilities.max_message_bytes
-    for message in outputs if limit is not None else ():
-        if message.payload is not None and limit is not None and len(message.payload) > limit:
+    for message in outputs:
+        if message.delay > 0 and (text := delay_problem(message, spec.capabilities)):
+            return PublishRefusedError(text)
+        if limit is not None and message.payload is not None and len(message.payload) > limit:
             return PublishRefusedError(
                 f"an output of {len(message.payload)} bytes to {message.topic} is refused: "
                 f"the broker takes {limit}"

@@ -204,6 +204,10 @@ class Scheduler:
             follower = self._lanes.follow(follower) if follower.route.gatherer else None
         self._workers.wake()
 
+    def degrade(self, reason: str, detail: str | None) -> None:
+        """Readiness turns red; None ends that."""
+        self._problem(reason, detail)
+
     def block(self, reason: str, blocked: bool) -> None:
         """Starts nothing more, and readiness turns red; or ends that."""
         self._problem(reason, reason if blocked else None)
@@ -282,7 +286,7 @@ class Scheduler:
             raise
         if job.lost:
             self._forget(job)
-        elif outcome is DONE and not context.outputs:
+        elif outcome is DONE and not context.outputs and not self._carrier.exhausted:
             route.spec.stats.handled += 1
             self._settler.settle(job, Settlement(delivery))
             if job.lane is not None:

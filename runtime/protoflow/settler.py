@@ -70,12 +70,18 @@ class Settler:
         if self._outbox:
             outbox, self._outbox = self._outbox, []
             messages, self._messages = self._messages, []
-            published = self._transport.submit(messages)
+            try:
+                published = self._transport.submit(messages)
+            except Exception as error:  # none should, but nothing must hang for it
+                published = self._failed(error)
             self._watch(published, lambda done: _confirm(outbox, done))
         if self._settlements:
             jobs, self._jobs = self._jobs, []
             settlements, self._settlements = self._settlements, []
-            settled = self._subscription.settle(settlements)
+            try:
+                settled = self._subscription.settle(settlements)
+            except Exception as error:
+                settled = self._failed(error)
             self._watch(settled, lambda done: self._answered(jobs, done))
 
     @property
@@ -90,6 +96,11 @@ class Settler:
             if self._pending:
                 await asyncio.wait(self._pending)
             await asyncio.sleep(0)  # callbacks of what ended may publish or settle
+
+    def _failed(self, error: Exception) -> asyncio.Future[Any]:
+        future = self._loop.create_future()
+        future.set_exception(error)
+        return future
 
     def _watch(
         self, future: asyncio.Future[Any], ended: Callable[[asyncio.Future[Any]], None]
