@@ -44,7 +44,7 @@ class Connection(aiormq.Connection):
         number = next(number for number in itertools.count(1) if number not in self.channels)
         channel = Channel(self, number, publisher_confirms=confirms, timeout=timeout)
         self.channels[number] = channel
-        with _no_foreign_cancellation():
+        with true_cancellation():
             await channel.open(timeout)
         return channel
 
@@ -98,12 +98,12 @@ class Channel(aiormq.Channel):
 
     async def request(self, frame: Frame) -> Any:  # Any: the reply that belongs to the frame
         """Sends a method and waits for its reply. Raises FAILURES."""
-        with _no_foreign_cancellation():
+        with true_cancellation():
             return await self.rpc(frame, timeout=self._timeout)
 
     async def get(self, queue: str) -> DeliveredMessage | None:
         """Takes one message, to be acknowledged; None if there is none. Not when tapping."""
-        with _no_foreign_cancellation():
+        with true_cancellation():
             message = await self.basic_get(queue, timeout=self._timeout)
         return message if isinstance(message.delivery, Basic.GetOk) else None
 
@@ -113,7 +113,7 @@ class Channel(aiormq.Channel):
 
     async def leave(self) -> None:
         """Closes the channel; the broker takes back what is unsettled."""
-        with contextlib.suppress(*FAILURES), _no_foreign_cancellation():
+        with contextlib.suppress(*FAILURES), true_cancellation():
             await self.close(timeout=self._timeout)
 
     def _take(self, frame: object) -> bool:
@@ -172,19 +172,25 @@ class _Tap(asyncio.Queue[Any]):  # Any: aiormq's own pairs of weight and frame
 
 
 @contextlib.contextmanager
-def _no_foreign_cancellation() -> Iterator[None]:
-    """aiormq fails what waits on a lost connection with CancelledError or a bare Exception."""
+def true_cancellation() -> Iterator[None]:
+    """Cancelled when, and only when, somebody cancelled us.
+
+    aiormq fails what waits on a lost connection with CancelledError or a bare Exception, and
+    `asyncio.wait_for` beneath it loses a cancellation that comes with the result.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
     try:
         yield
     except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
         raise ConnectionError("the connection was lost") from None
     except Exception as error:
         if type(error) is Exception:
             raise ConnectionError("the connection was lost") from error
         raise
+    finally:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 def _ignore(*_: object) -> None:

@@ -13,7 +13,12 @@ from yarl import URL
 
 from protoflow.errors import AuthenticationError, ConfigError, ConnectionFailedError
 from protoflow.transport import TransportSettings
-from protoflow.transports.rabbitmq.channel import FAILURES, Channel, Connection
+from protoflow.transports.rabbitmq.channel import (
+    FAILURES,
+    Channel,
+    Connection,
+    true_cancellation,
+)
 from protoflow.transports.rabbitmq.options import RabbitMQOptions
 
 _logger = logging.getLogger("protoflow.rabbitmq")
@@ -131,7 +136,8 @@ class Link:
                 client_properties={"connection_name": self._name},
             )
             try:
-                await connection.connect()
+                with true_cancellation():
+                    await connection.connect()
             except aiormq.exceptions.ProbableAuthenticationError as error:
                 raise AuthenticationError(
                     f"rabbitmq at {self._settings.url.safe} refused the user or its password"

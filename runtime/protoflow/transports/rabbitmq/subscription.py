@@ -219,7 +219,7 @@ class RabbitMQSubscription:
 
     async def _supervise(self, session: Session) -> None:
         backoff = Backoff(self._transport)
-        while True:
+        while self._stopping is None:
             await self._tend(session)
             self._lost(session)
             while self._session is None:
