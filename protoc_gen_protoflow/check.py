@@ -12,6 +12,8 @@ _MAX_DURATION = 315_576_000_000  # what google.protobuf.Duration allows
 
 #: The variables that stand for the consumed topic and the group; only in dead_letter.topic.
 DEAD_LETTER_VARIABLES = ("topic", "group")
+#: Where dead letters go unless an option says another topic.
+DEFAULT_DEAD_LETTER = "{topic}.{group}.dead"
 
 
 def topic_problems(what: str, topic: str, *, dead_letter: bool = False) -> Iterator[str]:
@@ -19,8 +21,7 @@ def topic_problems(what: str, topic: str, *, dead_letter: bool = False) -> Itera
     if not topic:
         yield f"{what} is empty; give it a name or remove the option"
         return
-    if len(topic) > _MAX_TOPIC:
-        yield f"{what} has {len(topic)} characters; use at most {_MAX_TOPIC}"
+    yield from length_problems(what, topic)
     yield from variable_problems(what, topic, dead_letter=dead_letter)
     rest = re.sub(_VARIABLE, "x", topic) if "{" in topic else topic
     if not _PLAIN.issuperset(rest):
@@ -30,6 +31,23 @@ def topic_problems(what: str, topic: str, *, dead_letter: bool = False) -> Itera
         )
     elif "" in rest.split("."):
         yield f"{what} is {topic!r}; a segment between dots is empty: remove a dot"
+
+
+def length_problems(what: str, topic: str) -> Iterator[str]:
+    """Whether a topic is too long."""
+    if len(topic) > _MAX_TOPIC:
+        yield f"{what} has {len(topic)} characters; use at most {_MAX_TOPIC}"
+
+
+def dead_letter_problems(what: str, topic: str, *, is_shared: bool) -> Iterator[str]:
+    """What is wrong with a dead-letter topic, which many subscriptions may share."""
+    yield from topic_problems(what, topic, dead_letter=True)
+    missing = [f"{{{name}}}" for name in DEAD_LETTER_VARIABLES if f"{{{name}}}" not in topic]
+    if is_shared and missing:
+        yield (
+            f"{what} lacks {' and '.join(missing)}, without which the failures of one handler "
+            f"reach another; write for example {DEFAULT_DEAD_LETTER}"
+        )
 
 
 def variable_problems(what: str, text: str, *, dead_letter: bool = False) -> Iterator[str]:

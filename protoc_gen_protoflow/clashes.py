@@ -68,22 +68,28 @@ def _check_methods(service: ServiceContract, problems: Problems) -> None:
     for method in service.methods:
         name = names.method_name(method.rpc)
         _check_private(method.place, method.rpc, problems)
-        _take(taken, name, method.place, problems)
-        _take(taken, f"{name}_many", method.place, problems)
+        _take_both(taken, name, method.place, problems)
 
 
 def _check_events(messages: Iterable[MessageContract], problems: Problems) -> None:
     taken: dict[str, str] = {}
     for message in messages:
         name = names.publish_name(message.declared.name)
-        _take(taken, name, message.declared.place, problems)
-        _take(taken, f"{name}_many", message.declared.place, problems)
+        _take_both(taken, name, message.declared.place, problems)
 
 
-def _take(taken: dict[str, str], name: str, place: Place, problems: Problems) -> None:
+def _take_both(taken: dict[str, str], name: str, place: Place, problems: Problems) -> None:
+    """Takes the two names of a producer's methods."""
+    if _take(taken, name, place, problems):
+        _take(taken, f"{name}_many", place, problems)
+
+
+def _take(taken: dict[str, str], name: str, place: Place, problems: Problems) -> bool:
     owner = taken.setdefault(name, place.name)
-    if owner != place.name:
-        problems.add(place, f"becomes {name} in Python, as {owner} does; rename one of them")
+    if owner == place.name:
+        return True
+    problems.add(place, f"becomes {name} in Python, as {owner} does; rename one of them")
+    return False
 
 
 def _check_private(place: Place, name: str, problems: Problems) -> None:

@@ -90,6 +90,12 @@ class Producer(NamedTuple):
     publications: tuple[Publication, ...]
     doc: tuple[str, ...]
 
+    @property
+    def builtins(self) -> str:
+        """What stands before builtin types: a method of theirs would hide them."""
+        methods = {publication.method for publication in self.publications}
+        return "" if methods.isdisjoint(("str", "bytes", "list")) else "_b."
+
 
 class Import(NamedTuple):
     """`from package import module as alias`; the package may be empty."""
@@ -150,6 +156,11 @@ class Module(NamedTuple):
         classes = [handler.class_name for handler in self.handlers]
         classes += [producer.class_name for producer in self.producers]
         return tuple(sorted(name + kind.suffix for name in classes for kind in self.variants))
+
+    @property
+    def hides_builtins(self) -> bool:
+        """Whether a class has a method that is called as a builtin type."""
+        return any(producer.builtins for producer in self.producers)
 
     @property
     def handler_specs(self) -> tuple[str, ...]:

@@ -66,6 +66,9 @@ class PolicyReader:
             spot = place.at(field.number)
             if field.message_type is None:
                 text = self._scalar(field, name, value, spot)
+                if name == "dead_letter.topic":
+                    found = check.dead_letter_problems(name, value, is_shared=level < 2)
+                    self._problems.extend(spot, found)
                 if text is not None:
                     yield name, Leaf(text if field.enum_type else value, text, spot, level)
             elif field.message_type.full_name == "google.protobuf.Duration":
@@ -81,7 +84,7 @@ class PolicyReader:
         if field.enum_type is not None:
             return self._enum(field, int(value), place)
         if isinstance(value, str):
-            return literal(value)  # what it says is checked where its subscription is known
+            return literal(value)
         if rule := check.NUMBER_RULES.get(name):
             self._problems.extend(place, rule(name, value))
         return number_text(value)

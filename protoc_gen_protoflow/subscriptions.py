@@ -10,7 +10,6 @@ from protoc_gen_protoflow.problems import Problems
 
 #: The settings that belong to the subscription, not to the method.
 _SHARED = ("ordering", "concurrency", "unhandled", "start", "atomic")
-_DEFAULT_DEAD_LETTER = "{topic}.{group}.dead"
 
 
 def shared(
@@ -124,17 +123,8 @@ def _check_order(
 def _check_dead_letter(method: MethodContract, problems: Problems) -> None:
     leaf = method.delivery.get("dead_letter.topic")
     what = "dead_letter.topic"
-    template = str(leaf.value) if leaf else _DEFAULT_DEAD_LETTER
+    template = str(leaf.value) if leaf else check.DEFAULT_DEAD_LETTER
     place = leaf.place if leaf else method.place
-    found = list(check.topic_problems(what, template, dead_letter=True))
-    if leaf and leaf.level < 2:
-        found += [
-            f"{what} lacks {{{name}}}, without which the failures of one handler reach another; "
-            f"write for example {_DEFAULT_DEAD_LETTER}"
-            for name in check.DEAD_LETTER_VARIABLES
-            if f"{{{name}}}" not in template
-        ]
-    problems.extend(place, found)
     filled = template.replace("{topic}", method.topic).replace("{group}", method.group)
     if filled == method.topic:
         problems.add(
@@ -142,9 +132,7 @@ def _check_dead_letter(method: MethodContract, problems: Problems) -> None:
             f"{what} is the consumed topic {method.topic}: dead letters would be consumed again; "
             "choose another",
         )
-    elif not found:
-        what = f"the dead-letter topic of {method.place.name}"
-        problems.extend(place, check.topic_problems(what, filled))
+    problems.extend(place, check.length_problems(f"{what}, {template} filled in,", filled))
 
 
 def _shown(leaf: Leaf) -> str:
