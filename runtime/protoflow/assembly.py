@@ -9,7 +9,7 @@ from protoflow.clock import Clock
 from protoflow.config import Config
 from protoflow.context import Context
 from protoflow.encoder import Encoder
-from protoflow.invoke import decoder, terminal
+from protoflow.invoke import PublishNow, decoder, terminal
 from protoflow.message import Message
 from protoflow.output import AnyOutput
 from protoflow.pipeline import Chain, HandlerSpec
@@ -36,11 +36,6 @@ def assemble(
 ) -> Scheduler:
     """The scheduler of a subscription, not yet started."""
 
-    async def publish_now(messages: Sequence[Message]) -> None:
-        for error in await transport.submit(messages):
-            if error is not None:
-                raise error
-
     def encode(publication: PublicationSpec, output: AnyOutput, context: Context) -> Message:
         message = encoder(publication, output, context)
         if message.delay:
@@ -50,7 +45,7 @@ def assemble(
     made: dict[str, Route] = {}
     for handler in plan.handlers:
         spec = _spec(handler, config, transport, clock, books)
-        innermost = terminal(handler.registration, spec, publish_now, threads)
+        innermost = terminal(handler.registration, spec, _windows(transport, spec), threads)
         made[spec.name] = Route(spec, handler.registration, chain.compile(innermost, spec))
     router = Router(
         {kind: made[handler.registration.name] for kind, handler in plan.routes.items()},
@@ -62,6 +57,18 @@ def assemble(
         if route.registration.batched:
             route.gatherer = Gatherer(route.registration.batch, scheduler.put_batch)
     return scheduler
+
+
+def _windows(transport: Transport, spec: HandlerSpec) -> PublishNow:
+    """Publishes a window of a stream of outputs, and enters it in the books."""
+
+    async def publish_now(messages: Sequence[Message]) -> None:
+        for error in await transport.submit(messages):
+            if error is not None:
+                raise error
+        spec.stats.confirmed(messages)
+
+    return publish_now
 
 
 def _spec(

@@ -16,6 +16,7 @@ from protoflow import topics
 from protoflow.errors import ConfigError
 from protoflow.options import convert
 from protoflow.policy import merge, problems
+from protoflow.secret import Secret
 from protoflow.spec import DeadLetterPolicy, DeliveryPolicy, Encoding, RetryPolicy
 from protoflow.transport import TopologyMode
 from protoflow.url import TransportURL
@@ -83,6 +84,13 @@ class Config:
     sync_threads: int = _setting(32, "threads for handlers that are plain functions")
     handle_signals: bool = _setting(True, "run() stops on SIGTERM and SIGINT")
     type_names: Mapping[str, str] = _setting({}, "foreign type names -> proto full names")
+    validate: bool = _setting(True, "check messages against the rules of their contract")
+    log_payloads: bool = _setting(False, "DEBUG records show messages, sensitive fields hidden")
+    http_host: str = _setting("127.0.0.1", "where the HTTP pages bind")
+    http_port: int = _setting(0, "of the HTTP pages; 0 is none")
+    http_token: Secret | None = _setting(None, "bearer token of the HTTP pages")
+    http_cors: tuple[str, ...] = _setting((), "origins whose browsers may read the HTTP pages")
+    metrics_port: int = _setting(0, "of /metrics alone; 0 is http_port")
     file: Path | str | None = None
     environ: Mapping[str, str] | None = field(default=None, repr=False)
 
@@ -304,6 +312,9 @@ def _check(config: Config) -> list[str]:
         mistakes.append("retry_ladder: must be positive and ascending")
     if config.on_lost_position not in ("stop", "earliest", "latest"):
         mistakes.append("on_lost_position: must be one of stop, earliest, latest")
+    for name in ("http_port", "metrics_port"):
+        if not 0 <= getattr(config, name) <= 65535:
+            mistakes.append(f"{name}: must be 0 to 65535")
     if topics.problem(config.exchange):
         mistakes.append("exchange: must be letters, digits, '.', '_' and '-'")
     return mistakes

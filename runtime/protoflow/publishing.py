@@ -11,16 +11,20 @@ from protoflow.errors import CapabilityError
 from protoflow.message import Message
 from protoflow.output import AnyOutput
 from protoflow.spec import PublicationSpec
-from protoflow.transport import Topology, TopologyMode, Transport
+from protoflow.stats import SentMessages
+from protoflow.transport import Topology, TopologyMode, Transport, delay_problem
 
 
 class Publishing:
     """What publishing needs of a transport: used by `Service` and `Connection`."""
 
-    def __init__(self, config: Config, transport: Transport, clock: Clock) -> None:
+    def __init__(
+        self, config: Config, transport: Transport, clock: Clock, sent: SentMessages | None = None
+    ) -> None:
         self._transport = transport
         self._mode = config.topology
         self._ensured: set[str] = set()
+        self._sent = sent or SentMessages()
         self.encode = Encoder(config, clock.now)
 
     async def outputs(
@@ -40,6 +44,7 @@ class Publishing:
             if message.topic not in self._ensured:
                 await self._ensure(message.topic)
         errors = await self._transport.submit(messages)
+        self._sent.add([m for m, error in zip(messages, errors, strict=True) if error is None])
         for error in errors:
             if error is not None:
                 raise error
@@ -57,8 +62,5 @@ class Publishing:
 
 def check_delay(message: Message, transport: Transport) -> None:
     """Raises CapabilityError for a delay that the transport cannot keep."""
-    if message.delay > 0 and not transport.capabilities.delayed_publish:
-        raise CapabilityError(
-            f"a message to {message.topic} is to be delayed by {message.delay:g} s, but the "
-            "transport has no delayed publish; publish it when it is due"
-        )
+    if message.delay > 0 and (text := delay_problem(message, transport.capabilities)):
+        raise CapabilityError(text)

@@ -44,7 +44,7 @@ class Health:
     problems: dict[str, str]
 
 
-class Service(Registering, Observing, Emitting):
+class Service(Observing, Registering, Emitting):
     """Runs handlers. A `Publisher`, too: what it publishes goes out at once.
 
     Args:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import enum
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
 from protoflow.dlq_metrics import DLQMetrics, DLQTopicMetrics
 from protoflow.errors import DecodeError, TransportError
+from protoflow.message import Message
 from protoflow.outcomes import DeadLetter
 
 #: Bounds of the latency histogram in seconds, as the semantic conventions advise:
@@ -25,6 +26,9 @@ BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 
 SAMPLES = 1024
 #: Throughput is that of the last so many seconds.
 WINDOW = 60
+#: Messages sent are counted for so many topics, beyond them together.
+_TOPICS = 200
+OTHER_TOPICS = "(other)"
 
 
 class ErrorCategory(enum.StrEnum):
@@ -114,6 +118,26 @@ _COUNTERS = (
 
 
 @dataclass(slots=True, eq=False)
+class SentMessages:
+    """Messages that the broker confirmed, by topic."""
+
+    _counts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, messages: Sequence[Message]) -> None:
+        """These are confirmed."""
+        counts = self._counts
+        for message in messages:
+            topic = message.topic
+            if topic not in counts and len(counts) >= _TOPICS:
+                topic = OTHER_TOPICS  # `Output(topic=...)` may name any number
+            counts[topic] = counts.get(topic, 0) + 1
+
+    def by_topic(self) -> Mapping[str, int]:
+        """The counts by topic."""
+        return dict(self._counts)
+
+
+@dataclass(slots=True, eq=False)
 class HandlerStats:
     """What became of messages and runs since the start of this process.
 
@@ -138,6 +162,7 @@ class HandlerStats:
         buckets: runs by duration, one more than `BOUNDS`.
         errors: errors by category.
         letters: the books of the handler's dead-letter topic, which others may share.
+        sent: the messages that the whole service sent.
         classify: tells the category of an error.
     """
 
@@ -161,6 +186,7 @@ class HandlerStats:
     buckets: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
     errors: ErrorBreakdown = field(default_factory=ErrorBreakdown)
     letters: DLQTopicMetrics = field(default_factory=DLQTopicMetrics)
+    sent: SentMessages = field(default_factory=SentMessages)
     classify: ErrorClassifier = classify_error
     _samples: array[float] = field(default_factory=lambda: array("d", bytes(8 * SAMPLES)))
     _window: list[int] = field(default_factory=lambda: [0] * WINDOW)
@@ -179,6 +205,11 @@ class HandlerStats:
         if second != self._second:
             self._roll(second)
         self._window[second % WINDOW] += messages
+
+    def confirmed(self, outputs: Sequence[Message]) -> None:
+        """These outputs are confirmed."""
+        self.published += len(outputs)
+        self.sent.add(outputs)
 
     def error(self, outcome: BaseException) -> None:
         """A run failed, or a message could not be handled at all."""
@@ -236,11 +267,14 @@ class Books:
     classify: ErrorClassifier = classify_error
     handlers: dict[str, HandlerStats] = field(default_factory=dict)
     dead_letters: DLQMetrics = field(default_factory=DLQMetrics)
+    sent: SentMessages = field(default_factory=SentMessages)
 
     def open(self, handler: str, dead_letter_topic: str) -> HandlerStats:
         """The books of one handler, opened when it is assembled."""
         stats = HandlerStats(
-            letters=self.dead_letters.topic(dead_letter_topic), classify=self.classify
+            letters=self.dead_letters.topic(dead_letter_topic),
+            sent=self.sent,
+            classify=self.classify,
         )
         self.handlers[handler] = stats
         return stats

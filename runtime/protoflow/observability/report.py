@@ -1,0 +1,215 @@
+"""Reports on handlers, in the shape of the Go runtime's `HandlerInfo` JSON."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from protoflow.clock import Clock
+from protoflow.dlq_metrics import timestamp
+from protoflow.errors import TransportError
+from protoflow.observability.resources import ResourceMeter, ResourceUsage
+from protoflow.pipeline import HandlerSpec
+from protoflow.scheduler import Scheduler
+from protoflow.stats import Books, ErrorBreakdown, LatencyMetrics, ThroughputMetrics
+from protoflow.transport import DeadLetters, Lag, LagReader, Transport
+
+_log = logging.getLogger("protoflow.observability")
+
+DEPENDENCY_UNKNOWN = "unknown"
+DEPENDENCY_HEALTHY = "healthy"
+DEPENDENCY_DEGRADED = "degraded"
+
+#: The broker is not asked again for lag and dead letters within so many seconds.
+_FRESH = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BacklogMetrics:
+    """What waits; of the subscription, which handlers of one topic and group share.
+
+    Attributes:
+        in_flight: deliveries not settled yet.
+        max_in_flight: the most there were at once.
+        last_queue_depth: messages of the group that wait at the broker; -1 is unknown.
+        estimated_lag_millis: the age of the oldest, else what the queue will take; -1 likewise.
+    """
+
+    in_flight: int = 0
+    max_in_flight: int = 0
+    last_queue_depth: int = -1
+    estimated_lag_millis: int = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DependencyHealth:
+    """The state of something that a handler needs."""
+
+    name: str
+    status: str
+    last_checked: str | None
+    details: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerReport:
+    """The state of a handler. Messages and attempts are counted apart."""
+
+    messages_processed: int
+    messages_failed: int
+    attempts: int
+    attempts_failed: int
+    counters: Mapping[str, int]
+    total_processing_time_ns: int
+    last_processed_at: str | None
+    latency: LatencyMetrics
+    throughput: ThroughputMetrics
+    errors: ErrorBreakdown
+    resource: ResourceUsage
+    backlog: BacklogMetrics
+    dependencies: tuple[DependencyHealth, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerInfo:
+    """A handler, where it reads and writes, and its state."""
+
+    name: str
+    consume_queue: str
+    publish_queue: str
+    group: str
+    stats: HandlerReport
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON, under the Go runtime's names."""
+        return asdict(self)
+
+
+class Host(Protocol):
+    """What reports need of a service."""
+
+    books: Books
+
+    @property
+    def transport(self) -> Transport:
+        """The broker."""
+
+    @property
+    def subscriptions(self) -> Sequence[Scheduler]:
+        """The running subscriptions."""
+
+    def publish_topic(self, spec: HandlerSpec) -> str:
+        """Where a handler publishes to; empty is nowhere."""
+
+
+class Observatory:
+    """Reads the books of a service and asks its broker, for whoever looks."""
+
+    def __init__(self, host: Host, clock: Clock, system: str) -> None:
+        self.host = host
+        self.clock = clock
+        #: What kind of broker it is, `messaging.system`.
+        self.system = system
+        self.lag: dict[str, Lag] = {}
+        self._meter = ResourceMeter()
+        self._asked = float("-inf")
+
+    async def refresh(self) -> None:
+        """Asks the broker for lag and dead letters, unless that was just done."""
+        now = self.clock.monotonic()
+        if now - self._asked < _FRESH:
+            return
+        self._asked = now
+        transport = self.host.transport
+        try:
+            await self._refresh_lag(transport)
+            await self._refresh_letters(transport)
+        except TransportError as error:
+            _log.warning("the broker did not tell lag or dead letters: %s", error)
+
+    async def _refresh_lag(self, transport: Transport) -> None:
+        if not (transport.capabilities.lag and isinstance(transport, LagReader)):
+            return
+        for scheduler in self.host.subscriptions:
+            settings = scheduler.settings
+            if not settings.broadcast:
+                self.lag[settings.name] = await transport.lag(settings.topic, settings.group)
+
+    async def _refresh_letters(self, transport: Transport) -> None:
+        if not (transport.capabilities.dead_letters and isinstance(transport, DeadLetters)):
+            return
+        for topic, book in self.host.books.dead_letters.topics.items():
+            count = await transport.count_dead_letters(topic)
+            first = await transport.list_dead_letters(topic, limit=1) if count else ()
+            oldest = first[0].time if first and first[0].time else None
+            book.set_current(count, oldest, self.clock.now())
+
+    def handlers(self) -> list[HandlerInfo]:
+        """The state of every handler; lag and dead letters as of the last `refresh`."""
+        resource = self._meter.read()
+        return [
+            HandlerInfo(
+                name=route.spec.name,
+                consume_queue=route.spec.topic,
+                publish_queue=self.host.publish_topic(route.spec),
+                group=route.spec.group,
+                stats=self._report(scheduler, route.spec, resource),
+            )
+            for scheduler in self.host.subscriptions
+            for route in scheduler.router.all
+        ]
+
+    def _report(
+        self, scheduler: Scheduler, spec: HandlerSpec, resource: ResourceUsage
+    ) -> HandlerReport:
+        stats = spec.stats
+        monotonic = self.clock.monotonic()
+        throughput = stats.throughput(monotonic)
+        ago = monotonic - stats.last_at
+        return HandlerReport(
+            messages_processed=stats.handled,
+            messages_failed=stats.dead_lettered + stats.dropped,
+            attempts=stats.runs,
+            attempts_failed=stats.failed_runs,
+            counters=stats.as_dict(),
+            total_processing_time_ns=int(stats.seconds * 1e9),
+            last_processed_at=timestamp(self.clock.now() - ago) if stats.last_at else None,
+            latency=stats.latency(),
+            throughput=throughput,
+            errors=stats.errors,
+            resource=resource,
+            backlog=self._backlog(scheduler, throughput.current_rps),
+            dependencies=self._dependencies(scheduler),
+        )
+
+    def _backlog(self, scheduler: Scheduler, rate: float) -> BacklogMetrics:
+        lag = self.lag.get(scheduler.settings.name)
+        millis = -1
+        if lag is not None and lag.seconds is not None:
+            millis = int(lag.seconds * 1000)
+        elif lag is not None and (rate or not lag.messages):
+            millis = int(lag.messages / rate * 1000) if lag.messages else 0
+        return BacklogMetrics(
+            in_flight=scheduler.in_flight,
+            max_in_flight=scheduler.most_in_flight,
+            last_queue_depth=lag.messages if lag is not None else -1,
+            estimated_lag_millis=millis,
+        )
+
+    def _dependencies(self, scheduler: Scheduler) -> tuple[DependencyHealth, ...]:
+        now = timestamp(self.clock.now())
+        broken = self.host.transport.health()
+        problems = "; ".join(scheduler.problems.values())
+        return tuple(
+            DependencyHealth(
+                name=name,
+                status=DEPENDENCY_DEGRADED if wrong else DEPENDENCY_HEALTHY,
+                last_checked=now,
+                details=wrong or "",
+            )
+            for name, wrong in (
+                (self.system, broken), (f"subscription {scheduler.settings.name}", problems),
+            )
+        )  # fmt: skip

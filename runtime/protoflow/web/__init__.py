@@ -1,0 +1,1 @@
+"""HTTP pages of a service: its handlers, dead letters, health and metrics."""
