@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
-
 from protoflow import Config, Context, testing
 from protoflow.handler import Handler
 from protoflow.output import AnyOutput, Output

@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 from google.protobuf.wrappers_pb2 import Int64Value
-
 from protoflow import Context, DeadLetter, Unprocessable
 from protoflow.errors import DecodeError, PublishError
 from protoflow.message import Message
@@ -18,6 +17,7 @@ from protoflow.stats import (
     SentMessages,
     classify_error,
 )
+
 from tests.middleware.kit import NAME, TO_DONE, put, running, worker
 
 

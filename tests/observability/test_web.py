@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession, web
+from protoflow import Config, Context, Service
+from protoflow.errors import ConfigError, RegistrationError
+from protoflow.testing import TestedService
+
+from tests.middleware.kit import NAME, config, nothing, put, running, worker
+
+DEAD = "work.workers.dead"
+
+
+async def broken(message: Any, _context: Context) -> None:
+    if message.value.startswith("bad"):
+        raise ValueError(f"no good: {message.value}")
+
+
+class Client:
+    def __init__(self, session: ClientSession, port: int) -> None:
+        self.session = session
+        self.base = f"http://127.0.0.1:{port}"
+
+    async def ask(self, method: str, path: str, **given: Any) -> tuple[int, Any, dict[str, str]]:
+        async with self.session.request(method, self.base + path, **given) as answer:
+            text = await answer.text()
+            body = json.loads(text) if answer.content_type == "application/json" else text
+            return answer.status, body, dict(answer.headers)
+
+    async def get(self, path: str, **given: Any) -> Any:
+        status, body, _ = await self.ask("GET", path, **given)
+        assert status == 200, body
+        return body
+
+
+@asynccontextmanager
+async def served(
+    *, do: Any = broken, **settings: Any
+) -> AsyncIterator[tuple[TestedService, Client]]:
+    async with running(worker(do), virtual_time=False, **settings) as service:
+        port = await service.service.start_web_ui(0)
+        async with ClientSession() as session:
+            yield service, Client(session, port)
+
+
+async def test_handlers_are_told_in_the_shape_of_go() -> None:
+    async with served() as (service, client):
+        await put(service, "good", "bad")
+        (info,) = await client.get("/api/handlers")
+    assert info["name"] == NAME
+    assert info["consume_queue"] == "work"
+    assert info["publish_queue"] == ""
+    stats = info["stats"]
+    assert stats["messages_processed"] == 1
+    assert stats["messages_failed"] == 1
+    assert stats["total_processing_time_ns"] > 0
+    assert stats["last_processed_at"].endswith("Z")
+    assert stats["latency"].keys() == {
+        "average_ns", "p50_ns", "p95_ns", "p99_ns", "last_ns", "sample_size",
+    }  # fmt: skip
+    assert stats["throughput"]["messages_in_window"] == 4
+    assert stats["throughput"].keys() == {
+        "current_rps", "window_seconds", "messages_in_window", "total_messages",
+    }  # fmt: skip
+    assert stats["errors"]["other"] == 3
+    assert stats["errors"]["last_error"] == "ValueError"
+    assert stats["resource"]["memory_bytes"] > 1_000_000
+    assert stats["resource"]["tasks"] > 1
+    assert stats["backlog"]["in_flight"] == 0
+    assert stats["backlog"]["max_in_flight"] >= 1
+    assert stats["backlog"]["last_queue_depth"] == 0
+    assert [item["status"] for item in stats["dependencies"]] == ["healthy", "healthy"]
+
+
+async def test_dead_letters_are_listed_shown_replayed_and_purged() -> None:
+    async with served() as (service, client):
+        ids = await put(service, "bad card 4111", "bad card 4222")
+        overview = await client.get("/api/dlq")
+        assert overview["topic_metrics"][DEAD]["messages_current"] == 2
+        letters = await client.get(f"/api/dlq/{DEAD}")
+        assert [letter["id"] for letter in letters] == ids
+        assert [letter["attempts"] for letter in letters] == ["3", "3"]
+        shown = await client.get(f"/api/dlq/{DEAD}/{ids[0]}")
+        assert shown["error_type"] == "ValueError"
+        assert shown["error_message"] == "no good: ***"
+        assert "4111" not in json.dumps([letters, shown])
+        status, body, _ = await client.ask("POST", f"/api/dlq/{DEAD}/purge", json={"ids": [ids[0]]})
+        assert (status, body) == (200, {"purged": 1})
+        status, body, _ = await client.ask("POST", f"/api/dlq/{DEAD}/replay")
+        assert (status, body) == (200, {"replayed": 1})
+        await service.settled()
+        book = service.service.books.dead_letters.topics[DEAD]
+        assert (book.received, book.replayed, book.purged) == (3, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "expected"),
+    [
+        ("GET", f"/api/dlq/{DEAD}/none", None, 404),
+        ("GET", "/api/dlq/orders.placed", None, 404),
+        ("POST", "/api/dlq/orders.placed/purge", None, 404),
+        ("POST", f"/api/dlq/{DEAD}/purge", {"id": "x"}, 400),
+        ("POST", f"/api/dlq/{DEAD}/replay", {"ids": "x"}, 400),
+        ("GET", f"/api/dlq/{DEAD}?limit=many", None, 400),
+        ("GET", "/nowhere", None, 404),
+    ],
+)
+async def test_wrong_questions(method: str, path: str, body: Any, expected: int) -> None:
+    async with served() as (_service, client):
+        status, _body, _ = await client.ask(method, path, json=body)
+        assert status == expected
+
+
+async def test_health_and_readiness() -> None:
+    async with served() as (service, client):
+        assert await client.get("/healthz") == {"status": "ok", "problems": {}}
+        assert await client.get("/readyz") == {"status": "ok", "problems": {}}
+        service.service.subscriptions[0].block("dead letters cannot be published", True)
+        status, body, _ = await client.ask("GET", "/readyz")
+        assert status == 503
+        assert "dead letters" in str(body["problems"])
+        assert (await client.ask("GET", "/healthz"))[0] == 200
+        (info,) = await client.get("/api/handlers")
+        assert info["stats"]["dependencies"][1]["status"] == "degraded"
+        service.service.subscriptions[0].block("dead letters cannot be published", False)
+        service.service._crashed(RuntimeError("gone"))
+        assert (await client.ask("GET", "/healthz"))[0] == 503
+
+
+async def test_metrics_are_served_where_everything_else_is() -> None:
+    async with served() as (service, client):
+        await put(service, "good")
+        text = await client.get("/metrics")
+        assert f'protoflow_messages_total{{group="workers",handler="{NAME}"' in text
+
+
+async def test_a_token_guards_all_but_the_state() -> None:
+    async with served(http_token="s3cret") as (_service, client):
+        for path in ("/api/handlers", "/api/dlq", "/metrics"):
+            assert (await client.ask("GET", path))[0] == 401
+            for wrong in ("Bearer no", "Basic s3cret", "Bearer", "Bearer s3cret2"):
+                headers = {"Authorization": wrong}
+                assert (await client.ask("GET", path, headers=headers))[0] == 401
+            await client.get(path, headers={"Authorization": "Bearer s3cret"})
+        assert await client.get("/readyz") == {"status": "ok"}
+
+
+async def test_browsers_of_other_origins_and_names_are_refused() -> None:
+    async with served(http_cors="https://ops.example") as (_service, client):
+        purge = f"/api/dlq/{DEAD}/purge"
+        for origin, expected in (
+            ("https://evil.example", 403),
+            ("null", 403),
+            ("https://ops.example", 200),
+            (client.base, 200),
+        ):
+            status, _, headers = await client.ask("POST", purge, headers={"Origin": origin})
+            assert status == expected
+            allowed = headers.get("Access-Control-Allow-Origin")
+            assert allowed == (origin if origin == "https://ops.example" else None)
+        status, _, headers = await client.ask(
+            "OPTIONS", purge, headers={"Origin": "https://ops.example"}
+        )
+        assert (status, headers["Access-Control-Allow-Headers"]) == (
+            204, "authorization, content-type",
+        )  # fmt: skip
+        # DNS rebinding: a foreign name that resolves to this machine.
+        assert (await client.ask("GET", "/api/handlers", headers={"Host": "evil.example"}))[
+            0
+        ] == 403
+        await client.get("/api/handlers", headers={"Host": "localhost:1"})
+
+
+async def test_beyond_this_machine_the_pages_need_a_token() -> None:
+    async with served(http_host="0.0.0.0") as (_service, client):
+        assert (await client.ask("GET", "/api/handlers"))[0] == 403
+        assert (await client.ask("GET", "/healthz"))[0] == 200
+        assert (await client.ask("GET", "/metrics"))[0] == 200
+    async with served(http_host="0.0.0.0", http_token="x") as (_service, client):
+        await client.get("/api/handlers", headers={"Authorization": "Bearer x"})
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+async def test_a_port_that_is_taken_stops_the_start() -> None:
+    """Trap B23: a bind failure that was only logged."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        service = Service(config(http_port=taken.getsockname()[1]))
+        service.register(worker(nothing))
+        with pytest.raises(ConfigError, match="cannot be served"):
+            await service.start()
+
+
+async def test_configured_ports_are_served_and_closed_with_the_service() -> None:
+    pages, metrics = free_port(), free_port()
+    service = Service(config(http_port=pages, metrics_port=metrics))
+    service.register(worker(nothing))
+    async with ClientSession() as session:
+        async with service:
+            assert await Client(session, pages).get("/readyz")
+            assert "protoflow_" in await Client(session, metrics).get("/metrics")
+            assert (await Client(session, pages).ask("GET", "/metrics"))[0] == 404
+            assert (await Client(session, metrics).ask("GET", "/api/handlers"))[0] == 404
+        for port in (pages, metrics):
+            with pytest.raises(OSError, match=r"refused|Connect"):
+                await asyncio.open_connection("127.0.0.1", port)
+
+
+async def test_pages_of_ones_own_are_under_the_same_token() -> None:
+    async def hello(request: web.Request) -> web.Response:
+        return web.json_response({"hello": request.match_info["name"]})
+
+    service = Service(config(http_token="x"))
+    service.register_http_handler("/hello/{name}", hello)
+    with pytest.raises(RegistrationError, match="taken"):
+        service.register_http_handler("/hello/{name}", hello)
+    service.register(worker(nothing))
+    async with service, ClientSession() as session:
+        client = Client(session, await service.start_web_ui(0))
+        headers = {"Authorization": "Bearer x"}
+        assert await client.get("/hello/bob", headers=headers) == {"hello": "bob"}
+        assert (await client.ask("GET", "/hello/bob"))[0] == 401
+        with pytest.raises(RegistrationError, match="too late"):
+            service.register_http_handler("/late", hello)
+
+
+def test_mistakes_in_settings_are_told_and_the_token_is_not() -> None:
+    with pytest.raises(ConfigError, match="metrics_port: must be 0 to 65535"):
+        Config(environ={}, metrics_port=70000)
+    settings = Config(environ={"PROTOFLOW_HTTP_TOKEN": "hunter2", "PROTOFLOW_HTTP_CORS": "a,b"})
+    assert settings.http_cors == ("a", "b")
+    assert settings.http_token is not None
+    assert settings.http_token.reveal() == "hunter2"
+    assert "hunter2" not in f"{settings} {settings!r} {settings.describe()}"
