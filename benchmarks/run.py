@@ -46,7 +46,13 @@ class Measured:
         return f"{min(self.cpu_us):.1f}-{max(self.cpu_us):.1f}"
 
 
-MODULES = {"ours": "benchmarks.ours", "raw": "benchmarks.raw", "faststream": "benchmarks.faststream_subject"}  # fmt: skip
+MODULES = {
+    "ours": "benchmarks.ours",
+    "raw": "benchmarks.raw",
+    "faststream": "benchmarks.faststream_subject",
+}
+#: Transports that need no broker: everything happens in one process.
+EMBEDDED = ("memory", "sqlite-normal", "sqlite-full", "testbroker")
 
 
 def measure(
@@ -56,7 +62,7 @@ def measure(
     measured = {subject: Measured() for subject in subjects}
     for round_number in range(runs):
         for subject in subjects:
-            result = once(subject, urls[subject.transport], count)
+            result = once(subject, urls.get(subject.transport, ""), count)
             measured[subject].cpu_us.append(result["cpu_us"])
             measured[subject].wall_us.append(result["wall_us"])
             print(
