@@ -135,8 +135,9 @@ async def _results(
                 yield result
         return
     # A thread hop is dear, so a window of results is pulled at once.
+    sync = _sync(context)
     iterator: Iterator[Any] = iter(
-        await _held(lambda: registration.call(given, _sync(context)), context, threads)
+        await _held(lambda: registration.call(given, sync), context, threads)
     )
     try:
         while window := await _held(
@@ -151,7 +152,8 @@ async def _results(
 
 def _in_thread(call: Callable[..., Any], threads: Threads) -> Callable[..., Awaitable[Any]]:
     async def run(given: Any, context: Context) -> Any:
-        return await _held(lambda: call(given, _sync(context)), context, threads)
+        sync = _sync(context)
+        return await _held(lambda: call(given, sync), context, threads)
 
     return run
 
