@@ -26,9 +26,7 @@ def main(argv: Sequence[str], stdin: BinaryIO, stdout: BinaryIO, stderr: TextIO)
     """
     match list(argv):
         case [] if not stdin.isatty():
-            from protoc_gen_protoflow.generate import respond
-
-            stdout.writelines(respond(stdin.read()))
+            return _generate(stdin, stdout, stderr)
         case ["--version"]:
             from protoc_gen_protoflow import __version__
 
@@ -44,6 +42,19 @@ def main(argv: Sequence[str], stdin: BinaryIO, stdout: BinaryIO, stderr: TextIO)
         case _:
             stderr.write(_USAGE)
             return 2
+    return 0
+
+
+def _generate(stdin: BinaryIO, stdout: BinaryIO, stderr: TextIO) -> int:
+    from google.protobuf.message import DecodeError
+
+    from protoc_gen_protoflow.generate import respond
+
+    try:
+        stdout.writelines(respond(stdin.read()))
+    except DecodeError:
+        stderr.write(f"stdin holds no CodeGeneratorRequest\n{_USAGE}")
+        return 1
     return 0
 
 

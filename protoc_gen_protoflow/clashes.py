@@ -108,7 +108,7 @@ def _check_message(declared: Declared, problems: Problems) -> None:
 
 
 def _check_path(module: str, place: Place, problems: Problems) -> None:
-    segment = names.bad_module_segment(module)
+    segment = names.bad_module_segment(f"{module}_pb2")
     if segment is not None:
         reason = "is a keyword of Python" if names.is_keyword(segment) else "is no Python name"
         problems.add(

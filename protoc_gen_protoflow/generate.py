@@ -26,6 +26,7 @@ def respond(data: bytes) -> Iterator[bytes]:
 
     The user's mistakes are in the response; an exception is a bug of ours.
     """
+    request = Request(data)
     yield CodeGeneratorResponse(
         supported_features=CodeGeneratorResponse.FEATURE_PROTO3_OPTIONAL
         | CodeGeneratorResponse.FEATURE_SUPPORTS_EDITIONS,
@@ -33,7 +34,6 @@ def respond(data: bytes) -> Iterator[bytes]:
         maximum_edition=Edition.EDITION_2024,
     ).SerializeToString()
     try:
-        request = Request(data)
         modules = build(request, parameters.parse(request.parameter))
         template = templates()
     except UserError as error:
@@ -57,6 +57,7 @@ def build(request: Request, options: parameters.Parameters) -> list[Module]:
         by_file[service.file.name].append(service)
     modules: list[Module] = []
     for name, file in wanted.items():
+        messages.file(file)
         messages.check_extensions(file)
         contracts = [messages.message(declared) for declared in file.messages]
         annotated = [contract for contract in contracts if contract.is_annotated]

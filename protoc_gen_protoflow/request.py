@@ -16,7 +16,7 @@ from google.protobuf.compiler import plugin_pb2
 from protoflow.v1 import options_pb2 as options_pb2
 
 from protoc_gen_protoflow.names import module_stem
-from protoc_gen_protoflow.problems import Place, UserError
+from protoc_gen_protoflow.problems import Place
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
@@ -131,9 +131,6 @@ class Request:
         self.files: dict[str, File] = {
             proto.name: File(sources.get(proto.name, proto)) for proto in request.proto_file
         }
-        missing = [name for name in request.file_to_generate if name not in self.files]
-        if missing:
-            raise UserError(f"the request asks for {missing[0]} but does not hold it")
         self.wanted = [self.files[name] for name in request.file_to_generate]
         self.messages: dict[str, Declared] = {
             f".{declared.full_name}": declared

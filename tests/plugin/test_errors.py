@@ -1,0 +1,305 @@
+"""Each mistake is told with its place and the mend."""
+
+from __future__ import annotations
+
+import pytest
+from google.protobuf.descriptor_pb2 import MethodOptions
+from protoflow.v1 import options_pb2
+
+from .conftest import HEAD, Compile, Generate, answer
+
+MESSAGES = """
+message A { option (protoflow.v1.message).topic = "a"; string id = 1; }
+message B { option (protoflow.v1.message).topic = "b"; string id = 1; }
+message K {
+  option (protoflow.v1.message).topic = "k";
+  string id = 1 [(protoflow.v1.field).partition_key = true];
+}
+"""
+GROUP = 'consumer_group: "{}"'
+RPC = "rpc M(A) returns (google.protobuf.Empty) {{ option (protoflow.v1.consume) = {{ {} }}; }}"
+
+
+def consume(options: str) -> str:
+    return f"{MESSAGES} service S {{ {RPC.format(options)} }}"
+
+
+def message(options: str) -> str:
+    return f"message X {{ option (protoflow.v1.message) = {{ {options} }}; }}"
+
+
+def field(text: str) -> str:
+    return f'message X {{ option (protoflow.v1.message).topic = "x"; {text} }}'
+
+
+def delivery(options: str) -> str:
+    return consume(f"delivery: {{ {options} }}")
+
+
+KEY = "[(protoflow.v1.field).partition_key = true]"
+SUBJECT = "[(protoflow.v1.field).subject = true]"
+
+ONE_MISTAKE = {
+    message('topic: ""'): "shop.v1.X: topic is empty; give it a name or remove the option",
+    message('topic: "' + "x" * 201 + '"'): "shop.v1.X: topic has 201 characters; use at most 200",
+    message('topic: "a b"'): "topic is 'a b'; use letters",
+    message('topic: "a/b"'): "topic is 'a/b'; use letters",
+    message('topic: "{A}"'): "topic is '{A}'; use letters",
+    message('topic: "{1a}"'): "topic is '{1a}'; use letters",
+    message('topic: "a.{b"'): "topic is 'a.{b'; use letters",
+    message('topic: ".a"'): "a segment between dots is empty",
+    message('topic: "a..b"'): "a segment between dots is empty",
+    message('topic: "a."'): "a segment between dots is empty",
+    message('topic: "{topic}.x"'): "{topic} means something only in dead_letter.topic",
+    message('topic: "x" type: ""'): "type is empty",
+    message('topic: "x" type: " x"'): "type is ' x'; remove spaces",
+    message('topic: "x" source: "{A}"'): "source is '{A}'; write variables",
+    message('topic: "x" data_schema: ""'): "data_schema is empty",
+    message(
+        'topic: "x" aliases: "a" aliases: "a"'
+    ): "alias 'a' is named twice or is the type itself",
+    message(
+        'topic: "x" aliases: "shop.v1.X"'
+    ): "alias 'shop.v1.X' is named twice or is the type itself",
+    message('topic: "x" encoding: ENCODING_UNSPECIFIED'): (
+        "encoding is ENCODING_UNSPECIFIED, which is no value; use ENCODING_PROTOBUF, ENCODING_JSON"
+    ),
+    field(f"string a = 1 {KEY}; bytes b = 2 {KEY};"): "partition_key is a already",
+    field(f"string a = 1 {SUBJECT}; string b = 2 {SUBJECT};"): "subject is a already",
+    field(f"repeated string a = 1 {KEY};"): "partition_key a is repeated",
+    field(f"map<string, string> a = 1 {KEY};"): "partition_key a is repeated",
+    field(f"bool a = 1 {KEY};"): "partition_key a is of type bool",
+    field(f"X a = 1 {KEY};"): "partition_key a is of type message; choose a string, bytes or",
+    field(f"double a = 1 {KEY};"): "partition_key a is of type double",
+    field(f"bytes a = 1 {SUBJECT};"): "subject a is of type bytes",
+    delivery("concurrency: 0"): "shop.v1.S.M: concurrency is 0; use at least 1",
+    delivery("retry: {max_attempts: 0}"): "retry.max_attempts is 0; use at least 1",
+    delivery("retry: {backoff_multiplier: 0.9}"): "retry.backoff_multiplier is 0.9; use at least 1",
+    delivery("retry: {backoff_multiplier: nan}"): "retry.backoff_multiplier is nan",
+    delivery("retry: {backoff_multiplier: inf}"): "retry.backoff_multiplier is inf",
+    delivery("retry: {jitter: 1.1}"): "retry.jitter is 1.1; use a share from 0 to 1",
+    delivery("retry: {jitter: -0.1}"): "retry.jitter is -0.1; use a share from 0 to 1",
+    delivery("retry: {initial_backoff: {seconds: 2} max_backoff: {seconds: 1}}"): (
+        "retry.initial_backoff is 2 s, more than retry.max_backoff, 1 s"
+    ),
+    delivery("timeout: {}"): "timeout is 0; use more than 0 or remove it",
+    delivery("timeout: {seconds: -1}"): "timeout is negative",
+    delivery("timeout: {nanos: -1}"): "timeout is negative",
+    delivery("timeout: {seconds: 1 nanos: -1}"): "timeout has seconds and nanos of different signs",
+    delivery("timeout: {seconds: 315576000001}"): "timeout is out of range",
+    delivery("timeout: {nanos: 1000000000}"): "timeout is out of range",
+    delivery("ordering: ORDERING_PER_KEY"): "ordering is per key, but shop.v1.A has no key",
+    delivery("ordering: ORDERING_UNSPECIFIED"): "ordering is ORDERING_UNSPECIFIED",
+    delivery("start: START_UNSPECIFIED"): "start is START_UNSPECIFIED",
+    delivery("unhandled: UNHANDLED_TYPES_UNSPECIFIED"): "unhandled is UNHANDLED_TYPES_UNSPECIFIED",
+    delivery("dead_letter: {on_exhausted: ON_EXHAUSTED_UNSPECIFIED}"): "on_exhausted is ON_EXH",
+    delivery('dead_letter: {topic: "a"}'): "dead_letter.topic is the consumed topic a",
+    delivery('dead_letter: {topic: "{topic}"}'): "dead_letter.topic is the consumed topic a",
+    delivery('dead_letter: {topic: ""}'): "dead_letter.topic is empty",
+    delivery('dead_letter: {topic: "a b"}'): "dead_letter.topic is 'a b'; use letters",
+    consume('consumer_group: ""'): "consumer_group is empty",
+    consume('consumer_group: "a b"'): "consumer_group is 'a b'; use letters",
+    consume(GROUP.format("g" * 199)): "{topic}.{group}.dead filled in, has 206 characters",
+    consume('topic: "?"'): "shop.v1.S.M: topic is '?'; use letters",
+    consume("batch: {max_messages: 2}"): "batch means nothing without a stream of inputs",
+    "message N {} service S { rpc M(N) returns (google.protobuf.Empty) "
+    "{ option (protoflow.v1.consume) = {}; } }": "no topic to consume; set (protoflow.v1.consume)",
+    MESSAGES + "message N {} service S { rpc M(A) returns (N) "
+    "{ option (protoflow.v1.consume) = {}; option (protoflow.v1.publish) = {}; } }": (
+        "no topic to publish; set (protoflow.v1.publish).topic, or (protoflow.v1.message).topic "
+        "on shop.v1.N"
+    ),
+    MESSAGES + "service S { rpc M(A) returns (B) { option (protoflow.v1.consume) = {}; } }": (
+        "returns shop.v1.B but does not publish it"
+    ),
+    MESSAGES + "service S { rpc M(A) returns (B) { option (protoflow.v1.publish) = {}; } }": (
+        "publishes without consuming"
+    ),
+    MESSAGES + "service S { rpc M(A) returns (google.protobuf.Empty) "
+    "{ option (protoflow.v1.consume) = {}; option (protoflow.v1.publish) = {}; } }": (
+        "publishes google.protobuf.Empty"
+    ),
+    MESSAGES + "service S { rpc M(A) returns (stream google.protobuf.Empty) "
+    "{ option (protoflow.v1.consume) = {}; } }": "returns a stream of nothing",
+    MESSAGES + "service S { rpc M(stream A) returns (google.protobuf.Empty) "
+    "{ option (protoflow.v1.consume) = {batch: {max_messages: 0}}; } }": "max_messages is 0",
+    MESSAGES + "service S { rpc M(stream A) returns (google.protobuf.Empty) "
+    "{ option (protoflow.v1.consume) = {batch: {max_wait: {}}}; } }": "max_wait is 0",
+    MESSAGES + 'service S { option (protoflow.v1.service).consumer_group = "g"; }': (
+        "(protoflow.v1.service) means nothing on a service that consumes nothing"
+    ),
+    'option (protoflow.v1.file).topic_prefix = "a b";' + MESSAGES: "topic_prefix is 'a bx'",
+    'option (protoflow.v1.file).delivery.dead_letter.topic = "{topic}.dead";': (
+        "orders.proto:6:1: shop.v1: dead_letter.topic lacks {group}"
+    ),
+    'option (protoflow.v1.file).source = "";': "source is empty",
+    "message None { option (protoflow.v1.message).topic = 'x'; }": "None is a keyword of Python",
+    "message X { message None { option (protoflow.v1.message).topic = 'x'; } }": "None is a key",
+    "message __X { option (protoflow.v1.message).topic = 'x'; }": "__X begins with '_'",
+    MESSAGES + f"service S {{ {RPC.format('').replace('M(', '_m(')} }}": "_m begins with '_'",
+    MESSAGES + f"service S {{ {RPC.format('').replace('M(', '__init__(')} }}": "__init__ begins",
+}
+
+
+@pytest.mark.parametrize("proto", ONE_MISTAKE)
+def test_a_mistake_is_told(generate: Generate, proto: str) -> None:
+    result = generate(proto)
+    assert not result.files
+    (line,) = result.errors
+    assert ONE_MISTAKE[proto] in line
+    assert line.startswith("orders.proto:")
+    assert line.split(":")[1].isdigit()
+
+
+SAME_NAMES = {
+    "rpc BillOrder {0} rpc bill_order {0}": "becomes bill_order in Python, as shop.v1.S.BillOrder",
+    "rpc Bill {0} rpc BillMany {0}": "becomes bill_many in Python, as shop.v1.S.Bill does",
+}
+
+
+@pytest.mark.parametrize("rpcs", SAME_NAMES)
+def test_methods_that_become_one(generate: Generate, rpcs: str) -> None:
+    first = (
+        '(A) returns (google.protobuf.Empty) {{ option (protoflow.v1.consume) = {{topic: "{}"}}; }}'
+    )
+    parts = rpcs.split("{0}")
+    text = parts[0] + first.format("x") + parts[1] + first.format("y")
+    (line,) = generate(f"{MESSAGES} service S {{ {text} }}").errors
+    assert SAME_NAMES[rpcs] in line
+
+
+def test_classes_that_become_one(generate: Generate) -> None:
+    protos = MESSAGES + "".join(
+        f"service {name} {{ {RPC.format(GROUP.format(name))} }}"
+        for name in ("T", "TService", "OrdersEvent")
+    )
+    errors = generate(protos).errors
+    assert len(errors) == 3
+    assert "shop.v1.TService: becomes THandler in Python, as shop.v1.T does" in errors[1]
+    assert "shop.v1.TService: becomes TProducer in Python, as shop.v1.T does" in errors[2]
+    assert "becomes OrdersEventProducer in Python, as shop.v1.OrdersEvent does" in errors[0]
+
+
+def subscription(*methods: str) -> str:
+    rpcs = "".join(
+        f"rpc M{number}({method.partition(' ')[0]}) returns (google.protobuf.Empty) {{ "
+        f'option (protoflow.v1.consume) = {{ topic: "t" {method.partition(" ")[2]} }}; }}'
+        for number, method in enumerate(methods)
+    )
+    return f"{MESSAGES} service S {{ {rpcs} }}"
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "second"),
+    [
+        ("concurrency", "concurrency: 1", "concurrency: 2"),
+        ("ordering", "ordering: ORDERING_NONE", "ordering: ORDERING_PER_PARTITION"),
+        ("unhandled", "unhandled: UNHANDLED_TYPES_SKIP", "unhandled: UNHANDLED_TYPES_DEAD_LETTER"),
+        ("start", "start: START_EARLIEST", "start: START_LATEST"),
+        ("atomic", "atomic: true", "atomic: false"),
+    ],
+)
+def test_settings_of_a_subscription_differ(
+    generate: Generate, name: str, first: str, second: str
+) -> None:
+    text = subscription(f"A delivery: {{ {first} }}", f"B delivery: {{ {second} }}")
+    (line,) = generate(text).errors
+    assert f"shop.v1.S.M1: {name} is " in line
+    assert "in shop.v1.S.M0, but both consume t in the group shop.v1.S" in line
+
+
+def test_broadcast_differs(generate: Generate) -> None:
+    (line,) = generate(subscription("A broadcast: true", "B broadcast: false")).errors
+    assert "shop.v1.S.M1: broadcast differs from shop.v1.S.M0" in line
+
+
+def test_a_type_is_consumed_twice(generate: Generate) -> None:
+    (line,) = generate(subscription("A", "A")).errors
+    assert "shop.v1.S.M1: consumes shop.v1.A from t in the group shop.v1.S, as shop.v1.S.M0" in line
+
+
+def test_a_type_is_consumed_twice_by_its_alias(generate: Generate) -> None:
+    text = subscription("A", "B").replace('topic = "b";', 'aliases = "shop.v1.A";')
+    (line,) = generate(text).errors
+    assert "shop.v1.S.M1: consumes shop.v1.A from t" in line
+
+
+def test_subscriptions_reach_over_files(generate: Generate) -> None:
+    service = 'service {} {{ option (protoflow.v1.service).consumer_group = "g"; {} }}'
+    one = HEAD + MESSAGES + service.format("One", RPC.format(""))
+    two = (
+        HEAD.replace("shop.v1;", "shop.v2;")
+        + 'import "one.proto";'
+        + service.format("Two", RPC.format("").replace("(A)", "(shop.v1.A)"))
+    )
+    protos = {"one.proto": one, "two.proto": two}
+    (line,) = generate(protos).errors
+    assert line.startswith("two.proto:6:")
+    assert "shop.v2.Two.M: consumes shop.v1.A from a in the group g, as shop.v1.One.M does" in line
+    # Also where one of the files is only imported; told of the file that is generated.
+    assert generate(protos, wanted=["two.proto"]).errors == [line]
+    (line,) = generate(protos, wanted=["one.proto"]).errors
+    assert line.startswith("one.proto:13:")
+
+
+def test_unknown_fields_are_version_skew(compile_request: Compile) -> None:
+    request = compile_request(consume("delivery: {retry: {max_attempts: 2}}"))
+    options = request.proto_file[-1].service[0].method[0].options.Extensions[options_pb2.consume]
+    options.MergeFromString(b"\x98\x06\x01")  # field 99
+    options.delivery.retry.MergeFromString(b"\x98\x06\x01")
+    errors = answer(request).errors
+    assert len(errors) == 2
+    assert "field 99 of protoflow.v1.ConsumeOptions is not known to this plugin" in errors[0]
+    assert "field 99 of protoflow.v1.RetryPolicy is not known" in errors[1]
+    assert "upgrade protoc-gen-protoflow" in errors[0]
+
+
+def test_unknown_enum_values_are_version_skew(compile_request: Compile) -> None:
+    request = compile_request(consume("delivery: {}"))
+    options: MethodOptions = request.proto_file[-1].service[0].method[0].options
+    options.Extensions[options_pb2.consume].delivery.MergeFromString(b"\x08\x63")
+    (line,) = answer(request).errors
+    assert "value 99 of ordering is not known to this plugin" in line
+
+
+def test_field_options_on_an_extension(generate: Generate) -> None:
+    text = (
+        'syntax = "proto2"; package p; import "protoflow/v1/options.proto";'
+        "message X { extensions 100 to 200; extend X { optional string a = 101 {k}; } }"
+        "extend X { optional string b = 102 {k}; }"
+    ).replace("{k}", KEY)
+    errors = generate({"x.proto": text}).errors
+    assert ["extension a" in errors[0], "extension b" in errors[1]] == [True, True]
+
+
+@pytest.mark.parametrize("path", ["import/x.proto", "a/class.proto", "1a/x.proto", "a b/x.proto"])
+def test_paths_that_cannot_be_imported(generate: Generate, path: str) -> None:
+    if path == "a/class.proto":
+        # The module is `class_pb2`: a keyword in a file name does no harm.
+        assert "a/class_protoflow.py" in generate({path: HEAD + MESSAGES}).files
+        return
+    (line,) = generate({path: HEAD + MESSAGES}).errors
+    assert "so that no module there can be imported; rename the file or directory" in line
+
+
+def test_paths_that_become_one(generate: Generate) -> None:
+    two = HEAD.replace("shop.v1;", "shop.v2;") + MESSAGES
+    (line,) = generate({"a-b.proto": HEAD + MESSAGES, "a_b.proto": two}).errors
+    assert line == (
+        "a_b.proto: shop.v2: becomes a_b_protoflow.py in Python, as a-b.proto does; "
+        "rename one of them"
+    )
+
+
+def test_all_mistakes_at_once_in_order(generate: Generate) -> None:
+    text = message('topic: ".."') + "\n" + consume('topic: "?"')
+    errors = generate(text).errors
+    assert len(errors) == 2
+    assert errors == sorted(errors, key=lambda line: int(line.split(":")[1]))
+
+
+def test_no_source_info_gives_no_position(compile_request: Compile) -> None:
+    request = compile_request(message('topic: ".."'))
+    for file in request.proto_file:
+        file.ClearField("source_code_info")
+    assert answer(request).error.startswith("orders.proto: shop.v1.X: topic is '..'")
