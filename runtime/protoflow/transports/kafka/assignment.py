@@ -15,6 +15,7 @@ from protoflow.transports.kafka.commits import COMMIT_ERRORS, Commits
 from protoflow.transports.kafka.groups import Groups
 from protoflow.transports.kafka.note import Note
 from protoflow.transports.kafka.partition import Partition
+from protoflow.transports.kafka.transactions import Transactions
 
 _log = logging.getLogger("protoflow.transports.kafka")
 #: Beyond the drain that the runtime was promised: it did not come back in time.
@@ -42,6 +43,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
         commits: Commits,
         make: Callable[[TopicPartition, int, Note | None], Partition],
         withdraw: Callable[[], None],
+        transactions: Transactions | None,
     ) -> None:
         self._settings = settings
         self._listener = listener
@@ -50,6 +52,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
         self._commits = commits
         self._make = make
         self._withdraw = withdraw
+        self._transactions = transactions
         self._assigned: frozenset[TopicPartition] | None = None
         self._changed = asyncio.Event()
         self._astray = False
@@ -75,6 +78,8 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
         try:
             async with asyncio.timeout(drain + _GRACE):
                 await self._listener.shards_revoked([item.shard for item in partitions], drain)
+                if self._transactions is not None:
+                    await self._transactions.quiet()
             await self._commits.commit(partitions, clean=True)
         except COMMIT_ERRORS as error:
             _log.info(
@@ -93,6 +98,8 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
 
     async def _is_evicted(self, partitions: Collection[Partition]) -> bool:
         """Commits what there is; whether the group has put us out, so others work already."""
+        if self._transactions is not None:
+            return False  # fenced by their ids: what the others have is not ours to commit
         try:
             await self._commits.commit(partitions)
         except COMMIT_ERRORS as error:
@@ -109,6 +116,9 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
         generation, assigned = self.generation, self._assigned
         if assigned is None:
             return
+        if self._transactions is not None:
+            # First, so that no earlier owner commits after the positions were looked up.
+            await self._transactions.take(assigned)
         committed = await self._groups.committed(self._settings.group, assigned)
         starts = await self._starts(assigned - committed.keys())
         if generation != self.generation:

@@ -83,6 +83,16 @@ def publish_error(error: BaseException, topic: str, size: int) -> PublishError:
     return translated
 
 
+def malformed(error: BaseException, topic: str) -> PublishRefusedError:
+    """The error of a message that cannot be written as a record."""
+    translated = PublishRefusedError(
+        f"kafka: topic {topic}: the message is malformed ({type(error).__name__}); payload and key"
+        " must be bytes, metadata text"
+    )
+    translated.__cause__ = error
+    return translated
+
+
 def too_large(topic: str, size: int, limit: int | None) -> PublishRefusedError:
     """The error of a message that is larger than topic or client allow."""
     bound = "" if limit is None else f", above the limit of {limit}"

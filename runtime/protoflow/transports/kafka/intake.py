@@ -41,7 +41,7 @@ class Intake:
             self.flow(partition)
             return
         self._inbox.put(deliveries)
-        if partition.unfinished >= self._window:
+        if partition.is_full(self._window):
             self.throttle(partition)
 
     def flow(self, partition: Partition) -> None:
@@ -84,7 +84,7 @@ class Intake:
         """Fetches no more of a partition that waits, and more again when it does not."""
         if not partition.live or partition.leaving:
             return
-        full = partition.unfinished >= self._window
+        full = partition.is_full(self._window)
         if not partition.resting and (full or partition.paused or partition.backlog):
             partition.resting = True
             self._consumer.pause(partition.tp)
@@ -92,7 +92,7 @@ class Intake:
             partition.resting
             and not partition.paused
             and not partition.backlog
-            and partition.unfinished <= self._window // 2
+            and not partition.is_full(self._window // 2 + 1)
         ):
             partition.resting = False
             self._consumer.resume(partition.tp)

@@ -17,6 +17,8 @@ _VERSION: Final = "pf1"
 #: Kafka refuses more than 4096 bytes by default; ours stay below 1 KiB.
 MAX_LENGTH: Final = 1024
 _BITMAP_BYTES: Final = 672  # 896 characters of base64
+#: How far beyond the committed offset a note remembers what is finished.
+REACH: Final = _BITMAP_BYTES * 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

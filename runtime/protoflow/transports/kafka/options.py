@@ -11,6 +11,7 @@ from typing import Any
 from protoflow.errors import ConfigError
 from protoflow.secret import Secret
 from protoflow.transport import TransportSettings
+from protoflow.transports.kafka.note import REACH
 from protoflow.url import TransportURL
 
 DEFAULT_PORT = 9092
@@ -135,7 +136,7 @@ class KafkaOptions:
     check_crcs: bool = True
     client_rack: str | None = None
     commit_interval: float = 1.0
-    window: int = 4096
+    window: int = 2048
     partitions: int | None = None
     replication: int | None = None
     retry_partitions: int | None = None
@@ -147,6 +148,8 @@ class KafkaOptions:
             for name in ("commit_interval", "window", "request_timeout", "health_interval")
             if getattr(self, name) <= 0
         ]
+        if self.window > REACH:
+            problems.append(f"option window must be at most {REACH}: what a note can remember")
         if self.heartbeat_interval >= self.session_timeout:
             problems.append("option heartbeat_interval must be below session_timeout")
         if problems:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
+from collections.abc import Collection
 from typing import Final
 
 from aiokafka import TopicPartition
 
 from protoflow.message import Delivery
-from protoflow.transports.kafka.note import Note
+from protoflow.transports.kafka.note import REACH, Note
 
 #: Unclean starts without progress after which messages are handed out one at a time.
 _TOLERATED_STARTS: Final = 2
@@ -105,6 +107,10 @@ class Partition:
         """Whether the starts before this one ended badly often enough to be careful."""
         return self._prior_starts >= _TOLERATED_STARTS
 
+    def is_full(self, window: int) -> bool:
+        """Whether no more should be read: of messages, or of offsets that a note can reach."""
+        return len(self._pending) >= window or self.position - self.watermark >= REACH // 2
+
     def admit(self, offset: int) -> bool:
         """Takes note of an offset that was read; False if it was finished in an earlier life."""
         self.position = offset + 1
@@ -132,6 +138,21 @@ class Partition:
         while finished and pending and pending[0] in finished:
             finished.remove(pending.popleft())
         return True
+
+    def is_done(self, offset: int) -> bool:
+        """Whether an offset that was read is finished."""
+        return not self._pending or offset < self._pending[0] or offset in self._finished
+
+    def outlook(self, done: Collection[int], writer: str) -> tuple[int, Note]:
+        """The offset and note to commit once these are finished too."""
+        finished = self._finished.union(done)
+        watermark = next((item for item in self._pending if item not in finished), self.position)
+        note = self.note(writer, clean=False)
+        return watermark, dataclasses.replace(
+            note,
+            starts=1 if watermark > self._floor else note.starts,
+            finished={item for item in finished | self._redone if item > watermark},
+        )
 
     def advance(self, position: int) -> None:
         """Moves past offsets that hold no message, when nothing is unfinished."""

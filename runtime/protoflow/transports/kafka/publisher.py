@@ -11,23 +11,19 @@ from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
-from protoflow.errors import CapabilityError, PublishError, PublishRefusedError
+from protoflow.errors import CapabilityError, PublishError
 from protoflow.message import Message
-from protoflow.transports.kafka import headers, names
 from protoflow.transports.kafka.context import Context
-from protoflow.transports.kafka.errors import publish_error, too_large
+from protoflow.transports.kafka.errors import malformed, publish_error
 from protoflow.transports.kafka.options import Compression, KafkaOptions
+from protoflow.transports.kafka.outgoing import Outbound, physical_topic
 from protoflow.transports.kafka.submission import Deadlines, Result, Submission
-from protoflow.transports.kafka.topology import topic_limit
 
 _log = logging.getLogger("protoflow.transports.kafka")
 #: Idle topics beyond this many lose their task; the next publish starts it again.
 _MANY_TOPICS = 256
-#: Bytes of a batch beside its records, and of a record beside key, value and headers.
-_BATCH_OVERHEAD, _RECORD_OVERHEAD = 61, 21
-
 #: A message on its way: itself, its partition if that is fixed, and where the result goes.
 _Item = tuple[Message, int | None, Submission, int]
 
@@ -35,13 +31,12 @@ _Item = tuple[Message, int | None, Submission, int]
 class _Lane:
     """The messages of one topic, in the order in which they were submitted."""
 
-    __slots__ = ("arrived", "limit", "queue", "task", "topic")
+    __slots__ = ("arrived", "queue", "task", "topic")
 
     def __init__(self, topic: str) -> None:
         self.topic = topic
         self.queue: deque[_Item] = deque()
         self.arrived = asyncio.Event()
-        self.limit: int | None = None
         self.task: asyncio.Task[None] | None = None
 
 
@@ -50,6 +45,7 @@ class Publisher:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self.outbound = Outbound(context)
         self._lanes: dict[str, _Lane] = {}
         self._deadlines = Deadlines(context.options.publish_timeout)
         self._producer: AIOKafkaProducer | None = None
@@ -76,26 +72,21 @@ class Publisher:
             raise CapabilityError("kafka keeps no message back: publish without delay")
         submission = self._deadlines.submission(len(messages))
         for index, message in enumerate(messages):
-            if self._closed:
-                submission.settle(index, PublishError("kafka: the transport is closed"))
-            elif (lane := self._lane(message.topic)) is None:
-                submission.settle(
-                    index, PublishRefusedError(f"kafka: {message.topic!r} is no name for a topic")
-                )
-            else:
-                partition = partitions[index] if partitions else None
-                lane.queue.append((message, partition, submission, index))
-                lane.arrived.set()
+            try:
+                lane = self._lanes.get(message.topic) or self._open_lane(message.topic)
+            except PublishError as error:
+                submission.settle(index, error)
+                continue
+            partition = partitions[index] if partitions else None
+            lane.queue.append((message, partition, submission, index))
+            lane.arrived.set()
         return submission.future
 
-    def _lane(self, topic: str) -> _Lane | None:
-        lane = self._lanes.get(topic)
-        if lane is None:
-            name = names.physical(topic)
-            if not names.is_valid(name):
-                return None
-            lane = self._lanes[topic] = _Lane(name)
-            lane.task = asyncio.get_running_loop().create_task(self._drain(topic, lane))
+    def _open_lane(self, topic: str) -> _Lane:
+        if self._closed:
+            raise PublishError("kafka: the transport is closed")
+        lane = self._lanes[topic] = _Lane(physical_topic(topic))
+        lane.task = asyncio.get_running_loop().create_task(self._drain(topic, lane))
         return lane
 
     async def _drain(self, topic: str, lane: _Lane) -> None:
@@ -110,7 +101,9 @@ class Publisher:
                 await lane.arrived.wait()
             await self._usable.wait()
             producer = self._producer
-            if producer is None or (lane.limit is None and not await self._learn(lane, producer)):
+            if producer is None:
+                continue
+            if not self.outbound.knows(lane.topic) and not await self._learn(lane, producer):
                 continue
             while queue and self._usable.is_set():
                 await self._send(producer, lane, *queue.popleft())
@@ -121,13 +114,12 @@ class Publisher:
         try:
             async with asyncio.timeout(options.metadata_timeout):
                 await producer.partitions_for(lane.topic)
-                limit = await topic_limit(self._context.admin, lane.topic)
+                await self.outbound.learn(lane.topic)
         except (KafkaError, TimeoutError) as error:
             while lane.queue:
                 _, _, submission, index = lane.queue.popleft()
                 submission.settle(index, publish_error(error, lane.topic, 0))
             return False
-        lane.limit = min(limit or options.max_request_size, options.max_request_size)
         return True
 
     async def _send(
@@ -139,27 +131,24 @@ class Publisher:
         submission: Submission,
         index: int,
     ) -> None:
-        wanted = headers.write(message)
-        size = _size(message, wanted)
+        if not submission.is_open(index):
+            return  # given up: nobody is to find it later
+        size = 0
         try:
-            if size > (lane.limit or size) and self._is_exact(size):
-                raise too_large(lane.topic, size, lane.limit)
-            if message.payload is None and message.key is None:
-                raise PublishRefusedError(f"kafka: topic {lane.topic}: a tombstone needs a key")
+            record = self.outbound.encode(message, lane.topic)
+            size = record.size
             future = await producer.send(
-                lane.topic, message.payload, message.key, partition, headers=wanted
+                lane.topic, record.value, record.key, partition, headers=record.headers
             )
-        except (KafkaError, PublishError, TimeoutError) as error:
+        except (MessageSizeTooLargeError, PublishError) as error:
             submission.settle(index, publish_error(error, lane.topic, size))
-            if not isinstance(error, PublishError):
-                self._replace()
+        except (KafkaError, TimeoutError) as error:
+            submission.settle(index, publish_error(error, lane.topic, size))
+            self._replace()
+        except Exception as error:  # what is no bytes, no text: the others must go on
+            submission.settle(index, malformed(error, lane.topic))
         else:
             future.add_done_callback(partial(self._sent, lane.topic, size, submission, index))
-
-    def _is_exact(self, size: int) -> bool:
-        """Compressed, a message above the topic's limit may still fit."""
-        options = self._context.options
-        return options.compression is Compression.NONE or size > options.max_request_size
 
     def _sent(
         self,
@@ -185,8 +174,7 @@ class Publisher:
 
     async def _replace_producer(self) -> None:
         _log.warning("a batch was refused: publishing goes on with a new producer")
-        for lane in self._lanes.values():
-            lane.limit = None  # it may have been the reason
+        self.outbound.forget()  # a lowered limit may have been the reason
         await self._stop_producer(self._context.options.request_timeout)
         while not self._closed:
             try:
@@ -223,15 +211,6 @@ class Publisher:
         self._lanes.clear()
         self._deadlines.expire_all("closed before the broker confirmed")
         await self._stop_producer(1.0 if waiting else seconds)
-
-
-def _size(message: Message, wanted: Sequence[headers.Header]) -> int:
-    """Bytes of a message as a batch of its own, as the broker counts it at most."""
-    size = _BATCH_OVERHEAD + _RECORD_OVERHEAD + len(message.payload or b"")
-    size += len(message.key or b"")
-    for name, value in wanted:
-        size += len(name) + len(value or b"") + 4
-    return size
 
 
 def producer_arguments(context: Context) -> dict[str, Any]:

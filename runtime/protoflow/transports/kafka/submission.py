@@ -25,6 +25,10 @@ class Submission:
         if not size:
             self.future.set_result(self._results)
 
+    def is_open(self, index: int) -> bool:
+        """Whether somebody still waits for this result."""
+        return index in self._open
+
     def settle(self, index: int, error: Result) -> None:
         """Sets the result of one message; a second one, after the deadline, is ignored."""
         if index not in self._open:

@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from protoflow import ladder, wire
 from protoflow.errors import TransportError
-from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
+from protoflow.message import Delivery, Message, Settlement, SettleResult
 from protoflow.transport import SubscriptionListener, SubscriptionSettings
 from protoflow.transports.kafka.assignment import Assignment
 from protoflow.transports.kafka.careful import Careful
@@ -25,12 +25,13 @@ from protoflow.transports.kafka.inbox import Inbox
 from protoflow.transports.kafka.intake import Intake
 from protoflow.transports.kafka.note import Note
 from protoflow.transports.kafka.partition import Partition
+from protoflow.transports.kafka.publisher import Publisher
 from protoflow.transports.kafka.reader import Reader
+from protoflow.transports.kafka.settling import Settling
 from protoflow.transports.kafka.topics import SubscriptionTopics
+from protoflow.transports.kafka.transactions import Transactions
 
 _log = logging.getLogger("protoflow.transports.kafka")
-_ACK = Action.ACK
-_DONE = SettleResult.DONE
 
 
 class KafkaSubscription:
@@ -42,6 +43,7 @@ class KafkaSubscription:
         listener: SubscriptionListener,
         context: Context,
         consumer: AIOKafkaConsumer,
+        publisher: Publisher,
     ) -> None:
         self._settings = settings
         self._listener = listener
@@ -57,22 +59,30 @@ class KafkaSubscription:
         self._intake = Intake(
             consumer, self._inbox, context.settings.clock, context.options.window, self._notice
         )
-        self._assignment = None if settings.broadcast else self._make_assignment()
+        self._transactions: Transactions | None = None
+        groups = Groups(context.admin, self._topics.main)
+        if settings.atomic and not settings.broadcast:
+            self._transactions = Transactions(settings, context, groups, publisher.outbound)
+        self._assignment = None if settings.broadcast else self._make_assignment(groups)
         if self._assignment is not None:
             self._partitions = self._assignment.partitions
         self._careful = Careful(
             self._partitions, self._commits, self._inbox, self._intake.flow, self._intake.is_due
         )
+        self._settling = Settling(
+            self._inbox, self._intake, self._careful, publisher.submit, self._transactions
+        )
 
-    def _make_assignment(self) -> Assignment:
+    def _make_assignment(self, groups: Groups) -> Assignment:
         return Assignment(
             self._settings,
             self._listener,
             self._consumer,
-            Groups(self._context.admin, self._topics.main),
+            groups,
             self._commits,
             self._make_partition,
             self._inbox.clear,
+            self._transactions,
         )
 
     def _make_partition(
@@ -100,12 +110,12 @@ class KafkaSubscription:
             self._consumer.subscribe(topics)
         try:
             await self._consumer.start()
-            reader = self._start_task(self._read())
+            reader = self._start_task(self._make_reader().run())
             if self._assignment is not None:
                 self._start_task(self._careful.run())
-                self._start_task(
-                    self._commits.run(self._partitions, self._context.options.commit_interval)
-                )
+                if self._transactions is None:  # else each transaction commits
+                    interval = self._context.options.commit_interval
+                    self._start_task(self._commits.run(self._partitions, interval))
                 await self._until_prepared(self._assignment, reader)
             else:
                 for tp in self._consumer.assignment():
@@ -125,12 +135,20 @@ class KafkaSubscription:
 
     def _start_task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coroutine)
+        task.add_done_callback(self._task_ended)
         self._tasks.append(task)
         return task
 
-    async def _read(self) -> None:
-        """Runs the reader; whatever ends it is told to everybody who waits."""
-        reader = Reader(
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        """Nothing that a subscription needs ends in silence."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            failure = transport_error(error, "consuming", self._settings.name)
+            self._reading_changed(str(failure))
+            self._inbox.close(failure)
+
+    def _make_reader(self) -> Reader:
+        return Reader(
             self._settings,
             self._consumer,
             self._assignment,
@@ -141,14 +159,6 @@ class KafkaSubscription:
             on_lost_position=self._context.settings.on_lost_position,
             health_changed=self._reading_changed,
         )
-        try:
-            await reader.run()
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:
-            failure = transport_error(error, "consuming", self._settings.name)
-            self._reading_changed(str(failure))
-            self._inbox.close(failure)
 
     def set_problem(self, name: str, detail: str | None) -> None:
         """Something went wrong, or is right again; the runtime hears of the first problem and
@@ -169,53 +179,8 @@ class KafkaSubscription:
         return await self._inbox.get(max_messages, max_bytes)
 
     def settle(self, settlements: Sequence[Settlement]) -> asyncio.Future[Sequence[SettleResult]]:
-        """Counts what is finished; commits follow by interval, and before partitions leave."""
-        results = []
-        touched: set[Partition] = set()
-        again: list[Delivery] = []
-        for settlement in settlements:
-            delivery = settlement.delivery
-            partition: Partition = delivery.receipt
-            if not partition.live:
-                results.append(SettleResult.LOST)
-                continue
-            if settlement.action is not _ACK:
-                again += self._given_back(settlement, partition)
-            elif not partition.finish(delivery.position):  # type: ignore[arg-type]
-                results.append(SettleResult.LOST)
-                continue
-            if partition.resting or partition.careful_until:
-                touched.add(partition)
-            results.append(_DONE)
-        if again:
-            self._inbox.put_back(again)
-        for partition in touched:
-            self._careful.notice()
-            self._intake.throttle(partition)
-        future: asyncio.Future[Sequence[SettleResult]]
-        future = asyncio.get_running_loop().create_future()
-        future.set_result(results)
-        return future
-
-    def _given_back(self, settlement: Settlement, partition: Partition) -> Sequence[Delivery]:
-        """What is handed out again from memory: Kafka gives back only what is not committed."""
-        delivery = settlement.delivery
-        if partition.leaving or self._stopping is not None or self._careful.given_back(delivery):
-            return ()
-        if settlement.action is Action.RELEASE:
-            return (delivery,)
-        delivery = dataclasses.replace(
-            delivery, failures=settlement.failures, first_failure=settlement.first_failure
-        )
-        if settlement.delay <= 0:
-            return (delivery,)
-        loop = asyncio.get_running_loop()
-        loop.call_later(settlement.delay, self._wait_is_over, delivery, partition)
-        return ()
-
-    def _wait_is_over(self, delivery: Delivery, partition: Partition) -> None:
-        if partition.live and not partition.leaving and self._stopping is None:
-            self._inbox.put_back([delivery])
+        """See `protoflow.transport.Subscription`."""
+        return self._settling.settle(settlements)
 
     def defer(self, message: Message, delay: float) -> Message | None:
         """The message for the retry topic whose constant wait fits best."""
@@ -253,8 +218,13 @@ class KafkaSubscription:
         await asyncio.shield(self._stopping)
 
     async def _stop(self) -> None:
+        self._settling.stop()
         self._inbox.clear()
         self._inbox.close()
+        if self._transactions is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._context.options.transaction_timeout):
+                    await self._transactions.quiet()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -273,4 +243,6 @@ class KafkaSubscription:
         with contextlib.suppress(TransportError, TimeoutError):
             async with asyncio.timeout(self._context.options.request_timeout):
                 await self._consumer.stop()
+        if self._transactions is not None:
+            await self._transactions.leave()
         self._context.forget(self)

@@ -55,6 +55,7 @@ class KafkaTransport:
             retains=True,
             broker_retry=True,
             retry_lateness=settings.ladder[0],
+            atomic=True,
             dead_letters=True,
             lag=True,
             broadcast=True,
@@ -160,7 +161,7 @@ class KafkaTransport:
                 " topology create"
             )
         subscription = KafkaSubscription(
-            settings, listener, context, group_consumer(settings, context)
+            settings, listener, context, group_consumer(settings, context), self._opened_publisher()
         )
         self._subscriptions.add(subscription)
         try:
@@ -183,10 +184,13 @@ class KafkaTransport:
             raise ConnectionFailedError("kafka: the transport is not open")
         return self._context
 
-    def _letters(self) -> KafkaDeadLetters:
+    def _opened_publisher(self) -> Publisher:
         if self._publisher is None:
             raise ConnectionFailedError("kafka: the transport is not open")
-        return KafkaDeadLetters(self._opened(), self._publisher)
+        return self._publisher
+
+    def _letters(self) -> KafkaDeadLetters:
+        return KafkaDeadLetters(self._opened(), self._opened_publisher())
 
     async def count_dead_letters(self, topic: str) -> int:
         """See `protoflow.transport.DeadLetters`."""

@@ -1,0 +1,78 @@
+"""Messages as records to be sent, refused where the broker would refuse them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from protoflow.errors import PublishRefusedError
+from protoflow.message import Message
+from protoflow.transports.kafka import headers, names
+from protoflow.transports.kafka.context import Context
+from protoflow.transports.kafka.errors import too_large
+from protoflow.transports.kafka.options import Compression
+from protoflow.transports.kafka.topology import topic_limit
+
+#: Bytes of a batch beside its records; of a record beside key, value and headers; of a header.
+_BATCH_OVERHEAD, _RECORD_OVERHEAD, _HEADER_OVERHEAD = 61, 21, 4
+
+
+@dataclass(slots=True, eq=False)
+class Outgoing:
+    """A record on its way; `size` is what the broker counts at most."""
+
+    topic: str
+    value: bytes | None
+    key: bytes | None
+    headers: list[headers.Header]
+    size: int
+
+
+class Outbound:
+    """Knows the limits of topics. A batch that the broker refuses would cost the producer its
+    sequence numbers, so what is too large is found out before."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._limits: dict[str, int] = {}
+
+    async def learn(self, topic: str) -> None:
+        """Asks for the limit of a physical topic, once."""
+        if topic not in self._limits:
+            largest = self._context.options.max_request_size
+            limit = await topic_limit(self._context.admin, topic)
+            self._limits[topic] = min(limit or largest, largest)
+
+    def forget(self) -> None:
+        """Limits may have changed."""
+        self._limits.clear()
+
+    def knows(self, topic: str) -> bool:
+        """Whether the limit of a physical topic is known."""
+        return topic in self._limits
+
+    def encode(self, message: Message, topic: str) -> Outgoing:
+        """The record. Raises PublishRefusedError for what no broker would take."""
+        value, key = message.payload, message.key
+        if value is None and key is None:
+            raise PublishRefusedError(f"kafka: topic {topic}: a tombstone needs a key")
+        wanted = headers.write(message)
+        size = _BATCH_OVERHEAD + _RECORD_OVERHEAD + len(value or b"") + len(key or b"")
+        for name, text in wanted:
+            size += len(name) + len(text or b"") + _HEADER_OVERHEAD
+        limit = self._limits.get(topic, size)
+        if size > limit and self._is_exact(size):
+            raise too_large(topic, size, limit)
+        return Outgoing(topic, value, key, wanted, size)
+
+    def _is_exact(self, size: int) -> bool:
+        """Compressed, a message above the topic's limit may still fit."""
+        options = self._context.options
+        return options.compression is Compression.NONE or size > options.max_request_size
+
+
+def physical_topic(topic: str) -> str:
+    """The topic at the broker. Raises PublishRefusedError if that is no name."""
+    name = names.physical(topic)
+    if not names.is_valid(name):
+        raise PublishRefusedError(f"kafka: {topic!r} is no name for a topic")
+    return name
