@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.bench import Bench
+from tests.acceptance.lab import Lab
 from tests.acceptance.targets import TARGETS, Target
 
 
@@ -61,3 +62,19 @@ async def bench(
         yield bench
     finally:
         await bench.close()
+
+
+@pytest.fixture
+async def lab(request: pytest.FixtureRequest, target: Target, tmp_path: Path) -> AsyncIterator[Lab]:
+    """What service-level cases work with, on a namespace of its own."""
+    url = target.fresh_url(tmp_path)
+    if url is None:
+        pytest.skip(f"broker: {target.broker}")
+    lab = Lab(target, url, tmp_path)
+    await lab.open()
+    try:
+        for marker in request.node.iter_markers("needs"):
+            lab.require(*marker.args)
+        yield lab
+    finally:
+        await lab.close()
