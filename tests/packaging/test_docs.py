@@ -1,0 +1,164 @@
+"""The documentation: its tables are the code's, its code compiles, its first example runs."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from protoflow.v1 import options_pb2
+
+from tests.packaging.conftest import ROOT
+
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "DESIGN.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "examples").glob("*/README.md")),
+]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    """The fenced blocks of a language."""
+    return [text for name, text in FENCE.findall(document.read_text()) if name == language]
+
+
+@pytest.fixture(params=DOCUMENTS, ids=[str(path.relative_to(ROOT)) for path in DOCUMENTS])
+def document(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.param
+    return path
+
+
+def test_tables_are_what_the_code_says() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "docs.py", "--check"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_python_compiles(document: Path) -> None:
+    for block in blocks(document, "python"):
+        flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        compile(block, str(document), "exec", flags=flags | ast.PyCF_ONLY_AST, dont_inherit=True)
+
+
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+        path, _, anchor = target.partition("#")
+        if "://" in path:
+            continue
+        found = document.parent / path if path else document
+        assert found.exists(), f"{document.name}: {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", found.read_text(), re.M)
+            slugs = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+            assert anchor in slugs, f"{document.name}: {target}"
+
+
+def test_nobody_is_told_to_install_a_stranger() -> None:
+    for path in DOCUMENTS:
+        assert not re.search(r"pip install (-\S+ )*'?protoflow", path.read_text()), path
+
+
+def test_every_annotation_is_documented() -> None:
+    text = (ROOT / "docs" / "annotations.md").read_text()
+    words = set(re.findall(r"[A-Za-z_]+", text))
+    missing = [
+        f"{message.full_name}.{field.name}"
+        for message in options_pb2.DESCRIPTOR.message_types_by_name.values()
+        for field in message.fields
+        if field.name not in words
+    ]
+    values = [
+        value.name
+        for enum in options_pb2.DESCRIPTOR.enum_types_by_name.values()
+        for value in enum.values
+        if value.number and value.name not in words
+    ]
+    assert not missing + values
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/getting-started.md"])
+def test_the_first_example_runs(name: str, tmp_path: Path) -> None:
+    """Word for word: its proto, its command, its service, its publisher."""
+    document = ROOT / name
+    proto = tmp_path / "proto" / "shop" / "v1" / "orders.proto"
+    proto.parent.mkdir(parents=True)
+    proto.write_text(blocks(document, "proto")[0])
+    service, publisher = (
+        next(block for block in blocks(document, "python") if word in block)
+        for word in ("service.run()", "protoflow.connect(")
+    )
+    (tmp_path / "billing.py").write_text(service)
+    (tmp_path / "order.py").write_text(publisher)
+    generate = next(block for block in blocks(document, "sh") if "grpc_tools.protoc" in block)
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": "gen",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+    def run(*command: str) -> str:
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run("sh", "-ec", generate)
+    published = run("python", "order.py").strip()
+    assert re.fullmatch(r"[0-9A-HJKMNP-TV-Z]{26}", published)
+    running = subprocess.Popen(
+        ["python", "billing.py"],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "A-7: 1990 cents\n"
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(20) == 0
+    finally:
+        running.kill()
+        running.communicate()
+
+
+def test_the_example_of_testing_runs(tmp_path: Path) -> None:
+    getting_started = ROOT / "docs" / "getting-started.md"
+    proto = tmp_path / "shop" / "v1" / "orders.proto"
+    proto.parent.mkdir(parents=True)
+    proto.write_text(blocks(getting_started, "proto")[0])
+    bin_directory = Path(sys.executable).parent
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "grpc_tools.protoc", f"-I{tmp_path}", f"-I{ROOT / 'proto'}"),
+            f"--plugin=protoc-gen-protoflow={bin_directory / 'protoc-gen-protoflow'}",
+            *(f"--python_out={tmp_path}", f"--protoflow_out={tmp_path}", str(proto)),
+        ],
+        check=True,
+    )
+    example = next(
+        block for block in blocks(ROOT / "docs" / "testing.md", "python") if "testing.run" in block
+    )
+    program = example + textwrap.dedent(
+        """
+        import asyncio
+        asyncio.run(test_a_failed_bill_is_tried_again())
+        """
+    )
+    started = time.monotonic()
+    subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(tmp_path)}, check=True
+    )
+    assert time.monotonic() - started < 30
