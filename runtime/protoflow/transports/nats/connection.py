@@ -22,7 +22,7 @@ from nats.aio.subscription import Subscription
 
 from protoflow.errors import ConnectionFailedError, TransportError
 from protoflow.transport import TransportSettings
-from protoflow.transports.nats.dial import dial
+from protoflow.transports.nats.dial import dial, discard
 from protoflow.transports.nats.options import ConnectionOptions
 
 _log = logging.getLogger("protoflow.transports.nats")
@@ -206,8 +206,7 @@ class Connection:
         self._queue.clear()
         for member in tuple(self._members):
             member.disconnected(detail)
-        with contextlib.suppress(Exception):  # it may be half dead: nothing depends on it
-            await client.close()
+        await discard(client)
 
     async def _supervise(self) -> None:
         wait = self.options.reconnect_wait

@@ -7,6 +7,7 @@ listed in one header more. Key and tombstone have headers of their own.
 
 from __future__ import annotations
 
+import enum
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -20,7 +21,7 @@ MESSAGE_ID: Final = "Nats-Msg-Id"
 _KEY: Final = "ce-partitionkey"  # CloudEvents' extension for keys
 _TOMBSTONE: Final = "pf_tombstone"
 _ENCODED: Final = "pf_encoded"
-_OURS: Final = frozenset({_TOMBSTONE, _ENCODED})
+_KNOWN_NAMES = 2000
 _STRUCTURED: Final = "Content-Type"  # the binding's name for it in structured mode
 
 _CHANGED = re.compile(r"[\r\n\0]|^\s|\s$")
@@ -42,7 +43,7 @@ def encode(message: Message) -> dict[str, str]:
         headers[_TOMBSTONE] = "1"
     encoded = []
     for name, value in headers.items():
-        if _NAME.fullmatch(name) is None:
+        if name not in _legal and not _check(name):
             raise ValueError(f"metadata {name!r} cannot be the name of a NATS header")
         if _CHANGED.search(value) is not None:
             headers[name] = quote(value)
@@ -50,6 +51,59 @@ def encode(message: Message) -> dict[str, str]:
     if encoded:
         headers[_ENCODED] = ",".join(encoded)
     return headers
+
+
+#: Names that were found to be legal; they come again and again.
+_legal: set[str] = set()
+
+
+def _check(name: str) -> bool:
+    if _NAME.fullmatch(name) is None:
+        return False
+    if len(_legal) >= _KNOWN_NAMES:
+        _legal.clear()  # names that come from data must not pile up
+    _legal.add(name)
+    return True
+
+
+class _Kind(enum.IntEnum):
+    """What a header is."""
+
+    PLAIN = 0
+    ATTRIBUTE = 1  # of CloudEvents: percent-encoded
+    ID = 2
+    KEY = 3
+    TOMBSTONE = 4
+    CONTENT_TYPE = 5  # not by the name that the binding would publish it under
+    OTHER = 6  # the server's own of this hop, and ours
+
+
+#: Header name -> what it is, and the name in the metadata; names come again and again.
+_known: dict[str, tuple[int, str]] = {}
+
+
+def _learn(name: str) -> tuple[int, str]:
+    kind, target = _classify(name)
+    if len(_known) >= _KNOWN_NAMES:
+        _known.clear()  # names that come from data must not pile up
+    _known[name] = known = (int(kind), target)
+    return known
+
+
+def _classify(name: str) -> tuple[_Kind, str]:
+    if name.startswith("Nats-") or name == _ENCODED:
+        return _Kind.OTHER, name
+    if name == _TOMBSTONE:
+        return _Kind.TOMBSTONE, name
+    if name.lower() == _KEY:
+        return _Kind.KEY, name
+    id, metadata = NATS.read([(name, "x")])
+    if id is not None:
+        return (_Kind.PLAIN, name) if metadata else (_Kind.ID, name)
+    (target,) = metadata
+    if target == wire.CONTENT_TYPE and name.lower() != NATS.content_type:
+        return _Kind.CONTENT_TYPE, target
+    return (_Kind.ATTRIBUTE if target.startswith(wire.CE_PREFIX) else _Kind.PLAIN), target
 
 
 def decode(
@@ -61,25 +115,29 @@ def decode(
     if _ENCODED in headers:
         names = headers[_ENCODED].split(",")
         headers = {k: unquote(v) if k in names else v for k, v in headers.items()}
-    kept = None
-    tombstone = False
-    plain = []
+    metadata: dict[str, str] = {}
+    id = key = kept = tombstone = None
+    known = _known
     for name, value in headers.items():
-        if name.startswith("Nats-"):
-            continue  # the server's own, of this hop
-        if name in _OURS:
-            tombstone = tombstone or name == _TOMBSTONE
-            continue
-        plain.append((name, value))
-        if name.lower() == wire.CONTENT_TYPE:
-            kept = {name: value}  # the binding would republish it under another name
-    id, metadata = NATS.read(plain)
-    key = metadata.pop("ce_partitionkey", None)
+        kind, target = known.get(name) or _learn(name)
+        if kind == 0:
+            metadata[target] = value
+        elif kind == 1:
+            metadata[target] = unquote(value) if "%" in value else value
+        elif kind == _Kind.ID:
+            id = unquote(value)
+        elif kind == _Kind.KEY:
+            key = unquote_to_bytes(value)
+        elif kind == _Kind.TOMBSTONE:
+            tombstone = True
+        elif kind == _Kind.CONTENT_TYPE:
+            metadata[target] = value
+            kept = {name: value}
     return Message(
-        id=id or headers.get(MESSAGE_ID) or fallback_id,
+        id=id or headers.get(wire.WATERMILL_ID) or headers.get(MESSAGE_ID) or fallback_id,
         topic=topic,
         payload=None if tombstone and not payload else payload,
-        key=None if key is None else unquote_to_bytes(headers.get(_KEY, key)),
+        key=key,
         metadata=metadata,
         headers=kept,
     )

@@ -57,7 +57,6 @@ class Lease:
         self.due = 0.0
         self.sequence = 0
         self.delivery = delivery
-        delivery.receipt = self
 
     @classmethod
     def of(cls, message: Msg, source: Source, topic: str, now: float) -> Lease:
@@ -98,6 +97,7 @@ def _delivery(message: Msg, source: Source, topic: str) -> tuple[Delivery, int]:
         position=position,
         time=int(tokens[at + 3]) / _NS,
         size=len(message.data) + (sum(map(len, headers.values())) if headers else 0),
+        receipt=message.reply,  # not the lease: a cycle a message is work for the collector
     )
     return delivery, int(sequence)
 
@@ -124,6 +124,11 @@ class Leases:
 
     def __contains__(self, lease: Lease) -> bool:
         return self._leases.get(lease.message.reply) is lease
+
+    def of(self, delivery: Delivery) -> Lease | None:
+        """The lease that a delivery was handed out with; None if it is not ours any more."""
+        lease = self._leases.get(delivery.receipt)
+        return lease if lease is not None and lease.delivery is delivery else None
 
     @property
     def credit(self) -> int:

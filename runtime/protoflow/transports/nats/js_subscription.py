@@ -19,31 +19,10 @@ from protoflow.transport import SubscriptionListener, SubscriptionSettings
 from protoflow.transports.nats.connection import Connection
 from protoflow.transports.nats.js_leases import NAK, Lease, Leases
 from protoflow.transports.nats.js_puller import Puller
+from protoflow.transports.nats.js_settler import Command, Settler, command
 
 _log = logging.getLogger("protoflow.transports.jetstream")
-_ACK = b"+ACK"
-_NS = 1_000_000_000
 _POLL = 0.1
-
-
-class _Settling:
-    """Settlements on their way; said twice they mean the same, so after a lost connection
-    they are said again."""
-
-    __slots__ = ("commands", "deadline", "future", "results")
-
-    def __init__(self, deadline: float) -> None:
-        self.commands: list[tuple[str, bytes]] = []
-        self.results: list[SettleResult] = []
-        self.deadline = deadline
-        self.future: asyncio.Future[Sequence[SettleResult]] = (
-            asyncio.get_running_loop().create_future()
-        )
-
-    def finish(self, *, confirmed: bool) -> None:
-        if not self.future.done():
-            unknown = {SettleResult.DONE: SettleResult.UNKNOWN} if not confirmed else {}
-            self.future.set_result([unknown.get(result, result) for result in self.results])
 
 
 class JetStreamSubscription:
@@ -76,7 +55,7 @@ class JetStreamSubscription:
         self._lent = lent
         self._left = left
         self._leases = Leases(settings, connection.send)
-        self._settling: list[_Settling] = []
+        self._settler = Settler(connection, settings.lease)
         self._wake = asyncio.Event()
         self._error: TransportError | None = None
         self._stopped = False
@@ -99,22 +78,17 @@ class JetStreamSubscription:
 
     def settle(self, settlements: Sequence[Settlement]) -> asyncio.Future[Sequence[SettleResult]]:
         """As `Subscription.settle`: done when the server has every one of them."""
-        settling = _Settling(self._connection.clock.monotonic() + self.settings.lease)
-        for settlement in settlements:
-            settling.results.append(self._settle(settlement, settling))
-        if settling.commands:
-            self._settling.append(settling)
-            self._send(settling)
-            self._pull()
-        else:
-            settling.finish(confirmed=True)
+        commands: list[Command] = []
+        results = [self._settle(settlement, commands) for settlement in settlements]
+        self._pull()
         self._wake.set()
-        return settling.future
+        return self._settler.send(commands, results)
 
-    def _settle(self, settlement: Settlement, settling: _Settling) -> SettleResult:
-        lease: Lease = settlement.delivery.receipt
-        if not self._leases.release(lease):
+    def _settle(self, settlement: Settlement, commands: list[Command]) -> SettleResult:
+        lease = self._leases.of(settlement.delivery)
+        if lease is None:
             return SettleResult.LOST
+        self._leases.release(lease)
         puller = self._puller_of(lease)
         puller.buffer.settled(lease)
         if puller.settings.window and settlement.action is not Action.ACK and not self._stopped:
@@ -123,7 +97,7 @@ class JetStreamSubscription:
             self._leases.add(again)
             puller.buffer.add(again)
         else:
-            settling.commands.append((lease.message.reply, _command(settlement)))
+            commands.append((lease.message.reply, command(settlement)))
         return SettleResult.DONE
 
     def defer(self, message: Message, delay: float) -> Message | None:
@@ -157,7 +131,7 @@ class JetStreamSubscription:
             self._give_back(puller.buffer.drain())
         with contextlib.suppress(ConnectionFailedError):
             await self._connection.flush()
-        await asyncio.gather(*(settling.future for settling in self._settling))
+        await self._settler.wait()
         with contextlib.suppress(TransportError):
             await self._left()
 
@@ -167,15 +141,15 @@ class JetStreamSubscription:
         """Pulls with the new client, and repeats settlements that were not confirmed."""
         for puller in self.pullers:
             await puller.connected(client)
-        for settling in self._settling:
-            self._send(settling)
+        self._settler.send_again()
         self._report(None, None)
 
     def disconnected(self, detail: str) -> None:
         """Nothing comes for a while."""
         for puller in self.pullers:
             puller.disconnected()
-        self._report(None, detail)
+        if not self._stopped:
+            self._report(None, detail)
 
     def denied(self, subject: str) -> None:
         """Rights are missing, which no new attempt will mend."""
@@ -190,14 +164,13 @@ class JetStreamSubscription:
                 self._puller_of(lease).buffer.settled(lease)
         if handed := [lease.delivery for lease in lost if lease.handed]:
             self._listener.deliveries_lost(handed)
-        while self._settling and self._settling[0].deadline <= now:
-            self._settling.pop(0).finish(confirmed=False)
+        self._settler.expire(now)
         if not self._stopped:
             for puller in self.pullers:
                 puller.tick(now)
             if self._ordered:
                 self._wake.set()  # a lane that waited may be due
-        elif not self._leases and not self._settling:
+        elif not len(self._leases) and not self._settler.open:
             self._connection.leave(self)
 
     # What pullers call.
@@ -304,16 +277,6 @@ class JetStreamSubscription:
                 break
         return taken
 
-    def _send(self, settling: _Settling) -> None:
-        for reply, payload in settling.commands:
-            self._connection.send(reply, payload)
-        self._connection.flush().add_done_callback(lambda flushed: self._sent(settling, flushed))
-
-    def _sent(self, settling: _Settling, flushed: asyncio.Future[None]) -> None:
-        if flushed.exception() is None and settling in self._settling:
-            self._settling.remove(settling)
-            settling.finish(confirmed=True)
-
     def _pull(self) -> None:
         for puller in self.pullers:
             puller.pull()
@@ -329,11 +292,3 @@ class JetStreamSubscription:
             self._problems[puller] = problem
             if first:
                 self._listener.health_changed(False, f"{self.settings.name}: {problem}")
-
-
-def _command(settlement: Settlement) -> bytes:
-    if settlement.action is Action.ACK:
-        return _ACK
-    if settlement.action is Action.NACK and settlement.delay > 0:
-        return b'-NAK {"delay": %d}' % int(settlement.delay * _NS)
-    return NAK

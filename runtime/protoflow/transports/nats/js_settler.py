@@ -1,0 +1,104 @@
+"""Settlements on their way to the server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from protoflow.message import Action, Settlement, SettleResult
+from protoflow.transports.nats.connection import Connection
+from protoflow.transports.nats.js_leases import NAK
+
+_ACK = b"+ACK"
+_NS = 1_000_000_000
+
+#: Where a settlement is sent, and what it says.
+Command = tuple[str, bytes]
+
+
+def command(settlement: Settlement) -> bytes:
+    """What a settlement says on the wire."""
+    if settlement.action is Action.ACK:
+        return _ACK
+    if settlement.action is Action.NACK and settlement.delay > 0:
+        return NAK + b' {"delay": %d}' % int(settlement.delay * _NS)
+    return NAK
+
+
+class _Settling:
+    """Settlements on their way; said twice they mean the same, so after a lost connection
+    they are said again."""
+
+    __slots__ = ("commands", "deadline", "future", "results")
+
+    def __init__(
+        self, commands: list[Command], results: list[SettleResult], deadline: float
+    ) -> None:
+        self.commands = commands
+        self.results = results
+        self.deadline = deadline
+        self.future: asyncio.Future[Sequence[SettleResult]] = (
+            asyncio.get_running_loop().create_future()
+        )
+
+    def finish(self, *, confirmed: bool) -> None:
+        if not self.future.done():
+            unknown = {SettleResult.DONE: SettleResult.UNKNOWN} if not confirmed else {}
+            self.future.set_result([unknown.get(result, result) for result in self.results])
+
+
+class Settler:
+    """Sends settlements, and knows that they arrived when a flush behind them is answered.
+
+    An acknowledgement could be answered by itself, but at twice the cost; what the server
+    has read before our flush it also does, for it reads in order.
+
+    Args:
+        patience: seconds after which nobody knows what came of a settlement.
+    """
+
+    def __init__(self, connection: Connection, patience: float) -> None:
+        self._connection = connection
+        self._patience = patience
+        self._open: list[_Settling] = []
+
+    @property
+    def open(self) -> bool:
+        """Whether some are not confirmed."""
+        return bool(self._open)
+
+    def send(
+        self, commands: list[Command], results: list[SettleResult]
+    ) -> asyncio.Future[Sequence[SettleResult]]:
+        """Sends; the future tells what became of each."""
+        settling = _Settling(commands, results, self._connection.clock.monotonic() + self._patience)
+        if commands:
+            self._open.append(settling)
+            self._send(settling)
+        else:
+            settling.finish(confirmed=True)
+        return settling.future
+
+    def send_again(self) -> None:
+        """Sends everything that was not confirmed, after a lost connection."""
+        for settling in self._open:
+            self._send(settling)
+
+    def expire(self, now: float) -> None:
+        """Gives up on what was not confirmed in time."""
+        while self._open and self._open[0].deadline <= now:
+            self._open.pop(0).finish(confirmed=False)
+
+    async def wait(self) -> None:
+        """Returns when nothing is open."""
+        await asyncio.gather(*(settling.future for settling in self._open))
+
+    def _send(self, settling: _Settling) -> None:
+        for reply, payload in settling.commands:
+            self._connection.send(reply, payload)
+        self._connection.flush().add_done_callback(lambda flushed: self._sent(settling, flushed))
+
+    def _sent(self, settling: _Settling, flushed: asyncio.Future[None]) -> None:
+        if flushed.exception() is None and settling in self._open:
+            self._open.remove(settling)
+            settling.finish(confirmed=True)
