@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import aiormq.exceptions
 from pamqp.commands import Basic
@@ -44,52 +44,41 @@ class Intake:
         names: Names,
         settings: SubscriptionSettings,
         options: RabbitMQOptions,
-        redeclare: Callable[[SubscriptionSettings], Awaitable[None]],
     ) -> None:
         self.shards = 1 if settings.broadcast else names.shards
         self._link = link
         self._names = names
         self._settings = settings
         self._options = options
-        self._redeclare = redeclare
         self._ordered = settings.ordering is not Ordering.NONE and not settings.broadcast
         self._consuming: dict[int, str] = {}
         self._cancelled = False
         self._checked = (0.0, -1)  # when the watchdog looked last, and the arrivals until then
 
-    async def start(self, arrived: ArriveCallback) -> Session:
-        """Opens a channel and starts what may be started. Raises FAILURES, or what
-        `redeclare` raises."""
-        channel = await self._link.channel(confirms=False)
-        try:
-            return await self._start(channel, arrived)
-        except aiormq.exceptions.ChannelNotFoundEntity:
-            await self._redeclare(self._settings)  # the server lost it, or somebody deleted it
-            channel = await self._link.channel(confirms=False)
-            return await self._start(channel, arrived)
-        except BaseException:
-            await channel.leave()
-            raise
-
-    async def _start(self, channel: Channel, arrived: ArriveCallback) -> Session:
+    async def open(self, arrived: ArriveCallback) -> Session:
+        """A session without consumers. Raises FAILURES."""
         prefetch = self._options.prefetch or self._settings.max_in_flight
         prefetch = min(max(prefetch // self.shards, 1), 65535)
+        channel = await self._link.channel(confirms=False)
         await channel.request(Basic.Qos(prefetch_count=prefetch))
         self._consuming, self._cancelled = {}, False
         self._checked = (asyncio.get_running_loop().time(), -1)
-        queues = [self._queue(shard) for shard in range(self.shards)]
-        if self._settings.broadcast:
-            queues = [await self._own_queue(channel)]
         session = Session(channel, prefetch)
 
         def deliver(frame: Basic.Deliver, properties: Basic.Properties, body: bytes) -> None:
             arrived(session, int(frame.consumer_tag or 0), frame, properties, body)
 
         channel.on_deliver, channel.on_cancel = deliver, self._on_cancel
-        channel.tap()
+        return session
+
+    async def consume(self, session: Session) -> None:
+        """Starts the consumers that may be started. Raises FAILURES."""
+        queues = [self._queue(shard) for shard in range(self.shards)]
+        if self._settings.broadcast:
+            queues = [await self._own_queue(session.channel)]
+        session.channel.tap()
         for shard, queue in enumerate(queues):
             await self._consume(session, shard, queue)
-        return session
 
     async def tend(self, session: Session) -> None:
         """Looks after the consumers; called every second or so."""

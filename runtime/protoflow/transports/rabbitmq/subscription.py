@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import aiormq.exceptions
 from pamqp.commands import Basic
@@ -37,12 +37,14 @@ class RabbitMQSubscription:
         names: Names,
         intake: Intake,
         max_hold: float,
+        redeclare: Callable[[SubscriptionSettings], Awaitable[None]],
     ) -> None:
         self._settings = settings
         self._listener = listener
         self._transport = transport
         self._names = names
         self._intake = intake
+        self._redeclare = redeclare
         self._max_hold = min(settings.max_hold, max_hold)
         self._ordered = settings.ordering is not Ordering.NONE
         self._ready: dict[int, deque[Delivery]] = {shard: deque() for shard in range(intake.shards)}
@@ -61,10 +63,10 @@ class RabbitMQSubscription:
     async def start(self) -> None:
         """Joins the group. Raises TransportError."""
         try:
-            self._session = await self._intake.start(self._arrived)
+            session = await self._begin()
         except FAILURES as error:
             raise self._translated(error) from error
-        self._supervisor = asyncio.create_task(self._supervise(self._session))
+        self._supervisor = asyncio.create_task(self._supervise(session))
 
     async def receive(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
         """The next deliveries, waiting for one."""
@@ -217,22 +219,43 @@ class RabbitMQSubscription:
         )
         self._wake()
 
+    async def _begin(self) -> Session:
+        """A session that consumes. Raises FAILURES or TransportError."""
+        try:
+            return await self._try()
+        except aiormq.exceptions.ChannelNotFoundEntity:
+            # The server lost the queue, or somebody deleted it.
+            await self._redeclare(self._settings)
+            return await self._try()
+
+    async def _try(self) -> Session:
+        session = await self._intake.open(self._arrived)
+        self._session = session  # before anything can arrive
+        try:
+            await self._intake.consume(session)
+        except BaseException:
+            self._forget(session)
+            await session.channel.leave()
+            raise
+        return session
+
     async def _supervise(self, session: Session) -> None:
         backoff = Backoff(self._transport)
         while self._stopping is None:
             await self._tend(session)
-            self._lost(session)
+            self._forget(session)
+            _, reason = session.channel.closed_by_broker or (0, "the connection was lost")
+            self._listener.health_changed(False, f"subscription {self._settings.name}: {reason}")
             while self._session is None:
                 await backoff.wait()
                 try:
-                    self._session = await self._intake.start(self._arrived)
+                    session = await self._begin()
                 except aiormq.exceptions.ChannelAccessRefused as error:
                     self._failure = self._translated(error)
                     self._wake()
                     return
                 except (*FAILURES, TransportError) as error:
                     self._listener.health_changed(False, str(self._translated(error)))
-            session = self._session
             backoff.reset()
             self._listener.health_changed(True, "")
 
@@ -271,15 +294,14 @@ class RabbitMQSubscription:
         if lost := [delivery for delivery in expired if delivery.receipt.handed]:
             self._listener.deliveries_lost(lost)
 
-    def _lost(self, session: Session) -> None:
+    def _forget(self, session: Session) -> None:
+        """The broker gives to others, or to us anew, what this session had."""
         self._session = None
         for queue in self._ready.values():
             queue.clear()
-        handed = [delivery for delivery in session.unsettled.values() if delivery.receipt.handed]
-        if handed:
+        unsettled, session.unsettled = session.unsettled, {}
+        if handed := [each for each in unsettled.values() if each.receipt.handed]:
             self._listener.deliveries_lost(handed)
-        _, reason = session.channel.closed_by_broker or (0, "the connection was lost")
-        self._listener.health_changed(False, f"subscription {self._settings.name}: {reason}")
 
     def _translated(self, error: BaseException) -> TransportError:
         if isinstance(error, TransportError):

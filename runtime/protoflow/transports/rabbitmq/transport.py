@@ -135,9 +135,14 @@ class RabbitMQTransport:
             if not self._joined:
                 await self._in.open()
                 self._joined = True
-        intake = Intake(self._in, self._names, settings, self._options, self._redeclare)
         subscription = RabbitMQSubscription(
-            settings, listener, self._settings, self._names, intake, self._options.max_hold
+            settings,
+            listener,
+            self._settings,
+            self._names,
+            Intake(self._in, self._names, settings, self._options),
+            self._options.max_hold,
+            self._redeclare,
         )
         await subscription.start()
         self._subscriptions.append((settings, subscription))
