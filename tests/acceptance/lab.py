@@ -157,7 +157,7 @@ class Lab:
             method.name for item in handlers for method in type(item).__protoflow_spec__.methods
         ]
         if policy is not None:
-            settings["handlers"] = {name: policy for name in names}
+            settings["handlers"] = dict.fromkeys(names, policy)
         config = self.config(**settings)
         options = dict(options or {})
         if faulty:

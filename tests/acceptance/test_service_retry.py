@@ -1,0 +1,497 @@
+"""Failed runs are counted, repeated after their wait, and exhaust into the dead letters."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from datetime import timedelta
+
+import pytest
+from protoflow import wire
+from protoflow.outcomes import DeadLetter, Retry, RetryAfter, Skip, Unprocessable
+from protoflow.spec import DeadLetterPolicy, DeliveryPolicy, OnExhausted, RetryPolicy
+
+from tests.acceptance.contract import pb, pf
+from tests.acceptance.lab import Lab, Seen, failing, handler, method, sync_handler, task_metadata
+
+needs = pytest.mark.needs
+pytestmark = needs("at_least_once")
+
+#: Clocks of broker and client may differ by this much, in seconds.
+SKEW = 0.02
+
+
+def retry(**fields: object) -> DeliveryPolicy:
+    return DeliveryPolicy(retry=RetryPolicy(**fields))
+
+
+@needs("dead_letters")
+async def test_a_failing_message_is_run_as_often_as_allowed_and_then_dead_lettered(
+    lab: Lab,
+) -> None:
+    seen = Seen(lab)
+    before = time.time()
+    async with lab.running(handler("Work", seen.fails)) as service:
+        sent = await lab.publish(
+            "tasks",
+            pb.Task(number=7, key="k", note="n").SerializeToString(),
+            id="m-7",
+            key=b"k",
+            metadata=task_metadata(color="red", correlation_id="c-7"),
+        )
+        (letter,) = await lab.letters(1)
+        await lab.settled(service)
+        stats = service.stats()[method("Work")]
+        assert (stats.failed_runs, stats.retried, stats.dead_lettered) == (3, 2, 1)
+    assert seen.runs == [(7, 1), (7, 2), (7, 3)]
+    assert (letter.id, letter.payload, letter.key) == ("m-7", sent.payload, b"k")
+    metadata = letter.metadata
+    assert {name: metadata[name] for name in sent.metadata} == dict(sent.metadata)
+    assert metadata[wire.PF_DEAD_LETTER] == "true"
+    assert metadata[wire.PF_ERROR_CLASS] == "exhausted"
+    assert metadata[wire.PF_ERROR_TYPE] == "ValueError"
+    assert metadata[wire.PF_ERROR_MESSAGE] == "task 7 is bad"
+    assert metadata[wire.PF_ORIGINAL_TOPIC] == lab.physical("tasks")
+    assert metadata[wire.PF_ORIGINAL_POSITION] != ""
+    assert wire.PF_ORIGINAL_SHARD in metadata
+    assert metadata[wire.PF_GROUP] == lab.physical("workers")
+    assert metadata[wire.PF_HANDLER] == "suite.v1.Work.Work"
+    assert metadata[wire.PF_ATTEMPT] == "3"
+    first = float(metadata[wire.PF_FIRST_FAILURE])
+    last = float(metadata[wire.PF_DEAD_LETTERED_AT])
+    assert before - 1 <= first <= last <= time.time() + 1
+
+
+async def test_a_message_that_works_at_last_is_no_dead_letter(lab: Lab) -> None:
+    seen = Seen(lab)
+    work = failing(ValueError, 2, seen)
+    async with lab.running(handler("Work", work)) as service:
+        await lab.send(1)
+        await lab.until(lambda: seen.done == [1])
+        await lab.settled(service)
+        stats = service.stats()[method("Work")]
+        assert (stats.handled, stats.failed_runs, stats.dead_lettered) == (1, 2, 0)
+        await lab.quiet()
+    assert seen.runs == [(1, 1), (1, 2), (1, 3)]
+    if lab.capabilities.dead_letters:
+        assert await lab.letters(0) == []
+
+
+async def test_what_was_settled_never_comes_again(lab: Lab) -> None:
+    seen = Seen(lab)
+    async with lab.running(handler("Work", seen.ok)) as service:
+        await lab.send(*range(10))
+        await seen.until(10)
+        await lab.settled(service)
+    async with lab.running(handler("Work", seen.ok)):
+        await lab.quiet(0.5)
+    assert sorted(seen.numbers) == list(range(10))
+
+
+@needs("dead_letters")
+@pytest.mark.parametrize(
+    ("error", "category", "text"),
+    [
+        (Unprocessable("no such customer"), "validation", "no such customer"),
+        (DeadLetter("not for us"), "handler", "not for us"),
+    ],
+    ids=["Unprocessable", "DeadLetter"],
+)
+async def test_a_handler_may_give_up_at_once(
+    lab: Lab, error: Exception, category: str, text: str
+) -> None:
+    seen = Seen(lab)
+    async with lab.running(handler("Work", failing(error, 99, seen))):
+        await lab.send(1)
+        (letter,) = await lab.letters(1)
+    assert seen.attempts == [1]
+    assert letter.metadata[wire.PF_ERROR_CLASS] == category
+    assert letter.metadata[wire.PF_ERROR_MESSAGE] == text
+    assert letter.metadata[wire.PF_ATTEMPT] == "1"
+
+
+async def test_a_handler_may_skip(lab: Lab) -> None:
+    seen = Seen(lab)
+    async with lab.running(handler("Work", failing(Skip("known already"), 99, seen))) as service:
+        await lab.send(1)
+        await lab.until(lambda: service.stats()[method("Work")].skipped == 1)
+        await lab.settled(service)
+    async with lab.running(handler("Work", seen.ok)):
+        await lab.quiet()
+    assert seen.runs == [(1, 1)]
+
+
+@pytest.mark.parametrize("error", [Retry("later"), RetryAfter(0.05, "later")])
+async def test_a_handler_may_ask_for_another_run(lab: Lab, error: Exception) -> None:
+    seen = Seen(lab)
+    async with lab.running(handler("Work", failing(error, 1, seen))):
+        await lab.send(1)
+        await lab.until(lambda: seen.done == [1])
+    assert seen.attempts == [1, 2]
+
+
+@needs("dead_letters")
+async def test_asking_for_another_run_counts_as_an_attempt(lab: Lab) -> None:
+    seen = Seen(lab)
+    work = failing(RetryAfter(timedelta(milliseconds=10), "never enough"), 99, seen)
+    async with lab.running(handler("Work", work)):
+        await lab.send(1)
+        (letter,) = await lab.letters(1)
+    assert seen.attempts == [1, 2, 3]
+    assert letter.metadata[wire.PF_ERROR_MESSAGE] == "never enough"
+
+
+async def test_the_wait_between_runs_is_the_policys(lab: Lab) -> None:
+    at = []
+
+    async def work(task, context):
+        at.append(time.monotonic())
+        raise ValueError
+
+    policy = retry(initial_backoff=0.2, backoff_multiplier=2.0, max_backoff=0.3, max_attempts=4)
+    async with lab.running(handler("Work", work), policy=policy):
+        await lab.send(1)
+        await lab.until(lambda: len(at) == 4)
+    waits = [later - earlier for earlier, later in zip(at, at[1:], strict=False)]
+    for wait, least in zip(waits, (0.2, 0.3, 0.3), strict=True):
+        assert least - SKEW <= wait < least + 1.0 * lab.patience
+
+
+async def test_a_waiting_message_holds_no_worker(lab: Lab) -> None:
+    seen = Seen(lab)
+
+    async def work(task, context):
+        seen.note(task, context)
+        if task.number < 4:
+            raise RetryAfter(1.0)
+        seen.done.append(task.number)
+
+    policy = DeliveryPolicy(concurrency=1)
+    async with lab.running(handler("Work", work), policy=policy, shutdown_timeout=0.2):
+        await lab.send(*range(20))
+        await lab.until(lambda: len(seen.done) == 16)
+        assert set(seen.attempts) == {1}
+
+
+@needs("broker_retry", "dead_letters")
+async def test_a_wait_beyond_retry_in_place_is_kept_by_the_broker_and_never_early(
+    lab: Lab,
+) -> None:
+    at = []
+
+    async def work(task, context):
+        at.append((context.attempt, time.monotonic()))
+        raise RetryAfter(1.2, "not yet")
+
+    settings = {"retry_in_place": 0.1, "retry_ladder": (0.5, 1.0)}
+    async with lab.running(handler("Work", work), policy=retry(max_attempts=2), **settings) as s:
+        sent = await lab.publish(
+            "tasks", pb.Task(number=1).SerializeToString(), metadata=task_metadata(a="b")
+        )
+        await lab.until(lambda: at)
+        await lab.until(lambda: s.subscriptions[0].in_flight == 0, what="the wait is held here")
+        (letter,) = await lab.letters(1)
+    assert [attempt for attempt, _ in at] == [1, 2]
+    wait = at[1][1] - at[0][1]
+    assert 1.2 - SKEW <= wait < 1.2 + lab.capabilities.retry_lateness + 2.0 * lab.patience
+    assert letter.id == sent.id
+    assert letter.metadata[wire.PF_ATTEMPT] == "2"
+    assert letter.metadata["a"] == "b"
+    assert wire.PF_DUE not in letter.metadata
+    assert letter.metadata[wire.PF_ORIGINAL_TOPIC] == lab.physical("tasks")
+
+
+@needs("broker_retry")
+async def test_a_retry_by_the_broker_reaches_no_other_group(lab: Lab) -> None:
+    work, audit = Seen(lab), Seen(lab)
+    settings = {"retry_in_place": 0.0, "retry_ladder": (0.2,)}
+    async with lab.running(
+        handler("Work", failing(RetryAfter(0.2), 1, work)), handler("Audit", audit.ok), **settings
+    ):
+        await lab.send(1)
+        await lab.until(lambda: work.done == [1])
+        await lab.quiet()
+    assert work.attempts == [1, 2]
+    assert audit.runs == [(1, 1)]
+
+
+@needs("broker_retry", "dead_letters")
+async def test_attempts_survive_a_restart(lab: Lab) -> None:
+    seen = Seen(lab)
+    settings = {"retry_in_place": 0.0, "retry_ladder": (0.3,), "policy": retry(max_attempts=3)}
+    work = failing(RetryAfter(0.3), 99, seen)
+    async with lab.running(handler("Work", work), **settings) as service:
+        await lab.send(1)
+        await seen.until(1)
+        await lab.settled(service)
+    async with lab.running(handler("Work", work), **settings):
+        (letter,) = await lab.letters(1)
+    assert seen.attempts == [1, 2, 3]
+    assert letter.metadata[wire.PF_ATTEMPT] == "3"
+
+
+@needs("remembers_failures")
+async def test_failed_runs_in_place_survive_a_restart_where_the_store_remembers(lab: Lab) -> None:
+    seen = Seen(lab)
+    policy = retry(initial_backoff=3.0, max_backoff=3.0, max_attempts=3)
+    work = failing(ValueError, 99, seen)
+    async with lab.running(handler("Work", work), policy=policy):
+        await lab.send(1)
+        await seen.until(1)
+        await lab.quiet(0.1)
+    async with lab.running(handler("Work", work), policy=policy):
+        await seen.until(2)
+    assert seen.attempts == [1, 2]
+
+
+@needs("broker_retry")
+async def test_attempts_of_another_group_are_not_believed(lab: Lab) -> None:
+    seen = Seen(lab)
+    foreign = {wire.PF_GROUP: "somebody", wire.PF_ATTEMPT: "2", wire.PF_DUE: "99999999999"}
+    async with lab.running(handler("Work", seen.ok)):
+        await lab.publish("tasks", pb.Task().SerializeToString(), metadata=task_metadata(**foreign))
+        await seen.until(1)
+    assert seen.attempts == [1]
+
+
+@needs("dead_letters")
+async def test_max_elapsed_ends_the_retries_early(lab: Lab) -> None:
+    seen = Seen(lab)
+    policy = retry(max_attempts=50, initial_backoff=0.1, max_backoff=0.1, max_elapsed=0.45)
+    async with lab.running(handler("Work", seen.fails), policy=policy):
+        await lab.send(1)
+        (letter,) = await lab.letters(1)
+    assert 2 <= len(seen.runs) <= 5
+    assert letter.metadata[wire.PF_ERROR_CLASS] == "exhausted"
+    first = float(letter.metadata[wire.PF_FIRST_FAILURE])
+    assert float(letter.metadata[wire.PF_DEAD_LETTERED_AT]) - first <= 0.45 + lab.patience
+
+
+async def test_drop_acknowledges_counts_and_logs(
+    lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen = Seen(lab)
+    policy = DeliveryPolicy(dead_letter=DeadLetterPolicy(on_exhausted=OnExhausted.DROP))
+    async with lab.running(handler("Work", seen.fails), policy=policy) as service:
+        await lab.send(1)
+        await lab.until(lambda: service.stats()[method("Work")].dropped == 1)
+        await lab.settled(service)
+    async with lab.running(handler("Work", seen.fails), policy=policy):
+        await lab.quiet()
+    assert seen.attempts == [1, 2, 3]
+    assert any("dropped" in record.getMessage() for record in caplog.records)
+    if lab.capabilities.dead_letters:
+        assert await lab.letters(0) == []
+
+
+async def test_block_tries_for_ever_and_degrades_readiness(lab: Lab) -> None:
+    seen = Seen(lab)
+    mended = False
+
+    async def work(task, context):
+        seen.note(task, context)
+        if task.number == 1 and not mended:
+            raise ValueError("the database is down")
+        seen.done.append(task.number)
+
+    policy = DeliveryPolicy(
+        retry=RetryPolicy(max_attempts=2, initial_backoff=0.02, max_backoff=0.02),
+        dead_letter=DeadLetterPolicy(on_exhausted=OnExhausted.BLOCK),
+    )
+    async with lab.running(handler("Work", work), policy=policy) as service:
+        assert service.health().ready
+        await lab.send(1, 2)
+        await seen.until(8)
+        await lab.until(lambda: not service.health().ready)
+        assert "block" in str(service.health().problems)
+        assert service.health().live
+        mended = True
+        await lab.until(lambda: sorted(seen.done) == [1, 2])
+        await lab.until(lambda: service.health().ready)
+    assert max(seen.attempts) > 2
+    if lab.capabilities.dead_letters:
+        assert await lab.letters(0) == []
+
+
+@needs("per_key")
+async def test_block_holds_its_key_and_no_other(lab: Lab) -> None:
+    seen = Seen(lab)
+    mended = False
+
+    async def work(task, context):
+        if task.number == 1 and not mended:
+            raise ValueError
+        seen.note(task, context)
+
+    policy = DeliveryPolicy(
+        retry=RetryPolicy(max_attempts=1, initial_backoff=0.02, max_backoff=0.02),
+        dead_letter=DeadLetterPolicy(on_exhausted=OnExhausted.BLOCK),
+    )
+    async with lab.running(handler("Keyed", work), policy=policy):
+        await lab.send(1, 2, key="a")
+        await lab.send(3, key="b")
+        await seen.until(1)
+        await lab.quiet(0.1)
+        assert seen.numbers == [3]
+        mended = True
+        await seen.until(3)
+    assert seen.numbers == [3, 1, 2]
+
+
+@needs("dead_letters")
+async def test_a_run_that_takes_too_long_is_cancelled_and_counted(lab: Lab) -> None:
+    seen = Seen(lab)
+    cancelled = []
+
+    async def work(task, context):
+        seen.note(task, context)
+        assert context.deadline is not None
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            cancelled.append(task.number)
+            raise
+
+    policy = DeliveryPolicy(timeout=0.1, retry=RetryPolicy(max_attempts=2))
+    async with lab.running(handler("Work", work), policy=policy):
+        await lab.send(1)
+        (letter,) = await lab.letters(1)
+    assert seen.attempts == [1, 2]
+    assert cancelled == [1, 1]
+    assert letter.metadata[wire.PF_ERROR_TYPE] == "TimeoutError"
+    assert letter.metadata[wire.PF_ERROR_MESSAGE] == "timed out after 0.1 s"
+
+
+async def test_a_thread_that_takes_too_long_is_held_until_it_ends(lab: Lab) -> None:
+    running = 0
+    most = 0
+    attempts = []
+    told = []
+    lock = threading.Lock()
+
+    def work(task, context):
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        attempts.append(context.attempt)
+        if context.attempt == 1:
+            told.append(context.cancelled.wait(10))
+            time.sleep(0.3)
+        with lock:
+            running -= 1
+
+    policy = DeliveryPolicy(timeout=0.1)
+    async with lab.running(sync_handler("Work", work), policy=policy) as service:
+        await lab.send(1)
+        await lab.until(lambda: attempts == [1, 2])
+        await lab.settled(service)
+    assert told == [True]
+    assert most == 1, "a run began while the one before was not over"
+
+
+@needs("dead_letters")
+async def test_a_handlers_own_cancellation_is_a_failure(lab: Lab) -> None:
+    seen = Seen(lab)
+
+    async def work(task, context):
+        seen.note(task, context)
+        raise asyncio.CancelledError
+
+    async with lab.running(handler("Work", work)):
+        await lab.send(1)
+        await lab.letters(1)
+    assert seen.attempts == [1, 2, 3]
+
+
+@needs("dead_letters")
+async def test_an_error_of_a_middleware_is_retried_and_dead_lettered(lab: Lab) -> None:
+    seen = Seen(lab)
+    passes = []
+
+    def broken(next, spec):
+        async def run(delivery, context):
+            passes.append(context.attempt)
+            raise LookupError("a middleware is broken")
+
+        return run
+
+    from protoflow.middleware import default_chain
+
+    chain = default_chain().add("broken", broken, before="poison_queue")
+    async with lab.running(handler("Work", seen.ok), options={"middleware": chain}):
+        await lab.send(1)
+        (letter,) = await lab.letters(1)
+    assert passes == [1, 2, 3]
+    assert seen.runs == []
+    assert letter.metadata[wire.PF_ERROR_TYPE] == "LookupError"
+
+
+@needs("dead_letters")
+async def test_sensitive_values_reach_neither_the_letter_nor_the_log(
+    lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work(task, context):
+        raise ValueError(f"cannot charge {task.secret}")
+
+    caplog.set_level("DEBUG", "protoflow")
+    async with lab.running(handler("Work", work)):
+        await lab.send(1, secret="4111-1111-1111-1111")
+        (letter,) = await lab.letters(1)
+    assert letter.metadata[wire.PF_ERROR_MESSAGE] == "cannot charge ***"
+    text = caplog.text + "".join(str(record.__dict__) for record in caplog.records)
+    assert "4111" not in text
+    assert "cannot charge ***" in caplog.text
+
+
+@needs("dead_letters")
+async def test_the_text_of_the_cause_is_cut_at_a_kibibyte(lab: Lab) -> None:
+    async def work(task, context):
+        raise ValueError("ü" * 5000)
+
+    async with lab.running(handler("Work", work), policy=retry(max_attempts=1)):
+        await lab.send(1)
+        (letter,) = await lab.letters(1)
+    assert letter.metadata[wire.PF_ERROR_MESSAGE] == "ü" * 512
+
+
+async def test_failures_of_one_message_hold_up_no_other(lab: Lab) -> None:
+    seen = Seen(lab)
+
+    async def work(task, context):
+        if task.number == 0:
+            raise ValueError
+        seen.note(task, context)
+
+    policy = DeliveryPolicy(
+        concurrency=2, retry=RetryPolicy(max_attempts=3, initial_backoff=1.0, max_backoff=1.0)
+    )
+    async with lab.running(handler("Work", work), policy=policy, shutdown_timeout=0.5):
+        await lab.send(*range(30))
+        await seen.until(29, within=5)
+
+
+async def test_every_policy_of_the_contract_can_be_overridden_by_config(lab: Lab) -> None:
+    seen = Seen(lab)
+    async with lab.running(
+        handler("Work", seen.fails),
+        handlers={method("Work"): {"retry": {"max_attempts": 5, "max_backoff": "20ms"}}},
+    ) as service:
+        await lab.send(1)
+        await lab.until(lambda: service.stats()[method("Work")].failed_runs == 5)
+        await lab.quiet(0.1)
+    assert seen.attempts == [1, 2, 3, 4, 5]
+
+
+async def test_defaults_of_the_config_lie_beneath_the_contract(lab: Lab) -> None:
+    service = lab.service(
+        handler("Work", Seen(lab).ok),
+        defaults={"concurrency": 3, "retry": {"max_attempts": 9}},
+    )
+    async with service:
+        (scheduler,) = service.subscriptions
+        assert scheduler.settings.concurrency == 3
+        (route,) = scheduler.router.all
+        assert route.spec.policy.retry.max_attempts == 3
+    assert pf.WorkHandler is not None
