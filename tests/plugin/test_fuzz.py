@@ -29,8 +29,6 @@ identifiers = st.one_of(
 # A comment in a .proto ends at a line break, and NUL ends the file for protoc.
 texts = st.characters(exclude_characters="\0\n", exclude_categories=["Cs"])
 comments = st.text(texts, max_size=120)
-    st.characters(exclude_characters="\0\n", exclude_categories=["Cs"]), max_size=120
-)
 strings = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30)
 
 
