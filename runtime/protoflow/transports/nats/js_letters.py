@@ -89,7 +89,7 @@ class Letters:
         if message is None:
             return None
         group = letter.metadata.get(wire.PF_GROUP)
-        message.deduplication_id = f"{letter.id}:{group or ''}:p{sequence}"
+        message.deduplication_id = f"{letter.id}:{group or ''}:p{sequence}.{letter.topic}"
         if not to_origin:
             if group is None:
                 return None

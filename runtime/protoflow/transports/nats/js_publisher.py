@@ -147,7 +147,9 @@ class Publisher:
             raise PublishRefusedError(f"{message.topic}: {error}") from error
         subject = self._names.subject(message.topic, message.key)
         if message.deduplication_id is not None:
-            headers[wire_headers.MESSAGE_ID] = message.deduplication_id
+            # Retries of all topics of a group share a stream, and so one memory of ids.
+            address = f":{message.topic}" if message.topic.startswith("=") else ""
+            headers[wire_headers.MESSAGE_ID] = message.deduplication_id + address
         if message.delay > 0:
             if not self._architect.schedules:
                 raise PublishRefusedError(

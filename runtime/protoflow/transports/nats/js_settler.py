@@ -27,9 +27,10 @@ def command(settlement: Settlement) -> bytes:
 
 class _Settling:
     """Settlements on their way; said twice they mean the same, so after a lost connection
-    they are said again."""
+    they are said again. Then nobody knows: a server that was killed may have forgotten that
+    it lent the message, and lends it once more."""
 
-    __slots__ = ("commands", "deadline", "future", "results")
+    __slots__ = ("commands", "deadline", "future", "repeated", "results")
 
     def __init__(
         self, commands: list[Command], results: list[SettleResult], deadline: float
@@ -37,13 +38,15 @@ class _Settling:
         self.commands = commands
         self.results = results
         self.deadline = deadline
+        self.repeated = False
         self.future: asyncio.Future[Sequence[SettleResult]] = (
             asyncio.get_running_loop().create_future()
         )
 
     def finish(self, *, confirmed: bool) -> None:
         if not self.future.done():
-            unknown = {SettleResult.DONE: SettleResult.UNKNOWN} if not confirmed else {}
+            known = confirmed and not self.repeated
+            unknown = {} if known else {SettleResult.DONE: SettleResult.UNKNOWN}
             self.future.set_result([unknown.get(result, result) for result in self.results])
 
 
@@ -82,6 +85,7 @@ class Settler:
     def send_again(self) -> None:
         """Sends everything that was not confirmed, after a lost connection."""
         for settling in self._open:
+            settling.repeated = True
             self._send(settling)
 
     def expire(self, now: float) -> None:
