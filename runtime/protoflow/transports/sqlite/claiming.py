@@ -11,15 +11,13 @@ from itertools import accumulate
 from protoflow.message import Delivery
 from protoflow.spec import Ordering
 from protoflow.transports.sqlite import rows
-from protoflow.transports.sqlite.schema import BLOCKED, TOPIC_SHIFT
+from protoflow.transports.sqlite.schema import BLOCKED
 from protoflow.transports.sqlite.topics import Group
 
 #: How many messages one claim takes at most.
 MAX_CLAIM = 1000
 #: How many fresh messages are looked at one by one in one claim.
 SCAN = MAX_CLAIM
-
-_POSITION = (1 << TOPIC_SHIFT) - 1
 
 _STATE = """
 SELECT g.position,
@@ -152,14 +150,13 @@ class Claim:
         listed = json.dumps(sequences[:count])
         connection.execute(_TAKE_FREE, (self.session, group.id, listed))
         deliveries, failures, firsts = connection.execute(_COUNTS, (group.id, listed)).fetchone()
-        for row, delivered, failed, first in zip(
-            rows.read_listed(connection, sequences[:count]),
+        for delivery, delivered, failed, first in zip(
+            rows.read_listed(connection, group.topic_name, sequences[:count]),
             _numbers(deliveries),
             _numbers(failures),
             firsts.split(","),
             strict=True,
         ):
-            delivery = self._delivery(row)
             delivery.deliveries = delivered
             delivery.failures = failed
             delivery.first_failure = float(first)
@@ -184,7 +181,7 @@ class Claim:
             connection.execute(
                 _TAKE_RANGE[group.ordering], (group.id, self.session, position, last)
             )
-            taken += map(self._delivery, rows.read_range(connection, position + 1, last))
+            taken += rows.read_range(connection, group.topic_name, position + 1, last)
         connection.execute(_ADVANCE, (last, group.id))
 
     def _hindered(self, connection: sqlite3.Connection) -> bool:
@@ -230,7 +227,7 @@ class Claim:
         if chosen:
             listed = json.dumps(chosen)
             connection.execute(_TAKE_LISTED[group.ordering], (group.id, self.session, listed))
-            taken += map(self._delivery, rows.read_listed(connection, chosen))
+            taken += rows.read_listed(connection, group.topic_name, chosen)
         return position
 
     def _scan(
@@ -263,16 +260,6 @@ class Claim:
         query = (self.group.id, self.now, BLOCKED)
         due: float | None = connection.execute(_NEXT_DUE, query).fetchone()[0]
         return due
-
-    def _delivery(self, row: rows.Row) -> Delivery:
-        return Delivery(
-            message=row.message(self.group.topic_name),
-            deliveries=1,
-            position=row.sequence & _POSITION,
-            time=row.time,
-            size=row.size,
-            receipt=row.sequence,
-        )
 
 
 def _numbers(packed: str | None) -> list[int]:

@@ -13,7 +13,7 @@ from protoflow.replay import replayed
 from protoflow.transport import DeadLetter
 from protoflow.transports.sqlite import rows
 from protoflow.transports.sqlite.publishing import Outgoing
-from protoflow.transports.sqlite.schema import BLOCKED, REPLAYS, TOPIC_SHIFT
+from protoflow.transports.sqlite.schema import BLOCKED, REPLAYS
 from protoflow.transports.sqlite.topics import Group, find_group, remove_finished
 from protoflow.transports.sqlite.worker import Worker
 
@@ -37,22 +37,22 @@ _BATCH = 100
 class SqliteDeadLetters:
     """Counts, lists, replays and purges what lies in dead-letter topics."""
 
-    _worker: Worker
+    worker: Worker
 
     async def count_dead_letters(self, topic: str) -> int:
         """How many letters wait."""
-        return await self._worker.call(lambda connection: count(connection, topic), writes=False)
+        return await self.worker.call(lambda connection: count(connection, topic), writes=False)
 
     async def list_dead_letters(self, topic: str, *, limit: int = 100) -> Sequence[DeadLetter]:
         """The oldest letters first."""
-        return await self._worker.call(
+        return await self.worker.call(
             lambda connection: read(connection, topic, oldest(connection, topic, limit)),
             writes=False,
         )
 
     async def show_dead_letter(self, topic: str, id: str) -> DeadLetter:
         """One letter."""
-        letters = await self._worker.call(
+        letters = await self.worker.call(
             lambda connection: read(connection, topic, find(connection, topic, (id,))),
             writes=False,
         )
@@ -63,7 +63,7 @@ class SqliteDeadLetters:
     ) -> int:
         """Gives letters back to their groups, or to their original topics."""
         touched: set[str] = set()
-        count = await self._worker.call(
+        count = await self.worker.call(
             lambda connection: replay(connection, topic, ids, to_origin, touched)
         )
         self.published(touched)
@@ -71,7 +71,7 @@ class SqliteDeadLetters:
 
     async def purge_dead_letters(self, topic: str, ids: Collection[str] | None = None) -> int:
         """Deletes letters; groups that read the topic still get them."""
-        return await self._worker.call(lambda connection: purge(connection, topic, ids))
+        return await self.worker.call(lambda connection: purge(connection, topic, ids))
 
     def published(self, topics: Collection[str]) -> None:
         """Wakes the subscriptions of topics."""
@@ -102,12 +102,8 @@ def find(connection: sqlite3.Connection, topic: str, ids: Collection[str]) -> li
 def read(connection: sqlite3.Connection, topic: str, sequences: Sequence[int]) -> list[DeadLetter]:
     """Letters by sequence."""
     return [
-        DeadLetter(
-            message=row.message(topic),
-            position=str(row.sequence & ((1 << TOPIC_SHIFT) - 1)),
-            time=row.time,
-        )
-        for row in rows.read_listed(connection, sequences)
+        DeadLetter(message=each.message, position=str(each.position), time=each.time)
+        for each in rows.read_listed(connection, topic, sequences)
     ]
 
 

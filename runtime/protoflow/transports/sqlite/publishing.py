@@ -30,22 +30,19 @@ class Outgoing:
     ) -> dict[int, PublishError] | None:
         """Adds messages, except those above the limit: their errors by index, if any."""
         refused: dict[int, PublishError] | None = None
+        topics, columns, time = self.topics, rows.columns, repr(now)
         for index, message in enumerate(messages):
-            head = rows.head_of(message)
-            payload, key = message.payload, message.key
-            size = len(head) + (len(payload) if payload else 0) + (len(key) if key else 0)
-            if size > limit:
+            values = columns(message, now, time, limit)
+            if isinstance(values, int):
                 refused = refused or {}
                 refused[index] = PublishRefusedError(
-                    f"message {message.id} for {message.topic} has {size} bytes, "
+                    f"message {message.id} for {message.topic} has {values} bytes, "
                     f"max_message_bytes is {limit}"
                 )
-                continue
-            values = self.topics.get(message.topic)
-            if values is None:
-                values = self.topics[message.topic] = []
-            due = now + message.delay if message.delay > 0 else None
-            values += (head, key, payload, now, due, size)
+            elif (queue := topics.get(message.topic)) is not None:
+                queue += values
+            else:
+                topics[message.topic] = list(values)
         return refused
 
     def merge(self, other: Outgoing) -> None:

@@ -1,5 +1,8 @@
 """Messages to columns and back, many at a time.
 
+The head of a message is JSON: its id, metadata, key in hex, time of publishing and size;
+so one call decodes the heads of many. Key, time and size also stand in columns, for SQL.
+
 Each step of a statement gives up the interpreter's lock and must win it back, which takes
 up to 5 ms while the event loop is busy. So messages are written with one statement for
 many rows, and read as one row that holds them all: text columns side by side, blobs in hex.
@@ -9,11 +12,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from json.encoder import encode_basestring_ascii
-from typing import Any, NamedTuple
+from typing import Any
 
-from protoflow.message import Message
+from protoflow.message import Delivery, Message
+from protoflow.transports.sqlite.schema import POSITION
 
 #: Columns of a message but its sequence: head, key, payload, time, due, size.
 COLUMNS = 6
@@ -38,45 +42,42 @@ _INSERTS = {count: _insert(count) for count in _CHUNKS}
 
 _READ = f"""
 SELECT group_concat(sequence), '[' || group_concat(head) || ']',
-  group_concat(CASE WHEN key IS NULL THEN '-' ELSE hex(key) END),
   group_concat(CASE WHEN payload IS NULL THEN '-'
-    WHEN length(payload) > {LARGE} THEN '+' ELSE hex(payload) END),
-  group_concat(time), group_concat(size)
+    WHEN length(payload) > {LARGE} THEN '+' ELSE hex(payload) END)
 FROM (SELECT * FROM protoflow_messages WHERE {{}} ORDER BY sequence)
 """  # noqa: S608  numbers only
 _READ_RANGE = _READ.format("sequence BETWEEN ? AND ?")
 _READ_LISTED = _READ.format("sequence IN (SELECT value FROM json_each(?))")
 
 
-class Row(NamedTuple):
-    """A message as it is stored."""
-
-    sequence: int
-    id: str
-    metadata: dict[str, str]
-    key: bytes | None
-    payload: bytes | None
-    time: float
-    size: int
-
-    def message(self, topic: str) -> Message:
-        """The message, in the topic it came through."""
-        return Message(
-            id=self.id, topic=topic, payload=self.payload, key=self.key, metadata=self.metadata
-        )
-
-
-def head_of(message: Message) -> str:
-    """Id and metadata as JSON text; ASCII, so its length is its size."""
+def columns(message: Message, now: float, time: str, limit: int) -> tuple[Any, ...] | int:
+    """The columns of a message, or its size if that is above the limit. `time` is `now`
+    as text: it is the same for many messages."""
+    names, quote = _names, _quote
     pairs = []
     for name, value in message.metadata.items():
-        quoted = _names.get(name)
-        if quoted is None:
-            if len(_names) >= _MAX_NAMES:
-                _names.clear()
-            quoted = _names[name] = _quote(name) + ":"
-        pairs.append(quoted + _quote(value))
-    return f"[{_quote(message.id)},{{{','.join(pairs)}}}]"
+        pairs.append((names.get(name) or _prefix(name)) + quote(value))
+    metadata = ",".join(pairs)
+    payload, key = message.payload, message.key
+    size = len(metadata) + len(message.id)
+    if payload:
+        size += len(payload)
+    packed_key = "null"
+    if key is not None:
+        size += len(key)
+        packed_key = f'"{key.hex()}"'
+    if size > limit:
+        return size
+    head = f"[{quote(message.id)},{{{metadata}}},{packed_key},{time},{size}]"
+    due = now + message.delay if message.delay > 0 else None
+    return head, key, payload, now, due, size
+
+
+def _prefix(name: str) -> str:
+    if len(_names) >= _MAX_NAMES:
+        _names.clear()
+    prefix = _names[name] = _quote(name) + ":"
+    return prefix
 
 
 def insert(connection: sqlite3.Connection, first: int, values: Sequence[Any]) -> None:
@@ -90,46 +91,65 @@ def insert(connection: sqlite3.Connection, first: int, values: Sequence[Any]) ->
         count -= chunk
 
 
-def read_range(connection: sqlite3.Connection, first: int, last: int) -> Iterator[Row]:
-    """The messages from one sequence to another, in order."""
-    return _rows(connection, connection.execute(_READ_RANGE, (first, last)).fetchone())
+def read_range(connection: sqlite3.Connection, topic: str, first: int, last: int) -> list[Delivery]:
+    """The messages from one sequence to another, in order, as first deliveries."""
+    packed = connection.execute(_READ_RANGE, (first, last)).fetchone()
+    return _deliveries(connection, topic, packed)
 
 
-def read_listed(connection: sqlite3.Connection, sequences: Sequence[int]) -> Iterator[Row]:
-    """The messages of these sequences, in order."""
-    listed = json.dumps(sequences)
-    return _rows(connection, connection.execute(_READ_LISTED, (listed,)).fetchone())
+def read_listed(
+    connection: sqlite3.Connection, topic: str, sequences: Sequence[int]
+) -> list[Delivery]:
+    """The messages of these sequences, in order, as first deliveries."""
+    packed = connection.execute(_READ_LISTED, (json.dumps(sequences),)).fetchone()
+    return _deliveries(connection, topic, packed)
 
 
-def _rows(connection: sqlite3.Connection, packed: Sequence[str | None]) -> Iterator[Row]:
-    sequences, heads, keys, payloads, times, sizes = packed
-    if not (sequences and heads and keys is not None and payloads is not None):
-        return
-    assert times is not None  # noqa: S101  for the type checker: one row has all or none
-    assert sizes is not None  # noqa: S101
+def _deliveries(
+    connection: sqlite3.Connection, topic: str, packed: Sequence[str]
+) -> list[Delivery]:
+    if packed[0] is None:
+        return []
+    sequences = list(map(int, packed[0].split(",")))
     unhex = bytes.fromhex
-    for sequence, (id, metadata), key, payload, time, size in zip(
-        map(int, sequences.split(",")),
-        json.loads(heads),
-        keys.split(","),
-        payloads.split(","),
-        map(float, times.split(",")),
-        map(int, sizes.split(",")),
-        strict=True,
-    ):
-        yield Row(
-            sequence,
-            id,
-            metadata,
-            None if key == "-" else unhex(key),
-            _large(connection, sequence)
-            if payload == "+"
-            else None
-            if payload == "-"
-            else unhex(payload),
-            time,
-            size,
+    return [
+        Delivery(
+            message=Message(
+                id=id,
+                topic=topic,
+                payload=payload,
+                key=None if key is None else unhex(key),
+                metadata=metadata,
+            ),
+            deliveries=1,
+            position=sequence & POSITION,
+            time=time,
+            size=size,
+            receipt=sequence,
         )
+        for sequence, (id, metadata, key, time, size), payload in zip(
+            sequences,
+            json.loads(packed[1]),
+            _payloads(connection, sequences, packed[2]),
+            strict=True,
+        )
+    ]
+
+
+def _payloads(
+    connection: sqlite3.Connection, sequences: Sequence[int], packed: str
+) -> Iterable[bytes | None]:
+    texts = packed.split(",")
+    if "-" not in packed and "+" not in packed:
+        return map(bytes.fromhex, texts)
+    return [
+        None
+        if text == "-"
+        else _large(connection, sequence)
+        if text == "+"
+        else bytes.fromhex(text)
+        for sequence, text in zip(sequences, texts, strict=True)
+    ]
 
 
 def _large(connection: sqlite3.Connection, sequence: int) -> bytes:

@@ -26,6 +26,7 @@ from protoflow.errors import ConnectionFailedError
 from protoflow.transports.sqlite.options import SqliteOptions
 
 TOPIC_SHIFT: Final = 40
+POSITION: Final = (1 << TOPIC_SHIFT) - 1
 REPLAYS: Final = 1 << 62
 BLOCKED: Final = 1e300
 

@@ -44,8 +44,6 @@ _open: dict[str, weakref.WeakSet[SqliteTransport]] = {}
 class SqliteTransport(SqliteDeadLetters):
     """Topics and groups in a file that several processes may share."""
 
-    worker: Worker
-
     def __init__(self, settings: TransportSettings, path: str, options: SqliteOptions) -> None:
         self.path = path
         self.options = options

@@ -1,0 +1,106 @@
+"""Outputs and settlement become visible together, or not at all."""
+
+from __future__ import annotations
+
+import pytest
+from protoflow.errors import TransportError
+from protoflow.message import Settlement, SettleResult
+from protoflow.transport import Transactional
+
+from tests.acceptance.bench import Bench, payloads
+
+needs = pytest.mark.needs
+
+
+@needs("atomic")
+async def test_outputs_go_out_with_the_acknowledgement(bench: Bench) -> None:
+    topic, out = bench.topic(), bench.topic("out")
+    member, reader = await bench.join(topic, atomic=True), await bench.join(out)
+    await bench.send(topic, b"in")
+    (delivery,) = await member.take(1)
+    outputs = [bench.message(out, b"1"), bench.message(out, b"2")]
+    assert await member.settle(Settlement(delivery, outputs=outputs)) == [SettleResult.DONE]
+    batch = await reader.take(2)
+    assert payloads(batch) == [b"1", b"2"]
+    await reader.ack(*batch)
+    await member.nothing()
+
+
+@needs("atomic", "leases")
+async def test_the_outputs_of_a_lost_delivery_never_appear(bench: Bench) -> None:
+    topic, out = bench.topic(), bench.topic("out")
+    reader = await bench.join(out)
+    first = await bench.join(topic, atomic=True, lease=0.9, max_hold=0.9)
+    await bench.send(topic, b"in")
+    (delivery,) = await first.take(1)
+    second = await bench.join(topic, transport=await bench.connect(), atomic=True)
+    (again,) = await second.take(1, within=10)
+    outputs = [bench.message(out, b"x")]
+    assert await first.settle(Settlement(delivery, outputs=outputs)) == [SettleResult.LOST]
+    await reader.nothing()
+    assert await second.settle(Settlement(again, outputs=outputs)) == [SettleResult.DONE]
+    await reader.ack(*await reader.take(1))
+
+
+@needs("atomic")
+async def test_a_refused_output_undoes_its_settlement_and_no_other(bench: Bench) -> None:
+    bench.transport = await bench.connect(max_message_bytes=1000)
+    topic, out = bench.topic(), bench.topic("out")
+    member, reader = await bench.join(topic, atomic=True), await bench.join(out)
+    await bench.send(topic, b"bad", b"good")
+    bad, good = await member.take(2)
+    results = await member.settle(
+        Settlement(bad, outputs=[bench.message(out, b"1"), bench.message(out, bytes(2000))]),
+        Settlement(good, outputs=[bench.message(out, b"2")]),
+    )
+    assert results == [SettleResult.REFUSED, SettleResult.DONE]
+    assert payloads(await reader.take(1)) == [b"2"]
+    await reader.nothing()
+    await member.ack(bad)
+    await member.nothing()
+
+
+@needs("atomic")
+async def test_a_transaction_commits_together(bench: Bench) -> None:
+    transport = bench.transport
+    if not isinstance(transport, Transactional):
+        pytest.skip("capability: transactional")
+    topic, out = bench.topic(), bench.topic("out")
+    member, reader = await bench.join(topic), await bench.join(out)
+    await bench.send(topic, b"in")
+    (delivery,) = await member.take(1)
+    async with transport.transaction() as transaction:
+        await transaction.publish(bench.message(out, b"1"), bench.message(out, b"2"))
+        await transaction.settle(Settlement(delivery))
+        await reader.nothing()
+    batch = await reader.take(2)
+    assert payloads(batch) == [b"1", b"2"]
+    await reader.ack(*batch)
+    await member.nothing()
+    assert await member.settle(Settlement(delivery)) == [SettleResult.LOST]
+
+
+@needs("atomic")
+async def test_a_transaction_rolls_back_together(bench: Bench) -> None:
+    transport = bench.transport
+    if not isinstance(transport, Transactional):
+        pytest.skip("capability: transactional")
+    topic, out = bench.topic(), bench.topic("out")
+    member, reader = await bench.join(topic), await bench.join(out)
+    await bench.send(topic, b"in")
+    (delivery,) = await member.take(1)
+
+    async def attempt(then: Exception | None) -> None:
+        async with transport.transaction() as transaction:
+            await transaction.publish(bench.message(out, b"1"))
+            await transaction.settle(Settlement(delivery))
+            if then is not None:
+                raise then
+
+    with pytest.raises(ZeroDivisionError):
+        await attempt(ZeroDivisionError())
+    await reader.nothing()
+    await member.ack(delivery)
+    with pytest.raises(TransportError):
+        await attempt(None)  # it was settled
+    await reader.nothing()
