@@ -16,7 +16,6 @@ from pamqp.commands import Basic
 from protoflow import wire
 from protoflow.errors import (
     AuthenticationError,
-    CapabilityError,
     PublishError,
     PublishRefusedError,
     TopologyError,
@@ -247,13 +246,55 @@ class TestRetries:
         assert len(await other.drain()) == 1
         await transport.close()
 
-    async def test_a_delay_is_refused_before_anything_is_sent(self, bench: Bench) -> None:
-        assert not bench.capabilities.delayed_publish
+
+class TestDelays:
+    async def test_each_delay_is_kept_whatever_the_others_are(
+        self, bench: Bench, native: AbstractChannel
+    ) -> None:
         topic = bench.topic()
         member = await bench.join(topic)
-        [error] = await bench.transport.submit([bench.message(topic, b"x", delay=1.0)])
-        assert isinstance(error, PublishRefusedError | CapabilityError)
-        await member.nothing()
+        other = await bench.join(topic, "audit")
+        delays = [3.0, 0.05, 1.7, 0.4, 0.9]
+        started = time.monotonic()
+        await bench.publish(
+            *(bench.message(topic, b"%.2f" % delay, key=b"k", delay=delay) for delay in delays)
+        )
+        for delay in sorted(delays):
+            (delivery,) = await member.take(1)
+            assert delivery.message.payload == b"%.2f" % delay
+            assert delay <= time.monotonic() - started < delay + 2.0
+            assert (delivery.message.topic, delivery.message.key) == (topic, b"k")
+            assert not [name for name in delivery.message.metadata if name.startswith("x-")]
+            await member.ack(delivery)
+        assert len(await other.drain()) == len(delays)
+
+    async def test_what_nobody_wants_when_it_is_due_blocks_nothing(self, bench: Bench) -> None:
+        topic = bench.topic()
+        member = await bench.join(topic)
+        nobody = bench.topic("nobody")
+        await bench.publish(*(bench.message(nobody, b"x", delay=0.1) for _ in range(100)))
+        await bench.publish(bench.message(topic, b"wanted", delay=0.1))
+        assert payloads(await member.take(1)) == [b"wanted"]
+
+    async def test_too_long_a_delay_is_refused(self, bench: Bench) -> None:
+        limit = bench.capabilities.max_delay
+        assert limit is not None
+        assert limit > 70 * 86400
+        [error] = await bench.transport.submit([bench.message("t", b"x", delay=limit + 1)])
+        assert isinstance(error, PublishRefusedError)
+
+    async def test_the_queues_must_be_there_where_they_may_not_be_made(self, url: str) -> None:
+        exchange = f"verified-{uuid.uuid4().hex[:8]}"
+        settings = TransportSettings(url=TransportURL.parse(url), exchange=exchange)
+        transport = create(settings)
+        await transport.open()
+        message = Message(id="1", topic="t", payload=b"", delay=1.0)
+        [error] = await transport.submit([message])
+        assert isinstance(error, PublishError)
+        assert "topology mode create" in str(error)
+        await transport.ensure(Topology(), TopologyMode.CREATE)
+        assert await transport.submit([message]) == [None]
+        await transport.close()
 
 
 class TestTopology:

@@ -28,6 +28,7 @@ _BROKERS_OWN = frozenset({DELIVERY_COUNT, "x-acquired-count"})
 _FIRST_DEATH, _LAST_DEATH = "x-first-death-", "x-last-death-"
 _PERSISTENT = b"\2"
 _SHORT = 255  # bytes of a property
+_NONE = Basic.Properties()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,26 +65,31 @@ def encode(message: Message, now: float, owner: str) -> tuple[int, bytes]:
     native: Native | None = message.headers
     if native is not None:
         headers = _overlay(headers, native.headers, owner)
-    flags, parts = frames.HEADERS | frames.DELIVERY_MODE | frames.TIMESTAMP, []
-    if content_type is not None and (text := _short(content_type)):
-        flags |= frames.CONTENT_TYPE
-        parts.append(text)
-    if native is not None and (text := _short(native.properties.content_encoding)):
-        flags |= frames.CONTENT_ENCODING
-        parts.append(text)
-    parts += (frames.table(headers), _PERSISTENT)
-    if native is not None:
-        flags |= _addressing(native.properties, parts)
-    if text := _short(message.id):
-        flags |= frames.MESSAGE_ID
-        parts.append(text)
-    parts.append(frames.timestamp(now))
-    if text := _short(message.metadata.get(wire.CE_TYPE)):
-        flags |= frames.TYPE
-        parts.append(text)
-    if native is not None and (text := _short(native.properties.app_id)):
-        flags |= frames.APP_ID
-        parts.append(text)
+    return _properties(message, content_type, headers, now)
+
+
+def _properties(
+    message: Message, content_type: str | None, headers: Mapping[str, Any], now: float
+) -> tuple[int, bytes]:
+    native = message.headers.properties if message.headers is not None else _NONE
+    optional: tuple[tuple[int, bytes | None], ...] = (
+        (frames.CONTENT_TYPE, _short(content_type)),
+        (frames.CONTENT_ENCODING, _short(native.content_encoding)),
+        (frames.HEADERS, frames.table(headers)),
+        (frames.DELIVERY_MODE, _PERSISTENT),
+        (frames.PRIORITY, None if native.priority is None else bytes((native.priority,))),
+        (frames.CORRELATION_ID, _short(native.correlation_id)),
+        (frames.REPLY_TO, _short(native.reply_to)),
+        (frames.MESSAGE_ID, _short(message.id)),
+        (frames.TIMESTAMP, frames.timestamp(now)),
+        (frames.TYPE, _short(message.metadata.get(wire.CE_TYPE))),
+        (frames.APP_ID, _short(native.app_id)),
+    )
+    flags, parts = 0, []
+    for flag, value in optional:
+        if value is not None:
+            flags |= flag
+            parts.append(value)
     return flags, b"".join(parts)
 
 
@@ -190,21 +196,6 @@ def _without_own_deaths(headers: dict[str, Any], owner: str) -> dict[str, Any]:
 
 def _died_in(death: object, owner: str) -> bool:
     return isinstance(death, dict) and str(death.get("queue", "")).startswith(owner)
-
-
-def _addressing(properties: Basic.Properties, parts: list[bytes]) -> int:
-    """Appends what requests and replies are matched by; the flags of it."""
-    flags = 0
-    if properties.priority is not None:
-        flags |= frames.PRIORITY
-        parts.append(bytes((properties.priority,)))
-    if text := _short(properties.correlation_id):
-        flags |= frames.CORRELATION_ID
-        parts.append(text)
-    if text := _short(properties.reply_to):
-        flags |= frames.REPLY_TO
-        parts.append(text)
-    return flags
 
 
 def _short(text: str | None) -> bytes | None:

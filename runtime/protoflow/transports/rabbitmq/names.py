@@ -12,6 +12,9 @@ from protoflow.naming import fit
 _LIMIT = 255  # bytes, of names and of routing keys
 _EXCHANGE_MARK = "@"
 
+#: How many bits a delay has.
+DELAY_BITS = 26
+
 
 class Names:
     """The names below one exchange."""
@@ -48,6 +51,24 @@ class Names:
     def broadcast(self, topic: str, group: str, process: str) -> str:
         """The queue of one process of a broadcast group."""
         return self._part(topic, group, f"broadcast-{process}")
+
+    def delay(self, bit: int) -> str:
+        """The exchange and the queue of one bit of delays; -1 is where they are due."""
+        return f"{self.exchange}/+delay-{bit}" if bit >= 0 else f"{self.exchange}/+due"
+
+    @property
+    def nobody(self) -> str:
+        """The exchange and the queue for what is due and not wanted."""
+        return f"{self.exchange}/+nobody"
+
+    def delayed_key(self, bits: str, topic: str) -> str:
+        """The routing key of a delayed message, or with `*` for bits the pattern of all."""
+        return f"{'.'.join(bits)}.{fit(topic, _LIMIT - 2 * DELAY_BITS)}"
+
+    def delayed(self, topic: str, units: int) -> tuple[str, str]:
+        """The exchange and the routing key of a message with a delay."""
+        bits = f"{units:0{DELAY_BITS}b}"
+        return self.delay(units.bit_length() - 1), self.delayed_key(bits, topic)
 
     def dead_letters(self, topic: str) -> str:
         """The queue that keeps a dead-letter topic."""

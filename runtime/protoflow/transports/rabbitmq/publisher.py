@@ -12,9 +12,10 @@ from pamqp.commands import Basic
 
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message
-from protoflow.transport import TransportSettings
+from protoflow.transport import TopologyMode, TransportSettings
 from protoflow.transports.rabbitmq import codec, frames
 from protoflow.transports.rabbitmq.channel import FAILURES, Channel
+from protoflow.transports.rabbitmq.delays import MAX_DELAY, Delays, units
 from protoflow.transports.rabbitmq.link import Backoff, Link
 from protoflow.transports.rabbitmq.names import Names
 from protoflow.transports.rabbitmq.options import RabbitMQOptions
@@ -29,12 +30,14 @@ class Publisher:
 
     Attributes:
         max_bytes: the largest payload that the broker takes.
+        mode: whether what delays need may be made.
     """
 
     def __init__(
         self, link: Link, names: Names, settings: TransportSettings, options: RabbitMQOptions
     ) -> None:
         self.max_bytes = 0
+        self.mode = TopologyMode.NONE
         self._link = link
         self._names = names
         self._settings = settings
@@ -43,6 +46,9 @@ class Publisher:
         self._waiting: deque[Entry] = deque()
         self._unconfirmed: dict[int, Entry] = {}
         self._tag = 0
+        self._delays = Delays(link, names)
+        self._held: list[Entry] = []
+        self._preparing: asyncio.Task[None] | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -56,11 +62,14 @@ class Publisher:
         supervisor, self._supervisor = self._supervisor, None
         if supervisor is None:
             return
-        entries = [*self._unconfirmed.values(), *self._waiting]
+        entries = [*self._unconfirmed.values(), *self._waiting, *self._held]
         if entries:
             await asyncio.wait([entry.batch.future for entry in entries])
         supervisor.cancel()
         await asyncio.gather(supervisor, return_exceptions=True)
+        if self._preparing is not None:
+            self._preparing.cancel()
+            await asyncio.gather(self._preparing, return_exceptions=True)
         if self._sweeper is not None:
             self._sweeper.cancel()
         if self._channel is not None:
@@ -82,7 +91,11 @@ class Publisher:
             elif self._supervisor is None:
                 batch.done(index, PublishError("the transport is closed"))
             else:
-                self._waiting.append(Entry(message, batch, index, deadline))
+                delayed = message.delay > 0 and not self._delays.ready
+                entry = Entry(message, batch, index, deadline)
+                (self._held if delayed else self._waiting).append(entry)
+        if self._held and self._preparing is None:
+            self._preparing = asyncio.create_task(self._prepare())
         self._flush()
         if self._sweeper is None:
             self._schedule_sweep()
@@ -96,9 +109,10 @@ class Publisher:
                 f"{self.max_bytes} that rabbitmq takes; make it smaller, or raise "
                 "max_message_size at the server and option max_message_bytes"
             )
-        if message.delay > 0:
+        if message.delay > MAX_DELAY:
             return PublishRefusedError(
-                f"message {message.id} to {message.topic} has a delay, which rabbitmq cannot keep"
+                f"message {message.id} to {message.topic} has a delay of {message.delay:.0f} s, "
+                f"more than the {MAX_DELAY:.0f} s that rabbitmq can keep"
             )
         return None
 
@@ -127,7 +141,7 @@ class Publisher:
             channel.send(b"".join(sent))
 
     def _encode(self, channel: Channel, message: Message, now: float) -> bytes:
-        exchange, routing_key = self._names.route(message.topic)
+        exchange, routing_key = self._route(message)
         mandatory = message.mandatory or self._settings.require_subscriber
         route = frames.route(exchange, routing_key, mandatory)
         flags, properties = codec.encode(message, now, self._names.owner)
@@ -138,6 +152,21 @@ class Publisher:
             )
         body = message.payload or b""
         return frames.content(channel.number, route, flags, properties, body, channel.frame_max)
+
+    def _route(self, message: Message) -> tuple[str, str]:
+        if message.delay > 0:
+            return self._names.delayed(message.topic, units(message.delay))
+        return self._names.route(message.topic)
+
+    async def _prepare(self) -> None:
+        """Makes delays possible, then lets go what waits for it."""
+        error = await self._delays.prepare(self.mode)
+        held, self._held, self._preparing = self._held, [], None
+        if error is None:
+            self._waiting += held
+            self._flush()
+        for entry in held if error is not None else ():
+            entry.done(error)
 
     def _confirmed(self, tag: int, multiple: bool, accepted: bool) -> None:
         unconfirmed = self._unconfirmed
@@ -169,11 +198,7 @@ class Publisher:
         id, routing_key = codec.message_id(properties), frame.routing_key
         for entry in self._unconfirmed.values():
             message = entry.message
-            if (
-                message.id == id
-                and not entry.returned
-                and self._names.route(message.topic)[1] == routing_key
-            ):
+            if message.id == id and not entry.returned and self._route(message)[1] == routing_key:
                 entry.returned = True
                 return
 
@@ -247,7 +272,8 @@ class Publisher:
 
     def _sweep(self) -> None:
         now = asyncio.get_running_loop().time()
-        for tag, entry in [*self._unconfirmed.items(), *((0, entry) for entry in self._waiting)]:
+        unsent = ((0, entry) for entry in (*self._waiting, *self._held))
+        for tag, entry in [*self._unconfirmed.items(), *unsent]:
             if entry.deadline <= now:
                 self._unconfirmed.pop(tag, None)
                 state = self._link.problem or "the broker is slow or blocks publishers"
@@ -258,7 +284,7 @@ class Publisher:
                     )
                 )
         self._sweeper = None
-        if self._unconfirmed or self._waiting:
+        if self._unconfirmed or self._waiting or self._held:
             self._schedule_sweep()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import aiormq.exceptions
@@ -21,6 +20,7 @@ from protoflow.transports.rabbitmq.channel import FAILURES
 from protoflow.transports.rabbitmq.intake import Intake
 from protoflow.transports.rabbitmq.link import Backoff, describe
 from protoflow.transports.rabbitmq.names import Names
+from protoflow.transports.rabbitmq.ready import Ready
 from protoflow.transports.rabbitmq.session import Receipt, Results, Session
 
 _TEND_SECONDS = 1.0
@@ -47,8 +47,7 @@ class RabbitMQSubscription:
         self._redeclare = redeclare
         self._max_hold = min(settings.max_hold, max_hold)
         self._ordered = settings.ordering is not Ordering.NONE
-        self._ready: dict[int, deque[Delivery]] = {shard: deque() for shard in range(intake.shards)}
-        self._paused: set[str | int] = set()
+        self._ready = Ready(intake.shards)
         self._waiter: asyncio.Future[None] | None = None
         self._session: Session | None = None
         self._failure: TransportError | None = None
@@ -71,7 +70,9 @@ class RabbitMQSubscription:
     async def receive(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
         """The next deliveries, waiting for one."""
         while self._stopping is None:
-            if batch := self._take(max_messages, max_bytes):
+            if batch := self._ready.take(max_messages, max_bytes):
+                for delivery in batch:
+                    delivery.receipt.handed = True
                 return batch
             if self._failure is not None:
                 raise self._failure
@@ -106,11 +107,11 @@ class RabbitMQSubscription:
 
     def pause(self, shards: Collection[str | int]) -> None:
         """Hands out nothing more of these shards; the prefetch bounds what gathers."""
-        self._paused.update(shards)
+        self._ready.pause(shards)
 
     def resume(self, shards: Collection[str | int]) -> None:
         """Ends `pause`."""
-        self._paused.difference_update(shards)
+        self._ready.resume(shards)
         self._wake()
 
     async def stop(self) -> None:
@@ -132,8 +133,7 @@ class RabbitMQSubscription:
 
     async def _leave(self, session: Session) -> None:
         await self._intake.cancel(session)
-        for queue in self._ready.values():
-            queue.clear()
+        self._ready.clear()
         session.requeue_all()
         await session.settled()
         await session.channel.leave()
@@ -158,26 +158,8 @@ class RabbitMQSubscription:
             size=size,
         )
         session.arrived(delivery, tag)
-        self._ready[shard].append(delivery)
+        self._ready.append(delivery)
         self._wake()
-
-    def _take(self, max_messages: int, max_bytes: int) -> list[Delivery]:
-        batch: list[Delivery] = []
-        size = 0
-        for shard, queue in self._ready.items():
-            if shard in self._paused:
-                continue
-            while queue and len(batch) < max_messages:
-                size += queue[0].size
-                if batch and size > max_bytes:
-                    return batch
-                delivery = queue.popleft()
-                delivery.receipt.handed = True
-                batch.append(delivery)
-        if len(self._ready) > 1 and batch:  # the next call begins with another shard
-            shard = next(iter(self._ready))
-            self._ready[shard] = self._ready.pop(shard)
-        return batch
 
     def _settle(self, settlement: Settlement) -> SettleResult:
         delivery = settlement.delivery
@@ -213,10 +195,7 @@ class RabbitMQSubscription:
             session.requeue(receipt.tag)
             return
         # The broker would put it behind what was handed out in advance: it stays with us.
-        shard = int(delivery.shard)
-        self._ready[shard] = deque(
-            sorted((*self._ready[shard], delivery), key=lambda waiting: int(waiting.position))
-        )
+        self._ready.insert(delivery)
         self._wake()
 
     async def _begin(self) -> Session:
@@ -289,16 +268,14 @@ class RabbitMQSubscription:
             raise TimeoutError("unsettled for too long")  # all goes back, in order
         for delivery in expired:
             session.requeue(delivery.receipt.tag)
-            with contextlib.suppress(ValueError):
-                self._ready[int(delivery.shard)].remove(delivery)
+            self._ready.discard(delivery)
         if lost := [delivery for delivery in expired if delivery.receipt.handed]:
             self._listener.deliveries_lost(lost)
 
     def _forget(self, session: Session) -> None:
         """The broker gives to others, or to us anew, what this session had."""
         self._session = None
-        for queue in self._ready.values():
-            queue.clear()
+        self._ready.clear()
         unsettled, session.unsettled = session.unsettled, {}
         if handed := [each for each in unsettled.values() if each.receipt.handed]:
             self._listener.deliveries_lost(handed)

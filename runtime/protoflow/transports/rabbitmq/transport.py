@@ -27,6 +27,8 @@ from protoflow.transport import (
     TransportSettings,
 )
 from protoflow.transports.rabbitmq.channel import FAILURES
+from protoflow.transports.rabbitmq.declare import Declarer
+from protoflow.transports.rabbitmq.delays import MAX_DELAY
 from protoflow.transports.rabbitmq.intake import Intake
 from protoflow.transports.rabbitmq.letters import Letters, count
 from protoflow.transports.rabbitmq.link import Link, describe
@@ -34,7 +36,7 @@ from protoflow.transports.rabbitmq.names import Names
 from protoflow.transports.rabbitmq.options import RabbitMQOptions
 from protoflow.transports.rabbitmq.publisher import Publisher
 from protoflow.transports.rabbitmq.subscription import RabbitMQSubscription
-from protoflow.transports.rabbitmq.topology import Declarer, Plan, Planner
+from protoflow.transports.rabbitmq.topology import Plan, Planner
 
 _OLDEST = (3, 10)  # time to live and dead-lettering at least once in quorum queues
 _EXCHANGE = re.compile(r"(?!amq\.)[A-Za-z0-9._-]{1,100}")
@@ -70,6 +72,8 @@ class RabbitMQTransport:
             processes=True,
             per_key=True,
             per_partition=True,
+            delayed_publish=True,
+            max_delay=MAX_DELAY,
             broker_retry=True,
             retry_lateness=min(settings.ladder, default=0.0) + 1.0,
             counts_deliveries=True,
@@ -120,7 +124,7 @@ class RabbitMQTransport:
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
         """Makes or verifies exchanges and queues; bindings cannot be looked at by AMQP, so
         they are made but not verified."""
-        self._mode = mode
+        self._mode = self._publisher.mode = mode
         await self._declare(self._plan(topology), mode)
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:

@@ -1,0 +1,87 @@
+"""Delayed publishing without a plugin, exact to a tenth of a second.
+
+A delay is written in binary. For each bit there is a queue whose time to live is that bit's
+worth, and before it an exchange that looks at this bit of the routing key: a message passes
+the queues of its set bits, from the highest down, and then reaches the groups of its topic.
+So the queues are few and constant whatever the delays are, none has a head that blocks it,
+and being quorum queues that dead-letter at least once they lose nothing.
+"""
+
+from __future__ import annotations
+
+import math
+
+from protoflow.errors import PublishError, TransportError
+from protoflow.transport import TopologyMode
+from protoflow.transports.rabbitmq.channel import FAILURES
+from protoflow.transports.rabbitmq.declare import Declarer
+from protoflow.transports.rabbitmq.link import Link, describe
+from protoflow.transports.rabbitmq.names import DELAY_BITS, Names
+from protoflow.transports.rabbitmq.topology import (
+    Binding,
+    Exchange,
+    Plan,
+    Queue,
+    dead_lettering,
+    due,
+)
+
+_UNIT = 0.1  # seconds
+#: The longest delay; the time to live of the last queue nearly fills the 32 bits it has.
+MAX_DELAY = (2**DELAY_BITS - 1) * _UNIT
+
+
+def units(delay: float) -> int:
+    """A delay in tenths of a second, rounded up: never early."""
+    return math.ceil(delay / _UNIT - 1e-6)
+
+
+class Delays:
+    """Makes what delayed publishing needs when it is first asked for.
+
+    Attributes:
+        ready: whether it is there.
+    """
+
+    def __init__(self, link: Link, names: Names) -> None:
+        self.ready = False
+        self._link = link
+        self._names = names
+
+    async def prepare(self, mode: TopologyMode) -> PublishError | None:
+        """Makes the queues or, where that is not allowed, looks for them."""
+        verified = TopologyMode.CREATE if mode is TopologyMode.CREATE else TopologyMode.VERIFY
+        try:
+            await Declarer(self._link).ensure(plan(self._names), verified)
+        except (TransportError, *FAILURES) as error:
+            return PublishError(f"delayed publishing is not ready: {describe(error)}")
+        self.ready = True
+        return None
+
+
+def plan(names: Names) -> Plan:
+    """The exchanges and queues of all bits."""
+    exchanges, queues, bindings = [due(names)], [], []
+    for bit in range(DELAY_BITS):
+        name, following = names.delay(bit), names.delay(bit - 1)
+        before = "*." * (DELAY_BITS - 1 - bit)
+        exchanges.append(Exchange(name=name, kind="topic"))
+        queues.append(
+            Queue(
+                name=name,
+                arguments={
+                    "x-message-ttl": round(2**bit * _UNIT * 1000),
+                    **dead_lettering(following, None),
+                },
+            )
+        )
+        bindings += [
+            Binding(source=name, target=name, key=f"{before}1.#"),
+            Binding(source=name, target=following, key=f"{before}0.#", to_exchange=True),
+        ]
+    # What nobody consumes when it is due must go somewhere, or it would block its queue.
+    nobody = names.nobody
+    exchanges.append(Exchange(name=nobody, kind="fanout"))
+    queues.append(Queue(name=nobody, arguments={"x-message-ttl": 0}))
+    bindings.append(Binding(source=nobody, target=nobody, key=""))
+    return Plan(exchanges=tuple(exchanges), queues=tuple(queues), bindings=tuple(bindings))
