@@ -127,6 +127,8 @@ async def _results(
     if not registration.sync:
         results = registration.call(given, context)
         if not hasattr(results, "__aiter__"):
+            if asyncio.iscoroutine(results):
+                results.close()
             raise TypeError(
                 f"{registration.name} must be an asynchronous generator (`async def` with `yield`)"
             )
