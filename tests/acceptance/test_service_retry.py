@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 import time
 from datetime import timedelta
@@ -153,7 +154,7 @@ async def test_the_wait_between_runs_is_the_policys(lab: Lab) -> None:
     async with lab.running(handler("Work", work), policy=policy):
         await lab.send(1)
         await lab.until(lambda: len(at) == 4)
-    waits = [later - earlier for earlier, later in zip(at, at[1:], strict=False)]
+    waits = [later - earlier for earlier, later in itertools.pairwise(at)]
     for wait, least in zip(waits, (0.2, 0.3, 0.3), strict=True):
         assert least - SKEW <= wait < least + 1.0 * lab.patience
 

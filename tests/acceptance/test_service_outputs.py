@@ -1,0 +1,365 @@
+"""A delivery is acknowledged only when its outputs are confirmed, and they are repeatable."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from protoflow import wire
+from protoflow.errors import CapabilityError, PublishError, PublishRefusedError
+from protoflow.message import Message
+from protoflow.output import Output
+from protoflow.spec import DeliveryPolicy, RetryPolicy
+
+from tests.acceptance.bench import MEGABYTE
+from tests.acceptance.contract import pb, pf
+from tests.acceptance.faulty import nothing_fails, topic_fails
+from tests.acceptance.lab import Lab, Seen, handler, method, sync_handler, task_metadata, tasks
+
+needs = pytest.mark.needs
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+async def transform(task, context):
+    return pb.Done(number=task.number * 10, key=task.key)
+
+
+async def test_what_a_handler_returns_is_published(lab: Lab) -> None:
+    watcher = await lab.watch("done")
+    async with lab.running(handler("Transform", transform)):
+        await lab.send(1, key="k")
+        (message,) = await watcher.exactly(1)
+    assert pb.Done.FromString(message.payload) == pb.Done(number=10, key="k")
+    assert message.key == b"k"
+    assert message.topic == lab.physical("done")
+    assert message.metadata[wire.CE_TYPE] == "suite.v1.Done"
+
+
+async def test_a_handler_in_a_thread_publishes_too(lab: Lab) -> None:
+    watcher = await lab.watch("done")
+    side = await lab.watch("tasks.side")
+
+    def work(task, context):
+        producer = pf.SuiteEventProducerSync(context)
+        ids.append(producer.publish_done(pb.Done(number=2)))
+        return pb.Done(number=1)
+
+    ids: list[str] = []
+    async with lab.running(sync_handler("Transform", work)):
+        await lab.send(1)
+        messages = await watcher.exactly(2)
+    assert tasks(messages) == [2, 1]
+    assert messages[0].id == ids[0]
+    assert side.messages == []
+
+
+async def test_returning_nothing_publishes_nothing(lab: Lab) -> None:
+    watcher = await lab.watch("done")
+
+    async def work(task, context):
+        return None
+
+    async with lab.running(handler("Transform", work)) as service:
+        await lab.send(1)
+        await lab.until(lambda: service.stats()[method("Transform")].handled == 1)
+        await watcher.exactly(0)
+
+
+async def test_an_output_may_say_key_metadata_topic_and_id(lab: Lab) -> None:
+    watcher = await lab.watch("elsewhere")
+
+    async def work(task, context):
+        return Output(
+            pb.Done(number=1, key="contract"),
+            key="mine", metadata={"color": "red"}, topic="elsewhere", id="my-id",
+        )  # fmt: skip
+
+    async with lab.running(handler("Transform", work)):
+        await lab.send(1)
+        (message,) = await watcher.exactly(1)
+    assert (message.id, message.key, message.metadata["color"]) == ("my-id", b"mine", "red")
+
+
+async def test_an_output_inherits_correlation_causation_and_trace_and_nothing_else(
+    lab: Lab,
+) -> None:
+    watcher = await lab.watch("done")
+    incoming = task_metadata(
+        correlation_id="c-1",
+        causation_id="older",
+        traceparent=TRACE,
+        tracestate="a=b",
+        baggage="c=d",
+        color="red",
+        pf_attempt="1",
+        pf_group="elsewhere",
+        protoflow_delay="9",
+        ce_subject="s",
+        ce_myextension="x",
+    )
+    async with lab.running(handler("Transform", transform)):
+        sent = await lab.publish(
+            "tasks", pb.Task(number=1).SerializeToString(), id="m-1", metadata=incoming
+        )
+        (message,) = await watcher.exactly(1)
+    got = dict(message.metadata)
+    assert got.pop(wire.CORRELATION_ID) == "c-1"
+    assert got.pop(wire.CAUSATION_ID) == sent.id
+    assert got.pop(wire.TRACEPARENT).split("-")[1] == TRACE.split("-")[1]
+    assert got.pop("tracestate", "a=b") == "a=b"
+    assert got.pop("baggage") == "c=d"
+    own = {name for name in got if not name.startswith("ce_") and name != wire.CONTENT_TYPE}
+    assert own == set()
+    ours = {"ce_type", "ce_source", "ce_time", "ce_specversion"}
+    assert {name for name in got if name.startswith("ce_")} <= ours
+
+
+async def test_without_correlation_id_the_inputs_id_founds_it(lab: Lab) -> None:
+    watcher = await lab.watch("done")
+    async with lab.running(handler("Transform", transform)):
+        (id,) = await lab.send(1)
+        (message,) = await watcher.exactly(1)
+    assert message.metadata[wire.CORRELATION_ID] == id
+    assert message.metadata[wire.CAUSATION_ID] == id
+
+
+@needs("at_least_once")
+async def test_outputs_of_a_failed_run_are_dropped_and_a_redone_run_repeats_the_ids(
+    lab: Lab,
+) -> None:
+    watcher = await lab.watch("done")
+    ids = []
+
+    async def work(task, context):
+        producer = pf.SuiteEventProducer(context)
+        ids.append([await producer.publish_done(pb.Done(number=n)) for n in (1, 2)])
+        if context.attempt < 3:
+            raise ValueError("after publishing")
+        return pb.Done(number=3)
+
+    async with lab.running(handler("Transform", work)):
+        await lab.send(1)
+        messages = await watcher.exactly(3)
+    assert tasks(messages) == [1, 2, 3]
+    assert ids[0] == ids[1] == ids[2] == [message.id for message in messages[:2]]
+    assert len({message.id for message in messages}) == 3
+
+
+@needs("at_least_once", "durable")
+async def test_a_run_redone_by_another_process_repeats_the_ids(lab: Lab) -> None:
+    ids = []
+
+    async def work(task, context):
+        ids.append(await pf.SuiteEventProducer(context).publish_done(pb.Done(number=1)))
+        raise RuntimeError("never comes through")
+
+    policy = DeliveryPolicy(retry=RetryPolicy(max_attempts=9, initial_backoff=3.0))
+    for _ in range(2):
+        before = len(ids)
+        async with lab.running(handler("Work", work), policy=policy):
+            if not ids:
+                await lab.send(1)
+            await lab.until(lambda before=before: len(ids) > before)
+    assert len(set(ids)) == 1
+
+
+async def test_ids_differ_by_handler_and_by_input(lab: Lab) -> None:
+    watcher = await lab.watch("done")
+    async with lab.running(handler("Transform", transform)):
+        await lab.send(1, 2)
+        messages = await watcher.exactly(2)
+    assert len({message.id for message in messages}) == 2
+
+
+async def test_what_is_published_through_the_service_goes_out_at_once(lab: Lab) -> None:
+    lab.require("at_least_once")
+    watcher = await lab.watch("done")
+    policy = DeliveryPolicy(retry=RetryPolicy(max_attempts=2))
+
+    async def work(task, context):
+        await pf.SuiteEventProducer(service).publish_done(pb.Done(number=context.attempt))
+        raise ValueError
+
+    service = lab.service(handler("Work", work), policy=policy)
+    async with service:
+        await lab.send(1)
+        messages = await watcher.exactly(2)
+    assert tasks(messages) == [1, 2]
+
+
+async def test_raw_messages_can_be_published_through_the_context(lab: Lab) -> None:
+    watcher = await lab.watch("raw")
+
+    async def work(task, context):
+        await context.publish(Message(id="raw-1", topic=lab.physical("raw"), payload=b"bytes"))
+
+    async with lab.running(handler("Work", work)):
+        await lab.send(1)
+        (message,) = await watcher.exactly(1)
+    assert (message.id, message.payload) == ("raw-1", b"bytes")
+
+
+@needs("at_least_once")
+async def test_outputs_that_are_not_taken_for_a_while_are_tried_again(lab: Lab) -> None:
+    watcher = await lab.watch("done")
+    seen = Seen(lab)
+
+    async def work(task, context):
+        seen.note(task, context)
+        return pb.Done(number=1)
+
+    policy = DeliveryPolicy(retry=RetryPolicy(max_attempts=50))
+    service = lab.service(handler("Transform", work), policy=policy, faulty=True)
+    async with service:
+        service.transport.rule = topic_fails(lab.physical("done"))
+        await lab.send(1)
+        await seen.until(3)
+        assert watcher.messages == []
+        assert service.stats()[method("Transform")].handled == 0
+        service.transport.rule = nothing_fails
+        await watcher.exactly(1)
+        await lab.until(lambda: service.stats()[method("Transform")].handled == 1)
+    assert seen.attempts == list(range(1, len(seen.runs) + 1))
+
+
+@needs("at_least_once", "dead_letters")
+async def test_outputs_that_are_never_taken_exhaust_into_the_dead_letters(lab: Lab) -> None:
+    service = lab.service(handler("Transform", transform), faulty=True)
+    async with service:
+        service.transport.rule = topic_fails(lab.physical("done"), PublishError("no room"))
+        (id,) = await lab.send(1)
+        (letter,) = await lab.letters(1, lab.letters_of("tasks", "suite.v1.Transform"))
+    assert letter.id == id
+    assert letter.metadata[wire.PF_ATTEMPT] == "3"
+    assert letter.metadata[wire.PF_ERROR_TYPE] == "PublishError"
+
+
+@needs("at_least_once", "dead_letters")
+async def test_an_output_refused_for_good_fails_its_message_at_once(lab: Lab) -> None:
+    if lab.capabilities.atomic:
+        pytest.skip("capability: atomic (one refusal for no room and too large: tried again)")
+    service = lab.service(handler("Transform", transform), faulty=True)
+    error = PublishRefusedError("not authorised")
+    async with service:
+        service.transport.rule = topic_fails(lab.physical("done"), error)
+        await lab.send(1)
+        (letter,) = await lab.letters(1, lab.letters_of("tasks", "suite.v1.Transform"))
+        assert service.stats()[method("Transform")].retried == 0
+    assert letter.metadata[wire.PF_ERROR_CLASS] == "output"
+    assert letter.metadata[wire.PF_ATTEMPT] == "1"
+
+
+@needs("at_least_once")
+async def test_nothing_is_acknowledged_before_its_outputs_are_confirmed(lab: Lab) -> None:
+    """The confirmation of an output is held back; the service stops; the input comes again."""
+    runs = Seen(lab)
+
+    async def work(task, context):
+        runs.note(task, context)
+        return pb.Done(number=1)
+
+    service = lab.service(handler("Transform", work), faulty=True, shutdown_timeout=0.2)
+    async with service:
+        service.transport.rule = topic_fails(lab.physical("done"))
+        await lab.send(1)
+        await runs.until(1)
+    watcher = await lab.watch("done")
+    async with lab.running(handler("Transform", work)):
+        await watcher.exactly(1)
+
+
+async def test_outputs_of_one_key_keep_the_order_of_their_calls(lab: Lab) -> None:
+    watcher = await lab.watch("done")
+
+    async def work(task, context):
+        producer = pf.SuiteEventProducer(context)
+        for number in range(20):
+            await producer.publish_done(pb.Done(number=number, key="k"))
+        return pb.Done(number=20, key="k")
+
+    async with lab.running(handler("Transform", work)):
+        await lab.send(1)
+        messages = await watcher.exactly(21)
+    if lab.capabilities.per_key:
+        assert tasks(messages) == list(range(21))
+    else:
+        assert sorted(tasks(messages)) == list(range(21))
+
+
+@needs("dead_letters", "at_least_once")
+async def test_an_output_that_is_too_large_fails_its_message_at_once(lab: Lab) -> None:
+    limit = lab.capabilities.max_message_bytes
+    if limit is None or limit > 16 * MEGABYTE:
+        pytest.skip("capability: max_message_bytes")
+
+    async def work(task, context):
+        return pb.Done(key="x" * (limit + 1))
+
+    async with lab.running(handler("Transform", work)) as service:
+        await lab.send(1)
+        (letter,) = await lab.letters(1, lab.letters_of("tasks", "suite.v1.Transform"))
+        assert service.stats()[method("Transform")].retried == 0
+    assert letter.metadata[wire.PF_ERROR_CLASS] == "output"
+
+
+@needs("dead_letters", "at_least_once")
+async def test_an_output_of_a_wrong_type_fails_its_run(lab: Lab) -> None:
+    async def work(task, context):
+        return pb.Task()
+
+    async with lab.running(handler("Transform", work)):
+        await lab.send(1)
+        (letter,) = await lab.letters(1, lab.letters_of("tasks", "suite.v1.Transform"))
+    assert letter.metadata[wire.PF_ERROR_TYPE] == "TypeError"
+
+
+@needs("delayed_publish")
+async def test_a_delayed_output_comes_later_and_not_early(lab: Lab) -> None:
+    watcher = await lab.watch("done")
+    sent_at = []
+
+    async def work(task, context):
+        sent_at.append(asyncio.get_running_loop().time())
+        return Output(pb.Done(number=1), delay=timedelta(seconds=1))
+
+    async with lab.running(handler("Transform", work)) as service:
+        await lab.send(1)
+        await lab.until(lambda: service.stats()[method("Transform")].handled == 1)
+        await lab.until(lambda: watcher.messages)
+        came = asyncio.get_running_loop().time()
+    assert came - sent_at[0] >= 0.98
+
+
+@needs("delayed_publish")
+async def test_a_producer_may_delay(lab: Lab) -> None:
+    seen = Seen(lab)
+    loop = asyncio.get_running_loop()
+    async with lab.running(handler("Work", seen.ok)):
+        started = loop.time()
+        await lab.producer.publish_task(pb.Task(number=2), delay=timedelta(seconds=1))
+        await lab.producer.publish_task(pb.Task(number=1))
+        await seen.until(2)
+        assert loop.time() - started >= 0.98
+    assert seen.numbers == [1, 2]
+
+
+async def test_a_delay_that_cannot_be_kept_is_refused_before_anything_is_sent(lab: Lab) -> None:
+    if lab.capabilities.delayed_publish:
+        pytest.skip("capability: delayed_publish is there")
+    seen = Seen(lab)
+    async with lab.running(handler("Work", seen.ok)):
+        messages = [Output(pb.Task(number=1)), Output(pb.Task(), delay=timedelta(seconds=1))]
+        with pytest.raises(CapabilityError, match="no delayed publish"):
+            await lab.producer.publish_task_many(messages)
+        await lab.quiet()
+    assert seen.runs == []
+
+
+async def test_a_delay_beyond_the_longest_is_refused_not_cut(lab: Lab) -> None:
+    longest = lab.capabilities.max_delay
+    if not lab.capabilities.delayed_publish or longest is None:
+        pytest.skip("capability: max_delay")
+    with pytest.raises(CapabilityError, match="allows"):
+        await lab.producer.publish_task(pb.Task(), delay=timedelta(seconds=longest + 1))

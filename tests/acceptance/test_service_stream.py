@@ -1,0 +1,186 @@
+"""Streams of outputs: windows, failures in the middle, generators closed."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from protoflow import wire
+from protoflow.errors import PublishError
+from protoflow.output import Output
+from protoflow.spec import DeliveryPolicy, RetryPolicy
+
+from tests.acceptance.contract import pb
+from tests.acceptance.lab import Lab, handler, method, sync_handler, tasks
+
+needs = pytest.mark.needs
+
+
+async def test_every_output_of_a_generator_goes_out(lab: Lab) -> None:
+    watcher = await lab.watch("done")
+
+    async def split(task, context):
+        for number in range(task.number):
+            yield pb.Done(number=number, key="k")
+
+    async with lab.running(handler("Split", split)) as service:
+        (id,) = await lab.send(300)
+        messages = await watcher.exactly(300)
+        await lab.until(lambda: service.stats()[method("Split")].handled == 1)
+    assert sorted(tasks(messages)) == list(range(300))
+    if lab.capabilities.per_key:
+        assert tasks(messages) == list(range(300))
+    assert {message.metadata[wire.CAUSATION_ID] for message in messages} == {id}
+    assert len({message.id for message in messages}) == 300
+
+
+async def test_a_generator_in_a_thread(lab: Lab) -> None:
+    watcher = await lab.watch("done")
+    closed = []
+
+    def split(task, context):
+        try:
+            for number in range(task.number):
+                yield pb.Done(number=number)
+        finally:
+            closed.append(True)
+
+    async with lab.running(sync_handler("Split", split)):
+        await lab.send(100)
+        messages = await watcher.exactly(100)
+    assert sorted(tasks(messages)) == list(range(100))
+    assert closed == [True]
+
+
+async def test_an_empty_generator_publishes_nothing_and_is_done(lab: Lab) -> None:
+    watcher = await lab.watch("done")
+
+    async def split(task, context):
+        for _ in ():
+            yield pb.Done()
+
+    async with lab.running(handler("Split", split)) as service:
+        await lab.send(1)
+        await lab.until(lambda: service.stats()[method("Split")].handled == 1)
+        await watcher.exactly(0)
+
+
+@needs("at_least_once")
+async def test_a_redone_stream_repeats_its_ids(lab: Lab) -> None:
+    watcher = await lab.watch("done")
+    attempts = []
+
+    async def split(task, context):
+        attempts.append(context.attempt)
+        for number in range(150):
+            if number == 100 and context.attempt == 1:
+                raise ValueError("in the middle")
+            yield Output(pb.Done(number=number))
+
+    async with lab.running(handler("Split", split)) as service:
+        await lab.send(1)
+        await lab.until(lambda: service.stats()[method("Split")].handled == 1)
+        await lab.quiet()
+    assert attempts == [1, 2]
+    by_id = {message.id: pb.Done.FromString(message.payload).number for message in watcher.messages}
+    assert sorted(by_id.values()) == list(range(150))
+    if lab.capabilities.atomic:
+        assert len(watcher.messages) == 150, "all or nothing, where outputs are atomic"
+
+
+@needs("at_least_once", "dead_letters", "atomic")
+async def test_all_or_nothing_where_atomic(lab: Lab) -> None:
+    watcher = await lab.watch("done")
+
+    async def split(task, context):
+        for number in range(150):
+            yield pb.Done(number=number)
+        raise ValueError("at the end")
+
+    async with lab.running(handler("Split", split)):
+        await lab.send(1)
+        await lab.letters(1, lab.letters_of("tasks", "suite.v1.Split"))
+        await watcher.exactly(0)
+
+
+@needs("at_least_once")
+async def test_the_input_is_acknowledged_after_the_last_confirmation(lab: Lab) -> None:
+    watcher = await lab.watch("done")
+    runs = []
+
+    async def split(task, context):
+        runs.append(context.attempt)
+        for number in range(100):
+            yield pb.Done(number=number)
+
+    def last_fails(message):
+        done = message.topic == lab.physical("done")
+        last = done and pb.Done.FromString(message.payload).number == 99
+        return PublishError("full") if last and len(runs) < 3 else None
+
+    service = lab.service(
+        handler("Split", split),
+        faulty=True,
+        policy=DeliveryPolicy(retry=RetryPolicy(max_attempts=9)),
+    )
+    async with service:
+        service.transport.rule = last_fails
+        await lab.send(1)
+        await lab.until(lambda: service.stats()[method("Split")].handled == 1)
+        await lab.quiet()
+    assert runs == [1, 2, 3]
+    numbers = {
+        message.id: pb.Done.FromString(message.payload).number for message in watcher.messages
+    }
+    assert sorted(numbers.values()) == list(range(100))
+
+
+@needs("at_least_once")
+async def test_the_generator_is_closed_on_failure_of_its_outputs_and_on_timeouts(
+    lab: Lab,
+) -> None:
+    closed = []
+
+    async def split(task, context):
+        try:
+            yield pb.Done(number=1)
+            await asyncio.sleep(30)
+        finally:
+            closed.append(context.attempt)
+
+    policy = DeliveryPolicy(timeout=0.1, retry=RetryPolicy(max_attempts=2))
+    async with lab.running(handler("Split", split), policy=policy) as service:
+        await lab.send(1)
+        await lab.until(lambda: service.stats()[method("Split")].failed_runs == 2)
+    assert closed == [1, 2]
+
+
+async def test_the_generator_is_closed_at_shutdown(lab: Lab) -> None:
+    lab.require("at_least_once")
+    closed = []
+    begun = []
+
+    async def split(task, context):
+        begun.append(1)
+        try:
+            yield pb.Done(number=1)
+            await asyncio.sleep(30)
+        finally:
+            closed.append(1)
+
+    async with lab.running(handler("Split", split), shutdown_timeout=0.1):
+        await lab.send(1)
+        await lab.until(lambda: begun)
+    assert closed == [1]
+
+
+@needs("at_least_once", "dead_letters")
+async def test_a_handler_that_is_no_generator_fails_with_a_sentence(lab: Lab) -> None:
+    async def split(task, context):
+        return None
+
+    async with lab.running(handler("Split", split)):
+        await lab.send(1)
+        (letter,) = await lab.letters(1, lab.letters_of("tasks", "suite.v1.Split"))
+    assert letter.metadata[wire.PF_ERROR_TYPE] == "TypeError"
+    assert "asynchronous generator" in letter.metadata[wire.PF_ERROR_MESSAGE]
