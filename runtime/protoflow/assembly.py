@@ -42,9 +42,12 @@ def assemble(
             check_delay(message, transport)
         return message
 
+    def hold(reason: str, held: bool) -> None:
+        scheduler.hold(reason, held)
+
     made: dict[str, Route] = {}
     for handler in plan.handlers:
-        spec = _spec(handler, config, transport, clock, books)
+        spec = _spec(handler, config, transport, clock, books, hold)
         innermost = terminal(handler.registration, spec, _windows(transport, spec), threads)
         made[spec.name] = Route(spec, handler.registration, chain.compile(innermost, spec))
     router = Router(
@@ -72,8 +75,9 @@ def _windows(transport: Transport, spec: HandlerSpec) -> PublishNow:
 
 
 def _spec(
-    handler: HandlerPlan, config: Config, transport: Transport, clock: Clock, books: Books
-) -> HandlerSpec:
+    handler: HandlerPlan, config: Config, transport: Transport, clock: Clock, books: Books,
+    hold: Callable[[str, bool], None],
+) -> HandlerSpec:  # fmt: skip
     registration = handler.registration
     decode = registration.decode
     if decode is None and registration.message is not None:
@@ -92,4 +96,6 @@ def _spec(
         config=config,
         capabilities=transport.capabilities,
         clock=clock,
+        streams=registration.streams,
+        hold=hold,
     )

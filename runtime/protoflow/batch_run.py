@@ -54,7 +54,11 @@ def _decoded(
         attempt = job.delivery.failures + 1
         context = Context(job.delivery, job.message, attempt, spec.name, spec.group, encode)
         try:
-            spec.decode(context)
+            decoded = spec.decode(context)
+            for check in spec.checks:
+                check(decoded)
+        except DeadLetter as outcome:
+            carrier.carry_out(job, outcome, (), context.decoded)
         except Exception as error:
             carrier.carry_out(job, given_up(error, spec))
         else:

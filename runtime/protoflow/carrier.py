@@ -277,8 +277,7 @@ class Carrier:
             if error is not None:
                 self._not_published(job, error, others)
                 return
-            job.route.spec.stats.handled += 1
-            job.route.spec.stats.confirmed(outputs)
+            _confirmed(job, outputs)
             self.acknowledge(job)
             then()
 
@@ -297,8 +296,7 @@ class Carrier:
                 self._not_published(job, PublishError(f"the outputs are {_WHY[result]}"), others)
                 return
             if result is SettleResult.DONE:
-                job.route.spec.stats.handled += 1
-                job.route.spec.stats.confirmed(outputs)
+                _confirmed(job, outputs)
             if job.lane is not None:
                 self._host.leave(job)
             then()
@@ -375,6 +373,13 @@ def _refused(outputs: Sequence[Message], spec: HandlerSpec) -> PublishRefusedErr
                 f"the broker takes {limit}"
             )
     return None
+
+
+def _confirmed(job: Job, outputs: Sequence[Message]) -> None:
+    job.route.spec.stats.handled += 1
+    job.route.spec.stats.confirmed(outputs)
+    if job.confirmed is not None:
+        job.confirmed()
 
 
 def _sensitive(spec: HandlerSpec) -> Sequence[str]:

@@ -85,6 +85,7 @@ class Config:
     handle_signals: bool = _setting(True, "run() stops on SIGTERM and SIGINT")
     type_names: Mapping[str, str] = _setting({}, "foreign type names -> proto full names")
     validate: bool = _setting(True, "check messages against the rules of their contract")
+    trace_links: bool = _setting(False, "spans link to the sender's, in traces of their own")
     log_payloads: bool = _setting(False, "DEBUG records show messages, sensitive fields hidden")
     http_host: str = _setting("127.0.0.1", "where the HTTP pages bind")
     http_port: int = _setting(0, "of the HTTP pages; 0 is none")

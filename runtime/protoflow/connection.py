@@ -55,6 +55,7 @@ class Connection(Emitting):
     async def open(self) -> None:
         """Connects. Raises ConnectionFailedError, AuthenticationError."""
         await self._transport.open()
+        self._publishing.trace()
 
     async def close(self) -> None:
         """Flushes and disconnects. Idempotent."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from protoflow import wire
@@ -43,6 +44,8 @@ class Context:
         cancelled: set when the run was cancelled or timed out; for handlers in threads.
         handler: the full name of the method, `shop.v1.Orders.BillOrder`.
         group: the consumer group.
+        carry: gives the trace headers of an output to a topic; None is those of the input.
+            Set by tracing.
         decoded: the decoded input, once somebody asked for it (see `HandlerSpec.decode`).
     """
 
@@ -53,7 +56,9 @@ class Context:
         "_outputs",
         "_position",
         "_values",
+        "_when_confirmed",
         "attempt",
+        "carry",
         "deadline",
         "decoded",
         "delivery",
@@ -78,12 +83,14 @@ class Context:
         self.group = group
         self.deadline: float | None = None
         self.decoded: Any = None
+        self.carry: Callable[[str], Mapping[str, str]] | None = None
         self._encode = encode
         self._outputs: list[Message] | None = None
         self._position = 0
         self._cancelled: threading.Event | None = None
         self._logger: logging.LoggerAdapter[logging.Logger] | None = None
         self._values: dict[str, Any] | None = None
+        self._when_confirmed: tuple[Callable[[], None], ...] = ()
 
     @property
     def id(self) -> str:
@@ -153,7 +160,7 @@ class Context:
 
     async def publish(self, *messages: Message) -> None:
         """Keeps raw messages until the run ends well."""
-        self._kept().extend(messages)
+        self._kept().extend(map(self._traced, messages))
 
     def add_output(self, publication: PublicationSpec, output: AnyOutput) -> str:
         """Keeps one output until the run ends well; its id."""
@@ -170,16 +177,29 @@ class Context:
         """The id of the output at a position: the same whenever this input is handled again."""
         return derived_id(self.message.id, self.group, self.handler, position)
 
-    def inherited(self) -> dict[str, str]:
-        """What outputs inherit: correlation and causation id, and the trace."""
+    def inherited(self, topic: str) -> dict[str, str]:
+        """What an output to a topic inherits: correlation and causation id, and the trace."""
         metadata = {
             wire.CORRELATION_ID: self.correlation_id,
             wire.CAUSATION_ID: self.message.id,
         }
+        if self.carry is not None:
+            return {**metadata, **self.carry(topic)}
         for name in (wire.TRACEPARENT, wire.TRACESTATE, wire.BAGGAGE):
             if name in self.message.metadata:
                 metadata[name] = self.message.metadata[name]
         return metadata
+
+    def when_confirmed(self, call: Callable[[], None]) -> None:
+        """Calls when this run has ended well and its outputs are confirmed; for middlewares
+        that must remember success."""
+        self._when_confirmed = (*self._when_confirmed, call)
+
+    def confirm(self) -> None:
+        """The outputs are confirmed; for the runtime."""
+        calls, self._when_confirmed = self._when_confirmed, ()
+        for call in calls:
+            call()
 
     def cause_of(self, output: AnyOutput) -> Message:
         """The input that an output is of; for the runtime."""
@@ -203,6 +223,11 @@ class Context:
     def mark_cancelled(self) -> None:
         """Tells the handler that nobody waits for it; for the runtime."""
         self.cancelled.set()
+
+    def _traced(self, message: Message) -> Message:
+        if self.carry is None or wire.TRACEPARENT in message.metadata:
+            return message
+        return replace(message, metadata={**message.metadata, **self.carry(message.topic)})
 
     def _kept(self) -> list[Message]:
         if self._outputs is None:

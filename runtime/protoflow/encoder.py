@@ -11,12 +11,14 @@ from protoflow.cloudevents import wrap
 from protoflow.codec import CONTENT_TYPES, encode
 from protoflow.config import Config
 from protoflow.context import Context
-from protoflow.errors import ConfigError
+from protoflow.errors import ConfigError, InvalidMessageError
 from protoflow.ids import derived_id, new_id
 from protoflow.message import Message
+from protoflow.outcomes import Unprocessable
 from protoflow.output import AnyOutput
 from protoflow.plan import Names
 from protoflow.spec import Encoding, MessageSpec, PublicationSpec
+from protoflow.validation import ProtoValidator, check_of
 
 #: What an output inherits from its input beside the correlation id; a list, on purpose.
 _INHERITED = (wire.TRACEPARENT, wire.TRACESTATE, wire.BAGGAGE)
@@ -32,8 +34,8 @@ class Encoder:
         self._bound: dict[int, _Bound] = {}
         self._second = -1
         self._second_text = ""
-        #: Called with each protobuf message before it is encoded; may raise.
-        self.validate: Callable[[Any], None] | None = None
+        #: Checks all messages, in place of the rules of their contracts.
+        self.validator: ProtoValidator | None = None
 
     def __call__(
         self, publication: PublicationSpec, output: AnyOutput, context: Context | None = None
@@ -43,6 +45,7 @@ class Encoder:
         Raises:
             ValueError: the protobuf message cannot be encoded, or is of another type.
             ConfigError: the topic has variables without values.
+            InvalidMessageError: it violates a rule; within a handler Unprocessable.
         """
         bound = self._bound.get(id(publication)) or self._bind(publication)
         message = output.message
@@ -50,8 +53,9 @@ class Encoder:
             raise TypeError(
                 f"{bound.metadata[wire.CE_TYPE]} is expected, not {type(message).__name__}"
             )
-        if self.validate is not None:
-            self.validate(message)
+        if bound.check is not None and (problem := bound.check(message)) is not None:
+            # A handler that makes invalid messages makes them again: no retry can help.
+            raise InvalidMessageError(problem) if context is None else Unprocessable(problem)
         metadata = dict(bound.metadata)
         metadata[wire.CE_TIME] = self._time()
         key = _key(output.key if output.key is not None else bound.key(message))
@@ -60,7 +64,7 @@ class Encoder:
         topic = bound.topic if output.topic is None else self._topic(output.topic)
         identity = output.id
         if context is not None:
-            identity = self._inherit(context, output, metadata, identity)
+            identity = self._inherit(context, output, topic, metadata, identity)
         if output.metadata:
             metadata.update(output.metadata)
         identity = identity or new_id()
@@ -81,15 +85,23 @@ class Encoder:
         return (self._bound.get(id(publication)) or self._bind(publication)).topic
 
     def _inherit(
-        self, context: Context, output: AnyOutput, metadata: dict[str, str], identity: str | None
+        self,
+        context: Context,
+        output: AnyOutput,
+        topic: str,
+        metadata: dict[str, str],
+        identity: str | None,
     ) -> str | None:
         source = context.cause_of(output)
         incoming = source.metadata
         metadata[wire.CORRELATION_ID] = incoming.get(wire.CORRELATION_ID) or source.id
         metadata[wire.CAUSATION_ID] = source.id
-        for name in _INHERITED:
-            if name in incoming:
-                metadata[name] = incoming[name]
+        if context.carry is not None:
+            metadata.update(context.carry(topic))
+        else:
+            for name in _INHERITED:
+                if name in incoming:
+                    metadata[name] = incoming[name]
         if identity is None and (position := context.next_position(output)) is not None:
             identity = derived_id(source.id, context.group, context.handler, position)
         return identity
@@ -102,7 +114,7 @@ class Encoder:
         return topic
 
     def _bind(self, publication: PublicationSpec) -> _Bound:
-        bound = _Bound(publication, self._config)
+        bound = _Bound(publication, self._config, self.validator)
         self._bound[id(publication)] = bound
         return bound
 
@@ -118,15 +130,27 @@ class Encoder:
 class _Bound:
     """One publication with everything that does not depend on the message."""
 
-    __slots__ = ("encoding", "key", "message_class", "metadata", "publication", "subject", "topic")
+    __slots__ = (
+        "check",
+        "encoding",
+        "key",
+        "message_class",
+        "metadata",
+        "publication",
+        "subject",
+        "topic",
+    )
 
-    def __init__(self, publication: PublicationSpec, config: Config) -> None:
+    def __init__(
+        self, publication: PublicationSpec, config: Config, validator: ProtoValidator | None
+    ) -> None:
         spec = publication.message
         names = Names(config)
         self.publication = publication  # keeps the identity from being taken again
         self.message_class = spec.message_class
         self.topic = names.physical(publication.topic, f"{spec.type}: topic")
         self.encoding = spec.encoding or config.encoding
+        self.check = check_of(spec, validator) if config.validate else None
         self.key = _getter(spec, spec.partition_key)
         self.subject = _getter(spec, spec.subject) if spec.subject else None
         source = names.fill(spec.source or config.source, f"{spec.type}: source")

@@ -13,6 +13,7 @@
     │   └── PublishError            a message that was not taken
     │       └── PublishRefusedError     ... and never will be: too large, not authorised
     ├── DecodeError            a payload that is no message of its type
+    ├── InvalidMessageError    a message that violates the rules of its contract (a ValueError too)
     ├── DeadLetterNotFoundError
     └── BatchFailed            raised by batch handlers to name the failed messages
 
@@ -104,6 +105,10 @@ class PublishRefusedError(PublishError):
 
 class DecodeError(ProtoflowError):
     """A payload that is no message of its type, or a message of no known type."""
+
+
+class InvalidMessageError(ProtoflowError, ValueError):
+    """A message to publish violates the rules of its contract; the text shows no value."""
 
 
 class DeadLetterNotFoundError(ProtoflowError):

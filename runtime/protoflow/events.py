@@ -179,7 +179,7 @@ class EventContext:
             source=source,
             data=data,
             id=context.output_id(position),
-            metadata=context.inherited(),
+            metadata=context.inherited(topic or type),
         )
         message = event.message(topic or type)
         message.delay = delay.total_seconds() if delay else 0.0

@@ -24,9 +24,10 @@ class Job:
         single: of a batch that failed as a whole: it is handled by itself.
         lost: its lease or shard is lost: it is not settled any more.
         after: what is done when its settlement has an answer.
+        confirmed: called when its outputs are confirmed.
     """
 
-    __slots__ = ("after", "delivery", "lane", "lost", "message", "route", "single")
+    __slots__ = ("after", "confirmed", "delivery", "lane", "lost", "message", "route", "single")
 
     def __init__(
         self, delivery: Delivery, message: Message, route: Route, lane: Hashable | None
@@ -38,6 +39,7 @@ class Job:
         self.single = False
         self.lost = False
         self.after: Callable[[SettleResult], None] | None = None
+        self.confirmed: Callable[[], None] | None = None
 
 
 class _Lane:

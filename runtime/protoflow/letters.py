@@ -22,6 +22,7 @@ def retry_message(delivery: Delivery, spec: HandlerSpec, due: float) -> Message:
         message,
         metadata={
             **message.metadata,
+            **(delivery.hop or {}),
             wire.PF_GROUP: spec.group,
             wire.PF_ATTEMPT: str(delivery.failures),
             wire.PF_FIRST_FAILURE: f"{delivery.first_failure:.3f}",
@@ -44,6 +45,7 @@ def dead_letter(
     category = outcome.category if isinstance(outcome, DeadLetter) else "other"
     letter = {
         **message.metadata,
+        **(delivery.hop or {}),
         wire.PF_DEAD_LETTER: "true",
         wire.PF_GROUP: spec.group,
         wire.PF_HANDLER: spec.name,

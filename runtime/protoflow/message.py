@@ -59,6 +59,8 @@ class Delivery:
         time: when the broker got the message, in seconds since the epoch; 0.0 if unknown.
         size: bytes of payload, key and headers, as the in-flight bound counts them.
         receipt: what the transport needs to settle; opaque.
+        hop: metadata that a retry or dead letter of it carries in place of the message's
+            own; set by tracing.
     """
 
     message: Message
@@ -70,6 +72,7 @@ class Delivery:
     time: float = 0.0
     size: int = 0
     receipt: Any = None  # Any: each transport has a type of its own
+    hop: Mapping[str, str] | None = None
 
     @property
     def attempt(self) -> int:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
+from protoflow import semconv
 from protoflow.clock import Clock
 from protoflow.config import Config
 from protoflow.errors import RegistrationError
 from protoflow.observability.dead_letters import DeadLetterDesk
 from protoflow.observability.report import HandlerInfo, Observatory
+from protoflow.outbox import OutboxRelay, RelayedOutbox
 from protoflow.pipeline import HandlerSpec
 from protoflow.publishing import Publishing
 from protoflow.scheduler import Scheduler
@@ -19,9 +22,6 @@ from protoflow.transport import Transport
 if TYPE_CHECKING:
     from protoflow.web.pages import Health
     from protoflow.web.server import WebServer
-
-#: `messaging.system` by URL scheme, where the convention has another word for it.
-_SYSTEMS = {"amqp": "rabbitmq", "amqps": "rabbitmq", "sqs": "aws_sqs", "tls": "nats"}
 
 
 class Observing:
@@ -41,6 +41,7 @@ class Observing:
         self._http_handlers: dict[tuple[str, str], Any] = {}
         self._web: WebServer | None = None
         self._observatory: Observatory | None = None
+        self._relay: OutboxRelay | None = None
 
     def health(self) -> Health:
         """See `Service.health`."""
@@ -60,8 +61,7 @@ class Observing:
     def observatory(self) -> Observatory:
         """Reads the books and asks the broker; what Prometheus collectors are made of."""
         if self._observatory is None:
-            scheme = self.config.url.scheme
-            system = _SYSTEMS.get(scheme, scheme)
+            system = semconv.system(self.config.url.scheme)
             self._observatory = Observatory(self, self._clock, system)
         return self._observatory
 
@@ -119,6 +119,17 @@ class Observing:
         if self._web is not None:
             await self._web.stop()
             self._web = None
+
+    @property
+    def outbox_problem(self) -> str | None:
+        """Why the outbox is not emptied; None is that it is, or that there is none."""
+        return self._relay.problem if self._relay is not None else None
+
+    async def _start_relay(self, store: object, resources: AsyncExitStack) -> None:
+        """Empties the outbox while the service runs, if it is of a kind that can be."""
+        if isinstance(store, RelayedOutbox):
+            self._relay = await resources.enter_async_context(OutboxRelay(store, self._transport))
+            self.observatory.relay = self._relay
 
     async def _start_configured_web(self) -> None:
         config = self.config

@@ -7,7 +7,7 @@ to do for a handler it returns `next` itself and costs nothing. One pass is one 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from protoflow.context import Context
@@ -47,6 +47,10 @@ class HandlerSpec:
         config: the settings of the service.
         capabilities: what the transport can do.
         clock: time and randomness.
+        streams: the handler is a generator of outputs.
+        checks: what each message of a batch must pass to be in it; raises if it does not.
+            Middlewares append at start.
+        hold: pauses the subscription for a reason, and turns readiness red; or ends that.
     """
 
     name: str
@@ -62,6 +66,9 @@ class HandlerSpec:
     config: Config
     capabilities: Capabilities
     clock: Clock
+    streams: bool = False
+    checks: list[Callable[[Any], None]] = field(default_factory=list)
+    hold: Callable[[str, bool], None] = lambda _reason, _held: None
 
 
 @dataclass(frozen=True, slots=True)

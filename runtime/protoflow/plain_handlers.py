@@ -79,7 +79,7 @@ def json_registration(
             source=f"/{name}",
             data=encode_json(result),
             id=context.output_id(context.reserve_position()),
-            metadata=context.inherited(),
+            metadata=context.inherited(publish_topic),
         )
         await context.publish(event.message(publish_topic))
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
+from protoflow import semconv
 from protoflow.clock import Clock
 from protoflow.config import Config
 from protoflow.encoder import Encoder
@@ -12,7 +14,11 @@ from protoflow.message import Message
 from protoflow.output import AnyOutput
 from protoflow.spec import PublicationSpec
 from protoflow.stats import SentMessages
+from protoflow.tracing import find_provider
 from protoflow.transport import Topology, TopologyMode, Transport, delay_problem
+
+if TYPE_CHECKING:
+    from protoflow.tracing.spans import PublishTracing
 
 
 class Publishing:
@@ -23,8 +29,11 @@ class Publishing:
     ) -> None:
         self._transport = transport
         self._mode = config.topology
+        self._system = semconv.system(config.url.scheme)
         self._ensured: set[str] = set()
         self._sent = sent or SentMessages()
+        #: Makes spans; None where no tracer provider is configured.
+        self.tracing: PublishTracing | None = None
         self.encode = Encoder(config, clock.now)
 
     async def outputs(
@@ -43,11 +52,22 @@ class Publishing:
             check_delay(message, self._transport)
             if message.topic not in self._ensured:
                 await self._ensure(message.topic)
-        errors = await self._transport.submit(messages)
+        if self.tracing is None:
+            errors = await self._transport.submit(messages)
+        else:
+            errors = await self.tracing.publish(messages, self._transport.submit)
         self._sent.add([m for m, error in zip(messages, errors, strict=True) if error is None])
         for error in errors:
             if error is not None:
                 raise error
+
+    def trace(self, provider: Any = None) -> None:
+        """From now on in spans, if a tracer provider is given or configured."""
+        found = find_provider(provider)
+        if found is not None:
+            from protoflow.tracing.spans import PublishTracing
+
+            self.tracing = PublishTracing(found, self._system)
 
     def known(self, topics: Sequence[str]) -> None:
         """These topics were made or verified already."""

@@ -6,9 +6,12 @@ import traceback
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from google.protobuf.message import Message as ProtoMessage
+
 _HIDDEN = "***"
 #: Shorter values occur in any text by chance; hiding them would tell more than it hides.
 _SHORTEST = 3
+_LONGEST = 1024
 
 
 def scrub(text: str, message: Any, paths: Sequence[str]) -> str:
@@ -36,6 +39,41 @@ def error_text(error: BaseException, message: Any, paths: Sequence[str]) -> str:
 def traceback_text(error: BaseException, message: Any, paths: Sequence[str]) -> str:
     """The error's traceback, scrubbed."""
     return scrub("".join(traceback.format_exception(error)), message, paths)
+
+
+def shown(value: Any, paths: Sequence[str]) -> Any:
+    """A decoded message for people to see: as plain data, sensitive fields hidden.
+
+    Args:
+        value: a protobuf message, or data of any other kind, which has no known paths.
+        paths: the sensitive fields, `card.number`.
+    """
+    if not isinstance(value, ProtoMessage):
+        return repr(value)[:_LONGEST]
+    from google.protobuf import json_format
+
+    tree = json_format.MessageToDict(value, preserving_proto_field_name=True)
+    if not isinstance(tree, dict):  # wrappers and the like are a bare value in JSON
+        return _HIDDEN if paths else tree
+    for path in paths:
+        _hide(tree, path.split("."))
+    return tree
+
+
+def _hide(tree: Any, path: Sequence[str]) -> None:
+    name, *rest = path
+    if not isinstance(tree, dict) or name not in tree:
+        return
+    if not rest:
+        tree[name] = _HIDDEN
+        return
+    field = tree[name]
+    inner: Iterable[Any] = field if isinstance(field, list) else [field]
+    for item in inner:
+        _hide(item, rest)
+        # A map of messages: the path names what lies in its values.
+        for value in item.values() if isinstance(item, dict) else ():
+            _hide(value, rest)
 
 
 def _values(message: Any, path: Sequence[str]) -> Iterable[Any]:

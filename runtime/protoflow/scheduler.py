@@ -216,6 +216,14 @@ class Scheduler:
         else:
             self._workers.open_gate(reason)
 
+    def hold(self, reason: str, held: bool) -> None:
+        """Starts nothing more, for a reason of a handler's; or ends that."""
+        self._problem(reason, reason if held else None)
+        if held:
+            self._workers.close_gate(reason)
+        else:
+            self._workers.open_gate(reason)
+
     # From the broker to the workers.
 
     def put_batch(self, jobs: list[Job]) -> None:
@@ -292,6 +300,7 @@ class Scheduler:
             if job.lane is not None:
                 self.leave(job)
         else:
+            job.confirmed = context.confirm
             self._carrier.carry_out(job, outcome, _kept(outcome, context), context.decoded)
 
     async def _run_batch(self, jobs: list[Job]) -> None:

@@ -10,21 +10,26 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import TracebackType
+from typing import TYPE_CHECKING, Unpack
 
 from protoflow.assembly import assemble
 from protoflow.clock import Clock
 from protoflow.config import Config
 from protoflow.connection import transport_for
 from protoflow.emitting import Emitting
-from protoflow.errors import ProtoflowError, RegistrationError
+from protoflow.errors import ConfigError, ProtoflowError, RegistrationError
 from protoflow.observing import Observing
 from protoflow.pipeline import Chain, Middleware, chain_of
 from protoflow.plan import plan
 from protoflow.publishing import Publishing
 from protoflow.registering import Registering
 from protoflow.scheduler import Scheduler
+from protoflow.stats import classify_error
 from protoflow.threads import Threads
 from protoflow.transport import Capabilities, Topology, Transport
+
+if TYPE_CHECKING:
+    from protoflow.middleware import Dependencies
 
 _log = logging.getLogger("protoflow.service")
 
@@ -53,6 +58,7 @@ class Service(Observing, Registering, Emitting):
         middleware: a `Chain`, or middlewares to stand next to the handlers.
         clock: time and randomness; for tests.
         transport: instead of the one that the settings name; for tests.
+        dependencies: optional collaborators of the default chain; see `Dependencies`.
     """
 
     def __init__(
@@ -63,14 +69,18 @@ class Service(Observing, Registering, Emitting):
         middleware: Chain | Sequence[Middleware] | None = None,
         clock: Clock | None = None,
         transport: Transport | None = None,
+        **dependencies: Unpack[Dependencies],
     ) -> None:
         super().__init__()
         self.config = config or Config()
         self._clock = clock or Clock()
         self._lifespan = lifespan
-        self._chain = _chain(middleware)
+        self._dependencies = dependencies
+        self._chain = _chain(middleware, dependencies)
+        self.books.classify = dependencies.get("error_classifier") or classify_error
         self._transport = transport or transport_for(self.config, self._clock)
         self._publishing = Publishing(self.config, self._transport, self._clock, self.books.sent)
+        self._publishing.encode.validator = dependencies.get("validator")
         self._schedulers: list[Scheduler] = []
         self._threads = Threads(self.config.sync_threads)
         self._resources = contextlib.AsyncExitStack()
@@ -122,6 +132,7 @@ class Service(Observing, Registering, Emitting):
         self._chain.check()
         await self._transport.open()
         self._resources.push_async_callback(self._transport.close)
+        self._publishing.trace(self._dependencies.get("tracer_provider"))
         plans = plan(self._registrations, self.config, self.capabilities)
         schedulers = [
             assemble(
@@ -136,6 +147,7 @@ class Service(Observing, Registering, Emitting):
         )
         await self._transport.ensure(topology, self.config.topology)
         self._publishing.known(topics)
+        await self._start_relay(self._dependencies.get("outbox"), self._resources)
         if self._lifespan is not None:
             await self._resources.enter_async_context(self._lifespan(self))
         for scheduler in schedulers:
@@ -201,6 +213,8 @@ class Service(Observing, Registering, Emitting):
         }
         if (broken := self._transport.health()) is not None:
             problems["transport"] = broken
+        if (unrelayed := self.outbox_problem) is not None:
+            problems["outbox"] = unrelayed
         if not self._schedulers:
             problems["service"] = "not started"
         return Health(live=self._crash is None, ready=not problems, problems=problems)
@@ -237,10 +251,12 @@ class Service(Observing, Registering, Emitting):
         self.request_stop()
 
 
-def _chain(middleware: Chain | Sequence[Middleware] | None) -> Chain:
+def _chain(middleware: Chain | Sequence[Middleware] | None, dependencies: Dependencies) -> Chain:
     from protoflow.middleware import default_chain
 
-    return chain_of(middleware, default_chain())
+    if isinstance(middleware, Chain) and dependencies.keys() & {"hooks", "outbox"}:
+        raise ConfigError("a whole chain is given: give hooks and outbox to default_chain, too")
+    return chain_of(middleware, default_chain(dependencies))
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import queue
 import threading
 from collections.abc import Callable
@@ -37,6 +38,8 @@ class Threads:
         self._futures.add(future)
         future.add_done_callback(self._futures.discard)
         self.busy += 1
+        # The correlation id and the current span are there in the thread, too.
+        inside = contextvars.copy_context()
 
         def finish(result: Any, error: BaseException | None) -> None:
             self.busy -= 1
@@ -51,7 +54,7 @@ class Threads:
             result: Any = None
             error: BaseException | None = None
             try:
-                result = call()
+                result = inside.run(call)
             except StopIteration as stop:  # a future cannot hold one
                 error = RuntimeError(f"StopIteration: {stop}")
             except BaseException as raised:

@@ -47,6 +47,7 @@ PF_ERROR_TYPE: Final = "pf_error_type"
 PF_ERROR_MESSAGE: Final = "pf_error_message"
 PF_DLQ_RESOLVED: Final = "pf_dlq_resolved"
 PF_MAX_ATTEMPTS: Final = "pf_max_attempts"
+PF_TRACEPARENT: Final = "pf_traceparent"
 PF_PREFIX: Final = "pf_"
 
 # What others write.

@@ -62,6 +62,7 @@ class ServiceCollector(Collector):
         yield from _subscriptions(schedulers)
         yield from self._lag(schedulers)
         yield from self._letters()
+        yield from self._outbox()
 
     def _messaging(
         self, schedulers: Sequence[Scheduler], specs: Sequence[HandlerSpec]
@@ -107,6 +108,18 @@ class ServiceCollector(Collector):
                 if lag.seconds is not None:
                     seconds.add_metric(_labels(scheduler), lag.seconds)
         return iter((messages, seconds))
+
+    def _outbox(self) -> Iterator[Metric]:
+        relay = self._observatory.relay
+        if relay is not None:
+            yield GaugeMetricFamily(
+                "protoflow_outbox_pending", "Messages that wait in the outbox.", relay.waiting
+            )
+            yield GaugeMetricFamily(
+                "protoflow_outbox_oldest_timestamp_seconds",
+                "When the oldest of them came; 0 is none.",
+                relay.oldest_at,
+            )
 
     def _letters(self) -> Iterator[Metric]:
         for name, kind, help, attribute in _LETTER_METRICS:

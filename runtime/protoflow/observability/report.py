@@ -11,6 +11,7 @@ from protoflow.clock import Clock
 from protoflow.dlq_metrics import timestamp
 from protoflow.errors import TransportError
 from protoflow.observability.resources import ResourceMeter, ResourceUsage
+from protoflow.outbox import OutboxRelay
 from protoflow.pipeline import HandlerSpec
 from protoflow.scheduler import Scheduler
 from protoflow.stats import Books, ErrorBreakdown, LatencyMetrics, ThroughputMetrics
@@ -113,6 +114,8 @@ class Observatory:
         #: What kind of broker it is, `messaging.system`.
         self.system = system
         self.lag: dict[str, Lag] = {}
+        #: Empties the outbox; None where there is none.
+        self.relay: OutboxRelay | None = None
         self._meter = ResourceMeter()
         self._asked = float("-inf")
 
@@ -126,6 +129,8 @@ class Observatory:
         try:
             await self._refresh_lag(transport)
             await self._refresh_letters(transport)
+            if self.relay is not None:
+                await self.relay.refresh()
         except TransportError as error:
             _log.warning("the broker did not tell lag or dead letters: %s", error)
 

@@ -1,0 +1,68 @@
+"""A record of every run, at DEBUG: failures are logged by the runtime itself."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from protoflow.context import Context
+from protoflow.message import Delivery
+from protoflow.outcomes import Outcome
+from protoflow.pipeline import HandlerSpec, Middleware, Next
+from protoflow.redaction import shown
+
+_log = logging.getLogger("protoflow.messages")
+
+
+def log_messages(*, payload: bool | None = None, logger: logging.Logger = _log) -> Middleware:
+    """Structured fields go in `extra`, so stdlib formatters and structlog both see them.
+
+    Args:
+        payload: show decoded messages, sensitive fields hidden; None is `log_payloads` of the
+            config, which is False.
+        logger: where the records go.
+    """
+
+    def log(next: Next, spec: HandlerSpec) -> Next:
+        enabled, now = logger.isEnabledFor, spec.clock.monotonic
+        with_payload = spec.config.log_payloads if payload is None else payload
+
+        async def run(delivery: Delivery, context: Context) -> Outcome:
+            if not enabled(logging.DEBUG):
+                return await next(delivery, context)
+            start = now()
+            outcome = await next(delivery, context)
+            fields = _fields(spec, context, outcome, now() - start)
+            if with_payload:
+                fields["payload"] = _payload(spec, context)
+            logger.debug("%s: %s %s", spec.name, context.id, fields["outcome"], extra=fields)
+            return outcome
+
+        return run
+
+    return log
+
+
+def _fields(
+    spec: HandlerSpec, context: Context, outcome: Outcome, seconds: float
+) -> dict[str, Any]:
+    return {
+        "handler": spec.name,
+        "topic": spec.topic,
+        "group": spec.group,
+        "message_id": context.id,
+        "correlation_id": context.correlation_id,
+        "attempt": context.attempt,
+        "outcome": type(outcome).__name__.lower(),
+        "duration_ms": round(seconds * 1000, 3),
+    }
+
+
+def _payload(spec: HandlerSpec, context: Context) -> Any:
+    items: tuple[Context, ...] | None = getattr(context, "items", None)
+    sensitive = spec.message.sensitive if spec.message is not None else ()
+    if items is not None:
+        return [shown(item.decoded, sensitive) for item in items]
+    if context.decoded is None:
+        return f"{len(context.message.payload or b'')} bytes"
+    return shown(context.decoded, sensitive)

@@ -1,0 +1,49 @@
+"""Checks inputs against the rules of their contract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from protoflow.context import Context
+from protoflow.message import Delivery
+from protoflow.outcomes import Outcome, Unprocessable
+from protoflow.pipeline import HandlerSpec, Middleware, Next
+from protoflow.validation import ProtoValidator, check_of
+
+
+def proto_validate(validator: ProtoValidator | None = None) -> Middleware:
+    """What violates a rule is dead-lettered at once, category validation. Outputs are checked
+    where they are encoded.
+
+    Args:
+        validator: checks all messages, in place of protovalidate and the contract's rules.
+
+    Raises:
+        MissingExtraError: at start, if a type has rules and protovalidate is not installed: a
+            rule is a promise of the contract. `validate = false` in the config waives it.
+    """
+
+    def validate(next: Next, spec: HandlerSpec) -> Next:
+        if spec.message is None or not spec.config.validate:
+            return next
+        check = check_of(spec.message, validator)
+        if check is None:
+            return next
+        decode = spec.decode
+
+        def refuse(message: Any) -> None:
+            if (problem := check(message)) is not None:
+                raise Unprocessable(problem)
+
+        if spec.batched:  # the batch is made of those that pass
+            spec.checks.append(refuse)
+            return next
+
+        async def run(delivery: Delivery, context: Context) -> Outcome:
+            if context.message.payload is not None:
+                refuse(decode(context))
+            return await next(delivery, context)
+
+        return run
+
+    return validate

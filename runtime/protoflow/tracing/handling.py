@@ -1,0 +1,166 @@
+"""The span around one run of a handler, and what its outputs, retries and letters carry on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from opentelemetry.context import Context as TraceContext
+from opentelemetry.context import attach, detach
+from opentelemetry.trace import (
+    Link,
+    Span,
+    SpanContext,
+    SpanKind,
+    TracerProvider,
+    get_current_span,
+    set_span_in_context,
+)
+
+from protoflow import semconv, wire
+from protoflow.context import Context
+from protoflow.message import Delivery, Message
+from protoflow.outcomes import DONE, DeadLetter, Outcome, Skip
+from protoflow.pipeline import HandlerSpec, Next
+from protoflow.retrying import Dropped
+from protoflow.tracing.propagation import context_in, extract, headers_of, span_context
+from protoflow.tracing.spans import failed, sending, tracer_of
+
+#: A span has no more links by default (OTEL_SPAN_LINK_COUNT_LIMIT).
+_MOST_LINKS = 128
+
+
+class HandlerTracing:
+    """The spans of one handler, with all bound that does not depend on the message."""
+
+    def __init__(self, provider: TracerProvider, spec: HandlerSpec) -> None:
+        self._spec = spec
+        self._tracer = tracer_of(provider)
+        self._system = semconv.system(spec.config.url.scheme)
+        self._kafka = self._system == "kafka"
+        self._linked = spec.config.trace_links
+        self._name = f"process {spec.topic}"
+        self._fixed: dict[str, Any] = sending(self._system, "process", spec.topic) | {
+            semconv.GROUP: spec.group,
+            semconv.HANDLER: spec.name,
+        }
+
+    def middleware(self, next: Next) -> Next:
+        """The rest of the chain in a span."""
+        start = self._start_batch if self._spec.batched else self._start
+
+        async def run(delivery: Delivery, context: Context) -> Outcome:
+            span, within = start(delivery, context)
+            within = set_span_in_context(span, within)
+            context.carry = partial(self._carry, within)
+            token = attach(within)
+            try:
+                outcome = await next(delivery, context)
+                if outcome is not DONE:
+                    self._ended(span, within, outcome, delivery)
+                return outcome
+            except BaseException as error:
+                failed(span, error)
+                raise
+            finally:
+                detach(token)
+                span.end()
+
+        return run
+
+    def _start(self, delivery: Delivery, context: Context) -> tuple[Span, TraceContext]:
+        message = context.message
+        metadata = message.metadata
+        sender, links = self._origin(delivery, metadata)
+        if self._linked and sender is not None:
+            links = [*links, Link(sender)]
+        within = context_in(None if self._linked else sender, metadata)
+        # Whose sender was not sampled is hardly sampled here: no attributes for nobody.
+        quiet = sender is not None and not sender.trace_flags.sampled
+        span = self._tracer.start_span(
+            self._name,
+            within,
+            SpanKind.CONSUMER,
+            self._fixed if quiet else self._told(delivery, context, message),
+            links,
+        )
+        if quiet and span.is_recording():
+            span.set_attributes(self._told(delivery, context, message))
+        return span, within
+
+    def _start_batch(self, delivery: Delivery, context: Context) -> tuple[Span, TraceContext]:
+        items: Sequence[Context] = getattr(context, "items", ())
+        senders = (extract(item.message.metadata) for item in items)
+        links = [Link(sender) for sender in senders if sender is not None][:_MOST_LINKS]
+        within = context_in(None, {})
+        attributes = self._fixed | {semconv.BATCH_SIZE: len(items)}
+        span = self._tracer.start_span(self._name, within, SpanKind.CONSUMER, attributes, links)
+        return span, within
+
+    def _origin(
+        self, delivery: Delivery, metadata: Mapping[str, str]
+    ) -> tuple[SpanContext | None, list[Link]]:
+        """The span that a run follows from, and a link to the first sender if that is another:
+        the run before for a retry, in memory or by the broker, else the sender."""
+        sender = extract(metadata)
+        first = metadata.get(wire.PF_TRACEPARENT)
+        if delivery.hop is not None:
+            previous = extract(delivery.hop)
+            first = delivery.hop.get(wire.PF_TRACEPARENT)
+            sender = previous or sender
+        if first is None or (origin := span_context(first, None)) is None:
+            return sender, []
+        return sender, [Link(origin)]
+
+    def _told(self, delivery: Delivery, context: Context, message: Message) -> dict[str, Any]:
+        told = {
+            **self._fixed,
+            semconv.MESSAGE_ID: message.id,
+            semconv.BODY_SIZE: len(message.payload or b""),
+        }
+        if correlation := message.metadata.get(wire.CORRELATION_ID):
+            told[semconv.CONVERSATION_ID] = correlation
+        if context.attempt > 1:
+            told[semconv.ATTEMPT] = context.attempt
+        if self._kafka:
+            told[semconv.PARTITION] = str(delivery.shard)
+            told[semconv.KAFKA_OFFSET] = delivery.position
+        return told
+
+    def _ended(
+        self, span: Span, within: TraceContext, outcome: Outcome, delivery: Delivery
+    ) -> None:
+        if isinstance(outcome, Skip) and not isinstance(outcome, Dropped):
+            span.set_attribute(semconv.OUTCOME, "skip")
+            return
+        span.set_attribute(semconv.OUTCOME, type(outcome).__name__)
+        failed(span, outcome.__cause__ or outcome)
+        if isinstance(outcome, DeadLetter):
+            headers = self._sent(self._spec.dead_letter_topic, within)
+        else:
+            headers = headers_of(span, within)
+        delivery.hop = _hop(delivery, headers)
+
+    def _carry(self, within: TraceContext, topic: str) -> Mapping[str, str]:
+        """What an output carries: a span that made it, within the handler's current one."""
+        # In a thread the current span is not the handler's.
+        ours = get_current_span(within).get_span_context().trace_id
+        current = get_current_span().get_span_context().trace_id
+        return self._sent(topic, None if current == ours else within)
+
+    def _sent(self, topic: str, within: TraceContext | None) -> dict[str, str]:
+        # `create`: the message is made here and sent with the outcome, when this has ended.
+        attributes = sending(self._system, "create", topic)
+        span = self._tracer.start_span(f"create {topic}", within, SpanKind.PRODUCER, attributes)
+        span.end()
+        return headers_of(span, within)
+
+
+def _hop(delivery: Delivery, headers: dict[str, str]) -> dict[str, str]:
+    """What a retry or a dead letter carries: this run's span, and still the first sender's."""
+    metadata = delivery.message.metadata
+    first = metadata.get(wire.PF_TRACEPARENT) or metadata.get(wire.TRACEPARENT)
+    if first is not None:
+        headers[wire.PF_TRACEPARENT] = first
+    return headers

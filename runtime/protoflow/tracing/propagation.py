@@ -1,0 +1,83 @@
+"""W3C trace context and baggage: https://www.w3.org/TR/trace-context/ in and out.
+
+Written by hand: the propagator of the API takes thrice as long per message.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from protoflow import wire
+from protoflow.errors import MissingExtraError
+
+try:
+    from opentelemetry.baggage import get_all
+    from opentelemetry.baggage.propagation import W3CBaggagePropagator
+    from opentelemetry.context import Context
+    from opentelemetry.trace import (
+        NonRecordingSpan,
+        Span,
+        SpanContext,
+        TraceFlags,
+        TraceState,
+        set_span_in_context,
+    )
+except ImportError as error:
+    raise MissingExtraError("tracing", "opentelemetry") from error
+
+_FORMAT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
+_UNSAMPLED: Final = TraceFlags(TraceFlags.DEFAULT)
+_NO_STATE: Final = TraceState()
+_ROOT: Final = Context()
+_BAGGAGE = W3CBaggagePropagator()
+
+
+def span_context(traceparent: str, tracestate: str | None) -> SpanContext | None:
+    """The remote span that the headers name; None if they are malformed."""
+    match = _FORMAT.fullmatch(traceparent)
+    if match is None:
+        return None
+    version, trace_id, span_id, flags, rest = match.groups()
+    # Version 00 has no more parts; ff is forbidden (section 3.2.2.1).
+    if version == "ff" or (version == "00" and rest):
+        return None
+    context = SpanContext(
+        trace_id=int(trace_id, 16),
+        span_id=int(span_id, 16),
+        is_remote=True,
+        trace_flags=_SAMPLED if int(flags, 16) & TraceFlags.SAMPLED else _UNSAMPLED,
+        trace_state=TraceState.from_header([tracestate]) if tracestate else _NO_STATE,
+    )
+    return context if context.is_valid else None
+
+
+def extract(metadata: Mapping[str, str]) -> SpanContext | None:
+    """The span that a message was sent in; None if it tells none."""
+    traceparent = metadata.get(wire.TRACEPARENT)
+    if traceparent is None:
+        return None
+    return span_context(traceparent, metadata.get(wire.TRACESTATE))
+
+
+def context_in(parent: SpanContext | None, metadata: Mapping[str, str]) -> Context:
+    """The context below a remote span, with the baggage that came along."""
+    context = _ROOT
+    if parent is not None:
+        context = set_span_in_context(NonRecordingSpan(parent), context)
+    if wire.BAGGAGE in metadata:
+        context = _BAGGAGE.extract(metadata, context)
+    return context
+
+
+def headers_of(span: Span, context: Context | None = None) -> dict[str, str]:
+    """The headers that name a span, with the baggage of a context (None: the current one)."""
+    of = span.get_span_context()
+    headers = {wire.TRACEPARENT: f"00-{of.trace_id:032x}-{of.span_id:016x}-{of.trace_flags:02x}"}
+    if of.trace_state:
+        headers[wire.TRACESTATE] = of.trace_state.to_header()
+    if get_all(context):
+        _BAGGAGE.inject(headers, context)
+    return headers
