@@ -43,24 +43,6 @@ async def test_the_outputs_of_a_lost_delivery_never_appear(bench: Bench) -> None
 
 
 @needs("atomic")
-async def test_a_refused_output_undoes_its_settlement_and_no_other(bench: Bench) -> None:
-    bench.transport = await bench.connect(max_message_bytes=1000)
-    topic, out = bench.topic(), bench.topic("out")
-    member, reader = await bench.join(topic, atomic=True), await bench.join(out)
-    await bench.send(topic, b"bad", b"good")
-    bad, good = await member.take(2)
-    results = await member.settle(
-        Settlement(bad, outputs=[bench.message(out, b"1"), bench.message(out, bytes(2000))]),
-        Settlement(good, outputs=[bench.message(out, b"2")]),
-    )
-    assert results == [SettleResult.REFUSED, SettleResult.DONE]
-    assert payloads(await reader.take(1)) == [b"2"]
-    await reader.nothing()
-    await member.ack(bad)
-    await member.nothing()
-
-
-@needs("atomic")
 async def test_a_transaction_commits_together(bench: Bench) -> None:
     transport = bench.transport
     if not isinstance(transport, Transactional):

@@ -73,7 +73,7 @@ class SqliteDeadLetters:
         """Deletes letters; groups that read the topic still get them."""
         return await self.worker.call(lambda connection: purge(connection, topic, ids))
 
-    def published(self, topics: Collection[str]) -> None:
+    def published(self, names: Collection[str]) -> None:
         """Wakes the subscriptions of topics."""
         raise NotImplementedError
 

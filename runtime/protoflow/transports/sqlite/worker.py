@@ -28,13 +28,13 @@ class Job(Protocol):
 
     writes: bool
 
-    def run(self, connection: sqlite3.Connection) -> Any:
+    def run(self, connection: sqlite3.Connection, /) -> Any:
         """In the thread; in a transaction if it writes."""
 
-    def done(self, result: Any) -> None:
+    def done(self, result: Any, /) -> None:
         """On the event loop."""
 
-    def failed(self, error: TransportError | ProtoflowError) -> None:
+    def failed(self, error: ProtoflowError, /) -> None:
         """On the event loop."""
 
 

@@ -1,0 +1,376 @@
+"""Memory and sqlite against a model of delivery, by random walks.
+
+Whatever happens, every message of a group is at each moment pending, held by one member,
+or done; the order of each key holds; and in the end everything is done or dead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from protoflow import transports
+from protoflow.clock import Clock
+from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
+from protoflow.spec import Ordering
+from protoflow.transport import (
+    DeadLetters,
+    LagReader,
+    Subscription,
+    SubscriptionSettings,
+    Transport,
+    TransportSettings,
+)
+from protoflow.transports.sqlite import claiming, settling
+from protoflow.url import TransportURL
+
+T = TypeVar("T")
+
+TOPIC, GROUP, DEAD = "t", "g", "t.g.dead"
+LEASE = 30.0
+EPSILON = 0.001
+
+
+class ManualClock(Clock):
+    def __init__(self) -> None:
+        self.time = 1_700_000_000.0
+
+    def now(self) -> float:
+        return self.time
+
+
+class Listener:
+    async def shards_revoked(self, shards: Any, drain: float) -> None:
+        raise AssertionError
+
+    def deliveries_lost(self, deliveries: Any) -> None:
+        pass
+
+    def health_changed(self, healthy: bool, detail: str) -> None:
+        raise AssertionError(detail)
+
+
+@dataclass
+class Item:
+    """What the model knows of a message that is not done."""
+
+    order: int
+    id: str
+    lane: bytes | None
+    due: float
+    deliveries: int = 0
+    failures: int = 0
+    first_failure: float = 0.0
+    holder: int | None = None
+    delivery: Delivery | None = None
+
+
+@dataclass
+class Member:
+    transport: Transport
+    subscription: Subscription
+    held: list[Item] = field(default_factory=list)
+
+
+class Walk(RuleBasedStateMachine):
+    url = ""
+    ordering = Ordering.NONE
+    hard_crash = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = tempfile.mkdtemp()
+        self.loop = asyncio.new_event_loop()
+        self.clock = ManualClock()
+        self.items: dict[str, Item] = {}
+        self.dead: set[str] = set()
+        self.stale: list[tuple[int, Delivery]] = []
+        self.numbers = itertools.count()
+        self.members: list[Member] = []
+        self.vanished: list[Transport] = []
+
+    def run(self, awaitable: Callable[[], Awaitable[T]]) -> T:
+        async def bounded() -> T:
+            async with asyncio.timeout(20):
+                return await awaitable()
+
+        return self.loop.run_until_complete(bounded())
+
+    async def join(self) -> Member:
+        url = self.url.format(directory=self.directory)
+        transport = transports.create(
+            TransportSettings(url=TransportURL.parse(url), clock=self.clock)
+        )
+        await transport.open()
+        subscription = await transport.subscribe(
+            SubscriptionSettings(
+                name="walk",
+                topic=TOPIC,
+                group=GROUP,
+                ordering=self.ordering,
+                dead_letter_topics=(DEAD,),
+                lease=LEASE,
+            ),
+            Listener(),
+        )
+        return Member(transport, subscription)
+
+    @initialize()
+    def start(self) -> None:
+        self.members = [self.run(self.join), self.run(self.join)]
+
+    # What the model says.
+
+    def lane(self, key: bytes | None) -> bytes | None:
+        if self.ordering is Ordering.NONE:
+            return None
+        return b"" if self.ordering is Ordering.PER_PARTITION else key
+
+    def may_go(self, item: Item, member: int) -> bool:
+        """Whether the item may be handed to the member."""
+        if item.holder is not None or item.due > self.clock.time:
+            return False
+        if item.lane is None:
+            return True
+        mates = [mate for mate in self.items.values() if mate.lane == item.lane]
+        return all(
+            mate.holder == member if mate.order < item.order else mate.holder in (None, member)
+            for mate in mates
+            if mate is not item
+        )
+
+    def must_go(self, item: Item) -> bool:
+        """Whether a member that asks has to get it: no other of its lane is held."""
+        return self.may_go(item, -1)
+
+    # What happens.
+
+    @rule(
+        by=st.integers(0, 1),
+        keys=st.lists(st.sampled_from([None, b"a", b"b"]), min_size=1, max_size=6),
+        delay=st.sampled_from([0.0, 0.0, 0.0, 5.0]),
+    )
+    def publish(self, by: int, keys: list[bytes | None], delay: float) -> None:
+        messages = []
+        for key in keys:
+            number = next(self.numbers)
+            message = Message(id=f"m{number}", topic=TOPIC, payload=b"x", key=key, delay=delay)
+            messages.append(message)
+            due = self.clock.time + delay if delay else 0.0
+            self.items[message.id] = Item(number, message.id, self.lane(key), due)
+        transport = self.members[by].transport
+
+        async def submit() -> None:
+            assert list(await transport.submit(messages)) == [None] * len(messages)
+
+        self.run(submit)
+
+    @rule(by=st.integers(0, 1), count=st.integers(1, 5), max_bytes=st.sampled_from([1, 100, 10**6]))
+    def receive(self, by: int, count: int, max_bytes: int) -> None:
+        if not any(self.must_go(item) for item in self.items.values()):
+            return
+        member = self.members[by]
+        batch = self.run(lambda: member.subscription.receive(count, max_bytes))
+        assert 1 <= len(batch) <= count
+        assert len(batch) == 1 or sum(delivery.size for delivery in batch) <= max_bytes
+        for delivery in batch:
+            item = self.items[delivery.message.id]
+            assert self.may_go(item, by), f"{item.id} is not for {by} now"
+            item.holder, item.delivery = by, delivery
+            item.deliveries += 1
+            member.held.append(item)
+            assert delivery.deliveries == item.deliveries
+            assert delivery.failures == item.failures
+            assert delivery.first_failure == pytest.approx(item.first_failure, abs=EPSILON)
+
+    def settle(self, by: int, settlements: list[Settlement]) -> list[SettleResult]:
+        subscription = self.members[by].subscription
+
+        async def settle() -> list[SettleResult]:
+            return list(await subscription.settle(settlements))
+
+        return self.run(settle)
+
+    def choose(self, by: int, index: int) -> tuple[Item, list[Item]] | None:
+        """The first held item of some lane, and the later held ones of that lane."""
+        held = self.members[by].held
+        if not held:
+            return None
+        item = held[index % len(held)]
+        if item.lane is None:
+            return item, []
+        first, *later = sorted(
+            (mate for mate in held if mate.lane == item.lane), key=lambda mate: mate.order
+        )
+        return first, later
+
+    def forget(self, by: int, item: Item) -> Delivery:
+        delivery = item.delivery
+        assert delivery is not None
+        self.members[by].held.remove(item)
+        self.stale.append((by, delivery))
+        item.holder = item.delivery = None
+        return delivery
+
+    @rule(by=st.integers(0, 1), index=st.integers(0, 9), dead=st.booleans())
+    def acknowledge(self, by: int, index: int, dead: bool) -> None:
+        if (chosen := self.choose(by, index)) is None:
+            return
+        item = chosen[0]
+        delivery = self.forget(by, item)
+        del self.items[item.id]
+        outputs = []
+        if dead:
+            outputs.append(Message(id=item.id, topic=DEAD, payload=b"x"))
+            self.dead.add(item.id)
+        assert self.settle(by, [Settlement(delivery, outputs=outputs)]) == [SettleResult.DONE]
+
+    @rule(by=st.integers(0, 1), index=st.integers(0, 9), delay=st.sampled_from([0.0, 3.0]))
+    def fail(self, by: int, index: int, delay: float) -> None:
+        if (chosen := self.choose(by, index)) is None:
+            return
+        item, later = chosen
+        item.failures += 1
+        item.first_failure = item.first_failure or self.clock.time
+        item.due = self.clock.time + delay if delay else 0.0
+        settlements = [
+            Settlement(
+                self.forget(by, item),
+                Action.NACK,
+                delay=delay,
+                failures=item.failures,
+                first_failure=item.first_failure,
+            ),
+            *(self.released(by, mate) for mate in later),
+        ]
+        assert set(self.settle(by, settlements)) == {SettleResult.DONE}
+
+    def released(self, by: int, item: Item) -> Settlement:
+        item.deliveries -= 1
+        item.due = 0.0
+        return Settlement(
+            self.forget(by, item),
+            Action.RELEASE,
+            failures=item.failures,
+            first_failure=item.first_failure,
+        )
+
+    @rule(by=st.integers(0, 1))
+    def release_everything(self, by: int) -> None:
+        held = list(self.members[by].held)
+        if held:
+            results = self.settle(by, [self.released(by, item) for item in held])
+            assert set(results) == {SettleResult.DONE}
+
+    @precondition(lambda self: self.stale)
+    @rule(index=st.integers(0, 99), output=st.booleans())
+    def settle_what_is_not_held(self, index: int, output: bool) -> None:
+        by, delivery = self.stale[index % len(self.stale)]
+        outputs = [Message(id="never", topic=TOPIC, payload=b"x")] if output else []
+        assert self.settle(by, [Settlement(delivery, outputs=outputs)]) == [SettleResult.LOST]
+
+    @rule(seconds=st.sampled_from([1.0, 4.0]))
+    def pass_time(self, seconds: float) -> None:
+        self.clock.time += seconds
+
+    @rule(by=st.integers(0, 1))
+    def restart(self, by: int) -> None:
+        member = self.members[by]
+        for item in list(member.held):
+            item.due = 0.0
+            self.forget(by, item)
+        self.stale = [(who, delivery) for who, delivery in self.stale if who != by]
+        self.run(member.transport.close)
+        self.members[by] = self.run(self.join)
+
+    @precondition(lambda self: self.hard_crash)
+    @rule()
+    def power_cut(self) -> None:
+        """All members vanish without a word; their leases end."""
+        for by, member in enumerate(self.members):
+            self.vanished.append(member.transport)
+            for item in list(member.held):
+                item.due = 0.0
+                self.forget(by, item)
+        self.stale.clear()
+        self.clock.time += LEASE + 1
+        self.members = [self.run(self.join), self.run(self.join)]
+        for member in self.members:
+            self.run(member.transport.end_expired)  # type: ignore[attr-defined]
+
+    @rule()
+    def look_at_the_books(self) -> None:
+        transport = self.members[0].transport
+        assert isinstance(transport, LagReader)
+        assert isinstance(transport, DeadLetters)
+        letters = transport
+        assert self.run(lambda: transport.lag(TOPIC, GROUP)).messages == len(self.items)
+        assert self.run(lambda: letters.count_dead_letters(DEAD)) == len(self.dead)
+
+    def teardown(self) -> None:
+        try:
+            if self.members:
+                self.finish()
+        finally:
+            for transport in [*self.vanished, *(member.transport for member in self.members)]:
+                self.run(transport.close)
+            self.loop.run_until_complete(self.loop.shutdown_default_executor())
+            self.loop.close()
+            shutil.rmtree(self.directory)
+
+    def finish(self) -> None:
+        self.release_everything(0)
+        self.release_everything(1)
+        self.clock.time += 100.0
+        for _ in range(10_000):
+            if not self.items:
+                break
+            self.receive(0, 5, 10**6)
+            assert self.members[0].held, "something is left and does not come"
+            while self.members[0].held:
+                self.acknowledge(0, 0, dead=False)
+        self.look_at_the_books()
+
+
+def _machine(name: str, url: str, ordering: Ordering, examples: int, **fields: Any) -> Any:
+    machine = type(name, (Walk,), {"url": url, "ordering": ordering, **fields})
+    case = machine.TestCase
+    case.settings = settings(
+        max_examples=examples,
+        stateful_step_count=40,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    return case
+
+
+MEMORY = "memory://walk"
+SQLITE = "sqlite:///{directory}/queue.db?synchronous=off"
+
+TestMemory = _machine("Memory", MEMORY, Ordering.NONE, 60)
+TestMemoryPerKey = _machine("MemoryPerKey", MEMORY, Ordering.PER_KEY, 100)
+TestMemoryPerPartition = _machine("MemoryPerPartition", MEMORY, Ordering.PER_PARTITION, 60)
+TestSqlite = _machine("Sqlite", SQLITE, Ordering.NONE, 15, hard_crash=True)
+TestSqlitePerKey = _machine("SqlitePerKey", SQLITE, Ordering.PER_KEY, 25, hard_crash=True)
+TestSqlitePerPartition = _machine(
+    "SqlitePerPartition", SQLITE, Ordering.PER_PARTITION, 15, hard_crash=True
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small_steps() -> Any:
+    """So that few messages reach what happens between steps."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(claiming, "SCAN", 3)
+    patch.setattr(settling, "_UNBLOCK", 2)
+    yield
+    patch.undo()
