@@ -24,7 +24,6 @@ from protoflow.transport import DeadLetters
 HERE = Path(__file__).resolve().parent
 GEN = HERE / "gen"
 ORDERS = 300
-LETTERS = "orders.placed.billing.dead"
 PATIENCE = 60.0
 
 
@@ -108,9 +107,12 @@ async def run(url: str) -> bool:
 
         transport = running.transport
         assert isinstance(transport, DeadLetters)
-        letters = await transport.list_dead_letters(LETTERS, limit=ORDERS)
-        print(f"Dead letters in {LETTERS}:")
+        namespace = running.config.namespace
+        topic = f"{namespace}.orders.placed.billing.dead".lstrip(".")
+        letters = await transport.list_dead_letters(topic, limit=ORDERS)
+        print(f"Dead letters in {topic}:")
         causes = Counter(cause(letter.message.metadata) for letter in letters)
+        check.met &= len(causes) == 2
         for text, count in sorted(causes.items()):
             check.row(text, count, ORDERS // 10)
 
@@ -120,14 +122,14 @@ async def run(url: str) -> bool:
             for letter in letters
             if letter.message.metadata["pf_error_class"] == "exhausted"
         ]
-        replayed = await transport.replay_dead_letters(LETTERS, exhausted)
+        replayed = await transport.replay_dead_letters(topic, exhausted)
         print("The account is open again; replayed what had failed for it:")
         await settled(running, billed=ORDERS * 9 // 10, dead=ORDERS // 5)
         check.row("dead letters replayed", replayed, ORDERS // 10)
         check.row("orders billed in all", billing.handled, ORDERS * 9 // 10)
         check.row("orders charged more than once", sum(n > 1 for n in bank.charged.values()), 0)
         check.row("bills mailed in all", mail.handled, ORDERS * 9 // 10)
-        left = await transport.count_dead_letters(LETTERS)
+        left = await transport.count_dead_letters(topic)
         check.row("dead letters left: the invalid orders", left, ORDERS // 10)
     return check.met
 
@@ -141,7 +143,8 @@ async def settled(running: protoflow.Service, *, billed: int, dead: int) -> None
         if done and mail.handled >= billed and all(s.settled for s in running.subscriptions):
             return
         await asyncio.sleep(0.02)
-    print(f"  not settled after {PATIENCE:.0f} s: {running.stats()}")
+    counts = {name: books.as_dict() for name, books in running.stats().items()}
+    print(f"  not settled after {PATIENCE:.0f} s: {counts}")
 
 
 def cause(metadata: Mapping[str, str]) -> str:
