@@ -38,10 +38,13 @@ from protoflow.transport import (
 from protoflow.transports.nats.js_names import Names
 from protoflow.url import TransportURL
 
-from tests.brokers import BrokerUnavailable, RunningBroker, start_own, url_of
+from tests.brokers import start_own, url_of
+from tests.brokers.base import BrokerUnavailable, RunningBroker
 from tests.brokers.nats import NatsBroker
+from tests.faults.proxy import FaultProxy
 from tests.transports.nats_bench import (
     MEGABYTE,
+    Listener,
     ack,
     join,
     make,
@@ -321,7 +324,9 @@ async def test_dead_letters_are_listed_replayed_and_purged(transport: Transport)
     assert await transport.replay_dead_letters(dead, ["id-2"], to_origin=True) == 1
     for member in (billing, mailing):
         assert payloads(await take(member, 1)) == [b"2"]
-    assert await transport.purge_dead_letters(dead, ["id-0", "id-1"]) == 1
+    with pytest.raises(DeadLetterNotFoundError, match="id-1"):
+        await transport.purge_dead_letters(dead, ["id-0", "id-1"])
+    assert await transport.purge_dead_letters(dead, ["id-0"]) == 1
     assert await transport.count_dead_letters(dead) == 2
     assert await transport.replay_dead_letters(dead) == 2
     assert sorted(payloads(await take(billing, 2))) == [b"3", b"4"]
@@ -514,12 +519,59 @@ async def test_a_frozen_server_loses_nothing(own: RunningBroker) -> None:
         results = await subscription.settle([Settlement(batch[0])])
         assert results == [SettleResult.LOST]
         own.signal(signal.SIGCONT)
-        seen = set()
+        seen: set[bytes] = set()
         async with asyncio.timeout(20):
             while len(seen) < 10:
                 taken = await take(subscription, 1)
                 await ack(subscription, *taken)
                 seen |= {*payloads(taken)} - {b"x"}
+
+
+@pytest.mark.parametrize("ordering", [Ordering.NONE, Ordering.PER_KEY])
+async def test_cut_connections_lose_nothing_and_keep_the_order(
+    url: str, ordering: Ordering
+) -> None:
+    name = topic()
+    async with opened(url) as steady, FaultProxy.to(url) as proxy:
+        settings = settings_of(name, ordering=ordering, lease=1.5)
+        await steady.ensure(Topology(subscriptions=(settings,)), TopologyMode.CREATE)
+        async with opened(proxy.url, ping_interval=0.5) as shaky:
+            subscription = await shaky.subscribe(settings, Listener())
+            lanes: dict[bytes, list[int]] = {}
+
+            async def work() -> None:
+                while True:
+                    for delivery in await subscription.receive(8, MEGABYTE):
+                        await asyncio.sleep(0.001)
+                        results = await subscription.settle([Settlement(delivery)])
+                        if results[0] is not SettleResult.LOST:
+                            number = int(delivery.message.payload or b"")
+                            lanes.setdefault(delivery.message.key or b"", []).append(number)
+
+            worker = asyncio.ensure_future(work())
+            publishing = []
+            for number in range(300):
+                key = b"k%d" % (number % 3)
+                sent = message(name, b"%d" % number, key=key, deduplication_id=f"{number}")
+                publishing.append(shaky.submit([sent]))
+                await asyncio.sleep(0.01)
+                if number % 60 == 30:
+                    proxy.cut()
+                if number % 60 == 40:
+                    proxy.restore()
+            assert {error for errors in await asyncio.gather(*publishing) for error in errors} == {
+                None
+            }
+            async with asyncio.timeout(30):
+                while len({n for lane in lanes.values() for n in lane}) < 300:
+                    assert not worker.done(), worker.exception()
+                    await asyncio.sleep(0.05)
+            worker.cancel()
+            await asyncio.gather(worker, return_exceptions=True)
+    if ordering is Ordering.PER_KEY:
+        for key in range(3):
+            firsts = [*dict.fromkeys(lanes[b"k%d" % key])]
+            assert firsts == [*range(key, 300, 3)]
 
 
 async def test_a_durable_that_was_deleted_stops_the_subscription(
@@ -652,6 +704,6 @@ async def test_an_old_server_keeps_the_order_one_at_a_time(old: RunningBroker) -
         ({"fetch_expires": 0.1}, "fetch_expires at least 1 s"),
     ],
 )
-def test_options_are_checked(options: dict[str, object], mistake: str) -> None:
+def test_options_are_checked(options: dict[str, Any], mistake: str) -> None:
     with pytest.raises(ConfigError, match=mistake):
         make("jetstream://127.0.0.1", **options)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import nats
 import pytest
@@ -21,8 +22,8 @@ from protoflow.errors import (
 from protoflow.message import Action, Settlement, SettleResult
 from protoflow.spec import Ordering
 
-from tests.brokers import BrokerUnavailable, RunningBroker, start_own, url_of
-from tests.brokers.base import free_port
+from tests.brokers import start_own, url_of
+from tests.brokers.base import BrokerUnavailable, RunningBroker, free_port
 from tests.brokers.nats import NatsBroker
 from tests.transports.nats_bench import (
     MEGABYTE,
@@ -364,6 +365,6 @@ async def test_a_server_without_tls_gets_no_credentials(url: str) -> None:
         ({"prefix": "a b"}, "option prefix must be"),
     ],
 )
-def test_options_are_checked(options: dict[str, object], mistake: str) -> None:
+def test_options_are_checked(options: dict[str, Any], mistake: str) -> None:
     with pytest.raises(ConfigError, match=mistake):
         make("nats://127.0.0.1", **options)

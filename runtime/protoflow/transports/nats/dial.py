@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -154,13 +155,9 @@ def connect_arguments(
 def _credentials(settings: TransportSettings, options: ConnectionOptions) -> dict[str, Any]:
     url = settings.url
     user, password = url.user or options.user, url.password or options.password
-    if options.nkey_seed or options.nkey_file or options.credentials_file:
-        try:
-            import nkeys  # noqa: F401
-        except ImportError as error:
-            raise ConfigError(
-                "transport: nats: NKeys and credentials files need: pip install nkeys"
-            ) from error
+    keys = options.nkey_seed or options.nkey_file or options.credentials_file
+    if keys and importlib.util.find_spec("nkeys") is None:
+        raise ConfigError("transport: nats: NKeys and credentials files need: pip install nkeys")
     found: dict[str, Any] = {}
     if options.token:
         found["token"] = options.token.reveal()

@@ -24,12 +24,14 @@ class Buffer(Protocol):
     def take(self, now: float, accept: Callable[[Lease], bool]) -> bool:
         """Offers what may be handed out now, in order, until `accept` says no more; False
         then."""
+        ...
 
     def settled(self, lease: Lease) -> None:
         """What was handed out is done or given back."""
 
     def drain(self) -> list[Lease]:
         """Takes out everything, in order."""
+        ...
 
 
 class Fifo:

@@ -23,10 +23,12 @@ class Source(Protocol):
     @property
     def stream(self) -> str:
         """The stream."""
+        ...
 
     @property
     def shard(self) -> str | int:
         """The shard."""
+        ...
 
     #: How many messages of it we hold.
     held: int

@@ -61,8 +61,7 @@ class Letters:
         """Publishes letters again, then deletes them; how many."""
         page: list[tuple[int, Message]] = []
         done = 0
-        # What is published now must not be read again: letters end where the stream ends now.
-        async for sequence, letter in self._read(topic, ids):
+        async for sequence, letter in self._chosen(topic, ids):
             message = self._again(letter.message, sequence, to_origin=to_origin)
             if message is not None:
                 page.append((sequence, message))
@@ -79,10 +78,25 @@ class Letters:
             answer = await self._api.call(self._client, f"STREAM.PURGE.{stream}", request)
             return int(answer.get("purged", 0))
         done = 0
-        async for sequence, _ in self._read(topic, ids):
+        async for sequence, _ in self._chosen(topic, ids):
             await self._delete(topic, sequence)
             done += 1
         return done
+
+    async def _chosen(
+        self, topic: str, ids: Collection[str] | None
+    ) -> AsyncIterator[tuple[int, DeadLetter]]:
+        """The letters of these ids. Raises DeadLetterNotFoundError before the first if one
+        of them is not there."""
+        if ids is None:
+            async for item in self._read(topic):
+                yield item
+            return
+        found = [item async for item in self._read(topic) if item[1].message.id in ids]
+        if missing := sorted({*ids} - {letter.message.id for _, letter in found}):
+            raise DeadLetterNotFoundError(f"no dead letter {', '.join(missing)} in {topic}")
+        for item in found:
+            yield item
 
     def _again(self, letter: Message, sequence: int, *, to_origin: bool) -> Message | None:
         message = replayed(letter)
@@ -112,9 +126,8 @@ class Letters:
         request = {"seq": sequence, "no_erase": True}
         await self._api.call(self._client, f"STREAM.MSG.DELETE.{stream}", request)
 
-    async def _read(
-        self, topic: str, ids: Collection[str] | None = None
-    ) -> AsyncIterator[tuple[int, DeadLetter]]:
+    async def _read(self, topic: str) -> AsyncIterator[tuple[int, DeadLetter]]:
+        """The letters that lie there now, by sequence; not what comes while they are read."""
         stream = self._names.stream(topic)
         info = await self._api.stream(self._client, stream)
         if info is None:
@@ -132,9 +145,7 @@ class Letters:
                 raise
             stored = answer["message"]
             sequence = stored["seq"] + 1
-            letter = _letter(topic, stream, stored)
-            if ids is None or letter.message.id in ids:
-                yield stored["seq"], letter
+            yield stored["seq"], _letter(topic, stream, stored)
 
     @property
     def _client(self) -> Client:

@@ -33,6 +33,7 @@ class Owner(Protocol):
     @property
     def credit(self) -> int:
         """How many more messages there may be."""
+        ...
 
     def arrived(self, message: Msg, puller: Puller, now: float) -> None:
         """A message came."""
