@@ -111,46 +111,51 @@ def handler(context, missing=missing, environment=environment):
     l_0_handler = resolve('handler')
     l_0_variant = resolve('variant')
     try:
-        t_1 = environment.filters['call']
+        t_1 = environment.filters['assignment']
     except KeyError:
         @internalcode
         def t_1(*unused):
-            raise TemplateRuntimeError("No filter named 'call' found.")
+            raise TemplateRuntimeError("No filter named 'assignment' found.")
     try:
-        t_2 = environment.filters['docstring']
+        t_2 = environment.filters['call']
     except KeyError:
         @internalcode
         def t_2(*unused):
-            raise TemplateRuntimeError("No filter named 'docstring' found.")
+            raise TemplateRuntimeError("No filter named 'call' found.")
     try:
-        t_3 = environment.filters['literal']
+        t_3 = environment.filters['docstring']
     except KeyError:
         @internalcode
         def t_3(*unused):
-            raise TemplateRuntimeError("No filter named 'literal' found.")
+            raise TemplateRuntimeError("No filter named 'docstring' found.")
     try:
-        t_4 = environment.filters['opened']
+        t_4 = environment.filters['literal']
     except KeyError:
         @internalcode
         def t_4(*unused):
-            raise TemplateRuntimeError("No filter named 'opened' found.")
+            raise TemplateRuntimeError("No filter named 'literal' found.")
     try:
-        t_5 = environment.filters['signature']
+        t_5 = environment.filters['opened']
     except KeyError:
         @internalcode
         def t_5(*unused):
+            raise TemplateRuntimeError("No filter named 'opened' found.")
+    try:
+        t_6 = environment.filters['signature']
+    except KeyError:
+        @internalcode
+        def t_6(*unused):
             raise TemplateRuntimeError("No filter named 'signature' found.")
     pass
     yield '\n\n'
-    yield str(t_1(str_join(('class ', environment.getattr((undefined(name='handler') if l_0_handler is missing else l_0_handler), 'class_name'), environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'suffix'), )), [str_join(('_pf.Handler', environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'suffix'), ))], ':'))
+    yield str(t_2(str_join(('class ', environment.getattr((undefined(name='handler') if l_0_handler is missing else l_0_handler), 'class_name'), environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'suffix'), )), [str_join(('_pf.Handler', environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'suffix'), ))], ':'))
     yield '\n'
-    yield str(t_2(environment.getattr((undefined(name='handler') if l_0_handler is missing else l_0_handler), 'doc'), 4))
+    yield str(t_3(environment.getattr((undefined(name='handler') if l_0_handler is missing else l_0_handler), 'doc'), 4))
     yield '\n\n'
     if environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'shares'):
         pass
-        yield '    __protoflow_spec__ = '
-        yield str(environment.getattr((undefined(name='handler') if l_0_handler is missing else l_0_handler), 'class_name'))
-        yield '.__protoflow_spec__\n'
+        yield str(t_1(str_join((environment.getattr((undefined(name='handler') if l_0_handler is missing else l_0_handler), 'class_name'), '.__protoflow_spec__', )), '__protoflow_spec__', 4))
+        yield '\n'
     else:
         pass
         yield '    __protoflow_spec__ = _pf.ServiceSpec(\n        name="'
@@ -164,7 +169,7 @@ def handler(context, missing=missing, environment=environment):
             yield '",\n                handler="'
             yield str(environment.getattr(l_1_method, 'handler'))
             yield '",\n'
-            yield str(t_4(str_join(('input=_messages[', t_3(environment.getattr(environment.getattr(l_1_method, 'input'), 'name')), '],', )), 16))
+            yield str(t_5(str_join(('input=_messages[', t_4(environment.getattr(environment.getattr(l_1_method, 'input'), 'name')), '],', )), 16))
             yield '\n                topic="'
             yield str(environment.getattr(l_1_method, 'topic'))
             yield '",\n                group="'
@@ -214,7 +219,7 @@ def handler(context, missing=missing, environment=environment):
                 yield '                publication=_pf.PublicationSpec(\n                    topic="'
                 yield str(environment.getattr(l_1_method, 'output_topic'))
                 yield '",\n'
-                yield str(t_4(str_join(('message=_messages[', t_3(environment.getattr(environment.getattr(l_1_method, 'output'), 'name')), '],', )), 20))
+                yield str(t_5(str_join(('message=_messages[', t_4(environment.getattr(environment.getattr(l_1_method, 'output'), 'name')), '],', )), 20))
                 yield '\n                ),\n'
             if environment.getattr(l_1_method, 'batched'):
                 pass
@@ -245,9 +250,9 @@ def handler(context, missing=missing, environment=environment):
         _loop_vars = {}
         pass
         yield '\n    @_abc.abstractmethod\n'
-        yield str(t_5(l_1_method, (undefined(name='variant') if l_0_variant is missing else l_0_variant)))
+        yield str(t_6(l_1_method, (undefined(name='variant') if l_0_variant is missing else l_0_variant)))
         yield '\n'
-        yield str(t_2(environment.getattr(l_1_method, 'doc'), 8))
+        yield str(t_3(environment.getattr(l_1_method, 'doc'), 8))
         yield '\n'
     l_1_method = missing
 
@@ -260,40 +265,45 @@ def producer(context, missing=missing, environment=environment):
     l_0_producer = resolve('producer')
     l_0_variant = resolve('variant')
     try:
-        t_1 = environment.filters['call']
+        t_1 = environment.filters['assignment']
     except KeyError:
         @internalcode
         def t_1(*unused):
-            raise TemplateRuntimeError("No filter named 'call' found.")
+            raise TemplateRuntimeError("No filter named 'assignment' found.")
     try:
-        t_2 = environment.filters['docstring']
+        t_2 = environment.filters['call']
     except KeyError:
         @internalcode
         def t_2(*unused):
-            raise TemplateRuntimeError("No filter named 'docstring' found.")
+            raise TemplateRuntimeError("No filter named 'call' found.")
     try:
-        t_3 = environment.filters['literal']
+        t_3 = environment.filters['docstring']
     except KeyError:
         @internalcode
         def t_3(*unused):
-            raise TemplateRuntimeError("No filter named 'literal' found.")
+            raise TemplateRuntimeError("No filter named 'docstring' found.")
     try:
-        t_4 = environment.filters['opened']
+        t_4 = environment.filters['literal']
     except KeyError:
         @internalcode
         def t_4(*unused):
+            raise TemplateRuntimeError("No filter named 'literal' found.")
+    try:
+        t_5 = environment.filters['opened']
+    except KeyError:
+        @internalcode
+        def t_5(*unused):
             raise TemplateRuntimeError("No filter named 'opened' found.")
     pass
     yield '\n\n'
-    yield str(t_1(str_join(('class ', environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'class_name'), environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'suffix'), )), [str_join(('_pf.Producer', environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'suffix'), ))], ':'))
+    yield str(t_2(str_join(('class ', environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'class_name'), environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'suffix'), )), [str_join(('_pf.Producer', environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'suffix'), ))], ':'))
     yield '\n'
-    yield str(t_2(environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'doc'), 4))
+    yield str(t_3(environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'doc'), 4))
     yield '\n\n'
     if environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'shares'):
         pass
-        yield '    __protoflow_spec__ = '
-        yield str(environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'class_name'))
-        yield '.__protoflow_spec__\n'
+        yield str(t_1(str_join((environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'class_name'), '.__protoflow_spec__', )), '__protoflow_spec__', 4))
+        yield '\n'
     else:
         pass
         yield '    __protoflow_spec__ = _pf.ProducerSpec(\n        name="'
@@ -307,7 +317,7 @@ def producer(context, missing=missing, environment=environment):
             yield '": _pf.PublicationSpec(\n                topic="'
             yield str(environment.getattr(l_1_publication, 'topic'))
             yield '",\n'
-            yield str(t_4(str_join(('message=_messages[', t_3(environment.getattr(environment.getattr(l_1_publication, 'message'), 'name')), '],', )), 16))
+            yield str(t_5(str_join(('message=_messages[', t_4(environment.getattr(environment.getattr(l_1_publication, 'message'), 'name')), '],', )), 16))
             yield '\n            ),\n'
         l_1_publication = missing
         yield '        },\n    )\n'
@@ -332,15 +342,15 @@ def producer(context, missing=missing, environment=environment):
         yield 'str | None = None,\n    ) -> '
         yield str(environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'builtins'))
         yield 'str:\n'
-        yield str(t_2(environment.getattr(l_1_publication, 'doc'), 8))
+        yield str(t_3(environment.getattr(l_1_publication, 'doc'), 8))
         yield '\n'
-        yield str(t_1(str_join(('return ', environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'call'), 'self.__protoflow_publish__', )), [str_join(('"', environment.getattr(l_1_publication, 'method'), '"', )), 'message', 'key', 'metadata', 'delay', 'id'], '', 8))
+        yield str(t_2(str_join(('return ', environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'call'), 'self.__protoflow_publish__', )), [str_join(('"', environment.getattr(l_1_publication, 'method'), '"', )), 'message', 'key', 'metadata', 'delay', 'id'], '', 8))
         yield '\n\n'
-        yield str(t_1(str_join((environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'define'), environment.getattr(l_1_publication, 'method'), '_many', )), ['self', str_join(('messages: _pf.Messages[', environment.getattr(environment.getattr(l_1_publication, 'message'), 'reference'), ']', ))], str_join((' -> ', environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'builtins'), 'list[', environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'builtins'), 'str]:', )), 4))
+        yield str(t_2(str_join((environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'define'), environment.getattr(l_1_publication, 'method'), '_many', )), ['self', str_join(('messages: _pf.Messages[', environment.getattr(environment.getattr(l_1_publication, 'message'), 'reference'), ']', ))], str_join((' -> ', environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'builtins'), 'list[', environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'builtins'), 'str]:', )), 4))
         yield '\n'
-        yield str(t_2([str_join(('Publishes many messages, in this order; see `', environment.getattr(l_1_publication, 'method'), '`.', ))], 8))
+        yield str(t_3([str_join(('Publishes many messages, in this order; see `', environment.getattr(l_1_publication, 'method'), '`.', ))], 8))
         yield '\n'
-        yield str(t_1(str_join(('return ', environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'call'), 'self.__protoflow_publish_many__', )), [str_join(('"', environment.getattr(l_1_publication, 'method'), '"', )), 'messages'], '', 8))
+        yield str(t_2(str_join(('return ', environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'call'), 'self.__protoflow_publish_many__', )), [str_join(('"', environment.getattr(l_1_publication, 'method'), '"', )), 'messages'], '', 8))
         yield '\n'
     l_1_publication = missing
 
@@ -378,4 +388,4 @@ def spec(context, missing=missing, environment=environment):
     yield str(t_2('producers=', environment.getattr((undefined(name='module') if l_0_module is missing else l_0_module), 'producer_specs'), 4))
     yield '\n)\n'
 
-CHECKSUM = 1366411315
+CHECKSUM = 458338724

@@ -16,6 +16,7 @@ from protoc_gen_protoflow import text
 FILTERS: dict[str, Callable[..., str]] = {
     function.__name__: function
     for function in (
+        text.assignment,
         text.call,
         text.docstring,
         text.import_line,

@@ -37,6 +37,13 @@ def call(head: str, arguments: Sequence[str], tail: str = "", indent: int = 0) -
     return f"{margin}{head}(\n{body}\n" + opened(f"){tail}", indent)
 
 
+def assignment(value: str, name: str, indent: int = 0) -> str:
+    """`name = value`, in parentheses where it is too long."""
+    margin = " " * indent
+    line = f"{margin}{name} = {value}"
+    return line if fits(line) else f"{margin}{name} = (\n{margin}    {value}\n{margin})"
+
+
 def sequence(head: str, items: Sequence[str], indent: int = 0, of: str = "") -> str:
     """`head(items,),`: one item on one line, several on one each.
 
