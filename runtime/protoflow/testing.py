@@ -18,7 +18,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, Unpack, cast
 
 from google.protobuf.message import Message as ProtoMessage
 
@@ -29,11 +29,11 @@ from protoflow.config import Config
 from protoflow.context import Context
 from protoflow.handler import Handler, HandlerSync
 from protoflow.message import Delivery, Message
-from protoflow.middleware import default_chain
+from protoflow.middleware import Dependencies
 from protoflow.outcomes import DeadLetter as GivenUp
 from protoflow.outcomes import Outcome, Retry
 from protoflow.output import AnyOutput
-from protoflow.pipeline import Chain, HandlerSpec, Middleware, Next, chain_of
+from protoflow.pipeline import Chain, HandlerSpec, Middleware, Next
 from protoflow.service import Service
 from protoflow.spec import PublicationSpec
 from protoflow.transport import DeadLetter, TransportSettings
@@ -250,6 +250,7 @@ async def run(
     setup: Callable[[Service], None] = lambda _service: None,
     virtual_time: bool = True,
     seed: int = 0,
+    **dependencies: Unpack[Dependencies],
 ) -> AsyncIterator[TestedService]:
     """A service with these handlers, on a memory broker of its own.
 
@@ -260,6 +261,7 @@ async def run(
         setup: called with the service before it starts, to register more.
         virtual_time: False leaves the loop's time as it is.
         seed: of the randomness in back-offs.
+        dependencies: as for `Service`.
     """
     threads: list[Service] = []
     time = VirtualTime(lambda: any(service.busy_threads for service in threads))
@@ -268,7 +270,7 @@ async def run(
     if virtual_time:
         time.install()
     try:
-        service = _service(tested, config or Config(environ={}), middleware)
+        service = _service(tested, config or Config(environ={}), middleware, dependencies)
         threads.append(service)
         service.register(*handlers)
         setup(service)
@@ -280,19 +282,20 @@ async def run(
 
 
 def _service(
-    tested: TestedService, config: Config, middleware: Chain | Sequence[Middleware] | None
+    tested: TestedService,
+    config: Config,
+    middleware: Chain | Sequence[Middleware] | None,
+    dependencies: Dependencies,
 ) -> Service:
-    chain = chain_of(middleware, default_chain())
-    outermost = chain.names[0] if chain.names else None
     settings = TransportSettings(url=config.url, clock=tested.clock)
     transport = MemoryTransport(settings, MemoryOptions())
     transport.broker = tested._broker = _RecordingBroker(tested.messages)
     service = tested.service = Service(
-        config,
-        middleware=chain.add("testing", _recording(tested), before=outermost),
-        clock=tested.clock,
-        transport=transport,
+        config, middleware=middleware, clock=tested.clock, transport=transport, **dependencies
     )
+    chain = service._chain
+    outermost = chain.names[0] if chain.names else None
+    service._chain = chain.add("testing", _recording(tested), before=outermost)
     return service
 
 

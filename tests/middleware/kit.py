@@ -9,6 +9,7 @@ from typing import Any
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 from protoflow import Config, Context, testing
 from protoflow.handler import Handler
+from protoflow.middleware import Dependencies
 from protoflow.output import AnyOutput, Output
 from protoflow.pipeline import Chain, Middleware
 from protoflow.spec import (
@@ -88,11 +89,16 @@ async def running(
     *handlers: Worker,
     middleware: Chain | Sequence[Middleware] | None = None,
     virtual_time: bool = True,
+    dependencies: Dependencies | None = None,
     **settings: Any,
 ) -> AsyncIterator[testing.TestedService]:
     """A service under test with these handlers."""
     async with testing.run(
-        *handlers, config=config(**settings), middleware=middleware, virtual_time=virtual_time
+        *handlers,
+        config=config(**settings),
+        middleware=middleware,
+        virtual_time=virtual_time,
+        **(dependencies or {}),
     ) as service:
         yield service
 
