@@ -8,7 +8,7 @@ check() {
 }
 check ruff check --quiet .
 check ruff format --check --quiet .
-check mypy protoc_gen_protoflow runtime/protoflow tests
+check mypy protoc_gen_protoflow runtime/protoflow scripts tests
 check pyright --warnings
 check lint-imports --no-logo
 check buf lint
