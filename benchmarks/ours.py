@@ -33,7 +33,8 @@ async def main(transport: str, url: str, run: str, count: int, mode: str, shape:
             meter.tick()
             return Handled(order_id=message.order_id, cents=message.cents)
 
-    config = Config(transport=url, variables={"run": run})
+    # Deep enough that confirmations never make the worker wait, as FastStream never waits.
+    config = Config(transport=url, variables={"run": run}, max_in_flight=2000)
     metadata = {"traceparent": traceparent(mode), "correlation_id": "req-1"}
 
     async def fill() -> None:

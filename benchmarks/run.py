@@ -94,12 +94,11 @@ def once(subject: Subject, url: str, count: int) -> dict[str, float]:
         if subject.transport == "nats":
             assert process.stdout.readline().strip() == "ready", f"{subject.name} did not start"
             kind = "json" if subject.library == "faststream" else "proto"
-            subjects = f"{run}.orders" if subject.library != "ours" else _our_subject(run)
             load = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.nats_load", url, subjects,
+                [sys.executable, "-m", "benchmarks.nats_load", url, f"{run}.orders",
                  str(WARM + count + 500), kind, subject.mode]
             )  # fmt: skip
-        output = process.communicate(timeout=300)[0]
+        output = process.communicate(timeout=120)[0]
     finally:
         process.kill()
         if load is not None:
@@ -111,6 +110,3 @@ def once(subject: Subject, url: str, count: int) -> dict[str, float]:
     result: dict[str, float] = json.loads(lines[-1])
     return result
 
-
-def _our_subject(run: str) -> str:
-    return f"protoflow.{run}.orders"

@@ -1,0 +1,224 @@
+"""A broker of its own, consumers in processes, a publisher, and the means to hurt them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from protoflow import Message, connect
+from protoflow.connection import Connection
+from protoflow.errors import TransportError
+
+from tests.brokers import kind, start_own
+from tests.brokers.base import RunningBroker
+from tests.faults.ledger import Verdict, judge
+from tests.faults.proxy import FaultProxy
+
+KEYS = 100
+#: Seconds after the last publish within which everything must have become of something.
+PATIENCE = 120.0
+#: Of a hundred messages, how many fail once, and how many always.
+ONCE, ALWAYS = 3, 1
+
+
+class Consumer:
+    """A consumer process."""
+
+    def __init__(self, url: str, run: str, directory: Path, options: dict[str, object]) -> None:
+        self.status = directory / f"status-{uuid.uuid4().hex[:6]}.json"
+        self.log = directory / "handled.log"
+        pace = str(options.pop("pace", 0))
+        command = [sys.executable, "-m", "tests.faults.consumer", url, run, str(self.log)]
+        path = os.pathsep.join(["runtime", "."])
+        environ = {**os.environ, "PYTHONPATH": path, "FAULTS_OPTIONS": json.dumps(options)}
+        with (directory / "consumer.log").open("ab") as output:
+            self.process = subprocess.Popen(
+                [*command, str(self.status), pace], stdout=output, stderr=output, env=environ
+            )
+
+    def kill(self) -> None:
+        """SIGKILL: no drain, no goodbye."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM: drains; its exit code."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(40)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return -9
+
+    def ready(self) -> bool:
+        """What it says of itself."""
+        try:
+            told = json.loads(self.status.read_text())
+        except (OSError, ValueError):
+            return False
+        return bool(told["live"] and told["ready"] and self.process.poll() is None)
+
+
+class Lab:
+    """One run."""
+
+    def __init__(self, name: str, url: str, directory: Path, count: int) -> None:
+        self.name = name
+        self.url = url
+        self.consumer_url = url
+        self.directory = directory
+        self.count = count
+        self.run = f"f{uuid.uuid4().hex[:8]}"
+        self.broker: RunningBroker | None = None
+        self.proxy: FaultProxy
+        self.consumers: list[Consumer] = []
+        self.published: dict[str, str] = {}
+        self.options: dict[str, object] = {}
+        #: Seconds over which the messages are published.
+        self.duration = 8.0 if count < 10_000 else 20.0
+        (directory / "handled.log").touch()
+
+    def spawn(self, count: int = 1) -> list[Consumer]:
+        """Starts consumers."""
+        made = [
+            Consumer(self.consumer_url, self.run, self.directory, dict(self.options))
+            for _ in range(count)
+        ]
+        self.consumers += made
+        return made
+
+    async def until_ready(self, seconds: float = 60.0) -> bool:
+        """Waits until every running consumer is ready."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            running = [c for c in self.consumers if c.process.poll() is None]
+            if running and all(consumer.ready() for consumer in running):
+                return True
+            await asyncio.sleep(0.1)
+        return False
+
+    async def publish(self) -> None:
+        """Publishes everything, a message of each key a round: the next of a key follows only
+        when the one before is confirmed, so the publisher never breaks the order itself."""
+        rounds = self.count // KEYS
+        pause = self.duration / rounds
+        async with connect(self.url, environ={}, connect_timeout=60) as connection:
+            for number in range(rounds):
+                started = time.monotonic()
+                await self._publish_round(connection, number)
+                await asyncio.sleep(max(0.0, pause - (time.monotonic() - started)))
+
+    async def _publish_round(self, connection: Connection, number: int) -> None:
+        left = [self._message(key, number) for key in range(KEYS)]
+        deadline = time.monotonic() + PATIENCE
+        while left:
+            try:
+                errors = await connection.transport.submit(left)
+            except TransportError:
+                errors = [TransportError()] * len(left)  # type: ignore[list-item]
+            for message, error in zip(left, errors, strict=True):
+                if error is None:
+                    self.published[message.id] = json.loads(message.payload or b"")["mode"]
+            left = [m for m, error in zip(left, errors, strict=True) if error is not None]
+            if left:
+                assert time.monotonic() < deadline, f"publishing failed for long: {errors[0]}"
+                await asyncio.sleep(0.2)
+
+    def _message(self, key: int, number: int) -> Message:
+        place = (number * KEYS + key) % 100 * 7 % 100
+        mode = "always" if place < ALWAYS else "once" if place < ALWAYS + ONCE else "ok"
+        payload = json.dumps({"key": key, "seq": number, "mode": mode}).encode()
+        name = f"{key}-{number}"
+        return Message(
+            id=name,
+            topic=f"{self.run}.orders",
+            payload=payload,
+            key=str(key).encode(),
+            metadata={"ce_type": "faults.Order", "ce_source": "faults"},
+            deduplication_id=f"{self.run}:{name}",
+            mandatory=True,
+        )
+
+    async def settle(self) -> set[str]:
+        """Waits until everything is handled or dead-lettered; the ids of the dead letters."""
+        deadline = time.monotonic() + PATIENCE
+        letters: set[str] = set()
+        async with connect(self.url, environ={}, connect_timeout=60) as connection:
+            topic = f"{self.run}.orders.sink.dead"
+            while time.monotonic() < deadline:
+                found = await connection.transport.list_dead_letters(topic, limit=100_000)  # type: ignore[attr-defined]
+                letters = {letter.message.id for letter in found}
+                if self.published.keys() <= self._handled() | letters:
+                    break
+                await asyncio.sleep(0.5)
+        return letters
+
+    def _handled(self) -> set[str]:
+        lines = (self.directory / "handled.log").read_text().splitlines()
+        return {"-".join(line.split()[:2]) for line in lines}
+
+    def verdict(self, fault: str, letters: set[str], seconds: float, ready: bool) -> Verdict:
+        """What is to be said of the run."""
+        verdict = Verdict(self.name, fault, seconds=seconds, ready=ready)
+        return judge(verdict, self.published, self.directory / "handled.log", letters)
+
+    # Hurting the broker.
+
+    def broker_signal(self, number: signal.Signals) -> None:
+        """Sends a signal to the broker."""
+        assert self.broker is not None
+        self.broker.signal(number)
+
+    async def broker_restart(self, *, kill: bool) -> None:
+        """Ends the broker, with or without warning, and starts it again on the same data."""
+        assert self.broker is not None
+        broker, made = self.broker, kind(self.name)
+        assert broker.process is not None
+        assert broker.directory is not None
+        if kill:
+            broker.process.kill()
+            broker.process.wait()
+        else:
+            await asyncio.to_thread(made.stop, broker)
+        await asyncio.sleep(1.0)
+        port = int(broker.url.rpartition(":")[2].partition("/")[0])
+        again = await asyncio.to_thread(made.start, broker.directory, port)
+        broker.process = again.process
+
+    def close(self) -> None:
+        """Ends every consumer."""
+        for consumer in self.consumers:
+            if consumer.process.poll() is None:
+                consumer.stop()
+
+
+@contextlib.contextmanager
+def lab(name: str, directory: Path, count: int) -> Iterator[Lab]:
+    """A lab on a broker of its own; on SQLite a file."""
+    if name == "sqlite":
+        made = Lab(name, f"sqlite:///{directory}/queue.db", directory, count)
+        try:
+            yield made
+        finally:
+            made.close()
+        return
+    with start_own(name) as broker:
+        url = broker.url
+        if name == "jetstream":
+            url = url.replace("nats://", "jetstream://")
+        made = Lab(name, url, directory, count)
+        made.broker = broker
+        try:
+            yield made
+        finally:
+            made.close()

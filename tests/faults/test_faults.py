@@ -1,0 +1,179 @@
+"""Nothing is lost when processes, brokers and connections fail.
+
+Each case publishes numbered messages over a hundred keys while something breaks, and then
+counts. `PROTOFLOW_FAULTS=long` publishes 20,000 messages a case, otherwise it is 2,000.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from tests.brokers.base import BrokerUnavailable
+from tests.faults.lab import Lab, lab
+from tests.faults.ledger import Verdict
+from tests.faults.proxy import FaultProxy
+
+COUNT = 20_000 if os.environ.get("PROTOFLOW_FAULTS") == "long" else 2_000
+#: A quorum queue that was declared within these seconds may not survive a killed RabbitMQ 3.10.
+SETTLED = {"rabbitmq": 9.0}
+#: How many messages may be unsettled in a consumer: so many copies one fault may make.
+IN_FLIGHT = 256
+
+Fault = Callable[[Lab], Awaitable[None]]
+
+
+async def consumer_killed(run: Lab) -> None:
+    """SIGKILL of the consumer under load, three times."""
+    for _ in range(3):
+        await asyncio.sleep(run.duration / 4)
+        run.consumers[-1].kill()
+        run.spawn()
+
+
+async def consumers_come_and_go(run: Lab) -> None:
+    """A rebalance storm: every second a consumer joins and one leaves."""
+    end = time.monotonic() + run.duration
+    while time.monotonic() < end:
+        run.spawn()
+        await asyncio.sleep(1.0)
+        old = run.consumers.pop(0)
+        await asyncio.to_thread(old.stop)
+
+
+async def broker_killed(run: Lab) -> None:
+    """SIGKILL of the broker, and its restart."""
+    await asyncio.sleep(run.duration / 3)
+    await run.broker_restart(kill=True)
+
+
+async def broker_restarted(run: Lab) -> None:
+    """The broker is shut down and started again."""
+    await asyncio.sleep(run.duration / 3)
+    await run.broker_restart(kill=False)
+
+
+async def broker_stopped(run: Lab) -> None:
+    """The broker freezes (SIGSTOP) for some seconds."""
+    await asyncio.sleep(run.duration / 3)
+    run.broker_signal(signal.SIGSTOP)
+    await asyncio.sleep(5.0)
+    run.broker_signal(signal.SIGCONT)
+
+
+async def connection_cut(run: Lab) -> None:
+    """The consumer's connection is cut, again and again."""
+    for _ in range(4):
+        await asyncio.sleep(run.duration / 5)
+        run.proxy.reset()
+
+
+async def connection_refused(run: Lab) -> None:
+    """The broker cannot be reached for some seconds."""
+    await asyncio.sleep(run.duration / 3)
+    run.proxy.cut()
+    await asyncio.sleep(3.0)
+    run.proxy.restore()
+
+
+async def connection_frozen(run: Lab) -> None:
+    """The connection passes nothing for some seconds, but stays."""
+    await asyncio.sleep(run.duration / 3)
+    run.proxy.freeze()
+    await asyncio.sleep(5.0)
+    run.proxy.thaw()
+
+
+async def connection_slow(run: Lab) -> None:
+    """Every packet takes its time."""
+    run.proxy.delay(0.05)
+    await asyncio.sleep(run.duration)
+    run.proxy.delay(0.0)
+
+
+async def slow_consumer(run: Lab) -> None:
+    """Handlers are slower than the publisher: nothing is dropped, nothing is evicted."""
+    await asyncio.sleep(0)
+
+
+PROXIED = (connection_cut, connection_refused, connection_frozen, connection_slow)
+ON_BROKERS = (
+    consumer_killed, consumers_come_and_go, broker_killed, broker_restarted, broker_stopped,
+    slow_consumer, *PROXIED,
+)  # fmt: skip
+CASES = [(name, fault) for name in ("kafka", "rabbitmq", "jetstream") for fault in ON_BROKERS]
+CASES += [
+    ("sqlite", consumer_killed),
+    ("sqlite", consumers_come_and_go),
+    ("sqlite", slow_consumer),
+]
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("name", "fault"), CASES, ids=[f"{name}-{fault.__name__}" for name, fault in CASES]
+)
+async def test_nothing_is_lost(
+    name: str, fault: Fault, tmp_path: Path, record_verdict: Callable[[Verdict], None]
+) -> None:
+    random.seed(1)
+    try:
+        with lab(name, tmp_path, COUNT) as run:
+            verdict = await _run(run, fault)
+    except BrokerUnavailable as error:
+        if name in os.environ.get("PROTOFLOW_REQUIRE_BROKERS", ""):
+            raise
+        pytest.skip(f"broker: {error}")
+    record_verdict(verdict)
+    assert verdict.published == COUNT
+    assert verdict.lost == 0, verdict
+    assert verdict.order_violations == 0, verdict
+    assert verdict.wrong_attempts == 0, verdict
+    assert verdict.ready, f"not alive and ready at the end: {verdict}"
+    assert verdict.duplicates <= _in_doubt(fault), verdict
+
+
+async def _run(run: Lab, fault: Fault) -> Verdict:
+    started = time.monotonic()
+    proxy = None
+    if fault in PROXIED:
+        proxy = FaultProxy.to(run.url)
+        await proxy.__aenter__()
+        run.proxy = proxy
+        run.consumer_url = proxy.url
+    if fault is slow_consumer:
+        run.options["pace"] = 0.04 if COUNT < 10_000 else 0.01
+    try:
+        run.spawn()
+        assert await run.until_ready(), _tail(run)
+        if fault is broker_killed:
+            await asyncio.sleep(SETTLED.get(run.name, 1.0))
+        publishing = asyncio.create_task(run.publish())
+        await fault(run)
+        await publishing
+        letters = await run.settle()
+        ready = await run.until_ready(30)
+    finally:
+        run.close()
+        if proxy is not None:
+            await proxy.__aexit__(None, None, None)
+    return run.verdict(fault.__name__, letters, time.monotonic() - started, ready)
+
+
+def _in_doubt(fault: Fault) -> int:
+    """How many copies the fault can explain: what was unsettled when it struck."""
+    if fault in (slow_consumer, connection_slow):
+        return 0
+    times = {consumer_killed: 3, connection_cut: 4, consumers_come_and_go: 20}.get(fault, 2)
+    return IN_FLIGHT * times
+
+
+def _tail(run: Lab) -> str:
+    return (run.directory / "consumer.log").read_text()[-2000:]
