@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.wrappers_pb2 import Int64Value
+from protoflow import Context, Message
+from protoflow.errors import ConfigError, PublishError
+from protoflow.message import Delivery
+from protoflow.middleware import Dependencies, default_chain
+from protoflow.middleware.outbox import CONNECTION
+from protoflow.observability.prometheus import Exposition
+from protoflow.outbox import OutboxRelay, SQLiteOutbox
+from protoflow.outcomes import Outcome
+from protoflow.pipeline import HandlerSpec, Next
+
+from tests.middleware.kit import NAME, TO_DONE, put, running, worker
+
+
+async def answer(_message: object, _context: Context) -> Int64Value:
+    return Int64Value(value=7)
+
+
+class Kept:
+    def __init__(self, fails: int = 0) -> None:
+        self.messages: list[Message] = []
+        self.connections: list[Any] = []
+        self.fails = fails
+
+    async def store(self, messages: Sequence[Message], connection: Any) -> None:
+        if self.fails:
+            self.fails -= 1
+            raise OSError("the disk is full")
+        self.messages += messages
+        self.connections.append(connection)
+
+
+async def test_outputs_are_stored_in_place_of_being_published() -> None:
+    """Trap B16: an outbox that stored and published."""
+    store = Kept(fails=1)
+    handler = worker(answer, publication=TO_DONE)
+    async with running(handler, dependencies=Dependencies(outbox=store)) as service:
+        await put(service, "a")
+        assert not service.published(Int64Value)
+        stats = service.service.stats()[NAME]
+    (message,) = store.messages
+    assert message.topic == "done"
+    assert message.metadata["ce_type"] == "google.protobuf.Int64Value"
+    assert (stats.handled, stats.failed_runs) == (1, 1)
+
+
+async def test_a_relay_publishes_what_waits(tmp_path: Path) -> None:
+    store = SQLiteOutbox(tmp_path / "outbox.db")
+    handler = worker(answer, publication=TO_DONE)
+    async with running(
+        handler, dependencies=Dependencies(outbox=store), virtual_time=False
+    ) as service:
+        await put(service, "a", "b")
+        relay = service.service._relay
+        assert relay is not None
+        while (await store.backlog())[0]:
+            await service.advance(0.05)
+        await service.service.observatory.refresh()
+        text = Exposition(service.service.observatory).render()[0].decode()
+        published = [message for message in service.messages if message.topic == "done"]
+    assert "protoflow_outbox_pending 0.0" in text
+    assert len({message.id for message in published}) == 2
+    assert published[0].metadata["causation_id"] == service.messages[0].id
+    await store.close()
+
+
+async def test_the_store_writes_in_the_transaction_that_it_is_given(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+    connection = sqlite3.connect(path, check_same_thread=False)
+    connection.execute(SQLiteOutbox.SCHEMA)
+    connection.execute("CREATE TABLE bills (id TEXT)")
+    connection.commit()
+    attempts = 0
+
+    def in_transaction(next: Next, spec: HandlerSpec) -> Next:
+        async def run(delivery: Delivery, context: Context) -> Outcome:
+            nonlocal attempts
+            context.values[CONNECTION] = connection
+            with connection:
+                outcome = await next(delivery, context)
+                attempts += 1
+                if attempts == 1:
+                    raise RuntimeError("the commit fails")
+                return outcome
+
+        return run
+
+    async def bill(message: Any, context: Context) -> Int64Value:
+        context.values[CONNECTION].execute("INSERT INTO bills VALUES (?)", (message.value,))
+        return Int64Value(value=1)
+
+    store = SQLiteOutbox(path)
+    chain = default_chain(Dependencies(outbox=store)).add(
+        "transaction", in_transaction, before="proto_validate"
+    )
+    async with running(worker(bill, publication=TO_DONE), middleware=chain) as service:
+        await put(service, "a")
+        assert attempts == 2
+    assert connection.execute("SELECT * FROM bills").fetchall() == [("a",)]
+    assert (await store.backlog())[0] == 1
+    await store.close()
+    connection.close()
+
+
+async def test_what_the_broker_does_not_take_waits_in_order(tmp_path: Path) -> None:
+    class Away:
+        down = True
+        taken: list[str]
+
+        async def submit(self, messages: Sequence[Message]) -> list[PublishError | None]:
+            if self.down:
+                return [None, *[PublishError("away") for _ in messages[1:]]]
+            self.taken += [message.id for message in messages]
+            return [None for _ in messages]
+
+    broker = Away()
+    broker.taken = []
+    store = SQLiteOutbox(tmp_path / "outbox.db")
+    messages = [
+        Message(
+            id=str(i), topic="t", payload=None if i == 1 else b"x", key=b"k", metadata={"a": "b"}
+        )
+        for i in range(3)
+    ]
+    await store.store(messages, None)
+    relay = OutboxRelay(store, broker)  # type: ignore[arg-type]
+    with pytest.raises(PublishError):
+        await relay.relay()
+    (first, second) = await store.pending(10)
+    assert (first.message.id, first.message.payload, first.message.key) == ("1", None, b"k")
+    assert second.message.deduplication_id == "2:t"
+    broker.down = False
+    assert await relay.relay() == 2
+    assert await relay.relay() == 0
+    assert broker.taken == ["1", "2"]
+    await relay.refresh()
+    assert relay.waiting == 0
+    await store.close()
+
+
+async def test_a_relay_that_does_not_get_on_turns_readiness_red(tmp_path: Path) -> None:
+    class Broken(SQLiteOutbox):
+        async def pending(self, limit: int) -> Any:
+            raise sqlite3.OperationalError("disk I/O error")
+
+    store = Broken(tmp_path / "outbox.db")
+    handler = worker(answer, publication=TO_DONE)
+    async with running(
+        handler, dependencies=Dependencies(outbox=store), virtual_time=False
+    ) as service:
+        await service.advance(0.05)
+        health = service.service.health()
+    assert health.problems["outbox"] == "the outbox is not relayed: OperationalError"
+    await store.close()
+
+
+async def test_streams_do_not_go_around_the_outbox() -> None:
+    async def stream(_message: object, _context: Context):  # type: ignore[no-untyped-def]
+        yield Int64Value(value=1)
+
+    handler = worker(stream, publication=TO_DONE, streams=True)
+    with pytest.raises(ConfigError, match="not through the outbox"):
+        async with running(handler, dependencies=Dependencies(outbox=Kept())):
+            pass
+
+
+async def test_a_whole_chain_must_be_given_its_outbox_itself() -> None:
+    with pytest.raises(ConfigError, match="default_chain"):
+        async with running(
+            worker(answer), middleware=default_chain(), dependencies=Dependencies(outbox=Kept())
+        ):
+            pass
+    with pytest.raises(ConfigError, match="no such dependency"):
+        default_chain({"hook": 1})  # type: ignore[typeddict-unknown-key]
