@@ -44,6 +44,8 @@ _SYNC_BESIDE_ASYNC = Variant(
     results="_pf.SyncResults",
     shares=True,
 )
+# The builtin types that producers name; an rpc may be called alike.
+_BUILTINS = frozenset(("str", "bytes", "list"))
 _VARIANTS = {"async": (_ASYNC,), "sync": (_SYNC,), "both": (_ASYNC, _SYNC_BESIDE_ASYNC)}
 
 
@@ -128,17 +130,19 @@ class ModuleBuilder:
         )
 
     def _service_producer(self, service: ServiceContract) -> Producer:
+        methods = [names.method_name(method.rpc) for method in service.methods]
         return Producer(
             class_name=f"{names.service_stem(service.name)}Producer",
             publications=tuple(
                 Publication(
-                    method=names.method_name(method.rpc),
+                    method=name,
                     message=self._message(method.input),
                     topic=method.topic,
                     doc=docs.publication(method.input, method.topic, ""),
                 )
-                for method in service.methods
+                for name, method in zip(methods, service.methods, strict=True)
             ),
+            hides_builtins=not _BUILTINS.isdisjoint(methods),
             doc=docs.service_producer(service),
         )
 
@@ -154,6 +158,7 @@ class ModuleBuilder:
                 )
                 for message in messages
             ),
+            hides_builtins=False,
             doc=docs.event_producer(self._file),
         )
 

@@ -329,24 +329,18 @@ def producer(context, missing=missing, environment=environment):
         yield str(environment.getattr(l_1_publication, 'method'))
         yield '(\n        self,\n        message: '
         yield str(environment.getattr(environment.getattr(l_1_publication, 'message'), 'reference'))
-        yield ',\n        *,\n        key: '
-        yield str(environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'builtins'))
-        yield 'str | '
-        yield str(environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'builtins'))
-        yield 'bytes | None = None,\n        metadata: _c.Mapping['
-        yield str(environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'builtins'))
-        yield 'str, '
-        yield str(environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'builtins'))
-        yield 'str] | None = None,\n        delay: _dt.timedelta | None = None,\n        id: '
-        yield str(environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'builtins'))
-        yield 'str | None = None,\n    ) -> '
-        yield str(environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'builtins'))
-        yield 'str:\n'
+        yield ',\n        *,\n'
+        if environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'hides_builtins'):
+            pass
+            yield '        key: _b.str | _b.bytes | None = None,\n        metadata: _c.Mapping[_b.str, _b.str] | None = None,\n        delay: _dt.timedelta | None = None,\n        id: _b.str | None = None,\n    ) -> _b.str:\n'
+        else:
+            pass
+            yield '        key: str | bytes | None = None,\n        metadata: _c.Mapping[str, str] | None = None,\n        delay: _dt.timedelta | None = None,\n        id: str | None = None,\n    ) -> str:\n'
         yield str(t_3(environment.getattr(l_1_publication, 'doc'), 8))
         yield '\n'
         yield str(t_2(str_join(('return ', environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'call'), 'self.__protoflow_publish__', )), [str_join(('"', environment.getattr(l_1_publication, 'method'), '"', )), 'message', 'key', 'metadata', 'delay', 'id'], '', 8))
         yield '\n\n'
-        yield str(t_2(str_join((environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'define'), environment.getattr(l_1_publication, 'method'), '_many', )), ['self', str_join(('messages: _pf.Messages[', environment.getattr(environment.getattr(l_1_publication, 'message'), 'reference'), ']', ))], str_join((' -> ', environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'builtins'), 'list[', environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'builtins'), 'str]:', )), 4))
+        yield str(t_2(str_join((environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'define'), environment.getattr(l_1_publication, 'method'), '_many', )), ['self', str_join(('messages: _pf.Messages[', environment.getattr(environment.getattr(l_1_publication, 'message'), 'reference'), ']', ))], (' -> _b.list[_b.str]:' if environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'hides_builtins') else ' -> list[str]:'), 4))
         yield '\n'
         yield str(t_3([str_join(('Publishes many messages, in this order; see `', environment.getattr(l_1_publication, 'method'), '`.', ))], 8))
         yield '\n'
@@ -388,4 +382,4 @@ def spec(context, missing=missing, environment=environment):
     yield str(t_2('producers=', environment.getattr((undefined(name='module') if l_0_module is missing else l_0_module), 'producer_specs'), 4))
     yield '\n)\n'
 
-CHECKSUM = 458338724
+CHECKSUM = 2214254728

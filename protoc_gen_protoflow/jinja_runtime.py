@@ -47,9 +47,9 @@ def internalcode(function: Callable[..., NoReturn]) -> Callable[..., NoReturn]:
     return function
 
 
-def str_join(values: Iterable[object]) -> str:
-    """Joins values as strings."""
-    return "".join([str(value) for value in values])
+def str_join(values: Iterable[str]) -> str:
+    """Joins strings; templates join nothing else."""
+    return "".join(values)
 
 
 class Context:

@@ -84,17 +84,19 @@ class Handler(NamedTuple):
 
 
 class Producer(NamedTuple):
-    """A producer class, without suffix for its variant."""
+    """A producer class, without suffix for its variant.
+
+    Attributes:
+        class_name: the name of the class.
+        publications: its methods.
+        hides_builtins: whether a method is called as a builtin type that others name.
+        doc: the paragraphs of its docstring.
+    """
 
     class_name: str
     publications: tuple[Publication, ...]
+    hides_builtins: bool
     doc: tuple[str, ...]
-
-    @property
-    def builtins(self) -> str:
-        """What stands before builtin types: a method of theirs would hide them."""
-        methods = {publication.method for publication in self.publications}
-        return "" if methods.isdisjoint(("str", "bytes", "list")) else "_b."
 
 
 class Import(NamedTuple):
@@ -160,7 +162,7 @@ class Module(NamedTuple):
     @property
     def hides_builtins(self) -> bool:
         """Whether a class has a method that is called as a builtin type."""
-        return any(producer.builtins for producer in self.producers)
+        return any(producer.hides_builtins for producer in self.producers)
 
     @property
     def handler_specs(self) -> tuple[str, ...]:

@@ -18,6 +18,8 @@ WIDTH = 88
 
 def literal(text: str) -> str:
     """A string literal in the quotes that need fewer escapes, double ones if alike."""
+    if '"' not in text and "\\" not in text and text.isprintable():
+        return f'"{text}"'
     quote = "'" if text.count('"') > text.count("'") else '"'
     # With both quotes in it, repr escapes the single ones and leaves the double ones.
     body = repr("\"'" + text)[4:-1].replace("\\'", "'").replace(quote, f"\\{quote}")
