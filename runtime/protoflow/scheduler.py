@@ -68,7 +68,9 @@ class Scheduler:
         self._workers = Workers(settings.concurrency, self._run, crashed)
         self._arrival = Arrival(router, self._lanes, settings)
         self._room: asyncio.Future[None] | None = None
-        self._enough = max(1, settings.max_in_flight // _ROOM)
+        # Never so much that workers idle while there is room.
+        spare = settings.max_in_flight - settings.concurrency
+        self._enough = max(1, min(settings.max_in_flight // _ROOM, spare))
         self._intake: asyncio.Task[None] | None = None
         self._paused = asyncio.Event()
         self._paused.set()
