@@ -19,7 +19,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import protoflow
-from protoflow.transport import DeadLetters
 
 HERE = Path(__file__).resolve().parent
 GEN = HERE / "gen"
@@ -105,11 +104,9 @@ async def run(url: str) -> bool:
         check.row("orders dead-lettered", billing.dead_lettered, ORDERS // 5)
         check.row("bills mailed", mail.handled, ORDERS * 8 // 10)
 
-        transport = running.transport
-        assert isinstance(transport, DeadLetters)
-        namespace = running.config.namespace
-        topic = f"{namespace}.orders.placed.billing.dead".lstrip(".")
-        letters = await transport.list_dead_letters(topic, limit=ORDERS)
+        desk = running.dead_letters
+        topic = next(topic for topic in desk.topics if topic.endswith(".billing.dead"))
+        letters = await desk.list(topic, limit=ORDERS)
         print(f"Dead letters in {topic}:")
         causes = Counter(cause(letter.message.metadata) for letter in letters)
         check.met &= len(causes) == 2
@@ -122,14 +119,14 @@ async def run(url: str) -> bool:
             for letter in letters
             if letter.message.metadata["pf_error_class"] == "exhausted"
         ]
-        replayed = await transport.replay_dead_letters(topic, exhausted)
+        replayed = await desk.replay(topic, exhausted)
         print("The account is open again; replayed what had failed for it:")
         await settled(running, billed=ORDERS * 9 // 10, dead=ORDERS // 5)
         check.row("dead letters replayed", replayed, ORDERS // 10)
         check.row("orders billed in all", billing.handled, ORDERS * 9 // 10)
         check.row("orders charged more than once", sum(n > 1 for n in bank.charged.values()), 0)
         check.row("bills mailed in all", mail.handled, ORDERS * 9 // 10)
-        left = await transport.count_dead_letters(topic)
+        left = await desk.count(topic)
         check.row("dead letters left: the invalid orders", left, ORDERS // 10)
     return check.met
 
