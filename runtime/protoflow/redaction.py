@@ -95,4 +95,5 @@ def _values(message: Any, path: Sequence[str]) -> Iterable[Any]:
 
 
 def _is_repeated(field: Any) -> bool:
-    return hasattr(field, "__iter__") and not isinstance(field, str | bytes)
+    # By length: repeated fields of messages have no __iter__, messages have no length.
+    return hasattr(field, "__len__") and not isinstance(field, str | bytes)
