@@ -87,6 +87,7 @@ class Service(Observing, Registering, Emitting):
         self._stop_requested: asyncio.Event | None = None
         self._crash: BaseException | None = None
         self._started = False
+        self._running = False
 
     # Lifetime.
 
@@ -122,6 +123,7 @@ class Service(Observing, Registering, Emitting):
         try:
             await self._start()
         except BaseException:
+            self._running = False
             schedulers, self._schedulers = self._schedulers, []
             for scheduler in schedulers:
                 await scheduler.stop(0.0)
@@ -153,6 +155,7 @@ class Service(Observing, Registering, Emitting):
         for scheduler in schedulers:
             await scheduler.start()
             self._schedulers.append(scheduler)
+        self._running = True
         await self._start_configured_web()
         _log.info("%d subscriptions on %s", len(schedulers), self.config.url.safe)
 
@@ -163,6 +166,7 @@ class Service(Observing, Registering, Emitting):
 
     async def stop(self) -> None:
         """Drains: takes nothing more, finishes within the deadline, settles, flushes, closes."""
+        self._running = False
         schedulers, self._schedulers = self._schedulers, []
         seconds = self.config.shutdown_timeout
         try:
@@ -215,8 +219,8 @@ class Service(Observing, Registering, Emitting):
             problems["transport"] = broken
         if (unrelayed := self.outbox_problem) is not None:
             problems["outbox"] = unrelayed
-        if not self._schedulers:
-            problems["service"] = "not started"
+        if not self._running:
+            problems["service"] = "not started, or stopping"
         return Health(live=self._crash is None, ready=not problems, problems=problems)
 
     def pause(self, name: str) -> None:
