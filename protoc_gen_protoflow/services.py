@@ -129,12 +129,9 @@ class ServiceReader:
             self._no_topic(spot, "consume", consumed)
         if options.HasField("consumer_group"):
             group = self._group(spot.at(2), options.consumer_group)
-        if options.HasField("batch") and not method.client_streaming:
-            self._problems.add(
-                spot.at(4),
-                "batch means nothing without a stream of inputs; "
-                f"write (stream {_short(method.input_type)})",
-            )
+        if options.HasField("delivery"):
+            own = self._policies.leaves(options.delivery, spot.at(3), level=2)
+            delivery = self._policies.merged(delivery, own)
         output, output_topic = self._output(place, method)
         return MethodContract(
             place=place,
@@ -142,23 +139,28 @@ class ServiceReader:
             input=consumed,
             topic=topic,
             group=group,
-            delivery=(
-                self._policies.merged(
-                    delivery, self._policies.leaves(options.delivery, spot.at(3), level=2)
-                )
-                if options.HasField("delivery")
-                else delivery
-            ),
+            delivery=delivery,
             output=output,
             output_topic=output_topic,
             batched=method.client_streaming,
             streams=method.server_streaming,
-            batch=self._policies.leaves(options.batch, spot.at(4), level=2)
-            if options.HasField("batch")
-            else {},
+            batch=self._batch(method, options, spot.at(4)),
             broadcast=options.broadcast if options.HasField("broadcast") else None,
             comment=place.file.comment(place.path),
         )
+
+    def _batch(
+        self, method: MethodDescriptorProto, options: options_pb2.ConsumeOptions, place: Place
+    ) -> Leaves:
+        if not options.HasField("batch"):
+            return {}
+        if not method.client_streaming:
+            self._problems.add(
+                place,
+                "batch means nothing without a stream of inputs; "
+                f"write (stream {_short(method.input_type)})",
+            )
+        return self._policies.leaves(options.batch, place, level=2)
 
     def _output(
         self, place: Place, method: MethodDescriptorProto
