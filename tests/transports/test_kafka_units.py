@@ -65,6 +65,16 @@ def test_metadata_are_laid_over_native_headers_by_name() -> None:
     assert [name for name, _ in written if name.lower() == "content-type"] == ["Content-Type"]
 
 
+def test_hop_state_that_was_dropped_does_not_come_back_from_native_headers() -> None:
+    native = (("pf_due", b"1"), ("pf_group", b"g"), ("x", b"1"))
+    message = Message(
+        id="7", topic="t", payload=b"", metadata={"pf_group": "g", "x": "1"}, headers=native
+    )
+    written = [name for name, _ in headers.write(message)]
+    assert "pf_due" not in written
+    assert {"pf_group", "x"} <= set(written)
+
+
 def test_a_watermill_id_and_a_foreign_content_type_are_read() -> None:
     id, metadata, _ = headers.read(((wire.WATERMILL_ID, b"w-1"), ("Content-Type", b"text/plain")))
     assert id == "w-1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer
@@ -51,6 +52,19 @@ def group_consumer(settings: SubscriptionSettings, context: Context) -> AIOKafka
 def free_consumer(context: Context) -> AIOKafkaConsumer:
     """A consumer without group, for looking into topics; not yet started."""
     return AIOKafkaConsumer(**_reading(context), auto_offset_reset="earliest")
+
+
+async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
+    """Stops a consumer for certain.
+
+    aiokafka's fetcher swallows its cancellation while it waits, after a new assignment, for
+    requests that it has cancelled itself; `stop` would then wait for it for ever.
+    """
+    fetching = getattr(getattr(consumer, "_fetcher", None), "_fetch_task", None)
+    while fetching is not None and not fetching.done():
+        fetching.cancel()
+        await asyncio.wait([fetching], timeout=0.1)
+    await consumer.stop()
 
 
 def rebalance_timeout(settings: SubscriptionSettings, context: Context) -> float:

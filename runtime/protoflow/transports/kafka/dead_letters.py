@@ -139,6 +139,8 @@ async def _open(looking: Look) -> list[_Place]:
 
 async def _read(looking: Look, places: Sequence[_Place]) -> list[DeadLetter]:
     """The letters at these places, in the same order."""
+    if not places:
+        return []
     starts: dict[TopicPartition, int] = {}
     ends: dict[TopicPartition, int] = {}
     for place in places:
@@ -192,19 +194,13 @@ def _replayed(letter: Message, *, to_origin: bool) -> Message:
             f"kafka: dead letter {letter.id} names no original topic or group, so it cannot be"
             " replayed; publish it anew and purge it"
         )
-    native = _without_hop_state(letter.headers)
     if to_origin:
-        return dataclasses.replace(message, headers=native)
+        return message
     return dataclasses.replace(
         message,
         topic=names.retry_topic(message.topic, group or "", 0.0),
         metadata={**message.metadata, wire.PF_GROUP: group or ""},
-        headers=native,
     )
-
-
-def _without_hop_state(native: Sequence[headers.Header]) -> list[headers.Header]:
-    return [header for header in native if not header[0].startswith(wire.PF_PREFIX)]
 
 
 def _portions(items: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -54,11 +54,20 @@ def write(message: Message) -> list[Header]:
 
 
 def _overlay(native: Sequence[Header], wanted: list[Header]) -> list[Header]:
-    """`wanted` over `native`. Names that say the same already stay, duplicates included."""
+    """`wanted` over `native`. Names that say the same already stay, duplicates included.
+
+    Hop state (`pf_*`) is the runtime's own: only what it still says is written, so what it
+    dropped from the metadata does not come back from the native headers.
+    """
     last = {_folded(name): value for name, value in native}
     same = {name for name, value in wanted if last.get(name, b"\0?") == value}
     replaced = {name for name, _ in wanted} - same
-    kept = [header for header in native if _folded(header[0]) not in replaced]
+    kept = [
+        header
+        for header in native
+        if _folded(header[0]) not in replaced
+        and (header[0] in same or not header[0].startswith(wire.PF_PREFIX))
+    ]
     return kept + [header for header in wanted if header[0] not in same]
 
 

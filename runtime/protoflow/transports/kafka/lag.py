@@ -7,7 +7,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from protoflow.errors import TopologyError
 from protoflow.transport import Lag
 from protoflow.transports.kafka import names
-from protoflow.transports.kafka.consumers import free_consumer
+from protoflow.transports.kafka.consumers import free_consumer, stop_consumer
 from protoflow.transports.kafka.context import Context
 from protoflow.transports.kafka.groups import Groups
 from protoflow.transports.kafka.topology import describe
@@ -45,7 +45,7 @@ async def read_lag(context: Context, topic: str, group: str) -> Lag:
                 oldest[tp] = max(offset, begins[tp])
         time = await _oldest_time(consumer, oldest)
     finally:
-        await consumer.stop()
+        await stop_consumer(consumer)
     age = None if time is None else max(0.0, context.settings.clock.now() - time)
     return Lag(messages=messages, seconds=age if messages else 0.0)
 

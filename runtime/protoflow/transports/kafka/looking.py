@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from protoflow.errors import TopologyError
-from protoflow.transports.kafka.consumers import free_consumer
+from protoflow.transports.kafka.consumers import free_consumer, stop_consumer
 from protoflow.transports.kafka.context import Context
 from protoflow.transports.kafka.topology import describe
 
@@ -28,6 +28,8 @@ class Look:
         """Everything from the beginnings, or the given starts, up to the ends."""
         starts = starts or await self.consumer.beginning_offsets(self.tps)
         open_ = {tp for tp in self.tps if starts.get(tp, 0) < ends.get(tp, 0)}
+        if not open_:
+            return
         self.consumer.assign(sorted(open_))
         for tp in open_:
             self.consumer.seek(tp, starts[tp])
@@ -58,4 +60,4 @@ async def look(context: Context, topic: str) -> AsyncIterator[Look]:
         await consumer.start()
         yield Look(consumer, sorted(tps))
     finally:
-        await consumer.stop()
+        await stop_consumer(consumer)

@@ -18,6 +18,7 @@ from protoflow.transport import SubscriptionListener, SubscriptionSettings
 from protoflow.transports.kafka.assignment import Assignment
 from protoflow.transports.kafka.careful import Careful
 from protoflow.transports.kafka.commits import COMMIT_ERRORS, Commits
+from protoflow.transports.kafka.consumers import stop_consumer
 from protoflow.transports.kafka.context import Context
 from protoflow.transports.kafka.errors import transport_error
 from protoflow.transports.kafka.groups import Groups
@@ -242,7 +243,7 @@ class KafkaSubscription:
         self._partitions.clear()
         with contextlib.suppress(TransportError, TimeoutError):
             async with asyncio.timeout(self._context.options.request_timeout):
-                await self._consumer.stop()
+                await stop_consumer(self._consumer)
         if self._transactions is not None:
             await self._transactions.leave()
         self._context.forget(self)

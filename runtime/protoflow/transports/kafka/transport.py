@@ -103,7 +103,7 @@ class KafkaTransport:
             await asyncio.sleep(self._options.health_interval)
             try:
                 async with asyncio.timeout(self._options.health_interval):
-                    await context.admin.describe_cluster()
+                    await context.admin.describe_topics([])  # of the brokers only
             except (KafkaError, TimeoutError, OSError) as error:
                 self._problem = f"{self._settings.url.safe} does not answer"
                 detail = f"{self._problem} ({type(error).__name__})"
