@@ -23,9 +23,11 @@ class DeduplicationStore(Protocol):
 
     async def contains(self, key: Key, /) -> bool:
         """Whether it was."""
+        ...
 
     async def add(self, key: Key, /) -> None:
         """It was."""
+        ...
 
 
 class MemoryDeduplication:

@@ -32,6 +32,7 @@ class OutboxStore(Protocol):
     async def store(self, messages: Sequence[Message], connection: Any) -> None:
         """Keeps messages, in the transaction of `connection` if one is given. The order of
         calls is the order of publishing."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +49,15 @@ class RelayedOutbox(OutboxStore, Protocol):
 
     async def pending(self, limit: int) -> Sequence[Pending]:
         """The oldest messages, in order."""
+        ...
 
     async def delete(self, positions: Collection[int]) -> None:
         """These are published."""
+        ...
 
     async def backlog(self) -> tuple[int, float]:
         """How many wait, and since when the oldest does, in seconds since the epoch."""
+        ...
 
 
 _SCHEMA = """CREATE TABLE IF NOT EXISTS protoflow_outbox (

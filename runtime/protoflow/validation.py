@@ -28,6 +28,7 @@ class ProtoValidator(Protocol):
 
     def validate(self, message: Any, /) -> None:
         """Raises if the message is invalid."""
+        ...
 
 
 def check_of(spec: MessageSpec, validator: ProtoValidator | None = None) -> Check | None:

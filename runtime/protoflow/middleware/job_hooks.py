@@ -77,6 +77,8 @@ def job_hooks(hooks: JobHooks | None = None) -> Middleware:
         if hooks is None or hooks == JobHooks():
             return next
         name, topic, clock = spec.name, spec.topic, spec.clock
+        start_hook, done_hook = hooks.on_job_start, hooks.on_job_done
+        error_hook = hooks.on_job_error
 
         async def run(delivery: Delivery, context: Context) -> Outcome:
             job = JobContext(
@@ -89,17 +91,17 @@ def job_hooks(hooks: JobHooks | None = None) -> Middleware:
                 retry_count=context.attempt - 1,
             )
             start = clock.monotonic()
-            await _call(hooks.on_job_start, job)
+            await _call(start_hook, job)
             try:
                 outcome = await next(delivery, context)
             except Exception as error:
                 job = replace(job, duration=clock.monotonic() - start)
                 if isinstance(error, Skip):
-                    await _call(hooks.on_job_done, job)
+                    await _call(done_hook, job)
                 else:
-                    await _call(hooks.on_job_error, job, error)
+                    await _call(error_hook, job, error)
                 raise
-            await _call(hooks.on_job_done, replace(job, duration=clock.monotonic() - start))
+            await _call(done_hook, replace(job, duration=clock.monotonic() - start))
             return outcome
 
         return run

@@ -26,6 +26,7 @@ def outbox(store: OutboxStore | None = None) -> Middleware:
     def keep(next: Next, spec: HandlerSpec) -> Next:
         if store is None:
             return next
+        write = store.store
         if spec.streams:
             raise ConfigError(
                 f"{spec.name}: a stream of outputs goes out as it is yielded, not through the "
@@ -35,7 +36,7 @@ def outbox(store: OutboxStore | None = None) -> Middleware:
         async def run(delivery: Delivery, context: Context) -> Outcome:
             outcome = await next(delivery, context)
             if outcome is DONE and context.outputs:
-                await store.store(context.take_outputs(), context.values.get(CONNECTION))
+                await write(context.take_outputs(), context.values.get(CONNECTION))
                 context.confirm()
             return outcome
 

@@ -96,13 +96,16 @@ class Host(Protocol):
     @property
     def transport(self) -> Transport:
         """The broker."""
+        ...
 
     @property
     def subscriptions(self) -> Sequence[Scheduler]:
         """The running subscriptions."""
+        ...
 
     def publish_topic(self, spec: HandlerSpec) -> str:
         """Where a handler publishes to; empty is nowhere."""
+        ...
 
 
 class Observatory:

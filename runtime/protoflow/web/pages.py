@@ -18,14 +18,17 @@ class Health(Protocol):
     @property
     def live(self) -> bool:
         """No loop has died."""
+        ...
 
     @property
     def ready(self) -> bool:
         """Connected, subscribed, nothing paused by a failure."""
+        ...
 
     @property
     def problems(self) -> dict[str, str]:
         """What is wrong."""
+        ...
 
 
 class Pages:

@@ -1,0 +1,163 @@
+"""OpenTelemetry metrics, for who exports those in place of Prometheus.
+
+https://opentelemetry.io/docs/specs/semconv/messaging/messaging-metrics/ (1.44, development)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from protoflow import __version__, semconv
+from protoflow.context import Context
+from protoflow.errors import MissingExtraError
+from protoflow.message import Delivery
+from protoflow.observability.report import Observatory
+from protoflow.outcomes import DONE, Outcome, Skip
+from protoflow.pipeline import HandlerSpec, Middleware, Next
+from protoflow.scheduler import Scheduler
+from protoflow.stats import BOUNDS
+
+try:
+    from opentelemetry.metrics import Meter, MeterProvider, Observation, get_meter_provider
+except ImportError as error:
+    raise MissingExtraError("tracing", "opentelemetry") from error
+
+_Value = Callable[[], Iterable[Observation]]
+
+
+def process_duration(provider: MeterProvider | None = None) -> Middleware:
+    """A middleware that records `messaging.process.duration`; put it after `metrics`.
+
+    The API has no histogram that is read when exported, so this one is written per message.
+    """
+
+    def measure(next: Next, spec: HandlerSpec) -> Next:
+        record = (
+            _meter(provider)
+            .create_histogram(
+                "messaging.process.duration",
+                unit="s",
+                description="Duration of processing operation.",
+                explicit_bucket_boundaries_advisory=BOUNDS,
+            )
+            .record
+        )
+        now = spec.clock.monotonic
+        fixed = {
+            semconv.SYSTEM: semconv.system(spec.config.url.scheme),
+            semconv.OPERATION_NAME: "process",
+            semconv.DESTINATION: spec.topic,
+            semconv.GROUP: spec.group,
+            semconv.HANDLER: spec.name,
+        }
+
+        async def run(delivery: Delivery, context: Context) -> Outcome:
+            start = now()
+            outcome = await next(delivery, context)
+            attributes: Mapping[str, str] = fixed
+            if outcome is not DONE and not isinstance(outcome, Skip):
+                cause = outcome.__cause__ or outcome
+                attributes = {**fixed, semconv.ERROR_TYPE: type(cause).__name__}
+            record(now() - start, attributes)
+            return outcome
+
+        return run
+
+    return measure
+
+
+def observe(observatory: Observatory, provider: MeterProvider | None = None) -> None:
+    """Makes instruments that read the books of a service when they are exported.
+
+    Args:
+        observatory: `service.observatory`.
+        provider: the meter provider; the global one if not given.
+    """
+    meter = _meter(provider)
+    instruments = _Instruments(observatory)
+    for name, unit, description, read in instruments.counters():
+        meter.create_observable_counter(name, [_callback(read)], unit, description)
+    for name, unit, description, read in instruments.gauges():
+        meter.create_observable_gauge(name, [_callback(read)], unit, description)
+
+
+def _callback(read: _Value) -> Callable[[Any], Iterable[Observation]]:
+    return lambda _options: read()
+
+
+class _Instruments:
+    def __init__(self, observatory: Observatory) -> None:
+        self._observatory = observatory
+        self._system = {semconv.SYSTEM: observatory.system}
+
+    def counters(self) -> Iterable[tuple[str, str, str, _Value]]:
+        """Name, unit, description and reader."""
+        return (
+            (
+                "messaging.client.consumed.messages", "{message}",
+                "Number of messages that were delivered to the application.", self._consumed,
+            ),
+            (
+                "messaging.client.sent.messages", "{message}",
+                "Number of messages producer attempted to send to the broker.", self._sent,
+            ),
+            ("protoflow.messages", "{message}", "What became of messages.", self._messages),
+            ("protoflow.dead_letters", "{message}", "Dead letters confirmed.", self._letters),
+        )  # fmt: skip
+
+    def gauges(self) -> Iterable[tuple[str, str, str, _Value]]:
+        """The same for what goes up and down."""
+        return (
+            (
+                "protoflow.in_flight", "{message}", "Deliveries not settled yet.",
+                lambda: self._subscriptions(lambda scheduler: scheduler.in_flight),
+            ),
+            (
+                "protoflow.subscription.healthy", "1", "1 if it works.",
+                lambda: self._subscriptions(lambda scheduler: int(not scheduler.problems)),
+            ),
+            (
+                "protoflow.dead_letters.waiting", "{message}", "Dead letters that wait.",
+                self._waiting,
+            ),
+        )  # fmt: skip
+
+    def _consumed(self) -> Iterable[Observation]:
+        fixed = self._system | {semconv.OPERATION_NAME: "receive"}
+        for scheduler in self._observatory.host.subscriptions:
+            yield Observation(scheduler.received, fixed | _labels(scheduler))
+
+    def _sent(self) -> Iterable[Observation]:
+        fixed = self._system | {semconv.OPERATION_NAME: "send"}
+        for topic, count in self._observatory.host.books.sent.by_topic().items():
+            yield Observation(count, fixed | {semconv.DESTINATION: topic})
+
+    def _messages(self) -> Iterable[Observation]:
+        for scheduler in self._observatory.host.subscriptions:
+            for route in scheduler.router.all:
+                labels = _labels(scheduler) | {semconv.HANDLER: route.spec.name}
+                for outcome in ("handled", "dead_lettered", "dropped", "skipped"):
+                    count = getattr(route.spec.stats, outcome)
+                    yield Observation(count, labels | {semconv.OUTCOME: outcome})
+
+    def _letters(self) -> Iterable[Observation]:
+        for topic, book in self._observatory.host.books.dead_letters.topics.items():
+            yield Observation(book.received, {semconv.DESTINATION: topic})
+
+    def _waiting(self) -> Iterable[Observation]:
+        for topic, book in self._observatory.host.books.dead_letters.topics.items():
+            yield Observation(book.current, {semconv.DESTINATION: topic})
+
+    def _subscriptions(self, value: Callable[[Scheduler], int]) -> Iterable[Observation]:
+        for scheduler in self._observatory.host.subscriptions:
+            yield Observation(value(scheduler), _labels(scheduler))
+
+
+def _labels(scheduler: Scheduler) -> dict[str, str]:
+    settings = scheduler.settings
+    return {semconv.DESTINATION: settings.topic, semconv.GROUP: settings.group}
+
+
+def _meter(provider: MeterProvider | None) -> Meter:
+    return (provider or get_meter_provider()).get_meter("protoflow", __version__)
