@@ -44,10 +44,13 @@ class CoreTransport:
     async def open(self) -> None:
         """As `Transport.open`."""
         await self._connection.open()
-        await self._connection.join(self._publisher)
-        self._capabilities = replace(
-            self._capabilities, max_message_bytes=self._connection.client.max_payload
-        )
+        try:
+            await self._connection.join(self._publisher)
+            limit = self._connection.client.max_payload
+        except BaseException:
+            await self._connection.close()
+            raise
+        self._capabilities = replace(self._capabilities, max_message_bytes=limit)
 
     async def close(self) -> None:
         """As `Transport.close`."""

@@ -152,6 +152,8 @@ class CorePublisher:
         batch.finish(None if lost is None else f"{lost}; it may be lost")
         if batch in self._batches:
             self._batches.remove(batch)
+        if not self._batches:
+            self._unheard.clear()  # of messages that were given up before
 
     async def _on_status(self, message: Msg) -> None:
         if (message.headers or {}).get("Status") == "503":

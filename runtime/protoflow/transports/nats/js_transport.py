@@ -102,6 +102,7 @@ class JetStreamTransport:
         if mode is TopologyMode.NONE:
             return
         await self._architect.ensure(self._connection.client, topology, mode)
+        self._publisher.known.update(topology.topics)
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
         """As `Transport.submit`."""
