@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from protoflow import Config
 from protoflow.v1 import options_pb2
 
 from tests.packaging.conftest import ROOT
@@ -162,3 +163,13 @@ def test_the_example_of_testing_runs(tmp_path: Path) -> None:
         [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(tmp_path)}, check=True
     )
     assert time.monotonic() - started < 30
+
+
+def test_the_configuration_file_is_valid(tmp_path: Path) -> None:
+    (example,) = blocks(ROOT / "docs" / "configuration.md", "toml")
+    file = tmp_path / "billing.toml"
+    file.write_text(example)
+    config = Config(file=file, environ={})
+    assert config.namespace == "staging"
+    assert config.defaults.retry.max_attempts == 3
+    assert config.handlers["shop.v1.Orders.BillOrder"].concurrency == 64
