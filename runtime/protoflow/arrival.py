@@ -116,15 +116,20 @@ class Arrival:
         return True
 
     def _suspect(self, job: Job) -> None:
-        """Handed out too often: run alone once more, then given up."""
+        """Handed out too often: run alone twice more, then given up.
+
+        The broker counts for all that the dead process held, so the second time goes
+        backwards: only the killer is in front of nobody who could still be handled.
+        """
         delivery = job.delivery
-        if delivery.deliveries > job.route.suspect_at:
+        beyond = delivery.deliveries - job.route.suspect_at
+        if beyond > 1:
             text = f"handed out {delivery.deliveries} times without an end"
             self._carrier.bury(job, RedeliveryLimit(text))
         else:
             batched = job.route.gatherer is not None
             job.single = batched
-            self._workers.put_alone([job] if batched else job)
+            self._workers.put_alone([job] if batched else job, backwards=beyond == 1)
 
     def _unhandled(self, delivery: Delivery, message: Message) -> None:
         kind = self._router.type_of(message) or ""

@@ -65,7 +65,7 @@ class Scheduler:
         self._encode = encode
         self._crashed = crashed
         self._lanes = Lanes(settings.ordering)
-        self._workers = Workers(settings.concurrency, self._run, crashed)
+        self._workers = Workers(settings.concurrency, self._run, crashed, self._drained)
         self._arrival = Arrival(router, self._lanes, settings)
         self._room: asyncio.Future[None] | None = None
         # Never so much that workers idle while there is room.
@@ -121,6 +121,9 @@ class Scheduler:
                     self._carrier.release(job)
                 await self._settler.drained()
         await self._subscription.stop()
+
+    async def _drained(self) -> None:
+        await self._settler.drained()
 
     def pause(self) -> None:
         """Takes and starts nothing more until `resume`; what runs goes on."""

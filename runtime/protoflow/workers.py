@@ -15,6 +15,8 @@ Work: TypeAlias = "Job | list[Job]"
 
 #: A worker lets the loop breathe after so many messages that never made it wait.
 _BREATH = 32
+#: How long work that runs alone and backwards waits for more of its kind, in seconds.
+_LINGER = 0.2
 
 
 def jobs_of(work: Work) -> Sequence[Job]:
@@ -38,6 +40,7 @@ class Workers:
         limit: how many run at once.
         run: does one piece of work; must not raise but CancelledError.
         crashed: called when a worker died all the same.
+        settled: waits until nothing is on its way to the broker; before work that runs alone.
     """
 
     def __init__(
@@ -45,7 +48,10 @@ class Workers:
         limit: int,
         run: Callable[[Work], Awaitable[None]],
         crashed: Callable[[BaseException], None],
+        settled: Callable[[], Awaitable[None]],
     ) -> None:
+        self._settled = settled
+        self._alone_from = 0.0
         self._limit = limit
         self._run = run
         self._crashed = crashed
@@ -64,9 +70,19 @@ class Workers:
         """Makes work ready; `wake` starts it."""
         self._ready.append(work)
 
-    def put_alone(self, work: Work) -> None:
-        """Work that runs with nothing beside it, because it may kill the process."""
-        self._alone.append(work)
+    def put_alone(self, work: Work, *, backwards: bool = False) -> None:
+        """Work that runs with nothing beside it, because it may kill the process.
+
+        Args:
+            work: the work.
+            backwards: the last comes first, once all that is there has come: what is behind
+                a killer in one process is before it in the next.
+        """
+        if backwards:
+            self._alone.appendleft(work)
+            self._alone_from = asyncio.get_running_loop().time() + _LINGER
+        else:
+            self._alone.append(work)
         self._closed = True
 
     def wake(self) -> None:
@@ -166,12 +182,17 @@ class Workers:
     async def _serve(self, worker: _Worker) -> None:
         streak = 0
         while not self._stopped:
-            if self._closed and self._alone and not self.running and not self._gates:
-                work = self._alone.popleft()
-                self._ready.appendleft(work)
+            if self._may_start_alone():
+                wait = self._alone_from - asyncio.get_running_loop().time()
+                if wait > 0:
+                    await asyncio.sleep(wait)
+                    continue
                 self._solo = True
                 try:
-                    await self._work(worker)
+                    await self._settled()
+                    if self._alone:  # else it was taken out meanwhile
+                        self._ready.appendleft(self._alone.popleft())
+                        await self._work(worker)
                 finally:
                     self._solo = False
                     self._closed = bool(self._gates or self._alone)
@@ -186,6 +207,11 @@ class Workers:
             else:
                 streak = 0
                 await self._rest()
+
+    def _may_start_alone(self) -> bool:
+        return bool(
+            self._closed and self._alone and not (self._gates or self._solo) and not self.running
+        )
 
     async def _work(self, worker: _Worker) -> None:
         work = self._ready.popleft()
