@@ -162,6 +162,21 @@ async def test_publishing_to_no_topic(broker: KafkaTransport, url: str) -> None:
         await publish(impatient, missing, b"x")
 
 
+async def test_a_subscriber_can_be_required(url: str) -> None:
+    topic = unique()
+    await make_topic(url, topic)
+    async with opened(url, require_subscriber=True) as broker:
+        message = Message(id="1", topic=topic, payload=b"x")
+        (result,) = await broker.submit([message])
+        assert isinstance(result, PublishError)
+        assert "require_subscriber" in str(result)
+        assert await broker.submit([dataclasses.replace(message, metadata={"pf_group": "g"})]) == [
+            None
+        ]
+        await join(broker, settings(topic))
+        assert await broker.submit([message]) == [None]
+
+
 async def test_a_delay_is_refused_before_anything_is_sent(broker: KafkaTransport) -> None:
     with pytest.raises(CapabilityError):
         broker.submit([Message(id="1", topic="t", payload=b"", delay=1.0)])

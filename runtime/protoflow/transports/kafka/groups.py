@@ -11,6 +11,18 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from protoflow.transports.kafka.note import Note
+from protoflow.transports.kafka.topology import describe
+
+
+async def has_group(admin: AIOKafkaAdminClient, topic: str) -> bool:
+    """Whether some group has a position in a topic. Raises KafkaError."""
+    partitions = (await describe(admin, [topic])).get(topic, [])
+    tps = [TopicPartition(topic, partition["partition"]) for partition in partitions]
+    for group, *_ in await admin.list_consumer_groups() if tps else ():
+        places = await admin.list_consumer_group_offsets(group, partitions=tps)
+        if any(place.offset >= 0 for place in places.values()):
+            return True
+    return False
 
 
 class Groups:

@@ -13,10 +13,12 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
+from protoflow import wire
 from protoflow.errors import CapabilityError, PublishError
 from protoflow.message import Message
 from protoflow.transports.kafka.context import Context
 from protoflow.transports.kafka.errors import malformed, publish_error
+from protoflow.transports.kafka.groups import has_group
 from protoflow.transports.kafka.options import Compression, KafkaOptions
 from protoflow.transports.kafka.outgoing import Outbound, physical_topic
 from protoflow.transports.kafka.submission import Deadlines, Result, Submission
@@ -31,12 +33,13 @@ _Item = tuple[Message, int | None, Submission, int]
 class _Lane:
     """The messages of one topic, in the order in which they were submitted."""
 
-    __slots__ = ("arrived", "queue", "task", "topic")
+    __slots__ = ("arrived", "has_group", "queue", "task", "topic")
 
     def __init__(self, topic: str) -> None:
         self.topic = topic
         self.queue: deque[_Item] = deque()
         self.arrived = asyncio.Event()
+        self.has_group = False
         self.task: asyncio.Task[None] | None = None
 
 
@@ -135,6 +138,8 @@ class Publisher:
             return  # given up: nobody is to find it later
         size = 0
         try:
+            if self._context.settings.require_subscriber and not lane.has_group:
+                await self._require_group(message, lane)
             record = self.outbound.encode(message, lane.topic)
             size = record.size
             future = await producer.send(
@@ -149,6 +154,16 @@ class Publisher:
             submission.settle(index, malformed(error, lane.topic))
         else:
             future.add_done_callback(partial(self._sent, lane.topic, size, submission, index))
+
+    async def _require_group(self, message: Message, lane: _Lane) -> None:
+        """Retries and dead letters are kept for whoever looks; other messages need a group."""
+        if wire.PF_GROUP in message.metadata or wire.PF_DLQ_RESOLVED in message.metadata:
+            return
+        lane.has_group = await has_group(self._context.admin, lane.topic)
+        if not lane.has_group:
+            raise PublishError(
+                f"kafka: no group consumes topic {lane.topic}, and require_subscriber is set"
+            )
 
     def _sent(
         self,

@@ -55,7 +55,7 @@ class KafkaTransport:
             retains=True,
             broker_retry=True,
             retry_lateness=settings.ladder[0],
-            atomic=True,
+            atomic=options.idempotence,
             dead_letters=True,
             lag=True,
             broadcast=True,
