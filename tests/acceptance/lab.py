@@ -17,8 +17,9 @@ from protoflow.clock import Clock
 from protoflow.config import Config
 from protoflow.connection import Connection, transport_for
 from protoflow.message import Message, Settlement
+from protoflow.policy import merge
 from protoflow.service import Service
-from protoflow.spec import DeliveryPolicy, Start
+from protoflow.spec import DeliveryPolicy, RetryPolicy, Start
 from protoflow.transport import (
     Capabilities,
     DeadLetters,
@@ -156,6 +157,10 @@ class Lab:
         names = [
             method.name for item in handlers for method in type(item).__protoflow_spec__.methods
         ]
+        if not self.capabilities.at_least_once and "handlers" not in settings:
+            # The suite's contract demands retries, which such a transport refuses.
+            once = DeliveryPolicy(retry=RetryPolicy(max_attempts=1))
+            policy = merge(once, policy or DeliveryPolicy())
         if policy is not None:
             settings["handlers"] = dict.fromkeys(names, policy)
         config = self.config(**settings)
