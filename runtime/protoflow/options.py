@@ -76,7 +76,7 @@ def parse_duration(text: str) -> float:
     position, total = 0, 0.0
     text = text.strip().lower()
     while match := _DURATION.match(text, position):
-        if match[2] not in _UNITS or (match[2] == "" and match.end() < len(text)):
+        if match[2] not in _UNITS or (match[2] == "" and match[0] != text):
             break
         total += float(match[1]) * _UNITS[match[2]]
         position = match.end()

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -156,7 +157,7 @@ class Walk(RuleBasedStateMachine):
 
     @rule(
         by=st.integers(0, 1),
-        keys=st.lists(st.sampled_from([None, b"a", b"b"]), min_size=1, max_size=6),
+        keys=st.lists(st.sampled_from([b"a", b"a", b"b", None]), min_size=1, max_size=6),
         delay=st.sampled_from([0.0, 0.0, 0.0, 5.0]),
     )
     def publish(self, by: int, keys: list[bytes | None], delay: float) -> None:
@@ -182,6 +183,31 @@ class Walk(RuleBasedStateMachine):
         batch = self.run(lambda: member.subscription.receive(count, max_bytes))
         assert 1 <= len(batch) <= count
         assert len(batch) == 1 or sum(delivery.size for delivery in batch) <= max_bytes
+        self.took(by, batch)
+
+    @rule(by=st.integers(0, 1), count=st.integers(1, 3))
+    def look_for_what_must_not_come(self, by: int, count: int) -> None:
+        if not self.items or any(self.must_go(item) for item in self.items.values()):
+            return
+        subscription = self.members[by].subscription
+
+        async def look() -> Sequence[Delivery]:
+            receiving = asyncio.ensure_future(subscription.receive(count, 10**6))
+            done, _ = await asyncio.wait([receiving], timeout=0.02)
+            if done:
+                return receiving.result()
+            receiving.cancel()
+            await asyncio.wait([receiving])
+            if claiming := getattr(subscription, "_claiming", None):
+                await asyncio.wait([claiming])
+            if getattr(subscription, "_claimed", None):
+                return await subscription.receive(count, 10**6)
+            return ()
+
+        self.took(by, self.run(look))
+
+    def took(self, by: int, batch: Sequence[Delivery]) -> None:
+        member = self.members[by]
         for delivery in batch:
             item = self.items[delivery.message.id]
             assert self.may_go(item, by), f"{item.id} is not for {by} now"
@@ -341,11 +367,15 @@ class Walk(RuleBasedStateMachine):
         self.look_at_the_books()
 
 
+#: How many times as many walks as usual: PROTOFLOW_WALKS=20 before a release.
+WALKS = int(os.environ.get("PROTOFLOW_WALKS", "1"))
+
+
 def _machine(name: str, url: str, ordering: Ordering, examples: int, **fields: Any) -> Any:
-    machine = type(name, (Walk,), {"url": url, "ordering": ordering, **fields})
+    machine: Any = type(name, (Walk,), {"url": url, "ordering": ordering, **fields})
     case = machine.TestCase
     case.settings = settings(
-        max_examples=examples,
+        max_examples=examples * WALKS,
         stateful_step_count=40,
         deadline=None,
         suppress_health_check=list(HealthCheck),

@@ -22,7 +22,8 @@ class Entry:
     """A message that a group has not finished.
 
     `delivery` is the handing-over that may settle it; every claim makes a new one, so an
-    old one settles nothing. `due` is the time before which it is not handed out.
+    old one settles nothing. `due` is the time before which it is not handed out. `offered`
+    is whether a lane has put it where claims look.
     """
 
     __slots__ = (
@@ -35,6 +36,7 @@ class Entry:
         "lane",
         "member",
         "message",
+        "offered",
         "sequence",
         "size",
         "time",
@@ -52,6 +54,7 @@ class Entry:
         self.lane = group.lane(message)
         self.delivery: Delivery | None = None
         self.member: Member | None = None
+        self.offered = False
         self.deliveries = 0
         self.failures = 0
         self.first_failure = 0.0
@@ -108,7 +111,7 @@ class Group:
         """Everything that is not finished, in no order."""
         yield from self.fresh
         yield from self._held.values()
-        free = {id(entry): entry for _, entry in self._returned if entry.delivery is None}
+        free = {id(entry): entry for _, entry in self._returned}
         free |= {id(entry): entry for _, _, entry in self._waiting}
         for lane in self._lanes.values():
             free |= {id(entry): entry for _, entry in lane.free}
@@ -223,8 +226,9 @@ class Group:
 
     def _take_head(self, entry: Entry, member: Member, now: float) -> bool:
         """Whether an entry offered before is still the first of its lane and may go out."""
-        lane = self._lanes.get(entry.lane or b"")
-        if lane is None or not lane.free or lane.free[0][1] is not entry or entry.due > now:
+        entry.offered = False
+        lane = self._lanes[entry.lane or b""]
+        if lane.free[0][1] is not entry or entry.due > now:
             return False
         if lane.held and lane.member is not member:
             return False
@@ -249,6 +253,9 @@ class Group:
     def _offer(self, lane: Lane) -> None:
         """Lets the first message of a lane be found when it is due."""
         sequence, entry = lane.free[0]
+        if entry.offered:
+            return
+        entry.offered = True
         if entry.due:
             heapq.heappush(self._waiting, (entry.due, sequence, entry))
         else:
