@@ -41,6 +41,7 @@ class Observing:
         self._http_handlers: dict[tuple[str, str], Any] = {}
         self._web: WebServer | None = None
         self._observatory: Observatory | None = None
+        self._outbox: RelayedOutbox | None = None
         self._relay: OutboxRelay | None = None
 
     def health(self) -> Health:
@@ -120,16 +121,26 @@ class Observing:
             await self._web.stop()
             self._web = None
 
+    def relay_outbox(self, store: RelayedOutbox) -> None:
+        """Empties an outbox while the service runs; `Service(outbox=...)` does so itself.
+
+        Raises:
+            RegistrationError: the service has one already.
+        """
+        if self._outbox is not None:
+            raise RegistrationError("the service relays an outbox already")
+        self._outbox = store
+
     @property
     def outbox_problem(self) -> str | None:
         """Why the outbox is not emptied; None is that it is, or that there is none."""
         return self._relay.problem if self._relay is not None else None
 
-    async def _start_relay(self, store: object, resources: AsyncExitStack) -> None:
-        """Empties the outbox while the service runs, if it is of a kind that can be."""
-        if isinstance(store, RelayedOutbox):
-            self._relay = await resources.enter_async_context(OutboxRelay(store, self._transport))
-            self.observatory.relay = self._relay
+    async def _start_relay(self, resources: AsyncExitStack) -> None:
+        if self._outbox is not None:
+            relay = OutboxRelay(self._outbox, self._transport)
+            self._relay = await resources.enter_async_context(relay)
+            self.observatory.relay = relay
 
     async def _start_configured_web(self) -> None:
         config = self.config

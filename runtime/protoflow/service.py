@@ -19,6 +19,7 @@ from protoflow.connection import transport_for
 from protoflow.emitting import Emitting
 from protoflow.errors import ConfigError, ProtoflowError, RegistrationError
 from protoflow.observing import Observing
+from protoflow.outbox import RelayedOutbox
 from protoflow.pipeline import Chain, Middleware, chain_of
 from protoflow.plan import plan
 from protoflow.publishing import Publishing
@@ -77,6 +78,8 @@ class Service(Observing, Registering, Emitting):
         self._lifespan = lifespan
         self._dependencies = dependencies
         self._chain = _chain(middleware, dependencies)
+        outbox = dependencies.get("outbox")
+        self._outbox = outbox if isinstance(outbox, RelayedOutbox) else None
         self.books.classify = dependencies.get("error_classifier") or classify_error
         self._transport = transport or transport_for(self.config, self._clock)
         self._publishing = Publishing(self.config, self._transport, self._clock, self.books.sent)
@@ -149,7 +152,7 @@ class Service(Observing, Registering, Emitting):
         )
         await self._transport.ensure(topology, self.config.topology)
         self._publishing.known(topics)
-        await self._start_relay(self._dependencies.get("outbox"), self._resources)
+        await self._start_relay(self._resources)
         if self._lifespan is not None:
             await self._resources.enter_async_context(self._lifespan(self))
         for scheduler in schedulers:

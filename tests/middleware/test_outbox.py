@@ -1,14 +1,15 @@
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from google.protobuf.wrappers_pb2 import Int64Value
-from protoflow import Context, Message
-from protoflow.errors import ConfigError, PublishError
+from google.protobuf.wrappers_pb2 import Int64Value, StringValue
+from protoflow import Context, Message, Output, Service
+from protoflow.errors import ConfigError, PublishError, RegistrationError
 from protoflow.message import Delivery
 from protoflow.middleware import Dependencies, default_chain
 from protoflow.middleware.outbox import CONNECTION
@@ -17,7 +18,7 @@ from protoflow.outbox import OutboxRelay, SQLiteOutbox
 from protoflow.outcomes import Outcome
 from protoflow.pipeline import HandlerSpec, Next
 
-from tests.middleware.kit import NAME, TO_DONE, put, running, worker
+from tests.middleware.kit import NAME, TO_DONE, TO_WORK, config, put, running, worker
 
 
 async def answer(_message: object, _context: Context) -> Int64Value:
@@ -180,3 +181,20 @@ async def test_a_whole_chain_must_be_given_its_outbox_itself() -> None:
             pass
     with pytest.raises(ConfigError, match="no such dependency"):
         default_chain({"hook": 1})  # type: ignore[typeddict-unknown-key]
+
+
+async def test_the_outbox_of_a_whole_chain_is_relayed_when_the_service_is_told(
+    tmp_path: Path,
+) -> None:
+    store = SQLiteOutbox(tmp_path / "outbox.db")
+    service = Service(config(), middleware=default_chain(Dependencies(outbox=store)))
+    service.register(worker(answer, publication=TO_DONE))
+    service.relay_outbox(store)
+    with pytest.raises(RegistrationError, match="already"):
+        service.relay_outbox(store)
+    async with service:
+        await service.publish_outputs(TO_WORK, [Output(StringValue(value="a"))])
+        async with asyncio.timeout(5):
+            while not service.stats()[NAME].handled or (await store.backlog())[0]:
+                await asyncio.sleep(0.01)
+    await store.close()
