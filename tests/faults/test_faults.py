@@ -161,7 +161,8 @@ async def _run(run: Lab, fault: Fault) -> Verdict:
         letters = await run.settle()
         ready = await run.until_ready(30)
     finally:
-        run.close()
+        # In a thread: the proxy that the consumers drain through lives on this loop.
+        await asyncio.to_thread(run.close)
         if proxy is not None:
             await proxy.__aexit__(None, None, None)
     return run.verdict(fault.__name__, letters, time.monotonic() - started, ready)
