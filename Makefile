@@ -53,8 +53,12 @@ acceptance: setup ## Run the one suite on every transport; a row for each at the
 faults: setup ## Kill, freeze and cut off brokers and processes, and count the messages
 	@PROTOFLOW_REQUIRE_BROKERS=kafka,rabbitmq,nats $(PYTEST) tests/faults $(ARGS) || test $$? -eq 5
 
-bench: setup ## Measure against raw clients and peers
+bench: $(VENV)/.bench ## Measure against raw clients and peers
 	PYTHONPATH=runtime $(PY) -m benchmarks $(ARGS)
+
+$(VENV)/.bench: $(STAMP)
+	$(PY) -m pip install --quiet --group bench
+	@touch $@
 
 docs: setup ## Write the tables in docs/ that come from the code
 	PYTHONPATH=runtime $(PY) scripts/docs.py
