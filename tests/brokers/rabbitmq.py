@@ -124,7 +124,7 @@ class RabbitMQBroker(TestBroker):
             f"listeners.tcp.1 = 127.0.0.1:{port}",
             "log.console = false",
             "log.file.level = warning",
-            "vm_memory_high_watermark.absolute = 1GB",
+            "vm_memory_high_watermark.relative = 0.5",  # a session makes thousands of queues
             "disk_free_limit.absolute = 50MB",
             "max_message_size = 16777216",  # as RabbitMQ 4 has it
             *self._settings,

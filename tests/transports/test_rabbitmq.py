@@ -497,6 +497,7 @@ class TestDeadLetters:
         for _ in range(25):
             listed = await transport.list_dead_letters(letters, limit=3)
             assert [letter.message.id for letter in listed] == [m.id for m in sent[:3]]
+            assert await transport.count_dead_letters(letters) == 5  # they are back at once
         assert await transport.count_dead_letters(letters) == 5
         assert await transport.purge_dead_letters(letters, [sent[1].id]) == 1
         assert await transport.purge_dead_letters(letters) == 4

@@ -111,6 +111,17 @@ class Channel(aiormq.Channel):
         """Another channel of the same connection, for what may fail."""
         return await self._connection.open_channel(self._timeout, confirms=False)
 
+    async def send_empty(self, queue: str) -> bool:
+        """Whether a queue takes an empty message. Not when tapping."""
+        try:
+            with true_cancellation():
+                await self.basic_publish(
+                    b"", routing_key=queue, mandatory=True, timeout=self._timeout
+                )
+        except aiormq.exceptions.PublishError:
+            return False
+        return True
+
     async def leave(self) -> None:
         """Closes the channel; the broker takes back what is unsettled."""
         with contextlib.suppress(*FAILURES), true_cancellation():

@@ -20,10 +20,11 @@ from pamqp.commands import Queue as Methods
 
 from protoflow.spec import Ordering
 from protoflow.transport import SubscriptionSettings
-from protoflow.transports.rabbitmq.channel import Channel
+from protoflow.transports.rabbitmq.channel import FAILURES, Channel
 from protoflow.transports.rabbitmq.link import Link
 from protoflow.transports.rabbitmq.names import Names
 from protoflow.transports.rabbitmq.options import RabbitMQOptions
+from protoflow.transports.rabbitmq.probe import exists
 from protoflow.transports.rabbitmq.session import Session
 
 _logger = logging.getLogger("protoflow.rabbitmq")
@@ -41,12 +42,14 @@ class Intake:
     def __init__(
         self,
         link: Link,
+        prober: Link,
         names: Names,
         settings: SubscriptionSettings,
         options: RabbitMQOptions,
     ) -> None:
         self.shards = 1 if settings.broadcast else names.shards
         self._link = link
+        self._prober = prober  # not ours: a connection that sends may be blocked
         self._names = names
         self._settings = settings
         self._options = options
@@ -118,12 +121,21 @@ class Intake:
         await session.channel.request(Basic.Consume(queue=queue, consumer_tag=str(shard)))
 
     async def _acquire(self, channel: Channel, shard: int) -> bool:
+        lock = self._lock(shard)
+        try:
+            if await exists(self._prober, lock):
+                return False
+        except FAILURES:
+            return False  # publishers are blocked: asked again soon
         beside = await channel.sibling()
         try:
-            await beside.request(Methods.Declare(queue=self._lock(shard), exclusive=True))
+            await beside.request(
+                Methods.Declare(queue=lock, exclusive=True, arguments={"x-max-length": 0})
+            )
         except aiormq.exceptions.ChannelLockedResource:
-            return False
-        await beside.leave()
+            return False  # somebody was quicker
+        finally:
+            await beside.leave()
         return True
 
     async def _own_queue(self, channel: Channel) -> str:

@@ -89,8 +89,12 @@ class Link:
         return self._connection
 
     async def channel(self, *, confirms: bool = True) -> Channel:
-        """A new channel, waiting for the connection."""
-        connection = await self.connection()
+        """A new channel, waiting for the connection for a while."""
+        try:
+            async with asyncio.timeout(self._options.request_timeout):
+                connection = await self.connection()
+        except TimeoutError:
+            raise TimeoutError(self.problem or "rabbitmq does not answer") from None
         return await connection.open_channel(self._options.request_timeout, confirms=confirms)
 
     async def close(self) -> None:

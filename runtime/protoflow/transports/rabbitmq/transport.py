@@ -30,10 +30,11 @@ from protoflow.transports.rabbitmq.channel import FAILURES
 from protoflow.transports.rabbitmq.declare import Declarer
 from protoflow.transports.rabbitmq.delays import MAX_DELAY
 from protoflow.transports.rabbitmq.intake import Intake
-from protoflow.transports.rabbitmq.letters import Letters, count
+from protoflow.transports.rabbitmq.letters import Letters
 from protoflow.transports.rabbitmq.link import Link, describe
 from protoflow.transports.rabbitmq.names import Names
 from protoflow.transports.rabbitmq.options import RabbitMQOptions
+from protoflow.transports.rabbitmq.probe import count
 from protoflow.transports.rabbitmq.publisher import Publisher
 from protoflow.transports.rabbitmq.subscription import RabbitMQSubscription
 from protoflow.transports.rabbitmq.topology import Plan, Planner
@@ -144,7 +145,7 @@ class RabbitMQTransport:
             listener,
             self._settings,
             self._names,
-            Intake(self._in, self._names, settings, self._options),
+            Intake(self._in, self._out, self._names, settings, self._options),
             self._options.max_hold,
             self._redeclare,
         )
