@@ -54,6 +54,24 @@ async def test_a_waiting_message_holds_its_key_and_no_other(bench: Bench) -> Non
     assert seen == [b"a1", b"a2", b"a3", b"a4"]
 
 
+@needs("per_key", "broker_retry", "remembers_failures")
+async def test_what_was_released_stays_behind_what_then_failed(bench: Bench) -> None:
+    topic = bench.topic()
+    member = await bench.join(topic, ordering=Ordering.PER_KEY, defers=False)
+    await bench.send(topic, b"a1", b"a2", b"a3", key=b"a")
+    await member.release(*await member.take(3))
+    (first,) = await member.take(1)
+    assert first.message.payload == b"a1"
+    await member.settle(Settlement(first, Action.NACK, delay=1.0, failures=1))
+    await member.nothing(0.4)
+    again = await member.take(1, within=10)
+    assert payloads(again) == [b"a1"]
+    await member.ack(*again)
+    batch = await member.take(2)
+    assert payloads(batch) == [b"a2", b"a3"]
+    await member.ack(*batch)
+
+
 @needs("per_key")
 async def test_messages_without_key_wait_for_nobody(bench: Bench) -> None:
     topic = bench.topic()
