@@ -1,0 +1,226 @@
+"""Settings: layers, mistakes all at once, secrets, and where each value came from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from protoflow.config import Config
+from protoflow.errors import ConfigError
+from protoflow.spec import (
+    DeadLetterPolicy,
+    DeliveryPolicy,
+    Encoding,
+    OnExhausted,
+    Ordering,
+    RetryPolicy,
+)
+from protoflow.transport import TopologyMode
+
+
+def config(environ: dict[str, str] | None = None, **settings: object) -> Config:
+    return Config(environ=environ or {}, **settings)
+
+
+def test_without_anything_the_built_in_values_hold() -> None:
+    built_in = config()
+    assert built_in.url.scheme == "memory"
+    assert built_in.max_in_flight_bytes == 64 * 1024 * 1024
+    assert (built_in.retry_in_place, built_in.lease, built_in.shutdown_timeout) == (5.0, 30.0, 30.0)
+    assert {origin for _, origin in built_in.describe().values()} == {"built in"}
+
+
+def test_arguments_go_before_the_environment_and_that_before_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "protoflow.toml"
+    file.write_text('namespace = "file"\nlease = "10s"\nsource = "/file"\n')
+    environ = {
+        "PROTOFLOW_CONFIG": str(file),
+        "PROTOFLOW_NAMESPACE": "env",
+        "PROTOFLOW_LEASE": "20s",
+    }
+    got = config(environ, namespace="argument")
+    assert (got.namespace, got.lease, got.source) == ("argument", 20.0, "/file")
+    origins = {name: origin for name, (_, origin) in got.describe().items()}
+    assert origins["namespace"] == "argument"
+    assert origins["lease"] == "environment"
+    assert origins["source"] == "file"
+    assert origins["max_hold"] == "built in"
+
+
+def test_tables_are_merged_leaf_by_leaf_over_the_layers(tmp_path: Path) -> None:
+    file = tmp_path / "protoflow.toml"
+    file.write_text(
+        """
+        [variables]
+        region = "eu"
+        team = "blue"
+
+        [defaults]
+        concurrency = 4
+        [defaults.retry]
+        max_attempts = 7
+        initial_backoff = "2s"
+
+        [handlers."shop.v1.Orders.Bill"]
+        ordering = "per_key"
+        timeout = "10s"
+        [handlers."shop.v1.Orders.Bill".retry]
+        max_attempts = 2
+        """
+    )
+    environ = {
+        "PROTOFLOW_VARIABLES__REGION": "us",
+        "PROTOFLOW_DEFAULTS__RETRY__MAX_ATTEMPTS": "9",
+        "PROTOFLOW_HANDLERS": json.dumps({"shop.v1.Orders.Bill": {"retry": {"jitter": 0.1}}}),
+    }
+    got = config(environ, file=file, defaults={"timeout": timedelta(seconds=3)})
+    assert got.variables == {"region": "us", "team": "blue"}
+    assert got.defaults == DeliveryPolicy(
+        concurrency=4, timeout=3.0, retry=RetryPolicy(max_attempts=9, initial_backoff=2.0)
+    )
+    assert got.handlers["shop.v1.Orders.Bill"] == DeliveryPolicy(
+        ordering=Ordering.PER_KEY, timeout=10.0, retry=RetryPolicy(max_attempts=2, jitter=0.1)
+    )
+
+
+def test_every_kind_of_value_can_come_as_text() -> None:
+    got = config(
+        {
+            "PROTOFLOW_TRANSPORT": "kafka://a:9092,b",
+            "PROTOFLOW_ENCODING": "json",
+            "PROTOFLOW_STRUCTURED": "yes",
+            "PROTOFLOW_TOPOLOGY": "verify",
+            "PROTOFLOW_RETRY_LADDER": "1s, 1m, 1h",
+            "PROTOFLOW_MAX_IN_FLIGHT": "7",
+            "PROTOFLOW_RETRY_IN_PLACE": "250ms",
+            "PROTOFLOW_HANDLE_SIGNALS": "off",
+            "PROTOFLOW_TYPE_NAMES": '{"*models.Order": "shop.v1.Order"}',
+        }
+    )
+    assert got.url.hosts == (("a", 9092), ("b", None))
+    assert got.encoding is Encoding.JSON
+    assert got.structured is True
+    assert got.topology is TopologyMode.VERIFY
+    assert got.retry_ladder == (1.0, 60.0, 3600.0)
+    assert got.max_in_flight == 7
+    assert got.retry_in_place == 0.25
+    assert got.handle_signals is False
+    assert got.type_names == {"*models.Order": "shop.v1.Order"}
+
+
+def test_every_mistake_is_named_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        config(
+            {"PROTOFLOW_LEASES": "3", "PROTOFLOW_MAX_HOLD": "soon"},
+            transport="nonsense",
+            namespace="two words",
+            variables={"region": "e u"},
+            retry_ladder=(5, 1),
+            max_in_flight=-1,
+            on_lost_position="guess",
+            defaults={"retry": {"max_attempts": 0}, "speed": 9},
+            handlers={"a.b.C": {"retry": {"jitter": 2.0}, "ordering": "sideways"}},
+        )
+    text = str(caught.value)
+    for words in (
+        "PROTOFLOW_LEASES (environment): no such setting",
+        "max_hold (environment)",
+        "transport: not a URL",
+        "namespace: 'two words'",
+        "variables.region",
+        "retry_ladder: must be positive and ascending",
+        "max_in_flight: must not be negative",
+        "on_lost_position",
+        "defaults: retry.max_attempts is less than 1",
+        "defaults.speed: no such setting",
+        "handlers.'a.b.C': retry.jitter is not between 0 and 1",
+        "handlers.'a.b.C'.ordering: must be one of none, per_key, per_partition",
+    ):
+        assert words in text, text
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        ({"concurrency": 0}, "concurrency is less than 1"),
+        ({"timeout": 0}, "timeout is not positive"),
+        ({"retry": {"initial_backoff": -1}}, "initial_backoff is negative"),
+        ({"retry": {"initial_backoff": 5, "max_backoff": 1}}, "max_backoff is less than"),
+        ({"retry": {"backoff_multiplier": 0.5}}, "backoff_multiplier is less than 1"),
+        ({"retry": {"max_elapsed": 0}}, "max_elapsed is not positive"),
+    ],
+)
+def test_policies_are_checked(policy: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        config(defaults=policy)
+
+
+def test_a_file_that_is_not_there_or_no_toml_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        config(file=tmp_path / "missing.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("= nothing")
+    with pytest.raises(ConfigError, match="not TOML"):
+        config(file=broken)
+
+
+def test_the_environment_of_the_process_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROTOFLOW_NAMESPACE", "from-env")
+    assert Config().namespace == "from-env"
+
+
+def test_no_secret_is_shown_by_repr_or_describe() -> None:
+    got = config(
+        transport="amqp://alice:s3cret@host/vhost?token=hush",
+        transport_options={"sasl_password": "s3cret"},
+    )
+    shown = repr(got) + str(got) + str(got.describe()) + repr(got.url) + str(got.url)
+    for secret in ("s3cret", "hush"):
+        assert secret not in shown
+    assert "amqp://host/vhost" in shown
+
+
+def test_a_mistake_in_a_url_quotes_no_password() -> None:
+    with pytest.raises(ConfigError) as caught:
+        config(transport="amqp://alice:s3cret@host:port/")
+    assert "s3cret" not in str(caught.value)
+
+
+def test_describe_names_every_setting() -> None:
+    names = {field.name for field in fields(Config)} - {"file", "environ"}
+    assert set(config().describe()) == names
+
+
+def test_policies_can_be_given_as_objects() -> None:
+    policy = DeliveryPolicy(
+        dead_letter=DeadLetterPolicy(topic="{topic}.{group}.lost", on_exhausted=OnExhausted.DROP)
+    )
+    got = config(defaults=policy, handlers={"a.b.C": policy})
+    assert got.defaults == policy
+    assert got.handlers == {"a.b.C": policy}
+
+
+@given(st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=4))
+def test_foreign_variables_of_the_environment_are_left_alone(environ: dict[str, str]) -> None:
+    kept = {name: value for name, value in environ.items() if not name.startswith("PROTOFLOW_")}
+    assert config(kept).describe() == config().describe()
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["lease", "max_hold", "retry_in_place", "namespace", "max_in_flight"]),
+        st.text(max_size=6),
+        max_size=4,
+    )
+)
+def test_any_text_is_a_value_or_a_mistake_never_a_crash(values: dict[str, str]) -> None:
+    environ = {f"PROTOFLOW_{name.upper()}": value for name, value in values.items()}
+    try:
+        config(environ)
+    except ConfigError:
+        return
