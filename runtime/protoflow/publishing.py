@@ -41,11 +41,16 @@ class Publishing:
     ) -> list[str]:
         """Publishes outputs; their ids. Raises PublishError, CapabilityError."""
         messages = [self.encode(publication, output) for output in outputs]
-        await self.messages(messages)
+        await self.messages(messages, owned=True)
         return [message.id for message in messages]
 
-    async def messages(self, messages: Sequence[Message]) -> None:
-        """Publishes messages. Raises the first error; the others may be published."""
+    async def messages(self, messages: Sequence[Message], *, owned: bool = False) -> None:
+        """Publishes messages. Raises the first error; the others may be published.
+
+        Args:
+            messages: the messages.
+            owned: nobody else has them, so they may be written on.
+        """
         if not messages:
             return
         for message in messages:
@@ -55,7 +60,7 @@ class Publishing:
         if self.tracing is None:
             errors = await self._transport.submit(messages)
         else:
-            errors = await self.tracing.publish(messages, self._transport.submit)
+            errors = await self.tracing.publish(messages, self._transport.submit, owned=owned)
         self._sent.add([m for m, error in zip(messages, errors, strict=True) if error is None])
         for error in errors:
             if error is not None:

@@ -12,7 +12,7 @@ from opentelemetry.context import attach, detach
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 from opentelemetry.trace import NoOpTracerProvider, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from protoflow import Context, Message, Skip, wire
@@ -217,32 +217,40 @@ async def test_a_batch_links_to_every_sender(traced: Traced) -> None:
 
 
 async def test_what_the_sender_did_not_sample_is_not_sampled() -> None:
-    traced = Traced(sampler=ParentBased(ALWAYS_OFF))
-    async with running(worker(nothing), dependencies=traced.dependencies) as service:
+    async def handler(_message: object, _context: Context) -> Int64Value:
+        return Int64Value(value=1)
+
+    traced = Traced()  # the default sampler follows the parent
+    handlers = worker(handler, publication=TO_DONE)
+    async with running(handlers, dependencies=traced.dependencies) as service:
         await put(service, "a", metadata={"traceparent": UNSAMPLED})
         sent = service.messages[0].metadata["traceparent"]
+        service.service._publishing.tracing = None
+        await put(service, "b", metadata={"traceparent": UNSAMPLED})
+        outs = [message for message in service.messages if message.topic == "done"]
     assert not traced.spans
-    assert sent.startswith(UNSAMPLED[:36])
-    assert sent.endswith("-00")
+    # No span is made below one that is not sampled: the sender is told on.
+    assert sent == UNSAMPLED
+    assert [message.metadata["traceparent"] for message in outs] == [UNSAMPLED] * 2
 
 
 async def test_an_unsampled_sender_does_not_strip_attributes_of_a_sampled_span() -> None:
-    traced = Traced()
-    chain_only = Dependencies(tracer_provider=traced.provider)
-    async with running(worker(nothing), dependencies=chain_only) as service:
-        service.service._publishing.tracing = None
-        await put(service, "a", metadata={"traceparent": UNSAMPLED})
-    # The default sampler follows the parent; a custom one may not.
-    assert not traced.spans
-
-    from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-
     traced = Traced(sampler=ALWAYS_ON)
     chain_only = Dependencies(tracer_provider=traced.provider)
     async with running(worker(nothing), dependencies=chain_only) as service:
         service.service._publishing.tracing = None
         await put(service, "a", metadata={"traceparent": UNSAMPLED})
     assert "messaging.message.id" in (traced.one("process work").attributes or {})
+
+
+async def test_what_is_sampled_out_at_its_root_is_so_for_all_that_follows() -> None:
+    traced = Traced(sampler=ALWAYS_OFF)
+    async with running(worker(nothing), dependencies=traced.dependencies) as service:
+        await put(service, "a", "b")
+        sent = [message.metadata["traceparent"] for message in service.messages]
+    assert not traced.spans
+    assert all(not int(header[-2:], 16) & 1 for header in sent)
+    assert sent[0] != sent[1]
 
 
 async def test_a_failed_publish_is_a_failed_span(traced: Traced) -> None:

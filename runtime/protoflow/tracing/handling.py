@@ -10,6 +10,7 @@ from opentelemetry.context import Context as TraceContext
 from opentelemetry.context import attach, detach
 from opentelemetry.trace import (
     Link,
+    NonRecordingSpan,
     Span,
     SpanContext,
     SpanKind,
@@ -25,7 +26,7 @@ from protoflow.outcomes import DONE, DeadLetter, Outcome, Skip
 from protoflow.pipeline import HandlerSpec, Next
 from protoflow.retrying import Dropped
 from protoflow.tracing.propagation import context_in, extract, headers_of, span_context
-from protoflow.tracing.spans import failed, sending, tracer_of
+from protoflow.tracing.spans import drops_unsampled, failed, is_unsampled, sending, tracer_of
 
 #: A span has no more links by default (OTEL_SPAN_LINK_COUNT_LIMIT).
 _MOST_LINKS = 128
@@ -40,6 +41,8 @@ class HandlerTracing:
         self._system = semconv.system(spec.config.url.scheme)
         self._kafka = self._system == "kafka"
         self._linked = spec.config.trace_links
+        self._recorded = True
+        self._drops = drops_unsampled(provider)
         self._name = f"process {spec.topic}"
         self._fixed: dict[str, Any] = sending(self._system, "process", spec.topic) | {
             semconv.GROUP: spec.group,
@@ -76,8 +79,10 @@ class HandlerTracing:
         if self._linked and sender is not None:
             links = [*links, Link(sender)]
         within = context_in(None if self._linked else sender, metadata)
-        # Whose sender was not sampled is hardly sampled here: no attributes for nobody.
-        quiet = sender is not None and not sender.trace_flags.sampled
+        if self._drops and not self._linked and sender and not sender.trace_flags.sampled:
+            return NonRecordingSpan(sender), within
+        # What was not sampled before is hardly sampled now: no attributes for nobody.
+        quiet = not (self._recorded if sender is None else sender.trace_flags.sampled)
         span = self._tracer.start_span(
             self._name,
             within,
@@ -85,7 +90,8 @@ class HandlerTracing:
             self._fixed if quiet else self._told(delivery, context, message),
             links,
         )
-        if quiet and span.is_recording():
+        self._recorded = span.is_recording()
+        if quiet and self._recorded:
             span.set_attributes(self._told(delivery, context, message))
         return span, within
 
@@ -151,6 +157,9 @@ class HandlerTracing:
 
     def _sent(self, topic: str, within: TraceContext | None) -> dict[str, str]:
         # `create`: the message is made here and sent with the outcome, when this has ended.
+        above = get_current_span(within)
+        if self._drops and is_unsampled(above):
+            return headers_of(above, within)
         attributes = sending(self._system, "create", topic)
         span = self._tracer.start_span(f"create {topic}", within, SpanKind.PRODUCER, attributes)
         span.end()

@@ -15,7 +15,7 @@ from protoflow.errors import MissingExtraError
 try:
     from opentelemetry.baggage import get_all
     from opentelemetry.baggage.propagation import W3CBaggagePropagator
-    from opentelemetry.context import Context
+    from opentelemetry.context import Context, get_current
     from opentelemetry.trace import (
         NonRecordingSpan,
         Span,
@@ -28,8 +28,8 @@ except ImportError as error:
     raise MissingExtraError("tracing", "opentelemetry") from error
 
 _FORMAT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
-_SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
-_UNSAMPLED: Final = TraceFlags(TraceFlags.DEFAULT)
+#: By their value; the bits beyond are nobody's yet: sampled (1), random trace id (2).
+_FLAGS: Final = tuple(TraceFlags(value) for value in range(4))
 _NO_STATE: Final = TraceState()
 _ROOT: Final = Context()
 _BAGGAGE = W3CBaggagePropagator()
@@ -48,7 +48,7 @@ def span_context(traceparent: str, tracestate: str | None) -> SpanContext | None
         trace_id=int(trace_id, 16),
         span_id=int(span_id, 16),
         is_remote=True,
-        trace_flags=_SAMPLED if int(flags, 16) & TraceFlags.SAMPLED else _UNSAMPLED,
+        trace_flags=_FLAGS[int(flags, 16) & 3],
         trace_state=TraceState.from_header([tracestate]) if tracestate else _NO_STATE,
     )
     return context if context.is_valid else None
@@ -78,6 +78,8 @@ def headers_of(span: Span, context: Context | None = None) -> dict[str, str]:
     headers = {wire.TRACEPARENT: f"00-{of.trace_id:032x}-{of.span_id:016x}-{of.trace_flags:02x}"}
     if of.trace_state:
         headers[wire.TRACESTATE] = of.trace_state.to_header()
-    if get_all(context):
-        _BAGGAGE.inject(headers, context)
+    within = get_current() if context is None else context
+    # A context with nothing beside the span has no baggage: asking costs as much as the rest.
+    if len(within) > 1 and get_all(within):
+        _BAGGAGE.inject(headers, within)
     return headers

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from protoflow import __version__, semconv, wire
 from protoflow.errors import MissingExtraError, PublishError
@@ -16,7 +16,7 @@ from protoflow.tracing.propagation import context_in, extract, headers_of
 
 try:
     from opentelemetry.trace import (
-        INVALID_SPAN_CONTEXT,
+        NonRecordingSpan,
         NoOpTracerProvider,
         ProxyTracerProvider,
         Span,
@@ -30,6 +30,8 @@ try:
 except ImportError as error:
     raise MissingExtraError("tracing", "opentelemetry") from error
 
+#: Names and attributes are remembered for so many topics.
+_MOST_TOPICS = 200
 #: Publishes; one result for each message.
 Submit = Callable[[Sequence[Message]], Awaitable[Sequence[PublishError | None]]]
 
@@ -40,6 +42,15 @@ def usable_provider(given: TracerProvider | None) -> TracerProvider | None:
     if isinstance(provider, ProxyTracerProvider | NoOpTracerProvider):
         return None
     return provider
+
+
+def drops_unsampled(provider: TracerProvider) -> bool:
+    """Whether a span below one that is not sampled is surely not sampled, either. Then it need
+    not be made: what follows is told the parent itself, which costs a third."""
+    sampler = getattr(provider, "sampler", None)
+    # The text is specified: https://opentelemetry.io/docs/specs/otel/trace/sdk/#getdescription
+    told = sampler.get_description() if sampler is not None else ""
+    return all(f"{of}ParentNotSampled:AlwaysOffSampler" in told for of in ("remote", "local"))
 
 
 def tracer_of(provider: TracerProvider) -> Tracer:
@@ -57,14 +68,24 @@ class PublishTracing:
     def __init__(self, provider: TracerProvider, system: str) -> None:
         self._tracer = tracer_of(provider)
         self._system = system
+        self._drops = drops_unsampled(provider)
+        self._recorded = True
+        self._names: dict[str, tuple[str, dict[str, Any]]] = {}
 
     async def publish(
-        self, messages: Sequence[Message], submit: Submit
+        self, messages: Sequence[Message], submit: Submit, *, owned: bool = False
     ) -> Sequence[PublishError | None]:
-        """Publishes messages in spans."""
+        """Publishes messages in spans.
+
+        Args:
+            messages: the messages.
+            submit: publishes them.
+            owned: they were made for this and nobody else has their metadata.
+        """
         spans = [self._start(message) for message in messages]
         try:
-            errors = await submit([_carrying(*pair) for pair in zip(messages, spans, strict=True)])
+            carry = _mark if owned else _carrying
+            errors = await submit([carry(*pair) for pair in zip(messages, spans, strict=True)])
         except BaseException as raised:
             for span in spans:
                 failed(span, raised)
@@ -77,15 +98,33 @@ class PublishTracing:
         return errors
 
     def _start(self, message: Message) -> Span:
-        parent = None
-        if get_current_span().get_span_context() is INVALID_SPAN_CONTEXT:
+        parent, above = None, get_current_span()
+        if not above.get_span_context().is_valid and wire.TRACEPARENT in message.metadata:
             parent = context_in(extract(message.metadata), message.metadata)
-        return self._tracer.start_span(
-            f"send {message.topic}",
-            parent,
-            SpanKind.PRODUCER,
-            sending(self._system, "send", message.topic) | _told(message),
-        )
+            above = get_current_span(parent)
+        if self._drops and is_unsampled(above):
+            return NonRecordingSpan(above.get_span_context())
+        name, fixed = self._names.get(message.topic) or self._bind(message.topic)
+        # What was not sampled last is hardly sampled now: no attributes for nobody.
+        told = {**fixed, **_told(message)} if self._recorded else fixed
+        span = self._tracer.start_span(name, parent, SpanKind.PRODUCER, told)
+        recorded = span.is_recording()
+        if recorded and not self._recorded:
+            span.set_attributes(_told(message))
+        self._recorded = recorded
+        return span
+
+    def _bind(self, topic: str) -> tuple[str, dict[str, Any]]:
+        bound = f"send {topic}", sending(self._system, "send", topic)
+        if len(self._names) < _MOST_TOPICS:
+            self._names[topic] = bound
+        return bound
+
+
+def is_unsampled(span: Span) -> bool:
+    """Whether it is a span, and not sampled."""
+    context = span.get_span_context()
+    return context.is_valid and not context.trace_flags.sampled
 
 
 def sending(system: str, operation: str, topic: str) -> dict[str, Any]:
@@ -110,6 +149,11 @@ def carried(message: Message, headers: Mapping[str, str]) -> Message:
     if wire.TRACESTATE not in headers:
         metadata.pop(wire.TRACESTATE, None)
     return replace(message, metadata=metadata)
+
+
+def _mark(message: Message, span: Span) -> Message:
+    cast("dict[str, str]", message.metadata).update(headers_of(span))
+    return message
 
 
 def _carrying(message: Message, span: Span) -> Message:
