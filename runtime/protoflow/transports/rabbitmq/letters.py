@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 
 from pamqp.commands import Queue as Methods
 
-from protoflow.errors import DeadLetterNotFoundError
+from protoflow import wire
+from protoflow.errors import DeadLetterNotFoundError, TopologyError, TransportError
+from protoflow.message import Message
+from protoflow.replay import replayed
 from protoflow.transport import DeadLetter
 from protoflow.transports.rabbitmq import codec, frames
-from protoflow.transports.rabbitmq.channel import Channel
-from protoflow.transports.rabbitmq.link import Link
+from protoflow.transports.rabbitmq.channel import FAILURES, Channel
+from protoflow.transports.rabbitmq.link import Link, describe
 from protoflow.transports.rabbitmq.names import Names
+from protoflow.transports.rabbitmq.probe import count
 from protoflow.transports.rabbitmq.publisher import Publisher
 
 _CHUNK = 100
