@@ -30,7 +30,7 @@ def retry_message(delivery: Delivery, spec: HandlerSpec, due: float) -> Message:
             wire.PF_DUE: f"{due:.3f}",
         },
         # The position is new at every hop, so a replayed message is not swallowed.
-        deduplication_id=f"{message.id}:{spec.group}:r{delivery.failures}.{delivery.position}",
+        deduplication_id=f"{message.id}:{spec.group}:r{delivery.failures}.{delivery.shard}/{delivery.position}",
         mandatory=True,
         delay=0.0,
     )
@@ -90,7 +90,7 @@ def _addressed(
         message,
         topic=spec.dead_letter_topic,
         metadata=metadata,
-        deduplication_id=f"{message.id}:{spec.group}:d{delivery.position}",
+        deduplication_id=f"{message.id}:{spec.group}:d{message.topic}/{delivery.shard}/{delivery.position}",
         mandatory=True,
         delay=0.0,
     )

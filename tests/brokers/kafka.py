@@ -54,6 +54,11 @@ class KafkaBroker(TestBroker):
     variable = "KAFKA_URL"
     port = 9092
 
+    def __init__(self, proxied: tuple[int, int] | None = None) -> None:
+        """`proxied`: a port to listen on besides, and the port of the proxy before it, which
+        is what clients that come that way are told."""
+        self._proxied = proxied
+
     def probe(self, url: str) -> str:
         host, port = _address(url)
         try:
@@ -65,7 +70,7 @@ class KafkaBroker(TestBroker):
     def start(self, directory: Path, port: int | None = None) -> RunningBroker:
         port = port or free_port()
         try:
-            return _start_apache(directory, port)
+            return _start_apache(directory, port, self._proxied)
         except BrokerUnavailable as first:
             if (directory / "data").exists() and any((directory / "data").iterdir()):
                 raise
@@ -112,10 +117,10 @@ def _fetch(version: str) -> str:
     return "" if (target / ".complete").exists() else done.stdout[-300:].strip()
 
 
-def _start_apache(directory: Path, port: int) -> RunningBroker:
+def _start_apache(directory: Path, port: int, proxied: tuple[int, int] | None) -> RunningBroker:
     version, libraries = jars()
     directory.mkdir(parents=True, exist_ok=True)
-    details = _configure(directory, port)
+    details = _configure(directory, port, proxied)
     properties = directory / "server.properties"
     java = ["java", "-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
     java += ["-Djava.awt.headless=true", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
@@ -146,7 +151,9 @@ def _start_apache(directory: Path, port: int) -> RunningBroker:
     )
 
 
-def _configure(directory: Path, port: int) -> Mapping[str, str]:
+def _configure(
+    directory: Path, port: int, proxied: tuple[int, int] | None = None
+) -> Mapping[str, str]:
     """Writes server.properties; the URLs of the listeners that ask for credentials."""
     listeners = [f"PLAINTEXT://127.0.0.1:{port}"]
     sasl = free_port()
@@ -167,10 +174,15 @@ def _configure(directory: Path, port: int) -> Mapping[str, str]:
         "org.apache.kafka.common.security.plain.PlainLoginModule required"
         f' username="{USER}" password="{PASSWORD}" user_{USER}="{PASSWORD}";'
     )
+    advertised = list(listeners)
+    if proxied is not None:
+        listeners.append(f"PROXIED://127.0.0.1:{proxied[0]}")
+        advertised.append(f"PROXIED://127.0.0.1:{proxied[1]}")
     text = (FILES / "server.properties").read_text()
     for name, value in {
         "controller": str(free_port()),
         "listeners": ",".join(listeners),
+        "advertised": ",".join(advertised),
         "data": str(directory / "data"),
         "jaas": jaas,
     }.items():

@@ -19,7 +19,7 @@ from protoflow.connection import Connection
 from protoflow.errors import TransportError
 
 from tests.brokers import kind, start_own
-from tests.brokers.base import RunningBroker
+from tests.brokers.base import RunningBroker, TestBroker
 from tests.faults.ledger import Verdict, judge
 from tests.faults.proxy import FaultProxy
 
@@ -80,6 +80,7 @@ class Lab:
         self.count = count
         self.run = f"f{uuid.uuid4().hex[:8]}"
         self.broker: RunningBroker | None = None
+        self.kind: TestBroker
         self.proxy: FaultProxy
         self.consumers: list[Consumer] = []
         self.published: dict[str, str] = {}
@@ -182,7 +183,7 @@ class Lab:
     async def broker_restart(self, *, kill: bool) -> None:
         """Ends the broker, with or without warning, and starts it again on the same data."""
         assert self.broker is not None
-        broker, made = self.broker, kind(self.name)
+        broker, made = self.broker, self.kind
         assert broker.process is not None
         assert broker.directory is not None
         if kill:
@@ -203,7 +204,9 @@ class Lab:
 
 
 @contextlib.contextmanager
-def lab(name: str, directory: Path, count: int) -> Iterator[Lab]:
+def lab(
+    name: str, directory: Path, count: int, broker_kind: TestBroker | None = None
+) -> Iterator[Lab]:
     """A lab on a broker of its own; on SQLite a file."""
     if name == "sqlite":
         made = Lab(name, f"sqlite:///{directory}/queue.db", directory, count)
@@ -212,12 +215,13 @@ def lab(name: str, directory: Path, count: int) -> Iterator[Lab]:
         finally:
             made.close()
         return
-    with start_own(name) as broker:
+    with start_own(broker_kind or name) as broker:
         url = broker.url
         if name == "jetstream":
             url = url.replace("nats://", "jetstream://")
         made = Lab(name, url, directory, count)
         made.broker = broker
+        made.kind = broker_kind or kind(name)
         try:
             yield made
         finally:
