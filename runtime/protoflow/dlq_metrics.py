@@ -57,12 +57,17 @@ class DLQTopicMetrics:
     def replay(self, count: int, now: float) -> None:
         """So many letters were given back to their group."""
         self.replayed += count
-        self.updated_at = now
+        self._gone(now)
 
     def purge(self, count: int, now: float) -> None:
         """So many letters were deleted."""
         self.purged += count
-        self.updated_at = now
+        self._gone(now)
+
+    def oldest_unknown(self, count: int) -> bool:
+        """Whether it takes a look at the letters to tell the oldest, so many being there: at the
+        first count, and when letters went that this process knows nothing of."""
+        return bool(count) and (self._counted is None or count < self.current)
 
     def set_current(self, count: int, oldest_at: float | None, now: float) -> None:
         """The broker counted the letters that wait, and may know when the oldest came."""
@@ -71,6 +76,11 @@ class DLQTopicMetrics:
         if oldest_at is not None or not count:
             self.oldest_at = oldest_at or 0.0
         self.updated_at = now
+
+    def _gone(self, now: float) -> None:
+        self.updated_at = now
+        if not self.current:
+            self.oldest_at = 0.0
 
     def as_dict(self) -> dict[str, object]:
         """Everything, under the Go runtime's names."""

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import Int64Value
 from protoflow import Context, DeadLetter, Unprocessable
+from protoflow.dlq_metrics import DLQTopicMetrics
 from protoflow.errors import DecodeError, PublishError
 from protoflow.message import Message
 from protoflow.spec import BatchPolicy
@@ -172,3 +174,49 @@ async def test_an_average_of_retries_is_kept_for_dead_letters() -> None:
         assert (topic.current, topic.purged) == (0, 2)
         books.reset()
         assert topic.received == 0
+
+
+def test_between_two_counts_of_the_broker_the_books_go_on() -> None:
+    book = DLQTopicMetrics()
+    book.add(3, 100.0)
+    assert book.oldest_unknown(5)
+    book.set_current(5, 7.0, 101.0)
+    assert (book.current, book.oldest_at, book.newest_at) == (5, 7.0, 100.0)
+    assert not book.oldest_unknown(5)
+    book.add(3, 102.0)
+    book.purge(2, 103.0)
+    assert book.current == 4
+    assert book.oldest_unknown(3)  # another process took one
+    book.replay(4, 104.0)
+    assert (book.current, book.oldest_at) == (0, 0.0)
+    assert book.as_dict()["last_updated_at"] == "1970-01-01T00:01:44.000Z"
+
+
+async def test_the_broker_is_not_asked_at_every_scrape(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(worker(_broken)) as service:
+        await put(service, "a")
+        transport: Any = service.service.transport
+        asked: list[str] = []
+        count = transport.count_dead_letters
+
+        async def counted(topic: str) -> int:
+            asked.append(topic)
+            await service.advance(1.0)
+            return int(await count(topic))
+
+        monkeypatch.setattr(transport, "count_dead_letters", counted)
+        observatory = service.service.observatory
+        for _ in range(50):
+            await observatory.refresh()
+            await service.advance(1.0)
+        assert len(asked) == 1  # it takes a second, so it may be done every 100 s
+        await service.advance(60.0)
+        await observatory.refresh()
+        assert len(asked) == 2
+        service.service.pause(NAME)
+        (info,) = service.service.handlers()
+        assert [item.status for item in info.stats.dependencies] == ["healthy", "unknown"]
+
+
+async def _broken(_message: object, _context: Context) -> None:
+    raise ValueError

@@ -23,8 +23,11 @@ DEPENDENCY_UNKNOWN = "unknown"
 DEPENDENCY_HEALTHY = "healthy"
 DEPENDENCY_DEGRADED = "degraded"
 
-#: The broker is not asked again for lag and dead letters within so many seconds.
-_FRESH = 1.0
+#: The broker is not asked again within so many seconds for lag, and for dead letters. To count
+#: those it may have to read them all, so that takes at most a hundredth of the time.
+_FRESH_LAG = 1.0
+_FRESH_LETTERS = 15.0
+_SHARE = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,22 +123,29 @@ class Observatory:
         #: Empties the outbox; None where there is none.
         self.relay: OutboxRelay | None = None
         self._meter = ResourceMeter()
-        self._asked = float("-inf")
+        self._next_lag = self._next_letters = float("-inf")
 
     async def refresh(self) -> None:
         """Asks the broker for lag and dead letters, unless that was just done."""
         now = self.clock.monotonic()
-        if now - self._asked < _FRESH:
-            return
-        self._asked = now
         transport = self.host.transport
+        counting = now >= self._next_letters
+        if counting:
+            self._next_letters = float("inf")  # nobody else until this is done
         try:
-            await self._refresh_lag(transport)
-            await self._refresh_letters(transport)
-            if self.relay is not None:
-                await self.relay.refresh()
+            if now >= self._next_lag:
+                self._next_lag = now + _FRESH_LAG
+                await self._refresh_lag(transport)
+            if counting:
+                await self._refresh_letters(transport)
         except TransportError as error:
             _log.warning("the broker did not tell lag or dead letters: %s", error)
+        finally:
+            if counting:
+                took = self.clock.monotonic() - now
+                self._next_letters = now + max(_FRESH_LETTERS, _SHARE * took)
+        if self.relay is not None:
+            await self.relay.refresh()
 
     async def _refresh_lag(self, transport: Transport) -> None:
         if not (transport.capabilities.lag and isinstance(transport, LagReader)):
@@ -150,8 +160,10 @@ class Observatory:
             return
         for topic, book in self.host.books.dead_letters.topics.items():
             count = await transport.count_dead_letters(topic)
-            first = await transport.list_dead_letters(topic, limit=1) if count else ()
-            oldest = first[0].time if first and first[0].time else None
+            oldest: float | None = None
+            if book.oldest_unknown(count):
+                first = await transport.list_dead_letters(topic, limit=1)
+                oldest = first[0].time if first else 0.0
             book.set_current(count, oldest, self.clock.now())
 
     def handlers(self) -> list[HandlerInfo]:
@@ -210,14 +222,17 @@ class Observatory:
         now = timestamp(self.clock.now())
         broken = self.host.transport.health()
         problems = "; ".join(scheduler.problems.values())
+        # Nobody knows whether what somebody paused would work.
+        quiet = DEPENDENCY_UNKNOWN if scheduler.paused else DEPENDENCY_HEALTHY
         return tuple(
             DependencyHealth(
                 name=name,
-                status=DEPENDENCY_DEGRADED if wrong else DEPENDENCY_HEALTHY,
+                status=DEPENDENCY_DEGRADED if wrong else good,
                 last_checked=now,
                 details=wrong or "",
             )
-            for name, wrong in (
-                (self.system, broken), (f"subscription {scheduler.settings.name}", problems),
+            for name, wrong, good in (
+                (self.system, broken, DEPENDENCY_HEALTHY),
+                (f"subscription {scheduler.settings.name}", problems, quiet),
             )
-        )  # fmt: skip
+        )
