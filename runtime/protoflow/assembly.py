@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from protoflow.batching import Gatherer
 from protoflow.clock import Clock
@@ -20,7 +21,7 @@ from protoflow.scheduler import Scheduler
 from protoflow.spec import PublicationSpec
 from protoflow.stats import Books
 from protoflow.threads import Threads
-from protoflow.transport import Transport
+from protoflow.transport import Capabilities, Transport
 
 
 def assemble(
@@ -94,8 +95,15 @@ def _spec(
         decode=decode or (lambda context: context.message),
         stats=books.open(registration.name, handler.dead_letter_topic),
         config=config,
-        capabilities=transport.capabilities,
+        capabilities=_usable(transport.capabilities, handler),
         clock=clock,
         streams=registration.streams,
         hold=hold,
     )
+
+
+def _usable(capabilities: Capabilities, handler: HandlerPlan) -> Capabilities:
+    """What of the transport's capabilities this handler uses."""
+    if capabilities.atomic_on_demand and not handler.policy.atomic:
+        return replace(capabilities, atomic=False)
+    return capabilities

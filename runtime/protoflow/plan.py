@@ -257,6 +257,17 @@ def _refused(handler: HandlerPlan, capabilities: Capabilities, config: Config) -
         yield cannot("keep order per partition", "choose another transport or ORDERING_NONE")
     if policy.atomic and not capabilities.atomic:
         yield cannot("publish and settle atomically", "leave `atomic` unset")
+    elif (
+        policy.atomic
+        and capabilities.atomic_on_demand
+        and policy.ordering is Ordering.PER_KEY
+        and policy.retry.max_backoff > config.retry_in_place
+        and policy.retry.max_attempts > 1
+    ):
+        yield cannot(
+            f"hold a key for {policy.retry.max_backoff:g} s and be atomic",
+            f"shorten `retry.max_backoff` to retry_in_place ({config.retry_in_place:g} s)",
+        )
     if handler.registration.broadcast and not capabilities.broadcast:
         yield cannot("broadcast", "leave `broadcast` unset")
     if policy.start is Start.EARLIEST and "start" in demands and not capabilities.retains:

@@ -40,6 +40,7 @@ class Capabilities:
         remembers_failures: failed runs survive the process at every NACK.
         counts_deliveries: `Delivery.deliveries` is the broker's count.
         atomic: `Settlement.outputs` and the settlement become visible together.
+        atomic_on_demand: ... but only where the policy says `atomic`, for it has a price.
         dead_letters: dead letters can be listed, shown, replayed, purged and counted.
         tombstones: `payload=None` arrives as None.
         leases: a delivery not settled in time is given to another process.
@@ -62,6 +63,7 @@ class Capabilities:
     remembers_failures: bool = False
     counts_deliveries: bool = False
     atomic: bool = False
+    atomic_on_demand: bool = False
     dead_letters: bool = False
     tombstones: bool = True
     leases: bool = False

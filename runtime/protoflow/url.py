@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from protoflow.errors import ConfigError
 from protoflow.secret import Secret
@@ -37,18 +37,15 @@ class TransportURL:
             raise ConfigError(
                 "transport: not a URL; it looks like sqlite:///queue.db or kafka://host:9092"
             )
-        authority, slash, tail = rest.partition("/")
-        if "?" in authority:
-            authority, question, query = authority.partition("?")
-            slash, tail = "", question + query
+        rest, _question, query = rest.partition("?")
+        authority, slash, path = rest.partition("/")
         credentials, at, hosts = authority.rpartition("@")
         user, colon, password = credentials.partition(":")
-        parts = urlsplit(f"x://x{slash}{tail}")
         return cls(
             scheme=scheme.lower(),
             hosts=tuple(_host(scheme, host) for host in hosts.split(",") if host),
-            path=unquote(parts.path),
-            query=dict(parse_qsl(parts.query, keep_blank_values=True)),
+            path=unquote(slash + path),
+            query=dict(parse_qsl(query, keep_blank_values=True)),
             user=unquote(user) if at and user else None,
             password=Secret(unquote(password)) if colon else None,
         )

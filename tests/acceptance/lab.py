@@ -124,6 +124,11 @@ class Lab:
     def capabilities(self) -> Capabilities:
         return self.transport.capabilities
 
+    @property
+    def always_atomic(self) -> bool:
+        """Whether outputs are atomic without the policy asking for it."""
+        return self.capabilities.atomic and not self.capabilities.atomic_on_demand
+
     def require(self, *capabilities: str) -> None:
         """Skips the case where the transport does not claim these."""
         for capability in capabilities:

@@ -238,7 +238,7 @@ async def test_outputs_that_are_never_taken_exhaust_into_the_dead_letters(lab: L
 
 @needs("at_least_once", "dead_letters")
 async def test_an_output_refused_for_good_fails_its_message_at_once(lab: Lab) -> None:
-    if lab.capabilities.atomic:
+    if lab.always_atomic:
         pytest.skip("capability: atomic (one refusal for no room and too large: tried again)")
     service = lab.service(handler("Transform", transform), faulty=True)
     error = PublishRefusedError("not authorised")

@@ -84,7 +84,7 @@ async def test_a_redone_stream_repeats_its_ids(lab: Lab) -> None:
     assert attempts == [1, 2]
     by_id = {message.id: pb.Done.FromString(message.payload).number for message in watcher.messages}
     assert sorted(by_id.values()) == list(range(150))
-    if lab.capabilities.atomic:
+    if lab.always_atomic:
         assert len(watcher.messages) == 150, "all or nothing, where outputs are atomic"
 
 
@@ -97,7 +97,7 @@ async def test_all_or_nothing_where_atomic(lab: Lab) -> None:
             yield pb.Done(number=number)
         raise ValueError("at the end")
 
-    async with lab.running(handler("Split", split)):
+    async with lab.running(handler("Split", split), policy=DeliveryPolicy(atomic=True)):
         await lab.send(1)
         await lab.letters(1, lab.letters_of("tasks", "suite.v1.Split"))
         await watcher.exactly(0)

@@ -56,6 +56,7 @@ class KafkaTransport:
             broker_retry=True,
             retry_lateness=settings.ladder[0],
             atomic=options.idempotence,
+            atomic_on_demand=True,
             dead_letters=True,
             lag=True,
             broadcast=True,
