@@ -1,12 +1,13 @@
 """Messages to AMQP's properties and back, by CloudEvents' AMQP binding.
 
-The id, content type and type stand in the properties too, where other clients look. The
-key travels in the header `pf_key`, and a tombstone is told from an empty payload by
-`pf_tombstone`.
+The id, content type, type and correlation id stand in the properties too, where other
+clients look. The key travels in the header `pf_key`, in base64 if it is not text, and a
+tombstone is told from an empty payload by `pf_tombstone`.
 """
 
 from __future__ import annotations
 
+import base64
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from protoflow.message import Message
 from protoflow.transports.rabbitmq import frames
 
 KEY: Final = "pf_key"
+KEY_ENCODING: Final = "pf_key_encoding"
 TOMBSTONE: Final = "pf_tombstone"
 DELIVERY_COUNT: Final = "x-delivery-count"
 DEATHS: Final = "x-death"
@@ -59,7 +61,7 @@ def encode(message: Message, now: float, owner: str) -> tuple[int, bytes]:
     headers: dict[str, Any] = dict(AMQP.headers(message.id, message.metadata))
     content_type = headers.pop(wire.CONTENT_TYPE, None)
     if message.key is not None:
-        headers[KEY] = _text_or_bytes(message.key)
+        _write_key(headers, message.key)
     if message.payload is None:
         headers[TOMBSTONE] = "1"
     native: Native | None = message.headers
@@ -78,7 +80,10 @@ def _properties(
         (frames.HEADERS, frames.table(headers)),
         (frames.DELIVERY_MODE, _PERSISTENT),
         (frames.PRIORITY, None if native.priority is None else bytes((native.priority,))),
-        (frames.CORRELATION_ID, _short(native.correlation_id)),
+        (
+            frames.CORRELATION_ID,
+            _short(native.correlation_id or message.metadata.get(wire.CORRELATION_ID)),
+        ),
         (frames.REPLY_TO, _short(native.reply_to)),
         (frames.MESSAGE_ID, _short(message.id)),
         (frames.TIMESTAMP, frames.timestamp(now)),
@@ -111,9 +116,11 @@ def decode(
     if properties.content_type is not None:
         texts.append((wire.CONTENT_TYPE, properties.content_type))
     id, metadata = AMQP.read(texts)
+    if properties.correlation_id and wire.CORRELATION_ID not in metadata:
+        metadata[wire.CORRELATION_ID] = properties.correlation_id
     if DEATHS in native:
         _forget_own_deaths(metadata, owner)
-    key = _key(metadata.pop(KEY, None), native.pop(KEY, None))
+    key = _key(metadata.pop(KEY, None), metadata.pop(KEY_ENCODING, None))
     return (
         Message(
             id=id or properties.message_id or uuid.uuid4().hex,
@@ -219,14 +226,19 @@ def _scalar(value: object) -> str | None:
             return None
 
 
-def _key(text: str | None, native: object) -> bytes | None:
-    if isinstance(native, bytes | bytearray):
-        return bytes(native)
-    return None if text is None else text.encode()
-
-
-def _text_or_bytes(key: bytes) -> str | bytes:
+def _key(text: str | None, encoding: str | None) -> bytes | None:
+    if text is None or encoding is None:
+        return None if text is None else text.encode()
     try:
-        return key.decode()
+        return base64.b64decode(text, validate=True)
+    except ValueError:  # foreign: not ours to fail on
+        return text.encode()
+
+
+def _write_key(headers: dict[str, Any], key: bytes) -> None:
+    # All our headers are text: Watermill refuses messages with others.
+    try:
+        headers[KEY] = key.decode()
     except UnicodeDecodeError:
-        return key
+        headers[KEY] = base64.b64encode(key).decode()
+        headers[KEY_ENCODING] = "base64"

@@ -70,7 +70,7 @@ class Session:
         self._schedule()
 
     def requeue_all(self) -> None:
-        """Gives back everything that is unsettled, in order."""
+        """Gives back everything that is unsettled, in any order."""
         if self.unsettled and not self.channel.is_closed:
             self._flush()
             self.channel.send(frames.requeue(self.channel.number, 0, multiple=True))

@@ -24,6 +24,7 @@ from protoflow.transports.rabbitmq.ready import Ready
 from protoflow.transports.rabbitmq.session import Receipt, Results, Session
 
 _TEND_SECONDS = 1.0
+_WORK_OFF_SECONDS = 0.1
 
 
 class RabbitMQSubscription:
@@ -115,7 +116,7 @@ class RabbitMQSubscription:
         self._wake()
 
     async def stop(self) -> None:
-        """Ends the consumers, gives back in order what is unsettled, then leaves."""
+        """Ends the consumers, gives back what is unsettled, then leaves."""
         if self._stopping is not None:
             await asyncio.shield(self._stopping)
             return
@@ -134,8 +135,14 @@ class RabbitMQSubscription:
     async def _leave(self, session: Session) -> None:
         await self._intake.cancel(session)
         self._ready.clear()
-        session.requeue_all()
+        if not self._ordered:
+            session.requeue_all()
         await session.settled()
+        if session.arrivals:
+            # The queue works off acknowledgements a little after the channel has taken them;
+            # with a channel that closes before, RabbitMQ forgets those (seen with 3.10).
+            await self._transport.clock.sleep(_WORK_OFF_SECONDS)
+        # A channel that closes gives back in order; nack does not, beyond 32 messages.
         await session.channel.leave()
         await self._intake.release(session)
 
@@ -191,10 +198,8 @@ class RabbitMQSubscription:
         session = receipt.session
         if session is not self._session or session.unsettled.get(receipt.tag) is not delivery:
             return
-        if not self._ordered:
-            session.requeue(receipt.tag)
-            return
-        # The broker would put it behind what was handed out in advance: it stays with us.
+        # It stays with us, before what was handed out after it. Sent back, the broker would
+        # put it behind, count it, and most likely hand it to us again.
         self._ready.insert(delivery)
         self._wake()
 
