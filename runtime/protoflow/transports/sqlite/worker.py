@@ -71,6 +71,7 @@ class Worker:
         self._pending: list[Job] = []
         self._busy = False
         self._scheduled = False
+        self._stopped = False
         self._idle: asyncio.Future[None] | None = None
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._run, name="protoflow-sqlite", daemon=True)
@@ -85,6 +86,7 @@ class Worker:
         while self._pending or self._busy:
             self._idle = self._loop.create_future()
             await self._idle
+        self._stopped = True
         self._lots.put(None)
         closed = self._loop.run_in_executor(None, self._thread.join)
         await asyncio.shield(closed)
@@ -110,7 +112,11 @@ class Worker:
 
     def _hand_over(self) -> None:
         self._scheduled = False
-        if self._pending and not self._busy:
+        if self._stopped:  # whoever comes too late must not wait for ever
+            late, self._pending = self._pending, []
+            for job in late:
+                job.failed(ConnectionFailedError("sqlite: the transport is closed"))
+        elif self._pending and not self._busy:
             lot, self._pending = self._pending, []
             self._busy = True
             self._lots.put(lot)
