@@ -104,10 +104,7 @@ async def test_every_handler_that_may_run_does_when_the_bounds_are_tight(lab: La
 async def test_a_slow_handler_stops_no_other_subscription(lab: Lab) -> None:
     gate, audit = Gate(), Seen(lab)
     policy = DeliveryPolicy(concurrency=1)
-    async with lab.running(
-        handler("Work", gate.handle), handler("Audit", audit.ok),
-        handlers={method("Work"): policy},
-    ):  # fmt: skip
+    async with lab.running(handler("Work", gate.handle), handler("Audit", audit.ok), policy=policy):
         await lab.send(*range(40))
         await audit.until(40)
         assert gate.done == 0

@@ -81,7 +81,8 @@ async def test_what_does_not_finish_in_time_is_given_back_uncounted(lab: Lab) ->
     assert again.runs == [(1, 1)], "cancellation must not count as an attempt"
     assert again.contexts[0].id == id
     if lab.capabilities.counts_deliveries:
-        assert again.contexts[0].delivery.deliveries <= 2
+        # Given back, a message may be handed out once more before the process has left.
+        assert again.contexts[0].delivery.deliveries <= 4
     if lab.capabilities.dead_letters:
         assert await lab.letters(0) == []
 
@@ -397,7 +398,7 @@ async def test_a_lost_lease_cancels_its_handler_and_settles_nothing(lab: Lab) ->
     async with lab.running(handler("Work", stuck), **settings) as one:
         await lab.send(1)
         await first.until(1)
-        async with lab.running(handler("Work", second.ok), lease=30.0) as two:
+        async with lab.running(handler("Work", second.ok), lease=0.8) as two:
             await lab.until(lambda: second.runs or len(first.runs) > 1, within=20)
             await lab.until(lambda: cancelled)
             one.pause(method("Work"))
