@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from protoflow import wire
 from protoflow.carrier import Carrier
-from protoflow.cloudevents import is_structured, unwrap
+from protoflow.cloudevents import is_structured, unwrap, without_content_type
 from protoflow.errors import DecodeError
 from protoflow.job import Job, Lanes
 from protoflow.letters import due_of, failures_of
@@ -66,14 +66,16 @@ class Arrival:
         message = delivery.message
         metadata = message.metadata
         content_type = metadata.get(wire.CONTENT_TYPE)
-        if content_type is not None and is_structured(content_type):
+        if content_type is None:
+            message = without_content_type(message)
+        elif is_structured(content_type):
             try:
                 message = unwrap(message)
             except DecodeError as error:
                 self._refuse(delivery, message, Undecodable(str(error)))
                 return
         route = self._by_type.get(message.metadata.get(wire.CE_TYPE, ""))
-        if route is None or not message.metadata.get(wire.CE_TYPE):
+        if route is None or wire.GO_SCHEMA in metadata or not message.metadata.get(wire.CE_TYPE):
             try:
                 route = self._router.find(message)
             except DecodeError as error:

@@ -17,6 +17,7 @@ from protoflow import wire
 
 _SPECVERSION: Final = "1.0"
 _UNSAFE = re.compile(r'[^\x21-\x7e]|["%]')
+_ESCAPED = re.compile(r"\\(.)")
 
 
 def _percent(match: re.Match[str]) -> str:
@@ -47,6 +48,8 @@ class Binding:
         if wire.CE_SPECVERSION not in metadata:
             headers.append((self.prefix + "specversion", _SPECVERSION))
         for name, value in metadata.items():
+            if name == wire.CE_ID:
+                continue  # the id is the message's own
             if name.startswith(wire.CE_PREFIX):
                 headers.append((self.prefix + name[3:], self._encode(value)))
             elif name == wire.CONTENT_TYPE:
@@ -56,24 +59,42 @@ class Binding:
         return headers
 
     def read(self, headers: Iterable[tuple[str, str]]) -> tuple[str | None, dict[str, str]]:
-        """The message id, if there is one, and the metadata."""
+        """The message id, if there is one, and the metadata.
+
+        Watermill's id goes before CloudEvents': its users pass on the metadata of the message
+        that they handled, and with it an id that is not theirs.
+        """
         id: str | None = None
-        fallback: str | None = None
+        watermill: str | None = None
         metadata: dict[str, str] = {}
         for name, value in headers:
             attribute = self._attribute(name)
             if attribute == "id":
-                id = self._decode(value)
+                id = self.decode_value(value)
             elif attribute is not None:
-                metadata[wire.CE_PREFIX + attribute] = self._decode(value)
+                metadata[wire.CE_PREFIX + attribute] = self.decode_value(value)
+            elif name == wire.CE_ID:  # the Go runtime's, on any broker
+                id = id or value
             elif name == wire.WATERMILL_ID:
-                fallback = value
+                watermill = value
                 metadata[name] = value
             elif name.lower() in (wire.CONTENT_TYPE, self.content_type):
-                metadata[wire.CONTENT_TYPE] = value
+                # Where both are there, the one that tells of an envelope counts.
+                known = metadata.get(wire.CONTENT_TYPE, "")
+                if not known.lower().startswith(wire.CLOUDEVENTS):
+                    metadata[wire.CONTENT_TYPE] = value
             else:
                 metadata[name] = value
-        return id or fallback, metadata
+        return watermill or id, metadata
+
+    def decode_value(self, value: str) -> str:
+        """The value of an attribute: quotes taken off and percent-encoding undone, where
+        the binding has them."""
+        if not self.percent_encoded:
+            return value
+        if value.startswith('"') and value.endswith('"') and len(value) > 1:
+            value = _ESCAPED.sub(r"\1", value[1:-1])
+        return unquote(value) if "%" in value else value
 
     def _attribute(self, name: str) -> str | None:
         known = name.lower() if self.folds_case else name
@@ -86,9 +107,6 @@ class Binding:
 
     def _encode(self, value: str) -> str:
         return _UNSAFE.sub(_percent, value) if self.percent_encoded else value
-
-    def _decode(self, value: str) -> str:
-        return unquote(value) if self.percent_encoded and "%" in value else value
 
 
 KAFKA: Final = Binding("ce_")

@@ -52,22 +52,62 @@ def unwrap(message: Message) -> Message:
         raise DecodeError(
             f"content type {content_type!r} is not read; send {wire.CLOUDEVENTS_JSON}"
         )
+    return _unwrapped(message, _envelope(message.payload or b""))
+
+
+def without_content_type(message: Message) -> Message:
+    """A message that names no content type, as others may have meant it; else as it is.
+
+    The Go runtime sends its events as an envelope, marked as one by nothing but the
+    attributes that stand in the headers, too. Some name the type of the data as an
+    attribute where the binding has a header for it.
+    """
+    metadata = message.metadata
+    if wire.CE_SPECVERSION in metadata and (message.payload or b"")[:1] == b"{":
+        try:
+            envelope = _envelope(message.payload or b"")
+            if envelope["type"] == metadata.get(wire.CE_TYPE):
+                return _unwrapped(message, envelope)
+        except DecodeError:
+            pass  # so it is no envelope, but data
+    if data_type := metadata.get(wire.CE_DATACONTENTTYPE):
+        return replace(message, metadata={**metadata, wire.CONTENT_TYPE: data_type})
+    return message
+
+
+def _envelope(payload: bytes) -> dict[str, Any]:
+    """The members of an envelope, without those that are null. Raises DecodeError."""
     try:
-        envelope = json.loads(message.payload or b"")
-    except ValueError as error:
+        envelope = json.loads(payload)
+    except (ValueError, RecursionError) as error:
         raise DecodeError("the CloudEvents envelope is not JSON") from error
     if not isinstance(envelope, dict):
         raise DecodeError("the CloudEvents envelope is not a JSON object")
-    missing = [name for name in _REQUIRED if not isinstance(envelope.get(name), str)]
+    found = {name: value for name, value in envelope.items() if value is not None or name == "data"}
+    missing = [name for name in _REQUIRED if not (isinstance(found.get(name), str) and found[name])]
     if missing:
         raise DecodeError(f"the CloudEvents envelope lacks {', '.join(missing)}")
+    if not found["specversion"].startswith("1."):
+        raise DecodeError("the CloudEvents envelope is not of version 1.0")
+    if not isinstance(found.get("datacontenttype", ""), str):
+        raise DecodeError("datacontenttype of the CloudEvents envelope is not text")
+    if found.get("data") is not None and "data_base64" in found:
+        raise DecodeError("the CloudEvents envelope has both data and data_base64")
+    return found
+
+
+def _unwrapped(message: Message, envelope: Mapping[str, Any]) -> Message:
     metadata = dict(message.metadata)
     metadata.pop(wire.CONTENT_TYPE, None)
     for name, value in envelope.items():
         if name == "datacontenttype":
-            metadata[wire.CONTENT_TYPE] = str(value)
-        elif name not in ("id", "data", "data_base64") and value is not None:
+            metadata[wire.CONTENT_TYPE] = value
+        elif name.isalnum() and name not in ("id", "data"):
             metadata[wire.CE_PREFIX + name] = _text(value)
+        elif name.startswith(wire.PF_PREFIX):  # the Go runtime's hop state: no attributes
+            metadata.setdefault(name, _text(value))
+    if wire.GO_CORRELATION_ID in metadata:
+        metadata.setdefault(wire.CORRELATION_ID, metadata[wire.GO_CORRELATION_ID])
     metadata.setdefault(wire.CONTENT_TYPE, wire.JSON)
     return replace(message, id=envelope["id"], payload=_data(envelope), metadata=metadata)
 
@@ -88,7 +128,7 @@ def _data(envelope: Mapping[str, Any]) -> bytes | None:
         return None
     data = envelope["data"]
     if isinstance(data, str) and not is_json(envelope.get("datacontenttype", wire.JSON)):
-        return data.encode()
+        return data.encode(errors="surrogatepass")
     return json.dumps(data).encode()
 
 

@@ -16,7 +16,7 @@ from protoflow.spec import Encoding, ProtoClass
 
 _BINARY_TYPES = frozenset(
     {wire.PROTOBUF, "application/x-protobuf", "application/vnd.google.protobuf",
-     "application/octet-stream", ""}
+     "application/octet-stream"}
 )  # fmt: skip
 
 CONTENT_TYPES = {Encoding.PROTOBUF: wire.PROTOBUF, Encoding.JSON: wire.JSON}
@@ -39,13 +39,15 @@ def encode(message: ProtoMessage, encoding: Encoding) -> bytes:
 
 
 def decode(payload: bytes, content_type: str | None, message_class: ProtoClass) -> ProtoMessage:
-    """The message of a payload.
+    """The message of a payload. Without a content type it is binary, or a JSON object.
 
     Raises:
         DecodeError: it is none of that class; the text does not show the payload.
     """
-    if content_type == wire.PROTOBUF or content_type is None:
+    if content_type == wire.PROTOBUF:
         return _decode_binary(payload, message_class)
+    if not content_type:
+        return _decode_untold(payload, message_class)
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type in _BINARY_TYPES:
         return _decode_binary(payload, message_class)
@@ -54,6 +56,17 @@ def decode(payload: bytes, content_type: str | None, message_class: ProtoClass) 
     raise DecodeError(
         f"content type {content_type[:80]!r} is not read; send {wire.PROTOBUF} or {wire.JSON}"
     )
+
+
+def _decode_untold(payload: bytes, message_class: ProtoClass) -> ProtoMessage:
+    # Watermill and the Go runtime send no content type. `{` begins a group of field 15,
+    # so no message that is not JSON is taken for it: it would have to be an object, too.
+    if payload[:1] == b"{":
+        try:
+            return _decode_json(payload, message_class)
+        except DecodeError:
+            pass
+    return _decode_binary(payload, message_class)
 
 
 def _decode_binary(payload: bytes, message_class: ProtoClass) -> ProtoMessage:

@@ -16,6 +16,7 @@ from protoflow import topics
 from protoflow.errors import ConfigError
 from protoflow.options import convert
 from protoflow.policy import merge, problems
+from protoflow.profiles import Profile
 from protoflow.secret import Secret
 from protoflow.spec import DeadLetterPolicy, DeliveryPolicy, Encoding, RetryPolicy
 from protoflow.transport import TopologyMode
@@ -60,6 +61,7 @@ class Config:
     source: str = _setting("protoflow", "CloudEvents source where the contract names none")
     encoding: Encoding = _setting(Encoding.PROTOBUF, "payloads, where the contract says nothing")
     structured: bool = _setting(False, "publish CloudEvents in structured mode")
+    profile: Profile = _setting(Profile.NATIVE, "native; watermill writes its headers, too")
     topology: TopologyMode = _setting(TopologyMode.CREATE, "create, verify or none")
     defaults: DeliveryPolicy = _setting(DeliveryPolicy(), "policy beneath the contract's")
     handlers: Mapping[str, DeliveryPolicy] = _setting({}, "policies by full method name")

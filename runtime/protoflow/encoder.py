@@ -17,6 +17,7 @@ from protoflow.message import Message
 from protoflow.outcomes import Unprocessable
 from protoflow.output import AnyOutput
 from protoflow.plan import Names
+from protoflow.profiles import dressing
 from protoflow.spec import Encoding, MessageSpec, PublicationSpec
 from protoflow.validation import ProtoValidator, check_of
 
@@ -34,6 +35,8 @@ class Encoder:
         self._bound: dict[int, _Bound] = {}
         self._second = -1
         self._second_text = ""
+        #: Adds what the profile wants; None: nothing.
+        self.dress = dressing(config.profile, config.type_names)
         #: Checks all messages, in place of the rules of their contracts.
         self.validator: ProtoValidator | None = None
 
@@ -68,6 +71,8 @@ class Encoder:
         if output.metadata:
             metadata.update(output.metadata)
         identity = identity or new_id()
+        if self.dress is not None:
+            metadata = {**self.dress(identity, metadata)}
         encoded = Message(
             id=identity,
             topic=topic,

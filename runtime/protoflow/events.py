@@ -16,7 +16,11 @@ from protoflow.message import Message
 
 T = TypeVar("T")
 
-_ATTRIBUTES = ("type", "source", "subject", "time", "dataschema", "specversion")
+_REQUIRED = ("type", "source", "specversion")
+_RESERVED = frozenset(
+    {"type", "source", "subject", "time", "dataschema", "specversion", "id", "data",
+     "datacontenttype"}
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +33,7 @@ class CloudEvent:
         data: bytes as they are; anything else is published as JSON.
         id: unique within the source.
         subject: what it happened to.
-        time: when; now, unless given.
+        time: when; now, unless given. Without a time zone it is local.
         data_content_type: the media type of the data.
         data_schema: a URI.
         extensions: extension attributes; names of `[a-z0-9]`, as the specification says.
@@ -58,7 +62,7 @@ class CloudEvent:
         ]
         problems += [
             f"extension {name!r} is an attribute of its own" for name in self.extensions
-            if name in (*_ATTRIBUTES, "id", "data", "datacontenttype")
+            if name in _RESERVED
         ]  # fmt: skip
         if problems:
             raise ValueError("no CloudEvent: " + "; ".join(problems))
@@ -71,7 +75,7 @@ class CloudEvent:
             wire.CE_SPECVERSION: "1.0",
             wire.CE_TYPE: self.type,
             wire.CE_SOURCE: self.source,
-            wire.CE_TIME: time.isoformat().replace("+00:00", "Z"),
+            wire.CE_TIME: time.astimezone(UTC).isoformat().replace("+00:00", "Z"),
             wire.CONTENT_TYPE: self.data_content_type,
         }
         if self.subject is not None:
@@ -93,9 +97,10 @@ class CloudEvent:
         """The event that a message carries. Raises DecodeError if a required attribute is
         missing; a `time` that cannot be read is left out, for it is optional."""
         metadata = message.metadata
-        if not metadata.get(wire.CE_TYPE) or not metadata.get(wire.CE_SOURCE):
-            raise DecodeError("the message is no CloudEvent: type or source is missing")
-        known = {wire.CE_PREFIX + name for name in _ATTRIBUTES}
+        missing = [name for name in _REQUIRED if not metadata.get(wire.CE_PREFIX + name)]
+        if missing:
+            raise DecodeError(f"the message is no CloudEvent: it lacks {', '.join(missing)}")
+        known = {wire.CE_PREFIX + name for name in _RESERVED}
         return cls(
             id=message.id,
             type=metadata[wire.CE_TYPE],
@@ -108,12 +113,12 @@ class CloudEvent:
             extensions={
                 name[3:]: value
                 for name, value in metadata.items()
-                if name.startswith(wire.CE_PREFIX) and name not in known and name[3:].isalnum()
+                if name not in known and _is_extension(name)
             },
             metadata={
                 name: value
                 for name, value in metadata.items()
-                if not name.startswith(wire.CE_PREFIX) and name != wire.CONTENT_TYPE
+                if name not in known and not _is_extension(name) and name != wire.CONTENT_TYPE
             },
         )
 
@@ -196,6 +201,17 @@ def _canonical(value: str | int | bool) -> str:
 
 def _time(text: str | None) -> datetime | None:
     try:
-        return datetime.fromisoformat(text) if text else None
+        time = datetime.fromisoformat(text.upper()) if text else None
     except ValueError:
         return None
+    return time if time is not None and time.tzinfo is not None else None
+
+
+def _is_extension(name: str) -> bool:
+    attribute = name[3:]
+    return (
+        name.startswith(wire.CE_PREFIX)
+        and attribute.isascii()
+        and attribute.isalnum()
+        and attribute == attribute.lower()
+    )

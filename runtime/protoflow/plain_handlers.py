@@ -142,6 +142,7 @@ def event_registration(
         call=call,
         types=(event_type,),
         delivery=delivery,
+        tombstones=True,  # an event needs no data
         decode=lambda context: CloudEvent.of(context.message),
     )
 

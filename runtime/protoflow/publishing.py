@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from protoflow import semconv
@@ -57,6 +58,8 @@ class Publishing:
             check_delay(message, self._transport)
             if message.topic not in self._ensured:
                 await self._ensure(message.topic)
+        if (dress := self.encode.dress) is not None:
+            messages = [replace(m, metadata=dress(m.id, m.metadata)) for m in messages]
         if self.tracing is None:
             errors = await self._transport.submit(messages)
         else:

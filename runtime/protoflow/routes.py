@@ -72,16 +72,27 @@ class Router:
     def type_of(self, message: Message) -> str | None:
         """The type that a message names, in our words or in those of others."""
         metadata = message.metadata
-        name = metadata.get(wire.CE_TYPE)
-        if name:
+        schema = metadata.get(wire.GO_SCHEMA)
+        # First, for the Go runtime sets it always, beside a `ce_type` that may be its input's.
+        if schema and (known := self._known(schema)):
+            return known
+        if name := metadata.get(wire.CE_TYPE) or schema:
             return self._type_names.get(name, name)
-        for header in (wire.GO_SCHEMA, wire.WATERMILL_NAME):
-            if foreign := metadata.get(header):
-                return self._type_names.get(foreign, self._proto_name(foreign))
+        if name := metadata.get(wire.WATERMILL_NAME):
+            # Many a header is called `name`: without Watermill's id only a known one counts.
+            return self._known(name) or (name if wire.WATERMILL_ID in metadata else None)
         return None
 
-    def _proto_name(self, foreign: str) -> str:
-        # Go writes `*pkg.Type`: taken for a known type if exactly one ends in that name.
-        short = foreign.lstrip("*").rpartition(".")[2]
-        matches = [name for name in self.by_type if name.rpartition(".")[2] == short]
-        return matches[0] if len(matches) == 1 else foreign
+    def _known(self, foreign: str) -> str | None:
+        """The type that a name of another language stands for, if that is plain."""
+        if mapped := self._type_names.get(foreign):
+            return mapped
+        name = foreign.lstrip("*")
+        if name in self.by_type:
+            return name
+        # Go writes `*pkg.Type`, its package without dots: taken for the only type that ends so.
+        package, _, short = name.rpartition(".")
+        if "." in package:
+            return None
+        matches = [known for known in self.by_type if known.rpartition(".")[2] == short]
+        return matches[0] if len(matches) == 1 else None

@@ -54,3 +54,5 @@ PF_PREFIX: Final = "pf_"
 WATERMILL_ID: Final = "_watermill_message_uuid"
 WATERMILL_NAME: Final = "name"
 GO_SCHEMA: Final = "event_message_schema"
+GO_CORRELATION_ID: Final = "pf_correlation_id"
+CE_DATACONTENTTYPE: Final = "ce_datacontenttype"  # where a binding has another name for it

@@ -34,7 +34,8 @@ def read(headers: Iterable[Header]) -> tuple[str | None, dict[str, str], int]:
             metadata[name] = value.decode()
         except UnicodeDecodeError:
             metadata.pop(name, None)
-    id = metadata.pop(wire.CE_ID, None) or metadata.get(wire.WATERMILL_ID)
+    id = metadata.pop(wire.CE_ID, None)
+    id = metadata.get(wire.WATERMILL_ID) or id  # as in `protoflow.bindings`
     if wire.CONTENT_TYPE not in metadata:
         for name in metadata:
             if name.lower() == wire.CONTENT_TYPE:

@@ -123,9 +123,9 @@ def decode(
         if kind == 0:
             metadata[target] = value
         elif kind == 1:
-            metadata[target] = unquote(value) if "%" in value else value
+            metadata[target] = NATS.decode_value(value)
         elif kind == _Kind.ID:
-            id = unquote(value)
+            id = NATS.decode_value(value)
         elif kind == _Kind.KEY:
             key = unquote_to_bytes(value)
         elif kind == _Kind.TOMBSTONE:
@@ -134,7 +134,7 @@ def decode(
             metadata[target] = value
             kept = {name: value}
     return Message(
-        id=id or headers.get(wire.WATERMILL_ID) or headers.get(MESSAGE_ID) or fallback_id,
+        id=headers.get(wire.WATERMILL_ID) or id or headers.get(MESSAGE_ID) or fallback_id,
         topic=topic,
         payload=None if tombstone and not payload else payload,
         key=key,
