@@ -72,6 +72,24 @@ async def test_what_was_released_stays_behind_what_then_failed(bench: Bench) -> 
     await member.ack(*batch)
 
 
+@needs("per_key", "delayed_publish", "remembers_failures")
+async def test_a_delayed_publish_keeps_its_place_in_its_key(bench: Bench) -> None:
+    topic = bench.topic()
+    member = await bench.join(topic, ordering=Ordering.PER_KEY)
+    for payload, delay in ((b"a1", 0.0), (b"a2", 1.0), (b"a3", 0.0)):
+        await bench.publish(bench.message(topic, payload, key=b"a", delay=delay))
+    first = await member.take(1)
+    await member.nothing(0.1)
+    await member.ack(*first)
+    await member.nothing(0.4)
+    seen = payloads(first)
+    while len(seen) < 3:
+        batch = await member.take(1, within=10)
+        seen += payloads(batch)
+        await member.ack(*batch)
+    assert seen == [b"a1", b"a2", b"a3"]
+
+
 @needs("per_key")
 async def test_messages_without_key_wait_for_nobody(bench: Bench) -> None:
     topic = bench.topic()
