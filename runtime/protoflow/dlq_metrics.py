@@ -7,10 +7,8 @@ true after a restart; elsewhere it is what this process knows of.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 
 
-@dataclass(slots=True, eq=False)
 class DLQTopicMetrics:
     """What became of the letters of one dead-letter topic since the start of this process.
 
@@ -24,15 +22,15 @@ class DLQTopicMetrics:
         updated_at: when anything changed.
     """
 
-    received: int = 0
-    replayed: int = 0
-    purged: int = 0
-    attempts: int = 0
-    oldest_at: float = 0.0
-    newest_at: float = 0.0
-    updated_at: float = 0.0
-    _counted: int | None = None
-    _since: int = 0
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all that was counted; for tests."""
+        self.received = self.replayed = self.purged = self.attempts = 0
+        self.oldest_at = self.newest_at = self.updated_at = 0.0
+        self._counted: int | None = None
+        self._since = 0
 
     @property
     def current(self) -> int:
@@ -96,11 +94,11 @@ class DLQTopicMetrics:
         }
 
 
-@dataclass(slots=True, eq=False)
 class DLQMetrics:
     """The books of all dead-letter topics of a service; its topics come from the contract."""
 
-    topics: dict[str, DLQTopicMetrics] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.topics: dict[str, DLQTopicMetrics] = {}
 
     def topic(self, name: str) -> DLQTopicMetrics:
         """The books of a topic, opened if they are not."""
@@ -120,7 +118,7 @@ class DLQMetrics:
     def reset(self) -> None:
         """Forgets all that was counted; for tests."""
         for topic in self.topics.values():
-            topic.__init__()  # type: ignore[misc]  # handlers hold these very objects
+            topic.reset()
 
 
 def timestamp(seconds: float) -> str | None:

@@ -10,9 +10,6 @@ from protoflow import semconv
 from protoflow.clock import Clock
 from protoflow.config import Config
 from protoflow.errors import RegistrationError
-from protoflow.observability.dead_letters import DeadLetterDesk
-from protoflow.observability.report import HandlerInfo, Observatory
-from protoflow.outbox import OutboxRelay, RelayedOutbox
 from protoflow.pipeline import HandlerSpec
 from protoflow.publishing import Publishing
 from protoflow.scheduler import Scheduler
@@ -20,6 +17,9 @@ from protoflow.stats import Books, HandlerStats
 from protoflow.transport import Transport
 
 if TYPE_CHECKING:
+    from protoflow.observability.dead_letters import DeadLetterDesk
+    from protoflow.observability.report import HandlerInfo, Observatory
+    from protoflow.outbox import OutboxRelay, OutboxStore
     from protoflow.web.pages import Health
     from protoflow.web.server import WebServer
 
@@ -41,7 +41,7 @@ class Observing:
         self._http_handlers: dict[tuple[str, str], Any] = {}
         self._web: WebServer | None = None
         self._observatory: Observatory | None = None
-        self._outbox: RelayedOutbox | None = None
+        self._outbox: OutboxStore | None = None
         self._relay: OutboxRelay | None = None
 
     def health(self) -> Health:
@@ -62,6 +62,8 @@ class Observing:
     def observatory(self) -> Observatory:
         """Reads the books and asks the broker; what Prometheus collectors are made of."""
         if self._observatory is None:
+            from protoflow.observability.report import Observatory
+
             system = semconv.system(self.config.url.scheme)
             self._observatory = Observatory(self, self._clock, system)
         return self._observatory
@@ -69,6 +71,8 @@ class Observing:
     @property
     def dead_letters(self) -> DeadLetterDesk:
         """The dead letters of the handlers: list, show, replay, purge, each in the books."""
+        from protoflow.observability.dead_letters import DeadLetterDesk
+
         return DeadLetterDesk(self._transport, self.books, self._clock)
 
     def stats(self) -> dict[str, HandlerStats]:
@@ -121,8 +125,9 @@ class Observing:
             await self._web.stop()
             self._web = None
 
-    def relay_outbox(self, store: RelayedOutbox) -> None:
-        """Empties an outbox while the service runs; `Service(outbox=...)` does so itself.
+    def relay_outbox(self, store: OutboxStore) -> None:
+        """Empties an outbox while the service runs, if it is a `RelayedOutbox`;
+        `Service(outbox=...)` does so itself.
 
         Raises:
             RegistrationError: the service has one already.
@@ -137,7 +142,11 @@ class Observing:
         return self._relay.problem if self._relay is not None else None
 
     async def _start_relay(self, resources: AsyncExitStack) -> None:
-        if self._outbox is not None:
+        if self._outbox is None:
+            return
+        from protoflow.outbox import OutboxRelay, RelayedOutbox
+
+        if isinstance(self._outbox, RelayedOutbox):
             relay = OutboxRelay(self._outbox, self._transport)
             self._relay = await resources.enter_async_context(relay)
             self.observatory.relay = relay

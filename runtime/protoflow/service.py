@@ -19,7 +19,6 @@ from protoflow.connection import transport_for
 from protoflow.emitting import Emitting
 from protoflow.errors import ConfigError, ProtoflowError, RegistrationError
 from protoflow.observing import Observing
-from protoflow.outbox import RelayedOutbox
 from protoflow.pipeline import Chain, Middleware, chain_of
 from protoflow.plan import plan
 from protoflow.publishing import Publishing
@@ -78,8 +77,7 @@ class Service(Observing, Registering, Emitting):
         self._lifespan = lifespan
         self._dependencies = dependencies
         self._chain = _chain(middleware, dependencies)
-        outbox = dependencies.get("outbox")
-        self._outbox = outbox if isinstance(outbox, RelayedOutbox) else None
+        self._outbox = dependencies.get("outbox")
         self.books.classify = dependencies.get("error_classifier") or classify_error
         self._transport = transport or transport_for(self.config, self._clock)
         self._publishing = Publishing(self.config, self._transport, self._clock, self.books.sent)

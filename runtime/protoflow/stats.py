@@ -11,7 +11,7 @@ import enum
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate
 
 from protoflow.dlq_metrics import DLQMetrics, DLQTopicMetrics
@@ -117,11 +117,13 @@ _COUNTERS = (
 )  # fmt: skip
 
 
-@dataclass(slots=True, eq=False)
 class SentMessages:
     """Messages that the broker confirmed, by topic."""
 
-    _counts: dict[str, int] = field(default_factory=dict)
+    __slots__ = ("_counts",)
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
 
     def add(self, messages: Sequence[Message]) -> None:
         """These are confirmed."""
@@ -137,7 +139,6 @@ class SentMessages:
         return dict(self._counts)
 
 
-@dataclass(slots=True, eq=False)
 class HandlerStats:
     """What became of messages and runs since the start of this process.
 
@@ -166,31 +167,43 @@ class HandlerStats:
         classify: tells the category of an error.
     """
 
-    handled: int = 0
-    failed_runs: int = 0
-    retried: int = 0
-    dead_lettered: int = 0
-    skipped: int = 0
-    dropped: int = 0
-    unhandled: int = 0
-    tombstones: int = 0
-    published: int = 0
-    lost: int = 0
-    unknown: int = 0
-    released: int = 0
-    runs: int = 0
-    ran_messages: int = 0
-    seconds: float = 0.0
-    last_seconds: float = 0.0
-    last_at: float = 0.0
-    buckets: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
-    errors: ErrorBreakdown = field(default_factory=ErrorBreakdown)
-    letters: DLQTopicMetrics = field(default_factory=DLQTopicMetrics)
-    sent: SentMessages = field(default_factory=SentMessages)
-    classify: ErrorClassifier = classify_error
-    _samples: array[float] = field(default_factory=lambda: array("d", bytes(8 * SAMPLES)))
-    _window: list[int] = field(default_factory=lambda: [0] * WINDOW)
-    _second: int = 0
+    __slots__ = (
+        *_COUNTERS,
+        "_samples",
+        "_second",
+        "_window",
+        "buckets",
+        "classify",
+        "errors",
+        "last_at",
+        "last_seconds",
+        "letters",
+        "ran_messages",
+        "runs",
+        "seconds",
+        "sent",
+    )
+
+    def __init__(
+        self,
+        *,
+        classify: ErrorClassifier = classify_error,
+        letters: DLQTopicMetrics | None = None,
+        sent: SentMessages | None = None,
+    ) -> None:
+        self.handled = self.failed_runs = self.retried = self.dead_lettered = 0
+        self.skipped = self.dropped = self.unhandled = self.tombstones = 0
+        self.published = self.lost = self.unknown = self.released = 0
+        self.runs = self.ran_messages = 0
+        self.seconds = self.last_seconds = self.last_at = 0.0
+        self.buckets = [0] * (len(BOUNDS) + 1)
+        self.errors = ErrorBreakdown()
+        self.letters = letters or DLQTopicMetrics()
+        self.sent = sent or SentMessages()
+        self.classify = classify
+        self._samples = array("d", bytes(8 * SAMPLES))
+        self._window = [0] * WINDOW
+        self._second = 0
 
     def ran(self, start: float, end: float, messages: int = 1) -> None:
         """A run took from `start` to `end`, in seconds of one monotonic clock."""
@@ -260,14 +273,14 @@ class HandlerStats:
         self._second = second
 
 
-@dataclass(slots=True, eq=False)
 class Books:
     """The books of a service: those of its handlers and of its dead letters."""
 
-    classify: ErrorClassifier = classify_error
-    handlers: dict[str, HandlerStats] = field(default_factory=dict)
-    dead_letters: DLQMetrics = field(default_factory=DLQMetrics)
-    sent: SentMessages = field(default_factory=SentMessages)
+    def __init__(self) -> None:
+        self.classify: ErrorClassifier = classify_error
+        self.handlers: dict[str, HandlerStats] = {}
+        self.dead_letters = DLQMetrics()
+        self.sent = SentMessages()
 
     def open(self, handler: str, dead_letter_topic: str) -> HandlerStats:
         """The books of one handler, opened when it is assembled."""

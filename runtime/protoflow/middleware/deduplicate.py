@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from protoflow.context import Context
-from protoflow.dedup_stores import DeduplicationStore
+from protoflow.dedup_stores import DeduplicationStore, Key
 from protoflow.errors import ConfigError
 from protoflow.message import Delivery
 from protoflow.outcomes import DONE, Outcome, Skip
@@ -25,7 +25,7 @@ def deduplicate(store: DeduplicationStore, *, field: str | None = None) -> Middl
         store: what remembers.
         field: a field of the message to go by in place of the message id; unset is no copy.
     """
-    tasks: set[asyncio.Future[None]] = set()
+    writes: set[asyncio.Future[None]] = set()
 
     def drop_copies(next: Next, spec: HandlerSpec) -> Next:
         if spec.batched:
@@ -42,21 +42,21 @@ def deduplicate(store: DeduplicationStore, *, field: str | None = None) -> Middl
             outcome = await next(delivery, context)
             if outcome is not DONE:
                 return outcome
-            if not context.outputs:
+            if context.outputs:
+                context.when_confirmed(lambda: _write(store, key, writes))
+            else:
                 await store.add(key)
-                return outcome
-
-            def confirmed() -> None:
-                task = asyncio.ensure_future(store.add(key))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
-
-            context.when_confirmed(confirmed)
             return outcome
 
         return run
 
     return drop_copies
+
+
+def _write(store: DeduplicationStore, key: Key, writes: set[asyncio.Future[None]]) -> None:
+    write = asyncio.ensure_future(store.add(key))
+    writes.add(write)
+    write.add_done_callback(writes.discard)
 
 
 def _identity(spec: HandlerSpec, field: str | None) -> Callable[[Context], str | None]:
