@@ -69,14 +69,16 @@ class Emitting:
 
     async def publish_event(self, event: CloudEvent, *, topic: str | None = None) -> str:
         """Publishes a CloudEvent to the topic of its type's name, or another; its id."""
-        await self._publishing.messages((event.message(topic or event.type),))
+        where = self._publishing.encode.physical(topic or event.type)
+        await self._publishing.messages((event.message(where),))
         return event.id
 
     async def publish_event_after(
         self, event: CloudEvent, delay: timedelta, *, topic: str | None = None
     ) -> str:
         """The same after a delay. Raises CapabilityError where the transport has none."""
-        message = replace(event.message(topic or event.type), delay=delay.total_seconds())
+        where = self._publishing.encode.physical(topic or event.type)
+        message = replace(event.message(where), delay=delay.total_seconds())
         await self._publishing.messages((message,))
         return event.id
 

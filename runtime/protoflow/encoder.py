@@ -64,7 +64,7 @@ class Encoder:
         key = _key(output.key if output.key is not None else bound.key(message))
         if bound.subject is not None and (subject := bound.subject(message)):
             metadata[wire.CE_SUBJECT] = str(subject)
-        topic = bound.topic if output.topic is None else self._topic(output.topic)
+        topic = bound.topic if output.topic is None else self.physical(output.topic)
         identity = output.id
         if context is not None:
             identity = self._inherit(context, output, topic, metadata, identity)
@@ -111,7 +111,8 @@ class Encoder:
             identity = derived_id(source.id, context.group, context.handler, position)
         return identity
 
-    def _topic(self, template: str) -> str:
+    def physical(self, template: str) -> str:
+        """A topic with its variables filled, namespace included. Raises ConfigError."""
         names = Names(self._config)
         topic = names.physical(template, "topic of an output")
         if names.problems:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
@@ -142,11 +142,15 @@ class EventContext:
         context: the context of the run.
     """
 
-    __slots__ = ("context", "event")
+    __slots__ = ("_physical", "context", "event")
 
-    def __init__(self, event: CloudEvent, context: Context) -> None:
+    def __init__(
+        self, event: CloudEvent, context: Context, physical: Callable[[str], str] = str
+    ) -> None:
         self.event = event
         self.context = context
+        # Topics as written -> topics with variables filled, namespace included.
+        self._physical = physical
 
     @property
     def raw_data(self) -> bytes:
@@ -178,15 +182,16 @@ class EventContext:
         """Publishes an event with the outcome of this run; it carries on correlation and
         trace. Its id."""
         context = self.context
+        where = self._physical(topic or type)
         position = context.reserve_position()
         event = CloudEvent(
             type=type,
             source=source,
             data=data,
             id=context.output_id(position),
-            metadata=context.inherited(topic or type),
+            metadata=context.inherited(where),
         )
-        message = event.message(topic or type)
+        message = event.message(where)
         message.delay = delay.total_seconds() if delay else 0.0
         await context.publish(message)
         return event.id

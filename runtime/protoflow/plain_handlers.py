@@ -63,6 +63,7 @@ def json_registration(
     group: str | None,
     publish_topic: str | None,
     delivery: DeliveryPolicy,
+    physical: Callable[[str], str],
 ) -> Registration:
     """JSON payloads of any plain type."""
     decode = json_decoder(type)
@@ -79,9 +80,9 @@ def json_registration(
             source=f"/{name}",
             data=encode_json(result),
             id=context.output_id(context.reserve_position()),
-            metadata=context.inherited(publish_topic),
+            metadata=context.inherited(physical(publish_topic)),
         )
-        await context.publish(event.message(publish_topic))
+        await context.publish(event.message(physical(publish_topic)))
 
     return Registration(
         name=name, topic=topic, group=group or name, call=call, delivery=delivery,
@@ -126,11 +127,12 @@ def event_registration(
     topic: str | None,
     group: str | None,
     max_attempts: int | None,
+    physical: Callable[[str], str],
 ) -> Registration:
     """CloudEvents of one type."""
 
     async def call(event: CloudEvent, context: Context) -> None:
-        await handler(EventContext(event, context))
+        await handler(EventContext(event, context, physical))
 
     delivery = _NOTHING
     if max_attempts is not None:

@@ -16,6 +16,7 @@ from protoflow.plain_handlers import (
     message_registration,
     proto_registration,
 )
+from protoflow.publishing import Publishing
 from protoflow.registration import Registration, registrations
 from protoflow.spec import DeliveryPolicy, ProtoClass
 
@@ -24,6 +25,8 @@ _NOTHING = DeliveryPolicy()
 
 class Registering:
     """Keeps the registrations of a service until it starts."""
+
+    _publishing: Publishing
 
     def __init__(self) -> None:
         self._registrations: list[Registration] = []
@@ -84,7 +87,7 @@ class Registering:
         self._add(
             json_registration(
                 name, topic, handler, type=type, group=group, publish_topic=publish_topic,
-                delivery=delivery,
+                delivery=delivery, physical=self._physical,
             )
         )  # fmt: skip
 
@@ -141,7 +144,13 @@ class Registering:
         """
         self._add(
             event_registration(
-                name, event_type, handler, topic=topic, group=group, max_attempts=max_attempts
+                name,
+                event_type,
+                handler,
+                topic=topic,
+                group=group,
+                max_attempts=max_attempts,
+                physical=self._physical,
             )
         )
 
@@ -150,6 +159,9 @@ class Registering:
         `register_cloudevents_handler`."""
         name = getattr(handler, "__qualname__", type(handler).__name__).replace("<locals>.", "")
         self.register_cloudevents_handler(_identifier(name), event_type, handler)
+
+    def _physical(self, topic: str) -> str:
+        return self._publishing.encode.physical(topic)
 
     def _add(self, registration: Registration) -> None:
         if self._closed:
