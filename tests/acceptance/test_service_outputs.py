@@ -201,6 +201,23 @@ async def test_raw_messages_can_be_published_through_the_context(lab: Lab) -> No
     assert (message.id, message.payload) == ("raw-1", b"bytes")
 
 
+async def test_publishing_to_a_topic_that_nobody_has_made_succeeds(lab: Lab) -> None:
+    async def work(task, context):
+        await pf.SuiteEventProducer(context).publish_report(pb.Report(id=1))
+        return Output(pb.Done(number=1), topic="made.by.nobody")
+
+    async with lab.running(handler("Transform", work)) as service:
+        await lab.send(1)
+        await lab.until(lambda: service.stats()[method("Transform")].handled == 1)
+        assert service.stats()[method("Transform")].failed_runs == 0
+    if lab.capabilities.retains:
+        seen = Seen(lab)
+        service = lab.service()
+        service.register_proto_handler("reader", "made.by.nobody", pb.Done, seen.ok)
+        async with service:
+            await seen.until(1)
+
+
 @needs("at_least_once")
 async def test_outputs_that_are_not_taken_for_a_while_are_tried_again(lab: Lab) -> None:
     watcher = await lab.watch("done")

@@ -1,0 +1,151 @@
+"""Every setting changes something that can be seen (those of policies and bounds have cases of
+their own: retry, flow, lifecycle, crash, demands)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+
+import pytest
+from protoflow import wire
+from protoflow.errors import ConfigError, PublishError
+from protoflow.events import CloudEvent
+
+from tests.acceptance.contract import pb, pf
+from tests.acceptance.lab import Lab, Seen, handler, sync_handler
+
+needs = pytest.mark.needs
+
+
+async def test_encoding_is_that_of_the_config_where_the_contract_says_nothing(lab: Lab) -> None:
+    watcher = await lab.watch("tasks")
+    reports = await lab.watch("reports")
+    seen = Seen(lab)
+    async with lab.running(handler("Work", seen.ok), encoding="json") as service:
+        producer = pf.SuiteEventProducer(service)
+        await producer.publish_task(pb.Task(number=5))
+        await producer.publish_report(pb.Report(id=1))
+        (message,) = await watcher.take(1)
+        (report,) = await reports.take(1)
+        await seen.until(1)
+    assert json.loads(message.payload or b"") == {"number": 5}
+    assert message.metadata[wire.CONTENT_TYPE] == "application/json"
+    assert json.loads(report.payload or b"") == {"id": "1"}
+    assert seen.numbers == [5]
+
+
+async def test_source_is_that_of_the_config_where_the_contract_says_nothing(lab: Lab) -> None:
+    got = []
+
+    async def work(message, context):
+        got.append(context.metadata[wire.CE_SOURCE])
+
+    service = lab.service(source="/from-config")
+    service.register_proto_handler("plain", "plain", pb.Remark, work)
+    async with service:
+        await service.publish_proto("plain", pb.Remark(text="x"))
+        await lab.until(lambda: got)
+    assert got == ["/from-config"]
+
+
+async def test_events_are_published_and_consumed_within_the_namespace(lab: Lab) -> None:
+    got = []
+
+    async def placed(event):
+        got.append((event.event.type, event.event.data))
+
+    service = lab.service()
+    service.register_cloudevents_handler("events", "order.placed", placed)
+    async with service:
+        watcher = await lab.watch("order.placed")
+        await service.publish_event(CloudEvent(type="order.placed", source="/shop", data={"id": 7}))
+        await lab.until(lambda: got)
+        (message,) = await watcher.take(1)
+    assert message.topic == lab.physical("order.placed")
+    assert message.metadata[wire.CE_TYPE] == "order.placed"
+
+
+async def test_results_of_json_handlers_stay_within_the_namespace(lab: Lab) -> None:
+    watcher = await lab.watch("totals")
+
+    async def add(value, context):
+        return {"total": sum(value["items"])}
+
+    service = lab.service()
+    service.register_json_handler("adder", "sums", add, publish_topic="totals")
+    async with service:
+        await lab.publish(
+            "sums", b'{"items": [1, 2]}', metadata={wire.CONTENT_TYPE: "application/json"}
+        )
+        (message,) = await watcher.take(1)
+    assert json.loads(message.payload or b"") == {"total": 3}
+
+
+async def test_publishing_to_nobody_succeeds_unless_a_subscriber_is_required(lab: Lab) -> None:
+    await lab.producer.publish_task(pb.Task(number=1))
+    async with lab.running(require_subscriber=True) as service:
+        producer = pf.SuiteEventProducer(service)
+        with pytest.raises(PublishError):
+            await producer.publish_done(pb.Done(number=1))
+    seen = Seen(lab)
+    async with lab.running(handler("Side", seen.ok), require_subscriber=True) as service:
+        await pf.SuiteEventProducer(service).publish_done(pb.Done(number=2))
+        await lab.until(lambda: 2 in seen.numbers)
+
+
+async def test_sync_threads_bound_the_handlers_in_threads(lab: Lab) -> None:
+    running, most, done = 0, 0, 0
+    lock = threading.Lock()
+
+    def work(task, context):
+        nonlocal running, most, done
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.02)
+        with lock:
+            running -= 1
+            done += 1
+
+    async with lab.running(sync_handler("Work", work), sync_threads=2):
+        await lab.send(*range(10))
+        await lab.until(lambda: done == 10)
+    assert most == 2
+
+
+async def test_with_topology_none_nothing_is_made(lab: Lab) -> None:
+    await lab.prepare(handler("Work", Seen(lab).ok))
+    seen = Seen(lab)
+    async with lab.running(handler("Work", seen.ok), topology="none"):
+        await lab.send(1)
+        await seen.until(1)
+
+
+@needs("at_least_once", "counts_deliveries", "leases")
+async def test_a_message_handed_out_too_often_is_given_up(lab: Lab) -> None:
+    """`max_deliveries_margin`: leases that are lost again and again."""
+    lab.require("dead_letters")
+    runs = []
+
+    async def stuck(task, context):
+        runs.append(context.delivery.deliveries)
+        await asyncio.sleep(60)
+
+    async with lab.running(
+        handler("Work", stuck),
+        lease=0.5, max_hold=0.7, max_deliveries_margin=0, shutdown_timeout=0.1,
+        handlers={"suite.v1.Work.Work": {"retry": {"max_attempts": 1}}},
+    ):  # fmt: skip
+        await lab.send(1)
+        (letter,) = await lab.letters(1, within=30)
+    assert letter.metadata[wire.PF_ERROR_CLASS] == "redelivery limit"
+    assert runs == [1, 2, 3]
+
+
+async def test_an_unknown_transport_is_refused_with_those_that_are_known(lab: Lab) -> None:
+    from protoflow.service import Service
+
+    with pytest.raises(ConfigError, match=r"carrier-pigeon://; known are .*memory"):
+        Service(lab.config(transport="carrier-pigeon://loft"))
