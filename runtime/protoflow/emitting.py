@@ -63,7 +63,7 @@ class Emitting:
     ) -> str:
         """Publishes a protobuf message to a topic; its id. Raises PublishError."""
         output = Output(message, metadata=metadata, topic=topic)
-        encoded = self._publishing.encode(_publication(type(message)), output)
+        encoded = self._publishing.encode(publication_of(type(message)), output)
         await self._publishing.messages((encoded,))
         return encoded.id
 
@@ -126,7 +126,8 @@ def _event(type: str, source: str, data: Any, options: PublishOptions) -> CloudE
 _publications: dict[ProtoClass, PublicationSpec] = {}
 
 
-def _publication(message_class: ProtoClass) -> PublicationSpec:
+def publication_of(message_class: ProtoClass) -> PublicationSpec:
+    """The contract of a message that has none; binding it compiles its rules."""
     found = _publications.get(message_class)
     if found is None:
         # The topic comes with each output.

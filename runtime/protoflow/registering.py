@@ -30,6 +30,7 @@ class Registering:
 
     def __init__(self) -> None:
         self._registrations: list[Registration] = []
+        self._messages: list[ProtoClass] = []
         self._closed = False
 
     def register(self, *handlers: Handler | HandlerSync) -> None:
@@ -153,6 +154,11 @@ class Registering:
                 physical=self._physical,
             )
         )
+
+    def register_proto_message(self, message_class: ProtoClass) -> None:
+        """Checks at start that messages of this type can be validated, and compiles their
+        rules, for types that are published but not handled here."""
+        self._messages.append(message_class)
 
     def consume_events(self, event_type: str, handler: EventHandler) -> None:
         """Registers a handler of CloudEvents under its own name; see

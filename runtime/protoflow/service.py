@@ -16,7 +16,7 @@ from protoflow.assembly import assemble
 from protoflow.clock import Clock
 from protoflow.config import Config
 from protoflow.connection import transport_for
-from protoflow.emitting import Emitting
+from protoflow.emitting import Emitting, publication_of
 from protoflow.errors import ConfigError, ProtoflowError, RegistrationError
 from protoflow.observing import Observing
 from protoflow.pipeline import Chain, Middleware, chain_of
@@ -90,6 +90,24 @@ class Service(Observing, Registering, Emitting):
         self._started = False
         self._running = False
 
+    def register_middleware(
+        self,
+        name: str,
+        middleware: Middleware,
+        *,
+        before: str | None = None,
+        after: str | None = None,
+    ) -> None:
+        """Adds a middleware: outside of `before`, inside of `after`, else next to the handlers.
+
+        Raises:
+            ConfigError: the name is taken, or the neighbour is not there.
+            RegistrationError: the service has started.
+        """
+        if self._closed:
+            raise RegistrationError(f"middleware {name}: register before the service starts")
+        self._chain = self._chain.add(name, middleware, before=before, after=after)
+
     # Lifetime.
 
     async def run(self) -> None:
@@ -144,6 +162,8 @@ class Service(Observing, Registering, Emitting):
             )
             for subscription in plans
         ]  # fmt: skip
+        for message_class in self._messages:
+            self._publishing.encode.topic_of(publication_of(message_class))
         topics = self._topics()
         topology = Topology(
             subscriptions=tuple(subscription.settings for subscription in plans), topics=topics
