@@ -26,7 +26,7 @@ demo: setup ## Run the orders example on SQLite: handled, retried, dead-lettered
 	@$(PY) examples/orders/demo.py
 
 test: setup ## Run all tests; brokers that can be had are started by the tests
-	@$(PYTEST) $(ARGS) || test $$? -eq 5
+	@$(PYTEST) $(or $(ARGS),--numprocesses 4 --dist loadgroup --max-worker-restart 0) || test $$? -eq 5
 
 lint: setup ## Check style, types, import rules and the annotations
 	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=runtime scripts/lint.sh
@@ -62,3 +62,4 @@ $(VENV)/.bench: $(STAMP)
 
 docs: setup ## Write the tables in docs/ that come from the code
 	PYTHONPATH=runtime $(PY) scripts/docs.py
+	PYTHONPATH=runtime $(PY) -m tests.parity.items > docs/parity.md
