@@ -176,22 +176,21 @@ class RabbitMQSubscription:
             return SettleResult.LOST
         if settlement.action is Action.ACK:
             session.ack(receipt.tag)
-        elif settlement.action is Action.NACK and settlement.delay > 0:
+            return SettleResult.DONE
+        # A new delivery of the same hand-out, so that the old one is settled.
+        failed = settlement.action is Action.NACK
+        receipt.handed = False
+        renewed = dataclasses.replace(
+            delivery, deliveries=delivery.deliveries + (failed and delivery.deliveries > 0)
+        )
+        session.unsettled[receipt.tag] = renewed
+        if failed and settlement.delay > 0:
             # Only where there is no ladder: the delivery waits here, unsettled.
             loop = asyncio.get_running_loop()
-            loop.call_later(settlement.delay, self._give_back, self._renewed(delivery))
+            loop.call_later(settlement.delay, self._give_back, renewed)
         else:
-            self._give_back(self._renewed(delivery))
+            self._give_back(renewed)
         return SettleResult.DONE
-
-    @staticmethod
-    def _renewed(delivery: Delivery) -> Delivery:
-        """The same hand-out as a new delivery, so that the old one is settled."""
-        receipt: Receipt = delivery.receipt
-        receipt.handed = False
-        renewed = dataclasses.replace(delivery)
-        receipt.session.unsettled[receipt.tag] = renewed
-        return renewed
 
     def _give_back(self, delivery: Delivery) -> None:
         receipt: Receipt = delivery.receipt
