@@ -36,13 +36,15 @@ class Keeper:
         self._timer: asyncio.TimerHandle | None = None
         self._sweeping: asyncio.Task[None] | None = None
         self._ended = False
+        self._beginning = asyncio.Lock()
 
     async def begin(self) -> None:
         """Begins a session, making the group if need be."""
-        expires = self._transport.clock.now() + self._lease
-        client = self._transport.client_name
+        now, client = self._transport.clock.now(), self._transport.client_name
         self.session = await self._transport.worker.call(
-            lambda connection: sessions.begin(connection, self._settings, client, expires)
+            lambda connection: sessions.begin(
+                connection, self._settings, client, now, now + self._lease
+            )
         )
 
     def start(self, held: dict[int, Delivery], lost: Callable[[Sequence[Delivery]], None]) -> None:
@@ -51,10 +53,12 @@ class Keeper:
         self._lost = lost
         self._schedule()
 
-    async def begin_anew(self) -> None:
+    async def begin_anew(self, lost: Session) -> None:
         """The session was ended by others, as after a long sleep of this machine."""
-        self.lose()
-        await self.begin()
+        async with self._beginning:
+            if self.session is lost:
+                self.lose()
+                await self.begin()
 
     def lose(self) -> None:
         """Everything that is held is lost."""
@@ -91,13 +95,13 @@ class Keeper:
 
     async def _sweep(self) -> None:
         now = self._transport.clock.now()
-        id, expires = self.session.id, now + self._lease
+        session, expires = self.session, now + self._lease
         try:
             renewed = await self._transport.worker.call(
-                lambda connection: sessions.renew(connection, id, expires)
+                lambda connection: sessions.renew(connection, session.id, expires)
             )
             if not renewed:
-                await self.begin_anew()
+                await self.begin_anew(session)
             elif overdue := self._overdue():
                 await self._give_up(overdue)
             await self._transport.end_expired()

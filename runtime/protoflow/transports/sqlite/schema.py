@@ -30,6 +30,9 @@ POSITION: Final = (1 << TOPIC_SHIFT) - 1
 REPLAYS: Final = 1 << 62
 BLOCKED: Final = 1e300
 
+#: Pages of the log before they are copied into the file: fewer copies of what is soon gone.
+_CHECKPOINT: Final = 4000
+
 _VERSION_1: Final = """
 CREATE TABLE protoflow_topics (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -98,10 +101,15 @@ def connect(path: str, options: SqliteOptions) -> sqlite3.Connection:
         cached_statements=256,
     )
     try:
-        connection.execute("PRAGMA journal_mode = WAL").fetchall()
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise ConnectionFailedError(
+                f"the file system gives journal mode {mode!r}, not WAL; use a local disk"
+            )
         connection.execute(f"PRAGMA synchronous = {options.synchronous.value}")
         connection.execute("PRAGMA cache_size = -16000")
         connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}").fetchall()
         connection.execute(f"PRAGMA journal_size_limit = {64 * 1024 * 1024}").fetchall()
     except BaseException:
         connection.close()

@@ -32,9 +32,15 @@ class Session:
 
 
 def begin(
-    connection: sqlite3.Connection, settings: SubscriptionSettings, client: str, expires: float
+    connection: sqlite3.Connection,
+    settings: SubscriptionSettings,
+    client: str,
+    now: float,
+    expires: float,
 ) -> Session:
-    """Joins the group, which is made if need be; a broadcast group is the session's own."""
+    """Joins the group, which is made if need be; a broadcast group is the session's own.
+    What dead processes left is freed first."""
+    end_expired(connection, now)
     name = settings.group
     id = connection.execute(
         "INSERT INTO protoflow_sessions (group_id, client, expires) VALUES (0, ?, ?)",

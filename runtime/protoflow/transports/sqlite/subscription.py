@@ -76,10 +76,11 @@ class SqliteSubscription:
     def settle(self, settlements: Sequence[Settlement]) -> asyncio.Future[Sequence[SettleResult]]:
         """Settles with what else is being written."""
         now = self._transport.clock.now()
-        job = self._transport.worker.last
-        if not isinstance(job, Settlements) or job.settling.session != self.keeper.session.id:
+        session = self.keeper.session
+        job = self._transport.worker.pending(session)
+        if not isinstance(job, Settlements):
             job = self.new_settlements()
-            self._transport.worker.add(job)
+            self._transport.worker.add(job, session)
         future = job.add(settlements, now, self._transport.options.max_message_bytes)
         self._settling.add(future)
         future.add_done_callback(self._settling.discard)
@@ -134,8 +135,8 @@ class SqliteSubscription:
 
     async def _claim(self, max_messages: int, max_bytes: int) -> bool:
         """Whether another look is worth while at once."""
+        session = self.keeper.session
         if self._claiming is None:
-            session = self.keeper.session
             now = self._transport.clock.now()
             claim = Claim(session.group, session.id, max_messages, max_bytes, now)
             call = Call(claim.run, writes=True)
@@ -152,7 +153,7 @@ class SqliteSubscription:
         self._keep_claimed(claiming)  # its callback may not have run yet
         self._report(True, "")
         if claimed is None:
-            await self.keeper.begin_anew()
+            await self.keeper.begin_anew(session)
             return True
         if claimed.next_due is not None:
             self._set_alarm(claimed.next_due - self._transport.clock.now())

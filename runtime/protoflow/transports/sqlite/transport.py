@@ -85,7 +85,7 @@ class SqliteTransport(SqliteDeadLetters):
         if not os.path.isdir(directory):  # noqa: ASYNC240  once, at start
             raise ConnectionFailedError(f"the directory {directory} does not exist; create it")
         self._loop = asyncio.get_running_loop()
-        self.worker = Worker(self._connect, self.options.busy_timeout)
+        self.worker = Worker(self._connect, max(0.001, self.options.busy_timeout))
         await self.worker.start()
         self._opened = True
         self._watcher = Watcher(self.worker, self.options.poll_interval, self._wake_waiting)
@@ -124,10 +124,10 @@ class SqliteTransport(SqliteDeadLetters):
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
         """Publishes with what else is being written."""
-        job = self.worker.last
+        job = self.worker.pending(Publication)
         if not isinstance(job, Publication) or job.full:
             job = Publication(self.published, self._require_subscriber)
-            self.worker.add(job)
+            self.worker.add(job, Publication)
         return job.submit(messages, self.clock.now(), self.options.max_message_bytes)
 
     async def subscribe(
@@ -229,7 +229,6 @@ class SqliteTransport(SqliteDeadLetters):
     async def _clean(self) -> None:
         before, most = self.clock.now() - self.options.retention, self.options.retained_messages
         with contextlib.suppress(ProtoflowError):  # `health` tells; tried again in a while
-            await self.end_expired()
             await self.worker.call(
                 lambda connection: topics.drop_retained(connection, before, most)
             )

@@ -69,6 +69,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._lots: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
         self._pending: list[Job] = []
+        self._open: dict[object, Job] = {}
         self._busy = False
         self._scheduled = False
         self._stopped = False
@@ -91,14 +92,15 @@ class Worker:
         closed = self._loop.run_in_executor(None, self._thread.join)
         await asyncio.shield(closed)
 
-    @property
-    def last(self) -> Job | None:
-        """The job added last, if the thread has not got it yet."""
-        return self._pending[-1] if self._pending else None
+    def pending(self, name: object) -> Job | None:
+        """The job added under this name, if the thread has not got it yet: it may grow."""
+        return self._open.get(name)
 
-    def add(self, job: Job) -> None:
+    def add(self, job: Job, name: object = None) -> None:
         """Adds a job; those added in one turn of the loop go together."""
         self._pending.append(job)
+        if name is not None:
+            self._open[name] = job
         if not self._scheduled and not self._busy:
             self._scheduled = True
             self._loop.call_soon(self._hand_over)
@@ -118,6 +120,7 @@ class Worker:
                 job.failed(ConnectionFailedError("sqlite: the transport is closed"))
         elif self._pending and not self._busy:
             lot, self._pending = self._pending, []
+            self._open.clear()
             self._busy = True
             self._lots.put(lot)
 
@@ -178,7 +181,7 @@ class Worker:
     def _transact(self, connection: sqlite3.Connection, lot: Sequence[Job]) -> list[Any]:
         if not any(job.writes for job in lot):
             return [_attempt(job, connection) for job in lot]
-        if not self.writing.acquire(timeout=self._write_timeout or -1):
+        if not self.writing.acquire(timeout=self._write_timeout):
             raise sqlite3.OperationalError("database is locked by a transaction of this process")
         try:
             connection.execute("BEGIN IMMEDIATE")
