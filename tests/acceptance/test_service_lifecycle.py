@@ -311,7 +311,7 @@ async def test_a_chain_that_would_lose_dead_letters_is_refused(lab: Lab) -> None
 async def test_verify_finds_what_create_made_and_names_what_is_missing(lab: Lab) -> None:
     seen = Seen(lab)
     if not lab.capabilities.at_least_once:
-        pytest.skip("capability: at_least_once (there is nothing to make)")
+        pytest.skip("capability: at_least_once")
     service = lab.service(handler("Work", seen.ok), topology=TopologyMode.VERIFY)
     with pytest.raises(TopologyError, match="tasks"):
         await service.start()
