@@ -121,5 +121,5 @@ class SettleResult(enum.IntEnum):
     #: Nobody knows, as after a cut connection: it may be delivered again.
     UNKNOWN = 2
     #: Only with outputs, where the transport is `atomic`: an output was refused (too large,
-    #: no room), so nothing of the settlement happened and the delivery is still held.
+    #: nobody consumes it), so nothing of the settlement happened; the delivery is still held.
     REFUSED = 3

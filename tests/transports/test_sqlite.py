@@ -260,6 +260,25 @@ async def test_a_refused_output_undoes_its_settlement(url: str) -> None:
         await ack(subscription, [bad])
 
 
+async def test_outputs_need_a_subscriber_where_that_is_wanted(url: str) -> None:
+    async with opened(url, require_subscriber=True) as transport:
+        subscription = await transport.subscribe(settings(), Listener())
+        reader = await transport.subscribe(settings("out"), Listener())
+        await transport.submit(messages(3))
+        batch = await take(subscription, 3)
+        outputs = [[Message(id="o", topic=topic, payload=b"")] for topic in ("out", "nowhere")]
+        settlements = [
+            Settlement(batch[0], outputs=outputs[0]),
+            Settlement(batch[1], outputs=outputs[1]),
+            Settlement(batch[2]),
+        ]
+        results = await subscription.settle(settlements)
+        assert results == [SettleResult.DONE, SettleResult.REFUSED, SettleResult.DONE]
+        assert len(await take(reader)) == 1
+        await ack(subscription, [batch[1]])
+        assert (await transport.lag("t", "g")).messages == 0
+
+
 async def test_large_and_small_payloads_in_one_claim(url: str) -> None:
     async with opened(url) as transport:
         subscription = await transport.subscribe(settings(), Listener())

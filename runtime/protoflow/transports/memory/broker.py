@@ -23,7 +23,8 @@ class MemoryOptions:
 
     Attributes:
         max_messages: how many unfinished messages are kept, counted once for each group;
-            publishing beyond is an error that may pass.
+            publishing beyond is an error that may pass. Outputs published with a
+            settlement are taken all the same.
         max_message_bytes: what is refused beyond, payload, key and metadata together.
         retention: seconds for which a topic without groups keeps its messages.
         retained_messages: how many messages a topic without groups keeps; the oldest go.
@@ -123,10 +124,11 @@ class Broker:
             timer[1].cancel()
 
     def admit(
-        self, messages: Sequence[Message], options: MemoryOptions
+        self, messages: Sequence[Message], options: MemoryOptions, *, bounded: bool
     ) -> list[PublishError | None]:
-        """Why messages are not taken, where they are not."""
-        limit, kept = options.max_message_bytes, self.kept()
+        """Why messages are not taken, where they are not. Outputs of what is acknowledged
+        are not bounded in number, for else a full broker could not be emptied."""
+        limit, kept = options.max_message_bytes, self.kept() if bounded else 0
         if limit is None and kept + len(messages) <= options.max_messages:
             return [None] * len(messages)
         errors: list[PublishError | None] = []
@@ -137,7 +139,7 @@ class Broker:
                     f"message {message.id} for {message.topic} has {size} bytes, "
                     f"max_message_bytes is {limit}"
                 )
-            elif kept >= options.max_messages:
+            elif bounded and kept >= options.max_messages:
                 error = PublishError(
                     f"{kept} messages are unfinished, max_messages is {options.max_messages}"
                 )

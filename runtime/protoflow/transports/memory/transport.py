@@ -82,7 +82,7 @@ class MemoryTransport(MemoryDeadLetters):
         """Publishes at once."""
         future: asyncio.Future[Sequence[PublishError | None]]
         future = asyncio.get_running_loop().create_future()
-        errors = self._admit(messages)
+        errors = self._admit(messages, bounded=True)
         taken: Sequence[Message] = messages
         if any(errors):
             taken = [
@@ -123,7 +123,9 @@ class MemoryTransport(MemoryDeadLetters):
         """Publishes and settles on leaving."""
         transaction = MemoryTransaction()
         yield transaction
-        errors = [error for error in self._admit(transaction.messages) if error is not None]
+        errors = [
+            error for error in self._admit(transaction.messages, bounded=False) if error is not None
+        ]
         if errors:
             raise errors[0]
         for settlement in transaction.settlements:
@@ -139,7 +141,7 @@ class MemoryTransport(MemoryDeadLetters):
         groups = {}
         for settlement in settlements:
             outputs = settlement.outputs
-            if outputs and any(self._admit(outputs)):
+            if outputs and any(self._admit(outputs, bounded=False)):
                 results.append(SettleResult.REFUSED)
                 continue
             result = settle(settlement, now)
@@ -154,8 +156,8 @@ class MemoryTransport(MemoryDeadLetters):
                 group.wake()
         return results
 
-    def _admit(self, messages: Sequence[Message]) -> list[PublishError | None]:
-        errors = self.broker.admit(messages, self.options)
+    def _admit(self, messages: Sequence[Message], *, bounded: bool) -> list[PublishError | None]:
+        errors = self.broker.admit(messages, self.options, bounded=bounded)
         if self._require_subscriber:
             for index, message in enumerate(messages):
                 topic = self.broker.topic(message.topic)

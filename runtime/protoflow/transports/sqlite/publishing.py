@@ -94,7 +94,7 @@ class Publication:
 
     def run(self, connection: sqlite3.Connection) -> Collection[str]:
         """Stores the messages; returns the topics for which nothing was stored."""
-        deserted = self._deserted(connection) if self._strict else ()
+        deserted = deserted_topics(connection, self._outgoing.topics) if self._strict else ()
         outgoing = self._outgoing
         if deserted:
             outgoing = Outgoing()
@@ -133,13 +133,11 @@ class Publication:
             if not future.done():
                 future.set_result(errors)
 
-    def _deserted(self, connection: sqlite3.Connection) -> set[str]:
-        query = (
-            "SELECT 1 FROM protoflow_topics t WHERE t.name = ? AND (t.dead OR EXISTS "
-            "(SELECT 1 FROM protoflow_groups g WHERE g.topic = t.id))"
-        )
-        return {
-            topic
-            for topic in self._outgoing.topics
-            if not connection.execute(query, (topic,)).fetchall()
-        }
+
+def deserted_topics(connection: sqlite3.Connection, topics: Iterable[str]) -> set[str]:
+    """Those of the topics that no group consumes and that are no dead-letter topics."""
+    query = (
+        "SELECT 1 FROM protoflow_topics t WHERE t.name = ? AND (t.dead OR EXISTS "
+        "(SELECT 1 FROM protoflow_groups g WHERE g.topic = t.id))"
+    )
+    return {topic for topic in topics if not connection.execute(query, (topic,)).fetchall()}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from protoflow.message import Delivery
 from protoflow.spec import Ordering
 from protoflow.transports.sqlite.publishing import Outgoing
 from protoflow.transports.sqlite.schema import BLOCKED, REPLAYS
@@ -84,6 +85,29 @@ class Settling:
     lanes: set[bytes] = field(default_factory=set)
     given_back: list[GivenBack] = field(default_factory=list)
     outgoing: Outgoing | None = None
+
+    @property
+    def topics(self) -> set[str]:
+        """The topics that are published to."""
+        return set(self.outgoing.topics) if self.outgoing is not None else set()
+
+    def add_outgoing(self, outgoing: Outgoing) -> None:
+        """Publishes more."""
+        if self.outgoing is None:
+            self.outgoing = Outgoing()
+        self.outgoing.merge(outgoing)
+
+    def add_lane(self, delivery: Delivery) -> None:
+        """An acknowledged delivery may have held back others."""
+        if (lane := self.group.lane(delivery.message.key)) is not None:
+            self.lanes.add(lane)
+
+    def copy(self) -> Settling:
+        """The same, to which more can be added."""
+        copy = replace(self, acked=[*self.acked], lanes={*self.lanes}, outgoing=None)
+        if self.outgoing is not None:
+            copy.add_outgoing(self.outgoing)
+        return copy
 
     def run(self, connection: sqlite3.Connection) -> bool:
         """Settles everything; False, and nothing done, if the session is lost.

@@ -90,7 +90,13 @@ class SqliteSubscription:
         """A job for settling what is held."""
         session = self.keeper.session
         settling = Settling(session.group, session.id, self._transport.clock.now())
-        return Settlements(settling, self.held, self._settled, self.keeper.lose)
+        return Settlements(
+            settling,
+            self.held,
+            self._settled,
+            self.keeper.lose,
+            strict=self._transport.require_subscriber,
+        )
 
     def defer(self, message: Message, delay: float) -> Message | None:
         """NACK keeps every wait."""

@@ -66,6 +66,8 @@ class SqliteTransaction:
                 raise TransportError(f"a delivery could not be settled: {job.answers[0].name}")
             if not await run(partial(job.run, self._connection)):
                 raise TransportError("the lease of a delivery was lost")
+            if job.refused:
+                raise TransportError("no group consumes an output, and require_subscriber is set")
 
     def committed(self) -> None:
         """Tells the subscriptions."""

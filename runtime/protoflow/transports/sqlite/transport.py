@@ -49,7 +49,7 @@ class SqliteTransport(SqliteDeadLetters):
         self.options = options
         self.clock = settings.clock
         self.client_name = settings.client_name
-        self._require_subscriber = settings.require_subscriber
+        self.require_subscriber = settings.require_subscriber
         self._subscriptions: list[SqliteSubscription] = []
         self._loop: asyncio.AbstractEventLoop
         self._watcher: Watcher
@@ -126,7 +126,7 @@ class SqliteTransport(SqliteDeadLetters):
         """Publishes with what else is being written."""
         job = self.worker.pending(Publication)
         if not isinstance(job, Publication) or job.full:
-            job = Publication(self.published, self._require_subscriber)
+            job = Publication(self.published, self.require_subscriber)
             self.worker.add(job, Publication)
         return job.submit(messages, self.clock.now(), self.options.max_message_bytes)
 
