@@ -2,7 +2,7 @@
 
 The names follow the protocol bindings of the CloudEvents specification, v1.0.2
 (`cloudevents/bindings/*-protocol-binding.md`): Kafka `ce_`, AMQP `cloudEvents_` (and, when
-reading, `cloudEvents:`), NATS and HTTP `ce-` with percent-encoding.
+reading, `cloudEvents:` and the `ce-` of Knative), NATS and HTTP `ce-` with percent-encoding.
 """
 
 from __future__ import annotations
@@ -43,12 +43,21 @@ class Binding:
     folds_case: bool = False
 
     def headers(self, id: str, metadata: Mapping[str, str]) -> list[tuple[str, str]]:
-        """The headers of a message, its id and the specversion included."""
-        headers = [(self.prefix + "id", self._encode(id))]
-        if wire.CE_SPECVERSION not in metadata:
-            headers.append((self.prefix + "specversion", _SPECVERSION))
+        """The headers of a message, its id and the specversion included.
+
+        Beside an envelope there are no attributes: some take a message that has any for one
+        in binary mode.
+        """
+        content_type = metadata.get(wire.CONTENT_TYPE, "")
+        structured = content_type[:23].lower() == wire.CLOUDEVENTS
+        if structured:
+            headers = [(wire.MESSAGE_ID, id)]
+        else:
+            headers = [(self.prefix + "id", self._encode(id))]
+            if wire.CE_SPECVERSION not in metadata:
+                headers.append((self.prefix + "specversion", _SPECVERSION))
         for name, value in metadata.items():
-            if name == wire.CE_ID:
+            if name == wire.CE_ID or (structured and name == wire.MESSAGE_ID):
                 continue  # the id is the message's own
             if name.startswith(wire.CE_PREFIX):
                 headers.append((self.prefix + name[3:], self._encode(value)))
@@ -85,7 +94,7 @@ class Binding:
                     metadata[wire.CONTENT_TYPE] = value
             else:
                 metadata[name] = value
-        return watermill or id, metadata
+        return watermill or id or metadata.pop(wire.MESSAGE_ID, None), metadata
 
     def decode_value(self, value: str) -> str:
         """The value of an attribute: quotes taken off and percent-encoding undone, where
@@ -110,7 +119,7 @@ class Binding:
 
 
 KAFKA: Final = Binding("ce_")
-AMQP: Final = Binding("cloudEvents_", accepts=("cloudEvents:",))
+AMQP: Final = Binding("cloudEvents_", accepts=("cloudEvents:", "ce-"))
 NATS: Final = Binding(
     "ce-", content_type="ce-datacontenttype", percent_encoded=True, folds_case=True
 )

@@ -24,6 +24,9 @@ TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
 BAGGAGE: Final = "baggage"
 
+#: The id where there are no attributes: beside an envelope, which holds them.
+MESSAGE_ID: Final = "message_id"
+
 PROTOBUF: Final = "application/protobuf"
 JSON: Final = "application/json"
 CLOUDEVENTS: Final = "application/cloudevents"

@@ -35,7 +35,8 @@ def read(headers: Iterable[Header]) -> tuple[str | None, dict[str, str], int]:
         except UnicodeDecodeError:
             metadata.pop(name, None)
     id = metadata.pop(wire.CE_ID, None)
-    id = metadata.get(wire.WATERMILL_ID) or id  # as in `protoflow.bindings`
+    # As in `protoflow.bindings`.
+    id = metadata.get(wire.WATERMILL_ID) or id or metadata.pop(wire.MESSAGE_ID, None)
     if wire.CONTENT_TYPE not in metadata:
         for name in metadata:
             if name.lower() == wire.CONTENT_TYPE:
@@ -47,10 +48,13 @@ def read(headers: Iterable[Header]) -> tuple[str | None, dict[str, str], int]:
 def write(message: Message) -> list[Header]:
     """The headers of a message: its native ones, with id and metadata laid over by name."""
     metadata = message.metadata
-    headers: list[Header] = [(wire.CE_ID, message.id.encode())]
-    if wire.CE_SPECVERSION not in metadata:
+    own = wire.CE_ID
+    if metadata.get(wire.CONTENT_TYPE, "")[:23].lower() == wire.CLOUDEVENTS:
+        own = wire.MESSAGE_ID
+    headers: list[Header] = [(own, message.id.encode())]
+    if own == wire.CE_ID and wire.CE_SPECVERSION not in metadata:
         headers.append(_SPECVERSION)
-    headers += [(name, value.encode()) for name, value in metadata.items() if name != wire.CE_ID]
+    headers += [(name, value.encode()) for name, value in metadata.items() if name != own]
     return _overlay(message.headers, headers) if message.headers else headers
 
 

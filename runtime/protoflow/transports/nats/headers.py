@@ -99,7 +99,8 @@ def _classify(name: str) -> tuple[_Kind, str]:
         return _Kind.KEY, name
     id, metadata = NATS.read([(name, "x")])
     if id is not None:
-        return (_Kind.PLAIN, name) if metadata else (_Kind.ID, name)
+        plain = metadata or name == wire.MESSAGE_ID
+        return (_Kind.PLAIN, name) if plain else (_Kind.ID, name)
     (target,) = metadata
     if target == wire.CONTENT_TYPE and name.lower() != NATS.content_type:
         return _Kind.CONTENT_TYPE, target
@@ -134,7 +135,11 @@ def decode(
             metadata[target] = value
             kept = {name: value}
     return Message(
-        id=headers.get(wire.WATERMILL_ID) or id or headers.get(MESSAGE_ID) or fallback_id,
+        id=headers.get(wire.WATERMILL_ID)
+        or id
+        or metadata.pop(wire.MESSAGE_ID, None)
+        or headers.get(MESSAGE_ID)
+        or fallback_id,
         topic=topic,
         payload=None if tombstone and not payload else payload,
         key=key,

@@ -11,7 +11,7 @@ import base64
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from pamqp.commands import Basic
@@ -30,6 +30,7 @@ _BROKERS_OWN = frozenset({DELIVERY_COUNT, "x-acquired-count"})
 _FIRST_DEATH, _LAST_DEATH = "x-first-death-", "x-last-death-"
 _PERSISTENT = b"\2"
 _SHORT = 255  # bytes of a property
+_TIMES = frozenset(f"{prefix}time" for prefix in (AMQP.prefix, *AMQP.accepts))
 _NONE = Basic.Properties()
 
 
@@ -111,6 +112,8 @@ def decode(
             size += len(name) + len(value)
         else:
             native[name] = value
+            if name in _TIMES and isinstance(value, int) and not isinstance(value, bool):
+                value = datetime.fromtimestamp(value / 1000, UTC)  # as AMQP 1.0 counts
             if (text := _scalar(value)) is not None and name not in _BROKERS_OWN:
                 texts.append((name, text))
     if properties.content_type is not None:
@@ -137,7 +140,7 @@ def decode(
 def message_id(properties: Basic.Properties) -> str | None:
     """The id of a message that was sent by `encode`."""
     headers = properties.headers or {}
-    id = headers.get(f"{AMQP.prefix}id", properties.message_id)
+    id = headers.get(f"{AMQP.prefix}id") or headers.get(wire.MESSAGE_ID, properties.message_id)
     return id if isinstance(id, str) else None
 
 
