@@ -147,6 +147,9 @@ class RabbitMQBroker(TestBroker):
 
 def _environment(directory: Path, port: int, mapper_port: int) -> dict[str, str]:
     scheduling = "+sbwt none +sbwtdcpu none +sbwtdio none"  # idle without spinning
+    # A quorum queue reserves three files that it does not open, and with none left the server
+    # accepts no connection: a long session makes more queues than the usual limit allows.
+    files = "-rabbit file_handles_high_watermark 1000000"
     return {
         "PATH": os.environ["PATH"],
         "LANG": "C.UTF-8",
@@ -163,7 +166,7 @@ def _environment(directory: Path, port: int, mapper_port: int) -> dict[str, str]
         "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "enabled_plugins"),
         "RABBITMQ_CONF_ENV_FILE": "/dev/null",
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
-            f"-kernel inet_dist_use_interface {{127,0,0,1}} {scheduling}"
+            f"-kernel inet_dist_use_interface {{127,0,0,1}} {scheduling} {files}"
         ),
         "ERL_EPMD_ADDRESS": "127.0.0.1",
         "ERL_EPMD_PORT": str(mapper_port),
