@@ -62,7 +62,9 @@ class Binding:
             if name.startswith(wire.CE_PREFIX):
                 headers.append((self.prefix + name[3:], self._encode(value)))
             elif name == wire.CONTENT_TYPE:
-                headers.append((self.content_type, value))
+                # An envelope's type is no attribute, whatever the binding calls that of data.
+                attribute = structured and self.content_type != wire.CONTENT_TYPE
+                headers.append(("Content-Type" if attribute else self.content_type, value))
             else:
                 headers.append((name, value))
         return headers

@@ -22,7 +22,6 @@ _KEY: Final = "ce-partitionkey"  # CloudEvents' extension for keys
 _TOMBSTONE: Final = "pf_tombstone"
 _ENCODED: Final = "pf_encoded"
 _KNOWN_NAMES = 2000
-_STRUCTURED: Final = "Content-Type"  # the binding's name for it in structured mode
 
 _CHANGED = re.compile(r"[\r\n\0]|^\s|\s$")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -34,9 +33,6 @@ def encode(message: Message) -> dict[str, str]:
     headers = dict(NATS.headers(message.id, metadata))
     if message.headers:
         headers = {**message.headers, **headers}
-    content_type = metadata.get(wire.CONTENT_TYPE)
-    if content_type is not None and content_type.startswith(wire.CLOUDEVENTS):
-        headers[_STRUCTURED] = headers.pop(NATS.content_type)
     if message.key:
         headers[_KEY] = quote_from_bytes(message.key)
     if message.payload is None:
