@@ -143,7 +143,7 @@ async def test_the_sdk_reads_nats(party: Party) -> None:
         ):
             if structured and party.peer.name == "jetstream":
                 await watch.take()
-            task = pb.Task(number=7, note='a "b" 100%')
+            task = pb.Task(number=7, key="k", note='a "b" 100%')
             # JetStream drops what has an id that it has seen.
             identity = f"1-{structured}"
             await pf.SuiteEventProducer(service).publish_task(task, id=identity)

@@ -116,9 +116,11 @@ async def test_structured_mode(party: Party) -> None:
         else:
             names = {name.lower(): value for name, value in raw.headers.items()}
             assert names["content-type"] == wire.CLOUDEVENTS_JSON
+        assert not [name for name in raw.headers if name.startswith(party.peer.prefix)]
         # Our own consumers read it, too.
         (got,) = await party.received(1)
         assert got.message == task
+        assert (got.context.id, got.context.key) == ("1", b"k")
 
 
 async def test_an_output_names_its_cause(party: Party) -> None:

@@ -19,6 +19,7 @@ from protoflow.message import Message
 
 MESSAGE_ID: Final = "Nats-Msg-Id"
 _KEY: Final = "ce-partitionkey"  # CloudEvents' extension for keys
+_PLAIN_KEY: Final = "pf_key"  # beside an envelope, where there are no attributes
 _TOMBSTONE: Final = "pf_tombstone"
 _ENCODED: Final = "pf_encoded"
 _KNOWN_NAMES = 2000
@@ -34,7 +35,8 @@ def encode(message: Message) -> dict[str, str]:
     if message.headers:
         headers = {**message.headers, **headers}
     if message.key:
-        headers[_KEY] = quote_from_bytes(message.key)
+        structured = f"{NATS.prefix}id" not in headers
+        headers[_PLAIN_KEY if structured else _KEY] = quote_from_bytes(message.key)
     if message.payload is None:
         headers[_TOMBSTONE] = "1"
     encoded = []
@@ -91,7 +93,7 @@ def _classify(name: str) -> tuple[_Kind, str]:
         return _Kind.OTHER, name
     if name == _TOMBSTONE:
         return _Kind.TOMBSTONE, name
-    if name.lower() == _KEY:
+    if name.lower() in (_KEY, _PLAIN_KEY):
         return _Kind.KEY, name
     id, metadata = NATS.read([(name, "x")])
     if id is not None:
