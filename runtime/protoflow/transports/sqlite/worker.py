@@ -116,6 +116,7 @@ class Worker:
         self._scheduled = False
         if self._stopped:  # whoever comes too late must not wait for ever
             late, self._pending = self._pending, []
+            self._open.clear()
             for job in late:
                 job.failed(ConnectionFailedError("sqlite: the transport is closed"))
         elif self._pending and not self._busy:
