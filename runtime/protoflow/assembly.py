@@ -9,13 +9,12 @@ from protoflow.batching import Gatherer
 from protoflow.clock import Clock
 from protoflow.config import Config
 from protoflow.context import Context
-from protoflow.encoder import Encoder
 from protoflow.invoke import PublishNow, decoder, terminal
 from protoflow.message import Message
 from protoflow.output import AnyOutput
 from protoflow.pipeline import Chain, HandlerSpec
 from protoflow.plan import HandlerPlan, SubscriptionPlan
-from protoflow.publishing import check_delay
+from protoflow.publishing import Publishing, check_delay
 from protoflow.routes import Route, Router
 from protoflow.scheduler import Scheduler
 from protoflow.spec import PublicationSpec
@@ -29,7 +28,7 @@ def assemble(
     config: Config,
     chain: Chain,
     transport: Transport,
-    encoder: Encoder,
+    publishing: Publishing,
     threads: Threads,
     clock: Clock,
     books: Books,
@@ -38,7 +37,7 @@ def assemble(
     """The scheduler of a subscription, not yet started."""
 
     def encode(publication: PublicationSpec, output: AnyOutput, context: Context) -> Message:
-        message = encoder(publication, output, context)
+        message = publishing.encode(publication, output, context)
         if message.delay:
             check_delay(message, transport)
         return message
@@ -49,7 +48,8 @@ def assemble(
     made: dict[str, Route] = {}
     for handler in plan.handlers:
         spec = _spec(handler, config, transport, clock, books, hold)
-        innermost = terminal(handler.registration, spec, _windows(transport, spec), threads)
+        windows = _windows(transport, spec)
+        innermost = terminal(handler.registration, spec, windows, threads, publishing)
         made[spec.name] = Route(spec, handler.registration, chain.compile(innermost, spec))
     router = Router(
         {kind: made[handler.registration.name] for kind, handler in plan.routes.items()},

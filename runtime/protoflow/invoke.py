@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from itertools import islice
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from protoflow import wire
 from protoflow.batching import BatchContext
@@ -35,6 +35,16 @@ WINDOW_BYTES = 1024 * 1024
 PublishNow: TypeAlias = Callable[[Sequence[Message]], Awaitable[None]]
 
 
+class Topics(Protocol):
+    """Topics are made or verified before the first message to them."""
+
+    def unknown(self, messages: Sequence[Message]) -> bool:
+        """Whether one of these goes to a topic that was not looked after yet."""
+
+    async def ensure(self, messages: Sequence[Message]) -> None:
+        """Looks after their topics. Raises TransportError."""
+
+
 def decoder(message_class: ProtoClass) -> Callable[[Context], Any]:
     """Decodes the input of a run, once per run."""
     content_type = wire.CONTENT_TYPE
@@ -53,47 +63,61 @@ def decoder(message_class: ProtoClass) -> Callable[[Context], Any]:
 
 
 def terminal(
-    registration: Registration, spec: HandlerSpec, publish_now: PublishNow, threads: Threads
-) -> Next:
+    registration: Registration, spec: HandlerSpec, publish_now: PublishNow, threads: Threads,
+    topics: Topics,
+) -> Next:  # fmt: skip
     """The callable that runs the user's code for a delivery."""
     if registration.streams:
-        return _streaming(registration, spec, publish_now, threads)
+        return _streaming(registration, spec, publish_now, threads, topics)
     call = registration.call
     if registration.sync:
         call = _in_thread(registration.call, threads)
     if registration.batched:
-        return _batched(call, spec.publication)
-    return _unary(call, spec.decode, spec.publication)
+        return _batched(call, spec.publication, topics)
+    return _unary(call, spec.decode, spec.publication, topics)
 
 
 def _unary(
     call: Callable[[Any, Context], Awaitable[Any]],
     decode_once: Callable[[Context], Any],
     publication: PublicationSpec | None,
+    topics: Topics,
 ) -> Next:
     async def consume(_delivery: Delivery, context: Context) -> Outcome:
         await call(decode_once(context), context)
+        if context.outputs and topics.unknown(context.outputs):
+            await topics.ensure(context.outputs)
         return DONE
 
     async def transform(_delivery: Delivery, context: Context) -> Outcome:
         result = await call(decode_once(context), context)
         if result is not None:
             _add(context, publication, result)
+        if context.outputs and topics.unknown(context.outputs):
+            await topics.ensure(context.outputs)
         return DONE
 
     return consume if publication is None else transform
 
 
 def _batched(
-    call: Callable[[Any, Context], Awaitable[Any]], publication: PublicationSpec | None
+    call: Callable[[Any, Context], Awaitable[Any]],
+    publication: PublicationSpec | None,
+    topics: Topics,
 ) -> Next:
     async def run(_delivery: Delivery, context: Context) -> Outcome:
         result = await call(_batch(context), context)
         if result is not None and publication is not None:
             _add(context, publication, result)
+        await topics.ensure(_all_outputs(context))
         return DONE
 
     return run
+
+
+def _all_outputs(context: Context) -> list[Message]:
+    items = context.items if isinstance(context, BatchContext) else ()
+    return [*context.outputs, *(message for item in items for message in item.outputs)]
 
 
 def _batch(context: Context) -> Batch[Any]:
@@ -103,8 +127,9 @@ def _batch(context: Context) -> Batch[Any]:
 
 
 def _streaming(
-    registration: Registration, spec: HandlerSpec, publish_now: PublishNow, threads: Threads
-) -> Next:
+    registration: Registration, spec: HandlerSpec, publish_now: PublishNow, threads: Threads,
+    topics: Topics,
+) -> Next:  # fmt: skip
     windowed = not spec.capabilities.atomic
 
     async def run(_delivery: Delivery, context: Context) -> Outcome:
@@ -114,8 +139,10 @@ def _streaming(
             async for result in results:
                 size += _add(context, spec.publication, result)
                 if windowed and (len(context.outputs) >= WINDOW_MESSAGES or size >= WINDOW_BYTES):
+                    await topics.ensure(context.outputs)
                     await publish_now(context.take_outputs())
                     size = 0
+        await topics.ensure(_all_outputs(context))
         return DONE
 
     return run

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from protoflow.tracing.spans import PublishTracing
 
 
+#: How many topics are remembered as made.
+_REMEMBERED_TOPICS = 10_000
+
+
 class Publishing:
     """What publishing needs of a transport: used by `Service` and `Connection`."""
 
@@ -56,8 +60,8 @@ class Publishing:
             return
         for message in messages:
             check_delay(message, self._transport)
-            if message.topic not in self._ensured:
-                await self._ensure(message.topic)
+        if self.unknown(messages):
+            await self.ensure(messages)
         if (dress := self.encode.dress) is not None:
             messages = [replace(m, metadata=dress(m.id, m.metadata)) for m in messages]
         if self.tracing is None:
@@ -81,11 +85,24 @@ class Publishing:
         """These topics were made or verified already."""
         self._ensured.update(topics)
 
-    async def _ensure(self, topic: str) -> None:
-        """A topic is made or verified before the first message to it."""
+    def unknown(self, messages: Sequence[Message]) -> bool:
+        """Whether one of these goes to a topic that was not looked after yet."""
+        ensured = self._ensured
+        for message in messages:  # noqa: SIM110  a generator would cost more than the look-up
+            if message.topic not in ensured:
+                return True
+        return False
+
+    async def ensure(self, messages: Sequence[Message]) -> None:
+        """Topics are made or verified before the first message to them."""
+        topics = tuple(sorted({message.topic for message in messages} - self._ensured))
+        if not topics:
+            return
         if self._mode is not TopologyMode.NONE:
-            await self._transport.ensure(Topology(topics=(topic,)), self._mode)
-        self._ensured.add(topic)
+            await self._transport.ensure(Topology(topics=topics), self._mode)
+        if len(self._ensured) > _REMEMBERED_TOPICS:
+            self._ensured.clear()  # topics made of data: they are looked after again
+        self._ensured.update(topics)
 
 
 def check_delay(message: Message, transport: Transport) -> None:

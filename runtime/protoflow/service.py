@@ -157,7 +157,7 @@ class Service(Observing, Registering, Emitting):
         plans = plan(self._registrations, self.config, self.capabilities)
         schedulers = [
             assemble(
-                subscription, self.config, self._chain, self._transport, self._publishing.encode,
+                subscription, self.config, self._chain, self._transport, self._publishing,
                 self._threads, self._clock, self.books, self._crashed,
             )
             for subscription in plans
