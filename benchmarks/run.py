@@ -109,4 +109,3 @@ def once(subject: Subject, url: str, count: int) -> dict[str, float]:
         raise RuntimeError(f"{subject.name} ended with code {process.returncode} and no result")
     result: dict[str, float] = json.loads(lines[-1])
     return result
-
