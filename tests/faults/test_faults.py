@@ -20,6 +20,7 @@ from tests.brokers.base import BrokerUnavailable, free_port
 from tests.brokers.kafka import KafkaBroker
 from tests.faults.lab import Lab, lab
 from tests.faults.ledger import Verdict
+from tests.faults.letters import writable
 from tests.faults.proxy import FaultProxy
 
 COUNT = 20_000 if os.environ.get("PROTOFLOW_FAULTS") == "long" else 2_000
@@ -99,6 +100,21 @@ async def connection_slow(run: Lab) -> None:
     run.proxy.delay(0.0)
 
 
+async def letters_unwritable(run: Lab) -> None:
+    """The dead-letter topic takes nothing for a while: the subscription pauses and says so,
+    nothing is acknowledged, and when the topic takes letters again all goes on."""
+    topic = f"{run.run}.orders.sink.dead"
+    await asyncio.sleep(run.duration / 4)
+    await writable(run.name, run.url, topic, open=False)
+    deadline = time.monotonic() + 30
+    while run.consumers[-1].ready():
+        assert time.monotonic() < deadline, "readiness never turned red"
+        await asyncio.sleep(0.1)
+    await asyncio.sleep(1.0)
+    assert run.consumers[-1].process.poll() is None, "the process died"
+    await writable(run.name, run.url, topic, open=True)
+
+
 async def slow_consumer(run: Lab) -> None:
     """Handlers are slower than the publisher: nothing is dropped, nothing is evicted."""
     await asyncio.sleep(0)
@@ -107,7 +123,7 @@ async def slow_consumer(run: Lab) -> None:
 PROXIED = (connection_cut, connection_refused, connection_frozen, connection_slow)
 ON_BROKERS = (
     consumer_killed, consumers_come_and_go, broker_killed, broker_restarted, broker_stopped,
-    slow_consumer, *PROXIED,
+    slow_consumer, letters_unwritable, *PROXIED,
 )  # fmt: skip
 CASES = [(name, fault) for name in ("kafka", "rabbitmq", "jetstream") for fault in ON_BROKERS]
 CASES += [
@@ -181,7 +197,7 @@ async def _run(run: Lab, fault: Fault) -> Verdict:
 
 def _in_doubt(fault: Fault) -> int:
     """How many copies the fault can explain: what was unsettled when it struck."""
-    if fault in (slow_consumer, connection_slow):
+    if fault in (slow_consumer, connection_slow, letters_unwritable):
         return 0
     times = {consumer_killed: 3, connection_cut: 4, consumers_come_and_go: 20}.get(fault, 2)
     return IN_FLIGHT * times

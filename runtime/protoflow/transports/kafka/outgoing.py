@@ -61,6 +61,9 @@ class Outbound:
             size += len(name) + len(text or b"") + _HEADER_OVERHEAD
         limit = self._limits.get(topic, size)
         if size > limit and self._is_exact(size):
+            # Asked for anew next time: somebody may raise it, and then a dead letter that
+            # waits for that must go out.
+            self._limits.pop(topic, None)
             raise too_large(topic, size, limit)
         return Outgoing(topic, value, key, wanted, size)
 

@@ -1,0 +1,54 @@
+"""Makes a dead-letter topic refuse what comes, and take it again."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+import aio_pika
+import nats
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+
+async def writable(broker: str, url: str, topic: str, *, open: bool) -> None:
+    """Opens or closes the dead-letter topic at the broker itself."""
+    await {"kafka": _kafka, "rabbitmq": _rabbitmq, "jetstream": _jetstream}[broker](
+        url, topic, open
+    )
+
+
+async def _kafka(url: str, topic: str, open: bool) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=urlsplit(url).netloc)
+    await admin.start()
+    try:
+        limit = "1000000" if open else "1"
+        resource = ConfigResource(
+            ConfigResourceType.TOPIC, topic, configs={"max.message.bytes": limit}
+        )
+        await admin.alter_configs([resource])
+    finally:
+        await admin.close()
+
+
+async def _rabbitmq(url: str, topic: str, open: bool) -> None:
+    connection = await aio_pika.connect(url)
+    async with connection:
+        channel = await connection.channel()
+        exchange = await channel.get_exchange("protoflow", ensure=False)
+        queue = await channel.get_queue(f"protoflow/{topic}", ensure=False)
+        if open:
+            await queue.bind(exchange, topic)
+        else:
+            await queue.unbind(exchange, topic)
+
+
+async def _jetstream(url: str, topic: str, open: bool) -> None:
+    client = await nats.connect(url.replace("jetstream://", "nats://"))
+    try:
+        stream = client.jetstream()
+        name = await stream.find_stream_name_by_subject(f"protoflow.{topic}")
+        config = (await stream.stream_info(name)).config
+        config.max_msg_size = -1 if open else 1
+        await stream.update_stream(config)
+    finally:
+        await client.close()
