@@ -87,7 +87,7 @@ def _envelope(payload: bytes) -> dict[str, Any]:
     missing = [name for name in _REQUIRED if not (isinstance(found.get(name), str) and found[name])]
     if missing:
         raise DecodeError(f"the CloudEvents envelope lacks {', '.join(missing)}")
-    if not found["specversion"].startswith("1."):
+    if not str(found["specversion"]).startswith("1."):
         raise DecodeError("the CloudEvents envelope is not of version 1.0")
     if not isinstance(found.get("datacontenttype", ""), str):
         raise DecodeError("datacontenttype of the CloudEvents envelope is not text")

@@ -40,6 +40,7 @@ class Topics(Protocol):
 
     def unknown(self, messages: Sequence[Message]) -> bool:
         """Whether one of these goes to a topic that was not looked after yet."""
+        ...
 
     async def ensure(self, messages: Sequence[Message]) -> None:
         """Looks after their topics. Raises TransportError."""

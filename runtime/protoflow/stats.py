@@ -262,6 +262,10 @@ class HandlerStats:
         """For each bound in seconds how many runs took at most so long; the last is infinite."""
         return list(zip((*BOUNDS, float("inf")), accumulate(self.buckets), strict=True))
 
+    def __repr__(self) -> str:
+        counts = (f"{name}={count}" for name, count in self.as_dict().items() if count)
+        return f"HandlerStats({', '.join(counts)})"
+
     def as_dict(self) -> dict[str, int]:
         """The counters by name."""
         return {name: getattr(self, name) for name in _COUNTERS}

@@ -26,7 +26,12 @@ _BUILT_IN: Final = {
     "jetstream+tls": ("jetstream", "nats"),
 }
 #: Python module of a client -> its name on the package index, for the error text.
-_CLIENTS: Final = {"aiokafka": "aiokafka", "aio_pika": "aio-pika", "nats": "nats-py"}
+_CLIENTS: Final = {
+    "aiokafka": "aiokafka",
+    "aio_pika": "aio-pika",
+    "aiormq": "aio-pika",
+    "nats": "nats-py",
+}
 
 
 def factory(scheme: str) -> TransportFactory:
