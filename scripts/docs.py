@@ -10,19 +10,32 @@ import dataclasses
 import enum
 import inspect
 import re
+import struct
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from protoflow import transports
+from pamqp.header import ContentHeader
+from protoflow import transports, wire
+from protoflow.cloudevents import wrap
 from protoflow.config import Config
+from protoflow.message import Message
 from protoflow.middleware import default_chain
-from protoflow.transport import Capabilities, TransportSettings
+from protoflow.spec import Ordering
+from protoflow.transport import Capabilities, SubscriptionSettings, Topology, TransportSettings
+from protoflow.transports.kafka import headers as kafka_headers
 from protoflow.transports.kafka.options import KafkaOptions
+from protoflow.transports.kafka.topology import wanted_topics
 from protoflow.transports.memory.broker import MemoryOptions
+from protoflow.transports.nats import headers as nats_headers
+from protoflow.transports.nats.js_names import Names as JetStreamNames
+from protoflow.transports.nats.js_topology import Architect
 from protoflow.transports.nats.options import CoreOptions, JetStreamOptions
+from protoflow.transports.rabbitmq import codec as amqp
+from protoflow.transports.rabbitmq.names import Names as RabbitMQNames
 from protoflow.transports.rabbitmq.options import RabbitMQOptions
+from protoflow.transports.rabbitmq.topology import Planner
 from protoflow.transports.sqlite.options import SqliteOptions
 from protoflow.url import TransportURL
 
@@ -48,6 +61,40 @@ CLAIMS = {
     "atomic": "atomic",
     "broadcast": "broadcast",
 }
+#: What `make acceptance` was run against.
+PROVED = {
+    "memory": "",
+    "SQLite": "SQLite 3.40",
+    "Kafka": "Apache Kafka 4.3.1",
+    "RabbitMQ": "RabbitMQ 3.10.8",
+    "JetStream": "nats-server 2.15.1",
+    "NATS core": "nats-server 2.15.1",
+}
+#: What the tables of names and headers are about.
+EXAMPLE = SubscriptionSettings(
+    name="orders.placed/billing",
+    topic="orders.placed",
+    group="billing",
+    ordering=Ordering.PER_KEY,
+    dead_letter_topics=("orders.placed.billing.dead",),
+)
+MESSAGE = Message(
+    id="01M84B9GPZPYZ6P4MVGVZCW01D",
+    topic="orders.placed",
+    payload=b"\n\x03A-7",
+    key=b"A-7",
+    deduplication_id="01M84B9GPZPYZ6P4MVGVZCW01D:orders.placed",
+    metadata={
+        wire.CE_SPECVERSION: "1.0",
+        wire.CE_TYPE: "shop.v1.OrderPlaced",
+        wire.CE_SOURCE: "/shop",
+        wire.CE_SUBJECT: "A 7",
+        wire.CE_TIME: "2026-01-02T03:04:05.678Z",
+        wire.CONTENT_TYPE: wire.PROTOBUF,
+        wire.CORRELATION_ID: "c-1",
+        wire.TRACEPARENT: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    },
+)
 _BLOCK = re.compile(r"(<!-- begin (\S+) -->\n)(.*?)(<!-- end -->)", re.S)
 
 
@@ -83,6 +130,103 @@ def capabilities_table() -> str:
         for field in dataclasses.fields(Capabilities)
     ]  # fmt: skip
     return table(["", *TRANSPORTS, "meaning"], rows)
+
+
+def proved_table() -> str:
+    """Where the claims were proved."""
+    return table(["", *PROVED], [["proved on", *(where or "-" for where in PROVED.values())]])
+
+
+def kafka_topology() -> str:
+    """The topics of a subscription."""
+
+    class Context:
+        options = KafkaOptions()
+        settings = TransportSettings(url=TransportURL.parse("kafka://localhost"))
+
+    topics = wanted_topics(Topology(subscriptions=(EXAMPLE,)), cast("Any", Context))
+    return table(
+        ["topic", "configuration"],
+        ([f"`{topic.name}`", _pairs(topic.configs)] for topic in topics),
+    )
+
+
+def rabbitmq_topology() -> str:
+    """The exchanges and queues of a subscription, with one shard."""
+    ladder = TransportSettings(url=TransportURL.parse("amqp://localhost")).ladder
+    plan = Planner(RabbitMQNames("protoflow", 1), ladder, (4, 0)).plan(
+        Topology(subscriptions=(EXAMPLE,))
+    )
+    rows = [[f"exchange `{item.name}`", f"{item.kind}, durable"] for item in plan.exchanges]
+    rows += [[f"queue `{item.name}`", f"quorum {_pairs(item.arguments)}"] for item in plan.queues]
+    return table(["what", "how"], rows)
+
+
+def jetstream_topology() -> str:
+    """The streams and durables of a subscription, on a server that schedules messages."""
+    names = JetStreamNames("protoflow")
+    architect = Architect(cast("Any", None), names, JetStreamOptions())
+    architect.schedules = architect.pins = True
+    streams = [
+        architect.topic_stream(EXAMPLE.topic),
+        architect.group_stream(EXAMPLE.group),
+        architect.topic_stream(EXAMPLE.dead_letter_topics[0], letters=True),
+    ]
+    rows = [
+        [
+            f"stream `{stream['name']}`",
+            ", ".join(f"`{subject}`" for subject in stream["subjects"]),
+            f"retention `{stream['retention']}`",
+        ]
+        for stream in streams
+    ]
+    rows += [
+        [
+            f"durable `{durable['durable_name']}`",
+            f"of `{stream}`",
+            _pairs({key: durable[key] for key in ("max_deliver", "max_ack_pending")}),
+        ]
+        for stream, durable in architect.durables(EXAMPLE)
+    ]
+    return table(["what", "subjects", "how"], rows)
+
+
+def _pairs(configuration: Mapping[str, object]) -> str:
+    return " ".join(f"`{name}={value}`" for name, value in configuration.items())
+
+
+def _headers(rows: Iterable[tuple[str, object]]) -> str:
+    return table(["name", "value"], ([f"`{name}`", f"`{value}`"] for name, value in rows))
+
+
+def kafka_wire(message: Message) -> Callable[[], str]:
+    """The headers of a record."""
+    return lambda: _headers(
+        (name, (value or b"").decode()) for name, value in kafka_headers.write(message)
+    )
+
+
+def amqp_wire(message: Message) -> Callable[[], str]:
+    """The properties and headers of an AMQP message."""
+
+    def make() -> str:
+        flags, data = amqp.encode(message, 1767323045.0, "protoflow/")
+        header = ContentHeader()
+        header.unmarshal(struct.pack(">HHQH", 60, 0, 0, flags) + data)
+        properties: list[tuple[str, object]] = [
+            (f"property {name}", value)
+            for name, value in header.properties
+            if value not in (None, "") and name not in ("headers", "timestamp")
+        ]
+        properties.append(("property timestamp", "when it was sent, in seconds"))
+        return _headers([*properties, *(header.properties.headers or {}).items()])
+
+    return make
+
+
+def nats_wire(message: Message) -> Callable[[], str]:
+    """The headers of a NATS message."""
+    return lambda: _headers(nats_headers.encode(message).items())
 
 
 def config_table() -> str:
@@ -160,6 +304,15 @@ def middleware_list() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "claims": claims_table,
     "capabilities": capabilities_table,
+    "proved": proved_table,
+    "topology-kafka": kafka_topology,
+    "topology-rabbitmq": rabbitmq_topology,
+    "topology-jetstream": jetstream_topology,
+    "wire-kafka": kafka_wire(MESSAGE),
+    "wire-kafka-structured": kafka_wire(wrap(MESSAGE)),
+    "wire-amqp": amqp_wire(MESSAGE),
+    "wire-nats": nats_wire(MESSAGE),
+    "wire-nats-structured": nats_wire(wrap(MESSAGE)),
     "config": config_table,
     "middleware": middleware_list,
     "options-memory": options_table(MemoryOptions),
