@@ -15,6 +15,16 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 
 
+def environment(**variables: str) -> dict[str, str]:
+    """The environment of a program of the example."""
+    return {
+        **os.environ,
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT / "runtime"),
+        **variables,
+    }
+
+
 @pytest.fixture
 def example(tmp_path: Path) -> Path:
     """A copy of the example as it is committed."""
@@ -24,16 +34,11 @@ def example(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(example: Path) -> Callable[..., str]:
-    def run(*command: object, **environment: str) -> str:
+    def run(*command: object, **variables: str) -> str:
         done = subprocess.run(
             [str(part) for part in command],
             cwd=example,
-            env={
-                **os.environ,
-                "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-                "PYTHONPATH": str(ROOT / "runtime"),
-                **environment,
-            },
+            env=environment(**variables),
             capture_output=True,
             text=True,
             timeout=100,
