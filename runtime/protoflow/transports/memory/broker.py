@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import weakref
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -225,7 +224,14 @@ def size_of(message: Message) -> int:
 
 def _delivered(message: Message) -> Message:
     """The message without what is for publishing only, lest a republication repeats it."""
-    return dataclasses.replace(message, delay=0.0, deduplication_id=None, mandatory=False)
+    return Message(
+        id=message.id,
+        topic=message.topic,
+        payload=message.payload,
+        key=message.key,
+        metadata=message.metadata,
+        headers=message.headers,
+    )
 
 
 def _retain(retained: deque[Stored], item: Stored, options: MemoryOptions) -> None:

@@ -11,6 +11,7 @@ from protoflow.errors import ProtoflowError
 from protoflow.message import Action, Delivery, Settlement, SettleResult
 from protoflow.spec import Ordering
 from protoflow.transports.sqlite.publishing import Outgoing, deserted_topics
+from protoflow.transports.sqlite.recent import Recent
 from protoflow.transports.sqlite.settling import GivenBack, Settling
 
 Results = Sequence[SettleResult]
@@ -42,10 +43,12 @@ class Settlements:
         held: dict[int, Delivery],
         settled: Callable[[set[str], bool], None],
         lost: Callable[[], None],
+        recent: Recent | None,
         *,
-        strict: bool = False,
+        strict: bool,
     ) -> None:
         self.settling = settling
+        self._recent = recent
         self._strict = strict
         self._checked: list[_Checked] = []
         self._refused: list[_Checked] = []
@@ -100,6 +103,7 @@ class Settlements:
         if not self._checked:
             return self.settling.run(connection)
         settling = self.settling.copy()
+        settling.outgoing = Outgoing(self._recent)
         topics = {topic for each in self._checked for topic in each.outgoing.topics}
         deserted = deserted_topics(connection, topics)
         self._refused = [each for each in self._checked if deserted & each.outgoing.topics.keys()]
@@ -148,7 +152,7 @@ class Settlements:
     def _publish(
         self, settlement: Settlement, results: list[SettleResult], now: float, limit: int
     ) -> bool:
-        outgoing = Outgoing()
+        outgoing = Outgoing(self._recent)
         if outgoing.add(settlement.outputs, now, limit):
             return False
         if self._strict:

@@ -11,6 +11,7 @@ from itertools import accumulate
 from protoflow.message import Delivery
 from protoflow.spec import Ordering
 from protoflow.transports.sqlite import rows
+from protoflow.transports.sqlite.recent import Recent
 from protoflow.transports.sqlite.schema import BLOCKED
 from protoflow.transports.sqlite.topics import Group
 
@@ -120,6 +121,7 @@ class Claim:
     limit: int
     max_bytes: int
     now: float
+    recent: Recent
 
     def run(self, connection: sqlite3.Connection) -> Claimed | None:
         """Takes what may be taken; None if the session is lost."""
@@ -181,7 +183,10 @@ class Claim:
             connection.execute(
                 _TAKE_RANGE[group.ordering], (group.id, self.session, position, last)
             )
-            taken += rows.read_range(connection, group.topic_name, position + 1, last)
+            kept = self.recent.take(position + 1, last) if last - position == count else None
+            if kept is None:
+                kept = rows.read_range(connection, group.topic_name, position + 1, last)
+            taken += kept
         connection.execute(_ADVANCE, (last, group.id))
 
     def _hindered(self, connection: sqlite3.Connection) -> bool:

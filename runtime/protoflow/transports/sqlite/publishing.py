@@ -10,6 +10,7 @@ from typing import Any
 from protoflow.errors import ProtoflowError, PublishError, PublishRefusedError
 from protoflow.message import Message
 from protoflow.transports.sqlite import rows
+from protoflow.transports.sqlite.recent import Recent
 from protoflow.transports.sqlite.schema import TOPIC_SHIFT
 from protoflow.transports.sqlite.topics import make_letters
 
@@ -22,8 +23,10 @@ _MAX_SUBMISSIONS = 4096
 class Outgoing:
     """Messages as columns, by topic, in the order in which they came."""
 
-    def __init__(self) -> None:
+    def __init__(self, recent: Recent | None = None) -> None:
         self.topics: dict[str, list[Any]] = {}
+        self._recent = recent
+        self._messages: dict[str, list[Message]] = {}
 
     def add(
         self, messages: Iterable[Message], now: float, limit: int
@@ -41,18 +44,24 @@ class Outgoing:
                 )
             elif (queue := topics.get(message.topic)) is not None:
                 queue += values
+                self._messages[message.topic].append(message)
             else:
                 topics[message.topic] = list(values)
+                self._messages[message.topic] = [message]
         return refused
 
     def merge(self, other: Outgoing) -> None:
         """Adds what another has, behind what there is."""
         for topic, values in other.topics.items():
             self.topics.setdefault(topic, []).extend(values)
+            self._messages.setdefault(topic, []).extend(other._messages[topic])
 
-    def write(self, connection: sqlite3.Connection) -> None:
-        """Stores the messages; in a transaction."""
+    def write(self, connection: sqlite3.Connection, but: Collection[str] = ()) -> None:
+        """Stores the messages, `but` those of these topics; in a transaction."""
+        recent = self._recent
         for topic, values in self.topics.items():
+            if topic in but:
+                continue
             count = len(values) // rows.COLUMNS
             id, following, dead = connection.execute(
                 "INSERT INTO protoflow_topics (name, next) VALUES (?1, 1 + ?2) "
@@ -63,6 +72,9 @@ class Outgoing:
             rows.insert(connection, first, values)
             if dead:
                 make_letters(connection, id, first, first + count - 1)
+            if recent is not None and topic in recent.topics:
+                times, sizes = values[3 :: rows.COLUMNS], values[5 :: rows.COLUMNS]
+                recent.add(first, self._messages[topic], times, sizes)
 
 
 class Publication:
@@ -70,8 +82,10 @@ class Publication:
 
     writes = True
 
-    def __init__(self, published: Callable[[Collection[str]], None], strict: bool) -> None:
-        self._outgoing = Outgoing()
+    def __init__(
+        self, recent: Recent, published: Callable[[Collection[str]], None], strict: bool
+    ) -> None:
+        self._outgoing = Outgoing(recent)
         self._published = published
         self._strict = strict
         self._submissions: list[
@@ -95,15 +109,7 @@ class Publication:
     def run(self, connection: sqlite3.Connection) -> Collection[str]:
         """Stores the messages; returns the topics for which nothing was stored."""
         deserted = deserted_topics(connection, self._outgoing.topics) if self._strict else ()
-        outgoing = self._outgoing
-        if deserted:
-            outgoing = Outgoing()
-            outgoing.topics = {
-                topic: values
-                for topic, values in self._outgoing.topics.items()
-                if topic not in deserted
-            }
-        outgoing.write(connection)
+        self._outgoing.write(connection, deserted)
         return deserted
 
     def done(self, result: Collection[str]) -> None:

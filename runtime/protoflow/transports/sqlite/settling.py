@@ -94,8 +94,9 @@ class Settling:
     def add_outgoing(self, outgoing: Outgoing) -> None:
         """Publishes more."""
         if self.outgoing is None:
-            self.outgoing = Outgoing()
-        self.outgoing.merge(outgoing)
+            self.outgoing = outgoing
+        else:
+            self.outgoing.merge(outgoing)
 
     def add_lane(self, delivery: Delivery) -> None:
         """An acknowledged delivery may have held back others."""
@@ -104,10 +105,7 @@ class Settling:
 
     def copy(self) -> Settling:
         """The same, to which more can be added."""
-        copy = replace(self, acked=[*self.acked], lanes={*self.lanes}, outgoing=None)
-        if self.outgoing is not None:
-            copy.add_outgoing(self.outgoing)
-        return copy
+        return replace(self, acked=[*self.acked], lanes={*self.lanes})
 
     def run(self, connection: sqlite3.Connection) -> bool:
         """Settles everything; False, and nothing done, if the session is lost.

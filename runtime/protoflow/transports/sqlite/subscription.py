@@ -13,6 +13,7 @@ from protoflow.transport import SubscriptionListener, SubscriptionSettings
 from protoflow.transports.sqlite.acknowledging import Settlements
 from protoflow.transports.sqlite.claiming import Claim, Claimed
 from protoflow.transports.sqlite.keeper import Keeper
+from protoflow.transports.sqlite.recent import Recent
 from protoflow.transports.sqlite.settling import GivenBack, Settling
 from protoflow.transports.sqlite.worker import Call
 
@@ -79,14 +80,14 @@ class SqliteSubscription:
         session = self.keeper.session
         job = self._transport.worker.pending(session)
         if not isinstance(job, Settlements):
-            job = self.new_settlements()
+            job = self.new_settlements(self._transport.recent)
             self._transport.worker.add(job, session)
         future = job.add(settlements, now, self._transport.options.max_message_bytes)
         self._settling.add(future)
         future.add_done_callback(self._settling.discard)
         return future
 
-    def new_settlements(self) -> Settlements:
+    def new_settlements(self, recent: Recent | None) -> Settlements:
         """A job for settling what is held."""
         session = self.keeper.session
         settling = Settling(session.group, session.id, self._transport.clock.now())
@@ -95,6 +96,7 @@ class SqliteSubscription:
             self.held,
             self._settled,
             self.keeper.lose,
+            recent,
             strict=self._transport.require_subscriber,
         )
 
@@ -144,7 +146,8 @@ class SqliteSubscription:
         session = self.keeper.session
         if self._claiming is None:
             now = self._transport.clock.now()
-            claim = Claim(session.group, session.id, max_messages, max_bytes, now)
+            recent = self._transport.recent
+            claim = Claim(session.group, session.id, max_messages, max_bytes, now, recent)
             call = Call(claim.run, writes=True)
             self._claiming = call.future
             call.future.add_done_callback(self._keep_claimed)

@@ -28,6 +28,7 @@ from protoflow.transports.sqlite.keeper import Keeper
 from protoflow.transports.sqlite.letters import SqliteDeadLetters
 from protoflow.transports.sqlite.options import SqliteOptions
 from protoflow.transports.sqlite.publishing import Publication
+from protoflow.transports.sqlite.recent import Recent
 from protoflow.transports.sqlite.schema import connect, migrate
 from protoflow.transports.sqlite.subscription import SqliteSubscription
 from protoflow.transports.sqlite.transaction import SqliteTransaction, transaction
@@ -50,6 +51,7 @@ class SqliteTransport(SqliteDeadLetters):
         self.clock = settings.clock
         self.client_name = settings.client_name
         self.require_subscriber = settings.require_subscriber
+        self.recent = Recent()
         self._subscriptions: list[SqliteSubscription] = []
         self._loop: asyncio.AbstractEventLoop
         self._watcher: Watcher
@@ -85,7 +87,9 @@ class SqliteTransport(SqliteDeadLetters):
         if not os.path.isdir(directory):  # noqa: ASYNC240  once, at start
             raise ConnectionFailedError(f"the directory {directory} does not exist; create it")
         self._loop = asyncio.get_running_loop()
-        self.worker = Worker(self._connect, max(0.001, self.options.busy_timeout))
+        self.worker = Worker(
+            self._connect, max(0.001, self.options.busy_timeout), self.recent.clear
+        )
         await self.worker.start()
         self._opened = True
         self._watcher = Watcher(self.worker, self.options.poll_interval, self._wake_waiting)
@@ -126,7 +130,7 @@ class SqliteTransport(SqliteDeadLetters):
         """Publishes with what else is being written."""
         job = self.worker.pending(Publication)
         if not isinstance(job, Publication) or job.full:
-            job = Publication(self.published, self.require_subscriber)
+            job = Publication(self.recent, self.published, self.require_subscriber)
             self.worker.add(job, Publication)
         return job.submit(messages, self.clock.now(), self.options.max_message_bytes)
 
@@ -138,6 +142,7 @@ class SqliteTransport(SqliteDeadLetters):
         await keeper.begin()
         subscription = SqliteSubscription(self, settings, listener, keeper)
         self._subscriptions.append(subscription)
+        self.recent.topics |= {settings.topic}
         return subscription
 
     def health(self) -> str | None:
@@ -157,10 +162,11 @@ class SqliteTransport(SqliteDeadLetters):
         return transaction(self)
 
     def settlements_for(self, delivery: Delivery) -> Settlements | None:
-        """A job for settling a delivery, if a subscription here holds it."""
+        """A job for settling a delivery in a transaction of the application, if a
+        subscription here holds it."""
         for subscription in self._subscriptions:
             if subscription.held.get(delivery.receipt) is delivery:
-                return subscription.new_settlements()
+                return subscription.new_settlements(None)
         return None
 
     def published(self, names: Collection[str]) -> None:

@@ -60,12 +60,18 @@ class Call:
 class Worker:
     """Runs jobs in the order in which they were added."""
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], write_timeout: float) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        write_timeout: float,
+        rolled_back: Callable[[], None],
+    ) -> None:
         #: Held while the thread, or a transaction of the application, writes.
         self.writing = threading.Lock()
         self.problem: str | None = None
         self._connect = connect
         self._write_timeout = write_timeout
+        self._rolled_back = rolled_back
         self._loop = asyncio.get_running_loop()
         self._lots: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
         self._pending: list[Job] = []
@@ -190,6 +196,7 @@ class Worker:
                 results = [_attempt(job, connection) for job in lot]
                 connection.execute("COMMIT")
             except BaseException:
+                self._rolled_back()
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
