@@ -191,6 +191,8 @@ class NatsPeer:
             watch.put(Raw(body=message.data, headers=dict(message.headers or {})))
 
         subscription = await self._subscribe(topic, read)
+        # Twice: nats-py's first ping overtakes what it has not written yet.
+        await self.client.flush()
         await self.client.flush()
         yield watch
         await subscription.unsubscribe()

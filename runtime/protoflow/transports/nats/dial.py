@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from nats import errors
-from nats.aio.client import Client
+from nats.aio.client import PING_PROTO, Client
 
 from protoflow.errors import AuthenticationError, ConfigError, ConnectionFailedError
 from protoflow.transport import TransportSettings
@@ -27,7 +27,7 @@ class _TLSMissing(errors.Error):
 
 
 class FastClient(Client):
-    """A client that reads headers in a third of the time."""
+    """A client that reads headers in a third of the time, and whose flush confirms."""
 
     @staticmethod
     def _parse_header_lines(raw: bytes) -> dict[str, str]:
@@ -39,6 +39,14 @@ class FastClient(Client):
             if colon:
                 headers[name] = value.strip()
         return headers
+
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        # nats-py writes the ping before what it has not written yet, so the answer would
+        # confirm nothing of that: no subscription, no message.
+        self._pongs.append(future or asyncio.get_running_loop().create_future())
+        self._pending.append(PING_PROTO)
+        self._pending_data_size += len(PING_PROTO)
+        await self._flush_pending()
 
 
 class _SecureClient(FastClient):
