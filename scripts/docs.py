@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from pamqp.header import ContentHeader
 from protoflow import transports, wire
-from protoflow.cloudevents import wrap
+from protoflow.codecs.cloudevents import wrap
 from protoflow.config import Config
 from protoflow.message import Message
 from protoflow.middleware import default_chain

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from protoflow import topics
+from protoflow.codecs.profiles import Profile
 from protoflow.errors import ConfigError
 from protoflow.options import convert
 from protoflow.policy import merge, problems
-from protoflow.profiles import Profile
 from protoflow.secret import Secret
 from protoflow.spec import DeadLetterPolicy, DeliveryPolicy, Encoding, RetryPolicy
 from protoflow.transport import TopologyMode

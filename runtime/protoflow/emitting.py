@@ -13,8 +13,8 @@ from protoflow import wire
 from protoflow.events import CloudEvent
 from protoflow.message import Message
 from protoflow.output import AnyOutput, Output
-from protoflow.plain_handlers import message_spec
 from protoflow.publishing import Publishing
+from protoflow.registrations.plain_handlers import message_spec
 from protoflow.spec import ProtoClass, PublicationSpec
 
 

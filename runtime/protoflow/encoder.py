@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from protoflow import wire
-from protoflow.cloudevents import wrap
-from protoflow.codec import CONTENT_TYPES, encode
+from protoflow.codecs.cloudevents import wrap
+from protoflow.codecs.payload import CONTENT_TYPES, encode
+from protoflow.codecs.profiles import dressing
 from protoflow.config import Config
 from protoflow.context import Context
 from protoflow.errors import ConfigError, InvalidMessageError
@@ -16,8 +17,7 @@ from protoflow.ids import derived_id, new_id
 from protoflow.message import Message
 from protoflow.outcomes import Unprocessable
 from protoflow.output import AnyOutput
-from protoflow.plan import Names
-from protoflow.profiles import dressing
+from protoflow.registrations.plan import Names
 from protoflow.spec import Encoding, MessageSpec, PublicationSpec
 from protoflow.validation import ProtoValidator, check_of
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
 
 from protoflow import wire
-from protoflow.cloudevents import is_json
+from protoflow.codecs.cloudevents import is_json
 from protoflow.context import Context
 from protoflow.errors import DecodeError
 from protoflow.ids import new_id
@@ -129,7 +129,7 @@ class CloudEvent:
             return self.data
         if isinstance(self.data, str) and not is_json(self.data_content_type):
             return self.data.encode()
-        from protoflow.json_codec import encode_json
+        from protoflow.codecs.json_codec import encode_json
 
         return encode_json(self.data)
 
@@ -164,7 +164,7 @@ class EventContext:
 
     def unmarshal_data(self, kind: type[T]) -> T:
         """The JSON data as this type; raises DecodeError, so the event is dead-lettered."""
-        from protoflow.json_codec import json_decoder
+        from protoflow.codecs.json_codec import json_decoder
 
         decoder = json_decoder(cast("Any", kind))
         decoded: T = decoder(self.raw_data)

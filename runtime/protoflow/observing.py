@@ -12,7 +12,7 @@ from protoflow.config import Config
 from protoflow.errors import RegistrationError
 from protoflow.pipeline import HandlerSpec
 from protoflow.publishing import Publishing
-from protoflow.scheduler import Scheduler
+from protoflow.scheduling.scheduler import Scheduler
 from protoflow.stats import Books, HandlerStats
 from protoflow.transport import Transport
 

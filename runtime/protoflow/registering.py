@@ -6,7 +6,8 @@ from typing import Any
 
 from protoflow.errors import RegistrationError
 from protoflow.handler import Handler, HandlerSync
-from protoflow.plain_handlers import (
+from protoflow.publishing import Publishing
+from protoflow.registrations.plain_handlers import (
     EventHandler,
     JSONHandler,
     MessageHandler,
@@ -16,8 +17,7 @@ from protoflow.plain_handlers import (
     message_registration,
     proto_registration,
 )
-from protoflow.publishing import Publishing
-from protoflow.registration import Registration, registrations
+from protoflow.registrations.registration import Registration, registrations
 from protoflow.spec import DeliveryPolicy, ProtoClass
 
 _NOTHING = DeliveryPolicy()

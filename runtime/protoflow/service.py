@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Unpack
 
-from protoflow.assembly import assemble
 from protoflow.clock import Clock
 from protoflow.config import Config
 from protoflow.connection import transport_for
@@ -20,12 +19,13 @@ from protoflow.emitting import Emitting, publication_of
 from protoflow.errors import ConfigError, ProtoflowError, RegistrationError
 from protoflow.observing import Observing
 from protoflow.pipeline import Chain, Middleware, chain_of
-from protoflow.plan import plan
 from protoflow.publishing import Publishing
 from protoflow.registering import Registering
-from protoflow.scheduler import Scheduler
+from protoflow.registrations.plan import plan
+from protoflow.scheduling.assembly import assemble
+from protoflow.scheduling.scheduler import Scheduler
+from protoflow.scheduling.threads import Threads
 from protoflow.stats import classify_error
-from protoflow.threads import Threads
 from protoflow.transport import Capabilities, Topology, Transport
 
 if TYPE_CHECKING:

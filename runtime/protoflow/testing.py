@@ -24,7 +24,7 @@ from google.protobuf.message import Message as ProtoMessage
 
 from protoflow import wire
 from protoflow.clock import Clock
-from protoflow.codec import decode
+from protoflow.codecs.payload import decode
 from protoflow.config import Config
 from protoflow.context import Context
 from protoflow.handler import Handler, HandlerSync

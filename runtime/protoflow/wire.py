@@ -1,7 +1,7 @@
 """The names on the wire, all in one place.
 
 CloudEvents attributes are `ce_<attribute>` in `Message.metadata`, as CloudEvents' Kafka
-binding writes them; other transports translate (see `protoflow.bindings`).
+binding writes them; other transports translate (see `protoflow.codecs.bindings`).
 """
 
 from __future__ import annotations

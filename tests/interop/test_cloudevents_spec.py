@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from protoflow import CloudEvent, wire
-from protoflow.bindings import AMQP, HTTP, KAFKA, NATS, Binding
-from protoflow.cloudevents import is_structured, unwrap, wrap
+from protoflow.codecs.bindings import AMQP, HTTP, KAFKA, NATS, Binding
+from protoflow.codecs.cloudevents import is_structured, unwrap, wrap
 from protoflow.errors import DecodeError
 from protoflow.message import Message
 from protoflow.transports.nats import headers as nats_headers

@@ -10,8 +10,8 @@ from google.protobuf import duration_pb2, empty_pb2, struct_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 from protoflow import wire
-from protoflow.cloudevents import is_json, is_structured, unwrap, wrap
-from protoflow.codec import CONTENT_TYPES, decode, encode
+from protoflow.codecs.cloudevents import is_json, is_structured, unwrap, wrap
+from protoflow.codecs.payload import CONTENT_TYPES, decode, encode
 from protoflow.errors import DecodeError
 from protoflow.ids import derived_id, new_id
 from protoflow.message import Message

@@ -8,8 +8,8 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from protoflow.job import Job, Lanes
 from protoflow.message import Delivery, Message
+from protoflow.scheduling.job import Job, Lanes
 from protoflow.spec import Ordering
 
 SINGLE: Any = SimpleNamespace(gatherer=None)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from protoflow import topics
 from protoflow.config import Config
 from protoflow.errors import CapabilityError, ConfigError, RegistrationError
-from protoflow.plan import plan
-from protoflow.registration import Registration
+from protoflow.registrations.plan import plan
+from protoflow.registrations.registration import Registration
 from protoflow.spec import (
     DeadLetterPolicy,
     DeliveryPolicy,

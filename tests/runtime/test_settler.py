@@ -9,9 +9,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from protoflow.errors import PublishError, TransportError
-from protoflow.job import Job
 from protoflow.message import Delivery, Message, Settlement, SettleResult
-from protoflow.settler import Settler
+from protoflow.scheduling.job import Job
+from protoflow.scheduling.settler import Settler
 
 
 class Broker:

@@ -6,7 +6,7 @@ import asyncio
 import threading
 
 import pytest
-from protoflow.threads import Threads
+from protoflow.scheduling.threads import Threads
 
 
 async def test_a_second_call_gets_a_second_thread_even_if_the_first_was_idle() -> None:

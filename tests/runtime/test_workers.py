@@ -6,9 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from protoflow.job import Job
 from protoflow.message import Delivery, Message
-from protoflow.workers import Workers
+from protoflow.scheduling.job import Job
+from protoflow.scheduling.workers import Workers
 
 
 def job(name: str) -> Job:

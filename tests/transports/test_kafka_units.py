@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from protoflow import transports, wire
-from protoflow.bindings import KAFKA
+from protoflow.codecs.bindings import KAFKA
 from protoflow.errors import ConfigError, PublishError
 from protoflow.message import Delivery, Message
 from protoflow.transport import TransportSettings

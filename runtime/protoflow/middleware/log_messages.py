@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from protoflow.codecs.redaction import shown
 from protoflow.context import Context
 from protoflow.message import Delivery
 from protoflow.outcomes import Outcome
 from protoflow.pipeline import HandlerSpec, Middleware, Next
-from protoflow.redaction import shown
 
 _log = logging.getLogger("protoflow.messages")
 

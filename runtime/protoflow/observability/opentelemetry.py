@@ -15,7 +15,7 @@ from protoflow.message import Delivery
 from protoflow.observability.report import Observatory
 from protoflow.outcomes import DONE, Outcome, Skip
 from protoflow.pipeline import HandlerSpec, Middleware, Next
-from protoflow.scheduler import Scheduler
+from protoflow.scheduling.scheduler import Scheduler
 from protoflow.stats import BOUNDS
 
 try:

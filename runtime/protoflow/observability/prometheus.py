@@ -12,7 +12,7 @@ from typing import Final
 from protoflow.errors import MissingExtraError
 from protoflow.observability.report import Observatory
 from protoflow.pipeline import HandlerSpec
-from protoflow.scheduler import Scheduler
+from protoflow.scheduling.scheduler import Scheduler
 
 try:
     from prometheus_client import CollectorRegistry

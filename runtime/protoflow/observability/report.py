@@ -13,7 +13,7 @@ from protoflow.errors import TransportError
 from protoflow.observability.resources import ResourceMeter, ResourceUsage
 from protoflow.outbox import OutboxRelay
 from protoflow.pipeline import HandlerSpec
-from protoflow.scheduler import Scheduler
+from protoflow.scheduling.scheduler import Scheduler
 from protoflow.stats import Books, ErrorBreakdown, LatencyMetrics, ThroughputMetrics
 from protoflow.transport import DeadLetters, Lag, LagReader, Transport
 

@@ -1,7 +1,7 @@
 """Kafka's record headers to metadata and back, by CloudEvents' Kafka binding.
 
 The binding writes attributes as `ce_<attribute>`, which is how metadata holds them, so most
-names go through as they are: `protoflow.bindings.KAFKA` says the same, this says it quicker.
+names go through as they are: `protoflow.codecs.bindings.KAFKA` says the same, this says it quicker.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def read(headers: Iterable[Header]) -> tuple[str | None, dict[str, str], int]:
         except UnicodeDecodeError:
             metadata.pop(name, None)
     id = metadata.pop(wire.CE_ID, None)
-    # As in `protoflow.bindings`.
+    # As in `protoflow.codecs.bindings`.
     id = metadata.get(wire.WATERMILL_ID) or id or metadata.pop(wire.MESSAGE_ID, None)
     if wire.CONTENT_TYPE not in metadata:
         for name in metadata:

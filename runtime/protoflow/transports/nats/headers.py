@@ -14,7 +14,7 @@ from typing import Final
 from urllib.parse import quote, quote_from_bytes, unquote, unquote_to_bytes
 
 from protoflow import wire
-from protoflow.bindings import NATS
+from protoflow.codecs.bindings import NATS
 from protoflow.message import Message
 
 MESSAGE_ID: Final = "Nats-Msg-Id"

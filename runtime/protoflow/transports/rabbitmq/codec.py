@@ -17,7 +17,7 @@ from typing import Any, Final
 from pamqp.commands import Basic
 
 from protoflow import wire
-from protoflow.bindings import AMQP
+from protoflow.codecs.bindings import AMQP
 from protoflow.message import Message
 from protoflow.transports.rabbitmq import frames
 

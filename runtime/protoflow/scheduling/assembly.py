@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from protoflow.batching import Gatherer
 from protoflow.clock import Clock
 from protoflow.config import Config
 from protoflow.context import Context
-from protoflow.invoke import PublishNow, decoder, terminal
 from protoflow.message import Message
 from protoflow.output import AnyOutput
 from protoflow.pipeline import Chain, HandlerSpec
-from protoflow.plan import HandlerPlan, SubscriptionPlan
 from protoflow.publishing import Publishing, check_delay
-from protoflow.routes import Route, Router
-from protoflow.scheduler import Scheduler
+from protoflow.registrations.plan import HandlerPlan, SubscriptionPlan
+from protoflow.scheduling.batching import Gatherer
+from protoflow.scheduling.invoke import PublishNow, decoder, terminal
+from protoflow.scheduling.routes import Route, Router
+from protoflow.scheduling.scheduler import Scheduler
+from protoflow.scheduling.threads import Threads
 from protoflow.spec import PublicationSpec
 from protoflow.stats import Books
-from protoflow.threads import Threads
 from protoflow.transport import Capabilities, Transport
 
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
-from protoflow.job import Job
+from protoflow.scheduling.job import Job
 
 #: One job, or the jobs of a batch.
 Work: TypeAlias = "Job | list[Job]"

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from protoflow.context import Context, OutputEncoder
-from protoflow.job import Job
 from protoflow.message import Delivery, Message
 from protoflow.output import AnyOutput
+from protoflow.scheduling.job import Job
 from protoflow.spec import BatchPolicy, PublicationSpec
 
 MAX_MESSAGES = 100

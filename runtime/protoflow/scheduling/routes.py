@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from protoflow import wire
-from protoflow.batching import Gatherer
 from protoflow.errors import DecodeError
 from protoflow.message import Message
 from protoflow.pipeline import HandlerSpec, Next
-from protoflow.registration import Registration
+from protoflow.registrations.registration import Registration
+from protoflow.scheduling.batching import Gatherer
 
 
 class Route:

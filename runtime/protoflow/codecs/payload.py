@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError as ProtoDecodeError
 from google.protobuf.message import Message as ProtoMessage
 
 from protoflow import wire
-from protoflow.cloudevents import is_json
+from protoflow.codecs.cloudevents import is_json
 from protoflow.errors import DecodeError
 from protoflow.spec import Encoding, ProtoClass
 

@@ -11,7 +11,7 @@ from protoflow import topics
 from protoflow.config import Config
 from protoflow.errors import CapabilityError, ConfigError, RegistrationError
 from protoflow.policy import ResolvedDelivery, merge, resolve
-from protoflow.registration import Registration
+from protoflow.registrations.registration import Registration
 from protoflow.spec import DeliveryPolicy, OnExhausted, Ordering, Start
 from protoflow.transport import Capabilities, SubscriptionSettings
 

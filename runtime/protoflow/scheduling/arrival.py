@@ -6,18 +6,18 @@ import logging
 from collections.abc import Callable
 
 from protoflow import wire
-from protoflow.carrier import Carrier
-from protoflow.cloudevents import is_structured, unwrap, without_content_type
+from protoflow.codecs.cloudevents import is_structured, unwrap, without_content_type
 from protoflow.errors import DecodeError
-from protoflow.job import Job, Lanes
-from protoflow.letters import due_of, failures_of
 from protoflow.message import Delivery, Message
 from protoflow.outcomes import DeadLetter
 from protoflow.retrying import Undecodable
-from protoflow.routes import Router
+from protoflow.scheduling.carrier import Carrier
+from protoflow.scheduling.job import Job, Lanes
+from protoflow.scheduling.letters import due_of, failures_of
+from protoflow.scheduling.routes import Router
+from protoflow.scheduling.workers import Workers
 from protoflow.spec import Ordering, UnhandledTypes
 from protoflow.transport import SubscriptionSettings
-from protoflow.workers import Workers
 
 _log = logging.getLogger("protoflow.scheduler")
 

@@ -12,18 +12,18 @@ import contextlib
 import logging
 from collections.abc import Callable, Collection, Sequence
 
-from protoflow.arrival import Arrival
-from protoflow.batch_run import run_batch
-from protoflow.carrier import Carrier
 from protoflow.context import Context, OutputEncoder
 from protoflow.errors import TransportError
-from protoflow.job import Job, Lanes
 from protoflow.message import Delivery, Message, Settlement, SettleResult
 from protoflow.outcomes import DONE, Done, Outcome
-from protoflow.routes import Router
-from protoflow.settler import Settler
+from protoflow.scheduling.arrival import Arrival
+from protoflow.scheduling.batch_run import run_batch
+from protoflow.scheduling.carrier import Carrier
+from protoflow.scheduling.job import Job, Lanes
+from protoflow.scheduling.routes import Router
+from protoflow.scheduling.settler import Settler
+from protoflow.scheduling.workers import Work, Workers
 from protoflow.transport import Subscription, SubscriptionSettings, Transport
-from protoflow.workers import Work, Workers
 
 _log = logging.getLogger("protoflow.scheduler")
 

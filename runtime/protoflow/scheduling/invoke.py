@@ -13,17 +13,17 @@ from itertools import islice
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from protoflow import wire
-from protoflow.batching import BatchContext
-from protoflow.codec import decode
+from protoflow.codecs.payload import decode
 from protoflow.context import Context, SyncContext
 from protoflow.errors import DecodeError
 from protoflow.message import Delivery, Message
 from protoflow.outcomes import DONE, Outcome
 from protoflow.output import Batch, Output
 from protoflow.pipeline import HandlerSpec, Next
-from protoflow.registration import Registration
+from protoflow.registrations.registration import Registration
+from protoflow.scheduling.batching import BatchContext
+from protoflow.scheduling.threads import Threads
 from protoflow.spec import ProtoClass, PublicationSpec
-from protoflow.threads import Threads
 
 T = TypeVar("T")
 

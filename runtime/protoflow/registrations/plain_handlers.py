@@ -10,12 +10,12 @@ from typing import Any, TypeAlias
 
 from google.protobuf.message import Message as ProtoMessage
 
+from protoflow.codecs.json_codec import encode_json, json_decoder
 from protoflow.context import Context
 from protoflow.errors import DecodeError
 from protoflow.events import CloudEvent, EventContext
-from protoflow.json_codec import encode_json, json_decoder
 from protoflow.message import Message
-from protoflow.registration import Registration
+from protoflow.registrations.registration import Registration
 from protoflow.spec import (
     DeliveryPolicy,
     MessageSpec,

@@ -10,7 +10,7 @@ from protoflow.message import Delivery, Message, SettleResult
 from protoflow.spec import Ordering
 
 if TYPE_CHECKING:
-    from protoflow.routes import Route
+    from protoflow.scheduling.routes import Route
 
 
 class Job:

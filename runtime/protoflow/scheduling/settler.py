@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from protoflow.errors import PublishError, TransportError
-from protoflow.job import Job
 from protoflow.message import Message, Settlement, SettleResult
+from protoflow.scheduling.job import Job
 from protoflow.transport import Subscription, Transport
 
 _log = logging.getLogger("protoflow.settler")

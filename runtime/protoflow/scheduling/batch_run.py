@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from protoflow.batching import BatchContext
-from protoflow.carrier import Carrier
 from protoflow.context import Context, OutputEncoder
 from protoflow.errors import BatchFailed
-from protoflow.job import Job, Lanes
 from protoflow.message import Message
 from protoflow.outcomes import DeadLetter, Done, Outcome, Skip
 from protoflow.retrying import as_outcome, given_up
+from protoflow.scheduling.batching import BatchContext
+from protoflow.scheduling.carrier import Carrier
+from protoflow.scheduling.job import Job, Lanes
 
 
 async def run_batch(

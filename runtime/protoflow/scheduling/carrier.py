@@ -7,15 +7,15 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from protoflow.codecs.redaction import error_text, traceback_text
 from protoflow.errors import PublishError, PublishRefusedError
-from protoflow.job import Job
-from protoflow.letters import dead_letter, least_letter, retry_message
 from protoflow.message import Action, Message, Settlement, SettleResult
 from protoflow.outcomes import DeadLetter, Done, Outcome, Retry
 from protoflow.pipeline import HandlerSpec
-from protoflow.redaction import error_text, traceback_text
 from protoflow.retrying import Dropped, as_outcome
-from protoflow.settler import Settler
+from protoflow.scheduling.job import Job
+from protoflow.scheduling.letters import dead_letter, least_letter, retry_message
+from protoflow.scheduling.settler import Settler
 from protoflow.spec import OnExhausted, Ordering
 from protoflow.transport import Subscription, Transport, delay_problem
 

@@ -1,0 +1,1 @@
+"""What is registered, and the plan that follows from it and the config."""

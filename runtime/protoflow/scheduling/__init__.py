@@ -1,0 +1,1 @@
+"""Running a subscription: lanes, workers, waits, outcomes carried out, settlements."""
