@@ -51,7 +51,7 @@ acceptance: setup ## Run the one suite on every transport; a row for each at the
 	  $(PY) -m tests.acceptance_report $(ARGS)
 
 faults: setup ## Kill, freeze and cut off brokers and processes, and count the messages
-	@PROTOFLOW_REQUIRE_BROKERS=kafka,rabbitmq,nats $(PYTEST) tests/faults $(ARGS) || test $$? -eq 5
+	@PROTOFLOW_FAULTS=long PROTOFLOW_REQUIRE_BROKERS=kafka,rabbitmq,nats $(PYTEST) tests/faults $(ARGS) || test $$? -eq 5
 
 bench: $(VENV)/.bench ## Measure against raw clients and peers
 	PYTHONPATH=runtime $(PY) -m benchmarks $(ARGS)
