@@ -11,6 +11,7 @@ from itertools import count
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from protoflow import wire
 from protoflow.errors import PublishError, PublishRefusedError, TransportError
 from protoflow.message import Message
 from protoflow.transports.nats import headers as wire_headers
@@ -45,7 +46,10 @@ class _Batch:
 class _Pending:
     """A message that is not confirmed."""
 
-    __slots__ = ("batch", "deadline", "headers", "index", "payload", "sent", "subject", "topic")
+    __slots__ = (
+        "batch", "deadline", "headers", "index", "needs_group", "payload", "sent", "subject",
+        "topic",
+    )  # fmt: skip
 
     def __init__(
         self, batch: _Batch, index: int, message: Message, subject: str, headers: dict[str, str]
@@ -58,6 +62,7 @@ class _Pending:
         self.headers = headers
         self.deadline = 0.0
         self.sent = False
+        self.needs_group = False
 
 
 class Publisher:
@@ -67,6 +72,9 @@ class Publisher:
         self.creates = True
         self.known: set[str] = set()
         self.max_payload = 0
+        #: Publishing to a topic that no group consumes is an error.
+        self.require_subscriber = False
+        self._heard: set[str] = set()
         self._connection = connection
         self._names = names
         self._architect = architect
@@ -87,7 +95,10 @@ class Publisher:
                 batch.done(index, error)
                 continue
             pending.deadline = deadline
-            if message.topic in self.known or message.topic.startswith("="):
+            pending.needs_group = self.require_subscriber and self._unheard(message)
+            if message.topic.startswith("=") or (
+                message.topic in self.known and not pending.needs_group
+            ):
                 self._send(pending)
             else:
                 self._hold(pending)
@@ -163,6 +174,15 @@ class Publisher:
             raise PublishRefusedError(f"{message.topic}: {problem}")
         return _Pending(batch, index, message, subject, headers)
 
+    def _unheard(self, message: Message) -> bool:
+        """Whether it is not known that a group consumes the topic; letters need none."""
+        topic = message.topic
+        return (
+            topic not in self._heard
+            and not topic.startswith("=")
+            and wire.PF_DEAD_LETTER not in message.metadata
+        )
+
     def _send(self, pending: _Pending) -> None:
         token = f"{next(self._tokens):x}"
         self._pending[token] = pending
@@ -211,19 +231,26 @@ class Publisher:
 
     async def _make(self, topic: str) -> None:
         detail = ""
-        if self.creates:
-            try:
-                client = self._connection.client
+        try:
+            client = self._connection.client
+            if self.creates:
                 detail = "\n".join(await self._architect.ensure_topic(client, topic))
-            except TransportError as error:
-                detail = str(error)
+            if self.require_subscriber and await self._architect.has_group(client, topic):
+                self._heard.add(topic)
+        except TransportError as error:
+            detail = str(error)
         waiting = self._held.pop(topic)
         if detail:
             self._fail_all(waiting, detail)
             return
         if len(self.known) >= _KNOWN_TOPICS:
             self.known.clear()  # topics that come from data must not pile up
+            self._heard.clear()
         self.known.add(topic)
+        if topic not in self._heard:
+            unheard = [pending for pending in waiting if pending.needs_group]
+            self._fail_all(unheard, "no group consumes it, and require_subscriber is set")
+            waiting = [pending for pending in waiting if not pending.needs_group]
         for pending in waiting:
             self._send(pending)
 

@@ -138,6 +138,11 @@ class Architect:
             *map(self.group_stream, sorted(groups)),
         ]
 
+    async def has_group(self, client: Client, topic: str) -> bool:
+        """Whether a group consumes the topic."""
+        stream = await self._api.stream(client, self._names.stream(topic))
+        return stream is not None and stream["state"]["consumer_count"] > 0
+
     async def ensure_topic(self, client: Client, topic: str) -> list[str]:
         """Makes the stream of a topic that no topology named; what is wrong with it."""
         return await self._stream_problems(client, self.topic_stream(topic), TopologyMode.CREATE)

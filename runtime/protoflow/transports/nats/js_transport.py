@@ -49,6 +49,7 @@ class JetStreamTransport:
         self._api = API(options.domain)
         self._architect = Architect(self._api, self._names, options)
         self._publisher = Publisher(self._connection, self._names, self._architect)
+        self._publisher.require_subscriber = settings.require_subscriber
         self._letters = Letters(self._connection, self._api, self._names, self._publisher)
         self._mode = TopologyMode.CREATE
         self._capabilities = Capabilities(
