@@ -26,7 +26,7 @@ demo: setup ## Run the orders example on SQLite: handled, retried, dead-lettered
 	@$(PY) examples/orders/demo.py
 
 test: setup ## Run all tests; brokers that can be had are started by the tests
-	@$(PYTEST) $(or $(ARGS),--numprocesses 3 --dist loadgroup --max-worker-restart 0) || test $$? -eq 5
+	@$(if $(ARGS),$(PYTEST) $(ARGS) || test $$? -eq 5,scripts/test.sh)
 
 lint: setup ## Check style, types, import rules and the annotations
 	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=runtime scripts/lint.sh

@@ -6,7 +6,9 @@ They are installed once, into pytest's cache; without a package index the tests 
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,10 +55,14 @@ def tree(request: pytest.FixtureRequest) -> Path:
     stamp = target / "requirements.txt"
     if not stamp.exists() or stamp.read_text() != requirements.read_text():
         pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade")
-        result = run(*pip, "--target", str(target), "-r", str(requirements), cwd=HERE)
+        # Beside it, then renamed: nobody ever sees half of it.
+        made = target.with_name(f"site-{os.getpid()}")
+        result = run(*pip, "--target", str(made), "-r", str(requirements), cwd=HERE)
         if result.returncode:
             pytest.skip(f"the distributions cannot be installed: {result.stderr[-300:]}")
-        stamp.write_text(requirements.read_text())
+        (made / "requirements.txt").write_text(requirements.read_text())
+        shutil.rmtree(target, ignore_errors=True)
+        made.rename(target)
     return target
 
 

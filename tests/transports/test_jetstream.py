@@ -138,7 +138,8 @@ async def test_all_differences_are_reported_at_once_and_nothing_is_changed(
     url: str, transport: Transport
 ) -> None:
     name = topic()
-    settings = settings_of(name)
+    # A group of its own: the server is shared, and other cases made that of `billing`.
+    settings = replace(settings_of(name), group=f"group-{name}")
     topology = Topology(subscriptions=(settings,))
     with pytest.raises(TopologyError) as caught:
         await transport.ensure(topology, TopologyMode.VERIFY)
