@@ -29,6 +29,9 @@ from protoflow.transports.rabbitmq.session import Session
 
 _logger = logging.getLogger("protoflow.rabbitmq")
 
+#: Before a shard is consumed, for what its last owner had to be back in the queue.
+_TAKE_OVER_SECONDS = 0.5
+
 ArriveCallback = Callable[[Session, int, Basic.Deliver, Basic.Properties, bytes], None]
 
 
@@ -136,6 +139,9 @@ class Intake:
             return False  # somebody was quicker
         finally:
             await beside.leave()
+        # The lock of a process that died goes before the queue has taken back what that
+        # process had: consuming at once would overtake it.
+        await asyncio.sleep(_TAKE_OVER_SECONDS)
         return True
 
     async def _own_queue(self, channel: Channel) -> str:

@@ -133,7 +133,10 @@ class RabbitMQSubscription:
             self._stopping.set_result(None)
 
     async def _leave(self, session: Session) -> None:
-        await self._intake.cancel(session)
+        if not self._ordered:
+            # Where order counts the consumer ends with its channel: what a consumer that was
+            # cancelled before had unsettled comes back shuffled, beyond 32 messages.
+            await self._intake.cancel(session)
         self._ready.clear()
         if not self._ordered:
             session.requeue_all()
@@ -144,6 +147,9 @@ class RabbitMQSubscription:
             await self._transport.clock.sleep(_WORK_OFF_SECONDS)
         # A channel that closes gives back in order; nack does not, beyond 32 messages.
         await session.channel.leave()
+        if session.arrivals and self._ordered:
+            # ... a little after the channel has gone, and the next owner must not overtake it.
+            await self._transport.clock.sleep(_WORK_OFF_SECONDS)
         await self._intake.release(session)
 
     def _arrived(
