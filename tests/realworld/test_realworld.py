@@ -27,6 +27,9 @@ from protoflow.v1 import options_pb2
 
 from protoc_gen_protoflow.generate import respond
 
+# One worker: the distributions are installed once.
+pytestmark = pytest.mark.xdist_group("realworld")
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 WELL_KNOWN = Path(protoc.__file__).parent / "_proto"
