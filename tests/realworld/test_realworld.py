@@ -5,6 +5,7 @@ They are installed once, into pytest's cache; without a package index the tests 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -26,9 +27,6 @@ from grpc_tools import protoc
 from protoflow.v1 import options_pb2
 
 from protoc_gen_protoflow.generate import respond
-
-# One worker: the distributions are installed once.
-pytestmark = pytest.mark.xdist_group("realworld")
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -56,16 +54,18 @@ def tree(request: pytest.FixtureRequest) -> Path:
     requirements = HERE / "requirements.txt"
     target = Path(cache.mkdir("protoflow-realworld")) / "site"
     stamp = target / "requirements.txt"
-    if not stamp.exists() or stamp.read_text() != requirements.read_text():
-        pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade")
-        # Beside it, then renamed: nobody ever sees half of it.
-        made = target.with_name(f"site-{os.getpid()}")
-        result = run(*pip, "--target", str(made), "-r", str(requirements), cwd=HERE)
-        if result.returncode:
-            pytest.skip(f"the distributions cannot be installed: {result.stderr[-300:]}")
-        (made / "requirements.txt").write_text(requirements.read_text())
-        shutil.rmtree(target, ignore_errors=True)
-        made.rename(target)
+    with target.with_name("lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of several test workers one installs, the others wait
+        if not stamp.exists() or stamp.read_text() != requirements.read_text():
+            pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade")
+            # Beside it, then renamed: nobody ever sees half of it.
+            made = target.with_name(f"site-{os.getpid()}")
+            result = run(*pip, "--target", str(made), "-r", str(requirements), cwd=HERE)
+            if result.returncode:
+                pytest.skip(f"the distributions cannot be installed: {result.stderr[-300:]}")
+            (made / "requirements.txt").write_text(requirements.read_text())
+            shutil.rmtree(target, ignore_errors=True)
+            made.rename(target)
     return target
 
 
