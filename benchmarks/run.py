@@ -85,7 +85,10 @@ def once(subject: Subject, url: str, count: int) -> dict[str, float]:
         run,
         str(count),
     ]
-    if subject.library != "raw":
+    if subject.transport in EMBEDDED:
+        module = "benchmarks.embedded"
+        command = [sys.executable, "-m", module, subject.transport, str(count), subject.mode]
+    elif subject.library != "raw":
         command += [subject.mode, subject.shape]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
