@@ -1,6 +1,6 @@
 #!/bin/sh
 # All tests, in two parts. First, one at a time, those whose brokers evict or expire what does
-# not answer within a second or two; then everything else at once.
+# not answer within a second or two; then everything else at once (loadgroup hands out case by case).
 cd "$(dirname "$0")/.." || exit 1
 status=0
 run() {

@@ -185,7 +185,7 @@ class Context:
         }
         if self.carry is not None:
             return {**metadata, **self.carry(topic)}
-        for name in (wire.TRACEPARENT, wire.TRACESTATE, wire.BAGGAGE):
+        for name in wire.TRACE_CONTEXT:
             if name in self.message.metadata:
                 metadata[name] = self.message.metadata[name]
         return metadata

@@ -21,9 +21,6 @@ from protoflow.registrations.plan import Names
 from protoflow.spec import Encoding, MessageSpec, PublicationSpec
 from protoflow.validation import ProtoValidator, check_of
 
-#: What an output inherits from its input beside the correlation id; a list, on purpose.
-_INHERITED = (wire.TRACEPARENT, wire.TRACESTATE, wire.BAGGAGE)
-
 
 class Encoder:
     """Encodes outputs. One for a service, so each publication is bound once."""
@@ -104,7 +101,7 @@ class Encoder:
         if context.carry is not None:
             metadata.update(context.carry(topic))
         else:
-            for name in _INHERITED:
+            for name in wire.TRACE_CONTEXT:
                 if name in incoming:
                     metadata[name] = incoming[name]
         if identity is None and (position := context.next_position(output)) is not None:

@@ -23,6 +23,8 @@ CAUSATION_ID: Final = "causation_id"
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
 BAGGAGE: Final = "baggage"
+#: What an output inherits from its input beside the correlation id; a list, on purpose.
+TRACE_CONTEXT: Final = (TRACEPARENT, TRACESTATE, BAGGAGE)
 
 #: The id where there are no attributes: beside an envelope, which holds them.
 MESSAGE_ID: Final = "message_id"
