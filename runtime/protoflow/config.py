@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, cast
 
 from protoflow import topics
@@ -19,7 +17,7 @@ from protoflow.options import convert
 from protoflow.policy import merge, problems
 from protoflow.secret import Secret
 from protoflow.spec import DeadLetterPolicy, DeliveryPolicy, Encoding, RetryPolicy
-from protoflow.transport import TopologyMode
+from protoflow.topics import TopologyMode
 from protoflow.url import TransportURL
 
 _PREFIX = "PROTOFLOW_"
@@ -94,7 +92,7 @@ class Config:
     http_token: Secret | None = _setting(None, "bearer token of the HTTP pages")
     http_cors: tuple[str, ...] = _setting((), "origins whose browsers may read the HTTP pages")
     metrics_port: int = _setting(0, "of /metrics alone; 0 is http_port")
-    file: Path | str | None = None
+    file: str | os.PathLike[str] | None = None
     environ: Mapping[str, str] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -169,7 +167,7 @@ def _hints() -> dict[str, Any]:
     return _cached_hints
 
 
-def _from_file(path: Path | str | None, mistakes: list[str]) -> dict[str, Any]:
+def _from_file(path: str | os.PathLike[str] | None, mistakes: list[str]) -> dict[str, Any]:
     if not path:
         return {}
     import tomllib  # put off: many services have no file
@@ -194,6 +192,8 @@ def _from_environment(environ: Mapping[str, str], mistakes: list[str]) -> dict[s
         first, *rest = name[len(_PREFIX) :].lower().split("__")
         value: Any = text
         if not rest and text.lstrip().startswith("{"):
+            import json  # put off: many services have no tables in their environment
+
             try:
                 value = json.loads(text)
             except ValueError:

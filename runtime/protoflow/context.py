@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from protoflow import wire
 from protoflow.ids import derived_id
-from protoflow.message import Delivery, Message
-from protoflow.output import AnyOutput
-from protoflow.spec import PublicationSpec
 
 if TYPE_CHECKING:
+    import logging
+    import threading
     from collections.abc import Callable
 
-_log = logging.getLogger("protoflow.handler")
+    from protoflow.message import Delivery, Message
+    from protoflow.output import AnyOutput
+    from protoflow.spec import PublicationSpec
 
 
 class OutputEncoder(Protocol):
@@ -128,15 +127,19 @@ class Context:
     def cancelled(self) -> threading.Event:
         """Set when this run was cancelled or timed out."""
         if self._cancelled is None:
-            self._cancelled = threading.Event()
+            from threading import Event  # here: modules that name `Context` need none
+
+            self._cancelled = Event()
         return self._cancelled
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
         """A logger that names handler, topic, message id and attempt in its records."""
         if self._logger is None:
-            self._logger = logging.LoggerAdapter(
-                _log,
+            from logging import LoggerAdapter, getLogger  # likewise
+
+            self._logger = LoggerAdapter(
+                getLogger("protoflow.handler"),
                 {
                     "handler": self.handler,
                     "topic": self.topic,

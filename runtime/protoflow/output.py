@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, overload
 
 from google.protobuf.message import Message as ProtoMessage
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from protoflow.context import Context
 
 T_co = TypeVar("T_co", bound=ProtoMessage, covariant=True)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
-from typing import Any, ClassVar, Protocol
-
-from google.protobuf.message import Message as ProtoMessage
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from protoflow.output import AnyOutput, Output
-from protoflow.spec import ProducerSpec, PublicationSpec
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from google.protobuf.message import Message as ProtoMessage
+
+    from protoflow.spec import ProducerSpec, PublicationSpec
 
 
 class Publisher(Protocol):

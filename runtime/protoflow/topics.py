@@ -1,13 +1,22 @@
-"""Topics and groups: their charset, and the variables in them."""
+"""Topics and groups: their charset, the variables in them, and who makes them."""
 
 from __future__ import annotations
 
+import enum
 import re
 from collections.abc import Mapping
 
 _VARIABLE = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,200}")
 VALUE = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class TopologyMode(enum.StrEnum):
+    """What is done about topics, queues and streams at start."""
+
+    CREATE = "create"
+    VERIFY = "verify"
+    NONE = "none"
 
 
 def problem(topic: str) -> str | None:

@@ -7,18 +7,20 @@ the name is the URL scheme, the object a `TransportFactory`.
 
 from __future__ import annotations
 
-import asyncio
-import enum
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from protoflow.clock import Clock
 from protoflow.errors import PublishError
 from protoflow.message import Delivery, Message, Settlement, SettleResult
 from protoflow.spec import Ordering, Start
+from protoflow.topics import TopologyMode as TopologyMode
 from protoflow.url import TransportURL
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,14 +82,6 @@ def delay_problem(message: Message, capabilities: Capabilities) -> str | None:
     if capabilities.max_delay is not None and message.delay > capabilities.max_delay:
         return f"{what} the transport allows {capabilities.max_delay:g} s; publish it later"
     return None
-
-
-class TopologyMode(enum.StrEnum):
-    """What is done about topics, queues and streams at start."""
-
-    CREATE = "create"
-    VERIFY = "verify"
-    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

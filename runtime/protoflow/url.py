@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, unquote
 
 from protoflow.errors import ConfigError
 from protoflow.secret import Secret
@@ -32,6 +31,8 @@ class TransportURL:
     @classmethod
     def parse(cls, text: str) -> TransportURL:
         """Splits a URL. Raises ConfigError, naming no secret."""
+        from urllib.parse import parse_qsl, unquote  # put off: what only names URLs needs neither
+
         scheme, separator, rest = text.partition("://")
         if not separator or not scheme.replace("+", "").replace("-", "").isalnum():
             raise ConfigError(
