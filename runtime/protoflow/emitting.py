@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
-from typing import Any, TypedDict, Unpack
-
-from google.protobuf.message import Message as ProtoMessage
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from protoflow import wire
 from protoflow.events import CloudEvent
-from protoflow.message import Message
-from protoflow.output import AnyOutput, Output
-from protoflow.publishing import Publishing
+from protoflow.output import Output
 from protoflow.registrations.plain_handlers import message_spec
-from protoflow.spec import ProtoClass, PublicationSpec
+from protoflow.spec import PublicationSpec
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from google.protobuf.message import Message as ProtoMessage
+
+    from protoflow.message import Message
+    from protoflow.output import AnyOutput
+    from protoflow.publishing import Publishing
+    from protoflow.spec import ProtoClass
 
 
 class PublishOptions(TypedDict, total=False):

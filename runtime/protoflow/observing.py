@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from protoflow import semconv
-from protoflow.clock import Clock
-from protoflow.config import Config
 from protoflow.errors import RegistrationError
-from protoflow.pipeline import HandlerSpec
-from protoflow.publishing import Publishing
-from protoflow.scheduling.scheduler import Scheduler
-from protoflow.stats import Books, HandlerStats
-from protoflow.transport import Transport
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from contextlib import AsyncExitStack
+
+    from protoflow.clock import Clock
+    from protoflow.config import Config
     from protoflow.observability.dead_letters import DeadLetterDesk
     from protoflow.observability.report import HandlerInfo, Observatory
     from protoflow.outbox import OutboxRelay, OutboxStore
+    from protoflow.pipeline import HandlerSpec
+    from protoflow.publishing import Publishing
+    from protoflow.scheduling.scheduler import Scheduler
+    from protoflow.stats import Books, HandlerStats
+    from protoflow.transport import Transport
     from protoflow.web.pages import Health
     from protoflow.web.server import WebServer
 
@@ -37,7 +38,6 @@ class Observing:
 
     def __init__(self) -> None:
         super().__init__()
-        self.books = Books()
         self._http_handlers: dict[tuple[str, str], Any] = {}
         self._web: WebServer | None = None
         self._observatory: Observatory | None = None

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from protoflow.errors import RegistrationError
-from protoflow.handler import Handler, HandlerSync
-from protoflow.publishing import Publishing
 from protoflow.registrations.plain_handlers import (
-    EventHandler,
-    JSONHandler,
-    MessageHandler,
-    ProtoHandler,
     event_registration,
     json_registration,
     message_registration,
     proto_registration,
 )
-from protoflow.registrations.registration import Registration, registrations
-from protoflow.spec import DeliveryPolicy, ProtoClass
+from protoflow.registrations.registration import registrations
+from protoflow.spec import DeliveryPolicy
+
+if TYPE_CHECKING:
+    from protoflow.handler import Handler, HandlerSync
+    from protoflow.publishing import Publishing
+    from protoflow.registrations.plain_handlers import (
+        EventHandler,
+        JSONHandler,
+        MessageHandler,
+        ProtoHandler,
+    )
+    from protoflow.registrations.registration import Registration
+    from protoflow.spec import ProtoClass
 
 _NOTHING = DeliveryPolicy()
 

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Unpack
 
-from protoflow.clock import Clock
 from protoflow.config import Config
-from protoflow.connection import transport_for
-from protoflow.emitting import Emitting, publication_of
-from protoflow.errors import ConfigError, ProtoflowError, RegistrationError
+from protoflow.emitting import Emitting
+from protoflow.errors import ProtoflowError, RegistrationError
 from protoflow.observing import Observing
-from protoflow.pipeline import Chain, Middleware, chain_of
-from protoflow.publishing import Publishing
 from protoflow.registering import Registering
-from protoflow.registrations.plan import plan
-from protoflow.scheduling.assembly import assemble
-from protoflow.scheduling.scheduler import Scheduler
-from protoflow.scheduling.threads import Threads
-from protoflow.stats import classify_error
-from protoflow.transport import Capabilities, Topology, Transport
 
 if TYPE_CHECKING:
-    from protoflow.middleware import Dependencies
+    import asyncio
+    from types import TracebackType
 
-_log = logging.getLogger("protoflow.service")
+    from protoflow.clock import Clock
+    from protoflow.middleware import Dependencies
+    from protoflow.pipeline import Chain, Middleware
+    from protoflow.scheduling.scheduler import Scheduler
+    from protoflow.transport import Capabilities, Transport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,20 +61,20 @@ class Service(Observing, Registering, Emitting):
         transport: Transport | None = None,
         **dependencies: Unpack[Dependencies],
     ) -> None:
+        from protoflow.parts import Parts  # put off: who only names the class needs no parts
+
         super().__init__()
         self.config = config or Config()
-        self._clock = clock or Clock()
+        self._parts = Parts(self.config, middleware, clock, transport, dependencies)
+        self.books = self._parts.books
+        self._clock = self._parts.clock
+        self._chain = self._parts.chain
+        self._transport = self._parts.transport
+        self._publishing = self._parts.publishing
         self._lifespan = lifespan
-        self._dependencies = dependencies
-        self._chain = _chain(middleware, dependencies)
         self._outbox = dependencies.get("outbox")
-        self.books.classify = dependencies.get("error_classifier") or classify_error
-        self._transport = transport or transport_for(self.config, self._clock)
-        self._publishing = Publishing(self.config, self._transport, self._clock, self.books.sent)
-        self._publishing.encode.validator = dependencies.get("validator")
         self._schedulers: list[Scheduler] = []
-        self._threads = Threads(self.config.sync_threads)
-        self._resources = contextlib.AsyncExitStack()
+        self._resources = AsyncExitStack()
         self._stop_requested: asyncio.Event | None = None
         self._crash: BaseException | None = None
         self._started = False
@@ -117,8 +107,7 @@ class Service(Observing, Registering, Emitting):
             ProtoflowError: the service cannot start.
             BaseException: whatever killed a part of the runtime; nothing dies in silence.
         """
-        self._stop_requested = asyncio.Event()
-        with _signals(self._signalled) if self.config.handle_signals else contextlib.nullcontext():
+        with self._parts.stopping(self._signalled) as self._stop_requested:
             async with self:
                 await self._stop_requested.wait()
         if self._crash is not None:
@@ -153,23 +142,9 @@ class Service(Observing, Registering, Emitting):
         self._chain.check()
         await self._transport.open()
         self._resources.push_async_callback(self._transport.close)
-        self._publishing.trace(self._dependencies.get("tracer_provider"))
-        plans = plan(self._registrations, self.config, self.capabilities)
-        schedulers = [
-            assemble(
-                subscription, self.config, self._chain, self._transport, self._publishing,
-                self._threads, self._clock, self.books, self._crashed,
-            )
-            for subscription in plans
-        ]  # fmt: skip
-        for message_class in self._messages:
-            self._publishing.encode.topic_of(publication_of(message_class))
-        topics = self._topics()
-        topology = Topology(
-            subscriptions=tuple(subscription.settings for subscription in plans), topics=topics
+        schedulers = await self._parts.assemble(
+            self._registrations, self._messages, self._chain, self._crashed
         )
-        await self._transport.ensure(topology, self.config.topology)
-        self._publishing.known(topics)
         await self._start_relay(self._resources)
         if self._lifespan is not None:
             await self._resources.enter_async_context(self._lifespan(self))
@@ -178,32 +153,21 @@ class Service(Observing, Registering, Emitting):
             self._schedulers.append(scheduler)
         self._running = True
         await self._start_configured_web()
-        _log.info("%d subscriptions on %s", len(schedulers), self.config.url.safe)
-
-    def _topics(self) -> tuple[str, ...]:
-        """Every topic that handlers publish to."""
-        publications = [item.publication for item in self._registrations if item.publication]
-        return tuple(sorted({self._publishing.encode.topic_of(item) for item in publications}))
+        self._parts.log.info("%d subscriptions on %s", len(schedulers), self.config.url.safe)
 
     async def stop(self) -> None:
         """Drains: takes nothing more, finishes within the deadline, settles, flushes, closes."""
         self._running = False
         schedulers, self._schedulers = self._schedulers, []
-        seconds = self.config.shutdown_timeout
         try:
-            results = await asyncio.gather(
-                *(scheduler.stop(seconds) for scheduler in schedulers), return_exceptions=True
-            )
-            for result in results:
-                if isinstance(result, BaseException):
-                    _log.error("stopping a subscription failed: %r", result)
+            await self._parts.drain(schedulers)
         finally:
             await self._close()
 
     async def _close(self) -> None:
         await self.stop_web_ui()
         await self._resources.aclose()
-        self._threads.close()
+        self._parts.threads.close()
 
     async def __aenter__(self) -> Service:
         await self.start()
@@ -227,7 +191,7 @@ class Service(Observing, Registering, Emitting):
     @property
     def busy_threads(self) -> int:
         """How many handlers run in threads."""
-        return self._threads.busy
+        return self._parts.threads.busy
 
     def health(self) -> Health:
         """Whether the process should live, and whether it does its work."""
@@ -264,37 +228,13 @@ class Service(Observing, Registering, Emitting):
         known = ", ".join(scheduler.settings.name for scheduler in self._schedulers)
         raise RegistrationError(f"{name}: no such subscription runs; there are {known or 'none'}")
 
-    def _signalled(self, number: int) -> None:
-        _log.info("%s: draining", signal.Signals(number).name)
+    def _signalled(self, name: str) -> None:
+        self._parts.log.info("%s: draining", name)
         self.request_stop()
 
     def _crashed(self, error: BaseException) -> None:
         """A loop of the runtime died: the process drains and ends with the error."""
         if self._crash is None:
             self._crash = error
-            _log.critical("a part of the runtime died: %r", error, exc_info=error)
+            self._parts.log.critical("a part of the runtime died: %r", error, exc_info=error)
         self.request_stop()
-
-
-def _chain(middleware: Chain | Sequence[Middleware] | None, dependencies: Dependencies) -> Chain:
-    from protoflow.middleware import default_chain
-
-    if isinstance(middleware, Chain) and dependencies.keys() & {"hooks", "outbox"}:
-        raise ConfigError("a whole chain is given: give hooks and outbox to default_chain, too")
-    return chain_of(middleware, default_chain(dependencies))
-
-
-@contextlib.contextmanager
-def _signals(called: Callable[[int], None]) -> Iterator[None]:
-    """SIGTERM and SIGINT call; the handlers that were there come back."""
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.getsignal(number) for number in numbers}
-    for number in numbers:
-        loop.add_signal_handler(number, called, number)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
-            signal.signal(number, before[number])
