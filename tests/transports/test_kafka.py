@@ -289,6 +289,23 @@ async def test_a_slow_handler_is_not_evicted_and_the_window_is_bounded(
         assert listener.revoked == []
 
 
+async def test_empty_retry_topics_do_not_hold_up_a_busy_one(url: str) -> None:
+    """A fetch of the empty ones must not keep the next of the busy one waiting."""
+    topic = unique()
+    async with opened(url, options={"fetch_max_wait": 5.0}) as transport:
+        subscription = await join(transport, settings(topic))
+        await publish(transport, topic, *[bytes(1000)] * 4000)
+        begun = time.monotonic()
+        taken = 0
+        while taken < 4000:
+            deliveries = await take(subscription, 1, within=10)
+            deliveries += await subscription.receive(500, 2**20)
+            await ack(subscription, *deliveries)
+            taken += len(deliveries)
+            await asyncio.sleep(0.12)  # so long that aiokafka fetches from the others
+        assert time.monotonic() - begun < 5.0
+
+
 async def test_a_paused_shard_does_not_stop_the_others(url: str, broker: KafkaTransport) -> None:
     topic = unique()
     await make_topic(url, topic, 2)

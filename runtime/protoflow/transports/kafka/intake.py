@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from aiokafka import AIOKafkaConsumer
-
 from protoflow.clock import Clock
 from protoflow.message import Delivery
 from protoflow.transports.kafka.inbox import Inbox
@@ -14,25 +12,20 @@ from protoflow.transports.kafka.partition import Partition
 
 
 class Intake:
-    """Decides for each partition what goes on into the inbox and whether more is fetched.
+    """Decides for each partition what goes on into the inbox and whether more is read.
 
-    aiokafka drops what it has prefetched of a paused partition and fetches it again: a
-    partition rests only where it would wait anyway, and nothing is ever sought back.
+    A partition that rests is not asked for; aiokafka keeps what it has prefetched of it. (Were
+    it paused, aiokafka would drop that and fetch it again.) Nothing is ever sought back.
     """
 
     def __init__(
-        self,
-        consumer: AIOKafkaConsumer,
-        inbox: Inbox,
-        clock: Clock,
-        window: int,
-        notice_careful: Callable[[], None],
+        self, inbox: Inbox, clock: Clock, window: int, notice_careful: Callable[[], None]
     ) -> None:
-        self._consumer = consumer
         self._inbox = inbox
         self._clock = clock
         self._window = window
         self._notice_careful = notice_careful
+        self._roused: asyncio.Future[None] | None = None
 
     def accept(self, partition: Partition, deliveries: Sequence[Delivery]) -> None:
         """Takes what was just read of a partition."""
@@ -81,13 +74,12 @@ class Intake:
         return True
 
     def throttle(self, partition: Partition) -> None:
-        """Fetches no more of a partition that waits, and more again when it does not."""
+        """Reads no more of a partition that waits, and more again when it does not."""
         if not partition.live or partition.leaving:
             return
         full = partition.is_full(self._window)
         if not partition.resting and (full or partition.paused or partition.backlog):
             partition.resting = True
-            self._consumer.pause(partition.tp)
         elif (
             partition.resting
             and not partition.paused
@@ -95,10 +87,17 @@ class Intake:
             and not partition.is_full(self._window // 2 + 1)
         ):
             partition.resting = False
-            self._consumer.resume(partition.tp)
+            if self._roused is not None and not self._roused.done():
+                self._roused.set_result(None)
+
+    def rousing(self) -> asyncio.Future[None]:
+        """Done when a partition that rests now is to be read again."""
+        if self._roused is None or self._roused.done():
+            self._roused = asyncio.get_running_loop().create_future()
+        return self._roused
 
     def pause(self, partition: Partition) -> None:
-        """Keeps back what is there of a partition, and fetches no more."""
+        """Keeps back what is there of a partition, and reads no more."""
         partition.paused = True
         partition.backlog.extendleft(reversed(self._inbox.withdraw(partition.shard)))
         self.throttle(partition)

@@ -32,7 +32,7 @@ class Partition:
         position: the offset after the last one that was read.
         backlog: read and kept back: not yet due, paused, or waiting for its turn alone.
         paused: the runtime asked for no more of it.
-        resting: aiokafka was told to fetch no more of it.
+        resting: no more of it is read.
         careful_until: below this offset messages are handed out one at a time.
         suspect: the offset that was handed out alone last; -1 is none.
         count: how often it was.

@@ -94,7 +94,7 @@ class Reader:
             return
         generation = assignment.generation if assignment else 0
         await self._inbox.wait_empty()
-        found = await self._consumer.getmany(timeout_ms=_LOOK_MS, max_records=_BATCH)
+        found = await self._look()
         if assignment is None:
             self._accept(found)
         elif assignment.generation == generation and assignment.prepared.is_set():
@@ -103,6 +103,29 @@ class Reader:
                 await self._skip_empty_offsets()
         elif found:
             assignment.read_astray()
+
+    async def _look(self) -> Mapping[TopicPartition, Sequence[ConsumerRecord]]:
+        """What there is of the partitions that do not rest, waiting a while for it."""
+        roused = self._intake.rousing()
+        resting = [tp for tp, partition in self._partitions.items() if partition.resting]
+        wanted = self._consumer.assignment().difference(resting)
+        if resting and not wanted:
+            await asyncio.wait((roused,), timeout=_LOOK_MS / 1000)
+            return {}
+        reading = self._consumer.getmany(
+            *(wanted if resting else ()), timeout_ms=_LOOK_MS, max_records=_BATCH
+        )
+        if not resting:
+            found: Mapping[TopicPartition, Sequence[ConsumerRecord]] = await reading
+            return found
+        # Cancelled while it waits, it has taken nothing.
+        looking = asyncio.ensure_future(reading)
+        try:
+            await asyncio.wait((looking, roused), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            looking.cancel()
+        await asyncio.wait((looking,))
+        return {} if looking.cancelled() else looking.result()
 
     def _accept(self, found: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:
         for tp, records in found.items():

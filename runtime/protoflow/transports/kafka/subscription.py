@@ -21,6 +21,7 @@ from protoflow.transports.kafka.commits import COMMIT_ERRORS, Commits
 from protoflow.transports.kafka.consumers import stop_consumer
 from protoflow.transports.kafka.context import Context
 from protoflow.transports.kafka.errors import transport_error
+from protoflow.transports.kafka.fetching import hasten
 from protoflow.transports.kafka.groups import Groups
 from protoflow.transports.kafka.inbox import Inbox
 from protoflow.transports.kafka.intake import Intake
@@ -58,7 +59,7 @@ class KafkaSubscription:
         self._commits = Commits(consumer, context.writer, context.options.request_timeout)
         self._partitions: dict[TopicPartition, Partition] = {}
         self._intake = Intake(
-            consumer, self._inbox, context.settings.clock, context.options.window, self._notice
+            self._inbox, context.settings.clock, context.options.window, self._notice
         )
         self._transactions: Transactions | None = None
         groups = Groups(context.admin, self._topics.main)
@@ -111,6 +112,7 @@ class KafkaSubscription:
             self._consumer.subscribe(topics)
         try:
             await self._consumer.start()
+            hasten(self._consumer)
             reader = self._start_task(self._make_reader().run())
             if self._assignment is not None:
                 self._start_task(self._careful.run())

@@ -1,0 +1,144 @@
+"""Reading goes on where other partitions are empty or rest."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import TopicPartition
+from hypothesis import given
+from hypothesis import strategies as st
+from protoflow.clock import Clock
+from protoflow.message import Delivery, Message
+from protoflow.transport import SubscriptionSettings
+from protoflow.transports.kafka.fetching import wait_ms
+from protoflow.transports.kafka.inbox import Inbox
+from protoflow.transports.kafka.intake import Intake
+from protoflow.transports.kafka.partition import Partition
+from protoflow.transports.kafka.reader import Reader
+
+LONGEST = 500
+BUSY, IDLE = TopicPartition("orders", 0), TopicPartition("orders.retry", 0)
+
+
+@dataclass
+class Unread:
+    """aiokafka's result of a fetch that nobody has read yet."""
+
+    _created: float
+    fresh: bool = False
+
+    def calculate_backoff(self) -> float:
+        return 0.1 if self.fresh else 0.0
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 1000), st.booleans())))
+def test_a_fetch_waits_for_a_tenth_of_what_lies_unread(lying: list[tuple[float, bool]]) -> None:
+    now = time.monotonic()
+    wait = wait_ms(LONGEST, [Unread(now - age, fresh) for age, fresh in lying])
+    counted = [age for age, fresh in lying if not fresh]
+    assert 0 < wait <= LONGEST
+    if counted:
+        assert wait <= min(counted) * 100 + 100, "some time has passed since"
+    else:
+        assert wait == LONGEST
+
+
+class Consumer:
+    """A consumer with messages in some partitions, which waits where it has none."""
+
+    def __init__(self, **_: Any) -> None:
+        self.asked: list[set[TopicPartition]] = []
+        self.ready: dict[TopicPartition, list[Any]] = {}
+
+    def assignment(self) -> frozenset[TopicPartition]:
+        return frozenset((BUSY, IDLE))
+
+    async def getmany(self, *tps: TopicPartition, **_: Any) -> dict[TopicPartition, list[Any]]:
+        self.asked.append(set(tps) or {BUSY, IDLE})
+        found = {tp: self.ready.pop(tp) for tp in tuple(self.ready) if not tps or tp in tps}
+        if not found:
+            await asyncio.sleep(60)
+        return found
+
+
+def reader(consumer: Any, partitions: Iterable[Partition], intake: Intake, inbox: Inbox) -> Reader:
+    return Reader(
+        SubscriptionSettings(name="orders/g", topic="orders", group="g"),
+        consumer,
+        None,
+        {partition.tp: partition for partition in partitions},
+        inbox,
+        intake,
+        make=lambda tp, offset: Partition(tp, tp.partition, offset),
+        on_lost_position="stop",
+        health_changed=lambda _detail: None,
+    )
+
+
+async def test_a_partition_that_is_roused_is_asked_for_at_once() -> None:
+    inbox = Inbox()
+    intake = Intake(inbox, Clock(), 100, lambda: None)
+    busy, idle = Partition(BUSY, 0, 0), Partition(IDLE, "retry", 0)
+    consumer = Consumer()
+    running = asyncio.create_task(reader(consumer, (busy, idle), intake, inbox).run())
+    try:
+        intake.pause(busy)
+        intake.pause(idle)
+        intake.resume(idle)
+        await asyncio.sleep(0.01)
+        assert consumer.asked == [{IDLE}], "what rests is not asked for"
+        intake.resume(busy)
+        await asyncio.sleep(0.01)
+        assert consumer.asked == [{IDLE}, {BUSY, IDLE}]
+    finally:
+        running.cancel()
+        await asyncio.wait((running,))
+    assert running.cancelled()
+
+
+async def test_a_reader_whose_partitions_all_rest_asks_for_none() -> None:
+    inbox = Inbox()
+    intake = Intake(inbox, Clock(), 100, lambda: None)
+    partitions = (Partition(BUSY, 0, 0), Partition(IDLE, "retry", 0))
+    for partition in partitions:
+        intake.pause(partition)
+    consumer = Consumer()
+    running = asyncio.create_task(reader(consumer, partitions, intake, inbox).run())
+    await asyncio.sleep(0.3)
+    assert consumer.asked == []
+    intake.resume(partitions[0])
+    await asyncio.sleep(0.01)
+    assert consumer.asked == [{BUSY}]
+    running.cancel()
+    await asyncio.wait((running,))
+    assert running.cancelled()
+
+
+def delivery(partition: Partition, offset: int) -> Delivery:
+    message = Message(id=str(offset), topic="orders", payload=b"")
+    return Delivery(message=message, shard=partition.shard, position=offset, receipt=partition)
+
+
+@given(st.integers(1, 30), st.lists(st.one_of(st.integers(1, 20), st.none()), max_size=40))
+def test_a_partition_rests_from_a_full_window_until_half_of_it_is_free(
+    window: int, steps: list[int | None]
+) -> None:
+    """A number reads so many messages, None finishes the oldest."""
+    intake = Intake(Inbox(), Clock(), window, lambda: None)
+    partition = Partition(BUSY, 0, 0)
+    rests = False
+    for step in steps:
+        if step is None:
+            partition.finish(partition.watermark)
+            intake.throttle(partition)
+            rests = rests and partition.unfinished > window // 2
+        else:
+            offsets = range(partition.position, partition.position + step)
+            assert all(partition.admit(offset) for offset in offsets)
+            intake.accept(partition, [delivery(partition, offset) for offset in offsets])
+            rests = rests or partition.unfinished >= window
+        assert partition.resting == rests
