@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 from protoflow import wire
@@ -30,8 +31,10 @@ class Encoder:
         self._now = now
         # Keyed by identity: specs live as long as their module.
         self._bound: dict[int, _Bound] = {}
-        self._second = -1
-        self._second_text = ""
+        self._millisecond = -1
+        self._time = ""
+        self._mandatory = config.require_subscriber
+        self._structured = config.structured
         #: Adds what the profile wants; None: nothing.
         self.dress = dressing(config.profile, config.type_names)
         #: Checks all messages, in place of the rules of their contracts.
@@ -56,18 +59,26 @@ class Encoder:
         if bound.check is not None and (problem := bound.check(message)) is not None:
             # A handler that makes invalid messages makes them again: no retry can help.
             raise InvalidMessageError(problem) if context is None else Unprocessable(problem)
-        metadata = dict(bound.metadata)
-        metadata[wire.CE_TIME] = self._time()
-        key = _key(output.key if output.key is not None else bound.key(message))
+        metadata = bound.metadata.copy()
+        now = self._now()
+        if int(now * 1000) != self._millisecond:
+            self._tick(now)
+        metadata[wire.CE_TIME] = self._time
+        key = output.key
+        if key is None:
+            key = bound.key(message)
+        if key is not None:
+            key = _key(key)
         if bound.subject is not None and (subject := bound.subject(message)):
             metadata[wire.CE_SUBJECT] = str(subject)
         topic = bound.topic if output.topic is None else self.physical(output.topic)
         identity = output.id
         if context is not None:
             identity = self._inherit(context, output, topic, metadata, identity)
-        if output.metadata:
+        if output.metadata is not None:
             metadata.update(output.metadata)
-        identity = identity or new_id()
+        if not identity:
+            identity = new_id()
         if self.dress is not None:
             metadata = {**self.dress(identity, metadata)}
         encoded = Message(
@@ -76,11 +87,12 @@ class Encoder:
             payload=encode(message, bound.encoding),
             key=key,
             metadata=metadata,
-            delay=output.delay.total_seconds() if output.delay else 0.0,
             deduplication_id=f"{identity}:{topic}",
-            mandatory=self._config.require_subscriber,
+            mandatory=self._mandatory,
         )
-        return wrap(encoded) if self._config.structured else encoded
+        if output.delay is not None:
+            encoded.delay = output.delay.total_seconds()
+        return wrap(encoded) if self._structured else encoded
 
     def topic_of(self, publication: PublicationSpec) -> str:
         """The topic of a publication, variables filled. Raises ConfigError."""
@@ -121,13 +133,12 @@ class Encoder:
         self._bound[id(publication)] = bound
         return bound
 
-    def _time(self) -> str:
-        now = self._now()
+    def _tick(self, now: float) -> None:
+        """Times of events are told to the millisecond, so the text lasts as long."""
         second = int(now)
-        if second != self._second:
-            self._second = second
-            self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._second_text}.{int((now - second) * 1000):03d}Z"
+        self._millisecond = int(now * 1000)
+        day = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        self._time = f"{day}.{self._millisecond - second * 1000:03d}Z"
 
 
 class _Bound:
@@ -162,7 +173,7 @@ class _Bound:
         self.metadata = base_metadata(spec, source, self.encoding)
 
 
-def base_metadata(spec: MessageSpec, source: str, encoding: Encoding) -> Mapping[str, str]:
+def base_metadata(spec: MessageSpec, source: str, encoding: Encoding) -> dict[str, str]:
     """The CloudEvents attributes that every message of a contract has."""
     metadata = {
         wire.CE_SPECVERSION: "1.0",
@@ -176,16 +187,19 @@ def base_metadata(spec: MessageSpec, source: str, encoding: Encoding) -> Mapping
 
 
 def _getter(spec: MessageSpec, name: str | None) -> Callable[[Any], Any]:
-    """Reads a field; what is not set is None."""
+    """Reads a field; what is not set is None, or empty."""
     if name is None:
         return lambda _message: None
-    if spec.message_class.DESCRIPTOR.fields_by_name[name].has_presence:
+    field = spec.message_class.DESCRIPTOR.fields_by_name[name]
+    if field.has_presence:
         return lambda message: getattr(message, name) if message.HasField(name) else None
+    if field.cpp_type == field.CPPTYPE_STRING:
+        return attrgetter(name)
     return lambda message: getattr(message, name) or None
 
 
-def _key(value: str | bytes | int | None) -> bytes | None:
-    """UTF-8, raw or decimal; unset or empty is no key."""
-    if value is None or value == "" or value == b"":
-        return None
-    return value if isinstance(value, bytes) else str(value).encode()
+def _key(value: str | bytes | int) -> bytes | None:
+    """UTF-8, raw or decimal; empty is no key."""
+    if type(value) is str:
+        return value.encode() or None
+    return value or None if isinstance(value, bytes) else str(value).encode()

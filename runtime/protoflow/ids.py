@@ -5,33 +5,73 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from itertools import count
 
-_encode: Callable[[bytes], str] | None = None
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+#: Ten bits as text.
+_PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]
+#: The low bits of an id that count within a millisecond, and where they begin at most.
+_COUNTED = 20
+_FIRST = 1 << _COUNTED - 1
 
 
-def _encoder() -> Callable[[bytes], str]:
-    # Imported at the first id: importing a `_pb2` must not pay for it.
-    global _encode
-    if _encode is None:
-        from ulid import base32
+class _Millisecond:
+    """The ids of one millisecond: the first is random, and each that follows is one more, as
+    the specification says of monotonic ids. Threads may share it."""
 
-        _encode = base32.encode
-    return _encode
+    __slots__ = ("number", "numbers", "prefix")
+
+    def __init__(self, number: int) -> None:
+        # Imported at the first id: importing a `_pb2` must not pay for it.
+        from ulid import ULID
+
+        first = ULID.from_bytes(number.to_bytes(6, "big") + os.urandom(10))
+        self.number = number
+        self.prefix = str(first)[: -_COUNTED // 5]
+        self.numbers: Iterator[int] = count(int(first) % _FIRST)
+
+
+_current: _Millisecond | None = None
 
 
 def new_id() -> str:
     """A new ULID."""
-    encode = _encode or _encoder()
-    return encode(int(time.time() * 1000).to_bytes(6, "big") + os.urandom(10))
+    global _current
+    number = int(time.time() * 1000)
+    current = _current
+    if current is None or current.number != number:
+        current = _current = _Millisecond(number)
+    counted = next(current.numbers)
+    try:
+        return current.prefix + _PAIRS[counted >> 10] + _PAIRS[counted & 1023]
+    except IndexError:  # half a million in a millisecond: the clock stands still
+        _forget()
+        return new_id()
 
 
 def derived_id(*parts: object) -> str:
     """The id that follows from these parts, always the same: a redone run repeats its
     outputs' ids, so consumers can drop the copies. It looks like a ULID but tells no time.
     """
-    text = "\x1f".join(map(str, parts))
-    encode = _encode or _encoder()
-    digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
-    # The first character of a ULID is at most 7: 128 bits in 26 characters of 5.
-    return encode(digest)
+    digest = hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=16).digest()
+    # 26 characters of 5 bits hold 130 bits, so the first is at most 7.
+    high, low = int.from_bytes(digest[:6], "big"), int.from_bytes(digest[6:], "big")
+    pairs = _PAIRS
+    return (
+        f"{pairs[high >> 40]}{pairs[high >> 30 & 1023]}{pairs[high >> 20 & 1023]}"
+        f"{pairs[high >> 10 & 1023]}{pairs[high & 1023]}"
+        f"{pairs[low >> 70]}{pairs[low >> 60 & 1023]}{pairs[low >> 50 & 1023]}"
+        f"{pairs[low >> 40 & 1023]}{pairs[low >> 30 & 1023]}{pairs[low >> 20 & 1023]}"
+        f"{pairs[low >> 10 & 1023]}{pairs[low & 1023]}"
+    )
+
+
+def _forget() -> None:
+    global _current
+    _current = None
+
+
+# A child would count on from the same number as its parent.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -36,7 +36,7 @@ _LIFE = "tests/acceptance/test_service_lifecycle.py"
 ITEMS = [
     Item("MustProtoMessage", f"{_HERE}:message_of", f"{_HERE}::test_a_message_class_is_its_own_factory"),
     Item("NewProtoMessage", f"{_HERE}:message_of", f"{_HERE}::test_a_message_class_is_its_own_factory"),
-    Item("NewEventID", "protoflow.ids:new_id", "tests/runtime/test_codec.py::test_ids_are_ulids_and_derived_ids_repeat"),
+    Item("NewEventID", "protoflow.ids:new_id", "tests/runtime/test_ids.py::test_ids_are_ulids_of_this_moment"),
     Item("NewMessageFromProto", "protoflow.encoder:Encoder", f"{_PLAIN}::test_protobuf_without_a_generated_module"),
     Item("PublishProto", "protoflow.emitting:Emitting.publish_proto", f"{_PLAIN}::test_protobuf_without_a_generated_module"),
     Item("RegisterCloudEventsHandler", "protoflow.service:Service.register_cloudevents_handler", _VOCABULARY),

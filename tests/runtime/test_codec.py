@@ -13,7 +13,6 @@ from protoflow import wire
 from protoflow.codecs.cloudevents import is_json, is_structured, unwrap, wrap
 from protoflow.codecs.payload import CONTENT_TYPES, decode, encode
 from protoflow.errors import DecodeError
-from protoflow.ids import derived_id, new_id
 from protoflow.message import Message
 from protoflow.spec import Encoding
 
@@ -176,13 +175,3 @@ def test_json_media_types() -> None:
         assert is_json(yes)
     for no in ("application/jsonlines", "text/plain", ""):
         assert not is_json(no)
-
-
-def test_ids_are_ulids_and_derived_ids_repeat() -> None:
-    ids = {new_id() for _ in range(1000)}
-    assert len(ids) == 1000
-    assert {len(id) for id in ids} == {26}
-    assert derived_id("a", "b", 1) == derived_id("a", "b", 1)
-    assert len({derived_id("a", "b", n) for n in range(1000)}) == 1000
-    assert derived_id("a", "bc") != derived_id("ab", "c")
-    assert len(derived_id("a")) == 26

@@ -49,7 +49,11 @@ def job(id: str) -> Job:
 def bench() -> tuple[Settler, Broker, list[tuple[str, SettleResult]]]:
     broker: Any = Broker()
     answers: list[tuple[str, SettleResult]] = []
-    settler = Settler(broker, broker, lambda one, result: answers.append((one.message.id, result)))
+
+    def settled(jobs: Sequence[Job], results: Sequence[SettleResult]) -> None:
+        answers.extend((job.message.id, result) for job, result in zip(jobs, results, strict=True))
+
+    settler = Settler(broker, broker, settled)
     return settler, broker, answers
 
 

@@ -45,7 +45,10 @@ def decode(payload: bytes, content_type: str | None, message_class: ProtoClass) 
         DecodeError: it is none of that class; the text does not show the payload.
     """
     if content_type == wire.PROTOBUF:
-        return _decode_binary(payload, message_class)
+        try:
+            return message_class.FromString(payload)
+        except (ProtoDecodeError, ValueError) as error:
+            raise _no_message(payload, message_class) from error
     if not content_type:
         return _decode_untold(payload, message_class)
     media_type = content_type.partition(";")[0].strip().lower()
@@ -73,10 +76,12 @@ def _decode_binary(payload: bytes, message_class: ProtoClass) -> ProtoMessage:
     try:
         return message_class.FromString(payload)
     except (ProtoDecodeError, ValueError) as error:
-        # The cause of the driver may quote bytes of the payload, so it is not repeated.
-        raise DecodeError(
-            f"{len(payload)} bytes are no {message_class.DESCRIPTOR.full_name}"
-        ) from error
+        raise _no_message(payload, message_class) from error
+
+
+def _no_message(payload: bytes, message_class: ProtoClass) -> DecodeError:
+    # The cause of the driver may quote bytes of the payload, so it is not repeated.
+    return DecodeError(f"{len(payload)} bytes are no {message_class.DESCRIPTOR.full_name}")
 
 
 def _decode_json(payload: bytes, message_class: ProtoClass) -> ProtoMessage:

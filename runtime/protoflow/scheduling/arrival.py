@@ -66,16 +66,15 @@ class Arrival:
         message = delivery.message
         metadata = message.metadata
         content_type = metadata.get(wire.CONTENT_TYPE)
-        if content_type is None:
-            message = without_content_type(message)
-        elif is_structured(content_type):
+        if content_type != wire.PROTOBUF:  # a plain event needs no second look
             try:
-                message = unwrap(message)
+                message = _opened(message, content_type)
             except DecodeError as error:
                 self._refuse(delivery, message, Undecodable(str(error)))
                 return
-        route = self._by_type.get(message.metadata.get(wire.CE_TYPE, ""))
-        if route is None or wire.GO_SCHEMA in metadata or not message.metadata.get(wire.CE_TYPE):
+        kind = message.metadata.get(wire.CE_TYPE)
+        route = self._by_type.get(kind) if kind else None
+        if route is None or wire.GO_SCHEMA in metadata:
             try:
                 route = self._router.find(message)
             except DecodeError as error:
@@ -84,25 +83,29 @@ class Arrival:
             if route is None:
                 self._unhandled(delivery, message)
                 return
-        job = Job(
-            delivery, message, route, self._key_of(delivery, message) if self._ordered else None
-        )
+        lane = self._key_of(delivery, message) if self._ordered else None
+        job = Job(delivery, message, route, lane)
         if wire.PF_GROUP in metadata and not delivery.failures:
             delivery.failures, delivery.first_failure = failures_of(delivery.message, self._group)
-        if job.lane is None or self._lanes.enter(job):
-            self._start(job)
+        if lane is None or self._lanes.enter(job):
+            if (
+                message.payload is None
+                or delivery.deliveries >= route.suspect_at
+                or wire.PF_DUE in metadata
+            ):
+                self._look_twice(job)
+            else:
+                self._begin(job)
 
-    def _start(self, job: Job) -> None:
-        """The job has its turn for the first time."""
+    def _look_twice(self, job: Job) -> None:
+        """The job has its turn for the first time, and maybe should not run now."""
         delivery, route = job.delivery, job.route
         if job.message.payload is None and not route.registration.tombstones:
             route.spec.stats.tombstones += 1
             self._carrier.acknowledge(job)
         elif delivery.deliveries >= route.suspect_at:
             self._suspect(job)
-        elif wire.PF_DUE in delivery.message.metadata and self._early(job):
-            return
-        else:
+        elif wire.PF_DUE not in delivery.message.metadata or not self._early(job):
             self._begin(job)
 
     def _early(self, job: Job) -> bool:
@@ -151,3 +154,10 @@ class Arrival:
     def _orphan(self, delivery: Delivery, message: Message) -> Job:
         """A job that no handler sees, so it is in no lane."""
         return Job(delivery, message, self._router.first, None)
+
+
+def _opened(message: Message, content_type: str | None) -> Message:
+    """The message within an envelope, if it is one. Raises DecodeError."""
+    if content_type is None:
+        return without_content_type(message)
+    return unwrap(message) if is_structured(content_type) else message

@@ -51,14 +51,15 @@ def decoder(message_class: ProtoClass) -> Callable[[Context], Any]:
     content_type = wire.CONTENT_TYPE
 
     def decode_once(context: Context) -> Any:
-        if context.decoded is None:
+        decoded = context.decoded
+        if decoded is None:
             message = context.message
-            if message.payload is None:
+            payload = message.payload
+            if payload is None:
                 raise DecodeError("a tombstone has no payload")
-            context.decoded = decode(
-                message.payload, message.metadata.get(content_type), message_class
-            )
-        return context.decoded
+            decoded = decode(payload, message.metadata.get(content_type), message_class)
+            context.decoded = decoded
+        return decoded
 
     return decode_once
 

@@ -204,6 +204,8 @@ class Scheduler:
     def leave(self, job: Job) -> None:
         """The next of the job's lane may start."""
         follower = self._lanes.leave(job)
+        if follower is None:
+            return
         while follower is not None:
             self._begin(follower)
             follower = self._lanes.follow(follower) if follower.route.gatherer else None
@@ -326,7 +328,20 @@ class Scheduler:
                 if job.lane is not None:
                     self.leave(job)
 
-    def _settled(self, job: Job, result: SettleResult) -> None:
+    def _settled(self, jobs: Sequence[Job], results: Sequence[SettleResult]) -> None:
+        count = size = 0
+        for job, result in zip(jobs, results, strict=True):
+            if result is SettleResult.DONE and job.after is None:
+                count += 1
+                size += job.delivery.size
+            else:
+                self._settled_specially(job, result)
+        self.in_flight -= count
+        self.in_flight_bytes -= size
+        self._make_room()
+
+    def _settled_specially(self, job: Job, result: SettleResult) -> None:
+        """Somebody waits for the answer, or it is a bad one."""
         after = job.after
         if after is not None:
             if job.lost:
@@ -348,7 +363,6 @@ class Scheduler:
             )  # fmt: skip
         if after is not None:
             after(result)
-        self._make_room()
 
     # What is given back or lost.
 

@@ -28,14 +28,14 @@ class Settler:
     Args:
         transport: publishes outputs.
         subscription: settles.
-        settled: called with each job whose settlement has an answer.
+        settled: called with jobs whose settlements have an answer.
     """
 
     def __init__(
         self,
         transport: Transport,
         subscription: Subscription,
-        settled: Callable[[Job, SettleResult], None],
+        settled: Callable[[Sequence[Job], Sequence[SettleResult]], None],
     ) -> None:
         self._transport = transport
         self._subscription = subscription
@@ -114,12 +114,9 @@ class Settler:
         if done.cancelled() or error is not None:
             if error is not None and not isinstance(error, TransportError):
                 _log.error("settling failed: %s: %s", type(error).__name__, error)
-            for job in jobs:
-                self._settled(job, SettleResult.UNKNOWN)
-            return
-        results: Sequence[SettleResult] = done.result()
-        for job, result in zip(jobs, results, strict=True):
-            self._settled(job, result)
+            self._settled(jobs, [SettleResult.UNKNOWN] * len(jobs))
+        else:
+            self._settled(jobs, done.result())
 
 
 def _confirm(outbox: Sequence[tuple[int, Confirmed]], done: asyncio.Future[Any]) -> None:

@@ -111,17 +111,16 @@ class Workers:
     def take(self, unwanted: Callable[[Job], bool]) -> list[Job]:
         """Takes out what has not started."""
         taken: list[Job] = []
-        for name in ("_ready", "_alone"):
-            kept: deque[Work] = deque()
-            for work in getattr(self, name):
+        for queue in (self._ready, self._alone):
+            for _ in range(len(queue)):
+                work = queue.popleft()
                 jobs = jobs_of(work)
                 gone = [job for job in jobs if unwanted(job)]
                 taken += gone
                 if not gone:
-                    kept.append(work)
+                    queue.append(work)
                 elif rest := [job for job in jobs if job not in gone]:
-                    kept.append(rest)
-            setattr(self, name, kept)
+                    queue.append(rest)
         self._closed = bool(self._gates or self._alone or self._solo)
         return taken
 
@@ -180,7 +179,6 @@ class Workers:
             self._crashed(error)
 
     async def _serve(self, worker: _Worker) -> None:
-        streak = 0
         while not self._stopped:
             if self._may_start_alone():
                 wait = self._alone_from - asyncio.get_running_loop().time()
@@ -192,20 +190,16 @@ class Workers:
                     await self._settled()
                     if self._alone:  # else it was taken out meanwhile
                         self._ready.appendleft(self._alone.popleft())
-                        await self._work(worker)
+                        await self._work(worker, 1)
                 finally:
                     self._solo = False
                     self._closed = bool(self._gates or self._alone)
                 self.wake()
             elif self._ready and not self._closed:
-                streak += 1
-                if streak >= _BREATH:
-                    streak = 0
+                await self._work(worker, _BREATH)
+                if self._ready:
                     await asyncio.sleep(0)
-                    continue
-                await self._work(worker)
             else:
-                streak = 0
                 await self._rest()
 
     def _may_start_alone(self) -> bool:
@@ -213,28 +207,36 @@ class Workers:
             self._closed and self._alone and not (self._gates or self._solo) and not self.running
         )
 
-    async def _work(self, worker: _Worker) -> None:
-        work = self._ready.popleft()
-        worker.work = work
-        self.running += 1
-        try:
-            await self._run(work)
-        except asyncio.CancelledError:
-            if not worker.interrupted:
-                raise
-        finally:
-            worker.work = None
-            self.running -= 1
-            if self._watchers:
-                watchers, self._watchers = self._watchers, []
-                for watcher in watchers:
-                    if not watcher.done():
-                        watcher.set_result(None)
-            if worker.interrupted and worker.task is not None:
-                worker.interrupted = False
-                worker.task.uncancel()
-            if self._alone and not self.running:
-                self.wake()
+    async def _work(self, worker: _Worker, most: int) -> None:
+        """Does what is ready, at most so many pieces."""
+        ready, run = self._ready, self._run
+        for _ in range(most):
+            work = worker.work = ready.popleft()
+            self.running += 1
+            try:
+                await run(work)
+            except asyncio.CancelledError:
+                if not worker.interrupted:
+                    raise
+            finally:
+                worker.work = None
+                self.running -= 1
+                if self._watchers or worker.interrupted or self._alone:
+                    self._look_up(worker)
+            if not ready or self._closed or self._stopped:
+                return
+
+    def _look_up(self, worker: _Worker) -> None:
+        """A piece of work is done: tells who waits for that."""
+        watchers, self._watchers = self._watchers, []
+        for watcher in watchers:
+            if not watcher.done():
+                watcher.set_result(None)
+        if worker.interrupted and worker.task is not None:
+            worker.interrupted = False
+            worker.task.uncancel()
+        if self._alone and not self.running:
+            self.wake()
 
     async def _rest(self) -> None:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
