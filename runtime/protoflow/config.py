@@ -39,7 +39,7 @@ def _setting(default: Any, help: str) -> Any:
     return field(default=_Default(default), metadata={"help": help})
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Config:
     """All settings. What is not given as an argument is read from the environment
     (`PROTOFLOW_<NAME>`, nested ones with `__`: `PROTOFLOW_DEFAULTS__RETRY__MAX_ATTEMPTS`), then

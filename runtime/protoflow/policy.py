@@ -6,9 +6,10 @@ Built-in < config default < contract (file < service < method) < config of one h
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any, TypeVar
 
+from protoflow.records import record
 from protoflow.spec import (
     DeadLetterPolicy,
     DeliveryPolicy,
@@ -53,7 +54,7 @@ def merge(base: _Policy, override: _Policy) -> _Policy:
     return replace(base, **changes)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class ResolvedRetry:
     """A retry policy without gaps; waits in seconds, `max_elapsed` None is no bound."""
 
@@ -73,7 +74,7 @@ class ResolvedRetry:
         return min(self.max_backoff, grown) * (1.0 - self.jitter * random)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class ResolvedDelivery:
     """A delivery policy without gaps, and which of its leaves somebody demanded."""
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Unpack
 
 from protoflow.config import Config
 from protoflow.emitting import Emitting
 from protoflow.errors import ProtoflowError, RegistrationError
 from protoflow.observing import Observing
+from protoflow.records import record
 from protoflow.registering import Registering
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from protoflow.transport import Capabilities, Transport
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Health:
     """Whether the process should live, and whether it does its work.
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeAlias
 
 from google.protobuf.message import Message as ProtoMessage
+
+from protoflow.records import record
 
 #: The class of a protobuf message, from a `_pb2` module.
 ProtoClass: TypeAlias = type[ProtoMessage]
@@ -54,7 +56,7 @@ class OnExhausted(enum.StrEnum):
     BLOCK = "block"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class RetryPolicy:
     """How failed runs are repeated; waits in seconds, None is inherited."""
 
@@ -66,7 +68,7 @@ class RetryPolicy:
     max_elapsed: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class DeadLetterPolicy:
     """What happens to a message that is given up; None is inherited."""
 
@@ -74,7 +76,7 @@ class DeadLetterPolicy:
     on_exhausted: OnExhausted | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class DeliveryPolicy:
     """How messages are delivered to a handler; timeout in seconds, None is inherited."""
 
@@ -88,7 +90,7 @@ class DeliveryPolicy:
     atomic: bool | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class BatchPolicy:
     """How messages are gathered; None is the built-in value."""
 
@@ -96,7 +98,7 @@ class BatchPolicy:
     max_wait: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class MessageSpec:
     """The event contract of one protobuf message.
 
@@ -125,7 +127,7 @@ class MessageSpec:
     sensitive: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class PublicationSpec:
     """A message and the topic it is published to; the topic may hold {variables}."""
 
@@ -133,7 +135,7 @@ class PublicationSpec:
     message: MessageSpec
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class MethodSpec:
     """One rpc that consumes.
 
@@ -164,7 +166,7 @@ class MethodSpec:
     broadcast: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class ServiceSpec:
     """One proto service: `__protoflow_spec__` of a generated handler class."""
 
@@ -172,7 +174,7 @@ class ServiceSpec:
     methods: tuple[MethodSpec, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class ProducerSpec:
     """One generated producer: its methods' names and what each publishes."""
 
@@ -180,7 +182,7 @@ class ProducerSpec:
     publications: Mapping[str, PublicationSpec] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class FileSpec:
     """One .proto file: `__protoflow_spec__` of a generated module.
 

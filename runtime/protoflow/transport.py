@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from protoflow.clock import Clock
 from protoflow.errors import PublishError
 from protoflow.message import Delivery, Message, Settlement, SettleResult
+from protoflow.records import record
 from protoflow.spec import Ordering, Start
 from protoflow.topics import TopologyMode as TopologyMode
 from protoflow.url import TransportURL
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import asyncio
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Capabilities:
     """What a transport can do. Each claim is proved by the acceptance suite.
 
@@ -84,7 +85,7 @@ def delay_problem(message: Message, capabilities: Capabilities) -> str | None:
     return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class SubscriptionSettings:
     """One topic read by one group; all that a transport needs to know of it.
 
@@ -123,7 +124,7 @@ class SubscriptionSettings:
     rebalance_drain: float = 30.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Topology:
     """Everything that a service consumes and publishes."""
 
@@ -131,7 +132,7 @@ class Topology:
     topics: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class TransportSettings:
     """What the runtime tells a transport when it is made.
 
@@ -292,7 +293,7 @@ class DeadLetters(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Lag:
     """How much waits: messages not yet settled, and the age of the oldest in seconds."""
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from protoflow.errors import ConfigError
+from protoflow.records import record
 from protoflow.secret import Secret
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class TransportURL:
     """A transport URL in parts; repr and str show no secret.
 
