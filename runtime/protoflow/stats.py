@@ -18,6 +18,7 @@ from protoflow.dlq_metrics import DLQMetrics, DLQTopicMetrics
 from protoflow.errors import DecodeError, TransportError
 from protoflow.message import Message
 from protoflow.outcomes import DeadLetter
+from protoflow.records import record
 
 #: Bounds of the latency histogram in seconds, as the semantic conventions advise:
 #: https://opentelemetry.io/docs/specs/semconv/messaging/messaging-metrics/
@@ -89,7 +90,7 @@ class ErrorBreakdown:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class LatencyMetrics:
     """How long runs take: the average of all, percentiles of the last `sample_size`."""
 
@@ -101,7 +102,7 @@ class LatencyMetrics:
     sample_size: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class ThroughputMetrics:
     """How many messages went through the handler, lately and at all."""
 

@@ -9,6 +9,8 @@ import sys
 import protoflow
 import pytest
 
+from tests.acceptance.contract import program_environment
+
 CLIENTS = {"aiokafka", "aio_pika", "aiormq", "pamqp", "nats", "aiohttp", "aiobotocore"}
 EXTRAS = CLIENTS | {
     *("jinja2", "black", "grpc", "grpc_tools", "protoc_gen_protoflow"),
@@ -16,11 +18,67 @@ EXTRAS = CLIENTS | {
 }
 
 
-def loaded_by(statement: str) -> set[str]:
-    """The top-level modules that a statement loads in a fresh interpreter."""
-    code = f"import sys; before = set(sys.modules); {statement}; print(*set(sys.modules) - before)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+COMMON = "from protoflow import Service, Config, Context, Output"
+#: Of the standard library: what is dear, and what nobody needs who only names a service.
+DEAR = {
+    *("asyncio", "concurrent", "email", "http", "logging", "pathlib", "queue", "random", "signal"),
+    *("socket", "sqlite3", "ssl", "subprocess", "tomllib", "urllib", "zipfile"),
+}
+#: What services are made of, and what optional parts are.
+PARTS = {
+    f"protoflow.{name}"
+    for name in (
+        *("parts", "clock", "connection", "encoder", "middleware", "outbox", "pipeline", "replay"),
+        *("publishing", "scheduling", "stats", "testing", "tracing", "transport", "transports"),
+        *("observability", "validation", "web", "registrations.plan"),
+    )
+}
+#: Runs a service; prints what its first messages loaded: handled, retried, dead-lettered.
+RUN = """
+import asyncio, sys
+from protoflow import Config, DeadLetter, Service
+from suite.v1 import suite_pb2, suite_protoflow
+
+class Handler(suite_protoflow.TransformHandler):
+    async def transform(self, task, context, /):
+        if task.number == 2:
+            raise DeadLetter("wrong")
+        if context.attempt == 1:
+            raise ValueError("again")
+        return suite_pb2.Done(number=task.number)
+
+async def main():
+    service = Service(Config(environ={}, transport="memory://"))
+    service.register(Handler())
+    async with service:
+        before = set(sys.modules)
+        producer = suite_protoflow.TransformProducer(service)
+        for number in (1, 2):
+            await producer.transform(suite_pb2.Task(number=number, key="k"))
+        (stats,) = service.stats().values()
+        while not (stats.retried and stats.handled and stats.dead_lettered):
+            await asyncio.sleep(0.001)
+        print(*set(sys.modules) - before)
+
+asyncio.run(main())
+"""
+
+
+def printed_by(program: str) -> set[str]:
+    """The words that a program prints in a fresh interpreter."""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True, text=True, check=True, env=program_environment(),
+    )  # fmt: skip
     return set(done.stdout.split())
+
+
+def loaded_by(statement: str, *, after: str = "pass") -> set[str]:
+    """The modules that a statement loads, beyond those that another has loaded."""
+    return printed_by(
+        f"import sys; {after}; before = set(sys.modules); {statement}; "
+        "print(*set(sys.modules) - before)"
+    )
 
 
 def test_the_annotations_load_next_to_nothing() -> None:
@@ -33,9 +91,30 @@ def test_the_annotations_load_next_to_nothing() -> None:
     assert not loaded & {*EXTRAS, "asyncio", "ulid"}
 
 
-def test_the_common_names_load_no_extra() -> None:
-    loaded = loaded_by("from protoflow import Service, Config, Context, Output")
-    assert not loaded & EXTRAS
+def test_the_common_names_load_no_extra_and_nothing_that_only_running_needs() -> None:
+    loaded = loaded_by(COMMON)
+    assert not loaded & {*EXTRAS, *DEAR, *PARTS, "ulid", "google.protobuf.descriptor"}
+
+
+def test_a_generated_module_loads_the_contract_with_the_runtime_and_no_more() -> None:
+    loaded = loaded_by(
+        "import suite.v1.suite_protoflow", after="import suite.v1.suite_pb2, protoflow"
+    )
+    assert not loaded & {*EXTRAS, *DEAR, "ulid"}
+    assert {name for name in loaded if name.startswith("protoflow.")} == {
+        *("protoflow.context", "protoflow.errors", "protoflow.gencode", "protoflow.handler"),
+        *("protoflow.ids", "protoflow.output", "protoflow.producer", "protoflow.records"),
+        *("protoflow.spec", "protoflow.wire"),
+    }
+
+
+def test_a_service_loads_only_the_optional_parts_that_it_has() -> None:
+    optional = {"sqlite3", "protoflow.outbox", "protoflow.observability", "protoflow.web"}
+    assert not loaded_by(f"{COMMON}; Service(Config())") & {*EXTRAS, *optional}
+
+
+def test_the_first_messages_load_nothing() -> None:
+    assert printed_by(RUN) == set()
 
 
 @pytest.mark.parametrize("name", protoflow.__all__)

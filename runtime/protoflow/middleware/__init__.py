@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from protoflow.errors import ConfigError
 from protoflow.middleware.correlation_id import correlation_id, current_correlation_id
@@ -23,10 +23,12 @@ from protoflow.middleware.recoverer import recoverer
 from protoflow.middleware.retry import retry
 from protoflow.middleware.timeout import timeout
 from protoflow.middleware.tracer import tracer
-from protoflow.outbox import OutboxStore
 from protoflow.pipeline import Chain, Middleware, Named
-from protoflow.stats import ErrorClassifier
-from protoflow.validation import ProtoValidator
+
+if TYPE_CHECKING:
+    from protoflow.outbox import OutboxStore
+    from protoflow.stats import ErrorClassifier
+    from protoflow.validation import ProtoValidator
 
 __all__ = [
     "Chain",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from protoflow.context import Context
 from protoflow.errors import ConfigError
 from protoflow.message import Delivery
-from protoflow.outbox import OutboxStore
 from protoflow.outcomes import DONE, Outcome
 from protoflow.pipeline import HandlerSpec, Middleware, Next
+
+if TYPE_CHECKING:
+    from protoflow.outbox import OutboxStore
 
 #: Under this name in `Context.values` a middleware may leave the connection of the handler's
 #: own database transaction, for the store to write in.

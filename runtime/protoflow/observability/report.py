@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Protocol
 
 from protoflow.clock import Clock
@@ -13,6 +13,7 @@ from protoflow.errors import TransportError
 from protoflow.observability.resources import ResourceMeter, ResourceUsage
 from protoflow.outbox import OutboxRelay
 from protoflow.pipeline import HandlerSpec
+from protoflow.records import record
 from protoflow.scheduling.scheduler import Scheduler
 from protoflow.stats import Books, ErrorBreakdown, LatencyMetrics, ThroughputMetrics
 from protoflow.transport import DeadLetters, Lag, LagReader, Transport
@@ -30,7 +31,7 @@ _FRESH_LETTERS = 15.0
 _SHARE = 100
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class BacklogMetrics:
     """What waits; of the subscription, which handlers of one topic and group share.
 
@@ -47,7 +48,7 @@ class BacklogMetrics:
     estimated_lag_millis: int = -1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class DependencyHealth:
     """The state of something that a handler needs."""
 
@@ -57,7 +58,7 @@ class DependencyHealth:
     details: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class HandlerReport:
     """The state of a handler. Messages and attempts are counted apart."""
 
@@ -76,7 +77,7 @@ class HandlerReport:
     dependencies: tuple[DependencyHealth, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class HandlerInfo:
     """A handler, where it reads and writes, and its state."""
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from dataclasses import dataclass
+
+from protoflow.records import record
 
 #: A share of CPU over less time says nothing; readers in between get the last one.
 _SHORTEST = 0.1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class ResourceUsage:
     """What the process uses.
 
