@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
 from protoflow import transports
@@ -116,3 +116,9 @@ async def ack(subscription: Subscription, *deliveries: Delivery) -> None:
 
 def payloads(deliveries: Sequence[Delivery]) -> list[bytes]:
     return [delivery.message.payload or b"" for delivery in deliveries]
+
+
+def block(fields: Mapping[str, str]) -> bytes:
+    """Headers as they stand on the wire."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return b"NATS/1.0\r\n" + lines.encode() + b"\r\n"

@@ -9,7 +9,7 @@ from tests.brokers import url_of
 
 async def test_a_ping_does_not_overtake_what_is_not_written_yet() -> None:
     pytest.importorskip("nats")
-    from protoflow.transports.nats.dial import FastClient
+    from protoflow.transports.nats.client import FastClient
 
     url = url_of("nats")
     if url is None:

@@ -12,31 +12,31 @@ import contextlib
 import logging
 import re
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
+from functools import partial
 from typing import Protocol
 
 from nats import errors
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 
 from protoflow.errors import ConnectionFailedError, TransportError
 from protoflow.transport import TransportSettings
+from protoflow.transports.nats.client import FastClient
 from protoflow.transports.nats.dial import dial, discard
 from protoflow.transports.nats.options import ConnectionOptions
+from protoflow.transports.nats.reader import Sink
 
 _log = logging.getLogger("protoflow.transports.nats")
 _TICK = 0.1
 _DENIED = re.compile(r"permissions violation for (?:publish|subscription) to \"([^\"]+)\"")
-_FOREVER = 10**6  # flushes end with their connection: a cancelled one breaks nats-py's reader
 
-_Command = tuple[str, bytes, str, dict[str, str] | None]
+#: Subject, payload, reply subject, headers; or many commands in the protocol's own words.
+_Command = tuple[str, bytes, str, dict[str, str] | None] | bytes
 
 
 class Member(Protocol):
     """Something that uses a connection and outlives its clients."""
 
-    async def connected(self, client: Client) -> None:
+    async def connected(self, client: FastClient) -> None:
         """There is a new client: subscribe with it, and send again what is open."""
 
     def disconnected(self, detail: str) -> None:
@@ -56,15 +56,16 @@ class Connection:
         self.options = options
         self.clock = settings.clock
         self.settings = settings
-        self._client: Client | None = None
+        self._client: FastClient | None = None
         self._problem: str | None = "not connected"
         self._members: list[Member] = []
         self._queue: deque[_Command | asyncio.Future[None]] = deque()
         self._wake = asyncio.Event()
         self._lost = asyncio.Event()
+        #: Flushes that wait for their turn, and those that wait for the server.
         self._flushing: list[asyncio.Future[None]] = []
+        self._confirming: list[asyncio.Future[None]] = []
         self._writer: asyncio.Task[None] | None = None
-        self._flusher: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -73,7 +74,7 @@ class Connection:
         return self._problem
 
     @property
-    def client(self) -> Client:
+    def client(self) -> FastClient:
         """The client of the moment. Raises ConnectionFailedError."""
         if self._client is None:
             raise ConnectionFailedError(f"nats: {self._problem}")
@@ -124,6 +125,11 @@ class Connection:
         self._queue.append((subject, payload, reply, headers))
         self._wake.set()
 
+    def write(self, commands: bytes) -> None:
+        """Like `send`, of what is in the words of the protocol already."""
+        self._queue.append(commands)
+        self._wake.set()
+
     def flush(self) -> asyncio.Future[None]:
         """Done when the server has everything sent before; fails with
         ConnectionFailedError when the client is lost first."""
@@ -135,47 +141,61 @@ class Connection:
             self._wake.set()
         return future
 
-    async def _write(self, client: Client) -> None:
-        queue, publish = self._queue, client.publish
+    async def unsubscribe(self, number: bytes) -> None:
+        """Returns when everything that the server sent is here, or the client is lost."""
+        if self._client is not None:
+            with contextlib.suppress(errors.Error, OSError):
+                await self._client.unlisten(number)
+
+    async def _write(self, client: FastClient) -> None:
+        queue = self._queue
         while True:
+            await self._wake.wait()
+            self._wake.clear()
             while queue:
                 command = queue.popleft()
-                if isinstance(command, asyncio.Future):
+                if isinstance(command, bytes):
+                    await client.write(command)
+                elif isinstance(command, tuple):
+                    await self._publish(client, *command)
+                else:
                     self._flushing.append(command)
-                    continue
-                subject, payload, reply, headers = command
-                try:
-                    await publish(subject, payload, reply, headers)
-                except (errors.Error, ValueError) as error:
-                    if not client.is_connected:
-                        raise
-                    # Its member reports it; the others' messages go on.
-                    _log.error("nats: not sent", extra={"error": type(error).__name__})
-            if self._flushing and (self._flusher is None or self._flusher.done()):
-                waiting, self._flushing = self._flushing, []
-                self._flusher = asyncio.create_task(self._flush(client, waiting))
-            self._wake.clear()
-            await self._wake.wait()
+            if self._flushing and not self._confirming:
+                waiting = self._confirming = self._flushing
+                self._flushing = []
+                pong = await client.ping()
+                pong.add_done_callback(partial(self._confirmed, waiting))
 
-    async def _flush(self, client: Client, waiting: list[asyncio.Future[None]]) -> None:
+    async def _publish(
+        self,
+        client: FastClient,
+        subject: str,
+        payload: bytes,
+        reply: str,
+        headers: dict[str, str] | None,
+    ) -> None:
         try:
-            await client.flush(_FOREVER)
-        except (errors.Error, OSError) as error:
-            _fail(waiting, f"not confirmed: {error}")
-        except asyncio.CancelledError:
-            _fail(waiting, "connection lost before the server confirmed")
-            raise
+            await client.publish(subject, payload, reply, headers)
+        except (errors.Error, ValueError) as error:
+            if not client.is_connected:
+                raise
+            # Its member reports it; the others' messages go on.
+            _log.error("nats: not sent", extra={"error": type(error).__name__})
+
+    def _confirmed(self, waiting: list[asyncio.Future[None]], _pong: asyncio.Future[bool]) -> None:
         for future in waiting:
             if not future.done():
                 future.set_result(None)
-        self._wake.set()  # others may have asked meanwhile
+        if waiting is self._confirming:  # else another client's
+            self._confirming = []
+            self._wake.set()  # others may have asked meanwhile
 
     def _writer_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.warning("nats: writing failed", extra={"error": type(error).__name__})
             self._lost.set()
 
-    async def _attach(self, client: Client) -> None:
+    async def _attach(self, client: FastClient) -> None:
         self._queue.clear()
         self._client, self._problem = client, None
         self._lost.clear()
@@ -195,14 +215,13 @@ class Connection:
         client, self._client, self._problem = self._client, None, detail
         if client is None:
             return
-        tasks = [task for task in (self._writer, self._flusher) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._writer = self._flusher = None
+        if self._writer is not None:
+            self._writer.cancel()
+            await asyncio.gather(self._writer, return_exceptions=True)
+            self._writer = None
         futures = [item for item in self._queue if isinstance(item, asyncio.Future)]
-        _fail(self._flushing + futures, detail)
-        self._flushing = []
+        _fail(self._confirming + self._flushing + futures, detail)
+        self._confirming, self._flushing = [], []
         self._queue.clear()
         for member in tuple(self._members):
             member.disconnected(detail)
@@ -256,20 +275,9 @@ def _fail(futures: list[asyncio.Future[None]], detail: str) -> None:
             future.exception()  # nobody may be waiting: it is no news then
 
 
-async def subscribe(
-    client: Client,
-    subject: str,
-    callback: Callable[[Msg], Awaitable[None]],
-    queue: str = "",
-) -> Subscription:
-    """Subscribes. Raises ConnectionFailedError.
-
-    nats-py drops what its queues do not hold. Ours are emptied at once, so there are no
-    limits here; who calls this bounds what it keeps.
-    """
+async def subscribe(client: FastClient, subject: str, sink: Sink, queue: str = "") -> bytes:
+    """Subscribes; the number of the subscription. Raises ConnectionFailedError."""
     try:
-        return await client.subscribe(
-            subject, queue=queue, cb=callback, pending_msgs_limit=0, pending_bytes_limit=0
-        )
+        return await client.listen(subject, sink, queue)
     except (errors.Error, OSError) as error:
         raise ConnectionFailedError(f"nats: {error}") from error

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message
 from protoflow.transports.nats import headers as wire_headers
+from protoflow.transports.nats.client import FastClient
 from protoflow.transports.nats.connection import Connection, subscribe
+from protoflow.transports.nats.reader import Received
 
 
 @dataclass(slots=True)
@@ -91,7 +90,7 @@ class CorePublisher:
             batch.finish("the transport was closed before it was confirmed")
         self._batches.clear()
 
-    async def connected(self, client: Client) -> None:
+    async def connected(self, client: FastClient) -> None:
         """Sends what waited for a connection."""
         self._max_payload = client.max_payload
         self._inbox = client.new_inbox() + "."
@@ -155,6 +154,7 @@ class CorePublisher:
         if not self._batches:
             self._unheard.clear()  # of messages that were given up before
 
-    async def _on_status(self, message: Msg) -> None:
-        if (message.headers or {}).get("Status") == "503":
-            self._unheard.add(message.subject[len(self._inbox) :])
+    def _on_status(self, answers: Sequence[Received]) -> None:
+        for subject, _, block, _ in answers:
+            if wire_headers.read(block).get("Status") == "503":
+                self._unheard.add(subject.decode()[len(self._inbox) :])

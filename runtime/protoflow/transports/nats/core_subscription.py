@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import heapq
 import logging
 from collections import deque
@@ -11,18 +10,15 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import cast
 
-from nats import errors
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription as NatsSubscription
-
 from protoflow.errors import AuthenticationError
 from protoflow.ids import new_id
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
 from protoflow.transport import SubscriptionListener, SubscriptionSettings
 from protoflow.transports.nats import headers as wire_headers
+from protoflow.transports.nats.client import FastClient
 from protoflow.transports.nats.connection import Connection, subscribe
 from protoflow.transports.nats.options import CoreOptions
+from protoflow.transports.nats.reader import Received
 
 _log = logging.getLogger("protoflow.transports.nats")
 
@@ -43,8 +39,8 @@ class CoreSubscription:
         self._listener = listener
         self._subject = subject
         self._options = options
-        self._subscription: NatsSubscription | None = None
-        self._buffer: deque[Msg] = deque()
+        self._number: bytes | None = None
+        self._buffer: deque[Received] = deque()
         self._returned: list[tuple[float, int, Delivery]] = []
         self._bytes = 0
         self._in_flight = 0
@@ -120,23 +116,22 @@ class CoreSubscription:
         """As `Subscription.stop`: the server sends nothing more, what came is handed out."""
         if self._stopped:
             return
-        subscription, self._subscription = self._subscription, None
+        number, self._number = self._number, None
         self._connection.leave(self)
-        if subscription is not None:
-            with contextlib.suppress(errors.Error, OSError):
-                await subscription.drain()  # type: ignore[no-untyped-call]  # nats-py's gap
+        if number is not None:
+            await self._connection.unsubscribe(number)
         self._stopped = True
         self._wake.set()
 
-    async def connected(self, client: Client) -> None:
+    async def connected(self, client: FastClient) -> None:
         """Subscribes."""
         queue = "" if self._settings.broadcast else self._settings.group
-        self._subscription = await subscribe(client, self._subject, self._on_message, queue)
+        self._number = await subscribe(client, self._subject, self._on_messages, queue)
         self._listener.health_changed(True, "")
 
     def disconnected(self, detail: str) -> None:
         """Nothing comes for a while, and what is published meanwhile is missed."""
-        self._subscription = None
+        self._number = None
         self._listener.health_changed(False, f"{self._settings.name}: {detail}")
 
     def denied(self, subject: str) -> None:
@@ -158,22 +153,26 @@ class CoreSubscription:
             )
             self._listener.health_changed(True, "")
 
-    async def _on_message(self, message: Msg) -> None:
-        size = len(message.data)
-        options = self._options
-        if (
-            len(self._buffer) >= options.pending_messages
-            or self._bytes + size > options.pending_bytes
-        ):
-            self._dropped += 1
-            if self._dropped == 1:
-                self._listener.health_changed(
-                    False, f"{self._settings.name}: slow consumer, messages are dropped"
-                )
-            return
-        self._buffer.append(message)
-        self._bytes += size
+    def _on_messages(self, messages: Sequence[Received]) -> None:
+        options, buffer = self._options, self._buffer
+        for message in messages:
+            size = _size(message)
+            if (
+                len(buffer) >= options.pending_messages
+                or self._bytes + size > options.pending_bytes
+            ):
+                self._drop()
+            else:
+                buffer.append(message)
+                self._bytes += size
         self._wake.set()
+
+    def _drop(self) -> None:
+        self._dropped += 1
+        if self._dropped == 1:
+            self._listener.health_changed(
+                False, f"{self._settings.name}: slow consumer, messages are dropped"
+            )
 
     def _take(self, limit: int, max_bytes: int) -> list[Delivery]:
         taken: list[Delivery] = []
@@ -193,15 +192,16 @@ class CoreSubscription:
         self._in_flight += len(taken)
         return taken
 
-    def _delivery(self, message: Msg, size: int) -> Delivery:
-        self._bytes -= len(message.data)
+    def _delivery(self, received: Received, size: int) -> Delivery:
+        self._bytes -= size
         self._received += 1
-        decoded = wire_headers.decode(self._settings.topic, message.data, message.headers, "")
-        if not decoded.id:
-            decoded.id = new_id()
-        return Delivery(message=decoded, position=self._received, size=size, receipt=self)
+        _, _, block, payload = received
+        message = wire_headers.decode(self._settings.topic, payload, block)
+        if not message.id:
+            message.id = new_id()
+        return Delivery(message=message, position=self._received, size=size, receipt=self)
 
 
-def _size(message: Msg) -> int:
-    headers = message.headers
-    return len(message.data) + (sum(map(len, headers.values())) if headers else 0)
+def _size(message: Received) -> int:
+    _, _, block, payload = message
+    return len(block) + len(payload)

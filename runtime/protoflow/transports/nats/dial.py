@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from nats import errors
-from nats.aio.client import PING_PROTO, Client
 
 from protoflow.errors import AuthenticationError, ConfigError, ConnectionFailedError
 from protoflow.transport import TransportSettings
+from protoflow.transports.nats.client import FastClient
 from protoflow.transports.nats.options import ConnectionOptions
 
 _AUTHENTICATION = ("authorization", "authentication", "user jwt", "nkey")
@@ -24,29 +24,6 @@ _FAREWELL = 1.0
 
 class _TLSMissing(errors.Error):
     pass
-
-
-class FastClient(Client):
-    """A client that reads headers in a third of the time, and whose flush confirms."""
-
-    @staticmethod
-    def _parse_header_lines(raw: bytes) -> dict[str, str]:
-        # nats-py decodes and checks character by character. A version that has no such
-        # method does not call this one.
-        headers = {}
-        for line in raw.decode("utf-8", "replace").split("\r\n"):
-            name, colon, value = line.partition(":")
-            if colon:
-                headers[name] = value.strip()
-        return headers
-
-    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
-        # nats-py writes the ping before what it has not written yet, so the answer would
-        # confirm nothing of that: no subscription, no message.
-        self._pongs.append(future or asyncio.get_running_loop().create_future())
-        self._pending.append(PING_PROTO)
-        self._pending_data_size += len(PING_PROTO)
-        await self._flush_pending()
 
 
 class _SecureClient(FastClient):
@@ -63,7 +40,7 @@ async def dial(
     options: ConnectionOptions,
     on_error: Callable[[Exception], Awaitable[None]],
     patience: float = 0.0,
-) -> Client:
+) -> FastClient:
     """A connected client, tried again and again for `patience` seconds. Raises
     ConnectionFailedError or AuthenticationError; neither shows a secret."""
     arguments = connect_arguments(settings, options)
@@ -123,7 +100,7 @@ def _text(error: Exception | None) -> str:
     return "no answer" if error is None else str(error) or type(error).__name__
 
 
-async def discard(client: Client) -> None:
+async def discard(client: FastClient) -> None:
     """Closes a client; it may be half dead, and nothing depends on it any more."""
     with contextlib.suppress(Exception):
         # With TLS it waits for a farewell that the server does not send.

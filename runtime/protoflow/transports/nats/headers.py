@@ -7,7 +7,6 @@ listed in one header more. Key and tombstone have headers of their own.
 
 from __future__ import annotations
 
-import enum
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -18,11 +17,14 @@ from protoflow.codecs.bindings import NATS
 from protoflow.message import Message
 
 MESSAGE_ID: Final = "Nats-Msg-Id"
-_KEY: Final = "ce-partitionkey"  # CloudEvents' extension for keys
-_PLAIN_KEY: Final = "pf_key"  # beside an envelope, where there are no attributes
-_TOMBSTONE: Final = "pf_tombstone"
+_KEY_NAME: Final = "ce-partitionkey"  # CloudEvents' extension for keys
+_PLAIN_KEY_NAME: Final = "pf_key"  # beside an envelope, where there are no attributes
+_TOMBSTONE_NAME: Final = "pf_tombstone"
 _ENCODED: Final = "pf_encoded"
-_KNOWN_NAMES = 2000
+_ENCODED_MARK: Final = b"\r\npf_encoded:"
+_KNOWN_NAMES = 500
+_KNOWN_VALUES = 16
+_LONG_LINE = 200
 
 _CHANGED = re.compile(r"[\r\n\0]|^\s|\s$")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -36,9 +38,9 @@ def encode(message: Message) -> dict[str, str]:
         headers = {**message.headers, **headers}
     if message.key:
         structured = f"{NATS.prefix}id" not in headers
-        headers[_PLAIN_KEY if structured else _KEY] = quote_from_bytes(message.key)
+        headers[_PLAIN_KEY_NAME if structured else _KEY_NAME] = quote_from_bytes(message.key)
     if message.payload is None:
-        headers[_TOMBSTONE] = "1"
+        headers[_TOMBSTONE_NAME] = "1"
     encoded = []
     for name, value in headers.items():
         if name not in _legal and not _check(name):
@@ -64,82 +66,147 @@ def _check(name: str) -> bool:
     return True
 
 
-class _Kind(enum.IntEnum):
-    """What a header is."""
+# What a header is; plain numbers, for they are looked at with every message.
+_METADATA: Final = 0
+_ID: Final = 1
+_WATERMILL: Final = 2  # an id, and metadata
+_SERVER: Final = 3  # an id, where there is no other
+_KEY: Final = 4
+_TOMBSTONE: Final = 5
+_CONTENT_TYPE: Final = 6  # not by the name that the binding would publish it under
+_OTHER: Final = 7  # the server's own of this hop, and ours
 
-    PLAIN = 0
-    ATTRIBUTE = 1  # of CloudEvents: percent-encoded
-    ID = 2
-    KEY = 3
-    TOMBSTONE = 4
-    CONTENT_TYPE = 5  # not by the name that the binding would publish it under
-    OTHER = 6  # the server's own of this hop, and ours
-
-
-#: Header name -> what it is, and the name in the metadata; names come again and again.
-_known: dict[str, tuple[int, str]] = {}
+#: What a header is, the name of its metadata, and its value.
+_Item = tuple[int, str, str]
 
 
-def _learn(name: str) -> tuple[int, str]:
-    kind, target = _classify(name)
-    if len(_known) >= _KNOWN_NAMES:
-        _known.clear()  # names that come from data must not pile up
-    _known[name] = known = (int(kind), target)
+class _Name:
+    """What is known of a header's name.
+
+    Attributes:
+        kind: what the header is.
+        target: the name in the metadata.
+        decoded: whether values are those of attributes: percent-encoded.
+        room: how many more of its lines are remembered; few names have few values.
+    """
+
+    __slots__ = ("decoded", "kind", "room", "target")
+
+    def __init__(self, kind: int, target: str, *, decoded: bool = False) -> None:
+        self.kind = kind
+        self.target = target
+        self.decoded = decoded
+        self.room = _KNOWN_VALUES
+
+    def item(self, value: str) -> _Item:
+        if self.decoded and ("%" in value or '"' in value):
+            value = NATS.decode_value(value)
+        return self.kind, self.target, value
+
+
+#: Names come again and again, and so do some lines as a whole: type, source, content type.
+_names: dict[str, _Name] = {}
+_lines: dict[str, _Item] = {}
+
+
+def _learn(name: str) -> _Name:
+    if len(_names) >= _KNOWN_NAMES:
+        _names.clear()  # names that come from data must not pile up
+        _lines.clear()
+    known = _names[name] = _classify(name)
     return known
 
 
-def _classify(name: str) -> tuple[_Kind, str]:
+def _classify(name: str) -> _Name:
+    if name == MESSAGE_ID:
+        return _Name(_SERVER, name)
     if name.startswith("Nats-") or name == _ENCODED:
-        return _Kind.OTHER, name
-    if name == _TOMBSTONE:
-        return _Kind.TOMBSTONE, name
-    if name.lower() in (_KEY, _PLAIN_KEY):
-        return _Kind.KEY, name
+        return _Name(_OTHER, name)
+    if name == _TOMBSTONE_NAME:
+        return _Name(_TOMBSTONE, name)
+    if name.lower() in (_KEY_NAME, _PLAIN_KEY_NAME):
+        return _Name(_KEY, name)
+    if name == wire.WATERMILL_ID:
+        return _Name(_WATERMILL, name)
     id, metadata = NATS.read([(name, "x")])
     if id is not None:
-        plain = metadata or name == wire.MESSAGE_ID
-        return (_Kind.PLAIN, name) if plain else (_Kind.ID, name)
+        plain = name == wire.MESSAGE_ID
+        return _Name(_METADATA if plain else _ID, name, decoded=not plain)
     (target,) = metadata
     if target == wire.CONTENT_TYPE and name.lower() != NATS.content_type:
-        return _Kind.CONTENT_TYPE, target
-    return (_Kind.ATTRIBUTE if target.startswith(wire.CE_PREFIX) else _Kind.PLAIN), target
+        return _Name(_CONTENT_TYPE, name)
+    return _Name(_METADATA, target, decoded=target.startswith(wire.CE_PREFIX))
 
 
-def decode(
-    topic: str, payload: bytes, headers: Mapping[str, str] | None, fallback_id: str
-) -> Message:
-    """The message behind a payload and its headers; an id where they name none."""
-    if not headers:
-        return Message(id=fallback_id, topic=topic, payload=payload)
-    if _ENCODED in headers:
-        names = headers[_ENCODED].split(",")
-        headers = {k: unquote(v) if k in names else v for k, v in headers.items()}
+def _read_line(line: str) -> _Item:
+    name, colon, value = line.partition(":")
+    if not colon:
+        return _OTHER, name, ""
+    known = _names.get(name) or _learn(name)
+    item = known.item(value.strip())
+    if known.room and len(line) <= _LONG_LINE:
+        known.room -= 1
+        _lines[line] = item
+    return item
+
+
+def read(block: bytes) -> dict[str, str]:
+    """The headers of a block; what stands beside the protocol's name is `Status` and
+    `Description`."""
+    first, *lines = block.decode("utf-8", "replace").split("\r\n")
+    _, status, description = f"{first}  ".split(" ", 2)
+    headers = {"Status": status, "Description": description.strip()} if status else {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if colon:
+            headers[name] = value.strip()
+    return headers
+
+
+def _encoded_items(block: bytes) -> list[_Item]:
+    headers = read(block)
+    names = headers.get(_ENCODED, "").split(",")
+    return [
+        (_names.get(name) or _learn(name)).item(unquote(value) if name in names else value)
+        for name, value in headers.items()
+    ]
+
+
+def decode(topic: str, payload: bytes, block: bytes) -> Message:
+    """The message behind a payload and its block of headers; its id is empty where they
+    name none."""
+    if not block:
+        return Message(id="", topic=topic, payload=payload)
+    if _ENCODED_MARK in block:
+        items = _encoded_items(block)
+    else:
+        known = _lines.get
+        lines = block.rstrip().decode("utf-8", "replace").split("\r\n")[1:]
+        items = [known(line) or _read_line(line) for line in lines]
     metadata: dict[str, str] = {}
-    id = key = kept = tombstone = None
-    known = _known
-    for name, value in headers.items():
-        kind, target = known.get(name) or _learn(name)
-        if kind == 0:
+    found: dict[int, str] = {}
+    kept = None
+    for kind, target, value in items:
+        if not kind:
             metadata[target] = value
-        elif kind == 1:
-            metadata[target] = NATS.decode_value(value)
-        elif kind == _Kind.ID:
-            id = NATS.decode_value(value)
-        elif kind == _Kind.KEY:
-            key = unquote_to_bytes(value)
-        elif kind == _Kind.TOMBSTONE:
-            tombstone = True
-        elif kind == _Kind.CONTENT_TYPE:
-            metadata[target] = value
-            kept = {name: value}
+        elif kind == _CONTENT_TYPE:
+            metadata[wire.CONTENT_TYPE] = value
+            kept = {target: value}
+        else:
+            found[kind] = value
+            if kind == _WATERMILL:
+                metadata[target] = value
+    key = None
+    if (text := found.get(_KEY)) is not None:
+        key = unquote_to_bytes(text) if "%" in text else text.encode()
     return Message(
-        id=headers.get(wire.WATERMILL_ID)
-        or id
+        id=found.get(_WATERMILL)
+        or found.get(_ID)
         or metadata.pop(wire.MESSAGE_ID, None)
-        or headers.get(MESSAGE_ID)
-        or fallback_id,
+        or found.get(_SERVER)
+        or "",
         topic=topic,
-        payload=None if tombstone and not payload else payload,
+        payload=None if _TOMBSTONE in found and not payload else payload,
         key=key,
         metadata=metadata,
         headers=kept,

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final, Protocol
 
-from nats.aio.msg import Msg
-
 from protoflow.message import Delivery, Settlement
 from protoflow.transport import SubscriptionSettings
-from protoflow.transports.nats import headers as wire_headers
+from protoflow.transports.nats.headers import decode
+from protoflow.transports.nats.reader import Received
 
 _NS = 1_000_000_000
+#: How many times in the length of a lease it is looked at whether it must be renewed.
+_SWEEPS = 60
 _WORKING = b"+WPI"
 NAK: Final = b"-NAK"
 
@@ -38,7 +39,7 @@ class Lease:
     """A message that the server lent us.
 
     Attributes:
-        message: as it came.
+        reply: where it is settled.
         source: the consumer that it came from.
         arrived: when it came.
         renewed: when it came or was last renewed.
@@ -46,27 +47,48 @@ class Lease:
         due: when it may be handed out again.
         sequence: where it stands in its stream.
         delivery: what is or will be handed out.
+        ended: it is not ours any more.
     """
 
-    __slots__ = ("arrived", "delivery", "due", "handed", "message", "renewed", "sequence", "source")
+    __slots__ = (
+        "arrived", "delivery", "due", "ended", "handed", "renewed", "reply", "sequence", "source",
+    )  # fmt: skip
 
-    def __init__(self, message: Msg, source: Source, now: float, delivery: Delivery) -> None:
-        self.message = message
+    def __init__(self, delivery: Delivery, source: Source, sequence: int, now: float) -> None:
+        self.reply: bytes = delivery.receipt
         self.source = source
         self.arrived = now
         self.renewed = now
         self.handed = 0.0
         self.due = 0.0
-        self.sequence = 0
+        self.sequence = sequence
         self.delivery = delivery
+        self.ended = False
 
     @classmethod
-    def of(cls, message: Msg, source: Source, topic: str, now: float) -> Lease:
+    def of(cls, received: Received, source: Source, topic: str, now: float) -> Lease:
         """The lease of a message as it comes."""
-        delivery, sequence = _delivery(message, source, topic)
-        lease = cls(message, source, now, delivery)
-        lease.sequence = sequence
-        return lease
+        # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>,
+        # with two tokens more before that for domain and account, and one more at the end.
+        _, reply, block, payload = received
+        tokens = reply.decode().split(".")
+        at = 4 if len(tokens) == 9 else 6
+        sequence = tokens[at + 1]
+        shard = source.shard
+        message = decode(topic, payload, block)
+        if not message.id:
+            message.id = f"{source.stream}:{sequence}"
+        delivery = Delivery(
+            message=message,
+            deliveries=int(tokens[at]),
+            shard=shard,
+            # A group's own stream counts anew: not to look like a position in the topic's.
+            position=sequence if isinstance(shard, int) else f"{shard}:{sequence}",
+            time=int(tokens[at + 3]) / _NS,
+            size=len(block) + len(payload),
+            receipt=reply,  # not the lease: a cycle a message is work for the collector
+        )
+        return cls(delivery, source, int(sequence), now)
 
     def again(self, settlement: Settlement, now: float) -> Lease:
         """The same message, to be handed out once more without the broker's help; who holds
@@ -76,46 +98,25 @@ class Lease:
             failures=settlement.failures,
             first_failure=settlement.first_failure,
         )
-        lease = Lease(self.message, self.source, self.renewed, delivery)
+        lease = Lease(delivery, self.source, self.sequence, self.renewed)
         lease.arrived = self.arrived
-        lease.sequence = self.sequence
         lease.due = now + settlement.delay
         return lease
-
-
-def _delivery(message: Msg, source: Source, topic: str) -> tuple[Delivery, int]:
-    # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>,
-    # with two tokens more before that for domain and account, and one more at the end.
-    tokens = message.reply.split(".")
-    at = 4 if len(tokens) == 9 else 6
-    sequence, headers = tokens[at + 1], message.headers
-    # A group's own stream counts anew: the position must not look like one of the topic's.
-    position = sequence if isinstance(source.shard, int) else f"{source.shard}:{sequence}"
-    fallback = f"{source.stream}:{sequence}"
-    delivery = Delivery(
-        message=wire_headers.decode(topic, message.data, headers, fallback),
-        deliveries=int(tokens[at]),
-        shard=source.shard,
-        position=position,
-        time=int(tokens[at + 3]) / _NS,
-        size=len(message.data) + (sum(map(len, headers.values())) if headers else 0),
-        receipt=message.reply,  # not the lease: a cycle a message is work for the collector
-    )
-    return delivery, int(sequence)
 
 
 class Leases:
     """The unsettled messages of a subscription, those not yet handed out included.
 
     Args:
-        send: publishes a payload to an acknowledgement subject.
+        write: sends commands to the server.
     """
 
-    def __init__(self, settings: SubscriptionSettings, send: Callable[[str, bytes], None]) -> None:
+    def __init__(self, settings: SubscriptionSettings, write: Callable[[bytes], None]) -> None:
         self._settings = settings
-        self._send = send
-        self._leases: dict[str, Lease] = {}
+        self._write = write
+        self._leases: dict[bytes, Lease] = {}
         self._bytes = 0
+        self._next_sweep = 0.0
         self.handed = 0
 
     def __len__(self) -> int:
@@ -123,9 +124,6 @@ class Leases:
 
     def __iter__(self) -> Iterator[Lease]:
         return iter(tuple(self._leases.values()))
-
-    def __contains__(self, lease: Lease) -> bool:
-        return self._leases.get(lease.message.reply) is lease
 
     def of(self, delivery: Delivery) -> Lease | None:
         """The lease that a delivery was handed out with; None if it is not ours any more."""
@@ -141,7 +139,9 @@ class Leases:
 
     def add(self, lease: Lease) -> None:
         """A message came."""
-        self._leases[lease.message.reply] = lease
+        if (old := self._leases.get(lease.reply)) is not None:
+            self.release(old)
+        self._leases[lease.reply] = lease
         lease.source.held += 1
         self._bytes += lease.delivery.size
 
@@ -153,9 +153,10 @@ class Leases:
 
     def release(self, lease: Lease) -> bool:
         """The message is no longer ours; False if it was not any more."""
-        if lease not in self:
+        if lease.ended:
             return False
-        del self._leases[lease.message.reply]
+        lease.ended = True
+        del self._leases[lease.reply]
         lease.source.held -= 1
         self._bytes -= lease.delivery.size
         if lease.handed:
@@ -167,6 +168,9 @@ class Leases:
         and told. What nobody took in all that time is given back for another process."""
         settings = self._settings
         lost: list[Lease] = []
+        if now < self._next_sweep:
+            return lost
+        self._next_sweep = now + settings.lease / _SWEEPS
         for lease in self:
             age = now - lease.renewed
             if age < settings.lease / 3:
@@ -177,9 +181,14 @@ class Leases:
             elif not connected:
                 continue
             elif now - (lease.handed or lease.arrived) <= settings.max_hold:
-                self._send(lease.message.reply, _WORKING)
+                self._write(said(lease.reply, _WORKING))
                 lease.renewed = now
             elif not lease.handed:
                 self.release(lease)
-                self._send(lease.message.reply, NAK)
+                self._write(said(lease.reply, NAK))
         return lost
+
+
+def said(reply: bytes, payload: bytes) -> bytes:
+    """What is said to the server of a message, in the words of its protocol."""
+    return b"PUB %b %d\r\n%b\r\n" % (reply, len(payload), payload)

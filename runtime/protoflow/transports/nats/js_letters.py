@@ -7,14 +7,13 @@ import builtins
 import datetime
 from collections.abc import AsyncIterator, Collection, Sequence
 
-from nats.aio.client import Client
-
 from protoflow import wire
 from protoflow.errors import DeadLetterNotFoundError, PublishError
 from protoflow.message import Message
 from protoflow.replay import replayed
 from protoflow.transport import DeadLetter
 from protoflow.transports.nats import headers as wire_headers
+from protoflow.transports.nats.client import FastClient
 from protoflow.transports.nats.connection import Connection
 from protoflow.transports.nats.js_api import API, JSON, MESSAGE_NOT_FOUND, APIError
 from protoflow.transports.nats.js_names import Names
@@ -148,18 +147,14 @@ class Letters:
             yield stored["seq"], _letter(topic, stream, stored)
 
     @property
-    def _client(self) -> Client:
+    def _client(self) -> FastClient:
         return self._connection.client
 
 
 def _letter(topic: str, stream: str, stored: JSON) -> DeadLetter:
-    headers: dict[str, str] = {}
-    for line in base64.b64decode(stored.get("hdrs", "")).decode(errors="replace").split("\r\n")[1:]:
-        name, colon, value = line.partition(":")
-        if colon:
-            headers[name] = value.strip()
     payload = base64.b64decode(stored.get("data", ""))
-    message = wire_headers.decode(topic, payload, headers, f"{stream}:{stored['seq']}")
+    message = wire_headers.decode(topic, payload, base64.b64decode(stored.get("hdrs", "")))
+    message.id = message.id or f"{stream}:{stored['seq']}"
     return DeadLetter(
         message=message, position=str(stored["seq"]), time=_seconds(stored.get("time", ""))
     )

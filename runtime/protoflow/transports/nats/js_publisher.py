@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import count
 
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-
 from protoflow import wire
 from protoflow.errors import PublishError, PublishRefusedError, TransportError
 from protoflow.message import Message
 from protoflow.transports.nats import headers as wire_headers
+from protoflow.transports.nats.client import FastClient
 from protoflow.transports.nats.connection import Connection, subscribe
+from protoflow.transports.nats.js_api import JSON
 from protoflow.transports.nats.js_names import Names
 from protoflow.transports.nats.js_topology import Architect
+from protoflow.transports.nats.reader import Received
 
 _KNOWN_TOPICS = 10_000
 _TOO_LARGE = 10054
@@ -119,11 +119,11 @@ class Publisher:
             self._fail_all(waiting, "the transport was closed")
         self._held.clear()
 
-    async def connected(self, client: Client) -> None:
+    async def connected(self, client: FastClient) -> None:
         """Sends again what is not confirmed, where the server drops the second copy."""
         self.max_payload = client.max_payload
         self._inbox = client.new_inbox() + "."
-        await subscribe(client, self._inbox + "*", self._on_ack)
+        await subscribe(client, self._inbox + "*", self._on_acks)
         for token, pending in [*self._pending.items()]:
             if pending.sent and wire_headers.MESSAGE_ID not in pending.headers:
                 del self._pending[token]
@@ -195,17 +195,19 @@ class Publisher:
             pending.subject, pending.payload, self._inbox + token, pending.headers
         )
 
-    async def _on_ack(self, message: Msg) -> None:
-        pending = self._pending.pop(message.subject[len(self._inbox) :], None)
-        if pending is None:
-            return
-        if b'"error"' not in message.data:
-            if message.data:
+    def _on_acks(self, acks: Sequence[Received]) -> None:
+        for subject, _, _, payload in acks:
+            pending = self._pending.pop(subject.decode()[len(self._inbox) :], None)
+            if pending is None:
+                continue
+            if b'"error"' in payload:
+                self._refused(pending, json.loads(payload)["error"])
+            elif payload:
                 pending.batch.done(pending.index, None)
             else:  # 503: no stream has this subject
                 self._missing(pending)
-            return
-        error = json.loads(message.data)["error"]
+
+    def _refused(self, pending: _Pending, error: JSON) -> None:
         code = error.get("err_code", 0)
         refused = code == _TOO_LARGE or code in _SCHEDULES_REFUSED
         kind = PublishRefusedError if refused else PublishError

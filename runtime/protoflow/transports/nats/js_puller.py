@@ -7,21 +7,21 @@ A request whose heartbeats stay away is lost, and made anew.
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from nats import errors
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
-
+from protoflow.transports.nats.client import FastClient
 from protoflow.transports.nats.connection import Connection, subscribe
+from protoflow.transports.nats.headers import read
 from protoflow.transports.nats.js_lanes import Buffer
+from protoflow.transports.nats.reader import Received
 
 _NS = 1_000_000_000
 _HEARTBEAT = 2.0
 _BACKOFF = 0.5
+_LENT = b"$JS.ACK."
+_PIN = b"\r\nNats-Pin-Id:"
 _ENDED = ("Batch Completed", "Message Size Exceeds MaxBytes")
 #: The one priority group of our pinned consumers.
 PIN_GROUP: Final = "protoflow"
@@ -35,8 +35,8 @@ class Owner(Protocol):
         """How many more messages there may be."""
         ...
 
-    def arrived(self, message: Msg, puller: Puller, now: float) -> None:
-        """A message came."""
+    def arrived(self, messages: Sequence[Received], puller: Puller, now: float) -> None:
+        """Messages came."""
 
     def answered(self, puller: Puller, problem: str | None, *, gone: bool = False) -> None:
         """The puller gets answers, or not; `gone`: its consumer may not exist any more."""
@@ -101,7 +101,7 @@ class Puller:
         self.consume(settings.consumer)
         self._heartbeat = min(_HEARTBEAT, settings.expires / 3)
         self._inbox = ""
-        self._subscription: Subscription | None = None
+        self._number: bytes | None = None
         self._requested = 0
         self._asked = 0.0
         self._heard = 0.0
@@ -112,7 +112,7 @@ class Puller:
         settings = self.settings = replace(self.settings, consumer=consumer)
         self._subject = f"{settings.api}.CONSUMER.MSG.NEXT.{settings.stream}.{consumer}"
 
-    async def connected(self, client: Client) -> None:
+    async def connected(self, client: FastClient) -> None:
         """Begins anew with this client."""
         if self._stopped:
             return
@@ -120,22 +120,21 @@ class Puller:
         self._requested = 0
         self._retry_at = 0.0
         self._certain = False
-        self._subscription = await subscribe(client, self._inbox, self._on_message)
+        self._number = await subscribe(client, self._inbox, self._on_messages)
         self.pull()
 
     def disconnected(self) -> None:
         """Nothing that was asked for will come; what was on its way comes again, later."""
-        self._subscription = None
+        self._number = None
         self.open = not self.settings.pin
         self._requested = 0
 
     async def stop(self) -> None:
         """Asks for nothing more; returns when everything that the server sent is here."""
         self._stopped = True
-        subscription, self._subscription = self._subscription, None
-        if subscription is not None:
-            with contextlib.suppress(errors.Error, OSError):
-                await subscription.drain()  # type: ignore[no-untyped-call]  # nats-py's gap
+        number, self._number = self._number, None
+        if number is not None:
+            await self._connection.unsubscribe(number)
 
     def covers(self, subject: str) -> bool:
         """Whether a subject, in lower case, is one that this puller needs."""
@@ -143,7 +142,7 @@ class Puller:
 
     def pull(self) -> None:
         """Asks for more, if there is room for enough to be worth a request."""
-        if self.paused or self._waiting or self._retry_at or self._subscription is None:
+        if self.paused or self._waiting or self._retry_at or self._number is None:
             return
         settings = self.settings
         credit = settings.window - self.held if settings.window else self._owner.credit
@@ -167,7 +166,7 @@ class Puller:
             self._requested = 0
             self._owner.answered(self, "the server is silent")
         self.pull()
-        if self.pin and now - self._asked > self.settings.pin / 3 and self._subscription:
+        if self.pin and now - self._asked > self.settings.pin / 3 and self._number:
             self._ask(1, 1, 1.0)  # no message fits into one byte: this only shows life
 
     def _ask(self, count: int, max_bytes: int, expires: float) -> None:
@@ -185,17 +184,29 @@ class Puller:
         )
         self._connection.send(self._subject, request.encode(), self._inbox)
 
-    async def _on_message(self, message: Msg) -> None:
+    def _on_messages(self, received: Sequence[Received]) -> None:
         now = self._heard = self._connection.clock.monotonic()
-        if message.reply.startswith("$JS.ACK."):
-            self._requested = max(0, self._requested - 1)
-            if self.settings.pin:
-                self._check_pin((message.headers or {}).get("Nats-Pin-Id", ""))
-            self._owner.arrived(message, self, now)
+        messages: list[Received] = []
+        for item in received:
+            if item[1].startswith(_LENT):
+                messages.append(item)
+                continue
+            self._take(messages, now)
+            messages = []
+            self._on_status(read(item[2]), now)
+        self._take(messages, now)
+
+    def _take(self, messages: list[Received], now: float) -> None:
+        if not messages:
             return
-        headers = message.headers or {}
-        status = headers.get("Status", "")
-        description = headers.get("Description", "").strip().partition("\n")[0]
+        self._requested = max(0, self._requested - len(messages))
+        if self.settings.pin:
+            for _, _, block, _ in messages:
+                self._check_pin(_pin_of(block))
+        self._owner.arrived(messages, self, now)
+
+    def _on_status(self, headers: dict[str, str], now: float) -> None:
+        status, description = headers.get("Status", ""), headers.get("Description", "")
         if status == "100":
             self._owner.answered(self, None)
         elif status == "408" or description in _ENDED:
@@ -218,3 +229,8 @@ class Puller:
         if pin != self.pin or not self._certain:
             self.pin, self.open, self._certain = pin, False, True
             self._owner.pinned(self)
+
+
+def _pin_of(block: bytes) -> str:
+    at = block.find(_PIN) + len(_PIN)
+    return block[at : block.find(b"\r\n", at)].strip().decode() if at >= len(_PIN) else ""

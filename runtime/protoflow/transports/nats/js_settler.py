@@ -7,22 +7,19 @@ from collections.abc import Sequence
 
 from protoflow.message import Action, Settlement, SettleResult
 from protoflow.transports.nats.connection import Connection
-from protoflow.transports.nats.js_leases import NAK
+from protoflow.transports.nats.js_leases import NAK, said
 
 _ACK = b"+ACK"
 _NS = 1_000_000_000
 
-#: Where a settlement is sent, and what it says.
-Command = tuple[str, bytes]
 
-
-def command(settlement: Settlement) -> bytes:
+def command(reply: bytes, settlement: Settlement) -> bytes:
     """What a settlement says on the wire."""
     if settlement.action is Action.ACK:
-        return _ACK
+        return said(reply, _ACK)
     if settlement.action is Action.NACK and settlement.delay > 0:
-        return NAK + b' {"delay": %d}' % int(settlement.delay * _NS)
-    return NAK
+        return said(reply, NAK + b' {"delay": %d}' % int(settlement.delay * _NS))
+    return said(reply, NAK)
 
 
 class _Settling:
@@ -32,9 +29,7 @@ class _Settling:
 
     __slots__ = ("commands", "deadline", "future", "repeated", "results")
 
-    def __init__(
-        self, commands: list[Command], results: list[SettleResult], deadline: float
-    ) -> None:
+    def __init__(self, commands: bytes, results: Sequence[SettleResult], deadline: float) -> None:
         self.commands = commands
         self.results = results
         self.deadline = deadline
@@ -45,9 +40,10 @@ class _Settling:
 
     def finish(self, *, confirmed: bool) -> None:
         if not self.future.done():
-            known = confirmed and not self.repeated
-            unknown = {} if known else {SettleResult.DONE: SettleResult.UNKNOWN}
-            self.future.set_result([unknown.get(result, result) for result in self.results])
+            if not confirmed or self.repeated:
+                unknown = {SettleResult.DONE: SettleResult.UNKNOWN}
+                self.results = [unknown.get(result, result) for result in self.results]
+            self.future.set_result(self.results)
 
 
 class Settler:
@@ -71,10 +67,11 @@ class Settler:
         return bool(self._open)
 
     def send(
-        self, commands: list[Command], results: list[SettleResult]
+        self, commands: Sequence[bytes], results: Sequence[SettleResult]
     ) -> asyncio.Future[Sequence[SettleResult]]:
         """Sends; the future tells what became of each."""
-        settling = _Settling(commands, results, self._connection.clock.monotonic() + self._patience)
+        deadline = self._connection.clock.monotonic() + self._patience
+        settling = _Settling(b"".join(commands), results, deadline)
         if commands:
             self._open.append(settling)
             self._send(settling)
@@ -98,8 +95,7 @@ class Settler:
         await asyncio.gather(*(settling.future for settling in self._open))
 
     def _send(self, settling: _Settling) -> None:
-        for reply, payload in settling.commands:
-            self._connection.send(reply, payload)
+        self._connection.write(settling.commands)
         self._connection.flush().add_done_callback(lambda flushed: self._sent(settling, flushed))
 
     def _sent(self, settling: _Settling, flushed: asyncio.Future[None]) -> None:

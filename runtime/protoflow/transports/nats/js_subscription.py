@@ -9,17 +9,16 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from dataclasses import replace
 from typing import Any, cast
 
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-
 from protoflow.errors import ConnectionFailedError, TransportError
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
 from protoflow.spec import Ordering
 from protoflow.transport import SubscriptionListener, SubscriptionSettings
+from protoflow.transports.nats.client import FastClient
 from protoflow.transports.nats.connection import Connection
-from protoflow.transports.nats.js_leases import NAK, Lease, Leases
+from protoflow.transports.nats.js_leases import NAK, Lease, Leases, said
 from protoflow.transports.nats.js_puller import Puller
-from protoflow.transports.nats.js_settler import Command, Settler, command
+from protoflow.transports.nats.js_settler import Settler, command
+from protoflow.transports.nats.reader import Received
 
 _log = logging.getLogger("protoflow.transports.jetstream")
 _POLL = 0.1
@@ -54,7 +53,7 @@ class JetStreamSubscription:
         self._recover = recover
         self._lent = lent
         self._left = left
-        self._leases = Leases(settings, connection.send)
+        self._leases = Leases(settings, connection.write)
         self._settler = Settler(connection, settings.lease)
         self._wake = asyncio.Event()
         self._error: TransportError | None = None
@@ -78,13 +77,13 @@ class JetStreamSubscription:
 
     def settle(self, settlements: Sequence[Settlement]) -> asyncio.Future[Sequence[SettleResult]]:
         """As `Subscription.settle`: done when the server has every one of them."""
-        commands: list[Command] = []
+        commands: list[bytes] = []
         results = [self._settle(settlement, commands) for settlement in settlements]
         self._pull()
         self._wake.set()
         return self._settler.send(commands, results)
 
-    def _settle(self, settlement: Settlement, commands: list[Command]) -> SettleResult:
+    def _settle(self, settlement: Settlement, commands: list[bytes]) -> SettleResult:
         lease = self._leases.of(settlement.delivery)
         if lease is None:
             return SettleResult.LOST
@@ -97,7 +96,7 @@ class JetStreamSubscription:
             self._leases.add(again)
             puller.buffer.add(again)
         else:
-            commands.append((lease.message.reply, command(settlement)))
+            commands.append(command(lease.reply, settlement))
         return SettleResult.DONE
 
     def defer(self, message: Message, delay: float) -> Message | None:
@@ -137,7 +136,7 @@ class JetStreamSubscription:
 
     # What the connection calls.
 
-    async def connected(self, client: Client) -> None:
+    async def connected(self, client: FastClient) -> None:
         """Pulls with the new client, and repeats settlements that were not confirmed."""
         for puller in self.pullers:
             await puller.connected(client)
@@ -180,11 +179,13 @@ class JetStreamSubscription:
         """How many more messages there may be."""
         return self._leases.credit
 
-    def arrived(self, message: Msg, puller: Puller, now: float) -> None:
-        """A message came."""
-        lease = Lease.of(message, puller, self.settings.topic, now)
-        self._leases.add(lease)
-        puller.buffer.add(lease)
+    def arrived(self, messages: Sequence[Received], puller: Puller, now: float) -> None:
+        """Messages came."""
+        topic, leases, buffer = self.settings.topic, self._leases, puller.buffer
+        for message in messages:
+            lease = Lease.of(message, puller, topic, now)
+            leases.add(lease)
+            buffer.add(lease)
         self._wake.set()
         if self._problems:
             self._report(puller, None)
@@ -242,7 +243,7 @@ class JetStreamSubscription:
         for lease in leases:
             if self._leases.release(lease):
                 self._puller_of(lease).buffer.settled(lease)
-                self._connection.send(lease.message.reply, NAK)
+                self._connection.write(said(lease.reply, NAK))
 
     def _puller_of(self, lease: Lease) -> Puller:
         return cast("Puller", lease.source)
@@ -260,7 +261,7 @@ class JetStreamSubscription:
 
         def accept(lease: Lease) -> bool:
             nonlocal max_bytes
-            if lease not in leases:
+            if lease.ended:
                 return True  # lost while it waited: nothing of it is left
             if len(taken) >= limit or (taken and lease.delivery.size > max_bytes):
                 return False
