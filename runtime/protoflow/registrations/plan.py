@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from protoflow import topics
 from protoflow.config import Config
 from protoflow.errors import CapabilityError, ConfigError, RegistrationError
 from protoflow.policy import ResolvedDelivery, merge, resolve
+from protoflow.records import record
 from protoflow.registrations.registration import Registration
 from protoflow.spec import DeliveryPolicy, OnExhausted, Ordering, Start
 from protoflow.transport import Capabilities, SubscriptionSettings
@@ -22,7 +23,7 @@ _STRENGTH = {Ordering.NONE: 0, Ordering.PER_KEY: 1, Ordering.PER_PARTITION: 2}
 _SHARED = ("ordering", "concurrency", "unhandled", "start", "atomic")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@record
 class HandlerPlan:
     """One handler with everything that only start-up knows."""
 
@@ -33,7 +34,7 @@ class HandlerPlan:
     dead_letter_topic: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@record
 class SubscriptionPlan:
     """One topic read by one group, and its handlers by message type ("" is every type)."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from protoflow.errors import RegistrationError
 from protoflow.handler import Handler, HandlerSync
+from protoflow.records import record
 from protoflow.spec import (
     BatchPolicy,
     DeliveryPolicy,
@@ -21,7 +21,7 @@ _NOTHING = DeliveryPolicy()
 _NO_BATCH = BatchPolicy()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@record
 class Registration:
     """A handler, and what its contract says. Templates are not filled yet.
 
