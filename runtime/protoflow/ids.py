@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
+from typing import Any
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 #: Ten bits as text.
@@ -14,6 +14,8 @@ _PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]
 #: The low bits of an id that count within a millisecond, and where they begin at most.
 _COUNTED = 20
 _FIRST = 1 << _COUNTED - 1
+#: `hashlib.blake2b`, loaded at the first derived id, for hashlib loads OpenSSL.
+_hash: Callable[..., Any] | None = None
 
 
 class _Millisecond:
@@ -54,7 +56,8 @@ def derived_id(*parts: object) -> str:
     """The id that follows from these parts, always the same: a redone run repeats its
     outputs' ids, so consumers can drop the copies. It looks like a ULID but tells no time.
     """
-    digest = hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=16).digest()
+    hashed = _hash or _load_hash()
+    digest = hashed("\x1f".join(map(str, parts)).encode(), digest_size=16).digest()
     # 26 characters of 5 bits hold 130 bits, so the first is at most 7.
     high, low = int.from_bytes(digest[:6], "big"), int.from_bytes(digest[6:], "big")
     pairs = _PAIRS
@@ -65,6 +68,20 @@ def derived_id(*parts: object) -> str:
         f"{pairs[low >> 40 & 1023]}{pairs[low >> 30 & 1023]}{pairs[low >> 20 & 1023]}"
         f"{pairs[low >> 10 & 1023]}{pairs[low & 1023]}"
     )
+
+
+def load() -> None:
+    """Loads what ids are made with, lest the first message wait for it."""
+    new_id()
+    derived_id()
+
+
+def _load_hash() -> Callable[..., Any]:
+    global _hash
+    from hashlib import blake2b
+
+    _hash = blake2b
+    return blake2b
 
 
 def _forget() -> None:

@@ -13,11 +13,11 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from protoflow import ids
 from protoflow.clock import Clock
 from protoflow.connection import transport_for
 from protoflow.emitting import publication_of
 from protoflow.errors import ConfigError
-from protoflow.ids import new_id
 from protoflow.middleware import default_chain
 from protoflow.pipeline import Chain, Middleware, chain_of
 from protoflow.publishing import Publishing
@@ -81,7 +81,7 @@ class Parts:
             ConfigError, RegistrationError, CapabilityError: with all mistakes.
             TransportError: the topology cannot be made, or differs.
         """
-        new_id()  # what ids are made with is loaded now, not with the first message
+        ids.load()
         self.publishing.trace(self._tracer_provider)
         plans = plan(registrations, self._config, self.transport.capabilities)
         schedulers = [

@@ -21,8 +21,8 @@ EXTRAS = CLIENTS | {
 COMMON = "from protoflow import Service, Config, Context, Output"
 #: Of the standard library: what is dear, and what nobody needs who only names a service.
 DEAR = {
-    *("asyncio", "concurrent", "email", "http", "logging", "pathlib", "queue", "random", "signal"),
-    *("socket", "sqlite3", "ssl", "subprocess", "tomllib", "urllib", "zipfile"),
+    *("asyncio", "concurrent", "email", "hashlib", "http", "logging", "pathlib", "queue"),
+    *("random", "signal", "socket", "sqlite3", "ssl", "subprocess", "tomllib", "urllib"),
 }
 #: What services are made of, and what optional parts are.
 PARTS = {
