@@ -8,7 +8,7 @@ listed in one header more. Key and tombstone have headers of their own.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 from urllib.parse import quote, quote_from_bytes, unquote, unquote_to_bytes
 
@@ -76,9 +76,6 @@ _TOMBSTONE: Final = 5
 _CONTENT_TYPE: Final = 6  # not by the name that the binding would publish it under
 _OTHER: Final = 7  # the server's own of this hop, and ours
 
-#: What a header is, the name of its metadata, and its value.
-_Item = tuple[int, str, str]
-
 
 class _Name:
     """What is known of a header's name.
@@ -86,27 +83,22 @@ class _Name:
     Attributes:
         kind: what the header is.
         target: the name in the metadata.
-        decoded: whether values are those of attributes: percent-encoded.
-        room: how many more of its lines are remembered; few names have few values.
+        attribute: of CloudEvents: percent-encoded.
+        room: how many more of its lines are remembered; names have few values, or very many.
     """
 
-    __slots__ = ("decoded", "kind", "room", "target")
+    __slots__ = ("attribute", "kind", "room", "target")
 
-    def __init__(self, kind: int, target: str, *, decoded: bool = False) -> None:
+    def __init__(self, kind: int, target: str, *, attribute: bool = False) -> None:
         self.kind = kind
         self.target = target
-        self.decoded = decoded
-        self.room = _KNOWN_VALUES
-
-    def item(self, value: str) -> _Item:
-        if self.decoded and ("%" in value or '"' in value):
-            value = NATS.decode_value(value)
-        return self.kind, self.target, value
+        self.attribute = attribute
+        self.room = 0 if kind else _KNOWN_VALUES
 
 
-#: Names come again and again, and so do some lines as a whole: type, source, content type.
+#: Names come again and again, and so does some metadata as a whole: type, source, ...
 _names: dict[str, _Name] = {}
-_lines: dict[str, _Item] = {}
+_lines: dict[str, tuple[str, str]] = {}
 
 
 def _learn(name: str) -> _Name:
@@ -131,23 +123,28 @@ def _classify(name: str) -> _Name:
     id, metadata = NATS.read([(name, "x")])
     if id is not None:
         plain = name == wire.MESSAGE_ID
-        return _Name(_METADATA if plain else _ID, name, decoded=not plain)
+        return _Name(_METADATA if plain else _ID, name, attribute=not plain)
     (target,) = metadata
     if target == wire.CONTENT_TYPE and name.lower() != NATS.content_type:
         return _Name(_CONTENT_TYPE, name)
-    return _Name(_METADATA, target, decoded=target.startswith(wire.CE_PREFIX))
+    return _Name(_METADATA, target, attribute=target.startswith(wire.CE_PREFIX))
 
 
-def _read_line(line: str) -> _Item:
+def _read_line(line: str, encoded: Collection[str]) -> tuple[int, str, str]:
+    """What a header is, the name of its metadata, and its value."""
     name, colon, value = line.partition(":")
     if not colon:
         return _OTHER, name, ""
     known = _names.get(name) or _learn(name)
-    item = known.item(value.strip())
-    if known.room and len(line) <= _LONG_LINE:
+    value = value.strip()
+    if name in encoded:
+        value = unquote(value)
+    if known.attribute and ("%" in value or value[:1] == '"'):
+        value = NATS.decode_value(value)
+    if known.room and not encoded and len(line) <= _LONG_LINE:
         known.room -= 1
-        _lines[line] = item
-    return item
+        _lines[line] = known.target, value
+    return known.kind, known.target, value
 
 
 def read(block: bytes) -> dict[str, str]:
@@ -163,30 +160,21 @@ def read(block: bytes) -> dict[str, str]:
     return headers
 
 
-def _encoded_items(block: bytes) -> list[_Item]:
-    headers = read(block)
-    names = headers.get(_ENCODED, "").split(",")
-    return [
-        (_names.get(name) or _learn(name)).item(unquote(value) if name in names else value)
-        for name, value in headers.items()
-    ]
-
-
 def decode(topic: str, payload: bytes, block: bytes) -> Message:
     """The message behind a payload and its block of headers; its id is empty where they
     name none."""
     if not block:
         return Message(id="", topic=topic, payload=payload)
-    if _ENCODED_MARK in block:
-        items = _encoded_items(block)
-    else:
-        known = _lines.get
-        lines = block.rstrip().decode("utf-8", "replace").split("\r\n")[1:]
-        items = [known(line) or _read_line(line) for line in lines]
+    encoded = read(block)[_ENCODED].split(",") if _ENCODED_MARK in block else ()
+    known = _lines.get
     metadata: dict[str, str] = {}
-    found: dict[int, str] = {}
+    found: list[str | None] = [None] * (_OTHER + 1)
     kept = None
-    for kind, target, value in items:
+    for line in block.rstrip().decode("utf-8", "replace").split("\r\n")[1:]:
+        if (seen := known(line)) is not None and not encoded:
+            metadata[seen[0]] = seen[1]
+            continue
+        kind, target, value = _read_line(line, encoded)
         if not kind:
             metadata[target] = value
         elif kind == _CONTENT_TYPE:
@@ -196,17 +184,18 @@ def decode(topic: str, payload: bytes, block: bytes) -> Message:
             found[kind] = value
             if kind == _WATERMILL:
                 metadata[target] = value
+    text = found[_KEY]
     key = None
-    if (text := found.get(_KEY)) is not None:
+    if text is not None:
         key = unquote_to_bytes(text) if "%" in text else text.encode()
     return Message(
-        id=found.get(_WATERMILL)
-        or found.get(_ID)
+        id=found[_WATERMILL]
+        or found[_ID]
         or metadata.pop(wire.MESSAGE_ID, None)
-        or found.get(_SERVER)
+        or found[_SERVER]
         or "",
         topic=topic,
-        payload=None if _TOMBSTONE in found and not payload else payload,
+        payload=None if found[_TOMBSTONE] is not None and not payload else payload,
         key=key,
         metadata=metadata,
         headers=kept,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from protoflow.message import Delivery, Settlement
 from protoflow.transport import SubscriptionSettings
 from protoflow.transports.nats.headers import decode
 from protoflow.transports.nats.reader import Received
+
+if TYPE_CHECKING:
+    from protoflow.transports.nats.js_lanes import Buffer
 
 _NS = 1_000_000_000
 #: How many times in the length of a lease it is looked at whether it must be renewed.
@@ -31,8 +34,14 @@ class Source(Protocol):
         """The shard."""
         ...
 
-    #: How many messages of it we hold.
+    @property
+    def window(self) -> int:
+        """How many messages it lends at once if they go to one process at a time, else 0."""
+        ...
+
+    #: How many messages of it we hold, and those of them that wait to be handed out.
     held: int
+    buffer: Buffer
 
 
 class Lease:

@@ -107,6 +107,11 @@ class Puller:
         self._heard = 0.0
         self._retry_at = 0.0
 
+    @property
+    def window(self) -> int:
+        """As `PullSettings.window`."""
+        return self.settings.window
+
     def consume(self, consumer: str) -> None:
         """From now on this consumer of the stream."""
         settings = self.settings = replace(self.settings, consumer=consumer)

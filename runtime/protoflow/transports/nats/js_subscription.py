@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 from protoflow.errors import ConnectionFailedError, TransportError
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
@@ -78,26 +78,31 @@ class JetStreamSubscription:
     def settle(self, settlements: Sequence[Settlement]) -> asyncio.Future[Sequence[SettleResult]]:
         """As `Subscription.settle`: done when the server has every one of them."""
         commands: list[bytes] = []
-        results = [self._settle(settlement, commands) for settlement in settlements]
+        results: list[SettleResult] = []
+        leases = self._leases
+        for settlement in settlements:
+            lease = leases.of(settlement.delivery)
+            if lease is None:
+                results.append(SettleResult.LOST)
+                continue
+            leases.release(lease)
+            lease.source.buffer.settled(lease)
+            if settlement.action is Action.ACK or not self._keep(lease, settlement):
+                commands.append(command(lease.reply, settlement))
+            results.append(SettleResult.DONE)
         self._pull()
         self._wake.set()
         return self._settler.send(commands, results)
 
-    def _settle(self, settlement: Settlement, commands: list[bytes]) -> SettleResult:
-        lease = self._leases.of(settlement.delivery)
-        if lease is None:
-            return SettleResult.LOST
-        self._leases.release(lease)
-        puller = self._puller_of(lease)
-        puller.buffer.settled(lease)
-        if puller.settings.window and settlement.action is not Action.ACK and not self._stopped:
-            # Given back to the server it would come after newer ones: it stays here.
-            again = lease.again(settlement, self._connection.clock.monotonic())
-            self._leases.add(again)
-            puller.buffer.add(again)
-        else:
-            commands.append(command(lease.reply, settlement))
-        return SettleResult.DONE
+    def _keep(self, lease: Lease, settlement: Settlement) -> bool:
+        """Whether it stays here: given back to the server it would come after newer ones."""
+        puller = lease.source
+        if self._stopped or not puller.window:
+            return False
+        again = lease.again(settlement, self._connection.clock.monotonic())
+        self._leases.add(again)
+        puller.buffer.add(again)
+        return True
 
     def defer(self, message: Message, delay: float) -> Message | None:
         """As `Subscription.defer`: a scheduled message to the group's own subject."""
@@ -160,7 +165,7 @@ class JetStreamSubscription:
         lost = self._leases.sweep(now, connected=self._connection.is_connected)
         for lease in lost:
             if lease.handed:
-                self._puller_of(lease).buffer.settled(lease)
+                lease.source.buffer.settled(lease)
         if handed := [lease.delivery for lease in lost if lease.handed]:
             self._listener.deliveries_lost(handed)
         self._settler.expire(now)
@@ -242,11 +247,8 @@ class JetStreamSubscription:
     def _give_back(self, leases: Iterable[Lease]) -> None:
         for lease in leases:
             if self._leases.release(lease):
-                self._puller_of(lease).buffer.settled(lease)
+                lease.source.buffer.settled(lease)
                 self._connection.write(said(lease.reply, NAK))
-
-    def _puller_of(self, lease: Lease) -> Puller:
-        return cast("Puller", lease.source)
 
     def _fail(self, error: TransportError) -> None:
         self._error = error
