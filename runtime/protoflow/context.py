@@ -45,6 +45,7 @@ class Context:
         group: the consumer group.
         carry: gives the trace headers of an output to a topic; None is those of the input.
             Set by tracing.
+        outputs: what was published through this context so far, encoded.
         decoded: the decoded input, once somebody asked for it (see `HandlerSpec.decode`).
     """
 
@@ -52,7 +53,6 @@ class Context:
         "_cancelled",
         "_encode",
         "_logger",
-        "_outputs",
         "_position",
         "_values",
         "_when_confirmed",
@@ -64,6 +64,7 @@ class Context:
         "group",
         "handler",
         "message",
+        "outputs",
     )
 
     def __init__(
@@ -84,7 +85,7 @@ class Context:
         self.decoded: Any = None
         self.carry: Callable[[str], Mapping[str, str]] | None = None
         self._encode = encode
-        self._outputs: list[Message] | None = None
+        self.outputs: Sequence[Message] = ()
         self._position = 0
         self._cancelled: threading.Event | None = None
         self._logger: logging.LoggerAdapter[logging.Logger] | None = None
@@ -150,11 +151,6 @@ class Context:
             )
         return self._logger
 
-    @property
-    def outputs(self) -> Sequence[Message]:
-        """What has been published through this context so far, encoded."""
-        return self._outputs or ()
-
     async def publish_outputs(
         self, publication: PublicationSpec, outputs: Sequence[AnyOutput]
     ) -> list[str]:
@@ -163,12 +159,15 @@ class Context:
 
     async def publish(self, *messages: Message) -> None:
         """Keeps raw messages until the run ends well."""
-        self._kept().extend(map(self._traced, messages))
+        self.outputs = [*self.outputs, *map(self._traced, messages)]
 
     def add_output(self, publication: PublicationSpec, output: AnyOutput) -> str:
         """Keeps one output until the run ends well; its id."""
         message = self._encode(publication, output, self)
-        self._kept().append(message)
+        if isinstance(self.outputs, list):
+            self.outputs.append(message)
+        else:
+            self.outputs = [message]
         return message.id
 
     def reserve_position(self) -> int:
@@ -215,8 +214,8 @@ class Context:
 
     def take_outputs(self) -> list[Message]:
         """The outputs kept so far, which are kept no longer; for the runtime."""
-        outputs, self._outputs = self._outputs, None
-        return outputs or []
+        outputs, self.outputs = self.outputs, ()
+        return list(outputs)
 
     @property
     def was_cancelled(self) -> bool:
@@ -231,11 +230,6 @@ class Context:
         if self.carry is None or wire.TRACEPARENT in message.metadata:
             return message
         return replace(message, metadata={**message.metadata, **self.carry(message.topic)})
-
-    def _kept(self) -> list[Message]:
-        if self._outputs is None:
-            self._outputs = []
-        return self._outputs
 
 
 class SyncContext:

@@ -8,25 +8,15 @@ message costs less than a microsecond and never grows; percentiles are made when
 from __future__ import annotations
 
 import enum
-from array import array
-from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 from protoflow.dlq_metrics import DLQMetrics, DLQTopicMetrics
 from protoflow.errors import DecodeError, TransportError
 from protoflow.message import Message
 from protoflow.outcomes import DeadLetter
-from protoflow.records import record
+from protoflow.timings import Timings
 
-#: Bounds of the latency histogram in seconds, as the semantic conventions advise:
-#: https://opentelemetry.io/docs/specs/semconv/messaging/messaging-metrics/
-BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
-#: Percentiles are those of the last so many runs.
-SAMPLES = 1024
-#: Throughput is that of the last so many seconds.
-WINDOW = 60
 #: Messages sent are counted for so many topics, beyond them together.
 _TOPICS = 200
 OTHER_TOPICS = "(other)"
@@ -90,28 +80,6 @@ class ErrorBreakdown:
         }
 
 
-@record
-class LatencyMetrics:
-    """How long runs take: the average of all, percentiles of the last `sample_size`."""
-
-    average_ns: int = 0
-    p50_ns: int = 0
-    p95_ns: int = 0
-    p99_ns: int = 0
-    last_ns: int = 0
-    sample_size: int = 0
-
-
-@record
-class ThroughputMetrics:
-    """How many messages went through the handler, lately and at all."""
-
-    current_rps: float = 0.0
-    window_seconds: float = float(WINDOW)
-    messages_in_window: int = 0
-    total_messages: int = 0
-
-
 _COUNTERS = (
     "handled", "failed_runs", "retried", "dead_lettered", "skipped", "dropped", "unhandled",
     "tombstones", "published", "lost", "unknown", "released",
@@ -156,12 +124,7 @@ class HandlerStats:
         lost: settlements refused because the lease was lost.
         unknown: settlements of which nobody knows whether the broker has them.
         released: messages given back unfinished.
-        runs: runs that were timed, failed ones included.
-        ran_messages: messages in them; a batch is one run.
-        seconds: the time of all runs together.
-        last_seconds: the time of the last run.
-        last_at: when it ended, in seconds of the clock that timed it; 0.0 is never.
-        buckets: runs by duration, one more than `BOUNDS`.
+        timings: how long runs took, failed ones included.
         errors: errors by category.
         letters: the books of the handler's dead-letter topic, which others may share.
         sent: the messages that the whole service sent.
@@ -170,19 +133,11 @@ class HandlerStats:
 
     __slots__ = (
         *_COUNTERS,
-        "_samples",
-        "_second",
-        "_window",
-        "buckets",
         "classify",
         "errors",
-        "last_at",
-        "last_seconds",
         "letters",
-        "ran_messages",
-        "runs",
-        "seconds",
         "sent",
+        "timings",
     )
 
     def __init__(
@@ -195,30 +150,11 @@ class HandlerStats:
         self.handled = self.failed_runs = self.retried = self.dead_lettered = 0
         self.skipped = self.dropped = self.unhandled = self.tombstones = 0
         self.published = self.lost = self.unknown = self.released = 0
-        self.runs = self.ran_messages = 0
-        self.seconds = self.last_seconds = self.last_at = 0.0
-        self.buckets = [0] * (len(BOUNDS) + 1)
+        self.timings = Timings()
         self.errors = ErrorBreakdown()
         self.letters = letters or DLQTopicMetrics()
         self.sent = sent or SentMessages()
         self.classify = classify
-        self._samples = array("d", bytes(8 * SAMPLES))
-        self._window = [0] * WINDOW
-        self._second = 0
-
-    def ran(self, start: float, end: float, messages: int = 1) -> None:
-        """A run took from `start` to `end`, in seconds of one monotonic clock."""
-        seconds = self.last_seconds = end - start
-        self._samples[self.runs % SAMPLES] = seconds
-        self.runs += 1
-        self.ran_messages += messages
-        self.seconds += seconds
-        self.last_at = end
-        self.buckets[bisect_left(BOUNDS, seconds)] += 1
-        second = int(end)
-        if second != self._second:
-            self._roll(second)
-        self._window[second % WINDOW] += messages
 
     def confirmed(self, outputs: Sequence[Message]) -> None:
         """These outputs are confirmed."""
@@ -230,39 +166,6 @@ class HandlerStats:
         error = outcome.__cause__ or outcome
         self.errors.record(self.classify(error), error)
 
-    def latency(self) -> LatencyMetrics:
-        """How long runs take."""
-        size = min(self.runs, SAMPLES)
-        if not size:
-            return LatencyMetrics()
-        samples = sorted(self._samples[:size])
-
-        def percentile(share: float) -> int:
-            return _nanoseconds(samples[min(size - 1, int(share * size))])
-
-        return LatencyMetrics(
-            average_ns=_nanoseconds(self.seconds / self.runs),
-            p50_ns=percentile(0.50),
-            p95_ns=percentile(0.95),
-            p99_ns=percentile(0.99),
-            last_ns=_nanoseconds(self.last_seconds),
-            sample_size=size,
-        )
-
-    def throughput(self, now: float) -> ThroughputMetrics:
-        """How many messages ran in the last minute; `now` is of the clock that timed them."""
-        second = int(now)
-        if second != self._second:
-            self._roll(second)
-        count = sum(self._window)
-        return ThroughputMetrics(
-            current_rps=count / WINDOW, messages_in_window=count, total_messages=self.ran_messages
-        )
-
-    def histogram(self) -> list[tuple[float, int]]:
-        """For each bound in seconds how many runs took at most so long; the last is infinite."""
-        return list(zip((*BOUNDS, float("inf")), accumulate(self.buckets), strict=True))
-
     def __repr__(self) -> str:
         counts = (f"{name}={count}" for name, count in self.as_dict().items() if count)
         return f"HandlerStats({', '.join(counts)})"
@@ -270,12 +173,6 @@ class HandlerStats:
     def as_dict(self) -> dict[str, int]:
         """The counters by name."""
         return {name: getattr(self, name) for name in _COUNTERS}
-
-    def _roll(self, second: int) -> None:
-        """Empties the seconds since the last one; older ones are a turn of the ring away."""
-        for passed in range(max(self._second + 1, second - WINDOW + 1), second + 1):
-            self._window[passed % WINDOW] = 0
-        self._second = second
 
 
 class Books:
@@ -296,7 +193,3 @@ class Books:
         )
         self.handlers[handler] = stats
         return stats
-
-
-def _nanoseconds(seconds: float) -> int:
-    return int(seconds * 1e9)

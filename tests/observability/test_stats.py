@@ -12,13 +12,12 @@ from protoflow.message import Message
 from protoflow.spec import BatchPolicy
 from protoflow.stats import (
     OTHER_TOPICS,
-    SAMPLES,
-    WINDOW,
     ErrorCategory,
     HandlerStats,
     SentMessages,
     classify_error,
 )
+from protoflow.timings import SAMPLES, WINDOW
 
 from tests.middleware.kit import NAME, TO_DONE, put, running, worker
 
@@ -26,10 +25,10 @@ from tests.middleware.kit import NAME, TO_DONE, put, running, worker
 def test_percentiles_are_those_of_the_last_runs() -> None:
     stats = HandlerStats()
     for index in range(SAMPLES):
-        stats.ran(0.0, 1000.0 + index)
+        stats.timings.ran(0.0, 1000.0 + index)
     for index in range(SAMPLES):
-        stats.ran(0.0, (index + 1) / 1000)
-    latency = stats.latency()
+        stats.timings.ran(0.0, (index + 1) / 1000)
+    latency = stats.timings.latency()
     assert latency.sample_size == SAMPLES
     assert latency.p50_ns == pytest.approx(0.513e9)
     assert latency.p95_ns == pytest.approx(0.973e9)
@@ -39,28 +38,28 @@ def test_percentiles_are_those_of_the_last_runs() -> None:
 
 
 def test_a_handler_that_never_ran_has_no_latency() -> None:
-    assert HandlerStats().latency().sample_size == 0
+    assert HandlerStats().timings.latency().sample_size == 0
 
 
 def test_throughput_is_that_of_the_last_minute() -> None:
     stats = HandlerStats()
     for second in range(100):
-        stats.ran(second, second + 0.5)
-    assert stats.throughput(99.9).messages_in_window == WINDOW
-    assert stats.throughput(99.9 + WINDOW / 2).messages_in_window == WINDOW // 2
-    assert stats.throughput(99.9 + WINDOW * 5).messages_in_window == 0
-    assert stats.throughput(0).total_messages == 100
+        stats.timings.ran(second, second + 0.5)
+    assert stats.timings.throughput(99.9).messages_in_window == WINDOW
+    assert stats.timings.throughput(99.9 + WINDOW / 2).messages_in_window == WINDOW // 2
+    assert stats.timings.throughput(99.9 + WINDOW * 5).messages_in_window == 0
+    assert stats.timings.throughput(0).total_messages == 100
 
 
 def test_the_books_do_not_grow() -> None:
     stats = HandlerStats()
     for index in range(5000):
-        stats.ran(index, index + 0.25)
-    assert len(stats._samples) == SAMPLES
-    assert len(stats._window) == WINDOW
-    assert stats.histogram()[-1] == (float("inf"), 5000)
-    assert dict(stats.histogram())[0.1] == 0
-    assert dict(stats.histogram())[0.25] == 5000
+        stats.timings.ran(index, index + 0.25)
+    assert len(stats.timings._samples) == SAMPLES
+    assert len(stats.timings._window) == WINDOW
+    assert stats.timings.histogram()[-1] == (float("inf"), 5000)
+    assert dict(stats.timings.histogram())[0.1] == 0
+    assert dict(stats.timings.histogram())[0.25] == 5000
 
 
 def test_sent_messages_are_counted_for_a_bounded_number_of_topics() -> None:
@@ -100,10 +99,10 @@ async def test_messages_and_attempts_are_counted_apart() -> None:
         await put(service, "a", "b")
         stats = service.service.stats()[NAME]
     assert stats.handled == 2
-    assert stats.runs == stats.ran_messages == len(seen) == 6
+    assert stats.timings.runs == stats.timings.throughput(0).total_messages == len(seen) == 6
     assert stats.failed_runs == stats.retried == stats.errors.downstream == 4
     assert stats.errors.last_error == "ConnectionError"
-    assert stats.latency().sample_size == 6
+    assert stats.timings.latency().sample_size == 6
 
 
 async def test_what_never_reaches_the_handler_is_an_error_too() -> None:
@@ -155,8 +154,12 @@ async def test_a_batch_is_one_run_of_several_messages() -> None:
     async with running(handler) as service:
         await put(service, *"abcde")
         stats = service.service.stats()[NAME]
-    assert (stats.runs, stats.ran_messages, stats.handled) == (1, 5, 5)
-    assert stats.last_seconds == pytest.approx(0.2)
+    assert (stats.timings.runs, stats.timings.throughput(0).total_messages, stats.handled) == (
+        1,
+        5,
+        5,
+    )
+    assert stats.timings.seconds == pytest.approx(0.2)
 
 
 async def test_an_average_of_retries_is_kept_for_dead_letters() -> None:

@@ -13,7 +13,8 @@ from protoflow.pipeline import HandlerSpec, Next
 def metrics(next: Next, spec: HandlerSpec) -> Next:
     """Latency and throughput. Messages and errors are counted by the runtime itself, dropped
     middleware or not; Prometheus and the web pages read both from `HandlerStats`."""
-    ran, now = spec.stats.ran, spec.clock.monotonic
+    ran, ran_batch = spec.stats.timings.ran, spec.stats.timings.ran_batch
+    now = spec.clock.monotonic
 
     async def run(delivery: Delivery, context: Context) -> Outcome:
         start = now()
@@ -27,7 +28,7 @@ def metrics(next: Next, spec: HandlerSpec) -> Next:
         try:
             return await next(delivery, context)
         finally:
-            ran(start, now(), _size(context))
+            ran_batch(start, now(), _size(context))
 
     return run_batch if spec.batched else run
 

@@ -74,8 +74,8 @@ class ServiceCollector(Collector):
         for spec in specs:
             durations.add_metric(
                 (system, "process", spec.topic, spec.group, spec.name),
-                [(_bound(bound), count) for bound, count in spec.stats.histogram()],
-                spec.stats.seconds,
+                [(_bound(bound), count) for bound, count in spec.stats.timings.histogram()],
+                spec.stats.timings.seconds,
             )
         consumed = CounterMetricFamily(
             "messaging_client_consumed_messages", "Messages handed over by the broker.",

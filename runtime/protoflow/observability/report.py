@@ -15,7 +15,8 @@ from protoflow.outbox import OutboxRelay
 from protoflow.pipeline import HandlerSpec
 from protoflow.records import record
 from protoflow.scheduling.scheduler import Scheduler
-from protoflow.stats import Books, ErrorBreakdown, LatencyMetrics, ThroughputMetrics
+from protoflow.stats import Books, ErrorBreakdown
+from protoflow.timings import LatencyMetrics, ThroughputMetrics
 from protoflow.transport import DeadLetters, Lag, LagReader, Transport
 
 _log = logging.getLogger("protoflow.observability")
@@ -187,17 +188,17 @@ class Observatory:
     ) -> HandlerReport:
         stats = spec.stats
         monotonic = self.clock.monotonic()
-        throughput = stats.throughput(monotonic)
-        ago = monotonic - stats.last_at
+        throughput = stats.timings.throughput(monotonic)
+        ago = monotonic - stats.timings.last_at
         return HandlerReport(
             messages_processed=stats.handled,
             messages_failed=stats.dead_lettered + stats.dropped,
-            attempts=stats.runs,
+            attempts=stats.timings.runs,
             attempts_failed=stats.failed_runs,
             counters=stats.as_dict(),
-            total_processing_time_ns=int(stats.seconds * 1e9),
-            last_processed_at=timestamp(self.clock.now() - ago) if stats.last_at else None,
-            latency=stats.latency(),
+            total_processing_time_ns=int(stats.timings.seconds * 1e9),
+            last_processed_at=timestamp(self.clock.now() - ago) if stats.timings.last_at else None,
+            latency=stats.timings.latency(),
             throughput=throughput,
             errors=stats.errors,
             resource=resource,

@@ -54,12 +54,14 @@ class Arrival:
         self._carrier: Carrier
         self._begin: Callable[[Job], None]
         self._workers: Workers
+        self._put: Callable[[Job], None]
 
     def bind(self, carrier: Carrier, begin: Callable[[Job], None], workers: Workers) -> None:
         """Names those that the deliveries go on to."""
         self._carrier = carrier
         self._begin = begin
         self._workers = workers
+        self._put = workers.put
 
     def accept(self, delivery: Delivery) -> None:
         """Takes one delivery. Whatever is wrong with it, it ends settled."""
@@ -94,6 +96,8 @@ class Arrival:
                 or wire.PF_DUE in metadata
             ):
                 self._look_twice(job)
+            elif route.gatherer is None:
+                self._put(job)
             else:
                 self._begin(job)
 

@@ -56,6 +56,8 @@ class Workers:
         self._run = run
         self._crashed = crashed
         self._ready: deque[Work] = deque()
+        #: Makes work ready; `wake` starts it.
+        self.put: Callable[[Work], None] = self._ready.append
         self._alone: deque[Work] = deque()
         self._gates: set[str] = set()
         self._closed = False
@@ -65,10 +67,6 @@ class Workers:
         self._idle: deque[asyncio.Future[None]] = deque()
         self._watchers: list[asyncio.Future[None]] = []
         self.running = 0
-
-    def put(self, work: Work) -> None:
-        """Makes work ready; `wake` starts it."""
-        self._ready.append(work)
 
     def put_alone(self, work: Work, *, backwards: bool = False) -> None:
         """Work that runs with nothing beside it, because it may kill the process.

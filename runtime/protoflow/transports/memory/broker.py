@@ -217,8 +217,7 @@ def size_of(message: Message) -> int:
     return (
         len(message.payload or b"")
         + len(message.key or b"")
-        + sum(map(len, metadata))
-        + sum(map(len, metadata.values()))
+        + len("".join([*metadata, *metadata.values()]))
     )
 
 
