@@ -1,7 +1,7 @@
 # What people type. `make` alone explains itself.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint fmt protos golden brokers acceptance faults bench docs
+.PHONY: help setup demo test lint fmt protos golden brokers acceptance faults bench bench-full docs
 
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -11,7 +11,7 @@ PYTEST := $(PY) -m pytest
 SOURCE := protoc_gen_protoflow runtime/protoflow
 
 help: ## Explain the verbs
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
 	  awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## Make .venv with Protoflow, every extra and the development tools
@@ -53,8 +53,11 @@ acceptance: setup ## Run the one suite on every transport; a row for each at the
 faults: setup ## Kill, freeze and cut off brokers and processes, and count the messages
 	@PROTOFLOW_FAULTS=long PROTOFLOW_REQUIRE_BROKERS=kafka,rabbitmq,nats $(PYTEST) tests/faults $(ARGS) || test $$? -eq 5
 
-bench: $(VENV)/.bench ## Measure against raw clients and peers
-	PYTHONPATH=runtime $(PY) -m benchmarks $(ARGS)
+bench: $(VENV)/.bench ## Measure against raw clients and peers: the short form, a row a target
+	@PYTHONPATH=runtime $(PY) -m benchmarks $(ARGS)
+
+bench-full: $(VENV)/.bench ## The long form, which writes docs/performance.md
+	@PYTHONPATH=runtime $(PY) -m benchmarks --full --write $(ARGS)
 
 $(VENV)/.bench: $(STAMP)
 	$(PY) -m pip install --quiet --group bench

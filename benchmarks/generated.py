@@ -1,4 +1,4 @@
-"""The generated modules of the benchmarks, made once in a temporary directory."""
+"""The generated modules of the benchmarks, made when the contract or the plugin is newer."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ HOME = ROOT / ".venv" / "bench-gen"
 
 
 def generate() -> Path:
-    """Generates if the contract is newer than what is there; where it lies."""
-    source = ROOT / "benchmarks/proto/bench/v1/orders.proto"
+    """Generates if need be; where the modules lie."""
+    contract = ROOT / "benchmarks/proto/bench/v1/orders.proto"
+    sources = [
+        contract,
+        *(ROOT / "templates").iterdir(),
+        *(ROOT / "protoc_gen_protoflow").glob("*.py"),
+    ]
     made = HOME / "bench/v1/orders_protoflow.py"
-    if made.exists() and made.stat().st_mtime > source.stat().st_mtime:
+    if made.exists() and made.stat().st_mtime > max(path.stat().st_mtime for path in sources):
         return HOME
     HOME.mkdir(parents=True, exist_ok=True)
     plugin = Path(sys.executable).parent / "protoc-gen-protoflow"
@@ -28,10 +33,9 @@ def generate() -> Path:
     return HOME
 
 
-def use() -> None:
-    """Makes the modules importable here and in child processes."""
-    home = str(generate())
-    for path in (str(ROOT / "runtime"), home):
-        if path not in sys.path:
-            sys.path.insert(0, path)
-    os.environ["PYTHONPATH"] = os.pathsep.join([home, str(ROOT / "runtime"), str(ROOT)])
+def environment() -> dict[str, str]:
+    """What a subject runs in: the modules are found, and bytecode is kept as by a user."""
+    paths = os.pathsep.join(map(str, (generate(), ROOT / "runtime", ROOT)))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PROTOFLOW_")}
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)
+    return {**kept, "PYTHONPATH": paths}

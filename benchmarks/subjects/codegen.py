@@ -1,25 +1,21 @@
-"""CPU of generating 1, 100 and 500 files against mypy-protobuf, protoc included.
+"""CPU of generating code, protoc included: `... protoflow|mypy|python|pyi FILES`.
 
-Run as `python benchmarks/codegen.py [FILES...]`. Each file has five messages and a service
-of four rpcs that all consume, and imports the file before it.
+Each file has five messages and a service of four rpcs that all consume, and imports the file
+before it.
 """
 
 from __future__ import annotations
 
-import os
+import json
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-RUNS = 5
-# An installed plugin has its bytecode; a checkout gets it in the run that is not counted.
-ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-TARGETS = {1: 1.2, 100: 1.0, 500: 1.0}
 
 FILE = """\
 syntax = "proto3";
@@ -80,40 +76,36 @@ def write(directory: Path, files: int) -> list[str]:
     return paths
 
 
-def cpu(directory: Path, plugin: str, paths: list[str]) -> float:
-    """CPU milliseconds of protoc and the plugin."""
+def generate(directory: Path, plugin: str, paths: list[str]) -> dict[str, float]:
+    """CPU and wall milliseconds of protoc and the plugin."""
+    found = []
+    if plugin in ("protoflow", "mypy"):
+        found = [f"--plugin=protoc-gen-{plugin}={BIN}/protoc-gen-{plugin}"]
     with tempfile.TemporaryDirectory() as out:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         subprocess.run(
             [
                 *(sys.executable, "-m", "grpc_tools.protoc", f"-I{directory}", f"-I{ROOT}/proto"),
-                f"--plugin=protoc-gen-{plugin}={BIN}/protoc-gen-{plugin}",
+                *found,
                 f"--{plugin}_out={out}",
                 *paths,
             ],
             check=True,
-            capture_output=True,
-            env=ENVIRONMENT,
+            stdout=subprocess.DEVNULL,
         )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return 1000 * (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        after, end = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"cpu_ms": 1000 * cpu, "wall_ms": 1000 * (end - start)}
 
 
-def main() -> None:
-    """Measures in turn, so that a busy machine slows both alike."""
-    print(f"{'files':>5} {'protoflow':>10} {'mypy-protobuf':>14} {'ratio':>6} {'target':>7}")
-    for files in [int(text) for text in sys.argv[1:]] or list(TARGETS):
-        with tempfile.TemporaryDirectory() as name:
-            paths = write(Path(name), files)
-            cpu(Path(name), "protoflow", paths)
-            runs = [
-                (cpu(Path(name), "protoflow", paths), cpu(Path(name), "mypy", paths))
-                for _ in range(RUNS)
-            ]
-        mine, other = (statistics.median(times) for times in zip(*runs, strict=True))
-        target = TARGETS.get(files, 1.0)
-        print(f"{files:>5} {mine:>7.0f} ms {other:>11.0f} ms {mine / other:>6.2f} {target:>7.1f}")
+def main(plugin: str, files: int) -> None:
+    """Measures once; a first file, not counted, makes the plugin's bytecode."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        paths = write(directory, files)
+        generate(directory, plugin, paths[:1])
+        print(json.dumps(generate(directory, plugin, paths)))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,4 +1,4 @@
-"""Publishes to core NATS from a process of its own: `... URL SUBJECT COUNT KIND MODE`."""
+"""Publishes to NATS core: `... URL SUBJECT COUNT proto|json MODE`."""
 
 from __future__ import annotations
 
@@ -7,28 +7,24 @@ import sys
 
 import nats
 
-from benchmarks.meter import order, traceparent
-from benchmarks.raw import HEADERS
+from benchmarks.subjects.messages import event_headers, json_body, json_headers, traceparent
+from benchmarks.subjects.prefill import proto_body
 
 
 async def main(url: str, subject: str, count: str, kind: str, mode: str) -> None:
-    from bench.v1.orders_pb2 import Order
-
-    connection = await nats.connect(url)
+    """Slower than any subject would measure nothing, faster would drop messages."""
     if kind == "json":
-        from benchmarks.faststream_subject import body, headers
-
-        sent, payload = headers(mode), body(1)
+        sent, payload = json_headers(mode), json_body(1)
     else:
-        sent = {name.replace("ce_", "ce-"): value for name, value in HEADERS.items()}
+        sent = {name.replace("ce_", "ce-"): value for name, value in event_headers().items()}
         sent["ce-datacontenttype"] = sent.pop("content-type")
         sent["traceparent"] = traceparent(mode)
-        payload = Order(**order(1)).SerializeToString()
+        payload = proto_body(1)
+    connection = await nats.connect(url)
     for number in range(int(count)):
         await connection.publish(subject, payload, headers=sent)
         if number % 500 == 0:
             await connection.flush()
-            # Slower than any subject drops messages, faster than it measures nothing.
             await asyncio.sleep(0.02)
     await connection.close()
 

@@ -1,0 +1,67 @@
+"""Takes from a broker what runs have left: `... TRANSPORT URL RUN...`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Sequence
+
+
+async def kafka(url: str, runs: Sequence[str]) -> None:
+    """Deletes their topics."""
+    from aiokafka.admin import AIOKafkaAdminClient
+
+    admin = AIOKafkaAdminClient(bootstrap_servers=url.partition("://")[2])
+    await admin.start()
+    try:
+        topics = [topic for topic in await admin.list_topics() if topic.startswith(tuple(runs))]
+        if topics:
+            await admin.delete_topics(topics)
+    finally:
+        await admin.close()
+
+
+async def jetstream(url: str, runs: Sequence[str]) -> None:
+    """Deletes their streams."""
+    import nats
+
+    connection = await nats.connect(url.replace("jetstream://", "nats://"))
+    manager = connection.jetstream()
+    for info in await manager.streams_info_iterator():
+        name = info.config.name or ""
+        if any(run in name for run in runs):
+            await manager.delete_stream(name)
+    await connection.close()
+
+
+async def rabbitmq(url: str, runs: Sequence[str]) -> None:
+    """Deletes our queues; the others delete their own."""
+    import aio_pika
+    from protoflow.config import Config
+    from protoflow.transports.rabbitmq.names import Names
+
+    settings = Config(environ={})
+    names = Names(settings.exchange, 1)
+    async with await aio_pika.connect(url) as connection:
+        channel = await connection.channel()
+        for run in runs:
+            topic, group = f"{run}.orders", f"{run}.sink"
+            queues = [
+                names.queue(topic, group, 0),
+                names.dead_letters(f"{topic}.{group}.dead"),
+                *(names.rung(topic, group, seconds) for seconds in settings.retry_ladder),
+            ]
+            for queue in queues:
+                with contextlib.suppress(aio_pika.exceptions.AMQPError):
+                    await channel.queue_delete(queue)
+
+
+async def nats(url: str, runs: Sequence[str]) -> None:
+    """Nothing is kept there."""
+
+
+if __name__ == "__main__":
+    transport, url, *runs = sys.argv[1:]
+    cleaners = {"kafka": kafka, "jetstream": jetstream, "rabbitmq": rabbitmq, "nats": nats}
+    asyncio.run(cleaners[transport](url, runs))
