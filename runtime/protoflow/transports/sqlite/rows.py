@@ -6,6 +6,9 @@ so one call decodes the heads of many. Key, time and size also stand in columns,
 Each step of a statement gives up the interpreter's lock and must win it back, which takes
 up to 5 ms while the event loop is busy. So messages are written with one statement for
 many rows, and read as one row that holds them all: text columns side by side, blobs in hex.
+
+For `bytes` and None the driver looks for an adapter, which costs as much as the rest of the row;
+so blobs are given as `bytearray`, and no due time as 0.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ _names: dict[str, str] = {}
 
 
 def _insert(count: int) -> str:
-    rows = ",".join(f"(?1+{index},?,?,?,?,?,?)" for index in range(count))
+    rows = ",".join(f"(?1+{index},?,?,?,?,nullif(?,0),?)" for index in range(count))
     return f"INSERT INTO protoflow_messages VALUES {rows}"  # noqa: S608  numbers only
 
 
@@ -69,8 +72,8 @@ def columns(message: Message, now: float, time: str, limit: int) -> tuple[Any, .
     if size > limit:
         return size
     head = f"[{quote(message.id)},{{{metadata}}},{packed_key},{time},{size}]"
-    due = now + message.delay if message.delay > 0 else None
-    return head, key, payload, now, due, size
+    due = now + message.delay if message.delay > 0 else 0.0
+    return head, key and bytearray(key), payload and bytearray(payload), now, due, size
 
 
 def _prefix(name: str) -> str:
