@@ -57,7 +57,10 @@ def summary(measured: Sequence[tuple[Group, Measurement]]) -> str:
     wanted = [row for row in found if row.verdict != "info"]
     missed = [row for row in wanted if row.verdict != "reached"]
     text = f"{len(wanted) - len(missed)} of {len(wanted)} targets are reached."
-    lines = [f"- {row.name}: {row.figure or 'no figure'}, {row.wanted} wanted" for row in missed]
+    lines = [
+        f"- {row.name}: {f'{row.figure}, {row.wanted} wanted' if row.figure else row.verdict}"
+        for row in missed
+    ]
     return "\n".join([text, *(["", "Not reached:", "", *lines] if missed else [])]) + "\n"
 
 

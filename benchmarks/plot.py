@@ -9,7 +9,7 @@ from html import escape
 from benchmarks.model import UNITS, Group, Results, Target
 from benchmarks.rows import number
 
-WIDTH, LEFT, RIGHT = 760, 190, 130
+WIDTH, LEFT, RIGHT = 760, 220, 130
 BAR, GAP, HEADING, TOP = 14, 6, 22, 34
 STYLE = """\
 text { font: 12px system-ui, sans-serif; fill: #1f2328 }
@@ -55,7 +55,9 @@ def plot(group: Group, results: Results) -> str:
     shown: list[set[str]] = []
     for target in group.targets:
         names = (*target.subjects, *target.beside)
-        failed = any(results[name].failure for name in names)
+        failed = any(
+            name not in results or target.figure not in results[name].figures for name in names
+        )
         if failed or any({*names, target.figure} <= before for before in shown):
             continue
         shown.append({*names, target.figure})

@@ -39,11 +39,16 @@ def rows(group: Group, results: Results) -> list[Row]:
 def row(target: Target, results: Results) -> Row:
     """One row."""
     for name in (*target.subjects, *target.beside):
+        if name not in results:
+            return Row(target.name, verdict=f"failed: {name} was not measured")
         if failure := results[name].failure:
             return Row(target.name, verdict=f"failed: {failure} ({name})")
     own, *others = (results[name] for name in target.subjects)
-    value = target.value(results)
-    remark = target.remark(results) if target.remark else ""
+    try:
+        value = target.value(results)
+        remark = target.remark(results) if target.remark else ""
+    except KeyError as error:  # kept by an older program
+        return Row(target.name, verdict=f"failed: no figure {error}; measure again")
     other = " ".join([*(spread(one, target.figure) for one in others), remark]).strip()
     sign = ">=" if target.at_least else "<="
     wanted = f"{sign} {number(target.limit, target.unit)}" if target.limit is not None else ""
