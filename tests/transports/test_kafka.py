@@ -144,8 +144,12 @@ async def test_a_limit_lowered_meanwhile_breaks_nothing_that_comes_later(
     )
     await admin.close()
     await asyncio.sleep(0.5)
-    (result,) = await broker.submit([Message(id="1", topic=topic, payload=bytes(5000))])
+    small, large = [Message(id=str(size), topic=topic, payload=bytes(size)) for size in (300, 5000)]
+    assert await broker.submit([small] * 10) == [None] * 10, "more than fits into a batch"
+    (result,) = await broker.submit([large])
     assert isinstance(result, PublishRefusedError)
+    results = await broker.submit([small, large, small])
+    assert [result is None for result in results] == [True, False, True]
     for number in range(5):
         await publish(broker, topic, b"%d" % number)
 
@@ -175,6 +179,31 @@ async def test_a_subscriber_can_be_required(url: str) -> None:
         ]
         await join(broker, settings(topic))
         assert await broker.submit([message]) == [None]
+
+
+async def test_a_refused_message_keeps_no_other_from_its_topic(
+    url: str, broker: KafkaTransport
+) -> None:
+    """Topics by turns, some of them impossible, some messages too large: each its own result."""
+    small, other = unique("small"), unique("other")
+    await make_topic(url, small, 2, max_message_bytes="2000")
+    await make_topic(url, other)
+    wanted = [
+        (small, 10, True), ("a b", 10, False), ("a b", 20, False), (other, 3000, True),
+        (small, 3000, False), (small, 3001, False), (small, 30, True), (other, 40, True),
+    ]  # fmt: skip
+    for _ in range(3):
+        results = await broker.submit(
+            [
+                Message(id=str(size), topic=topic, payload=bytes(size), key=b"k")
+                for topic, size, _ in wanted
+            ]
+        )
+        assert [result is None for result in results] == [taken for *_, taken in wanted]
+        assert all(isinstance(result, PublishRefusedError) for result in results if result)
+    subscription = await join(broker, settings(small))
+    taken = await take(subscription, 6)
+    assert [len(item) for item in payloads(taken)] == [10, 30] * 3
 
 
 async def test_a_delay_is_refused_before_anything_is_sent(broker: KafkaTransport) -> None:

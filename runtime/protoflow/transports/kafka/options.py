@@ -120,7 +120,7 @@ class KafkaOptions:
     idempotence: bool = True
     compression: Compression = Compression.NONE
     linger: float = 0.0
-    max_batch_size: int = 65536
+    max_batch_size: int = 262144
     max_request_size: int = 1048576
     publish_timeout: float = 120.0
     session_timeout: float = 10.0

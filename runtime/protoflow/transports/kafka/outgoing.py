@@ -50,6 +50,10 @@ class Outbound:
         """Whether the limit of a physical topic is known."""
         return topic in self._limits
 
+    def limit(self, topic: str) -> int:
+        """The most bytes that a batch to a physical topic may have."""
+        return self._limits.get(topic, self._context.options.max_request_size)
+
     def encode(self, message: Message, topic: str) -> Outgoing:
         """The record. Raises PublishRefusedError for what no broker would take."""
         value, key = message.payload, message.key

@@ -1,17 +1,16 @@
-"""Publishing: one idempotent producer, one long-lived task a topic, none a message."""
+"""Publishing: each message to its partition's lane, each lane a batch at a time."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
+import random
 from collections import deque
 from collections.abc import Sequence
-from functools import partial
-from typing import Any
+from functools import lru_cache
+from typing import TypeAlias
 
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
+from aiokafka.partitioner import murmur2
 
 from protoflow import wire
 from protoflow.errors import CapabilityError, PublishError
@@ -19,53 +18,71 @@ from protoflow.message import Message
 from protoflow.transports.kafka.context import Context
 from protoflow.transports.kafka.errors import malformed, publish_error
 from protoflow.transports.kafka.groups import has_group
-from protoflow.transports.kafka.options import Compression, KafkaOptions
+from protoflow.transports.kafka.lane import Lane
 from protoflow.transports.kafka.outgoing import Outbound, physical_topic
+from protoflow.transports.kafka.producers import Producers
 from protoflow.transports.kafka.submission import Deadlines, Result, Submission
 
-_log = logging.getLogger("protoflow.transports.kafka")
-#: Idle topics beyond this many lose their task; the next publish starts it again.
-_MANY_TOPICS = 256
 #: A message on its way: itself, its partition if that is fixed, and where the result goes.
-_Item = tuple[Message, int | None, Submission, int]
+_Item: TypeAlias = tuple[Message, int | None, Submission, int]
+#: So many messages without key in a row go to one partition: fewer, larger batches.
+_STAY = 64
+#: aiokafka's hash, which is Java's, takes a microsecond for four bytes; keys come again.
+_hash = lru_cache(maxsize=4096)(murmur2)
 
 
-class _Lane:
-    """The messages of one topic, in the order in which they were submitted."""
+class _Topic:
+    """A topic that is published to.
 
-    __slots__ = ("arrived", "has_group", "queue", "task", "topic")
+    Attributes:
+        name: as the broker has it.
+        partitions: all of them.
+        available: those with a leader.
+        lanes: by partition.
+        unsorted: messages that wait until what must be known of the topic is known.
+        task: finds that out.
+        has_group: somebody was seen to consume it.
+    """
 
-    def __init__(self, topic: str) -> None:
-        self.topic = topic
-        self.queue: deque[_Item] = deque()
-        self.arrived = asyncio.Event()
-        self.has_group = False
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.partitions: list[int] = []
+        self.available: list[int] = []
+        self.lanes: dict[int, Lane] = {}
+        self.unsorted: deque[_Item] = deque()
         self.task: asyncio.Task[None] | None = None
+        self.has_group = False
+        self._stays = 0
+        self._place = 0
+
+    def partition_of(self, key: bytes | None) -> int:
+        """Where a key goes, as with Kafka's own clients; without key, anywhere."""
+        partitions = self.partitions
+        if key is not None:
+            number: int = _hash(key) & 0x7FFFFFFF
+            return partitions[number % len(partitions)]
+        if not self._stays or self._place not in self.available:
+            self._stays = _STAY
+            self._place = random.choice(self.available or partitions)  # noqa: S311  no secret
+        self._stays -= 1
+        return self._place
 
 
 class Publisher:
-    """Publishes in order per topic and maps what comes of it."""
+    """Publishes in order per partition and maps what comes of it."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self.outbound = Outbound(context)
-        self._lanes: dict[str, _Lane] = {}
+        # A lowered limit may have been the reason why a producer is replaced.
+        self._producers = Producers(context, self.outbound.forget)
+        self._topics: dict[str, _Topic] = {}
         self._deadlines = Deadlines(context.options.publish_timeout)
-        self._producer: AIOKafkaProducer | None = None
-        self._usable = asyncio.Event()
-        self._replacing: asyncio.Task[None] | None = None
         self._closed = False
 
     async def open(self) -> None:
         """Connects."""
-        producer = AIOKafkaProducer(**producer_arguments(self._context))
-        try:
-            await producer.start()
-        except BaseException:
-            await producer.stop()
-            raise
-        self._producer = producer
-        self._usable.set()
+        await self._producers.open()
 
     def submit(
         self, messages: Sequence[Message], partitions: Sequence[int] | None = None
@@ -74,143 +91,112 @@ class Publisher:
         if any(message.delay > 0 for message in messages):
             raise CapabilityError("kafka keeps no message back: publish without delay")
         submission = self._deadlines.submission(len(messages))
+        topic: _Topic | None = None
+        logical: str | None = None
+        ready = False
         for index, message in enumerate(messages):
-            try:
-                lane = self._lanes.get(message.topic) or self._open_lane(message.topic)
-            except PublishError as error:
-                submission.settle(index, error)
+            if topic is None or message.topic != logical:
+                logical = message.topic
+                try:
+                    topic = self._topics.get(logical) or self._open_topic(logical)
+                except PublishError as error:
+                    submission.settle(index, error)
+                    topic = None
+                    continue
+                ready = topic.task is None and self._is_known(topic)
+            item = (message, partitions[index] if partitions else None, submission, index)
+            if ready:
+                self._sort(topic, *item)
+                ready = self.outbound.knows(topic.name)
                 continue
-            partition = partitions[index] if partitions else None
-            lane.queue.append((message, partition, submission, index))
-            lane.arrived.set()
+            topic.unsorted.append(item)
+            if topic.task is None:
+                topic.task = asyncio.get_running_loop().create_task(self._learn(topic))
         return submission.future
 
-    def _open_lane(self, topic: str) -> _Lane:
+    def _open_topic(self, logical: str) -> _Topic:
         if self._closed:
             raise PublishError("kafka: the transport is closed")
-        lane = self._lanes[topic] = _Lane(physical_topic(topic))
-        lane.task = asyncio.get_running_loop().create_task(self._drain(topic, lane))
-        return lane
+        topic = self._topics[logical] = _Topic(physical_topic(logical))
+        return topic
 
-    async def _drain(self, topic: str, lane: _Lane) -> None:
-        """Hands over the messages of a topic, for as long as the topic is used."""
-        queue = lane.queue
-        while True:
-            if not queue:
-                if len(self._lanes) > _MANY_TOPICS:
-                    del self._lanes[topic]
-                    return
-                lane.arrived.clear()
-                await lane.arrived.wait()
-            await self._usable.wait()
-            producer = self._producer
-            if producer is None:
-                continue
-            if not self.outbound.knows(lane.topic) and not await self._learn(lane, producer):
-                continue
-            while queue and self._usable.is_set():
-                await self._send(producer, lane, *queue.popleft())
-
-    async def _learn(self, lane: _Lane, producer: AIOKafkaProducer) -> bool:
-        """Waits for the topic and asks for its limit; without it what waits has failed."""
-        options = self._context.options
-        try:
-            async with asyncio.timeout(options.metadata_timeout):
-                await producer.partitions_for(lane.topic)
-                await self.outbound.learn(lane.topic)
-        except (KafkaError, TimeoutError) as error:
-            while lane.queue:
-                _, _, submission, index = lane.queue.popleft()
-                submission.settle(index, publish_error(error, lane.topic, 0))
+    def _is_known(self, topic: _Topic) -> bool:
+        """Whether messages to a topic need not wait for anything to be found out."""
+        producer = self._producers.current
+        if producer is None or not self.outbound.knows(topic.name):
             return False
-        return True
+        cluster = producer.client.cluster
+        topic.partitions = sorted(cluster.partitions_for_topic(topic.name) or ())
+        topic.available = list(cluster.available_partitions_for_topic(topic.name) or ())
+        return bool(topic.partitions) and (
+            topic.has_group or not self._context.settings.require_subscriber
+        )
 
-    async def _send(
+    def _sort(
         self,
-        producer: AIOKafkaProducer,
-        lane: _Lane,
+        topic: _Topic,
         message: Message,
         partition: int | None,
         submission: Submission,
         index: int,
     ) -> None:
-        if not submission.is_open(index):
-            return  # given up: nobody is to find it later
-        size = 0
+        """Puts a message into its lane."""
         try:
-            if self._context.settings.require_subscriber and not lane.has_group:
-                await self._require_group(message, lane)
-            record = self.outbound.encode(message, lane.topic)
-            size = record.size
-            future = await producer.send(
-                lane.topic, record.value, record.key, partition, headers=record.headers
-            )
-        except (MessageSizeTooLargeError, PublishError) as error:
-            submission.settle(index, publish_error(error, lane.topic, size))
-        except (KafkaError, TimeoutError) as error:
-            submission.settle(index, publish_error(error, lane.topic, size))
-            self._replace()
+            place = topic.partition_of(message.key) if partition is None else partition
+            lane = topic.lanes.get(place)
+            if lane is None:
+                lane = topic.lanes[place] = Lane(
+                    topic.name, place, self._producers, self.outbound, self._context.options
+                )
+            lane.add(message, submission, index)
+        except PublishError as error:
+            submission.settle(index, error)
         except Exception as error:  # what is no bytes, no text: the others must go on
-            submission.settle(index, malformed(error, lane.topic))
-        else:
-            future.add_done_callback(partial(self._sent, lane.topic, size, submission, index))
+            submission.settle(index, malformed(error, topic.name))
 
-    async def _require_group(self, message: Message, lane: _Lane) -> None:
+    async def _learn(self, topic: _Topic) -> None:
+        """Finds out what must be known of a topic, and sorts what waits for that."""
+        waiting = topic.unsorted
+        try:
+            while waiting:
+                try:
+                    await self._ask(topic)
+                    self._is_known(topic)
+                except (KafkaError, TimeoutError) as error:
+                    while waiting:
+                        _, _, submission, index = waiting.popleft()
+                        submission.settle(index, publish_error(error, topic.name, 0))
+                while waiting and self.outbound.knows(topic.name) and topic.partitions:
+                    item = waiting.popleft()
+                    message, _, submission, index = item
+                    try:
+                        await self._require_group(message, topic)
+                    except (KafkaError, TimeoutError, PublishError) as error:
+                        submission.settle(index, publish_error(error, topic.name, 0))
+                    else:
+                        self._sort(topic, *item)
+        finally:
+            topic.task = None
+
+    async def _ask(self, topic: _Topic) -> None:
+        """Waits for the topic and asks for its limit. Raises KafkaError or TimeoutError."""
+        producer = await self._producers.get()
+        async with asyncio.timeout(self._context.options.metadata_timeout):
+            if not await producer.partitions_for(topic.name):
+                raise UnknownTopicOrPartitionError(topic.name)
+            await self.outbound.learn(topic.name)
+
+    async def _require_group(self, message: Message, topic: _Topic) -> None:
         """Retries and dead letters are kept for whoever looks; other messages need a group."""
+        if topic.has_group or not self._context.settings.require_subscriber:
+            return
         if wire.PF_GROUP in message.metadata or wire.PF_DLQ_RESOLVED in message.metadata:
             return
-        lane.has_group = await has_group(self._context.admin, lane.topic)
-        if not lane.has_group:
+        topic.has_group = await has_group(self._context.admin, topic.name)
+        if not topic.has_group:
             raise PublishError(
-                f"kafka: no group consumes topic {lane.topic}, and require_subscriber is set"
+                f"kafka: no group consumes topic {topic.name}, and require_subscriber is set"
             )
-
-    def _sent(
-        self,
-        topic: str,
-        size: int,
-        submission: Submission,
-        index: int,
-        future: asyncio.Future[Any],
-    ) -> None:
-        error = None if future.cancelled() else future.exception()
-        if error is None:
-            submission.settle(index, None)
-            return
-        submission.settle(index, publish_error(error, topic, size))
-        self._replace()
-
-    def _replace(self) -> None:
-        """Takes a new producer: after a batch has failed, aiokafka's numbers have a gap, and
-        the broker would refuse all later batches of that partition as out of order."""
-        if self._usable.is_set() and not self._closed:
-            self._usable.clear()
-            self._replacing = asyncio.get_running_loop().create_task(self._replace_producer())
-
-    async def _replace_producer(self) -> None:
-        _log.warning("a batch was refused: publishing goes on with a new producer")
-        self.outbound.forget()  # a lowered limit may have been the reason
-        await self._stop_producer(self._context.options.request_timeout)
-        while not self._closed:
-            try:
-                await self.open()
-            except (KafkaError, OSError, TimeoutError):
-                await asyncio.sleep(1)
-            else:
-                return
-
-    async def _stop_producer(self, seconds: float) -> None:
-        producer, self._producer = self._producer, None
-        if producer is None:
-            return
-        stopping = asyncio.get_running_loop().create_task(producer.stop())
-        with contextlib.suppress(TimeoutError, KafkaError):
-            async with asyncio.timeout(seconds):
-                await stopping
-                return
-        # It waits for a broker that does not come: its last batches are given up.
-        with contextlib.suppress(KafkaError):
-            await producer.client.close()
 
     async def close(self, seconds: float) -> None:
         """Waits for what was submitted, at most so long, then disconnects."""
@@ -218,26 +204,12 @@ class Publisher:
         if waiting and not self._closed:
             await asyncio.wait(waiting, timeout=seconds)
         self._closed = True
-        tasks = [lane.task for lane in self._lanes.values() if lane.task]
-        tasks += [self._replacing] if self._replacing else []
+        working = [lane.task for topic in self._topics.values() for lane in topic.lanes.values()]
+        working += [topic.task for topic in self._topics.values()]
+        tasks = [task for task in working if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._lanes.clear()
+        self._topics.clear()
         self._deadlines.expire_all("closed before the broker confirmed")
-        await self._stop_producer(1.0 if waiting else seconds)
-
-
-def producer_arguments(context: Context) -> dict[str, Any]:
-    """The keyword arguments of aiokafka's producer."""
-    options: KafkaOptions = context.options
-    return context.client | {
-        "acks": "all",
-        "enable_idempotence": options.idempotence,
-        "compression_type": (
-            None if options.compression is Compression.NONE else options.compression.value
-        ),
-        "linger_ms": int(options.linger * 1000),
-        "max_batch_size": options.max_batch_size,
-        "max_request_size": options.max_request_size,
-    }
+        await self._producers.close(1.0 if waiting else seconds)

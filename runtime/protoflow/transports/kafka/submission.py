@@ -10,6 +10,8 @@ from typing import TypeAlias
 from protoflow.errors import PublishError
 
 Result: TypeAlias = PublishError | None
+#: The result of a message that is neither confirmed nor refused.
+_OPEN = PublishError("kafka: not confirmed yet")
 
 
 class Submission:
@@ -20,27 +22,27 @@ class Submission:
     def __init__(self, size: int, deadline: float) -> None:
         self.deadline = deadline
         self.future: asyncio.Future[Sequence[Result]] = asyncio.get_running_loop().create_future()
-        self._results: list[Result] = [None] * size
-        self._open = set(range(size))
+        self._results: list[Result] = [_OPEN] * size
+        self._open = size
         if not size:
             self.future.set_result(self._results)
 
     def is_open(self, index: int) -> bool:
         """Whether somebody still waits for this result."""
-        return index in self._open
+        return self._results[index] is _OPEN
 
     def settle(self, index: int, error: Result) -> None:
         """Sets the result of one message; a second one, after the deadline, is ignored."""
-        if index not in self._open:
+        if self._results[index] is not _OPEN:
             return
-        self._open.remove(index)
         self._results[index] = error
+        self._open -= 1
         if not self._open and not self.future.done():
             self.future.set_result(self._results)
 
     def expire(self, error: PublishError) -> None:
         """Gives up on what is still open."""
-        for index in tuple(self._open):
+        for index in range(len(self._results)):
             self.settle(index, error)
 
 

@@ -25,7 +25,7 @@ from protoflow.transports.kafka.context import Context
 from protoflow.transports.kafka.groups import Groups
 from protoflow.transports.kafka.outgoing import Outbound, Outgoing, physical_topic
 from protoflow.transports.kafka.partition import Partition
-from protoflow.transports.kafka.publisher import producer_arguments
+from protoflow.transports.kafka.producers import producer_arguments
 
 _log = logging.getLogger("protoflow.transports.kafka")
 

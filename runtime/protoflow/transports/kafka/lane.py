@@ -1,0 +1,139 @@
+"""The messages on their way to one partition."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.producer.message_accumulator import BatchBuilder
+
+from protoflow.errors import PublishError
+from protoflow.message import Message
+from protoflow.transports.kafka.errors import publish_error
+from protoflow.transports.kafka.options import KafkaOptions
+from protoflow.transports.kafka.outgoing import Outbound, Outgoing
+from protoflow.transports.kafka.producers import Producers
+from protoflow.transports.kafka.submission import Submission
+
+
+class _Batch:
+    """Records as the broker gets them, and where their results go.
+
+    Records are written out at once, so that nothing of them is kept but bytes.
+    """
+
+    __slots__ = ("builder", "items")
+
+    def __init__(self, builder: BatchBuilder) -> None:
+        self.builder = builder
+        self.items: list[tuple[Message, Submission, int]] = []
+
+    def append(self, record: Outgoing, most: int) -> bool:
+        """Writes a record; False if there is no room for it within so many bytes."""
+        builder = self.builder
+        if builder.record_count() and builder.size() + record.size > most:
+            return False
+        written = builder.append(
+            timestamp=None, key=record.key, value=record.value, headers=record.headers
+        )
+        return written is not None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anybody still waits for one of the results."""
+        return any(submission.is_open(index) for _, submission, index in self.items)
+
+    def settle(self, error: Exception | None, topic: str) -> None:
+        """Sets the result of every message."""
+        for message, submission, index in self.items:
+            size = len(message.payload or b"")
+            submission.settle(index, publish_error(error, topic, size) if error else None)
+
+
+class Lane:
+    """Sends the messages of one partition in the order in which they were submitted.
+
+    One batch is on its way at a time, and what comes meanwhile goes with the next: the busier
+    the partition, the larger its batches. Nothing is done per message but to append it.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        partition: int,
+        producers: Producers,
+        outbound: Outbound,
+        options: KafkaOptions,
+    ) -> None:
+        self._topic = topic
+        self._partition = partition
+        self._producers = producers
+        self._outbound = outbound
+        self._options = options
+        self._waiting: deque[_Batch] = deque()
+        self.task: asyncio.Task[None] | None = None
+
+    def add(self, message: Message, submission: Submission, index: int) -> None:
+        """Sends a message after those before it. Raises PublishRefusedError, or whatever writing
+        a malformed one raises."""
+        waiting = self._waiting
+        record = self._outbound.encode(message, self._topic)
+        most = min(self._options.max_batch_size, self._outbound.limit(self._topic))
+        if not waiting or not waiting[-1].append(record, most):
+            batch = _Batch(self._producers.create_batch())
+            batch.append(record, most)
+            waiting.append(batch)
+        waiting[-1].items.append((message, submission, index))
+        if self.task is None:
+            self.task = asyncio.get_running_loop().create_task(self._work())
+
+    async def _work(self) -> None:
+        """Sends until nothing waits any more."""
+        linger = self._options.linger
+        try:
+            while self._waiting:
+                if linger and len(self._waiting) == 1:
+                    await asyncio.sleep(linger)
+                producer = await self._producers.get()
+                batch = self._waiting.popleft()
+                batch.builder.close()
+                if batch.is_open:  # else given up: nobody is to find it later
+                    await self._send(producer, batch)
+        finally:
+            self.task = None
+
+    async def _send(self, producer: AIOKafkaProducer, batch: _Batch) -> None:
+        try:
+            sent = await producer.send_batch(batch.builder, self._topic, partition=self._partition)
+            await self._producers.confirmed(sent)
+        except MessageSizeTooLargeError as error:
+            self._producers.replace()
+            if len(batch.items) == 1:
+                batch.settle(error, self._topic)
+            else:
+                self._waiting.extendleft(reversed(self._one_by_one(batch)))
+        except (KafkaError, TimeoutError) as error:
+            self._producers.replace()
+            batch.settle(error, self._topic)
+        except Exception as error:  # whatever it is, nobody waits for ever
+            batch.settle(error, self._topic)
+        else:
+            batch.settle(None, self._topic)
+
+    def _one_by_one(self, batch: _Batch) -> list[_Batch]:
+        """What was too large together: some of it may fit."""
+        singles = []
+        for message, submission, index in batch.items:
+            try:
+                record = self._outbound.encode(message, self._topic)
+            except PublishError as error:
+                submission.settle(index, error)
+                continue
+            single = _Batch(self._producers.create_batch())
+            single.append(record, record.size)
+            single.builder.close()
+            single.items.append((message, submission, index))
+            singles.append(single)
+        return singles

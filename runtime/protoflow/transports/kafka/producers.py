@@ -1,0 +1,130 @@
+"""The producer that everything is published through, and its successors."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from aiokafka.producer.message_accumulator import BatchBuilder
+
+from protoflow.errors import PublishError
+from protoflow.transports.kafka.context import Context
+from protoflow.transports.kafka.options import Compression, KafkaOptions
+
+_log = logging.getLogger("protoflow.transports.kafka")
+
+
+class Producers:
+    """One idempotent producer at a time.
+
+    After a batch has failed it is replaced: aiokafka's numbers have a gap then, and the broker
+    would refuse all later batches of that partition as out of order.
+
+    Attributes:
+        current: the producer; None while it is replaced.
+    """
+
+    def __init__(self, context: Context, replaced: Callable[[], None]) -> None:
+        self.current: AIOKafkaProducer | None = None
+        self._context = context
+        self._replaced = replaced
+        self._latest: AIOKafkaProducer
+        self._usable = asyncio.Event()
+        self._given_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._replacing: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def open(self) -> None:
+        """Connects."""
+        producer = AIOKafkaProducer(**producer_arguments(self._context))
+        try:
+            await producer.start()
+        except BaseException:
+            await producer.stop()
+            raise
+        self.current = self._latest = producer
+        self._usable.set()
+
+    async def get(self) -> AIOKafkaProducer:
+        """The producer, waiting for it while it is replaced."""
+        while self.current is None or not self._usable.is_set():
+            await self._usable.wait()
+        return self.current
+
+    def create_batch(self) -> BatchBuilder:
+        """An empty batch, which any of the producers may send."""
+        return self._latest.create_batch()
+
+    async def confirmed(self, sent: asyncio.Future[Any]) -> None:
+        """Waits until the broker has what was sent. Raises KafkaError, or PublishError when its
+        producer was given up before."""
+        given_up = self._given_up
+        await asyncio.wait((sent, given_up), return_when=asyncio.FIRST_COMPLETED)
+        if sent.done():
+            sent.result()
+            return
+        sent.add_done_callback(lambda late: late.cancelled() or late.exception())
+        raise PublishError("kafka: not confirmed by the broker; it may have been published")
+
+    def replace(self) -> None:
+        """Takes a new producer, now that a batch has failed."""
+        if self._usable.is_set() and not self._closed:
+            self._usable.clear()
+            self._replacing = asyncio.get_running_loop().create_task(self._replace())
+
+    async def _replace(self) -> None:
+        _log.warning("a batch was refused: publishing goes on with a new producer")
+        self._replaced()
+        await self._stop(self._context.options.request_timeout)
+        while not self._closed:
+            try:
+                await self.open()
+            except (KafkaError, OSError, TimeoutError):
+                await asyncio.sleep(1)
+            else:
+                return
+
+    async def _stop(self, seconds: float) -> None:
+        producer, self.current = self.current, None
+        if producer is None:
+            return
+        stopping = asyncio.get_running_loop().create_task(producer.stop())
+        try:
+            with contextlib.suppress(TimeoutError, KafkaError):
+                async with asyncio.timeout(seconds):
+                    await stopping
+                    return
+            # It waits for a broker that does not come: its last batches are given up.
+            with contextlib.suppress(KafkaError):
+                await producer.client.close()
+        finally:
+            given_up, self._given_up = self._given_up, asyncio.get_running_loop().create_future()
+            given_up.set_result(None)
+
+    async def close(self, seconds: float) -> None:
+        """Disconnects, at the latest after so long. Idempotent."""
+        self._closed = True
+        if self._replacing is not None:
+            self._replacing.cancel()
+            await asyncio.gather(self._replacing, return_exceptions=True)
+        await self._stop(seconds)
+
+
+def producer_arguments(context: Context) -> dict[str, Any]:
+    """The keyword arguments of aiokafka's producer."""
+    options: KafkaOptions = context.options
+    return context.client | {
+        "acks": "all",
+        "enable_idempotence": options.idempotence,
+        "compression_type": (
+            None if options.compression is Compression.NONE else options.compression.value
+        ),
+        "linger_ms": int(options.linger * 1000),
+        "max_batch_size": options.max_batch_size,
+        "max_request_size": options.max_request_size,
+    }
