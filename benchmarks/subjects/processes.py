@@ -68,15 +68,19 @@ class Worker:
             else:
                 self.handled, self.cpu = told["handled"], told["cpu"]
                 progress.set()
-        raise RuntimeError("a worker ended early")
+        assert self.process.stderr is not None
+        errors = (await self.process.stderr.read()).decode().split("\n")
+        reason = next((line for line in reversed(errors) if line.strip()), "it says nothing")
+        raise RuntimeError(f"a worker ended early: {reason}")
 
 
-async def spawn(module: str, *arguments: object) -> asyncio.subprocess.Process:
-    """A program of ours that talks."""
+async def spawn(module: str, *arguments: object, heard: bool) -> asyncio.subprocess.Process:
+    """A program of ours that talks; `heard` keeps its errors, to be read when it has ended."""
     pipe = asyncio.subprocess.PIPE
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", module, *map(str, arguments), stdin=pipe, stdout=pipe
-    )
+        sys.executable, "-m", module, *map(str, arguments), stdin=pipe, stdout=pipe,
+        stderr=pipe if heard else None,
+    )  # fmt: skip
 
 
 async def publish(feeder: asyncio.subprocess.Process, count: int, quantity: int) -> None:
@@ -91,16 +95,20 @@ async def publish(feeder: asyncio.subprocess.Process, count: int, quantity: int)
 async def measure(chosen: Options, url: str, processes: int) -> dict[str, float]:
     """Throughput, and how many cores the workers and all others used."""
     cost = rounds()
-    feeder = await spawn("benchmarks.subjects.feeder", url, chosen.run, 1000, chosen.partitions)
+    feeder = await spawn(
+        "benchmarks.subjects.feeder", url, chosen.run, 1000, chosen.partitions, heard=False
+    )
     workers: list[Worker] = []
     progress = asyncio.Event()
     try:
-        if chosen.transport == "kafka":
-            await publish(feeder, 1, 0)  # makes the topic, with its partitions
+        if chosen.transport != "jetstream":
+            await publish(feeder, 1, 0)  # makes the topic with its partitions, or the file
         async with asyncio.TaskGroup() as listeners:  # a worker that ends, ends it all
             heard = []
             for _ in range(processes):
-                program = await spawn("benchmarks.subjects.worker", url, chosen.run, cost)
+                program = await spawn(
+                    "benchmarks.subjects.worker", url, chosen.run, cost, heard=True
+                )
                 workers.append(Worker(program))
                 heard.append(listeners.create_task(workers[-1].listen(progress)))
             start, end = await run(chosen.count, feeder, workers, progress)
