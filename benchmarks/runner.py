@@ -84,7 +84,8 @@ class Runner:
             process.wait()
         if process.returncode:
             lines = errors.strip().splitlines()
-            raise SubjectFailedError(lines[-1] if lines else f"exit status {process.returncode}")
+            reason = lines[-1] if lines else f"exit status {process.returncode}"
+            raise SubjectFailedError(reason.replace(f"{ROOT}/", ""))  # it may go into the page
         return output
 
     def _clean(self, group: Group) -> None:
