@@ -236,7 +236,7 @@ class TestedService:
             if group.size
         ]
         return left + [
-            f"{scheduler.in_flight} in flight in {scheduler.settings.name}"
+            f"{scheduler.in_flight.count} in flight in {scheduler.settings.name}"
             for scheduler in self.service.subscriptions
             if not scheduler.settled
         ]

@@ -324,7 +324,7 @@ async def test_shutdown_gives_back_what_is_gathered_and_not_begun(lab: Lab) -> N
     slow = handler("Bulk", got.ok)
     async with lab.running(slow) as service:
         await lab.send(1, 2)
-        await lab.until(lambda: service.subscriptions[0].received >= 2 or got.done)
+        await lab.until(lambda: service.subscriptions[0].in_flight.received >= 2 or got.done)
     async with lab.running(handler("Bulk", got.ok)):
         await lab.until(lambda: sorted(set(got.done)) == [1, 2])
     assert sorted(got.done) == [1, 2]

@@ -58,10 +58,10 @@ async def test_no_more_is_in_flight_than_the_count_allows(lab: Lab) -> None:
         await lab.send(*range(50))
         await lab.until(lambda: gate.waiting == 2)
         await lab.quiet(0.2)
-        assert scheduler.in_flight <= 8
+        assert scheduler.in_flight.count <= 8
         gate.open()
         await lab.until(lambda: gate.done == 50)
-        assert scheduler.most_in_flight <= 8
+        assert scheduler.in_flight.most <= 8
 
 
 async def test_no_more_is_in_flight_than_the_bytes_allow(lab: Lab) -> None:
@@ -74,12 +74,12 @@ async def test_no_more_is_in_flight_than_the_bytes_allow(lab: Lab) -> None:
         await lab.send(*range(20), blob=bytes(10_000))
         await lab.until(lambda: gate.waiting >= 1)
         await lab.quiet(0.2)
-        assert 0 < scheduler.in_flight <= 3
-        assert scheduler.in_flight_bytes <= 45_000
+        assert 0 < scheduler.in_flight.count <= 3
+        assert scheduler.in_flight.bytes <= 45_000
         gate.open()
         await lab.until(lambda: gate.done == 20)
         await lab.settled(service)
-        assert scheduler.in_flight_bytes == 0
+        assert scheduler.in_flight.bytes == 0
 
 
 async def test_a_message_larger_than_the_bound_of_bytes_passes_alone(lab: Lab) -> None:
@@ -124,7 +124,7 @@ async def test_waiting_retries_count_as_in_flight(lab: Lab) -> None:
     async with lab.running(handler("Work", work), max_in_flight=4) as service:
         await lab.send(*range(12))
         await lab.until(lambda: seen.attempts.count(2) == 12, within=20)
-        assert service.subscriptions[0].most_in_flight <= 4
+        assert service.subscriptions[0].in_flight.most <= 4
 
 
 async def test_a_subscription_can_be_paused_and_resumed(lab: Lab) -> None:
@@ -158,7 +158,7 @@ async def test_ten_thousand_messages_pass_and_none_is_lost(lab: Lab) -> None:
         stats = service.stats()[method("Work")]
         assert stats.handled == count
         assert (stats.lost, stats.unknown, stats.dead_lettered) == (0, 0, 0)
-        assert service.subscriptions[0].most_in_flight <= 16 * 64
+        assert service.subscriptions[0].in_flight.most <= 16 * 64
     retried = {number for number, times in got.items() if times > 1}
     assert retried == (set(range(0, count, 1000)) if lab.capabilities.at_least_once else set())
     assert max(got.values()) <= 2

@@ -100,7 +100,7 @@ async def test_what_has_not_begun_is_given_back_and_handled_by_the_next(lab: Lab
     async with lab.running(handler("Work", work), policy=policy) as service:
         await lab.send(*range(10))
         await seen.until(2)
-        await lab.until(lambda: service.subscriptions[0].in_flight > 2 or seen.done)
+        await lab.until(lambda: service.subscriptions[0].in_flight.count > 2 or seen.done)
     again = Seen(lab)
     done = set(seen.done)
     assert len(done) < 10

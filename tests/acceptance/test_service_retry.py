@@ -191,7 +191,9 @@ async def test_a_wait_beyond_retry_in_place_is_kept_by_the_broker_and_never_earl
             "tasks", pb.Task(number=1).SerializeToString(), metadata=task_metadata(a="b")
         )
         await lab.until(lambda: at)
-        await lab.until(lambda: s.subscriptions[0].in_flight == 0, what="the wait is held here")
+        await lab.until(
+            lambda: s.subscriptions[0].in_flight.count == 0, what="the wait is held here"
+        )
         (letter,) = await lab.letters(1)
     assert [attempt for attempt, _ in at] == [1, 2]
     wait = at[1][1] - at[0][1]

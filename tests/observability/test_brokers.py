@@ -171,7 +171,7 @@ async def test_the_backlog_is_what_the_broker_says(place: Place) -> None:
             pytest.skip("capability: lag")
         outputs = [Output(StringValue(value=str(index))) for index in range(10)]
         await service.publish_outputs(TO_WORK, outputs)
-        await place.until(lambda: service.subscriptions[0].in_flight >= 2)
+        await place.until(lambda: service.subscriptions[0].in_flight.count >= 2)
         await service.observatory.refresh()
         (info,) = service.handlers()
         assert info.stats.backlog.last_queue_depth == 10

@@ -111,7 +111,7 @@ class _Instruments:
         return (
             (
                 "protoflow.in_flight", "{message}", "Deliveries not settled yet.",
-                lambda: self._subscriptions(lambda scheduler: scheduler.in_flight),
+                lambda: self._subscriptions(lambda scheduler: scheduler.in_flight.count),
             ),
             (
                 "protoflow.subscription.healthy", "1", "1 if it works.",
@@ -126,7 +126,7 @@ class _Instruments:
     def _consumed(self) -> Iterable[Observation]:
         fixed = self._system | {semconv.OPERATION_NAME: "receive"}
         for scheduler in self._observatory.host.subscriptions:
-            yield Observation(scheduler.received, fixed | _labels(scheduler))
+            yield Observation(scheduler.in_flight.received, fixed | _labels(scheduler))
 
     def _sent(self) -> Iterable[Observation]:
         fixed = self._system | {semconv.OPERATION_NAME: "send"}

@@ -84,7 +84,7 @@ class ServiceCollector(Collector):
         for scheduler in schedulers:
             settings = scheduler.settings
             consumed.add_metric(
-                (system, "receive", settings.topic, settings.group), scheduler.received
+                (system, "receive", settings.topic, settings.group), scheduler.in_flight.received
             )
         sent = CounterMetricFamily(
             "messaging_client_sent_messages", "Messages confirmed by the broker.", labels=_SEND
@@ -187,8 +187,8 @@ def _handlers(specs: Sequence[HandlerSpec]) -> Iterator[Metric]:
 
 def _subscriptions(schedulers: Sequence[Scheduler]) -> Iterator[Metric]:
     gauges = (
-        ("protoflow_in_flight", "Deliveries not settled yet.", lambda s: s.in_flight),
-        ("protoflow_in_flight_bytes", "Their size.", lambda s: s.in_flight_bytes),
+        ("protoflow_in_flight", "Deliveries not settled yet.", lambda s: s.in_flight.count),
+        ("protoflow_in_flight_bytes", "Their size.", lambda s: s.in_flight.bytes),
         ("protoflow_in_flight_limit", "Their bound.", lambda s: s.settings.max_in_flight),
         ("protoflow_running_handlers", "Runs of handlers going on.", lambda s: s.running),
         ("protoflow_waiting_retries", "Messages waiting in memory.", lambda s: s.waiting),

@@ -214,8 +214,8 @@ class Observatory:
         elif lag is not None and (rate or not lag.messages):
             millis = int(lag.messages / rate * 1000) if lag.messages else 0
         return BacklogMetrics(
-            in_flight=scheduler.in_flight,
-            max_in_flight=scheduler.most_in_flight,
+            in_flight=scheduler.in_flight.count,
+            max_in_flight=scheduler.in_flight.most,
             last_queue_depth=lag.messages if lag is not None else -1,
             estimated_lag_millis=millis,
         )

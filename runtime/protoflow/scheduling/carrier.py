@@ -5,47 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-from protoflow.codecs.redaction import error_text, traceback_text
+from protoflow.codecs.redaction import error_text
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Action, Message, Settlement, SettleResult
 from protoflow.outcomes import DeadLetter, Done, Outcome, Retry
 from protoflow.pipeline import HandlerSpec
 from protoflow.retrying import Dropped, as_outcome
+from protoflow.scheduling.burials import WHY, Burials
+from protoflow.scheduling.host import Host
 from protoflow.scheduling.job import Job
-from protoflow.scheduling.letters import dead_letter, least_letter, retry_message
+from protoflow.scheduling.letters import dead_letter, retry_message
 from protoflow.scheduling.settler import Settler
+from protoflow.scheduling.telling import sensitive, tell
 from protoflow.spec import OnExhausted, Ordering
 from protoflow.transport import Subscription, Transport, delay_problem
 
 _log = logging.getLogger("protoflow.handler")
 
-#: Waits between attempts to publish a dead letter, in seconds: doubled from first to last.
-_FIRST_PAUSE = 0.1
-_LONGEST_PAUSE = 30.0
-_GATE = "dead letters cannot be published"
 _EXHAUSTED = "exhausted messages block"
-_WHY = {
-    SettleResult.UNKNOWN: "not published: the transaction failed",
-    SettleResult.REFUSED: "refused by the transport: too large, or no room",
-}
-
-
-class Host(Protocol):
-    """What the carrier needs of the scheduler."""
-
-    def again(self, job: Job) -> None:
-        """The job's wait is over: it runs again, and has had its turn all the time."""
-
-    def leave(self, job: Job) -> None:
-        """The next of the job's lane may start."""
-
-    def block(self, reason: str, blocked: bool) -> None:
-        """Starts nothing more, and readiness turns red; or ends that."""
-
-    def degrade(self, reason: str, detail: str | None) -> None:
-        """Readiness turns red; None ends that."""
 
 
 class Carrier:
@@ -56,15 +35,13 @@ class Carrier:
         ordering: Ordering,
     ) -> None:  # fmt: skip
         self._host = host
-        self._transport = transport
         self._subscription = subscription
         self._settler = settler
         self._ordered = ordering is not Ordering.NONE
         self._loop = asyncio.get_running_loop()
         self._timers: dict[Job, asyncio.TimerHandle] = {}
-        self._burials: dict[asyncio.Task[None], Job] = {}
-        #: How many burials have failed and are tried again.
-        self._stuck = 0
+        #: Dead letters on their way to the broker.
+        self.burials = Burials(host, transport, settler)
         #: Jobs whose attempts are exhausted and that are tried for ever (BLOCK).
         self.exhausted: set[Job] = set()
         #: Jobs whose outputs or retries are on their way to the broker.
@@ -91,7 +68,7 @@ class Carrier:
                 self._failed(job)
                 stats.dropped += 1
                 stats.error(outcome)
-                _log_outcome(logging.ERROR, "dropped", job, outcome, decoded)
+                tell(logging.ERROR, "dropped", job, outcome, decoded)
             else:
                 stats.skipped += 1
             self.acknowledge(job)
@@ -169,16 +146,14 @@ class Carrier:
         spec.stats.error(outcome)
         if not spec.capabilities.at_least_once:
             spec.stats.dropped += 1
-            _log_outcome(logging.ERROR, "dropped", job, outcome, decoded)
+            tell(logging.ERROR, "dropped", job, outcome, decoded)
             self.acknowledge(job)
             return
-        _log_outcome(logging.ERROR, "dead-lettered", job, outcome, decoded)
+        tell(logging.ERROR, "dead-lettered", job, outcome, decoded)
         cause = outcome.__cause__ or outcome
-        text = error_text(cause, decoded, _sensitive(spec))
+        text = error_text(cause, decoded, sensitive(spec))
         letter = dead_letter(job.delivery, spec, outcome, text, spec.clock.now())
-        burial = self._loop.create_task(self._bury(job, letter))
-        self._burials[burial] = job
-        burial.add_done_callback(lambda task: self._burials.pop(task, None))
+        self.burials.begin(job, letter)
 
     def take_waiting(self, unwanted: Callable[[Job], bool]) -> list[Job]:
         """Takes out jobs that wait in memory for their next run."""
@@ -187,18 +162,6 @@ class Carrier:
             self._timers.pop(job).cancel()
             self._blocks(job, False)
         return taken
-
-    def take_burials(self, unwanted: Callable[[Job], bool]) -> list[Job]:
-        """Takes out jobs whose dead letter is not confirmed: it is not published any more."""
-        taken = [(burial, job) for burial, job in self._burials.items() if unwanted(job)]
-        for burial, _job in taken:
-            burial.cancel()
-        return [job for _burial, job in taken]
-
-    async def buried(self, seconds: float) -> None:
-        """Waits until every dead letter is confirmed, at most so long."""
-        if self._burials:
-            await asyncio.wait(self._burials, timeout=seconds)
 
     @property
     def waiting(self) -> int:
@@ -222,7 +185,7 @@ class Carrier:
         delay = outcome.delay
         if delay is None:
             delay = spec.policy.retry.wait(job.delivery.failures, spec.clock.random())
-        _log_outcome(logging.WARNING, f"failed, again in {delay:.1f} s", job, outcome, decoded)
+        tell(logging.WARNING, f"failed, again in {delay:.1f} s", job, outcome, decoded)
         policy = spec.policy
         if (
             job.delivery.failures >= policy.retry.max_attempts
@@ -293,7 +256,7 @@ class Carrier:
             job.after = None
             self.publishing.discard(job)
             if result is SettleResult.UNKNOWN or result is SettleResult.REFUSED:
-                self._not_published(job, PublishError(f"the outputs are {_WHY[result]}"), others)
+                self._not_published(job, PublishError(f"the outputs are {WHY[result]}"), others)
                 return
             if result is SettleResult.DONE:
                 _confirmed(job, outputs)
@@ -308,57 +271,6 @@ class Carrier:
         for one in (job, *others):
             outcome = as_outcome(error, error, one.delivery, one.route.spec)
             self.carry_out(one, outcome)
-
-    async def _bury(self, job: Job, letter: Message) -> None:
-        """Publishes the letter, for as long as it takes."""
-        pause = _FIRST_PAUSE
-        spec = job.route.spec
-        blocked = False
-        try:
-            while (error := await self._try_burial(job, letter)) is not None:
-                if isinstance(error, PublishRefusedError):
-                    letter = least_letter(letter)
-                if not blocked:
-                    blocked = True
-                    self._stuck += 1
-                    self._host.block(_GATE, True)
-                    _log.error(
-                        "%s: a dead letter of %s is not published, the subscription pauses: %s",
-                        spec.name, job.message.id, error,
-                    )  # fmt: skip
-                await asyncio.sleep(pause)
-                pause = min(_LONGEST_PAUSE, pause * 2)
-        finally:
-            if blocked:
-                self._stuck -= 1
-                if not self._stuck:
-                    self._host.block(_GATE, False)
-        spec.stats.dead_lettered += 1
-        spec.stats.letters.add(job.delivery.failures, spec.clock.now())
-        if job.lane is not None:
-            self._host.leave(job)
-
-    async def _try_burial(self, job: Job, letter: Message) -> Exception | None:
-        """One attempt: None when the letter is safe and the job's settlement is on its way."""
-        try:
-            if job.route.spec.capabilities.atomic:
-                settlement = Settlement(job.delivery, outputs=(letter,))
-                done: asyncio.Future[SettleResult] = self._loop.create_future()
-                job.after = lambda result: None if done.done() else done.set_result(result)
-                self._settler.settle(job, settlement)
-                result = await done
-                job.after = None
-                if result is SettleResult.REFUSED:
-                    return PublishRefusedError(f"the letter is {_WHY[result]}")
-                unknown = result is SettleResult.UNKNOWN
-                return PublishError(f"the letter is {_WHY[result]}") if unknown else None
-            # Shielded: a burial that is called off must not cancel the transport's future.
-            errors = await asyncio.shield(self._transport.submit((letter,)))
-        except Exception as error:  # whatever it is, the message stays unsettled
-            return error
-        if errors[0] is None:
-            self._settler.settle(job, Settlement(job.delivery))
-        return errors[0]
 
 
 def _refused(outputs: Sequence[Message], spec: HandlerSpec) -> PublishRefusedError | None:
@@ -380,35 +292,3 @@ def _confirmed(job: Job, outputs: Sequence[Message]) -> None:
     job.route.spec.stats.confirmed(outputs)
     if job.confirmed is not None:
         job.confirmed()
-
-
-def _sensitive(spec: HandlerSpec) -> Sequence[str]:
-    return spec.message.sensitive if spec.message is not None else ()
-
-
-def _log_outcome(level: int, what: str, job: Job, outcome: Outcome, decoded: Any) -> None:
-    if not _log.isEnabledFor(level):
-        return
-    spec = job.route.spec
-    cause = outcome.__cause__ or outcome
-    paths = _sensitive(spec)
-    text = error_text(cause, decoded, paths)
-    detail = ""
-    if level >= logging.ERROR and outcome.__cause__ is not None:
-        detail = "\n" + traceback_text(cause, decoded, paths).rstrip()
-    _log.log(
-        level,
-        "%s: %s %s: %s%s%s",
-        spec.name,
-        job.message.id,
-        what,
-        type(cause).__name__,
-        f": {text}" if text else "",
-        detail,
-        extra={
-            "handler": spec.name,
-            "topic": spec.topic,
-            "message_id": job.message.id,
-            "attempt": job.delivery.failures,
-        },
-    )

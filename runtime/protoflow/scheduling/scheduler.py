@@ -19,6 +19,7 @@ from protoflow.outcomes import DONE, Done, Outcome
 from protoflow.scheduling.arrival import Arrival
 from protoflow.scheduling.batch_run import run_batch
 from protoflow.scheduling.carrier import Carrier
+from protoflow.scheduling.in_flight import InFlight
 from protoflow.scheduling.job import Job, Lanes
 from protoflow.scheduling.routes import Router
 from protoflow.scheduling.settler import Settler
@@ -27,8 +28,6 @@ from protoflow.transport import Subscription, SubscriptionSettings, Transport
 
 _log = logging.getLogger("protoflow.scheduler")
 
-#: Intake asks for more when this share of the in-flight bound is free.
-_ROOM = 4
 #: Results after which a settlement with outputs has not happened.
 _STILL_HELD = (SettleResult.UNKNOWN, SettleResult.REFUSED)
 
@@ -54,11 +53,8 @@ class Scheduler:
     ) -> None:
         self.settings = settings
         self.router = router
-        self.in_flight = 0
-        self.in_flight_bytes = 0
-        #: The most that were in flight at once, and all deliveries since the start.
-        self.most_in_flight = 0
-        self.received = 0
+        #: What was received and is not settled yet.
+        self.in_flight = InFlight(settings)
         #: Why the subscription does not work; empty is that it does.
         self.problems: dict[str, str] = {}
         self._transport = transport
@@ -67,10 +63,6 @@ class Scheduler:
         self._lanes = Lanes(settings.ordering)
         self._workers = Workers(settings.concurrency, self._run, crashed, self._drained)
         self._arrival = Arrival(router, self._lanes, settings)
-        self._room: asyncio.Future[None] | None = None
-        # Never so much that workers idle while there is room.
-        spare = settings.max_in_flight - settings.concurrency
-        self._enough = max(1, min(settings.max_in_flight // _ROOM, spare))
         self._intake: asyncio.Task[None] | None = None
         self._paused = asyncio.Event()
         self._paused.set()
@@ -110,14 +102,14 @@ class Scheduler:
             )
         for job in await self._workers.stop():
             job.lost = True  # held by a thread: it stays unsettled, and comes again
-        await self._carrier.buried(max(0.0, deadline - loop.time()))
-        for job in self._unstarted(_every) + self._carrier.take_burials(_every):
+        await self._carrier.burials.finished(max(0.0, deadline - loop.time()))
+        for job in self._unstarted(_every) + self._carrier.burials.take(_every):
             self._carrier.release(job)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(5.0, seconds / 2)):
                 await self._settler.drained()
                 # Outputs that were not taken made retries and letters: given back, too.
-                for job in self._unstarted(_every) + self._carrier.take_burials(_every):
+                for job in self._unstarted(_every) + self._carrier.burials.take(_every):
                     self._carrier.release(job)
                 await self._settler.drained()
         await self._subscription.stop()
@@ -153,7 +145,7 @@ class Scheduler:
     @property
     def settled(self) -> bool:
         """Whether nothing runs and nothing is unsettled."""
-        return self.in_flight == 0 and not self._settler.busy
+        return self.in_flight.count == 0 and not self._settler.busy
 
     # The listener's part.
 
@@ -175,7 +167,7 @@ class Scheduler:
         if not finished:
             self._lose(moves)
             await self._workers.quiet(moves, 1.0)
-        for job in self._unstarted(moves) + self._carrier.take_burials(moves):
+        for job in self._unstarted(moves) + self._carrier.burials.take(moves):
             self._forget(job)
         self._settler.flush()
 
@@ -186,7 +178,7 @@ class Scheduler:
         def is_lost(job: Job) -> bool:
             return id(job.delivery) in lost
 
-        for job in self._unstarted(is_lost) + self._carrier.take_burials(is_lost):
+        for job in self._unstarted(is_lost) + self._carrier.burials.take(is_lost):
             self._forget(job)
         self._lose(is_lost)
 
@@ -240,24 +232,17 @@ class Scheduler:
         self._workers.wake()
 
     async def _take(self) -> None:
-        settings = self.settings
         accept = self._arrival.accept
         while True:
             await self._paused.wait()
-            free = settings.max_in_flight - self.in_flight
-            free_bytes = settings.max_in_flight_bytes - self.in_flight_bytes
-            if free < self._enough or free_bytes <= 0:
-                self._room = asyncio.get_running_loop().create_future()
-                await self._room
+            count, size = await self.in_flight.room()
+            if self.paused:
                 continue
-            deliveries = await self._subscription.receive(free, free_bytes)
+            deliveries = await self._subscription.receive(count, size)
             if not deliveries:
                 return
-            self.received += len(deliveries)
-            self.in_flight += len(deliveries)
-            self.most_in_flight = max(self.most_in_flight, self.in_flight)
+            self.in_flight.came(deliveries)
             for delivery in deliveries:
-                self.in_flight_bytes += delivery.size
                 accept(delivery)
             self._workers.wake()
 
@@ -336,9 +321,7 @@ class Scheduler:
                 size += job.delivery.size
             else:
                 self._settled_specially(job, result)
-        self.in_flight -= count
-        self.in_flight_bytes -= size
-        self._make_room()
+        self.in_flight.left(count, size)
 
     def _settled_specially(self, job: Job, result: SettleResult) -> None:
         """Somebody waits for the answer, or it is a bad one."""
@@ -349,8 +332,7 @@ class Scheduler:
             if result in _STILL_HELD:
                 after(result)
                 return
-        self.in_flight -= 1
-        self.in_flight_bytes -= job.delivery.size
+        self.in_flight.left(1, job.delivery.size)
         if result is not SettleResult.DONE:
             stats = job.route.spec.stats
             if result is SettleResult.LOST:
@@ -385,21 +367,9 @@ class Scheduler:
     def _forget(self, job: Job) -> None:
         """Ends a job without settling it."""
         job.lost = True
-        self.in_flight -= 1
-        self.in_flight_bytes -= job.delivery.size
         if job.lane is not None:
             self.leave(job)
-        self._make_room()
-
-    def _make_room(self) -> None:
-        room = self._room
-        if (
-            room is not None
-            and not room.done()
-            and self.settings.max_in_flight - self.in_flight >= self._enough
-            and self.in_flight_bytes < self.settings.max_in_flight_bytes
-        ):
-            room.set_result(None)
+        self.in_flight.left(1, job.delivery.size)
 
     def _problem(self, name: str, detail: str | None) -> None:
         if detail is None:

@@ -1,0 +1,109 @@
+"""Dead letters on their way: published for as long as it takes, then the message is settled."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from protoflow.errors import PublishError, PublishRefusedError
+from protoflow.message import Message, Settlement, SettleResult
+from protoflow.scheduling.host import Host
+from protoflow.scheduling.job import Job
+from protoflow.scheduling.letters import least_letter
+from protoflow.scheduling.settler import Settler
+from protoflow.transport import Transport
+
+_log = logging.getLogger("protoflow.handler")
+
+#: Waits between attempts to publish a dead letter, in seconds: doubled from first to last.
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 30.0
+_GATE = "dead letters cannot be published"
+#: Why outputs that were to be published with a settlement are not.
+WHY = {
+    SettleResult.UNKNOWN: "not published: the transaction failed",
+    SettleResult.REFUSED: "refused by the transport: too large, or no room",
+}
+
+
+class Burials:
+    """The burials of one subscription. While one fails, the subscription starts nothing more."""
+
+    def __init__(self, host: Host, transport: Transport, settler: Settler) -> None:
+        self._host = host
+        self._transport = transport
+        self._settler = settler
+        self._loop = asyncio.get_running_loop()
+        self._running: dict[asyncio.Task[None], Job] = {}
+        #: How many have failed and are tried again.
+        self._stuck = 0
+
+    def begin(self, job: Job, letter: Message) -> None:
+        """Publishes the letter; the job is acknowledged when that is confirmed, never before."""
+        burial = self._loop.create_task(self._bury(job, letter))
+        self._running[burial] = job
+        burial.add_done_callback(lambda task: self._running.pop(task, None))
+
+    def take(self, unwanted: Callable[[Job], bool]) -> list[Job]:
+        """Takes out jobs whose dead letter is not confirmed: it is not published any more."""
+        taken = [(burial, job) for burial, job in self._running.items() if unwanted(job)]
+        for burial, _job in taken:
+            burial.cancel()
+        return [job for _burial, job in taken]
+
+    async def finished(self, seconds: float) -> None:
+        """Waits until every dead letter is confirmed, at most so long."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=seconds)
+
+    async def _bury(self, job: Job, letter: Message) -> None:
+        """Publishes the letter, for as long as it takes."""
+        pause = _FIRST_PAUSE
+        spec = job.route.spec
+        blocked = False
+        try:
+            while (error := await self._try(job, letter)) is not None:
+                if isinstance(error, PublishRefusedError):
+                    letter = least_letter(letter)
+                if not blocked:
+                    blocked = True
+                    self._stuck += 1
+                    self._host.block(_GATE, True)
+                    _log.error(
+                        "%s: a dead letter of %s is not published, the subscription pauses: %s",
+                        spec.name, job.message.id, error,
+                    )  # fmt: skip
+                await asyncio.sleep(pause)
+                pause = min(_LONGEST_PAUSE, pause * 2)
+        finally:
+            if blocked:
+                self._stuck -= 1
+                if not self._stuck:
+                    self._host.block(_GATE, False)
+        spec.stats.dead_lettered += 1
+        spec.stats.letters.add(job.delivery.failures, spec.clock.now())
+        if job.lane is not None:
+            self._host.leave(job)
+
+    async def _try(self, job: Job, letter: Message) -> Exception | None:
+        """One attempt: None when the letter is safe and the job's settlement is on its way."""
+        try:
+            if job.route.spec.capabilities.atomic:
+                settlement = Settlement(job.delivery, outputs=(letter,))
+                done: asyncio.Future[SettleResult] = self._loop.create_future()
+                job.after = lambda result: None if done.done() else done.set_result(result)
+                self._settler.settle(job, settlement)
+                result = await done
+                job.after = None
+                if result is SettleResult.REFUSED:
+                    return PublishRefusedError(f"the letter is {WHY[result]}")
+                unknown = result is SettleResult.UNKNOWN
+                return PublishError(f"the letter is {WHY[result]}") if unknown else None
+            # Shielded: a burial that is called off must not cancel the transport's future.
+            errors = await asyncio.shield(self._transport.submit((letter,)))
+        except Exception as error:  # whatever it is, the message stays unsettled
+            return error
+        if errors[0] is None:
+            self._settler.settle(job, Settlement(job.delivery))
+        return errors[0]

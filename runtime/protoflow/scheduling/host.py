@@ -1,0 +1,23 @@
+"""What those who carry out outcomes need of the scheduler."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from protoflow.scheduling.job import Job
+
+
+class Host(Protocol):
+    """The scheduler."""
+
+    def again(self, job: Job) -> None:
+        """The job's wait is over: it runs again, and has had its turn all the time."""
+
+    def leave(self, job: Job) -> None:
+        """The next of the job's lane may start."""
+
+    def block(self, reason: str, blocked: bool) -> None:
+        """Starts nothing more, and readiness turns red; or ends that."""
+
+    def degrade(self, reason: str, detail: str | None) -> None:
+        """Readiness turns red; None ends that."""

@@ -1,0 +1,60 @@
+"""What a subscription has received and not settled yet, bounded in messages and in bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from protoflow.message import Delivery
+from protoflow.transport import SubscriptionSettings
+
+#: More is asked for when this share of the bound is free.
+_SHARE = 4
+
+
+class InFlight:
+    """Counts, and lets wait until there is room.
+
+    Attributes:
+        count: how many deliveries are not settled.
+        bytes: their size.
+        most: the most that there were at once.
+        received: all since the start.
+    """
+
+    __slots__ = ("_enough", "_most_bytes", "_most_count", "_room", "bytes", "count", "most",
+                 "received")  # fmt: skip
+
+    def __init__(self, settings: SubscriptionSettings) -> None:
+        self.count = self.bytes = self.most = self.received = 0
+        self._most_count = settings.max_in_flight
+        self._most_bytes = settings.max_in_flight_bytes
+        # Never so much that workers idle while there is room.
+        spare = settings.max_in_flight - settings.concurrency
+        self._enough = max(1, min(settings.max_in_flight // _SHARE, spare))
+        self._room: asyncio.Future[None] | None = None
+
+    async def room(self) -> tuple[int, int]:
+        """Waits until it is worth while to ask for more: for how many, and how many bytes."""
+        while not self._has_room():
+            self._room = asyncio.get_running_loop().create_future()
+            await self._room
+        return self._most_count - self.count, self._most_bytes - self.bytes
+
+    def came(self, deliveries: Sequence[Delivery]) -> None:
+        """These were received."""
+        self.received += len(deliveries)
+        self.count += len(deliveries)
+        self.most = max(self.most, self.count)
+        for delivery in deliveries:
+            self.bytes += delivery.size
+
+    def left(self, count: int, size: int) -> None:
+        """So many are settled, or not ours any more."""
+        self.count -= count
+        self.bytes -= size
+        if self._room is not None and not self._room.done() and self._has_room():
+            self._room.set_result(None)
+
+    def _has_room(self) -> bool:
+        return self._most_count - self.count >= self._enough and self.bytes < self._most_bytes

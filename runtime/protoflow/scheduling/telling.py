@@ -1,0 +1,48 @@
+"""What became of a message, in the log: without a word of the message itself."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from protoflow.codecs.redaction import error_text, traceback_text
+from protoflow.outcomes import Outcome
+from protoflow.pipeline import HandlerSpec
+from protoflow.scheduling.job import Job
+
+_log = logging.getLogger("protoflow.handler")
+
+
+def sensitive(spec: HandlerSpec) -> Sequence[str]:
+    """The fields of a handler's input that no text may show."""
+    return spec.message.sensitive if spec.message is not None else ()
+
+
+def tell(level: int, what: str, job: Job, outcome: Outcome, decoded: Any) -> None:
+    """Logs what became of a message; `decoded` is the message, to redact by."""
+    if not _log.isEnabledFor(level):
+        return
+    spec = job.route.spec
+    cause = outcome.__cause__ or outcome
+    paths = sensitive(spec)
+    text = error_text(cause, decoded, paths)
+    detail = ""
+    if level >= logging.ERROR and outcome.__cause__ is not None:
+        detail = "\n" + traceback_text(cause, decoded, paths).rstrip()
+    _log.log(
+        level,
+        "%s: %s %s: %s%s%s",
+        spec.name,
+        job.message.id,
+        what,
+        type(cause).__name__,
+        f": {text}" if text else "",
+        detail,
+        extra={
+            "handler": spec.name,
+            "topic": spec.topic,
+            "message_id": job.message.id,
+            "attempt": job.delivery.failures,
+        },
+    )
