@@ -516,6 +516,7 @@ async def test_a_frozen_server_loses_nothing(own: RunningBroker) -> None:
         await publish(transport, *[message(name, b"%d" % n) for n in range(10)])
         batch = await take(subscription, 5)
         own.signal(signal.SIGSTOP)
+        await asyncio.sleep(0.1)  # all its threads must have got it
         (error,) = await asyncio.wait_for(transport.submit([message(name)]), 5)
         assert isinstance(error, PublishError)
         async with asyncio.timeout(10):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import cycle, pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,9 +17,10 @@ from protoflow.transport import SubscriptionSettings
 pytest.importorskip("nats")
 
 from nats.aio.client import Client
-from nats.errors import ProtocolError
+from nats.errors import BadSubjectError, ProtocolError
 from nats.protocol.parser import Parser
 from protoflow.transports.nats import headers
+from protoflow.transports.nats.client import FastClient
 from protoflow.transports.nats.js_leases import Lease, Leases, said
 from protoflow.transports.nats.reader import Reader, Received
 
@@ -82,7 +83,11 @@ OTHERS = st.sampled_from(
 )
 
 
-@given(st.lists(MESSAGES | OTHERS, max_size=12), st.lists(st.integers(1, 60), max_size=30))
+#: The lengths of the pieces, in turn: single bytes, too.
+CUTS = st.lists(st.integers(1, 60), min_size=1, max_size=30) | st.just([1])
+
+
+@given(st.lists(MESSAGES | OTHERS, max_size=12), CUTS)
 @settings(deadline=None)
 async def test_what_is_read_does_not_depend_on_who_reads_nor_on_the_cuts(
     commands: list[bytes], cuts: list[int]
@@ -91,10 +96,11 @@ async def test_what_is_read_does_not_depend_on_who_reads_nor_on_the_cuts(
     theirs, ours = Calls(), Calls()
     await Parser(theirs).parse(data)
     reader = Reader(ours, {number: ours.sink(number) for number in OURS})
-    for cut in cuts:
+    for cut in cycle(cuts):
         await reader.parse(data[:cut])
         data = data[cut:]
-    await reader.parse(data)
+        if not data:
+            break
     assert ours.calls == theirs.calls
 
 
@@ -133,6 +139,16 @@ async def test_a_sink_that_fails_stops_nobody(caplog: pytest.LogCaptureFixture) 
     assert "not taken" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("subject", "queue"), [("", ""), ("a b", ""), ("a\r\nPUB b", ""), ("a", "b 7")]
+)
+async def test_words_of_the_protocol_are_no_subject(subject: str, queue: str) -> None:
+    client = FastClient()
+    client._status = Client.CONNECTED
+    with pytest.raises(BadSubjectError):
+        await client.listen(subject, lambda _messages: None, queue)
+
+
 def test_of_the_clients_inside_there_is_what_we_use() -> None:
     client = Client()
     for name in ("_sid", "_ps", "_flush_queue", "_pongs", "_pending", "_pending_data_size"):
@@ -144,7 +160,9 @@ def test_of_the_clients_inside_there_is_what_we_use() -> None:
 @given(FIELDS)
 def test_headers_are_read_as_the_client_reads_them(fields: dict[str, str]) -> None:
     raw = block(fields)
-    assert headers.read(raw) == Client._parse_header_lines(raw.partition(b"\r\n")[2]) == fields
+    assert headers.read(raw) == fields
+    if theirs := getattr(Client, "_parse_header_lines", None):  # not in every version
+        assert theirs(raw.partition(b"\r\n")[2]) == fields
 
 
 def test_a_status_is_read_with_its_headers() -> None:

@@ -29,6 +29,8 @@ class FastClient(Client):
         """
         if self.is_closed:
             raise errors.ConnectionClosedError
+        if len(subject.split()) != 1 or len(queue.split()) > 1:
+            raise errors.BadSubjectError  # it would be read as words of the protocol
         self._sid += 1
         number = str(self._sid)
         self._sinks[number.encode()] = sink
