@@ -1,7 +1,7 @@
-"""Handlers that sleep: `... memory|kafka URL --rate HANDLERS`.
+"""Handlers that sleep: `... memory|kafka|asyncio URL --rate HANDLERS`.
 
 The throughput of so many handlers at once, each 50 ms, against the ideal. What they handle is
-published before.
+published before. With asyncio there are only loops that sleep: what the event loop itself takes.
 """
 
 from __future__ import annotations
@@ -25,13 +25,26 @@ SLEEP = 0.05
 ROUNDS, WARM = 40, 4
 
 
-async def main(chosen: Options) -> None:
-    """Prints the throughput and its share of the ideal."""
+async def bare(handlers: int) -> None:
+    """Loops that sleep, nothing else."""
+    finished: list[tuple[float, float]] = []
+
+    async def loop() -> None:
+        while len(finished) < (WARM + ROUNDS) * handlers:
+            await asyncio.sleep(SLEEP)
+            finished.append((time.perf_counter(), time.process_time()))
+
+    await asyncio.gather(*(loop() for _ in range(handlers)))
+    report(finished, handlers)
+
+
+async def ours(chosen: Options) -> None:
+    """A service whose handlers sleep."""
     from bench.v1.orders_pb2 import Order
     from bench.v1.orders_protoflow import OrdersEventProducer, SinkHandler
 
     handlers = chosen.rate
-    warm, last = WARM * handlers, (WARM + ROUNDS) * handlers
+    last = (WARM + ROUNDS) * handlers
     finished: list[tuple[float, float]] = []
     done = asyncio.Event()
 
@@ -65,6 +78,12 @@ async def main(chosen: Options) -> None:
     service.register(Sink())
     async with service:
         await done.wait()
+    report(finished, handlers)
+
+
+def report(finished: list[tuple[float, float]], handlers: int) -> None:
+    """Prints the throughput and its share of the ideal."""
+    warm, last = WARM * handlers, (WARM + ROUNDS) * handlers
     wall, cpu = (
         (end - start) / (last - warm)
         for start, end in zip(finished[warm - 1], finished[last - 1], strict=True)
@@ -74,4 +93,5 @@ async def main(chosen: Options) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(options()))
+    _chosen = options()
+    asyncio.run(bare(_chosen.rate) if _chosen.transport == "asyncio" else ours(_chosen))
