@@ -84,7 +84,7 @@ class Intake:
             partition.resting
             and not partition.paused
             and not partition.backlog
-            and not partition.is_full(self._window // 2 + 1)
+            and not partition.is_full(self._window * 3 // 4 + 1)
         ):
             partition.resting = False
             if self._roused is not None and not self._roused.done():
