@@ -12,6 +12,7 @@ import gc
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -57,55 +58,67 @@ def blocks() -> int:
     return sys.getallocatedblocks()
 
 
-async def main() -> None:
-    """Publishes while the handlers are paused, then handles; both counted."""
-    from bench.v1.orders_pb2 import Order
-    from bench.v1.orders_protoflow import OrdersEventProducer, SinkHandler
+class Counted:
+    """A service whose handler is paused while messages are published."""
 
-    seen = wanted = 0
-    done = asyncio.Event()
+    def __init__(self) -> None:
+        from bench.v1.orders_pb2 import Order
+        from bench.v1.orders_protoflow import OrdersEventProducer, SinkHandler
 
-    class Sink(SinkHandler):
-        async def count(self, message: Order, context: Context, /) -> None:
-            nonlocal seen
-            seen += 1
-            if seen == wanted:
-                done.set()
+        counted, self._order = self, Order
 
-    service = Service(Config(transport="memory://", variables={"run": "counts"}, environ={}))
-    service.register(Sink())
-    name = "bench.v1.Sink.Count"
+        class Sink(SinkHandler):
+            async def count(self, message: Order, context: Context, /) -> None:
+                counted.tick()
 
-    async def publish(count: int) -> None:
-        producer = OrdersEventProducer(service)
-        beside = metadata("untraced")
-        for start in range(0, count, WINDOW):
-            await producer.publish_order_many(
-                Output(Order(**order(number)), metadata=beside)
-                for number in range(start, start + WINDOW)
-            )
+        config = Config(transport="memory://", variables={"run": "counts"}, environ={})
+        self.service = Service(config)
+        self.service.register(Sink())
+        self._producer = OrdersEventProducer(self.service)
+        self._left = 0
+        self._done = asyncio.Event()
 
-    async def handle() -> None:
-        service.resume(name)
-        await done.wait()
+    def tick(self) -> None:
+        """A message was handled."""
+        self._left -= 1
+        if not self._left:
+            self._done.set()
 
-    async def settled() -> None:
-        service.pause(name)
+    async def settled(self) -> None:
+        """Pauses the handler, and gives what runs beside it time to end."""
+        self.service.pause("bench.v1.Sink.Count")
         for _ in range(50):
             await asyncio.sleep(0.001)
 
-    instructions = Instructions()
-    async with service:
-        figures: dict[str, float] = {}
+    async def publish(self, count: int) -> None:
+        """Publishes in windows."""
+        self._left = count
+        self._done.clear()
+        beside = metadata("untraced")
+        for start in range(0, count, WINDOW):
+            await self._producer.publish_order_many(
+                Output(self._order(**order(number)), metadata=beside)
+                for number in range(start, start + WINDOW)
+            )
+
+    async def handle(self) -> None:
+        """Handles what was published."""
+        self.service.resume("bench.v1.Sink.Count")
+        await self._done.wait()
+
+
+async def main() -> None:
+    """Counts the second time; the first makes everything warm."""
+    counted, instructions = Counted(), Instructions()
+    figures: dict[str, float] = {}
+    async with counted.service:
         for count in (WARM, COUNT):
-            wanted += count
-            done.clear()
-            await settled()
+            await counted.settled()
             before = blocks()
-            published = await instructions.of(lambda: publish(count))  # noqa: B023
+            published = await instructions.of(partial(counted.publish, count))
             waiting = blocks()
-            handled = await instructions.of(handle)
-            await settled()
+            handled = await instructions.of(counted.handle)
+            await counted.settled()
             figures = {
                 "publish": published / count,
                 "handle": handled / count,
