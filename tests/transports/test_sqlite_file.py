@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from protoflow.errors import (
 from protoflow.spec import Ordering
 from protoflow.transport import Topology, TopologyMode
 from protoflow.transports.sqlite import schema
+from protoflow.transports.sqlite.options import SqliteOptions
 
 from tests.transports.making import Listener, ack, make, messages, opened, settings, take
 
@@ -180,3 +183,18 @@ async def test_verify_names_everything_that_is_missing(url: str) -> None:
             await transport.ensure(topology, TopologyMode.VERIFY)
         text = str(caught.value)
         assert "topic b, group g of topic a, dead-letter topic a.g.dead" in text
+
+
+def test_several_may_make_the_file_at_once(tmp_path: Path) -> None:
+    def make(path: str) -> None:
+        start.wait()
+        connection = schema.connect(path, SqliteOptions())
+        schema.migrate(connection)
+        connection.close()
+
+    start = Barrier(8)
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(30):
+            made = [pool.submit(make, f"{tmp_path}/{number}.db") for _ in range(8)]
+            for one in made:
+                one.result()

@@ -20,6 +20,7 @@ writes join the transactions here.
 from __future__ import annotations
 
 import sqlite3
+import time
 from typing import Final
 
 from protoflow.errors import ConnectionFailedError
@@ -91,6 +92,10 @@ CREATE INDEX protoflow_letter_ids ON protoflow_letters (topic, id);
 STEPS: tuple[str, ...] = (_VERSION_1,)
 
 
+#: Between attempts to make a new file that others make, too; in seconds.
+_PAUSE = 0.01
+
+
 def connect(path: str, options: SqliteOptions) -> sqlite3.Connection:
     """A connection in autocommit mode; the caller begins and commits."""
     connection = sqlite3.connect(
@@ -101,7 +106,7 @@ def connect(path: str, options: SqliteOptions) -> sqlite3.Connection:
         cached_statements=256,
     )
     try:
-        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        mode = _write_ahead(connection, time.monotonic() + options.busy_timeout)
         if mode != "wal":
             raise ConnectionFailedError(
                 f"the file system gives journal mode {mode!r}, not WAL; use a local disk"
@@ -115,6 +120,23 @@ def connect(path: str, options: SqliteOptions) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _write_ahead(connection: sqlite3.Connection, deadline: float) -> str:
+    """Turns on write-ahead logging; the mode that the file then has.
+
+    Of several that make a new file at once, SQLite turns all but one away at once, whatever the
+    busy timeout (https://www.sqlite.org/c3ref/busy_handler.html): so they try again.
+    """
+    while True:
+        try:
+            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(_PAUSE)
+        else:
+            return str(mode)
 
 
 def migrate(connection: sqlite3.Connection) -> None:
