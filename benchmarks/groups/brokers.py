@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from benchmarks.model import Form, Group, Subject, Target
 
 #: Mode -> how a row calls it, and what it is called of FastStream.
@@ -68,6 +70,17 @@ def _subjects(
 ALL = ("traced", "sampled-out", "untraced")
 
 
+def _collected(subjects: dict[tuple[str, str], Subject]) -> tuple[Subject, ...]:
+    """Ours with Python's own garbage collector, and FastStream with ours."""
+    return tuple(
+        replace(subject, name=f"{subject.name} gc {gc}", arguments=(*subject.arguments, "--gc", gc))
+        for subject, gc in (
+            (subjects["ours", "traced"], "0"),
+            (subjects["faststream", "traced"], "50000"),
+        )
+    )
+
+
 def kafka(form: Form) -> Group:
     """Kafka with one partition and with eight."""
     subjects: list[Subject] = []
@@ -81,6 +94,19 @@ def kafka(form: Form) -> Group:
         where = f"Kafka, {partitions} partition{'s' if partitions > 1 else ''}"
         limits = {"traced": 0.27, "sampled-out": 0.21, "untraced": 0.25}
         rows += _rows(made, "kafka", where, limits)
+        if partitions == 1:
+            ours, theirs = made["ours", "traced"], made["faststream", "traced"]
+            python, raised = _collected(made)
+            subjects += (python, raised)
+            text = f"{where}, {WORDS['traced'][0]}, garbage looked for"
+            rows.append(
+                Target(f"{text} as often by both, rarely", "cpu_us", (ours.name, raised.name))
+            )
+            rows.append(
+                Target(
+                    f"{text} as often by both, as Python does", "cpu_us", (python.name, theirs.name)
+                )
+            )
     return Group("kafka", "Kafka: consuming", subjects, rows)
 
 

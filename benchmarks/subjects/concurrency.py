@@ -16,6 +16,7 @@ from dataclasses import replace
 from protoflow import Config, Context, Output, Service
 from protoflow.spec import DeliveryPolicy
 
+from benchmarks.subjects.deployed import deployed
 from benchmarks.subjects.messages import order
 from benchmarks.subjects.options import Options, options
 from benchmarks.subjects.ours import WINDOW, fill
@@ -76,7 +77,7 @@ async def ours(chosen: Options) -> None:
     )
     service = Service(config, lifespan=filled)
     service.register(Sink())
-    async with service:
+    async with deployed(service):
         await done.wait()
     report(finished, handlers)
 

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.subjects.deployed import deployed
 from benchmarks.subjects.messages import attach, metadata, order, tracing
 from benchmarks.subjects.meter import Meter
 from benchmarks.subjects.options import Options, options
@@ -34,7 +35,7 @@ async def ours(chosen: Options, url: str, meter: Meter) -> None:
     service.register(Sink())
     beside = metadata(chosen.mode)
     messages = [Output(Order(**order(number)), metadata=beside) for number in range(WINDOW)]
-    async with service:
+    async with deployed(service):
         producer = OrdersEventProducer(service)
         pending: set[asyncio.Task[list[str]]] = set()
         for _ in range(chosen.total // WINDOW):

@@ -18,6 +18,7 @@ from pathlib import Path
 from protoflow import Config, Context, Service
 
 from benchmarks.subjects.child import child
+from benchmarks.subjects.deployed import deployed
 from benchmarks.subjects.options import Options, options
 
 #: Messages that the publisher is ahead at most.
@@ -54,7 +55,7 @@ async def consume(chosen: Options, url: str) -> list[float]:
 
     service = Service(Config(transport=url, variables={"run": chosen.run}))
     service.register(Sink())
-    async with service:
+    async with deployed(service):
         with child("benchmarks.subjects.feeder", url, chosen.run, 1000, talks=True) as feeder:
             assert feeder.stdin is not None
             for _ in range((warm + chosen.count + AHEAD - 1) // AHEAD):

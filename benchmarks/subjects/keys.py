@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from protoflow import Config, Context, Output, Service
 from protoflow.spec import DeliveryPolicy, Ordering
 
+from benchmarks.subjects.deployed import deployed
 from benchmarks.subjects.options import Options, options
 from benchmarks.subjects.ours import WINDOW
 
@@ -89,7 +90,7 @@ async def main(chosen: Options) -> None:
     )
     service = Service(config, lifespan=filled)
     service.register(Sink())
-    async with service:
+    async with deployed(service):
         await done.wait()
         cpu = time.process_time() - cpu
     if known.violations:

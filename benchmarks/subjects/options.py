@@ -20,6 +20,8 @@ class Options:
         shape: consume, transform, batches or latency.
         partitions: of Kafka's topics.
         rate: messages a second that the publisher of latencies keeps to.
+        gc: new objects before Python looks for garbage; 0 is Python's own, None is what the
+            library does.
     """
 
     transport: str
@@ -31,6 +33,7 @@ class Options:
     shape: str
     partitions: int
     rate: int
+    gc: int | None
 
     @property
     def total(self) -> int:
@@ -60,4 +63,5 @@ def options() -> Options:
     parser.add_argument("--shape", default="consume")
     parser.add_argument("--partitions", type=int, default=1)
     parser.add_argument("--rate", type=int, default=1000)
+    parser.add_argument("--gc", type=int)
     return Options(**vars(parser.parse_args()))

@@ -14,6 +14,7 @@ from typing import Any
 from protoflow import Batch, Config, Context, Output, Service, connect
 
 from benchmarks.subjects.child import child
+from benchmarks.subjects.deployed import deployed
 from benchmarks.subjects.messages import metadata, order, tracing
 from benchmarks.subjects.meter import Latencies, Meter
 from benchmarks.subjects.options import Options, options
@@ -25,6 +26,8 @@ WINDOW = 500
 def config(chosen: Options, **settings: Any) -> Config:
     """Deep enough that confirmations never make a worker wait, as FastStream never waits."""
     given: dict[str, Any] = {"variables": {"run": chosen.run}, "max_in_flight": 2000, **settings}
+    if chosen.gc is not None:
+        given["gc_threshold"] = chosen.gc
     if chosen.transport == "kafka":
         given["transport_options"] = {"partitions": chosen.partitions}
     return Config(transport=chosen.url, **given)
@@ -93,7 +96,7 @@ async def main(chosen: Options) -> None:
         return sum(books.published for books in service.stats().values())
 
     with ExitStack() as beside:
-        async with service:
+        async with deployed(service):
             if chosen.shape == "latency":
                 beside.enter_context(pacer(chosen))
                 await latencies.done.wait()

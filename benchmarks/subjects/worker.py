@@ -14,6 +14,8 @@ import time
 
 from protoflow import Config, Context, Service
 
+from benchmarks.subjects.deployed import deployed
+
 #: Messages from one report of the progress to the next.
 STEP = 50
 BLOCK = bytes(1000)
@@ -56,7 +58,7 @@ async def main(url: str, run: str, rounds: int) -> None:
 
     service = Service(Config(transport=url, variables={"run": run}, handle_signals=False))
     service.register(Sink())
-    async with service:
+    async with deployed(service):
         say(ready=True)
         while await asyncio.to_thread(sys.stdin.readline):
             go.set()

@@ -83,6 +83,9 @@ class Config:
     client_name: str = _setting("protoflow", "how this process calls itself at the broker")
     sync_threads: int = _setting(32, "threads for handlers that are plain functions")
     handle_signals: bool = _setting(True, "run() stops on SIGTERM and SIGINT")
+    gc_threshold: int = _setting(
+        50_000, "new objects before Python looks for garbage within run(); 0 leaves Python's own"
+    )
     type_names: Mapping[str, str] = _setting({}, "foreign type names -> proto full names")
     validate: bool = _setting(True, "check messages against the rules of their contract")
     trace_links: bool = _setting(False, "spans link to the sender's, in traces of their own")
@@ -307,6 +310,7 @@ def _check(config: Config) -> list[str]:
         "rebalance_drain",
         "shutdown_timeout",
         "max_deliveries_margin",
+        "gc_threshold",
     ):
         if getattr(config, name) < 0:
             mistakes.append(f"{name}: must not be negative")

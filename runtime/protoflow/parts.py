@@ -18,6 +18,7 @@ from protoflow.clock import Clock
 from protoflow.connection import transport_for
 from protoflow.emitting import publication_of
 from protoflow.errors import ConfigError
+from protoflow.garbage import collected_rarely
 from protoflow.middleware import default_chain
 from protoflow.pipeline import Chain, Middleware, chain_of
 from protoflow.publishing import Publishing
@@ -118,6 +119,10 @@ class Parts:
         """What a service runs until. Meanwhile SIGTERM and SIGINT call, if they are handled."""
         with _signals(signalled) if self._config.handle_signals else contextlib.nullcontext():
             yield asyncio.Event()
+
+    def garbage_collected_rarely(self) -> contextlib.AbstractContextManager[None]:
+        """As the config says; see `protoflow.garbage`."""
+        return collected_rarely(self._config.gc_threshold)
 
 
 def _chain(middleware: Chain | Sequence[Middleware] | None, dependencies: Dependencies) -> Chain:

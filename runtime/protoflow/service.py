@@ -103,13 +103,17 @@ class Service(Observing, Registering, Emitting):
     async def run(self) -> None:
         """Runs until SIGTERM, SIGINT or `request_stop`, then drains.
 
+        Meanwhile the process is the service's: its signals (`handle_signals`), and how often
+        Python looks for garbage (`gc_threshold`). `async with service` touches neither.
+
         Raises:
             ProtoflowError: the service cannot start.
             BaseException: whatever killed a part of the runtime; nothing dies in silence.
         """
         with self._parts.stopping(self._signalled) as self._stop_requested:
             async with self:
-                await self._stop_requested.wait()
+                with self._parts.garbage_collected_rarely():
+                    await self._stop_requested.wait()
         if self._crash is not None:
             raise self._crash
 

@@ -53,7 +53,14 @@ class _Lane:
     def __init__(self, route: Route | None) -> None:
         self.active = 1
         self.gathering = route
-        self.waiting: deque[Job] = deque()
+        # Most lanes live for one job, and an empty deque has room for sixty.
+        self.waiting: deque[Job] | None = None
+
+    def wait(self, job: Job) -> None:
+        """The job is the last to have its turn."""
+        if self.waiting is None:
+            self.waiting = deque()
+        self.waiting.append(job)
 
 
 class Lanes:
@@ -82,7 +89,7 @@ class Lanes:
         if lane.gathering is job.route and not lane.waiting:
             lane.active += 1
             return True
-        lane.waiting.append(job)
+        lane.wait(job)
         return False
 
     def close(self, jobs: Iterable[Job]) -> None:
@@ -123,14 +130,17 @@ class Lanes:
         for job in reversed(jobs):
             lane = self._lanes[job.lane]
             lane.active -= 1
+            if lane.waiting is None:
+                lane.waiting = deque()
             lane.waiting.appendleft(job)
 
     def drop(self, unwanted: Callable[[Job], bool]) -> list[Job]:
         """Takes out the waiting jobs that are unwanted; they have no turn to leave."""
         dropped: list[Job] = []
         for lane in self._lanes.values():
-            dropped += [job for job in lane.waiting if unwanted(job)]
-            lane.waiting = deque(job for job in lane.waiting if not unwanted(job))
+            if lane.waiting:
+                dropped += [job for job in lane.waiting if unwanted(job)]
+                lane.waiting = deque(job for job in lane.waiting if not unwanted(job))
         for job in dropped:
             job.lane = None
         return dropped
