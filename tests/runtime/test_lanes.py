@@ -6,9 +6,12 @@ from collections import defaultdict, deque
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from protoflow import wire
 from protoflow.message import Delivery, Message
+from protoflow.scheduling.arrival import Arrival
 from protoflow.scheduling.job import Job, Lanes
 from protoflow.spec import Ordering
 
@@ -25,7 +28,7 @@ class Model:
     """The scheduler's part of lanes, with batches of at most `limit`."""
 
     def __init__(self, limit: int) -> None:
-        self.lanes = Lanes(Ordering.PER_KEY)
+        self.lanes = Lanes()
         self.limit = limit
         self.ready: deque[list[Job]] = deque()
         self.gathered: list[Job] = []
@@ -118,7 +121,7 @@ def test_every_job_of_a_lane_ends_in_its_turn(script: list[tuple[Any, ...]], lim
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.booleans()), max_size=30))
 def test_what_is_dropped_leaves_the_others_their_turn(items: list[tuple[int, bool]]) -> None:
-    lanes = Lanes(Ordering.PER_KEY)
+    lanes = Lanes()
     begun: deque[Job] = deque()
     unwanted: set[Job] = set()
     kept: dict[int, list[int]] = defaultdict(list)
@@ -144,8 +147,18 @@ def test_what_is_dropped_leaves_the_others_their_turn(items: list[tuple[int, boo
     assert len(lanes) == 0
 
 
-def test_an_empty_key_is_no_key() -> None:
-    lanes = Lanes(Ordering.PER_KEY)
-    for key in (None, b""):
-        message = Message(id="1", topic="t", payload=b"", key=key)
-        assert lanes.key_of(Delivery(message=message), message) is None
+@pytest.mark.parametrize(("key", "at_once"), [(None, 2), (b"", 2), (b"k", 1)])
+def test_an_empty_key_is_no_key(key: bytes | None, at_once: int) -> None:
+    started: list[Job] = []
+    route: Any = SimpleNamespace(gatherer=None, suspect_at=100)
+    router: Any = SimpleNamespace(by_type={"a.B": route})
+    settings: Any = SimpleNamespace(ordering=Ordering.PER_KEY, group="g", name="t/g")
+    workers: Any = SimpleNamespace(put=started.append)
+    arrival = Arrival(router, Lanes(), settings)
+    carrier: Any = None  # nothing is carried out
+    arrival.bind(carrier, started.append, workers)
+    metadata = {wire.CE_TYPE: "a.B", wire.CONTENT_TYPE: wire.PROTOBUF}
+    for id in "12":
+        message = Message(id=id, topic="t", payload=b"", key=key, metadata=metadata)
+        arrival.accept(Delivery(message=message, deliveries=1))
+    assert len(started) == at_once

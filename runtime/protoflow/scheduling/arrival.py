@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 from protoflow import wire
 from protoflow.codecs.cloudevents import is_structured, unwrap, without_content_type
@@ -46,7 +46,7 @@ class Arrival:
         self._router = router
         self._by_type = router.by_type
         self._lanes = lanes
-        self._key_of = lanes.key_of
+        self._per_key = settings.ordering is Ordering.PER_KEY
         self._ordered = settings.ordering is not Ordering.NONE
         self._group = settings.group
         self._name = settings.name
@@ -85,7 +85,10 @@ class Arrival:
             if route is None:
                 self._unhandled(delivery, message)
                 return
-        lane = self._key_of(delivery, message) if self._ordered else None
+        if self._per_key:
+            lane: Hashable = message.key or None  # without key it is a lane of its own, so in none
+        else:
+            lane = delivery.shard if self._ordered else None
         job = Job(delivery, message, route, lane)
         if wire.PF_GROUP in metadata and not delivery.failures:
             delivery.failures, delivery.first_failure = failures_of(delivery.message, self._group)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from protoflow.message import Delivery, Message, SettleResult
-from protoflow.spec import Ordering
 
 if TYPE_CHECKING:
     from protoflow.scheduling.routes import Route
@@ -53,43 +52,32 @@ class _Lane:
     def __init__(self, route: Route | None) -> None:
         self.active = 1
         self.gathering = route
-        # Most lanes live for one job, and an empty deque has room for sixty.
-        self.waiting: deque[Job] | None = None
-
-    def wait(self, job: Job) -> None:
-        """The job is the last to have its turn."""
-        if self.waiting is None:
-            self.waiting = deque()
-        self.waiting.append(job)
+        self.waiting: deque[Job] = deque()
 
 
 class Lanes:
     """Jobs that must be handled in turn, by lane. A lane exists while it has a job."""
 
-    def __init__(self, ordering: Ordering) -> None:
-        self._lanes: dict[Hashable, _Lane] = {}
-        self.key_of: Callable[[Delivery, Message], Hashable | None]
-        if ordering is Ordering.PER_KEY:
-            # A message without key is a lane of its own, that is, in none.
-            self.key_of = lambda _delivery, message: message.key or None
-        elif ordering is Ordering.PER_PARTITION:
-            self.key_of = lambda delivery, _message: delivery.shard
-        else:
-            self.key_of = lambda _delivery, _message: None
+    def __init__(self) -> None:
+        # Most lanes have one job all their life: those are None.
+        self._lanes: dict[Hashable, _Lane | None] = {}
 
     def __len__(self) -> int:
         return len(self._lanes)
 
     def enter(self, job: Job) -> bool:
         """Whether the job may start; if not, it waits for those before it."""
-        lane = self._lanes.get(job.lane)
-        if lane is None:
-            self._lanes[job.lane] = _Lane(job.route if job.route.gatherer else None)
+        lanes, key = self._lanes, job.lane
+        if key not in lanes:
+            lanes[key] = _Lane(job.route) if job.route.gatherer else None
             return True
-        if lane.gathering is job.route and not lane.waiting:
+        lane = lanes[key]
+        if lane is None:
+            lane = lanes[key] = _Lane(None)
+        elif lane.gathering is job.route and not lane.waiting:
             lane.active += 1
             return True
-        lane.wait(job)
+        lane.waiting.append(job)
         return False
 
     def close(self, jobs: Iterable[Job]) -> None:
@@ -102,6 +90,7 @@ class Lanes:
         """Ends the job's turn: the next of its lane, if it may start now."""
         lane = self._lanes.get(job.lane)
         if lane is None:
+            self._lanes.pop(job.lane, None)
             return None
         lane.active -= 1
         if lane.active:
@@ -129,16 +118,16 @@ class Lanes:
         """These had the turn and lose it: they wait again, before all others, in order."""
         for job in reversed(jobs):
             lane = self._lanes[job.lane]
+            if lane is None:
+                lane = self._lanes[job.lane] = _Lane(None)
             lane.active -= 1
-            if lane.waiting is None:
-                lane.waiting = deque()
             lane.waiting.appendleft(job)
 
     def drop(self, unwanted: Callable[[Job], bool]) -> list[Job]:
         """Takes out the waiting jobs that are unwanted; they have no turn to leave."""
         dropped: list[Job] = []
         for lane in self._lanes.values():
-            if lane.waiting:
+            if lane is not None and lane.waiting:
                 dropped += [job for job in lane.waiting if unwanted(job)]
                 lane.waiting = deque(job for job in lane.waiting if not unwanted(job))
         for job in dropped:

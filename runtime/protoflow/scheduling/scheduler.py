@@ -60,7 +60,7 @@ class Scheduler:
         self._transport = transport
         self._encode = encode
         self._crashed = crashed
-        self._lanes = Lanes(settings.ordering)
+        self._lanes = Lanes()
         self._workers = Workers(settings.concurrency, self._run, crashed, self._drained)
         self._arrival = Arrival(router, self._lanes, settings)
         self._intake: asyncio.Task[None] | None = None
@@ -195,13 +195,18 @@ class Scheduler:
 
     def leave(self, job: Job) -> None:
         """The next of the job's lane may start."""
+        if self._pass_on(job):
+            self._workers.wake()
+
+    def _pass_on(self, job: Job) -> bool:
+        """The next of the job's lane is ready; whether there is one."""
         follower = self._lanes.leave(job)
         if follower is None:
-            return
+            return False
         while follower is not None:
             self._begin(follower)
             follower = self._lanes.follow(follower) if follower.route.gatherer else None
-        self._workers.wake()
+        return True
 
     def degrade(self, reason: str, detail: str | None) -> None:
         """Readiness turns red; None ends that."""
@@ -290,7 +295,7 @@ class Scheduler:
             route.spec.stats.handled += 1
             self._settler.settle(job, Settlement(delivery))
             if job.lane is not None:
-                self.leave(job)
+                self._pass_on(job)  # this worker takes it next: nobody need be woken
         else:
             job.confirmed = context.confirm
             self._carrier.carry_out(job, outcome, _kept(outcome, context), context.decoded)

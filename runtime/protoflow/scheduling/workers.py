@@ -242,6 +242,7 @@ class Workers:
         try:
             await waiter
         except asyncio.CancelledError:
-            with contextlib.suppress(ValueError):
-                self._idle.remove(waiter)
+            if not self._stopped:
+                with contextlib.suppress(ValueError):
+                    self._idle.remove(waiter)
             raise

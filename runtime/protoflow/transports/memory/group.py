@@ -67,9 +67,15 @@ class Lane:
     __slots__ = ("free", "held", "member")
 
     def __init__(self) -> None:
-        self.free: list[tuple[int, Entry]] = []
+        self.free: list[tuple[int, Entry]] | None = None  # most lanes never have any
         self.held = 0
         self.member: Member | None = None
+
+    def put_back(self, entry: Entry) -> None:
+        """The entry is to be handed out later, by sequence."""
+        if self.free is None:
+            self.free = []
+        heapq.heappush(self.free, (entry.sequence, entry))
 
 
 class Group:
@@ -114,7 +120,7 @@ class Group:
         free = {id(entry): entry for _, entry in self._returned}
         free |= {id(entry): entry for _, _, entry in self._waiting}
         for lane in self._lanes.values():
-            free |= {id(entry): entry for _, entry in lane.free}
+            free |= {id(entry): entry for _, entry in lane.free or ()}
         yield from free.values()
 
     def claim(self, member: Member, limit: int, max_bytes: int, now: float) -> list[Delivery]:
@@ -149,7 +155,7 @@ class Group:
         entry.due = due
         del self._held[entry.sequence]
         if entry.lane is not None:
-            heapq.heappush(self._lanes[entry.lane].free, (entry.sequence, entry))
+            self._lanes[entry.lane].put_back(entry)
             self._leave(entry.lane)
         elif due:
             heapq.heappush(self._waiting, (due, entry.sequence, entry))
@@ -219,16 +225,17 @@ class Group:
             lane.held += 1
             lane.member = member
             return True
-        heapq.heappush(lane.free, (entry.sequence, entry))
-        if len(lane.free) == 1 and not lane.held:
-            self._offer(lane)
+        first = not lane.free
+        lane.put_back(entry)
+        if first and not lane.held:
+            self._offer(entry)
         return False
 
     def _take_head(self, entry: Entry, member: Member, now: float) -> bool:
         """Whether an entry offered before is still the first of its lane and may go out."""
         entry.offered = False
         lane = self._lanes[entry.lane or b""]
-        if lane.free[0][1] is not entry or entry.due > now:
+        if not lane.free or lane.free[0][1] is not entry or entry.due > now:
             return False
         if lane.held and lane.member is not member:
             return False
@@ -236,7 +243,7 @@ class Group:
         lane.held += 1
         lane.member = member
         if lane.free:
-            self._offer(lane)
+            self._offer(lane.free[0][1])
         return True
 
     def _leave(self, key: bytes) -> None:
@@ -246,17 +253,16 @@ class Group:
         if lane.held:
             return
         if lane.free:
-            self._offer(lane)
+            self._offer(lane.free[0][1])
         else:
             del self._lanes[key]
 
-    def _offer(self, lane: Lane) -> None:
+    def _offer(self, entry: Entry) -> None:
         """Lets the first message of a lane be found when it is due."""
-        sequence, entry = lane.free[0]
         if entry.offered:
             return
         entry.offered = True
         if entry.due:
-            heapq.heappush(self._waiting, (entry.due, sequence, entry))
+            heapq.heappush(self._waiting, (entry.due, entry.sequence, entry))
         else:
-            heapq.heappush(self._returned, (sequence, entry))
+            heapq.heappush(self._returned, (entry.sequence, entry))
