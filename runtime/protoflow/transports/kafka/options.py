@@ -52,6 +52,10 @@ class Assignor(enum.StrEnum):
     STICKY = "sticky"
 
 
+#: Where few handlers run at once.
+_WINDOW = 2048
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KafkaOptions:
     """Tunables of the Kafka transport.
@@ -93,7 +97,8 @@ class KafkaOptions:
         check_crcs: batches are checked for damage.
         client_rack: the rack, for fetching from a near replica (aiokafka >= 0.14).
         commit_interval: how often progress is committed.
-        window: messages of one partition read beyond the oldest unfinished one.
+        window: messages of one partition read beyond the oldest unfinished one; 0 is five for
+            each handler at once, and at least 2,048.
         partitions: of topics made here; else the broker's default.
         replication: of topics made here; else the broker's default.
         retry_partitions: of retry topics; else as `partitions`.
@@ -136,20 +141,24 @@ class KafkaOptions:
     check_crcs: bool = True
     client_rack: str | None = None
     commit_interval: float = 1.0
-    window: int = 2048
+    window: int = 0
     partitions: int | None = None
     replication: int | None = None
     retry_partitions: int | None = None
     transaction_timeout: float = 60.0
 
+    def window_for(self, concurrency: int) -> int:
+        """The window of a subscription with so many handlers at once."""
+        return self.window or min(REACH, max(_WINDOW, 5 * concurrency))
+
     def __post_init__(self) -> None:
         problems = [
             f"option {name} must be above zero"
-            for name in ("commit_interval", "window", "request_timeout", "health_interval")
+            for name in ("commit_interval", "request_timeout", "health_interval")
             if getattr(self, name) <= 0
         ]
-        if self.window > REACH:
-            problems.append(f"option window must be at most {REACH}: what a note can remember")
+        if not 0 <= self.window <= REACH:
+            problems.append(f"option window must be 0 to {REACH}: what a note can remember")
         if self.heartbeat_interval >= self.session_timeout:
             problems.append("option heartbeat_interval must be below session_timeout")
         if problems:

@@ -58,9 +58,8 @@ class KafkaSubscription:
         self._inbox = Inbox()
         self._commits = Commits(consumer, context.writer, context.options.request_timeout)
         self._partitions: dict[TopicPartition, Partition] = {}
-        self._intake = Intake(
-            self._inbox, context.settings.clock, context.options.window, self._notice
-        )
+        window = context.options.window_for(settings.concurrency)
+        self._intake = Intake(self._inbox, context.settings.clock, window, self._notice)
         self._transactions: Transactions | None = None
         groups = Groups(context.admin, self._topics.main)
         if settings.atomic and not settings.broadcast:
