@@ -14,10 +14,11 @@ from protoflow.pipeline import Chain, HandlerSpec
 from protoflow.publishing import Publishing, check_delay
 from protoflow.registrations.plan import HandlerPlan, SubscriptionPlan
 from protoflow.scheduling.batching import Gatherer
-from protoflow.scheduling.invoke import PublishNow, decoder, terminal
+from protoflow.scheduling.invoke import decoder, terminal
 from protoflow.scheduling.routes import Route, Router
 from protoflow.scheduling.scheduler import Scheduler
 from protoflow.scheduling.threads import Threads
+from protoflow.scheduling.windows import PublishNow
 from protoflow.spec import PublicationSpec
 from protoflow.stats import Books
 from protoflow.transport import Capabilities, Transport

@@ -22,7 +22,7 @@ class BatchContext(Context):
     dropped when that input fails.
     """
 
-    __slots__ = ("causes", "items")
+    __slots__ = ("_places", "causes", "items")
 
     def __init__(
         self, items: Sequence[Context], delivery: Delivery, handler: str, group: str,
@@ -33,6 +33,8 @@ class BatchContext(Context):
         self.items = tuple(items)
         #: For each output the index of its input; None is the batch as a whole.
         self.causes: list[int | None] = []
+        # By identity: the items keep their messages.
+        self._places: dict[int, int] = {}
 
     def cause_of(self, output: AnyOutput) -> Message:
         """The input that the output names, else the first of the batch."""
@@ -58,7 +60,8 @@ class BatchContext(Context):
         caused = list(zip(self.causes, super().take_outputs(), strict=True))
         self.causes = []
         for index, item in enumerate(self.items):
-            caused += [(index, message) for message in item.take_outputs()]
+            if item.outputs:
+                caused += [(index, message) for message in item.take_outputs()]
         return caused
 
     def next_position(self, output: AnyOutput) -> int | None:
@@ -67,12 +70,15 @@ class BatchContext(Context):
         return None if index is None else self.items[index].next_position(output)
 
     def _index(self, output: AnyOutput) -> int | None:
-        if output.caused_by is None:
+        cause = output.caused_by
+        if cause is None:
             return None
-        for index, item in enumerate(self.items):
-            if item.decoded is output.caused_by:
-                return index
-        raise ValueError("caused_by is no message of this batch; give the object itself")
+        if not self._places:
+            self._places = {id(item.decoded): place for place, item in enumerate(self.items)}
+        place = self._places.get(id(cause))
+        if place is None:
+            raise ValueError("caused_by is no message of this batch; give the object itself")
+        return place
 
 
 class Gatherer:

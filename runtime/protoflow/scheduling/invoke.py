@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from itertools import islice
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from protoflow import wire
 from protoflow.codecs.payload import decode
@@ -23,16 +23,10 @@ from protoflow.pipeline import HandlerSpec, Next
 from protoflow.registrations.registration import Registration
 from protoflow.scheduling.batching import BatchContext
 from protoflow.scheduling.threads import Threads
+from protoflow.scheduling.windows import BYTES, MESSAGES, PublishNow, Windows
 from protoflow.spec import ProtoClass, PublicationSpec
 
 T = TypeVar("T")
-
-#: A stream of outputs goes out in windows of at most so many messages and bytes.
-WINDOW_MESSAGES = 64
-WINDOW_BYTES = 1024 * 1024
-
-#: Publishes now and returns when all is confirmed; raises PublishError.
-PublishNow: TypeAlias = Callable[[Sequence[Message]], Awaitable[None]]
 
 
 class Topics(Protocol):
@@ -137,14 +131,19 @@ def _streaming(
     async def run(_delivery: Delivery, context: Context) -> Outcome:
         given = _batch(context) if registration.batched else spec.decode(context)
         size = 0
-        async with aclosing(_results(registration, given, context, threads)) as results:
-            async for result in results:
-                size += _add(context, spec.publication, result)
-                if windowed and (len(context.outputs) >= WINDOW_MESSAGES or size >= WINDOW_BYTES):
-                    await topics.ensure(context.outputs)
-                    await publish_now(context.take_outputs())
-                    size = 0
-        await topics.ensure(_all_outputs(context))
+        windows = Windows(publish_now)
+        try:
+            async with aclosing(_results(registration, given, context, threads)) as results:
+                async for result in results:
+                    size += _add(context, spec.publication, result)
+                    if windowed and (len(context.outputs) >= MESSAGES or size >= BYTES):
+                        await topics.ensure(context.outputs)
+                        await windows.send(context.take_outputs())
+                        size = 0
+            await topics.ensure(_all_outputs(context))
+            await windows.confirmed()
+        finally:
+            windows.forget()
         return DONE
 
     return run
@@ -171,9 +170,7 @@ async def _results(
         await _held(lambda: registration.call(given, sync), context, threads)
     )
     try:
-        while window := await _held(
-            lambda: list(islice(iterator, WINDOW_MESSAGES)), context, threads
-        ):
+        while window := await _held(lambda: list(islice(iterator, MESSAGES)), context, threads):
             for result in window:
                 yield result
     finally:

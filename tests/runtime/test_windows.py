@@ -1,0 +1,77 @@
+"""Windows of a stream: one on its way while the next is made, in order, errors to the run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from protoflow.errors import PublishError
+from protoflow.message import Message
+from protoflow.scheduling.windows import Windows
+
+
+class Broker:
+    """Confirms, or refuses, when told."""
+
+    def __init__(self) -> None:
+        self.got: list[str] = []
+        self.answers: list[asyncio.Future[None]] = []
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        self.got += [message.id for message in messages]
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.answers.append(answer)
+        await answer
+
+
+def window(*ids: str) -> list[Message]:
+    return [Message(id=id, topic="t", payload=b"") for id in ids]
+
+
+async def test_the_next_is_made_while_one_is_on_its_way_but_no_third() -> None:
+    broker = Broker()
+    windows = Windows(broker.publish)
+    await windows.send(window("1", "2"))
+    await asyncio.sleep(0)
+    assert broker.got == ["1", "2"], "it is on its way, and nobody waits"
+    second = asyncio.create_task(windows.send(window("3")))
+    await asyncio.sleep(0.01)
+    assert not second.done()
+    assert broker.got == ["1", "2"]
+    broker.answers[0].set_result(None)
+    await second
+    end = asyncio.create_task(windows.confirmed())
+    await asyncio.sleep(0.01)
+    assert broker.got == ["1", "2", "3"]
+    assert not end.done()
+    broker.answers[1].set_result(None)
+    await end
+
+
+async def test_a_window_that_is_refused_fails_the_run() -> None:
+    broker = Broker()
+    windows = Windows(broker.publish)
+    await windows.send(window("1"))
+    await asyncio.sleep(0)
+    broker.answers[0].set_exception(PublishError("refused"))
+    with pytest.raises(PublishError, match="refused"):
+        await windows.send(window("2"))
+    assert broker.got == ["1"]
+    await windows.confirmed()
+
+
+async def test_a_run_that_is_cancelled_leaves_the_window_on_its_way() -> None:
+    broker = Broker()
+    windows = Windows(broker.publish)
+    await windows.send(window("1"))
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(windows.confirmed())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    windows.forget()
+    assert not broker.answers[0].cancelled()
+    broker.answers[0].set_exception(PublishError("nobody asks any more"))
+    await asyncio.sleep(0.01)
