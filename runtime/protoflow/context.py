@@ -159,15 +159,13 @@ class Context:
 
     async def publish(self, *messages: Message) -> None:
         """Keeps raw messages until the run ends well."""
-        self.outputs = [*self.outputs, *map(self._traced, messages)]
+        for message in messages:
+            self._keep(self._traced(message))
 
     def add_output(self, publication: PublicationSpec, output: AnyOutput) -> str:
         """Keeps one output until the run ends well; its id."""
         message = self._encode(publication, output, self)
-        if isinstance(self.outputs, list):
-            self.outputs.append(message)
-        else:
-            self.outputs = [message]
+        self._keep(message)
         return message.id
 
     def reserve_position(self) -> int:
@@ -230,6 +228,12 @@ class Context:
         if self.carry is None or wire.TRACEPARENT in message.metadata:
             return message
         return replace(message, metadata={**message.metadata, **self.carry(message.topic)})
+
+    def _keep(self, message: Message) -> None:
+        if isinstance(self.outputs, list):
+            self.outputs.append(message)
+        else:  # most runs publish nothing, and share the empty tuple
+            self.outputs = [message]
 
 
 class SyncContext:

@@ -38,6 +38,14 @@ def test_what_somebody_has_set_higher_stays(threshold: int) -> None:
         assert gc.get_freeze_count() == 0
 
 
+def test_what_was_frozen_before_stays_frozen() -> None:
+    gc.freeze()  # as a server that forks its workers
+    frozen = gc.get_freeze_count()
+    with collected_rarely(50_000):
+        assert gc.get_threshold()[0] == 50_000
+    assert gc.get_freeze_count() >= frozen // 2 > 0
+
+
 def test_a_collector_that_is_off_stays_off() -> None:
     gc.disable()
     with collected_rarely(50_000):
