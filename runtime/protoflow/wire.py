@@ -61,3 +61,51 @@ WATERMILL_NAME: Final = "name"
 GO_SCHEMA: Final = "event_message_schema"
 GO_CORRELATION_ID: Final = "pf_correlation_id"
 CE_DATACONTENTTYPE: Final = "ce_datacontenttype"  # where a binding has another name for it
+
+#: CloudEvents' core attributes; `data` and `data_base64` are none, but stand beside them in an
+#: envelope. Every other `ce_*` is an extension attribute.
+CORE_ATTRIBUTES: Final = frozenset(
+    {"id", "type", "source", "specversion", "subject", "time", "dataschema", "datacontenttype",
+     "data", "data_base64"}
+)  # fmt: skip
+#: How the bindings write an attribute's name, in lower case.
+_ATTRIBUTE_PREFIXES: Final = (CE_PREFIX, "ce-", "cloudevents_", "cloudevents:")
+#: Names of orders and of hop state, in lower case: what a broker obeys or writes itself, too.
+_ORDER_PREFIXES: Final = (
+    PF_PREFIX,  # hop state of the runtime
+    "nats-",  # NATS: deduplication, expectations, schedules, roll-up, time to live
+    "x-opt-",  # AMQP 1.0's annotations, by RabbitMQ 4
+    "x-first-death-",
+    "x-last-death-",
+)
+_BROKER_NAMES: Final = frozenset(
+    {"cc", "bcc",  # RabbitMQ publishes to these routing keys, too
+     "x-delay", "x-death", "x-delivery-count", "x-acquired-count", "x-received-from",
+     "x-stream-filter-value"}
+)  # fmt: skip
+#: Names by which readers find the id, the type or the content type of a message.
+_IDENTITIES: Final = frozenset({CONTENT_TYPE, MESSAGE_ID, WATERMILL_ID, GO_SCHEMA})
+
+
+def reserved(name: str) -> bool:
+    """Whether a name of metadata belongs to the runtime, to CloudEvents or to a broker.
+
+    Such names are not in `context.metadata`, and are refused in the metadata of an output: one
+    of them would make the output another message, or an order to the broker.
+    """
+    known = name.lower()
+    return is_order(known) or known in _IDENTITIES or _is_core(known)
+
+
+def is_order(name: str) -> bool:
+    """Whether a name is hop state of the runtime, or one that a broker obeys or writes itself:
+    never to be taken from data, not even in a raw message."""
+    known = name.lower()
+    return known in _BROKER_NAMES or known.startswith(_ORDER_PREFIXES)
+
+
+def _is_core(name: str) -> bool:
+    return any(
+        name.startswith(prefix) and name[len(prefix) :] in CORE_ATTRIBUTES
+        for prefix in _ATTRIBUTE_PREFIXES
+    )
