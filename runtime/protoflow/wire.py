@@ -6,6 +6,8 @@ binding writes them; other transports translate (see `protoflow.codecs.bindings`
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Final
 
 CE_PREFIX: Final = "ce_"
@@ -87,6 +89,7 @@ _BROKER_NAMES: Final = frozenset(
 _IDENTITIES: Final = frozenset({CONTENT_TYPE, MESSAGE_ID, WATERMILL_ID, GO_SCHEMA})
 
 
+@lru_cache(1024)
 def reserved(name: str) -> bool:
     """Whether a name of metadata belongs to the runtime, to CloudEvents or to a broker.
 
@@ -97,6 +100,7 @@ def reserved(name: str) -> bool:
     return is_order(known) or known in _IDENTITIES or _is_core(known)
 
 
+@lru_cache(1024)
 def is_order(name: str) -> bool:
     """Whether a name is hop state of the runtime, or one that a broker obeys or writes itself:
     never to be taken from data, not even in a raw message."""
@@ -109,3 +113,57 @@ def _is_core(name: str) -> bool:
         name.startswith(prefix) and name[len(prefix) :] in CORE_ATTRIBUTES
         for prefix in _ATTRIBUTE_PREFIXES
     )
+
+
+def metadata_problem(
+    metadata: Mapping[str, str], forbidden: Callable[[str], bool] = reserved
+) -> str | None:
+    """What is wrong with the metadata of a message to publish; None is nothing.
+
+    Args:
+        metadata: as the caller gave it.
+        forbidden: the names that are refused.
+    """
+    if type(metadata) is not dict and not isinstance(metadata, Mapping):
+        return f"metadata: {type(metadata).__name__} is no mapping of str to str"
+    for name, value in metadata.items():
+        if not isinstance(name, str):
+            return f"metadata: the name {name!r:.80} is not text; names and values are str"
+        if not isinstance(value, str):
+            return (
+                f"metadata {name!r:.80}: the value is {type(value).__name__}, not text; convert it "
+                "with str()"
+            )
+        if forbidden(name):
+            return f"metadata {name!r:.80}: {_why(name)}"
+        if not (name.isascii() and value.isascii()) and not _is_encodable(name + value):
+            return f"metadata {name!r:.80}: a lone surrogate cannot be sent; remove it"
+    return None
+
+
+def raw_problem(id: str, metadata: Mapping[str, str]) -> str | None:
+    """What is wrong with a raw message to publish, which says its own type and content type."""
+    if not isinstance(id, str) or not _is_encodable(id):
+        return "id: it must be text without lone surrogates"
+    return metadata_problem(metadata, is_order) if metadata else None
+
+
+def _why(name: str) -> str:
+    if is_order(name):
+        return (
+            "the name is reserved for brokers and for retries; choose another. To pass on what "
+            "came in, give context.metadata, which has no such names"
+        )
+    return (
+        "the name is reserved, for it says what the message is; the contract says that: set "
+        "type, source and subject there. To pass on what came in, give context.metadata, which has "
+        "no such names"
+    )
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
