@@ -9,7 +9,8 @@ it out. Anything else that a handler raises is retried under the policy.
     │   └── RetryAfter          ... after this wait
     ├── DeadLetter              give up now
     │   └── Unprocessable       ... because the message is invalid
-    └── Skip                    acknowledge without having handled
+    ├── Skip                    acknowledge without having handled
+    └── Postpone                of middlewares: the handler did not run, and will later
 """
 
 from __future__ import annotations
@@ -83,6 +84,24 @@ class Skip(Outcome):
 
     def __init__(self, reason: str = "") -> None:
         super().__init__(reason)
+        self.reason = reason
+
+
+class Postpone(Outcome):
+    """The handler did not run, and nothing failed: run it after this wait. It is no run, so it
+    burns no attempt and is no part of any statistic of runs.
+
+    Returned by middlewares that let nobody pass for now: an open circuit, a limit. A handler that
+    wants to wait raises `RetryAfter`.
+
+    Args:
+        delay: the wait; a number is seconds.
+        reason: why, for logs.
+    """
+
+    def __init__(self, delay: timedelta | float, reason: str = "") -> None:
+        super().__init__(reason)
+        self.delay = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
         self.reason = reason
 
 
