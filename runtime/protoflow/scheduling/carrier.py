@@ -10,7 +10,7 @@ from typing import Any
 from protoflow.codecs.redaction import error_text
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Action, Message, Settlement, SettleResult
-from protoflow.outcomes import DeadLetter, Done, Outcome, Retry
+from protoflow.outcomes import DeadLetter, Done, Outcome, Postpone, Retry
 from protoflow.pipeline import HandlerSpec
 from protoflow.retrying import Dropped, as_outcome
 from protoflow.scheduling.burials import WHY, Burials
@@ -63,6 +63,8 @@ class Carrier:
         elif isinstance(outcome, DeadLetter):
             self._failed(job)
             self.bury(job, outcome, decoded)
+        elif isinstance(outcome, Postpone):
+            self.hold(job, outcome.delay)
         else:
             if isinstance(outcome, Dropped):
                 self._failed(job)
