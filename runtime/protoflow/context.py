@@ -157,13 +157,14 @@ class Context:
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
         """A logger that names handler, topic, message id and attempt in its records."""
         if self._logger is None:
-            from protoflow.context_logger import ContextLogger  # likewise
+            from protoflow.codecs.printable import printable  # likewise
+            from protoflow.context_logger import ContextLogger
 
             self._logger = ContextLogger(
                 {
                     "handler": self.handler,
                     "topic": self.topic,
-                    "message_id": self.id,
+                    "message_id": printable(self.id),
                     "attempt": self.attempt,
                     "correlation_id": self.correlation_id,
                 }

@@ -1,106 +1,105 @@
-"""Keeps the values of sensitive fields out of texts."""
+"""Keeps the values of sensitive fields out of texts, and texts out of trouble.
+
+The text of an error may quote the message, in any form, and it may hold whatever a stranger
+wrote. Where a message has sensitive fields such a text is shown only scrubbed; what cannot be
+scrubbed is not shown.
+"""
 
 from __future__ import annotations
 
+import re
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from google.protobuf.message import Message as ProtoMessage
 
-#: The names of sensitive fields by the full name of the message type, as in `MessageSpec`.
-Sensitive: TypeAlias = Mapping[str, Sequence[str]]
+from protoflow.codecs.printable import printable
+from protoflow.codecs.sensitive import Sensitive, TooManyError, forms_of
+from protoflow.errors import ProtoflowError
+from protoflow.outcomes import Outcome
+
+__all__ = ["Sensitive", "error_text", "scrub", "text_of", "traceback_text"]
+
+#: A decoded message, or several that may be quoted: as it came, and as a handler left it.
+Evidence: TypeAlias = ProtoMessage | Sequence[ProtoMessage] | None
 
 _HIDDEN = "***"
-#: Shorter values occur in any text by chance; hiding them would tell more than it hides.
+#: Shorter forms occur in any text by chance; hiding them would tell more than it hides.
 _SHORTEST = 3
-_LONGEST = 1024
+#: Characters of a text that can be scrubbed in no time, and that are shown of one.
+_LOOKED_AT = 32_768
+_SHOWN = 4096
+_WITHHELD = "(not shown: it may quote sensitive fields)"
 
 
-def scrub(text: str, message: Any, sensitive: Sensitive) -> str:
+def text_of(error: BaseException) -> str:
+    """The error's own text, whatever its `__str__` does, and without lone surrogates, which
+    neither a file nor a broker takes."""
+    try:
+        text = str(error)
+    except Exception as broken:
+        return f"(its text cannot be had: {type(broken).__name__})"
+    if not text.isascii():
+        text = text.encode("utf-8", "backslashreplace").decode()
+    return text
+
+
+def scrub(text: str, evidence: Any, sensitive: Sensitive) -> str:
     """The text without the values that the sensitive fields of the message have.
 
     Args:
         text: anything that may quote the message.
-        message: the decoded message; None hides nothing.
+        evidence: the decoded message, or several; None hides nothing.
         sensitive: the sensitive fields by type.
     """
-    if not sensitive or not isinstance(message, ProtoMessage):
+    messages = _messages(evidence)
+    if not sensitive or not messages or not text:
         return text
-    for value in sorted(set(_texts(message, sensitive, False)), key=len, reverse=True):
-        if len(value) >= _SHORTEST:
-            text = text.replace(value, _HIDDEN)
+    if len(text) > _LOOKED_AT:
+        return _WITHHELD
+    try:
+        forms = forms_of(messages, sensitive)
+    except TooManyError:
+        return _WITHHELD
+    lowered = text.lower()
+    found = {form for form in forms if len(form) >= _SHORTEST and form.lower() in lowered}
+    # The longest first: a form may be a part of another.
+    for form in sorted(found, key=len, reverse=True):
+        text = re.sub(re.escape(form), _HIDDEN, text, flags=re.IGNORECASE)
     return text
 
 
-def error_text(error: BaseException, message: Any, sensitive: Sensitive) -> str:
-    """The error's own text, scrubbed."""
-    return scrub(str(error), message, sensitive)
+def error_text(error: BaseException, evidence: Any, sensitive: Sensitive) -> str:
+    """The error's own text on one line, scrubbed."""
+    if _is_opaque(error, evidence, sensitive):
+        return _WITHHELD
+    return printable(scrub(text_of(error), evidence, sensitive), _SHOWN)
 
 
-def traceback_text(error: BaseException, message: Any, sensitive: Sensitive) -> str:
-    """The error's traceback, scrubbed."""
-    return scrub("".join(traceback.format_exception(error)), message, sensitive)
+def traceback_text(error: BaseException, evidence: Any, sensitive: Sensitive) -> str:
+    """The error's traceback, scrubbed and indented, so that no line of it can be taken for a
+    record of the log."""
+    if _is_opaque(error, evidence, sensitive):
+        return f"  {_WITHHELD}"
+    try:
+        text = "".join(traceback.format_exception(error))
+    except Exception as broken:  # an error may do anything when it is looked at
+        text = f"(no traceback can be had: {type(broken).__name__})"
+    scrubbed = scrub(text.encode("utf-8", "backslashreplace").decode(), evidence, sensitive)
+    return "\n".join(f"  {printable(line, _SHOWN)}" for line in scrubbed.splitlines())
 
 
-def shown(value: Any, sensitive: Sensitive) -> Any:
-    """A decoded message for people to see: as plain data, sensitive fields hidden.
-
-    Args:
-        value: a protobuf message, or data of any other kind, which has no known types.
-        sensitive: the sensitive fields by type.
-    """
-    if not isinstance(value, ProtoMessage):
-        return repr(value)[:_LONGEST]
-    from google.protobuf import json_format
-
-    tree = json_format.MessageToDict(value, preserving_proto_field_name=True)
-    if not isinstance(tree, dict):  # wrappers and the like are a bare value in JSON
-        return _HIDDEN if sensitive else tree
-    _hide(tree, value, sensitive)
-    return tree
+def _is_opaque(error: BaseException, evidence: Any, sensitive: Sensitive) -> bool:
+    """Whether nobody knows what the text may quote. Our own errors quote nothing."""
+    if not sensitive or _messages(evidence):
+        return False
+    return not isinstance(error, ProtoflowError | Outcome)
 
 
-def _hide(tree: Any, message: ProtoMessage, sensitive: Sensitive) -> None:
-    """Hides in a tree what the message that it was made of has in sensitive fields."""
-    names = sensitive.get(message.DESCRIPTOR.full_name, ())
-    for field, value in message.ListFields():
-        if not isinstance(tree, dict) or field.name not in tree:
-            continue
-        if field.name in names:
-            tree[field.name] = _HIDDEN
-        elif field.message_type is not None:
-            for inner, part in _pairs(tree[field.name], value):
-                if isinstance(part, ProtoMessage):
-                    _hide(inner, part, sensitive)
-
-
-def _pairs(tree: Any, value: Any) -> Iterable[tuple[Any, Any]]:
-    """The messages in the value of a field, each with its part of the tree."""
-    if isinstance(value, ProtoMessage):
-        return [(tree, value)]
-    if isinstance(tree, dict):
-        return [(tree.get(_key(key)), value[key]) for key in value]
-    return zip(tree, value, strict=True)
-
-
-def _key(key: Any) -> str:
-    return str(key).lower() if isinstance(key, bool) else str(key)
-
-
-def _texts(value: Any, sensitive: Sensitive, hidden: bool) -> Iterable[str]:
-    """The texts of what a value has in sensitive fields, or of all of it."""
-    if isinstance(value, ProtoMessage):
-        names = sensitive.get(value.DESCRIPTOR.full_name, ())
-        for field, inner in value.ListFields():
-            yield from _texts(inner, sensitive, hidden or field.name in names)
-    elif isinstance(value, bytes | str | int | float):
-        if hidden and value:
-            yield value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-    elif hasattr(value, "items"):
-        for key, inner in value.items():
-            yield from _texts(key, sensitive, hidden)
-            yield from _texts(inner, sensitive, hidden)
-    else:
-        for inner in value:
-            yield from _texts(inner, sensitive, hidden)
+def _messages(evidence: Any) -> Sequence[ProtoMessage]:
+    if isinstance(evidence, ProtoMessage):
+        return (evidence,)
+    if isinstance(evidence, Sequence):
+        return [item for item in evidence if isinstance(item, ProtoMessage)]
+    return ()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from inspect import isawaitable
 from typing import Any, TypeAlias
 
+from protoflow.codecs.printable import printable
 from protoflow.context import Context
 from protoflow.message import Delivery
 from protoflow.outcomes import Outcome, Postpone, Skip
@@ -180,7 +181,7 @@ def _fields(job: JobContext) -> dict[str, Any]:
     return {
         "handler": job.handler_name,
         "topic": job.topic,
-        "message_id": job.message_id,
+        "message_id": printable(job.message_id),
         "retry_count": job.retry_count,
         "duration_ms": round(job.duration * 1000, 3),
     }

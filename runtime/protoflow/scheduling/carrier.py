@@ -18,7 +18,7 @@ from protoflow.scheduling.host import Host
 from protoflow.scheduling.job import Job
 from protoflow.scheduling.letters import dead_letter, retry_message
 from protoflow.scheduling.settler import Settler
-from protoflow.scheduling.telling import sensitive, tell
+from protoflow.scheduling.telling import evidence_of, sensitive, tell
 from protoflow.spec import OnExhausted, Ordering
 from protoflow.transport import Subscription, Transport, delay_problem
 
@@ -153,7 +153,7 @@ class Carrier:
             return
         tell(logging.ERROR, "dead-lettered", job, outcome, decoded)
         cause = outcome.__cause__ or outcome
-        text = error_text(cause, decoded, sensitive(spec))
+        text = error_text(cause, evidence_of(job, decoded), sensitive(spec))
         letter = dead_letter(job.delivery, spec, outcome, text, spec.clock.now())
         self.burials.begin(job, letter)
 
