@@ -120,15 +120,17 @@ class Parts:
 
     def report_start(self, schedulers: Sequence[Scheduler]) -> None:
         """Logs what runs where."""
-        where = self._config.url.safe
-        if not schedulers:
-            self.log.warning("no handler is registered: this service on %s only publishes", where)
-            return
         count = len(schedulers)
         self.log.info(
-            "%d subscription%s on %s: %s", count, "" if count == 1 else "s", where,
-            ", ".join(scheduler.settings.name for scheduler in schedulers),
+            "%d subscription%s on %s: %s", count, "" if count == 1 else "s", self._config.url.safe,
+            ", ".join(scheduler.settings.name for scheduler in schedulers) or "it only publishes",
         )  # fmt: skip
+
+    def report_no_handlers(self) -> None:
+        """A service that runs until it is stopped, and has nothing to do."""
+        self.log.warning(
+            "no handler is registered: this service on %s handles nothing", self._config.url.safe
+        )
 
     def exit_now(self, signal: signal.Signals) -> None:
         """Ends the process, with the status that a shell gives for the signal."""

@@ -115,6 +115,8 @@ class Service(Observing, Registering, Emitting):
         """
         with self._parts.stopping(self._signalled) as self._stop_requested:
             async with self:
+                if not self._registrations:
+                    self._parts.report_no_handlers()
                 with self._parts.garbage_collected_rarely():
                     await self._stop_requested.wait()
         if self._crash is not None:

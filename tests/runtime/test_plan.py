@@ -64,7 +64,7 @@ def test_variables_and_namespace_stand_in_every_name() -> None:
     subscription = one(item, settings)
     assert subscription.settings.topic == "test..orders.eu"
     assert subscription.settings.group == "test..blue-billing"
-    assert subscription.settings.name == "test..orders.eu/test.blue-billing"
+    assert subscription.settings.name == "test..orders.eu/test..blue-billing"
     (letters,) = subscription.settings.dead_letter_topics
     assert letters == "test..orders.eu..blue-billing..dead"
 

@@ -111,11 +111,12 @@ class Burials:
             job.after = None
             if not done.done():
                 done.set_result(result)
-                return result is SettleResult.REFUSED
+                return result in (SettleResult.REFUSED, SettleResult.UNKNOWN)
             return True  # called off meanwhile: it was taken out, and is accounted for
 
         job.after = answered
         self._settler.settle(job, Settlement(job.delivery, outputs=(letter,)))
-        if await done is SettleResult.REFUSED:
+        result = await done
+        if result is SettleResult.REFUSED:
             return PublishRefusedError("the transport refused the letter: it is too large")
-        return None
+        return PublishError("the transaction failed") if result is SettleResult.UNKNOWN else None

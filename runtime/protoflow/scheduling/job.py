@@ -24,7 +24,8 @@ class Job:
         lost: its lease or shard is lost: it is not settled any more.
         unchecked: it must be looked at when it has its turn, and maybe is not to run: a
             tombstone, a suspect, or a retry that is not due.
-        after: what is done when its settlement has an answer; True: the job goes on.
+        after: what is done when its settlement has an answer; True: who gave it goes on with
+            the job, also after UNKNOWN.
         confirmed: called when its outputs are confirmed.
     """
 

@@ -86,6 +86,8 @@ class Outputs:
         self.publishing[first] = others
 
         def settled(result: SettleResult) -> bool:
+            if result is SettleResult.UNKNOWN:
+                return False  # the settler repeats it
             first.after = None
             if self.publishing.pop(first, None) is None:
                 return True

@@ -229,7 +229,8 @@ class Settler:
                 answers.append(result)
             else:
                 job.route.spec.stats.unknown += 1
-                self._unknown[job] = settlement
+                if job.after is None or not job.after(result):
+                    self._unknown[job] = settlement
         if known:
             self._settled(known, answers)
         if self._unknown:
