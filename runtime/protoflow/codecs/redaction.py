@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from google.protobuf.message import Message as ProtoMessage
+
+#: The names of sensitive fields by the full name of the message type, as in `MessageSpec`.
+Sensitive: TypeAlias = Mapping[str, Sequence[str]]
 
 _HIDDEN = "***"
 #: Shorter values occur in any text by chance; hiding them would tell more than it hides.
@@ -14,39 +17,38 @@ _SHORTEST = 3
 _LONGEST = 1024
 
 
-def scrub(text: str, message: Any, paths: Sequence[str]) -> str:
+def scrub(text: str, message: Any, sensitive: Sensitive) -> str:
     """The text without the values that the sensitive fields of the message have.
 
     Args:
         text: anything that may quote the message.
         message: the decoded message; None hides nothing.
-        paths: the sensitive fields, `card.number`.
+        sensitive: the sensitive fields by type.
     """
-    if message is None or not paths:
+    if not sensitive or not isinstance(message, ProtoMessage):
         return text
-    values = {str(value) for path in paths for value in _values(message, path.split("."))}
-    for value in sorted(values, key=len, reverse=True):
+    for value in sorted(set(_texts(message, sensitive, False)), key=len, reverse=True):
         if len(value) >= _SHORTEST:
             text = text.replace(value, _HIDDEN)
     return text
 
 
-def error_text(error: BaseException, message: Any, paths: Sequence[str]) -> str:
+def error_text(error: BaseException, message: Any, sensitive: Sensitive) -> str:
     """The error's own text, scrubbed."""
-    return scrub(str(error), message, paths)
+    return scrub(str(error), message, sensitive)
 
 
-def traceback_text(error: BaseException, message: Any, paths: Sequence[str]) -> str:
+def traceback_text(error: BaseException, message: Any, sensitive: Sensitive) -> str:
     """The error's traceback, scrubbed."""
-    return scrub("".join(traceback.format_exception(error)), message, paths)
+    return scrub("".join(traceback.format_exception(error)), message, sensitive)
 
 
-def shown(value: Any, paths: Sequence[str]) -> Any:
+def shown(value: Any, sensitive: Sensitive) -> Any:
     """A decoded message for people to see: as plain data, sensitive fields hidden.
 
     Args:
-        value: a protobuf message, or data of any other kind, which has no known paths.
-        paths: the sensitive fields, `card.number`.
+        value: a protobuf message, or data of any other kind, which has no known types.
+        sensitive: the sensitive fields by type.
     """
     if not isinstance(value, ProtoMessage):
         return repr(value)[:_LONGEST]
@@ -54,46 +56,51 @@ def shown(value: Any, paths: Sequence[str]) -> Any:
 
     tree = json_format.MessageToDict(value, preserving_proto_field_name=True)
     if not isinstance(tree, dict):  # wrappers and the like are a bare value in JSON
-        return _HIDDEN if paths else tree
-    for path in paths:
-        _hide(tree, path.split("."))
+        return _HIDDEN if sensitive else tree
+    _hide(tree, value, sensitive)
     return tree
 
 
-def _hide(tree: Any, path: Sequence[str]) -> None:
-    name, *rest = path
-    if not isinstance(tree, dict) or name not in tree:
-        return
-    if not rest:
-        tree[name] = _HIDDEN
-        return
-    field = tree[name]
-    inner: Iterable[Any] = field if isinstance(field, list) else [field]
-    for item in inner:
-        _hide(item, rest)
-        # A map of messages: the path names what lies in its values.
-        for value in item.values() if isinstance(item, dict) else ():
-            _hide(value, rest)
+def _hide(tree: Any, message: ProtoMessage, sensitive: Sensitive) -> None:
+    """Hides in a tree what the message that it was made of has in sensitive fields."""
+    names = sensitive.get(message.DESCRIPTOR.full_name, ())
+    for field, value in message.ListFields():
+        if not isinstance(tree, dict) or field.name not in tree:
+            continue
+        if field.name in names:
+            tree[field.name] = _HIDDEN
+        elif field.message_type is not None:
+            for inner, part in _pairs(tree[field.name], value):
+                if isinstance(part, ProtoMessage):
+                    _hide(inner, part, sensitive)
 
 
-def _values(message: Any, path: Sequence[str]) -> Iterable[Any]:
-    name, *rest = path
-    try:
-        field = getattr(message, name)
-    except AttributeError:
-        return
-    entries: Iterable[Any] = field if _is_repeated(field) else [field]
-    for entry in entries:
-        if hasattr(field, "values") and _is_repeated(field):
-            entry = field[entry]
-        if rest:
-            yield from _values(entry, rest)
-        elif isinstance(entry, bytes):
-            yield entry.decode(errors="replace")
-        elif entry:
-            yield entry
+def _pairs(tree: Any, value: Any) -> Iterable[tuple[Any, Any]]:
+    """The messages in the value of a field, each with its part of the tree."""
+    if isinstance(value, ProtoMessage):
+        return [(tree, value)]
+    if isinstance(tree, dict):
+        return [(tree.get(_key(key)), value[key]) for key in value]
+    return zip(tree, value, strict=True)
 
 
-def _is_repeated(field: Any) -> bool:
-    # By length: repeated fields of messages have no __iter__, messages have no length.
-    return hasattr(field, "__len__") and not isinstance(field, str | bytes)
+def _key(key: Any) -> str:
+    return str(key).lower() if isinstance(key, bool) else str(key)
+
+
+def _texts(value: Any, sensitive: Sensitive, hidden: bool) -> Iterable[str]:
+    """The texts of what a value has in sensitive fields, or of all of it."""
+    if isinstance(value, ProtoMessage):
+        names = sensitive.get(value.DESCRIPTOR.full_name, ())
+        for field, inner in value.ListFields():
+            yield from _texts(inner, sensitive, hidden or field.name in names)
+    elif isinstance(value, bytes | str | int | float):
+        if hidden and value:
+            yield value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    elif hasattr(value, "items"):
+        for key, inner in value.items():
+            yield from _texts(key, sensitive, hidden)
+            yield from _texts(inner, sensitive, hidden)
+    else:
+        for inner in value:
+            yield from _texts(inner, sensitive, hidden)

@@ -60,7 +60,7 @@ def _fields(
 
 def _payload(spec: HandlerSpec, context: Context) -> Any:
     items: tuple[Context, ...] | None = getattr(context, "items", None)
-    sensitive = spec.message.sensitive if spec.message is not None else ()
+    sensitive = spec.message.sensitive if spec.message is not None else {}
     if items is not None:
         return [shown(item.decoded, sensitive) for item in items]
     if context.decoded is None:

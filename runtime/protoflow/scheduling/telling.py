@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from protoflow.codecs.redaction import error_text, traceback_text
@@ -14,9 +14,9 @@ from protoflow.scheduling.job import Job
 _log = logging.getLogger("protoflow.handler")
 
 
-def sensitive(spec: HandlerSpec) -> Sequence[str]:
-    """The fields of a handler's input that no text may show."""
-    return spec.message.sensitive if spec.message is not None else ()
+def sensitive(spec: HandlerSpec) -> Mapping[str, Sequence[str]]:
+    """The fields of a handler's input that no text may show, by type."""
+    return spec.message.sensitive if spec.message is not None else {}
 
 
 def tell(level: int, what: str, job: Job, outcome: Outcome, decoded: Any) -> None:
@@ -25,11 +25,11 @@ def tell(level: int, what: str, job: Job, outcome: Outcome, decoded: Any) -> Non
         return
     spec = job.route.spec
     cause = outcome.__cause__ or outcome
-    paths = sensitive(spec)
-    text = error_text(cause, decoded, paths)
+    hidden = sensitive(spec)
+    text = error_text(cause, decoded, hidden)
     detail = ""
     if level >= logging.ERROR and outcome.__cause__ is not None:
-        detail = "\n" + traceback_text(cause, decoded, paths).rstrip()
+        detail = "\n" + traceback_text(cause, decoded, hidden).rstrip()
     _log.log(
         level,
         "%s: %s %s: %s%s%s",
