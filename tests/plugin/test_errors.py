@@ -149,8 +149,7 @@ ONE_MISTAKE = {
         "'shoporders'; end it with '.', '-' or '_'"
     ),
     'option (protoflow.v1.file).topic_prefix = "shop.";' + message('topic: "shop.x"'): (
-        "shop.v1.X: topic is 'shop.x', and topic_prefix goes before it: "
-        "'shop.shop.x'; write 'x'"
+        "shop.v1.X: topic is 'shop.x', and topic_prefix goes before it: 'shop.shop.x'; write 'x'"
     ),
     'option (protoflow.v1.file).delivery.dead_letter.topic = "{topic}.dead";': (
         "orders.proto:6:1: shop.v1: dead_letter.topic lacks {group}"
