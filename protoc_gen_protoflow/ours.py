@@ -79,11 +79,11 @@ def check(file: File, problems: Problems) -> None:
             )
     if file.clashing:
         told = set[Any]()
-        for place, options, number in _options(file):
-            for own, other in file.clashing.items():
-                if own.number == number and own not in told and options.HasExtension(own):
-                    told.add(own)
-                    problems.add(place.at(number), _clash(own, other))
+        for place, options, own in _options(file):
+            other = file.clashing.get(own)
+            if other is not None and own not in told and options.HasExtension(own):
+                told.add(own)
+                problems.add(place.at(own.number), _clash(own, other))
 
 
 def _clash(own: Any, other: Foreign) -> str:
@@ -94,22 +94,21 @@ def _clash(own: Any, other: Foreign) -> str:
     )
 
 
-def _options(file: File) -> Iterator[tuple[Place, Any, int]]:
-    """Everything in a file that has options, and the numbers that ours have there."""
-    yield file.place.at(FILE_OPTIONS), file.proto.options, options_pb2.FILE_FIELD_NUMBER
+def _options(file: File) -> Iterator[tuple[Place, Any, Any]]:
+    """Everything in a file that has options, and each option of ours that can be there."""
+    yield file.place.at(FILE_OPTIONS), file.proto.options, options_pb2.file
     for declared in file.messages:
-        number = options_pb2.MESSAGE_FIELD_NUMBER
-        yield declared.place.at(MESSAGE_OPTIONS), declared.proto.options, number
+        yield declared.place.at(MESSAGE_OPTIONS), declared.proto.options, options_pb2.message
         for index, field in enumerate(declared.proto.field):
             place = declared.place.at(MESSAGE_FIELDS, index, FIELD_OPTIONS)
-            yield place, field.options, options_pb2.FIELD_FIELD_NUMBER
+            yield place, field.options, options_pb2.field
     for index, service in enumerate(file.proto.service):
         place = Place(file, (FILE_SERVICES, index), file.full_name(text(service.name)))
-        yield place.at(SERVICE_OPTIONS), service.options, options_pb2.SERVICE_FIELD_NUMBER
+        yield place.at(SERVICE_OPTIONS), service.options, options_pb2.service
         for number, method in enumerate(service.method):
             inside = place.inside(text(method.name), SERVICE_METHODS, number, METHOD_OPTIONS)
-            yield inside, method.options, options_pb2.CONSUME_FIELD_NUMBER
-            yield inside, method.options, options_pb2.PUBLISH_FIELD_NUMBER
+            yield inside, method.options, options_pb2.consume
+            yield inside, method.options, options_pb2.publish
 
 
 def _importers(files: Mapping[str, File]) -> list[str]:

@@ -23,7 +23,9 @@ def check(file: File, used: Iterable[File], parameters: Parameters, problems: Pr
     """
     for other in {file.name: file, **{needed.name: needed for needed in used}}.values():
         place = file.place if other is file else _import(file, other)
-        segment = names.bad_module_segment(f"{other.module}_pb2")
+        # A keyword is none any more with its suffix; nothing would still be nothing.
+        is_empty = not other.module.rpartition(".")[2]
+        segment = "" if is_empty else names.bad_module_segment(f"{other.module}_pb2")
         if segment is not None:
             problems.add(
                 place,
