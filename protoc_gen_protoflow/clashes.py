@@ -109,7 +109,7 @@ def _take(taken: dict[str, str], name: str, place: Place, mend: str, problems: P
 
 
 def _check_spelling(place: Place, name: str, problems: Problems) -> None:
-    if not names.is_proto_name(place.name):
+    if not names.is_proto_name(place.name) or "." in name:
         problems.add(place, "has a name that no .proto can hold; make requests with protoc or buf")
     elif name.startswith("_"):
         problems.add(place, f"{name} begins with '_', which is private in Python; rename it")

@@ -113,6 +113,7 @@ TEXTS = {
     "homoglyph": "\u043erder",
     "empty": "",
     "digits": "1",
+    "dotted": "a.b",
     "long": "x" * 100_000,
     "percent": "%s %(x)s {0}",
 }
@@ -131,11 +132,13 @@ def test_no_text_becomes_code(part: str, text: str) -> None:
 
 NO_NAMES = itertools.product(
     ["file", "package", "message", "service", "rpc"],
-    ["code", "lines", "quotes", "nul", "empty", "digits"],
+    ["code", "lines", "quotes", "nul", "empty", "digits", "dotted"],
 )
+# A package may be nothing or have segments, and so may a file; a message in one is found.
+NAMES = {("package", "empty"), ("package", "dotted"), ("file", "dotted"), ("message", "dotted")}
 
 
-@pytest.mark.parametrize(("part", "text"), sorted({*NO_NAMES} - {("package", "empty")}))
+@pytest.mark.parametrize(("part", "text"), sorted({*NO_NAMES} - NAMES))
 def test_names_that_no_proto_can_hold_are_refused(part: str, text: str) -> None:
     made = answer(request(**{part: TEXTS[text]}))
     assert made.error
@@ -397,4 +400,4 @@ def test_requests_with_anything_anywhere(seeds: list[bytes], seed: int) -> None:
     made = plugin_pb2.CodeGeneratorRequest.FromString(source.choice(seeds))
     for _ in range(source.randint(1, 8)):
         shuffle(made, source)
-    run(made.SerializeToString())
+    run(made.SerializePartialToString())
