@@ -27,17 +27,18 @@ def check(file: File, used: Iterable[File], parameters: Parameters, problems: Pr
         is_empty = not other.module.rpartition(".")[2]
         segment = "" if is_empty else names.bad_module_segment(f"{other.module}_pb2")
         if segment is not None:
+            shown = f"{segment.removesuffix('_pb2')!r} in the path of {other.name}"
             problems.add(
                 place,
-                f"{segment!r} in the path of {other.module.replace('.', '/')} {_wrong(segment)}, "
-                "so that no module there can be imported; rename the file or directory",
+                f"{shown} {_wrong(segment)}, so that no module there can be imported; rename "
+                "the file or directory",
             )
-        elif hider := _hider(python_module(other.name, parameters), other is file):
-            directory = other.name.partition("/")[0]
+        elif hider := _hider(other, python_module(other.name, parameters)):
+            directory = other.name.rpartition("/")[0]
             problems.add(
                 place,
-                f"{directory}/ is hidden in Python by {hider}, so that no module of {other.name} "
-                "can be imported; move it to another directory, or its modules into a package: "
+                f"{directory}/ is hidden in Python by {hider}, so that no module there can be "
+                "imported; rename the directory, or move its modules into a package and say so: "
                 f"--protoflow_opt=import_map={directory}/=PACKAGE",
             )
 
@@ -50,15 +51,15 @@ def _wrong(segment: str) -> str:
     return "is no Python name"
 
 
-def _hider(module: str, is_generated: bool) -> str | None:
+def _hider(file: File, module: str) -> str | None:
     """What hides a module: a directory cannot share its name with an installed package."""
     top, dot, _ = module.partition(".")
     if not dot:
         return None
     if top == "protoflow":
-        is_options = module == "protoflow.v1.options_pb2" and not is_generated
-        return None if is_options else "the runtime's package"
-    if is_generated and module.startswith("google.protobuf."):
+        return "the runtime's package"
+    is_protobufs = file.package == "google.protobuf" or file.package.startswith("google.protobuf.")
+    if module.startswith("google.protobuf.") and not is_protobufs:
         return "the package of protobuf"
     return f"the module {top} of the standard library" if top in sys.stdlib_module_names else None
 

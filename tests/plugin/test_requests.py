@@ -162,13 +162,19 @@ def test_comments_that_are_no_utf8_are_shown_as_far_as_they_can_be() -> None:
 
 def test_options_that_are_no_utf8_are_told() -> None:
     data = request(source="Gr..e").SerializeToString().replace(b"Gr..e", b"Gr\xfc\xdfe")
-    assert "an option holds text that is not UTF-8; save the .proto as UTF-8" in run(data)
+    assert "an option holds text that is not UTF-8; save the .proto as UTF-8" in str(run(data))
 
 
 def edited(edit: Callable[[plugin_pb2.CodeGeneratorRequest, FileDescriptorProto], Any]) -> Any:
     made = request()
     edit(made, made.proto_file[2])
     return made
+
+
+def put(target: Any, name: str, value: object) -> Any:
+    """`setattr` as an expression."""
+    setattr(target, name, value)
+    return target
 
 
 def _nested(message: DescriptorProto, depth: int) -> None:
@@ -183,7 +189,7 @@ BROKEN = {
         "'nope.proto' is to be generated, but the request does not hold it",
     ),
     "no such input": (
-        lambda r, f: setattr(f.service[0].method[0], "input_type", ".no.Such"),
+        lambda r, f: put(f.service[0].method[0], "input_type", ".no.Such"),
         "shop.Orders.Place: names no.Such, which neither this file nor its imports declare",
     ),
     "no input": (
@@ -192,7 +198,7 @@ BROKEN = {
     ),
     "no such output": (
         lambda r, f: (
-            setattr(f.service[0].method[0], "output_type", ".no.Such"),
+            put(f.service[0].method[0], "output_type", ".no.Such"),
             f.service[0].method[0].options.Extensions[options_pb2.publish].SetInParent(),
         ),
         "shop.Orders.Place: names no.Such, which neither",
@@ -200,7 +206,7 @@ BROKEN = {
     "an input that is not imported": (
         lambda r, f: (
             r.proto_file.add(name="x.proto", package="x").message_type.add(name="X"),
-            setattr(f.service[0].method[0], "input_type", ".x.X"),
+            put(f.service[0].method[0], "input_type", ".x.X"),
         ),
         "shop.Orders.Place: names x.X, which neither",
     ),
@@ -208,7 +214,7 @@ BROKEN = {
         lambda r, f: (
             r.proto_file.add(package="x").message_type.add(name="X"),
             f.dependency.append(""),
-            setattr(f.service[0].method[0], "input_type", ".x.X"),
+            put(f.service[0].method[0], "input_type", ".x.X"),
             f.service[0]
             .method[0]
             .options.Extensions[options_pb2.consume]
@@ -233,13 +239,13 @@ BROKEN = {
         lambda r, f: (
             f.source_code_info.location.add(path=[4, 0, 7], span=[1]),
             f.source_code_info.location.add(path=[4, 0, 7], span=[]),
-            setattr(f.message_type[0].options.Extensions[options_pb2.message], "topic", "?"),
+            put(f.message_type[0].options.Extensions[options_pb2.message], "topic", "?"),
         ),
         "shop/a.proto:2:2: shop.Order: topic is '?'",
     ),
     "a map without fields": (
         lambda r, f: (
-            setattr(f.message_type[0].nested_type.add(name="E").options, "map_entry", True),
+            put(f.message_type[0].nested_type.add(name="E").options, "map_entry", True),
             f.message_type[0].field.add(name="m", type=11, label=3, type_name=".shop.Order.E"),
         ),
         "",
@@ -266,7 +272,7 @@ def test_what_is_broken_is_told(case: str) -> None:
 def test_deeper_than_protobuf_reads_is_told() -> None:
     made = request()
     _nested(made.proto_file[2].message_type[0], 150)
-    complaint = run(made.SerializeToString())
+    complaint = str(run(made.SerializeToString()))
     assert "nests messages too deeply; nest less than 90 of them" in complaint
 
 
