@@ -66,7 +66,12 @@ def json_registration(
     physical: Callable[[str], str],
 ) -> Registration:
     """JSON payloads of any plain type."""
-    decode = json_decoder(type)
+    read = json_decoder(type)
+
+    def decode(context: Context) -> Any:
+        if context.decoded is None:
+            context.decoded = read(_payload(context))
+        return context.decoded
 
     async def call(value: Any, context: Context) -> None:
         result = await handler(value, context)
@@ -86,7 +91,7 @@ def json_registration(
 
     return Registration(
         name=name, topic=topic, group=group or name, call=call, delivery=delivery,
-        decode=lambda context: decode(_payload(context)),
+        decode=decode,
     )  # fmt: skip
 
 
