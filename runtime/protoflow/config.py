@@ -331,6 +331,11 @@ def _check(config: Config) -> list[str]:
     for name in ("http_port", "metrics_port"):
         if not 0 <= getattr(config, name) <= 65535:
             mistakes.append(f"{name}: must be 0 to 65535")
+    if "*" in config.http_cors and not config.http_token:
+        mistakes.append(
+            "http_cors: '*' lets any page that a browser here shows purge dead letters; set "
+            "http_token, or name the origins"
+        )
     if topics.problem(config.exchange):
         mistakes.append("exchange: must be letters, digits, '.', '_' and '-'")
     return mistakes

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 from protoflow import wire
+from protoflow.codecs.aside import LARGE, decode_aside
 from protoflow.codecs.payload import decode
 from protoflow.context import Context, SyncContext
 from protoflow.errors import AuthenticationError, DecodeError, TopologyError, TransportError
@@ -99,13 +100,17 @@ def _unary(
     publication: PublicationSpec | None,
     topics: Topics,
 ) -> Next:
-    async def consume(_delivery: Delivery, context: Context) -> Outcome:
+    async def consume(delivery: Delivery, context: Context) -> Outcome:
+        if delivery.size > LARGE:
+            await decode_aside(decode_once, context)
         await call(decode_once(context), context)
         if context.outputs and topics.unknown(context.outputs):
             await _ensure(topics, context.outputs)
         return DONE
 
-    async def transform(_delivery: Delivery, context: Context) -> Outcome:
+    async def transform(delivery: Delivery, context: Context) -> Outcome:
+        if delivery.size > LARGE:
+            await decode_aside(decode_once, context)
         result = await call(decode_once(context), context)
         if result is not None:
             _add(context, publication, result)
