@@ -171,6 +171,7 @@ class Service(Observing, Registering, Emitting):
     async def _close(self) -> None:
         await self.stop_web_ui()
         await self._resources.aclose()
+        self._publishing.close()
         self._parts.threads.close()
 
     async def __aenter__(self) -> Service:
