@@ -34,7 +34,7 @@ async def test_a_published_message_reaches_its_handler_as_it_was(lab: Lab) -> No
     assert context.topic == lab.physical("tasks")
     assert context.attempt == 1
     assert context.correlation_id == id
-    metadata = context.metadata
+    metadata = context.message.metadata
     assert metadata["color"] == "red"
     assert metadata[wire.CE_TYPE] == "suite.v1.Task"
     assert metadata[wire.CE_SOURCE] == "/suite"
@@ -277,8 +277,8 @@ async def test_json_by_contract_and_a_topic_with_a_variable(lab: Lab) -> None:
     assert context.group == lab.physical("blue-reports")
     assert context.key == str(2**60).encode()
     assert json.loads(context.message.payload) == {"id": str(2**60), "text": "fine"}
-    assert context.metadata[wire.CE_TYPE] == "suite.report.v1"
-    assert context.metadata[wire.CE_DATASCHEMA] == "https://example.com/report"
+    assert context.cloudevent.type == "suite.report.v1"
+    assert context.cloudevent.data_schema == "https://example.com/report"
 
 
 @pytest.mark.parametrize("as_json", [False, True])
@@ -311,7 +311,7 @@ async def test_a_structured_cloud_event_is_unwrapped(lab: Lab, as_json: bool) ->
     number, context = got[0]
     assert number == 4
     assert context.id == "e-1"
-    assert context.metadata[wire.CE_SUBJECT] == "s"
+    assert context.cloudevent.subject == "s"
     assert context.metadata["ce_myextension"] == "true"
 
 
