@@ -309,7 +309,7 @@ class TestTopology:
             with pytest.raises(TopologyError) as caught:
                 await bench.transport.ensure(topology, TopologyMode.VERIFY)
             missing = str(caught.value).splitlines()
-            assert len(missing) == 7  # the group's queue, five rungs, its dead letters
+            assert len(missing) == 8  # queue, five rungs, solo queue, dead letters
             assert all("missing" in line and "topology mode create" in line for line in missing)
         await bench.transport.ensure(topology, TopologyMode.CREATE)
         await bench.transport.ensure(topology, TopologyMode.VERIFY)
