@@ -72,7 +72,18 @@ def module(context, missing=missing, environment=environment):
         yield str(l_1_name)
         yield '",\n'
     l_1_name = missing
-    yield ']\n\n_messages = {\n'
+    yield ']\n\n'
+    if environment.getattr((undefined(name='module') if l_0_module is missing else l_0_module), 'sensitive'):
+        pass
+        yield '_sensitive: _c.Mapping[str, tuple[str, ...]] = {\n'
+        for l_1_sensitive in environment.getattr((undefined(name='module') if l_0_module is missing else l_0_module), 'sensitive'):
+            _loop_vars = {}
+            pass
+            yield str(t_5(str_join((environment.getattr(l_1_sensitive, 'type'), ': ', )), environment.getattr(l_1_sensitive, 'fields'), 4))
+            yield '\n'
+        l_1_sensitive = missing
+        yield '}\n\n'
+    yield '_messages = {\n'
     for l_1_message in environment.getattr((undefined(name='module') if l_0_module is missing else l_0_module), 'messages'):
         _loop_vars = {}
         pass
@@ -94,10 +105,9 @@ def module(context, missing=missing, environment=environment):
             pass
             yield str(t_5('aliases=', environment.getattr(l_1_message, 'aliases'), 8))
             yield '\n'
-        if environment.getattr(l_1_message, 'sensitive'):
+        if environment.getattr(l_1_message, 'hides'):
             pass
-            yield str(t_5('sensitive=', environment.getattr(l_1_message, 'sensitive'), 8))
-            yield '\n'
+            yield '        sensitive=_sensitive,\n'
         yield '    ),\n'
     l_1_message = missing
     yield '}\n'
@@ -382,4 +392,4 @@ def spec(context, missing=missing, environment=environment):
     yield str(t_2('producers=', environment.getattr((undefined(name='module') if l_0_module is missing else l_0_module), 'producer_specs'), 4))
     yield '\n)\n'
 
-CHECKSUM = 2214254728
+CHECKSUM = 3566554959

@@ -17,6 +17,7 @@ from protoc_gen_protoflow.policy import PolicyReader
 from protoc_gen_protoflow.problems import Problems, UserError
 from protoc_gen_protoflow.render import render, templates
 from protoc_gen_protoflow.request import File, Request
+from protoc_gen_protoflow.sensitive import SensitiveFields
 from protoc_gen_protoflow.services import ServiceReader
 from protoc_gen_protoflow.subscriptions import shared
 
@@ -48,10 +49,14 @@ def respond(data: bytes) -> Iterator[bytes]:
 def build(request: Request, options: parameters.Parameters) -> list[Module]:
     """The modules to generate. Raises `UserError` with every mistake."""
     problems = Problems()
-    messages, services = _readers(request, problems)
+    sensitive = SensitiveFields(request)
+    messages, services = _readers(request, problems, sensitive)
     wanted = {file.name: file for file in request.wanted}
     others = [file for name, file in request.files.items() if name not in wanted]
-    found = [*_known(others, request), *(s for file in request.wanted for s in services.read(file))]
+    found = [
+        *_known(others, request, sensitive),
+        *(s for file in request.wanted for s in services.read(file)),
+    ]
     by_file: dict[str, list[ServiceContract]] = {name: [] for name in request.files}
     for service in shared(found, wanted, problems):
         by_file[service.file.name].append(service)
@@ -62,7 +67,9 @@ def build(request: Request, options: parameters.Parameters) -> list[Module]:
         contracts = [messages.message(declared) for declared in file.messages]
         annotated = [contract for contract in contracts if contract.is_annotated]
         check_names(file, by_file[name], annotated, problems)
-        if module := ModuleBuilder(file, request, options).build(by_file[name], annotated):
+        if module := ModuleBuilder(file, request, options, sensitive).build(
+            by_file[name], annotated
+        ):
             modules.append(module)
     check_paths(modules, wanted, problems)
     if problems:
@@ -70,14 +77,18 @@ def build(request: Request, options: parameters.Parameters) -> list[Module]:
     return modules
 
 
-def _readers(request: Request, problems: Problems) -> tuple[MessageReader, ServiceReader]:
+def _readers(
+    request: Request, problems: Problems, sensitive: SensitiveFields
+) -> tuple[MessageReader, ServiceReader]:
     policies = PolicyReader(problems)
-    messages = MessageReader(request, problems, policies)
+    messages = MessageReader(problems, policies, sensitive)
     return messages, ServiceReader(request, problems, policies, messages)
 
 
-def _known(files: Iterable[File], request: Request) -> Iterator[ServiceContract]:
+def _known(
+    files: Iterable[File], request: Request, sensitive: SensitiveFields
+) -> Iterator[ServiceContract]:
     """The services of files that are imported only: their mistakes are told elsewhere."""
-    _, services = _readers(request, Problems())
+    _, services = _readers(request, Problems(), sensitive)
     for file in files:
         yield from services.read(file)

@@ -19,13 +19,12 @@ from protoc_gen_protoflow.request import (
     MESSAGE_OPTIONS,
     Declared,
     File,
-    Request,
     options_pb2,
 )
-from protoc_gen_protoflow.sensitive import SensitivePaths
 
 if TYPE_CHECKING:
     from protoc_gen_protoflow.policy import PolicyReader
+    from protoc_gen_protoflow.sensitive import SensitiveFields
 
 _INTEGERS = frozenset(
     FieldDescriptorProto.Type.Value(f"TYPE_{kind}{bits}")
@@ -40,10 +39,12 @@ _NUMBER = options_pb2.MESSAGE_FIELD_NUMBER
 class MessageReader:
     """Reads each file and each message once, and notes what is wrong."""
 
-    def __init__(self, request: Request, problems: Problems, policies: PolicyReader) -> None:
+    def __init__(
+        self, problems: Problems, policies: PolicyReader, sensitive: SensitiveFields
+    ) -> None:
         self._problems = problems
         self._policies = policies
-        self._sensitive = SensitivePaths(request)
+        self._sensitive = sensitive
         self._files: dict[str, FileContract] = {}
         self._messages: dict[str, MessageContract] = {}
 
@@ -104,7 +105,7 @@ class MessageReader:
     def _read_message(self, declared: Declared) -> MessageContract:
         file = self.file(declared.file)
         roles = self._read_fields(declared)
-        sensitive = self._sensitive.of(declared)
+        holds_sensitive = self._sensitive.holds(declared)
         contract = MessageContract(
             declared=declared,
             type=declared.full_name,
@@ -112,8 +113,8 @@ class MessageReader:
             subject=roles.get("subject"),
             source=file.source,
             encoding=file.encoding,
-            sensitive=sensitive,
-            is_annotated=bool(roles or sensitive),
+            holds_sensitive=holds_sensitive,
+            is_annotated=bool(roles) or holds_sensitive,
         )
         proto = declared.proto
         if proto.HasField("options") and proto.options.HasExtension(options_pb2.message):

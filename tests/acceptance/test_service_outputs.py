@@ -116,6 +116,33 @@ async def test_an_output_inherits_correlation_causation_and_trace_and_nothing_el
     assert {name for name in got if name.startswith("ce_")} <= ours
 
 
+async def test_the_metadata_of_an_input_may_be_passed_on_and_the_output_stays_what_it_is(
+    lab: Lab,
+) -> None:
+    watcher = await lab.watch("done")
+
+    async def work(task, context):
+        return Output(pb.Done(number=task.number * 10), metadata=context.metadata)
+
+    incoming = task_metadata(
+        causation_id="older", tenant="acme", ce_subject="s", ce_region="eu",
+        pf_due="99999999999", pf_group="elsewhere", message_id="theirs",
+    )  # fmt: skip
+    async with lab.running(handler("Transform", work)):
+        sent = await lab.publish(
+            "tasks", pb.Task(number=1).SerializeToString(), id="m-1", metadata=incoming
+        )
+        (message,) = await watcher.exactly(1)
+    assert pb.Done.FromString(message.payload).number == 10
+    metadata = message.metadata
+    assert metadata[wire.CE_TYPE] == "suite.v1.Done"
+    assert metadata["tenant"] == "acme"
+    assert metadata["ce_region"] == "eu"
+    assert metadata[wire.CAUSATION_ID] == sent.id
+    assert not {"ce_subject", "pf_due", "pf_group", "message_id"} & metadata.keys()
+    assert message.id != "m-1"
+
+
 async def test_without_correlation_id_the_inputs_id_founds_it(lab: Lab) -> None:
     watcher = await lab.watch("done")
     async with lab.running(handler("Transform", transform)):

@@ -82,7 +82,7 @@ def json_registration(
             id=context.output_id(context.reserve_position()),
             metadata=context.inherited(physical(publish_topic)),
         )
-        await context.publish(event.message(physical(publish_topic)))
+        context.keep(event.message(physical(publish_topic)))
 
     return Registration(
         name=name, topic=topic, group=group or name, call=call, delivery=delivery,

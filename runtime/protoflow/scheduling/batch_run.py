@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from protoflow.context import Context, OutputEncoder
 from protoflow.errors import BatchFailed
 from protoflow.message import Message
-from protoflow.outcomes import DeadLetter, Done, Outcome, Skip
+from protoflow.outcomes import DeadLetter, Done, Outcome, Postpone, Skip
 from protoflow.retrying import as_outcome, given_up
 from protoflow.scheduling.batching import BatchContext
 from protoflow.scheduling.carrier import Carrier
@@ -37,7 +37,7 @@ async def run_batch(
         carrier.done_together(good, _by_job(batch, good))
     elif isinstance(cause, BatchFailed) and _names_some(cause, good):
         _some_failed(good, batch, cause, carrier, lanes)
-    elif isinstance(outcome, Skip) or len(good) == 1:
+    elif isinstance(outcome, Skip | Postpone) or len(good) == 1:
         for job, context in zip(good, contexts, strict=True):
             carrier.carry_out(job, outcome, (), context.decoded)
     else:

@@ -46,10 +46,10 @@ class BatchContext(Context):
         self.causes.append(self._index(output))
         return id
 
-    async def publish(self, *messages: Message) -> None:
-        """Keeps raw messages until the run ends well."""
-        self.causes += [None] * len(messages)
-        await super().publish(*messages)
+    def keep(self, message: Message) -> None:
+        """Keeps a raw message until the run ends well; for the runtime."""
+        super().keep(message)
+        self.causes.append(None)
 
     def take_outputs(self) -> list[Message]:
         """The outputs kept so far, those of the items' own contexts included."""

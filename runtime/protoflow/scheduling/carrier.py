@@ -10,7 +10,7 @@ from typing import Any
 from protoflow.codecs.redaction import error_text
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Action, Message, Settlement, SettleResult
-from protoflow.outcomes import DeadLetter, Done, Outcome, Retry
+from protoflow.outcomes import DeadLetter, Done, Outcome, Postpone, Retry
 from protoflow.pipeline import HandlerSpec
 from protoflow.retrying import Dropped, as_outcome
 from protoflow.scheduling.burials import WHY, Burials
@@ -18,7 +18,7 @@ from protoflow.scheduling.host import Host
 from protoflow.scheduling.job import Job
 from protoflow.scheduling.letters import dead_letter, retry_message
 from protoflow.scheduling.settler import Settler
-from protoflow.scheduling.telling import sensitive, tell
+from protoflow.scheduling.telling import evidence_of, sensitive, tell
 from protoflow.spec import OnExhausted, Ordering
 from protoflow.transport import Subscription, Transport, delay_problem
 
@@ -63,6 +63,8 @@ class Carrier:
         elif isinstance(outcome, DeadLetter):
             self._failed(job)
             self.bury(job, outcome, decoded)
+        elif isinstance(outcome, Postpone):
+            self.hold(job, outcome.delay)
         else:
             if isinstance(outcome, Dropped):
                 self._failed(job)
@@ -151,7 +153,7 @@ class Carrier:
             return
         tell(logging.ERROR, "dead-lettered", job, outcome, decoded)
         cause = outcome.__cause__ or outcome
-        text = error_text(cause, decoded, sensitive(spec))
+        text = error_text(cause, evidence_of(job, decoded), sensitive(spec))
         letter = dead_letter(job.delivery, spec, outcome, text, spec.clock.now())
         self.burials.begin(job, letter)
 
