@@ -11,8 +11,7 @@ from tests.hostile.writers import MemoryWriter, SqliteWriter, Writer
 __all__ = ["lab", "pytest_configure", "pytest_generate_tests"]
 
 
-@pytest.fixture
-def writer(lab: Lab) -> Writer:
+def writer_for(lab: Lab) -> Writer:
     """The raw client for the lab's broker."""
     match lab.target.name:
         case "memory":
@@ -32,3 +31,8 @@ def writer(lab: Lab) -> Writer:
 
             return JetStreamWriter(lab)
     pytest.skip("capability: at_least_once")
+
+
+@pytest.fixture
+def writer(lab: Lab) -> Writer:
+    return writer_for(lab)
