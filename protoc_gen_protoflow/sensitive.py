@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from protoc_gen_protoflow.request import Declared, File, Request, options_pb2
+from protoc_gen_protoflow.request import Declared, File, Request, options_pb2, text
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor_pb2 import FieldDescriptorProto
@@ -60,7 +60,11 @@ class SensitiveFields:
         """The sensitive fields of every type that has any."""
         found: dict[str, tuple[str, ...]] = {}
         for declared in self._messages.values():
-            names = tuple(field.name for field in declared.proto.field if _is_sensitive(field))
+            if options_pb2.field not in declared.file.ours:
+                continue
+            names = tuple(
+                text(field.name) for field in declared.proto.field if _is_sensitive(field)
+            )
             if names:
                 found[declared.full_name] = names
         return found
@@ -103,7 +107,7 @@ class SensitiveFields:
 
     def _known_to(self, file: File) -> set[str]:
         """The types with sensitive fields that a file or one of its imports declares."""
-        imports = {name: [*known.proto.dependency] for name, known in self._files.items()}
+        imports = {name: known.imports for name, known in self._files.items()}
         files = _closure([file.name], imports)
         return {name for name in self._fields if self._messages[f".{name}"].file.name in files}
 

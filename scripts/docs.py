@@ -29,7 +29,7 @@ from protoflow.transports.kafka.options import KafkaOptions
 from protoflow.transports.kafka.topology import wanted_topics
 from protoflow.transports.memory.broker import MemoryOptions
 from protoflow.transports.nats import headers as nats_headers
-from protoflow.transports.nats.js_names import Names as JetStreamNames
+from protoflow.transports.nats.names import Names as JetStreamNames
 from protoflow.transports.nats.js_topology import Architect
 from protoflow.transports.nats.options import CoreOptions, JetStreamOptions
 from protoflow.transports.rabbitmq import codec as amqp

@@ -74,6 +74,10 @@ class Config:
     max_in_flight_bytes: int = _setting(64 * 1024 * 1024, "the same in bytes")
     lease: float = _setting(30.0, "before an unrenewed message may go to another process")
     max_hold: float = _setting(3600.0, "for which a lease is renewed at most")
+    stall_after: float | None = _setting(
+        None, "without movement before waiting work turns readiness red; not set is the longer of "
+        "60 s and three leases, 0 is never"
+    )  # fmt: skip
     rebalance_drain: float = _setting(30.0, "that handlers get when their shard moves")
     shutdown_timeout: float = _setting(30.0, "that handlers get at shutdown")
     connect_timeout: float = _setting(30.0, "before an unreachable broker is an error at start")
@@ -134,6 +138,11 @@ class Config:
     def url(self) -> TransportURL:
         """The transport's URL in parts."""
         return cast("TransportURL", self.transport)  # so since __post_init__
+
+    @property
+    def stalled_after(self) -> float:
+        """Seconds without movement after which work that waits is stalled; 0.0 is never."""
+        return max(60.0, 3 * self.lease) if self.stall_after is None else self.stall_after
 
     def describe(self) -> dict[str, tuple[str, str]]:
         """Each setting's value, as text without secrets, and its origin."""
@@ -322,6 +331,11 @@ def _check(config: Config) -> list[str]:
     for name in ("http_port", "metrics_port"):
         if not 0 <= getattr(config, name) <= 65535:
             mistakes.append(f"{name}: must be 0 to 65535")
+    if "*" in config.http_cors and not config.http_token:
+        mistakes.append(
+            "http_cors: '*' lets any page that a browser here shows purge dead letters; set "
+            "http_token, or name the origins"
+        )
     if topics.problem(config.exchange):
         mistakes.append("exchange: must be letters, digits, '.', '_' and '-'")
     return mistakes

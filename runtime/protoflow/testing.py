@@ -115,6 +115,8 @@ class VirtualTime:
 class VirtualClock(Clock):
     """The clock that belongs to virtual time; its randomness is the same in every run."""
 
+    virtual = True
+
     def __init__(self, time: VirtualTime, seed: int = 0) -> None:
         self._time = time
         self._random = random.Random(seed)  # noqa: S311  tests want it repeatable

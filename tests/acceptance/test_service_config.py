@@ -40,7 +40,7 @@ async def test_source_is_that_of_the_config_where_the_contract_says_nothing(lab:
     got = []
 
     async def work(message, context):
-        got.append(context.metadata[wire.CE_SOURCE])
+        got.append(context.cloudevent.source)
 
     service = lab.service(source="/from-config")
     service.register_proto_handler("plain", "plain", pb.Remark, work)

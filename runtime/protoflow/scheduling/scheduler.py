@@ -8,28 +8,48 @@ A waiting message holds its lane, never a worker.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Collection, Sequence
 
 from protoflow.context import Context, OutputEncoder
 from protoflow.errors import TransportError
 from protoflow.message import Delivery, Message, Settlement, SettleResult
-from protoflow.outcomes import DONE, Done, Outcome
-from protoflow.scheduling.arrival import Arrival
+from protoflow.outcomes import DONE, DeadLetter, Done, Outcome
+from protoflow.retrying import as_outcome
+from protoflow.scheduling.arrival import Arrival, Turn
 from protoflow.scheduling.batch_run import run_batch
 from protoflow.scheduling.carrier import Carrier
+from protoflow.scheduling.gate import SOLO, SoloGate, solo_gate
 from protoflow.scheduling.in_flight import InFlight
 from protoflow.scheduling.job import Job, Lanes
 from protoflow.scheduling.routes import Router
 from protoflow.scheduling.settler import Settler
+from protoflow.scheduling.suspects import Suspects
+from protoflow.scheduling.watchdog import Watchdog
 from protoflow.scheduling.workers import Work, Workers
-from protoflow.transport import Subscription, SubscriptionSettings, Transport
+from protoflow.spec import Ordering
+from protoflow.transport import (
+    Availability,
+    Isolation,
+    Subscription,
+    SubscriptionSettings,
+    Transport,
+)
 
 _log = logging.getLogger("protoflow.scheduler")
 
-#: Results after which a settlement with outputs has not happened.
-_STILL_HELD = (SettleResult.UNKNOWN, SettleResult.REFUSED)
+#: Seconds between two looks at what is on its way, while a shard moves.
+_GLANCE = 0.005
+#: Of the deadline of a shutdown this share is kept for settling what handlers leave, in
+#: seconds at most.
+_SETTLING_SHARE = 0.2
+_MOST_SETTLING = 3.0
+_INTAKE = "intake"
+_TRANSPORT = "transport"
+
+
+class Escaped(Exception):  # noqa: N818  tells what happened
+    """A run ended with something that is no Exception, or cancelled itself."""
 
 
 class Scheduler:
@@ -41,6 +61,8 @@ class Scheduler:
         transport: where outputs and letters go.
         encode: encodes outputs.
         crashed: called with an error that must end the process.
+        stall_after: seconds without movement after which waiting work turns readiness red; 0.0
+            is never.
     """
 
     def __init__(
@@ -50,6 +72,7 @@ class Scheduler:
         transport: Transport,
         encode: OutputEncoder,
         crashed: Callable[[BaseException], None],
+        stall_after: float = 0.0,
     ) -> None:
         self.settings = settings
         self.router = router
@@ -60,72 +83,133 @@ class Scheduler:
         self._transport = transport
         self._encode = encode
         self._crashed = crashed
+        self._stall_after = stall_after
         self._lanes = Lanes()
-        self._workers = Workers(settings.concurrency, self._run, crashed, self._drained)
-        self._arrival = Arrival(router, self._lanes, settings)
         self._intake: asyncio.Task[None] | None = None
         self._paused = asyncio.Event()
         self._paused.set()
         self._stopping = False
+        self._settled_count = 0
+        self._joined = False
+        self._gate: SoloGate
         self._subscription: Subscription
+        self._workers: Workers
         self._settler: Settler
         self._carrier: Carrier
+        self._suspects: Suspects
+        self._arrival: Arrival
+        self._watchdog: Watchdog
 
     async def start(self) -> None:
         """Joins the group and begins to handle."""
-        self._subscription = await self._transport.subscribe(self.settings, self)
-        self._settler = Settler(self._transport, self._subscription, self._settled)
-        self._carrier = Carrier(
-            self, self._transport, self._subscription, self._settler, self.settings.ordering
-        )
-        self._arrival.bind(self._carrier, self._begin, self._workers)
+        await self.join()
+        self.begin()
+
+    async def join(self) -> None:
+        """Joins the group; nothing is received before `begin`."""
+        settings, transport = self.settings, self._transport
+        self._watchdog = Watchdog(self, self._stall_after, _p99)
+        ordered = settings.ordering is not Ordering.NONE
+        leased = ordered and transport.capabilities.leases and self._stall_after > 0
+        self._workers = Workers(
+            settings.concurrency, self._run, self._crashed,
+            self._stood_still if leased else None, self._give_back_unstarted,
+        )  # fmt: skip
+        subscription = self._subscription = await transport.subscribe(settings, self)
+        self._settler = Settler(transport, subscription, self._settled, self._failed)
+        self._carrier = Carrier(self, transport, subscription, self._settler, settings.ordering)
+        self._gate = solo_gate()
+        isolation = None
+        if isinstance(subscription, Isolation) and transport.capabilities.proves_killers:
+            isolation = subscription
+        self._suspects = Suspects(settings.name, self, self._gate, isolation, settings.lease / 2)
+        self._arrival = Arrival(
+            self.router, self._lanes, settings, self._carrier, self._suspects, self._workers,
+            self._begin, self.leave,
+        )  # fmt: skip
+        self._joined = True
+        if self.paused:
+            self._workers.close_gate("paused")
+
+    def begin(self) -> None:
+        """Begins to receive and to handle."""
+        self._gate.join(self)
+        if self._stall_after > 0:
+            self._watchdog.start()
         self._intake = asyncio.get_running_loop().create_task(self._take())
         self._intake.add_done_callback(self._intake_ended)
 
     async def stop(self, seconds: float) -> None:
-        """Takes nothing more, lets handlers finish for so many seconds, settles, leaves."""
+        """Takes nothing more, lets handlers finish, settles, leaves: within so many seconds."""
         self._stopping = True
+        if not self._joined:
+            return
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
         if self._intake is None:
+            await self._subscription.stop()
             return
         self._intake.cancel()
         await asyncio.wait([self._intake])
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
-        for job in self._unstarted(_every):
-            self._carrier.release(job)
+        self._release(self._unstarted(_every))
         self._settler.flush()
-        if not await self._workers.quiet(_every, seconds):
+        handling = seconds - min(_MOST_SETTLING, seconds * _SETTLING_SHARE)
+        if not await self._workers.quiet(_every, handling):
             _log.warning(
                 "%s: handlers still ran after %.0f s; their messages are given back",
                 self.settings.name,
-                seconds,
+                handling,
             )
         for job in await self._workers.stop():
             job.lost = True  # held by a thread: it stays unsettled, and comes again
-        await self._carrier.burials.finished(max(0.0, deadline - loop.time()))
-        for job in self._unstarted(_every) + self._carrier.burials.take(_every):
-            self._carrier.release(job)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(5.0, seconds / 2)):
-                await self._settler.drained()
-                # Outputs that were not taken made retries and letters: given back, too.
-                for job in self._unstarted(_every) + self._carrier.burials.take(_every):
-                    self._carrier.release(job)
-                await self._settler.drained()
+        left = max(0.0, deadline - loop.time())
+        await self._suspects.stop(left / 2)
+        self._gate.leave(self)
+        await self._settle_what_is_left(deadline)
+        self._watchdog.stop()
         await self._subscription.stop()
 
-    async def _drained(self) -> None:
-        await self._settler.drained()
+    async def _settle_what_is_left(self, deadline: float) -> None:
+        loop = asyncio.get_running_loop()
+        await self._carrier.burials.finished(max(0.0, deadline - loop.time()) / 2)
+        self._release(self._unstarted(_every) + self._carrier.burials.take(_every))
+        if await self._drained_within((deadline - loop.time()) / 2):
+            return
+        # What the broker did not take so far is given back: it will be handled again.
+        self._release(self._unstarted(_every) + self._carrier.take_published(_every))
+        if not await self._drained_within(deadline - loop.time()):
+            _log.warning(
+                "%s: the broker has not answered; what is not settled is delivered again",
+                self.settings.name,
+            )
+
+    async def _drained_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(max(0.05, seconds)):
+                await self._settler.drained()
+                # Outputs that were refused made retries and letters: given back, too.
+                self._release(self._unstarted(_every) + self._carrier.burials.take(_every))
+                await self._settler.drained()
+        except TimeoutError:
+            return False
+        return True
+
+    def cancel_runs(self) -> None:
+        """Cancels what runs; its messages are given back."""
+        if self._joined:
+            self._workers.interrupt(_every)
 
     def pause(self) -> None:
         """Takes and starts nothing more until `resume`; what runs goes on."""
         self._paused.clear()
-        self._workers.close_gate("paused")
+        if self._joined:
+            self._workers.close_gate("paused")
 
     def resume(self) -> None:
         """Ends `pause`."""
         self._paused.set()
-        self._workers.open_gate("paused")
+        if self._joined:
+            self._workers.open_gate("paused")
 
     @property
     def paused(self) -> bool:
@@ -140,12 +224,12 @@ class Scheduler:
     @property
     def running(self) -> int:
         """How many handlers run."""
-        return self._workers.running
+        return self._workers.running if self._intake is not None else 0
 
     @property
     def settled(self) -> bool:
         """Whether nothing runs and nothing is unsettled."""
-        return self.in_flight.count == 0 and not self._settler.busy
+        return self.in_flight.count == 0 and (self._intake is None or not self._settler.busy)
 
     # The listener's part.
 
@@ -160,14 +244,14 @@ class Scheduler:
             self._forget(job)
         deadline = asyncio.get_running_loop().time() + drain
         finished = await self._workers.quiet(moves, drain)
-        while finished and any(moves(job) for job in self._carrier.publishing):
+        while finished and self._carrier.publishes(moves):
             self._settler.flush()
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(_GLANCE)
             finished = asyncio.get_running_loop().time() < deadline
         if not finished:
             self._lose(moves)
             await self._workers.quiet(moves, 1.0)
-        for job in self._unstarted(moves) + self._carrier.burials.take(moves):
+        for job in self._unstarted(moves) + self._carrier.take_published(moves):
             self._forget(job)
         self._settler.flush()
 
@@ -178,19 +262,37 @@ class Scheduler:
         def is_lost(job: Job) -> bool:
             return id(job.delivery) in lost
 
-        for job in self._unstarted(is_lost) + self._carrier.burials.take(is_lost):
+        for job in self._unstarted(is_lost) + self._carrier.take_published(is_lost):
             self._forget(job)
         self._lose(is_lost)
 
     def health_changed(self, healthy: bool, detail: str) -> None:
         """Keeps the state for readiness."""
-        self._problem("transport", None if healthy else detail)
+        self.degrade(_TRANSPORT, None if healthy else detail)
 
-    # The carrier's host.
+    def suspects_waiting(self) -> None:
+        """The solo queue holds messages that are to be run alone."""
+        self._suspects.ask()
+
+    # The part of those who carry out outcomes.
 
     def again(self, job: Job) -> None:
         """The job's wait is over."""
         self._begin(job)
+        self._workers.wake()
+
+    def one_by_one(self, jobs: Sequence[Job]) -> None:
+        """The jobs of a batch run again, each by itself; they have their turns."""
+        turns: set[object] = set()
+        back: list[Job] = []
+        for job in jobs:
+            job.single = True
+            if job.lane is not None and job.lane in turns:
+                back.append(job)
+            else:
+                turns.add(job.lane)
+                self._begin(job)
+        self._lanes.take_back(back)
         self._workers.wake()
 
     def leave(self, job: Job) -> None:
@@ -201,6 +303,13 @@ class Scheduler:
     def _pass_on(self, job: Job) -> bool:
         """The next of the job's lane is ready; whether there is one."""
         follower = self._lanes.leave(job)
+        while follower is not None and follower.unchecked:
+            turn = self._arrival.check(follower)
+            if turn is Turn.WAITS:
+                return False
+            if turn is Turn.BEGINS:
+                break
+            follower = self._lanes.leave(follower)
         if follower is None:
             return False
         while follower is not None:
@@ -208,25 +317,71 @@ class Scheduler:
             follower = self._lanes.follow(follower) if follower.route.gatherer else None
         return True
 
+    def settled_with(self, others: Sequence[Job]) -> None:
+        """These were settled together with another job."""
+        self._settled_count += len(others)
+        self.in_flight.left(len(others), sum(job.delivery.size for job in others))
+
     def degrade(self, reason: str, detail: str | None) -> None:
         """Readiness turns red; None ends that."""
-        self._problem(reason, detail)
+        if detail is None:
+            self.problems.pop(reason, None)
+        else:
+            self.problems[reason] = detail
 
     def block(self, reason: str, blocked: bool) -> None:
         """Starts nothing more, and readiness turns red; or ends that."""
-        self._problem(reason, reason if blocked else None)
+        self.degrade(reason, reason if blocked else None)
         if blocked:
             self._workers.close_gate(reason)
         else:
             self._workers.open_gate(reason)
 
-    def hold(self, reason: str, held: bool) -> None:
-        """Starts nothing more, for a reason of a handler's; or ends that."""
-        self._problem(reason, reason if held else None)
-        if held:
-            self._workers.close_gate(reason)
-        else:
-            self._workers.open_gate(reason)
+    #: The same, for a reason of a handler's.
+    hold = block
+
+    # The part of suspects, and of the solo gate.
+
+    def close_gate(self, reason: str) -> None:
+        """Starts nothing more."""
+        self._workers.close_gate(reason)
+
+    def open_gate(self, reason: str) -> None:
+        """Ends `close_gate`."""
+        self._workers.open_gate(reason)
+
+    async def quiet(self) -> None:
+        """Waits until nothing runs and everything that is finished is settled."""
+        while self._workers.running or self._settler.busy or self._carrier.burials.busy:
+            await self._workers.quiet(_every, None)
+            await self._carrier.burials.finished()
+            await self._settler.drained()
+
+    def held(self) -> bool:
+        """Whether a gate other than the solo gate is closed: suspects wait, too."""
+        return bool(self._workers.gates - {SOLO})
+
+    def job_alone(self, delivery: Delivery) -> Job | None:
+        """A job for a delivery of the solo queue; None: it could not be routed, and is settled."""
+        self.in_flight.came((delivery,))
+        return self._arrival.job_alone(delivery)
+
+    async def run_alone(self, job: Job) -> None:
+        """Runs the job; its settlement waits until `settle_again`."""
+        self._settler.suspend()
+        await self._workers.run_alone([job] if job.route.gatherer is not None else job)
+
+    def settle_again(self) -> None:
+        """Lets the settlements of the last run go out."""
+        self._settler.resume()
+
+    def give_up(self, job: Job, outcome: DeadLetter, then: Callable[[], None]) -> None:
+        """Dead-letters the job without a run."""
+        self._carrier.give_up(job, outcome, then)
+
+    def settled_elsewhere(self, job: Job) -> None:
+        """The transport has settled the job's delivery itself."""
+        self._forget(job)
 
     # From the broker to the workers.
 
@@ -237,7 +392,7 @@ class Scheduler:
         self._workers.wake()
 
     async def _take(self) -> None:
-        accept = self._arrival.accept
+        accept, refuse = self._arrival.accept, self._arrival.refuse
         while True:
             await self._paused.wait()
             count, size = await self.in_flight.room()
@@ -248,18 +403,21 @@ class Scheduler:
                 return
             self.in_flight.came(deliveries)
             for delivery in deliveries:
-                accept(delivery)
+                try:
+                    accept(delivery)
+                except Exception as error:  # of one message, and of no other
+                    refuse(delivery, error)
             self._workers.wake()
 
     def _intake_ended(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
         if isinstance(error, TransportError):
-            self._problem("intake", str(error))
+            self.degrade(_INTAKE, str(error))
             _log.error("%s: the subscription ended: %s", self.settings.name, error)
         elif error is not None:
             self._crashed(error)
         elif not self._stopping:
-            self._problem("intake", "the subscription ended")
+            self.degrade(_INTAKE, "the subscription ended")
 
     def _begin(self, job: Job) -> None:
         gatherer = job.route.gatherer
@@ -274,7 +432,8 @@ class Scheduler:
 
     async def _run(self, work: Work) -> None:
         if isinstance(work, list):
-            await self._run_batch(work)
+            await run_batch(work, self._encode, self._carrier, self._lanes, self)
+            self._workers.wake()
             return
         job = work
         route = job.route
@@ -285,10 +444,12 @@ class Scheduler:
         )  # fmt: skip
         try:
             outcome = await route.run(delivery, context)
-        except asyncio.CancelledError:
-            context.mark_cancelled()
-            self._cancelled((job,))
-            raise
+        except BaseException as error:
+            try:
+                outcome = self.escaped(error, job, context)
+            except asyncio.CancelledError:
+                self.cancelled((job,))
+                raise
         if job.lost:
             self._forget(job)
         elif outcome is DONE and not context.outputs and not self._carrier.exhausted:
@@ -300,15 +461,20 @@ class Scheduler:
             job.confirmed = context.confirm
             self._carrier.carry_out(job, outcome, _kept(outcome, context), context.decoded)
 
-    async def _run_batch(self, jobs: list[Job]) -> None:
-        try:
-            await run_batch(jobs, self._encode, self._carrier, self._lanes, self._begin)
-        except asyncio.CancelledError:
-            self._cancelled(jobs)
-            raise
-        self._workers.wake()
+    def escaped(self, error: BaseException, job: Job, context: Context) -> Outcome:
+        """What a run ended with that no middleware caught is a failed run of its message: also a
+        panic of an extension, or a handler's cancellation of its own task. Raises the error again
+        if it is meant for the runtime."""
+        if isinstance(error, asyncio.CancelledError):
+            if self._workers.cancelled_by_us():
+                context.mark_cancelled()
+                raise error
+        elif isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+            raise error
+        wrapped = Escaped(f"{type(error).__name__}: the run ended with it")
+        return as_outcome(wrapped, error, job.delivery, job.route.spec)
 
-    def _cancelled(self, jobs: Sequence[Job]) -> None:
+    def cancelled(self, jobs: Sequence[Job]) -> None:
         """Cancellation is not failure: what is still ours is given back."""
         for job in jobs:
             if job.lost:
@@ -318,6 +484,10 @@ class Scheduler:
                 if job.lane is not None:
                     self.leave(job)
 
+    def _failed(self, job: Job, error: Exception) -> None:
+        """A callback on the answer for a job raised."""
+        self._carrier.failed(job, error)
+
     def _settled(self, jobs: Sequence[Job], results: Sequence[SettleResult]) -> None:
         count = size = 0
         for job, result in zip(jobs, results, strict=True):
@@ -325,33 +495,48 @@ class Scheduler:
                 count += 1
                 size += job.delivery.size
             else:
-                self._settled_specially(job, result)
+                try:
+                    self._settled_specially(job, result)
+                except Exception as error:
+                    self._failed(job, error)
+        self._settled_count += count
         self.in_flight.left(count, size)
 
     def _settled_specially(self, job: Job, result: SettleResult) -> None:
         """Somebody waits for the answer, or it is a bad one."""
-        after = job.after
-        if after is not None:
-            if job.lost:
-                return
-            if result in _STILL_HELD:
-                after(result)
-                return
+        if job.after is not None and (job.lost or job.after(result)):
+            return  # it was forgotten already, or goes on
+        self._settled_count += 1
         self.in_flight.left(1, job.delivery.size)
         if result is not SettleResult.DONE:
-            stats = job.route.spec.stats
-            if result is SettleResult.LOST:
-                stats.lost += 1
-            else:
-                stats.unknown += 1
+            job.route.spec.stats.lost += 1
             _log.warning(
                 "%s: settling %s: %s; it may be delivered again",
                 self.settings.name, job.message.id, result.name.lower(),
             )  # fmt: skip
-        if after is not None:
-            after(result)
 
     # What is given back or lost.
+
+    def _release(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            self._carrier.release(job)
+
+    def _stood_still(self) -> bool:
+        return self._watchdog.stood_still(self.settings.lease)
+
+    def _give_back_unstarted(self) -> None:
+        """Leases may have ended while the process stood still: what has not started might
+        overtake what others have handled meanwhile."""
+        self._watchdog.beat = asyncio.get_running_loop().time()
+        jobs = self._unstarted(_every)
+        _log.warning(
+            "%s: the process stood still for longer than a lease; %d messages are given back",
+            self.settings.name, len(jobs),
+        )  # fmt: skip
+        for job in jobs:
+            self._carrier.release(job)
+            if job.lane is not None:
+                self.leave(job)
 
     def _unstarted(self, wanted: Callable[[Job], bool]) -> list[Job]:
         jobs = self._workers.take(wanted)
@@ -362,7 +547,7 @@ class Scheduler:
                 for job in gathered:
                     if not wanted(job):
                         route.gatherer.add(job)
-        jobs += self._carrier.take_waiting(wanted)
+        jobs += self._carrier.take_waiting(wanted) + self._suspects.take(wanted)
         return jobs + self._lanes.drop(wanted)
 
     def _lose(self, wanted: Callable[[Job], bool]) -> None:
@@ -376,11 +561,52 @@ class Scheduler:
             self.leave(job)
         self.in_flight.left(1, job.delivery.size)
 
-    def _problem(self, name: str, detail: str | None) -> None:
-        if detail is None:
-            self.problems.pop(name, None)
-        else:
-            self.problems[name] = detail
+    # The part of the watchdog.
+
+    @property
+    def name(self) -> str:
+        """The subscription."""
+        return self.settings.name
+
+    def moved(self) -> int:
+        """A number that grows whenever something is received or settled."""
+        return self.in_flight.received + self._settled_count
+
+    def waits_for(self) -> str | None:
+        """What accounts for nothing being handled; None: nothing does."""
+        if self.problems.keys() - {"stalled"}:
+            return "a problem that is reported"
+        if self._workers.running:
+            return "a run"
+        if self._workers.gates or self.paused:
+            return "a closed gate"
+        if self._carrier.waiting or len(self._suspects):
+            return "a timer"
+        if self._settler.busy or self._carrier.burials.busy:
+            return "an answer of the broker"
+        return None
+
+    def unsettled(self) -> int:
+        """How many messages are received and not settled."""
+        return self.in_flight.count
+
+    async def available(self) -> int | None:
+        """How many messages the broker could hand to this member; None: not known."""
+        subscription = self._subscription
+        return await subscription.available() if isinstance(subscription, Availability) else None
+
+    def unconfirmed(self, patience: float) -> str | None:
+        """What the broker has not confirmed for so long."""
+        return self._settler.problem(patience)
+
+    def running_works(self) -> list[Work]:
+        """What runs."""
+        return self._workers.works()
+
+
+def _p99(job: Job) -> float | None:
+    latency = job.route.spec.stats.timings.latency()
+    return latency.p99_ns / 1e9 if latency.sample_size else None
 
 
 def _every(_job: Job) -> bool:

@@ -12,6 +12,7 @@ from protoflow.message import Message
 from protoflow.transports.nats import headers as wire_headers
 from protoflow.transports.nats.client import FastClient
 from protoflow.transports.nats.connection import Connection, subscribe
+from protoflow.transports.nats.names import tokens
 from protoflow.transports.nats.reader import Received
 
 
@@ -129,7 +130,7 @@ class CorePublisher:
         if problem := wire_headers.too_large(headers, payload, self._max_payload):
             raise PublishRefusedError(f"{topic}: {problem}")
         token = f"{next(self._tokens):x}" if message.mandatory or self._mandatory else ""
-        return _Command(index, topic, self._prefix + topic, payload, headers, token)
+        return _Command(index, topic, self._prefix + tokens(topic), payload, headers, token)
 
     def _send(self, batch: _Batch) -> None:
         batch.sent = True

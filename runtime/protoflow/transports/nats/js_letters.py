@@ -16,8 +16,8 @@ from protoflow.transports.nats import headers as wire_headers
 from protoflow.transports.nats.client import FastClient
 from protoflow.transports.nats.connection import Connection
 from protoflow.transports.nats.js_api import API, JSON, MESSAGE_NOT_FOUND, APIError
-from protoflow.transports.nats.js_names import Names
 from protoflow.transports.nats.js_publisher import Publisher
+from protoflow.transports.nats.names import Names
 
 _PAGE = 500
 

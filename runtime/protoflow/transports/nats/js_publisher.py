@@ -15,8 +15,8 @@ from protoflow.transports.nats import headers as wire_headers
 from protoflow.transports.nats.client import FastClient
 from protoflow.transports.nats.connection import Connection, subscribe
 from protoflow.transports.nats.js_api import JSON
-from protoflow.transports.nats.js_names import Names
 from protoflow.transports.nats.js_topology import Architect
+from protoflow.transports.nats.names import Names
 from protoflow.transports.nats.reader import Received
 
 _KNOWN_TOPICS = 10_000

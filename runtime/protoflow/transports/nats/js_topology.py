@@ -12,8 +12,8 @@ from protoflow.errors import TransportError
 from protoflow.spec import Ordering, Start
 from protoflow.transport import SubscriptionSettings, Topology, TopologyMode
 from protoflow.transports.nats.js_api import API, JSON, raise_all
-from protoflow.transports.nats.js_names import Names
 from protoflow.transports.nats.js_puller import PIN_GROUP
+from protoflow.transports.nats.names import Names
 from protoflow.transports.nats.options import JetStreamOptions
 
 _NS = 1_000_000_000

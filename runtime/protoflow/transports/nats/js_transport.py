@@ -25,11 +25,11 @@ from protoflow.transports.nats.connection import Connection
 from protoflow.transports.nats.js_api import API, STREAM_NOT_FOUND, APIError
 from protoflow.transports.nats.js_lanes import Fifo, Lanes
 from protoflow.transports.nats.js_letters import Letters
-from protoflow.transports.nats.js_names import Names
 from protoflow.transports.nats.js_publisher import Publisher
 from protoflow.transports.nats.js_puller import PIN_GROUP, Puller, PullSettings
 from protoflow.transports.nats.js_subscription import JetStreamSubscription
 from protoflow.transports.nats.js_topology import Architect
+from protoflow.transports.nats.names import Names
 from protoflow.transports.nats.options import JetStreamOptions
 
 _log = logging.getLogger("protoflow.transports.jetstream")
