@@ -186,7 +186,8 @@ class Generator:
         """The bytes, or with so much probability some others in them."""
         if not self.chance(probability):
             return data
-        changed = bytearray(data)
+        # A secret that moves into another field is none any more.
+        changed = bytearray(data.replace(SECRET.encode(), b"x" * len(SECRET)))
         for _ in range(self.below(4) + 1):
             if not changed:
                 break

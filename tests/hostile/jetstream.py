@@ -7,7 +7,7 @@ import json
 import uuid
 from urllib.parse import quote_from_bytes, urlsplit
 
-from protoflow.transports.nats.js_names import Names
+from protoflow.transports.nats.names import Names
 
 from tests.acceptance.lab import Lab
 from tests.hostile.table import NUMBERS, Hostile
