@@ -87,7 +87,7 @@ class Parts:
             TransportError: the topology cannot be made, or differs.
         """
         ids.load()
-        self.publishing.trace(self._tracer_provider)
+        self.publishing.open(self._tracer_provider)
         plans = plan(registrations, self._config, self.transport.capabilities)
         schedulers = [
             assemble(

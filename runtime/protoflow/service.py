@@ -174,6 +174,7 @@ class Service(Observing, Registering, Emitting):
             self._schedulers = []
             await shutdown.close("the web server", self.stop_web_ui)
             await shutdown.close("the connection to the broker", self._resources.aclose)
+            self._publishing.close()
             self._parts.threads.close()
 
     async def __aenter__(self) -> Service:

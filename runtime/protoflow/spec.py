@@ -90,6 +90,11 @@ class DeliveryPolicy:
     atomic: bool | None = None
 
 
+#: How batches are gathered where nothing else is said: messages, and seconds.
+BATCH_MESSAGES = 100
+BATCH_WAIT = 0.1
+
+
 @record
 class BatchPolicy:
     """How messages are gathered; None is the built-in value."""

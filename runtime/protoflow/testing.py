@@ -308,10 +308,9 @@ class _RecordingBroker(Broker):
         super().__init__()
         self._messages = messages
 
-    def publish(self, messages: Any, options: MemoryOptions, now: float) -> None:
-        messages = list(messages)
+    def publish(self, messages: Any, *arguments: Any) -> None:
         self._messages += messages
-        super().publish(messages, options, now)
+        super().publish(messages, *arguments)
 
 
 def _recording(tested: TestedService) -> Middleware:

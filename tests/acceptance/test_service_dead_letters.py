@@ -182,7 +182,7 @@ async def test_a_replay_reaches_the_failing_group_alone_with_its_id_and_fresh_at
     assert work.runs == [(1, 1), (1, 2), (1, 3), (1, 1)]
     assert {context.id for context in work.contexts} == {id}
     assert {context.key for context in work.contexts} == {b"k"}
-    last = work.contexts[-1].metadata
+    last = work.contexts[-1].message.metadata
     assert wire.PF_DEAD_LETTER not in last
     assert wire.PF_ERROR_MESSAGE not in last
     assert work.contexts[-1].cloudevent.type == "suite.v1.Task"

@@ -182,7 +182,7 @@ async def test_a_run_redone_by_another_process_repeats_the_ids(lab: Lab) -> None
         ids.append(await pf.SuiteEventProducer(context).publish_done(pb.Done(number=1)))
         raise RuntimeError("never comes through")
 
-    policy = DeliveryPolicy(retry=RetryPolicy(max_attempts=9, initial_backoff=3.0))
+    policy = DeliveryPolicy(retry=RetryPolicy(max_attempts=9, initial_backoff=3.0, max_backoff=3.0))
     for _ in range(2):
         before = len(ids)
         async with lab.running(handler("Work", work), policy=policy):

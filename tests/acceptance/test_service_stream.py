@@ -177,7 +177,7 @@ async def test_the_generator_is_closed_at_shutdown(lab: Lab) -> None:
 
 @needs("at_least_once", "dead_letters")
 async def test_a_handler_that_is_no_generator_fails_with_a_sentence(lab: Lab) -> None:
-    async def split(task, context):
+    def split(task, context):  # it may return an iterator, so only a call tells
         return None
 
     async with lab.running(handler("Split", split)):

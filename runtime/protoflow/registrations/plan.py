@@ -12,7 +12,7 @@ from protoflow.policy import ResolvedDelivery, merge, problems, resolve
 from protoflow.records import record
 from protoflow.registrations import cycles, sharing
 from protoflow.registrations.registration import Registration
-from protoflow.spec import DeliveryPolicy, OnExhausted, Ordering, Start
+from protoflow.spec import BATCH_MESSAGES, OnExhausted, Ordering, Start
 from protoflow.transport import Capabilities, SubscriptionSettings
 
 _log = logging.getLogger("protoflow.service")
@@ -84,11 +84,7 @@ def plan(
     names = Names(config)
     handlers = [_handler(registration, config, names) for registration in registrations]
     known = {registration.name for registration in registrations}
-    names.problems += [
-        f"handlers.{name!r}: no such handler is registered; there are {', '.join(sorted(known))}"
-        for name in config.handlers
-        if name not in known
-    ]
+    names.problems += config.unknown_handlers(known)
     if names.problems:
         raise ConfigError(names.problems)
     groups: dict[tuple[str, str], list[HandlerPlan]] = {}
@@ -102,7 +98,7 @@ def plan(
 
 
 def _handler(registration: Registration, config: Config, names: Names) -> HandlerPlan:
-    override = config.handlers.get(registration.name, DeliveryPolicy())
+    override = config.policy_of(registration.name)
     contract = merge(config.defaults, registration.delivery)
     wanted, had = override.ordering, contract.ordering or Ordering.NONE
     if wanted is not None and _STRENGTH[wanted] < _STRENGTH[had]:
@@ -173,7 +169,8 @@ def _settings(handlers: Sequence[HandlerPlan], config: Config) -> SubscriptionSe
         group=first.group,
         ordering=policy.ordering,
         concurrency=policy.concurrency,
-        max_in_flight=config.max_in_flight or 16 * policy.concurrency,
+        # A batch that may not be in flight whole would always wait for its time.
+        max_in_flight=max(config.max_in_flight or 16 * policy.concurrency, _largest(handlers)),
         max_in_flight_bytes=config.max_in_flight_bytes,
         start=Start.LATEST if first.registration.broadcast else policy.start,
         broadcast=first.registration.broadcast,
@@ -184,6 +181,14 @@ def _settings(handlers: Sequence[HandlerPlan], config: Config) -> SubscriptionSe
         lease=config.lease,
         max_hold=config.max_hold,
         rebalance_drain=config.rebalance_drain,
+    )
+
+
+def _largest(handlers: Sequence[HandlerPlan]) -> int:
+    """The messages of the largest batch; 0 where none is gathered."""
+    return max(
+        registration.batch.max_messages or BATCH_MESSAGES if registration.batched else 0
+        for registration in (handler.registration for handler in handlers)
     )
 
 

@@ -9,10 +9,7 @@ from protoflow.context import Context, OutputEncoder
 from protoflow.message import Delivery, Message
 from protoflow.output import AnyOutput
 from protoflow.scheduling.job import Job
-from protoflow.spec import BatchPolicy, PublicationSpec
-
-MAX_MESSAGES = 100
-MAX_WAIT = 0.1
+from protoflow.spec import BATCH_MESSAGES, BATCH_WAIT, BatchPolicy, PublicationSpec
 
 
 class BatchContext(Context):
@@ -85,8 +82,8 @@ class Gatherer:
     """Gathers the jobs of one batch handler until a batch is full or has waited enough."""
 
     def __init__(self, policy: BatchPolicy, ready: Callable[[list[Job]], None]) -> None:
-        self._limit = policy.max_messages or MAX_MESSAGES
-        self._wait = MAX_WAIT if policy.max_wait is None else policy.max_wait
+        self._limit = policy.max_messages or BATCH_MESSAGES
+        self._wait = BATCH_WAIT if policy.max_wait is None else policy.max_wait
         self._ready = ready
         self._jobs: list[Job] = []
         self._timer: asyncio.TimerHandle | None = None
