@@ -17,7 +17,7 @@ _SERVERS_OWN = (
     "Nats-Num-Delivered", "Nats-Sequence", "Nats-Stream", "Nats-Subject", "Nats-Time-Stamp",
     "Nats-Consumer", "Nats-Pending-Messages", "Nats-Pin-Id", "Nats-Last-Sequence",
     "Nats-Expected-Last-Sequence", "Nats-Expected-Last-Subject-Sequence", "Nats-Expected-Stream",
-    "Nats-Expected-Last-Msg-Id", "Nats-Msg-Size", "Nats-Trace-Dest", "Nats-Rollup",
+    "Nats-Expected-Last-Msg-Id", "Nats-Msg-Size", "Nats-Trace-Dest",
 )  # fmt: skip
 _START = b"NATS/1.0"
 
