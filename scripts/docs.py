@@ -29,8 +29,8 @@ from protoflow.transports.kafka.options import KafkaOptions
 from protoflow.transports.kafka.topology import wanted_topics
 from protoflow.transports.memory.broker import MemoryOptions
 from protoflow.transports.nats import headers as nats_headers
-from protoflow.transports.nats.names import Names as JetStreamNames
 from protoflow.transports.nats.js_topology import Architect
+from protoflow.transports.nats.names import Names as JetStreamNames
 from protoflow.transports.nats.options import CoreOptions, JetStreamOptions
 from protoflow.transports.rabbitmq import codec as amqp
 from protoflow.transports.rabbitmq.names import Names as RabbitMQNames
@@ -246,7 +246,7 @@ def config_table() -> str:
 
 def default_of(field: dataclasses.Field[Any]) -> str:
     """The built-in value as text."""
-    default = getattr(field.default, "value", field.default)
+    default: Any = getattr(field.default, "value", field.default)
     if isinstance(default, TransportURL):
         return default.safe
     if dataclasses.is_dataclass(default):
