@@ -246,7 +246,7 @@ def config_table() -> str:
 
 def default_of(field: dataclasses.Field[Any]) -> str:
     """The built-in value as text."""
-    default = getattr(field.default, "value", field.default)
+    default: Any = getattr(field.default, "value", field.default)
     if isinstance(default, TransportURL):
         return default.safe
     if dataclasses.is_dataclass(default):
