@@ -55,6 +55,7 @@ CLAIMS = {
     "processes": "many processes",
     "per_key": "order per key",
     "per_partition": "order per partition",
+    "retains": "keeps what nobody consumes yet",
     "broker_retry": "long retries kept by the broker",
     "dead_letters": "dead letters can be listed and replayed",
     "delayed_publish": "delayed publish",
@@ -250,6 +251,12 @@ def default_of(field: dataclasses.Field[Any]) -> str:
         return default.safe
     if dataclasses.is_dataclass(default):
         return "{}"  # policies: nothing is set
+    if field.type == "float":
+        return f"{default:g} s"
+    if field.type == "tuple[float, ...]":
+        return f"{', '.join(f'{wait:g}' for wait in default)} s"
+    if field.name.endswith("_bytes"):
+        return f"{default} bytes"
     return default.value if isinstance(default, enum.Enum) else repr(default)
 
 
