@@ -25,6 +25,7 @@ from protoflow.middleware import default_chain
 from protoflow.spec import Ordering
 from protoflow.transport import Capabilities, SubscriptionSettings, Topology, TransportSettings
 from protoflow.transports.kafka import headers as kafka_headers
+from protoflow.transports.kafka.asking import HEADROOM
 from protoflow.transports.kafka.options import KafkaOptions
 from protoflow.transports.kafka.topology import wanted_topics
 from protoflow.transports.memory.broker import MemoryOptions
@@ -145,9 +146,13 @@ def kafka_topology() -> str:
         settings = TransportSettings(url=TransportURL.parse("kafka://localhost"))
 
     topics = wanted_topics(Topology(subscriptions=(EXAMPLE,)), cast("Any", Context))
+    roomy = {"max.message.bytes": f"the topic's + {HEADROOM}"}
     return table(
         ["topic", "configuration"],
-        ([f"`{topic.name}`", _pairs(topic.configs)] for topic in topics),
+        (
+            [f"`{topic.name}`", _pairs(topic.configs | (roomy if topic.roomy_for else {}))]
+            for topic in topics
+        ),
     )
 
 
