@@ -15,11 +15,13 @@ from protoc_gen_protoflow.model import (
     Module,
     Producer,
     Publication,
+    Sensitive,
     Setting,
     Variant,
 )
 from protoc_gen_protoflow.parameters import Parameters
-from protoc_gen_protoflow.request import File, Request
+from protoc_gen_protoflow.request import Declared, File, Request
+from protoc_gen_protoflow.sensitive import SensitiveFields
 from protoc_gen_protoflow.text import literal
 
 _ASYNC = Variant(
@@ -52,39 +54,39 @@ _VARIANTS = {"async": (_ASYNC,), "sync": (_SYNC,), "both": (_ASYNC, _SYNC_BESIDE
 class ModuleBuilder:
     """Builds the module of one file."""
 
-    def __init__(self, file: File, request: Request, parameters: Parameters) -> None:
+    def __init__(
+        self, file: File, request: Request, parameters: Parameters, sensitive: SensitiveFields
+    ) -> None:
         self._file = file
+        self._sensitive = sensitive
         self._variants = _VARIANTS[parameters.handlers]
-        self._imports = Imports(file, request.files, parameters)
-        self._messages: dict[str, Message] = {}
+        self._imports = Imports(file, request, parameters)
+        self._messages: dict[str, tuple[Message, Declared]] = {}
 
     def build(
         self, services: Iterable[ServiceContract], messages: Iterable[MessageContract]
-    ) -> Module | None:
-        """The module, or None where it would hold no class.
+    ) -> Module:
+        """The module; with neither a service nor a topic there is nothing to make.
 
         Args:
             services: the services of the file that consume.
             messages: the messages of the file that are annotated.
         """
-        services = [service for service in services if service.methods]
-        messages = list(messages)
+        services, messages = list(services), list(messages)
         own = tuple(literal(self._message(message).name) for message in messages)
         handlers = tuple(self._handler(service) for service in services)
-        producers = tuple(
-            self._service_producer(service) for service in services if service.methods
-        )
+        producers = tuple(self._service_producer(service) for service in services)
         events = [message for message in messages if message.topic is not None]
         if events:
-            producers += (self._event_producer(events),)
-        if not producers:
-            return None
+            producers += (self._event_producer(events, producers),)
+        messages_named, sensitive = self._named()
         return Module(
             source=self._file.name,
             generator=__version__,
             path=self._file.module.replace(".", "/") + "_protoflow.py",
             imports=self._imports.used(),
-            messages=tuple(self._messages.values()),
+            messages=messages_named,
+            sensitive=sensitive,
             own_messages=own,
             handlers=handlers,
             producers=producers,
@@ -95,14 +97,27 @@ class ModuleBuilder:
         declared = contract.declared
         found = self._messages.get(declared.full_name)
         if found is None:
-            found = self._messages[declared.full_name] = Message(
+            message = Message(
                 name=declared.full_name,
                 reference=self._imports.reference(declared.file, declared.name),
                 settings=tuple(_message_settings(contract)),
                 aliases=tuple(map(literal, contract.aliases)),
-                sensitive=tuple(map(literal, contract.sensitive)),
             )
-        return found
+            found = self._messages[declared.full_name] = message, declared
+        return found[0]
+
+    def _named(self) -> tuple[tuple[Message, ...], tuple[Sensitive, ...]]:
+        """All messages that the module names, and the sensitive fields that they can hold."""
+        declared = [declared for _, declared in self._messages.values()]
+        fields, hiding = self._sensitive.of_module(self._file, declared)
+        messages = tuple(
+            message._replace(hides=True) if message.name in hiding else message
+            for message, _ in self._messages.values()
+        )
+        sensitive = tuple(
+            Sensitive(literal(name), tuple(map(literal, names))) for name, names in fields.items()
+        )
+        return messages, sensitive
 
     def _handler(self, service: ServiceContract) -> Handler:
         return Handler(
@@ -146,9 +161,12 @@ class ModuleBuilder:
             doc=docs.service_producer(service),
         )
 
-    def _event_producer(self, messages: list[MessageContract]) -> Producer:
+    def _event_producer(
+        self, messages: list[MessageContract], beside: Iterable[Producer]
+    ) -> Producer:
+        taken = {producer.class_name for producer in beside}
         return Producer(
-            class_name=f"{names.event_stem(self._file.name)}EventProducer",
+            class_name=names.event_producer(self._file.name, taken),
             publications=tuple(
                 Publication(
                     method=names.publish_name(message.declared.name),

@@ -50,7 +50,7 @@ class MessageContract(NamedTuple):
     data_schema: str | None = None
     encoding: str | None = None
     aliases: tuple[str, ...] = ()
-    sensitive: tuple[str, ...] = ()
+    holds_sensitive: bool = False
     is_annotated: bool = False
 
 

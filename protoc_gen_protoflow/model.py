@@ -37,14 +37,21 @@ class Message(NamedTuple):
         reference: the class in Python, `_orders_pb2.Order.Line`.
         settings: the fields of its `MessageSpec` that say something.
         aliases: other types that are read as this message, as Python text.
-        sensitive: the sensitive paths, as Python text.
+        hides: whether a value can hold sensitive fields.
     """
 
     name: str
     reference: str
     settings: tuple[Setting, ...]
     aliases: tuple[str, ...]
-    sensitive: tuple[str, ...]
+    hides: bool = False
+
+
+class Sensitive(NamedTuple):
+    """A message type and its sensitive fields, as Python text."""
+
+    type: str
+    fields: tuple[str, ...]
 
 
 class Publication(NamedTuple):
@@ -136,6 +143,7 @@ class Module(NamedTuple):
         path: where the module goes.
         imports: the `_pb2` modules that it names.
         messages: the messages that it names.
+        sensitive: the types with sensitive fields that these messages can hold.
         own_messages: the full names of those that the .proto declares, as Python text.
         handlers: its handler classes.
         producers: its producer classes.
@@ -147,6 +155,7 @@ class Module(NamedTuple):
     path: str
     imports: tuple[Import, ...]
     messages: tuple[Message, ...]
+    sensitive: tuple[Sensitive, ...]
     own_messages: tuple[str, ...]
     handlers: tuple[Handler, ...]
     producers: tuple[Producer, ...]

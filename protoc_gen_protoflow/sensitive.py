@@ -1,89 +1,149 @@
-"""Paths of the fields that never reach logs, through messages in messages."""
+"""The fields that never reach logs: by message type, so that a contract of many types stays small.
+
+Paths would do too, `order.card.number`, but where types hold each other there are more paths
+than a module can hold. The runtime walks a value once and asks for each message in it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from protoc_gen_protoflow.request import Declared, Request, options_pb2
+from protoc_gen_protoflow.request import Declared, File, Request, options_pb2, text
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor_pb2 import FieldDescriptorProto
 
+_ANY = "google.protobuf.Any"
 
-class SensitivePaths:
-    """Finds sensitive fields; `card.number` is the field `number` in the field `card`.
+#: The names of sensitive fields by the full name of the message type.
+Fields = Mapping[str, tuple[str, ...]]
 
-    Repeated fields and maps are no segments of a path: it goes through all of their
-    values. Where types recur, the paths would never end: there the field that leads back
-    into a type with something sensitive in it is sensitive as a whole.
-    """
+
+class SensitiveFields:
+    """Finds sensitive fields, and the messages that hold one at any depth."""
 
     def __init__(self, request: Request) -> None:
+        self._files = request.files
         self._messages = request.messages
-        self._fields: dict[str, tuple[set[str], dict[str, Declared]]] = {}
-        self._reaches: dict[str, bool] = {}
 
-    def of(self, declared: Declared) -> tuple[str, ...]:
-        """The sensitive paths of a message."""
-        if not self._reaches_sensitive(declared):
-            return ()
-        return tuple(self._paths(declared, "", frozenset()))
+    def holds(self, declared: Declared) -> bool:
+        """Whether the message has a sensitive field, itself or in a message inside it."""
+        return declared.full_name in self._holders
 
-    def _paths(self, declared: Declared, prefix: str, above: frozenset[str]) -> list[str]:
-        sensitive, messages = self._of_fields(declared)
-        above |= {declared.full_name}
-        paths: list[str] = []
-        for field in declared.proto.field:
-            path = prefix + field.name
-            inner = messages.get(field.name)
-            if field.name in sensitive:
-                paths.append(path)
-            elif inner is not None and self._reaches_sensitive(inner):
-                if inner.full_name in above:
-                    paths.append(path)
-                else:
-                    paths += self._paths(inner, f"{path}.", above)
-        return paths
+    def of_module(self, file: File, messages: Iterable[Declared]) -> tuple[Fields, frozenset[str]]:
+        """What a module must know to hide the sensitive fields of the messages that it names.
 
-    def _reaches_sensitive(self, declared: Declared) -> bool:
-        seen = {declared.full_name}
-        waiting = [declared]
-        reaches = False
-        while waiting and not reaches:
-            message = waiting.pop()
-            known = self._reaches.get(message.full_name)
-            if known is not None:
-                reaches = known
+        A message with an Any or with extensions inside can hold whatever the file knows: all
+        that it or one of its imports declares.
+
+        Args:
+            file: the file that the module is made for.
+            messages: the messages that the module names.
+
+        Returns:
+            the fields of all types that these messages can hold, sorted; and the full names of
+            those messages that can hold one.
+        """
+        named = {declared.full_name for declared in messages}
+        if not self._fields or not named:
+            return {}, frozenset()
+        # Nothing sensitive lies in what holds nothing sensitive: no need to go there.
+        holding = named & self._holders
+        found = _closure(holding, self._inside) & self._fields.keys()
+        if opened := named & self._open:
+            found |= self._known_to(file)
+        fields = {name: self._fields[name] for name in sorted(found)}
+        return fields, frozenset(holding | opened if fields else ())
+
+    @cached_property
+    def _fields(self) -> Fields:
+        """The sensitive fields of every type that has any."""
+        found: dict[str, tuple[str, ...]] = {}
+        for declared in self._messages.values():
+            if options_pb2.field not in declared.file.ours:
                 continue
-            sensitive, messages = self._of_fields(message)
-            reaches = bool(sensitive)
-            waiting += [inner for inner in messages.values() if inner.full_name not in seen]
-            seen.update([inner.full_name for inner in messages.values()])
-        if reaches:
-            self._reaches[declared.full_name] = True
-        else:
-            # All that was seen leads nowhere else.
-            self._reaches.update(dict.fromkeys(seen, False))
-        return reaches
-
-    def _of_fields(self, declared: Declared) -> tuple[set[str], dict[str, Declared]]:
-        """The sensitive fields of a message, and the messages of the others."""
-        found = self._fields.get(declared.full_name)
-        if found is None:
-            sensitive: set[str] = set()
-            messages: dict[str, Declared] = {}
-            for field in declared.proto.field:
-                if _is_sensitive(field):
-                    sensitive.add(field.name)
-                elif field.type_name and (inner := self._messages.get(field.type_name)):
-                    if inner.proto.options.map_entry:
-                        value = inner.proto.field[1].type_name
-                        if value not in self._messages:
-                            continue
-                        inner = self._messages[value]
-                    messages[field.name] = inner
-            found = self._fields[declared.full_name] = (sensitive, messages)
+            names = tuple(
+                text(field.name) for field in declared.proto.field if _is_sensitive(field)
+            )
+            if names:
+                found[declared.full_name] = names
         return found
+
+    @cached_property
+    def _holders(self) -> set[str]:
+        """The types that have a sensitive field at any depth."""
+        return _closure(self._fields, self._around) if self._fields else set()
+
+    @cached_property
+    def _open(self) -> set[str]:
+        """The types that can hold messages of types which their own file does not name."""
+        seeds = [
+            declared.full_name
+            for declared in self._messages.values()
+            if declared.proto.extension_range or declared.full_name == _ANY
+        ]
+        return _closure(seeds, self._around)
+
+    @cached_property
+    def _inside(self) -> Mapping[str, list[str]]:
+        """The types with something sensitive among those of the fields of each type."""
+        return {
+            outer: [name for name in inner if name in self._holders]
+            for outer, inner in self._types.items()
+            if outer in self._holders
+        }
+
+    @cached_property
+    def _types(self) -> Mapping[str, list[str]]:
+        """The types of the fields of each type."""
+        return {
+            declared.full_name: [
+                self._messages[name].full_name
+                for field in declared.proto.field
+                if (name := field.type_name) in self._messages
+            ]
+            for declared in self._messages.values()
+        }
+
+    @cached_property
+    def _around(self) -> Mapping[str, list[str]]:
+        """The types that have fields of each type."""
+        found: dict[str, list[str]] = {}
+        for outer, inner in self._types.items():
+            for name in inner:
+                found.setdefault(name, []).append(outer)
+        return found
+
+    @cached_property
+    def _imports(self) -> Mapping[str, tuple[str, ...]]:
+        return {name: file.imports for name, file in self._files.items()}
+
+    @cached_property
+    def _by_file(self) -> Mapping[str, list[str]]:
+        """The types with sensitive fields that each file declares."""
+        found: dict[str, list[str]] = {}
+        for name in self._fields:
+            found.setdefault(self._messages[f".{name}"].file.name, []).append(name)
+        return found
+
+    def _known_to(self, file: File) -> set[str]:
+        """The types with sensitive fields that a file or one of its imports declares."""
+        files = _closure([file.name], self._imports)
+        return {name for path in files for name in self._by_file.get(path, ())}
+
+
+def _closure(seeds: Iterable[str], edges: Mapping[str, Iterable[str]]) -> set[str]:
+    """What can be reached from seeds, these included."""
+    found = set(seeds)
+    waiting = list(found)
+    while waiting:
+        for name in edges.get(waiting.pop(), ()):
+            if name not in found:
+                found.add(name)
+                waiting.append(name)
+    return found
 
 
 def _is_sensitive(field: FieldDescriptorProto) -> bool:

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any, cast
 
-from protoflow import topics
 from protoflow.codecs.profiles import Profile
+from protoflow.config_checks import mistakes_in
+from protoflow.config_sources import from_environment, from_file, known_only
 from protoflow.errors import ConfigError
-from protoflow.options import convert
-from protoflow.policy import merge, problems
+from protoflow.options import convert, did_you_mean
+from protoflow.policy import merge
 from protoflow.secret import Secret
 from protoflow.spec import DeadLetterPolicy, DeliveryPolicy, Encoding, RetryPolicy
 from protoflow.topics import TopologyMode
 from protoflow.url import TransportURL
-
-_PREFIX = "PROTOFLOW_"
-#: Variables with the prefix that are no settings.
-_RESERVED = frozenset({"PROTOFLOW_CONFIG", "PROTOFLOW_REQUIRE_BROKERS"})
 
 
 class _Default:
@@ -43,8 +41,15 @@ def _setting(default: Any, help: str) -> Any:
 class Config:
     """All settings. What is not given as an argument is read from the environment
     (`PROTOFLOW_<NAME>`, nested ones with `__`: `PROTOFLOW_DEFAULTS__RETRY__MAX_ATTEMPTS`), then
-    from the TOML file that `file` or `PROTOFLOW_CONFIG` names, then built in. Durations are
-    seconds, or text such as `30s`. `describe()` tells where each value came from.
+    from the TOML file that `file` or `PROTOFLOW_CONFIG` names, then from `fallback`, then built
+    in. Durations are seconds, or text such as `30s`. `describe()` tells where each value came
+    from.
+
+    Attributes:
+        file: a TOML file; else the one that `PROTOFLOW_CONFIG` names.
+        fallback: settings for where nobody says anything: what a program would do on its own.
+            Unlike arguments they give way to the environment and the file.
+        environ: the environment; that of the process unless given.
 
     Raises:
         ConfigError: with every mistake, unknown names included.
@@ -74,8 +79,12 @@ class Config:
     max_in_flight_bytes: int = _setting(64 * 1024 * 1024, "the same in bytes")
     lease: float = _setting(30.0, "before an unrenewed message may go to another process")
     max_hold: float = _setting(3600.0, "for which a lease is renewed at most")
+    stall_after: float | None = _setting(
+        None, "without movement before waiting work turns readiness red; not set is the longer of "
+        "60 s and three leases, 0 is never"
+    )  # fmt: skip
     rebalance_drain: float = _setting(30.0, "that handlers get when their shard moves")
-    shutdown_timeout: float = _setting(30.0, "that handlers get at shutdown")
+    shutdown_timeout: float = _setting(30.0, "for everything that a shutdown does")
     connect_timeout: float = _setting(30.0, "before an unreachable broker is an error at start")
     require_subscriber: bool = _setting(False, "publishing to nobody is an error")
     on_lost_position: str = _setting("stop", "stop, earliest or latest")
@@ -96,19 +105,22 @@ class Config:
     http_cors: tuple[str, ...] = _setting((), "origins whose browsers may read the HTTP pages")
     metrics_port: int = _setting(0, "of /metrics alone; 0 is http_port")
     file: str | os.PathLike[str] | None = None
+    fallback: Mapping[str, Any] | None = field(default=None, repr=False)
     environ: Mapping[str, str] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         mistakes: list[str] = []
         environ = os.environ if self.environ is None else self.environ
+        names = [setting.name for setting in _settings()]
         layers = {
             "argument": {
                 setting.name: value
                 for setting in _settings()
                 if not isinstance(value := getattr(self, setting.name), _Default)
             },
-            "environment": _from_environment(environ, mistakes),
-            "file": _from_file(self.file or environ.get("PROTOFLOW_CONFIG"), mistakes),
+            "environment": from_environment(environ, names, mistakes),
+            "file": from_file(self.file or environ.get("PROTOFLOW_CONFIG"), names, mistakes),
+            "fallback": known_only(dict(self.fallback or {}), "fallback", names, mistakes),
         }
         origins: dict[str, str] = {}
         for setting in _settings():
@@ -122,11 +134,14 @@ class Config:
                 except ValueError as error:
                     mistakes.append(f"{name} ({origin}): {error}")
                     continue
+                if name == "handlers":
+                    converted = _renamed(converted, effective)
                 effective = _laid_over(effective, converted)
             object.__setattr__(self, name, effective)
         object.__setattr__(self, "environ", None)
+        object.__setattr__(self, "fallback", None)
         object.__setattr__(self, "_origins", origins)
-        mistakes += _check(self)
+        mistakes += mistakes_in(self)
         if mistakes:
             raise ConfigError(mistakes)
 
@@ -134,6 +149,37 @@ class Config:
     def url(self) -> TransportURL:
         """The transport's URL in parts."""
         return cast("TransportURL", self.transport)  # so since __post_init__
+
+    @property
+    def stalled_after(self) -> float:
+        """Seconds without movement after which work that waits is stalled; 0.0 is never."""
+        return max(60.0, 3 * self.lease) if self.stall_after is None else self.stall_after
+
+    def origin(self, name: str) -> str:
+        """Where a setting comes from: argument, environment, file, fallback or built in."""
+        origins: dict[str, str] = self.__dict__["_origins"]
+        return origins[name]
+
+    def policy_of(self, handler: str) -> DeliveryPolicy:
+        """What `handlers` says of a handler. It may stand there by the form of its name that a
+        variable of the environment can have, `shop_v1_orders_bill_order`."""
+        found = self.handlers.get(handler)
+        if found is None:
+            form = _form(handler)
+            found = next((policy for name, policy in self.handlers.items() if name == form), None)
+        return found or DeliveryPolicy()
+
+    def unknown_handlers(self, known: Iterable[str]) -> list[str]:
+        """What `handlers` says of handlers that are none of these; a sentence for each."""
+        names = set(known)
+        forms = {_form(name) for name in names}
+        there = ", ".join(sorted(names)) or "none"
+        return [
+            f"handlers.{name!r}: no such handler is registered{did_you_mean(name, names)}; there "
+            f"are {there}"
+            for name in self.handlers
+            if name not in names and name not in forms
+        ]
 
     def describe(self) -> dict[str, tuple[str, str]]:
         """Each setting's value, as text without secrets, and its origin."""
@@ -170,57 +216,15 @@ def _hints() -> dict[str, Any]:
     return _cached_hints
 
 
-def _from_file(path: str | os.PathLike[str] | None, mistakes: list[str]) -> dict[str, Any]:
-    if not path:
-        return {}
-    import tomllib  # put off: many services have no file
-
-    try:
-        with open(path, "rb") as file:
-            content = tomllib.load(file)
-    except OSError as error:
-        mistakes.append(f"file: {path}: {error.strerror}")
-        return {}
-    except tomllib.TOMLDecodeError as error:
-        mistakes.append(f"file: {path}: not TOML: {error}")
-        return {}
-    return _known(content, f"file {path}", mistakes)
+def _form(handler: str) -> str:
+    """The name of a handler as an environment variable can have it, in lower case."""
+    return re.sub(r"[^a-z0-9]+", "_", handler.lower())
 
 
-def _from_environment(environ: Mapping[str, str], mistakes: list[str]) -> dict[str, Any]:
-    content: dict[str, Any] = {}
-    for name, text in sorted(environ.items()):
-        if not name.startswith(_PREFIX) or name in _RESERVED:
-            continue
-        first, *rest = name[len(_PREFIX) :].lower().split("__")
-        value: Any = text
-        if not rest and text.lstrip().startswith("{"):
-            import json  # put off: many services have no tables in their environment
-
-            try:
-                value = json.loads(text)
-            except ValueError:
-                mistakes.append(f"{name}: not a JSON object")
-                continue
-        target = content
-        for part in [first, *rest][:-1]:
-            nested = target.setdefault(part, {})
-            if not isinstance(nested, dict):
-                mistakes.append(f"{name}: {part} is already given whole")
-                break
-            target = nested
-        else:
-            target[rest[-1] if rest else first] = value
-    return _known(content, "environment", mistakes)
-
-
-def _known(content: dict[str, Any], where: str, mistakes: list[str]) -> dict[str, Any]:
-    names = {setting.name for setting in _settings()}
-    for name in [name for name in content if name not in names]:
-        shown = _PREFIX + name.upper() if where == "environment" else name
-        mistakes.append(f"{shown} ({where}): no such setting; known are {', '.join(sorted(names))}")
-        del content[name]
-    return content
+def _renamed(handlers: dict[str, Any], beneath: Mapping[str, Any]) -> dict[str, Any]:
+    """Policies by the names that they already have in the layers beneath."""
+    forms = {_form(name): name for name in beneath}
+    return {forms.get(_form(name), name): policy for name, policy in handlers.items()}
 
 
 def _convert(name: str, hint: Any, value: Any, mistakes: list[str]) -> Any:
@@ -267,7 +271,8 @@ def _policy(kind: Any, where: str, value: Any, mistakes: list[str]) -> Any:
     for name, item in _mapping(value).items():
         hint = hints.get(name)
         if hint is None:
-            mistakes.append(f"{where}.{name}: no such setting; known are {', '.join(hints)}")
+            hint_ = did_you_mean(name, hints) or f"; known are {', '.join(hints)}"
+            mistakes.append(f"{where}.{name}: no such setting{hint_}")
         elif hint in (RetryPolicy, DeadLetterPolicy):
             try:
                 values[name] = _policy(hint, f"{where}.{name}", item, mistakes)
@@ -286,42 +291,3 @@ def _inner(hint: Any) -> Any:
     if isinstance(hint, types.UnionType):
         return next(part for part in typing.get_args(hint) if part is not type(None))
     return hint
-
-
-def _check(config: Config) -> list[str]:
-    mistakes: list[str] = []
-    if config.namespace and (wrong := topics.problem(config.namespace)):
-        mistakes.append(f"namespace: {wrong}")
-    mistakes += [
-        f"variables.{name}: {value!r} is not letters, digits, '_' and '-'"
-        for name, value in config.variables.items()
-        if not topics.VALUE.fullmatch(value)
-    ]
-    policies = [("defaults", config.defaults)]
-    policies += [(f"handlers.{name!r}", policy) for name, policy in config.handlers.items()]
-    for where, policy in policies:
-        mistakes += [f"{where}: {text}" for text in problems(policy)]
-    for name in ("lease", "max_hold", "connect_timeout", "max_in_flight_bytes", "sync_threads"):
-        if getattr(config, name) <= 0:
-            mistakes.append(f"{name}: must be positive")
-    for name in (
-        "retry_in_place",
-        "max_in_flight",
-        "rebalance_drain",
-        "shutdown_timeout",
-        "max_deliveries_margin",
-        "gc_threshold",
-    ):
-        if getattr(config, name) < 0:
-            mistakes.append(f"{name}: must not be negative")
-    ladder = config.retry_ladder
-    if not ladder or ladder[0] <= 0 or list(ladder) != sorted(set(ladder)):
-        mistakes.append("retry_ladder: must be positive and ascending")
-    if config.on_lost_position not in ("stop", "earliest", "latest"):
-        mistakes.append("on_lost_position: must be one of stop, earliest, latest")
-    for name in ("http_port", "metrics_port"):
-        if not 0 <= getattr(config, name) <= 65535:
-            mistakes.append(f"{name}: must be 0 to 65535")
-    if topics.problem(config.exchange):
-        mistakes.append("exchange: must be letters, digits, '.', '_' and '-'")
-    return mistakes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Coroutine, Sequence
 from types import TracebackType
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 from protoflow.clock import Clock
 from protoflow.config import Config
 from protoflow.emitting import Emitting
+from protoflow.errors import ProtoflowError
 from protoflow.message import Message
 from protoflow.output import AnyOutput
 from protoflow.publishing import Publishing
@@ -18,11 +20,18 @@ from protoflow.spec import PublicationSpec
 from protoflow.transport import Transport, TransportSettings
 from protoflow.transports import create
 
+_log = logging.getLogger("protoflow.service")
+
 T = TypeVar("T")
 
 
 def transport_for(config: Config, clock: Clock) -> Transport:
     """The transport that the settings name, not yet open. Raises ConfigError."""
+    if config.origin("transport") == "built in":
+        _log.warning(
+            "no transport is set: messages stay in the memory of this process and are lost with "
+            "it; set PROTOFLOW_TRANSPORT or Config(transport=...), to memory:// if that is meant"
+        )
     return create(
         TransportSettings(
             url=config.url,
@@ -55,10 +64,11 @@ class Connection(Emitting):
     async def open(self) -> None:
         """Connects. Raises ConnectionFailedError, AuthenticationError."""
         await self._transport.open()
-        self._publishing.trace()
+        self._publishing.open()
 
     async def close(self) -> None:
         """Flushes and disconnects. Idempotent."""
+        self._publishing.close()
         await self._transport.close()
 
     async def __aenter__(self) -> Connection:
@@ -143,13 +153,13 @@ class SyncConnection:
 
     def _opened(self) -> Connection:
         if self._connection is None:
-            raise RuntimeError("the connection is not open; use it as `with connect_sync(...)`")
+            raise _not_open()
         return self._connection
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         if self._loop is None:
             coroutine.close()
-            raise RuntimeError("the connection is not open; use it as `with connect_sync(...)`")
+            raise _not_open()
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     def _end(self) -> None:
@@ -159,3 +169,7 @@ class SyncConnection:
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
             loop.close()
+
+
+def _not_open() -> ProtoflowError:
+    return ProtoflowError("not open: publish within `with protoflow.connect_sync(...)`")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
+    from protoflow.attributes import CloudEventAttributes
     from protoflow.message import Delivery, Message
     from protoflow.output import AnyOutput
     from protoflow.spec import PublicationSpec
@@ -53,6 +54,7 @@ class Context:
         "_cancelled",
         "_encode",
         "_logger",
+        "_metadata",
         "_position",
         "_values",
         "_when_confirmed",
@@ -89,6 +91,7 @@ class Context:
         self._position = 0
         self._cancelled: threading.Event | None = None
         self._logger: logging.LoggerAdapter[logging.Logger] | None = None
+        self._metadata: dict[str, str] | None = None
         self._values: dict[str, Any] | None = None
         self._when_confirmed: tuple[Callable[[], None], ...] = ()
 
@@ -109,13 +112,30 @@ class Context:
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """The string pairs beside the payload."""
-        return self.message.metadata
+        """The string pairs beside the payload, without reserved names: it may be given to an
+        output as it is. All that came is in `message.metadata`, the attributes of CloudEvents
+        are in `cloudevent`."""
+        if self._metadata is None:
+            reserved = wire.reserved
+            self._metadata = {
+                name: value for name, value in self.message.metadata.items() if not reserved(name)
+            }
+        return self._metadata
+
+    @property
+    def cloudevent(self) -> CloudEventAttributes:
+        """The CloudEvents attributes of the message."""
+        from protoflow.attributes import CloudEventAttributes  # here: few ask for it
+
+        return CloudEventAttributes(self.message)
 
     @property
     def correlation_id(self) -> str:
-        """The correlation id; the id of the message where none came along."""
-        return self.message.metadata.get(wire.CORRELATION_ID) or self.message.id
+        """The correlation id; the id of the message where none came along, or one that no
+        broker and no log could take."""
+        message = self.message
+        found = message.metadata.get(wire.CORRELATION_ID) or message.id
+        return found if found.isprintable() else _fresh(message)
 
     @property
     def values(self) -> dict[str, Any]:
@@ -137,17 +157,17 @@ class Context:
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
         """A logger that names handler, topic, message id and attempt in its records."""
         if self._logger is None:
-            from logging import LoggerAdapter, getLogger  # likewise
+            from protoflow.codecs.printable import printable  # likewise
+            from protoflow.context_logger import ContextLogger
 
-            self._logger = LoggerAdapter(
-                getLogger("protoflow.handler"),
+            self._logger = ContextLogger(
                 {
                     "handler": self.handler,
                     "topic": self.topic,
-                    "message_id": self.id,
+                    "message_id": printable(self.id),
                     "attempt": self.attempt,
                     "correlation_id": self.correlation_id,
-                },
+                }
             )
         return self._logger
 
@@ -158,9 +178,18 @@ class Context:
         return [self.add_output(publication, output) for output in outputs]
 
     async def publish(self, *messages: Message) -> None:
-        """Keeps raw messages until the run ends well."""
-        for message in messages:
-            self._keep(self._traced(message))
+        """Keeps raw messages until the run ends well. Hop state of the input that came along
+        with its metadata is left out.
+
+        Raises:
+            PublishRefusedError: metadata with names of orders to a broker, or not of text.
+        """
+        for message in [self._checked(message) for message in messages]:
+            self.keep(message)
+
+    def keep(self, message: Message) -> None:
+        """Keeps a message that the runtime made until the run ends well; for the runtime."""
+        self._keep(self._traced(message))
 
     def add_output(self, publication: PublicationSpec, output: AnyOutput) -> str:
         """Keeps one output until the run ends well; its id."""
@@ -179,16 +208,27 @@ class Context:
 
     def inherited(self, topic: str) -> dict[str, str]:
         """What an output to a topic inherits: correlation and causation id, and the trace."""
-        metadata = {
-            wire.CORRELATION_ID: self.correlation_id,
-            wire.CAUSATION_ID: self.message.id,
-        }
-        if self.carry is not None:
-            return {**metadata, **self.carry(topic)}
-        for name in wire.TRACE_CONTEXT:
-            if name in self.message.metadata:
-                metadata[name] = self.message.metadata[name]
+        metadata: dict[str, str] = {}
+        self.inherit(metadata, self.message, topic)
         return metadata
+
+    def inherit(self, metadata: dict[str, str], source: Message, topic: str) -> None:
+        """Writes what an output to a topic inherits from its input; for the runtime.
+
+        Ids and headers with control characters or lone surrogates end here: not every broker
+        takes them, and each of the outputs' readers would have them in its log.
+        """
+        incoming = source.metadata
+        correlation = incoming.get(wire.CORRELATION_ID) or source.id
+        metadata[wire.CORRELATION_ID] = correlation if correlation.isprintable() else _fresh(source)
+        if source.id.isprintable():
+            metadata[wire.CAUSATION_ID] = source.id
+        if self.carry is not None:
+            metadata.update(self.carry(topic))
+            return
+        for name in wire.TRACE_CONTEXT:
+            if name in incoming and incoming[name].isprintable():
+                metadata[name] = incoming[name]
 
     def when_confirmed(self, call: Callable[[], None]) -> None:
         """Calls when this run has ended well and its outputs are confirmed; for middlewares
@@ -224,6 +264,20 @@ class Context:
         """Tells the handler that nobody waits for it; for the runtime."""
         self.cancelled.set()
 
+    def _checked(self, message: Message) -> Message:
+        came = self.message.metadata
+        metadata = message.metadata
+        own = {
+            name: value
+            for name, value in metadata.items()
+            if not (name in came and came[name] == value and wire.is_order(name))
+        }
+        if (problem := wire.raw_problem(message.id, own)) is not None:
+            from protoflow.errors import PublishRefusedError  # here: see `logger`
+
+            raise PublishRefusedError(problem)
+        return message if len(own) == len(metadata) else replace(message, metadata=own)
+
     def _traced(self, message: Message) -> Message:
         if self.carry is None or wire.TRACEPARENT in message.metadata:
             return message
@@ -234,6 +288,11 @@ class Context:
             self.outputs.append(message)
         else:  # most runs publish nothing, and share the empty tuple
             self.outputs = [message]
+
+
+def _fresh(source: Message) -> str:
+    """A correlation id for a message whose own cannot be passed on; always the same one."""
+    return derived_id(source.id, "correlation")
 
 
 class SyncContext:
@@ -269,8 +328,13 @@ class SyncContext:
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """The string pairs beside the payload."""
+        """The string pairs beside the payload; see `Context.metadata`."""
         return self.context.metadata
+
+    @property
+    def cloudevent(self) -> CloudEventAttributes:
+        """The CloudEvents attributes of the message."""
+        return self.context.cloudevent
 
     @property
     def attempt(self) -> int:

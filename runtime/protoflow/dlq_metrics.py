@@ -122,8 +122,12 @@ class DLQMetrics:
 
 
 def timestamp(seconds: float) -> str | None:
-    """RFC 3339 in UTC, to the millisecond; None for 0.0, which is never."""
+    """RFC 3339 in UTC, to the millisecond; None for 0.0, which is never, and for what no clock
+    shows: some times come with messages."""
     if not seconds:
         return None
-    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    try:
+        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    except (ValueError, OverflowError, OSError):
+        return None
     return f"{text}.{int(seconds % 1 * 1000):03d}Z"

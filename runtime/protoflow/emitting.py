@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from protoflow import wire
+from protoflow.errors import InvalidMessageError
 from protoflow.events import CloudEvent
 from protoflow.output import Output
 from protoflow.registrations.plain_handlers import message_spec
@@ -60,7 +61,15 @@ class Emitting:
         return await self._publishing.outputs(publication, outputs)
 
     async def publish(self, *messages: Message) -> None:
-        """Publishes raw messages at once. Raises PublishError."""
+        """Publishes raw messages at once.
+
+        Raises:
+            PublishError: a message was not taken.
+            InvalidMessageError: metadata with names of orders to a broker, or not of text.
+        """
+        for message in messages:
+            if (problem := wire.raw_problem(message.id, message.metadata)) is not None:
+                raise InvalidMessageError(problem)
         await self._publishing.messages(messages)
 
     async def publish_proto(

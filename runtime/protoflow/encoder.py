@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any
 
 from protoflow import wire
 from protoflow.codecs.cloudevents import wrap
 from protoflow.codecs.payload import CONTENT_TYPES, encode
-from protoflow.codecs.profiles import dressing
+from protoflow.codecs.profiles import Profile, dressing
 from protoflow.config import Config
 from protoflow.context import Context
-from protoflow.errors import ConfigError, InvalidMessageError
+from protoflow.errors import (
+    ConfigError,
+    InvalidMessageError,
+    ProtoflowError,
+    PublishRefusedError,
+)
 from protoflow.ids import derived_id, new_id
 from protoflow.message import Message
 from protoflow.outcomes import Unprocessable
@@ -35,6 +40,11 @@ class Encoder:
         self._time = ""
         self._mandatory = config.require_subscriber
         self._structured = config.structured
+        #: What the runtime writes on each output itself. Passed on unchanged with the metadata of
+        #: an input it says nothing of the output: the cause of the cause, a span that has ended.
+        self._own: tuple[str, ...] = (wire.CAUSATION_ID, *wire.TRACE_CONTEXT)
+        if config.profile is Profile.WATERMILL:
+            self._own += (wire.WATERMILL_NAME,)
         #: Adds what the profile wants; None: nothing.
         self.dress = dressing(config.profile, config.type_names)
         #: Checks all messages, in place of the rules of their contracts.
@@ -48,7 +58,8 @@ class Encoder:
         Raises:
             ValueError: the protobuf message cannot be encoded, or is of another type.
             ConfigError: the topic has variables without values.
-            InvalidMessageError: it violates a rule; within a handler Unprocessable.
+            InvalidMessageError: it violates a rule; within a handler Unprocessable. The id,
+                the key or the metadata cannot be sent; within a handler PublishRefusedError.
         """
         bound = self._bound.get(id(publication)) or self._bind(publication)
         message = output.message
@@ -68,15 +79,26 @@ class Encoder:
         if key is None:
             key = bound.key(message)
         if key is not None:
-            key = _key(key)
+            try:
+                key = _key(key)
+            except UnicodeEncodeError:
+                raise _refused("key: a lone surrogate cannot be sent; remove it", context) from None
         if bound.subject is not None and (subject := bound.subject(message)):
             metadata[wire.CE_SUBJECT] = str(subject)
         topic = bound.topic if output.topic is None else self.physical(output.topic)
         identity = output.id
+        if identity is not None and (problem := _id_problem(identity)) is not None:
+            raise _refused(problem, context)
+        source = None
         if context is not None:
-            identity = self._inherit(context, output, topic, metadata, identity)
-        if output.metadata is not None:
-            metadata.update(output.metadata)
+            source = context.cause_of(output)
+            context.inherit(metadata, source, topic)
+            if identity is None and (position := context.next_position(output)) is not None:
+                identity = derived_id(source.id, context.group, context.handler, position)
+        if output.metadata:
+            if (problem := wire.metadata_problem(output.metadata)) is not None:
+                raise _refused(problem, context)
+            metadata.update(self._added(output.metadata, source))
         if not identity:
             identity = new_id()
         if self.dress is not None:
@@ -98,27 +120,13 @@ class Encoder:
         """The topic of a publication, variables filled. Raises ConfigError."""
         return (self._bound.get(id(publication)) or self._bind(publication)).topic
 
-    def _inherit(
-        self,
-        context: Context,
-        output: AnyOutput,
-        topic: str,
-        metadata: dict[str, str],
-        identity: str | None,
-    ) -> str | None:
-        source = context.cause_of(output)
-        incoming = source.metadata
-        metadata[wire.CORRELATION_ID] = incoming.get(wire.CORRELATION_ID) or source.id
-        metadata[wire.CAUSATION_ID] = source.id
-        if context.carry is not None:
-            metadata.update(context.carry(topic))
-        else:
-            for name in wire.TRACE_CONTEXT:
-                if name in incoming:
-                    metadata[name] = incoming[name]
-        if identity is None and (position := context.next_position(output)) is not None:
-            identity = derived_id(source.id, context.group, context.handler, position)
-        return identity
+    def _added(self, given: Mapping[str, str], source: Message | None) -> Mapping[str, str]:
+        """The metadata that an output is given, less what is its input's own."""
+        if source is None:
+            return given
+        came = source.metadata
+        inputs = {name for name in self._own if name in given and given[name] == came.get(name)}
+        return {name: value for name, value in given.items() if name not in inputs}
 
     def physical(self, template: str) -> str:
         """A topic with its variables filled, namespace included. Raises ConfigError."""
@@ -196,6 +204,19 @@ def _getter(spec: MessageSpec, name: str | None) -> Callable[[Any], Any]:
     if field.cpp_type == field.CPPTYPE_STRING:
         return attrgetter(name)
     return lambda message: getattr(message, name) or None
+
+
+def _id_problem(id: object) -> str | None:
+    if not isinstance(id, str):
+        return f"id: {type(id).__name__} is not text; convert it with str()"
+    if not id.isprintable():
+        return "id: control characters and lone surrogates cannot be sent; remove them"
+    return None
+
+
+def _refused(problem: str, context: Context | None) -> ProtoflowError:
+    """Nothing that a handler makes anew would be better, so its message is not tried again."""
+    return InvalidMessageError(problem) if context is None else PublishRefusedError(problem)
 
 
 def _key(value: str | bytes | int) -> bytes | None:

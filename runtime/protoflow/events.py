@@ -8,19 +8,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
 
 from protoflow import wire
+from protoflow.attributes import is_extension, time_of
 from protoflow.codecs.cloudevents import is_json
 from protoflow.context import Context
-from protoflow.errors import DecodeError
+from protoflow.errors import DecodeError, InvalidMessageError
 from protoflow.ids import new_id
 from protoflow.message import Message
 
 T = TypeVar("T")
 
 _REQUIRED = ("type", "source", "specversion")
-_RESERVED = frozenset(
-    {"type", "source", "subject", "time", "dataschema", "specversion", "id", "data",
-     "datacontenttype"}
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,13 +59,20 @@ class CloudEvent:
         ]
         problems += [
             f"extension {name!r} is an attribute of its own" for name in self.extensions
-            if name in _RESERVED
+            if name in wire.CORE_ATTRIBUTES
         ]  # fmt: skip
         if problems:
             raise ValueError("no CloudEvent: " + "; ".join(problems))
 
     def message(self, topic: str) -> Message:
-        """The event as a message, in binary mode. Raises TypeError for data without JSON."""
+        """The event as a message, in binary mode.
+
+        Raises:
+            TypeError: the data has no JSON form.
+            InvalidMessageError: metadata with reserved names, or not of text.
+        """
+        if self.metadata and (problem := wire.metadata_problem(self.metadata, _forbidden)):
+            raise InvalidMessageError(problem)
         time = self.time or datetime.now(UTC)
         metadata = {
             **self.metadata,
@@ -98,27 +102,24 @@ class CloudEvent:
         missing; a `time` that cannot be read is left out, for it is optional."""
         metadata = message.metadata
         missing = [name for name in _REQUIRED if not metadata.get(wire.CE_PREFIX + name)]
+        if not message.id:
+            missing.append("id")
         if missing:
             raise DecodeError(f"the message is no CloudEvent: it lacks {', '.join(missing)}")
-        known = {wire.CE_PREFIX + name for name in _RESERVED}
         return cls(
             id=message.id,
             type=metadata[wire.CE_TYPE],
             source=metadata[wire.CE_SOURCE],
             subject=metadata.get(wire.CE_SUBJECT),
-            time=_time(metadata.get(wire.CE_TIME)),
+            time=time_of(metadata.get(wire.CE_TIME)),
             data=message.payload,
             data_content_type=metadata.get(wire.CONTENT_TYPE, wire.JSON),
             data_schema=metadata.get(wire.CE_DATASCHEMA),
-            extensions={
-                name[3:]: value
-                for name, value in metadata.items()
-                if name not in known and _is_extension(name)
-            },
+            extensions={name[3:]: value for name, value in metadata.items() if is_extension(name)},
             metadata={
                 name: value
                 for name, value in metadata.items()
-                if name not in known and not _is_extension(name) and name != wire.CONTENT_TYPE
+                if not _forbidden(name) and not is_extension(name)
             },
         )
 
@@ -193,7 +194,7 @@ class EventContext:
         )
         message = event.message(where)
         message.delay = delay.total_seconds() if delay else 0.0
-        await context.publish(message)
+        context.keep(message)
         return event.id
 
 
@@ -204,19 +205,6 @@ def _canonical(value: str | int | bool) -> str:
     return str(value)
 
 
-def _time(text: str | None) -> datetime | None:
-    try:
-        time = datetime.fromisoformat(text.upper()) if text else None
-    except ValueError:
-        return None
-    return time if time is not None and time.tzinfo is not None else None
-
-
-def _is_extension(name: str) -> bool:
-    attribute = name[3:]
-    return (
-        name.startswith(wire.CE_PREFIX)
-        and attribute.isascii()
-        and attribute.isalnum()
-        and attribute == attribute.lower()
-    )
+def _forbidden(name: str) -> bool:
+    # How often others should try is the sender's to say.
+    return wire.reserved(name) and name != wire.PF_MAX_ATTEMPTS

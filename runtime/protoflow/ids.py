@@ -65,7 +65,9 @@ def derived_id(*parts: object) -> str:
     outputs' ids, so consumers can drop the copies. It looks like a ULID but tells no time.
     """
     hashed = _hash or _load_hash()
-    digest = hashed("\x1f".join(map(str, parts)).encode(), digest_size=16).digest()
+    # Ids come with messages: a lone surrogate in one is no reason to fail.
+    text = "\x1f".join(map(str, parts)).encode("utf-8", "surrogatepass")
+    digest = hashed(text, digest_size=16).digest()
     # 26 characters of 5 bits hold 130 bits, so the first is at most 7.
     high, low = int.from_bytes(digest[:6], "big"), int.from_bytes(digest[6:], "big")
     pairs = _PAIRS

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from protoflow.errors import ConfigError
@@ -86,11 +87,16 @@ def parse_duration(text: str) -> float:
 
 
 def _unknown(name: str, known: list[str]) -> str:
+    hint = did_you_mean(name, known)
+    return f"unknown option {name!r}{hint} (known: {', '.join(sorted(known)) or 'none'})"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence that says that a name is unknown: the one that was meant, perhaps."""
     import difflib  # put off: only mistakes need it
 
-    close = difflib.get_close_matches(name, known, 1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    return f"unknown option {name!r}{hint} (known: {', '.join(sorted(known)) or 'none'})"
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def convert(kind: Any, value: Any) -> Any:
@@ -141,8 +147,15 @@ def _integer(value: Any) -> int:
 
 def _number(value: Any) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    return parse_duration(_text(value))
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+    else:
+        number = parse_duration(_text(value))
+    if not math.isfinite(number):
+        raise ValueError("must be a finite number")
+    return number
 
 
 def _boolean(value: Any) -> bool:

@@ -10,7 +10,7 @@ it out. Anything else that a handler raises is retried under the policy.
     ├── DeadLetter              give up now
     │   └── Unprocessable       ... because the message is invalid
     ├── Skip                    acknowledge without having handled
-    └── Postpone                did not run: later, uncounted; for middlewares
+    └── Postpone                of middlewares: the handler did not run, and will later
 """
 
 from __future__ import annotations
@@ -88,18 +88,20 @@ class Skip(Outcome):
 
 
 class Postpone(Outcome):
-    """The handler did not run: hand it the message later. For middlewares.
+    """The handler did not run, and nothing failed: run it after this wait. It is no run, so it
+    burns no attempt and is no part of any statistic of runs.
 
-    It is not a failed run: no attempt is counted, and a run that waits here is not timed.
+    Returned by middlewares that let nobody pass for now: an open circuit, a limit. A handler that
+    wants to wait raises `RetryAfter`.
 
     Args:
-        delay: the wait in seconds.
+        delay: the wait; a number is seconds.
         reason: why, for logs.
     """
 
-    def __init__(self, delay: float, reason: str = "") -> None:
+    def __init__(self, delay: timedelta | float, reason: str = "") -> None:
         super().__init__(reason)
-        self.delay = delay
+        self.delay = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
         self.reason = reason
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from protoflow import semconv
 from protoflow.clock import Clock
 from protoflow.config import Config
 from protoflow.encoder import Encoder
-from protoflow.errors import CapabilityError
+from protoflow.errors import CapabilityError, ProtoflowError
 from protoflow.message import Message
 from protoflow.output import AnyOutput
 from protoflow.spec import PublicationSpec
@@ -37,6 +38,8 @@ class Publishing:
         self._system = semconv.system(config.url.scheme)
         self._ensured: set[str] = set()
         self._sent = sent or SentMessages()
+        # Where the transport lives; None while it is not open.
+        self._loop: asyncio.AbstractEventLoop | None = None
         #: Makes spans; None where no tracer provider is configured.
         self.tracing: PublishTracing | None = None
         self.encode = Encoder(config, clock.now)
@@ -45,6 +48,8 @@ class Publishing:
         self, publication: PublicationSpec, outputs: Sequence[AnyOutput]
     ) -> list[str]:
         """Publishes outputs; their ids. Raises PublishError, CapabilityError."""
+        if asyncio.get_running_loop() is not self._loop:
+            self._refuse()
         messages = [self.encode(publication, output) for output in outputs]
         await self.messages(messages, owned=True)
         return [message.id for message in messages]
@@ -55,7 +60,14 @@ class Publishing:
         Args:
             messages: the messages.
             owned: nobody else has them, so they may be written on.
+
+        Raises:
+            ProtoflowError: this is not open, or belongs to another event loop.
+            PublishError: a message was not taken.
+            CapabilityError: a delay that the transport cannot keep.
         """
+        if asyncio.get_running_loop() is not self._loop:
+            self._refuse()
         if not messages:
             return
         for message in messages:
@@ -73,8 +85,26 @@ class Publishing:
             if error is not None:
                 raise error
 
-    def trace(self, provider: Any = None) -> None:
-        """From now on in spans, if a tracer provider is given or configured."""
+    def close(self) -> None:
+        """Publishes no more."""
+        self._loop = None
+
+    def _refuse(self) -> NoReturn:
+        """Every transport would fail in a way of its own: hang, or tell of its innards."""
+        if self._loop is None:
+            raise ProtoflowError(
+                "not open: publish within `async with`, that is after the connection or the "
+                "service was started and before it was stopped"
+            )
+        raise ProtoflowError(
+            "used from another event loop than the one that it was opened on; from other threads "
+            "use asyncio.run_coroutine_threadsafe(..., loop), or protoflow.connect_sync"
+        )
+
+    def open(self, provider: Any = None) -> None:
+        """The transport is open, on this event loop. Publishes from now on, in spans if a tracer
+        provider is given or configured."""
+        self._loop = asyncio.get_running_loop()
         found = find_provider(provider)
         if found is not None:
             from protoflow.tracing.spans import PublishTracing

@@ -55,7 +55,8 @@ class _Record:
         )
 
     def __hash__(self) -> int:
-        return hash(tuple(getattr(self, name) for name in self.__dataclass_fields__))
+        items = self.__dataclass_fields__.items()
+        return hash(tuple(getattr(self, name) for name, item in items if item.hash is not False))
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise FrozenInstanceError(f"cannot assign to field {name!r}")

@@ -15,6 +15,8 @@ from protoflow.registrations.registration import registrations
 from protoflow.spec import DeliveryPolicy
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from protoflow.handler import Handler, HandlerSync
     from protoflow.publishing import Publishing
     from protoflow.registrations.plain_handlers import (
@@ -43,11 +45,17 @@ class Registering:
         """Registers instances of generated handler classes.
 
         Raises:
-            RegistrationError: not a generated handler, registered twice, or too late.
+            RegistrationError: with every mistake: not a generated handler, a method that cannot be
+                called as its rpc says, registered twice, or too late.
         """
+        problems: list[str] = []
+        made: list[Registration] = []
         for handler in handlers:
-            for registration in registrations(handler):
-                self._add(registration)
+            try:
+                made += registrations(handler)
+            except RegistrationError as error:
+                problems += error.problems
+        self._add(*made, problems=problems)
 
     def register_message_handler(
         self,
@@ -175,12 +183,18 @@ class Registering:
     def _physical(self, topic: str) -> str:
         return self._publishing.encode.physical(topic)
 
-    def _add(self, registration: Registration) -> None:
-        if self._closed:
-            raise RegistrationError(f"{registration.name}: register before the service starts")
-        if any(known.name == registration.name for known in self._registrations):
-            raise RegistrationError(f"{registration.name}: already registered; names are unique")
-        self._registrations.append(registration)
+    def _add(self, *made: Registration, problems: Sequence[str] = ()) -> None:
+        found = list(problems)
+        names = {known.name for known in self._registrations}
+        for registration in made:
+            if self._closed:
+                found.append(f"{registration.name}: register before the service starts")
+            elif registration.name in names:
+                found.append(f"{registration.name}: already registered; names are unique")
+            names.add(registration.name)
+        if found:
+            raise RegistrationError(found)
+        self._registrations += made
 
 
 def _identifier(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from protoflow.codecs.redaction import text_of
 from protoflow.errors import DecodeError, PublishRefusedError
 from protoflow.message import Delivery
 from protoflow.outcomes import DeadLetter, Outcome, Retry, RetryAfter, Skip
@@ -48,7 +49,7 @@ def retry_after(error: Exception, delivery: Delivery, spec: HandlerSpec) -> Retr
         now = spec.clock.now()
         if now + delay - (delivery.first_failure or now) > policy.max_elapsed:
             return None
-    outcome = RetryAfter(delay, str(error))
+    outcome = RetryAfter(delay, text_of(error))
     outcome.__cause__ = (error.__cause__ or error) if isinstance(error, Retry) else error
     return outcome
 
@@ -57,13 +58,13 @@ def given_up(error: Exception, spec: HandlerSpec) -> Outcome:
     """The outcome of a message that is not tried again."""
     outcome: Outcome
     if isinstance(error, DecodeError):
-        outcome = Undecodable(str(error))
+        outcome = Undecodable(text_of(error))
     elif isinstance(error, PublishRefusedError):
-        outcome = Refused(str(error))
+        outcome = Refused(text_of(error))
     elif spec.policy.on_exhausted is OnExhausted.DROP:
-        outcome = Dropped(str(error))
+        outcome = Dropped(text_of(error))
     else:
-        outcome = Exhausted(str(error))
+        outcome = Exhausted(text_of(error))
     outcome.__cause__ = (error.__cause__ or error) if isinstance(error, Retry) else error
     return outcome
 

@@ -90,6 +90,11 @@ class DeliveryPolicy:
     atomic: bool | None = None
 
 
+#: How batches are gathered where nothing else is said: messages, and seconds.
+BATCH_MESSAGES = 100
+BATCH_WAIT = 0.1
+
+
 @record
 class BatchPolicy:
     """How messages are gathered; None is the built-in value."""
@@ -112,7 +117,9 @@ class MessageSpec:
         data_schema: the CloudEvents dataschema.
         encoding: how the payload is published; None is the config's.
         aliases: other types that are read as this message.
-        sensitive: paths of the fields that never reach logs, as `card.number`.
+        sensitive: the names of the fields that never reach logs, by the full name of their message
+            type: for each type that a value can hold, at any depth; it may name others too. Empty
+            means that nothing in a value is sensitive.
     """
 
     type: str
@@ -124,7 +131,7 @@ class MessageSpec:
     data_schema: str | None = None
     encoding: Encoding | None = None
     aliases: tuple[str, ...] = ()
-    sensitive: tuple[str, ...] = ()
+    sensitive: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
 
 @record

@@ -31,7 +31,11 @@ class TransportURL:
 
     @classmethod
     def parse(cls, text: str) -> TransportURL:
-        """Splits a URL. Raises ConfigError, naming no secret."""
+        """Splits a URL.
+
+        Raises:
+            ConfigError: it is none, or it could be read in two ways; the text names no secret.
+        """
         from urllib.parse import parse_qsl, unquote  # put off: what only names URLs needs neither
 
         scheme, separator, rest = text.partition("://")
@@ -42,11 +46,15 @@ class TransportURL:
         rest, _question, query = rest.partition("?")
         authority, slash, path = rest.partition("/")
         credentials, at, hosts = authority.rpartition("@")
+        _refuse_ambiguous(scheme, authority, path, query)
         user, colon, password = credentials.partition(":")
+        path = unquote(slash + path)
+        if not path.isprintable():
+            raise ConfigError(f"transport: {scheme}: the path has control characters")
         return cls(
             scheme=scheme.lower(),
             hosts=tuple(_host(scheme, host) for host in hosts.split(",") if host),
-            path=unquote(slash + path),
+            path=path,
             query=dict(parse_qsl(query, keep_blank_values=True)),
             user=unquote(user) if at and user else None,
             password=Secret(unquote(password)) if colon else None,
@@ -65,12 +73,34 @@ class TransportURL:
         return self.safe
 
 
+def _refuse_ambiguous(scheme: str, authority: str, path: str, query: str) -> None:
+    """A password with `/`, `?` or `@` would make another host of the user, and show itself."""
+    credentials, at, _ = authority.rpartition("@")
+    if authority and not at and "@" in path + query:
+        raise ConfigError(
+            f"transport: {scheme}: an @ stands behind the host; in user and password write / as "
+            "%2F, ? as %3F and @ as %40, in other places @ as %40"
+        )
+    if "@" in credentials and "," in credentials:
+        raise ConfigError(
+            f"transport: {scheme}: user and password stand once, before the first of several "
+            "hosts; in a password write , as %2C and @ as %40"
+        )
+
+
 def _host(scheme: str, text: str) -> tuple[str, int | None]:
-    host, colon, port = text.rpartition(":")
-    if text.startswith("[") and text.endswith("]"):
-        return text[1:-1], None
+    host, colon, port = text, "", ""
+    if not text.endswith("]"):
+        host, colon, port = text.rpartition(":") if ":" in text else (text, "", "")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if (":" in host or "[" in host or "]" in host) and not bracketed:
+        raise ConfigError(f"transport: {scheme}: an IPv6 address stands in brackets: [::1]")
+    host = host[1:-1] if bracketed else host
+    if not host or not host.isprintable() or " " in host:
+        raise ConfigError(f"transport: {scheme}: a host is empty, or has blanks in it")
     if not colon:
-        return text, None
-    if not port.isdecimal() or not 0 < int(port) < 65536:
+        return host, None
+    # ASCII, for `isdecimal` knows the digits of all scripts.
+    if not (port.isascii() and port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536):
         raise ConfigError(f"transport: {scheme}: the port of a host is not a number up to 65535")
-    return host.strip("[]"), int(port)
+    return host, int(port)

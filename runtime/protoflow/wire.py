@@ -6,6 +6,8 @@ binding writes them; other transports translate (see `protoflow.codecs.bindings`
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Final
 
 CE_PREFIX: Final = "ce_"
@@ -61,3 +63,122 @@ WATERMILL_NAME: Final = "name"
 GO_SCHEMA: Final = "event_message_schema"
 GO_CORRELATION_ID: Final = "pf_correlation_id"
 CE_DATACONTENTTYPE: Final = "ce_datacontenttype"  # where a binding has another name for it
+
+#: CloudEvents' core attributes; `data` and `data_base64` are none, but stand beside them in an
+#: envelope. Every other `ce_*` is an extension attribute.
+CORE_ATTRIBUTES: Final = frozenset(
+    {"id", "type", "source", "specversion", "subject", "time", "dataschema", "datacontenttype",
+     "data", "data_base64"}
+)  # fmt: skip
+#: How the bindings write an attribute's name, in lower case.
+_ATTRIBUTE_PREFIXES: Final = (CE_PREFIX, "ce-", "cloudevents_", "cloudevents:")
+#: Names of orders and of hop state, in lower case: what a broker obeys or writes itself, too.
+_ORDER_PREFIXES: Final = (
+    PF_PREFIX,  # hop state of the runtime
+    "nats-",  # NATS: deduplication, expectations, schedules, roll-up, time to live
+    "x-opt-",  # AMQP 1.0's annotations, by RabbitMQ 4
+    "x-first-death-",
+    "x-last-death-",
+)
+_BROKER_NAMES: Final = frozenset(
+    {"cc", "bcc",  # RabbitMQ publishes to these routing keys, too
+     "x-delay", "x-death", "x-delivery-count", "x-acquired-count", "x-received-from",
+     "x-stream-filter-value"}
+)  # fmt: skip
+#: Names by which readers find the id, the type or the content type of a message.
+_IDENTITIES: Final = frozenset({CONTENT_TYPE, MESSAGE_ID, WATERMILL_ID, GO_SCHEMA})
+
+
+@lru_cache(1024)
+def reserved(name: str) -> bool:
+    """Whether a name of metadata belongs to the runtime, to CloudEvents or to a broker.
+
+    Such names are not in `context.metadata`, and are refused in the metadata of an output: one
+    of them would make the output another message, or an order to the broker.
+    """
+    known = name.lower()
+    return is_order(known) or known in _IDENTITIES or _is_core(known)
+
+
+@lru_cache(1024)
+def is_order(name: str) -> bool:
+    """Whether a name is hop state of the runtime, or one that a broker obeys or writes itself:
+    never to be taken from data, not even in a raw message."""
+    known = name.lower()
+    return known in _BROKER_NAMES or known.startswith(_ORDER_PREFIXES)
+
+
+def _is_core(name: str) -> bool:
+    return any(
+        name.startswith(prefix) and name[len(prefix) :] in CORE_ATTRIBUTES
+        for prefix in _ATTRIBUTE_PREFIXES
+    )
+
+
+#: Names that were found harmless before, in outputs and in raw messages.
+_ALLOWED: Final[set[str]] = set()
+_ALLOWED_RAW: Final[set[str]] = set()
+_REMEMBERED: Final = 1024
+
+
+def metadata_problem(
+    metadata: Mapping[str, str], forbidden: Callable[[str], bool] = reserved
+) -> str | None:
+    """What is wrong with the metadata of a message to publish; None is nothing.
+
+    Args:
+        metadata: as the caller gave it.
+        forbidden: the names that are refused.
+    """
+    harmless = _ALLOWED if forbidden is reserved else _ALLOWED_RAW
+    if type(metadata) is dict and metadata.keys() <= harmless:
+        try:
+            if "".join(metadata.values()).isascii():
+                return None  # as nearly always: the same few names again and again
+        except TypeError:
+            pass  # told below
+    if type(metadata) is not dict and not isinstance(metadata, Mapping):
+        return f"metadata: {type(metadata).__name__} is no mapping of str to str"
+    for name, value in metadata.items():
+        if not isinstance(name, str):
+            return f"metadata: the name {name!r:.80} is not text; names and values are str"
+        if not isinstance(value, str):
+            return (
+                f"metadata {name!r:.80}: the value is {type(value).__name__}, not text; convert it "
+                "with str()"
+            )
+        if forbidden(name):
+            return f"metadata {name!r:.80}: {_why(name)}"
+        if not (name.isascii() and value.isascii()) and not _is_encodable(name + value):
+            return f"metadata {name!r:.80}: a lone surrogate cannot be sent; remove it"
+    if len(harmless) < _REMEMBERED:
+        harmless.update(metadata)
+    return None
+
+
+def raw_problem(id: str, metadata: Mapping[str, str]) -> str | None:
+    """What is wrong with a raw message to publish, which says its own type and content type."""
+    if not isinstance(id, str) or not _is_encodable(id):
+        return "id: it must be text without lone surrogates"
+    return metadata_problem(metadata, is_order) if metadata else None
+
+
+def _why(name: str) -> str:
+    if is_order(name):
+        return (
+            "the name is reserved for brokers and for retries; choose another. To pass on what "
+            "came in, give context.metadata, which has no such names"
+        )
+    return (
+        "the name is reserved, for it says what the message is; the contract says that: set "
+        "type, source and subject there. To pass on what came in, give context.metadata, which has "
+        "no such names"
+    )
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -205,7 +205,8 @@ class Lab:
         key: bytes | None = None, metadata: dict[str, str] | None = None, headers: Any = None,
         delay: timedelta | None = None,
     ) -> Message:  # fmt: skip
-        """Publishes a raw message to a topic, namespace left out."""
+        """Publishes a raw message to a topic, namespace left out, as a stranger might: its
+        metadata may hold what `publish` refuses."""
         message = Message(
             id=id or uuid.uuid4().hex,
             topic=self.physical(topic),
@@ -215,7 +216,7 @@ class Lab:
             headers=headers,
             delay=delay.total_seconds() if delay else 0.0,
         )
-        await self.connection.publish(message)
+        await self.connection._publishing.messages([message])
         return message
 
     def physical(self, topic: str) -> str:

@@ -182,10 +182,10 @@ async def test_a_replay_reaches_the_failing_group_alone_with_its_id_and_fresh_at
     assert work.runs == [(1, 1), (1, 2), (1, 3), (1, 1)]
     assert {context.id for context in work.contexts} == {id}
     assert {context.key for context in work.contexts} == {b"k"}
-    last = work.contexts[-1].metadata
+    last = work.contexts[-1].message.metadata
     assert wire.PF_DEAD_LETTER not in last
     assert wire.PF_ERROR_MESSAGE not in last
-    assert last[wire.CE_TYPE] == "suite.v1.Task"
+    assert work.contexts[-1].cloudevent.type == "suite.v1.Task"
     assert audit.runs == [(1, 1)]
 
 
@@ -246,7 +246,7 @@ async def test_headers_of_others_are_kept_in_the_letter_and_the_replay(lab: Lab)
         (letter,) = await lab.letters(1)
         await lab.tools.replay_dead_letters(lab.letters_of())
         await lab.until(lambda: seen.done == [1])
-    for got in (letter.metadata, seen.contexts[-1].metadata):
+    for got in (letter.metadata, seen.contexts[-1].message.metadata):
         assert {name: got[name] for name in metadata} == metadata
 
 

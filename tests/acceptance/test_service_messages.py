@@ -34,14 +34,13 @@ async def test_a_published_message_reaches_its_handler_as_it_was(lab: Lab) -> No
     assert context.topic == lab.physical("tasks")
     assert context.attempt == 1
     assert context.correlation_id == id
-    metadata = context.metadata
-    assert metadata["color"] == "red"
-    assert metadata[wire.CE_TYPE] == "suite.v1.Task"
-    assert metadata[wire.CE_SOURCE] == "/suite"
-    assert metadata[wire.CE_SUBJECT] == "näh"
-    assert metadata[wire.CONTENT_TYPE] == "application/protobuf"
-    sent_at = datetime.fromisoformat(metadata[wire.CE_TIME])
-    assert abs((datetime.now(UTC) - sent_at).total_seconds()) < 120
+    assert context.metadata["color"] == "red"
+    assert not [name for name in context.metadata if wire.reserved(name)]
+    event = context.cloudevent
+    assert (event.id, event.type, event.source) == (id, "suite.v1.Task", "/suite")
+    assert (event.subject, event.data_content_type) == ("näh", "application/protobuf")
+    assert event.time is not None
+    assert abs((datetime.now(UTC) - event.time).total_seconds()) < 120
 
 
 async def test_a_handler_that_is_a_plain_function_runs_in_a_thread(lab: Lab) -> None:
@@ -277,8 +276,8 @@ async def test_json_by_contract_and_a_topic_with_a_variable(lab: Lab) -> None:
     assert context.group == lab.physical("blue-reports")
     assert context.key == str(2**60).encode()
     assert json.loads(context.message.payload) == {"id": str(2**60), "text": "fine"}
-    assert context.metadata[wire.CE_TYPE] == "suite.report.v1"
-    assert context.metadata[wire.CE_DATASCHEMA] == "https://example.com/report"
+    assert context.cloudevent.type == "suite.report.v1"
+    assert context.cloudevent.data_schema == "https://example.com/report"
 
 
 @pytest.mark.parametrize("as_json", [False, True])
@@ -311,7 +310,7 @@ async def test_a_structured_cloud_event_is_unwrapped(lab: Lab, as_json: bool) ->
     number, context = got[0]
     assert number == 4
     assert context.id == "e-1"
-    assert context.metadata[wire.CE_SUBJECT] == "s"
+    assert context.cloudevent.subject == "s"
     assert context.metadata["ce_myextension"] == "true"
 
 

@@ -195,7 +195,7 @@ async def test_what_others_send_is_handled(party: Party) -> None:
             if case.id is not None:
                 assert context.id == case.id, name
             for key, text in case.metadata:
-                assert context.metadata.get(key) == text, (name, key)
+                assert context.message.metadata.get(key) == text, (name, key)
         assert len(got) == len(CASES)
         assert all(not books.dead_lettered for books in service.stats().values())
 
@@ -296,7 +296,8 @@ async def test_amqp_headers_of_native_types(rabbitmq: Party) -> None:
     assert context.id == "e-1"
     assert context.correlation_id == "c-1"
     assert context.attempt == 1
-    assert context.metadata["ce_time"] == "2026-01-02T03:04:05Z"
+    assert context.cloudevent.time == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert context.cloudevent.extensions["number"] == "5"
     assert (context.metadata["ce_number"], context.metadata["ce_flag"]) == ("5", "true")
     assert "x-death" not in context.metadata
 
@@ -316,8 +317,8 @@ async def test_nats_headers_in_any_case_and_encoded(party: Party) -> None:
         (got,) = await party.received(1)
     context = got.context
     assert context.id == "e 1"
-    assert context.metadata["ce_source"] == "/café"
-    assert context.metadata["ce_subject"] == 'a "b"'
+    assert context.cloudevent.source == "/café"
+    assert context.cloudevent.subject == 'a "b"'
 
 
 async def test_our_events_handler_takes_foreign_events(party: Party) -> None:

@@ -48,7 +48,7 @@ async def check(party: Party, count: int) -> None:
     """Each event came to a handler of ours, with its attributes."""
     for got in await party.received(count):
         assert got.message == pb.Task(number=1)
-        metadata = got.context.metadata
+        metadata = got.context.message.metadata
         assert metadata["ce_source"] == "/café au lait"
         assert metadata["ce_subject"] == 'a "b" 100%'
         assert metadata["ce_comexampleext"] == "x"

@@ -26,7 +26,7 @@ WORK = MessageSpec(
     type="google.protobuf.StringValue",
     message_class=StringValue,
     topic="work",
-    sensitive=("value",),
+    sensitive={"google.protobuf.StringValue": ("value",)},
 )
 DONE = MessageSpec(type="google.protobuf.Int64Value", message_class=Int64Value, topic="done")
 TO_WORK = PublicationSpec(topic="work", message=WORK)

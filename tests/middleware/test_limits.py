@@ -1,17 +1,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from google.protobuf.wrappers_pb2 import StringValue
 from protoflow import Context, DeadLetter
+from protoflow.clock import Clock
 from protoflow.errors import ConfigError
+from protoflow.message import Delivery, Message
 from protoflow.middleware import default_chain
 from protoflow.middleware.circuit_breaker import CircuitBreaker, CircuitState
 from protoflow.middleware.concurrency_limit import concurrency_limit
+from protoflow.middleware.job_hooks import JobHooks
 from protoflow.middleware.rate_limit import rate_limit
-from protoflow.spec import DeliveryPolicy, RetryPolicy
+from protoflow.outcomes import DONE as DONE_OUTCOME
+from protoflow.outcomes import Outcome, Postpone
+from protoflow.output import Output
+from protoflow.spec import BatchPolicy, DeliveryPolicy, RetryPolicy
+from protoflow.testing import TestedService
 
-from tests.middleware.kit import DONE, NAME, nothing, put, running, worker
+from tests.middleware.kit import DONE, NAME, TO_WORK, nothing, put, running, worker
 
 
 async def test_a_rate_is_kept_and_waiting_is_no_failure() -> None:
@@ -20,14 +31,52 @@ async def test_a_rate_is_kept_and_waiting_is_no_failure() -> None:
     async def handler(_message: object, _context: Context) -> None:
         times.append(asyncio.get_running_loop().time())
 
-    chain = default_chain().add("rate_limit", rate_limit(10, burst=3), before="tracer")
     policy = DeliveryPolicy(timeout=0.05)
-    async with running(worker(handler, delivery=policy), middleware=chain) as service:
+    limit = rate_limit(10, burst=3)
+    async with running(worker(handler, delivery=policy), middleware=[limit]) as service:
         await put(service, *"abcdefgh")
         stats = service.service.stats()[NAME]
     assert [round(time - times[0], 3) for time in times] == [0, 0, 0, 0.1, 0.2, 0.3, 0.4, 0.5]
     assert (stats.handled, stats.failed_runs) == (8, 0)
     assert stats.timings.latency().p99_ns < 50_000_000
+
+
+async def test_a_wait_for_a_turn_holds_no_worker_and_is_no_run() -> None:
+    started: list[str] = []
+
+    async def handler(message: StringValue, _context: Context) -> None:
+        started.append(message.value)
+
+    slow = worker(handler, delivery=DeliveryPolicy(concurrency=1, timeout=0.05))
+    starts: list[str] = []
+    hooks = JobHooks(
+        on_job_start=lambda job: starts.append("start"),
+        on_job_done=lambda job: starts.append("done"),
+    )
+    chain = default_chain({"hooks": hooks}).add("rate_limit", rate_limit(2))
+    async with running(slow, middleware=chain) as service:
+        await put(service, *"abcdef")
+        stats = service.service.stats()[NAME]
+        assert stats.timings.runs == 6
+    assert sorted(started) == list("abcdef")
+    assert (stats.handled, stats.failed_runs, stats.skipped) == (6, 0, 0)
+    assert starts.count("done") == 6
+
+
+async def test_a_turn_of_a_lost_message_is_not_kept() -> None:
+    seen: list[Outcome] = []
+
+    async def next(_delivery: Delivery, _context: Context) -> Outcome:
+        return DONE_OUTCOME
+
+    spec = cast("Any", SimpleNamespace(clock=Clock(), name="h"))
+    limited = rate_limit(1000.0)(next, spec)
+    for number in range(50):
+        delivery = Delivery(message=Message(id=str(number), topic="t", payload=b""))
+        seen.append(await limited(delivery, cast("Any", None)))
+    waits = [outcome.delay for outcome in seen if isinstance(outcome, Postpone)]
+    assert waits == sorted(waits)
+    assert 0 < waits[-1] < 0.06
 
 
 def test_rates_are_positive() -> None:
@@ -102,6 +151,103 @@ async def test_a_circuit_opens_pauses_probes_and_closes() -> None:
     assert (stats.handled, stats.dead_lettered) == (8, 0)
     assert stats.failed_runs == 5
     assert changes == ["open", "half_open", "open", "half_open", "closed"]
+
+
+async def test_what_waits_for_the_probe_burns_no_attempt() -> None:
+    ran: Counter[str] = Counter()
+
+    async def handler(message: StringValue, _context: Context) -> None:
+        ran[message.value] += 1
+        await asyncio.sleep(0.2)
+        raise ConnectionError
+
+    policy = DeliveryPolicy(
+        concurrency=8,
+        timeout=0.5,  # shorter than the circuit is open
+        retry=RetryPolicy(max_attempts=3, initial_backoff=0.05, jitter=0.0),
+    )
+    circuit = CircuitBreaker(window=4, open_for=1.0)
+    async with running(worker(handler, delivery=policy), middleware=[circuit]) as service:
+        task = asyncio.create_task(put(service, *(f"{n:02}" for n in range(60))))
+        await service.advance(20)
+        stats = service.service.stats()[NAME]
+        assert stats.failed_runs == sum(ran.values())
+        assert all(ran[letter] == 3 for letter in letters_of(service))
+        task.cancel()
+
+
+async def test_a_run_that_outlasts_the_open_circuit_is_no_probe() -> None:
+    async def handler(message: StringValue, _context: Context) -> None:
+        if message.value == "slow":
+            await asyncio.sleep(5)
+        raise ConnectionError
+
+    changes: list[str] = []
+    circuit = CircuitBreaker(
+        window=2, open_for=4, on_change=lambda _name, state: changes.append(str(state))
+    )
+    policy = DeliveryPolicy(retry=RetryPolicy(max_attempts=1))
+    async with running(worker(handler, delivery=policy), middleware=[circuit]) as service:
+        await service.publish_outputs(
+            TO_WORK, [Output(StringValue(value=v)) for v in ("slow", "a", "b")]
+        )
+        await service.advance(6)
+    assert changes == ["open", "half_open"]
+
+
+async def test_a_callback_that_fails_leaves_the_circuit_working() -> None:
+    def fail(_name: str, _state: CircuitState) -> None:
+        raise RuntimeError("theirs")
+
+    broken = True
+
+    async def handler(_message: object, _context: Context) -> None:
+        if broken:
+            raise ConnectionError
+
+    circuit = CircuitBreaker(window=2, open_for=1, on_change=fail)
+    policy = DeliveryPolicy(retry=RetryPolicy(max_attempts=9, initial_backoff=0.1, jitter=0.0))
+    async with running(worker(handler, delivery=policy), middleware=[circuit]) as service:
+        task = asyncio.create_task(put(service, *"ab"))
+        await service.advance(0.5)
+        assert circuit.states == {NAME: CircuitState.OPEN}
+        broken = False
+        await task
+    assert circuit.states == {NAME: CircuitState.CLOSED}
+
+
+async def test_a_circuit_outside_of_retry_sees_failures_too() -> None:
+    async def handler(_message: object, _context: Context) -> None:
+        raise ConnectionError
+
+    circuit = CircuitBreaker(window=2)
+    chain = default_chain().add("circuit_breaker", circuit, before="tracer")
+    async with running(worker(handler), middleware=chain) as service:
+        task = asyncio.create_task(put(service, *"ab"))
+        await service.advance(1)
+        assert circuit.states == {NAME: CircuitState.OPEN}
+        task.cancel()
+
+
+async def test_a_batch_is_put_off_whole_and_comes_again() -> None:
+    sizes: list[int] = []
+
+    async def handler(batch: Any, _context: Context) -> None:
+        sizes.append(len(batch))
+
+    handler_ = worker(handler, batch=BatchPolicy(max_messages=2, max_wait=0.01))
+    async with running(handler_, middleware=[rate_limit(5)]) as service:
+        await put(service, *"abcdef")
+        stats = service.service.stats()[NAME]
+    assert sum(sizes) == 6
+    assert (stats.handled, stats.failed_runs, stats.skipped) == (6, 0, 0)
+
+
+def letters_of(service: TestedService) -> list[str]:
+    return [
+        StringValue.FromString(letter.message.payload or b"").value
+        for letter in service.dead_letters
+    ]
 
 
 async def test_what_a_handler_decides_does_not_open_the_circuit() -> None:

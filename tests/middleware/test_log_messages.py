@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 import structlog
-from protoflow import Context, Output
+from google.protobuf.any_pb2 import Any as Any_
+from google.protobuf.struct_pb2 import Struct, Value
+from protoflow import Context, Output, Service, testing
+from protoflow.message import Message
 from protoflow.middleware import default_chain, log_messages
-from protoflow.spec import BatchPolicy
+from protoflow.spec import BatchPolicy, MessageSpec, PublicationSpec
 
-from tests.middleware.kit import NAME, nothing, put, running, worker
+from tests.middleware.kit import NAME, config, nothing, put, running, worker
 from tests.middleware.rules import PLAIN, TO_PLAIN, Plain
 
 LOGGER = "protoflow.messages"
@@ -59,7 +62,7 @@ async def test_payloads_on_request_hide_sensitive_fields(
         {"log_payloads": True} if by_setting else {"middleware": chain(payload=True)}
     )
     message = Plain(email="eve@example.com", cards=[{"number": "4111"}, {"number": "4222"}])
-    message.self.email = "not marked"
+    message.self.email = "adam@example.com"
     async with running(worker(nothing, input=PLAIN), **given) as service:
         await service.publish_outputs(TO_PLAIN, [Output(message)])
         await service.settled()
@@ -67,7 +70,7 @@ async def test_payloads_on_request_hide_sensitive_fields(
     assert record.__dict__["payload"] == {
         "email": "***",
         "cards": [{"number": "***"}, {"number": "***"}],
-        "self": {"email": "not marked"},
+        "self": {"email": "***"},
     }
 
 
@@ -102,3 +105,52 @@ async def test_structlog_sees_the_fields() -> None:
     assert record["handler"] == NAME
     assert record["outcome"] == "done"
     assert "duration_ms" in record
+
+
+async def test_a_payload_that_cannot_be_shown_changes_no_outcome(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, LOGGER)
+    any_ = MessageSpec(type="google.protobuf.Any", message_class=Any_, topic="any")
+    struct = MessageSpec(type="google.protobuf.Struct", message_class=Struct, topic="struct")
+    runs: list[object] = []
+
+    async def handle(message: object, _context: Context) -> None:
+        runs.append(message)
+
+    handlers = (
+        worker(handle, input=any_),
+        worker(handle, input=struct, name="test.v1.Structs.Do", group="structs"),
+    )
+    unknown = Any_(type_url="type.googleapis.com/nobody.knows.It", value=b"\xff")
+    odd = Struct(fields={"a": Value(number_value=float("nan"))})
+    async with running(*handlers, log_payloads=True) as service:
+        for spec, message in ((any_, unknown), (struct, odd)):
+            publication = PublicationSpec(topic=spec.topic or "", message=spec)
+            await service.publish_outputs(publication, [Output(message)])
+        await service.settled()
+        assert service.dead_letters == []
+    assert len(runs) == 2
+    shown = [record.__dict__["payload"] for record in caplog.records if record.name == LOGGER]
+    assert {"@type": "type.googleapis.com/nobody.knows.It", "value": "1 bytes"} in shown
+
+
+async def test_a_record_that_fails_changes_no_outcome(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+    def setup(service: Service) -> None:
+        async def handle(_value: object, context: Context) -> None:
+            context.decoded = Broken()
+
+        service.register_json_handler("json", "in", handle)
+
+    caplog.set_level(logging.DEBUG, LOGGER)
+    async with testing.run(config=config(log_payloads=True), setup=setup) as tested:
+        await tested.service.publish(Message(id="1\nforged", topic="in", payload=b"{}"))
+        await tested.settled()
+        assert [run.attempt for run in tested.runs] == [1]
+        assert tested.dead_letters == []
+    texts = [record.getMessage() for record in caplog.records if record.name == LOGGER]
+    assert texts == ["json: no record: RuntimeError"]

@@ -40,6 +40,10 @@ async def fail(message: Any, context: Context) -> None:
     context.logger.debug("handling")
     if message.self.email == "unprocessable":
         raise Unprocessable(f"no good: {message.email}")
+    if message.self.email == "cleared":
+        text = f"{message.email} {message.cards[0]}"
+        message.Clear()
+        raise ValueError(text)
     raise ValueError(f"cannot charge {message.cards[0].number} of {message}")
 
 
@@ -61,7 +65,9 @@ async def test_nothing_leaks(caplog: pytest.LogCaptureFixture, log_payloads: boo
         http_token=TOKEN,
         log_payloads=log_payloads,
     ) as service:
-        await service.publish_outputs(TO_PLAIN, [order("plain"), order("unprocessable")])
+        await service.publish_outputs(
+            TO_PLAIN, [order("plain"), order("unprocessable"), order("cleared")]
+        )
         await service.settled()
         own = service.service
         port = await own.start_web_ui(0)
@@ -69,7 +75,7 @@ async def test_nothing_leaks(caplog: pytest.LogCaptureFixture, log_payloads: boo
         async with ClientSession(headers={"Authorization": f"Bearer {TOKEN}"}) as session:
             dead = own.dead_letters.topics[0]
             ids = [letter.message.id for letter in service.dead_letters]
-            assert len(ids) == 2
+            assert len(ids) == 3
             for path in (
                 "/api/handlers", "/api/dlq", f"/api/dlq/{dead}", f"/api/dlq/{dead}/{ids[0]}",
                 f"/api/dlq/{dead}/{ids[1]}", "/readyz", "/healthz", "/metrics", "/nowhere",

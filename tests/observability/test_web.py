@@ -12,6 +12,7 @@ from aiohttp import ClientSession, web
 from protoflow import Config, Context, Service
 from protoflow.errors import ConfigError, RegistrationError
 from protoflow.testing import TestedService
+from protoflow.web.deadlines import Deadlines
 
 from tests.middleware.kit import NAME, config, nothing, put, running, worker
 
@@ -93,6 +94,8 @@ async def test_dead_letters_are_listed_shown_replayed_and_purged() -> None:
         assert "4111" not in json.dumps([letters, shown])
         status, body, _ = await client.ask("POST", f"/api/dlq/{DEAD}/purge", json={"ids": [ids[0]]})
         assert (status, body) == (200, {"purged": 1})
+        status, body, _ = await client.ask("POST", f"/api/dlq/{DEAD}/purge")
+        assert (status, "all" in body["error"]) == (400, True)
         status, body, _ = await client.ask("POST", f"/api/dlq/{DEAD}/replay")
         assert (status, body) == (200, {"replayed": 1})
         await service.settled()
@@ -105,7 +108,11 @@ async def test_dead_letters_are_listed_shown_replayed_and_purged() -> None:
     [
         ("GET", f"/api/dlq/{DEAD}/none", None, 404),
         ("GET", "/api/dlq/orders.placed", None, 404),
-        ("POST", "/api/dlq/orders.placed/purge", None, 404),
+        ("POST", "/api/dlq/orders.placed/purge", {"all": True}, 404),
+        ("POST", f"/api/dlq/{DEAD}/purge", None, 400),
+        ("POST", f"/api/dlq/{DEAD}/purge", {"all": False}, 400),
+        ("POST", f"/api/dlq/{DEAD}/purge", {"all": True, "ids": []}, 400),
+        ("POST", f"/api/dlq/{DEAD}/replay", {"to_origin": "no"}, 400),
         ("POST", f"/api/dlq/{DEAD}/purge", {"id": "x"}, 400),
         ("POST", f"/api/dlq/{DEAD}/replay", {"ids": "x"}, 400),
         ("GET", f"/api/dlq/{DEAD}?limit=many", None, 400),
@@ -161,7 +168,9 @@ async def test_browsers_of_other_origins_and_names_are_refused() -> None:
             ("https://ops.example", 200),
             (client.base, 200),
         ):
-            status, _, headers = await client.ask("POST", purge, headers={"Origin": origin})
+            status, _, headers = await client.ask(
+                "POST", purge, headers={"Origin": origin}, json={"all": True}
+            )
             assert status == expected
             allowed = headers.get("Access-Control-Allow-Origin")
             assert allowed == (origin if origin == "https://ops.example" else None)
@@ -185,6 +194,101 @@ async def test_beyond_this_machine_the_pages_need_a_token() -> None:
         assert (await client.ask("GET", "/metrics"))[0] == 200
     async with served(http_host="0.0.0.0", http_token="x") as (_service, client):
         await client.get("/api/handlers", headers={"Authorization": "Bearer x"})
+
+
+def raw_request(
+    line: str, *headers: bytes, body: bytes = b"", host: bytes | None = b"localhost"
+) -> bytes:
+    lines = [f"{line} HTTP/1.1".encode()]
+    lines += [] if host is None else [b"Host: " + host]
+    lines += [*headers, b"Connection: close", b"Content-Length: %d" % len(body)]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+HOSTILE = {
+    "host [": raw_request("GET /api/handlers", host=b"["),
+    "host [::1": raw_request("GET /healthz", host=b"[::1"),
+    "host bytes": raw_request("GET /healthz", host=b"\xff\xfe"),
+    "no host": raw_request("GET /healthz", host=None),
+    "origin http://[": raw_request("GET /api/handlers", b"Origin: http://["),
+    "bearer bytes": raw_request("GET /api/handlers", b"Authorization: Bearer \xff\xfe"),
+    "bearer umlaut": raw_request("GET /api/handlers", "Authorization: Bearer ä".encode()),
+    "charset": raw_request(
+        f"POST /api/dlq/{DEAD}/replay", b"Content-Type: application/json; charset=nope", body=b"{}"
+    ),
+    "no utf-8": raw_request(f"POST /api/dlq/{DEAD}/purge", body=b"\xff\xfe"),
+    "deep": raw_request(f"POST /api/dlq/{DEAD}/purge", body=b"[" * 200_000),
+    "surrogate": raw_request(f"POST /api/dlq/{DEAD}/purge", body=b'{"ids":["\\ud800"]}'),
+    "limit": raw_request(f"GET /api/dlq/{DEAD}?limit=" + "9" * 5000),
+    "nul": raw_request("GET /api/dlq/%00%0d%0aX:y"),
+    "traversal": raw_request("GET /api/dlq/..%2f..%2fetc%2fpasswd"),
+    "large": raw_request(f"POST /api/dlq/{DEAD}/purge", body=b" " * 3_000_000),
+    "gzip": raw_request(f"POST /api/dlq/{DEAD}/purge", b"Content-Encoding: gzip", body=b"rubbish"),
+}
+
+
+@pytest.mark.parametrize("token", [None, "s3cret-ä"])
+async def test_no_request_is_an_internal_error(
+    token: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with served(http_token=token) as (_service, client):
+        port = int(client.base.rpartition(":")[2])
+        for name, request in HOSTILE.items():
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request)
+            answer = await reader.read(100_000)
+            writer.close()
+            status = answer.split(b" ")[1]
+            assert status[:1] in b"24", (name, answer[:200])
+    assert "Traceback" not in caplog.text
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_a_page_that_fails_is_an_answer_without_a_word_of_why() -> None:
+    async def fail(_request: web.Request) -> web.StreamResponse:
+        raise RuntimeError("internals")
+
+    async with running(worker(nothing), virtual_time=False) as service:
+        service.service.register_http_handler("/broken", fail)
+        port = await service.service.start_web_ui(0)
+        async with ClientSession() as session:
+            status, body, headers = await Client(session, port).ask("GET", "/broken")
+    assert status == 500
+    assert "internals" not in body["error"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Cache-Control"] == "no-store"
+    assert "Server" not in headers
+
+
+async def test_half_a_request_ends_and_a_slow_page_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    closed: list[bool] = []
+
+    async def slow(_request: web.Request) -> web.StreamResponse:
+        while not closed:  # until the other connection was closed
+            await asyncio.sleep(0.01)
+        return web.Response(text="done")
+
+    monkeypatch.setattr(Deadlines.__init__, "__defaults__", (0.2,))
+    async with running(worker(nothing), virtual_time=False) as service:
+        service.service.register_http_handler("/slow", slow)
+        port = await service.service.start_web_ui(0)
+        async with ClientSession() as session:
+            answer = asyncio.create_task(Client(session, port).ask("GET", "/slow"))
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-A")
+            assert await reader.read() == b""
+            closed.append(True)
+            writer.close()
+            assert (await answer)[0] == 200
+
+
+def test_any_origin_needs_a_token() -> None:
+    with pytest.raises(ConfigError, match="http_cors"):
+        config(http_cors=("*",))
+    config(http_cors=("*",), http_token="x")
+    config(http_cors=("https://ops.example",))
 
 
 def free_port() -> int:

@@ -123,7 +123,7 @@ def test_topics_carry_the_prefix_of_the_file_they_are_written_in(generate: Gener
     assert "two.a" not in text
 
 
-def test_sensitive_paths(compile_request: Compile) -> None:
+def test_sensitive_fields_by_type(compile_request: Compile) -> None:
     s = "[(protoflow.v1.field).sensitive = true]"
     built = module(
         compile_request,
@@ -140,24 +140,67 @@ def test_sensitive_paths(compile_request: Compile) -> None:
           Free free = 8;
           Card hidden = 9 {s};
         }}
+        message Plain {{ option (protoflow.v1.message).topic = "plain"; Free free = 1; }}
+        message Other {{ string secret = 1 {s}; }}
         message Card {{ string number = 1 {s}; }}
         message Tree {{ Leaf leaf = 1; repeated Tree children = 2; }}
         message Leaf {{ Tree back = 1; string word = 2 {s}; }}
         message Free {{ Free again = 1; string word = 2; }}
         """,
     )
-    assert message(built, "shop.v1.Top").sensitive == (
-        '"secret"',
-        '"card.number"',
-        '"cards.number"',
-        '"by_name.number"',
-        '"words"',
-        '"tree.leaf.back"',
-        '"tree.leaf.word"',
-        '"tree.children"',
-        '"hidden"',
-    )
+    assert dict(built.sensitive) == {
+        '"shop.v1.Card"': ('"number"',),
+        '"shop.v1.Leaf"': ('"word"',),
+        '"shop.v1.Other"': ('"secret"',),
+        '"shop.v1.Top"': ('"secret"', '"words"', '"hidden"'),
+    }
+    assert message(built, "shop.v1.Top").hides
+    assert message(built, "shop.v1.Tree").hides
+    assert not message(built, "shop.v1.Plain").hides
     assert "shop.v1.Free" not in [found.name for found in built.messages]
+
+
+def test_an_any_and_an_extension_can_hold_whatever_the_file_knows(generate: Generate) -> None:
+    base = """syntax = "proto2"; package base;
+    import "protoflow/v1/options.proto";
+    message Card { optional string number = 1 [(protoflow.v1.field).sensitive = true]; }
+    """
+    text = HEAD + 'import "{}"; import "google/protobuf/any.proto";'
+    user = """
+    message A { option (protoflow.v1.message).topic = "a"; google.protobuf.Any any = 1; }
+    message B { option (protoflow.v1.message).topic = "b"; A a = 1; }
+    message C { option (protoflow.v1.message).topic = "c"; string word = 1; }
+    """
+    extended = """syntax = "proto2"; package user;
+    import "between.proto"; import "protoflow/v1/options.proto";
+    message E { option (protoflow.v1.message).topic = "e"; extensions 100 to 200; }
+    """
+    made = generate(
+        {
+            "base.proto": base,
+            "between.proto": 'syntax = "proto3"; import "base.proto";',
+            "user.proto": text.replace("{}", "between.proto") + user,
+            "extended.proto": extended,
+            "apart.proto": extended.replace('import "between.proto";', "").replace("user", "apart"),
+        }
+    )
+    assert not made.error
+    line = '_sensitive: _c.Mapping[str, tuple[str, ...]] = {\n    "base.Card": ("number",),\n}\n'
+    assert line in made.files["user_protoflow.py"]
+    assert made.files["user_protoflow.py"].count("sensitive=_sensitive,") == 2
+    assert line in made.files["extended_protoflow.py"]
+    assert "sensitive" not in made.files["apart_protoflow.py"]
+
+
+def test_types_that_hold_each_other_make_no_large_module(generate: Generate) -> None:
+    numbers = range(40)
+    text = "message Root { option (protoflow.v1.message).topic = 't'; E0 e = 1; }"
+    for number in numbers:
+        fields = "".join(f"E{n} f{n} = {n + 1};" for n in numbers)
+        text += f"message E{number} {{ {fields} Lit lit = 100; }}"
+    text += "message Lit { string value = 1 [(protoflow.v1.field).sensitive = true]; }"
+    made = generate(text).only
+    assert len(made) <= 4 * len(text) + 20_000
 
 
 def test_aliases_of_modules_never_clash_and_stay(generate: Generate) -> None:

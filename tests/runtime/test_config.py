@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import fields
 from datetime import timedelta
@@ -192,7 +193,7 @@ def test_a_mistake_in_a_url_quotes_no_password() -> None:
 
 
 def test_describe_names_every_setting() -> None:
-    names = {field.name for field in fields(Config)} - {"file", "environ"}
+    names = {field.name for field in fields(Config)} - {"file", "fallback", "environ"}
     assert set(config().describe()) == names
 
 
@@ -224,3 +225,161 @@ def test_any_text_is_a_value_or_a_mistake_never_a_crash(values: dict[str, str]) 
         config(environ)
     except ConfigError:
         return
+
+
+def test_what_a_program_falls_back_to_gives_way_to_everything(tmp_path: Path) -> None:
+    file = tmp_path / "protoflow.toml"
+    file.write_text('source = "/file"\n')
+    fallback = {"transport": "sqlite:///queue.db", "source": "/fallback", "lease": "10s"}
+    got = config({"PROTOFLOW_LEASE": "20s"}, file=file, fallback=fallback)
+    assert (got.url.scheme, got.source, got.lease) == ("sqlite", "/file", 20.0)
+    assert [got.origin(name) for name in ("transport", "source", "lease", "namespace")] == [
+        "fallback", "file", "environment", "built in",
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match=r"transpot \(fallback\).*did you mean transport\?"):
+        config(fallback={"transpot": "memory://"})
+
+
+HANDLER = "shop.v1.Orders.BillOrder"
+
+
+@pytest.mark.parametrize(
+    "name", ["SHOP_V1_ORDERS_BILLORDER", "shop_v1_orders_billorder", "shop.v1.Orders.BillOrder"]
+)
+def test_a_variable_overrides_the_policy_of_a_handler(name: str, tmp_path: Path) -> None:
+    environ = {
+        f"PROTOFLOW_HANDLERS__{name}__RETRY__MAX_ATTEMPTS": "2",
+        f"PROTOFLOW_HANDLERS__{name}__CONCURRENCY": "3",
+    }
+    alone = config(environ)
+    assert alone.policy_of(HANDLER).concurrency == 3
+    assert alone.policy_of(HANDLER).retry.max_attempts == 2
+    assert alone.policy_of("shop.v1.Orders.Other") == DeliveryPolicy()
+    assert alone.unknown_handlers([HANDLER]) == []
+    file = tmp_path / "protoflow.toml"
+    file.write_text(f'[handlers."{HANDLER}"]\nconcurrency = 9\ntimeout = "5s"\n')
+    both = config(environ, file=file, handlers={HANDLER: {"retry": {"max_attempts": 7}}})
+    policy = both.policy_of(HANDLER)
+    assert (policy.concurrency, policy.timeout, policy.retry.max_attempts) == (3, 5.0, 7)
+
+
+def test_a_policy_of_no_handler_names_the_one_that_was_meant() -> None:
+    (problem,) = config(handlers={"shop.v1.Orders.BillOrdr": {}}).unknown_handlers([HANDLER])
+    assert "did you mean shop.v1.Orders.BillOrder?" in problem
+
+
+def test_service_links_of_kubernetes_are_no_settings() -> None:
+    links = {
+        "PROTOFLOW_PORT": "tcp://10.0.0.1:80",
+        "PROTOFLOW_SERVICE_HOST": "10.0.0.1",
+        "PROTOFLOW_SERVICE_PORT": "80",
+        "PROTOFLOW_SERVICE_PORT_HTTP": "80",
+        "PROTOFLOW_PORT_80_TCP": "tcp://10.0.0.1:80",
+        "PROTOFLOW_PORT_80_TCP_PROTO": "tcp",
+        "PROTOFLOW_PORT_80_TCP_PORT": "80",
+        "PROTOFLOW_PORT_80_TCP_ADDR": "10.0.0.1",
+        "PROTOFLOW_WEB_SERVICE_HOST": "10.0.0.2",
+        "PROTOFLOW_WEB_PORT_9090_UDP_ADDR": "10.0.0.2",
+        # A service called protoflow-http has a variable by the name of a setting.
+        "PROTOFLOW_HTTP_PORT": "tcp://10.0.0.3:80",
+    }
+    assert config(links).http_port == 0
+    assert config({**links, "PROTOFLOW_HTTP_PORT": "8080"}).http_port == 8080
+    with pytest.raises(ConfigError, match="PROTOFLOW_PORTS"):
+        config({"PROTOFLOW_PORTS": "80"})
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"PROTOFLOW_TRANPORT": "memory://"}, "did you mean transport?"),
+        ({"PROTOFLOW_DEFAULTS__CONCURENCY": "3"}, "did you mean concurrency?"),
+        ({"PROTOFLOW_XYZ": "3"}, "known are"),
+    ],
+)
+def test_a_name_that_is_none_brings_the_one_that_was_meant(
+    environ: dict[str, str], words: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config(environ)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"lease": float("nan")}, "lease (argument): must be a finite number"),
+        ({"max_hold": float("inf")}, "max_hold (argument): must be a finite number"),
+        ({"lease": "9" * 400}, "must be a finite number"),
+        ({"retry_ladder": (1.0, float("nan"))}, "must be a finite number"),
+        ({"defaults": {"timeout": float("inf")}}, "must be a finite number"),
+        ({"http_token": "x\n"}, "http_token: has blanks or line breaks"),
+        ({"source": "a\nb"}, "source: has control characters"),
+        ({"client_name": "\x00"}, "client_name: has control characters"),
+    ],
+)
+def test_what_can_only_fail_later_is_refused(settings: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config(**settings)
+    assert words in str(caught.value)
+
+
+SECRET = "s3cr3t"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"kafka://user:1234/{SECRET}@host:9092",
+        f"amqp://user:5672/{SECRET}@host/",
+        f"kafka://user:1234?{SECRET}@host:9092",
+        f"kafka://user:{SECRET}?x@host:9092",
+        f"kafka://u:{SECRET}@a:1,u2:{SECRET}@b:2",
+        f"nats://{SECRET}\x00@",
+        f"kafka://u:{SECRET}@host:notaport",
+        f"kafka://u:{SECRET}@[::1",
+        f"kafka://u:{SECRET}@::1:9092",
+        f"kafka://u:{SECRET}@a b:9092",
+        f"kafka://u:{SECRET}@:9092",
+        f"kafka://u:{SECRET}@host:٩٩",
+        f"sqlite:///a%00{SECRET}",
+    ],
+)
+def test_a_url_that_can_be_read_in_two_ways_is_refused_without_its_secret(url: str) -> None:
+    if url == f"nats://{SECRET}\x00@":  # no host: the transport's own check
+        assert SECRET not in str(config(transport=url).url)
+        return
+    with pytest.raises(ConfigError) as caught:
+        config(transport=url)
+    assert SECRET not in str(caught.value)
+
+
+def test_urls_that_are_plain_are_read_as_before() -> None:
+    for url, hosts, path in (
+        ("kafka://u:p%2Fw@a:1,b", (("a", 1), ("b", None)), ""),
+        ("kafka://[::1]:9092,[fe80::1]", (("::1", 9092), ("fe80::1", None)), ""),
+        ("sqlite:///home/me@work/q.db", (), "/home/me@work/q.db"),
+        ("amqp://u:p@w@host/v", (("host", None),), "/v"),
+        ("nats://h:4222?name=a%40b", (("h", 4222),), ""),
+    ):
+        read = config(transport=url).url
+        assert (read.hosts, read.path) == (hosts, path)
+
+
+# Any code point, lone surrogates included.
+@given(st.text(st.characters(codec=None) | st.sampled_from(":/@?#[],%&="), max_size=40))
+def test_any_text_is_a_url_or_a_mistake(text: str) -> None:
+    for url in (text, f"kafka://{text}", f"sqlite:///{text}"):
+        try:
+            read = config(transport=url).url
+        except ConfigError:
+            continue
+        assert read.path.isprintable()
+        str(read)
+
+
+@given(st.dictionaries(st.text(max_size=12), st.text(max_size=12), max_size=5))
+def test_any_environment_is_read_or_refused(variables: dict[str, str]) -> None:
+    environ = {f"PROTOFLOW_{name.upper()}": text for name, text in variables.items()}
+    with contextlib.suppress(ConfigError):
+        config(environ)

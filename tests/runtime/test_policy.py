@@ -92,6 +92,14 @@ def test_the_built_in_values_are_those_of_the_design() -> None:
     assert built_in.demands == frozenset()
 
 
+def test_a_built_in_backoff_yields_to_one_that_is_said() -> None:
+    long = resolve(DeliveryPolicy(retry=RetryPolicy(initial_backoff=600.0))).retry
+    assert (long.initial_backoff, long.max_backoff) == (600.0, 600.0)
+    assert long.wait(1, 0.0) == long.wait(9, 0.0) == 600.0
+    short = resolve(DeliveryPolicy(retry=RetryPolicy(max_backoff=0.25))).retry
+    assert (short.initial_backoff, short.max_backoff) == (0.25, 0.25)
+
+
 @given(retries, st.integers(1, 10_000), st.floats(0, 1, exclude_max=True))
 def test_every_wait_is_between_its_share_and_the_longest(
     policy: RetryPolicy, failures: int, random: float

@@ -28,7 +28,7 @@ def _machine(name: str, url: str, ordering: Ordering, examples: int, **fields: A
     return case
 
 
-MEMORY = "memory://walk"
+MEMORY = "memory://{directory}"
 SQLITE = "sqlite:///{directory}/queue.db?synchronous=off"
 
 TestMemory = _machine("Memory", MEMORY, Ordering.NONE, 60)

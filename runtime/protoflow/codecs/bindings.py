@@ -21,7 +21,7 @@ _ESCAPED = re.compile(r"\\(.)")
 
 
 def _percent(match: re.Match[str]) -> str:
-    return "".join(f"%{byte:02X}" for byte in match[0].encode())
+    return "".join(f"%{byte:02X}" for byte in match[0].encode(errors="replace"))
 
 
 @dataclass(frozen=True, slots=True)

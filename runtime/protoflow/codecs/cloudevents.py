@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from protoflow import wire
+from protoflow.codecs.json_text import loads
 from protoflow.errors import DecodeError
 from protoflow.message import Message
 
@@ -50,8 +51,10 @@ def unwrap(message: Message) -> Message:
     content_type = message.metadata.get(wire.CONTENT_TYPE, "")
     if not content_type.lower().startswith(wire.CLOUDEVENTS_JSON):
         raise DecodeError(
-            f"content type {content_type!r} is not read; send {wire.CLOUDEVENTS_JSON}"
+            f"content type {content_type[:80]!r} is not read; send {wire.CLOUDEVENTS_JSON}"
         )
+    if message.payload is None:
+        return message  # a tombstone has no envelope either
     return _unwrapped(message, _envelope(message.payload or b""))
 
 
@@ -78,9 +81,9 @@ def without_content_type(message: Message) -> Message:
 def _envelope(payload: bytes) -> dict[str, Any]:
     """The members of an envelope, without those that are null. Raises DecodeError."""
     try:
-        envelope = json.loads(payload)
-    except (ValueError, RecursionError) as error:
-        raise DecodeError("the CloudEvents envelope is not JSON") from error
+        envelope = loads(payload)
+    except (ValueError, RecursionError):  # whose text may quote it
+        raise DecodeError("the CloudEvents envelope is not JSON") from None
     if not isinstance(envelope, dict):
         raise DecodeError("the CloudEvents envelope is not a JSON object")
     found = {name: value for name, value in envelope.items() if value is not None or name == "data"}
@@ -97,12 +100,19 @@ def _envelope(payload: bytes) -> dict[str, Any]:
 
 
 def _unwrapped(message: Message, envelope: Mapping[str, Any]) -> Message:
+    try:
+        return _opened(message, envelope)
+    except RecursionError:  # what could just be read may be too deep to be written again
+        raise DecodeError("the CloudEvents envelope nests too deeply") from None
+
+
+def _opened(message: Message, envelope: Mapping[str, Any]) -> Message:
     metadata = dict(message.metadata)
     metadata.pop(wire.CONTENT_TYPE, None)
     for name, value in envelope.items():
         if name == "datacontenttype":
             metadata[wire.CONTENT_TYPE] = value
-        elif name.isalnum() and name not in ("id", "data"):
+        elif name.isascii() and name.isalnum() and name not in ("id", "data"):
             metadata[wire.CE_PREFIX + name] = _text(value)
         elif name.startswith(wire.PF_PREFIX):  # the Go runtime's hop state: no attributes
             metadata.setdefault(name, _text(value))
@@ -122,13 +132,14 @@ def _data(envelope: Mapping[str, Any]) -> bytes | None:
     if "data_base64" in envelope:
         try:
             return base64.b64decode(envelope["data_base64"], validate=True)
-        except (binascii.Error, TypeError, ValueError) as error:
-            raise DecodeError("data_base64 of the CloudEvents envelope is not base64") from error
+        except (binascii.Error, TypeError, ValueError):
+            text = "data_base64 of the CloudEvents envelope is not base64"
+            raise DecodeError(text) from None
     if "data" not in envelope:
         return None
     data = envelope["data"]
     if isinstance(data, str) and not is_json(envelope.get("datacontenttype", wire.JSON)):
-        return data.encode(errors="surrogatepass")
+        return data.encode()
     return json.dumps(data).encode()
 
 

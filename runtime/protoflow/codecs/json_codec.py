@@ -10,22 +10,28 @@ import dataclasses
 import json
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias, cast
 
+from protoflow.codecs.json_text import loads
 from protoflow.errors import DecodeError
+
+#: From JSON bytes to a value; raises whatever it likes.
+Reader: TypeAlias = Callable[[bytes], Any]
 
 
 @cache
 def json_decoder(kind: Any) -> Callable[[bytes], Any]:
     """A function from JSON bytes to this type; it raises DecodeError, without the payload."""
-    read, errors = _reader(kind)
+    read = _reader(kind)
     name = getattr(kind, "__name__", str(kind))
 
     def decode(payload: bytes) -> Any:
         try:
             return read(payload)
-        except errors as error:
-            raise DecodeError(f"{len(payload)} bytes are no JSON of {name}") from _cause(error)
+        except Exception as error:
+            # Its text may quote the payload, so it is neither repeated nor chained.
+            text = f"{len(payload)} bytes are no JSON of {name} ({type(error).__name__})"
+            raise DecodeError(text) from None
 
     return decode
 
@@ -44,38 +50,43 @@ def encode_json(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
 
-def _reader(kind: Any) -> tuple[Callable[[bytes], Any], tuple[type[Exception], ...]]:
+def _reader(kind: Any) -> Reader:
     if (validate := getattr(kind, "model_validate_json", None)) is not None:
-        return validate, (ValueError,)
-    if kind in (Any, dict, list, object):
-        return json.loads, (ValueError, RecursionError)
+        return cast("Reader", validate)
+    if kind in (dict, list):
+        return _of_kind(kind)
+    if kind in (Any, object):
+        return loads
     msgspec = _optional("msgspec")
     if msgspec is not None:
-        return msgspec.json.Decoder(kind).decode, (msgspec.DecodeError, ValueError)
+        return cast("Reader", msgspec.json.Decoder(kind).decode)
     pydantic = _optional("pydantic")
     if pydantic is not None:
-        return pydantic.TypeAdapter(kind).validate_json, (ValueError,)
-    if dataclasses.is_dataclass(kind):
-        return _flat_dataclass(kind), (ValueError, TypeError, RecursionError)
-    return json.loads, (ValueError, RecursionError)
+        return cast("Reader", pydantic.TypeAdapter(kind).validate_json)
+    return _flat_dataclass(kind) if dataclasses.is_dataclass(kind) else loads
 
 
-def _flat_dataclass(kind: Any) -> Callable[[bytes], Any]:
+def _of_kind(kind: type) -> Reader:
+    def read(payload: bytes) -> Any:
+        content = loads(payload)
+        if not isinstance(content, kind):
+            raise TypeError("another kind of value")
+        return content
+
+    return read
+
+
+def _flat_dataclass(kind: Any) -> Reader:
     names = {item.name for item in dataclasses.fields(kind)}
 
     def read(payload: bytes) -> Any:
-        content = json.loads(payload)
+        content = loads(payload)
         if not isinstance(content, dict):
             raise TypeError("not an object")
         # Tolerant, as everywhere: a new field of a producer breaks no consumer.
         return kind(**{name: value for name, value in content.items() if name in names})
 
     return read
-
-
-def _cause(error: Exception) -> Exception | None:
-    # pydantic quotes the input in its errors, which must not reach a log.
-    return None if hasattr(error, "errors") else error
 
 
 def _optional(module: str) -> Any:

@@ -6,7 +6,6 @@ no consumer. Its import is put off to the first use: most services never need it
 
 from __future__ import annotations
 
-from google.protobuf.message import DecodeError as ProtoDecodeError
 from google.protobuf.message import Message as ProtoMessage
 
 from protoflow import wire
@@ -47,8 +46,8 @@ def decode(payload: bytes, content_type: str | None, message_class: ProtoClass) 
     if content_type == wire.PROTOBUF:
         try:
             return message_class.FromString(payload)
-        except (ProtoDecodeError, ValueError) as error:
-            raise _no_message(payload, message_class) from error
+        except Exception:  # DecodeError as a rule; whatever it is, it is the payload's fault
+            raise _no_message(payload, message_class) from None
     if not content_type:
         return _decode_untold(payload, message_class)
     media_type = content_type.partition(";")[0].strip().lower()
@@ -75,12 +74,12 @@ def _decode_untold(payload: bytes, message_class: ProtoClass) -> ProtoMessage:
 def _decode_binary(payload: bytes, message_class: ProtoClass) -> ProtoMessage:
     try:
         return message_class.FromString(payload)
-    except (ProtoDecodeError, ValueError) as error:
-        raise _no_message(payload, message_class) from error
+    except Exception:
+        raise _no_message(payload, message_class) from None
 
 
 def _no_message(payload: bytes, message_class: ProtoClass) -> DecodeError:
-    # The cause of the driver may quote bytes of the payload, so it is not repeated.
+    # What protobuf says may quote the payload, so it is neither repeated nor chained.
     return DecodeError(f"{len(payload)} bytes are no {message_class.DESCRIPTOR.full_name}")
 
 
@@ -89,7 +88,7 @@ def _decode_json(payload: bytes, message_class: ProtoClass) -> ProtoMessage:
 
     try:
         return json_format.Parse(payload, message_class(), ignore_unknown_fields=True)
-    except (json_format.ParseError, UnicodeDecodeError, RecursionError) as error:
+    except Exception:  # ParseError as a rule, and TypeError, RecursionError... for odd ones
         raise DecodeError(
             f"{len(payload)} bytes are no JSON of {message_class.DESCRIPTOR.full_name}"
-        ) from error
+        ) from None

@@ -11,10 +11,13 @@ from collections.abc import Callable
 from protoflow.context import Context
 from protoflow.errors import ConfigError
 from protoflow.message import Delivery
-from protoflow.outcomes import DeadLetter, Outcome, Skip
+from protoflow.outcomes import DeadLetter, Outcome, Postpone, Retry, Skip
 from protoflow.pipeline import HandlerSpec, Next
 
 _log = logging.getLogger("protoflow.circuit")
+
+#: Seconds after which a message asks again whether the probes are over.
+_AGAIN = 0.25
 
 
 class CircuitState(enum.StrEnum):
@@ -33,8 +36,9 @@ class CircuitBreaker:
 
     When enough of the last runs failed, the subscription of the handler pauses; messages stay
     unsettled, in turn, and lose no attempt. After a while a few runs are let through: if they
-    succeed all goes on, else it pauses again. Outcomes that a handler decides (dead letter,
-    skip) are no failures of what it calls. Place it next to the handler.
+    succeed all goes on, else it pauses again. What waits for them does not run, so neither
+    `timeout` nor the attempts count it. Outcomes that a handler decides (dead letter, skip) are
+    no failures of what it calls. Place it next to the handler.
 
     Args:
         failure_rate: the share of failed runs that opens the circuit.
@@ -65,21 +69,25 @@ class CircuitBreaker:
     def __call__(self, next: Next, spec: HandlerSpec) -> Next:
         """The handler in its circuit."""
         circuit = self._circuits[spec.name] = _Circuit(self, spec)
+        # While the circuit is open the subscription starts nothing, however short the wait.
+        again = min(_AGAIN, self.open_for)
 
         async def run(delivery: Delivery, context: Context) -> Outcome:
-            await circuit.enter()
+            era = circuit.enter()
+            if era is None:
+                return Postpone(again, "the circuit is open")
             try:
                 outcome = await next(delivery, context)
             except (DeadLetter, Skip):
-                circuit.left(True)
+                circuit.left(era, True)
                 raise
             except Exception:
-                circuit.left(False)
+                circuit.left(era, False)
                 raise
             except BaseException:  # cancelled: tells nothing
-                circuit.left(None)
+                circuit.left(era, None)
                 raise
-            circuit.left(True)
+            circuit.left(era, _good(outcome))
             return outcome
 
         return run
@@ -90,6 +98,14 @@ class CircuitBreaker:
         return {name: circuit.state for name, circuit in self._circuits.items()}
 
 
+def _good(outcome: Outcome) -> bool | None:
+    """What the outcome of a run tells of what it calls; where the circuit stands outside of
+    retry and poison_queue, failures are outcomes already."""
+    if type(outcome) is Postpone:  # by a middleware further in
+        return None
+    return not isinstance(outcome, Retry) and outcome.__cause__ is None
+
+
 class _Circuit:
     def __init__(self, settings: CircuitBreaker, spec: HandlerSpec) -> None:
         self.state = CircuitState.CLOSED
@@ -98,44 +114,46 @@ class _Circuit:
         self._results: deque[bool] = deque(maxlen=settings.window)
         self._probing = 0
         self._passed = 0
-        self._changed: asyncio.Future[None] | None = None
+        # A run that outlasts the state in which it started tells nothing of a later one.
+        self._era = 0
 
-    async def enter(self) -> None:
-        """Waits until a run may start."""
-        while self.state is not CircuitState.CLOSED:
-            half_open = self.state is CircuitState.HALF_OPEN
-            if half_open and self._probing + self._passed < self._settings.probes:
-                break
-            # Runs that had started before the gate closed wait here.
-            if self._changed is None or self._changed.done():
-                self._changed = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._changed)
-        self._probing += 1
+    def enter(self) -> int | None:
+        """What `left` is to be told when the run ends; None: it may not start."""
+        if self.state is CircuitState.OPEN:  # it had started before the gate closed
+            return None
+        if self.state is CircuitState.HALF_OPEN:
+            if self._probing + self._passed >= self._settings.probes:
+                return None
+            self._probing += 1
+        return self._era
 
-    def left(self, good: bool | None) -> None:
+    def left(self, era: int, good: bool | None) -> None:
         """A run ended."""
-        self._probing = max(0, self._probing - 1)
-        if self.state is CircuitState.CLOSED and good is not None:
-            self._results.append(good)
-            full = len(self._results) == self._settings.window
-            if full and self._results.count(False) >= self._settings.failure_rate * len(
-                self._results
-            ):
+        if era != self._era:
+            return
+        if self.state is CircuitState.HALF_OPEN:
+            self._probing -= 1
+            self._probed(good)
+        elif good is not None:
+            results = self._results
+            results.append(good)
+            if len(results) == self._settings.window and results.count(
+                False
+            ) >= self._settings.failure_rate * len(results):
                 self._open()
-        elif self.state is CircuitState.HALF_OPEN:
-            if good is False:
-                self._open()
-            elif good:
-                self._passed += 1
-                if self._passed >= self._settings.probes:
-                    self._results.clear()
-                    self._become(CircuitState.CLOSED)
-                return
-            self._wake()
+
+    def _probed(self, good: bool | None) -> None:
+        if good is False:
+            self._open()
+        elif good:
+            self._passed += 1
+            if self._passed >= self._settings.probes:
+                self._results.clear()
+                self._become(CircuitState.CLOSED)
 
     def _open(self) -> None:
-        self._become(CircuitState.OPEN)
         asyncio.get_running_loop().call_later(self._settings.open_for, self._half_open)
+        self._become(CircuitState.OPEN)
 
     def _half_open(self) -> None:
         self._probing = self._passed = 0
@@ -143,14 +161,14 @@ class _Circuit:
 
     def _become(self, state: CircuitState) -> None:
         self.state = state
+        self._era += 1
         name = self._spec.name
         level = logging.WARNING if state is CircuitState.OPEN else logging.INFO
         _log.log(level, "%s: circuit %s", name, state, extra={"handler": name, "state": str(state)})
         self._spec.hold(f"the circuit of {name} is open", state is CircuitState.OPEN)
-        if self._settings.on_change is not None:
+        if self._settings.on_change is None:
+            return
+        try:
             self._settings.on_change(name, state)
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._changed is not None and not self._changed.done():
-            self._changed.set_result(None)
+        except Exception as error:  # theirs: it must not decide what becomes of a message
+            _log.warning("%s: on_change failed: %s", name, type(error).__name__)

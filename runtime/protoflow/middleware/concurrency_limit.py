@@ -7,12 +7,18 @@ import asyncio
 from protoflow.context import Context
 from protoflow.errors import ConfigError
 from protoflow.message import Delivery
-from protoflow.outcomes import Outcome
+from protoflow.outcomes import Outcome, Postpone
 from protoflow.pipeline import HandlerSpec, Middleware, Next
+
+#: Seconds for which a run waits in its turn, too short to matter to any timeout...
+_PATIENCE = 0.02
+#: ... and then gives its worker to others for so long.
+_AGAIN = 0.05
 
 
 def concurrency_limit(limit: int, *, handlers: frozenset[str] | None = None) -> Middleware:
-    """Runs of all handlers that share this middleware wait for one another.
+    """Runs of all handlers that share this middleware wait for one another. Waiting is no
+    failure and no run: no attempt is spent on it, and what waits holds no worker for long.
 
     Args:
         limit: how many run at once in this process.
@@ -27,8 +33,18 @@ def concurrency_limit(limit: int, *, handlers: frozenset[str] | None = None) -> 
             return next
 
         async def run(delivery: Delivery, context: Context) -> Outcome:
-            async with slots:
+            if slots.locked():
+                try:
+                    async with asyncio.timeout(_PATIENCE):
+                        await slots.acquire()
+                except TimeoutError:
+                    return Postpone(_AGAIN, "as many run as may")
+            else:
+                await slots.acquire()
+            try:
                 return await next(delivery, context)
+            finally:
+                slots.release()
 
         return run
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from inspect import isawaitable
 from typing import Any, TypeAlias
 
+from protoflow.codecs.printable import printable
 from protoflow.context import Context
 from protoflow.message import Delivery
-from protoflow.outcomes import Outcome, Skip
+from protoflow.outcomes import Outcome, Postpone, Skip
 from protoflow.pipeline import HandlerSpec, Middleware, Next
 
 _log = logging.getLogger("protoflow.hooks")
@@ -54,7 +55,8 @@ class JobHooks:
     Attributes:
         on_job_start: before the handler.
         on_job_done: after it returned or skipped.
-        on_job_error: after it failed. A run that is cancelled has no end: it comes again.
+        on_job_error: after it failed. A run that is cancelled, or put off by a middleware next to
+            the handler, has no end: it comes again.
     """
 
     on_job_start: JobHook | None = None
@@ -101,6 +103,8 @@ def job_hooks(hooks: JobHooks | None = None) -> Middleware:
                 else:
                     await _call(error_hook, job, error)
                 raise
+            if type(outcome) is Postpone:
+                return outcome
             await _call(done_hook, replace(job, duration=clock.monotonic() - start))
             return outcome
 
@@ -177,7 +181,7 @@ def _fields(job: JobContext) -> dict[str, Any]:
     return {
         "handler": job.handler_name,
         "topic": job.topic,
-        "message_id": job.message_id,
+        "message_id": printable(job.message_id),
         "retry_count": job.retry_count,
         "duration_ms": round(job.duration * 1000, 3),
     }

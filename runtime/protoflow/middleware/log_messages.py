@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from protoflow.codecs.redaction import shown
+from protoflow.codecs.plain import shown
+from protoflow.codecs.printable import printable
 from protoflow.context import Context
 from protoflow.message import Delivery
 from protoflow.outcomes import Outcome
@@ -32,15 +33,31 @@ def log_messages(*, payload: bool | None = None, logger: logging.Logger = _log) 
                 return await next(delivery, context)
             start = now()
             outcome = await next(delivery, context)
-            fields = _fields(spec, context, outcome, now() - start)
-            if with_payload:
-                fields["payload"] = _payload(spec, context)
-            logger.debug("%s: %s %s", spec.name, context.id, fields["outcome"], extra=fields)
+            seconds = now() - start
+            try:
+                _write(logger, spec, context, outcome, seconds, with_payload)
+            except Exception as error:  # a record must never change what becomes of a message
+                logger.debug("%s: no record: %s", spec.name, type(error).__name__)
             return outcome
 
         return run
 
     return log
+
+
+def _write(
+    logger: logging.Logger,
+    spec: HandlerSpec,
+    context: Context,
+    outcome: Outcome,
+    seconds: float,
+    with_payload: bool,
+) -> None:
+    fields = _fields(spec, context, outcome, seconds)
+    if with_payload:
+        fields["payload"] = _payload(spec, context)
+    id, outcome_name = fields["message_id"], fields["outcome"]
+    logger.debug("%s: %s %s", spec.name, id, outcome_name, extra=fields)
 
 
 def _fields(
@@ -50,7 +67,7 @@ def _fields(
         "handler": spec.name,
         "topic": spec.topic,
         "group": spec.group,
-        "message_id": context.id,
+        "message_id": printable(context.id),
         "correlation_id": context.correlation_id,
         "attempt": context.attempt,
         "outcome": type(outcome).__name__.lower(),
@@ -60,7 +77,7 @@ def _fields(
 
 def _payload(spec: HandlerSpec, context: Context) -> Any:
     items: tuple[Context, ...] | None = getattr(context, "items", None)
-    sensitive = spec.message.sensitive if spec.message is not None else ()
+    sensitive = spec.message.sensitive if spec.message is not None else {}
     if items is not None:
         return [shown(item.decoded, sensitive) for item in items]
     if context.decoded is None:

@@ -6,7 +6,7 @@ from typing import cast
 
 from protoflow.context import Context
 from protoflow.message import Delivery
-from protoflow.outcomes import Outcome
+from protoflow.outcomes import Outcome, Postpone
 from protoflow.pipeline import HandlerSpec, Next
 
 
@@ -19,16 +19,24 @@ def metrics(next: Next, spec: HandlerSpec) -> Next:
     async def run(delivery: Delivery, context: Context) -> Outcome:
         start = now()
         try:
-            return await next(delivery, context)
-        finally:
+            outcome = await next(delivery, context)
+        except BaseException:
             ran(start, now())
+            raise
+        if type(outcome) is not Postpone:  # that was no run
+            ran(start, now())
+        return outcome
 
     async def run_batch(delivery: Delivery, context: Context) -> Outcome:
         start = now()
         try:
-            return await next(delivery, context)
-        finally:
+            outcome = await next(delivery, context)
+        except BaseException:
             ran_batch(start, now(), _size(context))
+            raise
+        if type(outcome) is not Postpone:
+            ran_batch(start, now(), _size(context))
+        return outcome
 
     return run_batch if spec.batched else run
 

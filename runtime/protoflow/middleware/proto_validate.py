@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from protoflow.codecs.aside import LARGE, decode_aside
 from protoflow.context import Context
 from protoflow.message import Delivery
 from protoflow.outcomes import Outcome, Unprocessable
@@ -41,6 +42,8 @@ def proto_validate(validator: ProtoValidator | None = None) -> Middleware:
 
         async def run(delivery: Delivery, context: Context) -> Outcome:
             if context.message.payload is not None:
+                if delivery.size > LARGE:
+                    await decode_aside(decode, context)
                 refuse(decode(context))
             return await next(delivery, context)
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 from protoflow.context import Context
 from protoflow.errors import ConfigError
 from protoflow.message import Delivery
-from protoflow.outcomes import Outcome
+from protoflow.outcomes import Outcome, Postpone
 from protoflow.pipeline import HandlerSpec, Middleware, Next
+
+#: Turns are given out so many seconds ahead; who would wait longer asks again after them.
+_AHEAD = 1.0
+#: Seconds after which a turn that nobody came for is forgotten.
+_FORGOTTEN = 60.0
 
 
 def rate_limit(rate: float, *, burst: int = 1) -> Middleware:
-    """Runs wait for their turn; waiting is no failure. The bound is per process and handler.
+    """Runs wait for their turn. The bound is per process and handler.
 
-    Place it outside of `metrics` and `timeout` (`chain.add(..., before="tracer")`), or waits count
-    as part of the run.
+    Waiting is no failure and no run: no worker, no `timeout` and no attempt is spent on it.
 
     Args:
         rate: runs a second.
@@ -23,21 +27,55 @@ def rate_limit(rate: float, *, burst: int = 1) -> Middleware:
         raise ConfigError("rate_limit: rate must be positive and burst at least 1")
 
     def limit(next: Next, spec: HandlerSpec) -> Next:
-        now, sleep = spec.clock.monotonic, spec.clock.sleep
-        interval, tolerance = 1.0 / rate, (burst - 1) / rate
-        # The generic cell rate algorithm (ITU-T I.371): one number is the whole bucket.
-        due = float("-inf")
+        now = spec.clock.monotonic
+        turns = _Turns(rate, burst)
 
         async def run(delivery: Delivery, context: Context) -> Outcome:
-            nonlocal due
-            moment = now()
-            start = max(due, moment)
-            due = start + interval
-            wait = start - tolerance - moment
+            wait = turns.wait(delivery, now())
             if wait > 0:
-                await sleep(wait)
+                return Postpone(wait, "the rate is reached")
             return await next(delivery, context)
 
         return run
 
     return limit
+
+
+class _Turns:
+    """The generic cell rate algorithm (ITU-T I.371): one number is the whole bucket."""
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self._interval = 1.0 / rate
+        self._tolerance = (burst - 1) / rate
+        self._due = float("-inf")
+        #: The turns of those that were sent away, by the identity of their delivery, in order of
+        #: time. The delivery is kept, so that its identity is not taken by another.
+        self._given: dict[int, tuple[Delivery, float]] = {}
+
+    def wait(self, delivery: Delivery, moment: float) -> float:
+        """How long a run has to wait; not at all: it has its turn now."""
+        given = self._given.get(id(delivery))
+        if given is not None:
+            # A timer may come a trifle early.
+            if given[1] - moment > self._interval / 100:
+                return given[1] - moment
+            del self._given[id(delivery)]
+            return 0.0
+        start = max(self._due, moment)
+        wait = start - self._tolerance - moment
+        if wait > max(_AHEAD, self._interval):
+            return _AHEAD
+        self._due = start + self._interval
+        if wait <= 0:
+            return 0.0
+        self._forget(moment)
+        self._given[id(delivery)] = delivery, moment + wait
+        return wait
+
+    def _forget(self, moment: float) -> None:
+        """Turns of messages that were lost meanwhile."""
+        while self._given:
+            first = next(iter(self._given))
+            if self._given[first][1] > moment - _FORGOTTEN:
+                return
+            del self._given[first]

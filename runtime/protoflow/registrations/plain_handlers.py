@@ -12,10 +12,11 @@ from google.protobuf.message import Message as ProtoMessage
 
 from protoflow.codecs.json_codec import encode_json, json_decoder
 from protoflow.context import Context
-from protoflow.errors import DecodeError
+from protoflow.errors import DecodeError, RegistrationError
 from protoflow.events import CloudEvent, EventContext
 from protoflow.message import Message
 from protoflow.registrations.registration import Registration
+from protoflow.registrations.shapes import shape_problem
 from protoflow.spec import (
     DeliveryPolicy,
     MessageSpec,
@@ -41,7 +42,8 @@ _NOTHING = DeliveryPolicy()
 def message_registration(
     name: str, topic: str, handler: MessageHandler, *, group: str | None, delivery: DeliveryPolicy
 ) -> Registration:
-    """Raw messages, tombstones included, of every type."""
+    """Raw messages, tombstones included, of every type. Raises RegistrationError."""
+    _check(name, handler)
 
     async def call(message: Message, context: Context) -> None:
         result = await handler(message, context)
@@ -65,8 +67,14 @@ def json_registration(
     delivery: DeliveryPolicy,
     physical: Callable[[str], str],
 ) -> Registration:
-    """JSON payloads of any plain type."""
-    decode = json_decoder(type)
+    """JSON payloads of any plain type. Raises RegistrationError."""
+    _check(name, handler)
+    read = json_decoder(type)
+
+    def decode(context: Context) -> Any:
+        if context.decoded is None:
+            context.decoded = read(_payload(context))
+        return context.decoded
 
     async def call(value: Any, context: Context) -> None:
         result = await handler(value, context)
@@ -82,11 +90,11 @@ def json_registration(
             id=context.output_id(context.reserve_position()),
             metadata=context.inherited(physical(publish_topic)),
         )
-        await context.publish(event.message(physical(publish_topic)))
+        context.keep(event.message(physical(publish_topic)))
 
     return Registration(
         name=name, topic=topic, group=group or name, call=call, delivery=delivery,
-        decode=lambda context: decode(_payload(context)),
+        decode=decode,
     )  # fmt: skip
 
 
@@ -101,11 +109,12 @@ def proto_registration(
     group: str | None,
     delivery: DeliveryPolicy,
 ) -> Registration:
-    """Protobuf messages of one type, without a generated module."""
+    """Protobuf messages of one type, without a generated module. Raises RegistrationError."""
+    _check(name, handler)
+    if (publish_topic is None) != (output_class is None):
+        raise RegistrationError(f"{name}: give publish_topic and output_class, or neither")
     publication = None
-    if publish_topic is not None:
-        if output_class is None:
-            raise TypeError(f"{name}: publish_topic needs output_class")
+    if publish_topic is not None and output_class is not None:
         publication = PublicationSpec(topic=publish_topic, message=message_spec(output_class))
     return Registration(
         name=name,
@@ -129,7 +138,8 @@ def event_registration(
     max_attempts: int | None,
     physical: Callable[[str], str],
 ) -> Registration:
-    """CloudEvents of one type."""
+    """CloudEvents of one type. Raises RegistrationError."""
+    _check(name, handler, arguments=1)
 
     async def call(event: CloudEvent, context: Context) -> None:
         await handler(EventContext(event, context, physical))
@@ -152,6 +162,11 @@ def event_registration(
 def message_spec(message_class: ProtoClass) -> MessageSpec:
     """The contract of a message that has none: its full name is its type."""
     return MessageSpec(type=message_class.DESCRIPTOR.full_name, message_class=message_class)
+
+
+def _check(name: str, handler: Any, arguments: int = 2) -> None:
+    if (problem := shape_problem(name, handler, arguments=arguments)) is not None:
+        raise RegistrationError(problem)
 
 
 def _messages(result: Message | Iterable[Message]) -> Iterable[Message]:

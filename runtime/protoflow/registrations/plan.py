@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
 
 from protoflow import naming, topics
 from protoflow.config import Config
 from protoflow.errors import CapabilityError, ConfigError, RegistrationError
-from protoflow.policy import ResolvedDelivery, merge, resolve
+from protoflow.policy import ResolvedDelivery, merge, problems, resolve
 from protoflow.records import record
+from protoflow.registrations import cycles, sharing
 from protoflow.registrations.registration import Registration
-from protoflow.spec import DeliveryPolicy, OnExhausted, Ordering, Start
+from protoflow.spec import BATCH_MESSAGES, OnExhausted, Ordering, Start
 from protoflow.transport import Capabilities, SubscriptionSettings
 
 _log = logging.getLogger("protoflow.service")
 
 _STRENGTH = {Ordering.NONE: 0, Ordering.PER_KEY: 1, Ordering.PER_PARTITION: 2}
-#: The leaves that belong to the subscription, not to the method.
-_SHARED = ("ordering", "concurrency", "unhandled", "start", "atomic")
 
 
 @record
@@ -87,17 +84,13 @@ def plan(
     names = Names(config)
     handlers = [_handler(registration, config, names) for registration in registrations]
     known = {registration.name for registration in registrations}
-    names.problems += [
-        f"handlers.{name!r}: no such handler is registered; there are {', '.join(sorted(known))}"
-        for name in config.handlers
-        if name not in known
-    ]
+    names.problems += config.unknown_handlers(known)
     if names.problems:
         raise ConfigError(names.problems)
     groups: dict[tuple[str, str], list[HandlerPlan]] = {}
     for handler in handlers:
         groups.setdefault((handler.topic, handler.group), []).append(handler)
-    conflicts: list[str] = []
+    conflicts = cycles.problems(handlers)
     plans = [_subscription(group, config, conflicts) for group in groups.values()]
     if conflicts:
         raise RegistrationError(conflicts)
@@ -105,15 +98,17 @@ def plan(
 
 
 def _handler(registration: Registration, config: Config, names: Names) -> HandlerPlan:
-    override = config.handlers.get(registration.name, DeliveryPolicy())
+    override = config.policy_of(registration.name)
     contract = merge(config.defaults, registration.delivery)
     wanted, had = override.ordering, contract.ordering or Ordering.NONE
     if wanted is not None and _STRENGTH[wanted] < _STRENGTH[had]:
         names.problems.append(
             f"handlers.{registration.name!r}.ordering: {wanted} is weaker than the contract's {had}"
         )
-    policy = resolve(merge(contract, override))
     name = registration.name
+    demanded = merge(contract, override)
+    names.problems += [f"{name}: {text}" for text in problems(demanded)]
+    policy = resolve(demanded)
     topic = names.physical(registration.topic, f"{name}: topic")
     group = names.physical(registration.group, f"{name}: consumer group")
     plain_topic = names.fill(registration.topic, name)
@@ -147,7 +142,7 @@ def _subscription(
                     f"{kind or 'every type'} of {first.topic} in group {first.group}; give one of "
                     "them a consumer_group of its own"
                 )
-    handlers = _share(handlers, conflicts)
+    handlers = sharing.shared(handlers, config, conflicts)
     policy = handlers[0].policy
     if policy.ordering is Ordering.PER_KEY and not any(
         handler.registration.message is None or handler.registration.message.partition_key
@@ -165,34 +160,6 @@ def _subscription(
     )
 
 
-def _share(handlers: list[HandlerPlan], conflicts: list[str]) -> list[HandlerPlan]:
-    """Where only some set a leaf of the subscription it holds for all."""
-    shared: dict[str, Any] = {}
-    demands: set[str] = set()
-    for leaf in _SHARED:
-        values = {
-            getattr(handler.policy, leaf): handler
-            for handler in handlers
-            if leaf in handler.policy.demands
-        }
-        if len(values) > 1:
-            names = " and ".join(handler.registration.name for handler in values.values())
-            conflicts.append(f"{names} share a subscription but set different {leaf}; set one")
-        if values:
-            shared[leaf] = next(iter(values))
-            demands.add(leaf)
-    if len({handler.registration.broadcast for handler in handlers}) > 1:
-        names = " and ".join(handler.registration.name for handler in handlers)
-        conflicts.append(f"{names} share a subscription but set different broadcast; set one")
-    return [
-        replace(
-            handler,
-            policy=replace(handler.policy, **shared, demands=handler.policy.demands | demands),
-        )
-        for handler in handlers
-    ]
-
-
 def _settings(handlers: Sequence[HandlerPlan], config: Config) -> SubscriptionSettings:
     first = handlers[0]
     policy = first.policy
@@ -202,7 +169,8 @@ def _settings(handlers: Sequence[HandlerPlan], config: Config) -> SubscriptionSe
         group=first.group,
         ordering=policy.ordering,
         concurrency=policy.concurrency,
-        max_in_flight=config.max_in_flight or 16 * policy.concurrency,
+        # A batch that may not be in flight whole would always wait for its time.
+        max_in_flight=max(config.max_in_flight or 16 * policy.concurrency, _largest(handlers)),
         max_in_flight_bytes=config.max_in_flight_bytes,
         start=Start.LATEST if first.registration.broadcast else policy.start,
         broadcast=first.registration.broadcast,
@@ -213,6 +181,14 @@ def _settings(handlers: Sequence[HandlerPlan], config: Config) -> SubscriptionSe
         lease=config.lease,
         max_hold=config.max_hold,
         rebalance_drain=config.rebalance_drain,
+    )
+
+
+def _largest(handlers: Sequence[HandlerPlan]) -> int:
+    """The messages of the largest batch; 0 where none is gathered."""
+    return max(
+        registration.batch.max_messages or BATCH_MESSAGES if registration.batched else 0
+        for registration in (handler.registration for handler in handlers)
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from protoflow.errors import RegistrationError
 from protoflow.handler import Handler, HandlerSync
 from protoflow.records import record
+from protoflow.registrations.shapes import shape_problem
 from protoflow.spec import (
     BatchPolicy,
     DeliveryPolicy,
@@ -64,7 +65,7 @@ def registrations(handler: Handler | HandlerSync) -> list[Registration]:
     """The registrations of an instance of a generated handler class.
 
     Raises:
-        RegistrationError: it is none.
+        RegistrationError: it is none, or has methods that cannot be called as their rpcs say.
     """
     if isinstance(handler, type):
         raise RegistrationError(
@@ -77,7 +78,15 @@ def registrations(handler: Handler | HandlerSync) -> list[Registration]:
             "generated module"
         )
     sync = isinstance(handler, HandlerSync)
-    return [_of(method, getattr(handler, method.handler), sync) for method in spec.methods]
+    made = [_of(method, getattr(handler, method.handler), sync) for method in spec.methods]
+    problems = [
+        problem
+        for one in made
+        if (problem := shape_problem(one.name, one.call, sync=sync, streams=one.streams))
+    ]
+    if problems:
+        raise RegistrationError(problems)
+    return made
 
 
 def _of(method: MethodSpec, call: Callable[..., Any], sync: bool) -> Registration:

@@ -9,10 +9,7 @@ from protoflow.context import Context, OutputEncoder
 from protoflow.message import Delivery, Message
 from protoflow.output import AnyOutput
 from protoflow.scheduling.job import Job
-from protoflow.spec import BatchPolicy, PublicationSpec
-
-MAX_MESSAGES = 100
-MAX_WAIT = 0.1
+from protoflow.spec import BATCH_MESSAGES, BATCH_WAIT, BatchPolicy, PublicationSpec
 
 
 class BatchContext(Context):
@@ -46,10 +43,10 @@ class BatchContext(Context):
         self.causes.append(self._index(output))
         return id
 
-    async def publish(self, *messages: Message) -> None:
-        """Keeps raw messages until the run ends well."""
-        self.causes += [None] * len(messages)
-        await super().publish(*messages)
+    def keep(self, message: Message) -> None:
+        """Keeps a raw message until the run ends well; for the runtime."""
+        super().keep(message)
+        self.causes.append(None)
 
     def take_outputs(self) -> list[Message]:
         """The outputs kept so far, those of the items' own contexts included."""
@@ -85,8 +82,8 @@ class Gatherer:
     """Gathers the jobs of one batch handler until a batch is full or has waited enough."""
 
     def __init__(self, policy: BatchPolicy, ready: Callable[[list[Job]], None]) -> None:
-        self._limit = policy.max_messages or MAX_MESSAGES
-        self._wait = MAX_WAIT if policy.max_wait is None else policy.max_wait
+        self._limit = policy.max_messages or BATCH_MESSAGES
+        self._wait = BATCH_WAIT if policy.max_wait is None else policy.max_wait
         self._ready = ready
         self._jobs: list[Job] = []
         self._timer: asyncio.TimerHandle | None = None

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from protoflow import wire
+from protoflow.codecs.payload import decode
+from protoflow.codecs.printable import printable
 from protoflow.codecs.redaction import error_text, traceback_text
+from protoflow.errors import DecodeError
 from protoflow.outcomes import Outcome
 from protoflow.pipeline import HandlerSpec
 from protoflow.scheduling.job import Job
@@ -14,9 +18,33 @@ from protoflow.scheduling.job import Job
 _log = logging.getLogger("protoflow.handler")
 
 
-def sensitive(spec: HandlerSpec) -> Sequence[str]:
-    """The fields of a handler's input that no text may show."""
-    return spec.message.sensitive if spec.message is not None else ()
+def sensitive(spec: HandlerSpec) -> Mapping[str, Sequence[str]]:
+    """The fields of a handler's input that no text may show, by type."""
+    return spec.message.sensitive if spec.message is not None else {}
+
+
+def evidence_of(job: Job, decoded: Any) -> Sequence[Any]:
+    """What a text may quote: the message as it came, for a handler may have changed or cleared
+    the one that it got, and that one."""
+    contract = job.route.spec.message
+    payload = job.message.payload
+    if contract is None or not contract.sensitive or payload is None:
+        return ()
+    try:
+        content_type = job.message.metadata.get(wire.CONTENT_TYPE)
+        came: Any = decode(payload, content_type, contract.message_class)
+    except DecodeError:
+        came = None
+    return (came, decoded)
+
+
+def told(error: BaseException, decoded: Any, job: Job) -> str:
+    """The error's text without the values of sensitive fields. What cannot be redacted, because
+    of a text or a message that nobody foresaw, is not shown."""
+    try:
+        return error_text(error, evidence_of(job, decoded), sensitive(job.route.spec))
+    except Exception:
+        return ""
 
 
 def tell(level: int, what: str, job: Job, outcome: Outcome, decoded: Any) -> None:
@@ -25,16 +53,16 @@ def tell(level: int, what: str, job: Job, outcome: Outcome, decoded: Any) -> Non
         return
     spec = job.route.spec
     cause = outcome.__cause__ or outcome
-    paths = sensitive(spec)
-    text = error_text(cause, decoded, paths)
+    text = told(cause, decoded, job)
     detail = ""
     if level >= logging.ERROR and outcome.__cause__ is not None:
-        detail = "\n" + traceback_text(cause, decoded, paths).rstrip()
+        detail = _traceback(cause, decoded, job)
+    message_id = printable(job.message.id)
     _log.log(
         level,
         "%s: %s %s: %s%s%s",
         spec.name,
-        job.message.id,
+        message_id,
         what,
         type(cause).__name__,
         f": {text}" if text else "",
@@ -42,7 +70,18 @@ def tell(level: int, what: str, job: Job, outcome: Outcome, decoded: Any) -> Non
         extra={
             "handler": spec.name,
             "topic": spec.topic,
-            "message_id": job.message.id,
+            "message_id": message_id,
             "attempt": job.delivery.failures,
+            "correlation_id": printable(
+                job.message.metadata.get(wire.CORRELATION_ID) or job.message.id
+            ),
         },
     )
+
+
+def _traceback(error: BaseException, decoded: Any, job: Job) -> str:
+    try:
+        text = traceback_text(error, evidence_of(job, decoded), sensitive(job.route.spec))
+    except Exception:
+        return ""
+    return "\n" + text.rstrip()

@@ -22,7 +22,7 @@ from opentelemetry.trace import (
 from protoflow import semconv, wire
 from protoflow.context import Context
 from protoflow.message import Delivery, Message
-from protoflow.outcomes import DONE, DeadLetter, Outcome, Skip
+from protoflow.outcomes import DONE, DeadLetter, Outcome, Postpone, Skip
 from protoflow.pipeline import HandlerSpec, Next
 from protoflow.retrying import Dropped
 from protoflow.tracing.propagation import context_in, extract, headers_of, span_context
@@ -139,6 +139,9 @@ class HandlerTracing:
     ) -> None:
         if isinstance(outcome, Skip) and not isinstance(outcome, Dropped):
             span.set_attribute(semconv.OUTCOME, "skip")
+            return
+        if isinstance(outcome, Postpone):
+            span.set_attribute(semconv.OUTCOME, "postpone")
             return
         span.set_attribute(semconv.OUTCOME, type(outcome).__name__)
         failed(span, outcome.__cause__ or outcome)

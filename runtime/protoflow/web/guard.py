@@ -44,8 +44,10 @@ class Guard:
         if self._token is None:
             return self._local
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        # As bytes: text that is not ASCII cannot be compared in constant time. Bytes that are no
+        # UTF-8 come as lone surrogates.
         return scheme.lower() == "bearer" and hmac.compare_digest(
-            given.strip().encode(), self._token.reveal().encode()
+            given.strip().encode("utf-8", "surrogateescape"), self._token.reveal().encode()
         )
 
     def middleware(self) -> Middleware:
@@ -75,7 +77,7 @@ class Guard:
     ) -> web.Response | None:
         if self._local and self._token is None and not self._known_host(request):
             return problem(403, "this host name is not served; ask for localhost")
-        if origin is not None and not allowed and urlsplit(origin).netloc != request.host:
+        if origin is not None and not allowed and _netloc(origin) != request.host:
             return problem(403, "this origin is not in http_cors")
         preflight = request.method == "OPTIONS" and allowed
         if request.path in _OPEN and self._token is None:
@@ -87,13 +89,29 @@ class Guard:
         return problem(401, "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
 
     def _known_host(self, request: web.Request) -> bool:
-        name = urlsplit(f"//{request.host}").hostname or ""
+        name = _hostname(request.host)
         return name in _LOCAL_NAMES or name == self._host or _is_loopback_address(name)
 
 
 def problem(status: int, text: str, headers: dict[str, str] | None = None) -> web.Response:
     """An error as JSON."""
     return web.json_response({"error": text}, status=status, headers=headers)
+
+
+def _netloc(origin: str) -> str | None:
+    """The host and port of an origin; None if it is none."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
+
+
+def _hostname(host: str) -> str:
+    """The name in a `Host` header; empty if there is none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def is_loopback(host: str) -> bool:

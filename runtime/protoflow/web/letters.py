@@ -3,16 +3,19 @@ not shown: they may hold what must not be seen."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from aiohttp import web
 
 from protoflow import wire
+from protoflow.codecs.json_text import loads
 from protoflow.dlq_metrics import timestamp
 from protoflow.errors import CapabilityError, DeadLetterNotFoundError, TransportError
 from protoflow.observability.dead_letters import DeadLetterDesk
 from protoflow.observability.report import Observatory
 from protoflow.transport import DeadLetter
+from protoflow.web.deadlines import PATIENCE
 from protoflow.web.guard import Page, problem
 
 _LONGEST_LIST = 1000
@@ -70,13 +73,15 @@ class LetterPages:
         """Gives letters back: `{"ids": [...], "to_origin": false}`; no ids is all."""
         asked = await _asked(request)
         count = await self._desk.replay(
-            request.match_info["topic"], asked.get("ids"), to_origin=bool(asked.get("to_origin"))
+            request.match_info["topic"], asked.get("ids"), to_origin=asked.get("to_origin", False)
         )
         return web.json_response({"replayed": count})
 
     async def purge(self, request: web.Request) -> web.Response:
-        """Deletes letters: `{"ids": [...]}`; no ids is all."""
+        """Deletes letters: `{"ids": [...]}`, or all of them: `{"all": true}`."""
         asked = await _asked(request)
+        if asked.get("ids") is None and not asked.get("all"):
+            raise ValueError('name the letters, {"ids": [...]}, or say {"all": true}')
         count = await self._desk.purge(request.match_info["topic"], asked.get("ids"))
         return web.json_response({"purged": count})
 
@@ -95,14 +100,28 @@ def shown(letter: DeadLetter) -> dict[str, Any]:
 
 async def _asked(request: web.Request) -> dict[str, Any]:
     """The body. Raises ValueError."""
-    asked = await request.json() if request.can_read_body else {}
-    if not isinstance(asked, dict) or not asked.keys() <= {"ids", "to_origin"}:
-        raise ValueError('the body is {"ids": [...], "to_origin": false}')
+    body = b""
+    if request.can_read_body:
+        async with asyncio.timeout(PATIENCE):
+            body = await request.read()
+    try:
+        asked = loads(body) if body.strip() else {}
+    except RecursionError:
+        raise ValueError("the body nests too deeply") from None
+    except ValueError:
+        raise ValueError("the body is not JSON") from None
+    if not isinstance(asked, dict) or not asked.keys() <= {"ids", "all", "to_origin"}:
+        raise ValueError('the body is {"ids": [...], "all": false, "to_origin": false}')
     ids = asked.get("ids")
     if ids is not None and not (
         isinstance(ids, list) and all(isinstance(item, str) for item in ids)
     ):
         raise ValueError("ids is a list of message ids")
+    for name in ("all", "to_origin"):
+        if not isinstance(asked.get(name, False), bool):
+            raise ValueError(f"{name} is true or false")
+    if ids is not None and asked.get("all"):
+        raise ValueError("give ids or all, not both")
     return asked
 
 
@@ -118,6 +137,10 @@ def _told(page: Page) -> Page:
             return problem(501, str(error))
         except TransportError as error:
             return problem(502, str(error))
+        except web.RequestPayloadError:
+            return problem(400, "the body cannot be read")
+        except TimeoutError:
+            return problem(408, "the body did not come in time")
         except ValueError as error:
             return problem(400, str(error))
 

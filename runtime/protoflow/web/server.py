@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 from protoflow.config import Config
 from protoflow.errors import ConfigError, MissingExtraError
@@ -15,11 +16,21 @@ try:
 except ImportError as error:
     raise MissingExtraError("http", "aiohttp") from error
 
-from protoflow.web.guard import Guard, Page
+from protoflow.web.deadlines import PATIENCE, Deadlines
+from protoflow.web.guard import Guard, Page, problem
 from protoflow.web.letters import LetterPages
 from protoflow.web.pages import Health, Pages, metrics_page, metrics_page_if_any
 
 _log = logging.getLogger("protoflow.web")
+
+
+class _ProtocolLog(logging.LoggerAdapter[logging.Logger]):
+    """What aiohttp tells of requests that are no HTTP: anybody may send such, so it is nothing
+    that a log at INFO should fill up with."""
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """At DEBUG, whatever the level."""
+        self.logger.debug(msg, *args, **kwargs)
 
 
 class WebServer:
@@ -40,6 +51,7 @@ class WebServer:
         self._letters = LetterPages(desk, observatory)
         self._handlers = handlers
         self._runners: list[web.AppRunner] = []
+        self._deadlines: list[Deadlines] = []
 
     async def start_pages(self, port: int) -> int:
         """Serves all pages; the port, which 0 leaves to the system. Raises ConfigError."""
@@ -55,16 +67,39 @@ class WebServer:
 
     async def stop(self) -> None:
         """Ends requests and closes the ports. Idempotent."""
+        for deadlines in self._deadlines:
+            deadlines.stop()
         runners, self._runners = self._runners, []
         for runner in runners:
             await runner.cleanup()
 
+    async def _watched(self, app: web.Application, runner: web.AppRunner) -> None:
+        """Sets the runner up; connections that say nothing are closed."""
+        found: list[Deadlines] = []
+
+        @web.middleware
+        async def watch(request: web.Request, handler: Page) -> web.StreamResponse:
+            return await found[0].watch(request, handler)
+
+        app.middlewares.insert(0, watch)
+        await runner.setup()
+        if runner.server is None:
+            raise RuntimeError("aiohttp made no server")
+        found.append(Deadlines(runner.server))
+        self._deadlines += found
+
     async def _serve(self, routes: list[web.RouteDef], port: int) -> int:
-        app = web.Application(middlewares=[self._guard.middleware()])
+        app = web.Application()
+        app.middlewares.append(_unbroken)
+        app.middlewares.append(self._guard.middleware())
+        app.on_response_prepare.append(_plain_headers)
         app.add_routes(routes)
         # Access logs would show query strings; nobody reads them here.
-        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=5.0)
-        await runner.setup()
+        runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=5.0,
+            keepalive_timeout=PATIENCE, logger=cast("Any", _ProtocolLog(_log)),
+        )  # fmt: skip
+        await self._watched(app, runner)
         self._runners.append(runner)
         host = self._config.http_host
         site = web.TCPSite(runner, host, port)
@@ -77,3 +112,24 @@ class WebServer:
         bound = int(runner.addresses[0][1])
         _log.info("serving on http://%s:%d", host, bound)
         return bound
+
+
+@web.middleware
+async def _unbroken(request: web.Request, handler: Page) -> web.StreamResponse:
+    """Whatever a page raises is an answer, and one line of the log."""
+    try:
+        return await handler(request)
+    except web.HTTPException:
+        raise
+    except Exception as error:
+        _log.error(
+            "a page failed: %s", type(error).__name__, exc_info=_log.isEnabledFor(logging.DEBUG)
+        )
+        return problem(500, "the page failed; the log of the service says more")
+
+
+async def _plain_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    """Nothing is kept, guessed at, or told of what serves it."""
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers.popall("Server", None)

@@ -17,18 +17,22 @@ __all__ = [
     "Proto2EventProducer",
 ]
 
+_sensitive: _c.Mapping[str, tuple[str, ...]] = {
+    "editions.P2.Inner": ("secret",),
+}
+
 _messages = {
     "editions.P2": _pf.MessageSpec(
         message_class=_proto2_pb2.P2,
         type="editions.P2",
         topic="p2",
         partition_key="id",
-        sensitive=("inner.secret",),
+        sensitive=_sensitive,
     ),
     "editions.P2.Inner": _pf.MessageSpec(
         message_class=_proto2_pb2.P2.Inner,
         type="editions.P2.Inner",
-        sensitive=("secret",),
+        sensitive=_sensitive,
     ),
 }
 

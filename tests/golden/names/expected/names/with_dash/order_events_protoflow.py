@@ -23,13 +23,17 @@ __all__ = [
     "ServiceProducer",
 ]
 
+_sensitive: _c.Mapping[str, tuple[str, ...]] = {
+    "names.dash.Outer": ("class",),
+}
+
 _messages = {
     "names.dash.Outer": _pf.MessageSpec(
         message_class=_order_events_pb2.Outer,
         type="names.dash.Outer",
         topic="outer",
         partition_key="import",
-        sensitive=("class",),
+        sensitive=_sensitive,
     ),
     "names.dash.Outer.Middle.InnerHTTPMessage": _pf.MessageSpec(
         message_class=_order_events_pb2.Outer.Middle.InnerHTTPMessage,

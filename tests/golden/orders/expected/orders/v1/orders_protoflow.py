@@ -22,6 +22,11 @@ __all__ = [
     "OrdersProducer",
 ]
 
+_sensitive: _c.Mapping[str, tuple[str, ...]] = {
+    "orders.v1.Card": ("number",),
+    "orders.v1.OrderPlaced": ("customer",),
+}
+
 _messages = {
     "orders.v1.OrderPlaced": _pf.MessageSpec(
         message_class=_orders_pb2.OrderPlaced,
@@ -34,42 +39,26 @@ _messages = {
             "shop.Order",
             "shop.v0.OrderPlaced",
         ),
-        sensitive=(
-            "card.number",
-            "card.others",
-            "lines.inside",
-            "customer",
-        ),
+        sensitive=_sensitive,
     ),
     "orders.v1.OrderPlaced.Line": _pf.MessageSpec(
         message_class=_orders_pb2.OrderPlaced.Line,
         type="orders.v1.OrderPlaced.Line",
         topic="shop.{stage}.orders.line",
         source="//shop/{stage}",
-        sensitive=(
-            "inside.card.number",
-            "inside.card.others",
-            "inside.lines",
-            "inside.customer",
-        ),
+        sensitive=_sensitive,
     ),
     "orders.v1.Card": _pf.MessageSpec(
         message_class=_orders_pb2.Card,
         type="orders.v1.Card",
         source="//shop/{stage}",
-        sensitive=(
-            "number",
-            "others",
-        ),
+        sensitive=_sensitive,
     ),
     "orders.v1.Card.OthersEntry": _pf.MessageSpec(
         message_class=_orders_pb2.Card.OthersEntry,
         type="orders.v1.Card.OthersEntry",
         source="//shop/{stage}",
-        sensitive=(
-            "value.number",
-            "value.others",
-        ),
+        sensitive=_sensitive,
     ),
     "orders.v1.OrderBilled": _pf.MessageSpec(
         message_class=_orders_pb2.OrderBilled,
@@ -114,7 +103,7 @@ class OrdersHandler(_pf.Handler):
                     ),
                     dead_letter=_pf.DeadLetterPolicy(
                         on_exhausted=_pf.OnExhausted.BLOCK,
-                        topic="orders.failed",
+                        topic="shop.{stage}.orders.failed",
                     ),
                 ),
                 publication=_pf.PublicationSpec(

@@ -17,12 +17,16 @@ __all__ = [
     "EventProducer",
 ]
 
+_sensitive: _c.Mapping[str, tuple[str, ...]] = {
+    "packages.billing.v1.Billed": ("iban",),
+}
+
 _messages = {
     "packages.billing.v1.Billed": _pf.MessageSpec(
         message_class=_events_pb2.Billed,
         type="packages.billing.v1.Billed",
         topic="billing.billed",
-        sensitive=("iban",),
+        sensitive=_sensitive,
     ),
 }
 

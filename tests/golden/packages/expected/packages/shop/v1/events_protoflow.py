@@ -25,18 +25,22 @@ __all__ = [
     "EventsProducer",
 ]
 
+_sensitive: _c.Mapping[str, tuple[str, ...]] = {
+    "packages.billing.v1.Billed": ("iban",),
+}
+
 _messages = {
     "packages.shop.v1.Placed": _pf.MessageSpec(
         message_class=_events_pb2.Placed,
         type="packages.shop.v1.Placed",
         topic="placed",
-        sensitive=("billed.iban",),
+        sensitive=_sensitive,
     ),
     "packages.billing.v1.Billed": _pf.MessageSpec(
         message_class=_packages_billing_v1_events_pb2.Billed,
         type="packages.billing.v1.Billed",
         topic="billing.billed",
-        sensitive=("iban",),
+        sensitive=_sensitive,
     ),
     "packages.hidden.Kept.Deep.Deeper": _pf.MessageSpec(
         message_class=_packages_hidden_hidden_pb2.Kept.Deep.Deeper,
@@ -54,6 +58,7 @@ _messages = {
     "google.protobuf.Any": _pf.MessageSpec(
         message_class=_google_protobuf_any_pb2.Any,
         type="google.protobuf.Any",
+        sensitive=_sensitive,
     ),
 }
 

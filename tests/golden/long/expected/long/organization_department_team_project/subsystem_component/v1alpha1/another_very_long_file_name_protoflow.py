@@ -23,21 +23,23 @@ __all__ = [
     "AnotherVeryLongFileNameEventProducer",
 ]
 
+_sensitive: _c.Mapping[str, tuple[str, ...]] = {
+    "long.organization.department.team.project.subsystem.component.v1alpha1.AnotherMessageOfAnotherFileWithALongName.Inner": (
+        "an_extraordinarily_long_name_of_a_field_that_is_sensitive_to_be_sure",
+    ),
+}
+
 _messages = {
     "long.organization.department.team.project.subsystem.component.v1alpha1.AnotherMessageOfAnotherFileWithALongName": _pf.MessageSpec(
         message_class=_another_very_long_file_name_pb2.AnotherMessageOfAnotherFileWithALongName,
         type="long.organization.department.team.project.subsystem.component.v1alpha1.AnotherMessageOfAnotherFileWithALongName",
         topic="another",
-        sensitive=(
-            "an_extraordinarily_long_name_of_a_field.an_extraordinarily_long_name_of_a_field_that_is_sensitive_to_be_sure",
-        ),
+        sensitive=_sensitive,
     ),
     "long.organization.department.team.project.subsystem.component.v1alpha1.AnotherMessageOfAnotherFileWithALongName.Inner": _pf.MessageSpec(
         message_class=_another_very_long_file_name_pb2.AnotherMessageOfAnotherFileWithALongName.Inner,
         type="long.organization.department.team.project.subsystem.component.v1alpha1.AnotherMessageOfAnotherFileWithALongName.Inner",
-        sensitive=(
-            "an_extraordinarily_long_name_of_a_field_that_is_sensitive_to_be_sure",
-        ),
+        sensitive=_sensitive,
     ),
 }
 

@@ -29,6 +29,12 @@ __all__ = [
     "ExtraordinarilyLongFileNameEventProducer",
 ]
 
+_sensitive: _c.Mapping[str, tuple[str, ...]] = {
+    "long.organization.department.team.project.subsystem.component.v1alpha1.AnotherMessageOfAnotherFileWithALongName.Inner": (
+        "an_extraordinarily_long_name_of_a_field_that_is_sensitive_to_be_sure",
+    ),
+}
+
 _messages = {
     "long.organization.department.team.project.subsystem.component.v1alpha1.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose": _pf.MessageSpec(
         message_class=_extraordinarily_long_file_name_pb2.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose,
@@ -39,9 +45,7 @@ _messages = {
         message_class=_long_organization_department_team_project_subsystem_component_v1alpha1_another_very_long_file_name_pb2.AnotherMessageOfAnotherFileWithALongName,
         type="long.organization.department.team.project.subsystem.component.v1alpha1.AnotherMessageOfAnotherFileWithALongName",
         topic="another",
-        sensitive=(
-            "an_extraordinarily_long_name_of_a_field.an_extraordinarily_long_name_of_a_field_that_is_sensitive_to_be_sure",
-        ),
+        sensitive=_sensitive,
     ),
 }
 
