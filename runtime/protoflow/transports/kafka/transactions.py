@@ -191,25 +191,37 @@ class Transactions:
                 return
             await self._transact(producer, done, records)
         except ProducerFenced:
-            _log.warning("a partition has a new owner", extra={"partition": str(partition.tp)})
-            partition.live = False
-            end(batch, SettleResult.LOST)
-            self._fenced(partition)
+            self._lose(partition, batch)
         except (KafkaError, TimeoutError) as error:
             _log.warning("a transaction failed", extra={"error": repr(error)})
             await self._give_up(owner)
-            with contextlib.suppress(KafkaError, TimeoutError):
-                await self._usable(owner, partition)
-            for work in batch:
-                finished = all(place.is_done(offset) for place, offset in work.places)
-                held = all(place.live for place, _ in work.places)
-                unknown = SettleResult.UNKNOWN if held else SettleResult.LOST
-                work.ended(SettleResult.DONE if finished and held else unknown)
+            await self._find_out(owner, partition, batch)
         else:
             for work in batch:
                 for place, offset in work.places:
                     place.finish(offset)
             end(batch, SettleResult.DONE)
+
+    def _lose(self, partition: Partition, batch: list[Work]) -> None:
+        _log.warning("a partition has a new owner", extra={"partition": str(partition.tp)})
+        partition.live = False
+        end(batch, SettleResult.LOST)
+        self._fenced(partition)
+
+    async def _find_out(self, owner: Owner, partition: Partition, batch: list[Work]) -> None:
+        """What came of a transaction that has no answer, if that can be told now."""
+        try:
+            await self._usable(owner, partition)
+        except ProducerFenced:
+            self._lose(partition, batch)
+            return
+        except (KafkaError, TimeoutError):
+            pass  # asked for again before the next one
+        for work in batch:
+            held = all(place.live for place, _ in work.places)
+            done = all(place.is_done(offset) for place, offset in work.places)
+            unknown = SettleResult.UNKNOWN if held else SettleResult.LOST
+            work.ended(SettleResult.DONE if held and done else unknown)
 
     async def _not_done(
         self, batch: list[Work], records: list[Outgoing]
