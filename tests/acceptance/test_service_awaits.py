@@ -104,7 +104,6 @@ async def test_a_failure_at_any_await_loses_nothing(lab: Lab, after: bool) -> No
             assert await trial.round(20 * lab.patience) is None
             found = places.able_to_fail
             for place in found:
-                print(place)
                 places.arm(place, after=after)
                 wrong = await trial.round(15 * lab.patience)
                 places.disarm()
