@@ -9,7 +9,8 @@ it out. Anything else that a handler raises is retried under the policy.
     │   └── RetryAfter          ... after this wait
     ├── DeadLetter              give up now
     │   └── Unprocessable       ... because the message is invalid
-    └── Skip                    acknowledge without having handled
+    ├── Skip                    acknowledge without having handled
+    └── Postpone                did not run: later, uncounted; for middlewares
 """
 
 from __future__ import annotations
@@ -83,6 +84,22 @@ class Skip(Outcome):
 
     def __init__(self, reason: str = "") -> None:
         super().__init__(reason)
+        self.reason = reason
+
+
+class Postpone(Outcome):
+    """The handler did not run: hand it the message later. For middlewares.
+
+    It is not a failed run: no attempt is counted, and a run that waits here is not timed.
+
+    Args:
+        delay: the wait in seconds.
+        reason: why, for logs.
+    """
+
+    def __init__(self, delay: float, reason: str = "") -> None:
+        super().__init__(reason)
+        self.delay = delay
         self.reason = reason
 
 

@@ -34,7 +34,7 @@ BUILT_IN = DeliveryPolicy(
         jitter=0.5,
     ),
     dead_letter=DeadLetterPolicy(
-        topic="{topic}.{group}.dead", on_exhausted=OnExhausted.DEAD_LETTER
+        topic="{topic}..{group}..dead", on_exhausted=OnExhausted.DEAD_LETTER
     ),
     unhandled=UnhandledTypes.SKIP,
     start=Start.EARLIEST,

@@ -163,7 +163,7 @@ class Bench:
     def settings(self, topic: str, group: str = "billing", **fields: Any) -> SubscriptionSettings:
         defaults: dict[str, Any] = {
             "name": f"{topic}/{group}",
-            "dead_letter_topics": (f"{topic}.{group}.dead",),
+            "dead_letter_topics": (f"{topic}..{group}..dead",),
             "lease": self.target.lease,
         }
         return SubscriptionSettings(topic=topic, group=group, **{**defaults, **fields})

@@ -58,7 +58,7 @@ async def test_retries_and_replays_are_never_swallowed() -> None:
     async with running(worker(handler), middleware=[deduplicate(MemoryDeduplication())]) as service:
         await send(service, "a", "1")
         assert len(service.dead_letters) == 1
-        await service.service.dead_letters.replay("work.workers.dead")
+        await service.service.dead_letters.replay("work..workers..dead")
         await service.settled()
         assert service.service.stats()[NAME].handled == 1
         await send(service, "a", "1")

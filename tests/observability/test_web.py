@@ -15,7 +15,7 @@ from protoflow.testing import TestedService
 
 from tests.middleware.kit import NAME, config, nothing, put, running, worker
 
-DEAD = "work.workers.dead"
+DEAD = "work..workers..dead"
 
 
 async def broken(message: Any, _context: Context) -> None:

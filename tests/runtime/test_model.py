@@ -28,7 +28,7 @@ from protoflow.url import TransportURL
 from tests.acceptance.faulty import Faulty
 
 TOPIC, GROUP, OUT = "tasks", "workers", "done"
-LETTERS = f"{TOPIC}.{GROUP}.dead"
+LETTERS = f"{TOPIC}..{GROUP}..dead"
 
 #: What a run may come to.
 RUNS = ("ok", "ok", "ok", "fail", "fail", "retry-later", "slow", "output", "skip", "give-up")

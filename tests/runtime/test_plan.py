@@ -62,11 +62,11 @@ def test_variables_and_namespace_stand_in_every_name() -> None:
     item = registration(topic="orders.{region}", group="{team}-billing")
     settings = config(namespace="test", variables={"region": "eu", "team": "blue"})
     subscription = one(item, settings)
-    assert subscription.settings.topic == "test.orders.eu"
-    assert subscription.settings.group == "test.blue-billing"
-    assert subscription.settings.name == "test.orders.eu/test.blue-billing"
+    assert subscription.settings.topic == "test..orders.eu"
+    assert subscription.settings.group == "test..blue-billing"
+    assert subscription.settings.name == "test..orders.eu/test..blue-billing"
     (letters,) = subscription.settings.dead_letter_topics
-    assert letters == "test.orders.eu.blue-billing.dead"
+    assert letters == "test..orders.eu..blue-billing..dead"
 
 
 def test_everything_that_is_wrong_with_names_is_told_at_once() -> None:
@@ -218,7 +218,7 @@ def test_timeout_retry_and_dead_letters_belong_to_the_method() -> None:
     (subscription,) = plan(items, config(), ALL)
     assert [handler.policy.timeout for handler in subscription.handlers] == [1.0, 2.0]
     assert [handler.policy.retry.max_attempts for handler in subscription.handlers] == [5, 9]
-    assert subscription.settings.dead_letter_topics == ("lost", "orders.billing.dead")
+    assert subscription.settings.dead_letter_topics == ("lost", "orders..billing..dead")
 
 
 def test_one_type_has_one_handler() -> None:

@@ -81,7 +81,7 @@ def test_the_built_in_values_are_those_of_the_design() -> None:
     assert built_in.ordering is Ordering.NONE
     assert built_in.concurrency == 16
     assert built_in.timeout is None
-    assert built_in.dead_letter_topic == "{topic}.{group}.dead"
+    assert built_in.dead_letter_topic == "{topic}..{group}..dead"
     assert built_in.on_exhausted is OnExhausted.DEAD_LETTER
     assert built_in.unhandled is UnhandledTypes.SKIP
     assert built_in.start is Start.EARLIEST

@@ -68,7 +68,7 @@ async def opened(url: str, **fields: Any) -> AsyncIterator[KafkaTransport]:
 
 
 def settings(topic: str, group: str = "billing", **fields: Any) -> SubscriptionSettings:
-    fields.setdefault("dead_letter_topics", (f"{topic}.{group}.dead",))
+    fields.setdefault("dead_letter_topics", (f"{topic}..{group}..dead",))
     fields.setdefault("defers", False)
     return SubscriptionSettings(name=f"{topic}/{group}", topic=topic, group=group, **fields)
 

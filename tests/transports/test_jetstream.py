@@ -288,7 +288,7 @@ async def test_lag_counts_what_waits_for_a_retry(transport: Transport) -> None:
 
 def letter(name: str, number: int) -> Any:
     return message(
-        f"{name}.billing.dead",
+        f"{name}..billing..dead",
         b"%d" % number,
         id=f"id-{number}",
         metadata={
@@ -305,7 +305,7 @@ def letter(name: str, number: int) -> Any:
 async def test_dead_letters_are_listed_replayed_and_purged(transport: Transport) -> None:
     assert isinstance(transport, DeadLetters)
     name = topic()
-    dead = f"{name}.billing.dead"
+    dead = f"{name}..billing..dead"
     billing, _ = await join(transport, name, "billing")
     mailing, _ = await join(transport, name, "mailing")
     await publish(transport, *[letter(name, number) for number in range(5)])
@@ -345,7 +345,7 @@ async def test_replays_are_no_duplicates_of_each_other(transport: Transport) -> 
     billing, _ = await join(transport, name)
     for _ in range(2):
         await publish(transport, letter(name, 1))
-        assert await transport.replay_dead_letters(f"{name}.billing.dead") == 1
+        assert await transport.replay_dead_letters(f"{name}..billing..dead") == 1
         await ack(billing, *await take(billing, 1))
 
 

@@ -457,7 +457,7 @@ async def test_verify_reports_everything_and_changes_nothing(url: str) -> None:
 def letter(topic: str, id: str, group: str = "billing") -> Message:
     return Message(
         id=id,
-        topic=f"{topic}.{group}.dead",
+        topic=f"{topic}..{group}..dead",
         payload=b"payload " + id.encode(),
         key=b"k",
         metadata={
@@ -474,7 +474,7 @@ def letter(topic: str, id: str, group: str = "billing") -> Message:
 async def test_dead_letters_are_listed_shown_replayed_and_purged(broker: KafkaTransport) -> None:
     topic = unique()
     assert isinstance(broker, DeadLetters)
-    dead = f"{topic}.billing.dead"
+    dead = f"{topic}..billing..dead"
     failing = await join(broker, settings(topic))
     other = await join(broker, settings(topic, "mailing"))
     assert await broker.count_dead_letters(dead) == 0

@@ -195,7 +195,7 @@ class TestForeignMessages:
         message = delivery.message
         assert (message.id, message.payload, message.topic) == ("m-1", b"body", topic)
         assert message.metadata["ce_type"] == "a.B"
-        letters = f"{topic}.billing.dead"
+        letters = f"{topic}..billing..dead"
         dead = Message(
             id=message.id,
             topic=letters,
@@ -300,7 +300,7 @@ class TestDelays:
 class TestTopology:
     def settings(self, topic: str, **fields: Any) -> SubscriptionSettings:
         return SubscriptionSettings(
-            name="s", topic=topic, group="g", dead_letter_topics=(f"{topic}.g.dead",), **fields
+            name="s", topic=topic, group="g", dead_letter_topics=(f"{topic}..g..dead",), **fields
         )
 
     async def test_verify_names_everything_missing_and_makes_nothing(self, bench: Bench) -> None:
@@ -319,7 +319,7 @@ class TestTopology:
         self, bench: Bench, native: AbstractChannel, mode: TopologyMode
     ) -> None:
         topic = bench.topic()
-        queues = [f"protoflow/{topic}/g", f"protoflow/{topic}.g.dead"]
+        queues = [f"protoflow/{topic}/g", f"protoflow/{topic}..g..dead"]
         for queue in queues:
             await native.queue_declare(queue, durable=True)  # classic
         if mode is TopologyMode.VERIFY:
@@ -485,7 +485,7 @@ class TestDeadLetters:
         topic = bench.topic()
         member = await bench.join(topic)
         await bench.send(topic, b"killer")
-        letters, transport = f"{topic}.billing.dead", bench.transport
+        letters, transport = f"{topic}..billing..dead", bench.transport
         assert isinstance(transport, DeadLetters)
         for count in range(3):
             (delivery,) = await member.take(1)
@@ -507,7 +507,7 @@ class TestDeadLetters:
     async def test_looking_often_loses_nothing_and_keeps_the_order(self, bench: Bench) -> None:
         topic = bench.topic()
         await bench.join(topic)
-        letters, transport = f"{topic}.billing.dead", bench.transport
+        letters, transport = f"{topic}..billing..dead", bench.transport
         assert isinstance(transport, DeadLetters)
         sent = await bench.send(letters, *(b"%d" % number for number in range(5)))
         for _ in range(25):

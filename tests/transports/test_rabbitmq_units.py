@@ -58,7 +58,7 @@ class TestNames:
             "protoflow/orders.placed/billing/retry-30s"
         )
         assert names.rung("t", "g", 0.25) == "protoflow/t/g/retry-250ms"
-        assert names.dead_letters("t.g.dead") == "protoflow/t.g.dead"
+        assert names.dead_letters("t..g..dead") == "protoflow/t..g..dead"
         assert names.lock("t", "g", 0) == "protoflow/t/g/lock-0"
         assert Names("protoflow", 2).queue("t", "g", 1) == "protoflow/t/g/shard-1"
 
@@ -188,12 +188,12 @@ class TestTopology:
     def test_no_argument_depends_on_a_policy(self) -> None:
         planner = Planner(Names("protoflow", 1), (5.0, 30.0), (3, 10))
         shapes = []
-        for ordering, letters in itertools.product(("none", "per_key"), ((), ("t.g.dead",))):
+        for ordering, letters in itertools.product(("none", "per_key"), ((), ("t..g..dead",))):
             settings: Any = {"ordering": ordering, "dead_letter_topics": letters}
             subscription = SubscriptionSettings(name="s", topic="t", group="g", **settings)
             plan = planner.plan(Topology(subscriptions=(subscription,)))
             shapes.append(
-                {q.name: q.arguments for q in plan.queues if q.name != "protoflow/t.g.dead"}
+                {q.name: q.arguments for q in plan.queues if q.name != "protoflow/t..g..dead"}
             )
         assert all(shape == shapes[0] for shape in shapes)
         assert shapes[0]["protoflow/t/g"]["x-delivery-limit"] == 1000

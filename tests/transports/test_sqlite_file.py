@@ -177,12 +177,12 @@ async def test_another_order_is_taken_over(url: str) -> None:
 async def test_verify_names_everything_that_is_missing(url: str) -> None:
     async with opened(url) as transport:
         topology = Topology(
-            subscriptions=(settings("a", dead_letter_topics=("a.g.dead",)),), topics=("b",)
+            subscriptions=(settings("a", dead_letter_topics=("a..g..dead",)),), topics=("b",)
         )
         with pytest.raises(TopologyError) as caught:
             await transport.ensure(topology, TopologyMode.VERIFY)
         text = str(caught.value)
-        assert "topic b, group g of topic a, dead-letter topic a.g.dead" in text
+        assert "topic b, group g of topic a, dead-letter topic a..g..dead" in text
 
 
 def test_several_may_make_the_file_at_once(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from protoflow.url import TransportURL
 
 T = TypeVar("T")
 
-TOPIC, GROUP, DEAD = "t", "g", "t.g.dead"
+TOPIC, GROUP, DEAD = "t", "g", "t..g..dead"
 #: Longer than any walk: keepers renew in real time, of which hardly any passes.
 LEASE = 10_000.0
 EPSILON = 0.001

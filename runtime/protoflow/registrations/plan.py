@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 
-from protoflow import topics
+from protoflow import naming, topics
 from protoflow.config import Config
 from protoflow.errors import CapabilityError, ConfigError, RegistrationError
 from protoflow.policy import ResolvedDelivery, merge, problems, resolve
@@ -59,7 +59,7 @@ class Names:
             if "{" not in filled:
                 self.problems.append(f"{what}: {wrong}")
             return filled
-        return f"{self._config.namespace}.{filled}" if self._config.namespace else filled
+        return naming.namespaced(self._config.namespace, filled)
 
     def fill(self, template: str, what: str, extra: Mapping[str, str] | None = None) -> str:
         """The template with variables filled."""
@@ -127,13 +127,9 @@ def _handler(registration: Registration, config: Config, names: Names) -> Handle
         topic=topic,
         group=group,
         policy=policy,
-        dead_letter_topic=_letters(letters, config),
+        # Long topics and groups make dead-letter topics beyond 200 characters: transports cut them.
+        dead_letter_topic=naming.namespaced(config.namespace, letters),
     )
-
-
-def _letters(topic: str, config: Config) -> str:
-    # Long topics and groups make dead-letter topics beyond 200 characters: transports cut them.
-    return f"{config.namespace}.{topic}" if config.namespace else topic
 
 
 def _subscription(
