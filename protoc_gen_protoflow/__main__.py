@@ -52,10 +52,19 @@ def _generate(stdin: BinaryIO, stdout: BinaryIO, stderr: TextIO) -> int:
 
     try:
         stdout.writelines(respond(stdin.read()))
-    except DecodeError:
-        stderr.write(f"stdin holds no CodeGeneratorRequest\n{_USAGE}")
+    except DecodeError as error:
+        stderr.write(f"stdin holds no CodeGeneratorRequest{_reason(str(error))}\n{_USAGE}")
         return 1
     return 0
+
+
+def _reason(error: str) -> str:
+    """What a user can do about a request that protobuf refuses to read."""
+    if "UTF-8" in error:
+        return " that can be read: an option holds text that is not UTF-8; save the .proto as UTF-8"
+    if "depth" in error.lower():
+        return " that can be read: a .proto nests messages too deeply; nest less than 90 of them"
+    return ""
 
 
 def _export(directory: str, stderr: TextIO) -> int:

@@ -60,30 +60,25 @@ class ModuleBuilder:
         self._file = file
         self._sensitive = sensitive
         self._variants = _VARIANTS[parameters.handlers]
-        self._imports = Imports(file, request.files, parameters)
+        self._imports = Imports(file, request, parameters)
         self._messages: dict[str, tuple[Message, Declared]] = {}
 
     def build(
         self, services: Iterable[ServiceContract], messages: Iterable[MessageContract]
-    ) -> Module | None:
-        """The module, or None where it would hold no class.
+    ) -> Module:
+        """The module; with neither a service nor a topic there is nothing to make.
 
         Args:
             services: the services of the file that consume.
             messages: the messages of the file that are annotated.
         """
-        services = [service for service in services if service.methods]
-        messages = list(messages)
+        services, messages = list(services), list(messages)
         own = tuple(literal(self._message(message).name) for message in messages)
         handlers = tuple(self._handler(service) for service in services)
-        producers = tuple(
-            self._service_producer(service) for service in services if service.methods
-        )
+        producers = tuple(self._service_producer(service) for service in services)
         events = [message for message in messages if message.topic is not None]
         if events:
-            producers += (self._event_producer(events),)
-        if not producers:
-            return None
+            producers += (self._event_producer(events, producers),)
         messages_named, sensitive = self._named()
         return Module(
             source=self._file.name,
@@ -166,9 +161,12 @@ class ModuleBuilder:
             doc=docs.service_producer(service),
         )
 
-    def _event_producer(self, messages: list[MessageContract]) -> Producer:
+    def _event_producer(
+        self, messages: list[MessageContract], beside: Iterable[Producer]
+    ) -> Producer:
+        taken = {producer.class_name for producer in beside}
         return Producer(
-            class_name=f"{names.event_stem(self._file.name)}EventProducer",
+            class_name=names.event_producer(self._file.name, taken),
             publications=tuple(
                 Publication(
                     method=names.publish_name(message.declared.name),

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-from protoc_gen_protoflow import names
+from protoc_gen_protoflow import names, paths
 from protoc_gen_protoflow.contract import MessageContract, ServiceContract
-from protoc_gen_protoflow.model import Module
+from protoc_gen_protoflow.parameters import Parameters
 from protoc_gen_protoflow.problems import Place, Problems
 from protoc_gen_protoflow.request import Declared, File
+
+# What keeps both names, which others may know: each clash has its own way.
+_KEEP_SERVICE = (
+    "move one of them to another file of the package, where it keeps its full name, or rename one"
+)
+_KEEP_RPC = (
+    "rename one of them, which changes neither topics nor groups nor types, or move one to another "
+    "service with the same consumer_group"
+)
+_KEEP_MESSAGE = (
+    "move one of them to another file of the package, where it keeps its full name, or rename one "
+    "and keep its old name with (protoflow.v1.message).type"
+)
 
 
 def check_names(
     file: File,
     services: list[ServiceContract],
     messages: list[MessageContract],
+    parameters: Parameters,
     problems: Problems,
 ) -> None:
     """Notes what is wrong with the names of a module to be.
@@ -23,6 +37,7 @@ def check_names(
         file: the file that the module is for.
         services: its services that consume.
         messages: its messages that are annotated.
+        parameters: the plugin's, which move modules.
         problems: takes the notes.
     """
     events = [message for message in messages if message.topic is not None]
@@ -32,87 +47,86 @@ def check_names(
     classes: dict[str, str] = {}
     for service in services:
         _check_methods(service, problems)
+        _check_spelling(service.place, service.name, problems)
         stem = names.service_stem(service.name)
-        for kind in ("Handler", "Producer"):
-            _take(classes, stem + kind, service.place, problems)
-        _check_private(service.place, service.name, problems)
+        if _take(classes, f"{stem}Handler", service.place, _KEEP_SERVICE, problems):
+            _take(classes, f"{stem}Producer", service.place, _KEEP_SERVICE, problems)
         for method in service.methods:
             for message in (method.input, method.output):
                 if message is not None:
                     named[message.declared.full_name] = message.declared
-    if events:
-        _take(classes, f"{names.event_stem(file.name)}EventProducer", file.place, problems)
-        _check_events(events, problems)
+    _check_events(events, problems)
     for declared in named.values():
         _check_message(declared, problems)
-    _check_path(file.module, file.place, problems)
-    for used in {declared.file.name: declared.file for declared in named.values()}.values():
-        if used is not file:
-            _check_path(used.module, file.place, problems)
+    used = {declared.file.name: declared.file for declared in named.values()}
+    paths.check(file, used.values(), parameters, problems)
 
 
-def check_paths(modules: Iterable[Module], files: Mapping[str, File], problems: Problems) -> None:
-    """Notes files whose modules would have one path, such as `a-b.proto` and `a_b.proto`."""
+def check_paths(files: Iterable[File], problems: Problems) -> None:
+    """Notes files whose modules would have one path, such as `a-b.proto` and `a_b.proto`.
+
+    Protoc refuses those itself, less clearly: of all rules the only one over files.
+    """
     taken: dict[str, str] = {}
-    for module in modules:
-        owner = taken.setdefault(module.path, module.source)
-        if owner != module.source:
+    for file in files:
+        owner = taken.setdefault(file.module, file.name)
+        if owner != file.name:
             problems.add(
-                files[module.source].place,
-                f"becomes {module.path} in Python, as {owner} does; rename one of them",
+                file.place,
+                f"becomes {file.module.replace('.', '/')}_protoflow.py in Python, as {owner} does; "
+                "rename one of the files",
             )
 
 
 def _check_methods(service: ServiceContract, problems: Problems) -> None:
     taken: dict[str, str] = {}
     for method in service.methods:
-        name = names.method_name(method.rpc)
-        _check_private(method.place, method.rpc, problems)
-        _take_both(taken, name, method.place, problems)
+        _check_spelling(method.place, method.rpc, problems)
+        _take_both(taken, names.method_name(method.rpc), method.place, _KEEP_RPC, problems)
 
 
 def _check_events(messages: Iterable[MessageContract], problems: Problems) -> None:
     taken: dict[str, str] = {}
     for message in messages:
         name = names.publish_name(message.declared.name)
-        _take_both(taken, name, message.declared.place, problems)
+        _take_both(taken, name, message.declared.place, _KEEP_MESSAGE, problems)
 
 
-def _take_both(taken: dict[str, str], name: str, place: Place, problems: Problems) -> None:
+def _take_both(
+    taken: dict[str, str], name: str, place: Place, mend: str, problems: Problems
+) -> None:
     """Takes the two names of a producer's methods."""
-    if _take(taken, name, place, problems):
-        _take(taken, f"{name}_many", place, problems)
+    if _take(taken, name, place, mend, problems):
+        _take(taken, f"{name}_many", place, mend, problems)
 
 
-def _take(taken: dict[str, str], name: str, place: Place, problems: Problems) -> bool:
+def _take(taken: dict[str, str], name: str, place: Place, mend: str, problems: Problems) -> bool:
     owner = taken.setdefault(name, place.name)
     if owner == place.name:
         return True
-    problems.add(place, f"becomes {name} in Python, as {owner} does; rename one of them")
+    problems.add(place, f"becomes {name} in Python, as {owner} does; {mend}")
     return False
 
 
-def _check_private(place: Place, name: str, problems: Problems) -> None:
-    if name.startswith("_"):
+def _check_spelling(place: Place, name: str, problems: Problems) -> None:
+    if not names.is_proto_name(place.name) or "." in name:
+        problems.add(place, "has a name that no .proto can hold; make requests with protoc or buf")
+    elif name.startswith("_"):
         problems.add(place, f"{name} begins with '_', which is private in Python; rename it")
 
 
 def _check_message(declared: Declared, problems: Problems) -> None:
-    for part in declared.name.split("."):
+    outermost, *nested = declared.name.split(".")
+    for part in (outermost, *nested):
         if names.is_keyword(part):
             problems.add(
                 declared.place,
                 f"{part} is a keyword of Python, which no module can name; rename the message",
             )
-        _check_private(declared.place, part, problems)
-
-
-def _check_path(module: str, place: Place, problems: Problems) -> None:
-    segment = names.bad_module_segment(f"{module}_pb2")
-    if segment is not None:
-        reason = "is a keyword of Python" if names.is_keyword(segment) else "is no Python name"
+        _check_spelling(declared.place, part, problems)
+    if "DESCRIPTOR" in nested:
         problems.add(
-            place,
-            f"{segment!r} in the path of {module.replace('.', '/')} {reason}, so that no module "
-            "there can be imported; rename the file or directory",
+            declared.place,
+            "DESCRIPTOR is hidden in Python by the descriptor of the message around it; rename the "
+            "message, or move it out of the other",
         )

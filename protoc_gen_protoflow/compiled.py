@@ -68,9 +68,9 @@ def module(context, missing=missing, environment=environment):
     for l_1_name in environment.getattr((undefined(name='module') if l_0_module is missing else l_0_module), 'class_names'):
         _loop_vars = {}
         pass
-        yield '    "'
-        yield str(l_1_name)
-        yield '",\n'
+        yield '    '
+        yield str(t_4(l_1_name))
+        yield ',\n'
     l_1_name = missing
     yield ']\n\n'
     if environment.getattr((undefined(name='module') if l_0_module is missing else l_0_module), 'sensitive'):
@@ -168,23 +168,23 @@ def handler(context, missing=missing, environment=environment):
         yield '\n'
     else:
         pass
-        yield '    __protoflow_spec__ = _pf.ServiceSpec(\n        name="'
-        yield str(environment.getattr((undefined(name='handler') if l_0_handler is missing else l_0_handler), 'service'))
-        yield '",\n        methods=(\n'
+        yield '    __protoflow_spec__ = _pf.ServiceSpec(\n        name='
+        yield str(t_4(environment.getattr((undefined(name='handler') if l_0_handler is missing else l_0_handler), 'service')))
+        yield ',\n        methods=(\n'
         for l_1_method in environment.getattr((undefined(name='handler') if l_0_handler is missing else l_0_handler), 'methods'):
             _loop_vars = {}
             pass
-            yield '            _pf.MethodSpec(\n                name="'
-            yield str(environment.getattr(l_1_method, 'name'))
-            yield '",\n                handler="'
-            yield str(environment.getattr(l_1_method, 'handler'))
-            yield '",\n'
+            yield '            _pf.MethodSpec(\n                name='
+            yield str(t_4(environment.getattr(l_1_method, 'name')))
+            yield ',\n                handler='
+            yield str(t_4(environment.getattr(l_1_method, 'handler')))
+            yield ',\n'
             yield str(t_5(str_join(('input=_messages[', t_4(environment.getattr(environment.getattr(l_1_method, 'input'), 'name')), '],', )), 16))
-            yield '\n                topic="'
-            yield str(environment.getattr(l_1_method, 'topic'))
-            yield '",\n                group="'
-            yield str(environment.getattr(l_1_method, 'group'))
-            yield '",\n'
+            yield '\n                topic='
+            yield str(t_4(environment.getattr(l_1_method, 'topic')))
+            yield ',\n                group='
+            yield str(t_4(environment.getattr(l_1_method, 'group')))
+            yield ',\n'
             if (not environment.getattr(environment.getattr(l_1_method, 'delivery'), 'is_empty')):
                 pass
                 yield '                delivery=_pf.DeliveryPolicy(\n'
@@ -226,9 +226,9 @@ def handler(context, missing=missing, environment=environment):
                 yield '                ),\n'
             if environment.getattr(l_1_method, 'output'):
                 pass
-                yield '                publication=_pf.PublicationSpec(\n                    topic="'
-                yield str(environment.getattr(l_1_method, 'output_topic'))
-                yield '",\n'
+                yield '                publication=_pf.PublicationSpec(\n                    topic='
+                yield str(t_4(environment.getattr(l_1_method, 'output_topic')))
+                yield ',\n'
                 yield str(t_5(str_join(('message=_messages[', t_4(environment.getattr(environment.getattr(l_1_method, 'output'), 'name')), '],', )), 20))
                 yield '\n                ),\n'
             if environment.getattr(l_1_method, 'batched'):
@@ -316,17 +316,17 @@ def producer(context, missing=missing, environment=environment):
         yield '\n'
     else:
         pass
-        yield '    __protoflow_spec__ = _pf.ProducerSpec(\n        name="'
-        yield str(environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'class_name'))
-        yield '",\n        publications={\n'
+        yield '    __protoflow_spec__ = _pf.ProducerSpec(\n        name='
+        yield str(t_4(environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'class_name')))
+        yield ',\n        publications={\n'
         for l_1_publication in environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'publications'):
             _loop_vars = {}
             pass
-            yield '            "'
-            yield str(environment.getattr(l_1_publication, 'method'))
-            yield '": _pf.PublicationSpec(\n                topic="'
-            yield str(environment.getattr(l_1_publication, 'topic'))
-            yield '",\n'
+            yield '            '
+            yield str(t_4(environment.getattr(l_1_publication, 'method')))
+            yield ': _pf.PublicationSpec(\n                topic='
+            yield str(t_4(environment.getattr(l_1_publication, 'topic')))
+            yield ',\n'
             yield str(t_5(str_join(('message=_messages[', t_4(environment.getattr(environment.getattr(l_1_publication, 'message'), 'name')), '],', )), 16))
             yield '\n            ),\n'
         l_1_publication = missing
@@ -348,13 +348,13 @@ def producer(context, missing=missing, environment=environment):
             yield '        key: str | bytes | None = None,\n        metadata: _c.Mapping[str, str] | None = None,\n        delay: _dt.timedelta | None = None,\n        id: str | None = None,\n    ) -> str:\n'
         yield str(t_3(environment.getattr(l_1_publication, 'doc'), 8))
         yield '\n'
-        yield str(t_2(str_join(('return ', environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'call'), 'self.__protoflow_publish__', )), [str_join(('"', environment.getattr(l_1_publication, 'method'), '"', )), 'message', 'key', 'metadata', 'delay', 'id'], '', 8))
+        yield str(t_2(str_join(('return ', environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'call'), 'self.__protoflow_publish__', )), [t_4(environment.getattr(l_1_publication, 'method')), 'message', 'key', 'metadata', 'delay', 'id'], '', 8))
         yield '\n\n'
         yield str(t_2(str_join((environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'define'), environment.getattr(l_1_publication, 'method'), '_many', )), ['self', str_join(('messages: _pf.Messages[', environment.getattr(environment.getattr(l_1_publication, 'message'), 'reference'), ']', ))], (' -> _b.list[_b.str]:' if environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'hides_builtins') else ' -> list[str]:'), 4))
         yield '\n'
         yield str(t_3([str_join(('Publishes many messages, in this order; see `', environment.getattr(l_1_publication, 'method'), '`.', ))], 8))
         yield '\n'
-        yield str(t_2(str_join(('return ', environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'call'), 'self.__protoflow_publish_many__', )), [str_join(('"', environment.getattr(l_1_publication, 'method'), '"', )), 'messages'], '', 8))
+        yield str(t_2(str_join(('return ', environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'call'), 'self.__protoflow_publish_many__', )), [t_4(environment.getattr(l_1_publication, 'method')), 'messages'], '', 8))
         yield '\n'
     l_1_publication = missing
 
@@ -392,4 +392,4 @@ def spec(context, missing=missing, environment=environment):
     yield str(t_2('producers=', environment.getattr((undefined(name='module') if l_0_module is missing else l_0_module), 'producer_specs'), 4))
     yield '\n)\n'
 
-CHECKSUM = 3566554959
+CHECKSUM = 2455677644

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from google.protobuf.compiler.plugin_pb2 import CodeGeneratorResponse
 from google.protobuf.descriptor_pb2 import Edition
 
-from protoc_gen_protoflow import parameters
+from protoc_gen_protoflow import ours, parameters
 from protoc_gen_protoflow.build import ModuleBuilder
 from protoc_gen_protoflow.clashes import check_names, check_paths
-from protoc_gen_protoflow.contract import ServiceContract
 from protoc_gen_protoflow.messages import MessageReader
 from protoc_gen_protoflow.model import Module
 from protoc_gen_protoflow.policy import PolicyReader
@@ -47,48 +46,36 @@ def respond(data: bytes) -> Iterator[bytes]:
 
 
 def build(request: Request, options: parameters.Parameters) -> list[Module]:
-    """The modules to generate. Raises `UserError` with every mistake."""
+    """The modules to generate. Raises `UserError` with every mistake.
+
+    Each file is looked at by itself: what it becomes depends on it and its imports alone, however
+    a build splits its files into requests.
+    """
+    ours.mark(request)
     problems = Problems()
     sensitive = SensitiveFields(request)
-    messages, services = _readers(request, problems, sensitive)
-    wanted = {file.name: file for file in request.wanted}
-    others = [file for name, file in request.files.items() if name not in wanted]
-    found = [
-        *_known(others, request, sensitive),
-        *(s for file in request.wanted for s in services.read(file)),
-    ]
-    by_file: dict[str, list[ServiceContract]] = {name: [] for name in request.files}
-    for service in shared(found, wanted, problems):
-        by_file[service.file.name].append(service)
+    policies = PolicyReader(problems)
+    messages = MessageReader(request, problems, policies, sensitive)
+    services = ServiceReader(request, problems, policies, messages)
     modules: list[Module] = []
-    for name, file in wanted.items():
+    made: list[File] = []
+    for file in request.wanted.values():
+        ours.check(file, problems)
+        if not file.ours:
+            continue
         messages.file(file)
         messages.check_extensions(file)
+        consuming = shared(list(services.read(file)), messages, problems)
         contracts = [messages.message(declared) for declared in file.messages]
         annotated = [contract for contract in contracts if contract.is_annotated]
-        check_names(file, by_file[name], annotated, problems)
-        if module := ModuleBuilder(file, request, options, sensitive).build(
-            by_file[name], annotated
-        ):
-            modules.append(module)
-    check_paths(modules, wanted, problems)
+        if not consuming and not any(contract.topic is not None for contract in annotated):
+            continue
+        check_names(file, consuming, annotated, options, problems)
+        made.append(file)
+        if not problems:
+            builder = ModuleBuilder(file, request, options, sensitive)
+            modules.append(builder.build(consuming, annotated))
+    check_paths(made, problems)
     if problems:
         raise UserError(problems.report())
     return modules
-
-
-def _readers(
-    request: Request, problems: Problems, sensitive: SensitiveFields
-) -> tuple[MessageReader, ServiceReader]:
-    policies = PolicyReader(problems)
-    messages = MessageReader(problems, policies, sensitive)
-    return messages, ServiceReader(request, problems, policies, messages)
-
-
-def _known(
-    files: Iterable[File], request: Request, sensitive: SensitiveFields
-) -> Iterator[ServiceContract]:
-    """The services of files that are imported only: their mistakes are told elsewhere."""
-    _, services = _readers(request, Problems(), sensitive)
-    for file in files:
-        yield from services.read(file)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from protoc_gen_protoflow.model import Import
 from protoc_gen_protoflow.names import module_stem
 from protoc_gen_protoflow.parameters import Parameters
-from protoc_gen_protoflow.request import File
+from protoc_gen_protoflow.request import File, Request
 
 _NEVER_PREFIXED = ("google/", "protoflow/", "buf/")
 
@@ -34,9 +32,9 @@ class Imports:
     stay when an rpc is added.
     """
 
-    def __init__(self, file: File, files: Mapping[str, File], parameters: Parameters) -> None:
+    def __init__(self, file: File, request: Request, parameters: Parameters) -> None:
         self._parameters = parameters
-        self._aliases = _aliases(file, _visible(file, files))
+        self._aliases = _aliases(file, request.visible(file))
         self._used: dict[str, Import] = {}
 
     def reference(self, file: File, name: str) -> str:
@@ -50,19 +48,6 @@ class Imports:
     def used(self) -> tuple[Import, ...]:
         """What to import, sorted."""
         return tuple(sorted(self._used.values()))
-
-
-def _visible(file: File, files: Mapping[str, File]) -> list[str]:
-    """The imports of a file, and what those import publicly, sorted."""
-    found: dict[str, None] = {}
-    waiting = list(file.proto.dependency)
-    while waiting:
-        name = waiting.pop()
-        if name not in found and name in files:
-            found[name] = None
-            proto = files[name].proto
-            waiting += [proto.dependency[index] for index in proto.public_dependency]
-    return sorted(found)
 
 
 def _aliases(file: File, visible: list[str]) -> dict[str, str]:

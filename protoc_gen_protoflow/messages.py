@@ -19,7 +19,9 @@ from protoc_gen_protoflow.request import (
     MESSAGE_OPTIONS,
     Declared,
     File,
+    Request,
     options_pb2,
+    text,
 )
 
 if TYPE_CHECKING:
@@ -40,8 +42,13 @@ class MessageReader:
     """Reads each file and each message once, and notes what is wrong."""
 
     def __init__(
-        self, problems: Problems, policies: PolicyReader, sensitive: SensitiveFields
+        self,
+        request: Request,
+        problems: Problems,
+        policies: PolicyReader,
+        sensitive: SensitiveFields,
     ) -> None:
+        self._request = request
         self._problems = problems
         self._policies = policies
         self._sensitive = sensitive
@@ -63,9 +70,21 @@ class MessageReader:
 
     def topic(self, place: Place, what: str, topic: str) -> str:
         """A topic as it is written at a place, with the prefix of the file before it."""
-        full = self.file(place.file).topic_prefix + topic
+        prefix = self.file(place.file).topic_prefix
+        full = prefix + topic
         self._problems.extend(place, check.topic_problems(what, full if topic else ""))
+        self._problems.extend(place, check.doubled_problems(what, topic, prefix))
         return full
+
+    def marks_inside(self, declared: Declared) -> list[str]:
+        """The fields marked as partition key in messages that are fields of a message."""
+        found: list[str] = []
+        for field in declared.proto.field:
+            inner = self._request.messages.get(text(field.type_name))
+            key = self.message(inner).partition_key if inner else None
+            if key is not None:
+                found.append(f"{text(field.name)}.{key}")
+        return found
 
     def check_extensions(self, file: File) -> None:
         """Notes field options where they mean nothing."""
@@ -77,22 +96,22 @@ class MessageReader:
 
     def _check_extensions(self, extensions: Iterable[FieldDescriptorProto], place: Place) -> None:
         for index, field in enumerate(extensions):
-            if field.options.HasExtension(options_pb2.field):
+            if place.file.says(field.options, options_pb2.field):
                 self._problems.add(
                     place.at(index, FIELD_OPTIONS, _NUMBER),
-                    f"(protoflow.v1.field) means nothing on the extension {field.name}; remove it",
+                    "(protoflow.v1.field) means nothing on the extension "
+                    f"{text(field.name)}; remove it",
                 )
 
     def _read_file(self, file: File) -> FileContract:
-        if not file.proto.options.HasExtension(options_pb2.file):
+        if not file.says(file.proto.options, options_pb2.file):
             return FileContract(topic_prefix="", source=None, encoding=None, delivery={})
         options = file.proto.options.Extensions[options_pb2.file]
         place = file.place.at(FILE_OPTIONS, _NUMBER)
         self._policies.unknown(options, place)
         prefix = options.topic_prefix
         if options.HasField("topic_prefix"):
-            # A prefix may end with a dot: what matters is that a topic can follow it.
-            found = list(check.topic_problems("topic_prefix", prefix and f"{prefix}x"))
+            found = list(check.prefix_problems("topic_prefix", prefix))
             self._problems.extend(place.at(1), found)
             prefix = "" if found else prefix
         return FileContract(
@@ -117,7 +136,7 @@ class MessageReader:
             is_annotated=bool(roles) or holds_sensitive,
         )
         proto = declared.proto
-        if proto.HasField("options") and proto.options.HasExtension(options_pb2.message):
+        if proto.HasField("options") and declared.file.says(proto.options, options_pb2.message):
             return self._with_options(contract, proto.options.Extensions[options_pb2.message])
         return contract
 
@@ -148,10 +167,10 @@ class MessageReader:
     ) -> str | None:
         if not options.HasField(field):
             return None
-        text: str = getattr(options, field)
+        value: str = getattr(options, field)
         number = options.DESCRIPTOR.fields_by_name[field].number
-        self._problems.extend(place.at(number), check.text_problems(field, text))
-        return text
+        self._problems.extend(place.at(number), check.text_problems(field, value))
+        return value
 
     def _source(
         self, options: options_pb2.MessageOptions | options_pb2.FileOptions, place: Place
@@ -182,7 +201,7 @@ class MessageReader:
         for index, field in enumerate(declared.proto.field):
             if not field.HasField("options"):
                 continue
-            if not field.options.HasExtension(options_pb2.field):
+            if not declared.file.says(field.options, options_pb2.field):
                 continue
             options = field.options.Extensions[options_pb2.field]
             place = declared.place.at(MESSAGE_FIELDS, index, FIELD_OPTIONS, _NUMBER)
@@ -196,17 +215,19 @@ class MessageReader:
     def _role(
         self, roles: dict[str, str], role: str, field: FieldDescriptorProto, place: Place
     ) -> None:
+        name = text(field.name)
         if field.label == FieldDescriptorProto.LABEL_REPEATED:
-            self._problems.add(place, f"{role} {field.name} is repeated; choose a singular field")
+            self._problems.add(place, f"{role} {name} is repeated; choose a singular field")
         elif field.type not in (_KEYS if role == "partition_key" else _SUBJECTS):
             kinds = "string, bytes or integer" if role == "partition_key" else "string or integer"
             kind = FieldDescriptorProto.Type.Name(field.type).removeprefix("TYPE_").lower()
             self._problems.add(
                 place,
-                f"{role} {field.name} is of type {kind}; choose a {kinds} field of the message",
+                f"{role} {name} is of type {kind}; choose a {kinds} field of the message",
             )
         if role in roles:
             self._problems.add(
-                place, f"{role} is {roles[role]} already; mark one field, not {field.name} too"
+                place,
+                f"{roles[role]} and {name} are both marked as {role}; keep the mark on one of them",
             )
-        roles.setdefault(role, field.name)
+        roles.setdefault(role, name)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import keyword
 import re
+from collections.abc import Container, Iterator
 from functools import cache
 
+_PROTO_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
 _HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 # `keyword` knows the keywords of the Python that runs the plugin. Those of later ones
@@ -40,25 +42,61 @@ def service_stem(service: str) -> str:
     return service.removesuffix("Service") or service
 
 
-def event_stem(path: str) -> str:
-    """What the event producer of a file begins with; `shop/order-events.proto` is `Order`."""
-    stem = path.rpartition("/")[2].removesuffix(".proto")
+def event_producer(path: str, taken: Container[str] = ()) -> str:
+    """The event producer of a file; `shop/order-events.proto` has an `OrderEventProducer`.
+
+    Args:
+        path: the path of the .proto.
+        taken: the classes of its services, to which this one gives way.
+    """
+    return next(name for name in _event_producers(path) if name not in taken)
+
+
+def _event_producers(path: str) -> Iterator[str]:
+    stem = _stem(path).rpartition("/")[2]
     words = stem.replace("-", "_").replace(".", "_").split("_")
     name = "".join([word[:1].upper() + word[1:] for word in words])
-    for suffix in ("Events", "Event"):
-        if name.endswith(suffix):
-            return name.removesuffix(suffix)
-    return name
+    if name[:1].isdigit():
+        name = f"File{name}"
+    short = next(
+        (name.removesuffix(end) for end in ("Events", "Event") if name.endswith(end)), name
+    )
+    yield f"{short}EventProducer"
+    yield f"{name}EventProducer"
+    yield f"{name}FileEventProducer"
+    number = 2
+    while True:
+        yield f"{name}File{number}EventProducer"
+        number += 1
+
+
+def _stem(path: str) -> str:
+    suffix = ".protodevel" if path.endswith(".protodevel") else ".proto"
+    return path.removesuffix(suffix)
 
 
 def module_stem(path: str) -> str:
     """A .proto path as a Python module path without suffix, by protoc's own rule."""
-    return path.removesuffix(".proto").replace("-", "_").replace("/", ".")
+    return _stem(path).replace("-", "_").replace("/", ".")
 
 
 def bad_module_segment(module: str) -> str | None:
     """The first segment that no import statement can name, if any."""
     for segment in module.split("."):
-        if is_keyword(segment) or not segment.isidentifier():
+        if is_keyword(segment) or not segment.isidentifier() or not is_normal(segment):
             return segment
     return None
+
+
+def is_normal(name: str) -> bool:
+    """Whether Python leaves a name as it is: others it writes in another normal form."""
+    if name.isascii():
+        return True
+    from unicodedata import normalize
+
+    return normalize("NFKC", name) == name
+
+
+def is_proto_name(name: str) -> bool:
+    """Whether a .proto can hold the name, with or without the scopes around it."""
+    return _PROTO_NAME.fullmatch(name) is not None

@@ -64,6 +64,10 @@ def _add_package(packages: dict[str, str], value: str) -> list[str]:
     if not equals or not path.strip("/") or bad_module_segment(package) is not None:
         example = "shop/=myapp.gen.shop"
         return [f"parameter import_map is {value!r}; it is a directory and a package, as {example}"]
+    if path.endswith(".proto"):
+        directory = path.rpartition("/")[0] or "DIRECTORY"
+        mend = f"it takes directories: import_map={directory}/={package}"
+        return [f"parameter import_map names the file {path}; {mend}"]
     path = path.strip("/") + "/"
     if path in packages:
         return [f"parameter import_map names {path} twice; name it once"]

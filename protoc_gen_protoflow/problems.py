@@ -31,6 +31,11 @@ class Place(NamedTuple):
         return Place(self.file, self.path + path, f"{self.name}.{name}")
 
 
+def plain(line: str) -> str:
+    """A line that no name in it can break in two; such names are in hand-made requests only."""
+    return line if line.isprintable() else repr(line)[1:-1]
+
+
 class UserError(Exception):
     """The user's mistake, told without a traceback."""
 
@@ -46,7 +51,7 @@ class Problems:
         position = place.file.position(place.path)
         where = ":".join((place.file.name, *(str(number) for number in position or ())))
         line = ": ".join(part for part in (where, place.name, text) if part)
-        self._found[place.file.name, position or (0, 0), line] = None
+        self._found[place.file.name, position or (0, 0), plain(line)] = None
 
     def extend(self, place: Place, texts: Iterable[str]) -> None:
         """Notes several mistakes at one place."""

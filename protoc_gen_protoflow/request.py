@@ -1,14 +1,14 @@
 """The request of protoc, with names resolved, comments and positions at hand.
 
 A `DescriptorPool` would link too, but costs time and drops comments; all that is needed
-is an index of messages by full name.
+is an index of messages by full name. Requests need not come from protoc or buf: what those
+never write is refused or read leniently here, so that nothing else has to think of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from google.protobuf.compiler import plugin_pb2
 
@@ -16,15 +16,22 @@ from google.protobuf.compiler import plugin_pb2
 from protoflow.v1 import options_pb2 as options_pb2
 
 from protoc_gen_protoflow.names import module_stem
-from protoc_gen_protoflow.problems import Place
+from protoc_gen_protoflow.problems import Place, UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
 
 # Field numbers in descriptor.proto, of which source paths are made.
-FILE_MESSAGES, FILE_SERVICES, FILE_EXTENSIONS, FILE_OPTIONS = 4, 6, 7, 8
+FILE_DEPENDENCIES, FILE_MESSAGES, FILE_SERVICES, FILE_EXTENSIONS, FILE_OPTIONS = 3, 4, 6, 7, 8
 MESSAGE_FIELDS, MESSAGE_NESTED, MESSAGE_EXTENSIONS, MESSAGE_OPTIONS = 2, 3, 6, 7
 SERVICE_METHODS, SERVICE_OPTIONS, METHOD_OPTIONS, FIELD_OPTIONS = 2, 3, 4, 8
+
+
+def text(value: str | bytes) -> str:
+    """A string of a descriptor; protobuf gives those that are no UTF-8 as bytes."""
+    return value if isinstance(value, str) else value.decode(errors="replace")
 
 
 class File:
@@ -33,18 +40,32 @@ class File:
     Attributes:
         proto: its descriptor.
         name: its path, `shop/v1/orders.proto`.
+        package: its package, `shop.v1`.
         module: its Python module path without suffix, `shop.v1.orders`.
+        ours: the extensions that are options of ours in this file; see `ours`.
+        clashing: the extensions of ours whose numbers others have, too, in what it imports.
     """
 
     def __init__(self, proto: FileDescriptorProto) -> None:
         self.proto = proto
-        self.name: str = proto.name
+        self.name = text(proto.name)
+        self.package = text(proto.package)
         self.module = module_stem(self.name)
+        self.ours: frozenset[Any] = frozenset()
+        self.clashing: Mapping[Any, Any] = {}
+
+    @cached_property
+    def imports(self) -> tuple[str, ...]:
+        """The paths of all files that this one imports, in whatever way."""
+        return (*self.proto.dependency, *self.proto.option_dependency)
+
+    def says(self, options: Any, extension: Any) -> bool:
+        """Whether options of something in this file hold this option of ours."""
+        return extension in self.ours and bool(options.HasExtension(extension))
 
     def full_name(self, name: str) -> str:
         """The full name of a top-level thing of this file."""
-        package = self.proto.package
-        return f"{package}.{name}" if package else name
+        return f"{self.package}.{name}" if self.package else name
 
     def position(self, path: tuple[int, ...]) -> tuple[int, int] | None:
         """Line and column, from 1, of the longest known prefix of a path."""
@@ -60,21 +81,31 @@ class File:
     @cached_property
     def messages(self) -> tuple[Declared, ...]:
         """Every message in the order of declaration, nested ones after their outer one."""
-        return tuple(
-            declared
-            for index, proto in enumerate(self.proto.message_type)
-            for declared in _declared(self, proto, (FILE_MESSAGES, index), "")
-        )
+        waiting: list[tuple[DescriptorProto, tuple[int, ...], str]] = [
+            (proto, (FILE_MESSAGES, index), "")
+            for index, proto in reversed([*enumerate(self.proto.message_type)])
+        ]
+        found: list[Declared] = []
+        while waiting:
+            proto, path, outer = waiting.pop()
+            name = outer + text(proto.name)
+            found.append(Declared(self, proto, path, name, self.full_name(name)))
+            if proto.nested_type:
+                waiting += [
+                    (inner, (*path, MESSAGE_NESTED, index), f"{name}.")
+                    for index, inner in reversed([*enumerate(proto.nested_type)])
+                ]
+        return tuple(found)
 
     @cached_property
     def place(self) -> Place:
         """The place of the file itself."""
-        return Place(self, (), self.proto.package)
+        return Place(self, (), self.package)
 
     @cached_property
     def _comments(self) -> dict[tuple[int, ...], str]:
         return {
-            tuple(location.path): comment
+            tuple(location.path): text(comment)
             for location in self.proto.source_code_info.location
             if (comment := location.leading_comments or location.trailing_comments)
         }
@@ -84,7 +115,7 @@ class File:
         found: dict[tuple[int, ...], tuple[int, int]] = {}
         for location in self.proto.source_code_info.location:
             # The location of the whole file says nothing about a mistake in it.
-            if location.path:
+            if location.path and len(location.span) > 1:
                 line, column = location.span[:2]
                 found.setdefault(tuple(location.path), (line + 1, column + 1))
         return found
@@ -119,7 +150,7 @@ class Request:
     Attributes:
         parameter: the plugin's parameters as given.
         files: every file, imported ones included, by path.
-        wanted: the files to generate for.
+        wanted: the files to generate for, by path.
         messages: every message by its full name with a leading dot.
     """
 
@@ -127,22 +158,44 @@ class Request:
         request = plugin_pb2.CodeGeneratorRequest.FromString(data)
         # These keep options that protoc strips from `proto_file` (source retention).
         sources = {proto.name: proto for proto in request.source_file_descriptors}
-        self.parameter: str = request.parameter
-        self.files: dict[str, File] = {
-            proto.name: File(sources.get(proto.name, proto)) for proto in request.proto_file
-        }
-        self.wanted = [self.files[name] for name in request.file_to_generate]
+        self.parameter = text(request.parameter)
+        files = [File(sources.get(proto.name, proto)) for proto in request.proto_file]
+        self.files: dict[str, File] = {file.name: file for file in files}
+        self._visible: dict[str, list[str]] = {}
+        self._wanted = [text(name) for name in request.file_to_generate]
         self.messages: dict[str, Declared] = {
             f".{declared.full_name}": declared
             for file in self.files.values()
             for declared in file.messages
         }
 
+    @cached_property
+    def wanted(self) -> dict[str, File]:
+        """The files to generate for. Raises `UserError` where the request does not hold them."""
+        if missing := [name for name in self._wanted if name not in self.files]:
+            raise UserError(
+                "\n".join(
+                    f"{name!r} is to be generated, but the request does not hold it; make requests "
+                    "with protoc or buf"
+                    for name in missing
+                )
+            )
+        return {name: self.files[name] for name in sorted(self._wanted)}
 
-def _declared(
-    file: File, proto: DescriptorProto, path: tuple[int, ...], outer: str
-) -> Iterator[Declared]:
-    name = outer + proto.name
-    yield Declared(file, proto, path, name, file.full_name(name))
-    for index, inner in enumerate(proto.nested_type):
-        yield from _declared(file, inner, (*path, MESSAGE_NESTED, index), f"{name}.")
+    def visible(self, file: File) -> list[str]:
+        """The imports of a file, and what those import publicly, sorted."""
+        if file.name not in self._visible:
+            self._visible[file.name] = self._find_visible(file)
+        return self._visible[file.name]
+
+    def _find_visible(self, file: File) -> list[str]:
+        found: dict[str, None] = {}
+        waiting = list(file.imports)
+        while waiting:
+            name = waiting.pop()
+            if name not in found and name in self.files:
+                found[name] = None
+                proto = self.files[name].proto
+                public = [n for n in proto.public_dependency if 0 <= n < len(proto.dependency)]
+                waiting += [proto.dependency[index] for index in public]
+        return sorted(found)

@@ -13,10 +13,13 @@ from protoc_gen_protoflow.request import (
     METHOD_OPTIONS,
     SERVICE_METHODS,
     SERVICE_OPTIONS,
+    Declared,
     File,
     Request,
     options_pb2,
+    text,
 )
+from protoc_gen_protoflow.text import literal
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor_pb2 import MethodDescriptorProto, ServiceDescriptorProto
@@ -47,31 +50,28 @@ class ServiceReader:
 
     def read(self, file: File) -> Iterator[ServiceContract]:
         """The services of a file that consume."""
+        if not file.ours:
+            return
         for index, service in enumerate(file.proto.service):
-            name = file.full_name(service.name)
+            name = file.full_name(text(service.name))
             place = Place(file, (FILE_SERVICES, index), name)
             annotated = [
                 (number, method)
                 for number, method in enumerate(service.method)
-                if method.HasField("options") and self._is_annotated(method)
+                if method.HasField("options")
+                and (
+                    file.says(method.options, options_pb2.consume)
+                    or file.says(method.options, options_pb2.publish)
+                )
             ]
-            is_set = service.HasField("options") and service.options.HasExtension(
-                options_pb2.service
-            )
             if annotated:
                 yield self._service(place, service, annotated)
-            elif is_set:
+            elif file.says(service.options, options_pb2.service):
                 self._problems.add(
                     place.at(SERVICE_OPTIONS, _SERVICE),
                     "(protoflow.v1.service) means nothing on a service that consumes nothing; add "
                     "(protoflow.v1.consume) to an rpc or remove it",
                 )
-
-    def _is_annotated(self, method: MethodDescriptorProto) -> bool:
-        options = method.options
-        return options.HasExtension(options_pb2.consume) or options.HasExtension(
-            options_pb2.publish
-        )
 
     def _service(
         self,
@@ -79,7 +79,9 @@ class ServiceReader:
         service: ServiceDescriptorProto,
         methods: list[tuple[int, MethodDescriptorProto]],
     ) -> ServiceContract:
-        options = service.options.Extensions[options_pb2.service]
+        options = options_pb2.ServiceOptions()
+        if place.file.says(service.options, options_pb2.service):
+            options = service.options.Extensions[options_pb2.service]
         spot = place.at(SERVICE_OPTIONS, _SERVICE)
         self._policies.unknown(options, spot)
         group = place.name
@@ -91,19 +93,14 @@ class ServiceReader:
         )
         contracts = (
             self._method(
-                Place(
-                    place.file, (*place.path, SERVICE_METHODS, index), f"{place.name}.{method.name}"
-                ),
-                method,
-                group,
-                delivery,
+                place.inside(text(method.name), SERVICE_METHODS, index), method, group, delivery
             )
             for index, method in methods
         )
         return ServiceContract(
             file=place.file,
             place=place,
-            name=service.name,
+            name=text(service.name),
             methods=tuple(contract for contract in contracts if contract),
             comment=place.file.comment(place.path),
         )
@@ -111,7 +108,7 @@ class ServiceReader:
     def _method(
         self, place: Place, method: MethodDescriptorProto, group: str, delivery: Leaves
     ) -> MethodContract | None:
-        if not method.options.HasExtension(options_pb2.consume):
+        if not place.file.says(method.options, options_pb2.consume):
             self._problems.add(
                 place.at(METHOD_OPTIONS, _PUBLISH),
                 "publishes without consuming; add (protoflow.v1.consume), or publish with the "
@@ -121,7 +118,10 @@ class ServiceReader:
         options = method.options.Extensions[options_pb2.consume]
         spot = place.at(METHOD_OPTIONS, _CONSUME)
         self._policies.unknown(options, spot)
-        consumed = self._messages.message(self._request.messages[method.input_type])
+        declared = self._declared(place, method.input_type)
+        if declared is None:
+            return None
+        consumed = self._messages.message(declared)
         topic = consumed.topic or ""
         if options.HasField("topic"):
             topic = self._messages.topic(spot.at(1), "topic", options.topic)
@@ -135,11 +135,11 @@ class ServiceReader:
         output, output_topic = self._output(place, method)
         return MethodContract(
             place=place,
-            rpc=method.name,
+            rpc=text(method.name),
             input=consumed,
             topic=topic,
             group=group,
-            delivery=delivery,
+            delivery=self._prefixed(place.file, delivery),
             output=output,
             output_topic=output_topic,
             batched=method.client_streaming,
@@ -165,10 +165,12 @@ class ServiceReader:
     def _output(
         self, place: Place, method: MethodDescriptorProto
     ) -> tuple[MessageContract | None, str]:
-        publishes = method.options.HasExtension(options_pb2.publish)
+        publishes = place.file.says(method.options, options_pb2.publish)
         if not publishes and method.output_type == _EMPTY and not method.server_streaming:
             return None, ""
-        options = method.options.Extensions[options_pb2.publish]
+        options = options_pb2.PublishOptions()
+        if publishes:
+            options = method.options.Extensions[options_pb2.publish]
         spot = place.at(METHOD_OPTIONS, _PUBLISH)
         self._policies.unknown(options, spot)
         if method.output_type == _EMPTY:
@@ -190,13 +192,46 @@ class ServiceReader:
                 "option (protoflow.v1.publish) = {}, or return google.protobuf.Empty",
             )
             return None, ""
-        output = self._messages.message(self._request.messages[method.output_type])
+        declared = self._declared(place, method.output_type)
+        if declared is None:
+            return None, ""
+        output = self._messages.message(declared)
         topic = output.topic or ""
         if options.HasField("topic"):
             topic = self._messages.topic(spot.at(1), "topic", options.topic)
         elif output.topic is None:
             self._no_topic(spot, "publish", output)
         return output, topic
+
+    def _declared(self, place: Place, type_name: str) -> Declared | None:
+        """A message that an rpc names, which protoc and buf have resolved."""
+        declared = self._request.messages.get(text(type_name))
+        if declared is not None and (
+            declared.file is place.file or declared.file.name in self._request.visible(place.file)
+        ):
+            return declared
+        self._problems.add(
+            place,
+            f"names {_short(type_name) or 'no message'}, which neither this file nor its imports "
+            "declare; make requests with protoc or buf",
+        )
+        return None
+
+    def _prefixed(self, file: File, delivery: Leaves) -> Leaves:
+        """A policy whose dead-letter topic carries the prefix of the file, as all topics there do.
+
+        `{topic}` in it stands for a topic that has the prefix already.
+        """
+        leaf = delivery.get("dead_letter.topic")
+        prefix = self._messages.file(file).topic_prefix
+        if leaf is None or not prefix or "{topic}" in str(leaf.value):
+            return delivery
+        topic = f"{prefix}{leaf.value}"
+        self._problems.extend(
+            leaf.place, check.doubled_problems("dead_letter.topic", str(leaf.value), prefix)
+        )
+        full = leaf._replace(value=topic, text=literal(topic))
+        return {**delivery, "dead_letter.topic": full}
 
     def _no_topic(self, place: Place, option: str, message: MessageContract) -> None:
         self._problems.add(
@@ -210,5 +245,5 @@ class ServiceReader:
         return group
 
 
-def _short(type_name: str) -> str:
-    return type_name.removeprefix(".")
+def _short(type_name: str | bytes) -> str:
+    return text(type_name).removeprefix(".")

@@ -1,11 +1,16 @@
-"""Rules over all methods that consume one topic in one group, whatever their service."""
+"""Rules over all methods of a file that consume one topic in one group, whatever their service.
+
+Methods of other files that do are met at start, in `register`: what is made of a file must not
+depend on what is generated beside it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 
-from protoc_gen_protoflow import check
+from protoc_gen_protoflow import loops
 from protoc_gen_protoflow.contract import Leaf, MethodContract, ServiceContract
+from protoc_gen_protoflow.messages import MessageReader
 from protoc_gen_protoflow.problems import Problems
 
 #: The settings that belong to the subscription, not to the method.
@@ -13,13 +18,13 @@ _SHARED = ("ordering", "concurrency", "unhandled", "start", "atomic")
 
 
 def shared(
-    services: Sequence[ServiceContract], wanted: Container[str], problems: Problems
+    services: Sequence[ServiceContract], messages: MessageReader, problems: Problems
 ) -> list[ServiceContract]:
     """The services, each method with the settings of its subscription; notes contradictions.
 
     Args:
-        services: all services.
-        wanted: the names of the files to generate; subscriptions elsewhere do not matter here.
+        services: the services of a file.
+        messages: tells about messages inside messages.
         problems: takes the notes.
     """
     subscriptions: dict[tuple[str, str], list[MethodContract]] = {}
@@ -27,36 +32,28 @@ def shared(
         for method in service.methods:
             if method.topic:
                 subscriptions.setdefault((method.topic, method.group), []).append(method)
-    settled = {
-        method.place.name: method
-        for methods in subscriptions.values()
-        if any(method.place.file.name in wanted for method in methods)
-        for method in _settled(methods, problems)
-    }
-    if not settled:
-        return list(services)
+    settled: dict[str, MethodContract] = {}
+    for methods in subscriptions.values():
+        found = _settled(methods, problems) if len(methods) > 1 else methods
+        _check_order(found, messages, problems)
+        settled.update((method.place.name, method) for method in found)
+    loops.check([*settled.values()], problems)
     return [
         service._replace(
-            methods=tuple(settled.get(method.place.name, method) for method in service.methods),
+            methods=tuple(settled.get(method.place.name, method) for method in service.methods)
         )
         for service in services
     ]
 
 
 def _settled(methods: Sequence[MethodContract], problems: Problems) -> list[MethodContract]:
-    """The methods of a subscription that now differ from what they say themselves."""
-    for method in methods:
-        _check_dead_letter(method, problems)
-    if len(methods) == 1:
-        _check_order(methods, methods[0].delivery.get("ordering"), problems)
-        return []
+    """The methods of a subscription, each with all that holds for it."""
     _check_types(methods, problems)
     leaves: dict[str, Leaf] = {}
     for name in _SHARED:
         if leaf := _shared_leaf(name, methods, problems):
             leaves[name] = leaf
     broadcast = _shared_broadcast(methods, problems)
-    _check_order(methods, leaves.get("ordering"), problems)
     return [
         method._replace(delivery={**method.delivery, **leaves}, broadcast=broadcast)
         for method in methods
@@ -106,33 +103,23 @@ def _check_types(methods: Sequence[MethodContract], problems: Problems) -> None:
 
 
 def _check_order(
-    methods: Sequence[MethodContract], ordering: Leaf | None, problems: Problems
+    methods: Sequence[MethodContract], messages: MessageReader, problems: Problems
 ) -> None:
+    ordering = methods[0].delivery.get("ordering")
     if ordering is None or not str(ordering.value).endswith(".PER_KEY"):
         return
     if any(method.input.partition_key for method in methods):
         return
-    inputs = sorted({method.input.declared.full_name for method in methods})
+    inputs = {method.input.declared.full_name: method.input.declared for method in methods}
+    marks = [
+        f"{name}.{mark}" for name in sorted(inputs) for mark in messages.marks_inside(inputs[name])
+    ]
+    aside = f" (the mark on {' and '.join(marks)} lies deeper)" if marks else ""
     problems.add(
         methods[0].place,
-        f"ordering is per key, but {' and '.join(inputs)} has no key; mark a field with "
-        "(protoflow.v1.field).partition_key, or choose another ordering",
+        f"ordering is per key, but {' and '.join(sorted(inputs))} has no key{aside}; mark a field "
+        "of the message itself with (protoflow.v1.field).partition_key, or choose another ordering",
     )
-
-
-def _check_dead_letter(method: MethodContract, problems: Problems) -> None:
-    leaf = method.delivery.get("dead_letter.topic")
-    what = "dead_letter.topic"
-    template = str(leaf.value) if leaf else check.DEFAULT_DEAD_LETTER
-    place = leaf.place if leaf else method.place
-    filled = template.replace("{topic}", method.topic).replace("{group}", method.group)
-    if filled == method.topic:
-        problems.add(
-            place,
-            f"{what} is the consumed topic {method.topic}: dead letters would be consumed again; "
-            "choose another",
-        )
-    problems.extend(place, check.length_problems(f"{what}, {template} filled in,", filled))
 
 
 def _shown(leaf: Leaf) -> str:

@@ -49,7 +49,7 @@ async def rabbitmq(url: str, runs: Sequence[str]) -> None:
             topic, group = f"{run}.orders", f"{run}.sink"
             queues = [
                 names.queue(topic, group, 0),
-                names.dead_letters(f"{topic}.{group}.dead"),
+                names.dead_letters(f"{topic}..{group}..dead"),
                 *(names.rung(topic, group, seconds) for seconds in settings.retry_ladder),
             ]
             for queue in queues:

@@ -105,7 +105,7 @@ async def run(url: str) -> bool:
         check.row("bills mailed", mail.handled, ORDERS * 8 // 10)
 
         desk = running.dead_letters
-        topic = next(topic for topic in desk.topics if topic.endswith(".billing.dead"))
+        topic = next(topic for topic in desk.topics if topic.endswith("..billing..dead"))
         letters = await desk.list(topic, limit=ORDERS)
         print(f"Dead letters in {topic}:")
         causes = Counter(cause(letter.message.metadata) for letter in letters)

@@ -12,7 +12,14 @@ import time
 
 
 class Clock:
-    """Real time. Replaced in tests."""
+    """Real time. Replaced in tests.
+
+    Attributes:
+        virtual: time jumps to the next timer whenever everything waits, so nothing that looks
+            at the service from time to time is started.
+    """
+
+    virtual = False
 
     def now(self) -> float:
         """The time in seconds since the epoch."""

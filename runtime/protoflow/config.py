@@ -79,8 +79,12 @@ class Config:
     max_in_flight_bytes: int = _setting(64 * 1024 * 1024, "the same in bytes")
     lease: float = _setting(30.0, "before an unrenewed message may go to another process")
     max_hold: float = _setting(3600.0, "for which a lease is renewed at most")
+    stall_after: float | None = _setting(
+        None, "without movement before waiting work turns readiness red; not set is the longer of "
+        "60 s and three leases, 0 is never"
+    )  # fmt: skip
     rebalance_drain: float = _setting(30.0, "that handlers get when their shard moves")
-    shutdown_timeout: float = _setting(30.0, "that handlers get at shutdown")
+    shutdown_timeout: float = _setting(30.0, "for everything that a shutdown does")
     connect_timeout: float = _setting(30.0, "before an unreachable broker is an error at start")
     require_subscriber: bool = _setting(False, "publishing to nobody is an error")
     on_lost_position: str = _setting("stop", "stop, earliest or latest")
@@ -145,6 +149,11 @@ class Config:
     def url(self) -> TransportURL:
         """The transport's URL in parts."""
         return cast("TransportURL", self.transport)  # so since __post_init__
+
+    @property
+    def stalled_after(self) -> float:
+        """Seconds without movement after which work that waits is stalled; 0.0 is never."""
+        return max(60.0, 3 * self.lease) if self.stall_after is None else self.stall_after
 
     def origin(self, name: str) -> str:
         """Where a setting comes from: argument, environment, file, fallback or built in."""

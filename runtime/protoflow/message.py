@@ -61,6 +61,13 @@ class Delivery:
         receipt: what the transport needs to settle; opaque.
         hop: metadata that a retry or dead letter of it carries in place of the message's
             own; set by tracing.
+        own_place: whether it comes from a place that only the runtime writes to: the group's
+            own retry topic, queue, stream or row. Hop state (`pf_attempt`, `pf_due`...) in the
+            metadata is believed only then.
+        suspect: the transport has a reason to take it for a message that kills the process: a
+            start mark without an end, or starts without progress. It runs alone (`Isolation`).
+        unreadable: why the client library or the transport could not read the message, which
+            holds what could be read; None is that all was read. It is dead-lettered as it came.
     """
 
     message: Message
@@ -73,6 +80,9 @@ class Delivery:
     size: int = 0
     receipt: Any = None  # Any: each transport has a type of its own
     hop: Mapping[str, str] | None = None
+    own_place: bool = False
+    suspect: bool = False
+    unreadable: str | None = None
 
     @property
     def attempt(self) -> int:
@@ -101,6 +111,12 @@ class Settlement:
         first_failure: NACK and RELEASE: when the first run failed, seconds since the epoch.
         outputs: ACK only, given only to transports with `atomic`: messages to be
             published in the same transaction; the dead letter is one of them.
+        others: ACK only, given only to transports with `atomic`: deliveries that are
+            acknowledged in the same transaction. One of them lost: the result is LOST, and
+            nothing of the settlement happened.
+
+    A settlement holds absolute values, so it can be repeated: a delivery that is settled
+    already is answered as before.
     """
 
     delivery: Delivery
@@ -109,6 +125,7 @@ class Settlement:
     failures: int = 0
     first_failure: float = 0.0
     outputs: Sequence[Message] = ()
+    others: Sequence[Delivery] = ()
 
 
 class SettleResult(enum.IntEnum):
@@ -116,9 +133,11 @@ class SettleResult(enum.IntEnum):
 
     #: The broker has it.
     DONE = 0
-    #: The lease was lost: somebody else has the message, or soon will.
+    #: The delivery is no longer held here: another process has the message, or soon will. Also
+    #: where no repetition can help, as when the AMQP channel of the delivery is gone.
     LOST = 1
-    #: Nobody knows, as after a cut connection: it may be delivered again.
+    #: It could not be written, or its answer got lost, and the delivery is still held: the
+    #: engine repeats the same settlement until the answer is another one.
     UNKNOWN = 2
     #: Only with outputs, where the transport is `atomic`: an output was refused (too large,
     #: nobody consumes it), so nothing of the settlement happened; the delivery is still held.

@@ -1,29 +1,56 @@
 """Names at the broker: injective, within a charset and a length.
 
-Topics and groups are made of `[A-Za-z0-9._-]`. A name that has to be changed or cut gets a
-suffix from its hash, so two names never become one by being changed alike.
+Topics, groups and namespaces are made of `[A-Za-z0-9._-]` and have no empty segment between
+dots. Therefore two dots part them in every derived name (`<topic>..<group>..dead`), and three
+dots stand only before the hash of a name that was cut: no two names ever become one.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 
-_HASH_LENGTH = 10
+#: 80 bits, as 16 letters and digits.
+_HASH_BYTES = 10
+_HASH_LENGTH = 16
+_CUT = "..."
+#: For brokers that allow no dots: `.` is written `_`, and `_` is written `=`.
+_WITHOUT_DOTS = str.maketrans("._", "_=")
+
+
+def join(*parts: str) -> str:
+    """A derived name: the parts with two dots between them."""
+    return "..".join(parts)
+
+
+def namespaced(namespace: str, name: str) -> str:
+    """The name below a namespace; an empty one is none."""
+    return join(namespace, name) if namespace else name
+
+
+def retry_topic(topic: str, group: str, step: float) -> str:
+    """Where the messages of a group wait for `step` seconds; 0 is for replays."""
+    return join(topic, group, f"retry.{seconds(step)}")
+
+
+def seconds(step: float) -> str:
+    """A number of seconds as it stands in names: `5`, `0.5`."""
+    return str(int(step)) if step == int(step) else f"{step:f}".rstrip("0")
 
 
 def fit(name: str, limit: int) -> str:
     """The name, cut to `limit` characters with a hash as suffix if it is longer."""
-    return name if len(name) <= limit else f"{name[: limit - _HASH_LENGTH - 1]}-{digest(name)}"
+    if len(name) <= limit:
+        return name
+    return f"{name[: limit - _HASH_LENGTH - len(_CUT)].rstrip('.')}{_CUT}{digest(name)}"
 
 
 def without_dots(name: str, limit: int) -> str:
-    """The name with `_` for `.`; a hash as suffix where that would not be injective."""
-    flat = name.replace(".", "_")
-    if "." in name and "_" in name:
-        flat = f"{flat}-{digest(name)}"
-    return fit(flat, limit)
+    """The name in letters, digits, `_`, `-` and `=`, for brokers that allow no dots."""
+    return fit(name, limit).translate(_WITHOUT_DOTS)
 
 
 def digest(name: str) -> str:
-    """A short hash of a name, of lower-case letters and digits."""
-    return hashlib.sha256(name.encode()).hexdigest()[:_HASH_LENGTH]
+    """A hash of a name: 16 lower-case letters and digits, 80 bits."""
+    raw = hashlib.sha256(name.encode()).digest()[:_HASH_BYTES]
+    return base64.b32encode(raw).decode().lower()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -25,10 +26,13 @@ from protoflow.publishing import Publishing
 from protoflow.registrations.plan import plan
 from protoflow.scheduling.assembly import assemble
 from protoflow.scheduling.threads import Threads
+from protoflow.shutdown import Shutdown
 from protoflow.stats import Books, classify_error
 from protoflow.transport import Topology, Transport
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from protoflow.config import Config
     from protoflow.middleware import Dependencies
     from protoflow.registrations.registration import Registration
@@ -104,21 +108,35 @@ class Parts:
         self.publishing.known(topology.topics)
         return schedulers
 
-    async def drain(self, schedulers: Sequence[Scheduler]) -> None:
-        """Stops schedulers within the deadline for it."""
-        seconds = self._config.shutdown_timeout
-        results = await asyncio.gather(
-            *(scheduler.stop(seconds) for scheduler in schedulers), return_exceptions=True
-        )
-        for result in results:
-            if isinstance(result, BaseException):
-                self.log.error("stopping a subscription failed: %r", result)
+    def shutdown(self) -> Shutdown:
+        """The deadlines of a shutdown that begins now."""
+        return Shutdown(self._config.shutdown_timeout, self.log)
 
     @contextlib.contextmanager
-    def stopping(self, signalled: Callable[[str], None]) -> Iterator[asyncio.Event]:
+    def stopping(self, signalled: Callable[[signal.Signals], None]) -> Iterator[asyncio.Event]:
         """What a service runs until. Meanwhile SIGTERM and SIGINT call, if they are handled."""
         with _signals(signalled) if self._config.handle_signals else contextlib.nullcontext():
             yield asyncio.Event()
+
+    def report_start(self, schedulers: Sequence[Scheduler]) -> None:
+        """Logs what runs where."""
+        count = len(schedulers)
+        self.log.info(
+            "%d subscription%s on %s: %s", count, "" if count == 1 else "s", self._config.url.safe,
+            ", ".join(scheduler.settings.name for scheduler in schedulers) or "it only publishes",
+        )  # fmt: skip
+
+    def report_no_handlers(self) -> None:
+        """A service that runs until it is stopped, and has nothing to do."""
+        self.log.warning(
+            "no handler is registered: this service on %s handles nothing", self._config.url.safe
+        )
+
+    def exit_now(self, signal: signal.Signals) -> None:
+        """Ends the process, with the status that a shell gives for the signal."""
+        self.log.critical("%s: exiting at once; what runs is delivered again", signal.name)
+        logging.shutdown()
+        os._exit(128 + signal)
 
     def garbage_collected_rarely(self) -> contextlib.AbstractContextManager[None]:
         """As the config says; see `protoflow.garbage`."""
@@ -132,16 +150,24 @@ def _chain(middleware: Chain | Sequence[Middleware] | None, dependencies: Depend
 
 
 @contextlib.contextmanager
-def _signals(called: Callable[[str], None]) -> Iterator[None]:
+def _signals(called: Callable[[signal.Signals], None]) -> Iterator[None]:
     """SIGTERM and SIGINT call; the handlers that were there come back."""
     loop = asyncio.get_running_loop()
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = {number: signal.getsignal(number) for number in numbers}
+
+    def fallback(number: int, _frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(called, signal.Signals(number))
+
     for number in numbers:
-        loop.add_signal_handler(number, called, number.name)
+        try:
+            loop.add_signal_handler(number, called, number)
+        except NotImplementedError:  # Windows
+            signal.signal(number, fallback)
     try:
         yield
     finally:
         for number in numbers:
-            loop.remove_signal_handler(number)
+            with contextlib.suppress(NotImplementedError):
+                loop.remove_signal_handler(number)
             signal.signal(number, before[number])

@@ -34,7 +34,7 @@ BUILT_IN = DeliveryPolicy(
         jitter=0.5,
     ),
     dead_letter=DeadLetterPolicy(
-        topic="{topic}.{group}.dead", on_exhausted=OnExhausted.DEAD_LETTER
+        topic="{topic}..{group}..dead", on_exhausted=OnExhausted.DEAD_LETTER
     ),
     unhandled=UnhandledTypes.SKIP,
     start=Start.EARLIEST,
@@ -93,7 +93,12 @@ class ResolvedDelivery:
 def resolve(demanded: DeliveryPolicy) -> ResolvedDelivery:
     """The policy with its gaps filled by what is built in."""
     full = merge(BUILT_IN, demanded)
+    demands = frozenset(leaves(demanded))
     retry: Any = {leaf.name: getattr(full.retry, leaf.name) for leaf in fields(full.retry)}
+    # Of a first and a longest wait that contradict each other the built-in one yields.
+    if retry["initial_backoff"] > retry["max_backoff"]:
+        yields = "max_backoff" if "retry.initial_backoff" in demands else "initial_backoff"
+        retry[yields] = retry["initial_backoff" if yields == "max_backoff" else "max_backoff"]
     values: Any = {
         name: getattr(full, name)
         for name in ("ordering", "concurrency", "timeout", "unhandled", "start", "atomic")
@@ -103,7 +108,7 @@ def resolve(demanded: DeliveryPolicy) -> ResolvedDelivery:
         retry=ResolvedRetry(**retry),
         dead_letter_topic=full.dead_letter.topic or "",
         on_exhausted=full.dead_letter.on_exhausted or OnExhausted.DEAD_LETTER,
-        demands=frozenset(leaves(demanded)),
+        demands=demands,
     )
 
 

@@ -15,6 +15,7 @@ from protoflow.registering import Registering
 
 if TYPE_CHECKING:
     import asyncio
+    import signal
     from types import TracebackType
 
     from protoflow.clock import Clock
@@ -79,6 +80,7 @@ class Service(Observing, Registering, Emitting):
         self._crash: BaseException | None = None
         self._started = False
         self._running = False
+        self._signals = 0
 
     def register_middleware(
         self,
@@ -101,7 +103,8 @@ class Service(Observing, Registering, Emitting):
     # Lifetime.
 
     async def run(self) -> None:
-        """Runs until SIGTERM, SIGINT or `request_stop`, then drains.
+        """Runs until SIGTERM, SIGINT or `request_stop`, then drains. A second signal cancels the
+        handlers, a third ends the process at once.
 
         Meanwhile the process is the service's: its signals (`handle_signals`), and how often
         Python looks for garbage (`gc_threshold`). `async with service` touches neither.
@@ -112,6 +115,8 @@ class Service(Observing, Registering, Emitting):
         """
         with self._parts.stopping(self._signalled) as self._stop_requested:
             async with self:
+                if not self._registrations:
+                    self._parts.report_no_handlers()
                 with self._parts.garbage_collected_rarely():
                     await self._stop_requested.wait()
         if self._crash is not None:
@@ -135,11 +140,7 @@ class Service(Observing, Registering, Emitting):
         try:
             await self._start()
         except BaseException:
-            self._running = False
-            schedulers, self._schedulers = self._schedulers, []
-            for scheduler in schedulers:
-                await scheduler.stop(0.0)
-            await self._close()
+            await self.stop()
             raise
 
     async def _start(self) -> None:
@@ -152,27 +153,29 @@ class Service(Observing, Registering, Emitting):
         await self._start_relay(self._resources)
         if self._lifespan is not None:
             await self._resources.enter_async_context(self._lifespan(self))
+        # All join before any begins, so that no run meets the rebalance of a later one.
         for scheduler in schedulers:
-            await scheduler.start()
             self._schedulers.append(scheduler)
+            await scheduler.join()
+        for scheduler in schedulers:
+            scheduler.begin()
         self._running = True
         await self._start_configured_web()
-        self._parts.log.info("%d subscriptions on %s", len(schedulers), self.config.url.safe)
+        self._parts.report_start(schedulers)
 
     async def stop(self) -> None:
-        """Drains: takes nothing more, finishes within the deadline, settles, flushes, closes."""
+        """Drains: takes nothing more, finishes, settles, flushes, closes. All of it ends within
+        `shutdown_timeout`; what is not settled then is delivered again."""
         self._running = False
-        schedulers, self._schedulers = self._schedulers, []
+        shutdown = self._parts.shutdown()
         try:
-            await self._parts.drain(schedulers)
+            await shutdown.drain(self._schedulers)
         finally:
-            await self._close()
-
-    async def _close(self) -> None:
-        await self.stop_web_ui()
-        await self._resources.aclose()
-        self._publishing.close()
-        self._parts.threads.close()
+            self._schedulers = []
+            await shutdown.close("the web server", self.stop_web_ui)
+            await shutdown.close("the connection to the broker", self._resources.aclose)
+            self._publishing.close()
+            self._parts.threads.close()
 
     async def __aenter__(self) -> Service:
         await self.start()
@@ -209,7 +212,9 @@ class Service(Observing, Registering, Emitting):
             problems["transport"] = broken
         if (unrelayed := self.outbox_problem) is not None:
             problems["outbox"] = unrelayed
-        if not self._running:
+        if self._crash is not None:
+            problems["service"] = f"a part of the runtime died: {type(self._crash).__name__}"
+        elif not self._running:
             problems["service"] = "not started, or stopping"
         return Health(live=self._crash is None, ready=not problems, problems=problems)
 
@@ -233,9 +238,18 @@ class Service(Observing, Registering, Emitting):
         known = ", ".join(scheduler.settings.name for scheduler in self._schedulers)
         raise RegistrationError(f"{name}: no such subscription runs; there are {known or 'none'}")
 
-    def _signalled(self, name: str) -> None:
-        self._parts.log.info("%s: draining", name)
-        self.request_stop()
+    def _signalled(self, signal: signal.Signals) -> None:
+        """The first signal drains, the second cancels what runs, the third ends the process."""
+        self._signals += 1
+        if self._signals == 1:
+            self._parts.log.info("%s: draining; once more cancels the handlers", signal.name)
+            self.request_stop()
+        elif self._signals == 2:
+            self._parts.log.warning("%s: handlers are cancelled; once more exits", signal.name)
+            for scheduler in self._schedulers:
+                scheduler.cancel_runs()
+        else:
+            self._parts.exit_now(signal)
 
     def _crashed(self, error: BaseException) -> None:
         """A loop of the runtime died: the process drains and ends with the error."""

@@ -115,6 +115,8 @@ class VirtualTime:
 class VirtualClock(Clock):
     """The clock that belongs to virtual time; its randomness is the same in every run."""
 
+    virtual = True
+
     def __init__(self, time: VirtualTime, seed: int = 0) -> None:
         self._time = time
         self._random = random.Random(seed)  # noqa: S311  tests want it repeatable
@@ -306,10 +308,9 @@ class _RecordingBroker(Broker):
         super().__init__()
         self._messages = messages
 
-    def publish(self, messages: Any, options: MemoryOptions, now: float) -> None:
-        messages = list(messages)
+    def publish(self, messages: Any, *arguments: Any) -> None:
         self._messages += messages
-        super().publish(messages, options, now)
+        super().publish(messages, *arguments)
 
 
 def _recording(tested: TestedService) -> Middleware:

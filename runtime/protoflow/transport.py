@@ -50,6 +50,9 @@ class Capabilities:
         lag: the transport knows how much waits in a group.
         broadcast: ephemeral groups, one a process.
         max_message_bytes: what the broker refuses beyond; None is unknown or unlimited.
+        proves_killers: start marks survive the process (`Isolation`), so a message that kills
+            it is proved and dead-lettered. Without: such a message is run alone, with growing
+            waits, and never dead-lettered for having been handed out too often.
     """
 
     at_least_once: bool = True
@@ -73,6 +76,7 @@ class Capabilities:
     lag: bool = False
     broadcast: bool = False
     max_message_bytes: int | None = None
+    proves_killers: bool = False
 
 
 def delay_problem(message: Message, capabilities: Capabilities) -> str | None:
@@ -172,6 +176,10 @@ class SubscriptionListener(Protocol):
     def health_changed(self, healthy: bool, detail: str) -> None:
         """The subscription stopped or began to work again; readiness follows."""
 
+    def suspects_waiting(self) -> None:
+        """The group's own solo queue holds messages that are to be run alone: the scheduler
+        asks for them with `Isolation.isolate(None)` when the process is quiet."""
+
 
 class Subscription(Protocol):
     """The deliveries of one topic to one group in this process.
@@ -187,8 +195,10 @@ class Subscription(Protocol):
         ...
 
     def settle(self, settlements: Sequence[Settlement]) -> asyncio.Future[Sequence[SettleResult]]:
-        """Settles, in one go where the broker can; one result each, in order. The
-        future fails only with a TransportError, and then nothing is known of any."""
+        """Settles, in one go where the broker can; one result each, in order. Each
+        succeeds or fails by itself: what is wrong with one never touches its neighbours. The
+        future fails only with a TransportError, which stands for UNKNOWN for each. The
+        scheduler repeats what is UNKNOWN."""
         ...
 
     def defer(self, message: Message, delay: float) -> Message | None:
@@ -204,7 +214,45 @@ class Subscription(Protocol):
 
     async def stop(self) -> None:
         """Takes nothing more, gives back what was taken and not handed out, waits until
-        settlements on their way are confirmed. Idempotent."""
+        settlements on their way are confirmed. Idempotent. The caller bounds it: it is cancelled
+        at the deadline of the shutdown, and must then leave nothing running."""
+
+
+@runtime_checkable
+class Isolation(Protocol):
+    """Optional, with the capability `proves_killers`: start marks of suspects.
+
+    A subscription implements it. The scheduler calls it for suspects only, one at a time in
+    the whole process, when nothing else runs there and everything is settled.
+    """
+
+    async def isolate(self, delivery: Delivery | None) -> tuple[Delivery, int] | None:
+        """The delivery to run alone now, and how many start marks without an end it has.
+
+        That is `delivery` itself where the message has an identity that lasts. Elsewhere
+        `delivery` is moved to the group's solo queue (confirmed, then acknowledged), and what is
+        first there is taken. With None only a solo queue is asked. None: there is nothing to
+        run. Raises TransportError: it cannot be told now."""
+        ...
+
+    async def mark(self, delivery: Delivery) -> None:
+        """Writes one start mark more; durable when it returns. Raises TransportError: the
+        delivery must not run now."""
+
+    async def clear(self, delivery: Delivery) -> None:
+        """Removes the start marks: the run ended, or did not begin, while the process lives.
+        Called before the delivery is settled. Raises TransportError: to be repeated."""
+
+
+@runtime_checkable
+class Availability(Protocol):
+    """Optional: what a subscription could hand out, for the stall watchdog."""
+
+    async def available(self) -> int | None:
+        """How many messages this member could be handed now: the lag of its own shards, or the
+        rows that are due; what is in flight here is not counted. None: cannot be told now. Called
+        rarely, and only when the scheduler has had nothing to do for a while."""
+        ...
 
 
 class Transport(Protocol):
@@ -227,13 +275,17 @@ class Transport(Protocol):
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
         """Publishes. The order is fixed when this returns; each result is None when the
-        message is durable, else its error. Never raises for a single message."""
+        message is durable, else its error: PublishRefusedError where no repetition can help, a
+        PublishError where the same message may be published again later. Each succeeds or
+        fails by itself. Never raises for a single message."""
         ...
 
     async def subscribe(
         self, settings: SubscriptionSettings, listener: SubscriptionListener
     ) -> Subscription:
-        """Joins the group."""
+        """Joins the group. A service calls `ensure` with all its subscriptions before, so
+        a transport may join once for all topics of a group; nothing is received before all
+        subscriptions of the service have joined."""
         ...
 
     def health(self) -> str | None:

@@ -115,6 +115,12 @@ def _is_core(name: str) -> bool:
     )
 
 
+#: Names that were found harmless before, in outputs and in raw messages.
+_ALLOWED: Final[set[str]] = set()
+_ALLOWED_RAW: Final[set[str]] = set()
+_REMEMBERED: Final = 1024
+
+
 def metadata_problem(
     metadata: Mapping[str, str], forbidden: Callable[[str], bool] = reserved
 ) -> str | None:
@@ -124,6 +130,13 @@ def metadata_problem(
         metadata: as the caller gave it.
         forbidden: the names that are refused.
     """
+    harmless = _ALLOWED if forbidden is reserved else _ALLOWED_RAW
+    if type(metadata) is dict and metadata.keys() <= harmless:
+        try:
+            if "".join(metadata.values()).isascii():
+                return None  # as nearly always: the same few names again and again
+        except TypeError:
+            pass  # told below
     if type(metadata) is not dict and not isinstance(metadata, Mapping):
         return f"metadata: {type(metadata).__name__} is no mapping of str to str"
     for name, value in metadata.items():
@@ -138,6 +151,8 @@ def metadata_problem(
             return f"metadata {name!r:.80}: {_why(name)}"
         if not (name.isascii() and value.isascii()) and not _is_encodable(name + value):
             return f"metadata {name!r:.80}: a lone surrogate cannot be sent; remove it"
+    if len(harmless) < _REMEMBERED:
+        harmless.update(metadata)
     return None
 
 

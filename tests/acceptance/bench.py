@@ -13,6 +13,7 @@ from protoflow.message import Action, Delivery, Message, Settlement, SettleResul
 from protoflow.spec import Ordering
 from protoflow.transport import (
     Capabilities,
+    Isolation,
     Subscription,
     SubscriptionSettings,
     Topology,
@@ -43,6 +44,9 @@ class Listener:
 
     def health_changed(self, healthy: bool, detail: str) -> None:
         self.healthy.append(healthy)
+
+    def suspects_waiting(self) -> None:
+        """Tests ask for suspects by themselves."""
 
 
 class Member:
@@ -107,6 +111,29 @@ class Member:
         )
         assert results == [SettleResult.DONE] * len(deliveries)
 
+    async def isolated(
+        self, delivery: Delivery | None = None, *, within: float = 15.0
+    ) -> tuple[Delivery, int]:
+        """What is to be run alone, and its start marks: the delivery, or what was moved to the
+        group's solo queue; without a delivery, whichever of both comes first."""
+        subscription = self.subscription
+        assert isinstance(subscription, Isolation)
+        receiving: asyncio.Future[Sequence[Delivery]] | None = None
+        async with asyncio.timeout(within * self.bench.target.patience):
+            while True:
+                if delivery is None and receiving is None:
+                    receiving = asyncio.ensure_future(subscription.receive(1, 64 * MEGABYTE))
+                if receiving is not None and receiving.done():
+                    (delivery,), receiving = receiving.result(), None
+                if (found := await subscription.isolate(delivery)) is not None:
+                    break
+                delivery = None
+                await asyncio.sleep(0.05)
+        if receiving is not None:
+            receiving.cancel()
+            await asyncio.gather(receiving, return_exceptions=True)
+        return found
+
     async def drain(self, *, quiet: float = 0.5) -> list[Delivery]:
         """Takes and acknowledges until nothing has come for a while."""
         taken: list[Delivery] = []
@@ -163,7 +190,7 @@ class Bench:
     def settings(self, topic: str, group: str = "billing", **fields: Any) -> SubscriptionSettings:
         defaults: dict[str, Any] = {
             "name": f"{topic}/{group}",
-            "dead_letter_topics": (f"{topic}.{group}.dead",),
+            "dead_letter_topics": (f"{topic}..{group}..dead",),
             "lease": self.target.lease,
         }
         return SubscriptionSettings(topic=topic, group=group, **{**defaults, **fields})

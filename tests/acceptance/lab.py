@@ -220,7 +220,7 @@ class Lab:
         return message
 
     def physical(self, topic: str) -> str:
-        return f"{self.namespace}.{topic}"
+        return f"{self.namespace}..{topic}"
 
     # Reading the broker.
 
@@ -247,7 +247,7 @@ class Lab:
         return self.transport
 
     def letters_of(self, topic: str = "tasks", group: str = "workers") -> str:
-        return self.physical(f"{topic}.{group}.dead")
+        return self.physical(f"{topic}..{group}..dead")
 
     async def letters(
         self, count: int, topic: str | None = None, *, within: float = 10.0

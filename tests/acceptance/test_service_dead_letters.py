@@ -185,7 +185,7 @@ async def test_a_replay_reaches_the_failing_group_alone_with_its_id_and_fresh_at
     last = work.contexts[-1].message.metadata
     assert wire.PF_DEAD_LETTER not in last
     assert wire.PF_ERROR_MESSAGE not in last
-    assert last[wire.CE_TYPE] == "suite.v1.Task"
+    assert work.contexts[-1].cloudevent.type == "suite.v1.Task"
     assert audit.runs == [(1, 1)]
 
 

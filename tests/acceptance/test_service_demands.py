@@ -168,7 +168,9 @@ async def test_contradictions_within_a_subscription_are_refused(lab: Lab) -> Non
             "suite.v1.Mixed.OnRemark": {"concurrency": 3},
         },
     )
-    with pytest.raises(RegistrationError, match="different concurrency"):
+    with pytest.raises(
+        RegistrationError, match=r"concurrency is 2 in .*OnTask and 3 in .*OnRemark"
+    ):
         await service.start()
 
 

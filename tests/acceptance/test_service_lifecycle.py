@@ -10,6 +10,7 @@ import time
 import pytest
 from protoflow.errors import ConfigError, ProtoflowError, RegistrationError, TopologyError
 from protoflow.outcomes import RetryAfter
+from protoflow.scheduling.in_flight import InFlight
 from protoflow.spec import DeliveryPolicy, RetryPolicy
 from protoflow.transport import TopologyMode
 
@@ -274,28 +275,26 @@ async def test_readiness_and_liveness(lab: Lab) -> None:
 
 
 @needs("at_least_once")
-async def test_a_dead_loop_ends_the_process_with_its_error(lab: Lab) -> None:
+async def test_a_dead_loop_ends_the_process_with_its_error(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing dies in silence."""
-
-    def broken(next, spec):
-        async def run(delivery, context):
-            raise KeyError("a bug beneath the pipeline")
-
-        return run
-
-    from protoflow.middleware import default_chain
-
-    chain = default_chain().drop("recoverer").add("broken", broken, before="correlation_id")
-    service = lab.service(
-        handler("Work", Seen(lab).ok), options={"middleware": chain}, shutdown_timeout=0.2
-    )
+    service = lab.service(handler("Work", Seen(lab).ok), faulty=True, shutdown_timeout=1.0)
     running = asyncio.create_task(service.run())
     await lab.until(lambda: service.health().ready)
+
+    def broken(*_args: object) -> None:
+        raise KeyError("a bug of the engine")
+
+    monkeypatch.setattr(InFlight, "came", broken)
     await lab.send(1)
-    with pytest.raises(KeyError, match="a bug beneath"):
+    with pytest.raises(KeyError, match="a bug of the engine"):
         async with asyncio.timeout(30 * lab.patience):
             await running
-    assert not service.health().live
+    health = service.health()
+    assert not health.live
+    assert not health.ready
+    assert "KeyError" in health.problems["service"]
 
 
 async def test_a_chain_that_would_lose_dead_letters_is_refused(lab: Lab) -> None:

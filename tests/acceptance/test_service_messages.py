@@ -34,14 +34,13 @@ async def test_a_published_message_reaches_its_handler_as_it_was(lab: Lab) -> No
     assert context.topic == lab.physical("tasks")
     assert context.attempt == 1
     assert context.correlation_id == id
-    metadata = context.message.metadata
-    assert metadata["color"] == "red"
-    assert metadata[wire.CE_TYPE] == "suite.v1.Task"
-    assert metadata[wire.CE_SOURCE] == "/suite"
-    assert metadata[wire.CE_SUBJECT] == "näh"
-    assert metadata[wire.CONTENT_TYPE] == "application/protobuf"
-    sent_at = datetime.fromisoformat(metadata[wire.CE_TIME])
-    assert abs((datetime.now(UTC) - sent_at).total_seconds()) < 120
+    assert context.metadata["color"] == "red"
+    assert not [name for name in context.metadata if wire.reserved(name)]
+    event = context.cloudevent
+    assert (event.id, event.type, event.source) == (id, "suite.v1.Task", "/suite")
+    assert (event.subject, event.data_content_type) == ("näh", "application/protobuf")
+    assert event.time is not None
+    assert abs((datetime.now(UTC) - event.time).total_seconds()) < 120
 
 
 async def test_a_handler_that_is_a_plain_function_runs_in_a_thread(lab: Lab) -> None:

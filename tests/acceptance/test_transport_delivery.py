@@ -6,7 +6,7 @@ import asyncio
 import time
 
 import pytest
-from protoflow.message import Message, Settlement, SettleResult
+from protoflow.message import Message
 
 from tests.acceptance.bench import MEGABYTE, Bench, numbers, payloads
 
@@ -120,16 +120,6 @@ async def test_a_release_gives_back_in_order_and_unblamed(bench: Bench) -> None:
     assert payloads(again) == numbers(1, 5)
     assert [delivery.failures for delivery in again] == [0] * 4
     await member.ack(*again)
-
-
-@needs("at_least_once")
-async def test_settling_twice_settles_once(bench: Bench) -> None:
-    topic = bench.topic()
-    member = await bench.join(topic)
-    await bench.send(topic, b"x")
-    (delivery,) = await member.take(1)
-    await member.ack(delivery)
-    assert await member.settle(Settlement(delivery)) == [SettleResult.LOST]
 
 
 async def test_receive_keeps_to_its_bounds(bench: Bench) -> None:

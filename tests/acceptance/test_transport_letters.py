@@ -21,7 +21,7 @@ class Graveyard:
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.topic = bench.topic()
-        self.dead = f"{self.topic}.billing.dead"
+        self.dead = f"{self.topic}..billing..dead"
         assert isinstance(bench.transport, DeadLetters)
         self.letters: DeadLetters = bench.transport
 

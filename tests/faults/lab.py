@@ -155,7 +155,7 @@ class Lab:
         deadline = time.monotonic() + PATIENCE
         letters: set[str] = set()
         async with connect(self.url, environ={}, connect_timeout=60) as connection:
-            topic = f"{self.run}.orders.sink.dead"
+            topic = f"{self.run}.orders..sink..dead"
             while time.monotonic() < deadline:
                 found = await connection.transport.list_dead_letters(topic, limit=100_000)  # type: ignore[attr-defined]
                 letters = {letter.message.id for letter in found}

@@ -103,7 +103,7 @@ async def connection_slow(run: Lab) -> None:
 async def letters_unwritable(run: Lab) -> None:
     """The dead-letter topic takes nothing for a while: the subscription pauses and says so,
     nothing is acknowledged, and when the topic takes letters again all goes on."""
-    topic = f"{run.run}.orders.sink.dead"
+    topic = f"{run.run}.orders..sink..dead"
     await asyncio.sleep(run.duration / 4)
     await writable(run.name, run.url, topic, open=False)
     deadline = time.monotonic() + 30

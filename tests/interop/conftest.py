@@ -50,7 +50,7 @@ class Party:
 
     def topic(self, name: str) -> str:
         """A topic as others know it."""
-        return f"{self.namespace}.{name}"
+        return f"{self.namespace}..{name}"
 
     async def keep(self, message: Any, context: Context, /) -> None:
         """A handler that remembers."""

@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("faststream", reason="package: faststream")
 from faststream import AckPolicy
+from protoflow.transports.nats.names import Names
 
 from tests.acceptance.contract import pb, pf
 from tests.interop.conftest import Party
@@ -68,7 +69,7 @@ def _jetstream(party: Party, topic: str) -> Any:
     from faststream.nats.annotations import NatsMessage
 
     made = NatsBroker(party.peer.address)
-    stream = "protoflow-topic-" + topic.replace(".", "_")
+    stream = Names("protoflow").stream(topic)
     return made, _annotated(
         NatsMessage,
         made.subscriber(f"protoflow.{topic}", stream=JStream(stream, declare=False)),

@@ -8,10 +8,11 @@ import pytest
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 from protoflow import Context, Output, Service, testing
 from protoflow.dedup_stores import Key, MemoryDeduplication, SQLiteDeduplication
-from protoflow.errors import ConfigError, PublishError
-from protoflow.message import Message
+from protoflow.errors import ConfigError
+from protoflow.message import Message, SettleResult
 from protoflow.middleware.deduplicate import deduplicate
 from protoflow.spec import BatchPolicy
+from protoflow.transports.memory.subscription import MemorySubscription
 
 from tests.middleware.kit import NAME, TO_DONE, TO_WORK, config, nothing, put, running, worker
 
@@ -59,7 +60,7 @@ async def test_retries_and_replays_are_never_swallowed() -> None:
     async with running(worker(handler), middleware=[deduplicate(MemoryDeduplication())]) as service:
         await send(service, "a", "1")
         assert len(service.dead_letters) == 1
-        await service.service.dead_letters.replay("work.workers.dead")
+        await service.service.dead_letters.replay("work..workers..dead")
         await service.settled()
         assert service.service.stats()[NAME].handled == 1
         await send(service, "a", "1")
@@ -80,22 +81,30 @@ async def test_success_is_written_when_the_outputs_are_confirmed(
     async with running(
         worker(handler, publication=TO_DONE), middleware=[deduplicate(store)]
     ) as service:
-        scheduler = service.service.subscriptions[0]
-        not_published = scheduler._carrier._not_published
-        done = scheduler._carrier._done
+        settle = MemorySubscription.settle
+        away = True
+        remembered: list[int] = []
 
-        def refuse(job: Any, outputs: Any, *rest: Any) -> None:
-            monkeypatch.setattr(scheduler._carrier, "_done", done)
-            not_published(job, PublishError("the broker is away"), ())
+        def lost(self: MemorySubscription, settlements: Any) -> Any:
+            nonlocal away
+            if not away:
+                return settle(self, settlements)
+            away = False
+            remembered.append(len(store))
+            answer = asyncio.get_running_loop().create_future()
+            answer.set_result([SettleResult.UNKNOWN] * len(settlements))
+            return answer
 
-        monkeypatch.setattr(scheduler._carrier, "_done", refuse)
+        monkeypatch.setattr(MemorySubscription, "settle", lost)
         await send(service, "a", "1")
         await asyncio.sleep(0)
-        assert calls == 2  # the first run's outputs were lost with the broker
+        await service.settled()
+        assert remembered == [0], "nothing is written before the outputs are confirmed"
+        assert calls == 1, "the outputs are published again, and the handler is not run again"
         assert len(service.published(Int64Value)) == 1
         assert len(store) == 1
         await send(service, "a", "1")
-    assert calls == 2
+    assert calls == 1
 
 
 async def test_ids_of_two_sources_are_two_messages_and_long_ones_stay_small() -> None:

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 from protoflow import Context, Message, Output, Service
-from protoflow.errors import ConfigError, PublishError, RegistrationError
+from protoflow.errors import ConfigError, RegistrationError
 from protoflow.message import Delivery
 from protoflow.middleware import Dependencies, default_chain
 from protoflow.middleware.outbox import CONNECTION
 from protoflow.observability.prometheus import Exposition
-from protoflow.outbox import OutboxRelay, SQLiteOutbox
+from protoflow.outbox import SQLiteOutbox
 from protoflow.outcomes import Outcome
 from protoflow.pipeline import HandlerSpec, Next
 
@@ -111,45 +111,9 @@ async def test_the_store_writes_in_the_transaction_that_it_is_given(tmp_path: Pa
     connection.close()
 
 
-async def test_what_the_broker_does_not_take_waits_in_order(tmp_path: Path) -> None:
-    class Away:
-        down = True
-        taken: list[str]
-
-        async def submit(self, messages: Sequence[Message]) -> list[PublishError | None]:
-            if self.down:
-                return [None, *[PublishError("away") for _ in messages[1:]]]
-            self.taken += [message.id for message in messages]
-            return [None for _ in messages]
-
-    broker = Away()
-    broker.taken = []
-    store = SQLiteOutbox(tmp_path / "outbox.db")
-    messages = [
-        Message(
-            id=str(i), topic="t", payload=None if i == 1 else b"x", key=b"k", metadata={"a": "b"}
-        )
-        for i in range(3)
-    ]
-    await store.store(messages, None)
-    relay = OutboxRelay(store, broker)  # type: ignore[arg-type]
-    with pytest.raises(PublishError):
-        await relay.relay()
-    (first, second) = await store.pending(10)
-    assert (first.message.id, first.message.payload, first.message.key) == ("1", None, b"k")
-    assert second.message.deduplication_id == "2:t"
-    broker.down = False
-    assert await relay.relay() == 2
-    assert await relay.relay() == 0
-    assert broker.taken == ["1", "2"]
-    await relay.refresh()
-    assert relay.waiting == 0
-    await store.close()
-
-
 async def test_a_relay_that_does_not_get_on_turns_readiness_red(tmp_path: Path) -> None:
     class Broken(SQLiteOutbox):
-        async def pending(self, limit: int) -> Any:
+        async def pending(self, limit: int, behind: Any = ()) -> Any:
             raise sqlite3.OperationalError("disk I/O error")
 
     store = Broken(tmp_path / "outbox.db")

@@ -84,14 +84,14 @@ async def test_one_trace_from_publisher_to_dead_letter_and_replay(traced: Traced
     async with running(*handlers, dependencies=traced.dependencies) as service:
         await put(service, "a")
         fails = False
-        await service.service.dead_letters.replay("done.second.dead")
+        await service.service.dead_letters.replay("done..second..dead")
         await service.settled()
 
     send = traced.one("send work")
     failed, again = traced.named("process work")
     create = traced.one("create done")
     *_, last, replayed = traced.named("process done")
-    letter = traced.one("create done.second.dead")
+    letter = traced.one("create done..second..dead")
     assert len({span.context.trace_id for span in traced.spans if span.context}) == 1
     assert send.parent is None
     assert parent_of(failed) == id_of(send)

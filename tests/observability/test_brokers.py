@@ -41,7 +41,7 @@ class Place:
         }
 
     def named(self, topic: str) -> str:
-        return f"{self.settings['namespace']}.{topic}"
+        return f"{self.settings['namespace']}..{topic}"
 
     @asynccontextmanager
     async def service(self, *handlers: Any, **given: Any) -> AsyncIterator[Service]:
@@ -101,7 +101,7 @@ async def test_one_trace_from_publisher_to_replay(place: Place) -> None:
         stats = service.stats()["test.v1.Second.Do"]
         await place.until(lambda: stats.dead_lettered)
         fails = False
-        dead = place.named("done.second.dead")
+        dead = place.named("done..second..dead")
         assert await service.dead_letters.count(dead) == 1
         assert await service.dead_letters.replay(dead) == 1
         await place.until(lambda: ends and stats.handled)
@@ -109,7 +109,7 @@ async def test_one_trace_from_publisher_to_replay(place: Place) -> None:
     spans = sorted(exporter.get_finished_spans(), key=lambda span: span.start_time or 0)
     by_id = {span_id(span): span for span in spans}
     assert len({span.context.trace_id for span in spans if span.context}) == 1
-    story = [span.name.replace(f"{place.settings['namespace']}.", "") for span in spans]
+    story = [span.name.replace(f"{place.settings['namespace']}..", "") for span in spans]
     assert story == [
         "send work",
         "process work",
@@ -117,7 +117,7 @@ async def test_one_trace_from_publisher_to_replay(place: Place) -> None:
         "create done",
         "process done",
         "process done",
-        "create done.second.dead",
+        "create done..second..dead",
         "process done",
     ]
     # Each span follows from the one before it in the story.
@@ -131,7 +131,7 @@ async def test_dead_letters_are_counted_after_a_restart(place: Place) -> None:
         raise ValueError
 
     handler = worker(broken, delivery=FAST)
-    dead = place.named("work.workers.dead")
+    dead = place.named("work..workers..dead")
     async with place.service(handler) as service:
         if not service.capabilities.dead_letters:
             pytest.skip("capability: dead_letters")

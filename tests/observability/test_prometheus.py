@@ -81,7 +81,7 @@ async def test_every_count_is_there() -> None:
         )
         == 2
     )
-    letters = {"dead_letter_topic": "work.workers.dead"}
+    letters = {"dead_letter_topic": "work..workers..dead"}
     assert value("protoflow_dead_letters_total", **letters) == 1
     assert value("protoflow_dead_letter_attempts_total", **letters) == 3
     assert value("protoflow_dead_letters_waiting", **letters) == 1

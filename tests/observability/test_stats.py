@@ -120,7 +120,7 @@ async def test_what_never_reaches_the_handler_is_an_error_too() -> None:
         )
         await service.settled()
         stats = service.service.stats()[NAME]
-        letters = service.service.books.dead_letters.topics["work.workers.dead"]
+        letters = service.service.books.dead_letters.topics["work..workers..dead"]
     assert (stats.dead_lettered, stats.errors.validation) == (1, 1)
     assert letters.received == letters.current == 1
     assert letters.average_retries == 0
@@ -169,11 +169,11 @@ async def test_an_average_of_retries_is_kept_for_dead_letters() -> None:
     async with running(worker(broken)) as service:
         await put(service, "a", "b")
         books = service.service.books.dead_letters
-        topic = books.topics["work.workers.dead"]
+        topic = books.topics["work..workers..dead"]
         assert (topic.received, topic.attempts, topic.average_retries) == (2, 6, 2.0)
         assert topic.oldest_at <= topic.newest_at
         assert books.snapshot()["total_messages"] == 2
-        assert await service.service.dead_letters.purge("work.workers.dead") == 2
+        assert await service.service.dead_letters.purge("work..workers..dead") == 2
         assert (topic.current, topic.purged) == (0, 2)
         books.reset()
         assert topic.received == 0

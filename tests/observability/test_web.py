@@ -16,7 +16,7 @@ from protoflow.web.deadlines import Deadlines
 
 from tests.middleware.kit import NAME, config, nothing, put, running, worker
 
-DEAD = "work.workers.dead"
+DEAD = "work..workers..dead"
 
 
 async def broken(message: Any, _context: Context) -> None:

@@ -64,8 +64,10 @@ ONE_MISTAKE = {
     message('topic: "x" encoding: ENCODING_UNSPECIFIED'): (
         "encoding is ENCODING_UNSPECIFIED, which is no value; use ENCODING_PROTOBUF, ENCODING_JSON"
     ),
-    field(f"string a = 1 {KEY}; bytes b = 2 {KEY};"): "partition_key is a already",
-    field(f"string a = 1 {SUBJECT}; string b = 2 {SUBJECT};"): "subject is a already",
+    field(f"string a = 1 {KEY}; bytes b = 2 {KEY};"): (
+        "shop.v1.X: a and b are both marked as partition_key; keep the mark on one of them"
+    ),
+    field(f"string a = 1 {SUBJECT}; string b = 2 {SUBJECT};"): "a and b are both marked as subject",
     field(f"repeated string a = 1 {KEY};"): "partition_key a is repeated",
     field(f"map<string, string> a = 1 {KEY};"): "partition_key a is repeated",
     field(f"bool a = 1 {KEY};"): "partition_key a is of type bool",
@@ -86,8 +88,9 @@ ONE_MISTAKE = {
     delivery("timeout: {seconds: -1}"): "timeout is negative",
     delivery("timeout: {nanos: -1}"): "timeout is negative",
     delivery("timeout: {seconds: 1 nanos: -1}"): "timeout has seconds and nanos of different signs",
-    delivery("timeout: {seconds: 315576000001}"): "timeout is out of range",
-    delivery("timeout: {nanos: 1000000000}"): "timeout is out of range",
+    delivery("timeout: {seconds: 315360000}"): "timeout is 315360000 s, more than a year; use less",
+    delivery("timeout: {nanos: 1000000000}"): "timeout has 1000000000 nanos; use less",
+    delivery("retry: {max_backoff: {seconds: 315360000}}"): "max_backoff is 315360000 s, more than",
     delivery("ordering: ORDERING_PER_KEY"): "ordering is per key, but shop.v1.A has no key",
     delivery("ordering: ORDERING_UNSPECIFIED"): "ordering is ORDERING_UNSPECIFIED",
     delivery("start: START_UNSPECIFIED"): "start is START_UNSPECIFIED",
@@ -99,7 +102,19 @@ ONE_MISTAKE = {
     delivery('dead_letter: {topic: "a b"}'): "dead_letter.topic is 'a b'; use letters",
     consume('consumer_group: ""'): "consumer_group is empty",
     consume('consumer_group: "a b"'): "consumer_group is 'a b'; use letters",
-    consume(GROUP.format("g" * 199)): "{topic}.{group}.dead filled in, has 206 characters",
+    consume(GROUP.format("g" * 199)): (
+        "shop.v1.S.M: the dead-letter topic, {topic}..{group}..dead unless set, filled in has 208 "
+        "characters; use at most 200: shorten topic or consumer_group, or set dead_letter.topic"
+    ),
+    delivery(f'dead_letter: {{topic: "{{group}}-{"x" * 192}"}}'): "dead_letter.topic filled in has",
+    delivery(
+        'dead_letter: {topic: "{topics}.dead"}'
+    ): "'{topics}.dead'; write {topic} for {topics}",
+    delivery('dead_letter: {topic: "x..dead"}'): "a segment between dots is empty",
+    delivery('dead_letter: {topic: "{topic}..{group}...dead"}'): "a segment between dots is empty",
+    message(
+        'topic: "${region}.a"'
+    ): "topic is '${region}.a'; write variables as {name}, without '$'",
     consume('topic: "?"'): "shop.v1.S.M: topic is '?'; use letters",
     consume("batch: {max_messages: 2}"): "batch means nothing without a stream of inputs",
     "message N {} service S { rpc M(N) returns (google.protobuf.Empty) "
@@ -128,7 +143,14 @@ ONE_MISTAKE = {
     MESSAGES + 'service S { option (protoflow.v1.service).consumer_group = "g"; }': (
         "(protoflow.v1.service) means nothing on a service that consumes nothing"
     ),
-    'option (protoflow.v1.file).topic_prefix = "a b";' + MESSAGES: "topic_prefix is 'a bx'",
+    'option (protoflow.v1.file).topic_prefix = "a b.";' + MESSAGES: "topic_prefix is 'a b.x'",
+    'option (protoflow.v1.file).topic_prefix = "shop";' + MESSAGES: (
+        "topic_prefix is 'shop', which goes literally before each topic: 'orders' becomes "
+        "'shoporders'; end it with '.', '-' or '_'"
+    ),
+    'option (protoflow.v1.file).topic_prefix = "shop.";' + message('topic: "shop.x"'): (
+        "shop.v1.X: topic is 'shop.x', and topic_prefix goes before it: 'shop.shop.x'; write 'x'"
+    ),
     'option (protoflow.v1.file).delivery.dead_letter.topic = "{topic}.dead";': (
         "orders.proto:6:1: shop.v1: dead_letter.topic lacks {group}"
     ),
@@ -174,10 +196,8 @@ def test_classes_that_become_one(generate: Generate) -> None:
         for name in ("T", "TService", "OrdersEvent")
     )
     errors = generate(protos).errors
-    assert len(errors) == 3
-    assert "shop.v1.TService: becomes THandler in Python, as shop.v1.T does" in errors[1]
-    assert "shop.v1.TService: becomes TProducer in Python, as shop.v1.T does" in errors[2]
-    assert "becomes OrdersEventProducer in Python, as shop.v1.OrdersEvent does" in errors[0]
+    (line,) = errors
+    assert "shop.v1.TService: becomes THandler in Python, as shop.v1.T does; move one of" in line
 
 
 def subscription(*methods: str) -> str:
@@ -224,24 +244,6 @@ def test_a_type_is_consumed_twice_by_its_alias(generate: Generate) -> None:
     assert "shop.v1.S.M1: consumes shop.v1.A from t" in line
 
 
-def test_subscriptions_reach_over_files(generate: Generate) -> None:
-    service = 'service {} {{ option (protoflow.v1.service).consumer_group = "g"; {} }}'
-    one = HEAD + MESSAGES + service.format("One", RPC.format(""))
-    two = (
-        HEAD.replace("shop.v1;", "shop.v2;")
-        + 'import "one.proto";'
-        + service.format("Two", RPC.format("").replace("(A)", "(shop.v1.A)"))
-    )
-    protos = {"one.proto": one, "two.proto": two}
-    (line,) = generate(protos).errors
-    assert line.startswith("two.proto:6:")
-    assert "shop.v2.Two.M: consumes shop.v1.A from a in the group g, as shop.v1.One.M does" in line
-    # Also where one of the files is only imported; told of the file that is generated.
-    assert generate(protos, wanted=["two.proto"]).errors == [line]
-    (line,) = generate(protos, wanted=["one.proto"]).errors
-    assert line.startswith("one.proto:13:")
-
-
 def test_unknown_fields_are_version_skew(compile_request: Compile) -> None:
     request = compile_request(consume("delivery: {retry: {max_attempts: 2}}"))
     options = request.proto_file[-1].service[0].method[0].options.Extensions[options_pb2.consume]
@@ -282,12 +284,170 @@ def test_paths_that_cannot_be_imported(generate: Generate, path: str) -> None:
     assert "so that no module there can be imported; rename the file or directory" in line
 
 
+@pytest.mark.parametrize(
+    ("path", "hider"),
+    [
+        ("types/v1/x.proto", "the module types of the standard library"),
+        ("io/x.proto", "the module io of the standard library"),
+        ("protoflow/acme/x.proto", "the runtime's package"),
+        ("protoflow/v1/x.proto", "the runtime's package"),
+        ("google/protobuf/acme/x.proto", "the package of protobuf"),
+    ],
+)
+def test_directories_that_are_hidden(generate: Generate, path: str, hider: str) -> None:
+    directory = path.rpartition("/")[0]
+    (line,) = generate({path: HEAD + MESSAGES}).errors
+    assert line.startswith(f"{path}: shop.v1: {directory}/ is hidden in Python by {hider}, so that")
+    assert "rename the directory, or move its modules into a package and say so: " in line
+    assert line.endswith(f"--protoflow_opt=import_map={directory}/=PACKAGE")
+    moved = generate({path: HEAD + MESSAGES}, f"import_map={directory}/=my.pkg")
+    assert "from my.pkg import x_pb2" in moved.only
+    # Also where a file needs a module that is hidden.
+    user = HEAD.replace("shop.v1;", "user;") + f'import "{path}";'
+    user += f"service S {{ {RPC.format('').replace('(A)', '(shop.v1.A)')} }}"
+    (line,) = generate({path: HEAD + MESSAGES, "user.proto": user}, wanted=["user.proto"]).errors
+    assert line.startswith(f"user.proto:6:1: user: {directory}/ is hidden in Python by ")
+
+
+@pytest.mark.parametrize("path", ["x/types.proto", "test/x.proto", "google/type/x.proto"])
+def test_names_that_hide_nothing(generate: Generate, path: str) -> None:
+    assert generate({path: HEAD + MESSAGES}).only
+
+
+def test_a_prefix_moves_modules_from_where_they_are_hidden(generate: Generate) -> None:
+    assert (
+        "from gen.types import x_pb2"
+        in generate({"types/x.proto": HEAD + MESSAGES}, "import_prefix=gen").only
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "form"), [("caf\u00e9.proto", "NFC"), ("cafe\u0301.proto", "NFD")]
+)
+def test_file_names_in_another_normal_form(generate: Generate, path: str, form: str) -> None:
+    made = generate({path: HEAD + MESSAGES})
+    if form == "NFC":
+        assert made.only
+        return
+    (line,) = made.errors
+    assert "is not in the Unicode normal form (NFKC) that Python turns names into" in line
+
+
+def test_protodevel_files_have_modules(generate: Generate) -> None:
+    made = generate({"a/x.protodevel": HEAD + MESSAGES})
+    assert list(made.files) == ["a/x_protoflow.py"]
+    assert "from a import x_pb2 as _x_pb2" in made.only
+    assert "class XEventProducer" in made.only
+
+
+def test_a_message_that_its_outer_one_hides(generate: Generate) -> None:
+    topic = 'option (protoflow.v1.message).topic = "x";'
+    (line,) = generate(f"message X {{ message DESCRIPTOR {{ {topic} }} }}").errors
+    assert "orders.proto:6:13: shop.v1.X.DESCRIPTOR: DESCRIPTOR is hidden in Python by" in line
+    assert generate(f"message DESCRIPTOR {{ {topic} }}").only
+
+
+def test_a_service_that_is_called_like_the_event_producer(generate: Generate) -> None:
+    service = f"service EventService {{ {RPC.format('')} }}"
+    text = generate({"event.proto": HEAD + MESSAGES + service}).only
+    for name in ("EventHandler", "EventProducer", "EventEventProducer"):
+        assert f"class {name}(" in text
+    # A service without consumers has no class to give way to.
+    plain = "service EventService { rpc M(A) returns (B); }"
+    text = generate({"event.proto": HEAD + MESSAGES + plain}).only
+    assert "class EventProducer(" in text
+    assert "class EventEventProducer(" not in text
+
+
+LOOPS = {
+    'rpc L(A) returns (A) { C = {topic: "x"}; P = {topic: "x"}; }': (
+        "shop.v1.S.L: publishes shop.v1.A to x, from where it consumes it"
+    ),
+    'rpc L(A) returns (stream A) { C = {topic: "x"}; P = {topic: "x"}; }': (
+        "shop.v1.S.L: publishes shop.v1.A to x, from where it consumes it"
+    ),
+    'rpc L(A) returns (B) { C = {delivery: {dead_letter: {topic: "b"}}}; P = {}; }': (
+        "shop.v1.S.L: dead_letter.topic is b, to which the method publishes its outputs"
+    ),
+    'rpc L(A) returns (E) { C = {topic: "x" delivery: {dead_letter: {topic: "y"}}}; }'
+    'rpc M(A) returns (E) { C = {topic: "y" delivery: {dead_letter: {topic: "x"}}}; }': (
+        "shop.v1.S.L: dead letters go round for ever: shop.v1.S.L sends those of x to y, shop.v1"
+        ".S.M sends those of y to x; choose another dead_letter.topic in one of them"
+    ),
+    'rpc L(A) returns (E) { C = {topic: "x" delivery: {dead_letter: {topic: "y"}}}; }'
+    'rpc M(B) returns (E) { C = {topic: "y" delivery: {dead_letter: {topic: "z"} unhandled: U}}; }'
+    'rpc N(A) returns (E) { C = {topic: "z" delivery: {dead_letter: {topic: "x"}}}; }': (
+        "x to y, shop.v1.S.M sends those of y to z, shop.v1.S.N sends those of z to x; choose"
+    ),
+}
+NO_LOOPS = {
+    "another type there": 'rpc L(A) returns (B) { C = {topic: "x"}; P = {topic: "x"}; }',
+    "a chain that ends": (
+        'rpc L(A) returns (E) { C = {topic: "x" delivery: {dead_letter: {topic: "y"}}}; }'
+        'rpc M(A) returns (E) { C = {topic: "y"}; }'
+    ),
+    "a type that a step does not handle": (
+        'rpc L(A) returns (E) { C = {topic: "x" delivery: {dead_letter: {topic: "y"}}}; }'
+        'rpc M(B) returns (E) { C = {topic: "y" delivery: {dead_letter: {topic: "x"}}}; }'
+    ),
+}
+
+
+def loop(text: str) -> str:
+    for short, long in {
+        "C =": "option (protoflow.v1.consume) =",
+        "P =": "option (protoflow.v1.publish) =",
+        "(E)": "(google.protobuf.Empty)",
+        ": U}": ": UNHANDLED_TYPES_DEAD_LETTER}",
+    }.items():
+        text = text.replace(short, long)
+    return f"{MESSAGES} service S {{ {text} }}"
+
+
+@pytest.mark.parametrize("rpcs", LOOPS)
+def test_messages_that_come_back(generate: Generate, rpcs: str) -> None:
+    (line,) = generate(loop(rpcs)).errors
+    assert LOOPS[rpcs] in line
+
+
+@pytest.mark.parametrize("case", NO_LOOPS)
+def test_messages_that_do_not_come_back(generate: Generate, case: str) -> None:
+    assert generate(loop(NO_LOOPS[case])).only
+
+
+def test_a_prefix_goes_before_a_dead_letter_topic(generate: Generate) -> None:
+    prefix = 'option (protoflow.v1.file).topic_prefix = "shop.";'
+    text = generate(prefix + delivery('dead_letter: {topic: "failed"}')).only
+    assert 'topic="shop.failed"' in text
+    # {topic} has it already.
+    text = generate(prefix + delivery('dead_letter: {topic: "{topic}..{group}..lost"}')).only
+    assert 'topic="{topic}..{group}..lost"' in text
+    (line,) = generate(prefix + delivery('dead_letter: {topic: "shop.failed"}')).errors
+    assert "dead_letter.topic is 'shop.failed', and topic_prefix goes before it" in line
+
+
+def test_a_mark_inside_a_field_is_no_key(generate: Generate) -> None:
+    text = "message Deep { option (protoflow.v1.message).topic = 'd'; K inner = 1; }"
+    rpc = RPC.format("delivery: {ordering: ORDERING_PER_KEY}").replace("(A)", "(Deep)")
+    (line,) = generate(f"{MESSAGES} {text} service S {{ {rpc} }}").errors
+    assert "shop.v1.Deep has no key (the mark on shop.v1.Deep.inner.id lies deeper); mark" in line
+    assert "mark a field of the message itself with (protoflow.v1.field).partition_key" in line
+
+
+def test_import_map_takes_no_file(generate: Generate) -> None:
+    made = generate({"shop/v1/a.proto": HEAD + MESSAGES}, "import_map=shop/v1/a.proto=x.y")
+    assert made.error == (
+        "parameter import_map names the file shop/v1/a.proto; it takes directories: "
+        "import_map=shop/v1/=x.y"
+    )
+
+
 def test_paths_that_become_one(generate: Generate) -> None:
     two = HEAD.replace("shop.v1;", "shop.v2;") + MESSAGES
     (line,) = generate({"a-b.proto": HEAD + MESSAGES, "a_b.proto": two}).errors
     assert line == (
         "a_b.proto: shop.v2: becomes a_b_protoflow.py in Python, as a-b.proto does; "
-        "rename one of them"
+        "rename one of the files"
     )
 
 

@@ -40,6 +40,8 @@ def test_method_names(rpc: str, method: str) -> None:
     ("path", "stem"),
     [
         ("shop/v1/orders.proto", "Orders"),
+        ("orders.protodevel", "Orders"),
+        ("_1.proto", "File1"),
         ("order-events.proto", "Order"),
         ("order_event.proto", "Order"),
         ("events.proto", ""),
@@ -49,7 +51,24 @@ def test_method_names(rpc: str, method: str) -> None:
     ],
 )
 def test_event_producers(path: str, stem: str) -> None:
-    assert names.event_stem(path) == stem
+    assert names.event_producer(path) == f"{stem}EventProducer"
+
+
+@pytest.mark.parametrize(
+    ("path", "taken", "producer"),
+    [
+        ("event.proto", ["EventProducer"], "EventEventProducer"),
+        ("order_events.proto", ["OrderEventProducer"], "OrderEventsEventProducer"),
+        ("orders.proto", ["OrdersEventProducer"], "OrdersFileEventProducer"),
+        (
+            "orders.proto",
+            ["OrdersEventProducer", "OrdersFileEventProducer"],
+            "OrdersFile2EventProducer",
+        ),
+    ],
+)
+def test_event_producers_give_way(path: str, taken: list[str], producer: str) -> None:
+    assert names.event_producer(path, taken) == producer
 
 
 def test_service_stems() -> None:
@@ -64,6 +83,9 @@ def test_publish_names() -> None:
 
 def test_module_stems() -> None:
     assert names.module_stem("a-b/c-d.e.proto") == "a_b.c_d.e"
+    assert names.module_stem("a/b.protodevel") == "a.b"
+    assert names.bad_module_segment("a.caf\u00e9") is None
+    assert names.bad_module_segment("a.cafe\u0301") == "cafe\u0301"
     assert all(names.bad_module_segment(f"a.{word}.b") == word for word in keyword.kwlist)
     assert all(names.bad_module_segment(f"a.{word}.b") is None for word in keyword.softkwlist)
 

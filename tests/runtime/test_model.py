@@ -9,6 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -28,7 +29,7 @@ from protoflow.url import TransportURL
 from tests.acceptance.faulty import Faulty
 
 TOPIC, GROUP, OUT = "tasks", "workers", "done"
-LETTERS = f"{TOPIC}.{GROUP}.dead"
+LETTERS = f"{TOPIC}..{GROUP}..dead"
 
 #: What a run may come to.
 RUNS = ("ok", "ok", "ok", "fail", "fail", "retry-later", "slow", "output", "skip", "give-up")
@@ -211,7 +212,7 @@ async def in_virtual_time(story: Story) -> None:
     time = VirtualTime()
     time.install()
     try:
-        await play(story, "memory://model", VirtualClock(time), patience=3600.0)
+        await play(story, f"memory://{uuid4().hex}", VirtualClock(time), patience=3600.0)
     finally:
         time.remove()
 

@@ -62,11 +62,11 @@ def test_variables_and_namespace_stand_in_every_name() -> None:
     item = registration(topic="orders.{region}", group="{team}-billing")
     settings = config(namespace="test", variables={"region": "eu", "team": "blue"})
     subscription = one(item, settings)
-    assert subscription.settings.topic == "test.orders.eu"
-    assert subscription.settings.group == "test.blue-billing"
-    assert subscription.settings.name == "test.orders.eu/test.blue-billing"
+    assert subscription.settings.topic == "test..orders.eu"
+    assert subscription.settings.group == "test..blue-billing"
+    assert subscription.settings.name == "test..orders.eu/test..blue-billing"
     (letters,) = subscription.settings.dead_letter_topics
-    assert letters == "test.orders.eu.blue-billing.dead"
+    assert letters == "test..orders.eu..blue-billing..dead"
 
 
 def test_everything_that_is_wrong_with_names_is_told_at_once() -> None:
@@ -132,8 +132,75 @@ def test_methods_of_a_subscription_may_not_contradict(leaf: str, values: tuple[A
         registration(f"a.B.M{index}", delivery=DeliveryPolicy(**{leaf: value}))
         for index, value in enumerate(values)
     ]
-    with pytest.raises(RegistrationError, match=f"different {leaf}"):
+    with pytest.raises(
+        RegistrationError, match=f"{leaf} is .* in a.B.M0 and .* in a.B.M1, but these"
+    ):
         plan(items, config(), ALL)
+
+
+def test_the_leaf_said_where_it_counts_most_holds_for_a_subscription() -> None:
+    items = [
+        registration("a.B.C", delivery=DeliveryPolicy(concurrency=5)),
+        registration("a.B.D"),
+    ]
+    (subscription,) = plan(items, config(defaults=DeliveryPolicy(concurrency=8)), ALL)
+    assert subscription.settings.concurrency == 5
+    items.append(registration("a.B.E", delivery=DeliveryPolicy(concurrency=5)))
+    override = config(handlers={"a.B.D": DeliveryPolicy(concurrency=2)})
+    (subscription,) = plan(items, override, ALL)
+    assert subscription.settings.concurrency == 2
+    assert {handler.policy.concurrency for handler in subscription.handlers} == {2}
+
+
+def letters_to(topic: str, **fields: Any) -> dict[str, Any]:
+    policy = DeliveryPolicy(dead_letter=DeadLetterPolicy(topic=topic), **fields)
+    return {"delivery": policy, "types": ("x.Y",)}
+
+
+def test_dead_letters_do_not_go_round() -> None:
+    items = [
+        registration("a.L1.M", topic="x1", **letters_to("x2")),
+        registration("a.L2.M", topic="x2", **letters_to("{back}")),
+        registration("a.L3.M", topic="x3", **letters_to("x4")),
+    ]
+    with pytest.raises(RegistrationError) as caught:
+        plan(items, config(variables={"back": "x1"}), ALL)
+    assert str(caught.value).count("go round") == 1
+    assert "a.L1.M sends those of x1 to x2, a.L2.M sends those of x2 to x1; choose" in str(
+        caught.value
+    )
+    assert len(plan(items, config(variables={"back": "x3"}), ALL)) == 3
+
+
+def test_a_raw_handler_takes_part_in_a_round() -> None:
+    raw = registration(
+        "raw",
+        topic="x2",
+        types=(),
+        message=None,
+        delivery=DeliveryPolicy(dead_letter=DeadLetterPolicy(topic="x1")),
+    )
+    with pytest.raises(RegistrationError, match="go round for ever"):
+        plan([registration("a.L1.M", topic="x1", **letters_to("x2")), raw], config(), ALL)
+    # A handler that consumes its own dead letters.
+    with pytest.raises(RegistrationError, match=r"a\.L1\.M sends those of x1 to x1"):
+        plan([registration("a.L1.M", topic="x1", **letters_to("x1"))], config(), ALL)
+
+
+def test_types_that_nobody_handles_end_a_round_unless_they_are_dead_lettered() -> None:
+    other = {**letters_to("x1"), "types": ("x.Z",)}
+    items = [registration("a.L1.M", topic="x1", **letters_to("x2"))]
+    assert plan([*items, registration("a.L2.M", topic="x2", **other)], config(), ALL)
+    other = {**letters_to("x1", unhandled=UnhandledTypes.DEAD_LETTER), "types": ("x.Z",)}
+    with pytest.raises(RegistrationError, match="go round for ever"):
+        plan([*items, registration("a.L2.M", topic="x2", **other)], config(), ALL)
+
+
+def test_backoffs_that_contradict_over_contract_and_config_are_told() -> None:
+    item = registration(delivery=DeliveryPolicy(retry=RetryPolicy(max_backoff=2.0)))
+    first = DeliveryPolicy(retry=RetryPolicy(initial_backoff=3.0))
+    with pytest.raises(ConfigError, match=r"Bill: retry\.max_backoff is less than"):
+        plan([item], config(handlers={"shop.v1.Orders.Bill": first}), ALL)
 
 
 def test_timeout_retry_and_dead_letters_belong_to_the_method() -> None:
@@ -151,7 +218,7 @@ def test_timeout_retry_and_dead_letters_belong_to_the_method() -> None:
     (subscription,) = plan(items, config(), ALL)
     assert [handler.policy.timeout for handler in subscription.handlers] == [1.0, 2.0]
     assert [handler.policy.retry.max_attempts for handler in subscription.handlers] == [5, 9]
-    assert subscription.settings.dead_letter_topics == ("lost", "orders.billing.dead")
+    assert subscription.settings.dead_letter_topics == ("lost", "orders..billing..dead")
 
 
 def test_one_type_has_one_handler() -> None:

@@ -81,7 +81,7 @@ def test_the_built_in_values_are_those_of_the_design() -> None:
     assert built_in.ordering is Ordering.NONE
     assert built_in.concurrency == 16
     assert built_in.timeout is None
-    assert built_in.dead_letter_topic == "{topic}.{group}.dead"
+    assert built_in.dead_letter_topic == "{topic}..{group}..dead"
     assert built_in.on_exhausted is OnExhausted.DEAD_LETTER
     assert built_in.unhandled is UnhandledTypes.SKIP
     assert built_in.start is Start.EARLIEST
@@ -90,6 +90,14 @@ def test_the_built_in_values_are_those_of_the_design() -> None:
     assert (retry.max_attempts, retry.initial_backoff, retry.max_backoff) == (5, 1.0, 300.0)
     assert (retry.backoff_multiplier, retry.jitter, retry.max_elapsed) == (2.0, 0.5, None)
     assert built_in.demands == frozenset()
+
+
+def test_a_built_in_backoff_yields_to_one_that_is_said() -> None:
+    long = resolve(DeliveryPolicy(retry=RetryPolicy(initial_backoff=600.0))).retry
+    assert (long.initial_backoff, long.max_backoff) == (600.0, 600.0)
+    assert long.wait(1, 0.0) == long.wait(9, 0.0) == 600.0
+    short = resolve(DeliveryPolicy(retry=RetryPolicy(max_backoff=0.25))).retry
+    assert (short.initial_backoff, short.max_backoff) == (0.25, 0.25)
 
 
 @given(retries, st.integers(1, 10_000), st.floats(0, 1, exclude_max=True))

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
-from protoflow.errors import PublishError
+from protoflow.clock import Clock
+from protoflow.errors import PublishError, PublishRefusedError, TransportError
 from protoflow.message import Message
-from protoflow.scheduling.windows import Windows
+from protoflow.scheduling.windows import Windows, publisher
 
 
 class Broker:
@@ -61,8 +62,34 @@ async def test_a_window_that_is_refused_fails_the_run() -> None:
     await windows.confirmed()
 
 
+class Submitter:
+    """A transport that answers when told, and the publisher over it."""
+
+    def __init__(self) -> None:
+        self.sent: list[list[str]] = []
+        self.answers: list[asyncio.Future[Sequence[PublishError | None]]] = []
+        self.confirmed: list[str] = []
+        self.reasons: list[str | None] = []
+        self.publish = publisher(
+            self.submit,
+            lambda messages: self.confirmed.extend(message.id for message in messages),
+            Clock(),
+            self.reasons.append,
+        )
+
+    def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
+        self.sent.append([message.id for message in messages])
+        self.answers.append(asyncio.get_running_loop().create_future())
+        return self.answers[-1]
+
+    async def sent_again(self, count: int) -> None:
+        async with asyncio.timeout(10):
+            while len(self.sent) < count:
+                await asyncio.sleep(0.005)
+
+
 async def test_a_run_that_is_cancelled_leaves_the_window_on_its_way() -> None:
-    broker = Broker()
+    broker = Submitter()
     windows = Windows(broker.publish)
     await windows.send(window("1"))
     await asyncio.sleep(0)
@@ -72,6 +99,32 @@ async def test_a_run_that_is_cancelled_leaves_the_window_on_its_way() -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     windows.forget()
-    assert not broker.answers[0].cancelled()
-    broker.answers[0].set_exception(PublishError("nobody asks any more"))
     await asyncio.sleep(0.01)
+    assert not broker.answers[0].cancelled(), "what the transport does goes on"
+    broker.answers[0].set_result([PublishError("nobody asks any more")])
+    await asyncio.sleep(0.2)
+    assert broker.sent == [["1"]], "and is not repeated"
+
+
+async def test_what_is_not_taken_is_published_again_from_there_on() -> None:
+    broker = Submitter()
+    running = asyncio.create_task(broker.publish(window("1", "2", "3")))
+    await broker.sent_again(1)
+    broker.answers[0].set_result([None, PublishError("no leader"), None])
+    await broker.sent_again(2)
+    broker.answers[1].set_exception(TransportError("cut"))
+    await broker.sent_again(3)
+    broker.answers[2].set_result([None, None])
+    await asyncio.wait_for(running, 5)
+    assert broker.sent == [["1", "2", "3"], ["2", "3"], ["2", "3"]]
+    assert broker.confirmed == ["1", "2", "3"]
+
+
+async def test_only_a_refusal_fails_the_run() -> None:
+    broker = Submitter()
+    running = asyncio.create_task(broker.publish(window("1", "2")))
+    await broker.sent_again(1)
+    broker.answers[0].set_result([PublishError("no leader"), PublishRefusedError("too large")])
+    with pytest.raises(PublishRefusedError, match="too large"):
+        await asyncio.wait_for(running, 5)
+    assert broker.confirmed == []

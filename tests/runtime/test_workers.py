@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 from typing import Any
 
 import pytest
@@ -26,10 +28,7 @@ class Bench:
         self.crashes: list[BaseException] = []
         self.gates: dict[str, asyncio.Event] = {}
         self.errors: dict[str, BaseException] = {}
-        self.workers = Workers(limit, self.run, self.crashes.append, self.settled)
-
-    async def settled(self) -> None:
-        self.log.append("settled")
+        self.workers = Workers(limit, self.run, self.crashes.append)
 
     async def run(self, work: Any) -> None:
         name = work.message.id
@@ -93,35 +92,84 @@ async def test_nothing_starts_while_a_gate_is_closed() -> None:
     await bench.workers.stop()
 
 
-async def test_what_runs_alone_has_nothing_beside_it() -> None:
+async def test_what_runs_alone_passes_closed_gates_and_can_be_interrupted() -> None:
     bench = Bench(4)
-    bench.hold("a", "killer")
-    await bench.put("a")
-    bench.workers.put_alone(job("killer"))
-    await bench.put("b", "c")
-    assert bench.log == ["+a"], "what runs is waited for, and nothing starts"
-    bench.gates["a"].set()
+    bench.workers.close_gate("a suspect runs alone")
+    await bench.put("b")
+    bench.hold("killer")
+    killer = job("killer")
+    alone = asyncio.create_task(bench.workers.run_alone(killer))
     await turns()
-    assert bench.log == ["+a", "-a", "settled", "+killer"]
-    bench.workers.close_gate("letters")
-    bench.workers.open_gate("letters")
+    assert bench.log == ["+killer"]
+    assert bench.workers.busy(lambda one: one is killer)
+    assert bench.workers.interrupt(lambda one: one is killer) == [killer]
+    await asyncio.wait_for(alone, 5)
+    assert bench.log == ["+killer", "xkiller"]
+    bench.workers.open_gate("a suspect runs alone")
     await turns()
-    assert bench.log[-1] == "+killer", "a gate that opens lets nothing in beside it"
-    bench.gates["killer"].set()
-    await turns()
-    assert set(bench.log[4:]) == {"-killer", "+b", "-b", "+c", "-c"}
+    assert bench.log[2:] == ["+b", "-b"]
     await bench.workers.stop()
 
 
-async def test_the_second_chance_goes_backwards() -> None:
-    bench = Bench(4)
-    for name in ("a", "b", "c"):
-        bench.workers.put_alone(job(name), backwards=True)
-    bench.workers.wake()
-    async with asyncio.timeout(10):
-        while "-a" not in bench.log:
-            await asyncio.sleep(0.01)
-    assert [entry for entry in bench.log if entry[0] == "+"] == ["+c", "+b", "+a"]
+_tenant: contextvars.ContextVar[str] = contextvars.ContextVar("tenant")
+
+
+async def test_nothing_passes_from_one_message_to_the_next_in_context_variables() -> None:
+    seen: list[str | None] = []
+
+    async def run(work: Any) -> None:
+        seen.append(_tenant.get(None))
+        _tenant.set(work.message.id)
+        await asyncio.sleep(0)
+
+    crashes: list[BaseException] = []
+    workers = Workers(3, run, crashes.append)
+    for name in map(str, range(20)):
+        workers.put(job(name))
+    workers.wake()
+    await turns(200)
+    assert seen == [None] * 20
+    assert crashes == []
+    await workers.stop()
+
+
+async def test_a_worker_outlives_a_handler_that_cancels_its_own_task() -> None:
+    ran: list[str] = []
+
+    async def run(work: Any) -> None:
+        ran.append(work.message.id)
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        if len(ran) % 2:  # cancelled within the run, or after it
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+
+    crashes: list[BaseException] = []
+    workers = Workers(2, run, crashes.append)
+    for name in map(str, range(20)):
+        workers.put(job(name))
+    workers.wake()
+    await turns(300)
+    assert ran == [str(number) for number in range(20)]
+    await workers.stop()
+
+
+async def test_after_standing_still_nothing_that_was_ready_starts() -> None:
+    bench = Bench(2)
+    given_back: list[str] = []
+    still = True
+
+    def give_up() -> None:
+        nonlocal still
+        still = False
+        given_back.extend(one.message.id for one in bench.workers.take(lambda _one: True))
+
+    bench.workers = Workers(2, bench.run, bench.crashes.append, lambda: still, give_up)
+    await bench.put("a", "b")
+    assert (bench.log, given_back) == ([], ["a", "b"])
+    await bench.put("c")
+    assert bench.log == ["+c", "-c"]
     await bench.workers.stop()
 
 
@@ -172,7 +220,7 @@ async def test_stop_cancels_and_names_what_does_not_end() -> None:
             except asyncio.CancelledError:
                 continue
 
-    bench.workers = Workers(2, run, bench.crashes.append, bench.settled)
+    bench.workers = Workers(2, run, bench.crashes.append)
     bench.workers.put(stubborn)
     bench.workers.wake()
     await turns()

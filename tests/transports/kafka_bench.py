@@ -68,7 +68,7 @@ async def opened(url: str, **fields: Any) -> AsyncIterator[KafkaTransport]:
 
 
 def settings(topic: str, group: str = "billing", **fields: Any) -> SubscriptionSettings:
-    fields.setdefault("dead_letter_topics", (f"{topic}.{group}.dead",))
+    fields.setdefault("dead_letter_topics", (f"{topic}..{group}..dead",))
     fields.setdefault("defers", False)
     return SubscriptionSettings(name=f"{topic}/{group}", topic=topic, group=group, **fields)
 
@@ -86,7 +86,7 @@ async def publish(broker: KafkaTransport, topic: str, *payloads: bytes, **fields
     messages = [
         Message(id=uuid.uuid4().hex, topic=topic, payload=payload, **fields) for payload in payloads
     ]
-    assert not any(await broker.submit(messages))
+    assert await broker.submit(messages) == [None] * len(messages)
 
 
 async def take(subscription: Subscription, count: int, within: float = 20) -> list[Delivery]:

@@ -71,7 +71,7 @@ def settings_of(topic: str, group: str = "billing", **fields: Any) -> Subscripti
         name=f"{topic}/{group}",
         topic=topic,
         group=group,
-        **{"dead_letter_topics": (f"{topic}.{group}.dead",), **fields},
+        **{"dead_letter_topics": (f"{topic}..{group}..dead",), **fields},
     )
 
 

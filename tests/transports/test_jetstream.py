@@ -35,7 +35,7 @@ from protoflow.transport import (
     Transport,
     TransportSettings,
 )
-from protoflow.transports.nats.js_names import Names
+from protoflow.transports.nats.names import Names
 from protoflow.url import TransportURL
 
 from tests.brokers import start_own, url_of
@@ -103,22 +103,6 @@ async def api(url: str, subject: str, request: dict[str, Any] | None = None) -> 
 
 
 # Names and topology
-
-
-def test_names_are_legal_and_do_not_change() -> None:
-    names = Names("protoflow", 2)
-    assert names.stream("orders.placed") == "protoflow-topic-orders_placed"
-    assert names.stream("a.b_c") != names.stream("a_b.c")
-    assert names.group_stream("shop.v1.Billing") == "protoflow-group-shop_v1_Billing"
-    assert names.durables("shop.v1.Billing") == ["shop_v1_Billing=0", "shop_v1_Billing=1"]
-    assert names.subjects("orders") == ["protoflow.orders.=0", "protoflow.orders.=1"]
-    assert names.subject("orders", b"k1") == "protoflow.orders.=1"
-    retry = names.retry_topic("orders.placed", "shop.v1.Billing")
-    assert retry == "=retry.shop_v1_Billing.orders.placed"
-    assert names.stream(retry) == names.group_stream("shop.v1.Billing")
-    assert names.subject(retry, b"k1") == "protoflow.=retry.shop_v1_Billing.orders.placed"
-    assert names.schedule("orders").startswith("protoflow.=wait.orders.")
-    assert names.schedule("orders") != names.schedule("orders")
 
 
 async def test_streams_and_durables_are_as_promised(url: str, transport: Transport) -> None:
@@ -288,7 +272,7 @@ async def test_lag_counts_what_waits_for_a_retry(transport: Transport) -> None:
 
 def letter(name: str, number: int) -> Any:
     return message(
-        f"{name}.billing.dead",
+        f"{name}..billing..dead",
         b"%d" % number,
         id=f"id-{number}",
         metadata={
@@ -305,7 +289,7 @@ def letter(name: str, number: int) -> Any:
 async def test_dead_letters_are_listed_replayed_and_purged(transport: Transport) -> None:
     assert isinstance(transport, DeadLetters)
     name = topic()
-    dead = f"{name}.billing.dead"
+    dead = f"{name}..billing..dead"
     billing, _ = await join(transport, name, "billing")
     mailing, _ = await join(transport, name, "mailing")
     await publish(transport, *[letter(name, number) for number in range(5)])
@@ -345,7 +329,7 @@ async def test_replays_are_no_duplicates_of_each_other(transport: Transport) -> 
     billing, _ = await join(transport, name)
     for _ in range(2):
         await publish(transport, letter(name, 1))
-        assert await transport.replay_dead_letters(f"{name}.billing.dead") == 1
+        assert await transport.replay_dead_letters(f"{name}..billing..dead") == 1
         await ack(billing, *await take(billing, 1))
 
 
@@ -495,13 +479,17 @@ async def test_a_killed_server_comes_back_with_everything(own: RunningBroker) ->
         try:
             assert await asyncio.wait_for(late, 10) == [None]
             # It was killed: what it remembers of what it lent is uncertain.
-            assert set(await asyncio.wait_for(settling, 10)) == {SettleResult.UNKNOWN}
+            results = set(await asyncio.wait_for(settling, 10))
+            assert results <= {SettleResult.DONE, SettleResult.UNKNOWN}
+            settled = {*payloads(batch)}
             missing = {b"%d" % n for n in range(50, 100)} | {b"late"}
             async with asyncio.timeout(40):
                 while missing:
                     taken = await subscription.receive(50, MEGABYTE)
                     await subscription.settle([Settlement(delivery) for delivery in taken])
                     missing -= {*payloads(taken)}
+                    # What was acknowledged is not run again, even if the server forgot of it.
+                    assert not settled & {*payloads(taken)}
             assert [healthy for healthy, _ in listener.health][:1] == [False]
             assert listener.health[-1][0]
             assert transport.health() is None

@@ -70,9 +70,9 @@ async def test_a_topic_that_nobody_consumes_is_an_error_where_that_is_wanted() -
         (error,) = await transport.submit(messages(1))
         assert isinstance(error, PublishError)
         assert "no group consumes t" in str(error)
-        await transport.subscribe(settings(dead_letter_topics=("t.g.dead",)), Listener())
+        await transport.subscribe(settings(dead_letter_topics=("t..g..dead",)), Listener())
         assert await transport.submit(messages(1)) == [None]
-        assert await transport.submit(messages(1, "t.g.dead")) == [None]
+        assert await transport.submit(messages(1, "t..g..dead")) == [None]
 
 
 async def test_a_refused_output_undoes_its_settlement() -> None:

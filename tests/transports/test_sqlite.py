@@ -56,17 +56,17 @@ async def test_what_nobody_takes_is_bounded_by_number_and_age(url: str) -> None:
 
 async def test_letters_outlive_retention(url: str) -> None:
     async with opened(url, options={"retained_messages": 0, "retention": 0}) as transport:
-        await transport.subscribe(settings(dead_letter_topics=("t.g.dead",)), Listener())
-        await transport.submit(messages(3, "t.g.dead"))
+        await transport.subscribe(settings(dead_letter_topics=("t..g..dead",)), Listener())
+        await transport.submit(messages(3, "t..g..dead"))
         await transport._clean()
-        assert await transport.count_dead_letters("t.g.dead") == 3
+        assert await transport.count_dead_letters("t..g..dead") == 3
 
 
 async def test_a_topic_that_nobody_consumes_is_an_error_where_that_is_wanted(url: str) -> None:
     async with opened(url, require_subscriber=True) as transport:
-        await transport.subscribe(settings("u", dead_letter_topics=("u.g.dead",)), Listener())
+        await transport.subscribe(settings("u", dead_letter_topics=("u..g..dead",)), Listener())
         errors = await transport.submit(
-            [*messages(2, "t"), *messages(1, "u"), *messages(1, "u.g.dead")]
+            [*messages(2, "t"), *messages(1, "u"), *messages(1, "u..g..dead")]
         )
         assert [type(error) for error in errors] == [
             PublishError,
@@ -242,10 +242,10 @@ async def test_what_waits_for_a_transaction_of_its_own_process_fails_and_does_no
 
 async def test_retained_letters_become_letters_when_their_topic_does(url: str) -> None:
     async with opened(url) as transport:
-        await transport.submit(messages(2, "t.g.dead"))
-        assert await transport.count_dead_letters("t.g.dead") == 0
-        await transport.subscribe(settings(dead_letter_topics=("t.g.dead",)), Listener())
-        assert await transport.count_dead_letters("t.g.dead") == 2
+        await transport.submit(messages(2, "t..g..dead"))
+        assert await transport.count_dead_letters("t..g..dead") == 0
+        await transport.subscribe(settings(dead_letter_topics=("t..g..dead",)), Listener())
+        assert await transport.count_dead_letters("t..g..dead") == 2
 
 
 async def test_a_group_that_starts_latest_begins_behind_everything(url: str) -> None:

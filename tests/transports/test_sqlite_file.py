@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,11 +14,14 @@ import pytest
 from protoflow.errors import (
     ConfigError,
     ConnectionFailedError,
+    PublishError,
     TopologyError,
+    TransportError,
 )
+from protoflow.message import Settlement
 from protoflow.spec import Ordering
 from protoflow.transport import Topology, TopologyMode
-from protoflow.transports.sqlite import schema
+from protoflow.transports.sqlite import place, schema
 from protoflow.transports.sqlite.options import SqliteOptions
 
 from tests.transports.making import Listener, ack, make, messages, opened, settings, take
@@ -87,45 +92,154 @@ async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     assert isinstance(caught.value.__cause__, sqlite3.Error)
 
 
+async def test_the_file_is_private_whatever_the_umask(tmp_path: Path) -> None:
+    umask = os.umask(0)
+    try:
+        async with opened(f"sqlite:///{tmp_path}/queue.db") as transport:
+            await transport.submit(messages(1))
+            modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    finally:
+        os.umask(umask)
+    assert modes == dict.fromkeys(("queue.db", "queue.db-wal", "queue.db-shm"), 0o600)
+
+
+async def test_the_mode_of_a_file_that_exists_is_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "queue.db"
+    path.touch()
+    path.chmod(0o666)
+    async with opened(f"sqlite:///{path}"):
+        assert path.stat().st_mode & 0o777 == 0o666
+    assert "chmod o-w" in caplog.text
+
+
+async def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "queue.db").symlink_to(tmp_path / "target.db")
+    with pytest.raises(ConnectionFailedError, match=r"queue\.db is a symbolic link; name the file"):
+        await make(f"sqlite:///{tmp_path}/queue.db").open()
+    assert not (tmp_path / "target.db").exists()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "linked").symlink_to(tmp_path / "data")
+    async with opened(f"sqlite:///{tmp_path}/linked/queue.db") as transport:
+        await transport.submit(messages(1))
+    assert (tmp_path / "data" / "queue.db").exists()
+
+
+async def test_a_directory_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ConnectionFailedError, match="no regular file"):
+        await make(f"sqlite:///{tmp_path}").open()
+
+
+# The file while it is open.
+
+
+@pytest.mark.parametrize("how", ["unlinked", "replaced", "log unlinked"])
+async def test_a_file_that_is_replaced_confirms_nothing(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "queue.db"
+    async with opened(f"sqlite:///{path}?lease=300ms") as transport:
+        listener = Listener()
+        subscription = await transport.subscribe(settings(), listener)
+        await transport.submit(messages(1))
+        (delivery,) = await take(subscription)
+        files = [
+            file for file in tmp_path.iterdir() if how != "log unlinked" or "-wal" in file.name
+        ]
+        for file in files:
+            file.rename(tmp_path / f"kept{file.name}")
+        if how == "replaced":
+            async with opened(f"sqlite:///{path}") as other:
+                await other.submit(messages(5, "other"))
+        (error,) = await transport.submit(messages(1))
+        assert isinstance(error, PublishError)
+        assert "queue.db was replaced or deleted" in str(error)
+        assert "replaced or deleted" in transport.health()
+        with pytest.raises(TransportError, match="replaced"):
+            await subscription.settle([Settlement(delivery)])
+        with pytest.raises(TransportError, match="replaced"):
+            async with transport.transaction():
+                raise AssertionError
+        if how == "unlinked":
+            assert not path.exists(), "it is not made anew"
+        for file in files:  # put back
+            (tmp_path / f"kept{file.name}").rename(file)
+        while transport.health() is not None:
+            await asyncio.sleep(0.05)
+        await ack(subscription, [delivery])
+        assert await transport.submit(messages(1)) == [None]
+
+
+async def test_an_idle_consumer_notices_that_its_file_is_gone(tmp_path: Path) -> None:
+    async with opened(f"sqlite:///{tmp_path}/queue.db?poll_interval=50ms") as transport:
+        subscription = await transport.subscribe(settings(), Listener())
+        receiving = asyncio.ensure_future(subscription.receive(1, 100))
+        await asyncio.sleep(0.2)
+        for file in list(tmp_path.iterdir()):
+            file.unlink()
+        async with asyncio.timeout(5):
+            while transport.health() is None:
+                await asyncio.sleep(0.02)
+        receiving.cancel()
+
+
+async def test_health_is_green_only_when_something_was_written(url: str) -> None:
+    async with opened(f"{url}?busy_timeout=50ms") as transport:
+        other = sqlite3.connect(transport.path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        (error,) = await transport.submit(messages(1))
+        assert error is not None
+        assert (await transport.lag("t", "g")).messages == 0, "it can be read"
+        assert "busy_timeout" in transport.health()
+        other.execute("ROLLBACK")
+        other.close()
+        async with asyncio.timeout(10):  # nobody publishes, and yet it turns green
+            while transport.health() is not None:
+                await asyncio.sleep(0.05)
+
+
 # The tables.
 
 
-async def test_a_newer_schema_is_refused(url: str) -> None:
-    async with opened(url):
-        pass
+@pytest.mark.parametrize("version", [1, 99, "evil", None])
+async def test_another_schema_is_refused_with_a_way_out(url: str, version: object) -> None:
+    async with opened(url) as transport:
+        await transport.submit(messages(1))
     path = url.removeprefix("sqlite:///")
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE protoflow_schema SET version = 99")
+        connection.execute("DELETE FROM protoflow_schema")
+        if version is not None:
+            connection.execute("INSERT INTO protoflow_schema VALUES (?)", (version,))
     connection.close()
-    with pytest.raises(ConnectionFailedError, match="schema version 99, this protoflow knows"):
+    with pytest.raises(ConnectionFailedError, match=rf"schema version {version}, .* drain it"):
         await make(url).open()
-    assert rows(url, "SELECT version FROM protoflow_schema") == [(99,)]
+    assert rows(url, "SELECT count(*) FROM protoflow_messages") == [(1,)]
 
 
-async def test_an_older_schema_is_brought_up_to_date(
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE protoflow_messages (mine)",
+        "CREATE TABLE protoflow_schema (mine)",
+        "CREATE TABLE protoflow_schema (version INTEGER)",
+    ],
+)
+async def test_foreign_tables_of_the_same_names_are_refused(url: str, statement: str) -> None:
+    path = url.removeprefix("sqlite:///")
+    with sqlite3.connect(path) as connection:
+        connection.execute(statement)
+    connection.close()
+    with pytest.raises(ConnectionFailedError, match=r"the database has .* name a new file"):
+        await make(url).open()
+    assert len(rows(url, "SELECT name FROM sqlite_master")) == 1
+
+
+async def test_making_the_tables_is_all_or_nothing(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with opened(url) as transport:
-        await transport.submit(messages(3))
-    step = "ALTER TABLE protoflow_topics ADD COLUMN note TEXT; CREATE TABLE protoflow_more (x);"
-    monkeypatch.setattr(schema, "STEPS", (*schema.STEPS, step))
-    async with opened(url) as transport:
-        subscription = await transport.subscribe(settings(), Listener())
-        await ack(subscription, await take(subscription, 3))
-    assert rows(url, "SELECT version FROM protoflow_schema") == [(len(schema.STEPS),)]
-    assert rows(url, "SELECT note FROM protoflow_topics") == [(None,)]
-
-
-async def test_a_migration_that_fails_changes_nothing(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with opened(url):
-        pass
-    step = "CREATE TABLE protoflow_more (x); CREATE TABLE nonsense"
-    monkeypatch.setattr(schema, "STEPS", (*schema.STEPS, step))
+    monkeypatch.setattr(schema, "_TABLES", "CREATE TABLE protoflow_more (x); CREATE TABLE nonsense")
     with pytest.raises(ConnectionFailedError):
         await make(url).open()
-    assert rows(url, "SELECT name FROM sqlite_master WHERE name = 'protoflow_more'") == []
+    assert rows(url, "SELECT name FROM sqlite_master") == []
 
 
 async def test_tables_and_version_of_the_application_are_left_alone(url: str) -> None:
@@ -177,19 +291,20 @@ async def test_another_order_is_taken_over(url: str) -> None:
 async def test_verify_names_everything_that_is_missing(url: str) -> None:
     async with opened(url) as transport:
         topology = Topology(
-            subscriptions=(settings("a", dead_letter_topics=("a.g.dead",)),), topics=("b",)
+            subscriptions=(settings("a", dead_letter_topics=("a..g..dead",)),), topics=("b",)
         )
         with pytest.raises(TopologyError) as caught:
             await transport.ensure(topology, TopologyMode.VERIFY)
         text = str(caught.value)
-        assert "topic b, group g of topic a, dead-letter topic a.g.dead" in text
+        assert "topic b, group g of topic a, dead-letter topic a..g..dead" in text
 
 
 def test_several_may_make_the_file_at_once(tmp_path: Path) -> None:
     def make(path: str) -> None:
         start.wait()
+        place.make(path)
         connection = schema.connect(path, SqliteOptions())
-        schema.migrate(connection)
+        schema.prepare(connection)
         connection.close()
 
     start = Barrier(8)

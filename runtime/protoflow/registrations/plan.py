@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
 
-from protoflow import topics
+from protoflow import naming, topics
 from protoflow.config import Config
 from protoflow.errors import CapabilityError, ConfigError, RegistrationError
-from protoflow.policy import ResolvedDelivery, merge, resolve
+from protoflow.policy import ResolvedDelivery, merge, problems, resolve
 from protoflow.records import record
+from protoflow.registrations import cycles, sharing
 from protoflow.registrations.registration import Registration
 from protoflow.spec import BATCH_MESSAGES, OnExhausted, Ordering, Start
 from protoflow.transport import Capabilities, SubscriptionSettings
@@ -19,8 +18,6 @@ from protoflow.transport import Capabilities, SubscriptionSettings
 _log = logging.getLogger("protoflow.service")
 
 _STRENGTH = {Ordering.NONE: 0, Ordering.PER_KEY: 1, Ordering.PER_PARTITION: 2}
-#: The leaves that belong to the subscription, not to the method.
-_SHARED = ("ordering", "concurrency", "unhandled", "start", "atomic")
 
 
 @record
@@ -62,7 +59,7 @@ class Names:
             if "{" not in filled:
                 self.problems.append(f"{what}: {wrong}")
             return filled
-        return f"{self._config.namespace}.{filled}" if self._config.namespace else filled
+        return naming.namespaced(self._config.namespace, filled)
 
     def fill(self, template: str, what: str, extra: Mapping[str, str] | None = None) -> str:
         """The template with variables filled."""
@@ -93,7 +90,7 @@ def plan(
     groups: dict[tuple[str, str], list[HandlerPlan]] = {}
     for handler in handlers:
         groups.setdefault((handler.topic, handler.group), []).append(handler)
-    conflicts: list[str] = []
+    conflicts = cycles.problems(handlers)
     plans = [_subscription(group, config, conflicts) for group in groups.values()]
     if conflicts:
         raise RegistrationError(conflicts)
@@ -108,8 +105,10 @@ def _handler(registration: Registration, config: Config, names: Names) -> Handle
         names.problems.append(
             f"handlers.{registration.name!r}.ordering: {wanted} is weaker than the contract's {had}"
         )
-    policy = resolve(merge(contract, override))
     name = registration.name
+    demanded = merge(contract, override)
+    names.problems += [f"{name}: {text}" for text in problems(demanded)]
+    policy = resolve(demanded)
     topic = names.physical(registration.topic, f"{name}: topic")
     group = names.physical(registration.group, f"{name}: consumer group")
     plain_topic = names.fill(registration.topic, name)
@@ -124,13 +123,9 @@ def _handler(registration: Registration, config: Config, names: Names) -> Handle
         topic=topic,
         group=group,
         policy=policy,
-        dead_letter_topic=_letters(letters, config),
+        # Long topics and groups make dead-letter topics beyond 200 characters: transports cut them.
+        dead_letter_topic=naming.namespaced(config.namespace, letters),
     )
-
-
-def _letters(topic: str, config: Config) -> str:
-    # Long topics and groups make dead-letter topics beyond 200 characters: transports cut them.
-    return f"{config.namespace}.{topic}" if config.namespace else topic
 
 
 def _subscription(
@@ -147,7 +142,7 @@ def _subscription(
                     f"{kind or 'every type'} of {first.topic} in group {first.group}; give one of "
                     "them a consumer_group of its own"
                 )
-    handlers = _share(handlers, conflicts)
+    handlers = sharing.shared(handlers, config, conflicts)
     policy = handlers[0].policy
     if policy.ordering is Ordering.PER_KEY and not any(
         handler.registration.message is None or handler.registration.message.partition_key
@@ -163,34 +158,6 @@ def _subscription(
         handlers=tuple(handlers),
         routes={kind: by_name[route.registration.name] for kind, route in routes.items()},
     )
-
-
-def _share(handlers: list[HandlerPlan], conflicts: list[str]) -> list[HandlerPlan]:
-    """Where only some set a leaf of the subscription it holds for all."""
-    shared: dict[str, Any] = {}
-    demands: set[str] = set()
-    for leaf in _SHARED:
-        values = {
-            getattr(handler.policy, leaf): handler
-            for handler in handlers
-            if leaf in handler.policy.demands
-        }
-        if len(values) > 1:
-            names = " and ".join(handler.registration.name for handler in values.values())
-            conflicts.append(f"{names} share a subscription but set different {leaf}; set one")
-        if values:
-            shared[leaf] = next(iter(values))
-            demands.add(leaf)
-    if len({handler.registration.broadcast for handler in handlers}) > 1:
-        names = " and ".join(handler.registration.name for handler in handlers)
-        conflicts.append(f"{names} share a subscription but set different broadcast; set one")
-    return [
-        replace(
-            handler,
-            policy=replace(handler.policy, **shared, demands=handler.policy.demands | demands),
-        )
-        for handler in handlers
-    ]
 
 
 def _settings(handlers: Sequence[HandlerPlan], config: Config) -> SubscriptionSettings:

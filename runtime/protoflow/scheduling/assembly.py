@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 from protoflow.clock import Clock
@@ -18,7 +18,7 @@ from protoflow.scheduling.invoke import decoder, terminal
 from protoflow.scheduling.routes import Route, Router
 from protoflow.scheduling.scheduler import Scheduler
 from protoflow.scheduling.threads import Threads
-from protoflow.scheduling.windows import PublishNow
+from protoflow.scheduling.windows import publisher
 from protoflow.spec import PublicationSpec
 from protoflow.stats import Books
 from protoflow.transport import Capabilities, Transport
@@ -46,10 +46,13 @@ def assemble(
     def hold(reason: str, held: bool) -> None:
         scheduler.hold(reason, held)
 
+    def late(detail: str | None) -> None:
+        scheduler.degrade("outputs", detail)
+
     made: dict[str, Route] = {}
     for handler in plan.handlers:
         spec = _spec(handler, config, transport, clock, books, hold)
-        windows = _windows(transport, spec)
+        windows = publisher(transport.submit, spec.stats.confirmed, clock, late)
         innermost = terminal(handler.registration, spec, windows, threads, publishing)
         made[spec.name] = Route(spec, handler.registration, chain.compile(innermost, spec))
     router = Router(
@@ -57,23 +60,14 @@ def assemble(
         tuple(made.values()),
         config.type_names,
     )
-    scheduler = Scheduler(plan.settings, router, transport, encode, crashed)
+    scheduler = Scheduler(
+        plan.settings, router, transport, encode, crashed,
+        0.0 if clock.virtual else config.stalled_after,
+    )  # fmt: skip
     for route in router.all:
         if route.registration.batched:
             route.gatherer = Gatherer(route.registration.batch, scheduler.put_batch)
     return scheduler
-
-
-def _windows(transport: Transport, spec: HandlerSpec) -> PublishNow:
-    """Publishes a window of a stream of outputs, and enters it in the books."""
-
-    async def publish_now(messages: Sequence[Message]) -> None:
-        for error in await transport.submit(messages):
-            if error is not None:
-                raise error
-        spec.stats.confirmed(messages)
-
-    return publish_now
 
 
 def _spec(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
 
 from protoflow.context import Context, OutputEncoder
 from protoflow.errors import BatchFailed
-from protoflow.message import Message
 from protoflow.outcomes import DeadLetter, Done, Outcome, Postpone, Skip
 from protoflow.retrying import as_outcome, given_up
 from protoflow.scheduling.batching import BatchContext
@@ -14,12 +15,23 @@ from protoflow.scheduling.carrier import Carrier
 from protoflow.scheduling.job import Job, Lanes
 
 
+class BatchHost(Protocol):
+    """The scheduler, as a batch needs it."""
+
+    def one_by_one(self, jobs: Sequence[Job]) -> None:
+        """The jobs run again, each by itself; they have their turns."""
+
+    def escaped(self, error: BaseException, job: Job, context: Context) -> Outcome:
+        """The failed run that an error is which no middleware caught. Raises it if it is
+        meant for the runtime."""
+        ...
+
+    def cancelled(self, jobs: Sequence[Job]) -> None:
+        """These are given back: the runtime cancelled their run."""
+
+
 async def run_batch(
-    jobs: Sequence[Job],
-    encode: OutputEncoder,
-    carrier: Carrier,
-    lanes: Lanes,
-    begin: Callable[[Job], None],
+    jobs: Sequence[Job], encode: OutputEncoder, carrier: Carrier, lanes: Lanes, host: BatchHost
 ) -> None:
     """Runs the handler for these jobs.
 
@@ -31,17 +43,35 @@ async def run_batch(
         return
     route = good[0].route
     batch = BatchContext(contexts, good[0].delivery, route.spec.name, route.spec.group, encode)
-    outcome = await route.run(good[0].delivery, batch)
+    try:
+        outcome = await route.run(good[0].delivery, batch)
+    except BaseException as error:
+        try:
+            outcome = host.escaped(error, good[0], batch)
+        except asyncio.CancelledError:
+            host.cancelled(good)  # those that are no good have ended already
+            raise
+    try:
+        _carry_out(good, contexts, batch, outcome, carrier, lanes, host)
+    except Exception as error:
+        for job in good:
+            carrier.failed(job, error)
+
+
+def _carry_out(
+    good: Sequence[Job], contexts: Sequence[Context], batch: BatchContext, outcome: Outcome,
+    carrier: Carrier, lanes: Lanes, host: BatchHost,
+) -> None:  # fmt: skip
     cause = outcome.__cause__
     if isinstance(outcome, Done):
-        carrier.done_together(good, _by_job(batch, good))
+        carrier.done_together(good, [message for _cause, message in batch.take_caused()])
     elif isinstance(cause, BatchFailed) and _names_some(cause, good):
         _some_failed(good, batch, cause, carrier, lanes)
     elif isinstance(outcome, Skip | Postpone) or len(good) == 1:
         for job, context in zip(good, contexts, strict=True):
             carrier.carry_out(job, outcome, (), context.decoded)
     else:
-        _one_by_one(good, lanes, begin)
+        host.one_by_one(good)
 
 
 def _decoded(
@@ -67,13 +97,6 @@ def _decoded(
     return good, contexts
 
 
-def _by_job(batch: BatchContext, jobs: Sequence[Job]) -> list[tuple[Job | None, Message]]:
-    """The outputs, each with the job that it is of; None is the batch as a whole."""
-    return [
-        (None if cause is None else jobs[cause], message) for cause, message in batch.take_caused()
-    ]
-
-
 def _names_some(failed: BatchFailed, jobs: Sequence[Job]) -> bool:
     return bool(failed.errors) and all(0 <= index < len(jobs) for index in failed.errors)
 
@@ -91,7 +114,9 @@ def _some_failed(
             back.append(job)
         elif index not in failed.errors:
             done.append(job)
-    outputs = [item for item in _by_job(batch, jobs) if item[0] is None or item[0] in done]
+    outputs = [
+        message for cause, message in batch.take_caused() if cause is None or jobs[cause] in done
+    ]
     lanes.take_back(back)
     if done:
         carrier.done_together(done, outputs)
@@ -106,16 +131,3 @@ def _outcome(error: BaseException, job: Job) -> Outcome:
         return error
     wrapped = error if isinstance(error, Exception) else RuntimeError(type(error).__name__)
     return as_outcome(wrapped, error, job.delivery, job.route.spec)
-
-
-def _one_by_one(jobs: Sequence[Job], lanes: Lanes, begin: Callable[[Job], None]) -> None:
-    turns: set[object] = set()
-    back: list[Job] = []
-    for job in jobs:
-        job.single = True
-        if job.lane is not None and job.lane in turns:
-            back.append(job)
-        else:
-            turns.add(job.lane)
-            begin(job)
-    lanes.take_back(back)

@@ -6,11 +6,12 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from protoflow.codecs.printable import printable
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message, Settlement, SettleResult
 from protoflow.scheduling.host import Host
 from protoflow.scheduling.job import Job
-from protoflow.scheduling.letters import least_letter
+from protoflow.scheduling.letters import least_letter, stub_of
 from protoflow.scheduling.settler import Settler
 from protoflow.transport import Transport
 
@@ -20,11 +21,6 @@ _log = logging.getLogger("protoflow.handler")
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 30.0
 _GATE = "dead letters cannot be published"
-#: Why outputs that were to be published with a settlement are not.
-WHY = {
-    SettleResult.UNKNOWN: "not published: the transaction failed",
-    SettleResult.REFUSED: "refused by the transport: too large, or no room",
-}
 
 
 class Burials:
@@ -39,9 +35,9 @@ class Burials:
         #: How many have failed and are tried again.
         self._stuck = 0
 
-    def begin(self, job: Job, letter: Message) -> None:
+    def begin(self, job: Job, letter: Message, then: Callable[[], None] = lambda: None) -> None:
         """Publishes the letter; the job is acknowledged when that is confirmed, never before."""
-        burial = self._loop.create_task(self._bury(job, letter))
+        burial = self._loop.create_task(self._bury(job, letter, then))
         self._running[burial] = job
         burial.add_done_callback(lambda task: self._running.pop(task, None))
 
@@ -52,27 +48,34 @@ class Burials:
             burial.cancel()
         return [job for _burial, job in taken]
 
-    async def finished(self, seconds: float) -> None:
+    @property
+    def busy(self) -> bool:
+        """Whether a dead letter is on its way."""
+        return bool(self._running)
+
+    async def finished(self, seconds: float | None = None) -> None:
         """Waits until every dead letter is confirmed, at most so long."""
         if self._running:
             await asyncio.wait(self._running, timeout=seconds)
 
-    async def _bury(self, job: Job, letter: Message) -> None:
-        """Publishes the letter, for as long as it takes."""
+    async def _bury(self, job: Job, letter: Message, then: Callable[[], None]) -> None:
+        """Publishes the letter, for as long as it takes; each refusal makes it smaller."""
         pause = _FIRST_PAUSE
         spec = job.route.spec
         blocked = False
+        smaller = [stub_of(letter, job.delivery, spec, spec.clock.now()), least_letter(letter)]
         try:
             while (error := await self._try(job, letter)) is not None:
-                if isinstance(error, PublishRefusedError):
-                    letter = least_letter(letter)
+                if isinstance(error, PublishRefusedError) and smaller:
+                    letter = smaller.pop()
+                    continue
                 if not blocked:
                     blocked = True
                     self._stuck += 1
                     self._host.block(_GATE, True)
                     _log.error(
                         "%s: a dead letter of %s is not published, the subscription pauses: %s",
-                        spec.name, job.message.id, error,
+                        spec.name, printable(job.message.id), error,
                     )  # fmt: skip
                 await asyncio.sleep(pause)
                 pause = min(_LONGEST_PAUSE, pause * 2)
@@ -85,21 +88,13 @@ class Burials:
         spec.stats.letters.add(job.delivery.failures, spec.clock.now())
         if job.lane is not None:
             self._host.leave(job)
+        then()
 
     async def _try(self, job: Job, letter: Message) -> Exception | None:
         """One attempt: None when the letter is safe and the job's settlement is on its way."""
         try:
             if job.route.spec.capabilities.atomic:
-                settlement = Settlement(job.delivery, outputs=(letter,))
-                done: asyncio.Future[SettleResult] = self._loop.create_future()
-                job.after = lambda result: None if done.done() else done.set_result(result)
-                self._settler.settle(job, settlement)
-                result = await done
-                job.after = None
-                if result is SettleResult.REFUSED:
-                    return PublishRefusedError(f"the letter is {WHY[result]}")
-                unknown = result is SettleResult.UNKNOWN
-                return PublishError(f"the letter is {WHY[result]}") if unknown else None
+                return await self._settle_with(job, letter)
             # Shielded: a burial that is called off must not cancel the transport's future.
             errors = await asyncio.shield(self._transport.submit((letter,)))
         except Exception as error:  # whatever it is, the message stays unsettled
@@ -107,3 +102,21 @@ class Burials:
         if errors[0] is None:
             self._settler.settle(job, Settlement(job.delivery))
         return errors[0]
+
+    async def _settle_with(self, job: Job, letter: Message) -> PublishError | None:
+        """The letter and the acknowledgement in one transaction."""
+        done: asyncio.Future[SettleResult] = self._loop.create_future()
+
+        def answered(result: SettleResult) -> bool:
+            job.after = None
+            if not done.done():
+                done.set_result(result)
+                return result in (SettleResult.REFUSED, SettleResult.UNKNOWN)
+            return True  # called off meanwhile: it was taken out, and is accounted for
+
+        job.after = answered
+        self._settler.settle(job, Settlement(job.delivery, outputs=(letter,)))
+        result = await done
+        if result is SettleResult.REFUSED:
+            return PublishRefusedError("the transport refused the letter: it is too large")
+        return PublishError("the transaction failed") if result is SettleResult.UNKNOWN else None

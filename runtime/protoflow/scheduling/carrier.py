@@ -7,20 +7,19 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from protoflow.codecs.redaction import error_text
 from protoflow.errors import PublishError, PublishRefusedError
-from protoflow.message import Action, Message, Settlement, SettleResult
+from protoflow.message import Action, Message, Settlement
 from protoflow.outcomes import DeadLetter, Done, Outcome, Postpone, Retry
-from protoflow.pipeline import HandlerSpec
 from protoflow.retrying import Dropped, as_outcome
-from protoflow.scheduling.burials import WHY, Burials
+from protoflow.scheduling.burials import Burials
 from protoflow.scheduling.host import Host
 from protoflow.scheduling.job import Job
-from protoflow.scheduling.letters import dead_letter, retry_message
+from protoflow.scheduling.letters import dead_letter, retry_message, stub
+from protoflow.scheduling.outputs import Outputs
 from protoflow.scheduling.settler import Settler
-from protoflow.scheduling.telling import evidence_of, sensitive, tell
+from protoflow.scheduling.telling import tell, told
 from protoflow.spec import OnExhausted, Ordering
-from protoflow.transport import Subscription, Transport, delay_problem
+from protoflow.transport import Subscription, Transport
 
 _log = logging.getLogger("protoflow.handler")
 
@@ -40,46 +39,63 @@ class Carrier:
         self._ordered = ordering is not Ordering.NONE
         self._loop = asyncio.get_running_loop()
         self._timers: dict[Job, asyncio.TimerHandle] = {}
+        #: Retries on their way to the broker.
+        self._deferring: set[Job] = set()
+        #: Outputs on their way to the broker.
+        self.outputs = Outputs(host, settler, self._not_published)
         #: Dead letters on their way to the broker.
         self.burials = Burials(host, transport, settler)
         #: Jobs whose attempts are exhausted and that are tried for ever (BLOCK).
         self.exhausted: set[Job] = set()
-        #: Jobs whose outputs or retries are on their way to the broker.
-        self.publishing: set[Job] = set()
 
     def carry_out(
         self, job: Job, outcome: Outcome, outputs: Sequence[Message] = (), decoded: Any = None
     ) -> None:
-        """Does what the outcome says. `decoded` is the message, to redact by."""
-        if job in self.exhausted:
-            self._blocks(job, False)
-        stats = job.route.spec.stats
-        if isinstance(outcome, Done):
-            self._done(job, outputs)
-        elif isinstance(outcome, Retry):
-            self._failed(job)
-            stats.retried += 1
-            self._retry(job, outcome, decoded)
-        elif isinstance(outcome, DeadLetter):
-            self._failed(job)
-            self.bury(job, outcome, decoded)
-        elif isinstance(outcome, Postpone):
-            self.hold(job, outcome.delay)
-        else:
-            if isinstance(outcome, Dropped):
-                self._failed(job)
-                stats.dropped += 1
-                stats.error(outcome)
-                tell(logging.ERROR, "dropped", job, outcome, decoded)
-            else:
-                stats.skipped += 1
-            self.acknowledge(job)
+        """Does what the outcome says. `decoded` is the message, to redact by.
+
+        Nothing in a message or an error can raise out of here: what goes wrong with one job
+        is that job's failure, and ends as a dead letter that names where the message lay.
+        """
+        try:
+            self._carry_out(job, outcome, outputs, decoded)
+        except Exception as error:
+            self.failed(job, error)
+
+    def failed(self, job: Job, error: Exception) -> None:
+        """An outcome could not be carried out: the message is given up with the least that
+        can be said of it."""
+        spec = job.route.spec
+        _log.error(
+            "%s: the outcome of a message at %s/%s of %s could not be carried out: %s",
+            spec.name, job.delivery.shard, job.delivery.position, spec.topic,
+            type(error).__name__, exc_info=error,
+        )  # fmt: skip
+        self.burials.begin(job, stub(job.delivery, spec, type(error).__name__, spec.clock.now()))
 
     def acknowledge(self, job: Job) -> None:
-        """Acknowledges without outputs."""
+        """Acknowledges without outputs, and ends the job's turn."""
+        self.outputs.acknowledge(job)
+
+    def settle(self, job: Job) -> None:
+        """Acknowledges a job that is in no lane, or whose turn the caller ends."""
         self._settler.settle(job, Settlement(job.delivery))
-        if job.lane is not None:
-            self._host.leave(job)
+
+    def give_up(
+        self, job: Job, outcome: DeadLetter, then: Callable[[], None] = lambda: None
+    ) -> None:
+        """Dead-letters a job that did not run."""
+        try:
+            self._bury(job, outcome, None, then)
+        except Exception as error:
+            self.failed(job, error)
+
+    def done_together(self, jobs: Sequence[Job], outputs: Sequence[Message]) -> None:
+        """Acknowledges the jobs of a batch when its outputs are confirmed."""
+        try:
+            self.outputs.done(jobs, outputs)
+        except Exception as error:
+            for job in jobs:
+                self.failed(job, error)
 
     def release(self, job: Job) -> None:
         """Gives back, uncounted."""
@@ -89,27 +105,6 @@ class Carrier:
             job,
             Settlement(delivery, Action.RELEASE, 0.0, delivery.failures, delivery.first_failure),
         )
-
-    def done_together(
-        self, jobs: Sequence[Job], outputs: Sequence[tuple[Job | None, Message]]
-    ) -> None:
-        """Acknowledges the jobs of a batch when its outputs are confirmed; each output comes
-        with the job that it is of, None is the batch as a whole."""
-        first, *others = jobs
-        if first.route.spec.capabilities.atomic and all(job is not None for job, _ in outputs):
-            by_job: dict[Job | None, list[Message]] = {}
-            for owner, message in outputs:
-                by_job.setdefault(owner, []).append(message)
-            for job in jobs:
-                self._done(job, by_job.get(job, ()))
-            return
-
-        def confirmed() -> None:
-            for job in others:
-                job.route.spec.stats.handled += 1
-                self.acknowledge(job)
-
-        self._done(first, [message for _, message in outputs], confirmed, others)
 
     def hold(self, job: Job, delay: float) -> None:
         """Keeps the job in memory; it runs again after the wait."""
@@ -130,32 +125,19 @@ class Carrier:
                 Settlement(delivery, Action.NACK, delay, delivery.failures, delivery.first_failure),
             )
             return
-        self.publishing.add(job)
+        self._deferring.add(job)
 
-        def confirmed(error: PublishError | None) -> None:
-            self.publishing.discard(job)
-            if error is None:
+        def confirmed(refused: PublishRefusedError | None) -> None:
+            if job not in self._deferring:
+                return  # taken out meanwhile
+            self._deferring.discard(job)
+            if refused is None:
                 self.acknowledge(job)
             else:  # the broker does not take it: memory does, the message stays unsettled
-                _log.warning("%s: a retry could not be published: %s", spec.name, error)
+                _log.warning("%s: a retry could not be published: %s", spec.name, refused)
                 self.hold(job, delay)
 
-        self._settler.publish((deferred,), confirmed)
-
-    def bury(self, job: Job, outcome: DeadLetter, decoded: Any = None) -> None:
-        """Dead-letters; the job is acknowledged when the letter is confirmed, never before."""
-        spec = job.route.spec
-        spec.stats.error(outcome)
-        if not spec.capabilities.at_least_once:
-            spec.stats.dropped += 1
-            tell(logging.ERROR, "dropped", job, outcome, decoded)
-            self.acknowledge(job)
-            return
-        tell(logging.ERROR, "dead-lettered", job, outcome, decoded)
-        cause = outcome.__cause__ or outcome
-        text = error_text(cause, evidence_of(job, decoded), sensitive(spec))
-        letter = dead_letter(job.delivery, spec, outcome, text, spec.clock.now())
-        self.burials.begin(job, letter)
+        self._settler.publish(job, (deferred,), confirmed)
 
     def take_waiting(self, unwanted: Callable[[Job], bool]) -> list[Job]:
         """Takes out jobs that wait in memory for their next run."""
@@ -165,10 +147,50 @@ class Carrier:
             self._blocks(job, False)
         return taken
 
+    def take_published(self, unwanted: Callable[[Job], bool]) -> list[Job]:
+        """Takes out jobs whose outputs, retries or dead letters are not confirmed, or whose
+        settlements are repeated: nothing of them is published or settled any more."""
+        taken = self.outputs.take(unwanted) + self.burials.take(unwanted)
+        deferring = [job for job in self._deferring if unwanted(job)]
+        self._deferring.difference_update(deferring)
+        _outputs, settlements = self._settler.take(unwanted)
+        return list(dict.fromkeys(taken + deferring + settlements))
+
+    def publishes(self, wanted: Callable[[Job], bool]) -> bool:
+        """Whether outputs or retries of such a job are on their way."""
+        return any(map(wanted, self.outputs.publishing)) or any(map(wanted, self._deferring))
+
     @property
     def waiting(self) -> int:
         """How many jobs wait in memory for their next run."""
         return len(self._timers)
+
+    def _carry_out(
+        self, job: Job, outcome: Outcome, outputs: Sequence[Message], decoded: Any
+    ) -> None:
+        if job in self.exhausted:
+            self._blocks(job, False)
+        stats = job.route.spec.stats
+        if isinstance(outcome, Done):
+            self.outputs.done((job,), outputs)
+        elif isinstance(outcome, Retry):
+            self._failed(job)
+            stats.retried += 1
+            self._retry(job, outcome, decoded)
+        elif isinstance(outcome, DeadLetter):
+            self._failed(job)
+            self._bury(job, outcome, decoded)
+        elif isinstance(outcome, Postpone):
+            self.hold(job, outcome.delay)
+        else:
+            if isinstance(outcome, Dropped):
+                self._failed(job)
+                stats.dropped += 1
+                stats.error(outcome)
+                tell(logging.ERROR, "dropped", job, outcome, decoded)
+            else:
+                stats.skipped += 1
+            self.acknowledge(job)
 
     def _over(self, job: Job) -> None:
         del self._timers[job]
@@ -210,87 +232,28 @@ class Carrier:
         count = len(self.exhausted)
         self._host.degrade(_EXHAUSTED, f"{count} {_EXHAUSTED}: {ids}" if ids else None)
 
-    def _done(
-        self,
-        job: Job,
-        outputs: Sequence[Message],
+    def _bury(
+        self, job: Job, outcome: DeadLetter, decoded: Any,
         then: Callable[[], None] = lambda: None,
-        others: Sequence[Job] = (),
-    ) -> None:
+    ) -> None:  # fmt: skip
+        """Dead-letters; the job is acknowledged when the letter is confirmed, never before."""
         spec = job.route.spec
-        if not outputs:
-            spec.stats.handled += 1
+        spec.stats.error(outcome)
+        if not spec.capabilities.at_least_once:
+            spec.stats.dropped += 1
+            tell(logging.ERROR, "dropped", job, outcome, decoded)
             self.acknowledge(job)
             then()
             return
-        refused = _refused(outputs, spec)
-        if refused is not None:
-            self._not_published(job, refused, others)
-        elif spec.capabilities.atomic:
-            self._done_atomically(job, outputs, then, others)
-        else:
-            self._done_in_turn(job, outputs, then, others)
+        tell(logging.ERROR, "dead-lettered", job, outcome, decoded)
+        text = told(outcome.__cause__ or outcome, decoded, job)
+        letter = dead_letter(job.delivery, spec, outcome, text, spec.clock.now())
+        self.burials.begin(job, letter, then)
 
-    def _done_in_turn(
-        self, job: Job, outputs: Sequence[Message], then: Callable[[], None], others: Sequence[Job]
-    ) -> None:
-        """Publish, confirm, settle."""
-        self.publishing.add(job)
-
-        def confirmed(error: PublishError | None) -> None:
-            self.publishing.discard(job)
-            if error is not None:
-                self._not_published(job, error, others)
-                return
-            _confirmed(job, outputs)
-            self.acknowledge(job)
-            then()
-
-        self._settler.publish(outputs, confirmed)
-
-    def _done_atomically(
-        self, job: Job, outputs: Sequence[Message], then: Callable[[], None], others: Sequence[Job]
-    ) -> None:
-        """Publish and settle in one transaction."""
-        self.publishing.add(job)
-
-        def settled(result: SettleResult) -> None:
-            job.after = None
-            self.publishing.discard(job)
-            if result is SettleResult.UNKNOWN or result is SettleResult.REFUSED:
-                self._not_published(job, PublishError(f"the outputs are {WHY[result]}"), others)
-                return
-            if result is SettleResult.DONE:
-                _confirmed(job, outputs)
-            if job.lane is not None:
-                self._host.leave(job)
-            then()
-
-        job.after = settled
-        self._settler.settle(job, Settlement(job.delivery, outputs=outputs))
-
-    def _not_published(self, job: Job, error: PublishError, others: Sequence[Job]) -> None:
-        for one in (job, *others):
-            outcome = as_outcome(error, error, one.delivery, one.route.spec)
-            self.carry_out(one, outcome)
-
-
-def _refused(outputs: Sequence[Message], spec: HandlerSpec) -> PublishRefusedError | None:
-    """Why an output can never be published: a delay that cannot be kept, or its size."""
-    limit = spec.capabilities.max_message_bytes
-    for message in outputs:
-        if message.delay > 0 and (text := delay_problem(message, spec.capabilities)):
-            return PublishRefusedError(text)
-        if limit is not None and message.payload is not None and len(message.payload) > limit:
-            return PublishRefusedError(
-                f"an output of {len(message.payload)} bytes to {message.topic} is refused: "
-                f"the broker takes {limit}"
-            )
-    return None
-
-
-def _confirmed(job: Job, outputs: Sequence[Message]) -> None:
-    job.route.spec.stats.handled += 1
-    job.route.spec.stats.confirmed(outputs)
-    if job.confirmed is not None:
-        job.confirmed()
+    def _not_published(self, jobs: Sequence[Job], error: PublishError) -> None:
+        """Outputs are refused for good. Of a batch nobody knows whose they are."""
+        if len(jobs) > 1:
+            self._host.one_by_one(jobs)
+            return
+        job = jobs[0]
+        self.carry_out(job, as_outcome(error, error, job.delivery, job.route.spec))

@@ -16,7 +16,7 @@ from protoflow import wire
 from protoflow.codecs.aside import LARGE, decode_aside
 from protoflow.codecs.payload import decode
 from protoflow.context import Context
-from protoflow.errors import DecodeError
+from protoflow.errors import AuthenticationError, DecodeError, TopologyError, TransportError
 from protoflow.message import Delivery, Message
 from protoflow.outcomes import DONE, Outcome
 from protoflow.output import Batch, Output
@@ -30,6 +30,10 @@ from protoflow.sync_context import SyncContext
 
 T = TypeVar("T")
 
+#: Waits before the topics of outputs are looked after again, in seconds.
+_FIRST_WAIT = 0.1
+_LONGEST_WAIT = 5.0
+
 
 class Topics(Protocol):
     """Topics are made or verified before the first message to them."""
@@ -40,6 +44,22 @@ class Topics(Protocol):
 
     async def ensure(self, messages: Sequence[Message]) -> None:
         """Looks after their topics. Raises TransportError."""
+
+
+async def _ensure(topics: Topics, messages: Sequence[Message]) -> None:
+    """Looks after the topics of outputs. A broker that is away is waited for, like one that does
+    not confirm; what it says of a topic is raised."""
+    wait = _FIRST_WAIT
+    while True:
+        try:
+            await topics.ensure(messages)
+        except (TopologyError, AuthenticationError):
+            raise
+        except TransportError:
+            await asyncio.sleep(wait)
+            wait = min(_LONGEST_WAIT, wait * 2)
+        else:
+            return
 
 
 def decoder(message_class: ProtoClass) -> Callable[[Context], Any]:
@@ -86,7 +106,7 @@ def _unary(
             await decode_aside(decode_once, context)
         await call(decode_once(context), context)
         if context.outputs and topics.unknown(context.outputs):
-            await topics.ensure(context.outputs)
+            await _ensure(topics, context.outputs)
         return DONE
 
     async def transform(delivery: Delivery, context: Context) -> Outcome:
@@ -96,7 +116,7 @@ def _unary(
         if result is not None:
             _add(context, publication, result)
         if context.outputs and topics.unknown(context.outputs):
-            await topics.ensure(context.outputs)
+            await _ensure(topics, context.outputs)
         return DONE
 
     return consume if publication is None else transform
@@ -111,7 +131,7 @@ def _batched(
         result = await call(_batch(context), context)
         if result is not None and publication is not None:
             _add(context, publication, result)
-        await topics.ensure(_all_outputs(context))
+        await _ensure(topics, _all_outputs(context))
         return DONE
 
     return run
@@ -143,10 +163,10 @@ def _streaming(
                 async for result in results:
                     size += _add(context, spec.publication, result)
                     if windowed and (len(context.outputs) >= MESSAGES or size >= BYTES):
-                        await topics.ensure(context.outputs)
+                        await _ensure(topics, context.outputs)
                         await windows.send(context.take_outputs())
                         size = 0
-            await topics.ensure(_all_outputs(context))
+            await _ensure(topics, _all_outputs(context))
             await windows.confirmed()
         finally:
             windows.forget()

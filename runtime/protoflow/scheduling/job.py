@@ -22,11 +22,17 @@ class Job:
         lane: what it is in turn with; None is nothing.
         single: of a batch that failed as a whole: it is handled by itself.
         lost: its lease or shard is lost: it is not settled any more.
-        after: what is done when its settlement has an answer.
+        unchecked: it must be looked at when it has its turn, and maybe is not to run: a
+            tombstone, a suspect, or a retry that is not due.
+        after: what is done when its settlement has an answer; True: who gave it goes on with
+            the job, also after UNKNOWN.
         confirmed: called when its outputs are confirmed.
     """
 
-    __slots__ = ("after", "confirmed", "delivery", "lane", "lost", "message", "route", "single")
+    __slots__ = (
+        "after", "confirmed", "delivery", "lane", "lost", "message", "route", "single",
+        "unchecked",
+    )  # fmt: skip
 
     def __init__(
         self, delivery: Delivery, message: Message, route: Route, lane: Hashable | None
@@ -37,7 +43,8 @@ class Job:
         self.lane = lane
         self.single = False
         self.lost = False
-        self.after: Callable[[SettleResult], None] | None = None
+        self.unchecked = False
+        self.after: Callable[[SettleResult], bool] | None = None
         self.confirmed: Callable[[], None] | None = None
 
 
@@ -74,7 +81,7 @@ class Lanes:
         lane = lanes[key]
         if lane is None:
             lane = lanes[key] = _Lane(None)
-        elif lane.gathering is job.route and not lane.waiting:
+        elif lane.gathering is job.route and not lane.waiting and not job.unchecked:
             lane.active += 1
             return True
         lane.waiting.append(job)
@@ -99,7 +106,8 @@ class Lanes:
             del self._lanes[job.lane]
             return None
         first = lane.waiting.popleft()
-        lane.gathering = first.route if first.route.gatherer and not first.single else None
+        gathers = first.route.gatherer and not first.single and not first.unchecked
+        lane.gathering = first.route if gathers else None
         lane.active = 1
         return first
 
@@ -109,7 +117,7 @@ class Lanes:
         if lane is None or lane.gathering is None or not lane.waiting:
             return None
         follower = lane.waiting[0]
-        if follower.single or follower.route is not lane.gathering:
+        if follower.single or follower.unchecked or follower.route is not lane.gathering:
             return None
         lane.active += 1
         return lane.waiting.popleft()

@@ -38,23 +38,31 @@ def evidence_of(job: Job, decoded: Any) -> Sequence[Any]:
     return (came, decoded)
 
 
+def told(error: BaseException, decoded: Any, job: Job) -> str:
+    """The error's text without the values of sensitive fields. What cannot be redacted, because
+    of a text or a message that nobody foresaw, is not shown."""
+    try:
+        return error_text(error, evidence_of(job, decoded), sensitive(job.route.spec))
+    except Exception:
+        return ""
+
+
 def tell(level: int, what: str, job: Job, outcome: Outcome, decoded: Any) -> None:
     """Logs what became of a message; `decoded` is the message, to redact by."""
     if not _log.isEnabledFor(level):
         return
     spec = job.route.spec
     cause = outcome.__cause__ or outcome
-    hidden = sensitive(spec)
-    evidence = evidence_of(job, decoded)
-    text = error_text(cause, evidence, hidden)
+    text = told(cause, decoded, job)
     detail = ""
     if level >= logging.ERROR and outcome.__cause__ is not None:
-        detail = "\n" + traceback_text(cause, evidence, hidden).rstrip()
+        detail = _traceback(cause, decoded, job)
+    message_id = printable(job.message.id)
     _log.log(
         level,
         "%s: %s %s: %s%s%s",
         spec.name,
-        printable(job.message.id),
+        message_id,
         what,
         type(cause).__name__,
         f": {text}" if text else "",
@@ -62,7 +70,18 @@ def tell(level: int, what: str, job: Job, outcome: Outcome, decoded: Any) -> Non
         extra={
             "handler": spec.name,
             "topic": spec.topic,
-            "message_id": job.message.id,
+            "message_id": message_id,
             "attempt": job.delivery.failures,
+            "correlation_id": printable(
+                job.message.metadata.get(wire.CORRELATION_ID) or job.message.id
+            ),
         },
     )
+
+
+def _traceback(error: BaseException, decoded: Any, job: Job) -> str:
+    try:
+        text = traceback_text(error, evidence_of(job, decoded), sensitive(job.route.spec))
+    except Exception:
+        return ""
+    return "\n" + text.rstrip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
@@ -15,8 +16,6 @@ Work: TypeAlias = "Job | list[Job]"
 
 #: A worker lets the loop breathe after so many messages that never made it wait.
 _BREATH = 32
-#: How long work that runs alone and backwards waits for more of its kind, in seconds.
-_LINGER = 0.2
 
 
 def jobs_of(work: Work) -> Sequence[Job]:
@@ -36,11 +35,17 @@ class _Worker:
 class Workers:
     """At most `limit` pieces of work at once, in the order of `put`.
 
+    Every worker starts in the context (`contextvars`) that was current when this was made,
+    and is replaced when a piece of work left something in it: nothing passes from one message
+    to the next.
+
     Args:
         limit: how many run at once.
         run: does one piece of work; must not raise but CancelledError.
         crashed: called when a worker died all the same.
-        settled: waits until nothing is on its way to the broker; before work that runs alone.
+        stale: whether what is ready must not start any more, for the process stood still for
+            longer than a lease; asked before each start. None where no order depends on it.
+        give_up: called when it is; takes out what has not started.
     """
 
     def __init__(
@@ -48,44 +53,39 @@ class Workers:
         limit: int,
         run: Callable[[Work], Awaitable[None]],
         crashed: Callable[[BaseException], None],
-        settled: Callable[[], Awaitable[None]],
+        stale: Callable[[], bool] | None = None,
+        give_up: Callable[[], None] = lambda: None,
     ) -> None:
-        self._settled = settled
-        self._alone_from = 0.0
         self._limit = limit
         self._run = run
         self._crashed = crashed
+        self._stale = stale
+        self._give_up = give_up
+        self._context = contextvars.copy_context()
         self._ready: deque[Work] = deque()
         #: Makes work ready; `wake` starts it.
         self.put: Callable[[Work], None] = self._ready.append
-        self._alone: deque[Work] = deque()
         self._gates: set[str] = set()
         self._closed = False
-        self._solo = False
         self._stopped = False
         self._workers: list[_Worker] = []
         self._idle: deque[asyncio.Future[None]] = deque()
         self._watchers: list[asyncio.Future[None]] = []
         self.running = 0
 
-    def put_alone(self, work: Work, *, backwards: bool = False) -> None:
-        """Work that runs with nothing beside it, because it may kill the process.
+    @property
+    def gates(self) -> frozenset[str]:
+        """Why nothing starts; empty is that work starts."""
+        return frozenset(self._gates)
 
-        Args:
-            work: the work.
-            backwards: the last comes first, once all that is there has come: what is behind
-                a killer in one process is before it in the next.
-        """
-        if backwards:
-            self._alone.appendleft(work)
-            self._alone_from = asyncio.get_running_loop().time() + _LINGER
-        else:
-            self._alone.append(work)
-        self._closed = True
+    @property
+    def ready(self) -> int:
+        """How many pieces of work wait for a worker."""
+        return len(self._ready)
 
     def wake(self) -> None:
         """Starts what is ready, as far as there are workers."""
-        wanted = len(self._ready) + len(self._alone)
+        wanted = len(self._ready)
         while wanted > 0 and self._idle:
             waiter = self._idle.popleft()
             if not waiter.done():
@@ -103,23 +103,46 @@ class Workers:
     def open_gate(self, reason: str) -> None:
         """Ends `close_gate`."""
         self._gates.discard(reason)
-        self._closed = bool(self._gates or self._alone or self._solo)
-        self.wake()
+        self._closed = bool(self._gates)
+        if not self._closed:
+            self.wake()
+
+    async def run_alone(self, work: Work) -> None:
+        """Does a piece of work at once, whatever gates are closed; it can be interrupted and
+        stopped like any other. The caller sees to it that nothing runs beside it."""
+        worker = _Worker()
+        worker.work = work
+        worker.task = asyncio.get_running_loop().create_task(
+            self._alone(work), context=self._context.copy()
+        )
+        self._workers.append(worker)
+        self.running += 1
+        try:
+            await asyncio.wait([worker.task])
+        finally:
+            worker.work = None
+            self.running -= 1
+            if worker in self._workers:
+                self._workers.remove(worker)
+            self._tell_watchers()
+            self._ended(worker.task)
+
+    async def _alone(self, work: Work) -> None:
+        await self._run(work)
 
     def take(self, unwanted: Callable[[Job], bool]) -> list[Job]:
         """Takes out what has not started."""
         taken: list[Job] = []
-        for queue in (self._ready, self._alone):
-            for _ in range(len(queue)):
-                work = queue.popleft()
-                jobs = jobs_of(work)
-                gone = [job for job in jobs if unwanted(job)]
-                taken += gone
-                if not gone:
-                    queue.append(work)
-                elif rest := [job for job in jobs if job not in gone]:
-                    queue.append(rest)
-        self._closed = bool(self._gates or self._alone or self._solo)
+        queue = self._ready
+        for _ in range(len(queue)):
+            work = queue.popleft()
+            jobs = jobs_of(work)
+            gone = [job for job in jobs if unwanted(job)]
+            taken += gone
+            if not gone:
+                queue.append(work)
+            elif rest := [job for job in jobs if job not in gone]:
+                queue.append(rest)
         return taken
 
     def interrupt(self, wanted: Callable[[Job], bool]) -> list[Job]:
@@ -134,6 +157,14 @@ class Workers:
                 worker.task.cancel()
         return interrupted
 
+    def cancelled_by_us(self) -> bool:
+        """Whether the cancellation that the current run has met was asked for by the runtime:
+        not where a handler cancelled its own task, or awaited something that was cancelled."""
+        if self._stopped:
+            return True
+        task = asyncio.current_task()
+        return any(worker.interrupted for worker in self._workers if worker.task is task)
+
     def busy(self, wanted: Callable[[Job], bool] = lambda _job: True) -> bool:
         """Whether such a job runs."""
         return any(
@@ -142,7 +173,11 @@ class Workers:
             if worker.work is not None
         )
 
-    async def quiet(self, wanted: Callable[[Job], bool], seconds: float) -> bool:
+    def works(self) -> list[Work]:
+        """What runs."""
+        return [worker.work for worker in self._workers if worker.work is not None]
+
+    async def quiet(self, wanted: Callable[[Job], bool], seconds: float | None) -> bool:
         """Waits until no such job runs; False if that took longer than `seconds`."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -169,46 +204,51 @@ class Workers:
     def _hire(self) -> None:
         worker = _Worker()
         self._workers.append(worker)
-        worker.task = asyncio.get_running_loop().create_task(self._serve(worker))
-        worker.task.add_done_callback(self._ended)
+        self._begin(worker)
+
+    def _begin(self, worker: _Worker) -> None:
+        """The worker's task, in a context that no message has seen."""
+        context = self._context.copy()
+        task = asyncio.get_running_loop().create_task(
+            self._serve(worker, context.copy()), context=context
+        )
+        worker.task = task
+        task.add_done_callback(lambda _task: self._left(worker, task))
+
+    def _left(self, worker: _Worker, task: asyncio.Task[None]) -> None:
+        """A worker's task ended: it was replaced, stopped, or cancelled by nobody of ours."""
+        self._ended(task)
+        if task.cancelled() and not self._stopped and worker.task is task:
+            self._workers.remove(worker)  # a handler's late cancellation of its own task
+            self.wake()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.done() and not task.cancelled() and (error := task.exception()) is not None:
             self._crashed(error)
 
-    async def _serve(self, worker: _Worker) -> None:
+    async def _serve(self, worker: _Worker, clean: contextvars.Context) -> None:
         while not self._stopped:
-            if self._may_start_alone():
-                wait = self._alone_from - asyncio.get_running_loop().time()
-                if wait > 0:
-                    await asyncio.sleep(wait)
-                    continue
-                self._solo = True
-                try:
-                    await self._settled()
-                    if self._alone:  # else it was taken out meanwhile
-                        self._ready.appendleft(self._alone.popleft())
-                        await self._work(worker, 1)
-                finally:
-                    self._solo = False
-                    self._closed = bool(self._gates or self._alone)
-                self.wake()
-            elif self._ready and not self._closed:
-                await self._work(worker, _BREATH)
+            if not self._ready or self._closed:
+                await self._rest()
+            elif await self._work(worker, clean):
                 if self._ready:
                     await asyncio.sleep(0)
             else:
-                await self._rest()
+                if not self._stopped:
+                    self._begin(worker)
+                return
 
-    def _may_start_alone(self) -> bool:
-        return bool(
-            self._closed and self._alone and not (self._gates or self._solo) and not self.running
-        )
-
-    async def _work(self, worker: _Worker, most: int) -> None:
-        """Does what is ready, at most so many pieces."""
-        ready, run = self._ready, self._run
-        for _ in range(most):
+    async def _work(self, worker: _Worker, clean: contextvars.Context) -> bool:
+        """Does some of what is ready. False: the task must be replaced, for it was cancelled,
+        or a piece of work left something in its context."""
+        ready, run, stale = self._ready, self._run, self._stale
+        task = worker.task
+        if task is None:
+            return False
+        for _ in range(_BREATH):
+            if stale is not None and stale():
+                self._give_up()
+                return True
             work = worker.work = ready.popleft()
             self.running += 1
             try:
@@ -219,22 +259,21 @@ class Workers:
             finally:
                 worker.work = None
                 self.running -= 1
-                if self._watchers or worker.interrupted or self._alone:
-                    self._look_up(worker)
+                if self._watchers:
+                    self._tell_watchers()
+            if task.cancelling() or contextvars.copy_context() != clean:
+                worker.interrupted = False
+                return False
             if not ready or self._closed or self._stopped:
-                return
+                return True
+        return True
 
-    def _look_up(self, worker: _Worker) -> None:
-        """A piece of work is done: tells who waits for that."""
+    def _tell_watchers(self) -> None:
+        """A piece of work is done: wakes who waits for that."""
         watchers, self._watchers = self._watchers, []
         for watcher in watchers:
             if not watcher.done():
                 watcher.set_result(None)
-        if worker.interrupted and worker.task is not None:
-            worker.interrupted = False
-            worker.task.uncancel()
-        if self._alone and not self.running:
-            self.wake()
 
     async def _rest(self) -> None:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -242,7 +281,6 @@ class Workers:
         try:
             await waiter
         except asyncio.CancelledError:
-            if not self._stopped:
-                with contextlib.suppress(ValueError):
-                    self._idle.remove(waiter)
+            with contextlib.suppress(ValueError):
+                self._idle.remove(waiter)
             raise

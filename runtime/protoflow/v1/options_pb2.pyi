@@ -170,7 +170,10 @@ class FileOptions(_message.Message):
     ENCODING_FIELD_NUMBER: _builtins.int
     DELIVERY_FIELD_NUMBER: _builtins.int
     topic_prefix: _builtins.str
-    """Goes literally before every topic written in this file."""
+    """Goes literally before every topic written in this file: end it with a dot,
+    a dash or an underscore. Before a dead-letter topic, too, unless that holds
+    {topic}, which has the prefix already.
+    """
     source: _builtins.str
     """The CloudEvents source of the messages published from this file."""
     encoding: Global___Encoding.ValueType
@@ -289,7 +292,10 @@ class FieldOptions(_message.Message):
     subject: _builtins.bool
     """The value is the CloudEvents subject."""
     sensitive: _builtins.bool
-    """The value never reaches logs, errors or pages."""
+    """The value never reaches logs, errors or pages, wherever the message lies: in
+    fields, maps and Any, at any depth. Extensions take no options of ours, but
+    what is sensitive inside them is.
+    """
     def __init__(
         self,
         *,
@@ -586,7 +592,7 @@ class RetryPolicy(_message.Message):
 
     @_builtins.property
     def max_backoff(self) -> _duration_pb2.Duration:
-        """The longest wait."""
+        """The longest wait; the built-in 5 minutes give way to a longer initial_backoff."""
 
     @_builtins.property
     def max_elapsed(self) -> _duration_pb2.Duration:
@@ -643,7 +649,9 @@ class DeadLetterPolicy(_message.Message):
     ON_EXHAUSTED_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
     """The dead-letter topic; {topic} and {group} stand for the consumed topic and
-    the group. "{topic}.{group}.dead" unless set.
+    the group. "{topic}..{group}..dead" unless set: two dots part what has no empty
+    segment, so that no two subscriptions share one. Where exhausted messages are
+    dropped it still gets what cannot be decoded or is refused for good.
     """
     on_exhausted: Global___OnExhausted.ValueType
     """What happens when the attempts are exhausted."""

@@ -1,9 +1,9 @@
 """`memory://`: topics and groups in the memory of this process.
 
-`memory://` is private to one transport; all transports of `memory://name` on one event
-loop share a broker, which outlives them, so that a restart can be tried. Everything
-happens at once and in order, so a run under virtual time is deterministic. Nothing is
-kept beyond the process.
+`memory://` is private to one transport; all transports of `memory://name` in one process share
+a broker, whatever event loop or thread they are on, and it lasts as long as the process, so that
+a restart can be tried. Everything happens at once and in order, so a run under virtual time is
+deterministic.
 """
 
 from __future__ import annotations

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import weakref
+import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from protoflow.clock import Clock
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message
 from protoflow.spec import Ordering, Start
 from protoflow.transport import DeadLetter
 from protoflow.transports.memory.group import Entry, Group, Member
+
+#: What a dead letter may have more than the message: the reason, the origin, the attempts.
+_HEADROOM = 256 * 1024
+_UNBOUNDED = 1 << 62
+_BYTES = (bytes, bytearray, memoryview)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +81,11 @@ class Broker:
 
     def __init__(self) -> None:
         self.topics: dict[str, Topic] = {}
+        #: Held while anything is looked at or changed: the broker of a name is shared by the
+        #: threads of the process.
+        self.lock = threading.RLock()
         self._sequence = 0
         self._ephemeral = 0
-        self._timers: dict[Group, tuple[float, asyncio.TimerHandle]] = {}
 
     def topic(self, name: str) -> Topic:
         """The topic, made if need be."""
@@ -100,7 +105,9 @@ class Broker:
         """The group, made if need be; where it then starts is told by `start`."""
         home = self.topic(topic)
         group = home.groups.get(name)
-        if group is None:
+        if group is not None:
+            group.lose_what_is_gone()
+        else:
             stored = home.stored() if start is Start.EARLIEST else ()
             group = Group(topic, name, ordering)
             group.extend(
@@ -119,48 +126,72 @@ class Broker:
     def remove(self, group: Group) -> None:
         """Forgets a group and everything it has still to do."""
         self.topic(group.topic).groups.pop(group.name, None)
-        if timer := self._timers.pop(group, None):
-            timer[1].cancel()
 
     def admit(
-        self, messages: Sequence[Message], options: MemoryOptions, *, bounded: bool
+        self,
+        messages: Sequence[Message],
+        options: MemoryOptions,
+        sizes: list[int],
+        *,
+        bounded: bool,
     ) -> list[PublishError | None]:
-        """Why messages are not taken, where they are not. Outputs of what is acknowledged
-        are not bounded in number, for else a full broker could not be emptied."""
+        """Why messages are not taken, where they are not; the sizes of the others go into `sizes`.
+        Outputs of what is acknowledged are not bounded in number, for else a full broker could
+        not be emptied."""
         limit, kept = options.max_message_bytes, self.kept() if bounded else 0
-        if limit is None and kept + len(messages) <= options.max_messages:
-            return [None] * len(messages)
+        room = options.max_messages - kept if bounded else _UNBOUNDED
         errors: list[PublishError | None] = []
         for message in messages:
-            error: PublishError | None = None
-            if limit is not None and (size := size_of(message)) > limit:
-                error = PublishRefusedError(
-                    f"message {message.id} for {message.topic} has {size} bytes, "
-                    f"max_message_bytes is {limit}"
+            try:
+                size = size_of(message)
+                if limit is not None and size > limit:
+                    self._check_room(message, size, limit)
+            except (TypeError, ValueError, AttributeError) as error:
+                refusal = PublishRefusedError(
+                    f"message {message.id!r} for {message.topic!r} cannot be stored: {error}"
                 )
-            elif bounded and kept >= options.max_messages:
-                error = PublishError(
-                    f"{kept} messages are unfinished, max_messages is {options.max_messages}"
-                )
+                refusal.__cause__ = error
+                errors.append(refusal)
+                continue
+            if len(sizes) < room:
+                sizes.append(size)
+                errors.append(None)
             else:
-                kept += 1
-            errors.append(error)
+                errors.append(
+                    PublishError(
+                        f"{kept + room} messages are unfinished, max_messages is "
+                        f"{options.max_messages}"
+                    )
+                )
         return errors
+
+    def _check_room(self, message: Message, size: int, limit: int) -> None:
+        """Dead letters have more room: each holds a message and why it failed."""
+        topic = self.topics.get(message.topic)
+        letters = topic is not None and topic.letters is not None
+        if size > limit + (_HEADROOM if letters else 0):
+            raise ValueError(f"it has {size} bytes, max_message_bytes is {limit}")
 
     def kept(self) -> int:
         """How many messages are unfinished, counted once for each group."""
         return sum(group.size for topic in self.topics.values() for group in topic.groups.values())
 
-    def publish(self, messages: Iterable[Message], options: MemoryOptions, now: float) -> None:
-        """Gives messages to every group of their topics."""
+    def publish(
+        self,
+        messages: Sequence[Message],
+        options: MemoryOptions,
+        now: float,
+        sizes: Sequence[int] | None = None,
+    ) -> None:
+        """Gives messages to every group of their topics; `sizes` are those that `admit` found."""
         touched: dict[Group, None] = {}
-        for message in messages:
+        for message, size in zip(messages, sizes or map(size_of, messages), strict=True):
             topic = self.topics.get(message.topic) or self.topic(message.topic)
             due = now + message.delay if message.delay > 0 else 0.0
             if due or message.deduplication_id is not None or message.mandatory:
                 message = _delivered(message)
             self._sequence += 1
-            sequence, size = self._sequence, size_of(message)
+            sequence = self._sequence
             for group in topic.groups.values():
                 group.fresh.append(Entry(group, message, sequence, now, due, size))
                 group.size += 1
@@ -181,22 +212,7 @@ class Broker:
     def leave(self, group: Group, member: Member) -> None:
         """Gives back what a member holds and tells the others."""
         group.forsake(member)
-        if group.members:
-            group.wake()
-        elif timer := self._timers.pop(group, None):
-            timer[1].cancel()
-
-    def arm(self, group: Group, clock: Clock) -> None:
-        """Wakes the group when the first of its waiting messages is due."""
-        due = group.next_due
-        armed = self._timers.get(group)
-        if due is None or (armed is not None and armed[0] <= due):
-            return
-        if armed is not None:
-            armed[1].cancel()
-        wait = max(0.0, due - clock.now())
-        handle = asyncio.get_running_loop().call_later(wait, self._ring, group)
-        self._timers[group] = (due, handle)
+        group.wake()
 
     def letters(self, topic: str) -> Sequence[tuple[int, DeadLetter]]:
         """The dead letters of a topic by sequence, oldest first."""
@@ -206,19 +222,21 @@ class Broker:
             for sequence, item in letters.items()
         ]
 
-    def _ring(self, group: Group) -> None:
-        self._timers.pop(group, None)
-        group.wake()
-
 
 def size_of(message: Message) -> int:
-    """The bytes of a message as limits count them."""
-    metadata = message.metadata
-    return (
-        len(message.payload or b"")
-        + len(message.key or b"")
-        + len("".join([*metadata, *metadata.values()]))
-    )
+    """The bytes of a message as limits count them. Raises TypeError, ValueError or
+    AttributeError for what is no message that a broker could keep."""
+    metadata, payload, key = message.metadata, message.payload, message.key
+    size = len("".join([*metadata, *metadata.values()]))
+    if payload is not None:
+        if payload.__class__ is not bytes and not isinstance(payload, _BYTES):
+            raise TypeError(f"its payload is {type(payload).__name__}, not bytes")
+        size += len(payload)
+    if key is not None:
+        if key.__class__ is not bytes and not isinstance(key, _BYTES):
+            raise TypeError(f"its key is {type(key).__name__}, not bytes")
+        size += len(key)
+    return size
 
 
 def _delivered(message: Message) -> Message:
@@ -241,12 +259,11 @@ def _retain(retained: deque[Stored], item: Stored, options: MemoryOptions) -> No
         retained.popleft()
 
 
-_shared: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Broker]] = (
-    weakref.WeakKeyDictionary()
-)
+_shared: dict[str, Broker] = {}
+_sharing = threading.Lock()
 
 
 def shared(name: str) -> Broker:
-    """The broker of that name on the running loop; it lives as long as the loop."""
-    brokers = _shared.setdefault(asyncio.get_running_loop(), {})
-    return brokers.setdefault(name, Broker())
+    """The broker of that name in this process, whatever event loop or thread asks."""
+    with _sharing:
+        return _shared.setdefault(name, Broker())

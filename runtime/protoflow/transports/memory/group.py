@@ -14,6 +14,10 @@ from protoflow.spec import Ordering
 class Member(Protocol):
     """One subscription of the group."""
 
+    @property
+    def gone(self) -> bool:
+        """Whether its event loop was closed under it, so that nothing is handled there."""
+
     def wake(self) -> None:
         """There may be something to claim."""
 
@@ -23,7 +27,8 @@ class Entry:
 
     `delivery` is the handing-over that may settle it; every claim makes a new one, so an
     old one settles nothing. `due` is the time before which it is not handed out. `offered`
-    is whether a lane has put it where claims look.
+    is whether a lane has put it where claims look. `mark` counts the runs alone that were begun
+    and did not end.
     """
 
     __slots__ = (
@@ -34,6 +39,7 @@ class Entry:
         "first_failure",
         "group",
         "lane",
+        "mark",
         "member",
         "message",
         "offered",
@@ -58,6 +64,7 @@ class Entry:
         self.deliveries = 0
         self.failures = 0
         self.first_failure = 0.0
+        self.mark = 0
 
 
 class Lane:
@@ -151,6 +158,10 @@ class Group:
 
     def give_back(self, entry: Entry, due: float) -> None:
         """The entry is to be handed out again, at `due` or later."""
+        entry.mark = 0
+        self._give_back(entry, due)
+
+    def _give_back(self, entry: Entry, due: float) -> None:
         entry.delivery = None
         entry.due = due
         del self._held[entry.sequence]
@@ -168,10 +179,31 @@ class Group:
         for entry in [entry for entry in self._held.values() if entry.member is member]:
             self.give_back(entry, 0.0)
 
+    def lose(self, member: Member) -> None:
+        """The same for a member that was killed: start marks stay."""
+        self.members.pop(member, None)
+        for entry in [entry for entry in self._held.values() if entry.member is member]:
+            self._give_back(entry, 0.0)
+
     def wake(self) -> None:
         """Tells every member that there may be something to claim."""
         for member in tuple(self.members):
             member.wake()
+
+    def lose_what_is_gone(self) -> None:
+        """Members whose event loop was closed are as good as killed."""
+        for member in [member for member in self.members if member.gone]:
+            self.lose(member)
+
+    def available(self, member: Member, now: float) -> int:
+        """How much a member could be handed now."""
+        self._promote(now)
+        entries = [*self.fresh, *(entry for _, entry in self._returned)]
+        return sum(1 for entry in entries if entry.due <= now and self._may_have(entry, member))
+
+    def _may_have(self, entry: Entry, member: Member) -> bool:
+        lane = self._lanes.get(entry.lane) if entry.lane is not None else None
+        return lane is None or not lane.held or lane.member is member
 
     def extend(self, entries: Iterable[Entry]) -> None:
         """Puts entries behind all others."""
@@ -193,6 +225,8 @@ class Group:
             size=entry.size,
             receipt=entry,
         )
+        if entry.mark:
+            delivery.suspect = True
         return delivery
 
     def _claim_returned(

@@ -24,33 +24,38 @@ class MemoryDeadLetters:
 
     async def count_dead_letters(self, topic: str) -> int:
         """How many letters wait."""
-        return len(self.broker.letters(topic))
+        with self.broker.lock:
+            return len(self.broker.letters(topic))
 
     async def list_dead_letters(self, topic: str, *, limit: int = 100) -> Sequence[DeadLetter]:
         """The oldest letters first."""
-        return [letter for _, letter in self.broker.letters(topic)[:limit]]
+        with self.broker.lock:
+            return [letter for _, letter in self.broker.letters(topic)[:limit]]
 
     async def show_dead_letter(self, topic: str, id: str) -> DeadLetter:
         """One letter."""
-        return self._find(topic, (id,))[0][1]
+        with self.broker.lock:
+            return self._find(topic, (id,))[0][1]
 
     async def replay_dead_letters(
         self, topic: str, ids: Collection[str] | None = None, *, to_origin: bool = False
     ) -> int:
         """Gives letters back to their groups, or to their original topics."""
-        found = self._find(topic, ids)
-        messages = [self._replayed(letter, to_origin) for _, letter in found]
-        now = self.clock.now()
-        for message, group in messages:
-            if group is None:
-                self.broker.publish((message,), self.options, now)
-            else:
-                self.broker.publish_to(group, message, now)
-        return self._remove(topic, found)
+        with self.broker.lock:
+            found = self._find(topic, ids)
+            messages = [self._replayed(letter, to_origin) for _, letter in found]
+            now = self.clock.now()
+            for message, group in messages:
+                if group is None:
+                    self.broker.publish((message,), self.options, now)
+                else:
+                    self.broker.publish_to(group, message, now)
+            return self._remove(topic, found)
 
     async def purge_dead_letters(self, topic: str, ids: Collection[str] | None = None) -> int:
         """Deletes letters."""
-        return self._remove(topic, self._find(topic, ids))
+        with self.broker.lock:
+            return self._remove(topic, self._find(topic, ids))
 
     def _find(self, topic: str, ids: Collection[str] | None) -> list[tuple[int, DeadLetter]]:
         letters = self.broker.letters(topic)

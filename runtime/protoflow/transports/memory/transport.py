@@ -19,8 +19,9 @@ from protoflow.transport import (
     TransportSettings,
 )
 from protoflow.transports.memory.broker import Broker, MemoryOptions, shared
+from protoflow.transports.memory.group import Group
 from protoflow.transports.memory.letters import MemoryDeadLetters
-from protoflow.transports.memory.subscription import MemorySubscription, settle
+from protoflow.transports.memory.subscription import MemorySubscription, check, settle
 
 
 class MemoryTransport(MemoryDeadLetters):
@@ -46,6 +47,7 @@ class MemoryTransport(MemoryDeadLetters):
             dead_letters=True,
             lag=True,
             broadcast=True,
+            proves_killers=True,
             max_message_bytes=options.max_message_bytes,
         )
 
@@ -59,36 +61,50 @@ class MemoryTransport(MemoryDeadLetters):
         while self._subscriptions:
             self._subscriptions.pop().abandon()
 
+    def vanish(self) -> None:
+        """Leaves as a killed process does, for tests: nothing is settled, start marks stay, and
+        what was handed out is for others at once."""
+        while self._subscriptions:
+            self._subscriptions.pop().vanish()
+
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
         """Makes topics and groups, or tells which are missing."""
-        if mode is TopologyMode.CREATE:
-            for topic in topology.topics:
-                self.broker.topic(topic)
-            for settings in topology.subscriptions:
-                self._join(settings)
-        elif mode is TopologyMode.VERIFY:
-            topics = self.broker.topics
-            missing = [f"topic {name}" for name in topology.topics if name not in topics]
-            missing += [
-                f"group {item.group} of topic {item.topic}"
-                for item in topology.subscriptions
-                if not item.broadcast
-                and (item.topic not in topics or item.group not in topics[item.topic].groups)
-            ]
-            if missing:
-                raise TopologyError(f"missing in memory: {', '.join(missing)}")
+        with self.broker.lock:
+            if mode is TopologyMode.CREATE:
+                for topic in topology.topics:
+                    self.broker.topic(topic)
+                for settings in topology.subscriptions:
+                    self._join(settings)
+            elif mode is TopologyMode.VERIFY:
+                self._verify(topology)
+
+    def _verify(self, topology: Topology) -> None:
+        topics = self.broker.topics
+        missing = [f"topic {name}" for name in topology.topics if name not in topics]
+        missing += [
+            f"group {item.group} of topic {item.topic}"
+            for item in topology.subscriptions
+            if not item.broadcast
+            and (item.topic not in topics or item.group not in topics[item.topic].groups)
+        ]
+        if missing:
+            raise TopologyError(f"missing in memory: {', '.join(missing)}")
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
         """Publishes at once."""
         future: asyncio.Future[Sequence[PublishError | None]]
         future = asyncio.get_running_loop().create_future()
-        errors = self._admit(messages, bounded=True)
-        taken: Sequence[Message] = messages
-        if any(errors):
-            taken = [
-                message for message, error in zip(messages, errors, strict=True) if error is None
-            ]
-        self.broker.publish(taken, self.options, self.clock.now())
+        sizes: list[int] = []
+        with self.broker.lock:
+            errors = self._admit(messages, sizes, bounded=True)
+            taken: Sequence[Message] = messages
+            if len(sizes) < len(messages):
+                taken = [
+                    message
+                    for message, error in zip(messages, errors, strict=True)
+                    if error is None
+                ]
+            self.broker.publish(taken, self.options, self.clock.now(), sizes)
         future.set_result(errors)
         return future
 
@@ -96,12 +112,13 @@ class MemoryTransport(MemoryDeadLetters):
         self, settings: SubscriptionSettings, listener: SubscriptionListener
     ) -> MemorySubscription:
         """Joins the group, which is made if need be."""
-        if settings.broadcast:
-            group = self.broker.join_alone(settings.topic, settings.group, settings.ordering)
-            self._make_letters(settings)
-        else:
-            group = self._join(settings)
-        subscription = MemorySubscription(self, settings, group)
+        with self.broker.lock:
+            if settings.broadcast:
+                group = self.broker.join_alone(settings.topic, settings.group, settings.ordering)
+                self._make_letters(settings)
+            else:
+                group = self._join(settings)
+            subscription = MemorySubscription(self, settings, group)
         self._subscriptions.append(subscription)
         return subscription
 
@@ -111,60 +128,71 @@ class MemoryTransport(MemoryDeadLetters):
 
     async def lag(self, topic: str, group: str) -> Lag:
         """What the group has not finished."""
-        home = self.broker.topics.get(topic)
-        if home is None or group not in home.groups:
-            return Lag(messages=0)
-        oldest = min((entry.time for entry in home.groups[group].unfinished()), default=None)
+        with self.broker.lock:
+            home = self.broker.topics.get(topic)
+            if home is None or group not in home.groups:
+                return Lag(messages=0)
+            oldest = min((entry.time for entry in home.groups[group].unfinished()), default=None)
+            messages = home.groups[group].size
         age = None if oldest is None else max(0.0, self.clock.now() - oldest)
-        return Lag(messages=home.groups[group].size, seconds=age)
+        return Lag(messages=messages, seconds=age)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[MemoryTransaction]:
         """Publishes and settles on leaving."""
         transaction = MemoryTransaction()
         yield transaction
-        errors = [
-            error for error in self._admit(transaction.messages, bounded=False) if error is not None
-        ]
-        if errors:
-            raise errors[0]
-        for settlement in transaction.settlements:
-            if settlement.delivery.receipt.delivery is not settlement.delivery:
+        outputs = [output for each in transaction.settlements for output in each.outputs]
+        with self.broker.lock:
+            for error in self._admit([*transaction.messages, *outputs], [], bounded=False):
+                if error is not None:
+                    raise error
+            if any(check(settlement) is not None for settlement in transaction.settlements):
                 raise TransportError("a delivery of the transaction was settled before")
-        self.broker.publish(transaction.messages, self.options, self.clock.now())
-        self.settle(transaction.settlements)
+            self.broker.publish(transaction.messages, self.options, self.clock.now())
+            self.settle(transaction.settlements)
 
     def settle(self, settlements: Sequence[Settlement]) -> list[SettleResult]:
         """Settles, each settlement wholly or not at all."""
         now = self.clock.now()
-        results = []
-        groups = {}
-        for settlement in settlements:
-            outputs = settlement.outputs
-            if outputs and any(self._admit(outputs, bounded=False)):
-                results.append(SettleResult.REFUSED)
-                continue
-            result = settle(settlement, now)
-            results.append(result)
-            if result is SettleResult.DONE:
-                if outputs:
-                    self.broker.publish(outputs, self.options, now)
-                group = settlement.delivery.receipt.group
-                groups[id(group)] = group
-        for group in groups.values():
-            if group.has_returned:
-                group.wake()
+        groups: dict[Group, None] = {}
+        with self.broker.lock:
+            results = [self._settle(settlement, now, groups) for settlement in settlements]
+            for group in groups:
+                if group.has_returned:
+                    group.wake()
         return results
 
-    def _admit(self, messages: Sequence[Message], *, bounded: bool) -> list[PublishError | None]:
-        errors = self.broker.admit(messages, self.options, bounded=bounded)
-        if self._require_subscriber:
-            for index, message in enumerate(messages):
-                topic = self.broker.topic(message.topic)
-                if not topic.groups and topic.letters is None:
-                    errors[index] = errors[index] or PublishError(
+    def _settle(
+        self, settlement: Settlement, now: float, groups: dict[Group, None]
+    ) -> SettleResult:
+        if (result := check(settlement)) is not None:
+            return result
+        outputs, sizes = settlement.outputs, list[int]()
+        if outputs and any(self._admit(outputs, sizes, bounded=False)):
+            return SettleResult.REFUSED
+        groups[settlement.delivery.receipt.group] = None
+        settle(settlement, now)
+        if outputs:
+            self.broker.publish(outputs, self.options, now, sizes)
+        return SettleResult.DONE
+
+    def _admit(
+        self, messages: Sequence[Message], sizes: list[int], *, bounded: bool
+    ) -> list[PublishError | None]:
+        if not self._require_subscriber:
+            return self.broker.admit(messages, self.options, sizes, bounded=bounded)
+        errors: list[PublishError | None] = []
+        for message in messages:
+            topic = self.broker.topic(message.topic)
+            if topic.groups or topic.letters is not None:
+                errors += self.broker.admit([message], self.options, sizes, bounded=bounded)
+            else:
+                errors.append(
+                    PublishError(
                         f"no group consumes {message.topic}, and require_subscriber is set"
                     )
+                )
         return errors
 
     def _join(self, settings: SubscriptionSettings) -> Any:

@@ -21,6 +21,7 @@ from protoflow.transport import (
 from protoflow.transports.nats.connection import Connection
 from protoflow.transports.nats.core_publisher import CorePublisher
 from protoflow.transports.nats.core_subscription import CoreSubscription
+from protoflow.transports.nats.names import tokens
 from protoflow.transports.nats.options import CoreOptions
 
 
@@ -74,7 +75,11 @@ class CoreTransport:
                 " transactions; use jetstream:// for ordering"
             )
         subscription = CoreSubscription(
-            self._connection, settings, listener, self._prefix + settings.topic, self._options
+            self._connection,
+            settings,
+            listener,
+            self._prefix + tokens(settings.topic),
+            self._options,
         )
         await self._connection.join(subscription)
         # Confirmed, so that what is published from now on arrives.

@@ -32,6 +32,8 @@ def create(settings: TransportSettings) -> Transport:
             "transport: sqlite: a file has no host; write sqlite:///queue.db for a file in the "
             "working directory, sqlite:////var/lib/queue.db for an absolute path"
         )
+    elif "\0" in path:
+        problems.append("transport: sqlite: the URL has a NUL byte in the name of the file")
     elif not path or path == ":memory:":
         problems.append(
             "transport: sqlite: the URL names no file; write sqlite:///queue.db, or memory:// "
@@ -43,4 +45,6 @@ def create(settings: TransportSettings) -> Transport:
         raise ConfigError([*problems, *error.problems]) from None
     if problems:
         raise ConfigError(problems)
-    return SqliteTransport(settings, os.path.realpath(path), options)
+    # Directories may be links; the file may not be one (`place.make`).
+    directory, name = os.path.split(os.path.abspath(path))
+    return SqliteTransport(settings, os.path.join(os.path.realpath(directory), name), options)

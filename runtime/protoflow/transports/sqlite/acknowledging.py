@@ -5,26 +5,32 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from protoflow.errors import ProtoflowError
 from protoflow.message import Action, Delivery, Settlement, SettleResult
 from protoflow.spec import Ordering
-from protoflow.transports.sqlite.publishing import Outgoing, deserted_topics
+from protoflow.transports.sqlite.publishing import Limits, Outgoing, deserted_topics
 from protoflow.transports.sqlite.recent import Recent
-from protoflow.transports.sqlite.settling import GivenBack, Settling
+from protoflow.transports.sqlite.settling import GivenBack, Settling, acknowledged
 
 Results = Sequence[SettleResult]
 
 
 @dataclass(slots=True, eq=False)
 class _Checked:
-    """An acknowledgement whose outputs need somebody who consumes them."""
+    """An acknowledgement with outputs that needs a look in the transaction: whether somebody
+    consumes them, and whether all of it was written before and only the answer got lost."""
 
     results: list[SettleResult]
     index: int
-    delivery: Delivery
+    deliveries: list[Delivery]
     outgoing: Outgoing
+    doubtful: bool
+    sequences: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sequences = [delivery.receipt for delivery in self.deliveries]
 
 
 class Settlements:
@@ -32,7 +38,10 @@ class Settlements:
 
     `settled` is told what was done: the topics that were published to, and whether
     something may be claimed now that could not be claimed before. `strict` is whether an
-    output to a topic that nobody consumes is refused.
+    output to a topic that nobody consumes is refused. `doubtful` are the deliveries whose
+    acknowledgement failed: a failed commit may have been written all the same.
+
+    The receipt of what is settled becomes the action, so that a repetition is answered as before.
     """
 
     writes = True
@@ -41,6 +50,7 @@ class Settlements:
         self,
         settling: Settling,
         held: dict[int, Delivery],
+        doubtful: set[int],
         settled: Callable[[set[str], bool], None],
         lost: Callable[[], None],
         recent: Recent | None,
@@ -48,40 +58,43 @@ class Settlements:
         strict: bool,
     ) -> None:
         self.settling = settling
+        #: What is being settled.
+        self.taken: list[tuple[Delivery, Action]] = []
         self._recent = recent
         self._strict = strict
         self._checked: list[_Checked] = []
         self._refused: list[_Checked] = []
+        self._published: list[list[Delivery]] = []
         self._held = held
+        self._doubtful = doubtful
         self._settled = settled
         self._lost = lost
         self._topics: set[str] = set()
-        self._taken: list[Delivery] = []
         self._calls: list[tuple[asyncio.Future[Results], list[SettleResult]]] = []
 
     def add(
-        self, settlements: Sequence[Settlement], now: float, limit: int
+        self, settlements: Sequence[Settlement], now: float, limits: Limits
     ) -> asyncio.Future[Results]:
         """Adds settlements; those that cannot be are answered already."""
         future: asyncio.Future[Results] = asyncio.get_running_loop().create_future()
-        held, settling, taken = self._held, self.settling, self._taken
+        held, settling, taken = self._held, self.settling, self.taken
         ordered = settling.group.ordering is not Ordering.NONE
         results: list[SettleResult] = []
         for settlement in settlements:
-            delivery = settlement.delivery
+            delivery, action = settlement.delivery, settlement.action
             sequence: int = delivery.receipt
             if held.get(sequence) is not delivery:
-                results.append(SettleResult.LOST)
+                results.append(SettleResult.DONE if sequence is action else SettleResult.LOST)
                 continue
-            if settlement.outputs and not self._publish(settlement, results, now, limit):
-                results.append(SettleResult.REFUSED)
+            if settlement.outputs or settlement.others:
+                results.append(self._add_large(settlement, results, now, limits))
                 continue
             del held[sequence]
-            taken.append(delivery)
+            taken.append((delivery, action))
             results.append(SettleResult.DONE)
-            if settlement.action is not Action.ACK:
+            if action is not Action.ACK:
                 self._give_back(settlement, now)
-            elif not (self._strict and settlement.outputs):
+            else:
                 settling.acked.append(sequence)
                 if ordered:
                     settling.add_lane(delivery)
@@ -104,23 +117,34 @@ class Settlements:
             return self.settling.run(connection)
         settling = self.settling.copy()
         settling.outgoing = Outgoing(self._recent)
+        if self.settling.outgoing is not None:
+            settling.outgoing.merge(self.settling.outgoing)
         topics = {topic for each in self._checked for topic in each.outgoing.topics}
-        deserted = deserted_topics(connection, topics)
+        deserted = deserted_topics(connection, topics) if self._strict else set()
         self._refused = [each for each in self._checked if deserted & each.outgoing.topics.keys()]
         for each in self._checked:
-            if each not in self._refused:
-                settling.acked.append(each.delivery.receipt)
-                settling.add_lane(each.delivery)
-                settling.add_outgoing(each.outgoing)
+            if each in self._refused:
+                continue
+            if each.doubtful and acknowledged(
+                connection, settling.group, settling.session, each.sequences
+            ):
+                continue
+            settling.acknowledge(each.deliveries)
+            settling.outgoing.merge(each.outgoing)
         self._topics = settling.topics
         return settling.run(connection)
 
     def done(self, result: bool) -> None:
         """Answers who waits; a lost session takes everything with it."""
+        if result:
+            for delivery, action in self.taken:
+                delivery.receipt = action
         for each in self._refused:
             each.results[each.index] = SettleResult.REFUSED
             if result:
-                self._held[each.delivery.receipt] = each.delivery
+                for delivery, sequence in zip(each.deliveries, each.sequences, strict=True):
+                    delivery.receipt = sequence
+                    self._held[sequence] = delivery
         for future, results in self._calls:
             if not result:
                 results = [
@@ -131,6 +155,8 @@ class Settlements:
         if not result:
             self._lost()
             return
+        for each in self._checked:
+            self._doubtful.difference_update(each.sequences)
         settling = self.settling
         topics = self._topics if self._checked else settling.topics
         self._settled(
@@ -138,8 +164,10 @@ class Settlements:
         )
 
     def failed(self, error: ProtoflowError) -> None:
-        """Nothing was settled: everything is held as before."""
+        """Nothing was settled, as far as can be told: everything is held as before."""
         self.restore()
+        for deliveries in self._published:
+            self._doubtful.update(delivery.receipt for delivery in deliveries)
         for future, _ in self._calls:
             if not future.done():
                 future.set_exception(error)
@@ -147,20 +175,32 @@ class Settlements:
 
     def restore(self) -> None:
         """Holds again what was to be settled."""
-        self._held |= {delivery.receipt: delivery for delivery in self._taken}
+        self._held |= {delivery.receipt: delivery for delivery, _ in self.taken}
 
-    def _publish(
-        self, settlement: Settlement, results: list[SettleResult], now: float, limit: int
-    ) -> bool:
+    def _add_large(
+        self, settlement: Settlement, results: list[SettleResult], now: float, limits: Limits
+    ) -> SettleResult:
+        """Adds an acknowledgement with outputs, or of several deliveries: all or nothing."""
+        held = self._held
+        deliveries = list(dict.fromkeys((settlement.delivery, *settlement.others)))
+        if any(held.get(delivery.receipt) is not delivery for delivery in deliveries):
+            return SettleResult.LOST
         outgoing = Outgoing(self._recent)
-        if outgoing.add(settlement.outputs, now, limit):
-            return False
-        if self._strict:
-            checked = _Checked(results, len(results), settlement.delivery, outgoing)
+        if outgoing.add(settlement.outputs, now, limits):
+            return SettleResult.REFUSED
+        doubtful = any(delivery.receipt in self._doubtful for delivery in deliveries)
+        if settlement.outputs and (self._strict or doubtful):
+            checked = _Checked(results, len(results), deliveries, outgoing, doubtful)
             self._checked.append(checked)
         else:
+            self.settling.acknowledge(deliveries)
             self.settling.add_outgoing(outgoing)
-        return True
+        if settlement.outputs:
+            self._published.append(deliveries)
+        for delivery in deliveries:
+            del held[delivery.receipt]
+            self.taken.append((delivery, settlement.action))
+        return SettleResult.DONE
 
     def _give_back(self, settlement: Settlement, now: float) -> None:
         delivery = settlement.delivery

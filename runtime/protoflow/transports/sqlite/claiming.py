@@ -27,25 +27,26 @@ SELECT g.position,
 FROM protoflow_groups g WHERE g.id = ?1
 """
 _FREE = """
-SELECT group_concat(sequence), group_concat(size) FROM (
+SELECT group_concat(sequence), group_concat(CAST(size AS INTEGER)) FROM (
   SELECT d.sequence, m.size FROM protoflow_deliveries d
   JOIN protoflow_messages m ON m.sequence = d.sequence
   WHERE d.group_id = ?1 AND d.token = 0 AND d.until <= ?3 {}
   ORDER BY {} LIMIT ?4)
 """
-_HELD_ELSEWHERE = """
+HELD_ELSEWHERE = """
   AND NOT EXISTS (SELECT 1 FROM protoflow_deliveries e WHERE e.group_id = ?1
     AND e.lane = d.lane AND e.token NOT IN (0, ?2))
 """
 # By sequence: within a lane nothing goes before its turn, whatever it waited for.
-_FREE_OF_LANES = _FREE.format(_HELD_ELSEWHERE, "d.sequence")
+_FREE_OF_LANES = _FREE.format(HELD_ELSEWHERE, "d.sequence")
 _FREE = _FREE.format("", "d.until, d.sequence")
 _TAKE_FREE = """
 UPDATE protoflow_deliveries SET token = ?, deliveries = deliveries + 1
 WHERE group_id = ? AND sequence IN (SELECT value FROM json_each(?))
 """
 _COUNTS = """
-SELECT group_concat(deliveries), group_concat(failures), group_concat(first_failure)
+SELECT group_concat(CAST(deliveries AS INTEGER)), group_concat(CAST(failures AS INTEGER)),
+  group_concat(CAST(first_failure AS REAL)), group_concat(CAST(mark AS INTEGER))
 FROM (SELECT * FROM protoflow_deliveries WHERE group_id = ?
   AND sequence IN (SELECT value FROM json_each(?)) ORDER BY sequence)
 """
@@ -55,32 +56,33 @@ SELECT count(*), total(size), max(sequence), count(due) FROM (
   WHERE sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?)
 """
 _SCAN = """
-SELECT group_concat(sequence), group_concat(size), group_concat(coalesce(due, 0)),
+SELECT group_concat(sequence), group_concat(CAST(size AS INTEGER)),
+  group_concat(CAST(coalesce(due, 0) AS REAL)),
   group_concat(coalesce(hex(key), '')), max(sequence) FROM (
   SELECT sequence, size, due, key FROM protoflow_messages
   WHERE sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?)
 """
 _TAKE = """
-INSERT INTO protoflow_deliveries SELECT m.sequence, ?, ?, 0, 0, {}, 1, 0, 0
+INSERT INTO protoflow_deliveries SELECT m.sequence, ?, ?, 0, 0, {}, 1, 0, 0, 0
 FROM protoflow_messages m WHERE {}
 """
 _SET_ASIDE = """
 INSERT INTO protoflow_deliveries SELECT m.sequence, ?, 0,
-  json_extract(j.value, '$[1]'), json_extract(j.value, '$[2]'), {}, 0, 0, 0
+  json_extract(j.value, '$[1]'), json_extract(j.value, '$[2]'), {}, 0, 0, 0, 0
 FROM json_each(?) j JOIN protoflow_messages m ON m.sequence = json_extract(j.value, '$[0]')
 """
-_LANE = {
+LANE = {
     Ordering.NONE: "NULL",
     Ordering.PER_KEY: "nullif(m.key, x'')",
     Ordering.PER_PARTITION: "x''",
 }
 _TAKE_RANGE = {
     ordering: _TAKE.format(lane, "sequence > ? AND sequence <= ?")
-    for ordering, lane in _LANE.items()
+    for ordering, lane in LANE.items()
 }
 _TAKE_LISTED = {
     ordering: _TAKE.format(lane, "sequence IN (SELECT value FROM json_each(?))")
-    for ordering, lane in _LANE.items()
+    for ordering, lane in LANE.items()
 }
 _HINDRANCE = """
 SELECT EXISTS (SELECT 1 FROM protoflow_deliveries WHERE group_id = ?1 AND token = 0)
@@ -151,17 +153,21 @@ class Claim:
             return 0
         listed = json.dumps(sequences[:count])
         connection.execute(_TAKE_FREE, (self.session, group.id, listed))
-        deliveries, failures, firsts = connection.execute(_COUNTS, (group.id, listed)).fetchone()
-        for delivery, delivered, failed, first in zip(
+        deliveries, failures, firsts, marks = connection.execute(
+            _COUNTS, (group.id, listed)
+        ).fetchone()
+        for delivery, delivered, failed, first, mark in zip(
             rows.read_listed(connection, group.topic_name, sequences[:count]),
             _numbers(deliveries),
             _numbers(failures),
             firsts.split(","),
+            _numbers(marks),
             strict=True,
         ):
             delivery.deliveries = delivered
             delivery.failures = failed
             delivery.first_failure = float(first)
+            delivery.suspect = mark > 0
             taken.append(delivery)
         return sum(sizes[:count])
 
@@ -227,7 +233,7 @@ class Claim:
                 used += size
             position = sequence
         if aside:
-            query = _SET_ASIDE.format(_LANE[group.ordering])
+            query = _SET_ASIDE.format(LANE[group.ordering])
             connection.execute(query, (group.id, json.dumps(aside)))
         if chosen:
             listed = json.dumps(chosen)

@@ -11,8 +11,9 @@ from protoflow.errors import ProtoflowError
 from protoflow.message import Delivery
 from protoflow.transport import SubscriptionSettings
 from protoflow.transports.sqlite import sessions
-from protoflow.transports.sqlite.sessions import Session
+from protoflow.transports.sqlite.sessions import Moment
 from protoflow.transports.sqlite.settling import GivenBack, Settling
+from protoflow.transports.sqlite.topics import Group, Session
 
 if TYPE_CHECKING:
     from protoflow.transports.sqlite.transport import SqliteTransport
@@ -32,19 +33,19 @@ class Keeper:
         self._loop = asyncio.get_running_loop()
         self._held: dict[int, Delivery] = {}
         self._seen: dict[int, tuple[Delivery, float]] = {}
+        self._owed: list[GivenBack] = []
         self._lost: Callable[[Sequence[Delivery]], None]
         self._timer: asyncio.TimerHandle | None = None
         self._sweeping: asyncio.Task[None] | None = None
-        self._ended = False
+        self._ending = self._ended = False
         self._beginning = asyncio.Lock()
 
     async def begin(self) -> None:
         """Begins a session, making the group if need be."""
-        now, client = self._transport.clock.now(), self._transport.client_name
+        clock, client = self._transport.clock, self._transport.client_name
+        now, until = Moment.now(clock), Moment.now(clock, self._lease)
         self.session = await self._transport.worker.call(
-            lambda connection: sessions.begin(
-                connection, self._settings, client, now, now + self._lease
-            )
+            lambda connection: sessions.begin(connection, self._settings, client, now, until)
         )
 
     def start(self, held: dict[int, Delivery], lost: Callable[[Sequence[Delivery]], None]) -> None:
@@ -58,6 +59,7 @@ class Keeper:
         async with self._beginning:
             if self.session is lost:
                 self.lose()
+                self._owed.clear()
                 await self.begin()
 
     def lose(self) -> None:
@@ -69,13 +71,13 @@ class Keeper:
                 "leases were lost: the session was not renewed in time",
                 extra={"subscription": self._settings.name, "deliveries": len(lost)},
             )
-            self._lost(lost)
+        self._lost(lost)
 
     async def end(self) -> None:
         """Ends the session; what it holds is free. Idempotent."""
         if self._ended:
             return
-        self._ended = True
+        self._ending = True
         if self._timer is not None:
             self._timer.cancel()
         if self._sweeping is not None:
@@ -85,6 +87,7 @@ class Keeper:
             await self._transport.worker.call(lambda connection: sessions.end(connection, id, now))
         except ProtoflowError as error:
             _log.warning("the session ends when its lease does", exc_info=error)
+        self._ended = True
         self._transport.settled(self._settings.topic, self._settings.group)
 
     def _schedule(self) -> None:
@@ -94,24 +97,25 @@ class Keeper:
         self._sweeping = self._loop.create_task(self._sweep())
 
     async def _sweep(self) -> None:
-        now = self._transport.clock.now()
-        session, expires = self.session, now + self._lease
+        session, until = self.session, Moment.now(self._transport.clock, self._lease)
         try:
             renewed = await self._transport.worker.call(
-                lambda connection: sessions.renew(connection, session.id, expires)
+                lambda connection: sessions.renew(connection, session.id, until)
             )
             if not renewed:
                 await self.begin_anew(session)
             elif overdue := self._overdue():
                 await self._give_up(overdue)
+            if self._owed:
+                await self.give_back(())
             await self._transport.end_expired()
-        except ProtoflowError as error:
+        except Exception as error:  # whatever it was, the leases must be renewed again
             _log.warning(
                 "leases could not be renewed",
                 extra={"subscription": self._settings.name},
                 exc_info=error,
             )
-        if not self._ended:
+        if not self._ending:
             self._schedule()
 
     def _overdue(self) -> list[Delivery]:
@@ -137,18 +141,34 @@ class Keeper:
         ]
 
     async def _give_up(self, overdue: Sequence[Delivery]) -> None:
+        """Gives back what was held for too long. Not counted: nothing says that it kills the
+        process, and a message that blocks its key is held for long again and again."""
         group = self.session.group
-        settling = Settling(group, self.session.id, self._transport.clock.now())
         for delivery in overdue:
             del self._held[delivery.receipt]
-            settling.given_back.append(
-                GivenBack(
-                    delivery.receipt,
-                    group.lane(delivery.message.key),
-                    failures=delivery.failures,
-                    first_failure=delivery.first_failure,
-                )
-            )
+        returned = [uncounted(group, delivery) for delivery in overdue]
         self._lost(overdue)
+        await self.give_back(returned)
+
+    async def give_back(self, items: Sequence[GivenBack]) -> None:
+        """Frees rows that nobody here handles; what fails is repeated at every sweep. Raises
+        TransportError."""
+        self._owed += items
+        session = self.session
+        owed = [item for item in self._owed if item.sequence not in self._held]
+        settling = Settling(session.group, session.id, self._transport.clock.now())
+        settling.given_back = owed
         await self._transport.worker.call(settling.run)
+        self._owed = [item for item in self._owed if item not in owed]
         self._transport.settled(self._settings.topic, self._settings.group)
+
+
+def uncounted(group: Group, delivery: Delivery) -> GivenBack:
+    """A delivery as if it had not been handed out."""
+    return GivenBack(
+        delivery.receipt,
+        group.lane(delivery.message.key),
+        failures=delivery.failures,
+        first_failure=delivery.first_failure,
+        uncounted=1,
+    )

@@ -12,7 +12,7 @@ from protoflow.message import Message
 from protoflow.replay import replayed
 from protoflow.transport import DeadLetter
 from protoflow.transports.sqlite import rows
-from protoflow.transports.sqlite.publishing import Outgoing
+from protoflow.transports.sqlite.publishing import Limits, Outgoing
 from protoflow.transports.sqlite.schema import BLOCKED, REPLAYS
 from protoflow.transports.sqlite.topics import Group, find_group, remove_finished
 from protoflow.transports.sqlite.worker import Worker
@@ -30,6 +30,7 @@ INSERT INTO protoflow_deliveries (sequence, group_id, token, until, due, lane, d
 SELECT ?1, ?2, 0, CASE WHEN EXISTS (SELECT 1 FROM protoflow_deliveries
   WHERE group_id = ?2 AND lane = ?3) THEN ?4 ELSE 0 END, 0, ?3, 0, 0, 0
 """
+_UNLIMITED = Limits(rows.UNLIMITED)
 #: How many letters are in memory at once when all are replayed.
 _BATCH = 100
 
@@ -177,7 +178,8 @@ def _store(
     connection: sqlite3.Connection, message: Message, group: Group | None, now: float
 ) -> None:
     outgoing = Outgoing()
-    outgoing.add((message,), now, rows.UNLIMITED)
+    if refused := outgoing.add((message,), now, _UNLIMITED):
+        raise refused[0]
     if group is None:
         outgoing.write(connection)
         return

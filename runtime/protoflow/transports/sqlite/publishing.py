@@ -16,8 +16,28 @@ from protoflow.transports.sqlite.topics import make_letters
 
 Results = Sequence[PublishError | None]
 
+#: What a dead letter may have more than the message: the reason, the origin, the attempts.
+_HEADROOM = 256 * 1024
 #: So that a flood does not become one endless transaction.
 _MAX_SUBMISSIONS = 4096
+
+
+class Limits:
+    """How large messages may be. A dead letter holds the message and why it failed, so what
+    could be published can always be dead-lettered.
+
+    Attributes:
+        most: the bound in bytes.
+        letters: the topics that may take more.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.letters: frozenset[str] = frozenset()
+
+    def bound(self, topic: str) -> int:
+        """The bound for a topic."""
+        return self.most + _HEADROOM if topic in self.letters else self.most
 
 
 class Outgoing:
@@ -29,25 +49,26 @@ class Outgoing:
         self._messages: dict[str, list[Message]] = {}
 
     def add(
-        self, messages: Iterable[Message], now: float, limit: int
+        self, messages: Iterable[Message], now: float, limits: Limits
     ) -> dict[int, PublishError] | None:
-        """Adds messages, except those above the limit: their errors by index, if any."""
+        """Adds messages, except those that can never be stored: their errors by index, if any."""
         refused: dict[int, PublishError] | None = None
-        topics, columns, time = self.topics, rows.columns, repr(now)
+        topics, columns, time, most = self.topics, rows.columns, repr(now), limits.most
         for index, message in enumerate(messages):
-            values = columns(message, now, time, limit)
-            if isinstance(values, int):
+            try:
+                values = columns(message, now, time, most)
+                if isinstance(values, int):
+                    values = _roomy(message, now, time, limits, values)
+                if (queue := topics.get(message.topic)) is not None:
+                    queue += values
+                    self._messages[message.topic].append(message)
+                else:
+                    message.topic.encode()  # SQLite takes no lone surrogates
+                    topics[message.topic] = [*values]
+                    self._messages[message.topic] = [message]
+            except (ValueError, TypeError, AttributeError) as error:
                 refused = refused or {}
-                refused[index] = PublishRefusedError(
-                    f"message {message.id} for {message.topic} has {values} bytes, "
-                    f"max_message_bytes is {limit}"
-                )
-            elif (queue := topics.get(message.topic)) is not None:
-                queue += values
-                self._messages[message.topic].append(message)
-            else:
-                topics[message.topic] = list(values)
-                self._messages[message.topic] = [message]
+                refused[index] = refusal(message, error)
         return refused
 
     def merge(self, other: Outgoing) -> None:
@@ -77,6 +98,23 @@ class Outgoing:
                 recent.add(first, self._messages[topic], times, sizes)
 
 
+def _roomy(message: Message, now: float, time: str, limits: Limits, size: int) -> tuple[Any, ...]:
+    """The columns of a message above the limit, if its topic may take more."""
+    values = rows.columns(message, now, time, limits.bound(message.topic))
+    if isinstance(values, int):
+        raise ValueError(f"it has {size} bytes, max_message_bytes is {limits.most}")
+    return values
+
+
+def refusal(message: Message, error: Exception) -> PublishRefusedError:
+    """Why a message can never be stored."""
+    failure = PublishRefusedError(
+        f"message {message.id!r} for {message.topic!r} cannot be stored: {error}"
+    )
+    failure.__cause__ = error
+    return failure
+
+
 class Publication:
     """The job: several submissions, each with its future."""
 
@@ -98,11 +136,11 @@ class Publication:
         return len(self._submissions) >= _MAX_SUBMISSIONS
 
     def submit(
-        self, messages: Sequence[Message], now: float, limit: int
+        self, messages: Sequence[Message], now: float, limits: Limits
     ) -> asyncio.Future[Results]:
         """Adds messages."""
         future: asyncio.Future[Results] = asyncio.get_running_loop().create_future()
-        refused = self._outgoing.add(messages, now, limit)
+        refused = self._outgoing.add(messages, now, limits)
         self._submissions.append((future, messages, refused))
         return future
 

@@ -20,6 +20,7 @@ from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from protoflow.message import Delivery, Message
+from protoflow.transports.sqlite.damaged import UNREADABLE, check, read_one_by_one
 from protoflow.transports.sqlite.schema import POSITION
 
 #: Columns of a message but its sequence: head, key, payload, time, due, size.
@@ -49,8 +50,9 @@ SELECT group_concat(sequence), '[' || group_concat(head) || ']',
     WHEN length(payload) > {LARGE} THEN '+' ELSE hex(payload) END)
 FROM (SELECT * FROM protoflow_messages WHERE {{}} ORDER BY sequence)
 """  # noqa: S608  numbers only
-_READ_RANGE = _READ.format("sequence BETWEEN ? AND ?")
-_READ_LISTED = _READ.format("sequence IN (SELECT value FROM json_each(?))")
+_RANGE = "sequence BETWEEN ? AND ?"
+_LISTED = "sequence IN (SELECT value FROM json_each(?))"
+_READS = {condition: _READ.format(condition) for condition in (_RANGE, _LISTED)}
 
 
 def columns(message: Message, now: float, time: str, limit: int) -> tuple[Any, ...] | int:
@@ -65,6 +67,8 @@ def columns(message: Message, now: float, time: str, limit: int) -> tuple[Any, .
     size = len(metadata) + len(message.id)
     if payload:
         size += len(payload)
+    elif payload is not None and payload.__class__ is not bytes:
+        raise TypeError(f"its payload is {type(payload).__name__}, not bytes")
     packed_key = "null"
     if key is not None:
         size += len(key)
@@ -96,24 +100,32 @@ def insert(connection: sqlite3.Connection, first: int, values: Sequence[Any]) ->
 
 def read_range(connection: sqlite3.Connection, topic: str, first: int, last: int) -> list[Delivery]:
     """The messages from one sequence to another, in order, as first deliveries."""
-    packed = connection.execute(_READ_RANGE, (first, last)).fetchone()
-    return _deliveries(connection, topic, packed)
+    return _read(connection, topic, _RANGE, (first, last))
 
 
 def read_listed(
     connection: sqlite3.Connection, topic: str, sequences: Sequence[int]
 ) -> list[Delivery]:
     """The messages of these sequences, in order, as first deliveries."""
-    packed = connection.execute(_READ_LISTED, (json.dumps(sequences),)).fetchone()
-    return _deliveries(connection, topic, packed)
+    return _read(connection, topic, _LISTED, (json.dumps(sequences),))
+
+
+def _read(
+    connection: sqlite3.Connection, topic: str, condition: str, values: tuple[object, ...]
+) -> list[Delivery]:
+    try:
+        packed = connection.execute(_READS[condition], values).fetchone()
+        return _deliveries(connection, topic, packed) if packed[0] is not None else []
+    except UNREADABLE:
+        return read_one_by_one(connection, topic, condition, values)
 
 
 def _deliveries(
     connection: sqlite3.Connection, topic: str, packed: Sequence[str]
 ) -> list[Delivery]:
-    if packed[0] is None:
-        return []
     sequences = list(map(int, packed[0].split(",")))
+    heads = json.loads(packed[1])
+    check(heads)
     unhex = bytes.fromhex
     return [
         Delivery(
@@ -131,10 +143,7 @@ def _deliveries(
             receipt=sequence,
         )
         for sequence, (id, metadata, key, time, size), payload in zip(
-            sequences,
-            json.loads(packed[1]),
-            _payloads(connection, sequences, packed[2]),
-            strict=True,
+            sequences, heads, _payloads(connection, sequences, packed[2]), strict=True
         )
     ]
 

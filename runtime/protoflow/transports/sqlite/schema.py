@@ -10,7 +10,8 @@ many groups there are.
 BLOCKED while an earlier row of its lane is unfinished; `due` is what `until` becomes when
 it is unblocked. The token of a claimed row is the session that holds it; sessions expire,
 and with them everything that they hold. Replayed dead letters lie beyond all topics, with
-a row for the one group that gets them.
+a row for the one group that gets them. `mark` counts the runs alone that were begun and did
+not end (`Isolation`).
 
 All names carry the prefix `protoflow_`, and the version stands in a table, not in
 `PRAGMA user_version`: the file may hold the tables of the application as well, whose
@@ -19,8 +20,12 @@ writes join the transactions here.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import sqlite3
 import time
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Final
 
 from protoflow.errors import ConnectionFailedError
@@ -34,7 +39,10 @@ BLOCKED: Final = 1e300
 #: Pages of the log before they are copied into the file: fewer copies of what is soon gone.
 _CHECKPOINT: Final = 4000
 
-_VERSION_1: Final = """
+#: The version of the tables. Whoever changes them adds one.
+VERSION: Final = 2
+
+_TABLES: Final = """
 CREATE TABLE protoflow_topics (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   name TEXT NOT NULL UNIQUE,
@@ -54,7 +62,9 @@ CREATE TABLE protoflow_sessions (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   group_id INTEGER NOT NULL,
   client TEXT NOT NULL,
-  expires REAL NOT NULL
+  expires REAL NOT NULL,
+  boot TEXT NOT NULL,
+  deadline REAL NOT NULL
 );
 CREATE TABLE protoflow_messages (
   sequence INTEGER PRIMARY KEY,
@@ -75,6 +85,7 @@ CREATE TABLE protoflow_deliveries (
   deliveries INTEGER NOT NULL,
   failures INTEGER NOT NULL,
   first_failure REAL NOT NULL,
+  mark INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (sequence, group_id)
 ) WITHOUT ROWID;
 CREATE INDEX protoflow_free ON protoflow_deliveries (group_id, until, sequence) WHERE token = 0;
@@ -88,18 +99,16 @@ CREATE TABLE protoflow_letters (
 CREATE INDEX protoflow_letter_ids ON protoflow_letters (topic, id);
 """
 
-#: Scripts that lead from each version to the next; the first makes version 1.
-STEPS: tuple[str, ...] = (_VERSION_1,)
-
 
 #: Between attempts to make a new file that others make, too; in seconds.
 _PAUSE = 0.01
 
 
 def connect(path: str, options: SqliteOptions) -> sqlite3.Connection:
-    """A connection in autocommit mode; the caller begins and commits."""
+    """A connection to a file that exists, in autocommit mode; the caller begins and commits."""
     connection = sqlite3.connect(
-        path,
+        f"{Path(path).as_uri()}?mode=rw",
+        uri=True,
         timeout=options.busy_timeout,
         isolation_level=None,
         check_same_thread=False,
@@ -139,31 +148,62 @@ def _write_ahead(connection: sqlite3.Connection, deadline: float) -> str:
             return str(mode)
 
 
-def migrate(connection: sqlite3.Connection) -> None:
-    """Makes the tables, or brings older ones up to date. Raises ConnectionFailedError for
-    tables that are newer than this code."""
+def prepare(connection: sqlite3.Connection) -> None:
+    """Makes the tables where there are none. Raises ConnectionFailedError for tables that this
+    code did not make: those of another version, or of somebody else."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        version = _version(connection)
-        if version > len(STEPS):
-            raise ConnectionFailedError(
-                f"the database has schema version {version}, this protoflow knows up to "
-                f"{len(STEPS)}; update protoc-gen-protoflow in this process"
-            )
-        for script in STEPS[version:]:
-            for statement in script.split(";"):
-                if statement.strip():
-                    connection.execute(statement)
-        if version < len(STEPS):
-            connection.execute("DELETE FROM protoflow_schema")
-            connection.execute("INSERT INTO protoflow_schema VALUES (?)", (len(STEPS),))
+        found = _columns(connection, tuple(_expected()))
+        if not found:
+            _make(connection)
+        else:
+            _verify(connection, found)
         connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
         raise
 
 
-def _version(connection: sqlite3.Connection) -> int:
-    connection.execute("CREATE TABLE IF NOT EXISTS protoflow_schema (version INTEGER NOT NULL)")
-    row = connection.execute("SELECT max(version) FROM protoflow_schema").fetchone()
-    return int(row[0] or 0)
+def _make(connection: sqlite3.Connection) -> None:
+    for statement in _TABLES.split(";"):
+        if statement.strip():
+            connection.execute(statement)
+    connection.execute("CREATE TABLE protoflow_schema (version INTEGER NOT NULL)")
+    connection.execute("INSERT INTO protoflow_schema VALUES (?)", (VERSION,))
+
+
+def _verify(connection: sqlite3.Connection, found: dict[str, list[str]]) -> None:
+    if found.get("protoflow_schema") == ["version"]:
+        query = "SELECT version FROM protoflow_schema ORDER BY rowid DESC LIMIT 1"
+        version = (connection.execute(query).fetchone() or (None,))[0]
+        if version != VERSION:
+            raise ConnectionFailedError(
+                f"the database has schema version {version}, this protoflow reads and writes "
+                f"{VERSION}: drain it with the protoflow that made it, or name a new file"
+            )
+    if strange := [name for name, columns in _expected().items() if found.get(name) != columns]:
+        raise ConnectionFailedError(
+            f"the database has tables named protoflow_*, but {', '.join(strange)} is not as this "
+            "protoflow makes it: name a new file"
+        )
+
+
+@functools.cache
+def _expected() -> dict[str, list[str]]:
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        _make(connection)
+        names = connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'protoflow%'"
+        )
+        return _columns(connection, [name for (name,) in names.fetchall()])
+
+
+def _columns(connection: sqlite3.Connection, names: Iterable[str]) -> dict[str, list[str]]:
+    """The columns of those tables that exist."""
+    query = "SELECT name FROM pragma_table_info(?) ORDER BY cid"
+    found = {
+        name: [column for (column,) in connection.execute(query, (name,)).fetchall()]
+        for name in names
+    }
+    return {name: columns for name, columns in found.items() if columns}

@@ -11,15 +11,20 @@ from protoflow.message import Delivery
 from protoflow.spec import Ordering
 from protoflow.transports.sqlite.publishing import Outgoing
 from protoflow.transports.sqlite.schema import BLOCKED, REPLAYS
-from protoflow.transports.sqlite.topics import Group
+from protoflow.transports.sqlite.topics import Group, Session
 
 #: How many messages of a lane are unblocked at once when what held them back is done.
 _UNBLOCK = 64
 
+_LISTED = "sequence IN (SELECT value FROM json_each(?))"
+_RANGE = "sequence BETWEEN ? AND ?"
 _HOLDS = "SELECT 1 FROM protoflow_sessions WHERE id = ?"
 _ACK = """
 DELETE FROM protoflow_deliveries WHERE group_id = ? AND token = ? AND {}
 """
+_HELD = f"""
+SELECT count(*) FROM protoflow_deliveries WHERE group_id = ? AND token = ? AND {_LISTED}
+"""  # noqa: S608  a constant
 # A message goes when every group is beyond it, no group has it to do and it is no letter.
 _REMOVE = """
 DELETE FROM protoflow_messages WHERE {{}}
@@ -29,12 +34,18 @@ AND NOT EXISTS (SELECT 1 FROM protoflow_deliveries d
 AND NOT EXISTS (SELECT 1 FROM protoflow_letters l
   WHERE l.sequence = protoflow_messages.sequence)
 """.format(REPLAYS)  # noqa: S608, UP032  a number; the braces are for the condition
-_LISTED = "sequence IN (SELECT value FROM json_each(?))"
-_RANGE = "sequence BETWEEN ? AND ?"
 _GIVE_BACK = """
 UPDATE protoflow_deliveries SET token = 0, until = ?1, due = ?1, failures = ?2,
-  first_failure = ?3, deliveries = deliveries - ?4
+  first_failure = ?3, deliveries = deliveries - ?4, mark = 0
 WHERE sequence = ?5 AND group_id = ?6 AND token = ?7
+"""
+_MARK = """
+UPDATE protoflow_deliveries SET mark = mark + 1
+WHERE sequence = ?1 AND group_id = ?2 AND token = ?3
+"""
+_CLEAR = """
+UPDATE protoflow_deliveries SET mark = CASE WHEN token = ?3 THEN 0 ELSE max(mark - 1, 0) END
+WHERE sequence = ?1 AND group_id = ?2
 """
 _BLOCK_IF_BEHIND = """
 UPDATE protoflow_deliveries SET until = ?4
@@ -98,6 +109,12 @@ class Settling:
         else:
             self.outgoing.merge(outgoing)
 
+    def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
+        """Acknowledges more."""
+        for delivery in deliveries:
+            self.acked.append(delivery.receipt)
+            self.add_lane(delivery)
+
     def add_lane(self, delivery: Delivery) -> None:
         """An acknowledged delivery may have held back others."""
         if (lane := self.group.lane(delivery.message.key)) is not None:
@@ -134,6 +151,32 @@ class Settling:
         condition, values = where
         connection.execute(_ACK.format(condition), (self.group.id, self.session, *values))
         connection.execute(_REMOVE.format(condition), (*values, self.group.topic))
+
+
+def acknowledged(
+    connection: sqlite3.Connection, group: Group, session: int, sequences: Sequence[int]
+) -> bool:
+    """Whether rows that the session held are gone: they were acknowledged, all or none."""
+    found = connection.execute(_HELD, (group.id, session, json.dumps(sequences))).fetchone()
+    return not found[0]
+
+
+def read_mark(session: Session, sequence: int, connection: sqlite3.Connection) -> int | None:
+    """The start marks of a row that the session holds; None if it does not."""
+    query = (
+        "SELECT CAST(mark AS INTEGER) FROM protoflow_deliveries "
+        "WHERE sequence = ? AND group_id = ? AND token = ?"
+    )
+    row = connection.execute(query, (sequence, session.group.id, session.id)).fetchone()
+    return row[0] if row else None
+
+
+def change_mark(session: Session, sequence: int, more: int, connection: sqlite3.Connection) -> bool:
+    """Marks a row that the session holds once more, or takes its marks away. Of a row that
+    others hold by now, at most the mark of this session is taken away. Whether it was changed."""
+    query = _MARK if more else _CLEAR
+    values = (sequence, session.group.id, session.id)
+    return connection.execute(query, values).rowcount == 1
 
 
 def give_back(

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
-from protoflow.errors import ProtoflowError
-from protoflow.message import Delivery, Message, Settlement, SettleResult
+from protoflow.errors import ProtoflowError, TransportError
+from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
 from protoflow.transport import SubscriptionListener, SubscriptionSettings
 from protoflow.transports.sqlite.acknowledging import Settlements
+from protoflow.transports.sqlite.available import claimable
 from protoflow.transports.sqlite.claiming import Claim, Claimed
-from protoflow.transports.sqlite.keeper import Keeper
+from protoflow.transports.sqlite.keeper import Keeper, uncounted
 from protoflow.transports.sqlite.recent import Recent
-from protoflow.transports.sqlite.settling import GivenBack, Settling
+from protoflow.transports.sqlite.settling import Settling, change_mark, read_mark
 from protoflow.transports.sqlite.worker import Call
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class SqliteSubscription:
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._claimed: list[Delivery] = []
+        self._doubtful: set[int] = set()
         self._claiming: asyncio.Future[Claimed | None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._woken = False
@@ -82,7 +85,7 @@ class SqliteSubscription:
         if not isinstance(job, Settlements):
             job = self.new_settlements(self._transport.recent)
             self._transport.worker.add(job, session)
-        future = job.add(settlements, now, self._transport.options.max_message_bytes)
+        future = job.add(settlements, now, self._transport.limits)
         self._settling.add(future)
         future.add_done_callback(self._settling.discard)
         return future
@@ -94,6 +97,7 @@ class SqliteSubscription:
         return Settlements(
             settling,
             self.held,
+            self._doubtful,
             self._settled,
             self.keeper.lose,
             recent,
@@ -103,6 +107,41 @@ class SqliteSubscription:
     def defer(self, message: Message, delay: float) -> Message | None:
         """NACK keeps every wait."""
         return None
+
+    async def isolate(self, delivery: Delivery | None) -> tuple[Delivery, int] | None:
+        """The delivery itself: its row stays the same."""
+        if delivery is None or self.held.get(delivery.receipt) is not delivery:
+            return None
+        marks = await self._transport.worker.call(
+            partial(read_mark, self.keeper.session, delivery.receipt), writes=False
+        )
+        return None if marks is None else (delivery, marks)
+
+    async def mark(self, delivery: Delivery) -> None:
+        """One start mark more in the row."""
+        call = partial(change_mark, self.keeper.session, delivery.receipt, 1)
+        if self.held.get(delivery.receipt) is not delivery or not await self._transport.worker.call(
+            call
+        ):
+            raise TransportError(f"the lease of message {delivery.message.id} was lost")
+
+    async def clear(self, delivery: Delivery) -> None:
+        """No start marks in the row; those that its next holder has made stay."""
+        if isinstance(delivery.receipt, Action):
+            return  # settled, and with it the marks went
+        await self._transport.worker.call(
+            partial(change_mark, self.keeper.session, delivery.receipt, 0)
+        )
+
+    async def available(self) -> int | None:
+        """How much could be claimed now."""
+        if self._paused or self._stopped:
+            return 0
+        session, now = self.keeper.session, self._transport.clock.now()
+        waiting = await self._transport.worker.call(
+            lambda connection: claimable(connection, session.group, session.id, now), writes=False
+        )
+        return waiting + len(self._claimed)
 
     def pause(self, shards: Collection[str | int]) -> None:
         """Claims nothing until `resume`."""
@@ -118,6 +157,8 @@ class SqliteSubscription:
         """Claims nothing more; what was handed out may still be settled, and its lease is
         renewed until then or until the transport is closed."""
         self._stopped = True
+        if self._alarm is not None:
+            self._alarm.cancel()
         self.wake()
         if self._claiming is not None:
             await asyncio.wait([self._claiming])
@@ -155,15 +196,15 @@ class SqliteSubscription:
         claiming = self._claiming
         try:
             claimed = await asyncio.shield(claiming)
+            self._keep_claimed(claiming)  # its callback may not have run yet
+            if claimed is None:
+                await self.keeper.begin_anew(session)
+                return True
         except ProtoflowError as error:
             self._report(False, str(error))
             self._set_alarm(_RETRY_AFTER)
             return False
-        self._keep_claimed(claiming)  # its callback may not have run yet
         self._report(True, "")
-        if claimed is None:
-            await self.keeper.begin_anew(session)
-            return True
         if claimed.next_due is not None:
             self._set_alarm(claimed.next_due - self._transport.clock.now())
         return bool(claimed.deliveries)
@@ -205,23 +246,11 @@ class SqliteSubscription:
         self._alarm = self._loop.call_later(max(0.0, delay), self.wake)
 
     async def _return(self, claimed: Sequence[Delivery]) -> None:
-        session = self.keeper.session
-        settling = Settling(session.group, session.id, self._transport.clock.now())
-        settling.given_back = [
-            GivenBack(
-                delivery.receipt,
-                session.group.lane(delivery.message.key),
-                failures=delivery.failures,
-                first_failure=delivery.first_failure,
-                uncounted=1,
-            )
-            for delivery in claimed
-        ]
+        group = self.keeper.session.group
         try:
-            await self._transport.worker.call(settling.run)
+            await self.keeper.give_back([uncounted(group, delivery) for delivery in claimed])
         except ProtoflowError as error:
-            _log.warning("claimed messages come again when the lease ends", exc_info=error)
-        self._transport.settled(self.topic, self.group_name)
+            _log.warning("claimed messages come again later", exc_info=error)
 
     def _settled(self, topics: set[str], claimable: bool) -> None:
         if topics:
@@ -232,7 +261,8 @@ class SqliteSubscription:
     def _lose(self, deliveries: Sequence[Delivery]) -> None:
         lost = {id(delivery) for delivery in deliveries}
         self._claimed = [each for each in self._claimed if id(each) not in lost]
-        self._listener.deliveries_lost(deliveries)
+        if deliveries:
+            self._listener.deliveries_lost(deliveries)
         self.wake()
 
     def _report(self, healthy: bool, detail: str) -> None:

@@ -38,6 +38,14 @@ class Group:
         return b"" if self.ordering is Ordering.PER_PARTITION else key or None
 
 
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A member of a group."""
+
+    id: int
+    group: Group
+
+
 def make_topic(connection: sqlite3.Connection, name: str, *, dead: bool = False) -> int:
     """The id of a topic, made if need be. What it holds when it becomes a dead-letter
     topic are letters from then on."""
@@ -56,7 +64,8 @@ def make_topic(connection: sqlite3.Connection, name: str, *, dead: bool = False)
 def make_letters(connection: sqlite3.Connection, topic: int, first: int, last: int) -> None:
     """Makes messages dead letters."""
     connection.execute(
-        "INSERT INTO protoflow_letters SELECT sequence, ?, json_extract(head, '$[0]') "
+        "INSERT INTO protoflow_letters SELECT sequence, ?, coalesce(CASE WHEN json_valid(head) "
+        "THEN json_extract(head, '$[0]') END, 'row ' || sequence) "
         "FROM protoflow_messages WHERE sequence BETWEEN ? AND ?",
         (topic, first, last),
     )

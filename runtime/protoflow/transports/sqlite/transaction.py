@@ -44,8 +44,8 @@ class SqliteTransaction:
     async def publish(self, *messages: Message) -> None:
         """Publishes on commit. Raises PublishError."""
         outgoing = Outgoing()
-        limit = self._transport.options.max_message_bytes
-        if refused := outgoing.add(messages, self._transport.clock.now(), limit):
+        limits = self._transport.limits
+        if refused := outgoing.add(messages, self._transport.clock.now(), limits):
             raise next(iter(refused.values()))
         await run(lambda: outgoing.write(self._connection))
         self._topics |= outgoing.topics.keys()
@@ -57,11 +57,7 @@ class SqliteTransaction:
             if job is None:
                 raise TransportError("the lease of a delivery was lost, or it was settled before")
             self._settlements.append(job)
-            job.add(
-                (settlement,),
-                self._transport.clock.now(),
-                self._transport.options.max_message_bytes,
-            )
+            job.add((settlement,), self._transport.clock.now(), self._transport.limits)
             if job.answers != [SettleResult.DONE]:
                 raise TransportError(f"a delivery could not be settled: {job.answers[0].name}")
             if not await run(partial(job.run, self._connection)):
@@ -90,7 +86,7 @@ async def transaction(transport: SqliteTransport) -> AsyncIterator[SqliteTransac
         open_transaction = SqliteTransaction(transport, connection)
         try:
             yield open_transaction
-            await _finished(lambda: connection.execute("COMMIT"))
+            await _finished(partial(_commit, transport, connection))
         except BaseException:
             open_transaction.rolled_back()
             raise
@@ -122,6 +118,7 @@ def _begin(transport: SqliteTransport) -> sqlite3.Connection:
     if not writing.acquire(timeout=max(0.001, transport.options.busy_timeout)):
         raise sqlite3.OperationalError("database is locked by a transaction of this process")
     try:
+        transport.check_place()
         connection = connect(transport.path, transport.options)
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -132,6 +129,11 @@ def _begin(transport: SqliteTransport) -> sqlite3.Connection:
         writing.release()
         raise
     return connection
+
+
+def _commit(transport: SqliteTransport, connection: sqlite3.Connection) -> None:
+    transport.check_place()
+    connection.execute("COMMIT")
 
 
 def _end(transport: SqliteTransport, connection: sqlite3.Connection) -> None:

@@ -22,14 +22,15 @@ from protoflow.transport import (
     TopologyMode,
     TransportSettings,
 )
-from protoflow.transports.sqlite import sessions, topics
+from protoflow.transports.sqlite import place, sessions, topics
 from protoflow.transports.sqlite.acknowledging import Settlements
 from protoflow.transports.sqlite.keeper import Keeper
 from protoflow.transports.sqlite.letters import SqliteDeadLetters
 from protoflow.transports.sqlite.options import SqliteOptions
-from protoflow.transports.sqlite.publishing import Publication
+from protoflow.transports.sqlite.publishing import Limits, Publication
 from protoflow.transports.sqlite.recent import Recent
-from protoflow.transports.sqlite.schema import connect, migrate
+from protoflow.transports.sqlite.schema import connect, prepare
+from protoflow.transports.sqlite.sessions import Moment
 from protoflow.transports.sqlite.subscription import SqliteSubscription
 from protoflow.transports.sqlite.transaction import SqliteTransaction, transaction
 from protoflow.transports.sqlite.watcher import Watcher
@@ -52,6 +53,8 @@ class SqliteTransport(SqliteDeadLetters):
         self.client_name = settings.client_name
         self.require_subscriber = settings.require_subscriber
         self.recent = Recent()
+        self.limits = Limits(options.max_message_bytes)
+        self._place: place.Place | None = None
         self._subscriptions: list[SqliteSubscription] = []
         self._loop: asyncio.AbstractEventLoop
         self._watcher: Watcher
@@ -75,6 +78,7 @@ class SqliteTransport(SqliteDeadLetters):
             lag=True,
             broadcast=True,
             max_message_bytes=options.max_message_bytes,
+            proves_killers=True,
         )
 
     async def open(self) -> None:
@@ -83,12 +87,12 @@ class SqliteTransport(SqliteDeadLetters):
             raise ConnectionFailedError(
                 f"SQLite {sqlite3.sqlite_version} is too old, 3.35 or newer is needed"
             )
-        directory = os.path.dirname(self.path)
-        if not os.path.isdir(directory):  # noqa: ASYNC240  once, at start
-            raise ConnectionFailedError(f"the directory {directory} does not exist; create it")
         self._loop = asyncio.get_running_loop()
         self.worker = Worker(
-            self._connect, max(0.001, self.options.busy_timeout), self.recent.clear
+            self._connect,
+            self.check_place,
+            max(0.001, self.options.busy_timeout),
+            self.recent.clear,
         )
         await self.worker.start()
         self._opened = True
@@ -107,11 +111,16 @@ class SqliteTransport(SqliteDeadLetters):
         if self._maintenance is not None:
             self._maintenance.cancel()
         self._watcher.stop()
-        while self._subscriptions:
-            await self._subscriptions.pop().abandon()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        await self.worker.stop()
+        self.worker.hurry()
+        subscriptions, self._subscriptions = self._subscriptions, []
+        try:
+            await asyncio.gather(*(each.abandon() for each in subscriptions))
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await self.worker.stop()
 
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
         """Makes topics and groups, or tells which are missing."""
@@ -132,7 +141,7 @@ class SqliteTransport(SqliteDeadLetters):
         if not isinstance(job, Publication) or job.full:
             job = Publication(self.recent, self.published, self.require_subscriber)
             self.worker.add(job, Publication)
-        return job.submit(messages, self.clock.now(), self.options.max_message_bytes)
+        return job.submit(messages, self.clock.now(), self.limits)
 
     async def subscribe(
         self, settings: SubscriptionSettings, listener: SubscriptionListener
@@ -143,10 +152,11 @@ class SqliteTransport(SqliteDeadLetters):
         subscription = SqliteSubscription(self, settings, listener, keeper)
         self._subscriptions.append(subscription)
         self.recent.topics |= {settings.topic}
+        self.limits.letters |= {*settings.dead_letter_topics}
         return subscription
 
     def health(self) -> str | None:
-        """What was wrong when the file was last written or read."""
+        """Why the file cannot be written or read; None again when something was written."""
         return self.worker.problem if self._opened else "the transport is not open"
 
     async def lag(self, topic: str, group: str) -> Lag:
@@ -191,7 +201,7 @@ class SqliteTransport(SqliteDeadLetters):
 
     async def end_expired(self) -> None:
         """Ends the sessions of processes that died."""
-        now = self.clock.now()
+        now = Moment.now(self.clock)
         if await self.worker.call(lambda connection: sessions.end_expired(connection, now)):
             self._wake_waiting()
 
@@ -200,10 +210,18 @@ class SqliteTransport(SqliteDeadLetters):
         with contextlib.suppress(RuntimeError):  # that loop is closed
             self._loop.call_soon_threadsafe(callback, *arguments)
 
+    def check_place(self) -> None:
+        """Raises TransportError if the file is no longer the one that was opened."""
+        if self._place is not None:
+            self._place.check()
+
     def _connect(self) -> sqlite3.Connection:
+        if self._place is None:
+            place.make(self.path)
         connection = connect(self.path, self.options)
         try:
-            migrate(connection)
+            prepare(connection)
+            self._place = self._place or place.Place(self.path)
         except BaseException:
             connection.close()
             raise

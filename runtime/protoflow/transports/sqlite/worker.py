@@ -8,6 +8,7 @@ as much as twenty messages, so it happens once a lot, never once a message.
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import sqlite3
 import threading
@@ -17,6 +18,10 @@ from typing import Any, Protocol, TypeVar
 from protoflow.errors import ConnectionFailedError, ProtoflowError, TransportError
 
 T = TypeVar("T")
+
+#: Seconds after a failure until something is written to see whether it is over.
+_PROBE_AFTER = 1.0
+_log = logging.getLogger("protoflow.transports.sqlite")
 
 
 class Job(Protocol):
@@ -63,13 +68,18 @@ class Worker:
     def __init__(
         self,
         connect: Callable[[], sqlite3.Connection],
+        check: Callable[[], None],
         write_timeout: float,
         rolled_back: Callable[[], None],
     ) -> None:
         #: Held while the thread, or a transaction of the application, writes.
         self.writing = threading.Lock()
+        #: Why the file could not be written or read. Only what was written ends it: a file that
+        #: can be read may well be locked or full.
         self.problem: str | None = None
+        self._check = check
         self._connect = connect
+        self._connection: sqlite3.Connection | None = None
         self._write_timeout = write_timeout
         self._rolled_back = rolled_back
         self._loop = asyncio.get_running_loop()
@@ -79,8 +89,11 @@ class Worker:
         self._busy = False
         self._scheduled = False
         self._stopped = False
+        self._hurried = False
+        self._probing = False
         self._idle: asyncio.Future[None] | None = None
         self._opened: asyncio.Future[None] = self._loop.create_future()
+        self._closed: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._run, name="protoflow-sqlite", daemon=True)
 
     async def start(self) -> None:
@@ -88,15 +101,22 @@ class Worker:
         self._thread.start()
         await self._opened
 
+    def hurry(self) -> None:
+        """The end is near: once the file could not be written, nothing more waits for it."""
+        self._hurried = True
+
     async def stop(self) -> None:
-        """Finishes what was added, and disconnects."""
-        while self._pending or self._busy:
-            self._idle = self._loop.create_future()
-            await self._idle
-        self._stopped = True
-        self._lots.put(None)
-        closed = self._loop.run_in_executor(None, self._thread.join)
-        await asyncio.shield(closed)
+        """Finishes what was added, and disconnects. Cancelled, it leaves nothing on the loop;
+        the thread ends with what it is at."""
+        try:
+            while self._pending or self._busy:
+                self._idle = self._loop.create_future()
+                await self._idle
+        finally:
+            self._stopped = True
+            self._lots.put(None)
+            self._hand_over()
+        await self._closed
 
     def pending(self, name: object) -> Job | None:
         """The job added under this name, if the thread has not got it yet: it may grow."""
@@ -135,26 +155,51 @@ class Worker:
         self._busy = False
         self._hand_over()
         for job, result in zip(lot, results, strict=True):
-            if isinstance(result, ProtoflowError):
-                job.failed(result)
-            else:
-                job.done(result)
+            try:
+                if isinstance(result, ProtoflowError):
+                    job.failed(result)
+                else:
+                    job.done(result)
+            except Exception:  # one that cannot be told keeps no other from it
+                _log.exception("what was written could not be told")
+        if self.problem is not None and not self._probing and not self._stopped:
+            self._probing = True
+            self._loop.call_later(_PROBE_AFTER, self._probe)
         if self._idle is not None and not self._busy and not self._idle.done():
             self._idle.set_result(None)
+
+    def _probe(self) -> None:
+        """Writes something, to see whether the file can be written again."""
+        self._probing = False
+        if not self._stopped and not self._hurried and self.problem is not None:
+            call = Call(_write_something, writes=True)
+            call.future.add_done_callback(lambda future: future.exception())
+            self.add(call)
 
     # What follows runs in the thread.
 
     def _run(self) -> None:
         try:
-            connection = self._connect()
+            self._open_connection()
         except Exception as error:
             self._tell(self._open_failed, error)
             return
         self._tell(self._opened.set_result, None)
         while (lot := self._lots.get()) is not None:
-            results = self._execute(connection, lot)
+            results = self._execute(lot)
             self._tell(self._finished, lot, results)
-        connection.close()
+        if self._connection is not None:
+            self._connection.close()
+        self._tell(self._was_closed)
+
+    def _open_connection(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = self._connect()
+        return self._connection
+
+    def _was_closed(self) -> None:
+        if not self._closed.done():
+            self._closed.set_result(None)
 
     def _open_failed(self, error: Exception) -> None:
         failure = (
@@ -171,38 +216,60 @@ class Worker:
         except RuntimeError:
             self._lots.put(None)  # the loop was closed before the transport
 
-    def _execute(self, connection: sqlite3.Connection, lot: Sequence[Job]) -> list[Any]:
+    def _execute(self, lot: Sequence[Job]) -> list[Any]:
+        writes = any(job.writes for job in lot)
         try:
-            results = self._transact(connection, lot)
-            self.problem = None
+            self._check()
+            if self._hurried and writes and self.problem is not None:
+                raise TransportError(self.problem)
+            results = self._transact(lot) if writes else self._read(lot)
+            if writes:
+                self.problem = None
         except Exception as error:
-            if len(lot) > 1 and not _is_busy(error):
+            if len(lot) > 1 and not isinstance(error, TransportError) and not _is_busy(error):
                 # One of them may be to blame: each by itself, lest it take the others along.
-                return [self._execute(connection, (job,))[0] for job in lot]
-            failure = TransportError(explain(error))
-            failure.__cause__ = error
+                return [self._execute((job,))[0] for job in lot]
+            failure = error if isinstance(error, TransportError) else TransportError(explain(error))
+            failure.__cause__ = None if failure is error else error
             self.problem = str(failure)
             return [failure] * len(lot)
         return results
 
-    def _transact(self, connection: sqlite3.Connection, lot: Sequence[Job]) -> list[Any]:
-        if not any(job.writes for job in lot):
-            return [_attempt(job, connection) for job in lot]
+    def _read(self, lot: Sequence[Job]) -> list[Any]:
+        connection = self._open_connection()
+        return [_attempt(job, connection) for job in lot]
+
+    def _transact(self, lot: Sequence[Job]) -> list[Any]:
         if not self.writing.acquire(timeout=self._write_timeout):
             raise sqlite3.OperationalError("database is locked by a transaction of this process")
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            connection = self._open_connection()
             try:
+                connection.execute("BEGIN IMMEDIATE")
                 results = [_attempt(job, connection) for job in lot]
+                self._check()
                 connection.execute("COMMIT")
             except BaseException:
                 self._rolled_back()
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+                self._roll_back(connection)
                 raise
         finally:
             self.writing.release()
         return results
+
+    def _roll_back(self, connection: sqlite3.Connection) -> None:
+        """Ends the transaction whatever it takes: a connection that stayed in one would hold the
+        lock on the file, and fail all that comes."""
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._connection = None  # the next lot opens another
+            connection.close()  # that rolls back
+
+
+def _write_something(connection: sqlite3.Connection) -> None:
+    connection.execute("UPDATE protoflow_schema SET version = version")
 
 
 def _attempt(job: Job, connection: sqlite3.Connection) -> Any:

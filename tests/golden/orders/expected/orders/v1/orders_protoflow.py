@@ -103,7 +103,7 @@ class OrdersHandler(_pf.Handler):
                     ),
                     dead_letter=_pf.DeadLetterPolicy(
                         on_exhausted=_pf.OnExhausted.BLOCK,
-                        topic="orders.failed",
+                        topic="shop.{stage}.orders.failed",
                     ),
                 ),
                 publication=_pf.PublicationSpec(

@@ -1,25 +1,57 @@
-"""Names at JetStream: subjects, streams and durables, injective and legal.
+"""Names at NATS: subjects, streams and durables, injective and legal.
 
-    <prefix>.<topic>                     messages of a topic with one shard
-    <prefix>.<topic>.=<shard>            ... with several
-    <prefix>.=retry.<group>.<topic>      what one group alone is to get again
-    <prefix>.=wait.<topic>.<unique>      schedules: messages that are not due
+    <prefix>.<topic>                              messages of a topic with one shard
+    <prefix>.<topic>.=<shard>                     ... with several
+    <prefix>.=retry.<group>.<topic>               what one group alone is to get again
+    <prefix>.=retry.<group>.=mark.<topic>.<seq>   start marks of a group
+    <prefix>.=wait.<topic>.<unique>               schedules: messages that are not due
 
 `=` stands in no topic, so nothing of a user's can be meant by these; a retry is addressed
-like a topic, `=retry.<group>.<topic>`. A topic's stream is `<prefix>-topic-<topic>`, that
-of a group's retries `<prefix>-group-<group>`, in letters without dots.
+like a topic, `=retry.<group>.<topic>`. NATS has no empty tokens in subjects: the one between two
+dots of a derived topic is written `=`. A topic's stream is `<prefix>-topic-<topic>`, that
+of a group's retries `<prefix>-group-<group>`, in letters without dots (`.` is `_`, `_` is `=`);
+`~` parts a durable from its shard, for it stands in none of these.
 """
 
 from __future__ import annotations
 
+import re
 import uuid
 import zlib
 from itertools import count
 
 from protoflow.naming import without_dots
 
+#: A server takes 255 characters: prefix, role, and the name itself.
+_PREFIX_LIMIT = 60
 _LIMIT = 180
 _RETRY = "=retry."
+_MARK = "=mark"
+
+
+def tokens(topic: str) -> str:
+    """A topic as it stands in a subject."""
+    if ".." not in topic:
+        return topic
+    return ".".join(token or "=" for token in topic.split("."))
+
+
+#: Subjects that were found to be legal; they come again and again.
+_legal: set[str] = set()
+_KNOWN_SUBJECTS = 1000
+_SUBJECT = re.compile(r"[^\s.*>\0]+(\.[^\s.*>\0]+)*")
+
+
+def check(subject: str) -> None:
+    """Raises ValueError for what would be no subject, or several words of the protocol."""
+    if subject in _legal:
+        return
+    if _SUBJECT.fullmatch(subject) is None:
+        raise ValueError(f"{subject!r} cannot be a subject")
+    subject.encode()
+    if len(_legal) >= _KNOWN_SUBJECTS:
+        _legal.clear()  # topics that come from data must not pile up
+    _legal.add(subject)
 
 
 class Names:
@@ -33,7 +65,7 @@ class Names:
     def __init__(self, prefix: str, shards: int = 1) -> None:
         self.prefix = prefix
         self.shards = shards
-        self._flat = without_dots(prefix, _LIMIT)
+        self._flat = without_dots(prefix, _PREFIX_LIMIT)
         self._unique = f"{uuid.uuid4().hex[:16]}-{{:x}}"
         self._count = count()
         self._lane = count()
@@ -62,37 +94,44 @@ class Names:
 
     def subjects(self, topic: str) -> list[str]:
         """The subjects of a topic, one a shard."""
+        plain = f"{self.prefix}.{tokens(topic)}"
         if self.shards == 1:
-            return [f"{self.prefix}.{topic}"]
-        return [f"{self.prefix}.{topic}.={shard}" for shard in range(self.shards)]
+            return [plain]
+        return [f"{plain}.={shard}" for shard in range(self.shards)]
 
     def subject(self, topic: str, key: bytes | None = None) -> str:
         """Where a message is published; one without key goes anywhere."""
+        plain = f"{self.prefix}.{tokens(topic)}"
         if self.shards == 1 or topic.startswith(_RETRY):
-            return f"{self.prefix}.{topic}"
+            return plain
         lane = zlib.crc32(key) if key else next(self._lane)
-        return f"{self.prefix}.{topic}.={lane % self.shards}"
+        return f"{plain}.={lane % self.shards}"
 
     def all_of(self, topic: str) -> str:
         """The filter for every shard of a topic."""
-        return f"{self.prefix}.{topic}" if self.shards == 1 else f"{self.prefix}.{topic}.*"
+        plain = f"{self.prefix}.{tokens(topic)}"
+        return plain if self.shards == 1 else f"{plain}.*"
 
     def schedule(self, topic: str) -> str:
         """A subject for one schedule."""
-        return f"{self.prefix}.=wait.{topic}.{self._unique.format(next(self._count))}"
+        return f"{self.prefix}.=wait.{tokens(topic)}.{self._unique.format(next(self._count))}"
 
     def schedules(self, topic: str) -> str:
         """The filter for the schedules of a topic or of a retry address."""
-        return f"{self.prefix}.=wait.{topic}.*"
+        return f"{self.prefix}.=wait.{tokens(topic)}.*"
+
+    def mark(self, topic: str, group: str, sequence: int | str) -> str:
+        """The subject of the start marks of one message: its place names the shard's consumer."""
+        return f"{self.prefix}.{_RETRY}{self.group_token(group)}.{_MARK}.{tokens(topic)}.{sequence}"
 
     def durables(self, group: str) -> list[str]:
         """The durables of a group on a topic, one a shard."""
         token = self.group_token(group)
         if self.shards == 1:
             return [token]
-        return [f"{token}={shard}" for shard in range(self.shards)]
+        return [f"{token}~{shard}" for shard in range(self.shards)]
 
     def group_subjects(self, group: str) -> list[str]:
-        """The subjects of a group's stream: retries, and schedules of retries."""
+        """The subjects of a group's stream: retries and marks, and schedules of retries."""
         token = self.group_token(group)
         return [f"{self.prefix}.{_RETRY}{token}.>", f"{self.prefix}.=wait.{_RETRY}{token}.>"]

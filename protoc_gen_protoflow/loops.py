@@ -1,0 +1,128 @@
+"""Dead letters and outputs that come back to where they came from, as far as one file shows it.
+
+Over files the same is looked for at start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from protoc_gen_protoflow import check as rules
+from protoc_gen_protoflow.contract import MethodContract
+from protoc_gen_protoflow.problems import Place, Problems
+
+
+class _Route(NamedTuple):
+    """Where the dead letters of a method go, and what says so."""
+
+    method: MethodContract
+    topic: str
+    place: Place
+    is_default: bool
+
+
+def check(methods: Sequence[MethodContract], problems: Problems) -> None:
+    """Notes dead letters and outputs that would be consumed again by those that made them."""
+    routes = [_route(method) for method in methods if method.topic]
+    for route in routes:
+        _check_length(route, problems)
+        _check_outputs(route, problems)
+    for cycle in _cycles(routes):
+        _tell(cycle, problems)
+
+
+def _route(method: MethodContract) -> _Route:
+    leaf = method.delivery.get("dead_letter.topic")
+    template = str(leaf.value) if leaf else rules.DEFAULT_DEAD_LETTER
+    topic = template.replace("{topic}", method.topic).replace("{group}", method.group)
+    return _Route(method, topic, leaf.place if leaf else method.place, leaf is None)
+
+
+def _check_length(route: _Route, problems: Problems) -> None:
+    what = "dead_letter.topic"
+    mend = ""
+    if route.is_default:
+        what = f"the dead-letter topic, {rules.DEFAULT_DEAD_LETTER} unless set,"
+        mend = ": shorten topic or consumer_group, or set dead_letter.topic"
+    for text in rules.length_problems(f"{what} filled in", route.topic):
+        problems.add(route.place, text + mend)
+
+
+def _check_outputs(route: _Route, problems: Problems) -> None:
+    method = route.method
+    if method.output is None or not method.output_topic:
+        return
+    if route.topic == method.output_topic:
+        problems.add(
+            route.place,
+            f"dead_letter.topic is {route.topic}, to which the method publishes its outputs: who "
+            "reads those would get its failures, too; choose another",
+        )
+    if method.output_topic == method.topic and _types(method) & {method.output.type}:
+        problems.add(
+            method.place,
+            f"publishes {method.output.type} to {method.topic}, from where it consumes it, so that "
+            "each message makes another without end; publish to another topic, or, where that is "
+            "meant, return google.protobuf.Empty and publish the next one by the context",
+        )
+
+
+def _cycles(routes: Sequence[_Route]) -> Iterator[list[_Route]]:
+    """The chains of methods in which a message that all of them fail comes back, each once."""
+    told = set[frozenset[str]]()
+    consumers: dict[str, list[_Route]] = {}
+    for route in routes:
+        consumers.setdefault(route.method.topic, []).append(route)
+    for first in routes:
+        for kind in sorted(_types(first.method)):
+            # Each topic hands a type to its handlers; the letters of those go on.
+            paths = [[first]]
+            seen = {first.method.place.name}
+            while paths:
+                path = paths.pop()
+                for route in consumers.get(path[-1].topic, ()):
+                    if not _takes(route.method, kind):
+                        continue
+                    if route is first:
+                        members = frozenset(step.method.place.name for step in path)
+                        if members not in told:
+                            told.add(members)
+                            yield path
+                    elif route.method.place.name not in seen:
+                        seen.add(route.method.place.name)
+                        paths.append([*path, route])
+
+
+def _takes(method: MethodContract, kind: str) -> bool:
+    unhandled = method.delivery.get("unhandled")
+    return kind in _types(method) or bool(
+        unhandled and str(unhandled.value).endswith(".DEAD_LETTER")
+    )
+
+
+def _types(method: MethodContract) -> set[str]:
+    return {method.input.type, *method.input.aliases}
+
+
+def _tell(cycle: Sequence[_Route], problems: Problems) -> None:
+    first = cycle[0]
+    if len(cycle) == 1:
+        problems.add(
+            first.place,
+            f"dead_letter.topic is the consumed topic {first.topic}: dead letters would be "
+            "consumed again; choose another",
+        )
+        return
+    problems.add(
+        first.place,
+        f"dead letters go round for ever: {_shown(cycle)}; choose another dead_letter.topic in one "
+        "of them",
+    )
+
+
+def _shown(cycle: Iterable[_Route]) -> str:
+    return ", ".join(
+        f"{step.method.place.name} sends those of {step.method.topic} to {step.topic}"
+        for step in cycle
+    )

@@ -1,0 +1,147 @@
+"""Which options are ours.
+
+Extension numbers of options are shared with everybody, and a number says nothing about whose it
+is. Ours are those of files that can see options.proto and no other extension of that number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from protoc_gen_protoflow.problems import Place, Problems
+from protoc_gen_protoflow.request import (
+    FIELD_OPTIONS,
+    FILE_DEPENDENCIES,
+    FILE_OPTIONS,
+    FILE_SERVICES,
+    MESSAGE_FIELDS,
+    MESSAGE_OPTIONS,
+    METHOD_OPTIONS,
+    SERVICE_METHODS,
+    SERVICE_OPTIONS,
+    File,
+    Request,
+    options_pb2,
+    text,
+)
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import FieldDescriptor
+    from google.protobuf.descriptor_pb2 import FieldDescriptorProto
+
+_PACKAGE = "protoflow.v1"
+_PATH = "protoflow/v1/options.proto"
+
+
+def _extended(own: FieldDescriptor) -> str:
+    """The full name of the options that an extension extends."""
+    return own.containing_type.full_name if own.containing_type else ""
+
+
+_ALL = frozenset(options_pb2.DESCRIPTOR.extensions_by_name.values())
+_BY_NUMBER: dict[tuple[str, int], Any] = {(f".{_extended(own)}", own.number): own for own in _ALL}
+
+
+class Foreign(NamedTuple):
+    """An extension of somebody else that has a number of ours."""
+
+    name: str
+    file: str
+
+
+def mark(request: Request) -> None:
+    """Tells each file of a request which options in it are ours."""
+    foreign = {name: dict(_foreign(file)) for name, file in request.files.items()}
+    foreign = {name: found for name, found in foreign.items() if found}
+    importers = _importers(request.files)
+    for name in importers:
+        request.files[name].ours = _ALL
+    if not foreign:
+        return
+    for name in importers:
+        file = request.files[name]
+        visible = [name, *request.visible(file)]
+        taken = {own: others for other in visible for own, others in foreign.get(other, {}).items()}
+        file.ours = _ALL - taken.keys()
+        if _PATH in visible:
+            file.clashing = taken
+
+
+def check(file: File, problems: Problems) -> None:
+    """Notes options of a file of which nobody can tell whose they are, and a lost options.proto."""
+    for index, path in enumerate(file.proto.dependency):
+        if path != _PATH and text(path).endswith(f"/{_PATH}"):
+            problems.add(
+                file.place.at(FILE_DEPENDENCIES, index),
+                f'imports {path}, which is taken for another file than "{_PATH}"; import it by '
+                "that name and give its directory to protoc: -I$(protoc-gen-protoflow --include)",
+            )
+    if file.clashing:
+        told = set[Any]()
+        for place, options, own in _options(file):
+            other = file.clashing.get(own)
+            if other is not None and own not in told and options.HasExtension(own):
+                told.add(own)
+                problems.add(place.at(own.number), _clash(own, other))
+
+
+def _clash(own: Any, other: Foreign) -> str:
+    return (
+        f"option number {own.number} of {_extended(own)} is that of "
+        f"({own.full_name}) and that of ({other.name}) in {other.file}, so that nobody can tell "
+        f"which is meant; give ({other.name}) another number, or do not import both files here"
+    )
+
+
+def _options(file: File) -> Iterator[tuple[Place, Any, Any]]:
+    """Everything in a file that has options, and each option of ours that can be there."""
+    yield file.place.at(FILE_OPTIONS), file.proto.options, options_pb2.file
+    for declared in file.messages:
+        yield declared.place.at(MESSAGE_OPTIONS), declared.proto.options, options_pb2.message
+        for index, field in enumerate(declared.proto.field):
+            place = declared.place.at(MESSAGE_FIELDS, index, FIELD_OPTIONS)
+            yield place, field.options, options_pb2.field
+    for index, service in enumerate(file.proto.service):
+        place = Place(file, (FILE_SERVICES, index), file.full_name(text(service.name)))
+        yield place.at(SERVICE_OPTIONS), service.options, options_pb2.service
+        for number, method in enumerate(service.method):
+            inside = place.inside(text(method.name), SERVICE_METHODS, number, METHOD_OPTIONS)
+            yield inside, method.options, options_pb2.consume
+            yield inside, method.options, options_pb2.publish
+
+
+def _importers(files: Mapping[str, File]) -> list[str]:
+    """The files that import options.proto, themselves or through others."""
+    users: dict[str, list[str]] = {}
+    for name, file in files.items():
+        for path in file.imports:
+            users.setdefault(path, []).append(name)
+    found: dict[str, None] = {}
+    waiting = [_PATH]
+    while waiting:
+        for name in users.get(waiting.pop(), ()):
+            if name not in found:
+                found[name] = None
+                waiting.append(name)
+    return list(found)
+
+
+def _foreign(file: File) -> Iterator[tuple[Any, Foreign]]:
+    """The extensions that a file declares with numbers of ours."""
+    if file.package == _PACKAGE:
+        return
+    for extension in file.proto.extension:
+        yield from _as_foreign(extension, file, file.package)
+    for declared in file.messages:
+        for extension in declared.proto.extension:
+            yield from _as_foreign(extension, file, declared.full_name)
+
+
+def _as_foreign(
+    extension: FieldDescriptorProto, file: File, scope: str
+) -> Iterator[tuple[Any, Foreign]]:
+    own = _BY_NUMBER.get((text(extension.extendee), extension.number))
+    if own is not None:
+        name = text(extension.name)
+        yield own, Foreign(f"{scope}.{name}" if scope else name, file.name)

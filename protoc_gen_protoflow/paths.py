@@ -1,0 +1,72 @@
+"""Paths of files whose modules no import statement can reach."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+
+from protoc_gen_protoflow import names
+from protoc_gen_protoflow.imports import python_module
+from protoc_gen_protoflow.parameters import Parameters
+from protoc_gen_protoflow.problems import Place, Problems
+from protoc_gen_protoflow.request import FILE_DEPENDENCIES, File
+
+
+def check(file: File, used: Iterable[File], parameters: Parameters, problems: Problems) -> None:
+    """Notes what is wrong with the paths of the modules that a module needs.
+
+    Args:
+        file: the file that the module is for.
+        used: the files with messages that it names.
+        parameters: the plugin's, which move modules.
+        problems: takes the notes.
+    """
+    for other in {file.name: file, **{needed.name: needed for needed in used}}.values():
+        place = file.place if other is file else _import(file, other)
+        # A keyword is none any more with its suffix; nothing would still be nothing.
+        is_empty = not other.module.rpartition(".")[2]
+        segment = "" if is_empty else names.bad_module_segment(f"{other.module}_pb2")
+        if segment is not None:
+            shown = f"{segment.removesuffix('_pb2')!r} in the path of {other.name}"
+            problems.add(
+                place,
+                f"{shown} {_wrong(segment)}, so that no module there can be imported; rename "
+                "the file or directory",
+            )
+        elif hider := _hider(other, python_module(other.name, parameters)):
+            directory = other.name.rpartition("/")[0]
+            problems.add(
+                place,
+                f"{directory}/ is hidden in Python by {hider}, so that no module there can be "
+                "imported; rename the directory, or move its modules into a package and say so: "
+                f"--protoflow_opt=import_map={directory}/=PACKAGE",
+            )
+
+
+def _wrong(segment: str) -> str:
+    if names.is_keyword(segment):
+        return "is a keyword of Python"
+    if segment.isidentifier():
+        return "is not in the Unicode normal form (NFKC) that Python turns names into"
+    return "is no Python name"
+
+
+def _hider(file: File, module: str) -> str | None:
+    """What hides a module: a directory cannot share its name with an installed package."""
+    top, dot, _ = module.partition(".")
+    if not dot:
+        return None
+    if top == "protoflow":
+        return "the runtime's package"
+    is_protobufs = file.package == "google.protobuf" or file.package.startswith("google.protobuf.")
+    if module.startswith("google.protobuf.") and not is_protobufs:
+        return "the package of protobuf"
+    return f"the module {top} of the standard library" if top in sys.stdlib_module_names else None
+
+
+def _import(file: File, other: File) -> Place:
+    """The import statement by which a file comes to another, or the file."""
+    for index, path in enumerate(file.proto.dependency):
+        if path == other.name:
+            return file.place.at(FILE_DEPENDENCIES, index)
+    return file.place

@@ -1,0 +1,266 @@
+"""The relay: publishes what waits in an outbox, each key in order, and deletes what is confirmed.
+
+What shares a topic and a key is a lane. A message of a lane is submitted only after all before it
+are confirmed (or parked), so a failure never lets a later one pass. Lanes do not wait for each
+other: one that fails is left alone for a while. A message that is refused for good, or that fails
+again and again while others are taken, is parked; that nothing is taken says nothing about any
+message, so an outage parks none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Hashable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final
+
+from protoflow.errors import ConnectionFailedError, PublishRefusedError, TransportError
+from protoflow.message import Message
+from protoflow.outbox.store import Pending, RelayedOutbox
+from protoflow.transport import Transport
+
+_log = logging.getLogger("protoflow.outbox")
+
+#: The longest pause between two attempts, in seconds.
+_LONGEST_PAUSE: Final = 30.0
+#: So many lanes at most are tried at once while nothing is taken.
+_PROBES: Final = 10
+#: So many are left alone at most; with more, everything waits.
+_MOST_TROUBLED: Final = 100
+#: Seconds after which what is confirmed is deleted, though there is more to submit.
+_DELETE_AFTER: Final = 0.2
+#: Seconds that a stop waits for what is on its way.
+_STOP_PATIENCE: Final = 3.0
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """The first message of a lane, which the broker did not take.
+
+    Attributes:
+        position: the message.
+        retry_at: when it is tried again, by the loop's clock.
+        pause: seconds until then.
+        attempts: how often it failed while others were taken.
+        taken: how many had been taken when it last failed.
+    """
+
+    position: int
+    retry_at: float
+    pause: float
+    attempts: int
+    taken: int
+
+
+class OutboxRelay:
+    """Publishes what waits in an outbox, each key in order, and deletes what is confirmed.
+
+    A crash in between publishes again, with the same ids. A clean stop waits for what is on its
+    way and deletes it, and leaves the rest for the next start.
+
+    Args:
+        store: the outbox.
+        transport: where the messages go.
+        poll: seconds between two looks at an empty outbox.
+        batch: how many are read at once.
+        attempts: how often a message may fail, while others are taken, until it is parked.
+    """
+
+    def __init__(
+        self,
+        store: RelayedOutbox,
+        transport: Transport,
+        *,
+        poll: float = 0.5,
+        batch: int = 500,
+        attempts: int = 10,
+    ) -> None:
+        self._store = store
+        self._transport = transport
+        self._poll = poll
+        self._batch = batch
+        self._attempts = attempts
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+        self._troubled: dict[Hashable, _Trouble] = {}
+        self._confirmed: list[int] = []
+        self._taken = 0
+        self._broker_problem: str | None = None
+        self._store_problem: str | None = None
+        self.waiting = 0
+        self.oldest_at = 0.0
+        #: How many messages were parked.
+        self.parked = 0
+
+    @property
+    def problem(self) -> str | None:
+        """Why the relay does not get on; None is that it does."""
+        return self._store_problem or self._broker_problem
+
+    async def relay(self) -> int:
+        """Publishes one batch; how many were confirmed. Raises what the store raises."""
+        await self._delete()
+        now = asyncio.get_running_loop().time()
+        waiting = [each.position for each in self._troubled.values() if each.retry_at > now]
+        if self._broker_problem is not None and len(waiting) >= _MOST_TROUBLED:
+            return 0
+        limit = self._batch if self._broker_problem is None else _PROBES
+        lanes: dict[Hashable, deque[Pending]] = {}
+        for item in await self._store.pending(limit, waiting):
+            lanes.setdefault(item.lane, deque()).append(item)
+        if not lanes and not waiting:
+            self._got_on()
+        before, deleted_at = self._taken, now
+        while lanes and not self._stopping.is_set():
+            await self._submit_heads(lanes)
+            if asyncio.get_running_loop().time() - deleted_at > _DELETE_AFTER:
+                await self._delete()
+                deleted_at = asyncio.get_running_loop().time()
+        await self._delete()
+        return self._taken - before
+
+    async def refresh(self) -> None:
+        """Counts what waits."""
+        self.waiting, self.oldest_at = await self._store.backlog()
+
+    async def __aenter__(self) -> OutboxRelay:
+        try:
+            await self.refresh()
+        except ConnectionFailedError:  # its table is of another version
+            raise
+        except Exception as error:  # an outbox that is away may come back
+            self._store_problem = self._stuck(error)
+        self._task = asyncio.get_running_loop().create_task(self._serve())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stopping.set()
+        if self._task is None:
+            return
+        try:
+            await asyncio.wait([self._task], timeout=_STOP_PATIENCE)
+        finally:
+            if not self._task.done():
+                _log.warning("what the outbox relay sent was not confirmed; it is sent again")
+                self._task.cancel()
+                await asyncio.wait([self._task], timeout=_STOP_PATIENCE)
+
+    async def _submit_heads(self, lanes: dict[Hashable, deque[Pending]]) -> None:
+        """Submits the first message of each lane; lanes that are done or in trouble go."""
+        heads = {lane: queue.popleft() for lane, queue in lanes.items()}
+        for lane in [lane for lane, queue in lanes.items() if not queue]:
+            del lanes[lane]
+        for lane in [lane for lane, item in heads.items() if item.flaw is not None]:
+            await self._park(heads.pop(lane), "")
+        errors = await self._submit([item.message for item in heads.values()])
+        outcomes = list(zip(heads.items(), errors, strict=True))
+        taken = [(lane, item) for (lane, item), error in outcomes if error is None]
+        self._confirmed += [item.position for _, item in taken]
+        self._taken += len(taken)
+        for lane, _ in taken:
+            self._troubled.pop(lane, None)
+        failed = [(lane, item, error) for (lane, item), error in outcomes if error is not None]
+        refused = [each for each in failed if isinstance(each[2], PublishRefusedError)]
+        for _, item, error in refused:
+            await self._park(item, str(error))
+        passing = [each for each in failed if each not in refused]
+        if taken or refused:
+            self._got_on()
+        for lane, _, _ in passing:
+            lanes.pop(lane, None)
+        news = None
+        for lane, item, error in passing if taken else passing[:_PROBES]:
+            if await self._trouble(lane, item, error, others=bool(taken)):
+                news = news or error
+        if passing and not taken:
+            lanes.clear()
+            if news is not None:
+                self._broker_problem = self._stuck(news)
+
+    async def _submit(self, messages: Sequence[Message]) -> Sequence[Exception | None]:
+        if not messages:
+            return ()
+        try:
+            return await self._transport.submit(messages)
+        except Exception as error:
+            return [error] * len(messages)
+
+    async def _trouble(
+        self, lane: Hashable, item: Pending, error: Exception, *, others: bool
+    ) -> bool:
+        """The lane is left alone for a while, or its first message is parked. Whether the failure
+        may be the broker's: this message did not fail yet while others were taken."""
+        trouble = self._troubled.get(lane)
+        if trouble is None or trouble.position != item.position:
+            trouble = _Trouble(item.position, 0.0, self._poll, int(others), self._taken)
+            self._troubled[lane] = trouble
+        elif self._taken > trouble.taken:
+            trouble.attempts += 1
+            trouble.taken = self._taken
+        if trouble.attempts >= self._attempts:
+            await self._park(item, _text(error))
+            return False
+        trouble.retry_at = asyncio.get_running_loop().time() + trouble.pause
+        trouble.pause = min(_LONGEST_PAUSE, trouble.pause * 2)
+        return not trouble.attempts
+
+    async def _park(self, item: Pending, reason: str) -> None:
+        reason = item.flaw or reason
+        await self._store.park(item.position, reason)
+        self._troubled.pop(item.lane, None)
+        self.parked += 1
+        _log.error(
+            "a message of the outbox cannot be published and is parked: %s", reason,
+            extra={
+                "position": item.position,
+                "topic": item.message.topic,
+                "message_id": item.message.id,
+            },
+        )  # fmt: skip
+
+    async def _delete(self) -> None:
+        """Deletes what was confirmed; it is remembered until that has worked."""
+        if self._confirmed:
+            await self._store.delete(self._confirmed)
+            self._confirmed = []
+
+    def _got_on(self) -> None:
+        if self._broker_problem is not None:
+            _log.info("the outbox is relayed again")
+            self._broker_problem = None
+            for trouble in self._troubled.values():  # what failed with all may work now
+                trouble.retry_at, trouble.pause = 0.0, self._poll
+
+    def _stuck(self, error: Exception) -> str:
+        text = f"the outbox is not relayed: {_text(error)}"
+        if self.problem is None:
+            _log.error(text)
+        return text
+
+    async def _serve(self) -> None:
+        pause = self._poll
+        while not self._stopping.is_set():
+            try:
+                taken = await self.relay()
+            except Exception as error:  # of the store
+                self._store_problem = self._stuck(error)
+                pause = min(_LONGEST_PAUSE, pause * 2)
+            else:
+                self._store_problem, pause = None, self._poll
+                if taken:
+                    continue
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause)
+
+
+def _text(error: Exception) -> str:
+    return str(error) if isinstance(error, TransportError) else type(error).__name__

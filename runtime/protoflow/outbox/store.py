@@ -1,0 +1,69 @@
+"""What keeps outputs, and what a relay needs to empty it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from protoflow.message import Message
+
+
+class OutboxStore(Protocol):
+    """Keeps outputs."""
+
+    async def store(self, messages: Sequence[Message], connection: Any) -> None:
+        """Keeps messages, in the transaction of `connection` if one is given. The order of
+        calls is the order of publishing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A message that waits in an outbox.
+
+    Attributes:
+        position: where it stands; later ones have greater positions.
+        message: the message.
+        flaw: why it cannot be read as a whole; it is parked.
+    """
+
+    position: int
+    message: Message
+    flaw: str | None = None
+
+    @property
+    def lane(self) -> tuple[str, bytes] | int:
+        """What shares it is published in order: topic and key; without a key it is alone."""
+        return (self.message.topic, self.message.key) if self.message.key else self.position
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A message that was taken out of the way because it cannot be published, and why."""
+
+    position: int
+    message: Message
+    reason: str
+
+
+@runtime_checkable
+class RelayedOutbox(OutboxStore, Protocol):
+    """An outbox that the runtime's relay can empty."""
+
+    async def pending(self, limit: int, behind: Collection[int] = ()) -> Sequence[Pending]:
+        """The oldest messages that are not parked, in order; without those at the positions
+        `behind`, and without what has topic and key of one of these."""
+        ...
+
+    async def delete(self, positions: Collection[int]) -> None:
+        """These are published."""
+        ...
+
+    async def park(self, position: int, reason: str) -> None:
+        """This one cannot be published: it is kept, but no longer pending."""
+        ...
+
+    async def backlog(self) -> tuple[int, float]:
+        """How many are pending, and since when the oldest is, in seconds since the epoch."""
+        ...

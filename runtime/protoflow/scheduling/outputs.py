@@ -1,0 +1,146 @@
+"""Runs that ended well: outputs published and confirmed, then the messages acknowledged."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from protoflow.errors import PublishError, PublishRefusedError
+from protoflow.message import Action, Message, Settlement, SettleResult
+from protoflow.pipeline import HandlerSpec
+from protoflow.scheduling.host import Host
+from protoflow.scheduling.job import Job
+from protoflow.scheduling.settler import Settler
+from protoflow.transport import delay_problem
+
+_log = logging.getLogger("protoflow.handler")
+
+#: What is done with jobs whose outputs the broker refuses for good.
+Refused = Callable[[Sequence[Job], PublishError], None]
+
+
+class Outputs:
+    """Publishes the outputs of one subscription with, or before, its acknowledgements.
+
+    Args:
+        host: the scheduler.
+        settler: publishes and settles.
+        refused: called with jobs whose outputs are refused for good.
+    """
+
+    def __init__(self, host: Host, settler: Settler, refused: Refused) -> None:
+        self._host = host
+        self._settler = settler
+        self._refused = refused
+        #: Jobs whose outputs are on their way to the broker, with those that depend on them.
+        self.publishing: dict[Job, Sequence[Job]] = {}
+
+    def done(self, jobs: Sequence[Job], outputs: Sequence[Message]) -> None:
+        """Acknowledges jobs, of one run, when their outputs are confirmed."""
+        first = jobs[0]
+        spec = first.route.spec
+        if not outputs:
+            for job in jobs:
+                spec.stats.handled += 1
+                self.acknowledge(job)
+        elif (problem := _never(outputs, spec)) is not None:
+            self._refused(jobs, problem)
+        elif spec.capabilities.atomic:
+            self._done_atomically(jobs, outputs)
+        else:
+            self._done_in_turn(jobs, outputs)
+
+    def acknowledge(self, job: Job) -> None:
+        """Acknowledges without outputs."""
+        self._settler.settle(job, Settlement(job.delivery))
+        if job.lane is not None:
+            self._host.leave(job)
+
+    def take(self, wanted: Callable[[Job], bool]) -> list[Job]:
+        """Takes out jobs whose outputs are not confirmed, with those that depend on them."""
+        taken: list[Job] = []
+        for first in [job for job in self.publishing if wanted(job)]:
+            taken += [first, *self.publishing.pop(first)]
+        return taken
+
+    def _done_in_turn(self, jobs: Sequence[Job], outputs: Sequence[Message]) -> None:
+        """Publish, confirm, settle."""
+        first, *others = jobs
+        self.publishing[first] = others
+
+        def confirmed(refused: PublishRefusedError | None) -> None:
+            if self.publishing.pop(first, None) is None:
+                return  # taken out meanwhile: its messages are not ours to settle
+            if refused is not None:
+                self._refused(jobs, refused)
+                return
+            self._confirmed(jobs, outputs)
+            for job in jobs:
+                self.acknowledge(job)
+
+        self._settler.publish(first, outputs, confirmed)
+
+    def _done_atomically(self, jobs: Sequence[Job], outputs: Sequence[Message]) -> None:
+        """Publish and settle in one transaction: all of the run, or nothing."""
+        first, *others = jobs
+        self.publishing[first] = others
+
+        def settled(result: SettleResult) -> bool:
+            if result is SettleResult.UNKNOWN:
+                return False  # the settler repeats it
+            first.after = None
+            if self.publishing.pop(first, None) is None:
+                return True
+            if result is SettleResult.REFUSED:
+                self._refused(jobs, PublishRefusedError("the transport refused the outputs"))
+                return True
+            done = result is SettleResult.DONE
+            if done:
+                self._confirmed(jobs, outputs)
+                self._host.settled_with(others)
+            elif others:
+                # One of them was lost, so nothing happened: those that are held are given back.
+                for job in jobs:
+                    self._settler.settle(job, _release(job))
+            for job in jobs:
+                if job.lane is not None:
+                    self._host.leave(job)
+            return bool(others) and not done
+
+        first.after = settled
+        deliveries = [job.delivery for job in others]
+        settlement = Settlement(first.delivery, outputs=outputs, others=deliveries)
+        self._settler.settle(first, settlement)
+
+    def _confirmed(self, jobs: Sequence[Job], outputs: Sequence[Message]) -> None:
+        stats = jobs[0].route.spec.stats
+        stats.handled += len(jobs)
+        stats.confirmed(outputs)
+        for job in jobs:
+            if job.confirmed is not None:
+                try:
+                    job.confirmed()
+                except Exception as error:  # what was handled stays handled
+                    _log.error(
+                        "%s: a callback on confirmation failed: %s",
+                        job.route.spec.name, type(error).__name__,
+                    )  # fmt: skip
+
+
+def _release(job: Job) -> Settlement:
+    delivery = job.delivery
+    return Settlement(delivery, Action.RELEASE, 0.0, delivery.failures, delivery.first_failure)
+
+
+def _never(outputs: Sequence[Message], spec: HandlerSpec) -> PublishRefusedError | None:
+    """Why an output can never be published: a delay that cannot be kept, or its size."""
+    limit = spec.capabilities.max_message_bytes
+    for message in outputs:
+        if message.delay > 0 and (text := delay_problem(message, spec.capabilities)):
+            return PublishRefusedError(text)
+        if limit is not None and message.payload is not None and len(message.payload) > limit:
+            return PublishRefusedError(
+                f"an output of {len(message.payload)} bytes to {message.topic} is refused: "
+                f"the broker takes {limit}"
+            )
+    return None

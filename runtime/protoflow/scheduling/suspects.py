@@ -1,0 +1,250 @@
+"""Suspects: messages that may kill the process, run alone behind a start mark that survives.
+
+A broker's count of hand-outs, or starts without progress, raises only suspicion. The proof is a
+start mark that is written before a run alone in the process and found again without an end:
+two of them, and the message is dead-lettered. Any end while the process lives clears the mark.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from protoflow.errors import TransportError
+from protoflow.message import Delivery
+from protoflow.outcomes import DeadLetter
+from protoflow.scheduling.gate import SoloGate
+from protoflow.scheduling.job import Job
+from protoflow.transport import Isolation
+
+_log = logging.getLogger("protoflow.scheduler")
+
+#: So many start marks without an end prove that a message kills the process.
+PROOF = 2
+#: Waits before a suspect is tried again when the process did not become quiet, or its mark could
+#: not be written, in seconds: doubled from first to last.
+_FIRST_WAIT = 0.5
+_LONGEST_WAIT = 60.0
+#: Where marks do not survive, a suspect waits longer with every hand-out, at most so long.
+_LONGEST_UNPROVED_WAIT = 300.0
+_UNPROVED = "suspects that cannot be proved"
+
+
+class RedeliveryLimit(DeadLetter):
+    """Given up because the message kills the process."""
+
+    category = "redelivery limit"
+
+
+class SuspectsHost(Protocol):
+    """The scheduler, as suspects need it."""
+
+    def held(self) -> bool:
+        """Whether nothing may start for another reason."""
+        ...
+
+    #: A job for a delivery of the solo queue; None: it could not be routed, and is settled.
+    job_alone: Callable[[Delivery], Job | None]
+    #: The transport has settled the job's delivery itself.
+    settled_elsewhere: Callable[[Job], None]
+    #: Readiness turns red for a reason; None ends that.
+    degrade: Callable[[str, str | None], None]
+
+    async def run_alone(self, job: Job) -> None:
+        """Runs the job; its settlement waits until `settle_again`."""
+
+    def settle_again(self) -> None:
+        """Lets the settlements of the last run go out."""
+
+    def give_up(self, job: Job, outcome: DeadLetter, then: Callable[[], None]) -> None:
+        """Dead-letters the job without a run; calls when it is settled."""
+
+
+class _NoMarks:
+    """For transports where no mark survives: a suspect runs alone, and is never proved."""
+
+    async def isolate(self, delivery: Delivery | None) -> tuple[Delivery, int] | None:
+        return None if delivery is None else (delivery, 0)
+
+    async def mark(self, delivery: Delivery) -> None:
+        pass
+
+    async def clear(self, delivery: Delivery) -> None:
+        pass
+
+
+class Suspects:
+    """The suspects of one subscription, in the order in which they came.
+
+    Args:
+        name: the subscription, for logs.
+        host: runs them.
+        gate: that of the process.
+        isolation: keeps start marks; None where none survive.
+        patience: seconds that the process gets to become quiet.
+    """
+
+    def __init__(
+        self, name: str, host: SuspectsHost, gate: SoloGate, isolation: Isolation | None,
+        patience: float,
+    ) -> None:  # fmt: skip
+        self._name = name
+        self._host = host
+        self._gate = gate
+        self._marks: Isolation = isolation or _NoMarks()
+        self._proves = isolation is not None
+        self._patience = patience
+        self._waiting: deque[Job] = deque()
+        #: Those that wait because nothing can be proved of them.
+        self._unproved: dict[Job, asyncio.TimerHandle] = {}
+        self._ask = False
+        self._task: asyncio.Task[None] | None = None
+        self._busy = False
+        self._stopped = False
+        self._clearing: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._unproved) + self._busy
+
+    def put(self, job: Job) -> None:
+        """The job has its turn and may kill the process."""
+        if self._proves:
+            self._put(job)
+            return
+        beyond = job.delivery.deliveries - job.route.suspect_at
+        wait = min(_LONGEST_UNPROVED_WAIT, 2.0 ** max(0, min(beyond, 16)))
+        loop = asyncio.get_running_loop()
+        self._unproved[job] = loop.call_later(wait, self._unproved_due, job)
+        self._report_unproved()
+
+    def ask(self) -> None:
+        """The solo queue holds messages."""
+        self._ask = True
+        self._start()
+
+    def take(self, wanted: Callable[[Job], bool]) -> list[Job]:
+        """Takes out jobs that have not started."""
+        taken = [job for job in self._waiting if wanted(job)]
+        for job in taken:
+            self._waiting.remove(job)
+        for job in [job for job in self._unproved if wanted(job)]:
+            self._unproved.pop(job).cancel()
+            taken.append(job)
+        self._report_unproved()
+        return taken
+
+    async def stop(self, seconds: float) -> None:
+        """Starts nothing more. What runs was cancelled by the caller; its mark is cleared."""
+        self._stopped = True
+        task = self._task
+        if task is not None and not task.done():
+            if not self._busy:
+                task.cancel()
+            await asyncio.wait([task], timeout=seconds)
+            task.cancel()
+        if self._clearing:
+            await asyncio.wait(self._clearing, timeout=seconds)
+
+    def _put(self, job: Job) -> None:
+        self._waiting.append(job)
+        self._start()
+
+    def _start(self) -> None:
+        if not self._stopped and (self._task is None or self._task.done()):
+            self._task = asyncio.get_running_loop().create_task(self._serve())
+
+    async def _serve(self) -> None:
+        wait = _FIRST_WAIT
+        while (self._waiting or self._ask) and not self._stopped:
+            async with self._gate.alone(self._patience) as quiet:
+                self._busy = quiet = quiet and not self._host.held()
+                try:
+                    done = quiet and await self._next()
+                finally:
+                    self._busy = False
+            if done:
+                wait = _FIRST_WAIT
+            elif not self._stopped:
+                await asyncio.sleep(wait)
+                wait = min(_LONGEST_WAIT, wait * 2)
+
+    async def _next(self) -> bool:
+        """One suspect, within the gate; False when it could not be told or run now."""
+        job = self._waiting.popleft() if self._waiting else None
+        try:
+            found = await self._marks.isolate(job.delivery if job else None)
+        except TransportError as error:
+            self._not_now(job, error)
+            return False
+        self._ask = self._ask and job is not None
+        if found is None or job is None or found[0] is not job.delivery:
+            # It was moved to the solo queue, of which what is first comes out.
+            if job is not None:
+                self._host.settled_elsewhere(job)
+                self._ask = True
+            if found is None:
+                return True
+            self._ask = True
+            job = self._host.job_alone(found[0])
+            if job is None:
+                return True
+        if found[1] >= PROOF:
+            text = f"the process died {found[1]} times while this message ran alone"
+            self._host.give_up(job, RedeliveryLimit(text), lambda: self._clear_later(job))
+            return True
+        try:
+            await self._marks.mark(job.delivery)
+        except TransportError as error:
+            self._not_now(job, error)
+            return False
+        if self._stopped:
+            await self._clear(job)
+            self._waiting.appendleft(job)
+            return False
+        await self._run(job)
+        return True
+
+    def _not_now(self, job: Job | None, error: TransportError) -> None:
+        _log.warning("%s: the start mark of a suspect failed: %s", self._name, error)
+        if job is not None and not job.lost:
+            self._waiting.appendleft(job)
+
+    async def _run(self, job: Job) -> None:
+        try:
+            await self._host.run_alone(job)
+            await self._clear(job)
+        finally:
+            self._host.settle_again()
+
+    async def _clear(self, job: Job) -> None:
+        """Clears the mark, again and again: one that stays blames the innocent."""
+        wait = 0.1
+        while True:
+            try:
+                await self._marks.clear(job.delivery)
+            except TransportError as error:
+                _log.warning("%s: a start mark could not be cleared: %s", self._name, error)
+                if job.lost:
+                    return
+                await asyncio.sleep(wait)
+                wait = min(5.0, wait * 2)
+            else:
+                return
+
+    def _clear_later(self, job: Job) -> None:
+        task = asyncio.get_running_loop().create_task(self._clear(job))
+        self._clearing.add(task)
+        task.add_done_callback(self._clearing.discard)
+
+    def _unproved_due(self, job: Job) -> None:
+        del self._unproved[job]
+        self._report_unproved()
+        self._put(job)
+
+    def _report_unproved(self) -> None:
+        if not self._proves:
+            count = len(self._unproved)
+            self._host.degrade(_UNPROVED, f"{count} {_UNPROVED} wait" if count else None)

@@ -1,0 +1,154 @@
+"""The stall watchdog: what waits and does not move turns readiness red, with the reason.
+
+Silence is no stall. A subscription stalls only when work is available to this member and nothing
+accounts for its waiting: nothing runs, no timer of a lane is pending, no gate is closed for a named
+reason, no answer of the broker is awaited. The last of these has a limit of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from protoflow.scheduling.job import Job
+from protoflow.scheduling.workers import jobs_of
+
+_log = logging.getLogger("protoflow.scheduler")
+
+#: Seconds between two looks.
+TICK = 1.0
+#: Seconds after which an output or a settlement without an answer turns readiness red.
+UNCONFIRMED = 10.0
+#: The name of the reason.
+STALLED = "stalled"
+_BROKER = "unconfirmed"
+#: A run is remarkable when it takes so many times the p99 of its handler, and so many seconds.
+_LONG = 10.0
+_LEAST_LONG = 30.0
+
+
+class Watched(Protocol):
+    """A subscription, as the watchdog sees it."""
+
+    name: str
+
+    def moved(self) -> int:
+        """A number that grows whenever something is received or settled."""
+        ...
+
+    def waits_for(self) -> str | None:
+        """What accounts for nothing being handled; None: nothing does."""
+        ...
+
+    def unsettled(self) -> int:
+        """How many messages are received and not settled."""
+        ...
+
+    async def available(self) -> int | None:
+        """How many messages the broker could hand to this member; None: not known."""
+        ...
+
+    def unconfirmed(self, patience: float) -> str | None:
+        """What the broker has not confirmed for so long."""
+        ...
+
+    def running_works(self) -> list[Job | list[Job]]:
+        """What runs."""
+        ...
+
+
+class Watchdog:
+    """Looks at one subscription every second.
+
+    Args:
+        watched: the subscription.
+        degrade: turns readiness red for a reason; None ends that.
+        stall_after: seconds without movement after which work that is available is stalled.
+        p99: the 99th percentile of the run time of a handler in seconds; None: not known.
+    """
+
+    def __init__(
+        self,
+        watched: Watched,
+        degrade: Callable[[str, str | None], None],
+        stall_after: float,
+        p99: Callable[[Job], float | None],
+    ) -> None:
+        self._watched = watched
+        self._degrade = degrade
+        self._stall_after = stall_after
+        self._p99 = p99
+        self._task: asyncio.Task[None] | None = None
+        self._moved = -1
+        self._since = 0.0
+        self._runs: dict[int, float] = {}
+        #: When it looked last, in the loop's seconds; see `stood_still`.
+        self.beat = asyncio.get_running_loop().time()
+
+    def start(self) -> None:
+        """Begins to look."""
+        loop = asyncio.get_running_loop()
+        self._since = self.beat = loop.time()
+        self._task = loop.create_task(self._watch())
+
+    def stop(self) -> None:
+        """Looks no more."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def stood_still(self, seconds: float) -> bool:
+        """Whether the event loop did nothing for longer than this: the process was stopped, or
+        a handler blocked it. Leases may have ended meanwhile without anybody knowing here."""
+        return asyncio.get_running_loop().time() - self.beat > seconds
+
+    async def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(TICK)
+            self.beat = loop.time()
+            try:
+                await self._look(self.beat)
+            except Exception as error:  # a look that fails must not end the watch
+                _log.debug("%s: the watchdog failed: %r", self._watched.name, error)
+
+    async def _look(self, now: float) -> None:
+        watched = self._watched
+        self._degrade(_BROKER, watched.unconfirmed(UNCONFIRMED))
+        self._look_at_runs(now)
+        moved = watched.moved()
+        if moved != self._moved or watched.waits_for() is not None:
+            self._moved = moved
+            self._since = now
+            self._degrade(STALLED, None)
+            return
+        idle = now - self._since
+        if idle < self._stall_after:
+            return
+        waiting = watched.unsettled() or await watched.available()
+        if watched.moved() != moved or not waiting:
+            if not waiting:
+                self._since = now
+                self._degrade(STALLED, None)
+            return
+        self._degrade(
+            STALLED, f"stalled: {waiting} messages wait, and none was handled for {idle:.0f} s"
+        )
+
+    def _look_at_runs(self, now: float) -> None:
+        """Warns once of each run that takes far longer than its handler does."""
+        runs: dict[int, float] = {}
+        for work in self._watched.running_works():
+            job = jobs_of(work)[0]
+            began = self._runs.get(id(job), now)
+            if began > 0 and now - began >= _LEAST_LONG:
+                usual = self._p99(job)
+                if usual is not None and now - began > _LONG * usual:
+                    _log.warning(
+                        "%s: a run takes %.0f s so far; 99 of 100 take less than %.3g s",
+                        job.route.spec.name, now - began, usual,
+                    )  # fmt: skip
+                    began = -1.0
+            runs[id(job)] = began
+        self._runs = runs

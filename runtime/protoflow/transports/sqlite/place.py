@@ -1,0 +1,86 @@
+"""The file of a database: how it is made, and whether it is still the same."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import stat
+import tempfile
+
+from protoflow.errors import ConnectionFailedError, TransportError
+
+#: Nobody else may read the messages, nor write them.
+_PRIVATE = 0o600
+_log = logging.getLogger("protoflow.transports.sqlite")
+
+
+def make(path: str) -> None:
+    """Makes the file, for this user only, where there is none. Raises ConnectionFailedError for
+    what is no file of its own: a symbolic link may lead anywhere."""
+    directory, name = os.path.split(path)
+    if not os.path.isdir(directory):
+        raise ConnectionFailedError(f"the directory {directory} does not exist; create it")
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        _make_private(directory, path)
+        found = os.lstat(path)
+    if stat.S_ISLNK(found.st_mode):
+        raise ConnectionFailedError(f"{name} is a symbolic link; name the file that it leads to")
+    if not stat.S_ISREG(found.st_mode):
+        raise ConnectionFailedError(f"{name} is no regular file; name one in the URL")
+    if found.st_mode & stat.S_IWOTH:
+        _log.warning(
+            "every user of this machine may write to the queue; take that right away with "
+            "chmod o-w",
+            extra={"file": path},
+        )
+
+
+def _make_private(directory: str, path: str) -> None:
+    """Makes an empty file and then gives it its name. Several may do so at once; and SQLite's
+    locks on a file go when any descriptor of it is closed in the process
+    (https://www.sqlite.org/howtocorrupt.html), so it is closed before it has its name."""
+    try:
+        descriptor, unnamed = tempfile.mkstemp(dir=directory, prefix=".protoflow-")
+    except OSError as error:
+        raise ConnectionFailedError(f"cannot make a file in {directory}: {error}") from error
+    os.close(descriptor)  # mkstemp made it for this user only
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.link(unnamed, path)
+            return
+    except OSError:  # a file system without links
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, _PRIVATE))
+    finally:
+        os.unlink(unnamed)
+
+
+class Place:
+    """What stood at the path, and beside it, when the file was opened."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._log = f"{path}-wal"
+        self._file = _identity(path)
+        self._log_file = _identity(self._log)
+
+    def check(self) -> None:
+        """Raises TransportError if other files stand there now: what is written to those that
+        are open would be confirmed, and gone with them."""
+        if _identity(self._path) != self._file or _identity(self._log) != self._log_file:
+            raise TransportError(
+                f"{os.path.basename(self._path)} was replaced or deleted while it was open; put "
+                "the file back with its -wal and -shm files, or restart this process to go on "
+                "with what is there now"
+            )
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

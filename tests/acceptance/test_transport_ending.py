@@ -1,0 +1,83 @@
+"""The end of a member, and many ends: bounded, and nothing is lost or blamed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from protoflow.transport import DeadLetters
+
+from tests.acceptance.bench import MEGABYTE, Bench, numbers, payloads
+
+needs = pytest.mark.needs
+
+
+async def test_stop_is_bounded_and_may_be_called_twice(bench: Bench) -> None:
+    """With work that nobody settles, and a receive that waits."""
+    topic = bench.topic()
+    member = await bench.join(topic)
+    await bench.send(topic, *numbers(0, 20))
+    await member.take(5, most=5)
+    await member.subscription.receive(20, 64 * MEGABYTE)
+    receiving = asyncio.ensure_future(member.subscription.receive(5, MEGABYTE))
+    await asyncio.sleep(0.05)
+    started = time.monotonic()
+    async with asyncio.timeout(5 * bench.target.patience):
+        await member.subscription.stop()
+        await member.subscription.stop()
+    assert list(await asyncio.wait_for(receiving, 5)) == []
+    assert list(await member.subscription.receive(5, MEGABYTE)) == []
+    async with asyncio.timeout(10 * bench.target.patience):
+        await bench.close()
+    assert time.monotonic() - started < 15 * bench.target.patience
+
+
+async def test_a_cancelled_end_leaves_nothing_behind(bench: Bench) -> None:
+    """As at the deadline of a shutdown."""
+    await bench.close()
+    before = asyncio.all_tasks()
+    transport = bench.transport = await bench.connect()
+    topic = bench.topic()
+    member = await bench.join(topic, transport=transport)
+    await bench.send(topic, *numbers(0, 20))
+    await member.take(5, most=5)
+    for ending in (member.subscription.stop, transport.close):
+        task = asyncio.ensure_future(ending())
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task], timeout=10 * bench.target.patience)
+        assert task.done()
+    async with asyncio.timeout(10 * bench.target.patience):
+        await transport.close()
+        while asyncio.all_tasks() - before:
+            await asyncio.sleep(0.05)
+
+
+@needs("at_least_once")
+async def test_twenty_restarts_with_a_backlog_lose_and_bury_nothing(bench: Bench) -> None:
+    topic, count = bench.topic(), 60
+    ordering = bench.strongest_order()
+    await bench.join(topic, ordering=ordering, lease=2.0)
+    await bench.send(topic, *numbers(0, count), key=b"k")
+    done: list[bytes] = []
+    for _ in range(20):
+        await bench.reopen()
+        member = await bench.join(topic, ordering=ordering, lease=2.0)
+        batch = await member.take(3, within=20, most=3)
+        assert all(delivery.failures == 0 for delivery in batch)
+        await member.ack(batch[0])
+        done.append(batch[0].message.payload or b"")
+        await member.subscription.stop()
+    await bench.reopen()
+    member = await bench.join(topic, ordering=ordering, lease=2.0)
+    while len({*done}) < count:
+        batch = await member.take(1, within=20)
+        assert batch[0].failures == 0
+        await member.ack(*batch)
+        done += payloads(batch)
+    if ordering.name == "PER_KEY":
+        assert sorted({*done}, key=done.index) == numbers(0, count)
+    assert sorted({*done}) == sorted(numbers(0, count))
+    if isinstance(bench.transport, DeadLetters) and bench.capabilities.dead_letters:
+        assert await bench.transport.count_dead_letters(f"{topic}..billing..dead") == 0

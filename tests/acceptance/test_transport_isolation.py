@@ -1,0 +1,189 @@
+"""Start marks: what was running alone when its process died, and nothing else, is marked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from typing import Any
+
+import pytest
+from protoflow.message import Action, Delivery, Settlement, SettleResult
+from protoflow.spec import Ordering
+from protoflow.transport import Isolation
+
+from tests.acceptance.bench import Bench, Member, numbers, payloads
+from tests.acceptance.contract import program_environment
+
+needs = pytest.mark.needs
+
+#: In seconds: what a killed process held comes again after that.
+LEASE = 2.0
+
+
+@pytest.fixture(params=["NONE", "PER_KEY"])
+def ordering(request: pytest.FixtureRequest, bench: Bench) -> Ordering:
+    """Brokers may keep the marks of ordered and unordered groups in different places."""
+    if request.param == "PER_KEY" and not bench.capabilities.per_key:
+        pytest.skip("capability: per_key")
+    return Ordering[request.param]
+
+
+async def killed(bench: Bench, topic: str, ordering: Ordering, *steps: str) -> None:
+    """A process takes the first message, does the steps with it, and is killed."""
+    if not bench.capabilities.durable:
+        await _vanished(bench, topic, ordering, *steps)
+        return
+    settings = bench.settings(topic, ordering=ordering, lease=LEASE)
+    fields = ("name", "topic", "group", "lease", "dead_letter_topics")
+    order = {
+        "url": bench.url,
+        "options": dict(bench.target.options),
+        "settings": {
+            **{name: getattr(settings, name) for name in fields},
+            "ordering": ordering.value,
+        },
+        "steps": steps,
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.acceptance.starter", json.dumps(order),
+        env=program_environment(),
+    )  # fmt: skip
+    async with asyncio.timeout(20 * bench.target.patience):
+        assert await process.wait() == -signal.SIGKILL
+
+
+async def _vanished(bench: Bench, topic: str, ordering: Ordering, *steps: str) -> None:
+    """The same where everything is in one process."""
+    transport: Any = await bench.connect()
+    member = await bench.join(topic, transport=transport, ordering=ordering)
+    (delivery,) = await member.take(1)
+    for step in steps:
+        await getattr(isolation(member), step)(delivery)
+    transport.vanish()
+
+
+def isolation(member: Member) -> Isolation:
+    assert isinstance(member.subscription, Isolation)
+    return member.subscription
+
+
+async def alone(
+    bench: Bench, topic: str, ordering: Ordering, payload: bytes
+) -> tuple[Member, Delivery, int]:
+    """A new member, and the message that it is to run alone."""
+    member = await bench.join(topic, ordering=ordering, lease=LEASE)
+    delivery, marks = await member.isolated()
+    assert delivery.message.payload == payload
+    return member, delivery, marks
+
+
+@needs("proves_killers")
+async def test_a_start_mark_survives_the_process(bench: Bench, ordering: Ordering) -> None:
+    topic = bench.topic()
+    await bench.join(topic, ordering=ordering, lease=LEASE)
+    await bench.reopen()
+    await bench.send(topic, b"killer", key=b"k")
+    await killed(bench, topic, ordering, "isolate", "mark")
+    member, delivery, marks = await alone(bench, topic, ordering, b"killer")
+    assert marks == 1
+    await isolation(member).clear(delivery)
+    await member.ack(delivery)
+    await member.nothing()
+
+
+@needs("proves_killers")
+async def test_a_message_that_kills_twice_has_two_marks(bench: Bench, ordering: Ordering) -> None:
+    topic = bench.topic()
+    await bench.join(topic, ordering=ordering, lease=LEASE)
+    await bench.reopen()
+    await bench.send(topic, b"killer", key=b"k")
+    for _ in range(2):
+        await killed(bench, topic, ordering, "isolate", "mark")
+    member, delivery, marks = await alone(bench, topic, ordering, b"killer")
+    assert marks == 2
+    await member.ack(delivery)
+    await member.nothing()
+
+
+@needs("proves_killers")
+async def test_a_mark_that_was_cleared_is_gone(bench: Bench, ordering: Ordering) -> None:
+    topic = bench.topic()
+    await bench.join(topic, ordering=ordering, lease=LEASE)
+    await bench.reopen()
+    await bench.send(topic, b"long", key=b"k")
+    await killed(bench, topic, ordering, "isolate", "mark", "clear")
+    member, delivery, marks = await alone(bench, topic, ordering, b"long")
+    assert marks == 0
+    await member.ack(delivery)
+
+
+@needs("proves_killers")
+async def test_what_was_only_handed_out_has_no_mark(bench: Bench, ordering: Ordering) -> None:
+    topic = bench.topic()
+    await bench.join(topic, ordering=ordering, lease=LEASE)
+    await bench.reopen()
+    await bench.send(topic, b"innocent", key=b"k")
+    for _ in range(3):
+        await killed(bench, topic, ordering)
+    member, delivery, marks = await alone(bench, topic, ordering, b"innocent")
+    assert marks == 0
+    await member.ack(delivery)
+
+
+@needs("proves_killers")
+async def test_a_mark_is_of_one_message(bench: Bench, ordering: Ordering) -> None:
+    topic = bench.topic()
+    member = await bench.join(topic, ordering=ordering)
+    await bench.send(topic, *numbers(0, 3))
+    deliveries = await member.take(3)
+    first, marks = await member.isolated(deliveries[0])
+    assert marks == 0
+    await isolation(member).mark(first)
+    await isolation(member).clear(first)
+    await member.ack(first)
+    for delivery in deliveries[1:]:
+        other, marks = await member.isolated(delivery)
+        assert marks == 0
+        await member.ack(other)
+    await member.nothing()
+
+
+@needs("proves_killers")
+@pytest.mark.parametrize("action", [Action.NACK, Action.RELEASE])
+async def test_what_comes_again_after_an_end_has_no_mark(
+    bench: Bench, ordering: Ordering, action: Action
+) -> None:
+    """The scheduler clears before it settles."""
+    topic = bench.topic()
+    member = await bench.join(topic, ordering=ordering)
+    await bench.send(topic, b"x", key=b"k")
+    (delivery,) = await member.take(1)
+    for failures in (1, 2):
+        delivery, marks = await member.isolated(delivery)
+        assert marks == 0
+        await isolation(member).mark(delivery)
+        await isolation(member).clear(delivery)
+        settlement = Settlement(delivery, action, failures=failures, first_failure=1.7e9)
+        assert await member.settle(settlement) == [SettleResult.DONE]
+        (delivery,) = await member.take(1)
+        assert payloads([delivery]) == [b"x"]
+        assert not delivery.suspect
+    await member.ack(delivery)
+    await member.nothing()
+
+
+@needs("proves_killers")
+async def test_clearing_twice_is_clearing_once(bench: Bench, ordering: Ordering) -> None:
+    topic = bench.topic()
+    member = await bench.join(topic, ordering=ordering)
+    await bench.send(topic, b"x", key=b"k")
+    (delivery,) = await member.take(1)
+    delivery, _ = await member.isolated(delivery)
+    await isolation(member).clear(delivery)
+    await isolation(member).mark(delivery)
+    await isolation(member).clear(delivery)
+    await isolation(member).clear(delivery)
+    await member.ack(delivery)
+    await member.nothing()
