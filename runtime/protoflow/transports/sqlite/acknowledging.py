@@ -60,6 +60,7 @@ class Settlements:
         self.settling = settling
         #: What is being settled.
         self.taken: list[tuple[Delivery, Action]] = []
+        self.finished = False
         self._recent = recent
         self._strict = strict
         self._checked: list[_Checked] = []
@@ -136,6 +137,7 @@ class Settlements:
 
     def done(self, result: bool) -> None:
         """Answers who waits; a lost session takes everything with it."""
+        self.finished = True
         if result:
             for delivery, action in self.taken:
                 delivery.receipt = action
@@ -165,6 +167,7 @@ class Settlements:
 
     def failed(self, error: ProtoflowError) -> None:
         """Nothing was settled, as far as can be told: everything is held as before."""
+        self.finished = True
         self.restore()
         for deliveries in self._published:
             self._doubtful.update(delivery.receipt for delivery in deliveries)
