@@ -1,7 +1,7 @@
 # What people type. `make` alone explains itself.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint fmt protos golden brokers acceptance faults bench bench-full docs
+.PHONY: help setup demo test lint fmt protos golden brokers acceptance faults fuzz bench bench-full docs
 
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -52,6 +52,9 @@ acceptance: setup ## Run the one suite on every transport; a row for each at the
 
 faults: setup ## Kill, freeze and cut off brokers and processes, and count the messages
 	@PROTOFLOW_FAULTS=long PROTOFLOW_REQUIRE_BROKERS=kafka,rabbitmq,nats $(PYTEST) tests/faults $(ARGS) || test $$? -eq 5
+
+fuzz: setup ## Fuzz what is received with a million messages: ARGS="--messages N --seed S --brokers kafka,rabbitmq"
+	@PYTHONPATH=runtime $(PY) -m tests.fuzz $(ARGS)
 
 bench: $(VENV)/.bench ## Measure against raw clients and peers: the short form, a row a target
 	@PYTHONPATH=runtime $(PY) -m benchmarks $(ARGS)

@@ -54,7 +54,7 @@ class File:
         self.ours: frozenset[Any] = frozenset()
         self.clashing: Mapping[Any, Any] = {}
 
-    @property
+    @cached_property
     def imports(self) -> tuple[str, ...]:
         """The paths of all files that this one imports, in whatever way."""
         return (*self.proto.dependency, *self.proto.option_dependency)

@@ -49,11 +49,13 @@ class SensitiveFields:
         named = {declared.full_name for declared in messages}
         if not self._fields or not named:
             return {}, frozenset()
-        reached = _closure(named, self._inside)
+        # Nothing sensitive lies in what holds nothing sensitive: no need to go there.
+        holding = named & self._holders
+        found = _closure(holding, self._inside) & self._fields.keys()
         if opened := named & self._open:
-            reached |= self._known_to(file)
-        fields = {name: self._fields[name] for name in sorted(reached & self._fields.keys())}
-        return fields, frozenset((named & self._holders) | opened if fields else ())
+            found |= self._known_to(file)
+        fields = {name: self._fields[name] for name in sorted(found)}
+        return fields, frozenset(holding | opened if fields else ())
 
     @cached_property
     def _fields(self) -> Fields:
@@ -86,12 +88,21 @@ class SensitiveFields:
 
     @cached_property
     def _inside(self) -> Mapping[str, list[str]]:
+        """The types with something sensitive among those of the fields of each type."""
+        return {
+            outer: [name for name in inner if name in self._holders]
+            for outer, inner in self._types.items()
+            if outer in self._holders
+        }
+
+    @cached_property
+    def _types(self) -> Mapping[str, list[str]]:
         """The types of the fields of each type."""
         return {
             declared.full_name: [
-                self._messages[field.type_name].full_name
+                self._messages[name].full_name
                 for field in declared.proto.field
-                if field.type_name in self._messages
+                if (name := field.type_name) in self._messages
             ]
             for declared in self._messages.values()
         }
@@ -100,16 +111,27 @@ class SensitiveFields:
     def _around(self) -> Mapping[str, list[str]]:
         """The types that have fields of each type."""
         found: dict[str, list[str]] = {}
-        for outer, inner in self._inside.items():
+        for outer, inner in self._types.items():
             for name in inner:
                 found.setdefault(name, []).append(outer)
         return found
 
+    @cached_property
+    def _imports(self) -> Mapping[str, tuple[str, ...]]:
+        return {name: file.imports for name, file in self._files.items()}
+
+    @cached_property
+    def _by_file(self) -> Mapping[str, list[str]]:
+        """The types with sensitive fields that each file declares."""
+        found: dict[str, list[str]] = {}
+        for name in self._fields:
+            found.setdefault(self._messages[f".{name}"].file.name, []).append(name)
+        return found
+
     def _known_to(self, file: File) -> set[str]:
         """The types with sensitive fields that a file or one of its imports declares."""
-        imports = {name: known.imports for name, known in self._files.items()}
-        files = _closure([file.name], imports)
-        return {name for name in self._fields if self._messages[f".{name}"].file.name in files}
+        files = _closure([file.name], self._imports)
+        return {name for path in files for name in self._by_file.get(path, ())}
 
 
 def _closure(seeds: Iterable[str], edges: Mapping[str, Iterable[str]]) -> set[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from typing import Protocol
 
 from protoflow import Config, Context, Service, Unprocessable
@@ -45,7 +44,7 @@ class Mailer(MailHandler):
 
 def config() -> Config:
     """Everything from the environment; without a broker, a file."""
-    return Config(transport=os.environ.get("PROTOFLOW_TRANSPORT", "sqlite:///orders.db"))
+    return Config(fallback={"transport": "sqlite:///orders.db"})
 
 
 def service(settings: Config, bank: Bank) -> Service:

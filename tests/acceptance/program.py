@@ -2,8 +2,9 @@
 
     python -m tests.acceptance.program '{"settings": {...}, "service": "Work", "log": "path", ...}'
 
-It appends a line to the log for each event (`ready`, `begin <number> <attempt>`, `end <number>`,
-`stopped`); a line is written at once, so a kill loses none.
+`service` is a name or a list of names; `slow` gives some numbers a time of their own. It appends
+a line to the log for each event (`ready`, `begin <number> <attempt>`, `end <number>`, `stopped`);
+a line is written at once, so a kill loses none.
 """
 
 from __future__ import annotations
@@ -37,21 +38,23 @@ def main(order: dict[str, Any]) -> None:
     log = Log(order["log"])
     kills = set(order.get("kills", ()))
     seconds = order.get("seconds", 0.0)
+    slow = {int(number): wait for number, wait in order.get("slow", {}).items()}
+    before = order.get("before_kill", 0.0)
+    names = [order["service"]] if isinstance(order["service"], str) else order["service"]
 
     async def work(task: Any, context: Any) -> Any:
         log("begin", task.number, context.attempt)
         if task.number in kills:
+            await asyncio.sleep(before)
             os.kill(os.getpid(), signal.SIGKILL)
-        if seconds:
-            await asyncio.sleep(seconds)
+        if wait := slow.get(task.number, seconds):
+            await asyncio.sleep(wait)
         log("end", task.number)
-        return (
-            pb.Done(number=task.number, key=task.key) if order["service"] == "Transform" else None
-        )
+        return pb.Done(number=task.number, key=task.key) if names == ["Transform"] else None
 
     async def run() -> None:
         service = Service(Config(environ={}, **order["settings"]))
-        service.register(handler(order["service"], work))
+        service.register(*(handler(name, work) for name in names))
         running = asyncio.create_task(service.run())
         while not service.health().ready and not running.done():
             await asyncio.sleep(0.01)

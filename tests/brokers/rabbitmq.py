@@ -24,6 +24,7 @@ from tests.brokers.base import (
 
 # Not /usr/sbin/rabbitmq-server: that wrapper changes user and directory and drops variables.
 _SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+_CONTROL = Path("/usr/lib/rabbitmq/bin/rabbitmqctl")
 _USER = "rabbitmq"
 _PLUGINS = ("rabbitmq_consistent_hash_exchange",)
 _BOOT_SECONDS = 60.0
@@ -69,7 +70,7 @@ class RabbitMQBroker(TestBroker):
         if user:
             for path in (directory, *directory.rglob("*")):
                 shutil.chown(path, user, user)
-        prefix = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user else []
+        prefix = _as_user(user)
         environment = _environment(directory, port, mapper_port)
         with (directory / "server.log").open("ab") as log:
 
@@ -96,7 +97,7 @@ class RabbitMQBroker(TestBroker):
             version="",
             process=process,
             directory=directory,
-            details={"port": str(port)},
+            details={"port": str(port), "mapper_port": str(mapper_port)},
         )
         try:
             wait_for_port(mapper_port, mapper, 10)
@@ -107,6 +108,21 @@ class RabbitMQBroker(TestBroker):
             self.stop(broker)
             raise
         return broker
+
+    def control(self, broker: RunningBroker, *arguments: str) -> str:
+        """Runs rabbitmqctl against a broker that this process started; what it printed."""
+        directory = broker.directory
+        assert directory is not None
+        port, mapper_port = int(broker.details["port"]), int(broker.details["mapper_port"])
+        done = subprocess.run(
+            [*_as_user(_user(directory)), str(_CONTROL), "--quiet", *arguments],
+            env=_environment(directory, port, mapper_port),
+            cwd=directory,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr or done.stdout
+        return done.stdout
 
     def stop(self, broker: RunningBroker) -> None:
         super().stop(broker)
@@ -199,6 +215,10 @@ def _user(directory: Path) -> str | None:
         return None
     parents = directory.resolve().parents
     return _USER if all(parent.stat().st_mode & 0o001 for parent in parents) else None
+
+
+def _as_user(user: str | None) -> list[str]:
+    return ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user else []
 
 
 def _end_port_mapper(directory: Path) -> None:

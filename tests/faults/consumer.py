@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
+import time
 from pathlib import Path
 
 from protoflow import Config, Context, Message, Service
@@ -57,6 +59,8 @@ async def main(url: str, run: str, log: str, status: str, pace: str) -> None:
             os.replace(f"{status}.new", status)
             await asyncio.sleep(0.2)
 
+    # Stalls the loop, as a handler that blocks does, for longer than the lease.
+    signal.signal(signal.SIGUSR1, lambda *_: time.sleep(8.4))
     telling = asyncio.create_task(tell())
     await service.run()
     telling.cancel()

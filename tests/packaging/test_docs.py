@@ -135,6 +135,77 @@ def test_the_first_example_runs(name: str, tmp_path: Path) -> None:
         running.communicate()
 
 
+#: What the whole programs are generated from: the first proto of the one, the protos of the other.
+CONTRACTS = {"docs/getting-started.md": "orders", "docs/handlers.md": "parcels"}
+
+
+def is_whole(block: str) -> bool:
+    """Whether a block claims to be a module of its own: it begins with its imports."""
+    return re.match(r"(#.*\n)*(import|from) ", block) is not None
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the modules that are generated from the documents' contracts."""
+    directory = tmp_path_factory.mktemp("docs")
+    protos = []
+    for document, stem in CONTRACTS.items():
+        proto = directory / "shop" / "v1" / f"{stem}.proto"
+        proto.parent.mkdir(parents=True, exist_ok=True)
+        proto.write_text(blocks(ROOT / document, "proto")[0])
+        protos.append(str(proto))
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "grpc_tools.protoc", f"-I{directory}", f"-I{ROOT / 'proto'}"),
+            f"--plugin=protoc-gen-protoflow={Path(sys.executable).parent / 'protoc-gen-protoflow'}",
+            *(f"--{kind}_out={directory}" for kind in ("python", "pyi", "protoflow")),
+            *protos,
+        ],
+        check=True,
+    )
+    return directory
+
+
+def test_whole_blocks_run(document: Path, generated: Path) -> None:
+    """Those that run for ever, or talk to a broker, have tests of their own."""
+    whole = [
+        block
+        for block in blocks(document, "python")
+        if is_whole(block) and "asyncio.run(" not in block
+    ]
+    program = f"for block in {whole!r}: print(block); exec(block, {{'__name__': 'block'}})"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=generated,
+        env={**os.environ, "PYTHONPATH": str(generated)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"{document.name}: the last of these:\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.timeout(300)
+def test_whole_blocks_that_newcomers_copy_are_typed(generated: Path) -> None:
+    whole = [
+        block
+        for name in ("README.md", "docs/getting-started.md", "docs/handlers.md")
+        for block in blocks(ROOT / name, "python")
+        if is_whole(block)
+    ]
+    files = []
+    for number, block in enumerate(whole):
+        files.append(generated / f"block_{number}.py")
+        files[-1].write_text(block)
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--no-incremental", *files],
+        cwd=generated,
+        env={**os.environ, "MYPYPATH": str(generated)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+
+
 def test_the_example_of_testing_runs(tmp_path: Path) -> None:
     getting_started = ROOT / "docs" / "getting-started.md"
     proto = tmp_path / "shop" / "v1" / "orders.proto"

@@ -19,6 +19,7 @@ from protoflow.errors import (
     PublishError,
     PublishRefusedError,
     TopologyError,
+    TransportError,
 )
 from protoflow.message import Action, Message, Settlement, SettleResult
 from protoflow.spec import Ordering
@@ -123,6 +124,30 @@ class TestPublishing:
         ]
         errors = await bench.transport.submit(messages)
         assert [error is None for error in errors] == [True, False, True, False]
+
+    async def test_what_nobody_consumes_is_told_once(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        topic, known = bench.topic("nobody"), bench.topic()
+        await bench.join(known)
+        for _ in range(3):
+            await bench.publish(bench.message(topic), bench.message(known))
+        told = [record for record in caplog.records if "nobody consumes" in record.getMessage()]
+        assert len(told) == 1
+        assert topic in told[0].getMessage()
+
+    async def test_before_opening_and_after_closing_it_is_an_error_at_once(self, url: str) -> None:
+        transport = create(TransportSettings(url=TransportURL.parse(url)))
+        message = Message(id="1", topic="t", payload=b"")
+        delayed = Message(id="2", topic="t", payload=b"", delay=1.0)
+        async with asyncio.timeout(10):
+            for word in ("not open", "closed"):
+                errors = await transport.submit([message, delayed])
+                assert [word in str(error) for error in errors] == [True, True]
+                with pytest.raises(TransportError, match=word):
+                    await transport.ensure(Topology(), TopologyMode.CREATE)
+                await transport.open()
+                await transport.close()
 
     async def test_require_subscriber_makes_all_mandatory(self, url: str) -> None:
         settings = TransportSettings(url=TransportURL.parse(url), require_subscriber=True)
@@ -309,7 +334,7 @@ class TestTopology:
             with pytest.raises(TopologyError) as caught:
                 await bench.transport.ensure(topology, TopologyMode.VERIFY)
             missing = str(caught.value).splitlines()
-            assert len(missing) == 7  # the group's queue, five rungs, its dead letters
+            assert len(missing) == 8  # queue, five rungs, solo queue, dead letters
             assert all("missing" in line and "topology mode create" in line for line in missing)
         await bench.transport.ensure(topology, TopologyMode.CREATE)
         await bench.transport.ensure(topology, TopologyMode.VERIFY)

@@ -10,12 +10,18 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import aiormq.exceptions
 import pytest
-from protoflow.errors import ConnectionFailedError, PublishError
+from protoflow.clock import Clock
+from protoflow.errors import ConfigError, ConnectionFailedError, PublishError
 from protoflow.message import Settlement, SettleResult
 from protoflow.spec import Ordering
 from protoflow.transport import TransportSettings
 from protoflow.transports import create
+from protoflow.transports.rabbitmq.intake import Intake
+from protoflow.transports.rabbitmq.link import Link
+from protoflow.transports.rabbitmq.session import Session
+from protoflow.transports.rabbitmq.transport import RabbitMQTransport
 from protoflow.url import TransportURL
 
 from tests.acceptance.bench import Bench, payloads
@@ -26,6 +32,13 @@ from tests.brokers.rabbitmq import RabbitMQBroker
 from tests.faults.proxy import FaultProxy
 
 pytestmark = pytest.mark.timeout(120)
+
+
+class Straight(Clock):
+    """A clock that draws the order in which hosts stand."""
+
+    def random(self) -> float:
+        return 1.0 - 1e-9
 
 
 @pytest.fixture
@@ -85,7 +98,7 @@ class TestCuts:
                 while True:
                     batch = await member.subscription.receive(5, 1 << 20)
                     seen.update(payloads(batch))
-                    # UNKNOWN may be done or not: what is not comes again.
+                    # LOST may be done or not: what is not comes again.
                     await member.subscription.settle([*map(Settlement, batch)])
 
             async def publish(number: int) -> None:
@@ -136,7 +149,7 @@ class TestCuts:
             assert "within 0.5 s" in str(error)
             assert time.monotonic() - started < 5
 
-    async def test_settlements_on_their_way_are_unknown(
+    async def test_settlements_on_their_way_are_lost_with_the_channel(
         self, proxy: FaultProxy, tmp_path: Path
     ) -> None:
         async with benched(proxy.url, tmp_path) as bench:
@@ -150,7 +163,7 @@ class TestCuts:
             assert not settling.done()  # an ack that was only written is not done
             proxy.cut()
             proxy.thaw()
-            assert await settling == [SettleResult.UNKNOWN]
+            assert await settling == [SettleResult.LOST]  # no repetition could help
             assert member.listener.lost == []
 
     async def test_a_black_hole_is_noticed_by_heartbeat(
@@ -201,6 +214,107 @@ class TestCuts:
         async with asyncio.timeout(10):
             with pytest.raises(ConnectionFailedError, match="within 1 s"):
                 await transport.open()
+
+
+class TestHosts:
+    @pytest.mark.parametrize("at", [0, 1, 2])
+    async def test_a_silent_host_is_not_in_the_way_of_the_others(
+        self, proxy: FaultProxy, at: int
+    ) -> None:
+        proxy.freeze()  # it takes connections and says nothing
+        good = TransportURL.parse(url_of("rabbitmq") or "").hosts[0]
+        hosts = [f"{good[0]}:{good[1]}", f"{good[0]}:{good[1]}"]
+        hosts.insert(at, f"127.0.0.1:{proxy.port}")
+        url = TransportURL.parse(f"amqp://guest:guest@{','.join(hosts)}/")
+        # The order of the hosts is drawn by each process: here, as they stand.
+        transport = create(TransportSettings(url=url, clock=Straight(), connect_timeout=12.0))
+        assert isinstance(transport, RabbitMQTransport)
+        assert transport._out._hosts == list(url.hosts)
+        async with asyncio.timeout(11):
+            await transport.open()
+        await transport.close()
+
+    async def test_live_it_goes_to_the_others_too(self, tmp_path: Path) -> None:
+        direct = url_of("rabbitmq")
+        if direct is None:
+            pytest.skip("broker: rabbitmq")
+        host, port = TransportURL.parse(direct).hosts[0]
+        async with FaultProxy.to(direct) as first, FaultProxy.to(direct) as second:
+            hosts = f"127.0.0.1:{first.port},127.0.0.1:{second.port},{host}:{port}"
+            async with benched(f"amqp://guest:guest@{hosts}/", tmp_path, heartbeat=1) as bench:
+                topic = bench.topic()
+                member = await bench.join(topic)
+                first.freeze()
+                second.freeze()
+                await bench.connect()  # one that is not frozen is found, whichever was first
+                async with asyncio.timeout(40):
+                    while True:
+                        [error] = await bench.transport.submit([bench.message(topic, b"x")])
+                        if error is None:
+                            break
+                    await member.subscription.receive(1, 1000)
+
+    async def test_the_order_of_hosts_is_each_processs_own(self) -> None:
+        url = TransportURL.parse("amqp://" + ",".join(f"h{number}" for number in range(9)))
+        orders = set()
+        for _ in range(20):
+            transport = create(TransportSettings(url=url))
+            assert isinstance(transport, RabbitMQTransport)
+            assert sorted(transport._out._hosts) == sorted(url.hosts)
+            orders.add(tuple(transport._out._hosts))
+        assert len(orders) > 10
+
+
+class TestSupervisors:
+    @pytest.mark.parametrize("error", [ConfigError("no such file"), KeyError("anything")])
+    async def test_survive_whatever_a_reconnection_raises(
+        self,
+        proxy: FaultProxy,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        error: Exception,
+    ) -> None:
+        async with benched(proxy.url, tmp_path) as bench:
+            topic = bench.topic()
+            member = await bench.join(topic)
+            raised = 0
+
+            def tls(_: Link) -> None:
+                nonlocal raised
+                if raised < 4:
+                    raised += 1
+                    raise error
+
+            monkeypatch.setattr(Link, "_tls", tls)
+            proxy.reset()
+            await until(lambda: bench.transport.health() is not None)
+            await until(lambda: raised == 4)
+            await until(lambda: bench.transport.health() is None)
+            await until(lambda: member.listener.healthy == [False, True])
+            await bench.send(topic, b"x")
+            assert payloads(await member.take(1)) == [b"x"]
+
+    async def test_of_a_subscription_survive_what_is_refused_for_a_while(
+        self, proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with benched(proxy.url, tmp_path) as bench:
+            topic = bench.topic()
+            member = await bench.join(topic)
+            consume, refused = Intake.consume, 0
+
+            async def refuse(intake: Intake, session: Session) -> None:
+                nonlocal refused
+                if refused < 3:
+                    refused += 1
+                    raise aiormq.exceptions.ChannelAccessRefused("ACCESS_REFUSED")
+                await consume(intake, session)
+
+            monkeypatch.setattr(Intake, "consume", refuse)
+            proxy.reset()
+            await until(lambda: member.listener.healthy == [False, True])
+            assert refused == 3
+            await bench.send(topic, b"x")
+            assert payloads(await member.take(1)) == [b"x"]
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import struct
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,11 +17,13 @@ from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 from protoflow.errors import AuthenticationError, ConfigError, ConnectionFailedError
 from protoflow.message import Message
+from protoflow.spec import Ordering
 from protoflow.transport import SubscriptionSettings, Topology, Transport, TransportSettings
 from protoflow.transports.rabbitmq import create
 from protoflow.transports.rabbitmq.codec import Native, decode, encode
 from protoflow.transports.rabbitmq.frames import content, route
 from protoflow.transports.rabbitmq.names import Names
+from protoflow.transports.rabbitmq.reading import Properties, properties
 from protoflow.transports.rabbitmq.topology import Planner
 from protoflow.url import TransportURL
 
@@ -32,10 +35,15 @@ def make(url: str, **fields: Any) -> Transport:
     return create(TransportSettings(url=TransportURL.parse(url), **fields))
 
 
+def came(**fields: Any) -> Properties:
+    """Properties as the client library writes them, read."""
+    return properties(ContentHeader(properties=Basic.Properties(**fields)).marshal())[1]
+
+
 def over_the_wire(message: Message, *, chunk: int = 131072) -> tuple[Message, Basic.Properties]:
-    flags, properties = encode(message, 1_700_000_000.0, _OWNER)
+    flags, written = encode(message, 1_700_000_000.0, _OWNER)
     body = message.payload or b""
-    data = content(1, route("protoflow", message.topic, False), flags, properties, body, chunk)
+    data = content(1, route("protoflow", message.topic, False), flags, written, body, chunk)
     values = []
     while data:
         size, _, value = frame.unmarshal(data)
@@ -47,7 +55,12 @@ def over_the_wire(message: Message, *, chunk: int = 131072) -> tuple[Message, Ba
     assert isinstance(header, ContentHeader)
     received = b"".join(each.value for each in bodies if isinstance(each, ContentBody))
     assert header.body_size == len(received)
-    return decode(message.topic, header.properties, received, _OWNER)[0], header.properties
+    start = data_of_header(flags, written, len(body))
+    return decode(message.topic, properties(start)[1], received, _OWNER)[0], header.properties
+
+
+def data_of_header(flags: int, written: bytes, size: int) -> bytes:
+    return struct.pack(">HHQH", 60, 0, size, flags) + written
 
 
 class TestNames:
@@ -60,6 +73,10 @@ class TestNames:
         assert names.rung("t", "g", 0.25) == "protoflow/t/g/retry-250ms"
         assert names.dead_letters("t..g..dead") == "protoflow/t..g..dead"
         assert names.lock("t", "g", 0) == "protoflow/t/g/lock-0"
+        assert names.marks("t", "g", 1) == "protoflow/t/g/marks-1"
+        assert names.solo("t", "g") == "protoflow/t/g/solo"
+        assert (names.retry, names.back) == ("protoflow/+retry", "protoflow/+back")
+        assert names.overflow == "protoflow/+overflow"
         assert Names("protoflow", 2).queue("t", "g", 1) == "protoflow/t/g/shard-1"
 
     @given(st.lists(st.tuples(_NAME, _NAME), min_size=2, max_size=4, unique=True))
@@ -75,6 +92,8 @@ class TestNames:
                 one.rung(topic, group, 5.0),
                 one.rung(topic, group, 30.0),
                 one.lock(topic, group, 0),
+                one.marks(topic, group, 0),
+                one.solo(topic, group),
             )
         ]
         made += {one.dead_letters(topic) for topic, _ in pairs}
@@ -84,9 +103,9 @@ class TestNames:
     def test_addresses_are_told_from_topics(self) -> None:
         names = Names("protoflow", 1)
         assert names.route("orders") == ("protoflow", "orders")
-        assert names.route(names.to_group("t", "g")) == ("", "protoflow/t/g")
-        sharded = Names("protoflow", 4)
-        assert sharded.route(sharded.to_group("t", "g")) == ("protoflow/t/g", "")
+        assert names.route(names.to_group("t", "g")) == ("protoflow/+retry", "protoflow/t/g")
+        assert names.group_of("protoflow/t/g/shard-1") == names.to_group("t", "g")
+        assert names.group_of("protoflow/t..g..dead") is None
 
 
 class TestMessages:
@@ -95,18 +114,18 @@ class TestMessages:
     def test_come_as_they_went(self, key: bytes | None, payload: bytes | None) -> None:
         metadata = {"ce_type": "a.B", "content-type": "application/protobuf", "ü": "ключ", "e": ""}
         sent = Message(id="1", topic="t", payload=payload, key=key, metadata=metadata)
-        came, properties = over_the_wire(sent, chunk=128 + 300)
-        assert (came.id, came.payload, came.key) == ("1", payload, key)
-        assert came.metadata == {"ce_specversion": "1.0", **metadata}
-        assert properties.message_id == "1"
-        assert properties.message_type == "a.B"
-        assert properties.content_type == "application/protobuf"
-        assert properties.delivery_mode == 2
+        message, written = over_the_wire(sent, chunk=128 + 300)
+        assert (message.id, message.payload, message.key) == ("1", payload, key)
+        assert message.metadata == {"ce_specversion": "1.0", **metadata}
+        assert written.message_id == "1"
+        assert written.message_type == "a.B"
+        assert written.content_type == "application/protobuf"
+        assert written.delivery_mode == 2
 
     def test_long_ids_travel_in_the_header_alone(self) -> None:
-        came, properties = over_the_wire(Message(id="i" * 300, topic="t", payload=b""))
-        assert came.id == "i" * 300
-        assert properties.message_id is None
+        message, written = over_the_wire(Message(id="i" * 300, topic="t", payload=b""))
+        assert message.id == "i" * 300
+        assert written.message_id is None
 
     def test_a_header_name_beyond_255_bytes_is_refused(self) -> None:
         with pytest.raises(ValueError, match="name of a header"):
@@ -117,48 +136,51 @@ class TestMessages:
         native: dict[str, Any] = {
             "count": 7,
             "big": 2**40,
-            "ratio": 0.1,
+            "ratio": 0.5,
             "flag": True,
             "nothing": None,
             "at": moment,
             "raw": bytearray(b"\xff\0"),
-            "list": ["a", 1, {"b": b"c"}],
+            "list": ["a", 1, {"b": "c"}],
             "cloudEvents:type": "a.B",
             "cloudEvents_time": moment,
             "text": "plain",
         }
-        properties = Basic.Properties(
-            headers=native, message_id="m", priority=3, reply_to="r", correlation_id="c", app_id="a"
-        )
-        came, _ = decode("t", properties, b"", _OWNER)
-        assert came.id == "m"
-        assert came.metadata["ce_type"] == "a.B"
-        assert came.metadata["ce_time"] == "2026-01-02T03:04:05Z"
-        assert came.metadata["count"] == "7"
-        assert came.metadata["flag"] == "true"
-        again, republished = over_the_wire(came)
+        read = came(
+            headers=native, message_id="m", priority=3, reply_to="r", correlation_id="c",
+            app_id="a", message_type="order.placed", timestamp=moment,
+        )  # fmt: skip
+        message, _ = decode("t", read, b"", _OWNER)
+        assert message.id == "m"
+        assert message.metadata["ce_type"] == "a.B"
+        assert message.metadata["ce_time"] == "2026-01-02T03:04:05Z"
+        assert message.metadata["count"] == "7"
+        assert message.metadata["flag"] == "true"
+        again, republished = over_the_wire(message)
         assert republished.headers is not None
+        assert republished.timestamp == moment
+        assert republished.message_type == "a.B"  # the attribute goes before the property
         for name in ("count", "big", "ratio", "flag", "nothing", "at", "text"):
             assert republished.headers[name] == native[name]
         assert bytes(republished.headers["raw"]) == b"\xff\0"  # type: ignore[arg-type]
         assert isinstance(republished.headers["list"], list)
         assert (republished.priority, republished.reply_to) == (3, "r")
         assert (republished.correlation_id, republished.app_id) == ("c", "a")
-        assert again.metadata["ce_time"] == came.metadata["ce_time"]
+        assert again.metadata["ce_time"] == message.metadata["ce_time"]
 
     def test_metadata_goes_over_native_headers(self) -> None:
-        came, _ = decode("t", Basic.Properties(headers={"n": 1, "m": 2}), b"", _OWNER)
-        changed = {**came.metadata, "n": "9"}
-        sent = Message(id="1", topic="t", payload=b"", metadata=changed, headers=came.headers)
-        _, properties = over_the_wire(sent)
-        assert properties.headers is not None
-        assert (properties.headers["n"], properties.headers["m"]) == ("9", 2)
+        message, _ = decode("t", came(headers={"n": 1, "m": 2}), b"", _OWNER)
+        changed = {**message.metadata, "n": "9"}
+        sent = Message(id="1", topic="t", payload=b"", metadata=changed, headers=message.headers)
+        _, written = over_the_wire(sent)
+        assert written.headers is not None
+        assert (written.headers["n"], written.headers["m"]) == ("9", 2)
 
     def test_our_own_deaths_are_not_told_on_and_those_of_others_are(self) -> None:
         # Told on, the broker would take a second retry for a cycle, and drop it.
         ours: dict[str, Any] = {"queue": "protoflow/t/g/retry-5s", "reason": "expired"}
         theirs: dict[str, Any] = {"queue": "legacy", "reason": "rejected"}
-        properties = Basic.Properties(
+        read = came(
             headers={
                 "x-death": [ours, theirs],
                 "x-first-death-queue": ours["queue"],
@@ -167,19 +189,19 @@ class TestMessages:
                 "x-delivery-count": 4,
             }
         )
-        came, _ = decode("t", properties, b"", _OWNER)
-        assert not [name for name in came.metadata if name.startswith("x-")]
-        _, republished = over_the_wire(came)
+        message, _ = decode("t", read, b"", _OWNER)
+        assert not [name for name in message.metadata if name.startswith("x-")]
+        _, republished = over_the_wire(message)
         assert republished.headers is not None
         assert republished.headers["x-death"] == [theirs]
         assert "x-delivery-count" not in republished.headers
 
     def test_without_an_id_each_gets_one(self) -> None:
-        ids = {decode("t", Basic.Properties(), b"", _OWNER)[0].id for _ in range(3)}
+        ids = {decode("t", came(), b"", _OWNER)[0].id for _ in range(3)}
         assert len(ids) == 3
 
     def test_native_is_shown_without_values(self) -> None:
-        message, _ = decode("t", Basic.Properties(headers={"n": 1}), b"secret", _OWNER)
+        message, _ = decode("t", came(headers={"n": 1}), b"secret", _OWNER)
         assert isinstance(message.headers, Native)
         assert "secret" not in repr(message)
 
@@ -187,18 +209,18 @@ class TestMessages:
 class TestTopology:
     def test_no_argument_depends_on_a_policy(self) -> None:
         planner = Planner(Names("protoflow", 1), (5.0, 30.0), (3, 10))
-        shapes = []
-        for ordering, letters in itertools.product(("none", "per_key"), ((), ("t..g..dead",))):
-            settings: Any = {"ordering": ordering, "dead_letter_topics": letters}
-            subscription = SubscriptionSettings(name="s", topic="t", group="g", **settings)
-            plan = planner.plan(Topology(subscriptions=(subscription,)))
-            shapes.append(
-                {q.name: q.arguments for q in plan.queues if q.name != "protoflow/t..g..dead"}
+        shapes: dict[str, Any] = {}
+        for ordering, letters in itertools.product(Ordering, ((), ("t..g..dead",))):
+            subscription = SubscriptionSettings(
+                name="s", topic="t", group="g", ordering=ordering, dead_letter_topics=letters
             )
-        assert all(shape == shapes[0] for shape in shapes)
-        assert shapes[0]["protoflow/t/g"]["x-delivery-limit"] == 1000
-        assert shapes[0]["protoflow/t/g/retry-30s"]["x-message-ttl"] == 30_000
-        assert shapes[0]["protoflow/t/g/retry-30s"]["x-dead-letter-routing-key"] == "protoflow/t/g"
+            plan = planner.plan(Topology(subscriptions=(subscription,)))
+            for queue in plan.queues:
+                assert shapes.setdefault(queue.name, queue.arguments) == queue.arguments
+        assert shapes["protoflow/t/g"]["x-delivery-limit"] == 1000
+        assert shapes["protoflow/t/g/retry-30s"]["x-message-ttl"] == 30_000
+        assert shapes["protoflow/t/g/retry-30s"]["x-dead-letter-exchange"] == "protoflow/+back"
+        assert shapes["protoflow/t/g/retry-30s"]["x-dead-letter-routing-key"] == "protoflow/t/g"
 
     @pytest.mark.parametrize(("version", "limit"), [((3, 10), None), ((4, 0), -1), ((4, 3), -1)])
     def test_letters_are_not_lost_by_looking_at_them(

@@ -13,7 +13,7 @@ from protoflow.context import Context
 from protoflow.errors import MissingExtraError
 from protoflow.message import Delivery
 from protoflow.observability.report import Observatory
-from protoflow.outcomes import DONE, Outcome, Skip
+from protoflow.outcomes import DONE, Outcome, Postpone, Skip
 from protoflow.pipeline import HandlerSpec, Middleware, Next
 from protoflow.scheduling.scheduler import Scheduler
 from protoflow.timings import BOUNDS
@@ -55,6 +55,8 @@ def process_duration(provider: MeterProvider | None = None) -> Middleware:
         async def run(delivery: Delivery, context: Context) -> Outcome:
             start = now()
             outcome = await next(delivery, context)
+            if type(outcome) is Postpone:  # that was no run
+                return outcome
             attributes: Mapping[str, str] = fixed
             if outcome is not DONE and not isinstance(outcome, Skip):
                 cause = outcome.__cause__ or outcome

@@ -20,13 +20,14 @@ class InFlight:
         bytes: their size.
         most: the most that there were at once.
         received: all since the start.
+        ended: all that were settled, or lost, since the start.
     """
 
-    __slots__ = ("_enough", "_most_bytes", "_most_count", "_room", "bytes", "count", "most",
-                 "received")  # fmt: skip
+    __slots__ = ("_enough", "_most_bytes", "_most_count", "_room", "bytes", "count", "ended",
+                 "most", "received")  # fmt: skip
 
     def __init__(self, settings: SubscriptionSettings) -> None:
-        self.count = self.bytes = self.most = self.received = 0
+        self.count = self.bytes = self.most = self.received = self.ended = 0
         self._most_count = settings.max_in_flight
         self._most_bytes = settings.max_in_flight_bytes
         # Never so much that workers idle while there is room.
@@ -52,6 +53,7 @@ class InFlight:
     def left(self, count: int, size: int) -> None:
         """So many are settled, or not ours any more."""
         self.count -= count
+        self.ended += count
         self.bytes -= size
         if self._room is not None and not self._room.done() and self._has_room():
             self._room.set_result(None)

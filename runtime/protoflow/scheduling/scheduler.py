@@ -14,22 +14,24 @@ from collections.abc import Callable, Collection, Sequence
 from protoflow.context import Context, OutputEncoder
 from protoflow.errors import TransportError
 from protoflow.message import Delivery, Message, Settlement, SettleResult
-from protoflow.outcomes import DONE, DeadLetter, Done, Outcome
+from protoflow.outcomes import DONE, Done, Outcome
 from protoflow.retrying import as_outcome
+from protoflow.scheduling.activity import Activity
 from protoflow.scheduling.arrival import Arrival, Turn
 from protoflow.scheduling.batch_run import run_batch
 from protoflow.scheduling.carrier import Carrier
-from protoflow.scheduling.gate import SOLO, SoloGate, solo_gate
+from protoflow.scheduling.draining import Drain
+from protoflow.scheduling.gate import SoloGate, solo_gate
 from protoflow.scheduling.in_flight import InFlight
 from protoflow.scheduling.job import Job, Lanes
 from protoflow.scheduling.routes import Router
 from protoflow.scheduling.settler import Settler
+from protoflow.scheduling.solo_runs import SoloRuns
 from protoflow.scheduling.suspects import Suspects
 from protoflow.scheduling.watchdog import Watchdog
 from protoflow.scheduling.workers import Work, Workers
 from protoflow.spec import Ordering
 from protoflow.transport import (
-    Availability,
     Isolation,
     Subscription,
     SubscriptionSettings,
@@ -40,10 +42,6 @@ _log = logging.getLogger("protoflow.scheduler")
 
 #: Seconds between two looks at what is on its way, while a shard moves.
 _GLANCE = 0.005
-#: Of the deadline of a shutdown this share is kept for settling what handlers leave, in
-#: seconds at most.
-_SETTLING_SHARE = 0.2
-_MOST_SETTLING = 3.0
 _INTAKE = "intake"
 _TRANSPORT = "transport"
 
@@ -89,7 +87,6 @@ class Scheduler:
         self._paused = asyncio.Event()
         self._paused.set()
         self._stopping = False
-        self._settled_count = 0
         self._joined = False
         self._gate: SoloGate
         self._subscription: Subscription
@@ -97,7 +94,9 @@ class Scheduler:
         self._settler: Settler
         self._carrier: Carrier
         self._suspects: Suspects
+        self._solo_runs: SoloRuns
         self._arrival: Arrival
+        self._drain: Drain
         self._watchdog: Watchdog
 
     async def start(self) -> None:
@@ -108,7 +107,6 @@ class Scheduler:
     async def join(self) -> None:
         """Joins the group; nothing is received before `begin`."""
         settings, transport = self.settings, self._transport
-        self._watchdog = Watchdog(self, self._stall_after, _p99)
         ordered = settings.ordering is not Ordering.NONE
         leased = ordered and transport.capabilities.leases and self._stall_after > 0
         self._workers = Workers(
@@ -122,18 +120,33 @@ class Scheduler:
         isolation = None
         if isinstance(subscription, Isolation) and transport.capabilities.proves_killers:
             isolation = subscription
-        self._suspects = Suspects(settings.name, self, self._gate, isolation, settings.lease / 2)
+        self._solo_runs = SoloRuns(
+            self._workers, self._settler, self._carrier, self._receive_alone, self._forget,
+            self.degrade,
+        )  # fmt: skip
+        self._suspects = Suspects(
+            settings.name, self._solo_runs, self._gate, isolation, settings.lease / 2
+        )
         self._arrival = Arrival(
             self.router, self._lanes, settings, self._carrier, self._suspects, self._workers,
             self._begin, self.leave,
         )  # fmt: skip
+        self._drain = Drain(
+            settings.name, self._workers, self._settler, self._carrier, self._suspects,
+            self._unstarted,
+        )  # fmt: skip
+        activity = Activity(
+            settings.name, self.problems, lambda: self.paused, subscription, self.in_flight,
+            self._workers, self._carrier, self._settler, self._suspects,
+        )  # fmt: skip
+        self._watchdog = Watchdog(activity, self.degrade, self._stall_after, _p99)
         self._joined = True
         if self.paused:
             self._workers.close_gate("paused")
 
     def begin(self) -> None:
         """Begins to receive and to handle."""
-        self._gate.join(self)
+        self._gate.join(self._solo_runs)
         if self._stall_after > 0:
             self._watchdog.start()
         self._intake = asyncio.get_running_loop().create_task(self._take())
@@ -144,55 +157,13 @@ class Scheduler:
         self._stopping = True
         if not self._joined:
             return
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
-        if self._intake is None:
-            await self._subscription.stop()
-            return
-        self._intake.cancel()
-        await asyncio.wait([self._intake])
-        self._release(self._unstarted(_every))
-        self._settler.flush()
-        handling = seconds - min(_MOST_SETTLING, seconds * _SETTLING_SHARE)
-        if not await self._workers.quiet(_every, handling):
-            _log.warning(
-                "%s: handlers still ran after %.0f s; their messages are given back",
-                self.settings.name,
-                handling,
-            )
-        for job in await self._workers.stop():
-            job.lost = True  # held by a thread: it stays unsettled, and comes again
-        left = max(0.0, deadline - loop.time())
-        await self._suspects.stop(left / 2)
-        self._gate.leave(self)
-        await self._settle_what_is_left(deadline)
-        self._watchdog.stop()
+        if self._intake is not None:
+            self._intake.cancel()
+            await asyncio.wait([self._intake])
+            await self._drain.drain(seconds)
+            self._gate.leave(self._solo_runs)
+            self._watchdog.stop()
         await self._subscription.stop()
-
-    async def _settle_what_is_left(self, deadline: float) -> None:
-        loop = asyncio.get_running_loop()
-        await self._carrier.burials.finished(max(0.0, deadline - loop.time()) / 2)
-        self._release(self._unstarted(_every) + self._carrier.burials.take(_every))
-        if await self._drained_within((deadline - loop.time()) / 2):
-            return
-        # What the broker did not take so far is given back: it will be handled again.
-        self._release(self._unstarted(_every) + self._carrier.take_published(_every))
-        if not await self._drained_within(deadline - loop.time()):
-            _log.warning(
-                "%s: the broker has not answered; what is not settled is delivered again",
-                self.settings.name,
-            )
-
-    async def _drained_within(self, seconds: float) -> bool:
-        try:
-            async with asyncio.timeout(max(0.05, seconds)):
-                await self._settler.drained()
-                # Outputs that were refused made retries and letters: given back, too.
-                self._release(self._unstarted(_every) + self._carrier.burials.take(_every))
-                await self._settler.drained()
-        except TimeoutError:
-            return False
-        return True
 
     def cancel_runs(self) -> None:
         """Cancels what runs; its messages are given back."""
@@ -319,7 +290,6 @@ class Scheduler:
 
     def settled_with(self, others: Sequence[Job]) -> None:
         """These were settled together with another job."""
-        self._settled_count += len(others)
         self.in_flight.left(len(others), sum(job.delivery.size for job in others))
 
     def degrade(self, reason: str, detail: str | None) -> None:
@@ -340,48 +310,10 @@ class Scheduler:
     #: The same, for a reason of a handler's.
     hold = block
 
-    # The part of suspects, and of the solo gate.
-
-    def close_gate(self, reason: str) -> None:
-        """Starts nothing more."""
-        self._workers.close_gate(reason)
-
-    def open_gate(self, reason: str) -> None:
-        """Ends `close_gate`."""
-        self._workers.open_gate(reason)
-
-    async def quiet(self) -> None:
-        """Waits until nothing runs and everything that is finished is settled."""
-        while self._workers.running or self._settler.busy or self._carrier.burials.busy:
-            await self._workers.quiet(_every, None)
-            await self._carrier.burials.finished()
-            await self._settler.drained()
-
-    def held(self) -> bool:
-        """Whether a gate other than the solo gate is closed: suspects wait, too."""
-        return bool(self._workers.gates - {SOLO})
-
-    def job_alone(self, delivery: Delivery) -> Job | None:
-        """A job for a delivery of the solo queue; None: it could not be routed, and is settled."""
+    def _receive_alone(self, delivery: Delivery) -> Job | None:
+        """A job for a delivery of the solo queue."""
         self.in_flight.came((delivery,))
         return self._arrival.job_alone(delivery)
-
-    async def run_alone(self, job: Job) -> None:
-        """Runs the job; its settlement waits until `settle_again`."""
-        self._settler.suspend()
-        await self._workers.run_alone([job] if job.route.gatherer is not None else job)
-
-    def settle_again(self) -> None:
-        """Lets the settlements of the last run go out."""
-        self._settler.resume()
-
-    def give_up(self, job: Job, outcome: DeadLetter, then: Callable[[], None]) -> None:
-        """Dead-letters the job without a run."""
-        self._carrier.give_up(job, outcome, then)
-
-    def settled_elsewhere(self, job: Job) -> None:
-        """The transport has settled the job's delivery itself."""
-        self._forget(job)
 
     # From the broker to the workers.
 
@@ -499,14 +431,12 @@ class Scheduler:
                     self._settled_specially(job, result)
                 except Exception as error:
                     self._failed(job, error)
-        self._settled_count += count
         self.in_flight.left(count, size)
 
     def _settled_specially(self, job: Job, result: SettleResult) -> None:
         """Somebody waits for the answer, or it is a bad one."""
         if job.after is not None and (job.lost or job.after(result)):
             return  # it was forgotten already, or goes on
-        self._settled_count += 1
         self.in_flight.left(1, job.delivery.size)
         if result is not SettleResult.DONE:
             job.route.spec.stats.lost += 1
@@ -516,10 +446,6 @@ class Scheduler:
             )  # fmt: skip
 
     # What is given back or lost.
-
-    def _release(self, jobs: Sequence[Job]) -> None:
-        for job in jobs:
-            self._carrier.release(job)
 
     def _stood_still(self) -> bool:
         return self._watchdog.stood_still(self.settings.lease)
@@ -560,48 +486,6 @@ class Scheduler:
         if job.lane is not None:
             self.leave(job)
         self.in_flight.left(1, job.delivery.size)
-
-    # The part of the watchdog.
-
-    @property
-    def name(self) -> str:
-        """The subscription."""
-        return self.settings.name
-
-    def moved(self) -> int:
-        """A number that grows whenever something is received or settled."""
-        return self.in_flight.received + self._settled_count
-
-    def waits_for(self) -> str | None:
-        """What accounts for nothing being handled; None: nothing does."""
-        if self.problems.keys() - {"stalled"}:
-            return "a problem that is reported"
-        if self._workers.running:
-            return "a run"
-        if self._workers.gates or self.paused:
-            return "a closed gate"
-        if self._carrier.waiting or len(self._suspects):
-            return "a timer"
-        if self._settler.busy or self._carrier.burials.busy:
-            return "an answer of the broker"
-        return None
-
-    def unsettled(self) -> int:
-        """How many messages are received and not settled."""
-        return self.in_flight.count
-
-    async def available(self) -> int | None:
-        """How many messages the broker could hand to this member; None: not known."""
-        subscription = self._subscription
-        return await subscription.available() if isinstance(subscription, Availability) else None
-
-    def unconfirmed(self, patience: float) -> str | None:
-        """What the broker has not confirmed for so long."""
-        return self._settler.problem(patience)
-
-    def running_works(self) -> list[Work]:
-        """What runs."""
-        return self._workers.works()
 
 
 def _p99(job: Job) -> float | None:

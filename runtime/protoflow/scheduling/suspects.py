@@ -46,8 +46,12 @@ class SuspectsHost(Protocol):
         """Whether nothing may start for another reason."""
         ...
 
-    def job_alone(self, delivery: Delivery) -> Job | None:
-        """A job for a delivery of the solo queue; None: it could not be routed, and is settled."""
+    #: A job for a delivery of the solo queue; None: it could not be routed, and is settled.
+    job_alone: Callable[[Delivery], Job | None]
+    #: The transport has settled the job's delivery itself.
+    settled_elsewhere: Callable[[Job], None]
+    #: Readiness turns red for a reason; None ends that.
+    degrade: Callable[[str, str | None], None]
 
     async def run_alone(self, job: Job) -> None:
         """Runs the job; its settlement waits until `settle_again`."""
@@ -57,12 +61,6 @@ class SuspectsHost(Protocol):
 
     def give_up(self, job: Job, outcome: DeadLetter, then: Callable[[], None]) -> None:
         """Dead-letters the job without a run; calls when it is settled."""
-
-    def settled_elsewhere(self, job: Job) -> None:
-        """The transport has settled the job's delivery itself."""
-
-    def degrade(self, reason: str, detail: str | None) -> None:
-        """Readiness turns red; None ends that."""
 
 
 class _NoMarks:

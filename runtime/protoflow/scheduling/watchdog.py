@@ -21,7 +21,8 @@ _log = logging.getLogger("protoflow.scheduler")
 TICK = 1.0
 #: Seconds after which an output or a settlement without an answer turns readiness red.
 UNCONFIRMED = 10.0
-_STALLED = "stalled"
+#: The name of the reason.
+STALLED = "stalled"
 _BROKER = "unconfirmed"
 #: A run is remarkable when it takes so many times the p99 of its handler, and so many seconds.
 _LONG = 10.0
@@ -29,12 +30,9 @@ _LEAST_LONG = 30.0
 
 
 class Watched(Protocol):
-    """The scheduler, as the watchdog sees it."""
+    """A subscription, as the watchdog sees it."""
 
-    @property
-    def name(self) -> str:
-        """The subscription."""
-        ...
+    name: str
 
     def moved(self) -> int:
         """A number that grows whenever something is received or settled."""
@@ -60,23 +58,26 @@ class Watched(Protocol):
         """What runs."""
         ...
 
-    def degrade(self, reason: str, detail: str | None) -> None:
-        """Readiness turns red; None ends that."""
-
 
 class Watchdog:
     """Looks at one subscription every second.
 
     Args:
         watched: the subscription.
+        degrade: turns readiness red for a reason; None ends that.
         stall_after: seconds without movement after which work that is available is stalled.
         p99: the 99th percentile of the run time of a handler in seconds; None: not known.
     """
 
     def __init__(
-        self, watched: Watched, stall_after: float, p99: Callable[[Job], float | None]
+        self,
+        watched: Watched,
+        degrade: Callable[[str, str | None], None],
+        stall_after: float,
+        p99: Callable[[Job], float | None],
     ) -> None:
         self._watched = watched
+        self._degrade = degrade
         self._stall_after = stall_after
         self._p99 = p99
         self._task: asyncio.Task[None] | None = None
@@ -114,13 +115,13 @@ class Watchdog:
 
     async def _look(self, now: float) -> None:
         watched = self._watched
-        watched.degrade(_BROKER, watched.unconfirmed(UNCONFIRMED))
+        self._degrade(_BROKER, watched.unconfirmed(UNCONFIRMED))
         self._look_at_runs(now)
         moved = watched.moved()
         if moved != self._moved or watched.waits_for() is not None:
             self._moved = moved
             self._since = now
-            watched.degrade(_STALLED, None)
+            self._degrade(STALLED, None)
             return
         idle = now - self._since
         if idle < self._stall_after:
@@ -129,10 +130,10 @@ class Watchdog:
         if watched.moved() != moved or not waiting:
             if not waiting:
                 self._since = now
-                watched.degrade(_STALLED, None)
+                self._degrade(STALLED, None)
             return
-        watched.degrade(
-            _STALLED, f"stalled: {waiting} messages wait, and none was handled for {idle:.0f} s"
+        self._degrade(
+            STALLED, f"stalled: {waiting} messages wait, and none was handled for {idle:.0f} s"
         )
 
     def _look_at_runs(self, now: float) -> None:

@@ -12,7 +12,6 @@ import contextlib
 import logging
 import re
 from collections import deque
-from collections.abc import Awaitable
 from functools import partial
 from typing import Protocol
 
@@ -21,7 +20,7 @@ from nats import errors
 from protoflow.errors import ConnectionFailedError, TransportError
 from protoflow.transport import TransportSettings
 from protoflow.transports.nats.client import FastClient
-from protoflow.transports.nats.dial import dial, discard
+from protoflow.transports.nats.dial import Dialer, discard
 from protoflow.transports.nats.options import ConnectionOptions
 from protoflow.transports.nats.reader import Sink
 
@@ -29,8 +28,10 @@ _log = logging.getLogger("protoflow.transports.nats")
 _TICK = 0.1
 _DENIED = re.compile(r"permissions violation for (?:publish|subscription) to \"([^\"]+)\"")
 
-#: Subject, payload, reply subject, headers; or many commands in the protocol's own words.
-_Command = tuple[str, bytes, str, dict[str, str] | None] | bytes
+#: How much is written at once.
+_CHUNK = 65_536
+#: Seconds that closing waits for what is queued.
+_LAST_WORDS = 2.0
 
 
 class Member(Protocol):
@@ -56,10 +57,13 @@ class Connection:
         self.options = options
         self.clock = settings.clock
         self.settings = settings
+        self._dialer = Dialer(settings, options, self._on_error)
         self._client: FastClient | None = None
         self._problem: str | None = "not connected"
+        #: There will be no client any more.
+        self.is_closed = False
         self._members: list[Member] = []
-        self._queue: deque[_Command | asyncio.Future[None]] = deque()
+        self._queue: deque[bytes | asyncio.Future[None]] = deque()
         self._wake = asyncio.Event()
         self._lost = asyncio.Event()
         #: Flushes that wait for their turn, and those that wait for the server.
@@ -86,26 +90,28 @@ class Connection:
         return self._client is not None
 
     async def open(self) -> None:
-        """Connects. Raises ConnectionFailedError or AuthenticationError."""
-        patience = self.settings.connect_timeout
-        await self._attach(await dial(self.settings, self.options, self._on_error, patience))
+        """Connects. Raises ConnectionFailedError, AuthenticationError or ConfigError."""
+        await self._attach(await self._dialer.dial(self.settings.connect_timeout))
         self._tasks = [
             asyncio.create_task(self._supervise(), name="protoflow nats supervisor"),
             asyncio.create_task(self._tick(), name="protoflow nats ticks"),
         ]
 
     async def close(self) -> None:
-        """Sends what is queued and disconnects. Idempotent."""
+        """Sends what is queued, if the server reads it soon, and disconnects. Idempotent."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
-        if self._client is not None:
-            with contextlib.suppress(TransportError, TimeoutError):
-                async with asyncio.timeout(self.options.publish_timeout):
-                    await asyncio.shield(self.flush())
-        await self._detach("closed")
-        self._problem = "closed"
+        try:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._tasks = []
+            if self._client is not None:
+                with contextlib.suppress(TransportError, TimeoutError):
+                    async with asyncio.timeout(_LAST_WORDS):
+                        await asyncio.shield(self.flush())
+        finally:
+            self.is_closed = True
+            await self._detach("closed")
+            self._problem = "closed"
 
     async def join(self, member: Member) -> None:
         """Adds a member, connected at once. Raises ConnectionFailedError."""
@@ -117,16 +123,9 @@ class Connection:
         with contextlib.suppress(ValueError):
             self._members.remove(member)
 
-    def send(
-        self, subject: str, payload: bytes, reply: str = "", headers: dict[str, str] | None = None
-    ) -> None:
-        """Queues a message; its place in the order is fixed. Dropped with the client: what
-        must arrive is sent again by its member."""
-        self._queue.append((subject, payload, reply, headers))
-        self._wake.set()
-
     def write(self, commands: bytes) -> None:
-        """Like `send`, of what is in the words of the protocol already."""
+        """Queues what is in the words of the protocol; its place in the order is fixed. Dropped
+        with the client: what must arrive is sent again by its member."""
         self._queue.append(commands)
         self._wake.set()
 
@@ -153,34 +152,25 @@ class Connection:
             await self._wake.wait()
             self._wake.clear()
             while queue:
-                command = queue.popleft()
-                if isinstance(command, bytes):
-                    await client.write(command)
-                elif isinstance(command, tuple):
-                    await self._publish(client, *command)
-                else:
-                    self._flushing.append(command)
+                if chunk := self._chunk():
+                    await client.write(chunk)
+                elif not isinstance(item := queue.popleft(), bytes):
+                    self._flushing.append(item)
             if self._flushing and not self._confirming:
                 waiting = self._confirming = self._flushing
                 self._flushing = []
                 pong = await client.ping()
                 pong.add_done_callback(partial(self._confirmed, waiting))
 
-    async def _publish(
-        self,
-        client: FastClient,
-        subject: str,
-        payload: bytes,
-        reply: str,
-        headers: dict[str, str] | None,
-    ) -> None:
-        try:
-            await client.publish(subject, payload, reply, headers)
-        except (errors.Error, ValueError) as error:
-            if not client.is_connected:
-                raise
-            # Its member reports it; the others' messages go on.
-            _log.error("nats: not sent", extra={"error": type(error).__name__})
+    def _chunk(self) -> bytes:
+        """The next commands, up to a flush, which confirms only what was written before it."""
+        queue, size = self._queue, 0
+        parts: list[bytes] = []
+        while queue and size < _CHUNK and isinstance(part := queue[0], bytes):
+            parts.append(part)
+            size += len(part)
+            queue.popleft()
+        return b"".join(parts)
 
     def _confirmed(self, waiting: list[asyncio.Future[None]], _pong: asyncio.Future[bool]) -> None:
         for future in waiting:
@@ -202,53 +192,72 @@ class Connection:
         self._writer = asyncio.create_task(self._write(client), name="protoflow nats writer")
         self._writer.add_done_callback(self._writer_ended)
         for member in tuple(self._members):
-            await self._tell(member.connected(client))
-
-    async def _tell(self, telling: Awaitable[None]) -> None:
-        try:
-            await telling
-        except Exception as error:  # one member's trouble must not end the others' connection
-            _log.warning("nats: a subscription was not restored", extra={"error": str(error)})
-            self._lost.set()  # once more, from the beginning
+            try:
+                await member.connected(client)
+            except Exception as error:  # one member's trouble must not end the others' connection
+                _log.warning("nats: a subscription was not restored", extra={"error": str(error)})
+                self._lost.set()  # once more, from the beginning
 
     async def _detach(self, detail: str) -> None:
-        client, self._client, self._problem = self._client, None, detail
+        client, self._client = self._client, None
         if client is None:
-            return
-        if self._writer is not None:
-            self._writer.cancel()
-            await asyncio.gather(self._writer, return_exceptions=True)
-            self._writer = None
+            return  # and the reason why there is none stays
+        self._problem = detail
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.cancel()
         futures = [item for item in self._queue if isinstance(item, asyncio.Future)]
         _fail(self._confirming + self._flushing + futures, detail)
         self._confirming, self._flushing = [], []
         self._queue.clear()
         for member in tuple(self._members):
-            member.disconnected(detail)
+            try:
+                member.disconnected(detail)
+            except Exception:  # nor its supervision
+                _log.exception("nats: a member's disconnection failed")
         await discard(client)
+        if writer is not None:
+            await asyncio.gather(writer, return_exceptions=True)
 
     async def _supervise(self) -> None:
+        """Has a client at all times. Survives every error: nothing that goes wrong in connecting
+        is final, a file that cannot be read included."""
         wait = self.options.reconnect_wait
         while True:
             try:
-                async with asyncio.timeout(_TICK):
-                    await self._lost.wait()
-            except TimeoutError:
-                # Asked rather than told: some ways in which nats-py ends call nobody.
-                if self._client is not None and self._client.is_connected:
+                if await self._is_well():
                     wait = self.options.reconnect_wait
+                    self._problem = None  # also what one look went wrong with
                     continue
-            await self._detach("connection lost")
-            await self.clock.sleep(wait * (0.5 + self.clock.random()))
-            wait = min(wait * 2, self.options.reconnect_max)
-            try:
-                client = await dial(self.settings, self.options, self._on_error)  # once
-            except TransportError as error:
-                self._problem = str(error)
-                _log.warning("nats: not connected", extra={"error": str(error)})
-            else:
+                await self._detach("connection lost")
+                await self.clock.sleep(wait * (0.5 + self.clock.random()))
+                wait = min(wait * 2, self.options.reconnect_max)
+                client = await self._dialer.dial()  # each server once
                 _log.info("nats: connected again")
                 await self._attach(client)
+            except Exception as error:
+                self._problem = str(error) or type(error).__name__
+                _log.warning("nats: not connected", extra={"error": self._problem})
+                await asyncio.sleep(_TICK)
+
+    async def _is_well(self) -> bool:
+        """Whether the client of the moment still is one, after a moment."""
+        try:
+            async with asyncio.timeout(_TICK):
+                await self._lost.wait()
+        except TimeoutError:
+            # Asked rather than told: some ways in which nats-py ends call nobody.
+            client = self._client
+            if client is None or not client.is_connected:
+                return False
+            if client.announced:
+                self._dialer.servers.learn(client.announced)
+                client.announced = []
+            if client.lame_duck and self._dialer.servers.several:
+                _log.info("nats: the server is about to stop: going to another one")
+                return False
+            return True
+        return False
 
     async def _tick(self) -> None:
         while True:

@@ -10,9 +10,9 @@ from itertools import count
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message
 from protoflow.transports.nats import headers as wire_headers
-from protoflow.transports.nats.client import FastClient
+from protoflow.transports.nats.client import FastClient, publication
 from protoflow.transports.nats.connection import Connection, subscribe
-from protoflow.transports.nats.names import tokens
+from protoflow.transports.nats.names import check, tokens
 from protoflow.transports.nats.reader import Received
 
 
@@ -22,7 +22,7 @@ class _Command:
     topic: str
     subject: str
     payload: bytes
-    headers: dict[str, str]
+    block: bytes
     token: str
 
 
@@ -66,6 +66,7 @@ class CorePublisher:
         self._unheard: set[str] = set()
         self._tokens = count()
         self._inbox = ""
+        self._ready = False
         self._max_payload = 0
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
@@ -81,7 +82,7 @@ class CorePublisher:
             batch.finish()
         else:
             self._batches.append(batch)
-            if self._connection.is_connected:
+            if self._ready:
                 self._send(batch)
         return batch.future
 
@@ -100,9 +101,11 @@ class CorePublisher:
         for batch in self._batches:
             if not batch.sent:
                 self._send(batch)
+        self._ready = True  # not before: what is submitted now comes after all of these
 
     def disconnected(self, detail: str) -> None:
         """What was sent and not confirmed may be lost, or not: it is not sent twice."""
+        self._ready = False
 
     def denied(self, subject: str) -> None:
         """Refuses what was published to the subject."""
@@ -123,22 +126,34 @@ class CorePublisher:
         topic, payload = message.topic, message.payload or b""
         if message.delay > 0:
             raise PublishRefusedError(f"{topic}: core NATS has no delayed publish")
+        subject = self._prefix + tokens(topic)
         try:
-            headers = wire_headers.encode(message)
-        except ValueError as error:
-            raise PublishRefusedError(f"{topic}: {error}") from error
-        if problem := wire_headers.too_large(headers, payload, self._max_payload):
+            check(subject)
+            block = wire_headers.block(wire_headers.encode(message))
+            problem = wire_headers.too_large(block, payload, self._max_payload)
+        except Exception as error:  # whatever a message holds, it is refused by itself
+            raise PublishRefusedError(f"{topic}: it cannot be written: {error}") from error
+        if problem:
             raise PublishRefusedError(f"{topic}: {problem}")
         token = f"{next(self._tokens):x}" if message.mandatory or self._mandatory else ""
-        return _Command(index, topic, self._prefix + tokens(topic), payload, headers, token)
+        return _Command(index, topic, subject, payload, block, token)
 
     def _send(self, batch: _Batch) -> None:
         batch.sent = True
-        send = self._connection.send
+        write = self._connection.write
         for command in batch.commands:
+            if len(command.block) + len(command.payload) > self._max_payload:
+                batch.results[command.index] = PublishRefusedError(
+                    f"{command.topic}: larger than the server's max_payload of {self._max_payload}"
+                )
+                continue  # another server than the one that it was measured for
             # A message with a reply subject that nobody gets is answered by the server.
             reply = self._inbox + command.token if command.token else ""
-            send(command.subject, command.payload, reply, command.headers)
+            write(
+                publication(
+                    command.subject.encode(), command.payload, reply.encode(), command.block
+                )
+            )
         self._connection.flush().add_done_callback(lambda flushed: self._sent(batch, flushed))
 
     def _sent(self, batch: _Batch, flushed: asyncio.Future[None]) -> None:

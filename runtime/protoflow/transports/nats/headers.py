@@ -3,6 +3,9 @@
 NATS headers are text, without line breaks and blanks at their ends. So that metadata of
 any text survive, values that headers would change are percent-encoded, and their names
 listed in one header more. Key and tombstone have headers of their own.
+
+Names that begin with `Nats-` are orders to the server. They are never taken from data: neither
+read into metadata nor written from it.
 """
 
 from __future__ import annotations
@@ -26,12 +29,18 @@ _KNOWN_NAMES = 500
 _KNOWN_VALUES = 16
 _LONG_LINE = 200
 
+_BYTES: Final = (bytes, bytearray, memoryview)
+_ORDER: Final = "nats-"
+#: The server's limit for the headers of a message in a stream.
+STREAM_HEADERS: Final = 65_535
+
 _CHANGED = re.compile(r"[\r\n\0]|^\s|\s$")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 def encode(message: Message) -> dict[str, str]:
-    """The headers of a message. Raises ValueError for a name that cannot be one."""
+    """The headers of a message. Raises ValueError for a name that cannot be one, or that is an
+    order to the server."""
     metadata = message.metadata
     headers = dict(NATS.headers(message.id, metadata))
     if message.headers:
@@ -43,8 +52,8 @@ def encode(message: Message) -> dict[str, str]:
         headers[_TOMBSTONE_NAME] = "1"
     encoded = []
     for name, value in headers.items():
-        if name not in _legal and not _check(name):
-            raise ValueError(f"metadata {name!r} cannot be the name of a NATS header")
+        if name not in _legal:
+            _check(name)
         if _CHANGED.search(value) is not None:
             headers[name] = quote(value)
             encoded.append(name)
@@ -57,13 +66,30 @@ def encode(message: Message) -> dict[str, str]:
 _legal: set[str] = set()
 
 
-def _check(name: str) -> bool:
+def _check(name: str) -> None:
     if _NAME.fullmatch(name) is None:
-        return False
+        raise ValueError(f"metadata {name!r} cannot be the name of a NATS header")
+    if name[:5].lower() == _ORDER:
+        raise ValueError(f"metadata {name!r} would be an order to the server; rename it")
     if len(_legal) >= _KNOWN_NAMES:
         _legal.clear()  # names that come from data must not pile up
     _legal.add(name)
-    return True
+
+
+def block(headers: Mapping[str, str]) -> bytes:
+    """Headers as they stand on the wire. Raises ValueError for text that cannot be encoded."""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    try:
+        return f"NATS/1.0\r\n{lines}\r\n".encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            "id, key or metadata hold a lone surrogate, which no encoding has"
+        ) from error
+
+
+def deduplication(id: str) -> str:
+    """A deduplication id as a header's value, different for every id."""
+    return quote(id) if "%" in id or _CHANGED.search(id) is not None else id
 
 
 # What a header is; plain numbers, for they are looked at with every message.
@@ -112,7 +138,7 @@ def _learn(name: str) -> _Name:
 def _classify(name: str) -> _Name:
     if name == MESSAGE_ID:
         return _Name(_SERVER, name)
-    if name.startswith("Nats-") or name == _ENCODED:
+    if name[:5].lower() == _ORDER or name == _ENCODED or _NAME.fullmatch(name) is None:
         return _Name(_OTHER, name)
     if name == _TOMBSTONE_NAME:
         return _Name(_TOMBSTONE, name)
@@ -147,10 +173,10 @@ def _read_line(line: str, encoded: Collection[str]) -> tuple[int, str, str]:
     return known.kind, known.target, value
 
 
-def read(block: bytes) -> dict[str, str]:
-    """The headers of a block; what stands beside the protocol's name is `Status` and
+def read(raw: bytes) -> dict[str, str]:
+    """The headers as they came; what stands beside the protocol's name is `Status` and
     `Description`."""
-    first, *lines = block.decode("utf-8", "replace").split("\r\n")
+    first, *lines = raw.decode("utf-8", "replace").split("\r\n")
     _, status, description = f"{first}  ".split(" ", 2)
     headers = {"Status": status, "Description": description.strip()} if status else {}
     for line in lines:
@@ -160,17 +186,17 @@ def read(block: bytes) -> dict[str, str]:
     return headers
 
 
-def decode(topic: str, payload: bytes, block: bytes) -> Message:
-    """The message behind a payload and its block of headers; its id is empty where they
+def decode(topic: str, payload: bytes, raw: bytes) -> Message:
+    """The message behind a payload and its headers as they came; its id is empty where they
     name none."""
-    if not block:
+    if not raw:
         return Message(id="", topic=topic, payload=payload)
-    encoded = read(block)[_ENCODED].split(",") if _ENCODED_MARK in block else ()
+    encoded = read(raw)[_ENCODED].split(",") if _ENCODED_MARK in raw else ()
     known = _lines.get
     metadata: dict[str, str] = {}
     found: list[str | None] = [None] * (_OTHER + 1)
     kept = None
-    for line in block.rstrip().decode("utf-8", "replace").split("\r\n")[1:]:
+    for line in raw.rstrip().decode("utf-8", "replace").split("\r\n")[1:]:
         if (seen := known(line)) is not None and not encoded:
             metadata[seen[0]] = seen[1]
             continue
@@ -202,12 +228,11 @@ def decode(topic: str, payload: bytes, block: bytes) -> Message:
     )
 
 
-def too_large(headers: Mapping[str, str], payload: bytes, limit: int) -> str | None:
+def too_large(raw: bytes, payload: bytes, limit: int) -> str | None:
     """What is wrong with the size of a message; None if the server will take it."""
-    if len(payload) + 4 * sum(map(len, headers.values())) + 256 * len(headers) < limit:
-        return None  # surely: no name is so long, no character has more bytes
-    text = sum(len(name.encode()) + len(value.encode()) + 4 for name, value in headers.items())
-    size = len(payload) + text + 12
+    if not isinstance(payload, _BYTES):
+        return f"the payload is {type(payload).__name__}, not bytes"
+    size = len(payload) + len(raw)
     if size <= limit:
         return None
     return f"{size} bytes with headers are more than the server's max_payload of {limit}"

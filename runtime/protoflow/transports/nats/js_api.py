@@ -48,8 +48,17 @@ class API:
     async def call(self, client: Client, subject: str, request: JSON | None = None) -> JSON:
         """One request. Raises APIError, or ConnectionFailedError where nobody answers."""
         payload = b"" if request is None else json.dumps(request).encode()
+        answer = await self._request(client, f"{self.prefix}.{subject}", payload)
+        if "error" in answer:
+            if answer["error"].get("code") in (401, 403):
+                raise AuthenticationError(str(APIError(subject, answer["error"])))
+            raise APIError(subject, answer["error"])
+        return answer
+
+    async def _request(self, client: Client, subject: str, payload: bytes) -> JSON:
         try:
-            reply = await client.request(f"{self.prefix}.{subject}", payload, timeout=_TIMEOUT)
+            reply = await client.request(subject, payload, timeout=_TIMEOUT)
+            answer = json.loads(reply.data)
         except errors.NoRespondersError as error:
             raise ConnectionFailedError(
                 "nats: JetStream does not answer; is it enabled (nats-server -js)?"
@@ -58,11 +67,10 @@ class API:
             raise ConnectionFailedError(
                 f"nats: no answer from JetStream ({type(error).__name__})"
             ) from error
-        answer: JSON = json.loads(reply.data)
-        if "error" in answer:
-            if answer["error"].get("code") in (401, 403):
-                raise AuthenticationError(str(APIError(subject, answer["error"])))
-            raise APIError(subject, answer["error"])
+        except ValueError as error:
+            raise ConnectionFailedError(f"nats: what answers {subject} is not JetStream") from error
+        if not isinstance(answer, dict):
+            raise ConnectionFailedError(f"nats: what answers {subject} is not JetStream")
         return answer
 
     async def stream(self, client: Client, name: str, subjects: str | None = None) -> JSON | None:
@@ -91,6 +99,42 @@ class API:
             subject = f"CONSUMER.DURABLE.CREATE.{stream}.{name}"
         request = {"stream_name": stream, "config": config, "action": "create"}
         return await self.call(client, subject, request)
+
+    async def update_consumer(self, client: Client, stream: str, config: JSON) -> JSON:
+        """Changes a durable consumer, which exists."""
+        subject = f"CONSUMER.DURABLE.CREATE.{stream}.{config['durable_name']}"
+        request = {"stream_name": stream, "config": config, "action": "update"}
+        return await self.call(client, subject, request)
+
+    async def last_message(self, client: Client, stream: str, subject: str) -> JSON | None:
+        """The last message of a subject; None if there is none."""
+        return await self._message(client, stream, {"last_by_subj": subject})
+
+    async def message(self, client: Client, stream: str, sequence: int) -> JSON | None:
+        """A message by its place; None if it is not there any more."""
+        return await self._message(client, stream, {"seq": sequence})
+
+    async def next_message(
+        self, client: Client, stream: str, sequence: int, subject: str
+    ) -> JSON | None:
+        """The first message of a filter from a place on; None if there is none."""
+        return await self._message(client, stream, {"seq": sequence, "next_by_subj": subject})
+
+    async def _message(self, client: Client, stream: str, request: JSON) -> JSON | None:
+        answer = await self._found(client, f"STREAM.MSG.GET.{stream}", MESSAGE_NOT_FOUND, request)
+        found: JSON | None = None if answer is None else answer["message"]
+        return found
+
+    async def purge(self, client: Client, stream: str, subject: str) -> int:
+        """Removes the messages of a filter; how many."""
+        answer = await self.call(client, f"STREAM.PURGE.{stream}", {"filter": subject})
+        return int(answer.get("purged", 0))
+
+    async def publish(self, client: Client, subject: str, payload: bytes) -> None:
+        """Publishes one message by itself, confirmed. Raises TransportError."""
+        answer = await self._request(client, subject, payload)
+        if "error" in answer or "seq" not in answer:
+            raise APIError(subject, answer.get("error") or {})
 
     async def _found(
         self, client: Client, subject: str, missing: int, request: JSON | None = None

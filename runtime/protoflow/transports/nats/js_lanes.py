@@ -82,6 +82,8 @@ class Lanes:
         kept: list[Lease] = []
         more = True
         for index, lease in enumerate(self._waiting):
+            if lease.ended:
+                continue  # lost while it waited: nothing of it is left, its lane is free
             lane = self._lane(lease)
             handed = self._handed.get(lane)
             if lane in blocked or lease.due > now or (handed and max(handed) > lease.sequence):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
-from protoflow.message import Delivery, Settlement
+from protoflow.message import Delivery, Message, Settlement
 from protoflow.transport import SubscriptionSettings
 from protoflow.transports.nats.headers import decode
 from protoflow.transports.nats.reader import Received
@@ -38,6 +38,14 @@ class Source(Protocol):
     def window(self) -> int:
         """How many messages it lends at once if they go to one process at a time, else 0."""
         ...
+
+    @property
+    def own(self) -> bool:
+        """Whether only the runtime writes there: it is the group's own stream."""
+        ...
+
+    def close(self) -> None:
+        """Nothing of it is handed out until it is known again what is the first of it."""
 
     #: How many messages of it we hold, and those of them that wait to be handed out.
     held: int
@@ -84,7 +92,12 @@ class Lease:
         at = 4 if len(tokens) == 9 else 6
         sequence = tokens[at + 1]
         shard = source.shard
-        message = decode(topic, payload, block)
+        unreadable: str | None = None
+        try:
+            message = decode(topic, payload, block)
+        except Exception as error:  # whatever a message holds, it harms nobody else
+            unreadable = f"headers: {type(error).__name__}: {error}"
+            message = Message(id="", topic=topic, payload=payload)
         if not message.id:
             message.id = f"{source.stream}:{sequence}"
         delivery = Delivery(
@@ -96,6 +109,8 @@ class Lease:
             time=int(tokens[at + 3]) / _NS,
             size=len(block) + len(payload),
             receipt=reply,  # not the lease: a cycle a message is work for the collector
+            own_place=source.own,
+            unreadable=unreadable,
         )
         return cls(delivery, source, int(sequence), now)
 
@@ -195,6 +210,7 @@ class Leases:
             elif not lease.handed:
                 self.release(lease)
                 self._write(said(lease.reply, NAK))
+                lost.append(lease)
         return lost
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import count
@@ -12,61 +11,29 @@ from protoflow import wire
 from protoflow.errors import PublishError, PublishRefusedError, TransportError
 from protoflow.message import Message
 from protoflow.transports.nats import headers as wire_headers
-from protoflow.transports.nats.client import FastClient
+from protoflow.transports.nats.client import FastClient, publication
 from protoflow.transports.nats.connection import Connection, subscribe
-from protoflow.transports.nats.js_api import JSON
+from protoflow.transports.nats.js_pending import Batch, Pending, is_plain, refusal
 from protoflow.transports.nats.js_topology import Architect
-from protoflow.transports.nats.names import Names
+from protoflow.transports.nats.names import Names, check
 from protoflow.transports.nats.reader import Received
 
 _KNOWN_TOPICS = 10_000
-_TOO_LARGE = 10054
-_SCHEDULES_REFUSED = range(10188, 10193)
-
-
-class _Batch:
-    """The messages of one `submit`, and what came of them."""
-
-    __slots__ = ("future", "left", "results")
-
-    def __init__(self, size: int) -> None:
-        self.results: list[PublishError | None] = [None] * size
-        self.left = size
-        self.future: asyncio.Future[Sequence[PublishError | None]] = (
-            asyncio.get_running_loop().create_future()
-        )
-
-    def done(self, index: int, error: PublishError | None) -> None:
-        self.results[index] = error
-        self.left -= 1
-        if not self.left and not self.future.done():
-            self.future.set_result(self.results)
-
-
-class _Pending:
-    """A message that is not confirmed."""
-
-    __slots__ = (
-        "batch", "deadline", "headers", "index", "needs_group", "payload", "sent", "subject",
-        "topic",
-    )  # fmt: skip
-
-    def __init__(
-        self, batch: _Batch, index: int, message: Message, subject: str, headers: dict[str, str]
-    ) -> None:
-        self.batch = batch
-        self.index = index
-        self.topic = message.topic
-        self.subject = subject
-        self.payload = message.payload or b""
-        self.headers = headers
-        self.deadline = 0.0
-        self.sent = False
-        self.needs_group = False
+#: Seconds before what no stream took is sent again; doubles up to the second.
+_FIRST_WAIT = 0.02
+_LONGEST_WAIT = 1.0
+#: So many times it is sent again before the stream is looked for, ...
+_PATIENCE = 3
+#: ... and so many times that is done before the stream counts as missing.
+_LOOKS = 2
 
 
 class Publisher:
-    """Publishes, and makes streams for topics that no topology named if it may."""
+    """Publishes, and makes streams for topics that no topology named if it may.
+
+    What no stream takes is held back, with everything of its topic that comes after it, and
+    sent again in order: a stream without leader for a moment is no failed publication.
+    """
 
     def __init__(self, connection: Connection, names: Names, architect: Architect) -> None:
         self.creates = True
@@ -78,15 +45,18 @@ class Publisher:
         self._connection = connection
         self._names = names
         self._architect = architect
-        self._pending: dict[str, _Pending] = {}
-        self._held: dict[str, list[_Pending]] = {}
+        self._pending: dict[str, Pending] = {}
+        self._held: dict[str, list[Pending]] = {}
+        self._why: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._tokens = count()
+        self._numbers = count()
+        self._next_look = 0.0
         self._inbox = ""
+        self._ready = False
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
         """As `Transport.submit`."""
-        batch = _Batch(len(messages))
+        batch = Batch(len(messages))
         deadline = self._connection.clock.monotonic() + self._connection.options.publish_timeout
         for index, message in enumerate(messages):
             try:
@@ -94,16 +64,18 @@ class Publisher:
             except PublishRefusedError as error:
                 batch.done(index, error)
                 continue
+            except Exception as error:  # whatever a message holds, it is refused by itself
+                text = f"{message.topic}: it cannot be written: {error}"
+                batch.done(index, PublishRefusedError(text))
+                continue
+            pending.number = next(self._numbers)
             pending.deadline = deadline
             pending.needs_group = self.require_subscriber and self._unheard(message)
-            if message.topic.startswith("=") or (
-                message.topic in self.known and not pending.needs_group
-            ):
-                self._send(pending)
-            else:
+            topic = pending.topic
+            if topic in self._held or not self._is_known(pending):
                 self._hold(pending)
-        if not messages:
-            batch.future.set_result([])
+            else:
+                self._send(pending)
         return batch.future
 
     async def close(self) -> None:
@@ -111,12 +83,9 @@ class Publisher:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._fail_all(
-            [*self._pending.values()], "the transport was closed before it was confirmed"
-        )
+        for pending in self._all():
+            pending.fail("the transport was closed before it was confirmed")
         self._pending.clear()
-        for waiting in self._held.values():
-            self._fail_all(waiting, "the transport was closed")
         self._held.clear()
 
     async def connected(self, client: FastClient) -> None:
@@ -125,54 +94,89 @@ class Publisher:
         self._inbox = client.new_inbox() + "."
         await subscribe(client, self._inbox + "*", self._on_acks)
         for token, pending in [*self._pending.items()]:
-            if pending.sent and wire_headers.MESSAGE_ID not in pending.headers:
+            if pending.sent and not pending.repeatable:
                 del self._pending[token]
-                self._fail_all([pending], "connection lost before it was confirmed")
+                pending.fail("connection lost before it was confirmed")
+            elif len(pending.block) + len(pending.payload) > self.max_payload:
+                del self._pending[token]  # another server than the one it was measured for
+                text = f"larger than the server's max_payload of {self.max_payload}"
+                pending.done(PublishRefusedError(f"{pending.topic}: {text}"))
             else:
                 self._write(token, pending)
+        self._ready = True  # not before: what is submitted now comes after all of these
 
     def disconnected(self, detail: str) -> None:
-        """Nothing: unconfirmed messages wait for the next client or their timeout."""
+        """Unconfirmed messages wait for the next client or their timeout."""
+        self._ready = False
 
     def denied(self, subject: str) -> None:
         """Refuses what was published to the subject."""
         for token, pending in [*self._pending.items()]:
             if pending.subject.lower() == subject:
                 del self._pending[token]
-                error = PublishRefusedError(f"not authorised to publish to {pending.topic}")
-                pending.batch.done(pending.index, error)
+                pending.done(PublishRefusedError(f"not authorised to publish to {pending.topic}"))
 
     def tick(self, now: float) -> None:
         """Fails what was not confirmed in time."""
+        if now < self._next_look:
+            return
+        self._next_look = now + self._connection.options.publish_timeout
         for token, pending in [*self._pending.items()]:
-            if pending.deadline > now:
-                break
+            if not self._is_late(pending, now):
+                continue
             del self._pending[token]
             detail = self._connection.problem or "no answer from the server"
-            self._fail_all([pending], f"not confirmed in time: {detail}")
+            pending.fail(f"not confirmed in time: {detail}")
+        for topic, waiting in self._held.items():
+            late = [pending for pending in waiting if self._is_late(pending, now)]
+            for pending in late:
+                waiting.remove(pending)
+                detail = self._connection.problem or self._why.get(topic) or "no stream keeps it"
+                pending.fail(f"not confirmed in time: {detail}")
 
-    def _prepare(self, batch: _Batch, index: int, message: Message) -> _Pending:
-        try:
-            headers = wire_headers.encode(message)
-        except ValueError as error:
-            raise PublishRefusedError(f"{message.topic}: {error}") from error
-        subject = self._names.subject(message.topic, message.key)
+    def _is_late(self, pending: Pending, now: float) -> bool:
+        if pending.deadline <= now:
+            return True
+        self._next_look = min(self._next_look, pending.deadline)
+        return False
+
+    def _all(self) -> list[Pending]:
+        held = [pending for waiting in self._held.values() for pending in waiting]
+        return [*self._pending.values(), *held]
+
+    def _prepare(self, batch: Batch, index: int, message: Message) -> Pending:
+        headers = wire_headers.encode(message)
+        topic = message.topic
+        subject = self._names.subject(topic, message.key)
+        check(subject)
         if message.deduplication_id is not None:
             # Retries of all topics of a group share a stream, and so one memory of ids.
-            address = f":{message.topic}" if message.topic.startswith("=") else ""
-            headers[wire_headers.MESSAGE_ID] = message.deduplication_id + address
+            address = f":{topic}" if topic.startswith("=") else ""
+            id = message.deduplication_id + address
+            headers[wire_headers.MESSAGE_ID] = wire_headers.deduplication(id)
         if message.delay > 0:
-            if not self._architect.schedules:
-                raise PublishRefusedError(
-                    f"{message.topic}: this server has no delayed publish; NATS 2.12 has"
-                )
+            if problem := self._architect.delay_problem(topic, message.delay):
+                raise PublishRefusedError(f"{topic}: {problem}")
             due = datetime.fromtimestamp(self._connection.clock.now() + message.delay, UTC)
             headers["Nats-Schedule"] = f"@at {due.isoformat().replace('+00:00', 'Z')}"
             headers["Nats-Schedule-Target"] = subject
-            subject = self._names.schedule(message.topic)
-        if problem := wire_headers.too_large(headers, message.payload or b"", self.max_payload):
-            raise PublishRefusedError(f"{message.topic}: {problem}")
-        return _Pending(batch, index, message, subject, headers)
+            subject = self._names.schedule(topic)
+        block = wire_headers.block(headers)
+        if len(block) > wire_headers.STREAM_HEADERS:
+            limit = wire_headers.STREAM_HEADERS
+            text = f"{len(block)} bytes of headers are more than the {limit} of a stream"
+            raise PublishRefusedError(f"{topic}: {text}; move metadata into the payload")
+        payload = message.payload or b""
+        if problem := wire_headers.too_large(block, payload, self.max_payload):
+            raise PublishRefusedError(f"{topic}: {problem}")
+        return Pending(batch, index, message, subject, block)
+
+    def _is_known(self, pending: Pending) -> bool:
+        """Whether nothing is to be found out about its stream before it is sent."""
+        topic = pending.topic
+        if topic.startswith("="):
+            return True
+        return topic in self.known and not pending.needs_group
 
     def _unheard(self, message: Message) -> bool:
         """Whether it is not known that a group consumes the topic; letters need none."""
@@ -183,79 +187,114 @@ class Publisher:
             and wire.PF_DEAD_LETTER not in message.metadata
         )
 
-    def _send(self, pending: _Pending) -> None:
-        token = f"{next(self._tokens):x}"
+    def _send(self, pending: Pending) -> None:
+        token = f"{pending.number:x}"
         self._pending[token] = pending
-        if self._connection.is_connected:
+        if self._ready:
             self._write(token, pending)
 
-    def _write(self, token: str, pending: _Pending) -> None:
+    def _write(self, token: str, pending: Pending) -> None:
         pending.sent = True
-        self._connection.send(
-            pending.subject, pending.payload, self._inbox + token, pending.headers
+        self._connection.write(
+            publication(
+                pending.subject.encode(),
+                pending.payload,
+                (self._inbox + token).encode(),
+                pending.block,
+            )
         )
 
     def _on_acks(self, acks: Sequence[Received]) -> None:
+        start = len(self._inbox)
         for subject, _, _, payload in acks:
-            pending = self._pending.pop(subject.decode()[len(self._inbox) :], None)
+            token = subject[start:].decode("ascii", "replace")
+            pending = self._pending.get(token)
             if pending is None:
                 continue
-            if b'"error"' in payload:
-                self._refused(pending, json.loads(payload)["error"])
-            elif payload:
-                pending.batch.done(pending.index, None)
-            else:  # 503: no stream has this subject
-                self._missing(pending)
+            if payload:
+                try:
+                    error = None if is_plain(payload) else refusal(pending.topic, payload)
+                except ValueError:
+                    continue  # somebody else's answer: the stream's is still to come
+                del self._pending[token]
+                pending.done(error)
+            else:  # 503: nobody takes it
+                del self._pending[token]
+                pending.sent = False
+                pending.misses += 1
+                self._hold(pending)
 
-    def _refused(self, pending: _Pending, error: JSON) -> None:
-        code = error.get("err_code", 0)
-        refused = code == _TOO_LARGE or code in _SCHEDULES_REFUSED
-        kind = PublishRefusedError if refused else PublishError
-        pending.batch.done(pending.index, kind(f"{pending.topic}: {error.get('description')}"))
-
-    def _missing(self, pending: _Pending) -> None:
-        if self.creates and pending.topic in self.known:
-            self.known.discard(pending.topic)  # its stream was deleted under us
-            self._hold(pending)
-        else:
-            self._fail_all([pending], "no stream keeps it")
-
-    def _hold(self, pending: _Pending) -> None:
-        """Keeps messages back, in order, until their topic has a stream."""
+    def _hold(self, pending: Pending) -> None:
+        """Keeps messages back until their topic has a stream that takes them."""
         topic = pending.topic
-        if waiting := self._held.get(topic):
+        self._next_look = min(self._next_look, pending.deadline)
+        if (waiting := self._held.get(topic)) is not None:
             waiting.append(pending)
             return
         self._held[topic] = [pending]
-        task = asyncio.create_task(self._make(topic))
+        task = asyncio.create_task(self._release(topic))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _make(self, topic: str) -> None:
-        detail = ""
-        try:
-            client = self._connection.client
-            if self.creates:
-                detail = "\n".join(await self._architect.ensure_topic(client, topic))
-            if self.require_subscriber and await self._architect.has_group(client, topic):
+    async def _release(self, topic: str) -> None:
+        """Sends what is held back as soon as it can be, in the order of submission."""
+        clock = self._connection.clock
+        missing, wait = 0, 0.0
+        while waiting := self._held.get(topic):
+            misses = max(pending.misses for pending in waiting)
+            wait = min(max(2 * wait, _FIRST_WAIT if misses else 0.0), _LONGEST_WAIT)
+            if wait:
+                await clock.sleep(wait * (0.5 + clock.random()))
+            problem = ""
+            try:
+                if not 0 < misses < _PATIENCE:
+                    problem = await self._look(topic, again=bool(misses))
+            except TransportError as error:
+                self._why[topic] = str(error)
+                wait = wait or _FIRST_WAIT
+                continue
+            if not problem and not self._in_flight(topic):
+                break
+            missing += bool(problem)
+            if missing >= _LOOKS or (problem and not misses):
+                for pending in self._held.pop(topic, ()):
+                    pending.fail(problem)
+                return
+            wait = wait or _FIRST_WAIT
+        self._let_go(topic)
+
+    def _in_flight(self, topic: str) -> bool:
+        """Whether some of a topic are not answered: they may have to go first."""
+        return any(pending.topic == topic for pending in self._pending.values())
+
+    async def _look(self, topic: str, *, again: bool) -> str:
+        """What is wrong with the stream of a topic; it is made if it may be. Raises
+        TransportError: it cannot be told now."""
+        client = self._connection.client
+        if self.creates and not topic.startswith("="):
+            if problems := await self._architect.ensure_topic(client, topic):
+                return "\n".join(problems)
+        elif again and not await self._architect.knows(client, topic):
+            return "no stream keeps it"
+        if self.require_subscriber and not topic.startswith("="):
+            if await self._architect.has_group(client, topic):
                 self._heard.add(topic)
-        except TransportError as error:
-            detail = str(error)
-        waiting = self._held.pop(topic)
-        if detail:
-            self._fail_all(waiting, detail)
-            return
+            else:
+                self._refuse_unheard(topic)
+        return ""
+
+    def _refuse_unheard(self, topic: str) -> None:
+        waiting = self._held.get(topic, [])
+        for pending in [pending for pending in waiting if pending.needs_group]:
+            waiting.remove(pending)
+            pending.fail("no group consumes it, and require_subscriber is set")
+
+    def _let_go(self, topic: str) -> None:
+        waiting = self._held.pop(topic, [])
+        self._why.pop(topic, None)
         if len(self.known) >= _KNOWN_TOPICS:
             self.known.clear()  # topics that come from data must not pile up
             self._heard.clear()
         self.known.add(topic)
-        if topic not in self._heard:
-            unheard = [pending for pending in waiting if pending.needs_group]
-            self._fail_all(unheard, "no group consumes it, and require_subscriber is set")
-            waiting = [pending for pending in waiting if not pending.needs_group]
-        for pending in waiting:
+        for pending in sorted(waiting, key=lambda one: one.number):
             self._send(pending)
-
-    def _fail_all(self, waiting: list[_Pending], detail: str) -> None:
-        for pending in waiting:
-            pending.batch.done(pending.index, PublishError(f"{pending.topic}: {detail}"))

@@ -7,19 +7,22 @@ A request whose heartbeats stay away is lost, and made anew.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from protoflow.transports.nats.client import FastClient
+from protoflow.transports.nats.client import FastClient, publication
 from protoflow.transports.nats.connection import Connection, subscribe
 from protoflow.transports.nats.headers import read
 from protoflow.transports.nats.js_lanes import Buffer
 from protoflow.transports.nats.reader import Received
 
+_log = logging.getLogger("protoflow.transports.jetstream")
 _NS = 1_000_000_000
 _HEARTBEAT = 2.0
 _BACKOFF = 0.5
+_BACKOFF_WITHOUT_RIGHT = 5.0
 _LENT = b"$JS.ACK."
 _PIN = b"\r\nNats-Pin-Id:"
 _ENDED = ("Batch Completed", "Message Size Exceeds MaxBytes")
@@ -37,6 +40,9 @@ class Owner(Protocol):
 
     def arrived(self, messages: Sequence[Received], puller: Puller, now: float) -> None:
         """Messages came."""
+
+    def late(self) -> None:
+        """What comes now was on its way for a time that is long for a lease."""
 
     def answered(self, puller: Puller, problem: str | None, *, gone: bool = False) -> None:
         """The puller gets answers, or not; `gone`: its consumer may not exist any more."""
@@ -65,6 +71,8 @@ class PullSettings:
             process at a time; 0 if they go to all.
         pin: seconds of silence after which another process becomes that one; 0.0 if the
             server does not choose it.
+        own: the stream is the group's own.
+        lease: seconds for which a message is lent.
     """
 
     api: str
@@ -76,6 +84,8 @@ class PullSettings:
     expires: float
     window: int = 0
     pin: float = 0.0
+    own: bool = False
+    lease: float = 30.0
 
 
 class Puller:
@@ -92,14 +102,14 @@ class Puller:
         self.open = not settings.pin
         self.paused = False
         self.pin = ""
-        self._stopped = False
+        self.is_stopped = False
         self._waiting = False
         self._certain = False
         self._connection = connection
         self._owner = owner
         self._subject = ""
         self.consume(settings.consumer)
-        self._heartbeat = min(_HEARTBEAT, settings.expires / 3)
+        self._heartbeat = min(_HEARTBEAT, settings.expires / 3, settings.lease / 6)
         self._inbox = ""
         self._number: bytes | None = None
         self._requested = 0
@@ -112,6 +122,11 @@ class Puller:
         """As `PullSettings.window`."""
         return self.settings.window
 
+    @property
+    def own(self) -> bool:
+        """As `PullSettings.own`."""
+        return self.settings.own
+
     def consume(self, consumer: str) -> None:
         """From now on this consumer of the stream."""
         settings = self.settings = replace(self.settings, consumer=consumer)
@@ -119,7 +134,7 @@ class Puller:
 
     async def connected(self, client: FastClient) -> None:
         """Begins anew with this client."""
-        if self._stopped:
+        if self.is_stopped:
             return
         self._inbox = client.new_inbox()
         self._requested = 0
@@ -131,12 +146,12 @@ class Puller:
     def disconnected(self) -> None:
         """Nothing that was asked for will come; what was on its way comes again, later."""
         self._number = None
-        self.open = not self.settings.pin
+        self.close()
         self._requested = 0
 
     async def stop(self) -> None:
         """Asks for nothing more; returns when everything that the server sent is here."""
-        self._stopped = True
+        self.is_stopped = True
         number, self._number = self._number, None
         if number is not None:
             await self._connection.unsubscribe(number)
@@ -144,6 +159,12 @@ class Puller:
     def covers(self, subject: str) -> bool:
         """Whether a subject, in lower case, is one that this puller needs."""
         return subject in (self._subject.lower(), self._inbox.lower())
+
+    def refused(self, subject: str) -> None:
+        """A right is missing; it may be given while we live."""
+        self._requested = 0
+        self._retry_at = self._connection.clock.monotonic() + _BACKOFF_WITHOUT_RIGHT
+        self._owner.answered(self, f"not authorised for {subject}")
 
     def pull(self) -> None:
         """Asks for more, if there is room for enough to be worth a request."""
@@ -155,6 +176,10 @@ class Puller:
         if room <= 0 or (self._requested and room < settings.batch // 4):
             return
         self._ask(room, settings.max_bytes, settings.expires)
+
+    def close(self) -> None:
+        """As `Source.close`; where one message is lent at a time, that is always known."""
+        self.open = not self.settings.pin
 
     def compete(self) -> None:
         """Asks again, after `unpinned`."""
@@ -187,10 +212,15 @@ class Puller:
             f'{{"batch":{count},"max_bytes":{max_bytes},"expires":{int(expires * _NS)}'
             f',"idle_heartbeat":{int(heartbeat * _NS)}{pin}}}'
         )
-        self._connection.send(self._subject, request.encode(), self._inbox)
+        self._connection.write(
+            publication(self._subject.encode(), request.encode(), self._inbox.encode())
+        )
 
     def _on_messages(self, received: Sequence[Received]) -> None:
-        now = self._heard = self._connection.clock.monotonic()
+        now = self._connection.clock.monotonic()
+        if self._requested and now - self._heard > self.settings.lease / 2:
+            self._owner.late()
+        self._heard = now
         messages: list[Received] = []
         for item in received:
             if item[1].startswith(_LENT):
@@ -198,7 +228,10 @@ class Puller:
                 continue
             self._take(messages, now)
             messages = []
-            self._on_status(read(item[2]), now)
+            try:
+                self._on_status(read(item[2]), now)
+            except ValueError:
+                _log.exception("jetstream: an answer to a request is no answer")
         self._take(messages, now)
 
     def _take(self, messages: list[Received], now: float) -> None:

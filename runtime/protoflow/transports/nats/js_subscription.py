@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Any
 
 from protoflow.errors import ConnectionFailedError, TransportError
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
@@ -15,23 +14,25 @@ from protoflow.spec import Ordering
 from protoflow.transport import SubscriptionListener, SubscriptionSettings
 from protoflow.transports.nats.client import FastClient
 from protoflow.transports.nats.connection import Connection
-from protoflow.transports.nats.js_leases import NAK, Lease, Leases, said
+from protoflow.transports.nats.js_consumers import Consumers
+from protoflow.transports.nats.js_health import Health
+from protoflow.transports.nats.js_keeper import Keeper
+from protoflow.transports.nats.js_leases import Lease
+from protoflow.transports.nats.js_marks import Marks
 from protoflow.transports.nats.js_puller import Puller
-from protoflow.transports.nats.js_settler import Settler, command
+from protoflow.transports.nats.js_settler import Settler, Settling
 from protoflow.transports.nats.reader import Received
 
 _log = logging.getLogger("protoflow.transports.jetstream")
-_POLL = 0.1
 
 
 class JetStreamSubscription:
     """The deliveries of one or several consumers.
 
     Args:
+        consumers: what is to be done about the consumers at the server.
         retry_topic: the address of the group's retries, where schedules can keep them.
-        recover: makes a consumer that is gone anew; raises TransportError if it must not.
-        lent: how many messages a consumer has lent to all processes.
-        left: called when the subscription is over.
+        marks: the start marks of the group; None for one that dies with its process.
     """
 
     def __init__(
@@ -40,29 +41,26 @@ class JetStreamSubscription:
         settings: SubscriptionSettings,
         listener: SubscriptionListener,
         *,
-        retry_topic: str | None,
-        recover: Callable[[Puller], Awaitable[None]],
-        lent: Callable[[Puller], Awaitable[int]],
-        left: Callable[[], Awaitable[None]],
+        consumers: Consumers,
+        retry_topic: str | None = None,
+        marks: Marks | None = None,
     ) -> None:
         self.settings = settings
         self.pullers: list[Puller] = []
+        #: The subject of a right that was missing at the last look.
+        self.missing_right = ""
         self._connection = connection
-        self._listener = listener
         self._retry_topic = retry_topic
-        self._recover = recover
-        self._lent = lent
-        self._left = left
-        self._leases = Leases(settings, connection.write)
+        self._consumers = consumers
+        self._marks = marks
+        self._keeper = Keeper(connection, settings, listener, consumers, self.pullers, self._fail)
+        self._leases = self._keeper.leases
         self._settler = Settler(connection, settings.lease)
-        self._wake = asyncio.Event()
+        self._health = Health(settings.name, listener)
         self._error: TransportError | None = None
         self._stopped = False
         self._next = 0
         self._ordered = settings.ordering is not Ordering.NONE
-        self._problems: dict[Puller | None, str] = {}
-        self._recovering: set[Puller] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
 
     async def receive(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
         """As `Subscription.receive`."""
@@ -71,28 +69,29 @@ class JetStreamSubscription:
                 raise self._error
             if taken := self._take(max_messages, max_bytes):
                 return taken
-            self._wake.clear()
-            await self._wake.wait()
+            self._keeper.wake.clear()
+            await self._keeper.wake.wait()
         return ()
 
     def settle(self, settlements: Sequence[Settlement]) -> asyncio.Future[Sequence[SettleResult]]:
-        """As `Subscription.settle`: done when the server has every one of them."""
-        commands: list[bytes] = []
-        results: list[SettleResult] = []
+        """As `Subscription.settle`: done when the consumer's leader has every one of them."""
+        settling = Settling()
         leases = self._leases
         for settlement in settlements:
             lease = leases.of(settlement.delivery)
-            if lease is None:
-                results.append(SettleResult.LOST)
+            if lease is not None:
+                leases.release(lease)
+                lease.source.buffer.settled(lease)
+                if settlement.action is not Action.ACK and self._keep(lease, settlement):
+                    settling.known(SettleResult.DONE)
+                    continue
+            elif (lease := self._settler.held(settlement.delivery)) is None:
+                settling.known(SettleResult.LOST)
                 continue
-            leases.release(lease)
-            lease.source.buffer.settled(lease)
-            if settlement.action is Action.ACK or not self._keep(lease, settlement):
-                commands.append(command(lease.reply, settlement))
-            results.append(SettleResult.DONE)
+            settling.send(lease, settlement)
         self._pull()
-        self._wake.set()
-        return self._settler.send(commands, results)
+        self._keeper.wake.set()
+        return self._settler.send(settling)
 
     def _keep(self, lease: Lease, settlement: Settlement) -> bool:
         """Whether it stays here: given back to the server it would come after newer ones."""
@@ -120,60 +119,87 @@ class JetStreamSubscription:
         for puller in self.pullers:
             puller.paused = puller.paused and puller.shard not in shards
         self._pull()
-        self._wake.set()
+        self._keeper.wake.set()
 
     async def stop(self) -> None:
         """As `Subscription.stop`. What was handed out stays leased until it is settled."""
         if self._stopped:
             return
         self._stopped = True
-        self._wake.set()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*(puller.stop() for puller in self.pullers))
-        for puller in self.pullers:
-            self._give_back(puller.buffer.drain())
+        self._keeper.stop()
+        try:
+            await asyncio.gather(*(puller.stop() for puller in self.pullers))
+        finally:
+            for puller in self.pullers:
+                self._keeper.give_back(puller.buffer.drain())
         with contextlib.suppress(ConnectionFailedError):
             await self._connection.flush()
         await self._settler.wait()
         with contextlib.suppress(TransportError):
-            await self._left()
+            await self._consumers.left(self.pullers)
+
+    async def isolate(self, delivery: Delivery | None) -> tuple[Delivery, int] | None:
+        """As `Isolation.isolate`: a message keeps its place, so it is run where it is."""
+        if delivery is None:
+            return None
+        return delivery, 0 if self._marks is None else await self._marks.count(delivery)
+
+    async def mark(self, delivery: Delivery) -> None:
+        """As `Isolation.mark`."""
+        if self._marks is not None:
+            await self._marks.add(delivery, await self._marks.count(delivery))
+
+    async def clear(self, delivery: Delivery) -> None:
+        """As `Isolation.clear`."""
+        if self._marks is not None:
+            await self._marks.clear(delivery)
+
+    async def available(self) -> int | None:
+        """As `Availability.available`: what waits in the consumers that are ours now."""
+        if not self._connection.is_connected:
+            return None
+        ours = [puller for puller in self.pullers if puller.pin or not puller.settings.pin]
+        try:
+            return sum([await self._consumers.waiting(puller) for puller in ours])
+        except TransportError:
+            return None
 
     # What the connection calls.
 
     async def connected(self, client: FastClient) -> None:
         """Pulls with the new client, and repeats settlements that were not confirmed."""
+        await self._settler.connected(client)
         for puller in self.pullers:
             await puller.connected(client)
-        self._settler.send_again()
-        self._report(None, None)
+            self._keeper.once(puller, self._consumers.check)
+        self._health.report(None, None)
 
     def disconnected(self, detail: str) -> None:
         """Nothing comes for a while."""
+        self._settler.disconnected()
         for puller in self.pullers:
             puller.disconnected()
         if not self._stopped:
-            self._report(None, detail)
+            self._health.report(None, detail)
 
     def denied(self, subject: str) -> None:
-        """Rights are missing, which no new attempt will mend."""
-        if any(puller.covers(subject) for puller in self.pullers):
-            self._fail(TransportError(f"{self.settings.name}: not authorised for {subject}"))
+        """A right is missing: it is asked again, more seldom."""
+        for puller in self.pullers:
+            if puller.covers(subject):
+                self.missing_right = subject
+                puller.refused(subject)
 
     def tick(self, now: float) -> None:
         """Renews leases, gives up on settlements, asks again."""
-        lost = self._leases.sweep(now, connected=self._connection.is_connected)
-        for lease in lost:
-            if lease.handed:
-                lease.source.buffer.settled(lease)
-        if handed := [lease.delivery for lease in lost if lease.handed]:
-            self._listener.deliveries_lost(handed)
-        self._settler.expire(now)
+        self._keeper.sweep(now)
+        self._settler.tick(now)
         if not self._stopped:
             for puller in self.pullers:
                 puller.tick(now)
+                if self._consumers.is_due(puller, now):
+                    self._keeper.once(puller, self._consumers.check)
             if self._ordered:
-                self._wake.set()  # a lane that waited may be due
+                self._keeper.wake.set()  # a lane that waited may be due
         elif not len(self._leases) and not self._settler.open:
             self._connection.leave(self)
 
@@ -186,86 +212,65 @@ class JetStreamSubscription:
 
     def arrived(self, messages: Sequence[Received], puller: Puller, now: float) -> None:
         """Messages came."""
+        self._keeper.sweep(now)  # what was lost meanwhile goes before what came
+        if self._keeper.in_doubt:
+            return
         topic, leases, buffer = self.settings.topic, self._leases, puller.buffer
         for message in messages:
-            lease = Lease.of(message, puller, topic, now)
-            leases.add(lease)
-            buffer.add(lease)
-        self._wake.set()
-        if self._problems:
-            self._report(puller, None)
+            try:
+                lease = Lease.of(message, puller, topic, now)
+                if not self._settler.is_done(lease):
+                    leases.add(lease)
+                    buffer.add(lease)
+            except Exception:  # it comes again; nothing else is held up by it
+                _log.exception("jetstream: a message was not taken")
+        self._keeper.wake.set()
+        if not self._health.is_well:
+            self._health.report(puller, None)
+
+    def late(self) -> None:
+        """Nothing was heard for a time that is long for a lease."""
+        self._keeper.doubt()
 
     def answered(self, puller: Puller, problem: str | None, *, gone: bool = False) -> None:
         """A puller gets answers, or not."""
-        self._report(puller, problem)
-        if gone and puller not in self._recovering and not self._stopped:
-            self._recovering.add(puller)
-            self._run(self._restore(puller))
+        self._health.report(puller, problem)
+        if gone and not self._stopped:
+            self._keeper.once(puller, self._consumers.recover)
 
     def pinned(self, puller: Puller) -> None:
         """A puller became the one; what others hold of its messages is waited for."""
-        self._run(self._open(puller))
+        self._keeper.run(self._keeper.open(puller))
 
     def unpinned(self, puller: Puller) -> None:
         """A puller is not the one any more; its messages move."""
-        self._give_back(puller.buffer.drain())
-        self._run(self._move(puller))
-
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _restore(self, puller: Puller) -> None:
-        try:
-            await self._recover(puller)
-        except ConnectionFailedError:
-            pass  # the next refusal tries again
-        except TransportError as error:
-            self._fail(error)
-        finally:
-            self._recovering.discard(puller)
-
-    async def _open(self, puller: Puller) -> None:
-        """Opens a puller once every message that its consumer has lent is in our hands: older
-        ones come again after newer ones, and only then is their order known."""
-        pin = puller.pin
-        while pin and puller.pin == pin and not puller.open:
-            with contextlib.suppress(TransportError):
-                if await self._lent(puller) <= puller.held:
-                    puller.open = True
-                    self._wake.set()
-                    return
-            await asyncio.sleep(_POLL)
-
-    async def _move(self, puller: Puller) -> None:
-        await self._listener.shards_revoked([puller.shard], self.settings.rebalance_drain)
-        left = [lease for lease in self._leases if lease.source is puller]
-        self._give_back(left)
-        puller.compete()
-
-    def _give_back(self, leases: Iterable[Lease]) -> None:
-        for lease in leases:
-            if self._leases.release(lease):
-                lease.source.buffer.settled(lease)
-                self._connection.write(said(lease.reply, NAK))
+        self._keeper.give_back(puller.buffer.drain())
+        self._keeper.run(self._keeper.move(puller))
 
     def _fail(self, error: TransportError) -> None:
+        """It is over: what waits here goes to other processes."""
         self._error = error
-        self._report(None, str(error))
-        self._wake.set()
+        self._health.fail(str(error))
+        for puller in self.pullers:
+            self._keeper.give_back(puller.buffer.drain())
+            self._keeper.run(puller.stop())
+        self._keeper.wake.set()
 
     def _take(self, limit: int, max_bytes: int) -> list[Delivery]:
         leases, pullers = self._leases, self.pullers
-        limit = min(limit, self.settings.max_in_flight - leases.handed)
         now = self._connection.clock.monotonic()
+        self._keeper.sweep(now)  # after a stall: what was lost is not handed out
+        limit = min(limit, self.settings.max_in_flight - leases.handed)
+        oldest = now - self.settings.lease
         taken: list[Delivery] = []
 
         def accept(lease: Lease) -> bool:
             nonlocal max_bytes
             if lease.ended:
                 return True  # lost while it waited: nothing of it is left
-            if len(taken) >= limit or (taken and lease.delivery.size > max_bytes):
+            if lease.renewed <= oldest or len(taken) >= limit:
+                return False
+            if taken and lease.delivery.size > max_bytes:
                 return False
             max_bytes -= lease.delivery.size
             taken.append(leases.hand(lease, now))
@@ -283,15 +288,3 @@ class JetStreamSubscription:
     def _pull(self) -> None:
         for puller in self.pullers:
             puller.pull()
-
-    def _report(self, puller: Puller | None, problem: str | None) -> None:
-        """Keeps the list of problems; tells the listener when the first comes or the last
-        goes."""
-        if problem is None and self._error is None:
-            if self._problems.pop(puller, None) is not None and not self._problems:
-                self._listener.health_changed(True, "")
-        elif problem is not None:
-            first = not self._problems
-            self._problems[puller] = problem
-            if first:
-                self._listener.health_changed(False, f"{self.settings.name}: {problem}")

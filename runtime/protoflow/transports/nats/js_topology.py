@@ -6,17 +6,25 @@ our limits that work, for JetStream's drops messages in silence.
 
 from __future__ import annotations
 
+from typing import Final
+
 from nats.aio.client import Client
 
 from protoflow.errors import TransportError
 from protoflow.spec import Ordering, Start
 from protoflow.transport import SubscriptionSettings, Topology, TopologyMode
-from protoflow.transports.nats.js_api import API, JSON, raise_all
+from protoflow.transports.nats.js_api import API, JSON, APIError, raise_all
+from protoflow.transports.nats.js_durables import adapt, differences
 from protoflow.transports.nats.js_puller import PIN_GROUP
 from protoflow.transports.nats.names import Names
 from protoflow.transports.nats.options import JetStreamOptions
 
 _NS = 1_000_000_000
+#: What a stream of dead letters is known by: it keeps them, whatever the options say of topics.
+_LETTERS: Final = "protoflow dead letters"
+#: A stream of that name, or with such subjects, is there.
+_IN_THE_WAY = (10058, 10065)
+_KNOWN_STREAMS = 10_000
 
 
 class Architect:
@@ -33,6 +41,31 @@ class Architect:
         self._options = options
         self.schedules = False
         self.pins = False
+        #: Of streams that were seen: seconds for which they keep messages (0.0 is for ever), and
+        #: whether they drop the oldest for want of room.
+        self._limits: dict[str, tuple[float, bool]] = {}
+
+    def delay_problem(self, topic: str, delay: float) -> str | None:
+        """Why a message to a topic cannot wait so long; None: it can."""
+        if not self.schedules:
+            return "this server has no delayed publish; NATS 2.12 has"
+        if topic.startswith("="):
+            return None  # a group's own stream keeps everything
+        options = self._options
+        age, drops = self._limits.get(
+            self._names.stream(topic), (options.max_age, options.max_bytes is not None)
+        )
+        if age and delay >= age:
+            return (
+                f"a delay of {delay:g} s is not below the {age:g} s for which its stream keeps"
+                " messages; raise max_age, or publish it when it is due"
+            )
+        if drops:
+            return (
+                "its stream drops the oldest messages for want of room (max_bytes), those that wait"
+                " first; remove that limit, or publish the message when it is due"
+            )
+        return None
 
     def topic_stream(self, topic: str, *, letters: bool = False) -> JSON:
         """The stream of a topic; one of dead letters keeps them."""
@@ -43,6 +76,7 @@ class Architect:
             "retention": "limits",
             "max_age": 0 if letters else int(options.max_age * _NS),
             "max_bytes": -1 if letters else options.max_bytes or -1,
+            **({"description": _LETTERS} if letters else {}),
         }
 
     def group_stream(self, group: str) -> JSON:
@@ -126,7 +160,10 @@ class Architect:
             problems += await self._stream_problems(client, stream, mode)
         for settings in topology.subscriptions:
             if not settings.broadcast:
-                problems += await self.ensure_durables(client, settings, mode)
+                # What is refused as a whole changes nothing.
+                problems += await self.ensure_durables(
+                    client, settings, mode, adapts=mode is TopologyMode.CREATE and not problems
+                )
         raise_all(problems)
 
     def _streams(self, topology: Topology) -> list[JSON]:
@@ -143,28 +180,62 @@ class Architect:
         stream = await self._api.stream(client, self._names.stream(topic))
         return stream is not None and stream["state"]["consumer_count"] > 0
 
+    async def knows(self, client: Client, topic: str) -> bool:
+        """Whether there is the stream of a topic or of a retry address."""
+        return await self._api.stream(client, self._names.stream(topic)) is not None
+
     async def ensure_topic(self, client: Client, topic: str) -> list[str]:
-        """Makes the stream of a topic that no topology named; what is wrong with it."""
-        return await self._stream_problems(client, self.topic_stream(topic), TopologyMode.CREATE)
+        """Makes the stream of a topic that no topology named; what is wrong with it. Raises
+        TransportError: it cannot be told now."""
+        wanted = self.topic_stream(topic)
+        found = await self._api.stream(client, wanted["name"])
+        if found is None:
+            try:
+                found = await self._api.create_stream(client, wanted)
+            except APIError as error:
+                if error.code in _IN_THE_WAY:
+                    return [f"stream {wanted['name']}: {error}"]
+                raise
+        return self._compare_stream(wanted, found["config"])
 
     async def _stream_problems(self, client: Client, wanted: JSON, mode: TopologyMode) -> list[str]:
-        name = f"stream {wanted['name']}"
         try:
             found = await self._api.stream(client, wanted["name"])
             if found is None and mode is TopologyMode.CREATE:
                 found = await self._api.create_stream(client, wanted)
         except TransportError as error:
-            return [f"{name}: {error}"]
+            return [f"stream {wanted['name']}: {error}"]
         if found is None:
-            return [f"{name} is missing; start once with topology mode create"]
-        if wanted["max_age"] and found["config"].get("max_age", 0) == 0:
-            wanted = {**wanted, "max_age": 0}  # made for dead letters, which are kept
-        return _differences(name, wanted, found["config"], "nats stream edit")
+            return [f"stream {wanted['name']} is missing; start once with topology mode create"]
+        return self._compare_stream(wanted, found["config"])
+
+    def _compare_stream(self, wanted: JSON, found: JSON) -> list[str]:
+        age, room = found.get("max_age", 0), found.get("max_bytes", -1)
+        if len(self._limits) >= _KNOWN_STREAMS:
+            self._limits.clear()  # topics that come from data must not pile up
+        self._limits[wanted["name"]] = age / _NS, room > 0 or found.get("max_msgs", -1) > 0
+        if found.get("description") == _LETTERS:
+            wanted = {**wanted, "max_age": 0, "max_bytes": -1}
+        wanted = {name: value for name, value in wanted.items() if name != "description"}
+        problems = differences(f"stream {wanted['name']}", wanted, found, "nats stream edit")
+        if any(problem.startswith(f"stream {wanted['name']}: subjects") for problem in problems):
+            problems.append(
+                f"stream {wanted['name']}: its subjects are fixed when it is made: to change option"
+                " shards or prefix, let all groups handle what is in it, stop them, and delete it"
+                f" with nats stream rm {wanted['name']}"
+            )
+        return problems
 
     async def ensure_durables(
-        self, client: Client, settings: SubscriptionSettings, mode: TopologyMode
+        self,
+        client: Client,
+        settings: SubscriptionSettings,
+        mode: TopologyMode,
+        *,
+        adapts: bool = False,
     ) -> list[str]:
-        """Makes or compares the durables of a subscription; what is wrong with them."""
+        """Makes or compares the durables of a subscription; what is wrong with them. If it
+        `adapts`, what follows from the options or the ordering is changed in place."""
         problems = []
         for stream, wanted in self.durables(settings):
             name = f"consumer {wanted['durable_name']} of stream {stream}"
@@ -172,27 +243,12 @@ class Architect:
                 found = await self._api.consumer(client, stream, wanted["durable_name"])
                 if found is None and mode is TopologyMode.CREATE:
                     found = await self._api.create_consumer(client, stream, wanted)
+                if found is None:
+                    problems.append(f"{name} is missing; start once with topology mode create")
+                    continue
+                problems += await adapt(
+                    self._api, client, settings, stream, wanted, found, adapts=adapts
+                )
             except TransportError as error:
                 problems.append(f"{name}: {error}")
-                continue
-            if found is None:
-                problems.append(f"{name} is missing; start once with topology mode create")
-                continue
-            # `start` is for a group without position: this one has one.
-            compared = {k: v for k, v in wanted.items() if k != "deliver_policy"}
-            problems += _differences(name, compared, found["config"], "nats consumer edit")
         return problems
-
-
-def _differences(name: str, wanted: JSON, found: JSON, mend: str) -> list[str]:
-    def same(key: str) -> bool:
-        if key == "subjects":
-            return sorted(wanted[key]) == sorted(found.get(key) or ())
-        return bool(wanted[key] == found.get(key, 0 if key == "max_age" else None))
-
-    return [
-        f"{name}: {key} is {found.get(key)!r}, not {wanted[key]!r}; change the option, or the"
-        f" server with {mend}"
-        for key in wanted
-        if not same(key)
-    ]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from protoflow.errors import CapabilityError, PublishError, TopologyError, TransportError
+from protoflow.errors import (
+    AuthenticationError,
+    CapabilityError,
+    PublishError,
+    TopologyError,
+)
 from protoflow.message import Message
 from protoflow.spec import Ordering
 from protoflow.transport import (
@@ -23,16 +27,17 @@ from protoflow.transport import (
 )
 from protoflow.transports.nats.connection import Connection
 from protoflow.transports.nats.js_api import API, STREAM_NOT_FOUND, APIError
+from protoflow.transports.nats.js_consumers import Consumers, Ephemeral
 from protoflow.transports.nats.js_lanes import Fifo, Lanes
 from protoflow.transports.nats.js_letters import Letters
+from protoflow.transports.nats.js_marks import Marks
 from protoflow.transports.nats.js_publisher import Publisher
-from protoflow.transports.nats.js_puller import PIN_GROUP, Puller, PullSettings
+from protoflow.transports.nats.js_puller import Puller, PullSettings
 from protoflow.transports.nats.js_subscription import JetStreamSubscription
 from protoflow.transports.nats.js_topology import Architect
 from protoflow.transports.nats.names import Names
 from protoflow.transports.nats.options import JetStreamOptions
 
-_log = logging.getLogger("protoflow.transports.jetstream")
 _RETRY = "retry"
 _SCHEDULES_SINCE = (2, 12)
 _PINS_SINCE = (2, 11)
@@ -64,6 +69,7 @@ class JetStreamTransport:
             leases=True,
             lag=True,
             broadcast=True,
+            proves_killers=True,
         )
 
     @property
@@ -99,6 +105,7 @@ class JetStreamTransport:
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
         """As `Transport.ensure`."""
         self._mode = mode
+        self._letters.know(topology.subscriptions)
         self._publisher.creates = mode is TopologyMode.CREATE
         if mode is TopologyMode.NONE:
             return
@@ -124,16 +131,17 @@ class JetStreamTransport:
         retries = self._names.retry_topic(settings.topic, settings.group)
         # An ordered lane waits in its place: a message that comes back later is out of order.
         deferred = self._architect.schedules and settings.ordering is Ordering.NONE
+        durables = self._architect.durables(settings)
         subscription = JetStreamSubscription(
             self._connection,
             settings,
             listener,
+            consumers=Consumers(
+                self._connection, self._api, settings, durables, self._settings.on_lost_position
+            ),
             retry_topic=retries if deferred else None,
-            recover=lambda puller: self._recover(settings, puller),
-            lent=self._lent,
-            left=lambda: self._unpin(subscription),
+            marks=Marks(self._connection, self._api, self._names, settings),
         )
-        durables = self._architect.durables(settings)
         for shard, (stream, config) in enumerate(durables):
             last = shard == len(durables) - 1
             subscription.pullers.append(
@@ -141,7 +149,17 @@ class JetStreamTransport:
                     subscription, stream, config["durable_name"], _RETRY if last else shard
                 )
             )
+        return await self._join(subscription)
+
+    async def _join(self, subscription: JetStreamSubscription) -> JetStreamSubscription:
         await self._connection.join(subscription)
+        await self._connection.flush()
+        if subject := subscription.missing_right:
+            await subscription.stop()
+            raise AuthenticationError(
+                f"{subscription.settings.name}: not authorised to use {subject}; give this user"
+                " the right to publish and to subscribe as docs/security.md says"
+            )
         return subscription
 
     def health(self) -> str | None:
@@ -205,79 +223,28 @@ class JetStreamTransport:
             expires=options.fetch_expires,
             window=(options.ordered_window if pins else 1) if ordered else 0,
             pin=settings.lease if ordered and pins else 0.0,
+            own=shard == _RETRY,
+            lease=settings.lease,
         )
         buffer = Lanes(settings.ordering) if ordered else Fifo()
         return Puller(self._connection, subscription, pull, buffer)
-
-    async def _lent(self, puller: Puller) -> int:
-        name = puller.settings.consumer
-        info = await self._api.consumer(self._connection.client, puller.stream, name)
-        return 0 if info is None else int(info["num_ack_pending"])
-
-    async def _unpin(self, subscription: JetStreamSubscription) -> None:
-        """Lets another process have the shards at once."""
-        for puller in subscription.pullers:
-            if puller.pin:
-                subject = f"CONSUMER.UNPIN.{puller.stream}.{puller.settings.consumer}"
-                await self._api.call(self._connection.client, subject, {"group": PIN_GROUP})
-
-    async def _recover(self, settings: SubscriptionSettings, puller: Puller) -> None:
-        """The position of a group is gone if its durable is: that is not mended in silence."""
-        client = self._connection.client
-        if await self._api.consumer(client, puller.stream, puller.settings.consumer) is not None:
-            return  # the server was only not ready
-        lost = self._settings.on_lost_position
-        if lost == "stop":
-            raise TransportError(
-                f"{settings.name}: the consumer {puller.settings.consumer} of stream"
-                f" {puller.stream} is gone, and with it the position; set on_lost_position"
-            )
-        for stream, config in self._architect.durables(settings):
-            if (stream, config["durable_name"]) == (puller.stream, puller.settings.consumer):
-                policy = "all" if lost == "earliest" or puller.shard == _RETRY else "new"
-                await self._api.create_consumer(
-                    client, stream, {**config, "deliver_policy": policy}
-                )
-                _log.warning(
-                    "jetstream: position lost", extra={"subscription": settings.name, "now": lost}
-                )
 
     async def _subscribe_alone(
         self, settings: SubscriptionSettings, listener: SubscriptionListener
     ) -> Subscription:
         """An ephemeral consumer of this process; after a long outage it starts anew."""
         stream = self._names.stream(settings.topic)
-        config = self._architect.ephemeral(settings)
-
-        async def create() -> str:
-            client = self._connection.client
-            answer = await self._api.create_consumer(client, stream, config)
-            return str(answer["name"])
-
-        async def recover(puller: Puller) -> None:
-            client = self._connection.client
-            if await self._api.consumer(client, stream, puller.settings.consumer) is None:
-                puller.consume(await create())
-
-        async def leave() -> None:
-            name = subscription.pullers[0].settings.consumer
-            await self._api.call(self._connection.client, f"CONSUMER.DELETE.{stream}.{name}")
-
+        consumers = Ephemeral(
+            self._connection, self._api, settings, self._architect.ephemeral(settings), stream
+        )
         try:
-            name = await create()
+            name = await consumers.create()
         except APIError as error:
             if error.code == STREAM_NOT_FOUND:
                 raise TopologyError(f"{settings.name}: stream {stream} is missing") from error
             raise
         subscription = JetStreamSubscription(
-            self._connection,
-            settings,
-            listener,
-            retry_topic=None,
-            recover=recover,
-            lent=self._lent,
-            left=leave,
+            self._connection, settings, listener, consumers=consumers
         )
         subscription.pullers.append(self._puller(subscription, stream, name, 0))
-        await self._connection.join(subscription)
-        return subscription
+        return await self._join(subscription)

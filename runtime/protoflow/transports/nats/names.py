@@ -15,6 +15,7 @@ of a group's retries `<prefix>-group-<group>`, in letters without dots (`.` is `
 
 from __future__ import annotations
 
+import re
 import uuid
 import zlib
 from itertools import count
@@ -33,6 +34,24 @@ def tokens(topic: str) -> str:
     if ".." not in topic:
         return topic
     return ".".join(token or "=" for token in topic.split("."))
+
+
+#: Subjects that were found to be legal; they come again and again.
+_legal: set[str] = set()
+_KNOWN_SUBJECTS = 1000
+_SUBJECT = re.compile(r"[^\s.*>\0]+(\.[^\s.*>\0]+)*")
+
+
+def check(subject: str) -> None:
+    """Raises ValueError for what would be no subject, or several words of the protocol."""
+    if subject in _legal:
+        return
+    if _SUBJECT.fullmatch(subject) is None:
+        raise ValueError(f"{subject!r} cannot be a subject")
+    subject.encode()
+    if len(_legal) >= _KNOWN_SUBJECTS:
+        _legal.clear()  # topics that come from data must not pile up
+    _legal.add(subject)
 
 
 class Names:

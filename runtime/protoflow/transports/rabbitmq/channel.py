@@ -10,17 +10,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import aiormq
 import aiormq.exceptions
-from aiormq.abc import ChannelFrame, DeliveredMessage
+from aiormq.abc import ChannelFrame
 from pamqp.base import Frame
 from pamqp.body import ContentBody
 from pamqp.commands import Basic
 from pamqp.commands import Channel as Methods
-from pamqp.header import ContentHeader
+from pamqp.common import FieldTable
+from yarl import URL
+
+from protoflow.transports.rabbitmq import reading
+from protoflow.transports.rabbitmq.reading import Handed, Properties
+from protoflow.transports.rabbitmq.stream import BlockedCallback, Wire
+
+_logger = logging.getLogger("protoflow.rabbitmq")
 
 #: What is raised when the broker or the way to it fails; TimeoutError is an OSError.
 FAILURES = (
@@ -29,8 +37,8 @@ FAILURES = (
     RuntimeError,  # aiormq's for a connection or channel that is closed
 )
 
-DeliverCallback = Callable[[Basic.Deliver, Basic.Properties, bytes], None]
-ReturnCallback = Callable[[Basic.Return, Basic.Properties], None]
+DeliverCallback = Callable[[Handed, Properties, bytes], None]
+ReturnCallback = Callable[[str, Properties], None]
 ConfirmCallback = Callable[[int, bool, bool], None]
 
 
@@ -38,6 +46,26 @@ class Connection(aiormq.Connection):
     """A connection whose channels have the short way."""
 
     FRAME_BUFFER_SIZE = 0  # writing never waits: what is in flight is bounded above
+
+    def __init__(
+        self,
+        url: URL,
+        *,
+        context: Any = None,  # Any: ssl.SSLContext, or None
+        client_properties: FieldTable,
+        blocked: BlockedCallback,
+    ) -> None:
+        self._wire = Wire(url.scheme, blocked)
+        super().__init__(
+            url,
+            context=context,
+            client_properties=client_properties,
+            transport_factory=self._wire,
+        )
+
+    def abort(self) -> None:
+        """Ends the connection without a word."""
+        self._wire.abort()
 
     async def open_channel(self, timeout: float, *, confirms: bool = True) -> Channel:
         """A new channel."""
@@ -61,7 +89,8 @@ class Channel(aiormq.Channel):
 
     Attributes:
         on_deliver: gets each delivery to consumers that were made with `consume`.
-        on_return: gets each message that could not be routed; its confirmation follows.
+        on_return: gets the routing key of each message that could not be routed; its
+            confirmation follows.
         on_confirm: gets the tag, whether all before are meant, and whether it is an ack.
         on_prefetch_set: called when the broker has done all that was sent before.
         on_cancel: gets the tag of a consumer that the broker ended.
@@ -82,10 +111,12 @@ class Channel(aiormq.Channel):
         self.frame_max: int = connection.connection_tune.frame_max
         self._connection = connection
         self._timeout = timeout
-        self._method: Basic.Deliver | Basic.Return | None = None
-        self._header: ContentHeader | None = None
+        self._method: bytes | None = None
+        self._properties: Properties | None = None
         self._pieces: list[bytes] = []
         self._missing = 0
+        self._getting = asyncio.Lock()
+        self._got: tuple[Handed, Properties, bytes] | None = None
         self._tapping = False
 
     def send(self, frames: bytes) -> None:
@@ -101,26 +132,16 @@ class Channel(aiormq.Channel):
         with true_cancellation():
             return await self.rpc(frame, timeout=self._timeout)
 
-    async def get(self, queue: str) -> DeliveredMessage | None:
-        """Takes one message, to be acknowledged; None if there is none. Not when tapping."""
-        with true_cancellation():
-            message = await self.basic_get(queue, timeout=self._timeout)
-        return message if isinstance(message.delivery, Basic.GetOk) else None
+    async def get(self, queue: str) -> tuple[Handed, Properties, bytes] | None:
+        """Takes one message, to be acknowledged; None if there is none. Raises FAILURES."""
+        async with self._getting:
+            reply = await self.request(Basic.Get(queue=queue))
+            got, self._got = self._got, None
+        return got if isinstance(reply, Basic.GetOk) else None
 
     async def sibling(self) -> Channel:
         """Another channel of the same connection, for what may fail."""
         return await self._connection.open_channel(self._timeout, confirms=False)
-
-    async def send_empty(self, queue: str) -> bool:
-        """Whether a queue takes an empty message. Not when tapping."""
-        try:
-            with true_cancellation():
-                await self.basic_publish(
-                    b"", routing_key=queue, mandatory=True, timeout=self._timeout
-                )
-        except aiormq.exceptions.PublishError:
-            return False
-        return True
 
     async def leave(self) -> None:
         """Closes the channel; the broker takes back what is unsettled."""
@@ -128,15 +149,24 @@ class Channel(aiormq.Channel):
             await self.close(timeout=self._timeout)
 
     def _take(self, frame: object) -> bool:
-        """Whether a frame went the short way."""
-        if self._method is not None:
-            self._content(frame)
+        """Whether a frame went the short way. Raises nothing: it is called by the reader of
+        the connection, which would end with it."""
+        if isinstance(frame, ContentBody):
+            self._content(frame.value)
+            return True
+        if isinstance(frame, Basic.GetEmpty):
+            self.rpc_frames.put_nowait(frame)
             return True
         if not self._tapping:
             return False
+        try:
+            return self._tapped(frame)
+        except Exception:
+            _logger.exception("a frame of rabbitmq could not be handled")
+            return True
+
+    def _tapped(self, frame: object) -> bool:
         match frame:
-            case Basic.Deliver() | Basic.Return():
-                self._method = frame
             case Basic.Ack():
                 self.on_confirm(frame.delivery_tag or 0, frame.multiple, True)
             case Basic.Nack():
@@ -153,21 +183,36 @@ class Channel(aiormq.Channel):
                 return False
         return True
 
-    def _content(self, frame: object) -> None:
-        if isinstance(frame, ContentHeader):
-            self._header, self._missing = frame, frame.body_size
-        elif isinstance(frame, ContentBody):
-            self._pieces.append(frame.value)
-            self._missing -= len(frame.value)
-        if self._missing or self._header is None:
+    def _content(self, data: bytes) -> None:
+        """A method with content, its header, or a piece of its body: in this order."""
+        if self._method is None:
+            self._method = data
             return
-        method, properties, pieces = self._method, self._header.properties, self._pieces
+        if self._properties is None:
+            self._missing, self._properties = reading.properties(data)
+        else:
+            self._pieces.append(data)
+            self._missing -= len(data)
+        if self._missing > 0:
+            return
+        method, properties, pieces = self._method, self._properties, self._pieces
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        self._method, self._header, self._pieces = None, None, []
-        if isinstance(method, Basic.Deliver):
-            self.on_deliver(method, properties, body)
-        elif method is not None:
-            self.on_return(method, properties)
+        self._method, self._properties, self._pieces = None, None, []
+        try:
+            self._whole(method, properties, body)
+        except Exception:
+            # It stays unsettled: the broker hands it out again when this channel ends.
+            _logger.exception("a message from rabbitmq could not be taken")
+
+    def _whole(self, method: bytes, properties: Properties, body: bytes) -> None:
+        kind = method[:4]
+        if kind == reading.DELIVER:
+            self.on_deliver(reading.handed(method), properties, body)
+        elif kind == reading.GOT:
+            self._got = reading.got(method), properties, body
+            self.rpc_frames.put_nowait(Basic.GetOk())
+        else:
+            self.on_return(reading.returned(method), properties)
 
 
 class _Tap(asyncio.Queue[Any]):  # Any: aiormq's own pairs of weight and frame

@@ -11,15 +11,13 @@ import base64
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, Final
-
-from pamqp.commands import Basic
+from typing import Final
 
 from protoflow import wire
 from protoflow.codecs.bindings import AMQP
 from protoflow.message import Message
-from protoflow.transports.rabbitmq import frames
+from protoflow.transports.rabbitmq import frames, reading
+from protoflow.transports.rabbitmq.reading import Properties
 
 KEY: Final = "pf_key"
 KEY_ENCODING: Final = "pf_key_encoding"
@@ -28,10 +26,15 @@ DELIVERY_COUNT: Final = "x-delivery-count"
 DEATHS: Final = "x-death"
 _BROKERS_OWN = frozenset({DELIVERY_COUNT, "x-acquired-count"})
 _FIRST_DEATH, _LAST_DEATH = "x-first-death-", "x-last-death-"
+#: Headers that are orders to the broker: send a copy to these queues, too.
+_ORDERS = ("CC", "BCC")
+#: Where the broker would look for a consumer of this channel, and end it.
+_DIRECT_REPLY = "amq.rabbitmq.reply-to"
 _PERSISTENT = b"\2"
 _SHORT = 255  # bytes of a property
 _TIMES = frozenset(f"{prefix}time" for prefix in (AMQP.prefix, *AMQP.accepts))
-_NONE = Basic.Properties()
+_MILLISECONDS = 1000
+_NONE = Properties()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +43,13 @@ class Native:
 
     Attributes:
         properties: its AMQP properties.
-        headers: its headers whose values are not text.
+        headers: its headers whose values are not text, as they came.
+        identified: whether it brought an id with it.
     """
 
-    properties: Basic.Properties
-    headers: Mapping[str, Any] = field(default_factory=dict)  # Any: whatever AMQP has
+    properties: Properties
+    headers: Mapping[str, bytes] = field(default_factory=dict)
+    identified: bool = True
 
 
 def encode(message: Message, now: float, owner: str) -> tuple[int, bytes]:
@@ -57,24 +62,35 @@ def encode(message: Message, now: float, owner: str) -> tuple[int, bytes]:
             message that was in a queue before would be taken for one in a cycle.
 
     Raises:
-        ValueError: the name of a header is longer than AMQP allows.
+        ValueError: the name of a header is longer than AMQP allows, or an order to the broker.
     """
-    headers: dict[str, Any] = dict(AMQP.headers(message.id, message.metadata))
+    headers: dict[str, str | bytes] = dict(AMQP.headers(message.id, message.metadata))
+    for order in _ORDERS:
+        if order in headers:
+            raise ValueError(
+                f"its metadata has {order}, which orders rabbitmq to send copies elsewhere; "
+                "give it another name"
+            )
     content_type = headers.pop(wire.CONTENT_TYPE, None)
     if message.key is not None:
         _write_key(headers, message.key)
     if message.payload is None:
         headers[TOMBSTONE] = "1"
     native: Native | None = message.headers
-    if native is not None:
+    if native is not None and native.headers:
         headers = _overlay(headers, native.headers, owner)
     return _properties(message, content_type, headers, now)
 
 
 def _properties(
-    message: Message, content_type: str | None, headers: Mapping[str, Any], now: float
+    message: Message,
+    content_type: str | bytes | None,
+    headers: Mapping[str, str | bytes],
+    now: float,
 ) -> tuple[int, bytes]:
     native = message.headers.properties if message.headers is not None else _NONE
+    reply_to = native.reply_to if native.reply_to != _DIRECT_REPLY else None
+    sent = frames.timestamp(now) if native.timestamp is None else frames.ticks(native.timestamp)
     optional: tuple[tuple[int, bytes | None], ...] = (
         (frames.CONTENT_TYPE, _short(content_type)),
         (frames.CONTENT_ENCODING, _short(native.content_encoding)),
@@ -85,10 +101,10 @@ def _properties(
             frames.CORRELATION_ID,
             _short(native.correlation_id or message.metadata.get(wire.CORRELATION_ID)),
         ),
-        (frames.REPLY_TO, _short(native.reply_to)),
+        (frames.REPLY_TO, _short(reply_to)),
         (frames.MESSAGE_ID, _short(message.id)),
-        (frames.TIMESTAMP, frames.timestamp(now)),
-        (frames.TYPE, _short(message.metadata.get(wire.CE_TYPE))),
+        (frames.TIMESTAMP, sent),
+        (frames.TYPE, _short(message.metadata.get(wire.CE_TYPE) or native.type)),
         (frames.APP_ID, _short(native.app_id)),
     )
     flags, parts = 0, []
@@ -99,93 +115,123 @@ def _properties(
     return flags, b"".join(parts)
 
 
-def decode(
-    topic: str, properties: Basic.Properties, body: bytes, owner: str
-) -> tuple[Message, int]:
+def decode(topic: str, properties: Properties, body: bytes, owner: str) -> tuple[Message, int]:
     """The message of a topic, and its size in bytes; `owner` as in `encode`."""
-    native: dict[str, Any] = {}
-    texts: list[tuple[str, str]] = []
+    texts, natives = properties.texts, properties.natives
     size = len(body)
-    for name, value in (properties.headers or {}).items():
-        if isinstance(value, str):
-            texts.append((name, value))
-            size += len(name) + len(value)
-        else:
-            native[name] = value
-            if name in _TIMES and isinstance(value, int) and not isinstance(value, bool):
-                value = datetime.fromtimestamp(value / 1000, UTC)  # as AMQP 1.0 counts
-            if (text := _scalar(value)) is not None and name not in _BROKERS_OWN:
-                texts.append((name, text))
+    for name, text in texts:
+        size += len(name) + len(text)
+    if natives:
+        for name, native in natives.items():
+            size += len(name) + len(native)
+            if name not in _BROKERS_OWN and (known := _text(name, native)) is not None:
+                texts.append((name, known))
+        for name in _ORDERS:
+            natives.pop(name, None)
     if properties.content_type is not None:
         texts.append((wire.CONTENT_TYPE, properties.content_type))
     id, metadata = AMQP.read(texts)
+    texts.clear()  # they live on in the metadata
     if properties.correlation_id and wire.CORRELATION_ID not in metadata:
         metadata[wire.CORRELATION_ID] = properties.correlation_id
-    if DEATHS in native:
+    for name in _ORDERS:
+        metadata.pop(name, None)
+    if DEATHS in natives:
         _forget_own_deaths(metadata, owner)
     key = _key(metadata.pop(KEY, None), metadata.pop(KEY_ENCODING, None))
+    id = id or properties.message_id
     return (
         Message(
-            id=id or properties.message_id or uuid.uuid4().hex,
+            id=id or uuid.uuid4().hex,
             topic=topic,
             payload=None if metadata.pop(TOMBSTONE, None) else body,
             key=key,
             metadata=metadata,
-            headers=Native(properties, native),
+            headers=Native(properties, natives, bool(id)),
         ),
         size,
     )
 
 
-def message_id(properties: Basic.Properties) -> str | None:
+def message_id(properties: Properties) -> str | None:
     """The id of a message that was sent by `encode`."""
-    headers = properties.headers or {}
-    id = headers.get(f"{AMQP.prefix}id") or headers.get(wire.MESSAGE_ID, properties.message_id)
-    return id if isinstance(id, str) else None
+    headers = dict(properties.texts)
+    return headers.get(f"{AMQP.prefix}id") or headers.get(wire.MESSAGE_ID, properties.message_id)
 
 
-def deliveries(properties: Basic.Properties) -> int:
+def deliveries(properties: Properties, again: bool) -> int:
     """How often a quorum queue has handed the message out, this time included.
 
     Until RabbitMQ 4.2 every return counts; from 4.3 on only those of failed or lost
-    consumers do, so what was given back unstarted does not.
+    consumers do, so what was given back unstarted does not. The broker writes its count when it
+    hands out `again`; before that the header is whatever the publisher wrote.
     """
-    count = (properties.headers or {}).get(DELIVERY_COUNT, 0)
-    return count + 1 if isinstance(count, int) else 1
+    native = properties.natives.get(DELIVERY_COUNT) if again else None
+    count = reading.number(native) if native is not None else None
+    return max(int(count), 0) + 1 if isinstance(count, int) else 1
 
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """Where the broker dead-lettered a message, and the routing key that it came by."""
+    """Where the broker dead-lettered a message, the routing key that it came by, and when."""
 
     queue: str
     routing_key: str
+    time: float
 
 
 def last_death(message: Message) -> Death | None:
     """The last time that the broker dead-lettered a message, if it did."""
     native: Native | None = message.headers
-    deaths = native.headers.get(DEATHS) if native is not None else None
-    if not isinstance(deaths, list) or not deaths:
+    header = native.headers.get(DEATHS) if native is not None else None
+    known = reading.deaths(header) if header is not None else []
+    if not known:
         return None
-    return Death(str(deaths[0].get("queue", "")), str((deaths[0].get("routing-keys") or [""])[0]))
+    _, death = known[0]
+    keys, time = death.get("routing-keys"), death.get("time")
+    return Death(
+        queue=str(death.get("queue", "")),
+        routing_key=str(keys[0]) if isinstance(keys, list) and keys else "",
+        time=time if isinstance(time, float) else 0.0,
+    )
 
 
-def sent_at(properties: Basic.Properties) -> float:
+def sent_at(properties: Properties) -> float:
     """When the message was published, in seconds since the epoch; 0.0 if unknown."""
-    return properties.timestamp.timestamp() if properties.timestamp else 0.0
+    known = properties.timestamp
+    return (reading.moment(known) or 0.0) if known is not None else 0.0
 
 
-def _overlay(headers: dict[str, Any], native: Mapping[str, Any], owner: str) -> dict[str, Any]:
+def buried_at(letter: Message) -> float:
+    """When a message was dead-lettered, by us or by the broker; 0.0 if unknown."""
+    try:
+        seconds = float(letter.metadata.get(wire.PF_DEAD_LETTERED_AT, ""))
+    except ValueError:
+        death = last_death(letter)
+        return death.time if death is not None else sent_at(letter.headers.properties)
+    return seconds if 0.0 <= seconds < 1e12 else 0.0
+
+
+def _overlay(
+    headers: dict[str, str | bytes], native: Mapping[str, bytes], owner: str
+) -> dict[str, str | bytes]:
     """The headers over the native ones, which stay where both say the same."""
-    kept = {
+    kept: dict[str, str | bytes] = {
         name: value
         for name, value in native.items()
-        if name not in _BROKERS_OWN and headers.get(name, text := _scalar(value)) == text
+        if name not in _BROKERS_OWN and headers.get(name, text := _text(name, value)) == text
     }
     if DEATHS in kept:
-        kept = _without_own_deaths(kept, owner)
+        del kept[DEATHS]
+        if deaths := _deaths_of_others(native[DEATHS], owner):
+            kept[DEATHS] = deaths
     return {**headers, **kept}
+
+
+def _text(name: str, native: bytes) -> str | None:
+    if name in _TIMES and native[:1] in b"lLIisu":  # as AMQP 1.0 counts
+        return reading.time_text(int(reading.number(native) or 0), _MILLISECONDS)
+    return reading.scalar(native)
 
 
 def _forget_own_deaths(metadata: dict[str, str], owner: str) -> None:
@@ -195,38 +241,21 @@ def _forget_own_deaths(metadata: dict[str, str], owner: str) -> None:
                 metadata.pop(prefix + part, None)
 
 
-def _without_own_deaths(headers: dict[str, Any], owner: str) -> dict[str, Any]:
-    deaths = headers[DEATHS]
-    if isinstance(deaths, list):
-        headers[DEATHS] = [death for death in deaths if not _died_in(death, owner)]
-        if not headers[DEATHS]:
-            del headers[DEATHS]
-    return headers
+def _deaths_of_others(header: bytes, owner: str) -> bytes:
+    kept = [
+        raw
+        for raw, death in reading.deaths(header)
+        if not str(death.get("queue", "")).startswith(owner)
+    ]
+    return frames.array(kept) if kept else b""
 
 
-def _died_in(death: object, owner: str) -> bool:
-    return isinstance(death, dict) and str(death.get("queue", "")).startswith(owner)
-
-
-def _short(text: str | None) -> bytes | None:
+def _short(text: str | bytes | None) -> bytes | None:
     """A property, if there is one and it fits; the header says the same at any length."""
-    if not text or len(text) > _SHORT:
+    if not isinstance(text, str) or not text or len(text) > _SHORT:
         return None
     data = text.encode()
     return bytes((len(data),)) + data if len(data) <= _SHORT else None
-
-
-def _scalar(value: object) -> str | None:
-    """A native value as text by the CloudEvents type system; None if it has no such form."""
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case int() | float():
-            return str(value)
-        case datetime():
-            return value.isoformat().replace("+00:00", "Z")
-        case _:
-            return None
 
 
 def _key(text: str | None, encoding: str | None) -> bytes | None:
@@ -238,7 +267,7 @@ def _key(text: str | None, encoding: str | None) -> bytes | None:
         return text.encode()
 
 
-def _write_key(headers: dict[str, Any], key: bytes) -> None:
+def _write_key(headers: dict[str, str | bytes], key: bytes) -> None:
     # All our headers are text: Watermill refuses messages with others.
     try:
         headers[KEY] = key.decode()

@@ -51,6 +51,7 @@ class Declarer:
                 exchange=exchange.name,
                 exchange_type=exchange.kind,
                 durable=True,
+                internal=exchange.internal,
                 arguments={**exchange.arguments},
             )
             await self._declare(f"exchange {exchange.name}", passive if verify else None, active)
@@ -108,7 +109,9 @@ class Declarer:
             return f"{what} differs from what is needed: {error}; delete it once it is empty"
         except aiormq.exceptions.ChannelAccessRefused as error:
             raise AuthenticationError(
-                f"{what}: the user may not declare or bind it: {error}"
+                f"{what}: the user may not make or bind it: {error}; grant the rights configure, "
+                "write and read on it with rabbitmqctl set_permissions, or let another user make "
+                "it and start with topology mode none"
             ) from error
         except aiormq.exceptions.ConnectionCommandInvalid as error:
             raise TopologyError(

@@ -6,11 +6,9 @@ cost of a message. Numbers and layouts are those of the AMQP 0-9-1 specification
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from struct import Struct
-
-from pamqp import encode
 
 _METHOD, _HEADER, _BODY, _END = 1, 2, 3, b"\xce"
 _FRAME_OVERHEAD = 8
@@ -23,7 +21,6 @@ _HEADER_START = Struct(">HHQH")
 _TAG_METHOD = Struct(">BHIHHQBB")
 _QOS = Struct(">BHIHHIHBB")
 _TIMESTAMP = Struct(">Q")
-_DOUBLE = Struct(">d")
 _PUBLISH, _ACK, _NACK, _QOS_METHOD = 40, 80, 120, 10
 
 #: The bits of the properties, in the order in which they are written.
@@ -99,11 +96,17 @@ def short_text(text: str) -> bytes:
 
 def timestamp(seconds: float) -> bytes:
     """A time in whole seconds."""
-    return _TIMESTAMP.pack(int(seconds))
+    return _TIMESTAMP.pack(max(int(seconds), 0))
 
 
-def table(fields: Mapping[str, object]) -> bytes:
-    """A table. Raises ValueError for names beyond 255 bytes."""
+def ticks(value: int) -> bytes:
+    """A time as it came."""
+    return _TIMESTAMP.pack(value)
+
+
+def table(fields: Mapping[str, str | bytes]) -> bytes:
+    """A table of text, and of values that stand there as they came: the byte for the type,
+    then the value. Raises ValueError for names beyond 255 bytes."""
     parts = [b""]
     for name, value in fields.items():
         key = name.encode()
@@ -111,32 +114,18 @@ def table(fields: Mapping[str, object]) -> bytes:
             data = value.encode()
             parts += (_name(key), key, b"S", _LENGTH.pack(len(data)), data)
         else:
-            parts += (_name(key), key, _value(value))
+            parts += (_name(key), key, value)
     parts[0] = _LENGTH.pack(sum(map(len, parts)))
     return b"".join(parts)
+
+
+def array(values: Sequence[bytes]) -> bytes:
+    """An array of values that stand there as they came."""
+    data = b"".join(values)
+    return b"A" + _LENGTH.pack(len(data)) + data
 
 
 def _name(key: bytes) -> bytes:
     if len(key) > 255:
         raise ValueError("the name of a header is longer than 255 bytes")
     return bytes((len(key),))
-
-
-def _value(value: object) -> bytes:
-    # pamqp refuses bytes and makes floats single.
-    match value:
-        case float():
-            return b"d" + _DOUBLE.pack(value)
-        case bytes() | bytearray():
-            return b"x" + _LENGTH.pack(len(value)) + value
-        case str():
-            data = value.encode()
-            return b"S" + _LENGTH.pack(len(data)) + data
-        case dict():
-            return b"F" + table(value)
-        case list():
-            data = b"".join(map(_value, value))
-            return b"A" + _LENGTH.pack(len(data)) + data
-        case _:
-            # The ignore: what was decoded is of the types that can be encoded.
-            return encode.encode_table_value(value)  # type: ignore[arg-type]

@@ -1,10 +1,8 @@
 """The consumers of a subscription at the broker: started, looked after, and ended.
 
-Where order is promised a shard has one active consumer over all processes: the one whose
-connection holds the shard's lock, an exclusive queue. The argument
-`x-single-active-consumer` would do too, but ordering is a delivery policy, and no queue
-argument may depend on one. The lock also outlasts the consumer until its work is settled,
-and goes with the connection.
+Where order is promised a shard has one active consumer over all processes: the one whose process
+holds the shard's lock. It begins only when nobody else consumes the queue: then the queue has
+taken back what the last owner had, and no process of another ordering reads beside it.
 """
 
 from __future__ import annotations
@@ -18,21 +16,27 @@ import aiormq.exceptions
 from pamqp.commands import Basic
 from pamqp.commands import Queue as Methods
 
+from protoflow.errors import AuthenticationError
 from protoflow.spec import Ordering
 from protoflow.transport import SubscriptionSettings
-from protoflow.transports.rabbitmq.channel import FAILURES, Channel
-from protoflow.transports.rabbitmq.link import Link
+from protoflow.transports.rabbitmq.channel import Channel
+from protoflow.transports.rabbitmq.link import Link, describe
+from protoflow.transports.rabbitmq.locks import Locks, PublishCallback
+from protoflow.transports.rabbitmq.marks import Marks
 from protoflow.transports.rabbitmq.names import Names
 from protoflow.transports.rabbitmq.options import RabbitMQOptions
-from protoflow.transports.rabbitmq.probe import exists
+from protoflow.transports.rabbitmq.reading import Handed, Properties
 from protoflow.transports.rabbitmq.session import Session
 
 _logger = logging.getLogger("protoflow.rabbitmq")
 
-#: Before a shard is consumed, for what its last owner had to be back in the queue.
-_TAKE_OVER_SECONDS = 0.5
+#: How soon a shard is looked at again that is ours while somebody else still consumes it, and
+#: after which time that is a problem to be told.
+_SOON_SECONDS = 0.05
+_OTHERS_SECONDS = 10.0
+_FIRST_LOCKS_SECONDS = 0.5
 
-ArriveCallback = Callable[[Session, int, Basic.Deliver, Basic.Properties, bytes], None]
+ArriveCallback = Callable[[Session, int, Handed, Properties, bytes], None]
 
 
 class Intake:
@@ -40,26 +44,37 @@ class Intake:
 
     Attributes:
         shards: how many queues are consumed.
+        marks: the start marks of an ordered subscription.
+        problem: why a shard that is ours is not consumed, if it takes long.
     """
 
     def __init__(
         self,
         link: Link,
-        prober: Link,
+        publish: PublishCallback,
         names: Names,
         settings: SubscriptionSettings,
         options: RabbitMQOptions,
     ) -> None:
         self.shards = 1 if settings.broadcast else names.shards
+        self.marks: Marks | None = None
+        self.problem: str | None = None
         self._link = link
-        self._prober = prober  # not ours: a connection that sends may be blocked
         self._names = names
         self._settings = settings
         self._options = options
-        self._ordered = settings.ordering is not Ordering.NONE and not settings.broadcast
+        self._locks: Locks | None = None
+        self._changed = asyncio.Event()
         self._consuming: dict[int, str] = {}
+        self._obstructed: dict[int, float] = {}
         self._cancelled = False
         self._checked = (0.0, -1)  # when the watchdog looked last, and the arrivals until then
+        if settings.ordering is not Ordering.NONE and not settings.broadcast:
+            topic, group, shards = settings.topic, settings.group, range(self.shards)
+            locks = [names.lock(topic, group, shard) for shard in shards]
+            marks = [names.marks(topic, group, shard) for shard in shards]
+            self._locks = Locks(link, publish, locks, options.max_hold, self.wake)
+            self.marks = Marks(link, publish, marks)
 
     async def open(self, arrived: ArriveCallback) -> Session:
         """A session without consumers. Raises FAILURES."""
@@ -68,38 +83,70 @@ class Intake:
         channel = await self._link.channel(confirms=False)
         await channel.request(Basic.Qos(prefetch_count=prefetch))
         self._consuming, self._cancelled = {}, False
+        self._obstructed, self.problem = {}, None
         self._checked = (asyncio.get_running_loop().time(), -1)
         session = Session(channel, prefetch)
 
-        def deliver(frame: Basic.Deliver, properties: Basic.Properties, body: bytes) -> None:
-            arrived(session, int(frame.consumer_tag or 0), frame, properties, body)
+        def deliver(handed: Handed, properties: Properties, body: bytes) -> None:
+            arrived(session, int(handed[0]), handed, properties, body)
 
         channel.on_deliver, channel.on_cancel = deliver, self._on_cancel
         return session
 
     async def consume(self, session: Session) -> None:
-        """Starts the consumers that may be started. Raises FAILURES."""
+        """Starts the consumers that may be started. Raises FAILURES and TransportError."""
         queues = [self._queue(shard) for shard in range(self.shards)]
         if self._settings.broadcast:
             queues = [await self._own_queue(session.channel)]
         session.channel.tap()
-        for shard, queue in enumerate(queues):
-            await self._consume(session, shard, queue)
+        if self._locks is None:
+            for shard, queue in enumerate(queues):
+                await self._consume(session, shard, queue)
+            return
+        await self._locks.compete()
+        deadline = asyncio.get_running_loop().time() + _FIRST_LOCKS_SECONDS
+        while len(self._consuming) < self.shards:
+            await self._consume_held(session, self._locks)
+            if asyncio.get_running_loop().time() >= deadline:
+                return
+            await self.pause(_SOON_SECONDS)
+
+    def wake(self) -> None:
+        """Ends a pause."""
+        self._changed.set()
+
+    async def pause(self, seconds: float) -> None:
+        """Waits, for less if a lock was won or lost, or a shard is soon to be consumed."""
+        if self._obstructed:
+            seconds = _SOON_SECONDS
+        waiting = asyncio.ensure_future(self._changed.wait())
+        try:
+            await asyncio.wait([waiting], timeout=seconds)
+        finally:
+            waiting.cancel()
+        self._changed.clear()
 
     async def tend(self, session: Session) -> None:
-        """Looks after the consumers; called every second or so."""
+        """Looks after the consumers; called every second or so. Raises FAILURES."""
         if self._cancelled:
             _logger.warning("consumer ended by rabbitmq", extra=self._extra())
             await session.channel.leave()
             return
-        for shard in range(self.shards):
-            if shard not in self._consuming:
-                await self._consume(session, shard, self._queue(shard))
+        if self._locks is not None:
+            if self._locks.lost:
+                _logger.warning("a shard's lock was lost", extra=self._extra())
+                await session.channel.leave()
+                if self.marks is not None:
+                    await self.marks.leave()
+                return
+            self._locks.renew()
+            await self._locks.compete()
+            await self._consume_held(session, self._locks)
         now, (last, arrivals) = asyncio.get_running_loop().time(), self._checked
         if now - last < self._options.watchdog:
             return
         self._checked = (now, session.arrivals)
-        if session.arrivals == arrivals and not session.unsettled and await self._waiting(session):
+        if session.arrivals == arrivals and not session.unsettled and await self.waiting(session):
             _logger.warning("messages wait but none come; consuming anew", extra=self._extra())
             await session.channel.leave()
 
@@ -108,73 +155,80 @@ class Intake:
         for tag in [*self._consuming]:
             await session.channel.request(Basic.Cancel(consumer_tag=str(tag)))
 
-    async def release(self, session: Session) -> None:
+    async def release(self) -> None:
         """Lets another process have the shards."""
-        if not self._ordered or not self._consuming:
-            return
-        channel = await session.channel.sibling()
-        for shard in self._consuming:
-            await channel.request(Methods.Delete(queue=self._lock(shard)))
-        await channel.leave()
+        if self.marks is not None:
+            await self.marks.leave()
+        if self._locks is not None:
+            await self._locks.leave()
+
+    async def waiting(self, session: Session) -> int:
+        """How many messages wait in the queues that are consumed. Raises FAILURES."""
+        found = [await self._look(session, queue) for queue in self._consuming.values()]
+        return sum(messages for messages, _ in found)
+
+    async def _consume_held(self, session: Session, locks: Locks) -> None:
+        now = asyncio.get_running_loop().time()
+        for shard in range(self.shards):
+            if shard in self._consuming or not locks.holds(shard):
+                continue
+            queue = self._queue(shard)
+            _, consumers = await self._look(session, queue)
+            if consumers:
+                self._obstructed.setdefault(shard, now)
+                continue
+            if self.marks is not None:
+                await self.marks.read(shard)
+            self._obstructed.pop(shard, None)
+            await self._consume(session, shard, queue)
+        late = [shard for shard, since in self._obstructed.items() if now - since > _OTHERS_SECONDS]
+        self.problem = (
+            f"{self._queue(late[0])} is consumed by others, who do not hold its lock: stop the "
+            "processes that run with ordering NONE, and foreign consumers of it"
+            if late
+            else None
+        )
 
     async def _consume(self, session: Session, shard: int, queue: str) -> None:
-        if self._ordered and not await self._acquire(session.channel, shard):
-            return
         self._consuming[shard] = queue
         await session.channel.request(Basic.Consume(queue=queue, consumer_tag=str(shard)))
-
-    async def _acquire(self, channel: Channel, shard: int) -> bool:
-        lock = self._lock(shard)
-        try:
-            if await exists(self._prober, lock):
-                return False
-        except FAILURES:
-            return False  # publishers are blocked: asked again soon
-        beside = await channel.sibling()
-        try:
-            await beside.request(
-                Methods.Declare(queue=lock, exclusive=True, arguments={"x-max-length": 0})
-            )
-        except aiormq.exceptions.ChannelLockedResource:
-            return False  # somebody was quicker
-        finally:
-            await beside.leave()
-        # The lock of a process that died goes before the queue has taken back what that
-        # process had: consuming at once would overtake it.
-        await asyncio.sleep(_TAKE_OVER_SECONDS)
-        return True
 
     async def _own_queue(self, channel: Channel) -> str:
         names, settings = self._names, self._settings
         # A new name each time: the old one may live until the server misses its connection.
         queue = names.broadcast(settings.topic, settings.group, uuid.uuid4().hex)
-        await channel.request(Methods.Declare(queue=queue, exclusive=True, auto_delete=True))
-        await channel.request(
-            Methods.Bind(
-                queue=queue, exchange=names.exchange, routing_key=names.routing_key(settings.topic)
+        try:
+            await channel.request(Methods.Declare(queue=queue, exclusive=True, auto_delete=True))
+            await channel.request(
+                Methods.Bind(
+                    queue=queue,
+                    exchange=names.exchange,
+                    routing_key=names.routing_key(settings.topic),
+                )
             )
-        )
+        except aiormq.exceptions.ChannelAccessRefused as error:
+            raise AuthenticationError(
+                f"subscription {settings.name}: {describe(error)}; each process of a broadcast "
+                "group makes a queue of its own: grant the user the rights configure, write and "
+                f"read on {names.owner}.*, and read on {names.exchange}"
+            ) from error
         return queue
 
-    async def _waiting(self, session: Session) -> bool:
+    async def _look(self, session: Session, queue: str) -> tuple[int, int]:
+        """How many messages wait in a queue, and how many consumers it has."""
         beside = await session.channel.sibling()
         try:
-            for queue in self._consuming.values():
-                found = await beside.request(Methods.Declare(queue=queue, passive=True))
-                if found.message_count:
-                    return True
-            return False
+            found = await beside.request(Methods.Declare(queue=queue, passive=True))
         finally:
             await beside.leave()
+        return found.message_count or 0, found.consumer_count or 0
 
     def _on_cancel(self, _: str) -> None:
         self._cancelled = True
+        self.wake()
 
     def _queue(self, shard: int) -> str:
         return self._names.queue(self._settings.topic, self._settings.group, shard)
-
-    def _lock(self, shard: int) -> str:
-        return self._names.lock(self._settings.topic, self._settings.group, shard)
 
     def _extra(self) -> dict[str, str]:
         return {"subscription": self._settings.name}

@@ -58,10 +58,9 @@ class _Visit:
                 self.left = 0
                 break
             self.left -= 1
-            properties = found.header.properties
-            message, _ = codec.decode(self._topic, properties, found.body, self._names.owner)
-            tag = found.delivery_tag or 0
-            letter = DeadLetter(message=message, position=str(tag), time=codec.sent_at(properties))
+            (_, tag, _, _), properties, body = found
+            message, _ = codec.decode(self._topic, properties, body, self._names.owner)
+            letter = DeadLetter(message=message, position=str(tag), time=codec.buried_at(message))
             taken.append(_Taken(letter, tag))
         return taken
 
@@ -182,10 +181,20 @@ class Letters:
     def _returned(self, letter: Message, to_origin: bool) -> Message:
         """A letter that the broker itself wrote, the message having come too often."""
         death = codec.last_death(letter)
-        if death is None or not self._names.owns(death.queue):
+        group = self._names.group_of(death.queue) if death is not None else None
+        if death is None or group is None:
             raise TopologyError(
                 f"dead letter {letter.id} names no original topic, so it cannot be replayed; "
                 "publish it anew and purge it"
             )
-        address = death.routing_key if to_origin else death.queue
-        return dataclasses.replace(letter, topic=address, mandatory=not to_origin)
+        metadata = {  # what is published there is believed, and anybody may have written this
+            name: text
+            for name, text in letter.metadata.items()
+            if not name.startswith(wire.PF_PREFIX)
+        }
+        return dataclasses.replace(
+            letter,
+            topic=death.routing_key if to_origin else group,
+            metadata=metadata,
+            mandatory=not to_origin,
+        )

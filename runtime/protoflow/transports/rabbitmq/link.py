@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import aiormq.exceptions
 from yarl import URL
@@ -17,14 +17,17 @@ from protoflow.transports.rabbitmq.channel import (
     FAILURES,
     Channel,
     Connection,
-    true_cancellation,
 )
 from protoflow.transports.rabbitmq.options import RabbitMQOptions
 
 _logger = logging.getLogger("protoflow.rabbitmq")
 _PORTS = {"amqp": 5672, "amqps": 5671}
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
-_ATTEMPT_SECONDS = 10.0
+#: How long one host may take at first, and at most; doubled with each round that failed.
+_HOST_SECONDS, _LONGEST_HOST_SECONDS = 3.0, 12.0
+_ROUND_SECONDS = 60.0
+_NOTICE_SECONDS = 0.01
+_CLOSE_SECONDS = 3.0
 
 
 class Backoff:
@@ -49,31 +52,44 @@ class Link:
 
     Attributes:
         problem: None while connected, else what is wrong.
+        blocked: why the server takes nothing that is published, such as an alarm; None: it does.
+        on_blocked: called when that changes.
     """
 
     def __init__(self, settings: TransportSettings, options: RabbitMQOptions, role: str) -> None:
-        self.problem: str | None = "not connected yet"
+        self.problem: str | None = "the transport is not open"
+        self.blocked: str | None = None
+        self.on_blocked: Callable[[], None] = _nothing
         self._settings = settings
         self._options = options
         self._name = f"{settings.client_name} ({role})"
+        self._hosts = _shuffled(settings)
+        self._tried = 0
+        self._patience = _HOST_SECONDS
         self._connection: Connection | None = None
-        self._connected = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._running = False
         self._supervisor: asyncio.Task[None] | None = None
+        self._given_up: set[asyncio.Future[bool]] = set()
 
     async def open(self) -> None:
         """Connects. Raises ConnectionFailedError after `connect_timeout`, and
         AuthenticationError at once."""
         backoff = Backoff(self._settings)
         failure: Exception | None = None
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._settings.connect_timeout
+        self._running = True
         try:
-            async with asyncio.timeout(self._settings.connect_timeout):
+            async with asyncio.timeout_at(deadline):
                 while self._connection is None:
                     try:
-                        await self._connect()
+                        await self._connect(deadline - loop.time())
                     except ConnectionFailedError as error:
                         failure = error
                         await backoff.wait()
         except TimeoutError:
+            await self.close()
             raise ConnectionFailedError(
                 f"no connection to rabbitmq at {self._settings.url.safe} within "
                 f"{self._settings.connect_timeout:g} s: {failure or 'no answer'}"
@@ -81,12 +97,16 @@ class Link:
         self._supervisor = asyncio.create_task(self._supervise())
 
     async def connection(self) -> Connection:
-        """The connection, waiting for it."""
-        while self._connection is None or self._connection.is_closed:
-            await self._connected.wait()
-            if self._connection is not None and self._connection.is_closed:
-                await asyncio.sleep(0)
-        return self._connection
+        """The connection, waiting for it. Raises ConnectionError where none will come."""
+        while self._running:
+            connection = self._connection
+            if connection is None:
+                await self._changed.wait()
+            elif connection.is_closed:
+                await asyncio.sleep(_NOTICE_SECONDS)  # the supervisor is about to see it
+            else:
+                return connection
+        raise ConnectionError(self.problem or "the transport is closed")
 
     async def channel(self, *, confirms: bool = True) -> Channel:
         """A new channel, waiting for the connection for a while."""
@@ -98,24 +118,39 @@ class Link:
         return await connection.open_channel(self._options.request_timeout, confirms=confirms)
 
     async def close(self) -> None:
-        """Disconnects. Idempotent."""
-        if self._supervisor is not None:
-            self._supervisor.cancel()
-            await asyncio.gather(self._supervisor, return_exceptions=True)
-            self._supervisor = None
+        """Disconnects, whether the server answers or not. Idempotent."""
+        self._running = False
+        self._changed.set()
+        supervisor, self._supervisor = self._supervisor, None
         connection, self._connection = self._connection, None
-        self.problem = "closed"
-        if connection is not None:
-            with contextlib.suppress(*FAILURES, asyncio.CancelledError):
-                await connection.close(timeout=_ATTEMPT_SECONDS)
+        self.problem = "the transport is closed"
+        try:
+            if supervisor is not None:
+                supervisor.cancel()
+                await asyncio.gather(supervisor, return_exceptions=True)
+        finally:
+            if connection is not None:
+                await self._end(connection)
+            if self._given_up:
+                await asyncio.wait(self._given_up, timeout=_CLOSE_SECONDS)
+
+    async def _end(self, connection: Connection) -> None:
+        closing = asyncio.ensure_future(connection.close(timeout=_CLOSE_SECONDS))
+        try:
+            await asyncio.wait([closing], timeout=_CLOSE_SECONDS)
+        finally:
+            if not closing.done():
+                connection.abort()  # what waits for an answer ends with it
+            closing.add_done_callback(_seen)
 
     async def _supervise(self) -> None:
         while self._connection is not None:
             lost = await _closed(self._connection)
             self._connection = None
-            self._connected.clear()
+            self._changed.clear()
             self.problem = f"connection to rabbitmq lost: {describe(lost)}"
             _logger.warning("connection lost", extra={"connection": self._name})
+            self._block(None)
             await self._reconnect()
             _logger.info("connected again", extra={"connection": self._name})
 
@@ -124,24 +159,23 @@ class Link:
         while self._connection is None:
             await backoff.wait()
             try:
-                async with asyncio.timeout(_ATTEMPT_SECONDS):
-                    await self._connect()
-            except (ConnectionFailedError, AuthenticationError, TimeoutError) as error:
-                # Credentials are retried too: they may be put right at the broker.
-                self.problem = str(error) or "rabbitmq does not answer"
+                await self._connect(_ROUND_SECONDS)
+            except Exception as error:
+                # Whatever it is may pass: a password is put right, a certificate renewed.
+                self.problem = str(error) or f"rabbitmq: {type(error).__name__}"
 
-    async def _connect(self) -> None:
-        hosts = self._settings.url.hosts or (("localhost", None),)
+    async def _connect(self, within: float) -> None:
+        """Tries each host once, beginning after the one that was tried last: a host that takes
+        connections and says nothing must not be in the way of the others."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + within
         failure: BaseException | None = None
-        for host, port in hosts:
-            connection = Connection(
-                self._url(host, port),
-                context=self._tls(),
-                client_properties={"connection_name": self._name},
-            )
+        for left in range(len(self._hosts), 0, -1):
+            host, port = self._hosts[self._tried % len(self._hosts)]
+            self._tried += 1
+            patience = min(self._patience, (deadline - loop.time()) / left)
             try:
-                with true_cancellation():
-                    await connection.connect()
+                connection = await self._dial(host, port, patience)
             except aiormq.exceptions.ProbableAuthenticationError as error:
                 raise AuthenticationError(
                     f"rabbitmq at {self._settings.url.safe} refused the user or its password"
@@ -155,11 +189,46 @@ class Link:
                 failure = error
             else:
                 self._connection, self.problem = connection, None
-                self._connected.set()
+                self._patience = _HOST_SECONDS
+                self._changed.set()
                 return
+        self._patience = min(2 * self._patience, _LONGEST_HOST_SECONDS)
         raise ConnectionFailedError(
             f"rabbitmq at {self._settings.url.safe}: {describe(failure)}"
         ) from failure
+
+    async def _dial(self, host: str, port: int | None, patience: float) -> Connection:
+        connection = Connection(
+            self._url(host, port),
+            context=self._tls(),
+            client_properties={"connection_name": self._name},
+            blocked=self._block,
+        )
+        connecting = asyncio.ensure_future(connection.connect())
+        try:
+            done, _ = await asyncio.wait([connecting], timeout=patience)
+        finally:
+            if not connecting.done():
+                connecting.cancel()
+                connection.abort()
+                self._given_up.add(connecting)
+                connecting.add_done_callback(self._given_up.discard)
+                connecting.add_done_callback(_seen)
+        if not done:
+            raise TimeoutError(f"{host} did not answer within {patience:.1f} s")
+        if connecting.cancelled():  # aiormq's way to tell that the connection was lost
+            raise ConnectionError("the connection was lost")
+        error = connecting.exception()
+        if error is not None:
+            raise ConnectionError("the connection was lost") if type(error) is Exception else error
+        return connection
+
+    def _block(self, reason: str | None) -> None:
+        if reason != self.blocked:
+            self.blocked = reason
+            if reason is not None:
+                _logger.warning("rabbitmq blocks publishers: %s", reason)
+            self.on_blocked()
 
     def _url(self, host: str, port: int | None) -> URL:
         url, options = self._settings.url, self._options
@@ -203,3 +272,21 @@ def describe(error: BaseException | None) -> str:
     return "; ".join(str(text) for text in texts if text not in ("", None)) or (
         type(error).__name__ if error is not None else "no reason given"
     )
+
+
+def _shuffled(settings: TransportSettings) -> list[tuple[str, int | None]]:
+    """The hosts in an order of this process's own, so that they share the clients."""
+    hosts = [*(settings.url.hosts or (("localhost", None),))]
+    for index in range(len(hosts) - 1, 0, -1):
+        other = int(settings.clock.random() * (index + 1))
+        hosts[index], hosts[other] = hosts[other], hosts[index]
+    return hosts
+
+
+def _seen(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()
+
+
+def _nothing() -> None:
+    pass

@@ -2,7 +2,8 @@
 
 `/` parts the names, and no topic or group has it: `protoflow/<dead-letter topic>` is a
 dead-letter queue, `protoflow/<topic>/<group>` a group's queue, and what belongs to that
-group lies below it. So no two of them are ever the same.
+group lies below it; what belongs to all begins with `protoflow/+`. So no two of them are ever
+the same.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 from protoflow.naming import fit
 
 _LIMIT = 255  # bytes, of names and of routing keys
-_EXCHANGE_MARK = "@"
 
 #: How many bits a delay has.
 DELAY_BITS = 26
@@ -25,7 +25,13 @@ class Names:
         #: How the names of queues begin.
         self.owner = f"{exchange}/"
         #: Where the broker itself puts what was delivered too often.
-        self.overflow = f"{exchange}.overflow"
+        self.overflow = f"{exchange}/+overflow"
+        #: Where the runtime, and nobody else, publishes what a group is to get again.
+        self.retry = f"{exchange}/+retry"
+        #: Where what waited long enough comes back; internal, so nobody can publish there.
+        self.back = f"{exchange}/+back"
+        #: Hop state is believed of what comes by these, for only the runtime writes there.
+        self.own_places = frozenset((self.retry, self.back))
 
     def group(self, topic: str, group: str) -> str:
         """The queue of a group or, if it has shards, the exchange before them."""
@@ -45,8 +51,16 @@ class Names:
         return self._part(topic, group, f"retry-{wait}")
 
     def lock(self, topic: str, group: str, shard: int) -> str:
-        """The queue that the one active consumer of an ordered shard holds."""
+        """The queue whose one message makes its holder the consumer of an ordered shard."""
         return self._part(topic, group, f"lock-{shard}")
+
+    def marks(self, topic: str, group: str, shard: int) -> str:
+        """The queue of the start marks of an ordered shard."""
+        return self._part(topic, group, f"marks-{shard}")
+
+    def solo(self, topic: str, group: str) -> str:
+        """The queue of messages of an unordered group that are to be run alone."""
+        return self._part(topic, group, "solo")
 
     def broadcast(self, topic: str, group: str, process: str) -> str:
         """The queue of one process of a broadcast group."""
@@ -76,24 +90,24 @@ class Names:
 
     def to_group(self, topic: str, group: str) -> str:
         """The address of a group alone; stands for the topic of a message."""
-        name = self.group(topic, group)
-        return name if self.shards == 1 else _EXCHANGE_MARK + name
+        return self.group(topic, group)
 
     def routing_key(self, topic: str) -> str:
         """The routing key of a topic."""
         return fit(topic, _LIMIT)
 
     def route(self, address: str) -> tuple[str, str]:
-        """The exchange and the routing key of a topic, a queue or a group's address."""
-        if address.startswith(_EXCHANGE_MARK):
-            return address[1:], ""
+        """The exchange and the routing key of a topic, or of an address within a group."""
         if "/" in address:
-            return "", address
+            return self.retry, address
         return self.exchange, self.routing_key(address)
 
-    def owns(self, queue: str) -> bool:
-        """Whether a queue is one of these."""
-        return queue.startswith(self.owner)
+    def group_of(self, queue: str) -> str | None:
+        """The address of the group whose queue, or shard, this is; None if it is no such."""
+        parts = queue.split("/")
+        if not queue.startswith(self.owner) or len(parts) not in (3, 4):
+            return None
+        return "/".join(parts[:3])
 
     def _part(self, topic: str, group: str, part: str) -> str:
         return f"{fit(f'{self.exchange}/{topic}/{group}', _LIMIT - len(part) - 1)}/{part}"

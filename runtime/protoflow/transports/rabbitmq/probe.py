@@ -23,16 +23,3 @@ async def count(link: Link, queue: str) -> int | None:
     except FAILURES as error:
         raise TransportError(f"queue {queue}: {describe(error)}") from error
     return int(found.message_count or 0)
-
-
-async def exists(link: Link, queue: str) -> bool:
-    """Whether there is a queue that anybody may send to; sends it an empty message.
-
-    Declaring it passively would say the same, but a queue that another connection has for
-    itself would leave an error in the server's log each time.
-    """
-    channel = await link.channel()
-    try:
-        return await channel.send_empty(queue)
-    finally:
-        await channel.leave()

@@ -3,40 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import re
+import logging
 from collections import deque
-from collections.abc import Callable, Sequence
-
-from pamqp.commands import Basic
+from collections.abc import Sequence
 
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message
 from protoflow.transport import TopologyMode, TransportSettings
 from protoflow.transports.rabbitmq import codec, frames
-from protoflow.transports.rabbitmq.channel import FAILURES, Channel
-from protoflow.transports.rabbitmq.delays import MAX_DELAY, Delays, units
+from protoflow.transports.rabbitmq.channel import Channel
+from protoflow.transports.rabbitmq.delays import Delays, units
+from protoflow.transports.rabbitmq.limits import Limits
 from protoflow.transports.rabbitmq.link import Backoff, Link
+from protoflow.transports.rabbitmq.losses import Losses
 from protoflow.transports.rabbitmq.names import Names
+from protoflow.transports.rabbitmq.nobody import Unheard
 from protoflow.transports.rabbitmq.options import RabbitMQOptions
-from protoflow.transports.rabbitmq.pending import Batch, Entry, Result
+from protoflow.transports.rabbitmq.pending import Batch, Entry, GivenUp, Result, oldest, same
+from protoflow.transports.rabbitmq.reading import Properties
 
-_TOO_LARGE = re.compile(r"larger than configured max size (\d+)")
-_ACCESS_REFUSED, _PRECONDITION_FAILED = 403, 406
+_logger = logging.getLogger("protoflow.rabbitmq")
+_PATIENCE = 10.0  # for so long a message may be unconfirmed before readiness tells
 
 
 class Publisher:
     """Publishes on one channel of a link; what comes while there is none waits for it.
 
     Attributes:
-        max_bytes: the largest payload that the broker takes.
+        limits: what the broker takes.
         mode: whether what delays need may be made.
     """
 
     def __init__(
         self, link: Link, names: Names, settings: TransportSettings, options: RabbitMQOptions
     ) -> None:
-        self.max_bytes = 0
+        self.limits = Limits(options)
         self.mode = TopologyMode.NONE
         self._link = link
         self._names = names
@@ -45,6 +46,9 @@ class Publisher:
         self._channel: Channel | None = None
         self._waiting: deque[Entry] = deque()
         self._unconfirmed: dict[int, Entry] = {}
+        self._given_up = GivenUp()
+        self._losses = Losses(self._route)
+        self._unheard = Unheard(settings.require_subscriber)
         self._tag = 0
         self._delays = Delays(link, names)
         self._held: list[Entry] = []
@@ -52,8 +56,19 @@ class Publisher:
         self._supervisor: asyncio.Task[None] | None = None
         self._sweeper: asyncio.TimerHandle | None = None
 
+    @property
+    def problem(self) -> str | None:
+        """What is wrong when something is unconfirmed for long."""
+        since = oldest(iter(self._unconfirmed.values()), iter(self._waiting), iter(self._held))
+        if since is None:
+            return None
+        if (waited := asyncio.get_running_loop().time() - since) <= _PATIENCE:
+            return None
+        return f"a message is unconfirmed for {waited:.0f} s: {self._reason()}"
+
     async def open(self) -> None:
         """Opens the first channel."""
+        self._link.on_blocked = self._flush
         await self._connect()
         self._supervisor = asyncio.create_task(self._supervise())
 
@@ -63,18 +78,23 @@ class Publisher:
         if supervisor is None:
             return
         entries = [*self._unconfirmed.values(), *self._waiting, *self._held]
-        if entries:
-            await asyncio.wait([entry.batch.future for entry in entries])
-        supervisor.cancel()
-        await asyncio.gather(supervisor, return_exceptions=True)
-        if self._preparing is not None:
-            self._preparing.cancel()
-            await asyncio.gather(self._preparing, return_exceptions=True)
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-        if self._channel is not None:
-            await self._channel.leave()
+        channel, tasks = self._channel, [supervisor]
+        tasks += [self._preparing] if self._preparing is not None else []
+        try:
+            if futures := {entry.batch.future for entry in entries if not entry.settled}:
+                await asyncio.wait(futures)
+        finally:  # also when the time of the shutdown is over
+            for task in tasks:
+                task.cancel()
+            if self._sweeper is not None:
+                self._sweeper.cancel()
             self._channel = None
+            self._waiting.clear()
+            for entry in entries:
+                entry.done(PublishError("the transport was closed before rabbitmq confirmed it"))
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if channel is not None:
+            await channel.leave()
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[Result]]:
         """Publishes; see `Transport.submit`."""
@@ -84,65 +104,71 @@ class Publisher:
             future.set_result([])
             return future
         batch = Batch(future, len(messages))
-        deadline = loop.time() + self._options.confirm_timeout
+        now = loop.time()
+        deadline = now + self._options.confirm_timeout
         for index, message in enumerate(messages):
-            if refusal := self._refusal(message):
+            if refusal := self.limits.refusal(message):
                 batch.done(index, refusal)
             elif self._supervisor is None:
-                batch.done(index, PublishError("the transport is closed"))
+                batch.done(index, PublishError(self._link.problem or "the transport is closed"))
             else:
                 delayed = message.delay > 0 and not self._delays.ready
-                entry = Entry(message, batch, index, deadline)
+                entry = Entry(message, batch, index, now, deadline)
                 (self._held if delayed else self._waiting).append(entry)
         if self._held and self._preparing is None:
             self._preparing = asyncio.create_task(self._prepare())
         self._flush()
-        if self._sweeper is None:
+        if self._sweeper is None and (self._unconfirmed or self._waiting or self._held):
             self._schedule_sweep()
         return future
 
-    def _refusal(self, message: Message) -> PublishRefusedError | None:
-        size = len(message.payload or b"")
-        if size > self.max_bytes:
-            return PublishRefusedError(
-                f"message {message.id} to {message.topic} has {size} bytes, more than the "
-                f"{self.max_bytes} that rabbitmq takes; make it smaller, or raise "
-                "max_message_size at the server and option max_message_bytes"
-            )
-        if message.delay > MAX_DELAY:
-            return PublishRefusedError(
-                f"message {message.id} to {message.topic} has a delay of {message.delay:.0f} s, "
-                f"more than the {MAX_DELAY:.0f} s that rabbitmq can keep"
-            )
-        return None
-
     def _flush(self) -> None:
         channel = self._channel
-        if channel is None or channel.is_closed:
+        # What a blocked server has not read yet would be confirmed some time: nothing is
+        # written then, so that what is given up was not sent.
+        if channel is None or channel.is_closed or self._link.blocked is not None:
             return
         now, sent = self._settings.clock.now(), []
-        while self._waiting:
+        while self._waiting and not self._losses.alone:
             entry = self._waiting.popleft()
-            if entry.settled:
+            if entry.settled or (self._given_up and self._known(entry)):
                 continue
+            if self._losses.suspects and not self._losses.may_send(entry, bool(self._unconfirmed)):
+                self._waiting.appendleft(entry)
+                break
             try:
-                data = self._encode(channel, entry.message, now)
-            except ValueError as error:
+                data = self._encode(channel, entry, now)
+            except Exception as error:  # whatever it is, it is this message's own
                 entry.done(
                     PublishRefusedError(
                         f"message {entry.message.id} to {entry.message.topic}: {error}"
                     )
                 )
+                self._losses.over()
                 continue
-            sent.append(data)
             self._tag += 1
+            sent.append(data)
             self._unconfirmed[self._tag] = entry
         if sent:
             channel.send(b"".join(sent))
 
-    def _encode(self, channel: Channel, message: Message, now: float) -> bytes:
+    def _known(self, entry: Entry) -> bool:
+        """Whether the broker has the message already, from an earlier submission."""
+        if self._given_up.take_confirmed(entry.message):
+            entry.done(None)
+            return True
+        tag = self._given_up.tag(entry.key)
+        earlier = self._unconfirmed.get(tag) if tag is not None else None
+        if tag is None or earlier is None or not same(earlier.message, entry.message):
+            return False
+        entry.since, entry.probing = earlier.since, earlier.probing
+        self._unconfirmed[tag] = entry
+        return True
+
+    def _encode(self, channel: Channel, entry: Entry, now: float) -> bytes:
+        message = entry.message
         exchange, routing_key = self._route(message)
-        mandatory = message.mandatory or self._settings.require_subscriber
+        mandatory = message.mandatory or self._unheard.asks(entry)
         route = frames.route(exchange, routing_key, mandatory)
         flags, properties = codec.encode(message, now, self._names.owner)
         if not frames.header_fits(properties, channel.frame_max):
@@ -180,9 +206,11 @@ class Publisher:
             tags = [tag] if tag in unconfirmed else []
         for known in tags:
             entry = unconfirmed.pop(known)
-            if entry.returned:
-                entry.done(self._unroutable(entry.message))
+            if entry.returned and (error := self._unheard.returned(entry)) is not None:
+                entry.done(error)
             elif accepted:
+                if entry.settled:
+                    self._given_up.confirmed(entry)
                 entry.done(None)
             else:
                 entry.done(
@@ -192,39 +220,27 @@ class Publisher:
                         "and at the server's alarms"
                     )
                 )
+        if self._losses.suspects:
+            self._losses.over()
+            self._flush()
 
-    def _returned(self, frame: Basic.Return, properties: Basic.Properties) -> None:
+    def _returned(self, routing_key: str, properties: Properties) -> None:
         # The confirmation that follows does not say that the message was returned.
-        id, routing_key = codec.message_id(properties), frame.routing_key
+        id = codec.message_id(properties)
         for entry in self._unconfirmed.values():
             message = entry.message
             if message.id == id and not entry.returned and self._route(message)[1] == routing_key:
                 entry.returned = True
                 return
 
-    def _unroutable(self, message: Message) -> PublishError:
-        if "/" in message.topic:
-            return PublishError(
-                f"message {message.id}: queue {message.topic} does not exist; start the "
-                "service with topology mode create"
-            )
-        return PublishError(
-            f"nobody consumes topic {message.topic}, so message {message.id} was not kept; "
-            "start a consumer of it once, or set require_subscriber to false"
-        )
-
     async def _connect(self) -> None:
         channel = await self._link.channel()
         channel.on_confirm, channel.on_return = self._confirmed, self._returned
         channel.tap()
         self._channel, self._tag = channel, 0
-        self.max_bytes = self.max_bytes or self._server_limit(
-            (await self._link.connection()).version
-        )
+        if not self.limits.max_bytes:
+            self.limits.learn((await self._link.connection()).version)
         self._flush()
-
-    def _server_limit(self, version: tuple[int, int]) -> int:
-        return self._options.max_message_bytes or (16 if version >= (4, 0) else 128) * 1024 * 1024
 
     async def _supervise(self) -> None:
         backoff = Backoff(self._settings)
@@ -233,64 +249,51 @@ class Publisher:
                 await asyncio.wait([self._channel.closing])
                 self._lost(self._channel)
                 self._channel = None
-            with contextlib.suppress(*FAILURES):
+            try:
                 await self._connect()
                 backoff.reset()
+            except Exception as error:  # whatever it is may pass
+                _logger.info("publishing waits: %s", error)
             if self._channel is None or self._channel.is_closed:
                 await backoff.wait()
 
     def _lost(self, channel: Channel) -> None:
         entries, self._unconfirmed = [*self._unconfirmed.values()], {}
+        self._given_up.forget()
         code, text = channel.closed_by_broker or (0, "the connection was lost")
-        guilty: Callable[[Message], bool] = _nobody
-        if code == _PRECONDITION_FAILED and (match := _TOO_LARGE.search(text)):
-            self.max_bytes = limit = int(match[1])
-            guilty = lambda message: len(message.payload or b"") > limit  # noqa: E731
-        elif code == _ACCESS_REFUSED:
-            # It names the exchange or, with topic permissions, the routing key.
-            named = [entry.message for entry in entries if f"'{entry.message.topic}'" in text]
-            guilty = (lambda message: message in named) if named else _everybody
-        for entry in entries:
-            message = entry.message
-            if guilty(message):
-                refusal = self._refusal(message) or PublishRefusedError(
-                    f"message {message.id} to {message.topic} was refused: {text}; grant the "
-                    "user the right to write"
-                )
-                entry.done(refusal)
-            else:
-                entry.done(
-                    PublishError(
-                        f"rabbitmq did not confirm message {message.id} to {message.topic}, so "
-                        f"whether it was taken is unknown: {text}"
-                    )
-                )
+        if limit := self._losses.too_large(code, text):
+            self.limits.max_bytes = limit
+        if self._losses.missing(code, text):
+            self._delays.ready = False
+        for entry, error in self._losses.judge(entries, code, text, self.limits.refusal):
+            entry.done(error)
+
+    def _reason(self) -> str:
+        if (reason := self._link.blocked) is not None:
+            return f"rabbitmq blocks publishers ({reason}); look at the server's alarms"
+        return self._link.problem or "rabbitmq is slow, or a queue has no leader"
 
     def _schedule_sweep(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._sweeper = loop.call_later(self._options.confirm_timeout / 4, self._sweep)
+        wait = self._options.confirm_timeout / 4
+        self._sweeper = asyncio.get_running_loop().call_later(wait, self._sweep)
 
     def _sweep(self) -> None:
         now = asyncio.get_running_loop().time()
         unsent = ((0, entry) for entry in (*self._waiting, *self._held))
         for tag, entry in [*self._unconfirmed.items(), *unsent]:
-            if entry.deadline <= now:
-                self._unconfirmed.pop(tag, None)
-                state = self._link.problem or "the broker is slow or blocks publishers"
+            if entry.deadline <= now and not entry.settled:
+                if tag:
+                    self._given_up.add(entry, tag)
+                sent = "" if tag else ", and it was not sent"
                 entry.done(
                     PublishError(
                         f"rabbitmq did not confirm message {entry.message.id} to "
-                        f"{entry.message.topic} within {self._options.confirm_timeout:g} s: {state}"
+                        f"{entry.message.topic} within {self._options.confirm_timeout:g} s"
+                        f"{sent}: {self._reason()}"
                     )
                 )
+        self._waiting = deque(entry for entry in self._waiting if not entry.settled)
+        self._held = [entry for entry in self._held if not entry.settled]
         self._sweeper = None
         if self._unconfirmed or self._waiting or self._held:
             self._schedule_sweep()
-
-
-def _nobody(_: Message) -> bool:
-    return False
-
-
-def _everybody(_: Message) -> bool:
-    return True

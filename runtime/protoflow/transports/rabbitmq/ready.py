@@ -15,6 +15,9 @@ class Ready:
         self._shards: dict[int, deque[Delivery]] = {shard: deque() for shard in range(shards)}
         self._paused: set[str | int] = set()
 
+    def __len__(self) -> int:
+        return sum(map(len, self._shards.values()))
+
     def append(self, delivery: Delivery) -> None:
         """Adds what just came."""
         self._shards[int(delivery.shard)].append(delivery)

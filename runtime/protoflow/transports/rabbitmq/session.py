@@ -1,7 +1,8 @@
 """One channel of a subscription: its unsettled deliveries and how they are settled.
 
 RabbitMQ answers no acknowledgement, so after each batch of them something is asked that it
-does answer, in order: when the answer is there, the broker has worked off what came before.
+does answer, in order: when the answer is there, the broker has worked off what came before. When
+the channel ends before, the deliveries are lost to it, and no repetition could help.
 """
 
 from __future__ import annotations
@@ -17,15 +18,24 @@ Results = asyncio.Future[Sequence[SettleResult]]
 
 
 class Receipt:
-    """What settles a delivery: the session and the tag within it."""
+    """What settles a delivery: the session and the tag within it.
 
-    __slots__ = ("handed", "session", "since", "tag")
+    Attributes:
+        since: when it came.
+        handed: whether it was handed out to the scheduler.
+        token: what tells this publication from others, in a solo queue.
+        marks: how many start marks it has there.
+    """
+
+    __slots__ = ("handed", "marks", "session", "since", "tag", "token")
 
     def __init__(self, session: Session, tag: int, since: float) -> None:
         self.session = session
         self.tag = tag
         self.since = since
         self.handed = False
+        self.token = ""
+        self.marks = 0
 
 
 class Session:
@@ -138,8 +148,5 @@ def _finish(waiting: list[tuple[Results, list[SettleResult]]], *, known: bool) -
     for future, results in waiting:
         if not future.done():
             if not known:
-                results = [
-                    SettleResult.UNKNOWN if result is SettleResult.DONE else result
-                    for result in results
-                ]
+                results = [SettleResult.LOST] * len(results)
             future.set_result(results)

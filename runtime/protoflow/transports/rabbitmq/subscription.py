@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
+import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import aiormq.exceptions
-from pamqp.commands import Basic
 
 from protoflow.errors import AuthenticationError, TransportError
 from protoflow.ladder import rung
-from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
+from protoflow.message import Delivery, Message, Settlement
 from protoflow.spec import Ordering
 from protoflow.transport import SubscriptionListener, SubscriptionSettings, TransportSettings
-from protoflow.transports.rabbitmq import codec
+from protoflow.transports.rabbitmq.arriving import Arriving
 from protoflow.transports.rabbitmq.channel import FAILURES
 from protoflow.transports.rabbitmq.intake import Intake
+from protoflow.transports.rabbitmq.isolating import Isolating
 from protoflow.transports.rabbitmq.link import Backoff, describe
 from protoflow.transports.rabbitmq.names import Names
+from protoflow.transports.rabbitmq.reading import Handed, Properties
 from protoflow.transports.rabbitmq.ready import Ready
-from protoflow.transports.rabbitmq.session import Receipt, Results, Session
+from protoflow.transports.rabbitmq.session import Results, Session
+from protoflow.transports.rabbitmq.settling import Settling
+
+_logger = logging.getLogger("protoflow.rabbitmq")
 
 _TEND_SECONDS = 1.0
 _WORK_OFF_SECONDS = 0.1
@@ -37,6 +41,7 @@ class RabbitMQSubscription:
         transport: TransportSettings,
         names: Names,
         intake: Intake,
+        isolating: Isolating,
         max_hold: float,
         redeclare: Callable[[SubscriptionSettings], Awaitable[None]],
     ) -> None:
@@ -45,25 +50,29 @@ class RabbitMQSubscription:
         self._transport = transport
         self._names = names
         self._intake = intake
+        self._isolating = isolating
         self._redeclare = redeclare
         self._max_hold = min(settings.max_hold, max_hold)
         self._ordered = settings.ordering is not Ordering.NONE
+        self._settling = Settling(self._give_out)
+        self._arriving = Arriving(settings, names, intake.marks)
         self._ready = Ready(intake.shards)
         self._waiter: asyncio.Future[None] | None = None
-        self._session: Session | None = None
-        self._failure: TransportError | None = None
+        self._problem: str | None = None
         self._stopping: asyncio.Future[None] | None = None
         self._supervisor: asyncio.Task[None] | None = None
 
     @property
     def unsettled(self) -> int:
         """How many deliveries this process has."""
-        return len(self._session.unsettled) if self._session is not None else 0
+        here = len(self._settling.session.unsettled) if self._settling.session is not None else 0
+        return here + self._isolating.held
 
     async def start(self) -> None:
         """Joins the group. Raises TransportError."""
         try:
             session = await self._begin()
+            await self._isolating.begin()
         except FAILURES as error:
             raise self._translated(error) from error
         self._supervisor = asyncio.create_task(self._supervise(session))
@@ -75,8 +84,6 @@ class RabbitMQSubscription:
                 for delivery in batch:
                     delivery.receipt.handed = True
                 return batch
-            if self._failure is not None:
-                raise self._failure
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
@@ -86,13 +93,9 @@ class RabbitMQSubscription:
 
     def settle(self, settlements: Sequence[Settlement]) -> Results:
         """Settles; results come when the broker has worked them off."""
-        future: Results = asyncio.get_running_loop().create_future()
-        results = [self._settle(settlement) for settlement in settlements]
-        if self._session is not None and SettleResult.DONE in results:
-            self._session.resolve(future, results)
-        else:
-            future.set_result(results)
-        return future
+        if self._isolating.held:
+            return self._isolating.settle(settlements, self._settling.settle)
+        return self._settling.settle(settlements)
 
     def defer(self, message: Message, delay: float) -> Message | None:
         """The message, addressed to the rung of this group that it waits on."""
@@ -115,6 +118,28 @@ class RabbitMQSubscription:
         self._ready.resume(shards)
         self._wake()
 
+    async def isolate(self, delivery: Delivery | None) -> tuple[Delivery, int] | None:
+        """See `protoflow.transport.Isolation`."""
+        return await self._isolating.isolate(delivery, self._settling.settle)
+
+    async def mark(self, delivery: Delivery) -> None:
+        """See `protoflow.transport.Isolation`."""
+        await self._isolating.mark(delivery)
+
+    async def clear(self, delivery: Delivery) -> None:
+        """See `protoflow.transport.Isolation`."""
+        await self._isolating.clear(delivery)
+
+    async def available(self) -> int | None:
+        """See `protoflow.transport.Availability`."""
+        session = self._settling.session
+        if session is None:
+            return None
+        try:
+            return len(self._ready) + await self._intake.waiting(session)
+        except FAILURES:
+            return None
+
     async def stop(self) -> None:
         """Ends the consumers, gives back what is unsettled, then leaves."""
         if self._stopping is not None:
@@ -126,9 +151,12 @@ class RabbitMQSubscription:
             if self._supervisor is not None:
                 self._supervisor.cancel()
                 await asyncio.gather(self._supervisor, return_exceptions=True)
-            if self._session is not None:
-                with contextlib.suppress(*FAILURES):
-                    await self._leave(self._session)
+            try:
+                await self._isolating.end()
+                if self._settling.session is not None:
+                    await self._leave(self._settling.session)
+            except (*FAILURES, TransportError) as error:
+                _logger.info("the broker did not see the end of a subscription: %s", error)
         finally:
             self._stopping.set_result(None)
 
@@ -147,65 +175,14 @@ class RabbitMQSubscription:
             await self._transport.clock.sleep(_WORK_OFF_SECONDS)
         # A channel that closes gives back in order; nack does not, beyond 32 messages.
         await session.channel.leave()
-        if session.arrivals and self._ordered:
-            # ... a little after the channel has gone, and the next owner must not overtake it.
-            await self._transport.clock.sleep(_WORK_OFF_SECONDS)
-        await self._intake.release(session)
+        await self._intake.release()
 
     def _arrived(
-        self,
-        session: Session,
-        shard: int,
-        frame: Basic.Deliver,
-        properties: Basic.Properties,
-        body: bytes,
+        self, session: Session, shard: int, handed: Handed, properties: Properties, body: bytes
     ) -> None:
-        message, size = codec.decode(self._settings.topic, properties, body, self._names.owner)
-        tag = frame.delivery_tag or 0
-        delivery = Delivery(
-            message=message,
-            deliveries=0 if self._settings.broadcast else codec.deliveries(properties),
-            shard=shard,
-            position=tag,
-            time=codec.sent_at(properties),
-            size=size,
-        )
-        session.arrived(delivery, tag)
+        delivery = self._arriving.delivery(shard, handed, properties, body)
+        session.arrived(delivery, handed[1])
         self._ready.append(delivery)
-        self._wake()
-
-    def _settle(self, settlement: Settlement) -> SettleResult:
-        delivery = settlement.delivery
-        receipt: Receipt = delivery.receipt
-        session = receipt.session
-        if session is not self._session or session.unsettled.get(receipt.tag) is not delivery:
-            return SettleResult.LOST
-        if settlement.action is Action.ACK:
-            session.ack(receipt.tag)
-            return SettleResult.DONE
-        # A new delivery of the same hand-out, so that the old one is settled.
-        failed = settlement.action is Action.NACK
-        receipt.handed = False
-        renewed = dataclasses.replace(
-            delivery, deliveries=delivery.deliveries + (failed and delivery.deliveries > 0)
-        )
-        session.unsettled[receipt.tag] = renewed
-        if failed and settlement.delay > 0:
-            # Only where there is no ladder: the delivery waits here, unsettled.
-            loop = asyncio.get_running_loop()
-            loop.call_later(settlement.delay, self._give_back, renewed)
-        else:
-            self._give_back(renewed)
-        return SettleResult.DONE
-
-    def _give_back(self, delivery: Delivery) -> None:
-        receipt: Receipt = delivery.receipt
-        session = receipt.session
-        if session is not self._session or session.unsettled.get(receipt.tag) is not delivery:
-            return
-        # It stays with us, before what was handed out after it. Sent back, the broker would
-        # put it behind, count it, and most likely hand it to us again.
-        self._ready.insert(delivery)
         self._wake()
 
     async def _begin(self) -> Session:
@@ -219,7 +196,7 @@ class RabbitMQSubscription:
 
     async def _try(self) -> Session:
         session = await self._intake.open(self._arrived)
-        self._session = session  # before anything can arrive
+        self._settling.session = session  # before anything can arrive
         try:
             await self._intake.consume(session)
         except BaseException:
@@ -229,42 +206,46 @@ class RabbitMQSubscription:
         return session
 
     async def _supervise(self, session: Session) -> None:
+        """Looks after the subscription until it is stopped. Nothing ends it: what is refused
+        today may be granted tomorrow."""
         backoff = Backoff(self._transport)
         while self._stopping is None:
             await self._tend(session)
             self._forget(session)
             _, reason = session.channel.closed_by_broker or (0, "the connection was lost")
-            self._listener.health_changed(False, f"subscription {self._settings.name}: {reason}")
-            while self._session is None:
+            self._tell(f"subscription {self._settings.name}: {reason}")
+            while self._settling.session is None:
                 await backoff.wait()
                 try:
                     session = await self._begin()
-                except aiormq.exceptions.ChannelAccessRefused as error:
-                    self._failure = self._translated(error)
-                    self._wake()
-                    return
-                except (*FAILURES, TransportError) as error:
-                    self._listener.health_changed(False, str(self._translated(error)))
+                except Exception as error:
+                    self._tell(str(self._translated(error)))
             backoff.reset()
-            self._listener.health_changed(True, "")
+            self._tell(None)
 
     async def _tend(self, session: Session) -> None:
         """Looks after a session until its channel is closed."""
-        closing = session.channel.closing
-        try:
-            while True:
-                pause = _TEND_SECONDS * (0.75 + self._transport.clock.random() / 2)
-                await asyncio.wait([closing], timeout=pause)
-                if closing.done():
-                    return
-                try:
-                    self._expire(session)
-                    await self._intake.tend(session)
-                except FAILURES:
-                    await session.channel.leave()
-                    return
-        finally:
-            closing.cancel()
+        channel = session.channel
+        channel.closing.add_done_callback(lambda _: self._intake.wake())
+        while not channel.is_closed:
+            await self._intake.pause(_TEND_SECONDS * (0.75 + self._transport.clock.random() / 2))
+            if channel.is_closed:
+                return
+            try:
+                self._expire(session)
+                await self._intake.tend(session)
+                await self._isolating.tend(self._max_hold)
+                self._tell(self._intake.problem)
+            except Exception as error:
+                _logger.info("subscription %s begins anew: %s", self._settings.name, error)
+                await channel.leave()
+                return
+
+    def _tell(self, problem: str | None) -> None:
+        """Tells the listener of changes only."""
+        before, self._problem = self._problem, problem
+        if (before is None) != (problem is None):
+            self._listener.health_changed(problem is None, problem or "")
 
     def _expire(self, session: Session) -> None:
         """Gives up what was unsettled for too long, before the server ends the channel."""
@@ -284,7 +265,7 @@ class RabbitMQSubscription:
 
     def _forget(self, session: Session) -> None:
         """The broker gives to others, or to us anew, what this session had."""
-        self._session = None
+        self._settling.session = None
         self._ready.clear()
         unsettled, session.unsettled = session.unsettled, {}
         if handed := [each for each in unsettled.values() if each.receipt.handed]:
@@ -297,6 +278,12 @@ class RabbitMQSubscription:
         if isinstance(error, aiormq.exceptions.ChannelAccessRefused):
             return AuthenticationError(f"{text}; grant the user the right to read")
         return TransportError(text)
+
+    def _give_out(self, delivery: Delivery) -> None:
+        # It stays with us, before what was handed out after it. Sent back, the broker would
+        # put it behind, count it, and most likely hand it to us again.
+        self._ready.insert(delivery)
+        self._wake()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

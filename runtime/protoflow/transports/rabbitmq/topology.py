@@ -6,17 +6,18 @@ cannot be changed once a queue is made, so the next deploy would be refused.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from pamqp.commands import Queue as QueueMethods
 
+from protoflow.spec import Ordering
 from protoflow.transport import SubscriptionSettings, Topology
 from protoflow.transports.rabbitmq.codec import KEY
 from protoflow.transports.rabbitmq.names import DELAY_BITS, Names, milliseconds
 
-Arguments: TypeAlias = dict[str, str | int]
+Arguments: TypeAlias = dict[str, str | int | bool]
 
 #: A constant, far above any policy's: the runtime's own limit is the one that works.
 DELIVERY_LIMIT = 1000
@@ -25,10 +26,15 @@ _UNLIMITED_FROM = (4, 0)  # before, no limit is the default and -1 is not known
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """An exchange; all are durable."""
+    """An exchange; all are durable.
+
+    Attributes:
+        internal: only the broker publishes there: what is dead-lettered.
+    """
 
     name: str
     kind: str
+    internal: bool = False
     arguments: Arguments = field(default_factory=dict)
 
 
@@ -90,6 +96,8 @@ class Planner:
         exchanges = {
             names.exchange: Exchange(name=names.exchange, kind="topic"),
             names.overflow: Exchange(name=names.overflow, kind="direct"),
+            names.retry: Exchange(name=names.retry, kind="direct"),
+            names.back: Exchange(name=names.back, kind="direct", internal=True),
             names.delay(-1): due(names),
         }
         queues: dict[str, Queue] = {}
@@ -127,6 +135,8 @@ class Planner:
             for source, key in (
                 (names.exchange, names.routing_key(topic)),
                 (names.delay(-1), names.delayed_key("*" * DELAY_BITS, topic)),
+                (names.retry, own),
+                (names.back, own),
             )
         ]
         if sharded:
@@ -144,8 +154,13 @@ class Planner:
             )
             for shard in range(names.shards)
         ]
+        kept = [*self._isolating(settings)]
         if settings.defers:
-            queues += (self._rung(settings, seconds) for seconds in self._ladder)
+            kept += (self._rung(settings, seconds) for seconds in self._ladder)
+        queues += kept
+        bindings += (
+            Binding(source=names.retry, target=queue.name, key=queue.name) for queue in kept
+        )
         for letters in settings.dead_letter_topics:
             queue = self._letters(letters)
             queues.append(queue)
@@ -162,26 +177,42 @@ class Planner:
 
     def _rung(self, settings: SubscriptionSettings, seconds: float) -> Queue:
         names, topic, group = self._names, settings.topic, settings.group
-        own = names.group(topic, group)
-        target = ("", own) if names.shards == 1 else (own, "")
         return Queue(
             name=names.rung(topic, group, seconds),
             arguments={
                 "x-message-ttl": milliseconds(seconds),
-                **dead_lettering(*target),
+                **dead_lettering(names.back, names.group(topic, group)),
             },
         )
 
+    def _isolating(self, settings: SubscriptionSettings) -> Iterator[Queue]:
+        """The queues that prove killers and, where order counts, choose who consumes."""
+        names, topic, group = self._names, settings.topic, settings.group
+        if settings.ordering is Ordering.NONE:
+            yield self._unlimited(names.solo(topic, group))
+            return
+        for shard in range(names.shards):
+            yield self._unlimited(names.marks(topic, group, shard))
+            yield self._unlimited(
+                names.lock(topic, group, shard), {"x-single-active-consumer": True}
+            )
+
     def _letters(self, topic: str) -> Queue:
-        unlimited: Arguments = {"x-delivery-limit": -1} if self._version >= _UNLIMITED_FROM else {}
-        return Queue(name=self._names.dead_letters(topic), arguments=unlimited)
+        return self._unlimited(self._names.dead_letters(topic))
+
+    def _unlimited(self, name: str, arguments: Arguments | None = None) -> Queue:
+        """A queue that drops nothing, however often it is looked at."""
+        limit: Arguments = {"x-delivery-limit": -1} if self._version >= _UNLIMITED_FROM else {}
+        return Queue(name=name, arguments={**limit, **(arguments or {})})
 
     def _shards(self, topic: str, group: str) -> Plan:
         """How another number of shards is noticed: keys would move, and so overtake."""
         names = self._names
         reason = (
             f"group {group} of {topic} was made with another number of shards than "
-            f"{names.shards}: set option shards as it was, or delete its queues once empty"
+            f"{names.shards}: set option shards as it was, or stop its publishers, let it work "
+            f"off its queues with the old number, and delete {names.group(topic, group)} and "
+            "the queues whose names begin with it once they are empty"
         )
         first, beyond = names.shard(topic, group, 0), names.shard(topic, group, names.shards)
         if names.shards == 1:

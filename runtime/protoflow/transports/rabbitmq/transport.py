@@ -30,6 +30,7 @@ from protoflow.transports.rabbitmq.channel import FAILURES
 from protoflow.transports.rabbitmq.declare import Declarer
 from protoflow.transports.rabbitmq.delays import MAX_DELAY
 from protoflow.transports.rabbitmq.intake import Intake
+from protoflow.transports.rabbitmq.isolating import Isolating
 from protoflow.transports.rabbitmq.letters import Letters
 from protoflow.transports.rabbitmq.link import Link, describe
 from protoflow.transports.rabbitmq.names import Names
@@ -82,6 +83,7 @@ class RabbitMQTransport:
             leases=True,
             lag=True,
             broadcast=True,
+            proves_killers=True,
             max_message_bytes=options.max_message_bytes,
         )
 
@@ -110,17 +112,18 @@ class RabbitMQTransport:
             await self.close()
             raise
         self._capabilities = dataclasses.replace(
-            self._capabilities, max_message_bytes=self._publisher.max_bytes
+            self._capabilities, max_message_bytes=self._publisher.limits.max_bytes
         )
 
     async def close(self) -> None:
         """Flushes and disconnects."""
         subscriptions, self._subscriptions = self._subscriptions, []
-        for _, subscription in subscriptions:
-            await subscription.stop()
-        await self._publisher.close()
-        await self._in.close()
-        await self._out.close()
+        try:
+            for _, subscription in subscriptions:
+                await subscription.stop()
+            await self._publisher.close()
+        finally:  # also when the time of the shutdown is over
+            await asyncio.gather(self._in.close(), self._out.close())
 
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
         """Makes or verifies exchanges and queues; bindings cannot be looked at by AMQP, so
@@ -140,12 +143,17 @@ class RabbitMQTransport:
             if not self._joined:
                 await self._in.open()
                 self._joined = True
+        intake = Intake(self._in, self._publish, self._names, settings, self._options)
+        isolating = Isolating(
+            self._in, self._publish, self._names, settings, listener, intake.marks
+        )
         subscription = RabbitMQSubscription(
             settings,
             listener,
             self._settings,
             self._names,
-            Intake(self._in, self._out, self._names, settings, self._options),
+            intake,
+            isolating,
             self._options.max_hold,
             self._redeclare,
         )
@@ -154,8 +162,9 @@ class RabbitMQTransport:
         return subscription
 
     def health(self) -> str | None:
-        """None when both connections are there."""
-        return self._out.problem or (self._in.problem if self._joined else None)
+        """None when both connections are there, and what is published is confirmed."""
+        problem = self._out.problem or (self._in.problem if self._joined else None)
+        return problem or self._publisher.problem
 
     async def count_dead_letters(self, topic: str) -> int:
         """How many letters wait."""
@@ -196,6 +205,9 @@ class RabbitMQTransport:
             if (settings.topic, settings.group) == (topic, group)
         )
         return Lag(messages=sum(found or 0 for found in counts) + here)
+
+    async def _publish(self, message: Message) -> PublishError | None:
+        return (await self._publisher.submit((message,)))[0]
 
     def _plan(self, topology: Topology) -> Plan:
         return Planner(self._names, self._settings.ladder, self._version).plan(topology)

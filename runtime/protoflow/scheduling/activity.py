@@ -1,0 +1,80 @@
+"""What a subscription does, and what accounts for its doing nothing: what the watchdog sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from protoflow.scheduling.carrier import Carrier
+from protoflow.scheduling.in_flight import InFlight
+from protoflow.scheduling.settler import Settler
+from protoflow.scheduling.suspects import Suspects
+from protoflow.scheduling.watchdog import STALLED
+from protoflow.scheduling.workers import Work, Workers
+from protoflow.transport import Availability, Subscription
+
+
+class Activity:
+    """One subscription, as the watchdog sees it.
+
+    Args:
+        name: the subscription.
+        problems: why it does not work, by reason.
+        paused: whether somebody paused it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        problems: Mapping[str, str],
+        paused: Callable[[], bool],
+        subscription: Subscription,
+        in_flight: InFlight,
+        workers: Workers,
+        carrier: Carrier,
+        settler: Settler,
+        suspects: Suspects,
+    ) -> None:
+        self.name = name
+        self._problems = problems
+        self._paused = paused
+        self._subscription = subscription
+        self._in_flight = in_flight
+        self._workers = workers
+        self._carrier = carrier
+        self._settler = settler
+        self._suspects = suspects
+
+    def moved(self) -> int:
+        """A number that grows whenever something is received or settled."""
+        return self._in_flight.received + self._in_flight.ended
+
+    def waits_for(self) -> str | None:
+        """What accounts for nothing being handled; None: nothing does."""
+        if self._problems.keys() - {STALLED}:
+            return "a problem that is reported"
+        if self._workers.running:
+            return "a run"
+        if self._workers.gates or self._paused():
+            return "a closed gate"
+        if self._carrier.waiting or len(self._suspects):
+            return "a timer"
+        if self._settler.busy or self._carrier.burials.busy:
+            return "an answer of the broker"
+        return None
+
+    def unsettled(self) -> int:
+        """How many messages are received and not settled."""
+        return self._in_flight.count
+
+    async def available(self) -> int | None:
+        """How many messages the broker could hand to this member; None: not known."""
+        subscription = self._subscription
+        return await subscription.available() if isinstance(subscription, Availability) else None
+
+    def unconfirmed(self, patience: float) -> str | None:
+        """What the broker has not confirmed for so long."""
+        return self._settler.problem(patience)
+
+    def running_works(self) -> list[Work]:
+        """What runs."""
+        return self._workers.works()

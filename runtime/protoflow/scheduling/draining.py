@@ -1,0 +1,93 @@
+"""The end of a subscription: handlers finish, what is finished is settled, the rest given back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from protoflow.scheduling.carrier import Carrier
+from protoflow.scheduling.job import Job
+from protoflow.scheduling.settler import Settler
+from protoflow.scheduling.suspects import Suspects
+from protoflow.scheduling.workers import Workers
+
+_log = logging.getLogger("protoflow.scheduler")
+
+#: Of the time for a shutdown this share is kept for settling what handlers leave, in seconds
+#: at most.
+_SETTLING_SHARE = 0.2
+_MOST_SETTLING = 3.0
+#: The least that the broker gets to answer, in seconds.
+_LEAST = 0.05
+
+
+class Drain:
+    """Drains one subscription, once nothing more is received.
+
+    Args:
+        name: the subscription, for logs.
+        unstarted: takes out what has not started.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        workers: Workers,
+        settler: Settler,
+        carrier: Carrier,
+        suspects: Suspects,
+        unstarted: Callable[[Callable[[Job], bool]], list[Job]],
+    ) -> None:
+        self._name = name
+        self._workers = workers
+        self._settler = settler
+        self._carrier = carrier
+        self._suspects = suspects
+        self._unstarted = unstarted
+
+    async def drain(self, seconds: float) -> None:
+        """Lets handlers finish and settles, within so many seconds."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        self._release(self._unstarted(_every))
+        self._settler.flush()
+        handling = seconds - min(_MOST_SETTLING, seconds * _SETTLING_SHARE)
+        if not await self._workers.quiet(_every, handling):
+            _log.warning(
+                "%s: handlers still ran after %.0f s; their messages are given back",
+                self._name, handling,
+            )  # fmt: skip
+        for job in await self._workers.stop():
+            job.lost = True  # held by a thread: it stays unsettled, and comes again
+        await self._suspects.stop(max(0.0, deadline - loop.time()) / 2)
+        await self._carrier.burials.finished(max(0.0, deadline - loop.time()) / 2)
+        self._release(self._unstarted(_every) + self._carrier.burials.take(_every))
+        if await self._settled_within((deadline - loop.time()) / 2):
+            return
+        # What the broker did not take so far is given back: it will be handled again.
+        self._release(self._unstarted(_every) + self._carrier.take_published(_every))
+        if not await self._settled_within(deadline - loop.time()):
+            _log.warning(
+                "%s: the broker has not answered; what is not settled is delivered again",
+                self._name,
+            )
+
+    async def _settled_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(max(_LEAST, seconds)):
+                await self._settler.drained()
+                # Outputs that were refused made retries and letters: given back, too.
+                self._release(self._unstarted(_every) + self._carrier.burials.take(_every))
+                await self._settler.drained()
+        except TimeoutError:
+            return False
+        return True
+
+    def _release(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            self._carrier.release(job)
+
+
+def _every(_job: Job) -> bool:
+    return True

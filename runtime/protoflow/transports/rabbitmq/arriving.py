@@ -1,0 +1,53 @@
+"""What comes from the broker, as deliveries."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+
+from protoflow.message import Delivery, Message
+from protoflow.transport import SubscriptionSettings
+from protoflow.transports.rabbitmq import codec
+from protoflow.transports.rabbitmq.marks import Marks
+from protoflow.transports.rabbitmq.names import Names
+from protoflow.transports.rabbitmq.reading import Handed, Properties
+
+_logger = logging.getLogger("protoflow.rabbitmq")
+
+
+class Arriving:
+    """Makes a delivery of whatever comes: nothing in a message can raise."""
+
+    def __init__(self, settings: SubscriptionSettings, names: Names, marks: Marks | None) -> None:
+        self._topic = settings.topic
+        self._name = settings.name
+        self._counts = not settings.broadcast
+        self._own_places = names.own_places
+        self._owner = names.owner
+        self._marks = marks
+
+    def delivery(self, shard: int, handed: Handed, properties: Properties, body: bytes) -> Delivery:
+        """The delivery, without its receipt."""
+        _, tag, again, exchange = handed
+        problem = properties.problem
+        try:
+            message, size = codec.decode(self._topic, properties, body, self._owner)
+        except Exception as error:  # whatever is in it, it is this message's own
+            problem = f"it cannot be read: {type(error).__name__}"
+            message = Message(id=uuid.uuid4().hex, topic=self._topic, payload=body)
+            size = len(body)
+        delivery = Delivery(
+            message=message,
+            deliveries=codec.deliveries(properties, again) if self._counts else 0,
+            shard=shard,
+            position=tag,
+            time=codec.sent_at(properties),
+            size=size,
+            own_place=exchange in self._own_places,
+            unreadable=problem,
+        )
+        if problem is not None:
+            _logger.error("a message of %s is unreadable: %s", self._name, problem)
+        if self._marks is not None and self._marks.any:
+            delivery.suspect = self._marks.count(delivery) > 0
+        return delivery

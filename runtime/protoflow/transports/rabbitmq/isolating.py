@@ -1,0 +1,135 @@
+"""Proving which message kills the process: by start marks where order counts, by a solo queue
+where it does not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from protoflow.errors import TransportError
+from protoflow.message import Delivery, Settlement, SettleResult
+from protoflow.spec import Ordering
+from protoflow.transport import SubscriptionListener, SubscriptionSettings
+from protoflow.transports.rabbitmq.link import Link
+from protoflow.transports.rabbitmq.locks import PublishCallback
+from protoflow.transports.rabbitmq.marks import Marks
+from protoflow.transports.rabbitmq.names import Names
+from protoflow.transports.rabbitmq.session import Results
+from protoflow.transports.rabbitmq.solo import Solo
+
+#: How often the solo queue is looked at for what others have left there.
+_LOOK_SECONDS = 60.0
+
+SettleCallback = Callable[[Sequence[Settlement]], Results]
+
+
+class Isolating:
+    """The start marks of one subscription; see `protoflow.transport.Isolation`."""
+
+    def __init__(
+        self,
+        link: Link,
+        publish: PublishCallback,
+        names: Names,
+        settings: SubscriptionSettings,
+        listener: SubscriptionListener,
+        marks: Marks | None,
+    ) -> None:
+        self._listener = listener
+        self._marks = marks
+        self._broadcast = settings.broadcast
+        self._ordered = settings.ordering is not Ordering.NONE
+        self._looked = 0.0
+        self._solo = Solo(link, publish, names, settings.topic, settings.group, self._lost)
+
+    @property
+    def held(self) -> int:
+        """How many deliveries of the solo queue this process has."""
+        return len(self._solo.held)
+
+    async def begin(self) -> None:
+        """Looks for what was left to be run alone. Raises TransportError."""
+        if self._broadcast:
+            return
+        self._looked = asyncio.get_running_loop().time()
+        if not await self._solo.waiting():
+            return
+        if self._ordered:
+            await self._solo.drain()
+        else:
+            self._listener.suspects_waiting()
+
+    async def tend(self, max_hold: float) -> None:
+        """Called every second or so. Raises TransportError."""
+        now = asyncio.get_running_loop().time()
+        self._solo.expire(now - max_hold)
+        if now - self._looked >= _LOOK_SECONDS and not self.held:
+            await self.begin()
+
+    async def end(self) -> None:
+        """The process ends in order: no mark stays. Raises TransportError."""
+        await self._solo.give_back()
+
+    async def isolate(
+        self, delivery: Delivery | None, settle: SettleCallback
+    ) -> tuple[Delivery, int] | None:
+        """See `protoflow.transport.Isolation`; `settle` is for what the shards' queues gave."""
+        if delivery is not None:
+            if self._broadcast:
+                return delivery, 0
+            if self._marks is not None:
+                return delivery, self._marks.count(delivery)
+            if self._solo.holds(delivery):
+                return delivery, delivery.receipt.marks
+            if not _holds(delivery):
+                return None  # its lease is lost already
+            await self._solo.move(delivery)
+            await settle((Settlement(delivery),))
+        if self._ordered or self._broadcast:
+            return None
+        found = await self._solo.take()
+        return (found, found.receipt.marks) if found is not None else None
+
+    async def mark(self, delivery: Delivery) -> None:
+        """See `protoflow.transport.Isolation`."""
+        if self._marks is not None:
+            await self._marks.write(delivery)
+        elif not self._broadcast:
+            await self._solo.write(delivery, delivery.receipt.marks + 1)
+            if not self._solo.holds(delivery):
+                raise TransportError("the message to be run alone is no longer held here")
+
+    async def clear(self, delivery: Delivery) -> None:
+        """See `protoflow.transport.Isolation`."""
+        if self._marks is not None:
+            await self._marks.clear(delivery)
+        elif not self._broadcast:
+            await self._solo.write(delivery, 0)
+
+    def settle(self, settlements: Sequence[Settlement], others: SettleCallback) -> Results:
+        """Settles deliveries of which some may be of the solo queue."""
+        mine = {
+            index: settlement
+            for index, settlement in enumerate(settlements)
+            if settlement.delivery.receipt.session is self._solo.session
+        }
+        if not mine:
+            return others(settlements)
+        rest = [each for index, each in enumerate(settlements) if index not in mine]
+        return asyncio.ensure_future(self._settle(mine, others(rest), len(settlements)))
+
+    async def _settle(
+        self, mine: dict[int, Settlement], rest: Results, size: int
+    ) -> Sequence[SettleResult]:
+        found = dict(zip(mine, await self._solo.settle([*mine.values()]), strict=True))
+        others = iter(await rest)
+        return [found[index] if index in found else next(others) for index in range(size)]
+
+    def _lost(self, delivery: Delivery) -> None:
+        self._listener.deliveries_lost((delivery,))
+        self._listener.suspects_waiting()
+
+
+def _holds(delivery: Delivery) -> bool:
+    receipt = delivery.receipt
+    return receipt.session.unsettled.get(receipt.tag) is delivery

@@ -1,0 +1,159 @@
+"""Which process of a group consumes an ordered shard.
+
+Each shard has a quorum queue with a single active consumer and one message in it. Whoever holds
+that message unacknowledged holds the lock: so it is decided by the same consensus that replicates
+the messages, and a process is told when the lock is its own. Nothing is published for taking it
+over, so an alarm of the server is not in the way. (`x-single-active-consumer` on the shard itself
+would do too, but ordering is a delivery policy, and no queue's arguments may depend on one.)
+
+The locks are held on a channel of their own: they outlast a channel of the subscription that
+ends, and go with the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+
+from pamqp.commands import Basic
+from pamqp.commands import Queue as Methods
+
+from protoflow.errors import PublishError, TransportError
+from protoflow.message import Message
+from protoflow.transports.rabbitmq import frames
+from protoflow.transports.rabbitmq.channel import Channel
+from protoflow.transports.rabbitmq.link import Link
+from protoflow.transports.rabbitmq.reading import Handed, Properties
+
+#: For so long a lock may be on its way back when it is renewed.
+_RENEWING_SECONDS = 10.0
+
+PublishCallback = Callable[[Message], Awaitable[PublishError | None]]
+
+
+class Locks:
+    """The locks of one subscription.
+
+    Args:
+        link: the consumer's connection.
+        publish: publishes, for the first message of a lock.
+        queues: the lock's queue of each shard.
+        max_hold: how long a message may stay unacknowledged.
+        changed: called when a lock was won or lost.
+
+    Attributes:
+        lost: whether locks were lost that were held.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        publish: PublishCallback,
+        queues: list[str],
+        max_hold: float,
+        changed: Callable[[], None],
+    ) -> None:
+        self.lost = False
+        self._link = link
+        self._publish = publish
+        self._queues = queues
+        self._renewal = max_hold / 2
+        self._changed = changed
+        self._channel: Channel | None = None
+        self._competing: set[int] = set()
+        self._held: dict[int, tuple[int, float]] = {}
+        self._renewing: dict[int, float] = {}
+
+    def holds(self, shard: int) -> bool:
+        """Whether this process has the shard."""
+        return shard in self._held or shard in self._renewing
+
+    async def compete(self) -> None:
+        """Stands in for every lock. Raises FAILURES and TransportError."""
+        channel = self._channel
+        if channel is None or channel.is_closed:
+            channel = await self._open()
+        for shard, queue in enumerate(self._queues):
+            if shard in self._competing:
+                continue
+            await self._complete(queue)
+            await channel.request(Basic.Consume(queue=queue, consumer_tag=str(shard)))
+            self._competing.add(shard)
+
+    def renew(self) -> None:
+        """Hands each lock back and takes it again, before the server ends the channel for a
+        message that is unacknowledged for long. Nobody else is active meanwhile."""
+        channel = self._channel
+        if channel is None or channel.is_closed:
+            return
+        now = asyncio.get_running_loop().time()
+        for shard, (tag, since) in [*self._held.items()]:
+            if now - since > self._renewal:
+                del self._held[shard]
+                self._renewing[shard] = now
+                channel.send(frames.requeue(channel.number, tag))
+        if any(now - since > _RENEWING_SECONDS for since in self._renewing.values()):
+            self._lose()
+
+    async def leave(self) -> None:
+        """Lets other processes have the shards."""
+        channel, self._channel = self._channel, None
+        self._forget()
+        if channel is not None:
+            await channel.leave()
+
+    async def _open(self) -> Channel:
+        self._forget()
+        self.lost = False
+        channel = await self._link.channel(confirms=False)
+        await channel.request(Basic.Qos(prefetch_count=1))
+        channel.on_deliver, channel.on_cancel = self._won, self._cancelled
+        channel.tap()
+        channel.closing.add_done_callback(lambda _: self._closed(channel))
+        self._channel = channel
+        return channel
+
+    async def _complete(self, queue: str) -> None:
+        """Publishes a lock's message if there is none. Two of them, of processes that start at
+        once, do no harm: only one consumer is active, and it gets one message."""
+        channel = await self._link.channel(confirms=False)
+        try:
+            found = await channel.request(Methods.Declare(queue=queue, passive=True))
+        finally:
+            await channel.leave()
+        if found.message_count or found.consumer_count:
+            return
+        error = await self._publish(
+            Message(id=uuid.uuid4().hex, topic=queue, payload=b"", mandatory=True)
+        )
+        if error is not None:
+            raise TransportError(f"the lock {queue} could not be made: {error}") from error
+
+    def _won(self, handed: Handed, _: Properties, __: bytes) -> None:
+        shard = int(handed[0])
+        new = shard not in self._renewing
+        self._renewing.pop(shard, None)
+        self._held[shard] = handed[1], asyncio.get_running_loop().time()
+        if new:
+            self._changed()
+
+    def _cancelled(self, _: str) -> None:
+        self._lose()
+
+    def _closed(self, channel: Channel) -> None:
+        if channel is self._channel:
+            self._lose()
+
+    def _lose(self) -> None:
+        self.lost = self.lost or bool(self._held or self._renewing)
+        self._forget()
+        channel, self._channel = self._channel, None
+        if channel is not None and not channel.is_closed:
+            channel.create_task(channel.leave())
+        self._changed()
+
+    def _forget(self) -> None:
+        self._competing.clear()
+        self._held.clear()
+        self._renewing.clear()

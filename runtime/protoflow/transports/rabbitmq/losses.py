@@ -1,0 +1,113 @@
+"""What becomes of the messages that were unconfirmed when the broker ended the channel.
+
+AMQP tells the reason, but never the message. Where the reason names it, that message is refused
+and the others may be published again. Where it does not, each of them is sent alone when it is
+published again, so that the one which ends the channel again is known, and harms no other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+from protoflow.errors import PublishError, PublishRefusedError
+from protoflow.message import Message
+from protoflow.transports.rabbitmq.pending import Entry, Key, Result
+
+_TOO_LARGE = re.compile(r"larger than configured max size (\d+)")
+_NO_EXCHANGE = re.compile(r"no exchange '([^']*)'")
+_EXCHANGE = re.compile(r"exchange '([^']*)'")
+_TOPIC = re.compile(r"topic '([^']*)'")
+_ACCESS_REFUSED, _NOT_FOUND, _PRECONDITION_FAILED = 403, 404, 406
+_REMEMBERED = 10_000
+
+Route = Callable[[Message], tuple[str, str]]
+Refusal = Callable[[Message], PublishRefusedError | None]
+
+
+class Losses:
+    """Judges what a lost channel had unconfirmed.
+
+    Attributes:
+        suspects: the messages that were unconfirmed when a channel ended for no known reason.
+        alone: whether one of them is on its way, and so nothing else may be.
+    """
+
+    def __init__(self, route: Route) -> None:
+        self.suspects: dict[Key, None] = {}
+        self.alone = False
+        self._route = route
+
+    def may_send(self, entry: Entry, busy: bool) -> bool:
+        """Whether an entry may be sent now; `busy` is whether others are on their way."""
+        if entry.key not in self.suspects:
+            return True
+        if busy:
+            return False
+        del self.suspects[entry.key]
+        self.alone = True
+        return True
+
+    def over(self) -> None:
+        """What was alone on its way has its result."""
+        self.alone = False
+
+    def too_large(self, code: int, text: str) -> int | None:
+        """The server's limit for bodies, if one was beyond it."""
+        found = _TOO_LARGE.search(text) if code == _PRECONDITION_FAILED else None
+        return int(found[1]) if found else None
+
+    def missing(self, code: int, text: str) -> bool:
+        """Whether an exchange was missing."""
+        return code == _NOT_FOUND and _NO_EXCHANGE.search(text) is not None
+
+    def judge(
+        self, entries: Sequence[Entry], code: int, text: str, refusal: Refusal
+    ) -> list[tuple[Entry, Result]]:
+        """What came of each entry."""
+        alone, self.alone = self.alone, False
+        guilty = self._guilty(entries, code, text, refusal) or None
+        if guilty is None and alone and code:
+            guilty = list(entries)
+        if guilty is None and code and len(self.suspects) < _REMEMBERED:
+            self.suspects |= dict.fromkeys(entry.key for entry in entries)
+        known = {id(entry) for entry in guilty or ()}
+        return [
+            (entry, self._refused(entry, code, text, refusal))
+            if id(entry) in known
+            else (entry, _unknown(entry, text))
+            for entry in entries
+        ]
+
+    def _guilty(
+        self, entries: Sequence[Entry], code: int, text: str, refusal: Refusal
+    ) -> list[Entry] | None:
+        """Those that the reason names; None: it names none."""
+        if self.too_large(code, text):
+            return [entry for entry in entries if refusal(entry.message)]
+        exchange, topic = _EXCHANGE.search(text), _TOPIC.search(text)
+        if code not in (_ACCESS_REFUSED, _NOT_FOUND) or exchange is None:
+            return None
+        found = []
+        for entry in entries:
+            to, key = self._route(entry.message)
+            if to == exchange[1] and (topic is None or key == topic[1]):
+                found.append(entry)
+        return found
+
+    def _refused(self, entry: Entry, code: int, text: str, refusal: Refusal) -> PublishError:
+        message = entry.message
+        if code == _NOT_FOUND:  # it may be made again
+            self.suspects[entry.key] = None
+            return _unknown(entry, f"{text}; start a service with topology mode create")
+        fix = "; grant the user the right to write" if code == _ACCESS_REFUSED else ""
+        return refusal(message) or PublishRefusedError(
+            f"message {message.id} to {message.topic} was refused: {text}{fix}"
+        )
+
+
+def _unknown(entry: Entry, text: str) -> PublishError:
+    return PublishError(
+        f"rabbitmq did not confirm message {entry.message.id} to {entry.message.topic}, so "
+        f"whether it was taken is unknown: {text}"
+    )

@@ -1,0 +1,271 @@
+"""The solo queue of an unordered group: messages that are to be run alone in a process.
+
+Messages have no identity that lasts here, so a suspect is moved: to a queue that is read by
+`basic.get`, one message at a time, only while nothing else runs in the process. Its start marks
+are a header. A mark is written, or cleared, by publishing the message there afresh, acknowledging
+the old one, and taking the new one; what lies before that goes behind it. So the broker's own
+count, which connections raise too, means nothing here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import uuid
+from collections.abc import Callable, Sequence
+
+from pamqp.commands import Basic
+
+from protoflow import wire
+from protoflow.errors import TransportError
+from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
+from protoflow.transports.rabbitmq import codec
+from protoflow.transports.rabbitmq.channel import FAILURES
+from protoflow.transports.rabbitmq.link import Link, describe
+from protoflow.transports.rabbitmq.locks import PublishCallback
+from protoflow.transports.rabbitmq.names import Names
+from protoflow.transports.rabbitmq.probe import count
+from protoflow.transports.rabbitmq.session import Session
+
+_logger = logging.getLogger("protoflow.rabbitmq")
+
+#: Tells one publication to the solo queue from another of the same message.
+_TOKEN = "pf_solo"  # noqa: S105  not a password
+#: How many start marks it has.
+_MARKS = "pf_marks"
+_REMEMBERED = 1000
+
+
+class Solo:
+    """The solo queue of one subscription.
+
+    Args:
+        link: the consumer's connection.
+        publish: publishes one message.
+        names: the names.
+        topic: the topic, and
+        group: the group.
+        lost: told what was held when its channel ended.
+
+    Attributes:
+        session: the channel that holds what runs alone; None before the first.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        publish: PublishCallback,
+        names: Names,
+        topic: str,
+        group: str,
+        lost: Callable[[Delivery], None],
+    ) -> None:
+        self.session: Session | None = None
+        self._link = link
+        self._publish = publish
+        self._owner = names.owner
+        self._topic = topic
+        self._group = group
+        self._queue = names.solo(topic, group)
+        self._address = names.to_group(topic, group)
+        self._lost = lost
+        self._alive: dict[str, int] = {}
+
+    @property
+    def held(self) -> Sequence[Delivery]:
+        """What runs alone here."""
+        return [*self.session.unsettled.values()] if self.session is not None else []
+
+    def holds(self, delivery: Delivery) -> bool:
+        """Whether a delivery is held here."""
+        session, receipt = self.session, delivery.receipt
+        return (
+            session is not None
+            and receipt.session is session
+            and session.unsettled.get(receipt.tag) is delivery
+        )
+
+    async def waiting(self) -> int:
+        """How many messages wait to be run alone. Raises TransportError."""
+        return await count(self._link, self._queue) or 0
+
+    async def move(self, delivery: Delivery) -> None:
+        """Publishes the message of a delivery to the queue. Raises TransportError."""
+        told = str(delivery.failures), f"{delivery.first_failure:.3f}"
+        await self._put(self._written(delivery.message, *told, token=uuid.uuid4().hex, marks=0))
+
+    async def take(self) -> Delivery | None:
+        """The first message. Raises TransportError."""
+        try:
+            session = await self._open()
+            return await self._get(session)
+        except FAILURES as error:
+            raise TransportError(f"queue {self._queue}: {describe(error)}") from error
+
+    async def write(self, delivery: Delivery, marks: int) -> None:
+        """Gives a message that is held so many start marks. Raises TransportError."""
+        if delivery.receipt.marks == marks or not self.holds(delivery):
+            return
+        try:
+            await self._rewrite(delivery, marks)
+        except FAILURES as error:
+            raise TransportError(f"queue {self._queue}: {describe(error)}") from error
+
+    async def settle(self, settlements: Sequence[Settlement]) -> list[SettleResult]:
+        """Settles what is held here. What is given back goes to the group as any other."""
+        return [await self._settle(settlement) for settlement in settlements]
+
+    async def give_back(self) -> None:
+        """Gives back what is held, for the process ends in order; then leaves."""
+        for delivery in self.held:
+            await self._settle(
+                Settlement(delivery, Action.RELEASE, 0.0, delivery.failures, delivery.first_failure)
+            )
+        if self.session is not None:
+            await self.session.channel.leave()
+
+    async def drain(self) -> None:
+        """Gives everything back to the group as any other. Raises TransportError."""
+        while (delivery := await self.take()) is not None:
+            attempt, first = _told(delivery.message)
+            await self._put(self._written(delivery.message, attempt, first))
+            await self._settle(Settlement(delivery))
+
+    def expire(self, limit: float) -> None:
+        """Gives up what is held since before `limit`, before the server ends the channel."""
+        session = self.session
+        if session is not None and any(each.receipt.since < limit for each in self.held):
+            session.channel.create_task(session.channel.leave())
+
+    async def _settle(self, settlement: Settlement) -> SettleResult:
+        delivery = settlement.delivery
+        if not self.holds(delivery):
+            return SettleResult.LOST
+        if settlement.action is not Action.ACK:
+            told = str(settlement.failures), f"{settlement.first_failure:.3f}"
+            try:
+                await self._put(self._written(delivery.message, *told))
+            except TransportError as error:
+                _logger.warning("a message could not be given back: %s", error)
+                return SettleResult.UNKNOWN
+            if not self.holds(delivery):
+                return SettleResult.LOST
+        session: Session = delivery.receipt.session
+        session.ack(delivery.receipt.tag)
+        future: asyncio.Future[Sequence[SettleResult]] = asyncio.get_running_loop().create_future()
+        session.resolve(future, [SettleResult.DONE])
+        return (await future)[0]
+
+    async def _rewrite(self, delivery: Delivery, marks: int) -> None:
+        session: Session = delivery.receipt.session
+        token = uuid.uuid4().hex
+        told = _told(delivery.message)
+        await self._put(self._written(delivery.message, *told, token=token, marks=marks))
+        if not self.holds(delivery):
+            raise TransportError(f"queue {self._queue}: the channel of the message was lost")
+        tag = delivery.receipt.tag
+        session.ack(tag)
+        await session.settled()
+        while (found := await self._get(session)) is not None:
+            if found.receipt.token == token:
+                del session.unsettled[found.receipt.tag]
+                delivery.receipt = found.receipt
+                session.unsettled[found.receipt.tag] = delivery
+                return
+            await self._behind(session, found)
+        self._lost(delivery)  # another process was quicker, and runs it
+
+    async def _behind(self, session: Session, delivery: Delivery) -> None:
+        """Puts what was before a message behind it."""
+        receipt = delivery.receipt
+        told = _told(delivery.message)
+        await self._put(
+            self._written(delivery.message, *told, token=receipt.token, marks=receipt.marks)
+        )
+        session.ack(receipt.tag)
+
+    def _written(
+        self,
+        message: Message,
+        attempt: str,
+        first_failure: str,
+        *,
+        token: str | None = None,
+        marks: int = 0,
+    ) -> Message:
+        """A message as it is published to the solo queue or, without a token, to the group."""
+        # What comes from there is believed, so it says nothing but what this process knows.
+        metadata = {
+            name: text
+            for name, text in message.metadata.items()
+            if not name.startswith(wire.PF_PREFIX)
+        }
+        metadata |= {
+            wire.PF_GROUP: self._group,
+            wire.PF_ATTEMPT: attempt,
+            wire.PF_FIRST_FAILURE: first_failure,
+            wire.PF_ORIGINAL_TOPIC: message.topic,
+        }
+        if token is not None:
+            metadata |= {_TOKEN: token, _MARKS: str(marks)}
+        topic = self._queue if token is not None else self._address
+        return dataclasses.replace(
+            message, topic=topic, metadata=metadata, delay=0.0, mandatory=True
+        )
+
+    async def _put(self, message: Message) -> None:
+        error = await self._publish(message)
+        if error is not None:
+            raise TransportError(f"queue {self._queue}: {error}") from error
+
+    async def _get(self, session: Session) -> Delivery | None:
+        got = await session.channel.get(self._queue)
+        if got is None:
+            return None
+        (_, tag, again, _), properties, body = got
+        message, size = codec.decode(self._topic, properties, body, self._owner)
+        metadata = dict(message.metadata)
+        token, marks = metadata.pop(_TOKEN, ""), metadata.pop(_MARKS, "0")
+        delivery = Delivery(
+            message=dataclasses.replace(message, metadata=metadata),
+            deliveries=codec.deliveries(properties, again),
+            position=tag,
+            time=codec.sent_at(properties),
+            size=size,
+            own_place=True,
+            suspect=True,
+            unreadable=properties.problem,
+        )
+        session.arrived(delivery, tag)
+        receipt = delivery.receipt
+        receipt.handed, receipt.token = True, token
+        receipt.marks = int(marks) if marks.isdecimal() and len(marks) < 9 else 0
+        receipt.marks = self._alive.pop(token, receipt.marks)
+        return delivery
+
+    async def _open(self) -> Session:
+        if self.session is not None and not self.session.channel.is_closed:
+            return self.session
+        channel = await self._link.channel(confirms=False)
+        await channel.request(Basic.Qos(prefetch_count=1))
+        channel.tap()
+        session = self.session = Session(channel, 1)
+        channel.closing.add_done_callback(lambda _: self._ended(session))
+        return session
+
+    def _ended(self, session: Session) -> None:
+        """The channel ended and this process did not: its mark means nothing."""
+        unsettled, session.unsettled = session.unsettled, {}
+        for delivery in unsettled.values():
+            if len(self._alive) >= _REMEMBERED:
+                del self._alive[next(iter(self._alive))]
+            receipt = delivery.receipt
+            self._alive[receipt.token] = max(receipt.marks - 1, 0)
+            self._lost(delivery)
+
+
+def _told(message: Message) -> tuple[str, str]:
+    """Attempts and the first failure, as the message has them."""
+    metadata = message.metadata
+    return metadata.get(wire.PF_ATTEMPT, "0"), metadata.get(wire.PF_FIRST_FAILURE, "0")

@@ -1,0 +1,224 @@
+"""Only what was running alone when its process died is a killer; all others are innocent."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import Any
+
+import pytest
+from protoflow import wire
+from protoflow.spec import DeadLetterPolicy, DeliveryPolicy, OnExhausted, RetryPolicy
+
+from tests.acceptance.contract import pb
+from tests.acceptance.lab import Lab, Seen, handler, method
+from tests.acceptance.test_service_crash import Program, Programs, programs
+
+__all__ = ["programs"]
+
+needs = pytest.mark.needs
+pytestmark = [
+    needs("durable", "at_least_once", "retains", "dead_letters", "proves_killers"),
+    pytest.mark.timeout(240),
+]
+
+#: Hand-outs that raise suspicion come soon, so a test needs few deaths.
+_SUSPICIOUS = {"max_deliveries_margin": 0, "lease": 1.0, "shutdown_timeout": 5.0}
+_ONCE = {"retry": {"max_attempts": 1}}
+#: More deaths than two for each killer, and the hand-outs before the first suspicion.
+MOST_DEATHS = 14
+
+
+def _settings(*services: str, **fields: Any) -> dict[str, Any]:
+    policies = {method(service): {**_ONCE, **fields} for service in services}
+    return {**_SUSPICIOUS, "handlers": policies}
+
+
+def _options(lab: Lab) -> dict[str, Any]:
+    """On Kafka one partition, and a session that ends soon after its process."""
+    if lab.target.name != "kafka":
+        return {}
+    known = {"partitions": 1, "session_timeout": 6.0, "heartbeat_interval": 0.5}
+    return {"transport_options": {**lab.target.options, **known}}
+
+
+class Deaths:
+    """Starts a process again and again until one lives."""
+
+    def __init__(self, lab: Lab, programs: Programs) -> None:
+        self._lab = lab
+        self._programs = programs
+        self.died: list[Program] = []
+        self.last: Program
+
+    @property
+    def ended(self) -> set[int]:
+        return {number for program in [*self.died, self.last] for number in program.ended}
+
+    @property
+    def begun(self) -> list[int]:
+        return [number for program in [*self.died, self.last] for number in program.begun]
+
+    async def until_all(
+        self, numbers: set[int], letters: list[str], count: int, **order: Any
+    ) -> None:
+        """... and until these are handled and so many letters lie in the topics."""
+        for _ in range(MOST_DEATHS):
+            self.last = program = await self._programs.start(ready=False, **order)
+            deadline = asyncio.get_running_loop().time() + 30 * self._lab.patience
+            while program.process.returncode is None:
+                found = sum([await self._lab.tools.count_dead_letters(one) for one in letters])
+                if numbers <= self.ended and found >= count:
+                    return
+                assert asyncio.get_running_loop().time() < deadline, (
+                    f"not handled: {numbers - self.ended}; {found} of {count} letters"
+                )
+                await asyncio.sleep(0.05)
+            self.died.append(program)
+        raise AssertionError(f"{MOST_DEATHS} processes died: {numbers - self.ended} not handled")
+
+
+def _numbers(letters: list[Any]) -> list[int]:
+    return sorted(pb.Task.FromString(letter.payload).number for letter in letters)
+
+
+async def test_a_backlog_of_another_topic_is_not_blamed(lab: Lab, programs: Programs) -> None:
+    """A killer on one topic; slow innocents of another topic run in the same process."""
+    quick = Seen(lab)
+    common = _options(lab)
+    names = ("Work", "Side")
+    await lab.prepare(*(handler(name, quick.ok) for name in names), **common, lease=1.0)
+    await lab.producer.publish_done_many(pb.Done(number=number) for number in range(100, 112))
+    await lab.send(*range(6))
+    deaths = Deaths(lab, programs)
+    await deaths.until_all(
+        {*range(5), *range(100, 112)}, [lab.letters_of(), lab.letters_of("done", "side")], 1,
+        service=list(names), kills=[5], before_kill=0.2, slow=dict.fromkeys(range(100, 112), 1.0),
+        settings={**_settings(*names), **common},
+    )  # fmt: skip
+    (letter,) = await lab.letters(1)
+    assert _numbers([letter]) == [5]
+    assert letter.metadata[wire.PF_ERROR_CLASS] == "redelivery limit"
+    assert await lab.tools.count_dead_letters(lab.letters_of("done", "side")) == 0
+    assert deaths.died
+
+
+async def test_innocents_between_two_killers_are_handled(lab: Lab, programs: Programs) -> None:
+    common = _options(lab)
+    await lab.prepare(handler("Work", Seen(lab).ok), **common, lease=1.0)
+    await lab.send(*range(16))
+    deaths = Deaths(lab, programs)
+    await deaths.until_all(
+        set(range(16)) - {1, 10}, [lab.letters_of()], 2,
+        kills=[1, 10], seconds=0.02, settings={**_settings("Work", concurrency=2), **common},
+    )  # fmt: skip
+    assert _numbers(await lab.letters(2)) == [1, 10]
+
+
+@needs("per_key")
+async def test_innocents_before_and_behind_a_killer_of_their_key_are_handled_in_order(
+    lab: Lab, programs: Programs
+) -> None:
+    common = _options(lab)
+    await lab.prepare(handler("Keyed", Seen(lab).ok), **common, lease=1.0)
+    await lab.send(*range(5), key="k")
+    deaths = Deaths(lab, programs)
+    where = lab.letters_of(group="keyed")
+    await deaths.until_all(
+        {0, 1, 2, 4}, [where], 1, service="Keyed", kills=[3],
+        settings={**_settings("Keyed"), **common},
+    )  # fmt: skip
+    (letter,) = await lab.letters(1, where)
+    assert _numbers([letter]) == [3]
+    first = [
+        number for index, number in enumerate(deaths.begun) if number not in deaths.begun[:index]
+    ]
+    assert first == [0, 1, 2, 3, 4]
+    repeated = [number for number in range(3) if deaths.begun.count(number) > len(deaths.died) + 1]
+    assert not repeated
+
+
+async def test_twenty_restarts_with_a_backlog_bury_nothing(lab: Lab) -> None:
+    """Prefetched and given back, twenty times: nothing that never ran is dead-lettered."""
+    seen = Seen(lab)
+    count = 40
+    slow = True
+
+    async def work(task, context):
+        seen.note(task, context)
+        if slow:
+            await asyncio.sleep(30)
+        seen.done.append(task.number)
+
+    common: dict[str, Any] = {
+        "policy": DeliveryPolicy(concurrency=1, retry=RetryPolicy(max_attempts=1)),
+        "shutdown_timeout": 0.1, "max_deliveries_margin": 1, **_options(lab),
+    }  # fmt: skip
+    await lab.prepare(handler("Work", work), **common)
+    await lab.send(*range(count))
+    for _ in range(20):
+        async with lab.running(handler("Work", work), **common):
+            await asyncio.sleep(0.1)
+    slow = False
+    async with lab.running(handler("Work", work), **common) as service:
+        await lab.until(
+            lambda: len(set(seen.done)) == count, within=20,
+            what=f"{len(set(seen.done))} of {count} were handled",
+        )  # fmt: skip
+        await lab.settled(service)
+    assert await lab.tools.count_dead_letters(lab.letters_of()) == 0
+    assert set(seen.attempts) == {1}, "being given back is no failed run"
+
+
+async def test_two_deploys_in_the_middle_of_a_long_job_never_convict_it(
+    lab: Lab, programs: Programs
+) -> None:
+    """The job is suspected already, so it runs alone behind a mark; each orderly end clears it."""
+    common = _options(lab)
+    settings = {**_settings("Work"), **common, "shutdown_timeout": 0.3}
+    await lab.prepare(handler("Work", Seen(lab).ok), **common, lease=1.0)
+    await lab.send(7)
+    for _ in range(2):  # two deaths with it in hand
+        program = await programs.start(slow={7: 60}, settings=settings)
+        await program.until(lambda program: program.begun, within=30)
+        await program.kill()
+    for _ in range(3):  # deploys
+        program = await programs.start(slow={7: 60}, settings=settings)
+        await program.until(lambda program: program.begun, within=30)
+        program.process.send_signal(signal.SIGTERM)
+        assert await program.ends(within=30) == 0
+    program = await programs.start(settings=settings)
+    await program.until(lambda program: program.ended, within=30)
+    assert await lab.tools.count_dead_letters(lab.letters_of()) == 0
+    assert program.events("begin") == [["7", "1"]]
+
+
+@needs("per_key")
+async def test_blocked_for_long_never_ends_as_a_redelivery_limit(lab: Lab) -> None:
+    """BLOCK, with a lease that is held at most for a moment: given back and taken many times."""
+    seen = Seen(lab)
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+
+    async def work(task, context):
+        seen.note(task, context)
+        if task.number == 0 and loop.time() < begun + 6 * settings["max_hold"]:
+            raise RuntimeError("the downstream is away")
+        seen.done.append(task.number)
+
+    blocks = DeliveryPolicy(
+        retry=RetryPolicy(max_attempts=2, initial_backoff=0.05, max_backoff=0.05, jitter=0.0),
+        dead_letter=DeadLetterPolicy(on_exhausted=OnExhausted.BLOCK),
+    )
+    settings: dict[str, Any] = {
+        "max_hold": 1.0, "retry_in_place": 0.3, "lease": 0.3, "max_deliveries_margin": 0,
+    }  # fmt: skip
+    if lab.target.name in ("kafka", "jetstream", "rabbitmq"):
+        settings["lease"] = 1.0
+        settings["max_hold"] = 2.0
+    async with lab.running(handler("Keyed", work), policy=blocks, **settings) as service:
+        await lab.send(0, 1, 2, 3, key="k")
+        await lab.until(lambda: len(seen.done) == 4, within=30)
+        await lab.settled(service)
+    assert seen.done == [0, 1, 2, 3]
+    assert await lab.tools.count_dead_letters(lab.letters_of(group="keyed")) == 0

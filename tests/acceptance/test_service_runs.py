@@ -1,0 +1,195 @@
+"""One run of a handler: whatever it does to itself, the next one is untouched."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from typing import Any
+
+import pytest
+from protoflow import wire
+from protoflow.spec import DeliveryPolicy, RetryPolicy
+
+from tests.acceptance.contract import pb
+from tests.acceptance.lab import Lab, Seen, handler, method, sync_handler
+
+needs = pytest.mark.needs
+
+_tenant: contextvars.ContextVar[int | None] = contextvars.ContextVar("tenant", default=None)
+
+
+class Panic(BaseException):
+    """As an extension in another language raises it."""
+
+
+def _policy(attempts: int, **fields: Any) -> DeliveryPolicy:
+    retry = RetryPolicy(max_attempts=attempts, initial_backoff=0.01, max_backoff=0.02, jitter=0.0)
+    return DeliveryPolicy(retry=retry, **fields)
+
+
+@pytest.mark.parametrize("sync", [False, True])
+async def test_context_variables_of_one_run_are_not_seen_by_another(lab: Lab, sync: bool) -> None:
+    found: list[int | None] = []
+
+    def look(number: int) -> None:
+        found.append(_tenant.get())
+        _tenant.set(number)
+
+    async def work(task, context):
+        look(task.number)
+        await asyncio.sleep(0.001)
+
+    def sync_work(task, context):
+        look(task.number)
+
+    service = sync_handler("Work", sync_work) if sync else handler("Work", work)
+    async with lab.running(service):
+        await lab.send(*range(48))
+        await lab.until(lambda: len(found) >= 48)
+    assert set(found) == {None}, "a run saw the variables of another"
+
+
+@needs("per_key")
+async def test_context_variables_are_not_seen_by_the_next_of_the_key(lab: Lab) -> None:
+    found: list[int | None] = []
+
+    async def work(task, context):
+        found.append(_tenant.get())
+        _tenant.set(task.number)
+
+    async with lab.running(handler("Keyed", work)):
+        await lab.send(*range(20), key="k")
+        await lab.until(lambda: len(found) >= 20)
+    assert set(found) == {None}, "a run saw the variables of another"
+
+
+async def test_context_variables_of_a_batch_are_not_seen_by_the_next(lab: Lab) -> None:
+    found: list[int | None] = []
+
+    async def work(batch, context):
+        found.append(_tenant.get())
+        _tenant.set(1)
+
+    async with lab.running(handler("Bulk", work)):
+        for start in range(0, 40, 5):
+            await lab.send(*range(start, start + 5))
+            await lab.until(lambda start=start: len(found) > start // 5)
+    assert set(found) == {None}, "a run saw the variables of another"
+
+
+@needs("dead_letters", "at_least_once")
+@pytest.mark.parametrize("error", [Panic, asyncio.CancelledError])
+async def test_any_error_is_a_failed_run(lab: Lab, error: type[BaseException]) -> None:
+    seen = Seen(lab)
+
+    async def work(task, context):
+        seen.note(task, context)
+        if task.number == 1:
+            raise error("index out of bounds")
+
+    async with lab.running(handler("Work", work), policy=_policy(2)) as service:
+        await lab.send(1, 2, 3)
+        (letter,) = await lab.letters(1)
+        await lab.until(lambda: service.stats()[method("Work")].handled == 2)
+        health = service.health()
+    assert (health.live, health.ready) == (True, True), health.problems
+    assert letter.metadata[wire.PF_ATTEMPT] == "2"
+    told = f"{letter.metadata[wire.PF_ERROR_TYPE]} {letter.metadata[wire.PF_ERROR_MESSAGE]}"
+    assert error is not Panic or "Panic" in told, told
+    assert [attempt for number, attempt in seen.runs if number == 1] == [1, 2]
+
+
+async def test_a_handler_that_cancels_its_own_task_costs_no_worker(lab: Lab) -> None:
+    """Home-made timeouts do so. More of them than there are workers."""
+    seen = Seen(lab)
+
+    async def work(task, context):
+        seen.note(task, context)
+        if task.number < 40:
+            asyncio.current_task().cancel()
+            await asyncio.sleep(10)
+        seen.done.append(task.number)
+
+    async with lab.running(handler("Work", work), policy=_policy(1, concurrency=4)) as service:
+        await lab.send(*range(40))
+        await lab.send(*range(40, 60))
+        await lab.until(lambda: len(seen.done) == 20, what="workers died of it")
+        await lab.settled(service)
+        health = service.health()
+        stats = service.stats()[method("Work")]
+    assert (health.live, health.ready) == (True, True), health.problems
+    assert (stats.handled, stats.failed_runs) == (20, 40)
+
+
+async def test_a_cancellation_that_a_handler_swallowed_does_not_reach_the_next(lab: Lab) -> None:
+    seen = Seen(lab)
+
+    async def work(task, context):
+        seen.note(task, context)
+        if task.number % 2:
+            asyncio.current_task().cancel()
+            try:
+                await asyncio.sleep(10)
+            except asyncio.CancelledError:
+                return  # copes, but does not know of uncancel()
+        await asyncio.sleep(0.001)
+        seen.done.append(task.number)
+
+    policy = _policy(1, concurrency=2)
+    async with lab.running(handler("Work", work), policy=policy) as service:
+        await lab.send(*range(60))
+        await lab.until(lambda: len(seen.done) == 30, what="a later run was cancelled for it")
+        await lab.settled(service)
+        assert service.health().ready
+        assert service.stats()[method("Work")].failed_runs == 0
+
+
+async def test_a_future_of_others_that_is_cancelled_is_a_failed_run(lab: Lab) -> None:
+    seen = Seen(lab)
+
+    async def work(task, context):
+        seen.note(task, context)
+        if task.number == 1:
+            future = asyncio.get_running_loop().create_future()
+            future.cancel()
+            await future
+        seen.done.append(task.number)
+
+    async with lab.running(handler("Work", work), policy=_policy(1)) as service:
+        await lab.send(1, 2)
+        await lab.until(lambda: seen.done == [2])
+        await lab.until(lambda: service.stats()[method("Work")].failed_runs == 1)
+        assert service.health().ready
+
+
+async def test_a_panic_in_a_batch_harms_no_neighbour(lab: Lab) -> None:
+    if not lab.capabilities.at_least_once:
+        pytest.skip("capability: at_least_once")
+    done: list[int] = []
+
+    async def work(batch, context):
+        numbers = [task.number for task in batch]
+        if 3 in numbers:
+            raise Panic
+        done.extend(numbers)
+
+    async with lab.running(handler("Bulk", work), policy=_policy(2)) as service:
+        await lab.send(*range(10))
+        await lab.until(lambda: len(set(done)) == 9)
+        await lab.settled(service)
+        assert service.health().live
+    assert sorted(set(done)) == [number for number in range(10) if number != 3]
+
+
+async def test_outputs_of_a_run_that_panicked_are_not_published(lab: Lab) -> None:
+    watcher = await lab.watch("done")
+
+    async def work(task, context):
+        if task.number == 1:
+            raise Panic
+        return pb.Done(number=task.number)
+
+    async with lab.running(handler("Transform", work), policy=_policy(1)):
+        await lab.send(1, 2)
+        messages = await watcher.exactly(1)
+    assert pb.Done.FromString(messages[0].payload).number == 2
