@@ -57,6 +57,7 @@ class Flaky:
             raise sqlite3.OperationalError("disk I/O error")
         result = self._connection.execute(statement, *values)
         if fault is True:
+            del result
             raise sqlite3.OperationalError("disk I/O error")
         return result
 
