@@ -118,6 +118,30 @@ class TestShards:
 
 
 class TestLetters:
+    @pytest.mark.parametrize("to_origin", [False, True])
+    async def test_a_forged_letter_reaches_nobody_and_is_in_nobodys_way(
+        self,
+        bench: Bench,  # noqa: F811
+        to_origin: bool,
+    ) -> None:
+        topic, other = bench.topic(), bench.topic("other")
+        member, victim = await bench.join(topic), await bench.join(other)
+        letters, transport = f"{topic}..billing..dead", bench.transport
+        assert isinstance(transport, DeadLetters)
+        places = [(other, "billing"), (topic, "billing/solo"), (f"protoflow/{other}/billing", "g")]
+        for number, (origin, group) in enumerate([*places, (topic, "billing")]):
+            metadata = {wire.PF_ORIGINAL_TOPIC: origin, wire.PF_GROUP: group}
+            await bench.publish(bench.message(letters, b"%d" % number, metadata=metadata))
+        assert await transport.replay_dead_letters(letters, to_origin=to_origin) == 1
+        (delivery,) = await member.take(1)
+        assert delivery.message.payload == b"3"
+        await member.ack(delivery)
+        await victim.nothing()
+        assert await transport.count_dead_letters(letters) == 3
+        ids = [letter.message.id for letter in await transport.list_dead_letters(letters)]
+        with pytest.raises(TopologyError, match="not replayed"):
+            await transport.replay_dead_letters(letters, ids[:1], to_origin=to_origin)
+
     async def test_replays_of_the_brokers_own_letters_believe_nothing(
         self,
         bench: Bench,  # noqa: F811

@@ -104,7 +104,9 @@ class TestNames:
         names = Names("protoflow", 1)
         assert names.route("orders") == ("protoflow", "orders")
         assert names.route(names.to_group("t", "g")) == ("protoflow/+retry", "protoflow/t/g")
-        assert names.group_of("protoflow/t/g/shard-1") == names.to_group("t", "g")
+        assert (
+            names.group_of("protoflow/t/g/shard-1") == names.group_of("protoflow/t/g") == ("t", "g")
+        )
         assert names.group_of("protoflow/t..g..dead") is None
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
+import logging
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 
 from pamqp.commands import Queue as Methods
 
-from protoflow import wire
 from protoflow.errors import DeadLetterNotFoundError, TopologyError, TransportError
 from protoflow.message import Message
-from protoflow.replay import replayed
 from protoflow.transport import DeadLetter
 from protoflow.transports.rabbitmq import codec, frames
 from protoflow.transports.rabbitmq.channel import FAILURES, Channel
@@ -21,6 +19,9 @@ from protoflow.transports.rabbitmq.link import Link, describe
 from protoflow.transports.rabbitmq.names import Names
 from protoflow.transports.rabbitmq.probe import count
 from protoflow.transports.rabbitmq.publisher import Publisher
+from protoflow.transports.rabbitmq.targets import Targets
+
+_logger = logging.getLogger("protoflow.rabbitmq")
 
 _CHUNK = 100
 _BACK_SECONDS = 1.0
@@ -94,9 +95,15 @@ class _Visit:
 
 
 class Letters:
-    """Counts, lists, replays and purges what lies in dead-letter queues."""
+    """Counts, lists, replays and purges what lies in dead-letter queues.
+
+    Attributes:
+        sources: the topics and groups whose letters go to a dead-letter topic, as the service
+            has them in its contract.
+    """
 
     def __init__(self, link: Link, names: Names, publisher: Publisher) -> None:
+        self.sources: dict[str, set[tuple[str, str]]] = {}
         self._link = link
         self._names = names
         self._publisher = publisher
@@ -119,11 +126,12 @@ class Letters:
     async def replay(self, topic: str, ids: Collection[str] | None, *, to_origin: bool) -> int:
         """Publishes letters anew; each is gone only when that is confirmed."""
         async with self._visit(topic) as visit:
+            targets = Targets(self._names, self.sources.get(topic), to_origin=to_origin)
             if ids is not None:
-                return await self._replay(visit, await visit.find(ids), to_origin)
+                return await self._replay(visit, await visit.find(ids), targets, some=True)
             replayed = 0
             while chunk := await visit.take(_CHUNK):
-                replayed += await self._replay(visit, chunk, to_origin)
+                replayed += await self._replay(visit, chunk, targets, some=False)
             return replayed
 
     async def purge(self, topic: str, ids: Collection[str] | None) -> int:
@@ -159,42 +167,26 @@ class Letters:
                 return
             await asyncio.sleep(0.005)
 
-    async def _replay(self, visit: _Visit, taken: Sequence[_Taken], to_origin: bool) -> int:
-        messages = [self._renewed(each.letter.message, to_origin) for each in taken]
-        results = await self._publisher.submit(messages)
-        visit.ack([each for each, error in zip(taken, results, strict=True) if error is None])
-        for error in results:
-            if error is not None:
-                raise error
-        return len(taken)
-
-    def _renewed(self, letter: Message, to_origin: bool) -> Message:
-        message = replayed(letter)
-        if message is None:
-            return self._returned(letter, to_origin)
-        if to_origin:
-            return message
-        group = letter.metadata.get(wire.PF_GROUP, "")
-        address = self._names.to_group(message.topic, group)
-        return dataclasses.replace(message, topic=address, mandatory=True)
-
-    def _returned(self, letter: Message, to_origin: bool) -> Message:
-        """A letter that the broker itself wrote, the message having come too often."""
-        death = codec.last_death(letter)
-        group = self._names.group_of(death.queue) if death is not None else None
-        if death is None or group is None:
-            raise TopologyError(
-                f"dead letter {letter.id} names no original topic, so it cannot be replayed; "
-                "publish it anew and purge it"
-            )
-        metadata = {  # what is published there is believed, and anybody may have written this
-            name: text
-            for name, text in letter.metadata.items()
-            if not name.startswith(wire.PF_PREFIX)
-        }
-        return dataclasses.replace(
-            letter,
-            topic=death.routing_key if to_origin else group,
-            metadata=metadata,
-            mandatory=not to_origin,
-        )
+    async def _replay(
+        self, visit: _Visit, taken: Sequence[_Taken], targets: Targets, *, some: bool
+    ) -> int:
+        """Replays letters. Those that cannot be are told, and are in nobody's way: an error
+        where some were asked for by their ids, else a warning."""
+        sent: list[tuple[_Taken, Message]] = []
+        problems: list[TopologyError] = []
+        for each in taken:
+            try:
+                sent.append((each, targets.renewed(each.letter.message)))
+            except TopologyError as error:
+                problems.append(error)
+        results = await self._publisher.submit([message for _, message in sent])
+        done = [each for (each, _), error in zip(sent, results, strict=True) if error is None]
+        visit.ack(done)
+        for failure in results:
+            if failure is not None:
+                raise failure
+        if problems and some:
+            raise TopologyError("\n".join(map(str, problems)))
+        for problem in problems:
+            _logger.warning("not replayed: %s", problem)
+        return len(done)

@@ -102,12 +102,15 @@ class Names:
             return self.retry, address
         return self.exchange, self.routing_key(address)
 
-    def group_of(self, queue: str) -> str | None:
-        """The address of the group whose queue, or shard, this is; None if it is no such."""
-        parts = queue.split("/")
-        if not queue.startswith(self.owner) or len(parts) not in (3, 4):
+    def group_of(self, queue: str) -> tuple[str, str] | None:
+        """The topic and the group whose queue, or shard, this is; None if it is no such, or
+        its name was cut."""
+        if not queue.startswith(self.owner):
             return None
-        return "/".join(parts[:3])
+        parts = queue[len(self.owner) :].split("/")
+        if len(parts) not in (2, 3) or "..." in queue:
+            return None
+        return parts[0], parts[1]
 
     def _part(self, topic: str, group: str, part: str) -> str:
         return f"{fit(f'{self.exchange}/{topic}/{group}', _LIMIT - len(part) - 1)}/{part}"

@@ -129,6 +129,10 @@ class RabbitMQTransport:
         """Makes or verifies exchanges and queues; bindings cannot be looked at by AMQP, so
         they are made but not verified."""
         self._mode = self._publisher.mode = mode
+        for settings in topology.subscriptions:
+            for letters in settings.dead_letter_topics:
+                source = settings.topic, settings.group
+                self._letters.sources.setdefault(letters, set()).add(source)
         await self._declare(self._plan(topology), mode)
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
