@@ -84,7 +84,7 @@ class Config:
         "60 s and three leases, 0 is never"
     )  # fmt: skip
     rebalance_drain: float = _setting(30.0, "that handlers get when their shard moves")
-    shutdown_timeout: float = _setting(30.0, "that handlers get at shutdown")
+    shutdown_timeout: float = _setting(30.0, "for everything that a shutdown does")
     connect_timeout: float = _setting(30.0, "before an unreachable broker is an error at start")
     require_subscriber: bool = _setting(False, "publishing to nobody is an error")
     on_lost_position: str = _setting("stop", "stop, earliest or latest")

@@ -227,6 +227,7 @@ class Connection:
             try:
                 if await self._is_well():
                     wait = self.options.reconnect_wait
+                    self._problem = None  # also what one look went wrong with
                     continue
                 await self._detach("connection lost")
                 await self.clock.sleep(wait * (0.5 + self.clock.random()))
