@@ -20,8 +20,10 @@ async def read_lag(context: Context, topic: str, group: str) -> Lag:
     """Messages of topic and retry topics that are not settled, and the age of the oldest."""
     main = names.physical(topic)
     steps = (0.0, *context.settings.ladder)
-    wanted = [main, *(names.retry_topic(topic, group, step) for step in steps)]
-    found = await describe(context.admin, wanted)
+    wanted = {main, *(names.retry_topic(topic, group, step) for step in steps)}
+    # Rungs of an earlier ladder count, too.
+    wanted |= {name for name in context.existing if names.step_of(name, topic, group) is not None}
+    found = await describe(context.admin, sorted(wanted))
     if main not in found:
         raise TopologyError(f"kafka: topic {topic} is missing")
     tps = [

@@ -103,8 +103,10 @@ class Producers:
                     await stopping
                     return
             # It waits for a broker that does not come: its last batches are given up.
-            with contextlib.suppress(KafkaError):
-                await producer.client.close()
+            await abandon_producer(producer)
+        except asyncio.CancelledError:
+            await abandon_producer(producer)
+            raise
         finally:
             given_up, self._given_up = self._given_up, asyncio.get_running_loop().create_future()
             given_up.set_result(None)
@@ -116,6 +118,17 @@ class Producers:
             self._replacing.cancel()
             await asyncio.gather(self._replacing, return_exceptions=True)
         await self._stop(seconds)
+
+
+async def abandon_producer(producer: AIOKafkaProducer) -> None:
+    """Ends a producer at once, without waiting for the broker."""
+    with contextlib.suppress(KafkaError, OSError):
+        await producer.client.close()
+    sending: asyncio.Task[None] | None = getattr(producer._sender, "_sender_task", None)
+    if sending is not None and not sending.done():
+        sending.cancel()
+        await asyncio.wait([sending], timeout=1.0)
+    producer._closed = True  # else it complains when it is collected
 
 
 def producer_arguments(context: Context) -> dict[str, Any]:

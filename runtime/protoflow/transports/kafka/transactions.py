@@ -23,7 +23,7 @@ from protoflow.transports.kafka.groups import Groups
 from protoflow.transports.kafka.outgoing import Outbound, Outgoing, physical_topic
 from protoflow.transports.kafka.ownership import Ended, Owner, Places, Work, end
 from protoflow.transports.kafka.partition import Partition
-from protoflow.transports.kafka.producers import producer_arguments
+from protoflow.transports.kafka.producers import abandon_producer, producer_arguments
 
 _log = logging.getLogger("protoflow.transports.kafka")
 
@@ -123,13 +123,14 @@ class Transactions:
         return producer
 
     async def _stop(self, producer: AIOKafkaProducer) -> None:
-        with contextlib.suppress(KafkaError, TimeoutError):
-            try:
-                async with asyncio.timeout(2):
-                    await producer.stop()
-            except BaseException:
-                await producer.client.close()
-                raise
+        try:
+            async with asyncio.timeout(2):
+                await producer.stop()
+        except (KafkaError, TimeoutError):
+            await abandon_producer(producer)
+        except asyncio.CancelledError:
+            await abandon_producer(producer)
+            raise
 
     async def _give_up(self, owner: Owner) -> None:
         """What the producer began is ended by its successor, one way or the other."""

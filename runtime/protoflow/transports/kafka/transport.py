@@ -139,18 +139,14 @@ class KafkaTransport:
             await asyncio.gather(self._watching, return_exceptions=True)
             self._watching = None
         await asyncio.gather(*(item.stop() for item in tuple(self._subscriptions)))
-        publisher, self._publisher = self._publisher, None
-        if publisher is not None:
-            try:
-                await publisher.close(seconds)
-            except asyncio.CancelledError:
-                await publisher.close(0.0)
-                raise
-        context, self._context = self._context, None
-        if context is not None:
+        if self._publisher is not None:
+            await self._publisher.close(seconds)
+            self._publisher = None
+        if self._context is not None:
             with contextlib.suppress(KafkaError, TimeoutError):
                 async with asyncio.timeout(_CLOSING):
-                    await context.admin.close()
+                    await self._context.admin.close()
+            self._context = None
         self._problem = "closed"
 
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
