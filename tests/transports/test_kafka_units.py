@@ -106,9 +106,30 @@ def test_retry_topics_are_always_names(topic: str, group: str, step: float) -> N
 
 
 def test_retry_topics_are_called_after_their_rung() -> None:
-    assert names.retry_topic("orders", "billing", 5.0) == "orders.billing.retry.5"
-    assert names.retry_topic("orders", "billing", 0.0) == "orders.billing.retry.0"
-    assert names.retry_topic("orders", "billing", 0.5) == "orders.billing.retry.0.5"
+    assert names.retry_topic("orders", "billing", 5.0) == "orders..billing..retry.5"
+    assert names.retry_topic("orders", "billing", 0.0) == "orders..billing..retry.0"
+    assert names.retry_topic("orders", "billing", 0.5) == "orders..billing..retry.0.5"
+    assert names.retry_topic("x" * 240, "billing", 3600.0) == (
+        "x" * 206 + "...ctzbukwjt4t7axt3..retry.3600"
+    )
+
+
+SEGMENTS = st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=4).map(".".join)
+
+
+@given(st.tuples(SEGMENTS, SEGMENTS), st.tuples(SEGMENTS, SEGMENTS), st.sampled_from([0, 5, 0.5]))
+def test_retry_topics_of_two_groups_are_never_one(
+    one: tuple[str, str], other: tuple[str, str], step: float
+) -> None:
+    first, second = names.retry_topic(*one, step), names.retry_topic(*other, step)
+    assert (first == second) == (one == other)
+    assert names.step_of(first, *one) == step
+    assert (names.step_of(first, *other) is None) == (one != other)
+
+
+def test_names_that_kafka_takes_for_one_are_found() -> None:
+    assert names.clashes(["a.b", "a_b", "c", "a.b"]) == [("a.b", "a_b")]
+    assert names.clashes(["a.b", "ab", "a-b"]) == []
 
 
 def arguments(url: str, **options: object) -> dict[str, object]:
@@ -132,7 +153,7 @@ def test_security_follows_from_the_url() -> None:
         ("liner=1", "did you mean linger"),
         ("compression=rar", "option compression: must be one of"),
         ("heartbeat_interval=11", "heartbeat_interval must be below"),
-        ("window=-1", "window must be 0 to 5376"),
+        ("window=-1", "window must be 0 to 5120"),
         ("sasl_mechanism=oauthbearer", "needs sasl_oauth_token_provider"),
         ("sasl_mechanism=oauthbearer&sasl_oauth_token_provider=no.such:thing", "must name a"),
     ],

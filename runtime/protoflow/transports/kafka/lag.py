@@ -7,10 +7,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from protoflow.errors import TopologyError
 from protoflow.transport import Lag
 from protoflow.transports.kafka import names
+from protoflow.transports.kafka.asking import describe
 from protoflow.transports.kafka.consumers import free_consumer, stop_consumer
 from protoflow.transports.kafka.context import Context
 from protoflow.transports.kafka.groups import Groups
-from protoflow.transports.kafka.topology import describe
 
 _LOOK_MS = 1000
 _LOOKS = 3
@@ -29,7 +29,7 @@ async def read_lag(context: Context, topic: str, group: str) -> Lag:
         for name, partitions in found.items()
         for partition in partitions
     ]
-    committed = await Groups(context.admin, main).committed(group, tps)
+    committed = await Groups(context.admin).committed(group, tps)
     consumer = free_consumer(context)
     try:
         await consumer.start()

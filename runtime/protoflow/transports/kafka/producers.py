@@ -13,6 +13,8 @@ from aiokafka.errors import KafkaError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from protoflow.errors import PublishError
+from protoflow.transports.kafka.asking import HEADROOM
+from protoflow.transports.kafka.connection import prefer_who_answers
 from protoflow.transports.kafka.context import Context
 from protoflow.transports.kafka.options import Compression, KafkaOptions
 
@@ -86,6 +88,7 @@ class Producers:
                 await self.open()
             except (KafkaError, OSError, TimeoutError):
                 await asyncio.sleep(1)
+                await prefer_who_answers(self._context.client)
             else:
                 return
 
@@ -126,5 +129,6 @@ def producer_arguments(context: Context) -> dict[str, Any]:
         ),
         "linger_ms": int(options.linger * 1000),
         "max_batch_size": options.max_batch_size,
-        "max_request_size": options.max_request_size,
+        # What is above the limit of its topic is refused before it is sent.
+        "max_request_size": options.max_request_size + HEADROOM,
     }
