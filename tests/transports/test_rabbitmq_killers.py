@@ -98,23 +98,54 @@ class TestUnordered:
         await bench.send(topic, b"long")
         (delivery,) = await process.member.take(1)
         for number in range(3):
-            alone, marks = await process.isolate(delivery if number == 0 else None)
+            alone, marks = await process.isolate(delivery)
             assert marks == 0
             await process.subscription.mark(alone)
             await process.subscription.clear(alone)
             given_back = Settlement(alone, action, 0.0, number + 1, 7.0)
             assert await process.member.settle(given_back) == [SettleResult.DONE]
             assert await process.member.settle(given_back) == [SettleResult.LOST]
-        alone, marks = await process.isolate(None)
-        assert (marks, alone.message.metadata["pf_attempt"]) == (0, "3")
+            (delivery,) = await process.member.take(1)
+            assert (delivery.own_place, delivery.suspect) == (True, False)
+            assert delivery.message.metadata["pf_attempt"] == str(number + 1)
+        await process.member.ack(delivery)
 
     async def test_stopping_while_it_is_held_leaves_no_mark(self, bench: Bench) -> None:  # noqa: F811
         topic = bench.topic()
         await bench_send_and_hold(bench, topic)
         process = await Process.start(bench, topic)
-        assert process.listener.asked == 1
-        _, marks = await process.isolate(None)
+        (delivery,) = await process.member.take(1)
+        _, marks = await process.isolate(delivery)
         assert marks == 0
+
+    async def test_marks_are_written_though_others_wait_before(
+        self,
+        bench: Bench,  # noqa: F811
+    ) -> None:
+        topic = bench.topic()
+        process = await Process.start(bench, topic)
+        await bench.send(topic, *(b"%d" % number for number in range(4)))
+        first, *others = await process.member.take(4)
+        alone, _ = await process.isolate(first)
+        for other in others:
+            await process.subscription.isolate(other)
+        await process.transport.close()
+        process = await Process.start(bench, topic)
+        seen: dict[bytes | None, int] = {}
+        for _ in range(4):
+            found = await process.subscription.isolate(None)
+            if found is None:
+                break
+            alone, marks = found
+            assert marks == 0
+            await process.subscription.mark(alone)
+            assert await process.isolate(alone) == (alone, 1)
+            await process.subscription.clear(alone)
+            assert await process.isolate(alone) == (alone, 0)
+            await process.member.ack(alone)
+            seen[alone.message.payload] = marks
+        left = await process.member.drain()
+        assert sorted([*seen, *payloads(left)]) == [b"0", b"1", b"2", b"3"]
 
     async def test_a_lost_connection_is_no_mark(self, bench: Bench) -> None:  # noqa: F811
         topic = bench.topic()
@@ -123,6 +154,7 @@ class TestUnordered:
         (delivery,) = await process.member.take(1)
         alone, _ = await process.isolate(delivery)
         for _ in range(3):
+            await process.subscription.mark(alone)
             asked = process.listener.asked
             connection = process.transport._in._connection
             assert connection is not None

@@ -40,7 +40,6 @@ class Isolating:
         self._broadcast = settings.broadcast
         self._ordered = settings.ordering is not Ordering.NONE
         self._looked = 0.0
-        self._address = names.to_group(settings.topic, settings.group)
         self._solo = Solo(link, publish, names, settings.topic, settings.group, self._lost)
 
     @property
@@ -56,7 +55,7 @@ class Isolating:
         if not await self._solo.waiting():
             return
         if self._ordered:
-            await self._drain()
+            await self._solo.drain()
         else:
             self._listener.suspects_waiting()
 
@@ -80,25 +79,32 @@ class Isolating:
                 return delivery, 0
             if self._marks is not None:
                 return delivery, self._marks.count(delivery)
-            if (marks := self._solo.marks(delivery)) is not None:
-                return delivery, marks
+            if self._solo.holds(delivery):
+                return delivery, delivery.receipt.marks
             if not _holds(delivery):
                 return None  # its lease is lost already
             await self._solo.move(delivery)
             await settle((Settlement(delivery),))
-        return await self._solo.take() if not self._ordered and not self._broadcast else None
+        if self._ordered or self._broadcast:
+            return None
+        found = await self._solo.take()
+        return (found, found.receipt.marks) if found is not None else None
 
     async def mark(self, delivery: Delivery) -> None:
-        """See `protoflow.transport.Isolation`. In the solo queue, what is held is marked."""
+        """See `protoflow.transport.Isolation`."""
         if self._marks is not None:
             await self._marks.write(delivery)
-        elif not self._broadcast and self._solo.marks(delivery) is None:
-            raise TransportError("the channel that held the message to be run alone was lost")
+        elif not self._broadcast:
+            await self._solo.write(delivery, delivery.receipt.marks + 1)
+            if not self._solo.holds(delivery):
+                raise TransportError("the message to be run alone is no longer held here")
 
     async def clear(self, delivery: Delivery) -> None:
-        """See `protoflow.transport.Isolation`. In the solo queue that comes with settling."""
+        """See `protoflow.transport.Isolation`."""
         if self._marks is not None:
             await self._marks.clear(delivery)
+        elif not self._broadcast:
+            await self._solo.write(delivery, 0)
 
     def settle(self, settlements: Sequence[Settlement], others: SettleCallback) -> Results:
         """Settles deliveries of which some may be of the solo queue."""
@@ -118,11 +124,6 @@ class Isolating:
         found = dict(zip(mine, await self._solo.settle([*mine.values()]), strict=True))
         others = iter(await rest)
         return [found[index] if index in found else next(others) for index in range(size)]
-
-    async def _drain(self) -> None:
-        """Gives back what an unordered start of this group has left in the solo queue."""
-        while (taken := await self._solo.take()) is not None:
-            await self._solo.return_to(self._address, taken[0])
 
     def _lost(self, delivery: Delivery) -> None:
         self._listener.deliveries_lost((delivery,))

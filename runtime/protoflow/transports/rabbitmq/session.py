@@ -24,9 +24,10 @@ class Receipt:
         since: when it came.
         handed: whether it was handed out to the scheduler.
         token: what tells this publication from others, in a solo queue.
+        marks: how many start marks it has there.
     """
 
-    __slots__ = ("handed", "session", "since", "tag", "token")
+    __slots__ = ("handed", "marks", "session", "since", "tag", "token")
 
     def __init__(self, session: Session, tag: int, since: float) -> None:
         self.session = session
@@ -34,6 +35,7 @@ class Receipt:
         self.since = since
         self.handed = False
         self.token = ""
+        self.marks = 0
 
 
 class Session:

@@ -1,10 +1,10 @@
 """The solo queue of an unordered group: messages that are to be run alone in a process.
 
 Messages have no identity that lasts here, so a suspect is moved: to a queue that is read by
-`basic.get`, one message at a time, only while nothing else runs in the process. So a message of it
-that is handed out again was running alone when its process died, and the broker's own count is the
-number of its start marks. A count that rose because a connection was lost, and not the process, is
-no mark: the process remembers such messages, and publishes them afresh.
+`basic.get`, one message at a time, only while nothing else runs in the process. Its start marks
+are a header. A mark is written, or cleared, by publishing the message there afresh, acknowledging
+the old one, and taking the new one; what lies before that goes behind it. So the broker's own
+count, which connections raise too, means nothing here.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ _logger = logging.getLogger("protoflow.rabbitmq")
 
 #: Tells one publication to the solo queue from another of the same message.
 _TOKEN = "pf_solo"  # noqa: S105  not a password
+#: How many start marks it has.
+_MARKS = "pf_marks"
 _REMEMBERED = 1000
 
 
@@ -66,13 +68,23 @@ class Solo:
         self._topic = topic
         self._group = group
         self._queue = names.solo(topic, group)
+        self._address = names.to_group(topic, group)
         self._lost = lost
-        self._flapped: dict[str, None] = {}
+        self._alive: dict[str, int] = {}
 
     @property
     def held(self) -> Sequence[Delivery]:
         """What runs alone here."""
         return [*self.session.unsettled.values()] if self.session is not None else []
+
+    def holds(self, delivery: Delivery) -> bool:
+        """Whether a delivery is held here."""
+        session, receipt = self.session, delivery.receipt
+        return (
+            session is not None
+            and receipt.session is session
+            and session.unsettled.get(receipt.tag) is delivery
+        )
 
     async def waiting(self) -> int:
         """How many messages wait to be run alone. Raises TransportError."""
@@ -80,43 +92,45 @@ class Solo:
 
     async def move(self, delivery: Delivery) -> None:
         """Publishes the message of a delivery to the queue. Raises TransportError."""
-        await self._put(delivery.message, *_told(delivery.failures, delivery.first_failure))
+        told = str(delivery.failures), f"{delivery.first_failure:.3f}"
+        await self._put(self._written(delivery.message, *told, token=uuid.uuid4().hex, marks=0))
 
-    async def take(self) -> tuple[Delivery, int] | None:
-        """The first message, and how many start marks it has. Raises TransportError."""
+    async def take(self) -> Delivery | None:
+        """The first message. Raises TransportError."""
         try:
-            return await self._take()
+            session = await self._open()
+            return await self._get(session)
         except FAILURES as error:
             raise TransportError(f"queue {self._queue}: {describe(error)}") from error
 
-    def marks(self, delivery: Delivery) -> int | None:
-        """How many start marks a delivery has that is held here; None: it is not."""
-        session = self.session
-        if session is None or session.unsettled.get(delivery.receipt.tag) is not delivery:
-            return None
-        return delivery.deliveries - 1 if delivery.receipt.session is session else None
+    async def write(self, delivery: Delivery, marks: int) -> None:
+        """Gives a message that is held so many start marks. Raises TransportError."""
+        if delivery.receipt.marks == marks or not self.holds(delivery):
+            return
+        try:
+            await self._rewrite(delivery, marks)
+        except FAILURES as error:
+            raise TransportError(f"queue {self._queue}: {describe(error)}") from error
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[SettleResult]:
-        """Settles what is held here."""
+        """Settles what is held here. What is given back goes to the group as any other."""
         return [await self._settle(settlement) for settlement in settlements]
 
-    async def return_to(self, address: str, delivery: Delivery) -> None:
-        """Publishes what is held to an address of the group, and removes it here. Raises
-        TransportError."""
-        attempt = delivery.message.metadata.get(wire.PF_ATTEMPT, "0")
-        first = delivery.message.metadata.get(wire.PF_FIRST_FAILURE, "0")
-        await self._put(delivery.message, attempt, first, address)
-        await self._settle(Settlement(delivery))
-
     async def give_back(self) -> None:
-        """Publishes afresh what is held, for the process ends in order; then leaves."""
+        """Gives back what is held, for the process ends in order; then leaves."""
         for delivery in self.held:
-            settlement = Settlement(
-                delivery, Action.RELEASE, 0.0, delivery.failures, delivery.first_failure
+            await self._settle(
+                Settlement(delivery, Action.RELEASE, 0.0, delivery.failures, delivery.first_failure)
             )
-            await self._settle(settlement)
         if self.session is not None:
             await self.session.channel.leave()
+
+    async def drain(self) -> None:
+        """Gives everything back to the group as any other. Raises TransportError."""
+        while (delivery := await self.take()) is not None:
+            attempt, first = _told(delivery.message)
+            await self._put(self._written(delivery.message, attempt, first))
+            await self._settle(Settlement(delivery))
 
     def expire(self, limit: float) -> None:
         """Gives up what is held since before `limit`, before the server ends the channel."""
@@ -126,81 +140,113 @@ class Solo:
 
     async def _settle(self, settlement: Settlement) -> SettleResult:
         delivery = settlement.delivery
-        session = delivery.receipt.session
-        if self.marks(delivery) is None:
+        if not self.holds(delivery):
             return SettleResult.LOST
         if settlement.action is not Action.ACK:
+            told = str(settlement.failures), f"{settlement.first_failure:.3f}"
             try:
-                told = _told(settlement.failures, settlement.first_failure)
-                await self._put(delivery.message, *told)
+                await self._put(self._written(delivery.message, *told))
             except TransportError as error:
                 _logger.warning("a message could not be given back: %s", error)
                 return SettleResult.UNKNOWN
-            if self.marks(delivery) is None:
+            if not self.holds(delivery):
                 return SettleResult.LOST
+        session: Session = delivery.receipt.session
         session.ack(delivery.receipt.tag)
         future: asyncio.Future[Sequence[SettleResult]] = asyncio.get_running_loop().create_future()
         session.resolve(future, [SettleResult.DONE])
         return (await future)[0]
 
-    async def _put(
-        self, message: Message, attempt: str, first_failure: str, address: str = ""
-    ) -> None:
-        # What comes from here is believed, so it says nothing but what this process knows.
+    async def _rewrite(self, delivery: Delivery, marks: int) -> None:
+        session: Session = delivery.receipt.session
+        token = uuid.uuid4().hex
+        told = _told(delivery.message)
+        await self._put(self._written(delivery.message, *told, token=token, marks=marks))
+        if not self.holds(delivery):
+            raise TransportError(f"queue {self._queue}: the channel of the message was lost")
+        tag = delivery.receipt.tag
+        session.ack(tag)
+        await session.settled()
+        while (found := await self._get(session)) is not None:
+            if found.receipt.token == token:
+                del session.unsettled[found.receipt.tag]
+                delivery.receipt = found.receipt
+                session.unsettled[found.receipt.tag] = delivery
+                return
+            await self._behind(session, found)
+        self._lost(delivery)  # another process was quicker, and runs it
+
+    async def _behind(self, session: Session, delivery: Delivery) -> None:
+        """Puts what was before a message behind it."""
+        receipt = delivery.receipt
+        told = _told(delivery.message)
+        await self._put(
+            self._written(delivery.message, *told, token=receipt.token, marks=receipt.marks)
+        )
+        session.ack(receipt.tag)
+
+    def _written(
+        self,
+        message: Message,
+        attempt: str,
+        first_failure: str,
+        *,
+        token: str | None = None,
+        marks: int = 0,
+    ) -> Message:
+        """A message as it is published to the solo queue or, without a token, to the group."""
+        # What comes from there is believed, so it says nothing but what this process knows.
         metadata = {
             name: text
             for name, text in message.metadata.items()
             if not name.startswith(wire.PF_PREFIX)
         }
         metadata |= {
-            _TOKEN: uuid.uuid4().hex,
             wire.PF_GROUP: self._group,
             wire.PF_ATTEMPT: attempt,
             wire.PF_FIRST_FAILURE: first_failure,
             wire.PF_ORIGINAL_TOPIC: message.topic,
         }
-        error = await self._publish(
-            dataclasses.replace(
-                message, topic=address or self._queue, metadata=metadata, delay=0.0, mandatory=True
-            )
+        if token is not None:
+            metadata |= {_TOKEN: token, _MARKS: str(marks)}
+        topic = self._queue if token is not None else self._address
+        return dataclasses.replace(
+            message, topic=topic, metadata=metadata, delay=0.0, mandatory=True
         )
+
+    async def _put(self, message: Message) -> None:
+        error = await self._publish(message)
         if error is not None:
             raise TransportError(f"queue {self._queue}: {error}") from error
 
-    async def _take(self) -> tuple[Delivery, int] | None:
-        session = self.session
-        if session is None or session.channel.is_closed:
-            session = await self._open()
-        while (got := await session.channel.get(self._queue)) is not None:
-            (_, tag, again, _), properties, body = got
-            message, size = codec.decode(self._topic, properties, body, self._owner)
-            metadata = dict(message.metadata)
-            token = metadata.pop(_TOKEN, "")
-            message = dataclasses.replace(message, metadata=metadata)
-            deliveries = codec.deliveries(properties, again)
-            delivery = Delivery(
-                message=message,
-                deliveries=deliveries,
-                position=tag,
-                time=codec.sent_at(properties),
-                size=size,
-                own_place=True,
-                suspect=True,
-                unreadable=properties.problem,
-            )
-            session.arrived(delivery, tag)
-            delivery.receipt.handed = True
-            delivery.receipt.token = token
-            if deliveries == 1 or token not in self._flapped:
-                return delivery, deliveries - 1
-            del self._flapped[token]
-            attempt = message.metadata.get(wire.PF_ATTEMPT, "0")
-            await self._put(message, attempt, message.metadata.get(wire.PF_FIRST_FAILURE, "0"))
-            session.ack(tag)
-            await session.settled()
-        return None
+    async def _get(self, session: Session) -> Delivery | None:
+        got = await session.channel.get(self._queue)
+        if got is None:
+            return None
+        (_, tag, again, _), properties, body = got
+        message, size = codec.decode(self._topic, properties, body, self._owner)
+        metadata = dict(message.metadata)
+        token, marks = metadata.pop(_TOKEN, ""), metadata.pop(_MARKS, "0")
+        delivery = Delivery(
+            message=dataclasses.replace(message, metadata=metadata),
+            deliveries=codec.deliveries(properties, again),
+            position=tag,
+            time=codec.sent_at(properties),
+            size=size,
+            own_place=True,
+            suspect=True,
+            unreadable=properties.problem,
+        )
+        session.arrived(delivery, tag)
+        receipt = delivery.receipt
+        receipt.handed, receipt.token = True, token
+        receipt.marks = int(marks) if marks.isdecimal() and len(marks) < 9 else 0
+        receipt.marks = self._alive.pop(token, receipt.marks)
+        return delivery
 
     async def _open(self) -> Session:
+        if self.session is not None and not self.session.channel.is_closed:
+            return self.session
         channel = await self._link.channel(confirms=False)
         await channel.request(Basic.Qos(prefetch_count=1))
         channel.tap()
@@ -209,14 +255,17 @@ class Solo:
         return session
 
     def _ended(self, session: Session) -> None:
-        """The channel ended and this process did not: the count will rise, and mean nothing."""
+        """The channel ended and this process did not: its mark means nothing."""
         unsettled, session.unsettled = session.unsettled, {}
         for delivery in unsettled.values():
-            if len(self._flapped) >= _REMEMBERED:
-                del self._flapped[next(iter(self._flapped))]
-            self._flapped[delivery.receipt.token] = None
+            if len(self._alive) >= _REMEMBERED:
+                del self._alive[next(iter(self._alive))]
+            receipt = delivery.receipt
+            self._alive[receipt.token] = max(receipt.marks - 1, 0)
             self._lost(delivery)
 
 
-def _told(failures: int, first_failure: float) -> tuple[str, str]:
-    return str(failures), f"{first_failure:.3f}"
+def _told(message: Message) -> tuple[str, str]:
+    """Attempts and the first failure, as the message has them."""
+    metadata = message.metadata
+    return metadata.get(wire.PF_ATTEMPT, "0"), metadata.get(wire.PF_FIRST_FAILURE, "0")

@@ -210,7 +210,9 @@ class Planner:
         names = self._names
         reason = (
             f"group {group} of {topic} was made with another number of shards than "
-            f"{names.shards}: set option shards as it was, or delete its queues once empty"
+            f"{names.shards}: set option shards as it was, or stop its publishers, let it work "
+            f"off its queues with the old number, and delete {names.group(topic, group)} and "
+            "the queues whose names begin with it once they are empty"
         )
         first, beyond = names.shard(topic, group, 0), names.shard(topic, group, names.shards)
         if names.shards == 1:

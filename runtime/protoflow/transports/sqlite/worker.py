@@ -244,8 +244,8 @@ class Worker:
             raise sqlite3.OperationalError("database is locked by a transaction of this process")
         try:
             connection = self._open_connection()
-            connection.execute("BEGIN IMMEDIATE")
             try:
+                connection.execute("BEGIN IMMEDIATE")
                 results = [_attempt(job, connection) for job in lot]
                 self._check()
                 connection.execute("COMMIT")
