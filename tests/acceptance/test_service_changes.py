@@ -19,7 +19,7 @@ needs = pytest.mark.needs
 pytestmark = [needs("durable", "at_least_once", "dead_letters"), pytest.mark.timeout(180)]
 
 #: How a refusal tells the way out.
-_DRAINING = ("drain", "settle what they have", "handle what is in it")
+_DRAINING = ("drain", "settle what they have", "handle what is in it", "work off its queues")
 #: What is fixed when it is made: drained, it has to be deleted by hand.
 _FIXED = ("more shards", "fewer shards", "more shards of a keyed topic")
 
