@@ -86,7 +86,7 @@ class Keeper:
         try:
             await self._transport.worker.call(lambda connection: sessions.end(connection, id, now))
         except ProtoflowError as error:
-            _log.warning("the session ends when its lease does", exc_info=error)
+            _log.warning("the session ends when its lease does: %s", error)
         self._ended = True
         self._transport.settled(self._settings.topic, self._settings.group)
 
@@ -111,9 +111,10 @@ class Keeper:
             await self._transport.end_expired()
         except Exception as error:  # whatever it was, the leases must be renewed again
             _log.warning(
-                "leases could not be renewed",
+                "leases could not be renewed: %s",
+                error,
                 extra={"subscription": self._settings.name},
-                exc_info=error,
+                exc_info=None if isinstance(error, ProtoflowError) else error,
             )
         if not self._ending:
             self._schedule()

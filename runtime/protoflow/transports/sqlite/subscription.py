@@ -263,7 +263,7 @@ class SqliteSubscription:
         try:
             await self.keeper.give_back([uncounted(group, delivery) for delivery in claimed])
         except ProtoflowError as error:
-            _log.warning("claimed messages come again later", exc_info=error)
+            _log.warning("claimed messages come again later: %s", error)
 
     def _settled(self, topics: set[str], claimable: bool) -> None:
         if topics:
