@@ -25,6 +25,7 @@ from protoflow.middleware import default_chain
 from protoflow.spec import Ordering
 from protoflow.transport import Capabilities, SubscriptionSettings, Topology, TransportSettings
 from protoflow.transports.kafka import headers as kafka_headers
+from protoflow.transports.kafka.asking import HEADROOM
 from protoflow.transports.kafka.options import KafkaOptions
 from protoflow.transports.kafka.topology import wanted_topics
 from protoflow.transports.memory.broker import MemoryOptions
@@ -77,7 +78,7 @@ EXAMPLE = SubscriptionSettings(
     topic="orders.placed",
     group="billing",
     ordering=Ordering.PER_KEY,
-    dead_letter_topics=("orders.placed.billing.dead",),
+    dead_letter_topics=("orders.placed..billing..dead",),
 )
 MESSAGE = Message(
     id="01M84B9GPZPYZ6P4MVGVZCW01D",
@@ -146,9 +147,13 @@ def kafka_topology() -> str:
         settings = TransportSettings(url=TransportURL.parse("kafka://localhost"))
 
     topics = wanted_topics(Topology(subscriptions=(EXAMPLE,)), cast("Any", Context))
+    roomy = {"max.message.bytes": f"the topic's + {HEADROOM}"}
     return table(
         ["topic", "configuration"],
-        ([f"`{topic.name}`", _pairs(topic.configs)] for topic in topics),
+        (
+            [f"`{topic.name}`", _pairs(topic.configs | (roomy if topic.roomy_for else {}))]
+            for topic in topics
+        ),
     )
 
 

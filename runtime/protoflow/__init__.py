@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from protoflow.connection import connect as connect
     from protoflow.connection import connect_sync as connect_sync
     from protoflow.context import Context as Context
-    from protoflow.context import SyncContext as SyncContext
     from protoflow.errors import BatchFailed as BatchFailed
     from protoflow.errors import ProtoflowError as ProtoflowError
     from protoflow.events import CloudEvent as CloudEvent
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from protoflow.producer import SyncPublisher as SyncPublisher
     from protoflow.secret import Secret as Secret
     from protoflow.service import Service as Service
+    from protoflow.sync_context import SyncContext as SyncContext
     from protoflow.transport import Capabilities as Capabilities
     from protoflow.transport import Transport as Transport
 
@@ -64,7 +64,7 @@ _HOMES = {
     "Service": "service",
     "Settlement": "message",
     "Skip": "outcomes",
-    "SyncContext": "context",
+    "SyncContext": "sync_context",
     "SyncPublisher": "producer",
     "Transport": "transport",
     "Unprocessable": "outcomes",

@@ -33,7 +33,7 @@ def from_file(
     except OSError as error:
         mistakes.append(f"file: {path}: {error.strerror}")
         return {}
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, or bytes that are no text
         mistakes.append(f"file: {path}: not TOML: {error}")
         return {}
     return known_only(content, f"file {path}", names, mistakes)
@@ -54,7 +54,7 @@ def from_environment(
 
             try:
                 value = json.loads(text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 mistakes.append(f"{name}: not a JSON object")
                 continue
         target = content

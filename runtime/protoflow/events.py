@@ -71,8 +71,10 @@ class CloudEvent:
             TypeError: the data has no JSON form.
             InvalidMessageError: metadata with reserved names, or not of text.
         """
-        if self.metadata and (problem := wire.metadata_problem(self.metadata, _forbidden)):
-            raise InvalidMessageError(problem)
+        if self.metadata:
+            given = {n: v for n, v in self.metadata.items() if n != wire.PF_MAX_ATTEMPTS}
+            if (problem := wire.metadata_problem(given)) is not None:
+                raise InvalidMessageError(problem)
         time = self.time or datetime.now(UTC)
         metadata = {
             **self.metadata,

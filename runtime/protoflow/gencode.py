@@ -6,7 +6,7 @@ a generated module, never older; levels of the past stay supported.
 
 from __future__ import annotations
 
-from protoflow.context import Context, SyncContext
+from protoflow.context import Context
 from protoflow.errors import GencodeError
 from protoflow.handler import Handler, HandlerSync
 from protoflow.output import Batch, Messages, Output, Result, Results, SyncResults
@@ -28,6 +28,7 @@ from protoflow.spec import (
     Start,
     UnhandledTypes,
 )
+from protoflow.sync_context import SyncContext
 
 __all__ = [
     "Batch",

@@ -31,7 +31,7 @@ from protoflow.handler import Handler, HandlerSync
 from protoflow.message import Delivery, Message
 from protoflow.middleware import Dependencies
 from protoflow.outcomes import DeadLetter as GivenUp
-from protoflow.outcomes import Outcome, Retry
+from protoflow.outcomes import Outcome, Postpone, Retry
 from protoflow.output import AnyOutput
 from protoflow.pipeline import Chain, HandlerSpec, Middleware, Next
 from protoflow.service import Service
@@ -317,6 +317,8 @@ def _recording(tested: TestedService) -> Middleware:
     def record(next: Next, spec: HandlerSpec) -> Next:
         async def run(delivery: Delivery, context: Context) -> Outcome:
             outcome = await next(delivery, context)
+            if isinstance(outcome, Postpone):  # that was no run
+                return outcome
             tested.runs.append(
                 Run(
                     handler=spec.name,

@@ -18,7 +18,7 @@ __all__ = ["programs"]
 
 needs = pytest.mark.needs
 pytestmark = [
-    needs("durable", "at_least_once", "retains", "dead_letters", "proves_killers"),
+    needs("durable", "at_least_once", "dead_letters", "proves_killers"),
     pytest.mark.timeout(240),
 ]
 

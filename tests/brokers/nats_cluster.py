@@ -22,7 +22,6 @@ listen: 127.0.0.1:{port}
 jetstream {{ store_dir: "{store}", max_mem: 256MB, max_file: 2GB }}
 cluster {{ name: protoflow, listen: 127.0.0.1:{route}, routes: [{routes}] }}
 ping_interval: "2s"
-lame_duck_duration: "1s"
 lame_duck_grace_period: "200ms"
 """
 

@@ -72,12 +72,14 @@ async def loop_stalled(run: Lab, _: NatsCluster) -> None:
 
 
 async def process_frozen(run: Lab, _: NatsCluster) -> None:
-    """One of two consumers is frozen for longer than its leases; the other takes over."""
-    run.spawn()
+    """Of two consumers the one that has the messages is frozen for longer than its leases; the
+    other one takes over."""
     await asyncio.sleep(run.duration / 3)
-    run.consumers[0].process.send_signal(signal.SIGSTOP)
+    handled = (run.directory / "handled.log").read_text().splitlines()
+    owner = next(c.process for c in run.consumers if str(c.process.pid) == handled[-1].split()[3])
+    owner.send_signal(signal.SIGSTOP)
     await asyncio.sleep(STALL)
-    run.consumers[0].process.send_signal(signal.SIGCONT)
+    owner.send_signal(signal.SIGCONT)
 
 
 FAULTS: tuple[Fault, ...] = (
@@ -89,12 +91,12 @@ FAULTS: tuple[Fault, ...] = (
 async def cluster(tmp_path: Path) -> AsyncIterator[NatsCluster]:
     try:
         made = NatsCluster(tmp_path)
-        made.start()
     except BrokerUnavailable as error:
         if "nats" in os.environ.get("PROTOFLOW_REQUIRE_BROKERS", ""):
             raise
         pytest.skip(f"broker: {error}")
     try:
+        made.start()
         await made.ready()
         yield made
     finally:
@@ -110,10 +112,10 @@ async def test_a_cluster_loses_nothing(
     record_verdict: Callable[[Verdict], None],
 ) -> None:
     run = Lab("jetstream", cluster.url, tmp_path, COUNT)
-    run.duration = 20.0 if LONG else 3.0
+    run.duration = 20.0 if LONG else 5.0
     started = time.monotonic()
     try:
-        run.spawn()
+        run.spawn(2 if fault is process_frozen else 1)
         assert await run.until_ready(), (tmp_path / "consumer.log").read_text()[-2000:]
         publishing = asyncio.create_task(run.publish())
         await fault(run, cluster)

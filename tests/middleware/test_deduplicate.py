@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
-from protoflow import Context, Output
-from protoflow.dedup_stores import MemoryDeduplication, SQLiteDeduplication
+from protoflow import Context, Output, Service, testing
+from protoflow.dedup_stores import Key, MemoryDeduplication, SQLiteDeduplication
 from protoflow.errors import ConfigError
-from protoflow.message import SettleResult
+from protoflow.message import Message, SettleResult
 from protoflow.middleware.deduplicate import deduplicate
 from protoflow.spec import BatchPolicy
 from protoflow.transports.memory.subscription import MemorySubscription
 
-from tests.middleware.kit import NAME, TO_DONE, TO_WORK, nothing, put, running, worker
+from tests.middleware.kit import NAME, TO_DONE, TO_WORK, config, nothing, put, running, worker
 
 
 class Recorder:
@@ -105,6 +105,48 @@ async def test_success_is_written_when_the_outputs_are_confirmed(
         assert len(store) == 1
         await send(service, "a", "1")
     assert calls == 1
+
+
+async def test_ids_of_two_sources_are_two_messages_and_long_ones_stay_small() -> None:
+    seen: list[str] = []
+
+    async def handle(message: Message, _context: Context) -> None:
+        seen.append(message.id)
+
+    def setup(service: Service) -> None:
+        service.register_message_handler("raw", "in", handle)
+
+    store = MemoryDeduplication()
+    async with testing.run(config=config(), middleware=[deduplicate(store)], setup=setup) as tested:
+        for source, id in (
+            ("/a", "1"), ("/b", "1"), ("/a", "1"), ("/a1", ""), ("/a", "x" * 9000),
+            ("/a", "x" * 9000), ("/a", "x" * 8999),
+        ):  # fmt: skip
+            await tested.service.publish(
+                Message(id=id or "1", topic="in", payload=b"", metadata={"ce_source": source})
+            )
+            await tested.settled()
+    assert [len(id) for id in seen] == [1, 1, 1, 9000, 8999]
+    assert all(len(key[2]) <= 220 for key in store._entries)
+
+
+async def test_a_store_that_fails_after_success_harms_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken(MemoryDeduplication):
+        async def add(self, key: Key, /) -> None:
+            raise OSError("disk full")
+
+    async def handler(_message: object, _context: Context) -> Int64Value:
+        return Int64Value(value=1)
+
+    async with running(
+        worker(handler, publication=TO_DONE), middleware=[deduplicate(Broken())]
+    ) as service:
+        await send(service, "a", "1")
+        await asyncio.sleep(0)
+        assert service.service.stats()[NAME].handled == 1
+    assert "not remembered as handled: OSError" in caplog.text
 
 
 async def test_what_is_asked_for_must_be_there() -> None:

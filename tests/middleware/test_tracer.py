@@ -297,7 +297,7 @@ def test_without_a_provider_nothing_is_imported() -> None:
     program = (
         "import sys, asyncio\n"
         "from protoflow import Service, Config\n"
-        "service = Service(Config(environ={}))\n"
+        "service = Service(Config(environ={}, transport='memory://'))\n"
         "async def main():\n"
         "    async with service: pass\n"
         "asyncio.run(main())\n"

@@ -184,6 +184,7 @@ def test_whole_blocks_run(document: Path, generated: Path) -> None:
     assert done.returncode == 0, f"{document.name}: the last of these:\n{done.stdout}{done.stderr}"
 
 
+@pytest.mark.timeout(300)
 def test_whole_blocks_that_newcomers_copy_are_typed(generated: Path) -> None:
     whole = [
         block

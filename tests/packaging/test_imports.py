@@ -104,7 +104,7 @@ def test_a_generated_module_loads_the_contract_with_the_runtime_and_no_more() ->
     assert {name for name in loaded if name.startswith("protoflow.")} == {
         *("protoflow.context", "protoflow.errors", "protoflow.gencode", "protoflow.handler"),
         *("protoflow.ids", "protoflow.output", "protoflow.producer", "protoflow.records"),
-        *("protoflow.spec", "protoflow.wire"),
+        *("protoflow.spec", "protoflow.sync_context", "protoflow.wire"),
     }
 
 

@@ -1,23 +1,23 @@
-"""Every .proto that a dozen public distributions hold, as they are and annotated throughout.
+"""Every .proto of public distributions, from PyPI, npm and Maven: as it is, and annotated.
 
-They are installed once, into pytest's cache; without a package index the tests are skipped.
+The short form takes three of them; PROTOFLOW_REALWORLD=long takes all, and every file by itself.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest, CodeGeneratorResponse
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
+    EnumDescriptorProto,
     FieldDescriptorProto,
     FileDescriptorProto,
     FileDescriptorSet,
@@ -28,17 +28,28 @@ from protoflow.v1 import options_pb2
 
 from protoc_gen_protoflow.generate import respond
 
+from .sources import SOURCES, Source, UnavailableError, tree
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 WELL_KNOWN = Path(protoc.__file__).parent / "_proto"
 BIN = Path(sys.executable).parent
+IS_LONG = os.environ.get("PROTOFLOW_REALWORLD") == "long"
+IS_STRICT = bool(os.environ.get("PROTOFLOW_REQUIRE_SOURCES"))
+CHOSEN = [source for source in SOURCES if IS_LONG or source.is_short]
+# Black and mypy are slow: in the short form one source says enough.
+CHECKED = CHOSEN if IS_LONG else CHOSEN[:1]
 EMPTY = ".google.protobuf.Empty"
+OPTIONS = "protoflow/v1/options.proto"
+# What lies there cannot have modules beside it: the packages are installed.
+INSTALLED = ("google/protobuf/", "protoflow/", "mypy_protobuf/")
 # What may be wrong with names that were never meant for Python: nothing but these.
 EXPECTED = re.compile(
     r"^(?P<file>[^:]+):(\d+:\d+:)? (?P<name>[\w.]+): (becomes \w+ in Python, as [\w.]+ does; .*"
     r"|\w+ is a keyword of Python, which no module can name; rename the message"
     r"|'\w+' in the path of \S+ is (a keyword of|no) Python.*"
-    r"|dead_letter.topic, \S+ filled in, has \d+ characters; use at most 200)$"
+    r"|\S+ is hidden in Python by .*"
+    r"|the dead-letter topic, .* filled in has \d+ characters; use at most 200: .*)$"
 )
 
 
@@ -46,62 +57,89 @@ def run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
-@pytest.fixture(scope="session")
-def tree(request: pytest.FixtureRequest) -> Path:
-    """The installed distributions."""
-    cache = request.config.cache
-    assert cache is not None
-    requirements = HERE / "requirements.txt"
-    target = Path(cache.mkdir("protoflow-realworld")) / "site"
-    stamp = target / "requirements.txt"
-    with target.with_name("lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # of several test workers one installs, the others wait
-        if not stamp.exists() or stamp.read_text() != requirements.read_text():
-            pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade")
-            # Beside it, then renamed: nobody ever sees half of it.
-            made = target.with_name(f"site-{os.getpid()}")
-            result = run(*pip, "--target", str(made), "-r", str(requirements), cwd=HERE)
-            if result.returncode:
-                pytest.skip(f"the distributions cannot be installed: {result.stderr[-300:]}")
-            (made / "requirements.txt").write_text(requirements.read_text())
-            shutil.rmtree(target, ignore_errors=True)
-            made.rename(target)
-    return target
+@dataclass(frozen=True)
+class Group:
+    """The files of a source.
+
+    Attributes:
+        name: what the source is called.
+        files: the descriptors, dependencies first.
+        sizes: the size of each file as text, of those that are text.
+    """
+
+    name: str
+    files: list[FileDescriptorProto]
+    sizes: dict[str, int]
 
 
-@pytest.fixture(scope="session")
-def files(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> list[FileDescriptorProto]:
-    """The descriptors of all files, dependencies first."""
+@pytest.fixture(scope="session", params=CHOSEN, ids=lambda source: source.name)
+def group(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Group:
+    """The descriptors of each source, one after the other."""
+    source: Source = request.param
+    cache = getattr(request.config, "cache", None)
+    home = Path(cache.mkdir("protoflow-realworld")) if cache else tmp_path_factory.mktemp("cache")
+    try:
+        root = tree(source, home)
+    except UnavailableError as error:
+        # Reported, never passed over in silence.
+        (pytest.fail if IS_STRICT else pytest.skip)(f"{source.name} cannot be had: {error}")
     directory = tmp_path_factory.mktemp("realworld")
-    paths = [str(path.relative_to(tree)) for path in sorted(tree.rglob("*.proto"))]
+    compiled(root, directory)
+    collected = directory / "x.bin"
+    if any(root.rglob("*_pb2.py")):
+        script = (sys.executable, str(HERE / "collect.py"), str(root), "x.bin", "all.bin")
+        result = run(*script, cwd=directory)
+        assert result.returncode == 0, result.stderr
+        collected = directory / "all.bin"
+    files = list(FileDescriptorSet.FromString(collected.read_bytes()).file)
+    sizes = {name: (root / name).stat().st_size for name in protos(root)}
+    return Group(source.name, files, sizes)
+
+
+def protos(root: Path) -> list[str]:
+    found = [str(path.relative_to(root)) for path in root.rglob("*.proto")]
+    return sorted(name for name in found if not name.startswith(INSTALLED))
+
+
+def compiled(root: Path, directory: Path) -> None:
+    """Compiles what protoc takes; what needs files that are not there is left out."""
+    paths = total = protos(root)
     arguments = ["--include_imports", "--include_source_info", "--descriptor_set_out=x.bin"]
-    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{tree}", f"-I{WELL_KNOWN}"]
-    result = run(*command, *arguments, *paths, cwd=directory)
-    assert result.returncode == 0, result.stderr
-    result = run(
-        *(sys.executable, str(HERE / "collect.py"), str(tree), "x.bin", "all.bin"), cwd=directory
-    )
-    assert result.returncode == 0, result.stderr
-    found = FileDescriptorSet.FromString((directory / "all.bin").read_bytes()).file
-    assert len(found) > 500
-    return list(found)
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{root}", f"-I{WELL_KNOWN}"]
+    while paths:
+        (directory / "paths.txt").write_text("\n".join(paths))
+        result = run(*command, *arguments, "@paths.txt", cwd=directory)
+        if not result.returncode:
+            break
+        told = re.findall(r"^(?!.*: warning: )(?:.*?/)??([^:\s]+):", result.stderr, re.MULTILINE)
+        refused = {line.removeprefix(f"{root}/") for line in told}
+        refused |= {path for path in paths for line in told if line.endswith(f"/{path}")}
+        left = [path for path in paths if path not in refused]
+        assert len(left) < len(paths), result.stderr[-2000:]
+        paths = left
+    assert len(paths) >= 0.8 * len(total), "most of the files cannot be compiled"
+    if not paths:
+        (directory / "x.bin").write_bytes(b"")
 
 
-def answer(files: list[FileDescriptorProto], wanted: list[str]) -> CodeGeneratorResponse:
-    request = CodeGeneratorRequest(
-        file_to_generate=wanted, proto_file=files, parameter="handlers=both"
-    )
+def answer(
+    files: list[FileDescriptorProto], wanted: list[str], parameter: str = ""
+) -> CodeGeneratorResponse:
+    request = CodeGeneratorRequest(file_to_generate=wanted, parameter=parameter, proto_file=files)
     return CodeGeneratorResponse.FromString(b"".join(respond(request.SerializeToString())))
 
 
-def test_what_is_not_annotated_gives_nothing(files: list[FileDescriptorProto]) -> None:
-    response = answer(files, [file.name for file in files])
+def test_what_is_not_annotated_gives_nothing(group: Group) -> None:
+    assert group.files
+    response = answer(group.files, [file.name for file in group.files])
     assert not response.error
     assert not response.file
 
 
 def annotate(file: FileDescriptorProto, left_out: set[str]) -> None:
     """Gives topics to all messages of a file and consumers to all of its rpcs."""
+    if OPTIONS not in file.dependency:
+        file.dependency.append(OPTIONS)
     prefix = f"{file.package}." if file.package else ""
     for message in file.message_type:
         annotate_message(message, prefix, left_out)
@@ -142,41 +180,190 @@ def annotate_message(message: DescriptorProto, prefix: str, left_out: set[str]) 
         annotate_message(inner, f"{name}.", left_out)
 
 
+@dataclass(frozen=True)
+class Annotated:
+    """The files of a source with annotations throughout.
+
+    Attributes:
+        group: the files as they were.
+        files: the files as they are now, dependencies first.
+        wanted: those that can have modules.
+        modules: the text of each module, by the path of its .proto.
+    """
+
+    group: Group
+    files: list[FileDescriptorProto]
+    wanted: list[str]
+    modules: dict[str, str]
+
+
 @pytest.fixture(scope="session")
-def generated(
-    files: list[FileDescriptorProto], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, list[str]]:
-    """The modules made for all files, beside their `_pb2` modules and stubs; their names."""
-    # What lies in google/protobuf and in our own package cannot have modules beside it.
-    own = ("google/protobuf/", "protoflow/", "mypy_protobuf/")
-    wanted = [file.name for file in files if not file.name.startswith(own)]
+def annotated(group: Group) -> Annotated:
+    """The modules made for all files of a source, without what their names make impossible."""
+    wanted = [file.name for file in group.files if not file.name.startswith(INSTALLED)]
     left_out: set[str] = set()
-    for _ in range(5):
-        request = [FileDescriptorProto.FromString(file.SerializeToString()) for file in files]
-        for file in request:
+    response = CodeGeneratorResponse()
+    files: list[FileDescriptorProto] = []
+    for _ in range(8):
+        files = [FileDescriptorProto.FromString(file.SerializeToString()) for file in group.files]
+        for file in files:
             if file.name in wanted:
                 annotate(file, left_out)
-        response = answer(request, wanted)
+        files = with_options(files)
+        response = answer(files, wanted)
         if not response.error:
             break
         for line in response.error.splitlines():
             told = EXPECTED.match(line)
             assert told, line
             left_out.add(told["name"])
-            if "in the path of" in line:
+            if told["file"] in wanted and ("in the path of" in line or "is hidden in" in line):
                 wanted.remove(told["file"])
     assert not response.error
-    assert len(response.file) > 500
+    return Annotated(group, files, wanted, by_source(response))
+
+
+def with_options(files: list[FileDescriptorProto]) -> list[FileDescriptorProto]:
+    """The files with options.proto before those that import it."""
+    options = FileDescriptorProto()
+    options_pb2.DESCRIPTOR.CopyToProto(options)
+    needed = [*options.dependency, OPTIONS]
+    there = {file.name: file for file in files}
+    if missing := [name for name in options.dependency if name not in there]:
+        there |= {file.name: file for file in installed(missing)}
+    there[OPTIONS] = options
+    return [there[name] for name in needed] + [file for file in files if file.name not in needed]
+
+
+def installed(names: list[str]) -> list[FileDescriptorProto]:
+    """Files that protobuf itself brings."""
+    found: list[FileDescriptorProto] = []
+    for name in names:
+        proto = FileDescriptorProto()
+        options_pb2.DESCRIPTOR.pool.FindFileByName(name).CopyToProto(proto)
+        found.append(proto)
+    return found
+
+
+def by_source(response: CodeGeneratorResponse) -> dict[str, str]:
+    return {
+        file.content.split("\n", 2)[1].removeprefix("# source: "): file.content
+        for file in response.file
+    }
+
+
+def test_most_files_have_modules(annotated: Annotated) -> None:
+    """What is left out is the exception: a directory that Python hides, a file of enums."""
+    told = {
+        file.name
+        for file in annotated.group.files
+        if file.message_type and not file.name.startswith(INSTALLED)
+    }
+    assert len(annotated.modules) >= 0.9 * len(told)
+
+
+def text_size(file: FileDescriptorProto) -> int:
+    """The least size that a .proto with this descriptor can have, comments and options apart."""
+
+    def of_message(message: DescriptorProto) -> int:
+        if message.options.map_entry:
+            return 0
+        fields = sum(len(field.name) + len(field.type_name) + 14 for field in message.field)
+        inner = sum(map(of_message, message.nested_type)) + sum(map(of_enum, message.enum_type))
+        return 14 + len(message.name) + fields + inner
+
+    def of_enum(enum: EnumDescriptorProto) -> int:
+        return 11 + len(enum.name) + sum(len(value.name) + 9 for value in enum.value)
+
+    methods = [method for service in file.service for method in service.method]
+    return (
+        sum(map(of_message, file.message_type))
+        + sum(map(of_enum, file.enum_type))
+        + sum(30 + len(method.name) + sum(map(len, both(method))) for method in methods)
+        + sum(len(name) + 12 for name in file.dependency)
+    )
+
+
+def sparse(file: FileDescriptorProto) -> FileDescriptorProto:
+    """A file with a few events, and all that is sensitive."""
+    made = FileDescriptorProto.FromString(file.SerializeToString())
+    waiting = list(made.message_type[3:])
+    waiting += [inner for message in made.message_type[:3] for inner in message.nested_type]
+    while waiting:
+        message = waiting.pop()
+        message.options.Extensions[options_pb2.message].ClearField("topic")
+        waiting += message.nested_type
+    for service in made.service:
+        for method in service.method:
+            method.options.ClearExtension(options_pb2.consume)
+            method.options.ClearExtension(options_pb2.publish)
+    return made
+
+
+def sizes_of(annotated: Annotated) -> dict[str, int]:
+    """The size of each .proto: as it is, or the least it can be where there is no text."""
+    return {file.name: text_size(file) for file in annotated.files} | annotated.group.sizes
+
+
+def test_modules_are_at_most_four_times_as_large(annotated: Annotated) -> None:
+    """With a few events in each file, and everything that is sensitive."""
+    files = [sparse(file) if file.name in annotated.modules else file for file in annotated.files]
+    response = answer(files, list(annotated.modules))
+    assert not response.error
+    modules, sizes = by_source(response), sizes_of(annotated)
+    assert modules
+    assert not {
+        name: (len(text), sizes[name])
+        for name, text in modules.items()
+        if len(text) > 4 * sizes[name] + 20_000
+    }
+
+
+def test_each_method_costs_some_bytes_more(annotated: Annotated) -> None:
+    """Where everything is an event or a consumer: methods add up, and nothing multiplies."""
+    sizes = sizes_of(annotated)
+    assert not {
+        name: (len(text), sizes[name])
+        for name, text in annotated.modules.items()
+        if len(text) > 4 * sizes[name] + 20_000 + 1_000 * text.count("    async def ")
+    }
+
+
+def test_a_file_by_itself_gives_the_same(annotated: Annotated) -> None:
+    files = {file.name: file for file in annotated.files}
+    names = sorted(annotated.modules)
+    # All are many; these are spread over the whole.
+    for name in names if IS_LONG else names[:: max(1, len(names) // 60)]:
+        needed, waiting = set[str](), [name]
+        while waiting:
+            path = waiting.pop()
+            if path not in needed:
+                needed.add(path)
+                waiting += files[path].dependency
+        alone = answer([file for file in annotated.files if file.name in needed], [name])
+        assert not alone.error
+        assert by_source(alone) == {name: annotated.modules[name]}, name
+
+
+@pytest.fixture(scope="session")
+def generated(
+    annotated: Annotated, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[str]]:
+    """The modules of a source, of both kinds, beside `_pb2` modules and stubs; their names."""
+    response = answer(annotated.files, annotated.wanted, "handlers=both")
+    assert not response.error
     out = tmp_path_factory.mktemp("gen")
     for made in response.file:
         path = out / made.name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(made.content)
-    (out / "all.bin").write_bytes(FileDescriptorSet(file=files).SerializeToString())
+    (out / "all.bin").write_bytes(FileDescriptorSet(file=annotated.group.files).SerializeToString())
+    named = [file.name for file in annotated.group.files if not file.name.startswith(INSTALLED)]
+    (out / "names.txt").write_text("\n".join(named))
     result = run(
         *(sys.executable, "-m", "grpc_tools.protoc", "--descriptor_set_in=all.bin"),
         *("--python_out=.", f"--plugin=protoc-gen-mypy={BIN / 'protoc-gen-mypy'}"),
-        *("--mypy_out=quiet:.", *wanted),
+        *("--mypy_out=quiet:.", "@names.txt"),
         cwd=out,
     )
     assert result.returncode == 0, result.stderr
@@ -195,26 +382,32 @@ def test_what_is_annotated_can_be_imported(generated: tuple[Path, list[str]]) ->
         "    assert spec.producers, name\n"
     )
     result = run(sys.executable, "-c", code, cwd=out)
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == 0, result.stderr[-3000:]
 
 
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("group", CHECKED, indirect=True, ids=lambda s: s.name, scope="session")
 def test_what_is_annotated_is_as_black_leaves_it(generated: tuple[Path, list[str]]) -> None:
     out, names = generated
     files = [name.replace(".", "/") + ".py" for name in names]
     command = (sys.executable, "-m", "black", "--check", "--diff", "--quiet")
-    # Black is slow: a tenth of them, the longest lines first.
+    # Black is slow: some of them, the longest lines first.
     files.sort(key=lambda name: -max(map(len, (out / name).read_text().splitlines())))
-    result = run(*command, *files[: len(files) // 10], cwd=out)
+    some = files[: len(files) // 10 + 5 if IS_LONG else 6]
+    result = run(*command, *some, cwd=out)
     assert result.returncode == 0, result.stdout[:3000] + result.stderr
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("group", CHECKED, indirect=True, ids=lambda s: s.name, scope="session")
 def test_what_is_annotated_passes_mypy_strict(generated: tuple[Path, list[str]]) -> None:
     out, names = generated
     (out / "mypy.ini").write_text(
         f"[mypy]\nstrict = true\nnamespace_packages = true\nmypy_path = {ROOT / 'runtime'}\n"
         "explicit_package_bases = true\n[mypy-*_pb2]\nignore_errors = true\n"
     )
-    arguments = [argument for name in names for argument in ("-m", name)]
+    # The stubs of what is imported are read with it: in the short form a part says enough.
+    some = names if IS_LONG else names[:: len(names) // 10 + 1]
+    arguments = [argument for name in some for argument in ("-m", name)]
     result = run(*(sys.executable, "-m", "mypy", "--config-file", "mypy.ini", *arguments), cwd=out)
     assert result.returncode == 0, result.stdout[-3000:]

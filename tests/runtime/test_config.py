@@ -383,3 +383,13 @@ def test_any_environment_is_read_or_refused(variables: dict[str, str]) -> None:
     environ = {f"PROTOFLOW_{name.upper()}": text for name, text in variables.items()}
     with contextlib.suppress(ConfigError):
         config(environ)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"a = [" + b"[" * 5000, b"a"])
+def test_a_file_that_is_no_toml_is_a_mistake(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "protoflow.toml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match="not TOML"):
+        config(file=file)
+    with pytest.raises(ConfigError, match="not a JSON object"):
+        config({"PROTOFLOW_VARIABLES": '{"a":' * 5000})

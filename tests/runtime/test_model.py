@@ -9,6 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -211,7 +212,7 @@ async def in_virtual_time(story: Story) -> None:
     time = VirtualTime()
     time.install()
     try:
-        await play(story, "memory://model", VirtualClock(time), patience=3600.0)
+        await play(story, f"memory://{uuid4().hex}", VirtualClock(time), patience=3600.0)
     finally:
         time.remove()
 

@@ -34,13 +34,24 @@ async def main(url: str, topic: str, options: str) -> None:
     subscription = await transport.subscribe(wanted, Listener())
     while True:
         batch = await subscription.receive(100, 1 << 20)
+        done: list[Delivery] = []
         for delivery in batch:
+            marks = 0
+            if delivery.suspect:  # as the runtime does: alone, and on record
+                await subscription.settle([Settlement(item) for item in done])
+                found = await subscription.isolate(delivery)
+                assert found is not None
+                marks = found[1]
+                await subscription.mark(delivery)
             name = (delivery.message.payload or b"").decode()
-            print(json.dumps([name, delivery.deliveries]), flush=True)
+            print(json.dumps([name, marks]), flush=True)
             if name == "killer":
                 os._exit(9)
             await asyncio.sleep(0.01)
-        await subscription.settle([Settlement(delivery) for delivery in batch])
+            if delivery.suspect:
+                await subscription.clear(delivery)
+            done.append(delivery)
+        await subscription.settle([Settlement(delivery) for delivery in done])
 
 
 asyncio.run(main(*sys.argv[1:]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import time
 from collections.abc import Iterator
@@ -49,6 +50,71 @@ async def test_an_unreachable_broker_is_one_error_after_the_timeout() -> None:
     assert 0.9 <= time.monotonic() - started < 5
     assert "127.0.0.1" in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+async def test_what_is_wrong_with_a_host_is_told_with_what_to_look_at() -> None:
+    port = free_port()
+    url = f"kafka://127.0.0.1:{port},no-such-host.invalid:9092"
+    with pytest.raises(ConnectionFailedError) as caught:
+        await transport(url, connect_timeout=2.0).open()
+    text = str(caught.value)
+    assert f"127.0.0.1:{port}: nobody listens there; check host and port" in text
+    assert "no-such-host.invalid:9092: the name is unknown; check the host" in text
+
+
+async def test_a_silent_first_host_keeps_no_other_waiting(own: RunningBroker) -> None:
+    """A frozen machine accepts connections and says nothing."""
+    connections = []
+
+    def accept(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+
+    silent = await asyncio.start_server(accept, "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    host = own.url.partition("://")[2]
+    topic = unique()
+    try:
+        async with asyncio.timeout(25):
+            async with opened(f"kafka://127.0.0.1:{port},{host}", connect_timeout=20.0) as broker:
+                subscription = await join(broker, settings(topic))
+                await publish(broker, topic, b"x")
+                assert payloads(await take(subscription, 1)) == [b"x"]
+    finally:
+        silent.close()
+        for writer in connections:
+            writer.close()
+
+
+@pytest.mark.parametrize("atomic", [False, True])
+async def test_a_frozen_broker_holds_up_no_shutdown(own: RunningBroker, atomic: bool) -> None:
+    topic = unique()
+    broker = transport(own.url)
+    await broker.open()
+    subscription = await join(broker, settings(topic, atomic=atomic))
+    await publish(broker, topic, b"0", b"1")
+    held, other = await take(subscription, 2)
+    await ack(subscription, held)
+    own.signal(signal.SIGSTOP)
+    try:
+        settling = subscription.settle([Settlement(other)])
+        started = time.monotonic()
+        for step in (subscription.stop, broker.close):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await step()
+        assert time.monotonic() - started < 12, "what is cancelled returns soon"
+        async with asyncio.timeout(5):
+            while _ours():
+                await asyncio.sleep(0.1)
+        settling.cancel()
+    finally:
+        own.signal(signal.SIGCONT)
+
+
+def _ours() -> list[str]:
+    """Tasks of the runtime and of aiokafka that still run."""
+    names = [repr(task.get_coro()) for task in asyncio.all_tasks()]
+    return [name for name in names if "kafka" in name.lower() and "test_" not in name]
 
 
 async def test_credentials_reach_the_broker(own: RunningBroker) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from protoflow.clock import Clock
 from protoflow.message import Delivery, Message
-from protoflow.transport import SubscriptionSettings
+from protoflow.transports.kafka.bell import Bell
 from protoflow.transports.kafka.fetching import wait_ms
 from protoflow.transports.kafka.inbox import Inbox
 from protoflow.transports.kafka.intake import Intake
+from protoflow.transports.kafka.lenient import Unreadable
 from protoflow.transports.kafka.partition import Partition
 from protoflow.transports.kafka.reader import Reader
 
@@ -65,26 +65,39 @@ class Consumer:
         return found
 
 
-def reader(consumer: Any, partitions: Iterable[Partition], intake: Intake, inbox: Inbox) -> Reader:
-    return Reader(
-        SubscriptionSettings(name="orders/g", topic="orders", group="g"),
+@dataclass
+class FakeFeed:
+    """A subscription that is read for."""
+
+    inbox: Inbox
+    intake: Intake
+    open: bool = True
+
+
+def member(consumer: Any, *names: Any) -> tuple[Reader, Intake, list[Partition]]:
+    bell = Bell()
+    inbox = Inbox(bell)
+    intake = Intake(inbox, Clock(), 100, bell)
+    feed = FakeFeed(inbox, intake)
+    partitions = [Partition(tp, shard, 0, feed=feed) for tp, shard in names]
+    reader = Reader(
         consumer,
         None,
         {partition.tp: partition for partition in partitions},
-        inbox,
-        intake,
-        make=lambda tp, offset: Partition(tp, tp.partition, offset),
+        [feed],  # type: ignore[list-item]  # as much of one as the reader looks at
+        lambda _topic: None,
+        bell,
+        Unreadable(),
         on_lost_position="stop",
         health_changed=lambda _detail: None,
     )
+    return reader, intake, partitions
 
 
 async def test_a_partition_that_is_roused_is_asked_for_at_once() -> None:
-    inbox = Inbox()
-    intake = Intake(inbox, Clock(), 100, lambda: None)
-    busy, idle = Partition(BUSY, 0, 0), Partition(IDLE, "retry", 0)
     consumer = Consumer()
-    running = asyncio.create_task(reader(consumer, (busy, idle), intake, inbox).run())
+    reader, intake, (busy, idle) = member(consumer, (BUSY, 0), (IDLE, "retry"))
+    running = asyncio.create_task(reader.run())
     try:
         intake.pause(busy)
         intake.pause(idle)
@@ -101,13 +114,11 @@ async def test_a_partition_that_is_roused_is_asked_for_at_once() -> None:
 
 
 async def test_a_reader_whose_partitions_all_rest_asks_for_none() -> None:
-    inbox = Inbox()
-    intake = Intake(inbox, Clock(), 100, lambda: None)
-    partitions = (Partition(BUSY, 0, 0), Partition(IDLE, "retry", 0))
+    consumer = Consumer()
+    reader, intake, partitions = member(consumer, (BUSY, 0), (IDLE, "retry"))
     for partition in partitions:
         intake.pause(partition)
-    consumer = Consumer()
-    running = asyncio.create_task(reader(consumer, partitions, intake, inbox).run())
+    running = asyncio.create_task(reader.run())
     await asyncio.sleep(0.3)
     assert consumer.asked == []
     intake.resume(partitions[0])
@@ -128,7 +139,7 @@ def test_a_partition_rests_from_a_full_window_until_a_quarter_of_it_is_free(
     window: int, steps: list[int | None]
 ) -> None:
     """A number reads so many messages, None finishes the oldest."""
-    intake = Intake(Inbox(), Clock(), window, lambda: None)
+    intake = Intake(Inbox(), Clock(), window, Bell())
     partition = Partition(BUSY, 0, 0)
     rests = False
     for step in steps:

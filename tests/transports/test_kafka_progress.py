@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
+import pytest
 from aiokafka import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
-from protoflow.transports.kafka.note import MAX_LENGTH, Note
+from protoflow.transports.kafka.note import MAX_LENGTH, Note, UnknownNoteError
 from protoflow.transports.kafka.partition import Partition
 
 TP = TopicPartition("orders", 0)
@@ -74,22 +77,43 @@ def test_a_note_comes_back_as_far_as_it_reaches(
     offset: int, ahead: set[int], a: int, b: int
 ) -> None:
     finished = {offset + distance for distance in ahead}
-    note = Note(writer="a1b2c3", starts=a, careful_until=b, suspect=b, count=a, finished=finished)
+    careful = offset + b if b else 0
+    marks = {offset + distance: a % 100 for distance in list(ahead)[:8]}
+    note = Note(
+        writer="a1b2c3",
+        starts=a,
+        careful_until=careful,
+        marks=marks,
+        born=b,
+        topic="A" * 22,
+        finished=finished,
+    )
     text = note.encode(offset)
     assert len(text) <= MAX_LENGTH
     back = Note.decode(text, offset)
-    assert (back.writer, back.starts, back.careful_until) == ("a1b2c3", a, b)
-    assert (back.suspect, back.count) == (b, a)
+    assert (back.writer, back.starts, back.careful_until) == ("a1b2c3", a, careful)
+    assert (back.marks, back.born, back.topic) == (marks, b, "A" * 22)
     assert set(back.finished) <= finished
     assert set(back.finished) >= {item for item in finished if item <= offset + 5000}
 
 
-@given(st.text(max_size=60) | st.just(None) | st.from_regex(r"pf1(;[^;]*){6}", fullmatch=True))
+@given(st.text(max_size=60) | st.just(None) | st.from_regex(r"pf2(;[^;]*){7}", fullmatch=True))
 def test_foreign_text_is_an_empty_note(text: str | None) -> None:
-    note = Note.decode(text, 7)
+    try:
+        note = Note.decode(text, 7)
+    except UnknownNoteError:
+        assert text is not None
+        assert re.match(r"pf\d+(;|$)", text)
+        return
     assert note.starts >= 0
-    if text is None or not text.startswith("pf1;"):
+    if text is None or not text.startswith("pf2;"):
         assert note == Note()
+
+
+@pytest.mark.parametrize("text", ["pf1;a1b2c3;1;0;-1;0;", "pf3;whatever"])
+def test_a_note_of_another_version_is_refused(text: str) -> None:
+    with pytest.raises(UnknownNoteError, match=text[:3]):
+        Note.decode(text, 7)
 
 
 def note_after(starts: int, *, clean: bool, progress: bool = False, writer: str = "other") -> Note:
@@ -117,23 +141,39 @@ def test_two_unclean_starts_are_suspicious() -> None:
     assert Partition(TP, 0, 5, Note(starts=2)).is_suspicious
 
 
-def test_a_suspect_given_back_at_an_orderly_end_is_not_blamed() -> None:
-    partition = Partition(TP, 0, 5, Note(starts=2, suspect=5, count=2, careful_until=9))
-    partition.admit(5)
-    partition.count = 3
-    assert partition.note("w", clean=False).count == 3
-    assert partition.note("w", clean=True).count == 2
+def test_a_mark_stays_until_its_message_is_finished() -> None:
+    """Another suspect of the partition must not hide it."""
+    partition = Partition(TP, 0, 5, Note(marks={5: 1, 7: 1, 2: 9}))
+    for offset in range(5, 9):
+        partition.admit(offset)
+    assert partition.marks == {5: 1, 7: 1}
+    assert [partition.is_suspect(offset) for offset in range(5, 9)] == [True, False, True, False]
+    partition.marks[6] = 1
+    partition.finish(7)
+    assert partition.note("w", clean=False).marks == {5: 1, 6: 1}
+    assert partition.outlook({6}, "w")[1].marks == {5: 1}
 
 
-def test_a_lost_position_reads_on_elsewhere_and_still_counts_what_runs() -> None:
+def test_careful_ends_where_the_window_ends() -> None:
     partition = Partition(TP, 0, 5)
-    partition.admit(5)
-    partition.relocate(100)
-    partition.admit(100)
-    assert partition.watermark == 5
-    assert partition.finish(100)
-    assert partition.finish(5)
-    assert partition.watermark == 101
+    partition.begin_careful(2)
+    for offset in range(5, 9):
+        partition.admit(offset)
+    assert [partition.is_suspect(offset) for offset in range(5, 9)] == [True, True, False, False]
+    assert partition.note("w", clean=False).careful_until == 7
+    partition.finish(5)
+    partition.finish(6)
+    assert partition.note("w", clean=False).careful_until == 0
+
+
+def test_what_the_broker_says_is_done_is_done() -> None:
+    partition = Partition(TP, 0, 5)
+    for offset in range(5, 10):
+        partition.admit(offset)
+    partition.committed(6, {8})
+    assert partition.watermark == 6
+    assert partition.is_done(8)
+    assert partition.unsettled == 3
 
 
 def test_empty_offsets_at_the_end_are_passed() -> None:

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from protoflow import transports, wire
 from protoflow.codecs.bindings import KAFKA
-from protoflow.errors import ConfigError, PublishError
+from protoflow.errors import ConfigError, PublishError, TopologyError
 from protoflow.message import Delivery, Message
-from protoflow.transport import TransportSettings
+from protoflow.transport import (
+    SubscriptionSettings,
+    Topology,
+    TopologyMode,
+    TransportSettings,
+)
 from protoflow.transports.kafka import headers, names
+from protoflow.transports.kafka.context import Context
 from protoflow.transports.kafka.inbox import Inbox
 from protoflow.transports.kafka.options import KafkaOptions, client_arguments
+from protoflow.transports.kafka.publisher import Publisher
 from protoflow.transports.kafka.submission import Deadlines
+from protoflow.transports.kafka.topics import SubscriptionTopics
+from protoflow.transports.kafka.topology import ensure, wanted_topics
 from protoflow.url import TransportURL
 
 NAMES = st.sampled_from(
@@ -106,9 +116,30 @@ def test_retry_topics_are_always_names(topic: str, group: str, step: float) -> N
 
 
 def test_retry_topics_are_called_after_their_rung() -> None:
-    assert names.retry_topic("orders", "billing", 5.0) == "orders.billing.retry.5"
-    assert names.retry_topic("orders", "billing", 0.0) == "orders.billing.retry.0"
-    assert names.retry_topic("orders", "billing", 0.5) == "orders.billing.retry.0.5"
+    assert names.retry_topic("orders", "billing", 5.0) == "orders..billing..retry.5"
+    assert names.retry_topic("orders", "billing", 0.0) == "orders..billing..retry.0"
+    assert names.retry_topic("orders", "billing", 0.5) == "orders..billing..retry.0.5"
+    assert names.retry_topic("x" * 240, "billing", 3600.0) == (
+        "x" * 206 + "...ctzbukwjt4t7axt3..retry.3600"
+    )
+
+
+SEGMENTS = st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=4).map(".".join)
+
+
+@given(st.tuples(SEGMENTS, SEGMENTS), st.tuples(SEGMENTS, SEGMENTS), st.sampled_from([0, 5, 0.5]))
+def test_retry_topics_of_two_groups_are_never_one(
+    one: tuple[str, str], other: tuple[str, str], step: float
+) -> None:
+    first, second = names.retry_topic(*one, step), names.retry_topic(*other, step)
+    assert (first == second) == (one == other)
+    assert names.step_of(first, *one) == step
+    assert (names.step_of(first, *other) is None) == (one != other)
+
+
+def test_names_that_kafka_takes_for_one_are_found() -> None:
+    assert names.clashes(["a.b", "a_b", "c", "a.b"]) == [("a.b", "a_b")]
+    assert names.clashes(["a.b", "ab", "a-b"]) == []
 
 
 def arguments(url: str, **options: object) -> dict[str, object]:
@@ -132,7 +163,7 @@ def test_security_follows_from_the_url() -> None:
         ("liner=1", "did you mean linger"),
         ("compression=rar", "option compression: must be one of"),
         ("heartbeat_interval=11", "heartbeat_interval must be below"),
-        ("window=-1", "window must be 0 to 5376"),
+        ("window=-1", "window must be 0 to 5120"),
         ("sasl_mechanism=oauthbearer", "needs sasl_oauth_token_provider"),
         ("sasl_mechanism=oauthbearer&sasl_oauth_token_provider=no.such:thing", "must name a"),
     ],
@@ -197,3 +228,74 @@ async def test_a_submission_that_is_never_confirmed_expires() -> None:
 
 async def test_an_empty_submission_is_done() -> None:
     assert await Deadlines(1.0).submission(0).future == []
+
+
+def topology_context(ladder: tuple[float, ...] = (5.0,)) -> Any:
+    url = TransportURL.parse("kafka://a")
+    settings = TransportSettings(url=url, ladder=ladder)
+    return Context(
+        settings=settings,
+        options=KafkaOptions(),
+        client={},
+        admin=None,  # type: ignore[arg-type]  # nothing is asked
+        forget=lambda _subscription: None,
+    )
+
+
+def subscribed(topic: str, group: str, **fields: Any) -> SubscriptionSettings:
+    return SubscriptionSettings(name=f"{topic}/{group}", topic=topic, group=group, **fields)
+
+
+@pytest.mark.parametrize(
+    ("subscriptions", "topics", "problem"),
+    [
+        (["a.b/g", "a_b/g"], [], "Kafka takes a.b and a_b for one topic; rename one of them"),
+        (["t/g"], ["t..g..retry.5"], "the topic t..g..retry.5 is the retry topic of t/g"),
+        (["t/g.x", "t/g_x"], [], "Kafka takes t..g.x..retry.0 and t..g_x..retry.0 for one topic"),
+    ],
+)
+async def test_names_that_would_be_one_stop_the_start(
+    subscriptions: list[str], topics: list[str], problem: str
+) -> None:
+    wanted = Topology(
+        subscriptions=tuple(subscribed(*name.split("/")) for name in subscriptions),
+        topics=tuple(topics),
+    )
+    with pytest.raises(TopologyError) as caught:
+        await ensure(wanted, TopologyMode.NONE, topology_context())
+    assert problem in str(caught.value)
+
+
+def test_what_a_subscription_needs_is_made() -> None:
+    letters = subscribed("t", "g", broadcast=True, dead_letter_topics=("t..g..dead",))
+    made = wanted_topics(Topology(subscriptions=(letters,)), topology_context())
+    assert [topic.name for topic in made] == ["t", "t..g..dead"], "a broadcast has letters, too"
+    ordered = subscribed("t", "g", defers=False, dead_letter_topics=("d",))
+    made = wanted_topics(Topology(subscriptions=(ordered,)), topology_context())
+    assert [(topic.name, topic.like, topic.roomy_for) for topic in made] == [
+        ("t", None, None),
+        ("t..g..retry.0", "t", "t"),
+        ("d", None, "t"),
+    ]
+
+
+def test_rungs_of_an_earlier_ladder_are_found_by_name() -> None:
+    existing = [
+        "t",
+        "t..g..retry.7",
+        "t..g..retry.5",
+        "t..gg..retry.9",
+        "t..g..dead",
+        "t..g..retry.",
+    ]
+    topics = SubscriptionTopics(subscribed("t", "g", defers=False), (5.0,), existing)
+    assert topics.rungs == {"t..g..retry.0": 0.0, "t..g..retry.5": 5.0, "t..g..retry.7": 7.0}
+    assert set(topics.earlier) == {"t..g..retry.5", "t..g..retry.7"}
+    assert topics.shard("t..g..retry.7", 3) == "retry.7/3"
+
+
+async def test_topics_named_by_data_are_not_remembered_for_ever() -> None:
+    publisher = Publisher(topology_context())
+    for number in range(3000):
+        publisher._open_topic(f"t{number}")
+    assert len(publisher._topics) <= 1024

@@ -140,3 +140,94 @@ async def test_waking_costs_one_turn_of_the_loop() -> None:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert receiving.done()
+
+
+async def test_other_threads_and_loops_share_the_broker_of_a_name() -> None:
+    """As `connect_sync` beside a service."""
+
+    async def publish(count: int) -> None:
+        async with opened("memory://threads") as transport:
+            assert await transport.submit(messages(count)) == [None] * count
+
+    async with opened("memory://threads") as transport:
+        subscription = await transport.subscribe(settings(), Listener())
+        receiving = asyncio.ensure_future(take(subscription, 50))
+        await asyncio.sleep(0.05)
+        await asyncio.gather(*(asyncio.to_thread(asyncio.run, publish(10)) for _ in range(5)))
+        await ack(subscription, await receiving)
+
+
+async def test_members_on_two_loops_share_the_work() -> None:
+    done: list[str] = []
+
+    async def work() -> None:
+        async with opened("memory://members") as transport:
+            subscription = await transport.subscribe(
+                settings(ordering=Ordering.PER_KEY), Listener()
+            )
+            async with asyncio.timeout(10):
+                while len(done) < 200:
+                    receiving = asyncio.ensure_future(subscription.receive(3, 1000))
+                    await asyncio.wait([receiving], timeout=0.02)
+                    receiving.cancel()
+                    await asyncio.wait([receiving])
+                    if not receiving.cancelled():
+                        batch = receiving.result()
+                        await ack(subscription, batch)
+                        done.extend(each.message.id for each in batch)
+
+    async with opened("memory://members") as transport:
+        working = [asyncio.ensure_future(asyncio.to_thread(asyncio.run, work())) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        for number in range(200):
+            await transport.submit(
+                [Message(id=str(number), topic="t", payload=b"", key=b"%d" % (number % 5))]
+            )
+        await asyncio.gather(*working)
+    assert sorted(done, key=int) == [str(number) for number in range(200)]
+
+
+async def test_what_a_loop_held_that_was_closed_is_for_others_with_its_mark() -> None:
+    def begin() -> None:
+        loop = asyncio.new_event_loop()
+
+        async def run() -> None:
+            transport = make("memory://closed")
+            await transport.open()
+            subscription = await transport.subscribe(settings(), Listener())
+            await transport.submit(messages(2))
+            first, _ = await take(subscription, 2)
+            await subscription.mark(first)
+
+        loop.run_until_complete(run())
+        loop.close()
+
+    await asyncio.to_thread(begin)
+    async with opened("memory://closed") as transport:
+        subscription = await transport.subscribe(settings(), Listener())
+        batch = await take(subscription, 2)
+        assert [each.suspect for each in batch] == [True, False]
+        assert await subscription.isolate(batch[0]) == (batch[0], 1)
+        await ack(subscription, batch)
+
+
+async def test_a_letter_of_the_largest_message_fits() -> None:
+    async with opened("memory://?max_message_bytes=100") as transport:
+        await transport.subscribe(settings(dead_letter_topics=("t..g..dead",)), Listener())
+        large = [Message(id="m", topic=topic, payload=bytes(5000)) for topic in ("t", "t..g..dead")]
+        errors = await transport.submit(large)
+        assert [error is None for error in errors] == [False, True]
+
+
+async def test_available_counts_what_this_member_could_claim() -> None:
+    async with opened("memory://av") as one, opened("memory://av") as two:
+        ordered = settings(ordering=Ordering.PER_KEY)
+        first = await one.subscribe(ordered, Listener())
+        second = await two.subscribe(ordered, Listener())
+        assert await first.available() == 0
+        await one.submit([*messages(3, key=b"a"), *messages(2, key=b"b", delay=60.0)])
+        assert await first.available() == 3
+        (delivery,) = await take(first)
+        assert await first.available() == 2
+        assert await second.available() == 0, "its key is held by another"
+        await ack(first, [delivery])

@@ -31,9 +31,11 @@ def _machine(name: str, url: str, ordering: Ordering, examples: int, **fields: A
 MEMORY = "memory://{directory}"
 SQLITE = "sqlite:///{directory}/queue.db?synchronous=off"
 
-TestMemory = _machine("Memory", MEMORY, Ordering.NONE, 60)
-TestMemoryPerKey = _machine("MemoryPerKey", MEMORY, Ordering.PER_KEY, 100)
-TestMemoryPerPartition = _machine("MemoryPerPartition", MEMORY, Ordering.PER_PARTITION, 60)
+TestMemory = _machine("Memory", MEMORY, Ordering.NONE, 60, hard_crash=True)
+TestMemoryPerKey = _machine("MemoryPerKey", MEMORY, Ordering.PER_KEY, 100, hard_crash=True)
+TestMemoryPerPartition = _machine(
+    "MemoryPerPartition", MEMORY, Ordering.PER_PARTITION, 60, hard_crash=True
+)
 TestSqlite = _machine("Sqlite", SQLITE, Ordering.NONE, 15, hard_crash=True)
 TestSqlitePerKey = _machine("SqlitePerKey", SQLITE, Ordering.PER_KEY, 25, hard_crash=True)
 TestSqlitePerPartition = _machine(

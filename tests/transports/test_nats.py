@@ -308,9 +308,32 @@ async def test_rights_that_are_missing_are_named(tmp_path: Path) -> None:
                 PublishRefusedError,
                 type(None),
             ]
-            subscription = await transport.subscribe(settings_of("secret"), _Ignore())
             with pytest.raises(AuthenticationError, match="secret"):
-                await asyncio.wait_for(subscription.receive(1, 1), 5)
+                await transport.subscribe(settings_of("secret"), _Ignore())
+
+
+async def test_a_right_that_is_taken_away_may_come_back(tmp_path: Path) -> None:
+    config = tmp_path / "nats.conf"
+    user = "user: ann, password: pw, permissions: {{ subscribe: {} }}"
+    text = "authorization {{ users: [ {{ " + user + " }} ] }}"
+    config.write_text(text.format('">"'))
+    server = NatsBroker(arguments=("-c", str(config)), credentials="ann:pw")
+    with start_own(server) as broker:
+        async with opened(broker.url) as transport:
+            name = topic()
+            subscription, listener = await join(transport, name)
+            config.write_text(text.format('["_INBOX.>"]'))
+            broker.signal(signal.SIGHUP)
+            async with asyncio.timeout(10):
+                while not listener.health or "not authorised" not in listener.health[-1][1]:
+                    await asyncio.sleep(0.05)
+            config.write_text(text.format('">"'))
+            broker.signal(signal.SIGHUP)
+            async with asyncio.timeout(15):
+                while not listener.health[-1][0]:
+                    await asyncio.sleep(0.05)
+            await publish(transport, message(name, b"again"))
+            assert payloads(await take(subscription, 1)) == [b"again"]
 
 
 class _Ignore:

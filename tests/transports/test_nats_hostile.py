@@ -78,8 +78,8 @@ async def test_what_cannot_be_written_is_refused_by_itself_and_at_once(
         else Message(id="bad", topic=name, **fields)
     )
     good = [message(name, b"%d" % number) for number in range(4)]
-    results = await asyncio.wait_for(transport.submit([*good[:2], bad, *good[2:]]), 3)
-    assert [type(result) for result in [*results[:2], *results[3:]]] == [type(None)] * 4
+    results = [*await asyncio.wait_for(transport.submit([*good[:2], bad, *good[2:]]), 3)]
+    assert [type(result) for result in results[:2] + results[3:]] == [type(None)] * 4
     assert isinstance(results[2], PublishRefusedError)
     assert word in str(results[2])
     assert payloads(await take(subscription, 4)) == [b"0", b"1", b"2", b"3"]

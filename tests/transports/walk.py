@@ -23,12 +23,15 @@ from protoflow.message import Action, Delivery, Message, Settlement, SettleResul
 from protoflow.spec import Ordering
 from protoflow.transport import (
     DeadLetters,
+    Isolation,
     LagReader,
     Subscription,
     SubscriptionSettings,
     Transport,
     TransportSettings,
 )
+from protoflow.transports.memory import MemoryTransport
+from protoflow.transports.sqlite import SqliteTransport
 from protoflow.url import TransportURL
 
 T = TypeVar("T")
@@ -46,6 +49,7 @@ ACTIONS = (
     *["fail"] * 4,
     *["time"] * 2,
     *("release", "stale", "restart", "power cut", "books"),
+    *("batch", "mark", "clear"),
 )
 
 
@@ -54,6 +58,9 @@ class ManualClock(Clock):
         self.time = 1_700_000_000.0
 
     def now(self) -> float:
+        return self.time
+
+    def monotonic(self) -> float:
         return self.time
 
 
@@ -67,6 +74,9 @@ class Listener:
     def health_changed(self, healthy: bool, detail: str) -> None:
         raise AssertionError(detail)
 
+    def suspects_waiting(self) -> None:
+        raise AssertionError
+
 
 @dataclass
 class Item:
@@ -79,6 +89,7 @@ class Item:
     deliveries: int = 0
     failures: int = 0
     first_failure: float = 0.0
+    mark: int = 0
     holder: int | None = None
     delivery: Delivery | None = None
 
@@ -102,7 +113,7 @@ class Walk(RuleBasedStateMachine):
         self.clock = ManualClock()
         self.items: dict[str, Item] = {}
         self.dead: set[str] = set()
-        self.stale: list[tuple[int, Delivery]] = []
+        self.stale: list[tuple[int, Delivery, Action | None]] = []
         self.numbers = itertools.count()
         self.members: list[Member] = []
         self.vanished: list[Transport] = []
@@ -197,6 +208,10 @@ class Walk(RuleBasedStateMachine):
             )
         elif action == "acknowledge" and self.somebody_holds():
             self.acknowledge(index, dead=flag)
+        elif action == "batch" and self.somebody_holds():
+            self.acknowledge_together(index, count)
+        elif action in ("mark", "clear") and self.somebody_holds():
+            self.isolate(index, action)
         elif action == "fail" and self.somebody_holds():
             self.fail(index, seconds)
         elif action == "release" and self.somebody_holds():
@@ -263,6 +278,7 @@ class Walk(RuleBasedStateMachine):
             member.held.append(item)
             assert delivery.deliveries == item.deliveries
             assert delivery.failures == item.failures
+            assert delivery.suspect == (item.mark > 0)
             assert delivery.first_failure == pytest.approx(item.first_failure, abs=EPSILON)
 
     def settle(self, by: int, settlements: list[Settlement]) -> list[SettleResult]:
@@ -285,17 +301,17 @@ class Walk(RuleBasedStateMachine):
         )
         return by, first, later
 
-    def forget(self, by: int, item: Item) -> Delivery:
+    def forget(self, by: int, item: Item, action: Action | None) -> Delivery:
         delivery = item.delivery
         assert delivery is not None
         self.members[by].held.remove(item)
-        self.stale.append((by, delivery))
+        self.stale.append((by, delivery, action))
         item.holder = item.delivery = None
         return delivery
 
     def acknowledge(self, index: int, dead: bool) -> None:
         by, item, _ = self.choose(index)
-        delivery = self.forget(by, item)
+        delivery = self.forget(by, item, Action.ACK)
         del self.items[item.id]
         outputs = []
         if dead:
@@ -303,14 +319,41 @@ class Walk(RuleBasedStateMachine):
             self.dead.add(item.id)
         assert self.settle(by, [Settlement(delivery, outputs=outputs)]) == [SettleResult.DONE]
 
+    def acknowledge_together(self, index: int, count: int) -> None:
+        """Some in one settlement, oldest first, with an output for the dead-letter topic."""
+        by, item, _ = self.choose(index)
+        held = sorted(self.members[by].held, key=lambda mate: mate.order)
+        items = [item, *(mate for mate in held if mate.lane is None and mate is not item)][:count]
+        for each in items:
+            del self.items[each.id]
+        first, *others = [self.forget(by, each, Action.ACK) for each in items]
+        output = Message(id=f"{item.id} and others", topic=DEAD, payload=b"x")
+        self.dead.add(output.id)
+        settlement = Settlement(first, outputs=[output], others=others)
+        assert self.settle(by, [settlement]) == [SettleResult.DONE]
+
+    def isolate(self, index: int, action: str) -> None:
+        by, item, _ = self.choose(index)
+        delivery, subscription = item.delivery, self.members[by].subscription
+        assert delivery is not None
+        assert isinstance(subscription, Isolation)
+        assert self.run(lambda: subscription.isolate(delivery)) == (delivery, item.mark)
+        if action == "mark":
+            self.run(lambda: subscription.mark(delivery))
+            item.mark += 1
+        else:
+            self.run(lambda: subscription.clear(delivery))
+            item.mark = 0
+
     def fail(self, index: int, delay: float) -> None:
         by, item, later = self.choose(index)
         item.failures += 1
         item.first_failure = item.first_failure or self.clock.time
         item.due = self.clock.time + delay if delay else 0.0
+        item.mark = 0
         settlements = [
             Settlement(
-                self.forget(by, item),
+                self.forget(by, item, Action.NACK),
                 Action.NACK,
                 delay=delay,
                 failures=item.failures,
@@ -323,8 +366,9 @@ class Walk(RuleBasedStateMachine):
     def released(self, by: int, item: Item) -> Settlement:
         item.deliveries -= 1
         item.due = 0.0
+        item.mark = 0
         return Settlement(
-            self.forget(by, item),
+            self.forget(by, item, Action.RELEASE),
             Action.RELEASE,
             failures=item.failures,
             first_failure=item.first_failure,
@@ -337,16 +381,19 @@ class Walk(RuleBasedStateMachine):
                 assert set(results) == {SettleResult.DONE}
 
     def settle_what_is_not_held(self, index: int, output: bool) -> None:
-        by, delivery = self.stale[index % len(self.stale)]
+        """What was acknowledged is answered as before; whatever else was settled is lost."""
+        by, delivery, action = self.stale[index % len(self.stale)]
         outputs = [Message(id="never", topic=TOPIC, payload=b"x")] if output else []
-        assert self.settle(by, [Settlement(delivery, outputs=outputs)]) == [SettleResult.LOST]
+        expected = SettleResult.DONE if action is Action.ACK else SettleResult.LOST
+        assert self.settle(by, [Settlement(delivery, outputs=outputs)]) == [expected]
 
     def restart(self, by: int) -> None:
         member = self.members[by]
         for item in list(member.held):
             item.due = 0.0
-            self.forget(by, item)
-        self.stale = [(who, delivery) for who, delivery in self.stale if who != by]
+            item.mark = 0  # the end of a process that lives is no proof
+            self.forget(by, item, None)
+        self.stale = [each for each in self.stale if each[0] != by]
         self.run(member.transport.close)
         self.members[by] = self.run(self.join)
 
@@ -356,12 +403,15 @@ class Walk(RuleBasedStateMachine):
             self.vanished.append(member.transport)
             for item in list(member.held):
                 item.due = 0.0
-                self.forget(by, item)
+                self.forget(by, item, None)
+            if isinstance(member.transport, MemoryTransport):
+                member.transport.vanish()
         self.stale.clear()
         self.clock.time += LEASE + 1
         self.members = [self.run(self.join), self.run(self.join)]
         for member in self.members:
-            self.run(member.transport.end_expired)  # type: ignore[attr-defined]
+            if isinstance(member.transport, SqliteTransport):
+                self.run(member.transport.end_expired)
 
     def look_at_the_books(self) -> None:
         transport = self.members[0].transport

@@ -127,7 +127,7 @@ def _by_json(message: Any) -> Any:
     from google.protobuf import json_format
 
     try:
-        value = json_format.MessageToDict(message)
+        value: Any = json_format.MessageToDict(message)
     except Exception:  # out of range, as a Timestamp may be: then by its fields
         return None
     return _cut(value[:_LONGEST], len(value) > _LONGEST) if isinstance(value, str) else value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 
-from protoflow import wire
 from protoflow.context import Context
 from protoflow.message import Delivery
 from protoflow.outcomes import Outcome
@@ -22,8 +21,7 @@ def correlation_id(next: Next, spec: HandlerSpec) -> Next:
     """Outputs carry it on; a message that came without one founds it with its id."""
 
     async def run(delivery: Delivery, context: Context) -> Outcome:
-        message = context.message
-        token = _current.set(message.metadata.get(wire.CORRELATION_ID) or message.id)
+        token = _current.set(context.correlation_id)
         try:
             return await next(delivery, context)
         finally:

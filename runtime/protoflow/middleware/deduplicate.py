@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 
+from protoflow import wire
 from protoflow.context import Context
 from protoflow.dedup_stores import DeduplicationStore, Key
 from protoflow.errors import ConfigError
+from protoflow.ids import derived_id
 from protoflow.message import Delivery
 from protoflow.outcomes import DONE, Outcome, Skip
 from protoflow.pipeline import HandlerSpec, Middleware, Next
+
+_log = logging.getLogger("protoflow.deduplicate")
+
+#: Characters of source and id that are kept as they are.
+_LONGEST = 200
 
 
 def deduplicate(store: DeduplicationStore, *, field: str | None = None) -> Middleware:
@@ -23,7 +31,8 @@ def deduplicate(store: DeduplicationStore, *, field: str | None = None) -> Middl
 
     Args:
         store: what remembers.
-        field: a field of the message to go by in place of the message id; unset is no copy.
+        field: a field of the message to go by in place of the message id; unset is no copy. Ids
+            are those of one CloudEvents source: two senders may both number 1, 2, 3.
     """
     writes: set[asyncio.Future[None]] = set()
 
@@ -56,18 +65,37 @@ def deduplicate(store: DeduplicationStore, *, field: str | None = None) -> Middl
 def _write(store: DeduplicationStore, key: Key, writes: set[asyncio.Future[None]]) -> None:
     write = asyncio.ensure_future(store.add(key))
     writes.add(write)
-    write.add_done_callback(writes.discard)
+
+    def written(done: asyncio.Future[None]) -> None:
+        writes.discard(done)
+        if not done.cancelled() and (error := done.exception()) is not None:
+            # The message is done: the worst that comes of it is a copy that is handled.
+            _log.warning("%s: not remembered as handled: %s", key[1], type(error).__name__)
+
+    write.add_done_callback(written)
+
+
+def _by_id(context: Context) -> str:
+    """Source and id as one; long ones are hashed, for they are anybody's to choose."""
+    source = context.message.metadata.get(wire.CE_SOURCE, "")
+    id = context.id
+    if len(source) + len(id) > _LONGEST:
+        return derived_id(source, id)
+    return f"{len(source)}:{source}:{id}"
 
 
 def _identity(spec: HandlerSpec, field: str | None) -> Callable[[Context], str | None]:
     if field is None:
-        return lambda context: context.id
+        return _by_id
     if spec.message is None or field not in spec.message.message_class.DESCRIPTOR.fields_by_name:
         raise ConfigError(f"{spec.name}: deduplicate: the message has no field {field!r}")
     decode: Callable[[Context], Any] = spec.decode
 
     def identify(context: Context) -> str | None:
         value = getattr(decode(context), field)
-        return str(value) if value else None
+        if not value:
+            return None
+        text = str(value)
+        return text if len(text) <= _LONGEST else derived_id(text)
 
     return identify

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 from protoflow import wire
 from protoflow.codecs.aside import LARGE, decode_aside
 from protoflow.codecs.payload import decode
-from protoflow.context import Context, SyncContext
+from protoflow.context import Context
 from protoflow.errors import AuthenticationError, DecodeError, TopologyError, TransportError
 from protoflow.message import Delivery, Message
 from protoflow.outcomes import DONE, Outcome
@@ -26,6 +26,7 @@ from protoflow.scheduling.batching import BatchContext
 from protoflow.scheduling.threads import Threads
 from protoflow.scheduling.windows import BYTES, MESSAGES, PublishNow, Windows
 from protoflow.spec import ProtoClass, PublicationSpec
+from protoflow.sync_context import SyncContext
 
 T = TypeVar("T")
 

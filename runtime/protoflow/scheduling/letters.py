@@ -95,7 +95,8 @@ def stub(delivery: Delivery, spec: HandlerSpec, category: str, now: float) -> Me
         f"{spec.topic}, shard {delivery.shard}, position {delivery.position}",
     }
     message = _addressed(delivery, spec, letter)
-    return replace(message, id=as_utf8(message.id, 200), payload=None, key=None, headers=None)
+    # An empty payload: without payload and key it would be a tombstone that Kafka refuses.
+    return replace(message, id=as_utf8(message.id, 200), payload=b"", key=None, headers=None)
 
 
 def stub_of(letter: Message, delivery: Delivery, spec: HandlerSpec, now: float) -> Message:

@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping
+from typing import TypeAlias
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import IllegalGenerationError, KafkaError, UnknownMemberIdError
 
-from protoflow.spec import Start
-from protoflow.transport import SubscriptionListener, SubscriptionSettings
+from protoflow.transports.kafka.bell import Bell
 from protoflow.transports.kafka.commits import COMMIT_ERRORS, Commits
-from protoflow.transports.kafka.groups import Groups
-from protoflow.transports.kafka.note import Note
+from protoflow.transports.kafka.feed import Feed
 from protoflow.transports.kafka.partition import Partition
+from protoflow.transports.kafka.starting import Starting
 from protoflow.transports.kafka.transactions import Transactions
 
 _log = logging.getLogger("protoflow.transports.kafka")
 #: Beyond the drain that the runtime was promised: it did not come back in time.
 _GRACE = 5.0
+#: Finds the subscription that a topic is read for.
+FeedOf: TypeAlias = Callable[[str], Feed | None]
 
 
 class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is not typed
@@ -31,31 +33,30 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
     Attributes:
         partitions: the partitions being read, by topic and partition.
         generation: counts the revocations; what was read before one is stale after it.
-        prepared: `partitions` is the assignment.
+        prepared: `partitions` is the assignment, as far as somebody subscribes to it.
+        assigned: the assignment; None between two of them.
     """
 
     def __init__(
         self,
-        settings: SubscriptionSettings,
-        listener: SubscriptionListener,
+        group: str,
         consumer: AIOKafkaConsumer,
-        groups: Groups,
+        starting: Starting,
         commits: Commits,
-        make: Callable[[TopicPartition, int, Note | None], Partition],
-        withdraw: Callable[[], None],
-        transactions: Transactions | None,
+        feed_of: FeedOf,
+        transactions: Transactions,
+        bell: Bell,
     ) -> None:
-        self._settings = settings
-        self._listener = listener
+        self._group = group
+        self._bell = bell
         self._consumer = consumer
-        self._groups = groups
+        self._starting = starting
         self._commits = commits
-        self._make = make
-        self._withdraw = withdraw
+        self._feed_of = feed_of
         self._transactions = transactions
-        self._assigned: frozenset[TopicPartition] | None = None
         self._changed = asyncio.Event()
         self._astray = False
+        self.assigned: frozenset[TopicPartition] | None = None
         self.partitions: dict[TopicPartition, Partition] = {}
         self.generation = 0
         self.prepared = asyncio.Event()
@@ -64,41 +65,59 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
         self, revoked: Collection[TopicPartition]
     ) -> None:
         """Drains and commits: whoever gets the partitions next starts after this returned."""
+        self.assigned = None
+        self._changed.clear()
+        partitions = list(self.partitions.values())
+        evicted = bool(partitions) and await self._is_evicted(partitions)
+        await self.give_up(drains=not evicted)
+
+    def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        """Remembers them for `prepare`."""
+        self.assigned = frozenset(assigned)
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Partitions of the assignment may have to be prepared."""
+        self.prepared.clear()
+        self._changed.set()
+        self._bell.ring()
+
+    async def give_up(self, *, drains: bool) -> None:
+        """Lets go of all partitions: what has not started is dropped, what runs may finish."""
         self.generation += 1
         self.prepared.clear()
-        self._assigned = None
-        self._changed.clear()
-        self._withdraw()
         partitions = list(self.partitions.values())
-        if not partitions:
-            return
         for partition in partitions:
             partition.leaving = True
-        drain = 0.0 if await self._is_evicted(partitions) else self._settings.rebalance_drain
+        feeds = {partition.feed for partition in partitions}
+        for feed in feeds:
+            feed.inbox.clear()
+        if not partitions:
+            return
         try:
+            drain = max(feed.settings.rebalance_drain for feed in feeds) if drains else 0.0
             async with asyncio.timeout(drain + _GRACE):
-                await self._listener.shards_revoked([item.shard for item in partitions], drain)
-                if self._transactions is not None:
-                    await self._transactions.quiet()
+                await asyncio.gather(*(_revoke(feed, drains=drains) for feed in feeds))
+                await self._transactions.quiet()
             await self._commits.commit(partitions, clean=True)
         except COMMIT_ERRORS as error:
             _log.info(
                 "partitions left without their last commit; their messages may come again",
-                extra={"subscription": self._settings.name, "error": repr(error)},
+                extra={"group": self._group, "error": repr(error)},
             )
         finally:
-            for partition in partitions:
-                partition.live = False
-            self.partitions.clear()
+            self.drop(partitions)
 
-    def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
-        """Remembers them for `prepare`."""
-        self._assigned = frozenset(assigned)
-        self._changed.set()
+    def drop(self, partitions: Collection[Partition]) -> None:
+        """They are ours no more."""
+        for partition in partitions:
+            partition.live = False
+            self.partitions.pop(partition.tp, None)
+            partition.feed.partitions.pop(partition.tp, None)
 
     async def _is_evicted(self, partitions: Collection[Partition]) -> bool:
         """Commits what there is; whether the group has put us out, so others work already."""
-        if self._transactions is not None:
+        if any(partition.atomic for partition in partitions):
             return False  # fenced by their ids: what the others have is not ours to commit
         try:
             await self._commits.commit(partitions)
@@ -113,56 +132,53 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
     async def prepare(self) -> None:
         """Waits for an assignment, then looks up where to start and writes that it starts."""
         await self._changed.wait()
-        generation, assigned = self.generation, self._assigned
+        self._changed.clear()
+        generation, assigned = self.generation, self.assigned
         if assigned is None:
             return
-        if self._transactions is not None:
-            # First, so that no earlier owner commits after the positions were looked up.
-            await self._transactions.take(assigned)
-        committed = await self._groups.committed(self._settings.group, assigned)
-        starts = await self._starts(assigned - committed.keys())
-        if generation != self.generation:
+        try:
+            await self._prepare(generation, assigned)
+        except BaseException:
+            self._changed.set()  # tried again
+            raise
+
+    async def _prepare(self, generation: int, assigned: frozenset[TopicPartition]) -> None:
+        feeds: dict[TopicPartition, Feed] = {}
+        for tp in assigned - self.partitions.keys():
+            feed = self._feed_of(tp.topic)
+            if feed is not None:
+                feeds[tp] = feed
+        # First, so that no earlier owner commits after the positions were looked up.
+        await self._transactions.take({tp for tp, feed in feeds.items() if feed.is_atomic})
+        partitions = await self._starting.look_up(feeds)
+        if generation != self.generation or assigned is not self.assigned:
+            self._changed.set()
             return
-        partitions = {tp: self._make(tp, *place) for tp, place in (committed | starts).items()}
+        # aiokafka asked for the positions by itself, maybe before the owner of before ended.
         for tp, partition in partitions.items():
-            if self._astray or tp in starts:
+            self._consumer.seek(tp, partition.position)
+        if self._astray:
+            for tp, partition in self.partitions.items():
                 self._consumer.seek(tp, partition.position)
         self._astray = False
-        await self._judge(partitions)
         # Before the first handler: should it kill the process, the next one knows.
         await self._commits.commit(list(partitions.values()))
-        if generation == self.generation:
-            self.partitions.update(partitions)
+        if generation != self.generation:
+            return
+        self._take(partitions)
+
+    def _take(self, partitions: Mapping[TopicPartition, Partition]) -> None:
+        for tp, partition in partitions.items():
+            self.partitions[tp] = partition
+            partition.feed.partitions[tp] = partition
+        if not self._changed.is_set():
             self.prepared.set()
 
-    async def _starts(
-        self, tps: Collection[TopicPartition]
-    ) -> dict[TopicPartition, tuple[int, Note | None]]:
-        """Where partitions without a position start; a retry topic is never skipped."""
-        latest = [
-            tp
-            for tp in tps
-            if self._settings.start is Start.LATEST and tp.topic == self._groups.main_topic
-        ]
-        offsets = await self._consumer.end_offsets(latest) if latest else {}
-        earliest = [tp for tp in tps if tp not in offsets]
-        if earliest:
-            offsets |= await self._consumer.beginning_offsets(earliest)
-        return {tp: (offset, None) for tp, offset in offsets.items()}
 
-    async def _judge(self, partitions: Mapping[TopicPartition, Partition]) -> None:
-        """Is careful with partitions whose starts ended badly, if there was work in them."""
-        suspicious = [tp for tp, item in partitions.items() if item.is_suspicious]
-        ends = await self._consumer.end_offsets(suspicious) if suspicious else {}
-        for tp, end in ends.items():
-            if end <= partitions[tp].watermark:
-                partitions[tp].trust()
-            else:
-                partitions[tp].begin_careful(self._settings.max_in_flight)
-                _log.warning(
-                    "a partition was started repeatedly without an end: one message at a time",
-                    extra={"subscription": self._settings.name, "partition": str(tp)},
-                )
+async def _revoke(feed: Feed, *, drains: bool) -> None:
+    drain = feed.settings.rebalance_drain if drains else 0.0
+    shards = [partition.shard for partition in feed.partitions.values()]
+    await feed.listener.shards_revoked(shards, drain)
 
 
 #: What `prepare` may fail with and be tried again after.

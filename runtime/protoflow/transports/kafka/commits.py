@@ -46,11 +46,29 @@ class Commits:
                 partition.dirty = True
             raise
 
+    async def finally_commit(
+        self, partitions: Collection[Partition], *, clean: bool, seconds: float
+    ) -> None:
+        """Commits for the last time; a broker that does not answer is not waited for."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.commit(partitions, clean=clean)
+        except COMMIT_ERRORS as error:
+            names = ", ".join(sorted({partition.tp.topic for partition in partitions}))
+            _log.warning(
+                "stopped without the last commit; messages may come again",
+                extra={"topics": names, "error": repr(error)},
+            )
+
     async def run(self, partitions: Mapping[TopicPartition, Partition], interval: float) -> None:
         """Commits what changed, by interval, for ever."""
         while True:
             await asyncio.sleep(interval)
-            dirty = [partition for partition in partitions.values() if partition.dirty]
+            dirty = [
+                partition
+                for partition in partitions.values()
+                if partition.dirty and not partition.atomic  # else each transaction commits
+            ]
             try:
                 await self.commit(dirty)
             except MOVED_ERRORS:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
+import socket
 import ssl
 from collections.abc import Mapping
 from typing import Any
@@ -14,10 +17,12 @@ from protoflow.errors import ConnectionFailedError
 from protoflow.transports.kafka.errors import is_denied, transport_error
 
 _PAUSE = 0.25
+#: A host that accepts a connection and then says nothing keeps the others waiting no longer.
+_PATIENCE = 3.0
 
 
-async def reach(client: Mapping[str, Any], shown: str, seconds: float) -> None:
-    """Returns when one of the brokers lets us in.
+async def reach(client: Mapping[str, Any], shown: str, seconds: float) -> str:
+    """The first of the brokers, as `host:port`, that lets us in.
 
     aiokafka's own bootstrap makes one error of everything, so that a wrong password looks
     like a broker that is down; this tells them apart, and asks until the time is over.
@@ -26,33 +31,82 @@ async def reach(client: Mapping[str, Any], shown: str, seconds: float) -> None:
         ConnectionFailedError: nobody answered in time.
         AuthenticationError: somebody did, and refused us.
     """
-    keys = ("client_id", "request_timeout_ms", "ssl_context", "security_protocol")
-    arguments = {
-        key: value for key, value in client.items() if key in keys or key.startswith("sasl_")
-    }
-    problem: BaseException | None = None
+    servers: list[str] = list(client["bootstrap_servers"])
+    random.shuffle(servers)
+    problems: dict[str, BaseException] = {}
+    patience = min(_PATIENCE, seconds / len(servers))
     try:
         async with asyncio.timeout(seconds):
             while True:
-                for server in client["bootstrap_servers"]:
-                    problem = await _try(server, arguments)
+                for server in servers:
+                    problem = await _try(server, client, patience)
                     if problem is None:
-                        return
+                        return server
+                    problems[server] = problem
                     if is_denied(problem) or isinstance(problem, ssl.SSLError):
                         raise transport_error(problem, "connecting", shown)
                 await asyncio.sleep(_PAUSE)
     except TimeoutError:
+        reasons = "; ".join(
+            f"{server}: {_reason(problems.get(server))}" for server in client["bootstrap_servers"]
+        )
+        last = next(iter(problems.values()), None)
         raise ConnectionFailedError(
-            f"kafka: {shown} cannot be reached within {seconds:g} s"
-            f" ({type(problem).__name__ if problem else 'no answer'})"
-        ) from problem
+            f"kafka: {shown} cannot be reached within {seconds:g} s ({reasons})"
+        ) from last
 
 
-async def _try(server: str, arguments: Mapping[str, Any]) -> BaseException | None:
+async def prefer_who_answers(client: dict[str, Any]) -> None:
+    """Puts a broker that answers first: aiokafka asks them in turn, and would wait for the
+    whole of a request's time for one that says nothing."""
+    servers: list[str] = list(client["bootstrap_servers"])
+    if len(servers) < 2:
+        return
+    asking = {asyncio.ensure_future(_try(server, client, _PATIENCE)): server for server in servers}
+    try:
+        for answer in asyncio.as_completed(asking):
+            if await answer is None:
+                break
+    finally:
+        for task in asking:
+            task.cancel()
+        await asyncio.wait(asking)
+    for task, server in asking.items():
+        if not task.cancelled() and task.result() is None:
+            prefer(client, server)
+            return
+
+
+def prefer(client: dict[str, Any], server: str) -> None:
+    """Puts a broker first."""
+    others = [item for item in client["bootstrap_servers"] if item != server]
+    client["bootstrap_servers"] = [server, *others]
+
+
+async def _try(server: str, client: Mapping[str, Any], seconds: float) -> BaseException | None:
+    keys = ("client_id", "request_timeout_ms", "ssl_context", "security_protocol")
+    arguments = {
+        key: value for key, value in client.items() if key in keys or key.startswith("sasl_")
+    }
     host, _, port = server.rpartition(":")
     try:
-        connection = await create_conn(host.strip("[]"), int(port), **arguments)
-    except (OSError, KafkaError) as error:
+        async with asyncio.timeout(seconds):
+            connection = await create_conn(host.strip("[]"), int(port), **arguments)
+    except (OSError, KafkaError, TimeoutError) as error:
         return error
-    connection.close()
+    with contextlib.suppress(Exception):  # it was let in: nothing else matters
+        connection.close()
     return None
+
+
+def _reason(problem: BaseException | None) -> str:
+    """What is wrong with a host, and what to look at."""
+    if isinstance(problem, socket.gaierror):
+        return "the name is unknown; check the host in the URL and the name service"
+    if isinstance(problem, ConnectionRefusedError):
+        return "nobody listens there; check host and port, and whether the broker runs"
+    if problem is None or isinstance(problem, TimeoutError):
+        return "no answer; check address and firewall, and whether the port is one of Kafka's"
+    if isinstance(problem, OSError) and problem.strerror:
+        return problem.strerror
+    return f"{type(problem).__name__}; check whether the port wants TLS (kafka+ssl://) or a user"

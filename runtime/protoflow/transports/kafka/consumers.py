@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Sequence
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from aiokafka.errors import KafkaError
 
 from protoflow.transport import SubscriptionSettings
 from protoflow.transports.kafka.context import Context
 from protoflow.transports.kafka.options import Assignor
+from protoflow.transports.kafka.together import together
+from protoflow.transports.kafka.topics import SubscriptionTopics
 
 #: aiokafka leaves a group whose consumer was not asked for records for so long. Ours is not
 #: asked while handlers are busy, which is no reason to leave: the reader is supervised here.
@@ -26,27 +31,41 @@ _ASSIGNORS: Final = {
 }
 
 
-def group_consumer(settings: SubscriptionSettings, context: Context) -> AIOKafkaConsumer:
-    """A member of a group, or a consumer without one for broadcast; not yet started."""
+def group_consumer(planned: Sequence[SubscriptionSettings], context: Context) -> AIOKafkaConsumer:
+    """A member of a group, or a consumer without one for broadcast; not yet started.
+
+    Args:
+        planned: what it will be asked to read for.
+        context: the transport's.
+    """
     options = context.options
-    if settings.broadcast:
+    if planned[0].broadcast:
         return AIOKafkaConsumer(**_reading(context), auto_offset_reset="latest")
-    instance = options.group_instance_id
     return AIOKafkaConsumer(
         **_reading(context),
-        group_id=settings.group,
-        # One process has a member for each of its topics.
-        group_instance_id=f"{instance}.{settings.topic}" if instance else None,
+        group_id=planned[0].group,
+        group_instance_id=options.group_instance_id,
         session_timeout_ms=int(options.session_timeout * 1000),
         heartbeat_interval_ms=int(options.heartbeat_interval * 1000),
         # aiokafka blocks in the revoke callback: the others must wait for our drain.
-        rebalance_timeout_ms=int(rebalance_timeout(settings, context) * 1000),
+        rebalance_timeout_ms=int(rebalance_timeout(planned, context) * 1000),
         max_poll_interval_ms=_NEVER_IDLE,
-        partition_assignment_strategy=(_ASSIGNORS[options.assignor],),
+        partition_assignment_strategy=(
+            together(_ASSIGNORS[options.assignor], mains(planned, context)),
+        ),
         # Neither where a group starts nor what a lost position means is left to a default.
         auto_offset_reset="none",
         enable_auto_commit=False,
     )
+
+
+def mains(planned: Sequence[SubscriptionSettings], context: Context) -> dict[str, str]:
+    """The topic that each retry topic belongs to."""
+    found: dict[str, str] = {}
+    for settings in planned:
+        topics = SubscriptionTopics(settings, context.settings.ladder, context.existing)
+        found |= dict.fromkeys(topics.rungs, topics.main)
+    return found
 
 
 def free_consumer(context: Context) -> AIOKafkaConsumer:
@@ -67,14 +86,37 @@ async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
     await consumer.stop()
 
 
-def rebalance_timeout(settings: SubscriptionSettings, context: Context) -> float:
+async def abandon(consumer: AIOKafkaConsumer) -> None:
+    """Ends a consumer at once, without a word to the broker."""
+    coordinator: Any = getattr(consumer, "_coordinator", None)
+    fetcher: Any = getattr(consumer, "_fetcher", None)
+    tasks = [
+        getattr(fetcher, "_fetch_task", None),
+        *getattr(fetcher, "_pending_tasks", ()),
+        *(
+            getattr(coordinator, name, None)
+            for name in ("_coordination_task", "_heartbeat_task", "_commit_refresh_task")
+        ),
+    ]
+    consumer._closed = True  # else it complains when it is collected
+    running = [task for task in tasks if task is not None and not task.done()]
+    for task in running:
+        task.cancel()
+    if running:
+        await asyncio.wait(running, timeout=0.5)
+    with contextlib.suppress(KafkaError, OSError):
+        await consumer._client.close()
+
+
+def rebalance_timeout(planned: Sequence[SubscriptionSettings], context: Context) -> float:
     """How long the group waits for members that drain."""
-    return max(context.options.rebalance_timeout or 0.0, settings.rebalance_drain + _JOINING)
+    drain = max(settings.rebalance_drain for settings in planned)
+    return max(context.options.rebalance_timeout or 0.0, drain + _JOINING)
 
 
-def group_joining_timeout(settings: SubscriptionSettings, context: Context) -> float:
+def group_joining_timeout(planned: Sequence[SubscriptionSettings], context: Context) -> float:
     """How long joining may take: the other members drain first."""
-    return context.settings.connect_timeout + rebalance_timeout(settings, context)
+    return context.settings.connect_timeout + rebalance_timeout(planned, context)
 
 
 def _reading(context: Context) -> dict[str, Any]:

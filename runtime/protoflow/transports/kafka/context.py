@@ -23,6 +23,8 @@ class Context:
         client: the arguments that all of aiokafka's clients share.
         admin: the client for topics and positions.
         forget: called with a subscription that has stopped.
+        existing: topics that were seen at the broker when this process began.
+        roomy: retry and dead-letter topics, which take larger messages than others.
         writer: tells the notes of this process from those of others.
     """
 
@@ -31,4 +33,6 @@ class Context:
     client: dict[str, Any]
     admin: AIOKafkaAdminClient
     forget: Callable[[Any], None]  # Any: a subscription, which knows this module
+    existing: set[str] = field(default_factory=set)
+    roomy: set[str] = field(default_factory=set)
     writer: str = field(default_factory=lambda: secrets.token_hex(3))

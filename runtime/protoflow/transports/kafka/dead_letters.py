@@ -17,12 +17,16 @@ from protoflow.message import Message
 from protoflow.replay import replayed
 from protoflow.transport import DeadLetter
 from protoflow.transports.kafka import headers, names
+from protoflow.transports.kafka.asking import describe
 from protoflow.transports.kafka.context import Context
 from protoflow.transports.kafka.errors import transport_error
 from protoflow.transports.kafka.looking import Look, look
-from protoflow.transports.kafka.publisher import Publisher
+from protoflow.transports.kafka.publisher import Publisher, partition_of
 
 _MARKER = wire.PF_DLQ_RESOLVED
+_MARKER_KEY = _MARKER.encode()
+#: No offset has so many digits.
+_DIGITS = 20
 _CHUNK = 200
 T = TypeVar("T")
 
@@ -38,7 +42,7 @@ class _Place:
 
 
 class KafkaDeadLetters:
-    """See `protoflow.transport.DeadLetters`. A letter is open until a marker with its id
+    """See `protoflow.transport.DeadLetters`. A letter is open until a marker with its offset
     follows it in its partition."""
 
     def __init__(self, context: Context, publisher: Publisher) -> None:
@@ -68,7 +72,10 @@ class KafkaDeadLetters:
             for portion in _portions(places):
                 letters = await _read(looking, portion)
                 messages = [_replayed(letter.message, to_origin=to_origin) for letter in letters]
-                await self._publish(messages)
+                if to_origin:
+                    await self._publish(messages)
+                else:
+                    await self._to_groups(messages, letters)
                 await self._mark(topic, portion)
         return len(places)
 
@@ -85,6 +92,23 @@ class KafkaDeadLetters:
                     await self._mark(topic, portion)
         return len(places)
 
+    async def _to_groups(self, messages: Sequence[Message], letters: Sequence[DeadLetter]) -> None:
+        """Each goes to the partition that its key's live messages come from, so that the
+        process which has them keeps the two apart."""
+        counts: dict[str, int] = {}
+        for message in messages:
+            name = names.physical(message.topic)
+            if name not in counts:
+                found = await describe(self._context.admin, [name])
+                if name not in found:
+                    raise TopologyError(f"kafka: topic {name} is missing")
+                counts[name] = len(found[name])
+        places = [
+            _place(message, letter.message, counts[names.physical(message.topic)])
+            for message, letter in zip(messages, letters, strict=True)
+        ]
+        await self._publish(messages, places)
+
     def _looking(self, topic: str) -> _Translated:
         return _Translated(self._context, names.physical(topic), topic)
 
@@ -97,7 +121,13 @@ class KafkaDeadLetters:
 
     async def _mark(self, topic: str, places: Sequence[_Place]) -> None:
         markers = [
-            Message(id=place.id, topic=topic, payload=b"", metadata={_MARKER: place.id})
+            Message(
+                id=place.id,
+                topic=topic,
+                payload=None,
+                key=_MARKER_KEY,
+                metadata={_MARKER: str(place.offset)},
+            )
             for place in places
         ]
         await self._publish(markers, [place.tp.partition for place in places])
@@ -124,17 +154,32 @@ class _Translated:
 
 async def _open(looking: Look) -> list[_Place]:
     """Open letters, the oldest first: letters and markers folded in one pass."""
-    places: dict[tuple[TopicPartition, str], list[_Place]] = {}
+    places: dict[tuple[TopicPartition, int], _Place] = {}
     async for record in looking.records(await looking.ends()):
         tp = TopicPartition(record.topic, record.partition)
-        id, metadata = _identity(record)
-        if _MARKER in metadata:
-            places.pop((tp, metadata[_MARKER]), None)
+        resolved = _resolved(record)
+        if resolved is not None:
+            places.pop((tp, resolved), None)
         else:
-            place = _Place(tp, record.offset, id, record.timestamp / 1000)
-            places.setdefault((tp, id), []).append(place)
-    letters = [place for group in places.values() for place in group]
+            id, _ = _identity(record)
+            places[tp, record.offset] = _Place(tp, record.offset, id, record.timestamp / 1000)
+    letters = places.values()
     return sorted(letters, key=lambda place: (place.time, place.tp, place.offset))
+
+
+def _resolved(record: ConsumerRecord) -> int | None:
+    """The offset of the letter that a record marks as resolved; None if it is a letter.
+
+    A marker is what the runtime writes: no payload, its own key, and nothing of a letter. A
+    header alone is no marker: it may have come with a message.
+    """
+    if record.value is not None or record.key != _MARKER_KEY:
+        return None
+    _, metadata = _identity(record)
+    offset = metadata.get(_MARKER, "")
+    if wire.PF_DEAD_LETTER in metadata or not (offset.isascii() and offset.isdecimal()):
+        return None
+    return int(offset) if len(offset) < _DIGITS else None
 
 
 async def _read(looking: Look, places: Sequence[_Place]) -> list[DeadLetter]:
@@ -201,6 +246,15 @@ def _replayed(letter: Message, *, to_origin: bool) -> Message:
         topic=names.retry_topic(message.topic, group or "", 0.0),
         metadata={**message.metadata, wire.PF_GROUP: group or ""},
     )
+
+
+def _place(message: Message, letter: Message, partitions: int) -> int:
+    """The partition of a retry topic with so many partitions."""
+    origin = letter.metadata.get(wire.PF_ORIGINAL_SHARD, "").rpartition("/")[2]
+    known = origin.isascii() and origin.isdecimal() and len(origin) < _DIGITS
+    if known and int(origin) < partitions:
+        return int(origin)
+    return partition_of(message.key or b"", partitions)
 
 
 def _portions(items: Sequence[T]) -> Iterator[Sequence[T]]:

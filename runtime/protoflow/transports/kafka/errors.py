@@ -52,7 +52,10 @@ def transport_error(error: BaseException, what: str, where: str) -> TransportErr
             f"kafka: {what}: TLS with {where} failed ({error.reason}); check ssl_ca_file"
         )
     elif isinstance(error, OSError | asyncio.TimeoutError | kafka.KafkaConnectionError):
-        translated = ConnectionFailedError(f"kafka: {what}: {where} cannot be reached")
+        translated = ConnectionFailedError(
+            f"kafka: {what}: {where} cannot be reached ({type(error).__name__}); check that the"
+            " addresses which the brokers advertise can be reached from here"
+        )
     else:
         translated = TransportError(f"kafka: {what}: {where}: {type(error).__name__}")
     translated.__cause__ = error

@@ -10,8 +10,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
+from protoflow.transports.kafka.asking import describe
 from protoflow.transports.kafka.note import Note
-from protoflow.transports.kafka.topology import describe
 
 
 async def has_group(admin: AIOKafkaAdminClient, topic: str) -> bool:
@@ -26,21 +26,17 @@ async def has_group(admin: AIOKafkaAdminClient, topic: str) -> bool:
 
 
 class Groups:
-    """Looks up the positions of groups.
+    """Looks up the positions of groups."""
 
-    Attributes:
-        main_topic: the topic of the subscription, as the broker names it.
-    """
-
-    def __init__(self, admin: AIOKafkaAdminClient, main_topic: str, tries: int = 20) -> None:
+    def __init__(self, admin: AIOKafkaAdminClient, tries: int = 20) -> None:
         self._admin = admin
         self._tries = tries
-        self.main_topic = main_topic
 
     async def committed(
         self, group: str, tps: Collection[TopicPartition]
     ) -> dict[TopicPartition, tuple[int, Note]]:
-        """Offset and note of the partitions that have a position. Raises KafkaError."""
+        """Offset and note of the partitions that have a position. Raises KafkaError, and
+        UnknownNoteError for a note of another version."""
         if not tps:
             return {}
         found = await self._look_up(group, list(tps))

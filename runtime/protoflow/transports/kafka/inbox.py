@@ -7,16 +7,20 @@ from collections import deque
 from collections.abc import Iterable
 
 from protoflow.message import Delivery
+from protoflow.transports.kafka.bell import Bell
 
 
 class Inbox:
-    """A queue with one reader that can be emptied by shard and closed."""
+    """A queue with one reader that can be emptied by shard and closed.
 
-    def __init__(self) -> None:
+    Args:
+        bell: rung when everything is handed out.
+    """
+
+    def __init__(self, bell: Bell | None = None) -> None:
+        self._bell = bell or Bell()
         self._ready: deque[Delivery] = deque()
         self._arrived: asyncio.Future[None] | None = None
-        self._emptied = asyncio.Event()
-        self._emptied.set()
         self._closed = False
         self._error: Exception | None = None
 
@@ -36,13 +40,22 @@ class Inbox:
         if found:
             self._ready = deque(item for item in self._ready if item.shard != shard)
         if not self._ready:
-            self._emptied.set()
+            self._bell.ring()
         return found
 
     def clear(self) -> None:
         """Takes out everything."""
         self._ready.clear()
-        self._emptied.set()
+        self._bell.ring()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything is handed out."""
+        return not self._ready
+
+    def count(self, shard: str | int) -> int:
+        """How many deliveries of a shard wait here."""
+        return sum(delivery.shard == shard for delivery in self._ready)
 
     async def get(self, max_messages: int, max_bytes: int) -> list[Delivery]:
         """At least one delivery; none once closed. Raises the error it was closed with."""
@@ -61,23 +74,17 @@ class Inbox:
             size += delivery.size
             taken.append(delivery)
         if not ready:
-            self._emptied.set()
+            self._bell.ring()
         return taken
-
-    async def wait_empty(self) -> None:
-        """Waits until everything is handed out: then it is time to read more."""
-        await self._emptied.wait()
 
     def close(self, error: Exception | None = None) -> None:
         """No more deliveries: `get` returns empty, or raises the error."""
         self._closed = True
         self._error = self._error or error
-        self._emptied.set()
+        self._bell.ring()
         self._wake()
 
     def _wake(self) -> None:
-        if self._ready:
-            self._emptied.clear()
         if self._arrived is not None and not self._arrived.done():
             self._arrived.set_result(None)
 

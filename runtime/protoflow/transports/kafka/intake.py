@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from protoflow.clock import Clock
 from protoflow.message import Delivery
+from protoflow.transports.kafka.bell import Bell
 from protoflow.transports.kafka.inbox import Inbox
 from protoflow.transports.kafka.partition import Partition
 
@@ -18,18 +19,18 @@ class Intake:
     it paused, aiokafka would drop that and fetch it again.) Nothing is ever sought back.
     """
 
-    def __init__(
-        self, inbox: Inbox, clock: Clock, window: int, notice_careful: Callable[[], None]
-    ) -> None:
+    def __init__(self, inbox: Inbox, clock: Clock, window: int, bell: Bell) -> None:
         self._inbox = inbox
         self._clock = clock
         self._window = window
-        self._notice_careful = notice_careful
-        self._roused: asyncio.Future[None] | None = None
+        self._bell = bell
 
     def accept(self, partition: Partition, deliveries: Sequence[Delivery]) -> None:
         """Takes what was just read of a partition."""
-        if partition.paused or partition.hold or partition.careful_until or partition.backlog:
+        if partition.paused or partition.hold or partition.backlog:
+            now = self._clock.now()
+            for delivery in deliveries:  # nobody's clock makes a message wait longer
+                delivery.time = min(delivery.time, now)
             partition.backlog.extend(deliveries)
             self.flow(partition)
             return
@@ -41,9 +42,7 @@ class Intake:
         """Lets go on what need not wait any longer."""
         if not partition.live or partition.leaving:
             return
-        if partition.careful_until:
-            self._notice_careful()
-        elif not partition.paused and not partition.hold:
+        if not partition.paused and not partition.hold:
             self._inbox.put(partition.backlog)
             partition.backlog.clear()
         elif not partition.paused:
@@ -58,20 +57,8 @@ class Intake:
             due.append(backlog.popleft())
         self._inbox.put(due)
         if backlog:
-            self._wait(partition, backlog[0].time - limit)
-
-    def _wait(self, partition: Partition, seconds: float) -> None:
-        asyncio.get_running_loop().call_later(seconds, self.flow, partition)
-
-    def is_due(self, partition: Partition) -> bool:
-        """Whether the first message of the backlog may be handed out by now."""
-        if not partition.backlog:
-            return False
-        wait = partition.backlog[0].time + partition.hold - self._clock.now()
-        if partition.hold and wait > 0:
-            self._wait(partition, wait)
-            return False
-        return True
+            wait = backlog[0].time - limit
+            asyncio.get_running_loop().call_later(wait, self.flow, partition)
 
     def throttle(self, partition: Partition) -> None:
         """Reads no more of a partition that waits, and more again when it does not."""
@@ -87,14 +74,7 @@ class Intake:
             and not partition.is_full(self._window * 3 // 4 + 1)
         ):
             partition.resting = False
-            if self._roused is not None and not self._roused.done():
-                self._roused.set_result(None)
-
-    def rousing(self) -> asyncio.Future[None]:
-        """Done when a partition that rests now is to be read again."""
-        if self._roused is None or self._roused.done():
-            self._roused = asyncio.get_running_loop().create_future()
-        return self._roused
+            self._bell.ring()
 
     def pause(self, partition: Partition) -> None:
         """Keeps back what is there of a partition, and reads no more."""

@@ -7,10 +7,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from protoflow.errors import TopologyError
 from protoflow.transport import Lag
 from protoflow.transports.kafka import names
+from protoflow.transports.kafka.asking import describe
 from protoflow.transports.kafka.consumers import free_consumer, stop_consumer
 from protoflow.transports.kafka.context import Context
 from protoflow.transports.kafka.groups import Groups
-from protoflow.transports.kafka.topology import describe
 
 _LOOK_MS = 1000
 _LOOKS = 3
@@ -20,8 +20,10 @@ async def read_lag(context: Context, topic: str, group: str) -> Lag:
     """Messages of topic and retry topics that are not settled, and the age of the oldest."""
     main = names.physical(topic)
     steps = (0.0, *context.settings.ladder)
-    wanted = [main, *(names.retry_topic(topic, group, step) for step in steps)]
-    found = await describe(context.admin, wanted)
+    wanted = {main, *(names.retry_topic(topic, group, step) for step in steps)}
+    # Rungs of an earlier ladder count, too.
+    wanted |= {name for name in context.existing if names.step_of(name, topic, group) is not None}
+    found = await describe(context.admin, sorted(wanted))
     if main not in found:
         raise TopologyError(f"kafka: topic {topic} is missing")
     tps = [
@@ -29,7 +31,7 @@ async def read_lag(context: Context, topic: str, group: str) -> Lag:
         for name, partitions in found.items()
         for partition in partitions
     ]
-    committed = await Groups(context.admin, main).committed(group, tps)
+    committed = await Groups(context.admin).committed(group, tps)
     consumer = free_consumer(context)
     try:
         await consumer.start()

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Mapping
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from protoflow.errors import TopologyError
+from protoflow.transports.kafka.asking import describe
 from protoflow.transports.kafka.consumers import free_consumer, stop_consumer
 from protoflow.transports.kafka.context import Context
-from protoflow.transports.kafka.topology import describe
 
 _LOOK_MS = 500
 

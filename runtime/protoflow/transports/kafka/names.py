@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from protoflow import naming
 
 LIMIT = 249
+#: What is left free behind topic and group for `..retry.<seconds>`.
+_ROOM = 24
 _VALID = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_RETRY = re.compile(r"\.\.retry\.(\d+(?:\.\d+)?)")
 
 
 def physical(topic: str) -> str:
@@ -20,11 +24,34 @@ def is_valid(name: str) -> bool:
     return _VALID.fullmatch(name) is not None and name not in (".", "..")
 
 
-def seconds(step: float) -> str:
-    """A rung of the ladder as it stands in names: `5`, `0.5`."""
-    return str(int(step)) if step == int(step) else f"{step:f}".rstrip("0")
+def _family(topic: str, group: str) -> str:
+    """What the retry topics of a group begin with."""
+    return naming.fit(naming.join(topic, group), LIMIT - _ROOM)
 
 
 def retry_topic(topic: str, group: str, step: float) -> str:
     """Where a group's messages wait for `step` seconds; 0 is for replays."""
-    return naming.fit(f"{topic}.{group}.retry.{seconds(step)}", LIMIT)
+    return naming.join(_family(topic, group), f"retry.{naming.seconds(step)}")
+
+
+def step_of(name: str, topic: str, group: str) -> float | None:
+    """The seconds of a retry topic of this group; None if the name is none."""
+    family = _family(topic, group)
+    found = _RETRY.fullmatch(name, len(family)) if name.startswith(family) else None
+    return None if found is None else float(found[1])
+
+
+def is_retry(name: str) -> bool:
+    """Whether this is the retry topic of some group."""
+    return _RETRY.search(name) is not None
+
+
+def clashes(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Pairs of different names that Kafka takes for one: it does not tell `.` from `_`."""
+    seen: dict[str, str] = {}
+    pairs = []
+    for name in sorted(set(names)):
+        first = seen.setdefault(name.replace(".", "_"), name)
+        if first != name:
+            pairs.append((first, name))
+    return pairs

@@ -1,24 +1,34 @@
 """The note in the metadata of an offset commit: what Kafka itself does not remember.
 
 Kafka counts neither deliveries nor what is finished beyond the committed offset. The note
-says how often this position was started without an orderly end, which message is suspected
-of killing the process, and which later messages are finished already.
+says how often this position was started without an orderly end, which messages were begun
+alone and never ended, which later messages are finished already, and of which topic all this
+was written.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-_VERSION: Final = "pf1"
+_VERSION: Final = "pf2"
+#: What the note of any version begins with.
+_FAMILY: Final = "pf"
+_FIELDS: Final = 8
 #: Kafka refuses more than 4096 bytes by default; ours stay below 1 KiB.
 MAX_LENGTH: Final = 1024
-_BITMAP_BYTES: Final = 672  # 896 characters of base64
+_BITMAP_BYTES: Final = 640  # 856 characters of base64
 #: How far beyond the committed offset a note remembers what is finished.
 REACH: Final = _BITMAP_BYTES * 8
+#: How many start marks a note has room for.
+_MARKS: Final = 8
+
+
+class UnknownNoteError(ValueError):
+    """The note was written by another version of the runtime."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,44 +38,69 @@ class Note:
     Attributes:
         writer: who wrote it, to tell one's own note from another process's.
         starts: unclean starts since the watermark moved; the writer's own while it runs.
-        careful_until: below this offset messages are handed out one at a time; 0 is none.
-        suspect: the offset that was handed out alone last; -1 is none.
-        count: how often it was.
+        careful_until: below this offset messages are suspects, to be run alone; 0 is none.
+        marks: offsets that were begun alone, and how often without an end.
+        born: how many partitions the topic had when the group began with it; 0 is unknown.
+        topic: the id of the topic; empty where the broker tells none.
         finished: offsets beyond the committed one that are done.
     """
 
     writer: str = ""
     starts: int = 0
     careful_until: int = 0
-    suspect: int = -1
-    count: int = 0
+    marks: Mapping[int, int] = field(default_factory=dict)
+    born: int = 0
+    topic: str = ""
     finished: Collection[int] = field(default=frozenset())
 
     def encode(self, offset: int) -> str:
         """The text to commit with `offset`."""
-        parts = (self.writer, self.starts, self.careful_until, self.suspect, self.count)
-        bitmap = _pack(offset, self.finished)
-        return ";".join((_VERSION, *map(str, parts), base64.b64encode(bitmap).decode()))
+        marks = sorted(item for item in self.marks.items() if item[0] >= offset)[:_MARKS]
+        parts = (
+            _VERSION,
+            self.writer,
+            self.starts,
+            max(self.careful_until - offset, 0),
+            ",".join(f"{place - offset}:{count}" for place, count in marks),
+            self.born,
+            self.topic,
+            base64.b64encode(_pack(offset, self.finished)).decode(),
+        )
+        return ";".join(map(str, parts))
 
     @classmethod
     def decode(cls, text: str | None, offset: int) -> Note:
-        """What was committed with `offset`; foreign text is an empty note."""
+        """What was committed with `offset`; foreign text is an empty note.
+
+        Raises:
+            UnknownNoteError: another version of the runtime wrote it.
+        """
         parts = (text or "").split(";")
-        if len(parts) != 7 or parts[0] != _VERSION:
+        if parts[0] != _VERSION or len(parts) != _FIELDS:
+            if parts[0].startswith(_FAMILY) and parts[0][2:].isdecimal() and parts[0] != _VERSION:
+                raise UnknownNoteError(parts[0])
             return cls()
         try:
-            starts, careful_until, suspect, count = (int(part) for part in parts[2:6])
-            bitmap = base64.b64decode(parts[6], validate=True)
+            starts, careful, born = int(parts[2]), int(parts[3]), int(parts[5])
+            marks = _marks(parts[4], offset)
+            bitmap = base64.b64decode(parts[7], validate=True)
         except (ValueError, binascii.Error):
             return cls()
         return cls(
             writer=parts[1],
             starts=max(starts, 0),
-            careful_until=careful_until,
-            suspect=suspect,
-            count=count,
+            careful_until=offset + careful if careful > 0 else 0,
+            marks=marks,
+            born=max(born, 0),
+            topic=parts[6],
             finished=_unpack(offset, bitmap),
         )
+
+
+def _marks(text: str, offset: int) -> dict[int, int]:
+    """Marks by offset. Raises ValueError."""
+    pairs = [pair.split(":") for pair in text.split(",")] if text else []
+    return {offset + int(place): int(count) for place, count in pairs}
 
 
 def _pack(offset: int, finished: Collection[int]) -> bytes:

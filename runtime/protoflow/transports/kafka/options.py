@@ -116,7 +116,7 @@ class KafkaOptions:
     ssl_key_password: Secret | None = None
     ssl_check_hostname: bool = True
     ssl_verify: bool = True
-    request_timeout: float = 40.0
+    request_timeout: float = 15.0
     retry_backoff: float = 0.1
     metadata_max_age: float = 300.0
     metadata_timeout: float = 10.0

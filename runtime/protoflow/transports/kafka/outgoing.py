@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from protoflow.errors import PublishRefusedError
 from protoflow.message import Message
 from protoflow.transports.kafka import headers, names
+from protoflow.transports.kafka.asking import HEADROOM, topic_limit
 from protoflow.transports.kafka.context import Context
 from protoflow.transports.kafka.errors import too_large
 from protoflow.transports.kafka.options import Compression
-from protoflow.transports.kafka.topology import topic_limit
 
 #: Bytes of a batch beside its records; of a record beside key, value and headers; of a header.
+#: How many limits are remembered.
+_REMEMBERED = 4096
 _BATCH_OVERHEAD, _RECORD_OVERHEAD, _HEADER_OVERHEAD = 61, 21, 4
 
 
@@ -38,7 +40,11 @@ class Outbound:
     async def learn(self, topic: str) -> None:
         """Asks for the limit of a physical topic, once."""
         if topic not in self._limits:
+            if len(self._limits) >= _REMEMBERED:  # names that came from data
+                self._limits.clear()
             largest = self._context.options.max_request_size
+            if topic in self._context.roomy or names.is_retry(topic):
+                largest += HEADROOM
             limit = await topic_limit(self._context.admin, topic)
             self._limits[topic] = min(limit or largest, largest)
 
@@ -74,7 +80,8 @@ class Outbound:
     def _is_exact(self, size: int) -> bool:
         """Compressed, a message above the topic's limit may still fit."""
         options = self._context.options
-        return options.compression is Compression.NONE or size > options.max_request_size
+        largest = options.max_request_size + HEADROOM
+        return options.compression is Compression.NONE or size > largest
 
 
 def physical_topic(topic: str) -> str:

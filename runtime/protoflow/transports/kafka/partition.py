@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections import deque
 from collections.abc import Collection
-from typing import Final
+from typing import Any, Final
 
 from aiokafka import TopicPartition
 
 from protoflow.message import Delivery
 from protoflow.transports.kafka.note import REACH, Note
 
-#: Unclean starts without progress after which messages are handed out one at a time.
+#: Unclean starts without progress after which messages are handed out as suspects.
 _TOLERATED_STARTS: Final = 2
 
 
@@ -26,16 +26,20 @@ class Partition:
         tp: topic and partition at the broker.
         shard: how deliveries name it.
         hold: seconds that each message rests here after the broker got it (retry topics).
+        own: only the runtime writes here (retry topics).
+        feed: what is read goes there.
+        atomic: progress is committed by transactions.
         live: still ours; settlements of a partition that moved away are lost.
         leaving: about to move away; what is given back is not handed out again.
         dirty: something is to be committed.
         position: the offset after the last one that was read.
-        backlog: read and kept back: not yet due, paused, or waiting for its turn alone.
+        backlog: read and kept back: not yet due, or paused.
         paused: the runtime asked for no more of it.
         resting: no more of it is read.
-        careful_until: below this offset messages are handed out one at a time.
-        suspect: the offset that was handed out alone last; -1 is none.
-        count: how often it was.
+        careful_until: messages below this offset are suspects.
+        marks: offsets that were begun alone, and how often without an end.
+        born: how many partitions the topic had when the group began with it.
+        topic: the id of the topic.
     """
 
     __slots__ = (
@@ -44,18 +48,22 @@ class Partition:
         "_pending",
         "_prior_starts",
         "_redone",
+        "atomic",
         "backlog",
+        "born",
         "careful_until",
-        "count",
         "dirty",
+        "feed",
         "hold",
         "leaving",
         "live",
+        "marks",
+        "own",
         "paused",
         "position",
         "resting",
         "shard",
-        "suspect",
+        "topic",
         "tp",
     )
 
@@ -67,12 +75,18 @@ class Partition:
         note: Note | None = None,
         *,
         hold: float = 0.0,
+        own: bool = False,
+        atomic: bool = False,
         writer: str = "",
+        feed: Any = None,  # Any: a feed, which knows this module
     ) -> None:
         note = note or Note()
         self.tp = tp
         self.shard = shard
         self.hold = hold
+        self.own = own
+        self.atomic = atomic
+        self.feed = feed
         self.live = True
         self.leaving = False
         self.dirty = False
@@ -81,16 +95,17 @@ class Partition:
         self.paused = False
         self.resting = False
         self.careful_until = note.careful_until if note.careful_until > offset else 0
-        self.suspect = note.suspect
-        self.count = note.count
+        self.marks = {place: count for place, count in note.marks.items() if place >= offset}
+        self.born = note.born
+        self.topic = note.topic
         self._floor = offset
         self._pending: deque[int] = deque()
         self._finished: set[int] = set()
         self._redone = set(note.finished)
         # A note of one's own that was never made clean: the commit at the revoke failed, but
         # the process lives. That is unknown, not unclean.
-        own = note.writer == writer != ""
-        self._prior_starts = max(note.starts - own, 0)
+        own_note = note.writer == writer != ""
+        self._prior_starts = max(note.starts - own_note, 0)
 
     @property
     def watermark(self) -> int:
@@ -101,6 +116,11 @@ class Partition:
     def unfinished(self) -> int:
         """How many offsets lie between the watermark and the position, finished or not."""
         return len(self._pending)
+
+    @property
+    def unsettled(self) -> int:
+        """How many messages were read and are not finished."""
+        return len(self._pending) - len(self._finished)
 
     @property
     def is_suspicious(self) -> bool:
@@ -151,8 +171,15 @@ class Partition:
         return watermark, dataclasses.replace(
             note,
             starts=1 if watermark > self._floor else note.starts,
+            marks={place: count for place, count in note.marks.items() if place not in done},
             finished={item for item in finished | self._redone if item > watermark},
         )
+
+    def committed(self, offset: int, finished: Collection[int]) -> None:
+        """The broker says what is done, after an answer got lost."""
+        done = [item for item in self._pending if item < offset or item in finished]
+        for item in done:
+            self.finish(item)
 
     def advance(self, position: int) -> None:
         """Moves past offsets that hold no message, when nothing is unfinished."""
@@ -160,15 +187,13 @@ class Partition:
             self.position = position
             self.dirty = True
 
-    def relocate(self, offset: int) -> None:
-        """Reads on elsewhere, because the position is gone."""
-        self.position = offset
-        self._redone.clear()
-        self.dirty = True
-
     def begin_careful(self, span: int) -> None:
-        """From now on one message at a time, for as many as can have been in flight."""
+        """From now on messages are suspects, as many as can have been in flight."""
         self.careful_until = max(self.careful_until, self.watermark + span)
+
+    def is_suspect(self, offset: int) -> bool:
+        """Whether a message is to be run alone."""
+        return offset < self.careful_until or offset in self.marks
 
     def trust(self) -> None:
         """Forgets the unclean starts: nothing can have been in flight here."""
@@ -176,17 +201,22 @@ class Partition:
 
     def note(self, writer: str, *, clean: bool) -> Note:
         """What is to be remembered; `clean` at an orderly end."""
-        moved = self.watermark > self._floor
-        starts = (0 if moved else self._prior_starts) + (not clean)
-        given_back = clean and self.suspect >= self.watermark and self._is_open(self.suspect)
+        watermark = self.watermark
+        moved = watermark > self._floor
+        if self.careful_until and watermark >= self.careful_until:
+            self.careful_until = 0
+        if self.marks:
+            self.marks = {
+                place: count
+                for place, count in self.marks.items()
+                if place >= watermark and place not in self._finished
+            }
         return Note(
             writer=writer,
-            starts=starts,
+            starts=(0 if moved else self._prior_starts) + (not clean),
             careful_until=self.careful_until,
-            suspect=self.suspect if self.suspect >= self.watermark else -1,
-            count=self.count - given_back,
+            marks=self.marks,
+            born=self.born,
+            topic=self.topic,
             finished=self._finished | self._redone,
         )
-
-    def _is_open(self, offset: int) -> bool:
-        return offset in self._pending and offset not in self._finished

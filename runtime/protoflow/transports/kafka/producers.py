@@ -13,6 +13,8 @@ from aiokafka.errors import KafkaError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from protoflow.errors import PublishError
+from protoflow.transports.kafka.asking import HEADROOM
+from protoflow.transports.kafka.connection import prefer_who_answers
 from protoflow.transports.kafka.context import Context
 from protoflow.transports.kafka.options import Compression, KafkaOptions
 
@@ -86,6 +88,7 @@ class Producers:
                 await self.open()
             except (KafkaError, OSError, TimeoutError):
                 await asyncio.sleep(1)
+                await prefer_who_answers(self._context.client)
             else:
                 return
 
@@ -100,8 +103,10 @@ class Producers:
                     await stopping
                     return
             # It waits for a broker that does not come: its last batches are given up.
-            with contextlib.suppress(KafkaError):
-                await producer.client.close()
+            await abandon_producer(producer)
+        except asyncio.CancelledError:
+            await abandon_producer(producer)
+            raise
         finally:
             given_up, self._given_up = self._given_up, asyncio.get_running_loop().create_future()
             given_up.set_result(None)
@@ -115,6 +120,17 @@ class Producers:
         await self._stop(seconds)
 
 
+async def abandon_producer(producer: AIOKafkaProducer) -> None:
+    """Ends a producer at once, without waiting for the broker."""
+    with contextlib.suppress(KafkaError, OSError):
+        await producer.client.close()
+    sending: asyncio.Task[None] | None = getattr(producer._sender, "_sender_task", None)
+    if sending is not None and not sending.done():
+        sending.cancel()
+        await asyncio.wait([sending], timeout=1.0)
+    producer._closed = True  # else it complains when it is collected
+
+
 def producer_arguments(context: Context) -> dict[str, Any]:
     """The keyword arguments of aiokafka's producer."""
     options: KafkaOptions = context.options
@@ -126,5 +142,6 @@ def producer_arguments(context: Context) -> dict[str, Any]:
         ),
         "linger_ms": int(options.linger * 1000),
         "max_batch_size": options.max_batch_size,
-        "max_request_size": options.max_request_size,
+        # What is above the limit of its topic is refused before it is sent.
+        "max_request_size": options.max_request_size + HEADROOM,
     }

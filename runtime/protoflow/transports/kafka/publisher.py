@@ -27,8 +27,18 @@ from protoflow.transports.kafka.submission import Deadlines, Result, Submission
 _Item: TypeAlias = tuple[Message, int | None, Submission, int]
 #: So many messages without key in a row go to one partition: fewer, larger batches.
 _STAY = 64
+#: Seconds after which an unconfirmed message is a problem.
+_PATIENCE = 10.0
+#: How many topics are remembered.
+_REMEMBERED = 1024
 #: aiokafka's hash, which is Java's, takes a microsecond for four bytes; keys come again.
 _hash = lru_cache(maxsize=4096)(murmur2)
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """Where a key goes among so many partitions, as with Kafka's own clients."""
+    number: int = _hash(key) & 0x7FFFFFFF
+    return number % partitions
 
 
 class _Topic:
@@ -54,6 +64,11 @@ class _Topic:
         self.has_group = False
         self._stays = 0
         self._place = 0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is on its way there."""
+        return self.task is not None or any(lane.task for lane in self.lanes.values())
 
     def partition_of(self, key: bytes | None) -> int:
         """Where a key goes, as with Kafka's own clients; without key, anywhere."""
@@ -117,6 +132,8 @@ class Publisher:
     def _open_topic(self, logical: str) -> _Topic:
         if self._closed:
             raise PublishError("kafka: the transport is closed")
+        if len(self._topics) >= _REMEMBERED:  # names that came from data
+            self._topics = {name: item for name, item in self._topics.items() if item.is_busy}
         topic = self._topics[logical] = _Topic(physical_topic(logical))
         return topic
 
@@ -197,6 +214,14 @@ class Publisher:
             raise PublishError(
                 f"kafka: no group consumes topic {topic.name}, and require_subscriber is set"
             )
+
+    @property
+    def problem(self) -> str | None:
+        """What publishing waits for, if it has waited for long."""
+        age = self._deadlines.age
+        if age < _PATIENCE:
+            return None
+        return f"kafka: a message was not confirmed for {age:.0f} s"
 
     async def close(self, seconds: float) -> None:
         """Waits for what was submitted, at most so long, then disconnects."""

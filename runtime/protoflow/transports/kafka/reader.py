@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import (
@@ -13,28 +13,27 @@ from aiokafka.errors import (
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
     RecordTooLargeError,
+    UnsupportedCodecError,
 )
 
 from protoflow.errors import TransportError
-from protoflow.transport import SubscriptionSettings
-from protoflow.transports.kafka.assignment import Assignment
-from protoflow.transports.kafka.errors import is_denied, transport_error
-from protoflow.transports.kafka.inbox import Inbox
-from protoflow.transports.kafka.intake import Intake
+from protoflow.transports.kafka.assignment import Assignment, FeedOf
+from protoflow.transports.kafka.bell import Bell
+from protoflow.transports.kafka.feed import Feed
+from protoflow.transports.kafka.lenient import Unreadable
 from protoflow.transports.kafka.partition import Partition
-from protoflow.transports.kafka.records import deliveries
+from protoflow.transports.kafka.records import deliveries, mark_unreadable
 
 _log = logging.getLogger("protoflow.transports.kafka")
 #: How long one look for records lasts; a new assignment is noticed after it at the latest.
 _LOOK_MS = 250
 _BATCH = 500
-_PAUSE = 0.5
-#: Failures in a row after which reading is given up.
-_PATIENCE = 60
+#: Seconds between two attempts after a failure: the first, and the longest.
+_PAUSE, _LONGEST_PAUSE = 0.5, 5.0
 
 
 class Reader:
-    """Reads whenever everything read before was handed out.
+    """Reads for the subscriptions of which everything read before was handed out.
 
     aiokafka prefetches beneath, and heartbeats by itself; its idle clock, which would evict
     a consumer whose handlers are slow, is set out of reach where the consumer is made.
@@ -42,29 +41,31 @@ class Reader:
 
     def __init__(
         self,
-        settings: SubscriptionSettings,
         consumer: AIOKafkaConsumer,
         assignment: Assignment | None,
         partitions: dict[TopicPartition, Partition],
-        inbox: Inbox,
-        intake: Intake,
+        feeds: Collection[Feed],
+        feed_of: FeedOf,
+        bell: Bell,
+        unreadable: Unreadable,
         *,
-        make: Callable[[TopicPartition, int], Partition],
         on_lost_position: str,
         health_changed: Callable[[str | None], None],
     ) -> None:
-        self._settings = settings
         self._consumer = consumer
         self._assignment = assignment
         self._partitions = partitions
-        self._inbox = inbox
-        self._intake = intake
-        self._make = make
+        self._feeds = feeds
+        self._feed_of = feed_of
+        self._bell = bell
+        self._unreadable = unreadable
         self._on_lost_position = on_lost_position
         self._health_changed = health_changed
+        self._ill = False
 
     async def run(self) -> None:
-        """Reads until cancelled. Raises TransportError when it can never go on."""
+        """Reads until cancelled: a failure may pass, so it is only told. Raises TransportError
+        where positions mean nothing any more."""
         failures = 0
         while True:
             try:
@@ -75,17 +76,21 @@ class Reader:
                 await self._lost_position(error.args[0])
             except NoOffsetForPartitionError:
                 pass  # read before `prepare` set it
-            except RecordTooLargeError as error:
-                raise self._fatal("a message is above max_partition_fetch_bytes") from error
-            except (KafkaError, TimeoutError) as error:
+            except Exception as error:
                 failures += 1
-                if is_denied(error) or failures > _PATIENCE:
-                    raise transport_error(error, "consuming", self._settings.name) from error
-                self._health_changed(f"reading failed: {type(error).__name__}")
-                await asyncio.sleep(_PAUSE)
+                self._told(error)
+                await asyncio.sleep(min(_PAUSE * failures, _LONGEST_PAUSE))
                 continue
             failures = 0
-            self._health_changed(None)
+            if self._ill:
+                self._ill = False
+                self._health_changed(None)
+
+    def _told(self, error: Exception) -> None:
+        self._ill = True
+        self._health_changed(f"reading failed: {_reason(error)}")
+        if not isinstance(error, KafkaError | TimeoutError | OSError):
+            _log.error("reading failed", exc_info=error)
 
     async def _turn(self) -> None:
         assignment = self._assignment
@@ -93,8 +98,10 @@ class Reader:
             await assignment.prepare()
             return
         generation = assignment.generation if assignment else 0
-        await self._inbox.wait_empty()
-        found = await self._look()
+        left_out = await self._left_out()
+        if not self._is_prepared:
+            return
+        found = await self._look(left_out)
         if assignment is None:
             self._accept(found)
         elif assignment.generation == generation and assignment.prepared.is_set():
@@ -104,21 +111,46 @@ class Reader:
         elif found:
             assignment.read_astray()
 
-    async def _look(self) -> Mapping[TopicPartition, Sequence[ConsumerRecord]]:
-        """What there is of the partitions that do not rest, waiting a while for it."""
-        roused = self._intake.rousing()
-        resting = [tp for tp, partition in self._partitions.items() if partition.resting]
-        wanted = self._consumer.assignment().difference(resting)
-        if resting and not wanted:
+    @property
+    def _is_prepared(self) -> bool:
+        return self._assignment is None or self._assignment.prepared.is_set()
+
+    async def _left_out(self) -> Collection[TopicPartition]:
+        """Partitions not to be read now, once there is one that is."""
+        feeds = [feed for feed in self._feeds if feed.open]
+        busy = False
+        while feeds:
+            empty = [feed for feed in feeds if feed.inbox.is_empty]
+            busy = len(empty) < len(feeds)
+            if empty or not self._is_prepared:
+                break
+            await self._bell.listen()
+        left_out = [
+            tp
+            for tp, partition in self._partitions.items()
+            if partition.resting or (busy and not partition.feed.inbox.is_empty)
+        ]
+        assignment = self._assignment
+        if assignment is not None and len(self._partitions) < len(assignment.assigned or ()):
+            # Nobody subscribes to them yet, or any more.
+            left_out += (assignment.assigned or frozenset()).difference(self._partitions)
+        return left_out
+
+    async def _look(
+        self, left_out: Collection[TopicPartition]
+    ) -> Mapping[TopicPartition, Sequence[ConsumerRecord]]:
+        """What there is of the other partitions, waiting a while for it."""
+        if not left_out:
+            found: Mapping[TopicPartition, Sequence[ConsumerRecord]]
+            found = await self._consumer.getmany(timeout_ms=_LOOK_MS, max_records=_BATCH)
+            return found
+        roused = self._bell.listen()
+        wanted = self._consumer.assignment().difference(left_out)
+        if not wanted:
             await asyncio.wait((roused,), timeout=_LOOK_MS / 1000)
             return {}
-        reading = self._consumer.getmany(
-            *(wanted if resting else ()), timeout_ms=_LOOK_MS, max_records=_BATCH
-        )
-        if not resting:
-            found: Mapping[TopicPartition, Sequence[ConsumerRecord]] = await reading
-            return found
         # Cancelled while it waits, it has taken nothing.
+        reading = self._consumer.getmany(*wanted, timeout_ms=_LOOK_MS, max_records=_BATCH)
         looking = asyncio.ensure_future(reading)
         try:
             await asyncio.wait((looking, roused), return_when=asyncio.FIRST_COMPLETED)
@@ -129,10 +161,22 @@ class Reader:
 
     def _accept(self, found: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:
         for tp, records in found.items():
-            partition = self._partitions.get(tp)
+            partition = self._partitions.get(tp) or self._make(tp, records[0].offset)
             if partition is None:
-                partition = self._partitions[tp] = self._make(tp, records[0].offset)
-            self._intake.accept(partition, deliveries(partition, records, self._settings.topic))
+                continue
+            feed: Feed = partition.feed
+            read = deliveries(partition, records, feed.settings.topic)
+            if self._unreadable:
+                mark_unreadable(read, self._unreadable.take(tp))
+            feed.intake.accept(partition, read)
+
+    def _make(self, tp: TopicPartition, offset: int) -> Partition | None:
+        """A partition of a broadcast; those of groups are made when they are assigned."""
+        feed = self._feed_of(tp.topic)
+        if feed is None or self._assignment is not None:
+            return None
+        partition = self._partitions[tp] = feed.partitions[tp] = feed.make(tp, offset)
+        return partition
 
     async def _skip_empty_offsets(self) -> None:
         """Transactions end with offsets that hold no message: lag must not count them."""
@@ -143,23 +187,49 @@ class Reader:
     async def _lost_position(self, lost: Mapping[TopicPartition, int]) -> None:
         where = ", ".join(f"{tp.topic}[{tp.partition}] at {at}" for tp, at in lost.items())
         if self._on_lost_position == "stop" and self._assignment is not None:
-            raise self._fatal(
-                f"the position is gone ({where}): messages were deleted before they were read;"
-                " set on_lost_position to earliest or latest, or set the group's offsets"
+            error = TransportError(
+                f"kafka: the position is gone ({where}): messages were deleted before they were"
+                " read; set on_lost_position to earliest or latest, or set the group's offsets"
             )
+            for topic in {tp.topic for tp in lost}:
+                self.end(topic, error)
+            return
         tps = list(lost)
         if self._on_lost_position == "earliest":
             places = await self._consumer.beginning_offsets(tps)
         else:
             places = await self._consumer.end_offsets(tps)
         for tp, offset in places.items():
-            if partition := self._partitions.get(tp):
-                partition.relocate(offset)
-            self._consumer.seek(tp, offset)
-        _log.warning(
-            "a position was gone and is set anew",
-            extra={"subscription": self._settings.name, "lost": where},
-        )
+            await self.relocate(tp, offset)
+        _log.warning("a position was gone and is set anew", extra={"lost": where})
 
-    def _fatal(self, detail: str) -> TransportError:
-        return TransportError(f"kafka: subscription {self._settings.name}: {detail}")
+    def end(self, topic: str, error: TransportError) -> None:
+        """The subscription that a topic is read for can never go on; the others can."""
+        feed = self._feed_of(topic)
+        if feed is not None and self._assignment is not None:
+            self._assignment.drop(list(feed.partitions.values()))
+            feed.fail(error)
+
+    async def relocate(self, tp: TopicPartition, offset: int) -> None:
+        """Reads a partition from elsewhere. What is under way of it belongs to what is gone."""
+        partition = self._partitions.get(tp)
+        if partition is not None:
+            partition.live = False
+            partition.leaving = True
+            feed: Feed = partition.feed
+            feed.inbox.withdraw(partition.shard)
+            await feed.listener.shards_revoked([partition.shard], 0.0)
+            if self._partitions.get(tp) is not partition:
+                return  # it moved away meanwhile
+            anew = feed.make(tp, offset)
+            anew.topic, anew.born, anew.dirty = partition.topic, partition.born, True
+            self._partitions[tp] = feed.partitions[tp] = anew
+        self._consumer.seek(tp, offset)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnsupportedCodecError):
+        return f"{error}; install the package that the codec needs"
+    if isinstance(error, RecordTooLargeError):
+        return "a message is above max_partition_fetch_bytes; raise it"
+    return type(error).__name__

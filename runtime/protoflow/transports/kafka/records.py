@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 
 from aiokafka import ConsumerRecord
 
+from protoflow import wire
 from protoflow.message import Delivery, Message
 from protoflow.transports.kafka import headers
 from protoflow.transports.kafka.partition import Partition
+
+_log = logging.getLogger("protoflow.transports.kafka")
 
 
 def deliveries(
@@ -49,4 +53,39 @@ def deliveries(
                 receipt=partition,
             )
         )
+    if partition.own:
+        result = _own(partition, result)
+    if partition.careful_until or partition.marks:
+        for delivery in result:
+            delivery.suspect = partition.is_suspect(int(delivery.position))
     return result
+
+
+def _own(partition: Partition, found: list[Delivery]) -> list[Delivery]:
+    """What the group's own retry topic holds: hop state there is believed. A record of another
+    group is not for us, whoever wrote it."""
+    group = partition.feed.settings.group
+    mine = []
+    for delivery in found:
+        if delivery.message.metadata.get(wire.PF_GROUP, group) == group:
+            delivery.own_place = True
+            mine.append(delivery)
+        else:
+            partition.finish(int(delivery.position))
+            _log.error(
+                "a retry of another group lies in a retry topic of this one: passed over",
+                extra={"partition": str(partition.tp), "position": delivery.position},
+            )
+    return mine
+
+
+def mark_unreadable(found: Sequence[Delivery], reasons: Mapping[int, str]) -> None:
+    """Marks deliveries whose records could not be read as they were sent."""
+    for delivery in found:
+        reason = reasons.get(int(delivery.position))
+        if reason is not None:
+            delivery.unreadable = reason
+            _log.error(
+                "a record cannot be read: %s", reason,
+                extra={"partition": str(delivery.receipt.tp), "position": delivery.position},
+            )  # fmt: skip

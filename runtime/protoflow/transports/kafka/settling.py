@@ -9,7 +9,6 @@ from typing import TypeAlias
 
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
-from protoflow.transports.kafka.careful import Careful
 from protoflow.transports.kafka.inbox import Inbox
 from protoflow.transports.kafka.intake import Intake
 from protoflow.transports.kafka.partition import Partition
@@ -20,6 +19,7 @@ Submit: TypeAlias = Callable[[Sequence[Message]], asyncio.Future[Sequence[Publis
 _ACK = Action.ACK
 _DONE = SettleResult.DONE
 _LOST = SettleResult.LOST
+_UNSURE = PublishError("kafka: publishing ended without an answer")
 
 
 class _Results:
@@ -53,16 +53,16 @@ class Settling:
         self,
         inbox: Inbox,
         intake: Intake,
-        careful: Careful,
         submit: Submit,
         transactions: Transactions | None,
     ) -> None:
         self._inbox = inbox
         self._intake = intake
-        self._careful = careful
         self._submit = submit
         self._transactions = transactions
         self._stopped = False
+        #: What waits here to be handed out again.
+        self.waiting: dict[Delivery, asyncio.TimerHandle] = {}
 
     def stop(self) -> None:
         """Nothing is handed out again."""
@@ -83,33 +83,30 @@ class Settling:
                 again += self._given_back(settlement, partition)
             elif self._transactions is not None:
                 self._in_transaction(settlement, partition, results, index)
-            elif settlement.outputs:
+            elif settlement.outputs or settlement.others:
                 publishing.append((index, settlement))
-            elif not partition.finish(delivery.position):  # type: ignore[arg-type]
-                results.set(index, _LOST)
-            if partition.resting or partition.careful_until:
+            else:
+                partition.finish(delivery.position)  # type: ignore[arg-type]  # done twice is done
+            if partition.resting:
                 touched.add(partition)
         if publishing:
             self._after_outputs(publishing, results)
         if again:
             self._inbox.put_back(again)
         for partition in touched:
-            self._moved(partition)
+            self._intake.throttle(partition)
         results.complete()
         return results.future
-
-    def _moved(self, partition: Partition) -> None:
-        self._careful.notice()
-        self._intake.throttle(partition)
 
     def _after_outputs(self, publishing: list[tuple[int, Settlement]], results: _Results) -> None:
         """Publish, confirm, settle."""
         results.expect()
 
         def confirmed(future: asyncio.Future[Sequence[PublishError | None]]) -> None:
-            errors = iter(future.result())
+            lost = future.cancelled() or future.exception() is not None
+            errors = iter(() if lost else future.result())
             for index, settlement in publishing:
-                own = [next(errors) for _ in settlement.outputs]
+                own = [next(errors, _UNSURE) for _ in settlement.outputs]
                 results.set(index, self._published(settlement, own))
             results.complete()
 
@@ -119,14 +116,16 @@ class Settling:
     def _published(
         self, settlement: Settlement, errors: Sequence[PublishError | None]
     ) -> SettleResult:
-        partition: Partition = settlement.delivery.receipt
+        places = _places(settlement)
         if any(isinstance(error, PublishRefusedError) for error in errors):
             return SettleResult.REFUSED
         if any(errors):
             return SettleResult.UNKNOWN
-        if not partition.live or not partition.finish(_offset(settlement)):
+        if not all(partition.live for partition, _ in places):
             return _LOST
-        self._moved(partition)
+        for partition, offset in places:
+            partition.finish(offset)
+            self._intake.throttle(partition)
         return _DONE
 
     def _in_transaction(
@@ -139,14 +138,16 @@ class Settling:
         def ended(result: SettleResult) -> None:
             results.set(index, result)
             results.complete()
-            self._moved(partition)
+            self._intake.throttle(partition)
 
-        self._transactions.add(partition, _offset(settlement), settlement.outputs, ended)
+        self._transactions.add(_places(settlement), settlement.outputs, ended)
 
     def _given_back(self, settlement: Settlement, partition: Partition) -> Sequence[Delivery]:
         """What is handed out again from memory: Kafka gives back only what is not committed."""
         delivery = settlement.delivery
-        if partition.leaving or self._stopped or self._careful.given_back(delivery):
+        if partition.marks and partition.marks.pop(int(delivery.position), None) is not None:
+            partition.dirty = True  # its run ended while the process lives
+        if partition.leaving or self._stopped:
             return ()
         if settlement.action is Action.RELEASE:
             return (delivery,)
@@ -156,13 +157,23 @@ class Settling:
         if settlement.delay <= 0:
             return (delivery,)
         loop = asyncio.get_running_loop()
-        loop.call_later(settlement.delay, self._wait_is_over, delivery, partition)
+        self.waiting[delivery] = loop.call_later(settlement.delay, self._wait_is_over, delivery)
         return ()
 
-    def _wait_is_over(self, delivery: Delivery, partition: Partition) -> None:
+    def _wait_is_over(self, delivery: Delivery) -> None:
+        self.waiting.pop(delivery, None)
+        partition: Partition = delivery.receipt
         if partition.live and not partition.leaving and not self._stopped:
             self._inbox.put_back([delivery])
 
+    def is_orderly(self, partition: Partition) -> bool:
+        """Whether everything that was handed out of a partition was settled or given back."""
+        here = len(partition.backlog) + self._inbox.count(partition.shard)
+        here += sum(delivery.receipt is partition for delivery in self.waiting)
+        return partition.unsettled <= here
 
-def _offset(settlement: Settlement) -> int:
-    return int(settlement.delivery.position)
+
+def _places(settlement: Settlement) -> list[tuple[Partition, int]]:
+    """The partitions and offsets that are acknowledged together."""
+    deliveries = (settlement.delivery, *settlement.others)
+    return [(delivery.receipt, int(delivery.position)) for delivery in deliveries]

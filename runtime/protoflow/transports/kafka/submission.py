@@ -67,6 +67,15 @@ class Deadlines:
         return submission
 
     @property
+    def age(self) -> float:
+        """For how long the oldest of what is not confirmed has waited, in seconds."""
+        for submission in self._waiting:
+            if not submission.future.done():
+                now = asyncio.get_running_loop().time()
+                return now - (submission.deadline - self._seconds)
+        return 0.0
+
+    @property
     def open(self) -> list[Submission]:
         """Everything that is not confirmed yet."""
         return [submission for submission in self._waiting if not submission.future.done()]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
+from protoflow import naming
 from protoflow.transport import SubscriptionSettings
 from protoflow.transports.kafka import names
 
@@ -14,22 +15,45 @@ class SubscriptionTopics:
     Attributes:
         main: the topic.
         rungs: retry topics and the seconds that messages rest there; 0 is for replays.
+        earlier: those of them that only an earlier ladder or policy wrote to: they are read
+            as long as they exist, so a deployment strands nothing.
     """
 
-    def __init__(self, settings: SubscriptionSettings, ladder: Sequence[float]) -> None:
+    def __init__(
+        self,
+        settings: SubscriptionSettings,
+        ladder: Sequence[float],
+        existing: Iterable[str] = (),
+    ) -> None:
         self._settings = settings
         self.main = names.physical(settings.topic)
         self.rungs: dict[str, float] = {}
+        self.earlier: Collection[str] = ()
         if not settings.broadcast:
             steps = (0.0, *ladder) if settings.defers else (0.0,)
             self.rungs = {
                 names.retry_topic(settings.topic, settings.group, step): step for step in steps
             }
+            self.earlier = self._find_earlier(existing)
+
+    def _find_earlier(self, existing: Iterable[str]) -> tuple[str, ...]:
+        found = []
+        for name in sorted(existing):
+            step = names.step_of(name, self._settings.topic, self._settings.group)
+            if step is not None and name not in self.rungs:
+                self.rungs[name] = step
+                found.append(name)
+        return tuple(found)
 
     @property
     def all(self) -> tuple[str, ...]:
         """All topics that are consumed."""
         return (self.main, *self.rungs)
+
+    @property
+    def replays(self) -> str:
+        """The retry topic for replays, which has a partition for each of the topic's."""
+        return self.retry(0.0)
 
     @property
     def dead(self) -> tuple[str, ...]:
@@ -48,4 +72,4 @@ class SubscriptionTopics:
         """How deliveries name a partition: by its number; in retry topics after the rung."""
         if topic == self.main:
             return partition
-        return f"retry.{names.seconds(self.rungs[topic])}/{partition}"
+        return f"retry.{naming.seconds(self.rungs[topic])}/{partition}"

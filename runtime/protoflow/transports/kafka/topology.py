@@ -3,32 +3,49 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+from aiokafka.errors import IncompatibleBrokerVersion, for_code
 
 from protoflow.errors import TopologyError
 from protoflow.transport import Topology, TopologyMode
 from protoflow.transports.kafka import names
+from protoflow.transports.kafka.asking import (
+    HEADROOM,
+    broker_configs,
+    broker_limit,
+    describe,
+    missing,
+    topic_limit,
+)
 from protoflow.transports.kafka.context import Context
+from protoflow.transports.kafka.requests import CreateTopics
 from protoflow.transports.kafka.topics import SubscriptionTopics
 
+_log = logging.getLogger("protoflow.transports.kafka")
 _EXISTS = 36
 _WEEK_MS = 7 * 24 * 3600 * 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WantedTopic:
-    """A topic as it is to be; None leaves the choice to the broker, and any is right."""
+    """A topic as it is to be; None leaves the choice to the broker, and any is right.
+
+    Attributes:
+        like: the topic whose number of partitions it must have.
+        roomy_for: the topic whose messages it takes with hop state beside them.
+    """
 
     name: str
     partitions: int | None = None
     replication: int | None = None
     configs: dict[str, str] = field(default_factory=dict)
+    like: str | None = None
+    roomy_for: str | None = None
 
 
 def wanted_topics(topology: Topology, context: Context) -> list[WantedTopic]:
@@ -36,103 +53,189 @@ def wanted_topics(topology: Topology, context: Context) -> list[WantedTopic]:
     options = context.options
     wanted: dict[str, WantedTopic] = {}
 
-    def want(name: str, partitions: int | None, **configs: str) -> None:
-        configs = {key.replace("_", "."): value for key, value in configs.items()}
-        wanted.setdefault(
-            name,
-            WantedTopic(
-                name=name,
-                partitions=partitions,
-                replication=options.replication,
-                configs=configs,
-            ),
+    def want(name: str, partitions: int | None, configs: dict[str, str], **more: str) -> None:
+        topic = WantedTopic(
+            name=name,
+            partitions=partitions,
+            replication=options.replication,
+            configs=configs,
+            **more,
         )
+        wanted.setdefault(name, topic)
 
     for settings in topology.subscriptions:
         topics = SubscriptionTopics(settings, context.settings.ladder)
-        want(topics.main, options.partitions)
+        want(topics.main, options.partitions, {})
         for name, hold in topics.rungs.items():
             # The wait is counted from the broker's own time, and must outlast the retention.
-            want(
-                name,
-                options.retry_partitions or options.partitions,
-                message_timestamp_type="LogAppendTime",
-                retention_ms=str(_WEEK_MS + int(hold * 1000)),
-            )
-        if not settings.broadcast:
-            for name in topics.dead:
-                want(name, options.partitions, retention_ms="-1")
+            configs = {
+                "message.timestamp.type": "LogAppendTime",
+                "retention.ms": str(_WEEK_MS + int(hold * 1000)),
+            }
+            if name == topics.replays:
+                want(name, options.partitions, configs, like=topics.main, roomy_for=topics.main)
+            else:
+                partitions = options.retry_partitions or options.partitions
+                want(name, partitions, configs, roomy_for=topics.main)
+        for name in topics.dead:
+            want(name, options.partitions, {"retention.ms": "-1"}, roomy_for=topics.main)
     for topic in topology.topics:
-        want(names.physical(topic), options.partitions)
+        want(names.physical(topic), options.partitions, {})
     return list(wanted.values())
 
 
 async def ensure(topology: Topology, mode: TopologyMode, context: Context) -> None:
     """Makes what is missing (create) or reports it (verify). Raises TopologyError."""
+    wanted = wanted_topics(topology, context)
+    context.roomy |= {topic.name for topic in wanted if topic.roomy_for}
+    problems = [f"{topic.name} is no name for a topic" for topic in wanted if not _named(topic)]
+    problems += [
+        f"Kafka takes {one} and {other} for one topic; rename one of them"
+        for one, other in names.clashes(topic.name for topic in wanted)
+    ]
+    problems += shared_names(topology, context)
+    if problems:
+        raise TopologyError("kafka: " + "; ".join(problems))
     if mode is TopologyMode.NONE:
         return
-    wanted = wanted_topics(topology, context)
-    problems = [f"{topic.name} is no name for a topic" for topic in wanted if not _named(topic)]
-    if problems:
-        raise TopologyError("kafka: " + "; ".join(problems))
     found = await describe(context.admin, [topic.name for topic in wanted])
-    missing = [topic for topic in wanted if topic.name not in found]
+    absent = [topic for topic in wanted if topic.name not in found]
     for topic in wanted:
         if topic.name in found:
-            problems += _differences(topic, found[topic.name])
+            problems += _differences(topic, found)
     if mode is TopologyMode.VERIFY:
-        problems += [f"topic {topic.name} is missing" for topic in missing]
+        lacking = await missing(context, [topic.name for topic in absent])
+        problems += [f"topic {name} is missing" for name in lacking]
+        problems += _too_few(wanted, found)
     elif not problems:
-        problems += await _create(missing, context)
+        problems += await create(absent, found, context)
+        if not problems:
+            await _grow(wanted, found, context)
     if problems:
         raise TopologyError("kafka: " + "; ".join(problems))
+
+
+def shared_names(topology: Topology, context: Context) -> list[str]:
+    """Names of which two subscriptions would derive one: each would handle the other's."""
+    owners: dict[str, str] = {}
+    problems = []
+    others = {names.physical(settings.topic) for settings in topology.subscriptions}
+    others |= {names.physical(topic) for topic in topology.topics}
+    for settings in topology.subscriptions:
+        topics = SubscriptionTopics(settings, context.settings.ladder)
+        others |= set(topics.dead)
+        for name in topics.rungs:
+            owner = owners.setdefault(name, settings.name)
+            if owner != settings.name:
+                problems.append(f"{owner} and {settings.name} would share the topic {name}")
+    problems += [
+        f"the topic {name} is the retry topic of {owner}; rename it"
+        for name, owner in owners.items()
+        if name in others
+    ]
+    return problems
 
 
 def _named(topic: WantedTopic) -> bool:
     return names.is_valid(topic.name)
 
 
-def _differences(topic: WantedTopic, partitions: list[dict[str, Any]]) -> Iterable[str]:
-    if topic.partitions is not None and len(partitions) != topic.partitions:
-        yield f"topic {topic.name} has {len(partitions)} partitions, not {topic.partitions}"
+def _differences(topic: WantedTopic, found: Mapping[str, list[dict[str, Any]]]) -> Iterable[str]:
+    partitions = found[topic.name]
+    wanted = None if topic.like in found else topic.partitions
+    if wanted is not None and len(partitions) > wanted:
+        _log.warning(
+            "topic %s has %d partitions, more than option partitions asks for (%d)",
+            topic.name, len(partitions), wanted,
+        )  # fmt: skip
+    elif wanted is not None and len(partitions) < wanted:
+        yield (
+            f"topic {topic.name} has {len(partitions)} partitions, not {wanted}; add partitions"
+            " (drain its ordered groups before: keys move), or lower the option"
+        )
     replicas = len(partitions[0]["replicas"]) if partitions else 0
     if topic.replication is not None and replicas != topic.replication:
         yield f"topic {topic.name} has {replicas} replicas, not {topic.replication}"
 
 
-async def describe(
-    admin: AIOKafkaAdminClient, topics: list[str]
-) -> dict[str, list[dict[str, Any]]]:
-    """The partitions of the topics that exist."""
-    if not topics:
-        return {}
-    found = await admin.describe_topics(topics)
-    return {item["topic"]: item["partitions"] for item in found if not item["error_code"]}
+def _too_few(
+    wanted: Iterable[WantedTopic], found: Mapping[str, list[dict[str, Any]]]
+) -> Iterable[str]:
+    """Topics with fewer partitions than the topic that they belong to."""
+    for topic in wanted:
+        if topic.like is None or topic.like not in found or topic.name not in found:
+            continue
+        has, needs = len(found[topic.name]), len(found[topic.like])
+        if has < needs:
+            yield (
+                f"topic {topic.name} has {has} partitions, not {needs} as {topic.like} has; add"
+                " partitions, or start with topology create"
+            )
 
 
-async def _create(missing: list[WantedTopic], context: Context) -> list[str]:
+async def _grow(
+    wanted: Iterable[WantedTopic], found: Mapping[str, list[dict[str, Any]]], context: Context
+) -> None:
+    """The topic for replays grows with the topic that it belongs to."""
+    grown = {
+        topic.name: NewPartitions(len(found[topic.like]))
+        for topic in wanted
+        if topic.like is not None
+        and topic.like in found
+        and len(found.get(topic.name, found[topic.like])) < len(found[topic.like])
+    }
+    if grown:
+        _log.warning("topics grow with those that they belong to: %s", ", ".join(grown))
+        await context.admin.create_partitions(grown)
+        await _until_known(context, list(grown))
+
+
+async def create(
+    absent: list[WantedTopic], found: Mapping[str, list[dict[str, Any]]], context: Context
+) -> list[str]:
     """Makes topics and waits until they can be used; what went wrong."""
-    if not missing:
+    if not absent:
         return []
-    partitions, replication = await _defaults(context.admin)
-    new = [
-        NewTopic(
-            topic.name,
-            topic.partitions or partitions,
-            topic.replication or replication,
-            topic_configs=topic.configs,
-        )
-        for topic in missing
-    ]
-    made: Any = await context.admin.create_topics(new)  # Any: its fields vary by version
+    new: list[Any] = []
+    for topic in absent:
+        partitions = topic.partitions
+        if topic.like is not None and topic.like in found:
+            partitions = len(found[topic.like])
+        configs = dict(topic.configs)
+        if topic.roomy_for is not None:
+            limit = await topic_limit(context.admin, topic.roomy_for)
+            limit = limit or await broker_limit(context.admin)
+            if limit:
+                configs["max.message.bytes"] = str(limit + HEADROOM)
+        new.append((topic.name, partitions or -1, topic.replication or -1, [], [*configs.items()]))
+    made = await _send_create(new, context)
     problems = []
     for name, code, *detail in made.topic_errors:
         if code not in (0, _EXISTS):
             reason = (detail[0] if detail else None) or for_code(code).__name__
             problems.append(f"topic {name} cannot be made: {reason}")
     if not problems:
-        await _until_known(context, [topic.name for topic in missing])
+        await _until_known(context, [topic.name for topic in absent])
     return problems
+
+
+async def _send_create(new: list[Any], context: Context) -> Any:
+    timeout_ms = int(context.options.request_timeout * 1000)
+    try:
+        return await context.admin._send_to_controller(CreateTopics(new, timeout_ms))
+    except (NotImplementedError, IncompatibleBrokerVersion):
+        # A broker before 2.4 must be told the numbers that it would take itself.
+        partitions, replication = await _defaults(context.admin)
+        topics = [
+            NewTopic(
+                name,
+                partitions if count < 0 else count,
+                replication if replicas < 0 else replicas,
+                topic_configs=dict(configs),
+            )
+            for name, count, replicas, _, configs in new
+        ]
+        return await context.admin.create_topics(topics)
 
 
 async def _until_known(context: Context, topics: list[str]) -> None:
@@ -156,44 +259,8 @@ async def _have_leaders(admin: AIOKafkaAdminClient, topics: list[str]) -> bool:
 
 async def _defaults(admin: AIOKafkaAdminClient) -> tuple[int, int]:
     """The broker's own numbers of partitions and replicas (aiokafka cannot leave them out)."""
-    configs = await _broker_configs(admin)
+    configs = await broker_configs(admin)
     return (
         int(configs.get("num.partitions") or 1),
         int(configs.get("default.replication.factor") or 1),
     )
-
-
-async def broker_limit(admin: AIOKafkaAdminClient) -> int | None:
-    """The largest batch that the broker takes, where topics do not say otherwise."""
-    value = (await _broker_configs(admin)).get("message.max.bytes")
-    return int(value) if value else None
-
-
-async def _broker_configs(admin: AIOKafkaAdminClient) -> dict[str, str | None]:
-    try:
-        cluster = await admin.describe_cluster()
-        node = str(cluster["brokers"][0]["node_id"])
-        return await read_configs(admin, ConfigResourceType.BROKER, node)
-    except (KafkaError, LookupError):
-        return {}  # not allowed to look
-
-
-async def read_configs(
-    admin: AIOKafkaAdminClient, kind: ConfigResourceType, name: str
-) -> dict[str, str | None]:
-    """The configuration of a broker or topic; empty where it may not be read."""
-    answers: list[Any] = await admin.describe_configs([ConfigResource(kind, name)])
-    return {
-        entry[0]: entry[1]
-        for answer in answers
-        for code, _, _, _, entries in answer.resources
-        if not code
-        for entry in entries
-    }
-
-
-async def topic_limit(admin: AIOKafkaAdminClient, topic: str) -> int | None:
-    """The largest batch that a topic takes; None if that is not told."""
-    configs = await read_configs(admin, ConfigResourceType.TOPIC, topic)
-    value = configs.get("max.message.bytes")
-    return int(value) if value else None

@@ -10,115 +10,108 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, ProducerFenced
 from aiokafka.structs import OffsetAndMetadata
 
-from protoflow.errors import PublishRefusedError
+from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message, SettleResult
-from protoflow.transport import SubscriptionSettings
 from protoflow.transports.kafka.context import Context
 from protoflow.transports.kafka.groups import Groups
 from protoflow.transports.kafka.outgoing import Outbound, Outgoing, physical_topic
+from protoflow.transports.kafka.ownership import Ended, Owner, Places, Work, end
 from protoflow.transports.kafka.partition import Partition
-from protoflow.transports.kafka.producers import producer_arguments
+from protoflow.transports.kafka.producers import abandon_producer, producer_arguments
 
 _log = logging.getLogger("protoflow.transports.kafka")
 
-#: Called with what came of a settlement.
-Ended: TypeAlias = Callable[[SettleResult], None]
-
-
-@dataclass(slots=True, eq=False)
-class _Work:
-    """One settlement: its offset, its outputs, and who waits for it."""
-
-    offset: int
-    outputs: Sequence[Message]
-    tell: Ended
-    told: bool = False
-
-    def ended(self, result: SettleResult) -> None:
-        """Tells the result, once."""
-        if not self.told:
-            self.told = True
-            self.tell(result)
-
-
-class _Owner:
-    """The producer of one partition and the settlements that wait for it."""
-
-    def __init__(self, producer: AIOKafkaProducer) -> None:
-        self.producer: AIOKafkaProducer | None = producer
-        self.queue: list[_Work] = []
-        self.arrived = asyncio.Event()
-        self.idle = asyncio.Event()
-        self.idle.set()
-        self.task: asyncio.Task[None] | None = None
-
 
 class Transactions:
-    """The transactions of one subscription: one at a time in each partition, each with
+    """The transactions of one member of a group: one at a time in each partition, each with
     everything that was settled there meanwhile."""
 
     def __init__(
         self,
-        settings: SubscriptionSettings,
+        group: str,
         context: Context,
         groups: Groups,
         outbound: Outbound,
+        *,
+        is_member: Callable[[], Awaitable[bool]],
+        fenced: Callable[[Partition], None],
     ) -> None:
-        self._settings = settings
+        self._group = group
         self._context = context
         self._groups = groups
         self._outbound = outbound
-        self._owners: dict[TopicPartition, _Owner] = {}
+        self._is_member = is_member
+        self._fenced = fenced
+        self._owners: dict[TopicPartition, Owner] = {}
 
     async def take(self, tps: Collection[TopicPartition]) -> None:
         """Fences the owners before and ends what they left open. Raises KafkaError."""
-        await self.leave()
+        await self.leave(tps)
         for tp in sorted(tps):
-            self._owners[tp] = _Owner(await self._started(tp))
+            owner = Owner(await self._started(tp))
+            owner.idle.set()
+            self._owners[tp] = owner
 
     async def quiet(self) -> None:
         """Waits until nothing is on its way."""
         for owner in list(self._owners.values()):
             await owner.idle.wait()
 
-    async def leave(self) -> None:
-        """Gives the partitions up."""
-        owners, self._owners = list(self._owners.values()), {}
+    async def leave(self, tps: Collection[TopicPartition] | None = None) -> None:
+        """Gives partitions up; None is all."""
+        wanted = list(self._owners if tps is None else tps)
+        owners = [self._owners.pop(tp) for tp in wanted if tp in self._owners]
+        tasks = [owner.task for owner in owners if owner.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         for owner in owners:
-            if owner.task is not None:
-                owner.task.cancel()
-                await asyncio.gather(owner.task, return_exceptions=True)
-            _end(owner.queue, SettleResult.UNKNOWN)
+            end(owner.queue, SettleResult.UNKNOWN)
             owner.idle.set()
-            if owner.producer is not None:
-                await self._stop(owner.producer)
+        producers = [owner.producer for owner in owners if owner.producer is not None]
+        await asyncio.gather(*(self._stop(producer) for producer in producers))
 
-    def add(
-        self, partition: Partition, offset: int, outputs: Sequence[Message], ended: Ended
-    ) -> None:
-        """Settles with the partition's next transaction."""
+    def add(self, places: Places, outputs: Sequence[Message], ended: Ended) -> None:
+        """Settles with the next transaction of the first place's partition."""
+        partition = places[0][0]
         owner = self._owners.get(partition.tp)
-        if owner is None or partition.is_done(offset):
+        if owner is None or not all(place.live for place, _ in places):
             ended(SettleResult.LOST)
             return
-        owner.queue.append(_Work(offset, outputs, ended))
+        if not outputs and all(place.is_done(offset) for place, offset in places):
+            ended(SettleResult.DONE)
+            return
+        owner.queue.append(Work(places, outputs, ended))
         owner.arrived.set()
         owner.idle.clear()
         if owner.task is None:
             owner.task = asyncio.get_running_loop().create_task(self._work(owner, partition))
 
+    async def write(self, partition: Partition) -> None:
+        """Commits progress and note of a partition in a transaction of its own. Raises
+        KafkaError."""
+        owner = self._owners.get(partition.tp)
+        if owner is None:
+            raise ProducerFenced("the partition has moved away")
+        async with owner.alone:
+            try:
+                producer = await self._usable(owner, partition)
+                await self._transact(producer, {partition: set()}, ())
+            except (KafkaError, TimeoutError):
+                await self._give_up(owner)
+                raise
+
     async def _started(self, tp: TopicPartition) -> AIOKafkaProducer:
         producer = AIOKafkaProducer(
             **producer_arguments(self._context),
-            transactional_id=f"{self._settings.group}.{tp.topic}.{tp.partition}",
+            # A slash is in no name: two partitions never have one id.
+            transactional_id=f"{self._group}/{tp.topic}/{tp.partition}",
             transaction_timeout_ms=int(self._context.options.transaction_timeout * 1000),
         )
         try:
@@ -130,11 +123,23 @@ class Transactions:
         return producer
 
     async def _stop(self, producer: AIOKafkaProducer) -> None:
-        with contextlib.suppress(KafkaError, TimeoutError):
-            async with asyncio.timeout(5):
+        try:
+            async with asyncio.timeout(2):
                 await producer.stop()
+        except (KafkaError, TimeoutError):
+            await abandon_producer(producer)
+        except asyncio.CancelledError:
+            await abandon_producer(producer)
+            raise
 
-    async def _work(self, owner: _Owner, partition: Partition) -> None:
+    async def _give_up(self, owner: Owner) -> None:
+        """What the producer began is ended by its successor, one way or the other."""
+        owner.unsure = True
+        producer, owner.producer = owner.producer, None
+        if producer is not None:
+            await self._stop(producer)
+
+    async def _work(self, owner: Owner, partition: Partition) -> None:
         while True:
             await owner.arrived.wait()
             owner.arrived.clear()
@@ -142,45 +147,126 @@ class Transactions:
             try:
                 await self._settle(owner, partition, batch)
             except asyncio.CancelledError:
-                _end(batch, SettleResult.UNKNOWN)
+                end(batch, SettleResult.UNKNOWN)
                 raise
             except Exception:  # whatever it was, nobody waits for ever
                 _log.exception("a transaction failed")
-                _end(batch, SettleResult.UNKNOWN)
+                end(batch, SettleResult.UNKNOWN)
             if not owner.queue:
                 owner.idle.set()
 
-    async def _settle(self, owner: _Owner, partition: Partition, batch: list[_Work]) -> None:
+    async def _settle(self, owner: Owner, partition: Partition, batch: list[Work]) -> None:
         batch, records = await self._encode(batch)
         if not batch:
             return
+        owners = self._involved(batch, owner)
+        if owners is None:
+            end(batch, SettleResult.LOST)
+            return
+        async with contextlib.AsyncExitStack() as alone:
+            for involved in owners:
+                await alone.enter_async_context(involved.alone)
+            await self._settle_alone(owner, partition, batch, records)
+
+    def _involved(self, batch: Sequence[Work], owner: Owner) -> list[Owner] | None:
+        """The owners of all partitions, always in one order; None if one has moved away."""
+        tps = sorted({place.tp for work in batch for place, _ in work.places})
+        owners = [self._owners.get(tp) for tp in tps]
+        found = [item for item in owners if item is not None]
+        return found if len(found) == len(owners) and owner in found else None
+
+    async def _settle_alone(
+        self, owner: Owner, partition: Partition, batch: list[Work], records: list[Outgoing]
+    ) -> None:
         try:
-            if owner.producer is None:
-                owner.producer = await self._started(partition.tp)
-            await self._transact(owner.producer, partition, batch, records)
+            producer = await self._usable(owner, partition)
+            batch, records = await self._not_done(batch, records)
+            if not batch:
+                return
+            done: dict[Partition, set[int]] = {partition: set()}
+            for work in batch:
+                for place, offset in work.places:
+                    done.setdefault(place, set()).add(offset)
+            if not all(place.live for place in done):
+                end(batch, SettleResult.LOST)
+                return
+            await self._transact(producer, done, records)
         except ProducerFenced:
-            _log.info("a partition has a new owner", extra={"partition": str(partition.tp)})
-            partition.live = False
-            _end(batch, SettleResult.LOST)
+            self._lose(partition, batch)
         except (KafkaError, TimeoutError) as error:
             _log.warning("a transaction failed", extra={"error": repr(error)})
-            await self._recover(owner, partition, batch)
+            await self._give_up(owner)
+            await self._find_out(owner, partition, batch)
         else:
             for work in batch:
-                partition.finish(work.offset)
-            _end(batch, SettleResult.DONE)
+                for place, offset in work.places:
+                    place.finish(offset)
+            end(batch, SettleResult.DONE)
 
-    async def _encode(self, batch: list[_Work]) -> tuple[list[_Work], list[Outgoing]]:
+    def _lose(self, partition: Partition, batch: list[Work]) -> None:
+        _log.warning("a partition has a new owner", extra={"partition": str(partition.tp)})
+        partition.live = False
+        end(batch, SettleResult.LOST)
+        self._fenced(partition)
+
+    async def _find_out(self, owner: Owner, partition: Partition, batch: list[Work]) -> None:
+        """What came of a transaction that has no answer, if that can be told now."""
+        try:
+            await self._usable(owner, partition)
+        except ProducerFenced:
+            self._lose(partition, batch)
+            return
+        except (KafkaError, TimeoutError):
+            pass  # asked for again before the next one
+        for work in batch:
+            held = all(place.live for place, _ in work.places)
+            done = all(place.is_done(offset) for place, offset in work.places)
+            unknown = SettleResult.UNKNOWN if held else SettleResult.LOST
+            work.ended(SettleResult.DONE if held and done else unknown)
+
+    async def _not_done(
+        self, batch: list[Work], records: list[Outgoing]
+    ) -> tuple[list[Work], list[Outgoing]]:
+        """What is still to be done: a transaction of before may have been committed."""
+        rest = []
+        for work in batch:
+            if all(place.is_done(offset) for place, offset in work.places):
+                work.ended(SettleResult.DONE)
+            else:
+                rest.append(work)
+        return (rest, records) if len(rest) == len(batch) else await self._encode(rest)
+
+    async def _usable(self, owner: Owner, partition: Partition) -> AIOKafkaProducer:
+        """The producer of a partition. A new one ends the transaction of the one before, and
+        what was committed then tells which way. Raises ProducerFenced if another process has
+        the partition by now: taking its id would fence the rightful owner."""
+        if owner.producer is None:
+            if not await self._is_member():
+                raise ProducerFenced("the group has put this member out")
+            owner.producer = await self._started(partition.tp)
+        if owner.unsure:
+            places = await self._groups.committed(self._group, [partition.tp])
+            offset, note = places.get(partition.tp, (0, None))
+            partition.committed(offset, note.finished if note else ())
+            owner.unsure = False
+        return owner.producer
+
+    async def _encode(self, batch: list[Work]) -> tuple[list[Work], list[Outgoing]]:
         """What may be sent; a settlement whose output is refused is told so and left out."""
-        accepted: list[_Work] = []
+        accepted: list[Work] = []
         records: list[Outgoing] = []
         for work in batch:
             try:
                 encoded = [await self._outgoing(message) for message in work.outputs]
-            except PublishRefusedError:
-                work.ended(SettleResult.REFUSED)
             except (KafkaError, TimeoutError):
                 work.ended(SettleResult.UNKNOWN)
+            except PublishRefusedError:
+                work.ended(SettleResult.REFUSED)
+            except PublishError:
+                work.ended(SettleResult.UNKNOWN)
+            except Exception:  # what is no bytes, no text: the others must go on
+                _log.exception("an output cannot be written")
+                work.ended(SettleResult.REFUSED)
             else:
                 accepted.append(work)
                 records += encoded
@@ -194,8 +280,7 @@ class Transactions:
     async def _transact(
         self,
         producer: AIOKafkaProducer,
-        partition: Partition,
-        batch: Sequence[_Work],
+        done: dict[Partition, set[int]],
         records: Sequence[Outgoing],
     ) -> None:
         async with asyncio.timeout(self._context.options.transaction_timeout):
@@ -205,28 +290,9 @@ class Transactions:
                 for record in records
             ]
             await asyncio.gather(*sent)
-            offset, note = partition.outlook({work.offset for work in batch}, self._context.writer)
-            place = OffsetAndMetadata(offset, note.encode(offset))
-            await producer.send_offsets_to_transaction({partition.tp: place}, self._settings.group)
+            places = {}
+            for partition, offsets in done.items():
+                offset, note = partition.outlook(offsets, self._context.writer)
+                places[partition.tp] = OffsetAndMetadata(offset, note.encode(offset))
+            await producer.send_offsets_to_transaction(places, self._group)
             await producer.commit_transaction()
-
-    async def _recover(self, owner: _Owner, partition: Partition, batch: list[_Work]) -> None:
-        """A new producer ends the open transaction, one way or the other; the committed note
-        then tells which."""
-        producer, owner.producer = owner.producer, None
-        if producer is not None:
-            await self._stop(producer)
-        owner.producer = await self._started(partition.tp)
-        places = await self._groups.committed(self._settings.group, [partition.tp])
-        offset, note = places.get(partition.tp, (0, None))
-        for work in batch:
-            if work.offset < offset or (note and work.offset in note.finished):
-                partition.finish(work.offset)
-                work.ended(SettleResult.DONE)
-            else:
-                work.ended(SettleResult.UNKNOWN)
-
-
-def _end(batch: Sequence[_Work], result: SettleResult) -> None:
-    for work in batch:
-        work.ended(result)

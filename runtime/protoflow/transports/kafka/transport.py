@@ -1,9 +1,10 @@
-"""The transport: one producer, one client for questions, one consumer a subscription."""
+"""The transport: one producer, one client for questions, one consumer for each group."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
@@ -22,17 +23,24 @@ from protoflow.transport import (
     TopologyMode,
     TransportSettings,
 )
-from protoflow.transports.kafka import topology as topics
-from protoflow.transports.kafka.connection import reach
-from protoflow.transports.kafka.consumers import group_consumer, group_joining_timeout
+from protoflow.transports.kafka import asking
+from protoflow.transports.kafka.connection import prefer, reach
+from protoflow.transports.kafka.consumers import group_joining_timeout
 from protoflow.transports.kafka.context import Context
 from protoflow.transports.kafka.dead_letters import KafkaDeadLetters
 from protoflow.transports.kafka.errors import transport_error
+from protoflow.transports.kafka.feed import Feed
 from protoflow.transports.kafka.lag import read_lag
+from protoflow.transports.kafka.membership import Membership
 from protoflow.transports.kafka.options import KafkaOptions, client_arguments
 from protoflow.transports.kafka.publisher import Publisher
 from protoflow.transports.kafka.subscription import KafkaSubscription
 from protoflow.transports.kafka.topics import SubscriptionTopics
+from protoflow.transports.kafka.topology import ensure
+
+_log = logging.getLogger("protoflow.transports.kafka")
+#: Seconds for the last words to a broker.
+_CLOSING = 2.0
 
 
 class KafkaTransport:
@@ -46,6 +54,8 @@ class KafkaTransport:
         self._publisher: Publisher | None = None
         self._watching: asyncio.Task[None] | None = None
         self._subscriptions: set[KafkaSubscription] = set()
+        self._memberships: list[Membership] = []
+        self._planned: dict[str, list[SubscriptionSettings]] = {}
         self._problem: str | None = "not opened"
         self._capabilities = Capabilities(
             durable=True,
@@ -61,6 +71,7 @@ class KafkaTransport:
             lag=True,
             broadcast=True,
             max_message_bytes=options.max_request_size,
+            proves_killers=True,
         )
 
     @property
@@ -71,7 +82,7 @@ class KafkaTransport:
     async def open(self) -> None:
         """Connects the producer and the client for questions."""
         seconds = self._settings.connect_timeout
-        await reach(self._client, self._settings.url.safe, seconds)
+        prefer(self._client, await reach(self._client, self._settings.url.safe, seconds))
         context = Context(
             settings=self._settings,
             options=self._options,
@@ -83,7 +94,7 @@ class KafkaTransport:
         try:
             async with asyncio.timeout(seconds):
                 await context.admin.start()
-                limit = await topics.broker_limit(context.admin)
+                limit = await asking.broker_limit(context.admin)
                 await publisher.open()
         except BaseException as error:
             await context.admin.close()
@@ -98,44 +109,63 @@ class KafkaTransport:
         self._watching = asyncio.get_running_loop().create_task(self._watch(context))
 
     async def _watch(self, context: Context) -> None:
-        """Asks the broker from time to time whether it is there; aiokafka would not say."""
+        """Asks the brokers from time to time whether they are there; aiokafka would not say."""
         detail: str | None
         while True:
             await asyncio.sleep(self._options.health_interval)
             try:
-                async with asyncio.timeout(self._options.health_interval):
-                    await context.admin.describe_topics([])  # of the brokers only
-            except (KafkaError, TimeoutError, OSError) as error:
-                self._problem = f"{self._settings.url.safe} does not answer"
-                detail = f"{self._problem} ({type(error).__name__})"
-            else:
-                self._problem = detail = None
+                answered = await asking.somebody_answers(
+                    context.admin, self._options.health_interval
+                )
+            except Exception:  # whatever it is, it asks again
+                _log.exception("the brokers cannot be asked")
+                continue
+            detail = None if answered else f"{self._settings.url.safe} does not answer"
+            self._problem = detail
             for subscription in tuple(self._subscriptions):
                 subscription.set_problem("broker", detail)
 
     async def close(self) -> None:
         """Flushes, leaves the groups, disconnects."""
+        try:
+            await self._close(self._settings.connect_timeout)
+        except asyncio.CancelledError:
+            await self._close(0.0)
+            raise
+
+    async def _close(self, seconds: float) -> None:
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
             self._watching = None
-        for subscription in tuple(self._subscriptions):
-            await subscription.stop()
+        await asyncio.gather(*(item.stop() for item in tuple(self._subscriptions)))
         if self._publisher is not None:
-            await self._publisher.close(self._settings.connect_timeout)
+            await self._publisher.close(seconds)
             self._publisher = None
         if self._context is not None:
-            with contextlib.suppress(KafkaError):
-                await self._context.admin.close()
+            with contextlib.suppress(KafkaError, TimeoutError):
+                async with asyncio.timeout(_CLOSING):
+                    await self._context.admin.close()
             self._context = None
         self._problem = "closed"
 
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
         """Makes or verifies topics, retry and dead-letter topics included."""
+        context = self._opened()
+        self._plan(topology.subscriptions)
         try:
-            await topics.ensure(topology, mode, self._opened())
+            async with asyncio.timeout(self._settings.connect_timeout):
+                await ensure(topology, mode, context)
         except (KafkaError, TimeoutError) as error:
             raise transport_error(error, "topics", self._settings.url.safe) from error
+
+    def _plan(self, subscriptions: Sequence[SubscriptionSettings]) -> None:
+        """Remembers what will be consumed: a group is joined once, for all its topics."""
+        for settings in subscriptions:
+            if not settings.broadcast:
+                planned = self._planned.setdefault(settings.group, [])
+                planned[:] = [item for item in planned if item.topic != settings.topic]
+                planned.append(settings)
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
         """Publishes; each result is None once all in-sync replicas have the message."""
@@ -151,22 +181,15 @@ class KafkaTransport:
     ) -> KafkaSubscription:
         """Joins the group and waits until positions are known."""
         context = self._opened()
-        wanted = SubscriptionTopics(settings, self._settings.ladder).all
         try:
-            found = await topics.describe(context.admin, list(wanted))
-        except (KafkaError, TimeoutError) as error:
+            membership, wanted = await self._membership_for(settings, context)
+        except (KafkaError, TimeoutError, OSError) as error:
             raise transport_error(error, "subscribing", settings.name) from error
-        if missing := [topic for topic in wanted if topic not in found]:
-            raise TopologyError(
-                f"kafka: topics are missing: {', '.join(missing)}; create them or start with"
-                " topology create"
-            )
-        subscription = KafkaSubscription(
-            settings, listener, context, group_consumer(settings, context), self._opened_publisher()
-        )
+        feed = Feed(settings, wanted, listener, context, membership.bell)
+        subscription = KafkaSubscription(feed, membership, context, self._opened_publisher())
         self._subscriptions.add(subscription)
         try:
-            async with asyncio.timeout(group_joining_timeout(settings, context)):
+            async with asyncio.timeout(group_joining_timeout([settings], context)):
                 await subscription.start()
         except TimeoutError as error:
             raise ConnectionFailedError(
@@ -176,8 +199,41 @@ class KafkaTransport:
             raise transport_error(error, "subscribing", settings.name) from error
         return subscription
 
+    async def _membership_for(
+        self, settings: SubscriptionSettings, context: Context
+    ) -> tuple[Membership, SubscriptionTopics]:
+        """This process's member of the group, and the topics of the subscription."""
+        await asking.look(context)
+        wanted = SubscriptionTopics(settings, self._settings.ladder, context.existing)
+        if missing := await asking.missing(context, list(wanted.all)):
+            raise TopologyError(
+                f"kafka: topics are missing: {', '.join(missing)}; create them or start with"
+                " topology create"
+            )
+        self._memberships = [item for item in self._memberships if not item.left]
+        for membership in self._memberships:
+            mine = membership.group == settings.group and not settings.broadcast
+            if mine and not membership.serves(wanted.main):
+                return membership, wanted
+        planned = [settings]
+        if not settings.broadcast:
+            others = self._planned.get(settings.group, ())
+            planned += [other for other in others if other.topic != settings.topic]
+        every = dict.fromkeys(
+            name
+            for item in planned
+            for name in SubscriptionTopics(item, self._settings.ladder, context.existing).all
+            if name in context.existing or item is settings
+        )
+        publisher = self._opened_publisher()
+        membership = Membership(planned, list(every), context, publisher.outbound)
+        self._memberships.append(membership)
+        return membership, wanted
+
     def health(self) -> str | None:
-        """None when the broker answers."""
+        """None when a broker answers and confirms what is published."""
+        if self._problem is None and self._publisher is not None:
+            return self._publisher.problem
         return self._problem
 
     def _opened(self) -> Context:

@@ -15,6 +15,7 @@ from protoflow.transports.memory.group import Entry, Group, Member
 
 #: What a dead letter may have more than the message: the reason, the origin, the attempts.
 _HEADROOM = 256 * 1024
+_NO_MESSAGE = (TypeError, ValueError, AttributeError)
 _UNBOUNDED = 1 << 62
 _BYTES = (bytes, bytearray, memoryview)
 
@@ -140,13 +141,20 @@ class Broker:
         not be emptied."""
         limit, kept = options.max_message_bytes, self.kept() if bounded else 0
         room = options.max_messages - kept if bounded else _UNBOUNDED
+        if limit is None and len(messages) <= room - len(sizes):
+            try:
+                sizes += [size_of(message) for message in messages]
+            except _NO_MESSAGE:
+                pass  # told one by one
+            else:
+                return [None] * len(messages)
         errors: list[PublishError | None] = []
         for message in messages:
             try:
                 size = size_of(message)
                 if limit is not None and size > limit:
                     self._check_room(message, size, limit)
-            except (TypeError, ValueError, AttributeError) as error:
+            except _NO_MESSAGE as error:
                 refusal = PublishRefusedError(
                     f"message {message.id!r} for {message.topic!r} cannot be stored: {error}"
                 )

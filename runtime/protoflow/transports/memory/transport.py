@@ -156,26 +156,26 @@ class MemoryTransport(MemoryDeadLetters):
         """Settles, each settlement wholly or not at all."""
         now = self.clock.now()
         groups: dict[Group, None] = {}
+        results: list[SettleResult] = []
         with self.broker.lock:
-            results = [self._settle(settlement, now, groups) for settlement in settlements]
+            for settlement in settlements:
+                if (result := check(settlement)) is not None:
+                    results.append(result)
+                    continue
+                outputs = settlement.outputs
+                sizes: list[int] = []
+                if outputs and any(self._admit(outputs, sizes, bounded=False)):
+                    results.append(SettleResult.REFUSED)
+                    continue
+                groups[settlement.delivery.receipt.group] = None
+                settle(settlement, now)
+                if outputs:
+                    self.broker.publish(outputs, self.options, now, sizes)
+                results.append(SettleResult.DONE)
             for group in groups:
                 if group.has_returned:
                     group.wake()
         return results
-
-    def _settle(
-        self, settlement: Settlement, now: float, groups: dict[Group, None]
-    ) -> SettleResult:
-        if (result := check(settlement)) is not None:
-            return result
-        outputs, sizes = settlement.outputs, list[int]()
-        if outputs and any(self._admit(outputs, sizes, bounded=False)):
-            return SettleResult.REFUSED
-        groups[settlement.delivery.receipt.group] = None
-        settle(settlement, now)
-        if outputs:
-            self.broker.publish(outputs, self.options, now, sizes)
-        return SettleResult.DONE
 
     def _admit(
         self, messages: Sequence[Message], sizes: list[int], *, bounded: bool

@@ -60,6 +60,8 @@ class Connection:
         self._dialer = Dialer(settings, options, self._on_error)
         self._client: FastClient | None = None
         self._problem: str | None = "not connected"
+        #: There will be no client any more.
+        self.is_closed = False
         self._members: list[Member] = []
         self._queue: deque[bytes | asyncio.Future[None]] = deque()
         self._wake = asyncio.Event()
@@ -107,6 +109,7 @@ class Connection:
                     async with asyncio.timeout(_LAST_WORDS):
                         await asyncio.shield(self.flush())
         finally:
+            self.is_closed = True
             await self._detach("closed")
             self._problem = "closed"
 
@@ -224,6 +227,7 @@ class Connection:
             try:
                 if await self._is_well():
                     wait = self.options.reconnect_wait
+                    self._problem = None  # also what one look went wrong with
                     continue
                 await self._detach("connection lost")
                 await self.clock.sleep(wait * (0.5 + self.clock.random()))

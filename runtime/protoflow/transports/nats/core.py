@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from protoflow.errors import CapabilityError, PublishError
+from protoflow.errors import AuthenticationError, CapabilityError, PublishError
 from protoflow.message import Message
 from protoflow.spec import Ordering
 from protoflow.transport import (
@@ -84,6 +84,9 @@ class CoreTransport:
         await self._connection.join(subscription)
         # Confirmed, so that what is published from now on arrives.
         await self._connection.flush()
+        if problem := subscription.missing_right:
+            await subscription.stop()
+            raise AuthenticationError(f"{settings.name}: {problem}; give this user the right")
         return subscription
 
     def health(self) -> str | None:

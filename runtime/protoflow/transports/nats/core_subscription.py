@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import logging
 from collections import deque
@@ -10,7 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import cast
 
-from protoflow.errors import AuthenticationError
+from protoflow.errors import TransportError
 from protoflow.ids import new_id
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
 from protoflow.transport import SubscriptionListener, SubscriptionSettings
@@ -21,6 +22,8 @@ from protoflow.transports.nats.options import CoreOptions
 from protoflow.transports.nats.reader import Received
 
 _log = logging.getLogger("protoflow.transports.nats")
+#: Seconds before a right that was missing is asked for again.
+_WITHOUT_RIGHT = 5.0
 
 
 class CoreSubscription:
@@ -49,14 +52,15 @@ class CoreSubscription:
         self._wake = asyncio.Event()
         self._paused = False
         self._stopped = False
-        self._error: AuthenticationError | None = None
+        #: What is wrong with our rights, at the last look.
+        self.missing_right = ""
+        self._ask_again = 0.0
+        self._asking: asyncio.Task[None] | None = None
 
     async def receive(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
         """As `Subscription.receive`. What came before `stop` is still handed out: there is
         nobody to give it back to."""
         while True:
-            if self._error is not None:
-                raise self._error
             limit = min(max_messages, self._settings.max_in_flight - self._in_flight)
             if limit > 0 and not self._paused and (taken := self._take(limit, max_bytes)):
                 return taken
@@ -118,6 +122,8 @@ class CoreSubscription:
             return
         number, self._number = self._number, None
         self._connection.leave(self)
+        if self._asking is not None:
+            self._asking.cancel()
         if number is not None:
             await self._connection.unsubscribe(number)
         self._stopped = True
@@ -125,9 +131,13 @@ class CoreSubscription:
 
     async def connected(self, client: FastClient) -> None:
         """Subscribes."""
+        await self._subscribe(client)
+        self._listener.health_changed(True, "")
+
+    async def _subscribe(self, client: FastClient) -> None:
+        self.missing_right = ""
         queue = "" if self._settings.broadcast else self._settings.group
         self._number = await subscribe(client, self._subject, self._on_messages, queue)
-        self._listener.health_changed(True, "")
 
     def disconnected(self, detail: str) -> None:
         """Nothing comes for a while, and what is published meanwhile is missed."""
@@ -135,14 +145,17 @@ class CoreSubscription:
         self._listener.health_changed(False, f"{self._settings.name}: {detail}")
 
     def denied(self, subject: str) -> None:
-        """Rights are missing."""
+        """A right is missing: it is asked for again, for it may be given while we live."""
         if subject == self._subject.lower():
-            self._error = AuthenticationError(f"not authorised to subscribe to {self._subject}")
-            self._listener.health_changed(False, str(self._error))
-            self._wake.set()
+            self.missing_right = f"not authorised to subscribe to {self._subject}"
+            self._ask_again = self._connection.clock.monotonic() + _WITHOUT_RIGHT
+            self._listener.health_changed(False, f"{self._settings.name}: {self.missing_right}")
 
     def tick(self, now: float) -> None:
-        """Hands out again what is due; reports the end of a flood."""
+        """Hands out again what is due; reports the end of a flood; asks again for rights."""
+        if self._ask_again and now >= self._ask_again and self._connection.is_connected:
+            self._ask_again = 0.0
+            self._asking = asyncio.create_task(self._subscribe_again())
         if self._returned and self._returned[0][0] <= now:
             self._wake.set()
         if self._dropped and len(self._buffer) < self._options.pending_messages // 2:
@@ -152,6 +165,13 @@ class CoreSubscription:
                 extra={"subscription": self._settings.name, "messages": dropped},
             )
             self._listener.health_changed(True, "")
+
+    async def _subscribe_again(self) -> None:
+        with contextlib.suppress(TransportError):
+            await self._subscribe(self._connection.client)
+            await self._connection.flush()
+            if not self.missing_right:
+                self._listener.health_changed(True, "")
 
     def _on_messages(self, messages: Sequence[Received]) -> None:
         options, buffer = self._options, self._buffer
@@ -196,10 +216,21 @@ class CoreSubscription:
         self._bytes -= size
         self._received += 1
         _, _, block, payload = received
-        message = wire_headers.decode(self._settings.topic, payload, block)
+        unreadable: str | None = None
+        try:
+            message = wire_headers.decode(self._settings.topic, payload, block)
+        except Exception as error:  # whatever a message holds, it harms nobody else
+            unreadable = f"headers: {type(error).__name__}: {error}"
+            message = Message(id="", topic=self._settings.topic, payload=payload)
         if not message.id:
             message.id = new_id()
-        return Delivery(message=message, position=self._received, size=size, receipt=self)
+        return Delivery(
+            message=message,
+            position=self._received,
+            size=size,
+            receipt=self,
+            unreadable=unreadable,
+        )
 
 
 def _size(message: Received) -> int:

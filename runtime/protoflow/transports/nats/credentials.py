@@ -26,7 +26,11 @@ def credentials(url: TransportURL, options: ConnectionOptions) -> dict[str, Any]
     elif user and password:
         found |= {"user": user, "password": password.reveal()}
     if options.credentials_file:
-        _readable("credentials_file", options.credentials_file)
+        if "BEGIN NATS USER JWT" not in _readable("credentials_file", options.credentials_file):
+            raise ConfigError(
+                f"transport: nats: option credentials_file: {options.credentials_file} holds no"
+                " NATS USER JWT; make it with nsc generate creds"
+            )
         found["user_credentials"] = options.credentials_file
     if options.nkey_file:
         _check_seed("nkey_file", _readable("nkey_file", options.nkey_file))

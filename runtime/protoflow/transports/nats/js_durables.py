@@ -1,8 +1,9 @@
 """Durables that are there already: compared, and changed in place where that is safe.
 
 A durable has settings that follow from options and from the ordering of its group. The server
-changes them in place; an ordering only while nothing is under way, for what goes to all processes
-and what goes to one at a time must not mix.
+changes them in place; an ordering only while no process asks for messages, for what goes to all
+processes and what goes to one at a time must not mix. What is lent or was given back does no harm:
+an ordered shard opens when all of it is in one hand, so it must fit into the window.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ async def adapt(
     fixed = [key for key in different if key not in _CHANGEABLE + _ORDERING]
     if fixed or not adapts:
         return differences(name, compared, present, "nats consumer edit")
-    if _changes_ordering(compared, present) and (problem := _under_way(found)):
+    if _changes_ordering(compared, present) and (problem := _under_way(compared, found)):
         text = (
             f"{name}: the ordering of {settings.name} becomes {settings.ordering.value}, and"
-            f" {problem}: stop every process of the group, let those of the old version settle"
-            " what they have, and start again"
+            f" {problem}: let the old version settle what it has, stop every process of the group,"
+            " and start again"
         )
         return [text]
     config = {key: value for key, value in found["config"].items() if key not in _ORDERING}
@@ -71,12 +72,15 @@ def _changes_ordering(wanted: JSON, found: JSON) -> bool:
     return (wanted["max_ack_pending"] == 1) is not (found.get("max_ack_pending") == 1)
 
 
-def _under_way(found: Mapping[str, Any]) -> str:
-    """What the processes of a group have to do with a consumer now; empty: nothing."""
+def _under_way(wanted: JSON, found: Mapping[str, Any]) -> str:
+    """Why the ordering cannot change now; empty: it can."""
     lent, waiting = found.get("num_ack_pending", 0), found.get("num_waiting", 0)
-    if lent:
-        return f"{lent} of its messages are under way"
-    return f"{waiting} requests of running processes wait there" if waiting else ""
+    if waiting:
+        return f"{waiting} requests of running processes wait there"
+    window = wanted["max_ack_pending"]
+    if wanted["priority_policy"] != "none" and lent > window:
+        return f"{lent} of its messages are under way, more than ordered_window ({window}) holds"
+    return ""
 
 
 def differences(name: str, wanted: JSON, found: JSON, mend: str) -> list[str]:

@@ -46,6 +46,9 @@ class Keeper:
         #: Set when there may be something to hand out.
         self.wake = asyncio.Event()
         self.is_stopped = False
+        #: What comes now may have been on its way for longer than a lease.
+        self.in_doubt = False
+        self._swept = 0.0
         self._connection = connection
         self._settings = settings
         self._listener = listener
@@ -62,9 +65,31 @@ class Keeper:
         for task in self._tasks:
             task.cancel()
 
+    def doubt(self) -> None:
+        """Nothing was heard for long, because we stood still or the way was blocked. Messages that
+        were on their way may be another process's now, so none is taken until the server has
+        answered afresh; it lends again what nobody acknowledges."""
+        if self.in_doubt or self.is_stopped or not self._connection.is_connected:
+            return
+        self.in_doubt = True
+        for puller in self._pullers:
+            puller.close()
+        self.run(self._be_certain())
+
+    async def _be_certain(self) -> None:
+        with contextlib.suppress(TransportError):
+            await self._connection.flush()
+        self.in_doubt = False
+        for puller in self._pullers:
+            if not puller.open:
+                self.run(self.open(puller))
+
     def sweep(self, now: float) -> None:
         """Tells of what was lost. What an ordered consumer lent goes back together with it, for
         later ones would overtake it."""
+        if self._swept and now - self._swept > self._settings.lease / 2:
+            self.doubt()
+        self._swept = now
         lost = self.leases.sweep(now, connected=self._connection.is_connected)
         if not lost:
             return

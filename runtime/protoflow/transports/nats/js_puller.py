@@ -41,6 +41,9 @@ class Owner(Protocol):
     def arrived(self, messages: Sequence[Received], puller: Puller, now: float) -> None:
         """Messages came."""
 
+    def late(self) -> None:
+        """What comes now was on its way for a time that is long for a lease."""
+
     def answered(self, puller: Puller, problem: str | None, *, gone: bool = False) -> None:
         """The puller gets answers, or not; `gone`: its consumer may not exist any more."""
 
@@ -69,6 +72,7 @@ class PullSettings:
         pin: seconds of silence after which another process becomes that one; 0.0 if the
             server does not choose it.
         own: the stream is the group's own.
+        lease: seconds for which a message is lent.
     """
 
     api: str
@@ -81,6 +85,7 @@ class PullSettings:
     window: int = 0
     pin: float = 0.0
     own: bool = False
+    lease: float = 30.0
 
 
 class Puller:
@@ -104,7 +109,7 @@ class Puller:
         self._owner = owner
         self._subject = ""
         self.consume(settings.consumer)
-        self._heartbeat = min(_HEARTBEAT, settings.expires / 3)
+        self._heartbeat = min(_HEARTBEAT, settings.expires / 3, settings.lease / 6)
         self._inbox = ""
         self._number: bytes | None = None
         self._requested = 0
@@ -212,7 +217,10 @@ class Puller:
         )
 
     def _on_messages(self, received: Sequence[Received]) -> None:
-        now = self._heard = self._connection.clock.monotonic()
+        now = self._connection.clock.monotonic()
+        if self._requested and now - self._heard > self.settings.lease / 2:
+            self._owner.late()
+        self._heard = now
         messages: list[Received] = []
         for item in received:
             if item[1].startswith(_LENT):

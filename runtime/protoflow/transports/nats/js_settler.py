@@ -159,8 +159,12 @@ class Settler:
                 self._tell(group)
 
     def disconnected(self) -> None:
-        """What is open is sent again with the next client."""
+        """What is open is sent again with the next client, if there will be one."""
         self._inbox = b""
+        if self._connection.is_closed:
+            for settling in self._open:
+                settling.finish()
+            self._open.clear()
 
     def tick(self, now: float) -> None:
         """Tells again what nobody took, gives up on what was not confirmed in time."""

@@ -213,6 +213,8 @@ class JetStreamSubscription:
     def arrived(self, messages: Sequence[Received], puller: Puller, now: float) -> None:
         """Messages came."""
         self._keeper.sweep(now)  # what was lost meanwhile goes before what came
+        if self._keeper.in_doubt:
+            return
         topic, leases, buffer = self.settings.topic, self._leases, puller.buffer
         for message in messages:
             try:
@@ -225,6 +227,10 @@ class JetStreamSubscription:
         self._keeper.wake.set()
         if not self._health.is_well:
             self._health.report(puller, None)
+
+    def late(self) -> None:
+        """Nothing was heard for a time that is long for a lease."""
+        self._keeper.doubt()
 
     def answered(self, puller: Puller, problem: str | None, *, gone: bool = False) -> None:
         """A puller gets answers, or not."""

@@ -224,6 +224,7 @@ class JetStreamTransport:
             window=(options.ordered_window if pins else 1) if ordered else 0,
             pin=settings.lease if ordered and pins else 0.0,
             own=shard == _RETRY,
+            lease=settings.lease,
         )
         buffer = Lanes(settings.ordering) if ordered else Fifo()
         return Puller(self._connection, subscription, pull, buffer)

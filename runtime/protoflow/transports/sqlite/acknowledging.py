@@ -60,11 +60,12 @@ class Settlements:
         self.settling = settling
         #: What is being settled.
         self.taken: list[tuple[Delivery, Action]] = []
+        self.finished = False
         self._recent = recent
         self._strict = strict
         self._checked: list[_Checked] = []
         self._refused: list[_Checked] = []
-        self._published: list[list[Delivery]] = []
+        self._published: list[Delivery] = []
         self._held = held
         self._doubtful = doubtful
         self._settled = settled
@@ -78,6 +79,7 @@ class Settlements:
         """Adds settlements; those that cannot be are answered already."""
         future: asyncio.Future[Results] = asyncio.get_running_loop().create_future()
         held, settling, taken = self._held, self.settling, self.taken
+        careful = self._strict or bool(self._doubtful)
         ordered = settling.group.ordering is not Ordering.NONE
         results: list[SettleResult] = []
         for settlement in settlements:
@@ -86,9 +88,16 @@ class Settlements:
             if held.get(sequence) is not delivery:
                 results.append(SettleResult.DONE if sequence is action else SettleResult.LOST)
                 continue
-            if settlement.outputs or settlement.others:
+            if settlement.others or (settlement.outputs and careful):
                 results.append(self._add_large(settlement, results, now, limits))
                 continue
+            if settlement.outputs:
+                outgoing = Outgoing(self._recent)
+                if outgoing.add(settlement.outputs, now, limits):
+                    results.append(SettleResult.REFUSED)
+                    continue
+                settling.add_outgoing(outgoing)
+                self._published.append(delivery)
             del held[sequence]
             taken.append((delivery, action))
             results.append(SettleResult.DONE)
@@ -136,6 +145,7 @@ class Settlements:
 
     def done(self, result: bool) -> None:
         """Answers who waits; a lost session takes everything with it."""
+        self.finished = True
         if result:
             for delivery, action in self.taken:
                 delivery.receipt = action
@@ -165,9 +175,9 @@ class Settlements:
 
     def failed(self, error: ProtoflowError) -> None:
         """Nothing was settled, as far as can be told: everything is held as before."""
+        self.finished = True
         self.restore()
-        for deliveries in self._published:
-            self._doubtful.update(delivery.receipt for delivery in deliveries)
+        self._doubtful.update(delivery.receipt for delivery in self._published)
         for future, _ in self._calls:
             if not future.done():
                 future.set_exception(error)
@@ -196,7 +206,7 @@ class Settlements:
             self.settling.acknowledge(deliveries)
             self.settling.add_outgoing(outgoing)
         if settlement.outputs:
-            self._published.append(deliveries)
+            self._published += deliveries
         for delivery in deliveries:
             del held[delivery.receipt]
             self.taken.append((delivery, settlement.action))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -13,6 +13,7 @@ from protoflow.spec import Ordering
 from protoflow.transports.sqlite import rows
 from protoflow.transports.sqlite.recent import Recent
 from protoflow.transports.sqlite.schema import BLOCKED
+from protoflow.transports.sqlite.settling import give_back_unknown
 from protoflow.transports.sqlite.topics import Group
 
 #: How many messages one claim takes at most.
@@ -116,7 +117,11 @@ class Claimed:
 
 @dataclass(slots=True)
 class Claim:
-    """One claim of a member of a group; runs in the thread, in a transaction."""
+    """One claim of a member of a group; runs in the thread, in a transaction.
+
+    `known` is what the member holds, where that is not sure: the claim before failed, and may
+    have been written all the same. What else is held by the session is given back first.
+    """
 
     group: Group
     session: int
@@ -124,12 +129,16 @@ class Claim:
     max_bytes: int
     now: float
     recent: Recent
+    known: Collection[int] | None = None
 
     def run(self, connection: sqlite3.Connection) -> Claimed | None:
         """Takes what may be taken; None if the session is lost."""
         state = connection.execute(_STATE, (self.group.id, self.session)).fetchone()
         if state is None or state[1] is None:
             return None
+        if self.known is not None:
+            give_back_unknown(connection, self.group, self.session, self.known, self.now)
+            state = connection.execute(_STATE, (self.group.id, self.session)).fetchone()
         position, _, free = state
         claimed = Claimed()
         taken = claimed.deliveries

@@ -67,15 +67,28 @@ class Place:
         self._file = _identity(path)
         self._log_file = _identity(self._log)
 
+    def connected_again(self) -> None:
+        """SQLite removes the log with the last connection, and makes another with the next."""
+        self._log_file = _identity(self._log)
+
     def check(self) -> None:
         """Raises TransportError if other files stand there now: what is written to those that
         are open would be confirmed, and gone with them."""
-        if _identity(self._path) != self._file or _identity(self._log) != self._log_file:
-            raise TransportError(
-                f"{os.path.basename(self._path)} was replaced or deleted while it was open; put "
-                "the file back with its -wal and -shm files, or restart this process to go on "
-                "with what is there now"
-            )
+        if _identity(self._log) != self._log_file:
+            raise self._replaced()
+        self.check_file()
+
+    def check_file(self) -> None:
+        """The same for the file alone: without a connection there is no log."""
+        if _identity(self._path) != self._file:
+            raise self._replaced()
+
+    def _replaced(self) -> TransportError:
+        return TransportError(
+            f"{os.path.basename(self._path)} was replaced or deleted while it was open; put the "
+            "file back with its -wal and -shm files, or restart this process to go on with what "
+            "is there now"
+        )
 
 
 def _identity(path: str) -> tuple[int, int] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from protoflow.message import Delivery
@@ -38,6 +38,10 @@ _GIVE_BACK = """
 UPDATE protoflow_deliveries SET token = 0, until = ?1, due = ?1, failures = ?2,
   first_failure = ?3, deliveries = deliveries - ?4, mark = 0
 WHERE sequence = ?5 AND group_id = ?6 AND token = ?7
+"""
+_HELD_ROWS = """
+SELECT sequence, lane, failures, first_failure FROM protoflow_deliveries
+WHERE group_id = ? AND token = ? ORDER BY sequence
 """
 _MARK = """
 UPDATE protoflow_deliveries SET mark = mark + 1
@@ -200,6 +204,19 @@ def give_back(
         connection.execute(_BLOCK_IF_BEHIND, (*place, now))
         if item.due > now:
             connection.execute(_BLOCK_BEHIND, place)
+
+
+def give_back_unknown(
+    connection: sqlite3.Connection, group: Group, session: int, known: Collection[int], now: float
+) -> None:
+    """Frees the rows that a session holds and knows nothing of."""
+    held = connection.execute(_HELD_ROWS, (group.id, session)).fetchall()
+    for sequence, lane, failures, first_failure in held:
+        if sequence not in known:
+            item = GivenBack(
+                sequence, lane, failures=failures, first_failure=first_failure, uncounted=1
+            )
+            give_back(connection, group, session, item, now)
 
 
 def unblock(

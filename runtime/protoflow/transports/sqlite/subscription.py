@@ -50,6 +50,8 @@ class SqliteSubscription:
         self._loop = asyncio.get_running_loop()
         self._claimed: list[Delivery] = []
         self._doubtful: set[int] = set()
+        self._unsure = False
+        self._jobs: list[Settlements] = []
         self._claiming: asyncio.Future[Claimed | None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._woken = False
@@ -84,6 +86,8 @@ class SqliteSubscription:
         job = self._transport.worker.pending(session)
         if not isinstance(job, Settlements):
             job = self.new_settlements(self._transport.recent)
+            self._jobs = [each for each in self._jobs if not each.finished]
+            self._jobs.append(job)
             self._transport.worker.add(job, session)
         future = job.add(settlements, now, self._transport.limits)
         self._settling.add(future)
@@ -188,7 +192,8 @@ class SqliteSubscription:
         if self._claiming is None:
             now = self._transport.clock.now()
             recent = self._transport.recent
-            claim = Claim(session.group, session.id, max_messages, max_bytes, now, recent)
+            known = self._known() if self._unsure else None
+            claim = Claim(session.group, session.id, max_messages, max_bytes, now, recent, known)
             call = Call(claim.run, writes=True)
             self._claiming = call.future
             call.future.add_done_callback(self._keep_claimed)
@@ -209,11 +214,19 @@ class SqliteSubscription:
             self._set_alarm(claimed.next_due - self._transport.clock.now())
         return bool(claimed.deliveries)
 
+    def _known(self) -> set[int]:
+        """What is held here, or being settled; what was claimed was handed out."""
+        settling = [
+            delivery.receipt for job in self._jobs if not job.finished for delivery, _ in job.taken
+        ]
+        return {*self.held, *settling, *(delivery.receipt for delivery in self._claimed)}
+
     def _keep_claimed(self, future: asyncio.Future[Claimed | None]) -> None:
         if self._claiming is not future:
             return
         self._claiming = None
-        if not future.cancelled() and future.exception() is None:
+        self._unsure = future.cancelled() or future.exception() is not None
+        if not self._unsure:
             claimed = future.result()
             self._claimed += claimed.deliveries if claimed else ()
 

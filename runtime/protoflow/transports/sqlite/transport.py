@@ -218,10 +218,15 @@ class SqliteTransport(SqliteDeadLetters):
     def _connect(self) -> sqlite3.Connection:
         if self._place is None:
             place.make(self.path)
+        else:
+            self._place.check_file()
         connection = connect(self.path, self.options)
         try:
             prepare(connection)
-            self._place = self._place or place.Place(self.path)
+            if self._place is None:
+                self._place = place.Place(self.path)
+            else:
+                self._place.connected_again()
         except BaseException:
             connection.close()
             raise

@@ -13,6 +13,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from protoflow.errors import ConnectionFailedError, ProtoflowError, TransportError
@@ -219,10 +220,14 @@ class Worker:
     def _execute(self, lot: Sequence[Job]) -> list[Any]:
         writes = any(job.writes for job in lot)
         try:
+            connection = self._open_connection()
             self._check()
             if self._hurried and writes and self.problem is not None:
                 raise TransportError(self.problem)
-            results = self._transact(lot) if writes else self._read(lot)
+            if writes:
+                results = self._transact(connection, lot)
+            else:
+                results = [_attempt(job, connection) for job in lot]
             if writes:
                 self.problem = None
         except Exception as error:
@@ -235,17 +240,12 @@ class Worker:
             return [failure] * len(lot)
         return results
 
-    def _read(self, lot: Sequence[Job]) -> list[Any]:
-        connection = self._open_connection()
-        return [_attempt(job, connection) for job in lot]
-
-    def _transact(self, lot: Sequence[Job]) -> list[Any]:
+    def _transact(self, connection: sqlite3.Connection, lot: Sequence[Job]) -> list[Any]:
         if not self.writing.acquire(timeout=self._write_timeout):
             raise sqlite3.OperationalError("database is locked by a transaction of this process")
         try:
-            connection = self._open_connection()
-            connection.execute("BEGIN IMMEDIATE")
             try:
+                connection.execute("BEGIN IMMEDIATE")
                 results = [_attempt(job, connection) for job in lot]
                 self._check()
                 connection.execute("COMMIT")
@@ -265,7 +265,9 @@ class Worker:
                 connection.execute("ROLLBACK")
         except sqlite3.Error:
             self._connection = None  # the next lot opens another
-            connection.close()  # that rolls back
+            with suppress(sqlite3.Error):
+                connection.rollback()
+            connection.close()  # that rolls back, too, unless a cursor keeps it open
 
 
 def _write_something(connection: sqlite3.Connection) -> None:

@@ -1,0 +1,132 @@
+"""Questions to the brokers about topics and about themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+)
+from aiokafka.protocol.metadata import MetadataRequest
+
+from protoflow.transports.kafka.context import Context
+
+#: How much larger messages retry and dead-letter topics take than the topic itself: hop state
+#: must fit beside a message of the largest size.
+HEADROOM = 64 * 1024
+#: How long one of several brokers is asked.
+_ASKING = 3.0
+_NOT_ALLOWED = (ClusterAuthorizationFailedError, TopicAuthorizationFailedError)
+
+
+async def look(context: Context) -> None:
+    """Learns which topics there are, once more. Raises KafkaError."""
+    context.existing = set(await context.admin.list_topics())
+
+
+async def missing(context: Context, topics: Sequence[str]) -> list[str]:
+    """Topics that there are not. One node may lag behind the others, so that in a cluster
+    topics are asked for until `metadata_timeout`. Raises KafkaError."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + context.options.metadata_timeout
+    lacking = list(topics)
+    while lacking:
+        found = await describe(context.admin, lacking)
+        lacking = [topic for topic in lacking if topic not in found]
+        alone = len(context.admin._client.cluster.brokers()) < 2
+        if alone or loop.time() > deadline:
+            break
+        if lacking:
+            await asyncio.sleep(0.25)
+    return lacking
+
+
+async def describe(
+    admin: AIOKafkaAdminClient, topics: list[str]
+) -> dict[str, list[dict[str, Any]]]:
+    """The partitions of the topics that exist."""
+    if not topics:
+        return {}
+    found = await admin.describe_topics(topics)
+    return {item["topic"]: item["partitions"] for item in found if not item["error_code"]}
+
+
+async def broker_limit(admin: AIOKafkaAdminClient) -> int | None:
+    """The largest batch that the broker takes, where topics do not say otherwise."""
+    value = (await broker_configs(admin)).get("message.max.bytes")
+    return int(value) if value else None
+
+
+async def broker_configs(admin: AIOKafkaAdminClient) -> dict[str, str | None]:
+    """The configuration of one of the brokers; empty where it may not be read. Raises KafkaError
+    if none of them answers."""
+    problem: Exception | None = None
+    for node in random.sample(list(admin._client.cluster.brokers()), k=len(nodes_of(admin))):
+        try:
+            async with asyncio.timeout(_ASKING):
+                return await read_configs(admin, ConfigResourceType.BROKER, str(node.nodeId))
+        except _NOT_ALLOWED:
+            return {}
+        except (KafkaError, TimeoutError, LookupError) as error:
+            problem = error
+    if problem is not None:
+        raise KafkaError(f"no broker tells its configuration: {problem!r}") from problem
+    return {}
+
+
+def nodes_of(admin: AIOKafkaAdminClient) -> list[int]:
+    """The ids of the brokers that are known."""
+    return [node.nodeId for node in admin._client.cluster.brokers()]
+
+
+async def somebody_answers(admin: AIOKafkaAdminClient, seconds: float) -> bool:
+    """Whether one of the brokers answers within so many seconds."""
+    asking = {
+        asyncio.ensure_future(admin._client.send(node, MetadataRequest([])))
+        for node in nodes_of(admin)
+    }
+    waiting = set(asking)
+    deadline = asyncio.get_running_loop().time() + seconds
+    try:
+        while waiting:
+            left = deadline - asyncio.get_running_loop().time()
+            done, waiting = await asyncio.wait(
+                waiting, timeout=max(left, 0), return_when=asyncio.FIRST_COMPLETED
+            )
+            if not done:
+                return False
+            if any(not task.cancelled() and task.exception() is None for task in done):
+                return True
+        return False
+    finally:
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+
+
+async def read_configs(
+    admin: AIOKafkaAdminClient, kind: ConfigResourceType, name: str
+) -> dict[str, str | None]:
+    """The configuration of a broker or topic; empty where it may not be read."""
+    answers: list[Any] = await admin.describe_configs([ConfigResource(kind, name)])
+    return {
+        entry[0]: entry[1]
+        for answer in answers
+        for code, _, _, _, entries in answer.resources
+        if not code
+        for entry in entries
+    }
+
+
+async def topic_limit(admin: AIOKafkaAdminClient, topic: str) -> int | None:
+    """The largest batch that a topic takes; None if that is not told."""
+    configs = await read_configs(admin, ConfigResourceType.TOPIC, topic)
+    value = configs.get("max.message.bytes")
+    return int(value) if value else None

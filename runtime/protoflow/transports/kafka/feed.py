@@ -1,0 +1,102 @@
+"""What one subscription shares with the member of the group that reads for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aiokafka import TopicPartition
+
+from protoflow.transport import SubscriptionListener, SubscriptionSettings
+from protoflow.transports.kafka.bell import Bell
+from protoflow.transports.kafka.context import Context
+from protoflow.transports.kafka.inbox import Inbox
+from protoflow.transports.kafka.intake import Intake
+from protoflow.transports.kafka.note import Note
+from protoflow.transports.kafka.partition import Partition
+from protoflow.transports.kafka.topics import SubscriptionTopics
+
+
+class Feed:
+    """The inbox of a subscription and the partitions that fill it.
+
+    Attributes:
+        settings: the subscription.
+        topics: what it consumes.
+        listener: hears of shards that leave.
+        inbox: what was read and not yet handed out.
+        intake: decides what goes there.
+        partitions: its partitions in this process.
+        open: it is read for.
+        found_missing: topics that were said to be missing.
+    """
+
+    def __init__(
+        self,
+        settings: SubscriptionSettings,
+        topics: SubscriptionTopics,
+        listener: SubscriptionListener,
+        context: Context,
+        bell: Bell,
+    ) -> None:
+        self.settings = settings
+        self.topics = topics
+        self.listener = listener
+        self.inbox = Inbox(bell)
+        self.intake = Intake(
+            self.inbox,
+            context.settings.clock,
+            context.options.window_for(settings.concurrency),
+            bell,
+        )
+        self.partitions: dict[TopicPartition, Partition] = {}
+        self.open = True
+        self._writer = context.writer
+        self._problems: dict[str, str] = {}
+
+    @property
+    def is_atomic(self) -> bool:
+        """Whether progress is committed by transactions."""
+        return self.settings.atomic and not self.settings.broadcast
+
+    def make(self, tp: TopicPartition, offset: int, note: Note | None = None) -> Partition:
+        """A partition that is read from an offset on."""
+        return Partition(
+            tp,
+            self.topics.shard(tp.topic, tp.partition),
+            offset,
+            note,
+            hold=self.topics.hold(tp.topic),
+            own=tp.topic in self.topics.rungs,
+            atomic=self.is_atomic,
+            writer=self._writer,
+            feed=self,
+        )
+
+    def waiting(self, ends: Mapping[TopicPartition, int]) -> int:
+        """How many messages could be handed out, where partitions end there."""
+        unread = sum(
+            max(0, end - self.partitions[tp].position)
+            for tp, end in ends.items()
+            if tp in self.partitions
+        )
+        partitions = self.partitions.values()
+        paused = sum(len(item.backlog) for item in partitions if not item.hold)
+        return unread + paused + sum(self.inbox.count(item.shard) for item in partitions)
+
+    def set_problem(self, name: str, detail: str | None) -> None:
+        """Something went wrong, or is right again; the runtime hears of the first problem and
+        of the end of the last one."""
+        before = "; ".join(self._problems.values())
+        if detail is None:
+            self._problems.pop(name, None)
+        else:
+            self._problems[name] = detail
+        after = "; ".join(self._problems.values())
+        if bool(before) != bool(after):
+            self.listener.health_changed(not after, after)
+
+    def fail(self, error: Exception) -> None:
+        """The subscription can never go on."""
+        self.set_problem("reading", str(error))
+        self.open = False
+        self.inbox.close(error)

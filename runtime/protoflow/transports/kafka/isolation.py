@@ -1,0 +1,68 @@
+"""Start marks of suspects, in the notes beside the positions.
+
+After repeated unclean starts some message kills the process. Run alone, and on record before
+it is run, it is found: the next start reads from the note which one it was and how often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias
+
+from aiokafka.errors import KafkaError
+
+from protoflow.errors import TransportError
+from protoflow.message import Delivery
+from protoflow.transports.kafka.errors import transport_error
+from protoflow.transports.kafka.partition import Partition
+
+#: Commits the progress and the note of a partition; durable when it returns.
+Write: TypeAlias = Callable[[Partition], Coroutine[Any, Any, None]]
+
+
+class Marks:
+    """Counts starts that have not ended; see `protoflow.transport.Isolation`."""
+
+    def __init__(self, name: str, write: Write) -> None:
+        self._name = name
+        self._write = write
+
+    def of(self, delivery: Delivery) -> tuple[Delivery, int] | None:
+        """A delivery and its marks; None if it is no longer held here."""
+        partition: Partition = delivery.receipt
+        if not partition.live or partition.leaving:
+            return None
+        return delivery, partition.marks.get(int(delivery.position), 0)
+
+    async def add(self, delivery: Delivery) -> None:
+        """Writes one mark more. Raises TransportError."""
+        partition: Partition = delivery.receipt
+        offset = int(delivery.position)
+        before = partition.marks.get(offset, 0)
+        partition.marks[offset] = before + 1
+        try:
+            await self._durable(partition)
+        except BaseException:
+            # Whether it was written or not, it will not run: absolute values are written anew.
+            partition.marks[offset] = before
+            raise
+
+    async def remove(self, delivery: Delivery) -> None:
+        """Removes the marks. Raises TransportError."""
+        partition: Partition = delivery.receipt
+        if not partition.live:
+            return  # whoever has it now has read the mark, and runs it alone
+        if partition.marks.pop(int(delivery.position), None) is not None:
+            try:
+                await self._durable(partition)
+            except BaseException:
+                partition.marks.setdefault(int(delivery.position), 0)
+                raise
+
+    async def _durable(self, partition: Partition) -> None:
+        if not partition.live or partition.leaving:
+            raise TransportError(f"kafka: {self._name}: {partition.tp} has moved away")
+        try:
+            await self._write(partition)
+        except (KafkaError, TimeoutError) as error:
+            raise transport_error(error, "writing a start mark", self._name) from error

@@ -1,0 +1,96 @@
+"""The assignment of a group is a lease: it ends when no heartbeat is answered any more."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError, RebalanceInProgressError, for_code
+from aiokafka.protocol.group import HeartbeatRequest
+
+from protoflow.transports.kafka.assignment import Assignment
+
+_log = logging.getLogger("protoflow.transports.kafka")
+
+
+class Lease:
+    """Knows when the coordinator of the group answered last.
+
+    aiokafka goes on with an assignment for as long as nobody tells it otherwise; but the group
+    gives the partitions of a member that it does not hear to others, who then work beside it.
+    """
+
+    def __init__(self, consumer: AIOKafkaConsumer, group: str, session_timeout: float) -> None:
+        self._consumer = consumer
+        self._group = group
+        self._session = session_timeout
+        self._answered = time.monotonic()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the group may have given the partitions to others."""
+        return time.monotonic() - self._answered > self._session
+
+    async def is_member(self) -> bool:
+        """Asks the group whether it has this member. Raises KafkaError."""
+        coordinator: Any = getattr(self._consumer, "_coordinator", None)
+        request = HeartbeatRequest(self._group, coordinator.generation, coordinator.member_id)
+        answer = await coordinator._send_req(request)
+        error = for_code(answer.error_code)
+        if issubclass(error, RebalanceInProgressError) or not answer.error_code:
+            return True
+        if getattr(error, "retriable", False):
+            raise error
+        return False
+
+    async def watch(self, assignment: Assignment, told: Callable[[str, str | None], None]) -> None:
+        """Gives the assignment up when it is over, and takes it again if the group still has
+        this member when it answers; for ever."""
+        self._listen()
+        given_up = None
+        while True:
+            await asyncio.sleep(self._session / 20)
+            if given_up is None:
+                if assignment.assigned is not None and self.is_over:
+                    given_up = assignment.assigned
+                    detail = f"no heartbeat was answered for {self._session:g} s"
+                    told("group", detail)
+                    _log.warning("%s: the partitions are given up", detail)
+                    await assignment.give_up(drains=True)
+            elif not self.is_over:
+                told("group", None)
+                if assignment.assigned is given_up:
+                    assignment.look_again()
+                given_up = None
+
+    def _listen(self) -> None:
+        """Takes note of answered heartbeats, and of assignments, which are answers, too."""
+        coordinator: Any = getattr(self._consumer, "_coordinator", None)
+        beat = getattr(coordinator, "_do_heartbeat", None)
+        joined = getattr(coordinator, "_on_join_complete", None)
+        if beat is None or joined is None:
+            self._session = float("inf")  # an aiokafka that is built in another way
+            return
+
+        async def beating() -> bool:
+            begun = time.monotonic()
+            answered: bool = await beat()
+            if answered:
+                self._answered = begun
+            return answered
+
+        async def joining(*arguments: Any) -> Any:
+            self._answered = time.monotonic()
+            return await joined(*arguments)
+
+        coordinator._do_heartbeat = beating
+        coordinator._on_join_complete = joining
+        self._answered = time.monotonic()
+
+
+#: What `Lease.is_member` may raise.
+MEMBER_ERRORS = (KafkaError, TimeoutError)

@@ -1,0 +1,289 @@
+"""Records that aiokafka cannot read.
+
+Other clients may write what is no text as the name of a header, and disks may damage a batch.
+aiokafka raises then out of the reading of all partitions, at every attempt, and loses what it
+had taken of the others. Here such a record is read leniently and told apart; what lies before
+and behind it is read as ever.
+"""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import struct
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import codec as codecs
+from aiokafka.consumer.fetcher import FetchResult
+from aiokafka.errors import CorruptRecordException, UnsupportedCodecError
+from aiokafka.record.util import decode_varint
+
+_log = logging.getLogger("protoflow.transports.kafka")
+
+#: Base offset, length, leader epoch, magic, crc, attributes, delta of the last offset, first and
+#: largest timestamp, producer, its epoch, sequence, number of records.
+_HEADER: Final = struct.Struct(">qiibIhiqqqhii")
+_BEFORE_LENGTH: Final = 12
+_LOG_APPEND_TIME: Final = 0x08
+_DECODERS: Final = {
+    1: gzip.decompress,
+    2: codecs.snappy_decode,
+    3: codecs.lz4_decode,
+    4: codecs.zstd_decode,
+}
+
+
+@dataclass(slots=True)
+class _Batch:
+    """A batch as it lies in an answer to a fetch."""
+
+    header: tuple[Any, ...]
+    raw: memoryview
+
+    @property
+    def next_offset(self) -> int:
+        return int(self.header[0]) + int(self.header[6]) + 1
+
+
+class Unreadable:
+    """What could not be read, by partition and offset, until somebody takes it."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[TopicPartition, dict[int, str]] = {}
+        self._damaged: dict[TopicPartition, int] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._reasons)
+
+    def take(self, tp: TopicPartition) -> dict[int, str]:
+        """Why records of a partition could not be read."""
+        return self._reasons.pop(tp, {})
+
+    def note(self, tp: TopicPartition, offset: int, reason: str) -> None:
+        """Remembers a record."""
+        self._reasons.setdefault(tp, {})[offset] = reason
+
+    def again(self, tp: TopicPartition, offset: int) -> bool:
+        """Whether a batch was damaged once more, so that it is not the way which damages it."""
+        before = self._damaged.get(tp)
+        self._damaged[tp] = offset
+        return before == offset
+
+
+def install(consumer: AIOKafkaConsumer) -> Unreadable:
+    """Makes a started consumer read leniently; an aiokafka that is built in another way is
+    left alone."""
+    unreadable = Unreadable()
+    fetcher: Any = getattr(consumer, "_fetcher", None)
+    client = getattr(fetcher, "_client", None)
+    if client is not None and isinstance(getattr(fetcher, "_records", None), OrderedDict):
+        client = fetcher._client = _Client(client)
+        fetched = _Fetched(client.raw, unreadable)
+        fetched.update(fetcher._records)
+        fetcher._records = fetched
+    return unreadable
+
+
+class _Client:
+    """The fetcher's client; keeps the bytes of an answer until its records are made."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.raw: dict[TopicPartition, Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def send(self, node_id: int, request: Any, **keywords: Any) -> Any:
+        response = await self._client.send(node_id, request, **keywords)
+        if response.API_KEY == _FETCH:
+            self.raw.clear()
+            for topic, partitions in response.topics:
+                for partition, *rest in partitions:
+                    self.raw[TopicPartition(topic, partition)] = rest[-1]
+        return response
+
+
+_FETCH: Final = 1
+
+
+class _Fetched(OrderedDict[TopicPartition, Any]):
+    """The fetcher's results, which are taken leniently."""
+
+    def __init__(self, raw: dict[TopicPartition, Any], unreadable: Unreadable) -> None:
+        super().__init__()
+        self._raw = raw
+        self._unreadable = unreadable
+
+    def __setitem__(self, tp: TopicPartition, result: Any) -> None:
+        if type(result) is FetchResult:
+            result.getall = _Taking(result, tp, self._raw.pop(tp, b""), self._unreadable)
+        super().__setitem__(tp, result)
+
+
+class _Taking:
+    """`FetchResult.getall`, which keeps what it has when the next record cannot be read."""
+
+    __slots__ = ("_raw", "_result", "_tp", "_unreadable")
+
+    def __init__(self, result: Any, tp: TopicPartition, raw: Any, unreadable: Unreadable) -> None:
+        self._result = result
+        self._tp = tp
+        self._raw = raw
+        self._unreadable = unreadable
+
+    def __call__(self, max_records: int | None = None) -> list[ConsumerRecord]:
+        result = self._result
+        if not result.check_assignment(self._tp) or not result.has_more():
+            return []
+        records = result._partition_records
+        taken: list[ConsumerRecord] = []
+        try:
+            taken.extend(islice(records, max_records))
+        except UnsupportedCodecError:
+            if not taken:
+                raise
+            result._update_position()
+            result._partition_records = None  # fetched again, and told then
+            return taken
+        except Exception as error:
+            taken += self._pass(records, error)
+            result._update_position()
+            return taken
+        result._update_position()
+        if max_records is None or len(taken) < max_records:
+            result._partition_records = None
+        return taken
+
+    def _pass(self, records: Any, error: Exception) -> list[ConsumerRecord]:
+        """Reads the batch in which reading failed; aiokafka goes on behind it."""
+        start: int = records.next_fetch_offset
+        batch = _batch_at(self._raw, start)
+        damaged = isinstance(error, CorruptRecordException) and "CRC" in str(error)
+        if batch is None or (damaged and not self._unreadable.again(self._tp, start)):
+            # Fetched once more: what was damaged on its way comes whole.
+            self._result._partition_records = _Nothing(start)
+            _log.warning("a batch cannot be read", extra={"partition": str(self._tp)})
+            return []
+        found = []
+        for record, reason in _records(self._tp, batch, start, repr(error)):
+            found.append(record)
+            if damaged:
+                self._unreadable.note(self._tp, record.offset, reason or "its batch is damaged")
+            elif reason is not None:
+                self._unreadable.note(self._tp, record.offset, reason)
+        records.next_fetch_offset = batch.next_offset
+        records._records_iterator = records._unpack_records()
+        return found
+
+
+class _Nothing:
+    """No records, from an offset on."""
+
+    def __init__(self, offset: int) -> None:
+        self.next_fetch_offset = offset
+
+    def __iter__(self) -> Iterator[ConsumerRecord]:
+        return iter(())
+
+
+def _batch_at(raw: Any, offset: int) -> _Batch | None:
+    """The batch of the answer that holds an offset; None if it is of an older kind."""
+    view = memoryview(raw)
+    place = 0
+    while len(view) - place >= _HEADER.size:
+        header = _HEADER.unpack_from(view, place)
+        end = place + _BEFORE_LENGTH + header[1]
+        if header[3] != 2 or end > len(view):
+            return None
+        batch = _Batch(header, view[place + _HEADER.size : end])
+        if batch.next_offset > offset:
+            return batch
+        place = end
+    return None
+
+
+def _records(
+    tp: TopicPartition, batch: _Batch, start: int, failure: str
+) -> Iterator[tuple[ConsumerRecord, str | None]]:
+    """The records of a batch from an offset on; beside each why it is not as it was sent."""
+    offset = max(start, batch.header[0])
+    try:
+        codec = batch.header[5] & 0x07
+        raw = bytes(batch.raw)
+        data = bytearray(_DECODERS[codec](raw) if codec else raw)
+        place = 0
+        for _ in range(batch.header[12]):
+            record, reason, place = _record(tp, batch, data, place)
+            if record.offset >= start:
+                offset = record.offset + 1
+                yield record, reason
+    except Exception:  # whatever it is: what can be read was read
+        if offset < batch.next_offset:
+            yield _made(tp, offset, batch.header[8], None, None, ()), f"damaged: {failure}"
+
+
+def _record(
+    tp: TopicPartition, batch: _Batch, buffer: bytearray, place: int
+) -> tuple[ConsumerRecord, str | None, int]:
+    """The record at a place, why it is not as it was sent, and where the next one is."""
+    length, place = decode_varint(buffer, place)
+    end = place + length
+    time_delta, place = decode_varint(buffer, place + 1)  # after the attributes
+    offset_delta, place = decode_varint(buffer, place)
+    key, place = _bytes(buffer, place)
+    value, place = _bytes(buffer, place)
+    count, place = decode_varint(buffer, place)
+    headers: list[tuple[str, bytes | None]] = []
+    reason = None
+    for _ in range(count):
+        name, place = _bytes(buffer, place)
+        content, place = _bytes(buffer, place)
+        try:
+            headers.append(((name or b"").decode(), content))
+        except UnicodeDecodeError:
+            reason = "the name of a header is not UTF-8"
+            headers.append(((name or b"").decode(errors="backslashreplace"), content))
+    if place != end:
+        raise ValueError(place)
+    appended = batch.header[5] & _LOG_APPEND_TIME
+    time = batch.header[8] if appended else batch.header[7] + time_delta
+    record = _made(tp, batch.header[0] + offset_delta, time, key, value, tuple(headers))
+    return record, reason, end
+
+
+def _bytes(buffer: bytearray, place: int) -> tuple[bytes | None, int]:
+    size, place = decode_varint(buffer, place)
+    if size < 0:
+        return None, place
+    if place + size > len(buffer):
+        raise ValueError(size)
+    return bytes(buffer[place : place + size]), place + size
+
+
+def _made(
+    tp: TopicPartition,
+    offset: int,
+    time: int,
+    key: bytes | None,
+    value: bytes | None,
+    headers: tuple[tuple[str, bytes | None], ...],
+) -> ConsumerRecord:
+    return ConsumerRecord(
+        topic=tp.topic,
+        partition=tp.partition,
+        offset=offset,
+        timestamp=time,
+        timestamp_type=0,
+        key=key,
+        value=value,
+        checksum=None,
+        serialized_key_size=-1 if key is None else len(key),
+        serialized_value_size=-1 if value is None else len(value),
+        headers=headers,
+    )

@@ -1,0 +1,300 @@
+"""The member of a group that a process has: one for all its topics. A member for each would make
+the process's own earlier ones drain whenever a further one joins or leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Collection, Coroutine, Sequence
+from typing import Any
+
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+
+from protoflow.errors import TransportError
+from protoflow.transport import SubscriptionSettings
+from protoflow.transports.kafka.assignment import Assignment
+from protoflow.transports.kafka.bell import Bell
+from protoflow.transports.kafka.commits import Commits
+from protoflow.transports.kafka.consumers import abandon, group_consumer, stop_consumer
+from protoflow.transports.kafka.context import Context
+from protoflow.transports.kafka.errors import transport_error
+from protoflow.transports.kafka.feed import Feed
+from protoflow.transports.kafka.fetching import hasten
+from protoflow.transports.kafka.groups import Groups
+from protoflow.transports.kafka.lease import Lease
+from protoflow.transports.kafka.lenient import Unreadable, install
+from protoflow.transports.kafka.outgoing import Outbound
+from protoflow.transports.kafka.partition import Partition
+from protoflow.transports.kafka.reader import Reader
+from protoflow.transports.kafka.starting import Starting
+from protoflow.transports.kafka.transactions import Transactions
+from protoflow.transports.kafka.watching import TopicWatch
+
+_log = logging.getLogger("protoflow.transports.kafka")
+#: Seconds that each step of leaving may take: a broker that does not answer is not waited for.
+_LEAVING = 3.0
+#: Seconds within which whoever announced a topic subscribes to it.
+_ANNOUNCED = 60.0
+
+
+class Membership:
+    """A consumer and what goes on around it.
+
+    Attributes:
+        group: the group; empty for a broadcast.
+        feeds: the subscriptions that it reads for.
+        topics: what it consumes.
+        transactions: of the subscriptions that are atomic.
+        commits: of the others.
+        bell: wakes the reader.
+    """
+
+    def __init__(
+        self,
+        planned: Sequence[SubscriptionSettings],
+        topics: Sequence[str],
+        context: Context,
+        outbound: Outbound,
+    ) -> None:
+        settings = planned[0]
+        self.group = "" if settings.broadcast else settings.group
+        self.topics = list(topics)
+        self.feeds: list[Feed] = []
+        self.bell = Bell()
+        self.left = False
+        self._context = context
+        self._consumer = consumer = group_consumer(planned, context)
+        self.commits = Commits(consumer, context.writer, context.options.request_timeout)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._by_topic: dict[str, Feed] = {}
+        self._partitions: dict[TopicPartition, Partition] = {}
+        self._starting_again: asyncio.Task[None] | None = None
+        groups = Groups(context.admin)
+        self.lease = Lease(consumer, settings.group, context.options.session_timeout)
+        self.transactions = Transactions(
+            settings.group,
+            context,
+            groups,
+            outbound,
+            is_member=self.lease.is_member,
+            fenced=self._fenced,
+        )
+        starting = Starting(settings.group, consumer, groups, context)
+        self._assignment: Assignment | None = None
+        if not settings.broadcast:
+            self._assignment = Assignment(
+                settings.group,
+                consumer,
+                starting,
+                self.commits,
+                self._feed_of,
+                self.transactions,
+                self.bell,
+            )
+            self._partitions = self._assignment.partitions
+        self._identities = starting.identities
+        self._starting = starting
+
+    def reads(self, topics: Sequence[str]) -> bool:
+        """Whether these topics are consumed."""
+        return set(topics) <= set(self.topics)
+
+    def serves(self, topic: str) -> bool:
+        """Whether a subscription to this topic is attached."""
+        return topic in self._by_topic
+
+    def _feed_of(self, topic: str) -> Feed | None:
+        feed = self._by_topic.get(topic)
+        return feed if feed is not None and feed.open else None
+
+    async def attach(self, feed: Feed) -> None:
+        """Reads for one subscription more; returns when its positions are known."""
+        self.feeds.append(feed)
+        self._by_topic |= dict.fromkeys(feed.topics.all, feed)
+        if not self._tasks:
+            await self._start()
+        elif not self.reads(feed.topics.all):
+            self.topics = list(dict.fromkeys((*self.topics, *feed.topics.all)))
+            self._subscribe()
+        if self._assignment is None:
+            for tp in self._consumer.assignment():
+                await self._consumer.position(tp)
+            return
+        self.look_again()
+        await self._until_prepared(self._assignment, feed)
+
+    def _subscribe(self) -> None:
+        if self._assignment is not None:
+            self._assignment.prepared.clear()
+            self._consumer.subscribe(self.topics, listener=self._assignment)
+        else:
+            self._consumer.subscribe(self.topics)
+
+    async def _start(self) -> None:
+        self._subscribe()
+        await self._consumer.start()
+        hasten(self._consumer)
+        self._start_task(self._make_reader(install(self._consumer)).run())
+        if self._assignment is not None:
+            interval = self._context.options.commit_interval
+            self._start_task(self.commits.run(self._partitions, interval))
+            self._start_task(self.lease.watch(self._assignment, self._told))
+            watch = TopicWatch(self, self._starting, self._identities, self._context)
+            self._start_task(watch.run())
+            self._start_task(self._forget_unused())
+
+    async def _forget_unused(self) -> None:
+        """Leaves topics to others that were announced and that nobody here subscribes to."""
+        await asyncio.sleep(_ANNOUNCED)
+        for topic in [name for name in self.topics if name not in self._by_topic]:
+            self.forget(topic)
+
+    def _make_reader(self, unreadable: Unreadable) -> Reader:
+        self.reader = Reader(
+            self._consumer,
+            self._assignment,
+            self._partitions,
+            self.feeds,
+            self._feed_of,
+            self.bell,
+            unreadable,
+            on_lost_position=self._context.settings.on_lost_position,
+            health_changed=lambda detail: self._told("reading", detail),
+        )
+        return self.reader
+
+    async def _until_prepared(self, assignment: Assignment, feed: Feed) -> None:
+        waiting = asyncio.ensure_future(assignment.prepared.wait())
+        reader = self._tasks[0]
+        try:
+            await asyncio.wait((waiting, reader), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+        if not assignment.prepared.is_set():
+            await feed.inbox.get(1, 1)  # raises what ended it
+
+    def _start_task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        task.add_done_callback(self._task_ended)
+        self._tasks.append(task)
+        return task
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        """Nothing that a subscription needs ends in silence."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            for feed in self.feeds:
+                feed.fail(transport_error(error, "consuming", feed.settings.name))
+
+    def _told(self, name: str, detail: str | None) -> None:
+        for feed in self.feeds:
+            feed.set_problem(name, detail)
+
+    def _fenced(self, partition: Partition) -> None:
+        """A transactional id was taken by somebody else, though the partition may be ours."""
+        if self._starting_again is None or self._starting_again.done():
+            self._starting_again = asyncio.get_running_loop().create_task(self._start_again())
+            self._tasks.append(self._starting_again)
+
+    async def _start_again(self) -> None:
+        """Takes the assignment anew, if it is still ours; else the group tells."""
+        assignment = self._assignment
+        if assignment is None or not await self.lease.is_member():
+            return
+        assigned = assignment.assigned
+        self._told("fenced", "another process took a transactional id of this one")
+        await assignment.give_up(drains=False)
+        if assignment.assigned is assigned:
+            self.look_again()
+        self._told("fenced", None)
+
+    def drop(self, partitions: Collection[Partition]) -> None:
+        """They are read no longer, until `look_again`."""
+        if self._assignment is not None and partitions:
+            self._assignment.drop(partitions)
+
+    def look_again(self) -> None:
+        """Prepares what of the assignment is not read."""
+        if self._assignment is not None and self._assignment.assigned is not None:
+            self._assignment.look_again()
+
+    def forget(self, topic: str) -> None:
+        """A topic is consumed no longer."""
+        if topic in self.topics:
+            self.topics.remove(topic)
+            self._by_topic.pop(topic, None)
+            self._subscribe()
+
+    async def write(self, partition: Partition) -> None:
+        """Commits progress and note of a partition. Raises KafkaError or TimeoutError."""
+        if partition.atomic:
+            await self.transactions.write(partition)
+        else:
+            await self.commits.commit([partition])
+
+    async def available(self, feed: Feed) -> int | None:
+        """How many messages lie in the partitions of a subscription and were not read. Raises
+        KafkaError."""
+        if self._assignment is None or not self._assignment.prepared.is_set():
+            return None
+        now = [tp for tp, item in feed.partitions.items() if item.live and not item.hold]
+        ends = await self._consumer.end_offsets(now) if now else {}
+        return feed.waiting(ends)
+
+    async def detach(self, feed: Feed, orderly: Collection[Partition]) -> None:
+        """Commits for one subscription and reads for it no longer; the last one leaves.
+
+        Args:
+            feed: the subscription's.
+            orderly: partitions of which nothing is held any more: they end clean. Where
+                something is, its handler may be what ends this process.
+        """
+        if feed not in self.feeds:
+            return
+        feed.open = False
+        partitions = list(feed.partitions.values())
+        if feed.is_atomic:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LEAVING):
+                    await self.transactions.quiet()
+        if self._assignment is not None:
+            clean = [item for item in partitions if item in orderly]
+            rest = [item for item in partitions if item not in orderly]
+            for some, is_clean in ((clean, True), (rest, False)):
+                await self.commits.finally_commit(some, clean=is_clean, seconds=_LEAVING)
+        if self._assignment is not None:
+            self._assignment.drop(partitions)
+        await self.transactions.leave([item.tp for item in partitions if item.atomic])
+        self.feeds.remove(feed)
+        self._by_topic = {name: item for name, item in self._by_topic.items() if item is not feed}
+        self.bell.ring()
+        if not self.feeds:
+            await self._leave()
+
+    async def _leave(self) -> None:
+        self.left = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            async with asyncio.timeout(_LEAVING):
+                await stop_consumer(self._consumer)
+        except (KafkaError, TransportError, TimeoutError):
+            await abandon(self._consumer)
+        await self.transactions.leave()
+
+    async def abandon(self, feed: Feed) -> None:
+        """Ends at once, without asking the broker for anything."""
+        feed.open = False
+        if feed in self.feeds:
+            self.feeds.remove(feed)
+        if self.feeds:
+            return
+        self.left = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await abandon(self._consumer)
+        await self.transactions.leave()

@@ -1,0 +1,90 @@
+"""Dealing out partitions so that a topic and its retry topics stay together.
+
+Replays of ordered groups go to the partition of the retry topic that has the number of the
+key's partition. In one process, lanes keep a replay and a live message of one key apart; in two
+processes nothing would.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
+from aiokafka.coordinator.protocol import (
+    ConsumerProtocolMemberAssignment,
+    ConsumerProtocolMemberMetadata,
+)
+
+
+def together(
+    base: type[AbstractPartitionAssignor], mains: Mapping[str, str]
+) -> type[AbstractPartitionAssignor]:
+    """An assignor that deals out topics as `base` does, and gives whoever has a partition the
+    partitions of its retry topics with the same number.
+
+    Args:
+        base: one of aiokafka's.
+        mains: the topic that each retry topic belongs to.
+    """
+
+    class Together(base):  # type: ignore[misc]  # a base that is chosen at run time
+        """See `together`."""
+
+        name = f"protoflow-{base.name}"
+
+        @classmethod
+        def assign(
+            cls, cluster: Any, members: Mapping[str, ConsumerProtocolMemberMetadata]
+        ) -> dict[str, ConsumerProtocolMemberAssignment]:
+            alone = {id: _without(member, mains) for id, member in members.items()}
+            dealt = super().assign(cluster, alone)
+            return _with_retries(cluster, members, dealt, mains)
+
+    return Together
+
+
+def _without(
+    member: ConsumerProtocolMemberMetadata, mains: Mapping[str, str]
+) -> ConsumerProtocolMemberMetadata:
+    """What a member subscribes to, without the retry topics of what it subscribes to."""
+    topics = set(member.subscription)
+    kept = [topic for topic in member.subscription if mains.get(topic) not in topics]
+    return ConsumerProtocolMemberMetadata(member.version, kept, member.user_data)
+
+
+def _with_retries(
+    cluster: Any,
+    members: Mapping[str, ConsumerProtocolMemberMetadata],
+    dealt: Mapping[str, ConsumerProtocolMemberAssignment],
+    mains: Mapping[str, str],
+) -> dict[str, ConsumerProtocolMemberAssignment]:
+    owners: dict[str, dict[int, str]] = defaultdict(dict)
+    assigned: dict[str, dict[str, list[int]]] = {}
+    for id, assignment in dealt.items():
+        assigned[id] = {topic: list(numbers) for topic, numbers in assignment.assignment}
+        for topic, numbers in assigned[id].items():
+            owners[topic] |= dict.fromkeys(numbers, id)
+    for topic in sorted(set(_retry_topics(members, mains))):
+        readers = sorted(id for id, member in members.items() if topic in member.subscription)
+        places = owners[mains[topic]]
+        for number in sorted(cluster.partitions_for_topic(topic) or ()):
+            owner = places.get(number % len(places)) if places else None
+            if owner not in readers:  # another version of the service, which does not read it
+                owner = readers[number % len(readers)]
+            assigned[owner].setdefault(topic, []).append(number)
+    return {
+        id: ConsumerProtocolMemberAssignment(
+            dealt[id].version, sorted(topics.items()), dealt[id].user_data
+        )
+        for id, topics in assigned.items()
+    }
+
+
+def _retry_topics(
+    members: Mapping[str, ConsumerProtocolMemberMetadata], mains: Mapping[str, str]
+) -> Iterable[str]:
+    for member in members.values():
+        topics = set(member.subscription)
+        yield from (topic for topic in topics if mains.get(topic) in topics)
