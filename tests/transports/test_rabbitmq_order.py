@@ -10,7 +10,7 @@ import pytest
 from aiormq.abc import AbstractChannel
 from protoflow.message import Settlement
 from protoflow.spec import Ordering
-from protoflow.transport import Transport
+from protoflow.transport import Availability, Transport
 from protoflow.transports.rabbitmq.transport import RabbitMQTransport
 
 from tests.acceptance.bench import Bench, Member, payloads
@@ -103,6 +103,7 @@ class TestOwners:
         taken = await first.take(20)
         await first.ack(*taken[:5])
         await second.nothing()
+        assert isinstance(second.subscription, Availability)
         assert await second.subscription.available() == 0
         kill(transport)
         again = await second.take(45)
