@@ -82,9 +82,8 @@ async def process_frozen(run: Lab, _: NatsCluster) -> None:
     owner.send_signal(signal.SIGCONT)
 
 
-FAULTS: tuple[Fault, ...] = (
-    leaders_move, node_lost, node_frozen, quorum_lost, loop_stalled, process_frozen,
-)  # fmt: skip
+SHORT: tuple[Fault, ...] = (leaders_move, quorum_lost, process_frozen)
+FAULTS: tuple[Fault, ...] = (*SHORT, node_lost, node_frozen, loop_stalled) if LONG else SHORT
 
 
 @pytest.fixture
