@@ -61,19 +61,26 @@ async def admin(url: str) -> AsyncIterator[AIOKafkaAdminClient]:
     await client.close()
 
 
+@pytest.fixture
+async def patient(url: str) -> AsyncIterator[KafkaTransport]:
+    """With a session that does not end on a busy machine."""
+    async with opened(url, options={"session_timeout": 30.0}) as transport:
+        yield transport
+
+
 async def test_all_topics_of_a_group_are_read_by_one_member(
-    broker: KafkaTransport, admin: AIOKafkaAdminClient
+    patient: KafkaTransport, admin: AIOKafkaAdminClient
 ) -> None:
     """A member for each topic made the earlier ones drain at every start and stop."""
     topics, group = [unique() for _ in range(3)], unique("group")
     wanted = [settings(topic, group) for topic in topics]
-    await broker.ensure(Topology(subscriptions=tuple(wanted)), TopologyMode.CREATE)
+    await patient.ensure(Topology(subscriptions=tuple(wanted)), TopologyMode.CREATE)
     for topic in topics:
-        await publish(broker, topic, topic.encode())
+        await publish(patient, topic, topic.encode())
     listeners = [Listener() for _ in wanted]
     subscriptions = []
     for item, listener in zip(wanted, listeners, strict=True):
-        subscriptions.append(await broker.subscribe(item, listener))
+        subscriptions.append(await patient.subscribe(item, listener))
         for earlier, topic in zip(subscriptions, topics, strict=False):
             if earlier is subscriptions[-1]:
                 assert payloads(await take(earlier, 1)) == [topic.encode()]
@@ -81,7 +88,7 @@ async def test_all_topics_of_a_group_are_read_by_one_member(
     (members,) = [item[5] for item in description.groups]
     assert len(members) == 1
     await subscriptions[0].stop()
-    await publish(broker, topics[2], b"later")
+    await publish(patient, topics[2], b"later")
     assert payloads(await take(subscriptions[2], 1)) == [b"later"]
     assert [listener.revoked for listener in listeners] == [[], [], []]
 
@@ -325,3 +332,18 @@ async def test_a_crash_is_no_orderly_end(url: str, broker: KafkaTransport) -> No
         (suspect, *_) = await take(subscription, 2)
         assert suspect.suspect
         await subscription.settle([Settlement(suspect, Action.RELEASE)])
+
+
+async def test_atomic_on_and_off_again_loses_and_repeats_nothing(url: str) -> None:
+    """A deployment that changes the policy goes on where the one before was."""
+    topic = unique()
+    done: list[bytes] = []
+    for turn, atomic in enumerate((False, True, False)):
+        async with opened(url) as broker:
+            subscription = await join(broker, settings(topic, atomic=atomic))
+            await publish(broker, topic, *[b"%d.%d" % (turn, number) for number in range(4)])
+            batch = await take(subscription, 4 + (turn > 0))
+            done += payloads(batch[:-1])
+            await ack(subscription, *batch[:-1])
+            await subscription.settle([Settlement(batch[-1], Action.RELEASE)])
+    assert len(done) == len({*done}) == 11

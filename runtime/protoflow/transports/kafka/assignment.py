@@ -129,6 +129,15 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
         """Records of an assignment not yet prepared were read: they are to be read again."""
         self._astray = True
 
+    async def until_prepared(self, reader: asyncio.Task[None]) -> bool:
+        """Waits until everything is prepared; False if the reader ended before."""
+        waiting = asyncio.ensure_future(self.prepared.wait())
+        try:
+            await asyncio.wait((waiting, reader), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+        return self.prepared.is_set()
+
     async def prepare(self) -> None:
         """Waits for an assignment, then looks up where to start and writes that it starts."""
         await self._changed.wait()

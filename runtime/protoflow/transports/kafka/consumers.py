@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer
@@ -17,7 +17,6 @@ from protoflow.transport import SubscriptionSettings
 from protoflow.transports.kafka.context import Context
 from protoflow.transports.kafka.options import Assignor
 from protoflow.transports.kafka.together import together
-from protoflow.transports.kafka.topics import SubscriptionTopics
 
 #: aiokafka leaves a group whose consumer was not asked for records for so long. Ours is not
 #: asked while handlers are busy, which is no reason to leave: the reader is supervised here.
@@ -31,12 +30,15 @@ _ASSIGNORS: Final = {
 }
 
 
-def group_consumer(planned: Sequence[SubscriptionSettings], context: Context) -> AIOKafkaConsumer:
+def group_consumer(
+    planned: Sequence[SubscriptionSettings], context: Context, mains: Mapping[str, str]
+) -> AIOKafkaConsumer:
     """A member of a group, or a consumer without one for broadcast; not yet started.
 
     Args:
         planned: what it will be asked to read for.
         context: the transport's.
+        mains: the topic that each retry topic belongs to; may be added to later.
     """
     options = context.options
     if planned[0].broadcast:
@@ -50,22 +52,11 @@ def group_consumer(planned: Sequence[SubscriptionSettings], context: Context) ->
         # aiokafka blocks in the revoke callback: the others must wait for our drain.
         rebalance_timeout_ms=int(rebalance_timeout(planned, context) * 1000),
         max_poll_interval_ms=_NEVER_IDLE,
-        partition_assignment_strategy=(
-            together(_ASSIGNORS[options.assignor], mains(planned, context)),
-        ),
+        partition_assignment_strategy=(together(_ASSIGNORS[options.assignor], mains),),
         # Neither where a group starts nor what a lost position means is left to a default.
         auto_offset_reset="none",
         enable_auto_commit=False,
     )
-
-
-def mains(planned: Sequence[SubscriptionSettings], context: Context) -> dict[str, str]:
-    """The topic that each retry topic belongs to."""
-    found: dict[str, str] = {}
-    for settings in planned:
-        topics = SubscriptionTopics(settings, context.settings.ladder, context.existing)
-        found |= dict.fromkeys(topics.rungs, topics.main)
-    return found
 
 
 def free_consumer(context: Context) -> AIOKafkaConsumer:

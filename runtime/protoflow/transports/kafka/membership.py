@@ -29,6 +29,7 @@ from protoflow.transports.kafka.outgoing import Outbound
 from protoflow.transports.kafka.partition import Partition
 from protoflow.transports.kafka.reader import Reader
 from protoflow.transports.kafka.starting import Starting
+from protoflow.transports.kafka.topics import SubscriptionTopics
 from protoflow.transports.kafka.transactions import Transactions
 from protoflow.transports.kafka.watching import TopicWatch
 
@@ -65,7 +66,10 @@ class Membership:
         self.bell = Bell()
         self.left = False
         self._context = context
-        self._consumer = consumer = group_consumer(planned, context)
+        self._mains: dict[str, str] = {}
+        for item in planned:
+            self._know(SubscriptionTopics(item, context.settings.ladder, context.existing))
+        self._consumer = consumer = group_consumer(planned, context, self._mains)
         self.commits = Commits(consumer, context.writer, context.options.request_timeout)
         self._tasks: list[asyncio.Task[None]] = []
         self._by_topic: dict[str, Feed] = {}
@@ -97,6 +101,10 @@ class Membership:
         self._identities = starting.identities
         self._starting = starting
 
+    def _know(self, topics: SubscriptionTopics) -> None:
+        """Retry topics are dealt out together with the topic that they belong to."""
+        self._mains |= dict.fromkeys(topics.rungs, topics.main)
+
     def reads(self, topics: Sequence[str]) -> bool:
         """Whether these topics are consumed."""
         return set(topics) <= set(self.topics)
@@ -113,6 +121,7 @@ class Membership:
         """Reads for one subscription more; returns when its positions are known."""
         self.feeds.append(feed)
         self._by_topic |= dict.fromkeys(feed.topics.all, feed)
+        self._know(feed.topics)
         if not self._tasks:
             await self._start()
         elif not self.reads(feed.topics.all):
@@ -123,7 +132,8 @@ class Membership:
                 await self._consumer.position(tp)
             return
         self.look_again()
-        await self._until_prepared(self._assignment, feed)
+        if not await self._assignment.until_prepared(self._tasks[0]):
+            await feed.inbox.get(1, 1)  # raises what ended the reader
 
     def _subscribe(self) -> None:
         if self._assignment is not None:
@@ -164,16 +174,6 @@ class Membership:
             health_changed=lambda detail: self._told("reading", detail),
         )
         return self.reader
-
-    async def _until_prepared(self, assignment: Assignment, feed: Feed) -> None:
-        waiting = asyncio.ensure_future(assignment.prepared.wait())
-        reader = self._tasks[0]
-        try:
-            await asyncio.wait((waiting, reader), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waiting.cancel()
-        if not assignment.prepared.is_set():
-            await feed.inbox.get(1, 1)  # raises what ended it
 
     def _start_task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -273,11 +273,14 @@ class Membership:
         if not self.feeds:
             await self._leave()
 
-    async def _leave(self) -> None:
+    async def _end_tasks(self) -> None:
         self.left = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _leave(self) -> None:
+        await self._end_tasks()
         try:
             async with asyncio.timeout(_LEAVING):
                 await stop_consumer(self._consumer)
@@ -290,11 +293,7 @@ class Membership:
         feed.open = False
         if feed in self.feeds:
             self.feeds.remove(feed)
-        if self.feeds:
-            return
-        self.left = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await abandon(self._consumer)
-        await self.transactions.leave()
+        if not self.feeds:
+            await self._end_tasks()
+            await abandon(self._consumer)
+            await self.transactions.leave()

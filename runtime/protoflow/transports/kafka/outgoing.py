@@ -9,7 +9,7 @@ from protoflow.message import Message
 from protoflow.transports.kafka import headers, names
 from protoflow.transports.kafka.asking import HEADROOM, topic_limit
 from protoflow.transports.kafka.context import Context
-from protoflow.transports.kafka.errors import too_large
+from protoflow.transports.kafka.errors import malformed, too_large
 from protoflow.transports.kafka.options import Compression
 
 #: Bytes of a batch beside its records; of a record beside key, value and headers; of a header.
@@ -90,3 +90,17 @@ def physical_topic(topic: str) -> str:
     if not names.is_valid(name):
         raise PublishRefusedError(f"kafka: {topic!r} is no name for a topic")
     return name
+
+
+def checked(record: Outgoing) -> Outgoing:
+    """A record that aiokafka can write: in a transaction one that it cannot would take the
+    others with it. Raises PublishRefusedError."""
+    parts = (record.value, record.key)
+    if not all(part is None or isinstance(part, bytes | bytearray | memoryview) for part in parts):
+        raise malformed(TypeError("no bytes"), record.topic)
+    try:
+        for name, _ in record.headers:
+            name.encode()
+    except (AttributeError, UnicodeEncodeError) as error:
+        raise malformed(error, record.topic) from error
+    return record

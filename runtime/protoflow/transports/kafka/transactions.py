@@ -20,7 +20,7 @@ from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message, SettleResult
 from protoflow.transports.kafka.context import Context
 from protoflow.transports.kafka.groups import Groups
-from protoflow.transports.kafka.outgoing import Outbound, Outgoing, physical_topic
+from protoflow.transports.kafka.outgoing import Outbound, Outgoing, checked, physical_topic
 from protoflow.transports.kafka.ownership import Ended, Owner, Places, Work, end
 from protoflow.transports.kafka.partition import Partition
 from protoflow.transports.kafka.producers import abandon_producer, producer_arguments
@@ -275,7 +275,7 @@ class Transactions:
     async def _outgoing(self, message: Message) -> Outgoing:
         topic = physical_topic(message.topic)
         await self._outbound.learn(topic)
-        return self._outbound.encode(message, topic)
+        return checked(self._outbound.encode(message, topic))
 
     async def _transact(
         self,
