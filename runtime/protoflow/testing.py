@@ -308,9 +308,15 @@ class _RecordingBroker(Broker):
         super().__init__()
         self._messages = messages
 
-    def publish(self, messages: Any, *arguments: Any) -> None:
+    def publish(
+        self,
+        messages: Sequence[Message],
+        options: MemoryOptions,
+        now: float,
+        sizes: Sequence[int] | None = None,
+    ) -> None:
         self._messages += messages
-        super().publish(messages, *arguments)
+        super().publish(messages, options, now, sizes)
 
 
 def _recording(tested: TestedService) -> Middleware:

@@ -17,6 +17,7 @@ class Member(Protocol):
     @property
     def gone(self) -> bool:
         """Whether its event loop was closed under it, so that nothing is handled there."""
+        ...
 
     def wake(self) -> None:
         """There may be something to claim."""
