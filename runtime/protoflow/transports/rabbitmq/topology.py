@@ -125,11 +125,7 @@ class Planner:
         names, topic, group = self._names, settings.topic, settings.group
         own = names.group(topic, group)
         sharded = names.shards > 1
-        exchanges = (
-            (Exchange(name=own, kind="x-consistent-hash", arguments={"hash-header": KEY}),)
-            if sharded
-            else ()
-        )
+        hashing = Exchange(name=own, kind="x-consistent-hash", arguments={"hash-header": KEY})
         bindings = [
             Binding(source=source, target=own, key=key, to_exchange=sharded)
             for source, key in (
@@ -144,33 +140,24 @@ class Planner:
                 Binding(source=own, target=names.queue(topic, group, shard), key="1")
                 for shard in range(names.shards)
             )
+        limits = {"x-delivery-limit": DELIVERY_LIMIT, **dead_lettering(names.overflow, own)}
         queues = [
-            Queue(
-                name=names.queue(topic, group, shard),
-                arguments={
-                    "x-delivery-limit": DELIVERY_LIMIT,
-                    **dead_lettering(names.overflow, own),
-                },
-            )
+            Queue(name=names.queue(topic, group, shard), arguments=limits)
             for shard in range(names.shards)
         ]
-        kept = [*self._isolating(settings)]
+        waiting = [*self._isolating(settings)]
         if settings.defers:
-            kept += (self._rung(settings, seconds) for seconds in self._ladder)
-        queues += kept
+            waiting += (self._rung(settings, seconds) for seconds in self._ladder)
+        queues += waiting
         bindings += (
-            Binding(source=names.retry, target=queue.name, key=queue.name) for queue in kept
+            Binding(source=names.retry, target=queue.name, key=queue.name) for queue in waiting
         )
-        for letters in settings.dead_letter_topics:
-            queue = self._letters(letters)
-            queues.append(queue)
-            bindings += (
-                Binding(source=names.exchange, target=queue.name, key=names.routing_key(letters)),
-                Binding(source=names.overflow, target=queue.name, key=own),
-            )
+        letters = self._letters(settings)
+        queues += letters.queues
+        bindings += letters.bindings
         return replace(
             self._shards(topic, group),
-            exchanges=exchanges,
+            exchanges=(hashing,) if sharded else (),
             queues=tuple(queues),
             bindings=tuple(bindings),
         )
@@ -197,8 +184,19 @@ class Planner:
                 names.lock(topic, group, shard), {"x-single-active-consumer": True}
             )
 
-    def _letters(self, topic: str) -> Queue:
-        return self._unlimited(self._names.dead_letters(topic))
+    def _letters(self, settings: SubscriptionSettings) -> Plan:
+        """The dead-letter queues: for what we publish, and for what the broker gives up."""
+        names, own = self._names, self._names.group(settings.topic, settings.group)
+        queues: list[Queue] = []
+        bindings: list[Binding] = []
+        for topic in settings.dead_letter_topics:
+            queue = self._unlimited(names.dead_letters(topic))
+            queues.append(queue)
+            bindings += (
+                Binding(source=names.exchange, target=queue.name, key=names.routing_key(topic)),
+                Binding(source=names.overflow, target=queue.name, key=own),
+            )
+        return Plan(queues=tuple(queues), bindings=tuple(bindings))
 
     def _unlimited(self, name: str, arguments: Arguments | None = None) -> Queue:
         """A queue that drops nothing, however often it is looked at."""
