@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import IncompatibleBrokerVersion
@@ -22,7 +23,7 @@ class Identities:
         if not topics:
             return {}
         try:
-            answer = await self._admin._send_request(TopicIds(sorted(topics)))
+            answer: Any = await self._admin._send_request(TopicIds(sorted(topics)))
         except (NotImplementedError, IncompatibleBrokerVersion):
             return dict.fromkeys(topics, "")  # an old broker, which has no ids
         return {name: id for code, name, id, *_ in answer.topics if not code}

@@ -272,7 +272,7 @@ def _made(
     time: int,
     key: bytes | None,
     value: bytes | None,
-    headers: tuple[tuple[str, bytes | None], ...],
+    headers: Any,  # Any: aiokafka says that no value is missing, and some are
 ) -> ConsumerRecord:
     return ConsumerRecord(
         topic=tp.topic,

@@ -34,8 +34,8 @@ class _Uuid(AbstractType[str]):  # type: ignore[misc]  # aiokafka is not typed
 
 
 class _MetadataResponse(Response):  # type: ignore[misc]  # aiokafka is not typed
-    API_KEY = 3
-    API_VERSION = 12
+    API_KEY = 3  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]  # as aiokafka's
+    API_VERSION = 12  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]  # as aiokafka's
     SCHEMA = Schema(
         ("throttle_time_ms", Int32),
         (
@@ -113,8 +113,8 @@ class TopicIds(Request[_MetadataRequest]):  # type: ignore[misc]  # aiokafka is 
 
 
 class _CreateTopicsResponse(Response):  # type: ignore[misc]  # aiokafka is not typed
-    API_KEY = 19
-    API_VERSION = 4
+    API_KEY = 19  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]  # as aiokafka's
+    API_VERSION = 4  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]  # as aiokafka's
     SCHEMA = CreateTopicsResponse_v3.SCHEMA
 
 

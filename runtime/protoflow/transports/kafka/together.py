@@ -32,7 +32,7 @@ def together(
     class Together(base):  # type: ignore[misc]  # a base that is chosen at run time
         """See `together`."""
 
-        name = f"protoflow-{base.name}"
+        name = f"protoflow-{base.name}"  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]  # as aiokafka's
 
         @classmethod
         def assign(
