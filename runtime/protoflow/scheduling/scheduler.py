@@ -412,6 +412,7 @@ class Scheduler:
             if job.lost:
                 self._forget(job)
             else:
+                self._carrier.forget(job)
                 self._carrier.release(job)
                 if job.lane is not None:
                     self.leave(job)
@@ -483,6 +484,7 @@ class Scheduler:
     def _forget(self, job: Job) -> None:
         """Ends a job without settling it."""
         job.lost = True
+        self._carrier.forget(job)
         if job.lane is not None:
             self.leave(job)
         self.in_flight.left(1, job.delivery.size)
