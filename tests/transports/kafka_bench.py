@@ -44,6 +44,9 @@ class Listener:
     def health_changed(self, healthy: bool, detail: str) -> None:
         self.health.append((healthy, detail))
 
+    def suspects_waiting(self) -> None:
+        raise AssertionError("Kafka has no solo queue")
+
 
 def unique(name: str = "orders") -> str:
     return f"{name}.{uuid.uuid4().hex[:10]}"

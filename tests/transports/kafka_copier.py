@@ -25,6 +25,8 @@ class Listener:
 
     def health_changed(self, healthy: bool, detail: str) -> None: ...
 
+    def suspects_waiting(self) -> None: ...
+
 
 async def main(url: str, topic: str, options: str, lives_for: str) -> None:
     transport = kafka.create(

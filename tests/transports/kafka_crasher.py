@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "runtime"))
 
@@ -24,6 +25,8 @@ class Listener:
 
     def health_changed(self, healthy: bool, detail: str) -> None: ...
 
+    def suspects_waiting(self) -> None: ...
+
 
 async def main(url: str, topic: str, options: str) -> None:
     transport = kafka.create(
@@ -31,7 +34,7 @@ async def main(url: str, topic: str, options: str) -> None:
     )
     await transport.open()
     wanted = SubscriptionSettings(name=topic, topic=topic, group="billing", defers=False)
-    subscription = await transport.subscribe(wanted, Listener())
+    subscription: Any = await transport.subscribe(wanted, Listener())
     while True:
         batch = await subscription.receive(100, 1 << 20)
         done: list[Delivery] = []

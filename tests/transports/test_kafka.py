@@ -314,7 +314,7 @@ async def test_a_slow_handler_is_not_evicted_and_the_window_is_bounded(
     topic = unique()
     async with opened(url, options={"window": 20}) as transport:
         listener = Listener()
-        subscription = await join(transport, settings(topic), listener)
+        subscription = await join(transport, settings(topic, unique("group")), listener)
         await publish(transport, topic, *[b"%d" % number for number in range(1200)])
         slow = (await take(subscription, 1))[0]
         taken = 1

@@ -84,6 +84,7 @@ async def test_all_topics_of_a_group_are_read_by_one_member(
         for earlier, topic in zip(subscriptions, topics, strict=False):
             if earlier is subscriptions[-1]:
                 assert payloads(await take(earlier, 1)) == [topic.encode()]
+    description: Any
     (description,) = await admin.describe_consumer_groups([group])
     (members,) = [item[5] for item in description.groups]
     assert len(members) == 1
@@ -142,7 +143,7 @@ def test_a_partition_and_its_retries_have_one_owner(
         f"m{number}": ConsumerProtocolMemberMetadata(0, sorted(partitions), b"")
         for number in range(members)
     }
-    assignor = together(base, mains)
+    assignor: Any = together(base, mains)
     owners: dict[tuple[str, int], str] = {}
     for member, assignment in assignor.assign(Cluster(partitions), subscribed).items():
         for tp in assignment.partitions():
@@ -224,7 +225,7 @@ async def make_anew(admin: AIOKafkaAdminClient, topic: str) -> None:
     await admin.delete_topics([topic])
     while topic in await admin.list_topics():
         await asyncio.sleep(0.05)
-    made = await admin.create_topics([NewTopic(topic, 1, 1)])
+    made: Any = await admin.create_topics([NewTopic(topic, 1, 1)])
     assert [code for _, code, *_ in made.topic_errors] == [0]
 
 
