@@ -27,7 +27,12 @@ class Limits:
         self.max_bytes = self._options.max_message_bytes or default
 
     def refusal(self, message: Message) -> PublishRefusedError | None:
-        """Why a message can never be taken."""
+        """Why a message can never be taken. Raises nothing."""
+        if not isinstance(message.payload, bytes | bytearray | memoryview | None):
+            kind = type(message.payload).__name__
+            return PublishRefusedError(
+                f"message {message.id} to {message.topic}: its payload is {kind}, not bytes"
+            )
         size = len(message.payload or b"")
         if size > self.max_bytes > 0:
             return PublishRefusedError(
