@@ -139,6 +139,11 @@ class Carrier:
 
         self._settler.publish(job, (deferred,), confirmed)
 
+    def forget(self, job: Job) -> None:
+        """The job is not ours any more."""
+        if job in self.exhausted:
+            self._blocks(job, False)
+
     def take_waiting(self, unwanted: Callable[[Job], bool]) -> list[Job]:
         """Takes out jobs that wait in memory for their next run."""
         taken = [job for job in self._timers if unwanted(job)]

@@ -418,6 +418,7 @@ class Scheduler:
             if job.lost:
                 self._forget(job)
             else:
+                self._carrier.forget(job)
                 self._carrier.release(job)
                 if job.lane is not None:
                     self.leave(job)
@@ -489,6 +490,7 @@ class Scheduler:
     def _forget(self, job: Job) -> None:
         """Ends a job without settling it."""
         job.lost = True
+        self._carrier.forget(job)
         if job.lane is not None:
             self.leave(job)
         self.in_flight.left(1, job.delivery.size)

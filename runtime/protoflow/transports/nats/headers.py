@@ -42,6 +42,8 @@ def encode(message: Message) -> dict[str, str]:
     """The headers of a message. Raises ValueError for a name that cannot be one, or that is an
     order to the server."""
     metadata = message.metadata
+    if not message.id.isascii():
+        message.id.encode()  # the binding would write any lone surrogate alike: two ids, one text
     headers = dict(NATS.headers(message.id, metadata))
     if message.headers:
         headers = {**message.headers, **headers}
