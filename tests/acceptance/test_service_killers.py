@@ -75,7 +75,10 @@ class Deaths:
                 )
                 await asyncio.sleep(0.05)
             self.died.append(program)
-        raise AssertionError(f"{MOST_DEATHS} processes died: {numbers - self.ended} not handled")
+        codes = [program.process.returncode for program in self.died]
+        raise AssertionError(
+            f"{MOST_DEATHS} processes died, by {codes}: {numbers - self.ended} not handled"
+        )
 
 
 def _numbers(letters: list[Any]) -> list[int]:

@@ -88,6 +88,7 @@ class Scheduler:
         self._paused.set()
         self._stopping = False
         self._joined = False
+        self._suspects_wait = False
         self._gate: SoloGate
         self._subscription: Subscription
         self._workers: Workers
@@ -151,6 +152,8 @@ class Scheduler:
             self._watchdog.start()
         self._intake = asyncio.get_running_loop().create_task(self._take())
         self._intake.add_done_callback(self._intake_ended)
+        if self._suspects_wait:
+            self._suspects.ask()
 
     async def stop(self, seconds: float) -> None:
         """Takes nothing more, lets handlers finish, settles, leaves: within so many seconds."""
@@ -243,7 +246,10 @@ class Scheduler:
 
     def suspects_waiting(self) -> None:
         """The solo queue holds messages that are to be run alone."""
-        self._suspects.ask()
+        if self._intake is None:  # while it joins: a solo queue from before
+            self._suspects_wait = True
+        else:
+            self._suspects.ask()
 
     # The part of those who carry out outcomes.
 
