@@ -69,13 +69,9 @@ class Reader:
         failures = 0
         while True:
             try:
-                await self._turn()
+                await self._turn_or_relocate()
             except (ConsumerStoppedError, TransportError):
                 raise
-            except OffsetOutOfRangeError as error:
-                await self._lost_position(error.args[0])
-            except NoOffsetForPartitionError:
-                pass  # read before `prepare` set it
             except Exception as error:
                 failures += 1
                 self._told(error)
@@ -91,6 +87,14 @@ class Reader:
         self._health_changed(f"reading failed: {_reason(error)}")
         if not isinstance(error, KafkaError | TimeoutError | OSError):
             _log.error("reading failed", exc_info=error)
+
+    async def _turn_or_relocate(self) -> None:
+        try:
+            await self._turn()
+        except OffsetOutOfRangeError as error:
+            await self._lost_position(error.args[0])
+        except NoOffsetForPartitionError:
+            pass  # read before `prepare` set it
 
     async def _turn(self) -> None:
         assignment = self._assignment
