@@ -94,21 +94,18 @@ class Lane:
         linger = self._options.linger
         try:
             while self._waiting:
-                if linger and len(self._waiting) == 1:
-                    await asyncio.sleep(linger)
-                await self._send_next()
+                batch: _Batch | None = None
+                try:
+                    if linger and len(self._waiting) == 1:
+                        await asyncio.sleep(linger)
+                    producer = await self._producers.get()
+                    batch = self._waiting.popleft()
+                    if batch.is_open:  # else given up: nobody is to find it later
+                        await self._send(producer, batch)
+                except Exception as error:  # whatever it is, what waits behind goes on
+                    (batch or self._waiting.popleft()).settle(error, self._topic)
         finally:
             self.task = None
-
-    async def _send_next(self) -> None:
-        try:
-            producer = await self._producers.get()
-        except Exception as error:  # whatever it is, what waits behind this batch goes on
-            self._waiting.popleft().settle(error, self._topic)
-            return
-        batch = self._waiting.popleft()
-        if batch.is_open:  # else given up: nobody is to find it later
-            await self._send(producer, batch)
 
     async def _send(self, producer: AIOKafkaProducer, batch: _Batch) -> None:
         try:

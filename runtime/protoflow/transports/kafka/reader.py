@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -75,12 +76,19 @@ class Reader:
             except Exception as error:
                 failures += 1
                 self._told(error)
+                self._read_again()
                 await asyncio.sleep(min(_PAUSE * failures, _LONGEST_PAUSE))
                 continue
             failures = 0
             if self._ill:
                 self._ill = False
                 self._health_changed(None)
+
+    def _read_again(self) -> None:
+        """What aiokafka gave before a failure was lost in it, and would be skipped."""
+        for tp, partition in self._partitions.items():
+            with contextlib.suppress(KafkaError):  # it has moved away
+                self._consumer.seek(tp, partition.position)
 
     def _told(self, error: Exception) -> None:
         self._ill = True
