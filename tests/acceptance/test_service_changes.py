@@ -20,8 +20,11 @@ pytestmark = [needs("durable", "at_least_once", "dead_letters"), pytest.mark.tim
 
 #: How a refusal tells the way out.
 _DRAINING = ("drain", "settle what they have", "handle what is in it", "work off its queues")
-#: What is fixed when it is made: drained, it has to be deleted by hand.
-_FIXED = ("more shards", "fewer shards", "more shards of a keyed topic")
+#: What is fixed when it is made: drained, it has to be deleted or changed by hand.
+_FIXED = (
+    *("more shards", "fewer shards", "more shards of a keyed topic"),
+    *("more partitions", "more partitions of a keyed topic", "other partitions for retries"),
+)
 
 WAITING, BACKLOG = 6, 4
 

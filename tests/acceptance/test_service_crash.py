@@ -154,11 +154,12 @@ async def test_two_processes_share_a_group(lab: Lab, programs: Programs) -> None
 
 @needs("processes", "groups")
 async def test_what_a_killed_process_held_goes_to_the_other(lab: Lab, programs: Programs) -> None:
-    slow = await programs.start(seconds=60)
+    settings = {"rebalance_drain": 2.0}  # by which the other waits for it to join
+    slow = await programs.start(seconds=60, settings=settings)
     await lab.send(*range(5))
     await slow.until(lambda program: program.begun)
     held = set(slow.begun)
-    quick = await programs.start()
+    quick = await programs.start(settings=settings)
     await slow.kill()
     await quick.until(lambda program: held <= set(program.ended), within=60)
     for words in quick.events("begin"):

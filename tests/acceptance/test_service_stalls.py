@@ -205,7 +205,7 @@ async def another_member_has_it_all(lab: Lab, stack: AsyncExitStack) -> Service:
         seen.note(task, context)
         await asyncio.sleep(60)
 
-    await _start(lab, stack, handler("Parted", work))
+    await _start(lab, stack, handler("Parted", work), rebalance_drain=0.2)
     await lab.send(*range(10), key="k")
     await seen.until(1)
     return await _start(lab, stack, handler("Parted", work), rebalance_drain=0.2)

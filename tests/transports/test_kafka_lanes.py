@@ -32,11 +32,14 @@ class Broker:
         self.replaced = 0
         self.sending = 0
         self.failure: Exception | None = None
+        self.absences: list[Exception] = []
 
     def create_batch(self) -> BatchBuilder:
         return BatchBuilder(LARGEST, 0)
 
     async def get(self) -> Broker:
+        if self.absences:
+            raise self.absences.pop()
         return self
 
     def replace(self) -> None:
@@ -143,6 +146,17 @@ async def test_a_lost_connection_fails_the_batch_and_takes_a_new_producer() -> N
     results = await publish([10, 10], set(), broker)
     assert [type(result) for result in results] == [PublishError, PublishError]
     assert broker.replaced == 1
+
+
+async def test_a_producer_that_cannot_be_had_fails_one_batch_and_the_lane_goes_on() -> None:
+    broker = Broker()
+    broker.absences = [ConnectionResetError("whatever")]
+    async with asyncio.timeout(10):
+        first, second = await publish([1500, 1500], set(), broker)
+    assert isinstance(first, PublishError)
+    assert not isinstance(first, PublishRefusedError), "it may be published again"
+    assert second is None
+    assert broker.taken == ["1"]
 
 
 async def test_a_malformed_message_keeps_nobody_from_being_sent() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TypeAlias
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import IllegalGenerationError, KafkaError, UnknownMemberIdError
+from aiokafka.errors import IllegalGenerationError, UnknownMemberIdError
 
 from protoflow.transports.kafka.bell import Bell
 from protoflow.transports.kafka.commits import COMMIT_ERRORS, Commits
@@ -100,7 +100,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
                 await asyncio.gather(*(_revoke(feed, drains=drains) for feed in feeds))
                 await self._transactions.quiet()
             await self._commits.commit(partitions, clean=True)
-        except COMMIT_ERRORS as error:
+        except Exception as error:  # whatever it was, the partitions leave
             _log.info(
                 "partitions left without their last commit; their messages may come again",
                 extra={"group": self._group, "error": repr(error)},
@@ -188,7 +188,3 @@ async def _revoke(feed: Feed, *, drains: bool) -> None:
     drain = feed.settings.rebalance_drain if drains else 0.0
     shards = [partition.shard for partition in feed.partitions.values()]
     await feed.listener.shards_revoked(shards, drain)
-
-
-#: What `prepare` may fail with and be tried again after.
-PREPARE_ERRORS = (KafkaError, TimeoutError)

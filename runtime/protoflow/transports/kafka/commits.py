@@ -41,10 +41,13 @@ class Commits:
         try:
             async with asyncio.timeout(self._timeout):
                 await self._consumer.commit(offsets)
-        except BaseException:
+        except BaseException as error:
             for partition in partitions:
                 partition.dirty = True
-            raise
+            if isinstance(error, (*COMMIT_ERRORS, asyncio.CancelledError)):
+                raise
+            # Whatever it was: nobody knows what became of it, and it is written anew.
+            raise KafkaError(f"the answer to a commit is unknown: {error!r}") from error
 
     async def finally_commit(
         self, partitions: Collection[Partition], *, clean: bool, seconds: float

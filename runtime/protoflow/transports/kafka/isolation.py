@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeAlias
 
-from aiokafka.errors import KafkaError
-
 from protoflow.errors import TransportError
 from protoflow.message import Delivery
 from protoflow.transports.kafka.errors import transport_error
@@ -64,5 +62,5 @@ class Marks:
             raise TransportError(f"kafka: {self._name}: {partition.tp} has moved away")
         try:
             await self._write(partition)
-        except (KafkaError, TimeoutError) as error:
+        except Exception as error:
             raise transport_error(error, "writing a start mark", self._name) from error

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import MessageSizeTooLargeError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from protoflow.errors import PublishError
@@ -94,18 +94,22 @@ class Lane:
         linger = self._options.linger
         try:
             while self._waiting:
-                if linger and len(self._waiting) == 1:
-                    await asyncio.sleep(linger)
-                producer = await self._producers.get()
-                batch = self._waiting.popleft()
-                batch.builder.close()
-                if batch.is_open:  # else given up: nobody is to find it later
-                    await self._send(producer, batch)
+                batch: _Batch | None = None
+                try:
+                    if linger and len(self._waiting) == 1:
+                        await asyncio.sleep(linger)
+                    producer = await self._producers.get()
+                    batch = self._waiting.popleft()
+                    if batch.is_open:  # else given up: nobody is to find it later
+                        await self._send(producer, batch)
+                except Exception as error:  # whatever it is, what waits behind goes on
+                    (batch or self._waiting.popleft()).settle(error, self._topic)
         finally:
             self.task = None
 
     async def _send(self, producer: AIOKafkaProducer, batch: _Batch) -> None:
         try:
+            batch.builder.close()
             sent = await producer.send_batch(batch.builder, self._topic, partition=self._partition)
             await self._producers.confirmed(sent)
         except MessageSizeTooLargeError as error:
@@ -114,10 +118,8 @@ class Lane:
                 batch.settle(error, self._topic)
             else:
                 self._waiting.extendleft(reversed(self._one_by_one(batch)))
-        except (KafkaError, TimeoutError) as error:
-            self._producers.replace()
-            batch.settle(error, self._topic)
         except Exception as error:  # whatever it is, nobody waits for ever
+            self._producers.replace()
             batch.settle(error, self._topic)
         else:
             batch.settle(None, self._topic)

@@ -9,12 +9,15 @@ from collections.abc import Callable
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import KafkaError, RebalanceInProgressError, for_code
+from aiokafka.errors import RebalanceInProgressError, for_code
 from aiokafka.protocol.group import HeartbeatRequest
 
 from protoflow.transports.kafka.assignment import Assignment
 
 _log = logging.getLogger("protoflow.transports.kafka")
+
+#: Seconds between two questions that the group does not answer.
+_ASKING_AGAIN = 0.5
 
 
 class Lease:
@@ -46,6 +49,16 @@ class Lease:
         if getattr(error, "retriable", False):
             raise error
         return False
+
+    async def is_member_still(self) -> bool:
+        """As `is_member`, asking until the group answers."""
+        while True:
+            try:
+                async with asyncio.timeout(self._session):
+                    return await self.is_member()
+            except Exception as error:  # whatever it was, it is asked again
+                _log.info("the group does not tell its members", extra={"error": repr(error)})
+                await asyncio.sleep(_ASKING_AGAIN)
 
     async def watch(self, assignment: Assignment, told: Callable[[str, str | None], None]) -> None:
         """Gives the assignment up when it is over, and takes it again if the group still has
@@ -90,7 +103,3 @@ class Lease:
         coordinator._do_heartbeat = beating
         coordinator._on_join_complete = joining
         self._answered = time.monotonic()
-
-
-#: What `Lease.is_member` may raise.
-MEMBER_ERRORS = (KafkaError, TimeoutError)

@@ -20,7 +20,12 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka import codec as codecs
 from aiokafka.consumer.fetcher import FetchResult
-from aiokafka.errors import CorruptRecordException, UnsupportedCodecError
+from aiokafka.errors import (
+    CorruptRecordException,
+    KafkaConnectionError,
+    KafkaError,
+    UnsupportedCodecError,
+)
 from aiokafka.record.util import decode_varint
 
 _log = logging.getLogger("protoflow.transports.kafka")
@@ -100,7 +105,12 @@ class _Client:
         return getattr(self._client, name)
 
     async def send(self, node_id: int, request: Any, **keywords: Any) -> Any:
-        response = await self._client.send(node_id, request, **keywords)
+        try:
+            response = await self._client.send(node_id, request, **keywords)
+        except KafkaError:
+            raise
+        except Exception as error:  # anything else would end aiokafka's fetching for good
+            raise KafkaConnectionError(f"fetching failed: {error!r}") from error
         if response.API_KEY == _FETCH:
             self.raw.clear()
             for topic, partitions in response.topics:

@@ -10,9 +10,7 @@ from collections.abc import Collection, Coroutine, Sequence
 from typing import Any
 
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError
 
-from protoflow.errors import TransportError
 from protoflow.transport import SubscriptionSettings
 from protoflow.transports.kafka.assignment import Assignment
 from protoflow.transports.kafka.bell import Bell
@@ -201,7 +199,7 @@ class Membership:
     async def _start_again(self) -> None:
         """Takes the assignment anew, if it is still ours; else the group tells."""
         assignment = self._assignment
-        if assignment is None or not await self.lease.is_member():
+        if assignment is None or not await self.lease.is_member_still():
             return
         assigned = assignment.assigned
         self._told("fenced", "another process took a transactional id of this one")
@@ -284,7 +282,7 @@ class Membership:
         try:
             async with asyncio.timeout(_LEAVING):
                 await stop_consumer(self._consumer)
-        except (KafkaError, TransportError, TimeoutError):
+        except Exception:  # whatever it was, it leaves
             await abandon(self._consumer)
         await self.transactions.leave()
 

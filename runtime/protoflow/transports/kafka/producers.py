@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from protoflow.errors import PublishError
@@ -86,9 +85,11 @@ class Producers:
         while not self._closed:
             try:
                 await self.open()
-            except (KafkaError, OSError, TimeoutError):
+            except Exception as error:  # whatever it is: without a producer nothing goes on
+                _log.info("no new producer yet", extra={"error": repr(error)})
                 await asyncio.sleep(1)
-                await prefer_who_answers(self._context.client)
+                with contextlib.suppress(Exception):  # only makes the next attempt quicker
+                    await prefer_who_answers(self._context.client)
             else:
                 return
 
@@ -98,7 +99,7 @@ class Producers:
             return
         stopping = asyncio.get_running_loop().create_task(producer.stop())
         try:
-            with contextlib.suppress(TimeoutError, KafkaError):
+            with contextlib.suppress(Exception):
                 async with asyncio.timeout(seconds):
                     await stopping
                     return
@@ -122,7 +123,7 @@ class Producers:
 
 async def abandon_producer(producer: AIOKafkaProducer) -> None:
     """Ends a producer at once, without waiting for the broker."""
-    with contextlib.suppress(KafkaError, OSError):
+    with contextlib.suppress(Exception):  # it is given up either way
         await producer.client.close()
     sending: asyncio.Task[None] | None = getattr(producer._sender, "_sender_task", None)
     if sending is not None and not sending.done():

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TypeAlias
 
-from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
+from aiokafka.errors import UnknownTopicOrPartitionError
 from aiokafka.partitioner import murmur2
 
 from protoflow import wire
@@ -179,7 +179,7 @@ class Publisher:
                 try:
                     await self._ask(topic)
                     self._is_known(topic)
-                except (KafkaError, TimeoutError) as error:
+                except Exception as error:  # whatever it is, nobody waits for ever
                     while waiting:
                         _, _, submission, index = waiting.popleft()
                         submission.settle(index, publish_error(error, topic.name, 0))
@@ -188,7 +188,7 @@ class Publisher:
                     message, _, submission, index = item
                     try:
                         await self._require_group(message, topic)
-                    except (KafkaError, TimeoutError, PublishError) as error:
+                    except Exception as error:
                         submission.settle(index, publish_error(error, topic.name, 0))
                     else:
                         self._sort(topic, *item)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -69,16 +70,13 @@ class Reader:
         failures = 0
         while True:
             try:
-                await self._turn()
+                await self._turn_or_relocate()
             except (ConsumerStoppedError, TransportError):
                 raise
-            except OffsetOutOfRangeError as error:
-                await self._lost_position(error.args[0])
-            except NoOffsetForPartitionError:
-                pass  # read before `prepare` set it
             except Exception as error:
                 failures += 1
                 self._told(error)
+                self._read_again()
                 await asyncio.sleep(min(_PAUSE * failures, _LONGEST_PAUSE))
                 continue
             failures = 0
@@ -86,11 +84,25 @@ class Reader:
                 self._ill = False
                 self._health_changed(None)
 
+    def _read_again(self) -> None:
+        """What aiokafka gave before a failure was lost in it, and would be skipped."""
+        for tp, partition in self._partitions.items():
+            with contextlib.suppress(KafkaError):  # it has moved away
+                self._consumer.seek(tp, partition.position)
+
     def _told(self, error: Exception) -> None:
         self._ill = True
         self._health_changed(f"reading failed: {_reason(error)}")
         if not isinstance(error, KafkaError | TimeoutError | OSError):
             _log.error("reading failed", exc_info=error)
+
+    async def _turn_or_relocate(self) -> None:
+        try:
+            await self._turn()
+        except OffsetOutOfRangeError as error:
+            await self._lost_position(error.args[0])
+        except NoOffsetForPartitionError:
+            pass  # read before `prepare` set it
 
     async def _turn(self) -> None:
         assignment = self._assignment

@@ -6,8 +6,6 @@ import asyncio
 import dataclasses
 from collections.abc import Collection, Sequence
 
-from aiokafka.errors import KafkaError
-
 from protoflow import ladder, wire
 from protoflow.message import Delivery, Message, Settlement, SettleResult
 from protoflow.transport import SubscriptionSettings
@@ -102,7 +100,7 @@ class KafkaSubscription:
         try:
             async with asyncio.timeout(self._context.options.request_timeout):
                 return await self._membership.available(self._feed)
-        except (KafkaError, TimeoutError):
+        except Exception:  # whatever it was, nothing is known
             return None
 
     async def stop(self) -> None:

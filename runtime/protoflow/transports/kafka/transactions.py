@@ -13,12 +13,13 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError, ProducerFenced
+from aiokafka.errors import ProducerFenced
 from aiokafka.structs import OffsetAndMetadata
 
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message, SettleResult
 from protoflow.transports.kafka.context import Context
+from protoflow.transports.kafka.errors import malformed
 from protoflow.transports.kafka.groups import Groups
 from protoflow.transports.kafka.outgoing import Outbound, Outgoing, checked, physical_topic
 from protoflow.transports.kafka.ownership import Ended, Owner, Places, Work, end
@@ -103,7 +104,7 @@ class Transactions:
             try:
                 producer = await self._usable(owner, partition)
                 await self._transact(producer, {partition: set()}, ())
-            except (KafkaError, TimeoutError):
+            except BaseException:  # cancelled, too: it ends in the middle of a transaction
                 await self._give_up(owner)
                 raise
 
@@ -126,7 +127,7 @@ class Transactions:
         try:
             async with asyncio.timeout(2):
                 await producer.stop()
-        except (KafkaError, TimeoutError):
+        except Exception:
             await abandon_producer(producer)
         except asyncio.CancelledError:
             await abandon_producer(producer)
@@ -193,7 +194,7 @@ class Transactions:
             await self._transact(producer, done, records)
         except ProducerFenced:
             self._lose(partition, batch)
-        except (KafkaError, TimeoutError) as error:
+        except Exception as error:  # whatever it was, its producer is of no use any more
             _log.warning("a transaction failed", extra={"error": repr(error)})
             await self._give_up(owner)
             await self._find_out(owner, partition, batch)
@@ -216,8 +217,8 @@ class Transactions:
         except ProducerFenced:
             self._lose(partition, batch)
             return
-        except (KafkaError, TimeoutError):
-            pass  # asked for again before the next one
+        except Exception as error:  # asked for again before the next one
+            _log.info("what became of it is not known yet", extra={"error": repr(error)})
         for work in batch:
             held = all(place.live for place, _ in work.places)
             done = all(place.is_done(offset) for place, offset in work.places)
@@ -258,15 +259,11 @@ class Transactions:
         for work in batch:
             try:
                 encoded = [await self._outgoing(message) for message in work.outputs]
-            except (KafkaError, TimeoutError):
-                work.ended(SettleResult.UNKNOWN)
             except PublishRefusedError:
                 work.ended(SettleResult.REFUSED)
-            except PublishError:
+            except Exception as error:
+                _log.info("an output must wait", extra={"error": repr(error)})
                 work.ended(SettleResult.UNKNOWN)
-            except Exception:  # what is no bytes, no text: the others must go on
-                _log.exception("an output cannot be written")
-                work.ended(SettleResult.REFUSED)
             else:
                 accepted.append(work)
                 records += encoded
@@ -275,7 +272,12 @@ class Transactions:
     async def _outgoing(self, message: Message) -> Outgoing:
         topic = physical_topic(message.topic)
         await self._outbound.learn(topic)
-        return checked(self._outbound.encode(message, topic))
+        try:
+            return checked(self._outbound.encode(message, topic))
+        except PublishError:
+            raise
+        except Exception as error:  # what is no bytes, no text: the others must go on
+            raise malformed(error, topic) from error
 
     async def _transact(
         self,

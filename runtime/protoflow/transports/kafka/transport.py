@@ -138,12 +138,15 @@ class KafkaTransport:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
             self._watching = None
-        await asyncio.gather(*(item.stop() for item in tuple(self._subscriptions)))
+        stopping = [item.stop() for item in tuple(self._subscriptions)]
+        for result in await asyncio.gather(*stopping, return_exceptions=True):
+            if isinstance(result, Exception):  # whatever it was, the rest is closed, too
+                _log.error("a subscription did not stop in order", exc_info=result)
         if self._publisher is not None:
             await self._publisher.close(seconds)
             self._publisher = None
         if self._context is not None:
-            with contextlib.suppress(KafkaError, TimeoutError):
+            with contextlib.suppress(Exception):  # it is given up either way
                 async with asyncio.timeout(_CLOSING):
                     await self._context.admin.close()
             self._context = None
