@@ -12,6 +12,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 
+def send_signal(pid: int, number: signal.Signals) -> None:
+    """Sends a signal; after SIGSTOP no thread of the process runs any more."""
+    os.kill(pid, number)
+    tasks = Path(f"/proc/{pid}/task")
+    if number is not signal.SIGSTOP or not tasks.exists():
+        return
+    for _ in range(1000):
+        states = [_state(task) for task in tasks.iterdir()]
+        if all(state in "Tt" for state in states):
+            return
+        time.sleep(0.005)
+
+
+def _state(task: Path) -> str:
+    try:
+        return (task / "stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "T"  # it has ended
+
+
 class BrokerUnavailable(Exception):
     """The broker cannot be had here; the text says why."""
 
@@ -31,7 +51,7 @@ class RunningBroker:
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal to the process we started (SIGSTOP, SIGCONT, SIGKILL...)."""
         assert self.process is not None, f"{self.name} was not started by us"
-        os.kill(self.process.pid, number)
+        send_signal(self.process.pid, number)
 
     def line(self) -> str:
         """One line of status."""

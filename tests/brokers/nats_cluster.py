@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
 import time
@@ -14,7 +13,7 @@ from typing import Any
 import nats
 from nats.errors import Error
 
-from tests.brokers.base import BrokerUnavailable, free_port
+from tests.brokers.base import BrokerUnavailable, free_port, send_signal
 from tests.brokers.nats import NatsBroker, _find
 
 _CONFIG = """server_name: {name}
@@ -74,7 +73,7 @@ class NatsCluster:
     def signal(self, number: signal.Signals, *nodes: int) -> None:
         """Sends a signal to nodes."""
         for node in nodes:
-            os.kill(self._processes[node].pid, number)
+            send_signal(self._processes[node].pid, number)
 
     def kill(self, *nodes: int) -> None:
         """SIGKILL, and waits for the end."""

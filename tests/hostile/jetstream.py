@@ -18,7 +18,9 @@ _SERVERS_OWN = (
     "Nats-Consumer", "Nats-Pending-Messages", "Nats-Pin-Id", "Nats-Last-Sequence",
     "Nats-Expected-Last-Sequence", "Nats-Expected-Last-Subject-Sequence", "Nats-Expected-Stream",
     "Nats-Expected-Last-Msg-Id", "Nats-Msg-Size", "Nats-Trace-Dest",
+    "Nats-Rollup", "Nats-Schedule-Next", "Nats-Scheduler",
 )  # fmt: skip
+_ORDERS = {"all": "all", "sub": "sub", "purge": "purge", "a subject": "victim"}
 _START = b"NATS/1.0"
 
 
@@ -39,7 +41,7 @@ class JetStreamWriter:
             for kind, block in _blocks().items()
         ]
         for name in _SERVERS_OWN:
-            for kind, value in {**NUMBERS, "all": "all", "a subject": "victim"}.items():
+            for kind, value in {**NUMBERS, **_ORDERS}.items():
                 block = _START + b"\r\n" + name.encode() + b": " + raw(value) + b"\r\n\r\n"
                 rows.append(Hostile(field=name, kind=kind, native=block))
         return rows

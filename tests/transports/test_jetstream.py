@@ -249,6 +249,36 @@ async def test_a_deferred_message_comes_back_to_its_group_alone(transport: Trans
     await nothing(mailing)
 
 
+async def test_a_stream_keeps_delayed_messages_from_the_first_one_on(
+    url: str, transport: Transport
+) -> None:
+    name = topic()
+    names = Names("protoflow")
+    stream = names.stream(name)
+    subscription, _ = await join(transport, name)
+    before = (await api(url, f"STREAM.INFO.{stream}"))["config"]
+    assert not before.get("allow_msg_schedules")
+    assert not before["allow_rollup_hdrs"]
+    topology = Topology(subscriptions=(settings_of(name),))
+    async with opened(url) as other:
+        await other.ensure(topology, TopologyMode.VERIFY)
+        late = message(name, b"late", delay=0.5)
+        (plain, delayed) = await other.submit([message(name, b"plain"), late])
+        assert plain is None
+        assert type(delayed) is PublishError
+        assert "with nats stream edit" in str(delayed)
+    messages = [message(name, b"%d" % n, delay=0.5 * (n % 2)) for n in range(4)]
+    await publish(transport, *messages)
+    after = (await api(url, f"STREAM.INFO.{stream}"))["config"]
+    assert after["allow_msg_schedules"]
+    assert payloads(await take(subscription, 5)) == [b"plain", b"0", b"2", b"1", b"3"]
+    async with opened(url) as other:
+        for mode in (TopologyMode.VERIFY, TopologyMode.CREATE):
+            await other.ensure(topology, mode)
+        await publish(other, message(name, b"later", delay=0.2))
+    assert payloads(await take(subscription, 1)) == [b"later"]
+
+
 async def test_lag_counts_what_waits_for_a_retry(transport: Transport) -> None:
     name = topic()
     assert isinstance(transport, LagReader)

@@ -288,6 +288,30 @@ async def test_strange_headers_of_a_raw_client_hold_up_nobody(transport: Transpo
     writer.close()
 
 
+async def test_no_order_of_a_stranger_takes_messages_out_of_a_topic(jetstream: Transport) -> None:
+    """`Nats-Rollup` purges, `Nats-Schedule-Next` removes what is not due, schedules repeat."""
+    name = topic()
+    subscription, _ = await join(jetstream, name)
+    await publish(jetstream, *[message(name, b"%d" % number) for number in range(3)])
+    subject = f"protoflow.{name}"
+    orders = [
+        {"Nats-Rollup": "all"},
+        {"Nats-Rollup": "sub"},
+        {"Nats-Schedule": "@every 1s", "Nats-Schedule-Target": subject},
+        {"Nats-Schedule-Next": "purge", "Nats-Scheduler": subject},
+    ]
+    client = await nats.connect((url_of("jetstream") or "").replace("jetstream://", "nats://"))
+    try:
+        for order in orders:
+            answer = await client.request(subject, b"bad", headers=order)
+            assert b'"error"' in answer.data, order
+    finally:
+        await client.close()
+    taken = await take(subscription, 3)
+    assert payloads(taken) == [b"0", b"1", b"2"]
+    await ack(subscription, *taken)
+
+
 def replace_topic(received: Message, name: str) -> Message:
     return Message(
         id=received.id or uuid.uuid4().hex,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import quote, quote_from_bytes, unquote, unquote_to_bytes
 
@@ -92,6 +93,12 @@ def block(headers: Mapping[str, str]) -> bytes:
 def deduplication(id: str) -> str:
     """A deduplication id as a header's value, different for every id."""
     return quote(id) if "%" in id or _CHANGED.search(id) is not None else id
+
+
+def schedule(due: float, subject: str) -> dict[str, str]:
+    """The order to keep a message until then, and to publish it to a subject."""
+    at = datetime.fromtimestamp(due, UTC).isoformat().replace("+00:00", "Z")
+    return {"Nats-Schedule": f"@at {at}", "Nats-Schedule-Target": subject}
 
 
 # What a header is; plain numbers, for they are looked at with every message.

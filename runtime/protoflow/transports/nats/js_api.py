@@ -92,6 +92,10 @@ class API:
         """Makes a stream; the answer holds the config as the server understood it."""
         return await self.call(client, f"STREAM.CREATE.{config['name']}", config)
 
+    async def update_stream(self, client: Client, config: JSON) -> JSON:
+        """Changes a stream, which exists, to a whole config."""
+        return await self.call(client, f"STREAM.UPDATE.{config['name']}", config)
+
     async def create_consumer(self, client: Client, stream: str, config: JSON) -> JSON:
         """Makes a consumer, never changing one; ephemeral if it has no `durable_name`."""
         subject = f"CONSUMER.CREATE.{stream}"

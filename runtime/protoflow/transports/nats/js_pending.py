@@ -9,6 +9,7 @@ from typing import Any
 
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message
+from protoflow.transports.nats import headers as wire_headers
 
 _TOO_LARGE = 10054
 _HEADERS_TOO_LARGE = 10097
@@ -80,6 +81,23 @@ class Pending:
     def fail(self, detail: str) -> None:
         """It may be published again later."""
         self.done(PublishError(f"{self.topic}: {detail}"))
+
+    def size_error(self, limit: int) -> PublishError | None:
+        """Why no stream of a server with this limit takes it; None: one does."""
+        headers = wire_headers.STREAM_HEADERS
+        if len(self.block) > headers:
+            text = f"{len(self.block)} bytes of headers are more than the {headers} of a stream"
+            return PublishRefusedError(f"{self.topic}: {text}; move metadata into the payload")
+        problem = wire_headers.too_large(self.block, self.payload, limit)
+        return PublishRefusedError(f"{self.topic}: {problem}") if problem else None
+
+
+def give_up(waiting: list[Pending], some: Sequence[Pending], detail: str) -> None:
+    """Fails some of those that wait, except where their time was up in the meantime."""
+    for pending in some:
+        if pending in waiting:
+            waiting.remove(pending)
+            pending.fail(detail)
 
 
 def refusal(topic: str, payload: bytes) -> PublishError | None:

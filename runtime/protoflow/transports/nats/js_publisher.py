@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from itertools import count
 
 from protoflow import wire
@@ -13,7 +12,7 @@ from protoflow.message import Message
 from protoflow.transports.nats import headers as wire_headers
 from protoflow.transports.nats.client import FastClient, publication
 from protoflow.transports.nats.connection import Connection, subscribe
-from protoflow.transports.nats.js_pending import Batch, Pending, is_plain, refusal
+from protoflow.transports.nats.js_pending import Batch, Pending, give_up, is_plain, refusal
 from protoflow.transports.nats.js_topology import Architect
 from protoflow.transports.nats.names import Names, check
 from protoflow.transports.nats.reader import Received
@@ -42,6 +41,7 @@ class Publisher:
         #: Publishing to a topic that no group consumes is an error.
         self.require_subscriber = False
         self._heard: set[str] = set()
+        self._delays: set[str] = set()
         self._connection = connection
         self._names = names
         self._architect = architect
@@ -97,10 +97,9 @@ class Publisher:
             if pending.sent and not pending.repeatable:
                 del self._pending[token]
                 pending.fail("connection lost before it was confirmed")
-            elif len(pending.block) + len(pending.payload) > self.max_payload:
+            elif error := pending.size_error(self.max_payload):
                 del self._pending[token]  # another server than the one it was measured for
-                text = f"larger than the server's max_payload of {self.max_payload}"
-                pending.done(PublishRefusedError(f"{pending.topic}: {text}"))
+                pending.done(error)
             else:
                 self._write(token, pending)
         self._ready = True  # not before: what is submitted now comes after all of these
@@ -157,25 +156,22 @@ class Publisher:
         if message.delay > 0:
             if problem := self._architect.delay_problem(topic, message.delay):
                 raise PublishRefusedError(f"{topic}: {problem}")
-            due = datetime.fromtimestamp(self._connection.clock.now() + message.delay, UTC)
-            headers["Nats-Schedule"] = f"@at {due.isoformat().replace('+00:00', 'Z')}"
-            headers["Nats-Schedule-Target"] = subject
+            due = self._connection.clock.now() + message.delay
+            headers |= wire_headers.schedule(due, subject)
             subject = self._names.schedule(topic)
         block = wire_headers.block(headers)
-        if len(block) > wire_headers.STREAM_HEADERS:
-            limit = wire_headers.STREAM_HEADERS
-            text = f"{len(block)} bytes of headers are more than the {limit} of a stream"
-            raise PublishRefusedError(f"{topic}: {text}; move metadata into the payload")
-        payload = message.payload or b""
-        if problem := wire_headers.too_large(block, payload, self.max_payload):
-            raise PublishRefusedError(f"{topic}: {problem}")
-        return Pending(batch, index, message, subject, block)
+        pending = Pending(batch, index, message, subject, block)
+        if error := pending.size_error(self.max_payload):
+            raise error
+        return pending
 
     def _is_known(self, pending: Pending) -> bool:
         """Whether nothing is to be found out about its stream before it is sent."""
         topic = pending.topic
         if topic.startswith("="):
             return True
+        if pending.delayed and topic not in self._delays:
+            return False
         return topic in self.known and not pending.needs_group
 
     def _unheard(self, message: Message) -> bool:
@@ -276,18 +272,21 @@ class Publisher:
                 return "\n".join(problems)
         elif again and not await self._architect.knows(client, topic):
             return "no stream keeps it"
-        if self.require_subscriber and not topic.startswith("="):
+        if topic.startswith("="):
+            return ""
+        if late := [pending for pending in self._held[topic] if pending.delayed]:
+            if text := await self._architect.ensure_delays(client, topic, changes=self.creates):
+                give_up(self._held[topic], late, text)
+            else:
+                self._delays.add(topic)
+        if self.require_subscriber:
             if await self._architect.has_group(client, topic):
                 self._heard.add(topic)
             else:
-                self._refuse_unheard(topic)
+                unheard = [pending for pending in self._held[topic] if pending.needs_group]
+                text = "no group consumes it, and require_subscriber is set"
+                give_up(self._held[topic], unheard, text)
         return ""
-
-    def _refuse_unheard(self, topic: str) -> None:
-        waiting = self._held.get(topic, [])
-        for pending in [pending for pending in waiting if pending.needs_group]:
-            waiting.remove(pending)
-            pending.fail("no group consumes it, and require_subscriber is set")
 
     def _let_go(self, topic: str) -> None:
         waiting = self._held.pop(topic, [])
@@ -295,6 +294,7 @@ class Publisher:
         if len(self.known) >= _KNOWN_TOPICS:
             self.known.clear()  # topics that come from data must not pile up
             self._heard.clear()
+            self._delays.clear()
         self.known.add(topic)
         for pending in sorted(waiting, key=lambda one: one.number):
             self._send(pending)

@@ -2,6 +2,10 @@
 
 Nothing here derives from a retry or dead-letter policy. `max_deliver` is always -1: it is
 our limits that work, for JetStream's drops messages in silence.
+
+Only a group's own stream keeps schedules from the start. A server that keeps schedules obeys
+`Nats-Rollup` too, with which whoever may publish to a topic could empty its stream; so the stream
+of a topic learns to keep them with the first message that is published there with a delay.
 """
 
 from __future__ import annotations
@@ -70,9 +74,8 @@ class Architect:
     def topic_stream(self, topic: str, *, letters: bool = False) -> JSON:
         """The stream of a topic; one of dead letters keeps them."""
         names, options = self._names, self._options
-        waits = [names.schedules(topic)] if self.schedules else []
         return {
-            **self._stream(names.stream(topic), [*names.subjects(topic), *waits]),
+            **self._stream(names.stream(topic), names.subjects(topic)),
             "retention": "limits",
             "max_age": 0 if letters else int(options.max_age * _NS),
             "max_bytes": -1 if letters else options.max_bytes or -1,
@@ -84,11 +87,13 @@ class Architect:
         retries, waits = self._names.group_subjects(group)
         subjects = [retries, waits] if self.schedules else [retries]
         stream = self._stream(self._names.group_stream(group), subjects)
+        if self.schedules:
+            stream["allow_msg_schedules"] = True
         return {**stream, "retention": "workqueue", "max_age": 0, "max_bytes": -1}
 
     def _stream(self, name: str, subjects: list[str]) -> JSON:
         options = self._options
-        stream: JSON = {
+        return {
             "name": name,
             "subjects": subjects,
             "storage": options.storage.value,
@@ -97,9 +102,6 @@ class Architect:
             "max_msgs": -1,
             "discard": "old",
         }
-        if self.schedules:
-            stream["allow_msg_schedules"] = True
-        return stream
 
     def durables(self, settings: SubscriptionSettings) -> list[tuple[str, JSON]]:
         """The durables of a subscription, each with its stream, one a shard; the last one
@@ -198,6 +200,28 @@ class Architect:
                 raise
         return self._compare_stream(wanted, found["config"])
 
+    async def ensure_delays(self, client: Client, topic: str, *, changes: bool) -> str:
+        """Has the stream of a topic keep schedules, if it may be changed; what is wrong. Raises
+        TransportError: it cannot be told now."""
+        name, waits = self._names.stream(topic), self._names.schedules(topic)
+        found = await self._api.stream(client, name)
+        if found is None:
+            return "no stream keeps it"
+        config = found["config"]
+        subjects = config.get("subjects") or []
+        if config.get("allow_msg_schedules") and waits in subjects:
+            return ""
+        if not changes:
+            return (
+                f"stream {name} keeps no delayed messages: publish one with topology mode create,"
+                f" or allow message schedules and add subject {waits} with nats stream edit;"
+                " docs/security.md says what else that allows"
+            )
+        subjects = [*subjects, *({waits} - {*subjects})]
+        wanted = {**config, "subjects": subjects, "allow_msg_schedules": True}
+        await self._api.update_stream(client, wanted)
+        return ""
+
     async def _stream_problems(self, client: Client, wanted: JSON, mode: TopologyMode) -> list[str]:
         try:
             found = await self._api.stream(client, wanted["name"])
@@ -217,6 +241,9 @@ class Architect:
         if found.get("description") == _LETTERS:
             wanted = {**wanted, "max_age": 0, "max_bytes": -1}
         wanted = {name: value for name, value in wanted.items() if name != "description"}
+        subjects = found.get("subjects") or []
+        learnt = [s for s in subjects if self._names.is_schedules(s)]
+        wanted["subjects"] = [*wanted["subjects"], *({*learnt} - {*wanted["subjects"]})]
         problems = differences(f"stream {wanted['name']}", wanted, found, "nats stream edit")
         if any(problem.startswith(f"stream {wanted['name']}: subjects") for problem in problems):
             problems.append(

@@ -27,6 +27,7 @@ _PREFIX_LIMIT = 60
 _LIMIT = 180
 _RETRY = "=retry."
 _MARK = "=mark"
+_WAIT = "=wait."
 
 
 def tokens(topic: str) -> str:
@@ -114,11 +115,15 @@ class Names:
 
     def schedule(self, topic: str) -> str:
         """A subject for one schedule."""
-        return f"{self.prefix}.=wait.{tokens(topic)}.{self._unique.format(next(self._count))}"
+        return f"{self.prefix}.{_WAIT}{tokens(topic)}.{self._unique.format(next(self._count))}"
 
     def schedules(self, topic: str) -> str:
         """The filter for the schedules of a topic or of a retry address."""
-        return f"{self.prefix}.=wait.{tokens(topic)}.*"
+        return f"{self.prefix}.{_WAIT}{tokens(topic)}.*"
+
+    def is_schedules(self, subject: str) -> bool:
+        """Whether it is a filter for schedules."""
+        return subject.startswith(f"{self.prefix}.{_WAIT}")
 
     def mark(self, topic: str, group: str, sequence: int | str) -> str:
         """The subject of the start marks of one message: its place names the shard's consumer."""
@@ -134,4 +139,4 @@ class Names:
     def group_subjects(self, group: str) -> list[str]:
         """The subjects of a group's stream: retries and marks, and schedules of retries."""
         token = self.group_token(group)
-        return [f"{self.prefix}.{_RETRY}{token}.>", f"{self.prefix}.=wait.{_RETRY}{token}.>"]
+        return [f"{self.prefix}.{_RETRY}{token}.>", f"{self.prefix}.{_WAIT}{_RETRY}{token}.>"]
