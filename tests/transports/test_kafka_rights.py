@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
     TopicAuthorizationFailedError,
@@ -21,10 +21,11 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.admin import CreateAclsRequest, DescribeAclsRequest
 from protoflow import wire
-from protoflow.errors import AuthenticationError
-from protoflow.message import Delivery
+from protoflow.errors import AuthenticationError, PublishError
+from protoflow.message import Message
 from protoflow.outcomes import RetryAfter
 from protoflow.spec import DeliveryPolicy, RetryPolicy
+from protoflow.transport import Topology, TopologyMode
 
 from tests.acceptance.contract import pb
 from tests.acceptance.lab import Lab, handler, task_metadata, tasks
@@ -32,8 +33,9 @@ from tests.acceptance.targets import TARGETS
 from tests.brokers import start_own
 from tests.brokers.base import BrokerUnavailable
 from tests.brokers.kafka import KafkaBroker
+from tests.transports.kafka_bench import join, opened, publish, settings, unique
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(180)
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "security.md"
 #: Numbers of Kafka's protocol, for what `kafka-acls.sh` takes for each resource.
@@ -54,6 +56,8 @@ CLUSTER = "kafka-cluster"
 TOPIC, OUTPUT, GROUP = "orders.placed", "receipts.sent", "billing"
 MEMBERS = "suite.v1.Transform"
 QUICK = {"retry_in_place": 0.0, "retry_ladder": (0.5,)}
+#: As large as a topic takes it with its headers, so that hop state needs room beside it.
+LARGE = bytes(1024 * 1024 - 600)
 TWICE = DeliveryPolicy(retry=RetryPolicy(max_attempts=2))
 
 
@@ -111,14 +115,19 @@ class Server:
 
     async def grant(self, wanted: list[argparse.Namespace], names: dict[str, str]) -> None:
         """Does what `kafka-acls.sh --add` would do, for these names instead of the document's."""
+        async with self.admin() as admin:
+            for acl in [acl for line in wanted for acl in acls(line, names)]:
+                answer: Any = await admin._send_request(CreateAclsRequest(*acl))
+                assert [item[0] for item in answer.creation_responses] == [0], answer
+                await in_force(admin, acl)
+
+    @contextlib.asynccontextmanager
+    async def admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
+        """A client that may do everything."""
         admin = AIOKafkaAdminClient(bootstrap_servers=self.servers)
         await admin.start()
         try:
-            for line in wanted:
-                for acl in acls(line, names):
-                    answer: Any = await admin._send_request(CreateAclsRequest(*acl))
-                    assert [item[0] for item in answer.creation_responses] == [0], answer
-                    await in_force(admin, acl)
+            yield admin
         finally:
             await admin.close()
 
@@ -145,6 +154,13 @@ async def in_force(admin: AIOKafkaAdminClient, acl: tuple[Any, ...]) -> None:
             answer: Any = await admin._send_request(DescribeAclsRequest(*acl))
             if answer.resources:
                 return
+            await asyncio.sleep(0.02)
+
+
+async def has_partitions(admin: AIOKafkaAdminClient, topic: str, count: int) -> None:
+    """Waits until the broker knows so many partitions of a topic."""
+    async with asyncio.timeout(30):
+        while len((await admin.describe_topics([topic]))[0]["partitions"]) != count:
             await asyncio.sleep(0.02)
 
 
@@ -265,16 +281,49 @@ async def test_a_service_needs_the_documented_rights_and_no_more(
     await server.grant(lines(optional=False), names_in(lab))
     work = Work()
     policy = DeliveryPolicy(retry=TWICE.retry, atomic=atomic)
-    settings = {**QUICK, "transport": server.url_of("billing"), "policy": policy}
-    async with lab.running(handler("Transform", work), **settings) as service:
+    wanted = {**QUICK, "transport": server.url_of("billing"), "policy": policy}
+    async with lab.running(handler("Transform", work), **wanted) as service:
         watcher = await lab.watch("done")
-        await lab.send(1, 2)
+        await lab.send(1)
+        [large] = await lab.producer.publish_task_many([pb.Task(number=2, blob=LARGE)])
         (letter,) = await lab.letters(1, lab.letters_of(group=MEMBERS), within=20)
         assert tasks(await watcher.exactly(1, within=20)) == [10]
         await lab.settled(service)
     assert sorted(work.runs) == [(1, 1), (2, 1), (2, 2)]
-    assert letter.metadata[wire.PF_ATTEMPT] == "2"
+    assert pb.Task.FromString(letter.payload or b"").blob == LARGE, "hop state fits beside it"
+    assert (letter.id, letter.metadata[wire.PF_ATTEMPT]) == (large, "2")
     again = Work()
-    async with lab.running(handler("Transform", again), **settings):
+    async with lab.running(handler("Transform", again), **wanted):
         await lab.quiet()
     assert again.runs == [], "its positions were committed"
+
+
+async def test_what_is_optional_is_refused_without_its_line(server: Server) -> None:
+    topic, sent = unique(), unique("sent")
+    names = {TOPIC: topic, OUTPUT: sent}
+    letters = f"{topic}..{GROUP}..dead"
+    topology = Topology(subscriptions=(settings(topic),), topics=(sent,))
+    await server.grant(lines(optional=False), names)
+    user = server.url_of("billing")
+    async with opened(server.url) as operator, opened(user, require_subscriber=True) as billing:
+        await billing.ensure(topology, TopologyMode.CREATE)
+        await (await join(operator, settings(sent, "mailing"))).stop()
+        async with server.admin() as admin:
+            await admin.create_partitions({topic: NewPartitions(total_count=2)})
+            await has_partitions(admin, topic, 2)
+        with pytest.raises(AuthenticationError, match="rights"):
+            await billing.ensure(topology, TopologyMode.CREATE)
+        await publish(operator, letters, b"letter")
+        with pytest.raises(AuthenticationError, match="rights"):
+            await billing.list_dead_letters(letters)
+        message = Message(id="m", topic=sent, payload=b"x")
+        assert isinstance((await billing.submit([message]))[0], PublishError)
+
+        await server.grant(lines(optional=True), names)
+        await billing.ensure(topology, TopologyMode.CREATE)
+        async with server.admin() as admin:
+            await has_partitions(admin, f"{topic}..{GROUP}..retry.0", 2)
+        assert len(await billing.list_dead_letters(letters)) == 1
+        assert await billing.purge_dead_letters(letters) == 1
+        assert await billing.count_dead_letters(letters) == 0
+        assert await billing.submit([message]) == [None]
