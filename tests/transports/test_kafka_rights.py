@@ -121,6 +121,16 @@ class Server:
                 assert [item[0] for item in answer.creation_responses] == [0], answer
                 await in_force(admin, acl)
 
+    async def has_messages(self, topic: str) -> bool:
+        """Whether anything was ever published to a topic."""
+        reader = AIOKafkaConsumer(topic, bootstrap_servers=self.servers)
+        await reader.start()
+        try:
+            ends = await reader.end_offsets(sorted(reader.assignment()))
+            return any(ends.values())
+        finally:
+            await reader.stop()
+
     @contextlib.asynccontextmanager
     async def admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
         """A client that may do everything."""
@@ -290,8 +300,11 @@ async def test_a_service_needs_the_documented_rights_and_no_more(
         assert tasks(await watcher.exactly(1, within=20)) == [10]
         await lab.settled(service)
     assert sorted(work.runs) == [(1, 1), (2, 1), (2, 2)]
-    assert pb.Task.FromString(letter.payload or b"").blob == LARGE, "hop state fits beside it"
-    assert (letter.id, letter.metadata[wire.PF_ATTEMPT]) == (large, "2")
+    assert pb.Task.FromString(letter.payload or b"").blob == LARGE
+    assert letter.id == large
+    assert letter.metadata.get(wire.PF_ATTEMPT) == "2", "hop state fits beside it"
+    rung = f"{lab.physical('tasks')}..{lab.physical(MEMBERS)}..retry.0.5"
+    assert await server.has_messages(rung), "it waited at the broker"
     again = Work()
     async with lab.running(handler("Transform", again), **wanted):
         await lab.quiet()
