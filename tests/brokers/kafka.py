@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -54,10 +54,17 @@ class KafkaBroker(TestBroker):
     variable = "KAFKA_URL"
     port = 9092
 
-    def __init__(self, proxied: tuple[int, int] | None = None) -> None:
-        """`proxied`: a port to listen on besides, and the port of the proxy before it, which
-        is what clients that come that way are told."""
+    def __init__(self, proxied: tuple[int, int] | None = None, users: Collection[str] = ()) -> None:
+        """What is special about it.
+
+        Args:
+            proxied: a port to listen on besides, and the port of the proxy before it, which is
+                what clients that come that way are told.
+            users: who may do only what ACLs say; their passwords are their names. Who comes
+                without a name may do everything.
+        """
         self._proxied = proxied
+        self._users = users
 
     def probe(self, url: str) -> str:
         host, port = _address(url)
@@ -70,8 +77,10 @@ class KafkaBroker(TestBroker):
     def start(self, directory: Path, port: int | None = None) -> RunningBroker:
         port = port or free_port()
         try:
-            return _start_apache(directory, port, self._proxied)
+            return _start_apache(directory, port, self._proxied, self._users)
         except BrokerUnavailable as first:
+            if self._users:  # the other one has no ACLs
+                raise
             if (directory / "data").exists() and any((directory / "data").iterdir()):
                 raise
             try:
@@ -117,10 +126,12 @@ def _fetch(version: str) -> str:
     return "" if (target / ".complete").exists() else done.stdout[-300:].strip()
 
 
-def _start_apache(directory: Path, port: int, proxied: tuple[int, int] | None) -> RunningBroker:
+def _start_apache(
+    directory: Path, port: int, proxied: tuple[int, int] | None, users: Collection[str]
+) -> RunningBroker:
     version, libraries = jars()
     directory.mkdir(parents=True, exist_ok=True)
-    details = _configure(directory, port, proxied)
+    details = _configure(directory, port, proxied, users)
     properties = directory / "server.properties"
     java = ["java", "-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
     java += ["-Djava.awt.headless=true", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
@@ -152,7 +163,7 @@ def _start_apache(directory: Path, port: int, proxied: tuple[int, int] | None) -
 
 
 def _configure(
-    directory: Path, port: int, proxied: tuple[int, int] | None = None
+    directory: Path, port: int, proxied: tuple[int, int] | None, users: Collection[str]
 ) -> Mapping[str, str]:
     """Writes server.properties; the URLs of the listeners that ask for credentials."""
     listeners = [f"PLAINTEXT://127.0.0.1:{port}"]
@@ -170,10 +181,18 @@ def _configure(
             "\nlistener.name.tls.ssl.keystore.type=PEM"
             f"\nlistener.name.tls.ssl.keystore.location={directory / 'keystore.pem'}\n"
         )
+    passwords = {USER: PASSWORD} | {user: user for user in users}
     jaas = (
         "org.apache.kafka.common.security.plain.PlainLoginModule required"
-        f' username="{USER}" password="{PASSWORD}" user_{USER}="{PASSWORD}";'
+        f' username="{USER}" password="{PASSWORD}"'
+        + "".join(f' user_{user}="{password}"' for user, password in passwords.items())
+        + ";"
     )
+    if users:
+        extra += (
+            "\nauthorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer"
+            f"\nsuper.users=User:ANONYMOUS;User:{USER}\n"
+        )
     advertised = list(listeners)
     if proxied is not None:
         listeners.append(f"PROXIED://127.0.0.1:{proxied[0]}")

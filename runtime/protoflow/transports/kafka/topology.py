@@ -194,8 +194,22 @@ async def create(
     absent: list[WantedTopic], found: Mapping[str, list[dict[str, Any]]], context: Context
 ) -> list[str]:
     """Makes topics and waits until they can be used; what went wrong."""
-    if not absent:
-        return []
+    # How much retry and dead-letter topics must take is asked of the topic that they belong to,
+    # for a broker tells its own limit only to those who may read its configuration.
+    for portion in (
+        [topic for topic in absent if topic.roomy_for is None],
+        [topic for topic in absent if topic.roomy_for is not None],
+    ):
+        if portion and (problems := await _create(portion, found, context)):
+            return problems
+    return []
+
+
+async def _create(
+    absent: list[WantedTopic], found: Mapping[str, list[dict[str, Any]]], context: Context
+) -> list[str]:
+    """Makes topics in one request."""
+    limits: dict[str, int | None] = {}
     new: list[Any] = []
     for topic in absent:
         partitions = topic.partitions
@@ -203,9 +217,10 @@ async def create(
             partitions = len(found[topic.like])
         configs = dict(topic.configs)
         if topic.roomy_for is not None:
-            limit = await topic_limit(context.admin, topic.roomy_for)
-            limit = limit or await broker_limit(context.admin)
-            if limit:
+            if topic.roomy_for not in limits:
+                limit = await topic_limit(context.admin, topic.roomy_for)
+                limits[topic.roomy_for] = limit or await broker_limit(context.admin)
+            if limit := limits[topic.roomy_for]:
                 configs["max.message.bytes"] = str(limit + HEADROOM)
         new.append((topic.name, partitions or -1, topic.replication or -1, [], [*configs.items()]))
     made = await _send_create(new, context)
