@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from protoflow.middleware import Dependencies
     from protoflow.pipeline import Chain, Middleware
     from protoflow.scheduling.scheduler import Scheduler
+    from protoflow.shutdown import Shutdown
     from protoflow.transport import Capabilities, Transport
 
 
@@ -79,6 +80,7 @@ class Service(Observing, Registering, Emitting):
         self._stop_requested: asyncio.Event | None = None
         self._crash: BaseException | None = None
         self._started = False
+        self._opened = False
         self._running = False
         self._signals = 0
 
@@ -146,7 +148,7 @@ class Service(Observing, Registering, Emitting):
     async def _start(self) -> None:
         self._chain.check()
         await self._transport.open()
-        self._resources.push_async_callback(self._transport.close)
+        self._opened = True
         schedulers = await self._parts.assemble(
             self._registrations, self._messages, self._chain, self._crashed
         )
@@ -172,8 +174,16 @@ class Service(Observing, Registering, Emitting):
             await shutdown.drain(self._schedulers)
         finally:
             self._schedulers = []
+            await self._close(shutdown)
+
+    async def _close(self, shutdown: Shutdown) -> None:
+        try:
             await shutdown.close("the web server", self.stop_web_ui)
-            await shutdown.close("the connection to the broker", self._resources.aclose)
+            # Apart: a deadline cancels once, so what is closed after it would have none.
+            await shutdown.close("the lifespan", self._resources.aclose)
+        finally:
+            if self._opened:
+                await shutdown.close("the connection to the broker", self._transport.close)
             self._publishing.close()
             self._parts.threads.close()
 

@@ -159,7 +159,7 @@ async def test_without_a_mark_nothing_runs() -> None:
     with patch("protoflow.scheduling.suspects._FIRST_WAIT", 0.01):
         process.suspects.put(job("a"))
         await process.done()
-    assert log == ["mark a", "run a", "end a", "clear a", "settle"]
+    assert log == ["clear a", "mark a", "run a", "end a", "clear a", "settle"]
 
 
 async def test_a_mark_that_cannot_be_cleared_is_cleared_later_and_settled_after() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 
 from protoflow.scheduling.carrier import Carrier
@@ -11,6 +12,9 @@ from protoflow.scheduling.suspects import Suspects
 from protoflow.scheduling.watchdog import STALLED
 from protoflow.scheduling.workers import Work, Workers
 from protoflow.transport import Availability, Subscription
+
+#: Seconds for which a broker may think about how much waits.
+_PATIENCE = 5.0
 
 
 class Activity:
@@ -69,7 +73,10 @@ class Activity:
     async def available(self) -> int | None:
         """How many messages the broker could hand to this member; None: not known."""
         subscription = self._subscription
-        return await subscription.available() if isinstance(subscription, Availability) else None
+        if not isinstance(subscription, Availability):
+            return None
+        async with asyncio.timeout(_PATIENCE):
+            return await subscription.available()
 
     def unconfirmed(self, patience: float) -> str | None:
         """What the broker has not confirmed for so long."""

@@ -132,19 +132,33 @@ class Arrival:
     def check(self, job: Job) -> Turn:
         """The job has its turn for the first time, and maybe should not run now."""
         job.unchecked = False
-        delivery, route = job.delivery, job.route
+        route = job.route
         if job.message.payload is None and not route.registration.tombstones:
             route.spec.stats.tombstones += 1
             self._carrier.settle(job)
             return Turn.ENDS
-        if delivery.suspect or delivery.deliveries >= route.suspect_at:
+        if self._early(job):
+            return Turn.WAITS
+        if self.suspected(job):
             job.single = route.gatherer is not None
             self._suspects.put(job)
             return Turn.WAITS
-        return Turn.WAITS if self._early(job) else Turn.BEGINS
+        return Turn.BEGINS
+
+    def suspected(self, job: Job) -> bool:
+        """Whether the job may kill the process: every run of it is alone."""
+        return job.delivery.suspect or job.delivery.deliveries >= job.route.suspect_at
+
+    def turn(self, job: Job) -> Turn:
+        """The same as `check`; what goes wrong is this job's failure, and no other's."""
+        try:
+            return self.check(job)
+        except Exception as error:
+            self._carrier.failed(job, error)
+            return Turn.WAITS  # until its letter is confirmed
 
     def _first_turn(self, job: Job) -> None:
-        turn = self.check(job)
+        turn = self.turn(job)
         if turn is Turn.BEGINS:
             self._begin(job)
         elif turn is Turn.ENDS and job.lane is not None:

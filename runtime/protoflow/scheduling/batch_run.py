@@ -51,6 +51,9 @@ async def run_batch(
         except asyncio.CancelledError:
             host.cancelled(good)  # those that are no good have ended already
             raise
+    if any(job.lost for job in good):
+        host.cancelled(good)  # the handler made something else of its cancellation
+        return
     try:
         _carry_out(good, contexts, batch, outcome, carrier, lanes, host)
     except Exception as error:

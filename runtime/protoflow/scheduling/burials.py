@@ -43,9 +43,15 @@ class Burials:
 
     def take(self, unwanted: Callable[[Job], bool]) -> list[Job]:
         """Takes out jobs whose dead letter is not confirmed: it is not published any more."""
-        taken = [(burial, job) for burial, job in self._running.items() if unwanted(job)]
+        # One that is done has its settlement on the way, though its callback was not called yet.
+        taken = [
+            (burial, job)
+            for burial, job in self._running.items()
+            if unwanted(job) and not burial.done()
+        ]
         for burial, _job in taken:
             burial.cancel()
+            del self._running[burial]  # it is taken out once
         return [job for _burial, job in taken]
 
     @property
@@ -95,8 +101,13 @@ class Burials:
         try:
             if job.route.spec.capabilities.atomic:
                 return await self._settle_with(job, letter)
-            # Shielded: a burial that is called off must not cancel the transport's future.
-            errors = await asyncio.shield(self._transport.submit((letter,)))
+            published = self._transport.submit((letter,))
+            # Not awaited itself: a burial that is called off must not cancel it, and one that
+            # the transport cancels is no end of the burial.
+            await asyncio.wait([published])
+            if published.cancelled():
+                return PublishError("publishing was cancelled: the transport closes")
+            errors = published.result()
         except Exception as error:  # whatever it is, the message stays unsettled
             return error
         if errors[0] is None:

@@ -18,6 +18,8 @@ _log = logging.getLogger("protoflow.scheduler")
 #: at most.
 _SETTLING_SHARE = 0.2
 _MOST_SETTLING = 3.0
+#: What is cancelled gets so many seconds at most; a thread may take for ever.
+_MOST_CANCELLING = 1.0
 #: The least that the broker gets to answer, in seconds.
 _LEAST = 0.05
 
@@ -50,6 +52,7 @@ class Drain:
         """Lets handlers finish and settles, within so many seconds."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
+        self._suspects.close()
         self._release(self._unstarted(_every))
         self._settler.flush()
         handling = seconds - min(_MOST_SETTLING, seconds * _SETTLING_SHARE)
@@ -58,7 +61,9 @@ class Drain:
                 "%s: handlers still ran after %.0f s; their messages are given back",
                 self._name, handling,
             )  # fmt: skip
-        for job in await self._workers.stop():
+        for job in await self._workers.stop(
+            min(_MOST_CANCELLING, max(_LEAST, (deadline - loop.time()) / 2))
+        ):
             job.lost = True  # held by a thread: it stays unsettled, and comes again
         await self._suspects.stop(max(0.0, deadline - loop.time()) / 2)
         await self._carrier.burials.finished(max(0.0, deadline - loop.time()) / 2)

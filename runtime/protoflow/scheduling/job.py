@@ -95,15 +95,16 @@ class Lanes:
 
     def leave(self, job: Job) -> Job | None:
         """Ends the job's turn: the next of its lane, if it may start now."""
-        lane = self._lanes.get(job.lane)
+        key, job.lane = job.lane, None  # once: a settlement that is repeated may be lost later
+        lane = self._lanes.get(key)
         if lane is None:
-            self._lanes.pop(job.lane, None)
+            self._lanes.pop(key, None)
             return None
         lane.active -= 1
         if lane.active:
             return None
         if not lane.waiting:
-            del self._lanes[job.lane]
+            del self._lanes[key]
             return None
         first = lane.waiting.popleft()
         gathers = first.route.gatherer and not first.single and not first.unchecked

@@ -140,7 +140,10 @@ class Scheduler:
             settings.name, self.problems, lambda: self.paused, subscription, self.in_flight,
             self._workers, self._carrier, self._settler, self._suspects,
         )  # fmt: skip
-        self._watchdog = Watchdog(activity, self.degrade, self._stall_after, _p99)
+        self._watchdog = Watchdog(
+            activity, self.degrade, self._stall_after, _p99,
+            self._give_back_unstarted if leased else None, settings.lease,
+        )  # fmt: skip
         self._joined = True
         if self.paused:
             self._workers.close_gate("paused")
@@ -162,10 +165,12 @@ class Scheduler:
             return
         if self._intake is not None:
             self._intake.cancel()
-            await asyncio.wait([self._intake])
-            await self._drain.drain(seconds)
-            self._gate.leave(self._solo_runs)
-            self._watchdog.stop()
+            try:
+                await asyncio.wait([self._intake])
+                await self._drain.drain(seconds)
+            finally:  # also when the time of the shutdown is over
+                self._gate.leave(self._solo_runs)
+                self._watchdog.stop()
         await self._subscription.stop()
 
     def cancel_runs(self) -> None:
@@ -209,6 +214,8 @@ class Scheduler:
 
     async def shards_revoked(self, shards: Collection[str | int], drain: float) -> None:
         """Drops what has not started, lets what runs finish, cancels what does not."""
+        if not self._joined:
+            return  # nothing was received yet
         gone = set(shards)
 
         def moves(job: Job) -> bool:
@@ -216,6 +223,7 @@ class Scheduler:
 
         for job in self._unstarted(moves):
             self._forget(job)
+        self._suspects.lose(moves, begun=False)
         deadline = asyncio.get_running_loop().time() + drain
         finished = await self._workers.quiet(moves, drain)
         while finished and self._carrier.publishes(moves):
@@ -225,19 +233,21 @@ class Scheduler:
         if not finished:
             self._lose(moves)
             await self._workers.quiet(moves, 1.0)
-        for job in self._unstarted(moves) + self._carrier.take_published(moves):
-            self._forget(job)
+        self._end(self._unstarted(moves) + self._carrier.take_published(moves), moves)
+        self._suspects.lose(moves)
         self._settler.flush()
 
     def deliveries_lost(self, deliveries: Sequence[Delivery]) -> None:
         """Cancels the handlers of lost leases and settles nothing of them."""
+        if not self._joined:
+            return
         lost = {id(delivery) for delivery in deliveries}
 
         def is_lost(job: Job) -> bool:
             return id(job.delivery) in lost
 
-        for job in self._unstarted(is_lost) + self._carrier.take_published(is_lost):
-            self._forget(job)
+        self._end(self._unstarted(is_lost) + self._carrier.take_published(is_lost), is_lost)
+        self._suspects.lose(is_lost)
         self._lose(is_lost)
 
     def health_changed(self, healthy: bool, detail: str) -> None:
@@ -255,8 +265,9 @@ class Scheduler:
 
     def again(self, job: Job) -> None:
         """The job's wait is over."""
-        self._begin(job)
-        self._workers.wake()
+        if not self._arrival.suspected(job) or self._arrival.turn(job) is Turn.BEGINS:
+            self._begin(job)
+            self._workers.wake()
 
     def one_by_one(self, jobs: Sequence[Job]) -> None:
         """The jobs of a batch run again, each by itself; they have their turns."""
@@ -281,7 +292,7 @@ class Scheduler:
         """The next of the job's lane is ready; whether there is one."""
         follower = self._lanes.leave(job)
         while follower is not None and follower.unchecked:
-            turn = self._arrival.check(follower)
+            turn = self._arrival.turn(follower)
             if turn is Turn.WAITS:
                 return False
             if turn is Turn.BEGINS:
@@ -486,6 +497,14 @@ class Scheduler:
     def _lose(self, wanted: Callable[[Job], bool]) -> None:
         for job in self._workers.interrupt(wanted):
             job.lost = True
+
+    def _end(self, jobs: Sequence[Job], lost: Callable[[Job], bool]) -> None:
+        """Those that are lost are forgotten; the others of their batches are given back."""
+        for job in jobs:
+            if lost(job):
+                self._forget(job)
+            else:
+                self.cancelled((job,))
 
     def _forget(self, job: Job) -> None:
         """Ends a job without settling it."""

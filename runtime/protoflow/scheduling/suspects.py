@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from protoflow.errors import TransportError
 from protoflow.message import Delivery
 from protoflow.outcomes import DeadLetter
 from protoflow.scheduling.gate import SoloGate
@@ -30,6 +29,8 @@ _FIRST_WAIT = 0.5
 _LONGEST_WAIT = 60.0
 #: Where marks do not survive, a suspect waits longer with every hand-out, at most so long.
 _LONGEST_UNPROVED_WAIT = 300.0
+#: The least that a mark gets to be cleared at the end, in seconds.
+_LEAST = 0.1
 _UNPROVED = "suspects that cannot be proved"
 
 
@@ -103,6 +104,11 @@ class Suspects:
         self._ask = False
         self._task: asyncio.Task[None] | None = None
         self._busy = False
+        #: The one whose turn it is, and whether its run has begun.
+        self._current: Job | None = None
+        self._begun = False
+        #: Those whose mark may be there though writing it failed.
+        self._doubtful: set[Job] = set()
         self._stopped = False
         self._clearing: set[asyncio.Task[None]] = set()
 
@@ -133,20 +139,37 @@ class Suspects:
         for job in [job for job in self._unproved if wanted(job)]:
             self._unproved.pop(job).cancel()
             taken.append(job)
+        self._doubtful.difference_update(taken)
         self._report_unproved()
         return taken
 
+    def lose(self, wanted: Callable[[Job], bool], *, begun: bool = True) -> None:
+        """The one whose turn it is, is held no more: it does not start any more, and its mark is
+        not cleared for ever. `begun`: also if its run has begun."""
+        job = self._current
+        if job is not None and (begun or not self._begun) and wanted(job):
+            job.lost = True
+
+    def close(self) -> None:
+        """Starts nothing more; what runs goes on."""
+        self._stopped = True
+
     async def stop(self, seconds: float) -> None:
-        """Starts nothing more. What runs was cancelled by the caller; its mark is cleared."""
+        """Starts nothing more. What runs was cancelled by the caller; its mark is cleared, also if
+        a thread holds it: the process ends in order."""
         self._stopped = True
         task = self._task
         if task is not None and not task.done():
             if not self._busy:
                 task.cancel()
-            await asyncio.wait([task], timeout=seconds)
-            task.cancel()
+            await asyncio.wait([task], timeout=seconds / 2)
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task], timeout=_LEAST)
         if self._clearing:
-            await asyncio.wait(self._clearing, timeout=seconds)
+            await asyncio.wait(self._clearing, timeout=max(_LEAST, seconds / 2))
+            for clearing in self._clearing:
+                clearing.cancel()
 
     def _put(self, job: Job) -> None:
         self._waiting.append(job)
@@ -159,27 +182,35 @@ class Suspects:
     async def _serve(self) -> None:
         wait = _FIRST_WAIT
         while (self._waiting or self._ask) and not self._stopped:
-            async with self._gate.alone(self._patience) as quiet:
-                self._busy = quiet = quiet and not self._host.held()
-                try:
-                    done = quiet and await self._next()
-                finally:
-                    self._busy = False
-            if done:
+            # The process is not closed for what may not start anyway.
+            if not self._host.held() and await self._alone():
                 wait = _FIRST_WAIT
             elif not self._stopped:
                 await asyncio.sleep(wait)
                 wait = min(_LONGEST_WAIT, wait * 2)
 
+    async def _alone(self) -> bool:
+        async with self._gate.alone(self._patience) as quiet:
+            self._busy = quiet = quiet and not self._host.held()
+            try:
+                return quiet and await self._next()
+            finally:
+                self._busy = self._begun = False
+                self._current = None
+
     async def _next(self) -> bool:
         """One suspect, within the gate; False when it could not be told or run now."""
-        job = self._waiting.popleft() if self._waiting else None
+        job = self._current = self._waiting.popleft() if self._waiting else None
+        asked, self._ask = self._ask, self._ask and job is not None
         try:
+            if job in self._doubtful:
+                await self._marks.clear(job.delivery)
+                self._doubtful.discard(job)
             found = await self._marks.isolate(job.delivery if job else None)
-        except TransportError as error:
+        except Exception as error:  # whatever it is, the next one must have its turn
+            self._ask = self._ask or asked
             self._not_now(job, error)
             return False
-        self._ask = self._ask and job is not None
         if found is None or job is None or found[0] is not job.delivery:
             # It was moved to the solo queue, of which what is first comes out.
             if job is not None:
@@ -191,15 +222,24 @@ class Suspects:
             job = self._host.job_alone(found[0])
             if job is None:
                 return True
+            self._current = job
+        if job.lost:
+            self._host.settled_elsewhere(job)
+            return True
         if found[1] >= PROOF:
             text = f"the process died {found[1]} times while this message ran alone"
             self._host.give_up(job, RedeliveryLimit(text), lambda: self._clear_later(job))
             return True
         try:
             await self._marks.mark(job.delivery)
-        except TransportError as error:
+        except Exception as error:
+            self._doubtful.add(job)
             self._not_now(job, error)
             return False
+        if job.lost:
+            await self._clear(job)
+            self._host.settled_elsewhere(job)
+            return True
         if self._stopped:
             await self._clear(job)
             self._waiting.appendleft(job)
@@ -207,16 +247,26 @@ class Suspects:
         await self._run(job)
         return True
 
-    def _not_now(self, job: Job | None, error: TransportError) -> None:
+    def _not_now(self, job: Job | None, error: Exception) -> None:
         _log.warning("%s: the start mark of a suspect failed: %s", self._name, error)
-        if job is not None and not job.lost:
+        if job is None:
+            return
+        if job.lost:
+            self._doubtful.discard(job)
+            self._host.settled_elsewhere(job)
+        else:
             self._waiting.appendleft(job)
 
     async def _run(self, job: Job) -> None:
+        self._begun = True
+        cleared = False
         try:
             await self._host.run_alone(job)
             await self._clear(job)
+            cleared = True
         finally:
+            if not cleared:
+                self._clear_later(job)  # the process ends in order, maybe before the run does
             self._host.settle_again()
 
     async def _clear(self, job: Job) -> None:
@@ -225,7 +275,7 @@ class Suspects:
         while True:
             try:
                 await self._marks.clear(job.delivery)
-            except TransportError as error:
+            except Exception as error:
                 _log.warning("%s: a start mark could not be cleared: %s", self._name, error)
                 if job.lost:
                     return

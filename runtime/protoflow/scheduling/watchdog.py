@@ -75,7 +75,11 @@ class Watchdog:
         degrade: Callable[[str, str | None], None],
         stall_after: float,
         p99: Callable[[Job], float | None],
+        still: Callable[[], None] | None = None,
+        lease: float = 0.0,
     ) -> None:
+        self._still = still
+        self._lease = lease
         self._watched = watched
         self._degrade = degrade
         self._stall_after = stall_after
@@ -106,8 +110,12 @@ class Watchdog:
     async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
+            before = loop.time()
             await asyncio.sleep(TICK)
             self.beat = loop.time()
+            # Whichever runs first after the process stood still, this or a worker, sees it.
+            if self._still is not None and self.beat - before > self._lease:
+                self._still()
             try:
                 await self._look(self.beat)
             except Exception as error:  # a look that fails must not end the watch

@@ -65,7 +65,10 @@ def publisher(
         degrade: called with the reason when a window waits for long, and with None after.
     """
 
+    late = 0
+
     async def publish_now(messages: Sequence[Message]) -> None:
+        nonlocal late
         left = messages
         wait = _FIRST_WAIT
         began = clock.monotonic()
@@ -79,12 +82,15 @@ def publisher(
                     raise error
                 if not told and clock.monotonic() - began > UNCONFIRMED:
                     told = True
+                    late += 1
                     degrade(f"the outputs of a stream are not confirmed: {error}")
                 await asyncio.sleep(wait)
                 wait = min(_LONGEST_WAIT, wait * 2)
         finally:
             if told:
-                degrade(None)
+                late -= 1
+                if not late:
+                    degrade(None)
         confirmed(messages)
 
     return publish_now
@@ -97,6 +103,8 @@ async def _submit(
     try:
         future = submit(messages)
         await asyncio.wait([future])  # a run that is cancelled must not cancel the transport's work
+        if future.cancelled():
+            return messages, PublishError("publishing was cancelled: the transport closes")
         errors = future.result()
     except Exception as error:
         return messages, error

@@ -197,9 +197,9 @@ class Workers:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=patience)
-        left = [worker.work for worker in self._workers if worker.work is not None]
-        self._workers.clear()
-        return [job for work in left for job in jobs_of(work)]
+        # Those held stay: the solo gate must go on seeing that they run.
+        self._workers = [worker for worker in self._workers if worker.work is not None]
+        return [job for work in self.works() for job in jobs_of(work)]
 
     def _hire(self) -> None:
         worker = _Worker()
@@ -219,7 +219,8 @@ class Workers:
         """A worker's task ended: it was replaced, stopped, or cancelled by nobody of ours."""
         self._ended(task)
         if task.cancelled() and not self._stopped and worker.task is task:
-            self._workers.remove(worker)  # a handler's late cancellation of its own task
+            if worker in self._workers:
+                self._workers.remove(worker)  # a handler's late cancellation of its own task
             self.wake()
 
     def _ended(self, task: asyncio.Task[None]) -> None:

@@ -50,6 +50,9 @@ class Marks:
         partition: Partition = delivery.receipt
         if not partition.live:
             return  # whoever has it now has read the mark, and runs it alone
+        if partition.leaving:
+            partition.marks.pop(int(delivery.position), None)  # the last commit tells of none
+            return
         if partition.marks.pop(int(delivery.position), None) is not None:
             try:
                 await self._durable(partition)
