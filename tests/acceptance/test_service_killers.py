@@ -38,7 +38,7 @@ def _options(lab: Lab) -> dict[str, Any]:
     """On Kafka one partition, and a session that ends soon after its process."""
     if lab.target.name != "kafka":
         return {}
-    known = {"partitions": 1, "session_timeout": 6.0, "heartbeat_interval": 0.5}
+    known = {"partitions": 1, "session_timeout": 3.0, "heartbeat_interval": 0.5}
     return {"transport_options": {**lab.target.options, **known}}
 
 

@@ -7,7 +7,9 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from aiokafka import TopicPartition
+from aiokafka.errors import OffsetOutOfRangeError
 from hypothesis import given
 from hypothesis import strategies as st
 from protoflow.clock import Clock
@@ -74,7 +76,9 @@ class FakeFeed:
     open: bool = True
 
 
-def member(consumer: Any, *names: Any) -> tuple[Reader, Intake, list[Partition]]:
+def member(
+    consumer: Any, *names: Any, on_lost_position: str = "stop"
+) -> tuple[Reader, Intake, list[Partition]]:
     bell = Bell()
     inbox = Inbox(bell)
     intake = Intake(inbox, Clock(), 100, bell)
@@ -88,7 +92,7 @@ def member(consumer: Any, *names: Any) -> tuple[Reader, Intake, list[Partition]]
         lambda _topic: None,
         bell,
         Unreadable(),
-        on_lost_position="stop",
+        on_lost_position=on_lost_position,
         health_changed=lambda _detail: None,
     )
     return reader, intake, partitions
@@ -127,6 +131,46 @@ async def test_a_reader_whose_partitions_all_rest_asks_for_none() -> None:
     running.cancel()
     await asyncio.wait((running,))
     assert running.cancelled()
+
+
+class Failing(Consumer):
+    """A consumer that fails once while it is read, and remembers where it is set."""
+
+    def __init__(self, failure: Exception) -> None:
+        super().__init__()
+        self.failures = [failure]
+        self.sought: dict[TopicPartition, int] = {}
+
+    async def getmany(self, *tps: TopicPartition, **_: Any) -> dict[TopicPartition, list[Any]]:
+        if self.failures:
+            raise self.failures.pop()
+        return await super().getmany(*tps)
+
+    async def end_offsets(self, _tps: Any) -> dict[TopicPartition, int]:
+        raise ConnectionResetError("gone")
+
+    def seek(self, tp: TopicPartition, offset: int) -> None:
+        self.sought[tp] = offset
+
+
+@pytest.mark.parametrize(
+    "failure", [ConnectionResetError("gone"), OffsetOutOfRangeError({BUSY: 7})]
+)
+async def test_what_was_read_before_a_failure_is_read_again(failure: Exception) -> None:
+    """aiokafka has moved on; what it gave is nowhere else."""
+    consumer = Failing(failure)
+    reader, _, (busy, _) = member(consumer, (BUSY, 0), (IDLE, "retry"), on_lost_position="latest")
+    busy.admit(4)
+    running = asyncio.create_task(reader.run())
+    try:
+        async with asyncio.timeout(10):
+            while not consumer.asked and not running.done():
+                await asyncio.sleep(0.01)
+        assert not running.done(), "a failure may pass"
+        assert consumer.sought == {BUSY: 5, IDLE: 0}
+    finally:
+        running.cancel()
+        await asyncio.wait((running,))
 
 
 def delivery(partition: Partition, offset: int) -> Delivery:

@@ -76,5 +76,5 @@ class Commits:
                 await self.commit(dirty)
             except MOVED_ERRORS:
                 _log.info("a commit came too late: the group has rebalanced")
-            except COMMIT_ERRORS as error:
+            except Exception as error:  # whatever it was, progress is committed anew
                 _log.warning("a commit failed and is repeated", extra={"error": repr(error)})
