@@ -26,6 +26,10 @@ class Buffer(Protocol):
         then."""
         ...
 
+    def ready(self, now: float) -> int:
+        """How many could be handed out now."""
+        ...
+
     def settled(self, lease: Lease) -> None:
         """What was handed out is done or given back."""
 
@@ -52,6 +56,10 @@ class Fifo:
                 return False
             waiting.popleft()
         return True
+
+    def ready(self, now: float) -> int:
+        """As `Buffer.ready`."""
+        return sum(not lease.ended for lease in self._waiting)
 
     def settled(self, lease: Lease) -> None:
         """Nothing: nothing waits for it."""
@@ -97,6 +105,21 @@ class Lanes:
                 break
         self._waiting = kept
         return more
+
+    def ready(self, now: float) -> int:
+        """As `Buffer.ready`."""
+        blocked: set[Hashable] = set()
+        count = 0
+        for lease in self._waiting:
+            lane = self._lane(lease)
+            if lease.ended or lane in blocked:
+                continue
+            handed = self._handed.get(lane)
+            if lease.due > now or (handed and max(handed) > lease.sequence):
+                blocked.add(lane)
+            else:
+                count += 1
+        return count
 
     def settled(self, lease: Lease) -> None:
         """As `Buffer.settled`."""

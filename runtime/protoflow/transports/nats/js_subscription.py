@@ -155,14 +155,17 @@ class JetStreamSubscription:
             await self._marks.clear(delivery)
 
     async def available(self) -> int | None:
-        """As `Availability.available`: what waits in the consumers that are ours now."""
+        """As `Availability.available`: what waits in the consumers that are ours now, and
+        what they have lent and nobody took from here."""
         if not self._connection.is_connected:
             return None
         ours = [puller for puller in self.pullers if puller.pin or not puller.settings.pin]
         try:
-            return sum([await self._consumers.waiting(puller) for puller in ours])
+            waiting = sum([await self._consumers.waiting(puller) for puller in ours])
         except TransportError:
             return None
+        now = self._connection.clock.monotonic()
+        return waiting + sum(puller.buffer.ready(now) for puller in ours if puller.open)
 
     # What the connection calls.
 
