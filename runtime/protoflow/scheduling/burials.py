@@ -36,7 +36,8 @@ class Burials:
         self._stuck = 0
 
     def begin(self, job: Job, letter: Message, then: Callable[[], None] = lambda: None) -> None:
-        """Publishes the letter; the job is acknowledged when that is confirmed, never before."""
+        """Publishes the letter; the job is acknowledged when that is confirmed, never before.
+        `then` is called when the acknowledgement has an answer."""
         burial = self._loop.create_task(self._bury(job, letter, then))
         self._running[burial] = job
         burial.add_done_callback(lambda task: self._running.pop(task, None))
@@ -71,7 +72,7 @@ class Burials:
         blocked = False
         smaller = [stub_of(letter, job.delivery, spec, spec.clock.now()), least_letter(letter)]
         try:
-            while (error := await self._try(job, letter)) is not None:
+            while (error := await self._try(job, letter, then)) is not None:
                 if isinstance(error, PublishRefusedError) and smaller:
                     letter = smaller.pop()
                     continue
@@ -94,13 +95,15 @@ class Burials:
         spec.stats.letters.add(job.delivery.failures, spec.clock.now())
         if job.lane is not None:
             self._host.leave(job)
-        then()
 
-    async def _try(self, job: Job, letter: Message) -> Exception | None:
+    async def _try(self, job: Job, letter: Message, then: Callable[[], None]) -> Exception | None:
         """One attempt: None when the letter is safe and the job's settlement is on its way."""
         try:
             if job.route.spec.capabilities.atomic:
-                return await self._settle_with(job, letter)
+                failure = await self._settle_with(job, letter)
+                if failure is None:
+                    then()
+                return failure
             published = self._transport.submit((letter,))
             # Not awaited itself: a burial that is called off must not cancel it, and one that
             # the transport cancels is no end of the burial.
@@ -111,6 +114,14 @@ class Burials:
         except Exception as error:  # whatever it is, the message stays unsettled
             return error
         if errors[0] is None:
+
+            def answered(result: SettleResult) -> bool:
+                if result is not SettleResult.UNKNOWN:  # that is repeated
+                    job.after = None
+                    then()
+                return False
+
+            job.after = answered
             self._settler.settle(job, Settlement(job.delivery))
         return errors[0]
 

@@ -20,6 +20,8 @@ _SETTLING_SHARE = 0.2
 _MOST_SETTLING = 3.0
 #: What is cancelled gets so many seconds at most; a thread may take for ever.
 _MOST_CANCELLING = 1.0
+#: The least that the mark of a suspect gets to be cleared, in seconds: one that stays blames it.
+_MARKS = 0.2
 #: The least that the broker gets to answer, in seconds.
 _LEAST = 0.05
 
@@ -65,7 +67,7 @@ class Drain:
             min(_MOST_CANCELLING, max(_LEAST, (deadline - loop.time()) / 2))
         ):
             job.lost = True  # held by a thread: it stays unsettled, and comes again
-        await self._suspects.stop(max(0.0, deadline - loop.time()) / 2)
+        await self._suspects.stop(max(_MARKS, (deadline - loop.time()) / 2))
         await self._carrier.burials.finished(max(0.0, deadline - loop.time()) / 2)
         self._release(self._unstarted(_every) + self._carrier.burials.take(_every))
         if await self._settled_within((deadline - loop.time()) / 2):
