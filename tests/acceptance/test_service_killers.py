@@ -35,11 +35,11 @@ def _settings(*services: str, **fields: Any) -> dict[str, Any]:
 
 
 def _options(lab: Lab) -> dict[str, Any]:
-    """On Kafka one partition, and a session that ends soon after its process."""
+    """On Kafka one partition."""
     if lab.target.name != "kafka":
         return {}
-    known = {"partitions": 1, "session_timeout": 3.0, "heartbeat_interval": 0.5}
-    return {"transport_options": {**lab.target.options, **known}}
+    known = {**lab.target.options, **lab.target.mortal, "partitions": 1}
+    return {"transport_options": known}
 
 
 class Deaths:
