@@ -26,6 +26,9 @@ class Target:
         options: `TransportSettings.options`.
         patience: by what waits are multiplied: how slow the broker is allowed to be.
         lease: the lease that subscriptions get, where a test does not say.
+        mortal: further options of processes that a test kills, so that they are soon missed.
+        restarts: how often a test starts it anew where it does so many times: more than twice as
+            often as hand-outs or starts raise suspicion, and fewer where starting takes long.
     """
 
     name: str
@@ -35,6 +38,8 @@ class Target:
     options: Mapping[str, Any] = field(default_factory=dict)
     patience: float = 1.0
     lease: float = 30.0
+    mortal: Mapping[str, Any] = field(default_factory=dict)
+    restarts: int = 20
 
     @property
     def written(self) -> bool:
@@ -57,7 +62,14 @@ TARGETS = {
     for target in (
         Target(name="memory", module="memory", url="memory://{unique}"),
         Target(name="sqlite", module="sqlite", url="sqlite:///{directory}/queue.db"),
-        Target(name="kafka", module="kafka", broker="kafka", patience=4.0),
+        Target(
+            name="kafka",
+            module="kafka",
+            broker="kafka",
+            patience=4.0,
+            mortal={"session_timeout": 3.0, "heartbeat_interval": 0.5},
+            restarts=7,
+        ),
         Target(name="rabbitmq", module="rabbitmq", broker="rabbitmq", patience=3.0),
         Target(name="nats", module="nats", broker="nats", patience=2.0),
         Target(name="jetstream", module="jetstream", broker="jetstream", patience=3.0),

@@ -75,9 +75,12 @@ class Programs:
         lab = self._lab
         log = lab.directory / f"{uuid.uuid4().hex}.log"
         log.touch()
-        settings = lab.settings(
-            **{"lease": LEASE, "handle_signals": True, **order.pop("settings", {})}
-        )
+        own = {
+            "lease": LEASE,
+            "handle_signals": True,
+            "transport_options": {**lab.target.options, **lab.target.mortal},
+        }
+        settings = lab.settings(**{**own, **order.pop("settings", {})})
         words = json.dumps({"settings": settings, "service": service, "log": str(log), **order})
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tests.acceptance.program", words), env=program_environment()

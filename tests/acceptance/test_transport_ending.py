@@ -55,13 +55,13 @@ async def test_a_cancelled_end_leaves_nothing_behind(bench: Bench) -> None:
 
 
 @needs("at_least_once")
-async def test_twenty_restarts_with_a_backlog_lose_and_bury_nothing(bench: Bench) -> None:
+async def test_many_restarts_with_a_backlog_lose_and_bury_nothing(bench: Bench) -> None:
     topic, count = bench.topic(), 60
     ordering = bench.strongest_order()
     await bench.join(topic, ordering=ordering, lease=2.0)
     await bench.send(topic, *numbers(0, count), key=b"k")
     done: list[bytes] = []
-    for _ in range(20):
+    for _ in range(bench.target.restarts):
         await bench.reopen()
         member = await bench.join(topic, ordering=ordering, lease=2.0)
         batch = await member.take(3, within=20, most=3)

@@ -39,7 +39,7 @@ async def killed(bench: Bench, topic: str, ordering: Ordering, *steps: str) -> N
     fields = ("name", "topic", "group", "lease", "dead_letter_topics")
     order = {
         "url": bench.url,
-        "options": dict(bench.target.options),
+        "options": {**bench.target.options, **bench.target.mortal},
         "settings": {
             **{name: getattr(settings, name) for name in fields},
             "ordering": ordering.value,
