@@ -187,3 +187,30 @@ async def test_clearing_twice_is_clearing_once(bench: Bench, ordering: Ordering)
     await isolation(member).clear(delivery)
     await member.ack(delivery)
     await member.nothing()
+
+
+@needs("proves_killers")
+@pytest.mark.parametrize("first", ["clear", "settle"])
+async def test_clearing_beside_the_settlement_brings_nothing_back(
+    bench: Bench, ordering: Ordering, first: str
+) -> None:
+    """A killer that is proved is dead-lettered: its mark is cleared while it is settled."""
+    topic = bench.topic()
+    member = await bench.join(topic, ordering=ordering)
+    await bench.send(topic, b"killer", key=b"k")
+    (delivery,) = await member.take(1)
+    delivery, _ = await member.isolated(delivery)
+    await isolation(member).mark(delivery)
+    steps = {
+        "clear": lambda: isolation(member).clear(delivery),
+        "settle": lambda: member.settle(Settlement(delivery)),
+    }
+    begun = asyncio.ensure_future(steps.pop(first)())
+    for _ in range(3):
+        await asyncio.sleep(0)
+    (other,) = steps.values()
+    await asyncio.gather(begun, other())
+    await member.subscription.stop()
+    member = await bench.join(topic, ordering=ordering)
+    await member.nothing()
+    assert await isolation(member).isolate(None) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -267,3 +268,31 @@ class TestOrdered:
         (delivery,) = await process.member.take(1, within=10)
         assert await process.isolate(delivery) == (delivery, 0)
         assert not delivery.suspect
+
+
+@pytest.mark.parametrize("turns", [1, 3])
+@pytest.mark.parametrize("ordering", [Ordering.NONE, Ordering.PER_KEY])
+async def test_a_mark_whose_writing_was_cut_off_ends_with_the_process(
+    bench: Bench,  # noqa: F811
+    ordering: Ordering,
+    turns: int,
+) -> None:
+    """A process that ends in order may cancel what writes a mark: the message is no killer."""
+    topic = bench.topic()
+    member = await bench.join(topic, ordering=ordering)
+    await bench.send(topic, b"innocent", key=b"k")
+    (delivery,) = await member.take(1)
+    delivery, marks = await member.isolated(delivery)
+    assert marks == 0
+    assert isinstance(member.subscription, RabbitMQSubscription)
+    marking = asyncio.ensure_future(member.subscription.mark(delivery))
+    for _ in range(turns):
+        await asyncio.sleep(0.001)
+    marking.cancel()
+    await asyncio.wait([marking])
+    await member.subscription.stop()
+    member = await bench.join(topic, ordering=ordering)
+    delivery, marks = await member.isolated()
+    assert payloads([delivery]) == [b"innocent"]
+    assert marks == 0
+    await member.ack(delivery)

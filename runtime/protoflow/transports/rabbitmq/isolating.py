@@ -4,7 +4,8 @@ where it does not."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 from protoflow.errors import TransportError
 from protoflow.message import Delivery, Settlement, SettleResult
@@ -21,6 +22,8 @@ from protoflow.transports.rabbitmq.solo import Solo
 _LOOK_SECONDS = 60.0
 
 SettleCallback = Callable[[Sequence[Settlement]], Results]
+
+_T = TypeVar("_T")
 
 
 class Isolating:
@@ -40,12 +43,20 @@ class Isolating:
         self._broadcast = settings.broadcast
         self._ordered = settings.ordering is not Ordering.NONE
         self._looked = 0.0
+        self._steps: set[asyncio.Task[Any]] = set()
+        self._marked: Delivery | None = None  # of an ordered shard: it runs, or ends
         self._solo = Solo(link, publish, names, settings.topic, settings.group, self._lost)
 
     @property
     def held(self) -> int:
         """How many deliveries of the solo queue this process has."""
         return len(self._solo.held)
+
+    @property
+    def used(self) -> bool:
+        """Whether this process had deliveries of the solo queue. One whose mark is just being
+        written is not held, and is settled here all the same."""
+        return self._solo.session is not None
 
     async def begin(self) -> None:
         """Looks for what was left to be run alone. Raises TransportError."""
@@ -68,12 +79,41 @@ class Isolating:
 
     async def end(self) -> None:
         """The process ends in order: no mark stays. Raises TransportError."""
+        try:
+            while self._steps:
+                await asyncio.wait(self._steps)
+        finally:
+            for step in self._steps:
+                step.cancel()
+        if self._marks is not None and self._marked is not None:
+            await self._marks.clear(self._marked)
         await self._solo.give_back()
 
     async def isolate(
         self, delivery: Delivery | None, settle: SettleCallback
     ) -> tuple[Delivery, int] | None:
         """See `protoflow.transport.Isolation`; `settle` is for what the shards' queues gave."""
+        return await self._whole(self._isolate(delivery, settle))
+
+    async def mark(self, delivery: Delivery) -> None:
+        """See `protoflow.transport.Isolation`."""
+        await self._whole(self._mark(delivery))
+
+    async def clear(self, delivery: Delivery) -> None:
+        """See `protoflow.transport.Isolation`."""
+        await self._whole(self._clear(delivery))
+
+    async def _whole(self, step: Coroutine[Any, Any, _T]) -> _T:
+        """Does a step to its end though the caller may be cancelled, as when the process ends:
+        half of a step is a mark that nobody clears."""
+        task = asyncio.get_running_loop().create_task(step)
+        self._steps.add(task)
+        task.add_done_callback(self._steps.discard)
+        return await asyncio.shield(task)
+
+    async def _isolate(
+        self, delivery: Delivery | None, settle: SettleCallback
+    ) -> tuple[Delivery, int] | None:
         if delivery is not None:
             if self._broadcast:
                 return delivery, 0
@@ -90,19 +130,20 @@ class Isolating:
         found = await self._solo.take()
         return (found, found.receipt.marks) if found is not None else None
 
-    async def mark(self, delivery: Delivery) -> None:
-        """See `protoflow.transport.Isolation`."""
+    async def _mark(self, delivery: Delivery) -> None:
         if self._marks is not None:
+            self._marked = delivery
             await self._marks.write(delivery)
         elif not self._broadcast:
             await self._solo.write(delivery, delivery.receipt.marks + 1)
             if not self._solo.holds(delivery):
                 raise TransportError("the message to be run alone is no longer held here")
 
-    async def clear(self, delivery: Delivery) -> None:
-        """See `protoflow.transport.Isolation`."""
+    async def _clear(self, delivery: Delivery) -> None:
         if self._marks is not None:
             await self._marks.clear(delivery)
+            if self._marked is delivery:
+                self._marked = None
         elif not self._broadcast:
             await self._solo.write(delivery, 0)
 

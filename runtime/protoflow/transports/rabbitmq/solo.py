@@ -4,7 +4,8 @@ Messages have no identity that lasts here, so a suspect is moved: to a queue tha
 `basic.get`, one message at a time, only while nothing else runs in the process. Its start marks
 are a header. A mark is written, or cleared, by publishing the message there afresh, acknowledging
 the old one, and taking the new one; what lies before that goes behind it. So the broker's own
-count, which connections raise too, means nothing here.
+count, which connections raise too, means nothing here. A settlement, or somebody who takes the
+next, waits until that has ended: between the two publications a message is not held.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class Solo:
         self._address = names.to_group(topic, group)
         self._lost = lost
         self._alive: dict[str, int] = {}
+        self._turn = asyncio.Lock()
 
     @property
     def held(self) -> Sequence[Delivery]:
@@ -97,40 +99,43 @@ class Solo:
 
     async def take(self) -> Delivery | None:
         """The first message. Raises TransportError."""
-        try:
-            session = await self._open()
-            return await self._get(session)
-        except FAILURES as error:
-            raise TransportError(f"queue {self._queue}: {describe(error)}") from error
+        async with self._turn:
+            try:
+                session = await self._open()
+                return await self._get(session)
+            except FAILURES as error:
+                raise TransportError(f"queue {self._queue}: {describe(error)}") from error
 
     async def write(self, delivery: Delivery, marks: int) -> None:
         """Gives a message that is held so many start marks. Raises TransportError."""
-        if delivery.receipt.marks == marks or not self.holds(delivery):
-            return
-        try:
-            await self._rewrite(delivery, marks)
-        except FAILURES as error:
-            raise TransportError(f"queue {self._queue}: {describe(error)}") from error
+        async with self._turn:
+            if delivery.receipt.marks == marks or not self.holds(delivery):
+                return
+            try:
+                await self._rewrite(delivery, marks)
+            except FAILURES as error:
+                raise TransportError(f"queue {self._queue}: {describe(error)}") from error
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[SettleResult]:
         """Settles what is held here. What is given back goes to the group as any other."""
-        return [await self._settle(settlement) for settlement in settlements]
+        async with self._turn:
+            return [await self._settle(settlement) for settlement in settlements]
 
     async def give_back(self) -> None:
         """Gives back what is held, for the process ends in order; then leaves."""
-        for delivery in self.held:
-            await self._settle(
-                Settlement(delivery, Action.RELEASE, 0.0, delivery.failures, delivery.first_failure)
-            )
-        if self.session is not None:
-            await self.session.channel.leave()
+        async with self._turn:
+            for delivery in self.held:
+                told = delivery.failures, delivery.first_failure
+                await self._settle(Settlement(delivery, Action.RELEASE, 0.0, *told))
+            if self.session is not None:
+                await self.session.channel.leave()
 
     async def drain(self) -> None:
         """Gives everything back to the group as any other. Raises TransportError."""
         while (delivery := await self.take()) is not None:
             attempt, first = _told(delivery.message)
             await self._put(self._written(delivery.message, attempt, first))
-            await self._settle(Settlement(delivery))
+            await self.settle((Settlement(delivery),))
 
     def expire(self, limit: float) -> None:
         """Gives up what is held since before `limit`, before the server ends the channel."""

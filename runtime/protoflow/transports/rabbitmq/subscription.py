@@ -93,7 +93,7 @@ class RabbitMQSubscription:
 
     def settle(self, settlements: Sequence[Settlement]) -> Results:
         """Settles; results come when the broker has worked them off."""
-        if self._isolating.held:
+        if self._isolating.used:
             return self._isolating.settle(settlements, self._settling.settle)
         return self._settling.settle(settlements)
 
