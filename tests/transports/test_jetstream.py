@@ -475,6 +475,19 @@ async def test_a_stop_hands_over_at_once_and_in_order(url: str) -> None:
         assert payloads(batch) == [b"%d" % n for n in range(1, 6)]
 
 
+@pytest.mark.parametrize("ordering", [Ordering.NONE, Ordering.PER_KEY])
+async def test_what_comes_after_a_stop_is_lent_to_nobody(url: str, ordering: Ordering) -> None:
+    async with opened(url) as one, opened(url) as two:
+        for _ in range(5):
+            name = topic()
+            (first, _) = await join(one, name, ordering=ordering, lease=30.0)
+            await first.stop()
+            await publish(two, message(name, b"1"))
+            (second, _) = await join(two, name, ordering=ordering, lease=30.0)
+            await ack(second, *await take(second, 1, within=10))
+            await second.stop()
+
+
 async def test_a_busy_owner_keeps_its_shard(url: str) -> None:
     name = topic()
     async with opened(url, ordered_window=2) as one, opened(url, ordered_window=2) as two:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 
@@ -105,10 +106,16 @@ class Consumers:
 
     async def left(self, pullers: Sequence[Puller]) -> None:
         """Lets another process have the shards at once."""
+        client = self.connection.client
+        # A server keeps a request that is young though nobody listens any more, and would lend
+        # what comes next to it, for a whole lease. It looks for listeners when it is asked.
+        await asyncio.gather(
+            *(self.api.consumer(client, one.stream, one.settings.consumer) for one in pullers)
+        )
         for puller in pullers:
             if puller.pin:
                 subject = f"CONSUMER.UNPIN.{puller.stream}.{puller.settings.consumer}"
-                await self.api.call(self.connection.client, subject, {"group": PIN_GROUP})
+                await self.api.call(client, subject, {"group": PIN_GROUP})
 
     async def _exists(self, puller: Puller) -> bool:
         name = puller.settings.consumer

@@ -132,11 +132,14 @@ class JetStreamSubscription:
         finally:
             for puller in self.pullers:
                 self._keeper.give_back(puller.buffer.drain())
+        answers = False
         with contextlib.suppress(ConnectionFailedError):
             await self._connection.flush()
+            answers = True
         await self._settler.wait()
-        with contextlib.suppress(TransportError):
-            await self._consumers.left(self.pullers)
+        if answers:  # else it would only wait again
+            with contextlib.suppress(TransportError):
+                await self._consumers.left(self.pullers)
 
     async def isolate(self, delivery: Delivery | None) -> tuple[Delivery, int] | None:
         """As `Isolation.isolate`: a message keeps its place, so it is run where it is."""
