@@ -16,6 +16,8 @@ from protoflow.transports.kafka.transactions import Transactions
 
 #: Publishes outside of transactions.
 Submit: TypeAlias = Callable[[Sequence[Message]], asyncio.Future[Sequence[PublishError | None]]]
+#: After so many that were given back, those that have ended since are forgotten.
+_REMEMBERED = 4096
 _ACK = Action.ACK
 _DONE = SettleResult.DONE
 _LOST = SettleResult.LOST
@@ -61,6 +63,8 @@ class Settling:
         self._submit = submit
         self._transactions = transactions
         self._stopped = False
+        #: What was given back, as it is handed out again: a settlement may come twice.
+        self._again: dict[tuple[Partition, int], Delivery] = {}
         #: What waits here to be handed out again.
         self.waiting: dict[Delivery, asyncio.TimerHandle] = {}
 
@@ -145,13 +149,19 @@ class Settling:
     def _given_back(self, settlement: Settlement, partition: Partition) -> Sequence[Delivery]:
         """What is handed out again from memory: Kafka gives back only what is not committed."""
         delivery = settlement.delivery
+        place = (partition, int(delivery.position))
+        if self._again.get(place, delivery) is not delivery or partition.is_done(place[1]):
+            return ()
         if partition.marks and partition.marks.pop(int(delivery.position), None) is not None:
             partition.dirty = True  # its run ended while the process lives
         if partition.leaving or self._stopped:
             return ()
+        if len(self._again) >= _REMEMBERED:
+            self._forget_finished()
         if settlement.action is Action.RELEASE:
+            self._again[place] = delivery = dataclasses.replace(delivery)
             return (delivery,)
-        delivery = dataclasses.replace(
+        self._again[place] = delivery = dataclasses.replace(
             delivery, failures=settlement.failures, first_failure=settlement.first_failure
         )
         if settlement.delay <= 0:
@@ -159,6 +169,13 @@ class Settling:
         loop = asyncio.get_running_loop()
         self.waiting[delivery] = loop.call_later(settlement.delay, self._wait_is_over, delivery)
         return ()
+
+    def _forget_finished(self) -> None:
+        self._again = {
+            place: delivery
+            for place, delivery in self._again.items()
+            if place[0].live and not place[0].is_done(place[1])
+        }
 
     def _wait_is_over(self, delivery: Delivery) -> None:
         self.waiting.pop(delivery, None)

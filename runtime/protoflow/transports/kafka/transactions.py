@@ -30,8 +30,7 @@ _log = logging.getLogger("protoflow.transports.kafka")
 
 
 class Transactions:
-    """The transactions of one member of a group: one at a time in each partition, each with
-    everything that was settled there meanwhile."""
+    """A member's transactions: one at a time in each partition, with all that was settled there."""
 
     def __init__(
         self,
@@ -80,7 +79,7 @@ class Transactions:
 
     def add(self, places: Places, outputs: Sequence[Message], ended: Ended) -> None:
         """Settles with the next transaction of the first place's partition."""
-        partition = places[0][0]
+        partition, _ = places[0]
         owner = self._owners.get(partition.tp)
         if owner is None or not all(place.live for place, _ in places):
             ended(SettleResult.LOST)
@@ -231,8 +230,9 @@ class Transactions:
         """What is still to be done: a transaction of before may have been committed."""
         rest = []
         for work in batch:
-            if all(place.is_done(offset) for place, offset in work.places):
-                work.ended(SettleResult.DONE)
+            done = {place.is_done(offset) for place, offset in work.places}
+            if True in done:  # in part: one was settled by itself before
+                work.ended(SettleResult.LOST if False in done else SettleResult.DONE)
             else:
                 rest.append(work)
         return (rest, records) if len(rest) == len(batch) else await self._encode(rest)
