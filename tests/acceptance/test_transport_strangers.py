@@ -7,6 +7,7 @@ import uuid
 
 import pytest
 from protoflow import wire
+from protoflow.errors import TopologyError
 
 from tests.acceptance.bench import Bench, numbers, payloads
 
@@ -64,7 +65,13 @@ async def test_names_that_look_alike_stay_apart(bench: Bench, pair: str) -> None
     """Each group gets its own topic's messages, and its own retries."""
     unique = uuid.uuid4().hex[:10]
     places = [(topic.format(u=unique), group) for topic, group in PAIRS[pair]]
-    members = [await bench.join(topic, group) for topic, group in places]
+    try:
+        members = [await bench.join(topic, group) for topic, group in places]
+    except TopologyError:
+        # Kafka takes no two topics that differ only in dots and underscores, so the start ends.
+        assert bench.target.name == "kafka"
+        assert "dot and underscore" in pair
+        return
     shared = places[0][0] == places[1][0]
     for number, (topic, _) in enumerate(places[:1] if shared else places):
         await bench.send(topic, b"of %d" % number)
