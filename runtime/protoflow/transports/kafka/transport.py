@@ -39,6 +39,8 @@ from protoflow.transports.kafka.topics import SubscriptionTopics
 from protoflow.transports.kafka.topology import ensure
 
 _log = logging.getLogger("protoflow.transports.kafka")
+#: Seconds before what fails for a moment is tried again.
+_PAUSE = 0.25
 #: Seconds for the last words to a broker.
 _CLOSING = 2.0
 
@@ -156,11 +158,20 @@ class KafkaTransport:
         """Makes or verifies topics, retry and dead-letter topics included."""
         context = self._opened()
         self._plan(topology.subscriptions)
+        passing: KafkaError | None = None
         try:
             async with asyncio.timeout(self._settings.connect_timeout):
-                await ensure(topology, mode, context)
+                while True:
+                    try:
+                        return await ensure(topology, mode, context)
+                    except KafkaError as error:
+                        if not error.retriable:
+                            raise
+                        passing = error  # a node that is not ready, a leader that moves
+                    await asyncio.sleep(_PAUSE)
         except (KafkaError, TimeoutError) as error:
-            raise transport_error(error, "topics", self._settings.url.safe) from error
+            problem = passing if passing is not None and isinstance(error, TimeoutError) else error
+            raise transport_error(problem, "topics", self._settings.url.safe) from problem
 
     def _plan(self, subscriptions: Sequence[SubscriptionSettings]) -> None:
         """Remembers what will be consumed: a group is joined once, for all its topics."""
