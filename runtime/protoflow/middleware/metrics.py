@@ -6,7 +6,7 @@ from typing import cast
 
 from protoflow.context import Context
 from protoflow.message import Delivery
-from protoflow.outcomes import Outcome, Postpone
+from protoflow.outcomes import DONE, Outcome, Postpone
 from protoflow.pipeline import HandlerSpec, Next
 
 
@@ -23,7 +23,7 @@ def metrics(next: Next, spec: HandlerSpec) -> Next:
         except BaseException:
             ran(start, now())
             raise
-        if type(outcome) is not Postpone:  # that was no run
+        if outcome is DONE or type(outcome) is not Postpone:  # that was no run
             ran(start, now())
         return outcome
 
