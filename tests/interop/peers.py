@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import aio_pika
 import nats
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from protoflow.transports.nats.names import tokens
 
 PATIENCE = 30.0
 
@@ -180,7 +181,7 @@ class NatsPeer:
             await self.client.close()
 
     async def publish(self, topic: str, posted: Posted) -> None:
-        await self.client.publish(topic, posted.body, headers=self._native(posted))
+        await self.client.publish(tokens(topic), posted.body, headers=self._native(posted))
         await self.client.flush()
 
     @asynccontextmanager
@@ -198,7 +199,7 @@ class NatsPeer:
         await subscription.unsubscribe()
 
     async def _subscribe(self, topic: str, read: Any) -> Any:
-        return await self.client.subscribe(topic, cb=read)
+        return await self.client.subscribe(tokens(topic), cb=read)
 
     def _native(self, posted: Posted) -> dict[str, str] | None:
         headers = _headers(self, posted)
@@ -213,11 +214,11 @@ class JetStreamPeer(NatsPeer):
 
     async def publish(self, topic: str, posted: Posted) -> None:
         await self.client.jetstream().publish(
-            f"protoflow.{topic}", posted.body, headers=self._native(posted)
+            f"protoflow.{tokens(topic)}", posted.body, headers=self._native(posted)
         )
 
     async def _subscribe(self, topic: str, read: Any) -> Any:
-        return await self.client.jetstream().subscribe(f"protoflow.{topic}", cb=read)
+        return await self.client.jetstream().subscribe(f"protoflow.{tokens(topic)}", cb=read)
 
 
 PEERS: dict[str, Any] = {

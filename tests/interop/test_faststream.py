@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("faststream", reason="package: faststream")
 from faststream import AckPolicy
-from protoflow.transports.nats.names import Names
+from protoflow.transports.nats.names import Names, tokens
 
 from tests.acceptance.contract import pb, pf
 from tests.interop.conftest import Party
@@ -61,7 +61,7 @@ def _nats(party: Party, topic: str) -> Any:
     from faststream.nats.annotations import NatsMessage
 
     made = NatsBroker(party.peer.address)
-    return made, _annotated(NatsMessage, made.subscriber(topic))
+    return made, _annotated(NatsMessage, made.subscriber(tokens(topic)))
 
 
 def _jetstream(party: Party, topic: str) -> Any:
@@ -72,7 +72,7 @@ def _jetstream(party: Party, topic: str) -> Any:
     stream = Names("protoflow").stream(topic)
     return made, _annotated(
         NatsMessage,
-        made.subscriber(f"protoflow.{topic}", stream=JStream(stream, declare=False)),
+        made.subscriber(f"protoflow.{tokens(topic)}", stream=JStream(stream, declare=False)),
     )
 
 
@@ -92,7 +92,9 @@ async def publish(party: Party, broker: Any, body: Any, headers: Mapping[str, st
     if party.peer.name == "rabbitmq":
         await broker.publish(body, topic, exchange="protoflow", headers=dict(headers))
     elif party.peer.name == "jetstream":
-        await broker.publish(body, f"protoflow.{topic}", headers=dict(headers))
+        await broker.publish(body, f"protoflow.{tokens(topic)}", headers=dict(headers))
+    elif party.peer.name == "nats":
+        await broker.publish(body, tokens(topic), headers=dict(headers))
     else:
         await broker.publish(body, topic, headers=dict(headers))
 

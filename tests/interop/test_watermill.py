@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from google.protobuf import json_format
 from protoflow import wire
+from protoflow.transports.nats.names import tokens
 
 from tests.acceptance.contract import pb, pf
 from tests.interop.conftest import Party
@@ -50,7 +51,7 @@ def watermill(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _arguments(party: Party, verb: str, topic: str) -> list[str]:
     peer = party.peer
-    subject = f"protoflow.{topic}" if peer.name == "jetstream" else topic
+    subject = f"protoflow.{tokens(topic)}" if peer.name == "jetstream" else tokens(topic)
     return [verb, _BROKERS.get(peer.name, peer.name), peer.address, subject]
 
 
