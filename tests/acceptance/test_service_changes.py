@@ -121,7 +121,7 @@ class Work:
 async def test_work_under_way_survives_a_change(lab: Lab, change: str) -> None:
     before, after, only = CHANGES[change]
     if only and lab.target.name not in only:
-        pytest.skip("capability: the setting")
+        pytest.skip(f"capability: {lab.target.name} has no such setting")
     if not _ordered(before, lab) or not _ordered(after, lab):
         pytest.skip("capability: per_key")
     work = Work(lab)
