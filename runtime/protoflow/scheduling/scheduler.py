@@ -100,11 +100,6 @@ class Scheduler:
         self._drain: Drain
         self._watchdog: Watchdog
 
-    async def start(self) -> None:
-        """Joins the group and begins to handle."""
-        await self.join()
-        self.begin()
-
     async def join(self) -> None:
         """Joins the group; nothing is received before `begin`."""
         settings, transport = self.settings, self._transport

@@ -78,11 +78,6 @@ class Workers:
         """Why nothing starts; empty is that work starts."""
         return frozenset(self._gates)
 
-    @property
-    def ready(self) -> int:
-        """How many pieces of work wait for a worker."""
-        return len(self._ready)
-
     def wake(self) -> None:
         """Starts what is ready, as far as there are workers."""
         wanted = len(self._ready)
