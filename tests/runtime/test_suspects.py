@@ -214,6 +214,26 @@ async def test_a_shutdown_in_the_middle_of_a_run_clears_the_mark() -> None:
     assert "run next" not in log
 
 
+async def test_a_mark_that_is_cut_off_by_the_end_is_cleared_and_its_message_given_back() -> None:
+    log: list[str] = []
+
+    class Slow(Marks):
+        async def mark(self, delivery: Delivery) -> None:
+            await super().mark(delivery)  # the broker has it, and its answer does not come
+            await asyncio.Event().wait()
+
+    marks = Slow(log)
+    process = Process(log, marks)
+    process.suspects.put(job("a"))
+    async with asyncio.timeout(10):
+        while "mark a" not in log:
+            await asyncio.sleep(0.005)
+    await process.suspects.stop(0.2)
+    assert marks.kept == {}, "an end in order blames nobody"
+    assert [one.message.id for one in process.suspects.take(lambda _job: True)] == ["a"]
+    assert process.closed == 0
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.sampled_from(["orderly", "crash"]), min_size=1, max_size=12))
 def test_only_the_death_of_the_process_during_the_run_alone_counts(ends: list[str]) -> None:

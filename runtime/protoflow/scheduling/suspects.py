@@ -207,6 +207,10 @@ class Suspects:
                 await self._marks.clear(job.delivery)
                 self._doubtful.discard(job)
             found = await self._marks.isolate(job.delivery if job else None)
+        except asyncio.CancelledError:
+            if job is not None:
+                self._waiting.appendleft(job)  # to be given back
+            raise
         except Exception as error:  # whatever it is, the next one must have its turn
             self._ask = self._ask or asked
             self._not_now(job, error)
@@ -232,6 +236,10 @@ class Suspects:
             return True
         try:
             await self._marks.mark(job.delivery)
+        except asyncio.CancelledError:
+            self._waiting.appendleft(job)
+            self._clear_later(job)  # written or not: the process ends in order
+            raise
         except Exception as error:
             self._doubtful.add(job)
             self._not_now(job, error)
