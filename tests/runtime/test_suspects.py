@@ -172,8 +172,12 @@ async def test_a_mark_that_cannot_be_cleared_is_cleared_later_and_settled_after(
     process = Process(log, marks)
     process.run = run
     process.suspects.put(job("a"))
+    async with asyncio.timeout(10):
+        while not process.problems.get("a start mark cannot be cleared"):
+            await asyncio.sleep(0.005)
     await process.done()
     assert log == ["mark a", "run a", "end a", "clear a", "settle"]
+    assert process.problems["a start mark cannot be cleared"] is None
 
 
 async def test_a_process_that_never_becomes_quiet_runs_no_suspect_and_is_not_held_up() -> None:

@@ -32,6 +32,7 @@ _LONGEST_UNPROVED_WAIT = 300.0
 #: The least that a mark gets to be cleared at the end, in seconds.
 _LEAST = 0.1
 _UNPROVED = "suspects that cannot be proved"
+_UNCLEARED = "a start mark cannot be cleared"
 
 
 class RedeliveryLimit(DeadLetter):
@@ -278,19 +279,22 @@ class Suspects:
             self._host.settle_again()
 
     async def _clear(self, job: Job) -> None:
-        """Clears the mark, again and again: one that stays blames the innocent."""
+        """Clears the mark, again and again: one that stays blames the innocent. Meanwhile the
+        process is closed, and readiness says why."""
         wait = 0.1
-        while True:
-            try:
-                await self._marks.clear(job.delivery)
-            except Exception as error:
-                _log.warning("%s: a start mark could not be cleared: %s", self._name, error)
+        try:
+            while True:
+                try:
+                    return await self._marks.clear(job.delivery)
+                except Exception as error:
+                    _log.warning("%s: a start mark could not be cleared: %s", self._name, error)
+                    self._host.degrade(_UNCLEARED, f"{_UNCLEARED}: {error}")
                 if job.lost:
-                    return
+                    return None
                 await asyncio.sleep(wait)
                 wait = min(5.0, wait * 2)
-            else:
-                return
+        finally:
+            self._host.degrade(_UNCLEARED, None)
 
     def _clear_later(self, job: Job) -> None:
         task = asyncio.get_running_loop().create_task(self._clear(job))
