@@ -51,8 +51,8 @@ def watermill(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _arguments(party: Party, verb: str, topic: str) -> list[str]:
     peer = party.peer
-    subject = f"protoflow.{tokens(topic)}" if peer.name == "jetstream" else tokens(topic)
-    return [verb, _BROKERS.get(peer.name, peer.name), peer.address, subject]
+    names = {"jetstream": f"protoflow.{tokens(topic)}", "nats": tokens(topic)}
+    return [verb, _BROKERS.get(peer.name, peer.name), peer.address, names.get(peer.name, topic)]
 
 
 async def publish(program: Path, party: Party, topic: str, *lines: dict[str, Any]) -> None:
