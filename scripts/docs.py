@@ -20,25 +20,25 @@ from pamqp.header import ContentHeader
 from protoflow import transports, wire
 from protoflow.codecs.cloudevents import wrap
 from protoflow.config import Config
+from protoflow.config.url import TransportURL
+from protoflow.contract.spec import Ordering
 from protoflow.message import Message
 from protoflow.middleware import default_chain
-from protoflow.spec import Ordering
 from protoflow.transport import Capabilities, SubscriptionSettings, Topology, TransportSettings
 from protoflow.transports.kafka import headers as kafka_headers
 from protoflow.transports.kafka.asking import HEADROOM
 from protoflow.transports.kafka.options import KafkaOptions
 from protoflow.transports.kafka.topology import wanted_topics
 from protoflow.transports.memory.broker import MemoryOptions
-from protoflow.transports.nats import headers as nats_headers
-from protoflow.transports.nats.js_topology import Architect
+from protoflow.transports.nats.jetstream.topology import Architect
 from protoflow.transports.nats.names import Names as JetStreamNames
 from protoflow.transports.nats.options import CoreOptions, JetStreamOptions
+from protoflow.transports.nats.wire import headers as nats_headers
 from protoflow.transports.rabbitmq import codec as amqp
 from protoflow.transports.rabbitmq.names import Names as RabbitMQNames
 from protoflow.transports.rabbitmq.options import RabbitMQOptions
 from protoflow.transports.rabbitmq.topology import Planner
 from protoflow.transports.sqlite.options import SqliteOptions
-from protoflow.url import TransportURL
 
 ROOT = Path(__file__).parents[1]
 TRANSPORTS = {

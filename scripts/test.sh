@@ -28,7 +28,7 @@ run() {
     [ $code -eq 0 ] || [ $code -eq 5 ] || status=1
 }
 
-alone="tests/transports/test_kafka*.py tests/transports/test_rabbitmq*.py"
+alone="tests/transports/kafka tests/transports/rabbitmq"
 others=""
 for file in $alone; do others="$others --ignore $file"; done
 at_once="" files=$alone

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from protoflow import Config, Context, Output, Service
-from protoflow.spec import DeliveryPolicy
+from protoflow.contract.spec import DeliveryPolicy
 
 from benchmarks.subjects.deployed import deployed
 from benchmarks.subjects.messages import order

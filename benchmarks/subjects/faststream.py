@@ -18,7 +18,7 @@ import warnings
 from contextlib import ExitStack, suppress
 from typing import Any
 
-from protoflow.garbage import collected_rarely
+from protoflow.service.gc_tuning import collected_rarely
 from pydantic import BaseModel
 
 from benchmarks.subjects.messages import json_body, json_headers, tracing

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from protoflow import Config, Context, Output, Service
-from protoflow.spec import DeliveryPolicy, Ordering
+from protoflow.contract.spec import DeliveryPolicy, Ordering
 
 from benchmarks.subjects.deployed import deployed
 from benchmarks.subjects.options import Options, options

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from protoflow.config import Config as Config
+    from protoflow.config.secret import Secret as Secret
+    from protoflow.config.settings import Config as Config
     from protoflow.connection import connect as connect
     from protoflow.connection import connect_sync as connect_sync
     from protoflow.context import Context as Context
@@ -32,21 +33,20 @@ if TYPE_CHECKING:
     from protoflow.output import Results as Results
     from protoflow.producer import Publisher as Publisher
     from protoflow.producer import SyncPublisher as SyncPublisher
-    from protoflow.secret import Secret as Secret
-    from protoflow.service import Service as Service
+    from protoflow.service.service import Service as Service
     from protoflow.sync_context import SyncContext as SyncContext
-    from protoflow.transport import Capabilities as Capabilities
-    from protoflow.transport import Transport as Transport
+    from protoflow.transport.interface import Capabilities as Capabilities
+    from protoflow.transport.interface import Transport as Transport
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "BatchFailed": "errors",
     "Batch": "output",
-    "Capabilities": "transport",
+    "Capabilities": "transport.interface",
     "CloudEvent": "events",
     "EventContext": "events",
-    "Config": "config",
+    "Config": "config.settings",
     "Context": "context",
     "DeadLetter": "outcomes",
     "Delivery": "message",
@@ -60,13 +60,13 @@ _HOMES = {
     "Results": "output",
     "Retry": "outcomes",
     "RetryAfter": "outcomes",
-    "Secret": "secret",
-    "Service": "service",
+    "Secret": "config.secret",
+    "Service": "service.service",
     "Settlement": "message",
     "Skip": "outcomes",
     "SyncContext": "sync_context",
     "SyncPublisher": "producer",
-    "Transport": "transport",
+    "Transport": "transport.interface",
     "Unprocessable": "outcomes",
     "connect": "connection",
     "connect_sync": "connection",

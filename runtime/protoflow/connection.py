@@ -10,14 +10,14 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from protoflow.clock import Clock
-from protoflow.config import Config
-from protoflow.emitting import Emitting
+from protoflow.config.settings import Config
+from protoflow.contract.spec import PublicationSpec
 from protoflow.errors import ProtoflowError
 from protoflow.message import Message
 from protoflow.output import AnyOutput
-from protoflow.publishing import Publishing
-from protoflow.spec import PublicationSpec
-from protoflow.transport import Transport, TransportSettings
+from protoflow.publishing.events import Emitting
+from protoflow.publishing.publisher import Publishing
+from protoflow.transport.interface import Transport, TransportSettings
 from protoflow.transports import create
 
 _log = logging.getLogger("protoflow.service")

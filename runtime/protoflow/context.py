@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from protoflow.attributes import CloudEventAttributes
+    from protoflow.contract.spec import PublicationSpec
     from protoflow.message import Delivery, Message
     from protoflow.output import AnyOutput
-    from protoflow.spec import PublicationSpec
 
 
 class OutputEncoder(Protocol):

@@ -7,11 +7,7 @@ a generated module, never older; levels of the past stay supported.
 from __future__ import annotations
 
 from protoflow.context import Context
-from protoflow.errors import GencodeError
-from protoflow.handler import Handler, HandlerSync
-from protoflow.output import Batch, Messages, Output, Result, Results, SyncResults
-from protoflow.producer import Producer, ProducerSync, Publisher, SyncPublisher
-from protoflow.spec import (
+from protoflow.contract.spec import (
     BatchPolicy,
     DeadLetterPolicy,
     DeliveryPolicy,
@@ -28,6 +24,10 @@ from protoflow.spec import (
     Start,
     UnhandledTypes,
 )
+from protoflow.errors import GencodeError
+from protoflow.handler import Handler, HandlerSync
+from protoflow.output import Batch, Messages, Output, Result, Results, SyncResults
+from protoflow.producer import Producer, ProducerSync, Publisher, SyncPublisher
 from protoflow.sync_context import SyncContext
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from typing import ClassVar
 
-from protoflow.spec import ServiceSpec
+from protoflow.contract.spec import ServiceSpec
 
 
 class Handler(abc.ABC):

@@ -17,11 +17,11 @@ from protoflow.outcomes import Outcome
 
 if TYPE_CHECKING:
     from protoflow.clock import Clock
-    from protoflow.config import Config
-    from protoflow.policy import ResolvedDelivery
-    from protoflow.spec import MessageSpec, PublicationSpec
-    from protoflow.stats import HandlerStats
-    from protoflow.transport import Capabilities
+    from protoflow.config.settings import Config
+    from protoflow.contract.policy import ResolvedDelivery
+    from protoflow.contract.spec import MessageSpec, PublicationSpec
+    from protoflow.stats.handlers import HandlerStats
+    from protoflow.transport.interface import Capabilities
 
 #: One pass through the rest of the chain.
 Next: TypeAlias = Callable[[Delivery, Context], Awaitable[Outcome]]

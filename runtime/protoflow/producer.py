@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message as ProtoMessage
 
-    from protoflow.spec import ProducerSpec, PublicationSpec
+    from protoflow.contract.spec import ProducerSpec, PublicationSpec
 
 
 class Publisher(Protocol):

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
     from protoflow.attributes import CloudEventAttributes
     from protoflow.context import Context
+    from protoflow.contract.spec import PublicationSpec
     from protoflow.message import Message
     from protoflow.output import AnyOutput
-    from protoflow.spec import PublicationSpec
 
 
 class SyncContext:

@@ -25,8 +25,9 @@ from google.protobuf.message import Message as ProtoMessage
 from protoflow import wire
 from protoflow.clock import Clock
 from protoflow.codecs.payload import decode
-from protoflow.config import Config
+from protoflow.config.settings import Config
 from protoflow.context import Context
+from protoflow.contract.spec import PublicationSpec
 from protoflow.handler import Handler, HandlerSync
 from protoflow.message import Delivery, Message
 from protoflow.middleware import Dependencies
@@ -34,9 +35,9 @@ from protoflow.outcomes import DeadLetter as GivenUp
 from protoflow.outcomes import Outcome, Postpone, Retry
 from protoflow.output import AnyOutput
 from protoflow.pipeline import Chain, HandlerSpec, Middleware, Next
-from protoflow.service import Service
-from protoflow.spec import PublicationSpec
-from protoflow.transport import DeadLetter, TransportSettings
+from protoflow.service.service import Service
+from protoflow.transport.dead_letters import DeadLetter
+from protoflow.transport.interface import TransportSettings
 from protoflow.transports.memory import MemoryOptions, MemoryTransport
 from protoflow.transports.memory.broker import Broker
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from protoflow import transports
+from protoflow.config.url import TransportURL
+from protoflow.contract.spec import Ordering
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
-from protoflow.spec import Ordering
 from protoflow.transport import (
     Capabilities,
     Isolation,
@@ -21,7 +22,6 @@ from protoflow.transport import (
     Transport,
     TransportSettings,
 )
-from protoflow.url import TransportURL
 
 from tests.acceptance.targets import Target
 

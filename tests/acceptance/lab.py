@@ -15,11 +15,12 @@ import pytest
 from protoflow import transports, wire
 from protoflow.clock import Clock
 from protoflow.config import Config
+from protoflow.config.url import TransportURL
 from protoflow.connection import Connection, transport_for
+from protoflow.contract.policy import merge
+from protoflow.contract.spec import DeliveryPolicy, RetryPolicy, Start
 from protoflow.message import Message, Settlement
-from protoflow.policy import merge
 from protoflow.service import Service
-from protoflow.spec import DeliveryPolicy, RetryPolicy, Start
 from protoflow.transport import (
     Capabilities,
     DeadLetters,
@@ -30,7 +31,6 @@ from protoflow.transport import (
     Transport,
     TransportSettings,
 )
-from protoflow.url import TransportURL
 
 from tests.acceptance.bench import MEGABYTE, Listener
 from tests.acceptance.contract import pb, pf

@@ -15,8 +15,9 @@ import sys
 from typing import Any
 
 from protoflow import transports
+from protoflow.config.url import TransportURL
+from protoflow.contract.spec import Ordering
 from protoflow.message import Delivery
-from protoflow.spec import Ordering
 from protoflow.transport import (
     Isolation,
     SubscriptionSettings,
@@ -24,7 +25,6 @@ from protoflow.transport import (
     TopologyMode,
     TransportSettings,
 )
-from protoflow.url import TransportURL
 
 from tests.acceptance.bench import MEGABYTE, Listener
 

@@ -11,9 +11,9 @@ import importlib.util
 from typing import Any
 
 import pytest
+from protoflow.contract.spec import DeliveryPolicy, Ordering, RetryPolicy
 from protoflow.errors import PublishError
 from protoflow.service import Service
-from protoflow.spec import DeliveryPolicy, Ordering, RetryPolicy
 
 from tests.acceptance.awaits import Places, awaits_of
 from tests.acceptance.contract import pb

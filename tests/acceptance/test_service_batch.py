@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 from protoflow import wire
+from protoflow.contract.spec import DeliveryPolicy, RetryPolicy
 from protoflow.errors import BatchFailed
 from protoflow.outcomes import Skip, Unprocessable
 from protoflow.output import Output
-from protoflow.spec import DeliveryPolicy, RetryPolicy
 
 from tests.acceptance.contract import pb, pf
 from tests.acceptance.faulty import nothing_fails, topic_fails

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from protoflow.contract.spec import DeliveryPolicy, Encoding, Ordering, RetryPolicy
 from protoflow.errors import ProtoflowError
 from protoflow.outcomes import RetryAfter
-from protoflow.spec import DeliveryPolicy, Encoding, Ordering, RetryPolicy
 
 from tests.acceptance.contract import pb, pf
 from tests.acceptance.lab import Lab, Seen, handler, method

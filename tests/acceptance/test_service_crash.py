@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from protoflow import wire
-from protoflow.spec import DeliveryPolicy
+from protoflow.contract.spec import DeliveryPolicy
 
 from tests.acceptance.contract import pb, program_environment
 from tests.acceptance.lab import Lab, Seen, handler, method, tasks

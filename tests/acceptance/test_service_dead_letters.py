@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 from protoflow import wire
+from protoflow.contract.spec import DeadLetterPolicy, DeliveryPolicy, RetryPolicy
 from protoflow.errors import DeadLetterNotFoundError, PublishRefusedError
 from protoflow.outcomes import Unprocessable
-from protoflow.spec import DeadLetterPolicy, DeliveryPolicy, RetryPolicy
 
 from tests.acceptance.contract import pb
 from tests.acceptance.faulty import nothing_fails, topic_fails

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from protoflow.errors import CapabilityError, ConfigError, RegistrationError
-from protoflow.spec import (
+from protoflow.contract.spec import (
     DeadLetterPolicy,
     DeliveryPolicy,
     OnExhausted,
@@ -12,6 +11,7 @@ from protoflow.spec import (
     RetryPolicy,
     Start,
 )
+from protoflow.errors import CapabilityError, ConfigError, RegistrationError
 
 from tests.acceptance.contract import pb, pf
 from tests.acceptance.lab import Lab, Seen, handler, method, sync_handler

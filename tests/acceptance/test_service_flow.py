@@ -6,8 +6,8 @@ import asyncio
 from collections import Counter
 
 import pytest
+from protoflow.contract.spec import DeliveryPolicy
 from protoflow.outcomes import RetryAfter
-from protoflow.spec import DeliveryPolicy
 
 from tests.acceptance.contract import pb
 from tests.acceptance.lab import Lab, Seen, handler, method

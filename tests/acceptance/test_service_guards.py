@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from protoflow import wire
+from protoflow.contract.spec import DeliveryPolicy, RetryPolicy
 from protoflow.errors import PublishRefusedError
 from protoflow.outcomes import Outcome
-from protoflow.spec import DeliveryPolicy, RetryPolicy
 
 from tests.acceptance.contract import pb
 from tests.acceptance.lab import Lab, Seen, handler, method, task_metadata, tasks

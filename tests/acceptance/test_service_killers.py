@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from protoflow import wire
-from protoflow.spec import DeadLetterPolicy, DeliveryPolicy, OnExhausted, RetryPolicy
+from protoflow.contract.spec import DeadLetterPolicy, DeliveryPolicy, OnExhausted, RetryPolicy
 
 from tests.acceptance.contract import pb
 from tests.acceptance.lab import Lab, Seen, handler, method

@@ -8,10 +8,10 @@ import signal
 import time
 
 import pytest
+from protoflow.contract.spec import DeliveryPolicy, RetryPolicy
 from protoflow.errors import ConfigError, ProtoflowError, RegistrationError, TopologyError
 from protoflow.outcomes import RetryAfter
 from protoflow.scheduling.in_flight import InFlight
-from protoflow.spec import DeliveryPolicy, RetryPolicy
 from protoflow.transport import TopologyMode
 
 from tests.acceptance.contract import pb, pf
@@ -322,7 +322,7 @@ async def test_verify_finds_what_create_made_and_names_what_is_missing(lab: Lab)
 
 @needs("retains")
 async def test_a_new_group_starts_at_the_earliest_unless_told_otherwise(lab: Lab) -> None:
-    from protoflow.spec import Start
+    from protoflow.contract.spec import Start
 
     await lab.prepare(handler("Audit", Seen(lab).ok))
     await lab.send(1, 2)

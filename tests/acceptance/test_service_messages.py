@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 from protoflow import wire
-from protoflow.spec import DeliveryPolicy, UnhandledTypes
+from protoflow.contract.spec import DeliveryPolicy, UnhandledTypes
 
 from tests.acceptance.bench import MEGABYTE
 from tests.acceptance.contract import pb, pf

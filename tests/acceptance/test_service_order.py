@@ -7,8 +7,8 @@ import random
 from collections import defaultdict
 
 import pytest
+from protoflow.contract.spec import DeliveryPolicy, RetryPolicy
 from protoflow.outcomes import RetryAfter, Unprocessable
-from protoflow.spec import DeliveryPolicy, RetryPolicy
 
 from tests.acceptance.contract import pb
 from tests.acceptance.lab import Lab, Seen, handler, sync_handler
@@ -237,7 +237,7 @@ async def test_a_slow_handler_stops_its_partition_and_no_other_subscription(lab:
 
 @needs("per_key", "at_least_once")
 async def test_ordering_may_be_strengthened_by_config(lab: Lab) -> None:
-    from protoflow.spec import Ordering
+    from protoflow.contract.spec import Ordering
 
     ledger = Ledger(failing=0.1)
     policy = DeliveryPolicy(ordering=Ordering.PER_KEY, retry=ALWAYS.retry)

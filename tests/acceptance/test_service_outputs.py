@@ -7,10 +7,10 @@ from datetime import timedelta
 
 import pytest
 from protoflow import wire
+from protoflow.contract.spec import DeliveryPolicy, RetryPolicy
 from protoflow.errors import CapabilityError, PublishRefusedError
 from protoflow.message import Message
 from protoflow.output import Output
-from protoflow.spec import DeliveryPolicy, RetryPolicy
 
 from tests.acceptance.bench import MEGABYTE
 from tests.acceptance.contract import pb, pf

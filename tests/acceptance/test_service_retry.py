@@ -10,8 +10,8 @@ from datetime import timedelta
 
 import pytest
 from protoflow import wire
+from protoflow.contract.spec import DeadLetterPolicy, DeliveryPolicy, OnExhausted, RetryPolicy
 from protoflow.outcomes import DeadLetter, Retry, RetryAfter, Skip, Unprocessable
-from protoflow.spec import DeadLetterPolicy, DeliveryPolicy, OnExhausted, RetryPolicy
 
 from tests.acceptance.contract import pb, pf
 from tests.acceptance.lab import Lab, Seen, failing, handler, method, sync_handler, task_metadata

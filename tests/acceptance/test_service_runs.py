@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from protoflow import wire
-from protoflow.spec import DeliveryPolicy, RetryPolicy
+from protoflow.contract.spec import DeliveryPolicy, RetryPolicy
 
 from tests.acceptance.contract import pb
 from tests.acceptance.lab import Lab, Seen, handler, method, sync_handler

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from protoflow.contract.spec import DeliveryPolicy, RetryPolicy
 from protoflow.message import Delivery, Settlement
 from protoflow.outcomes import RetryAfter
 from protoflow.service import Service
-from protoflow.spec import DeliveryPolicy, RetryPolicy
 
 from tests.acceptance.contract import pb
 from tests.acceptance.faulty import Faulty, topic_fails

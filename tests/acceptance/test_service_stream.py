@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 from protoflow import wire
+from protoflow.contract.spec import DeliveryPolicy, RetryPolicy
 from protoflow.errors import PublishError
 from protoflow.output import Output
-from protoflow.spec import DeliveryPolicy, RetryPolicy
 
 from tests.acceptance.contract import pb
 from tests.acceptance.lab import Lab, handler, method, sync_handler, tasks

@@ -9,8 +9,8 @@ import sys
 from typing import Any
 
 import pytest
+from protoflow.contract.spec import Ordering
 from protoflow.message import Action, Delivery, Settlement, SettleResult
-from protoflow.spec import Ordering
 from protoflow.transport import Isolation
 
 from tests.acceptance.bench import Bench, Member, numbers, payloads

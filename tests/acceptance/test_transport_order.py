@@ -7,8 +7,8 @@ import random
 from collections import defaultdict
 
 import pytest
+from protoflow.contract.spec import Ordering
 from protoflow.message import Action, Delivery, Settlement
-from protoflow.spec import Ordering
 
 from tests.acceptance.bench import MEGABYTE, Bench, Member, numbers, payloads
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from protoflow.contract.spec import Start
 from protoflow.errors import TopologyError
-from protoflow.spec import Start
 from protoflow.transport import Lag, LagReader, Topology, TopologyMode
 
 from tests.acceptance.bench import Bench, numbers, payloads

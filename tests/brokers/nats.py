@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from protoflow.url import TransportURL
+from protoflow.config.url import TransportURL
 
 from tests.brokers.base import BrokerUnavailable, RunningBroker, TestBroker, free_port
 

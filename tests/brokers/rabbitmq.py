@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from protoflow.url import TransportURL
+from protoflow.config.url import TransportURL
 
 from tests.brokers.base import (
     BrokerUnavailable,

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from protoflow import Config, Context, Message, Service
-from protoflow.spec import DeliveryPolicy, Ordering, RetryPolicy
+from protoflow.contract.spec import DeliveryPolicy, Ordering, RetryPolicy
 
 DELIVERY = DeliveryPolicy(
     ordering=Ordering.PER_KEY,

@@ -11,7 +11,7 @@ from protoflow.codecs import cloudevents, payload
 from protoflow.errors import ProtoflowError
 from protoflow.message import Message
 from protoflow.transports.kafka import headers as kafka_headers
-from protoflow.transports.nats import headers as nats_headers
+from protoflow.transports.nats.wire import headers as nats_headers
 
 from tests.acceptance.contract import pb
 from tests.fuzz.generate import TOPICS, Generator

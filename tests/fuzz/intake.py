@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from protoflow.config import Config
+from protoflow.contract.spec import DeliveryPolicy, RetryPolicy
 from protoflow.message import Delivery
 from protoflow.outcomes import RetryAfter, Skip, Unprocessable
 from protoflow.service import Service
-from protoflow.spec import DeliveryPolicy, RetryPolicy
 
 from tests.acceptance.contract import pf
 from tests.acceptance.lab import handler

@@ -15,10 +15,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from protoflow.contract.spec import DeliveryPolicy, RetryPolicy
 from protoflow.errors import ProtoflowError
 from protoflow.outcomes import Unprocessable
 from protoflow.service import Service
-from protoflow.spec import DeliveryPolicy, RetryPolicy
 
 from tests.acceptance.contract import pb, pf
 from tests.acceptance.lab import Lab, handler

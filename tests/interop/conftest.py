@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from protoflow import Config, Context, Service
-from protoflow.spec import DeliveryPolicy, RetryPolicy
+from protoflow.contract.spec import DeliveryPolicy, RetryPolicy
 from protoflow.transport import Topology, TopologyMode
 
 from tests.acceptance.lab import handler

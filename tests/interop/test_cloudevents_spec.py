@@ -16,9 +16,9 @@ from protoflow.codecs.bindings import AMQP, HTTP, KAFKA, NATS, Binding
 from protoflow.codecs.cloudevents import is_structured, unwrap, wrap
 from protoflow.errors import DecodeError
 from protoflow.message import Message
-from protoflow.transports.nats import headers as nats_headers
+from protoflow.transports.nats.wire import headers as nats_headers
 
-from tests.transports.nats_bench import block
+from tests.transports.nats.bench import block
 
 #: What the examples of all formats and bindings say.
 ATTRIBUTES = {

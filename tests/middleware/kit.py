@@ -8,11 +8,7 @@ from typing import Any
 
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 from protoflow import Config, Context, testing
-from protoflow.handler import Handler
-from protoflow.middleware import Dependencies
-from protoflow.output import AnyOutput, Output
-from protoflow.pipeline import Chain, Middleware
-from protoflow.spec import (
+from protoflow.contract.spec import (
     BatchPolicy,
     DeliveryPolicy,
     MessageSpec,
@@ -21,6 +17,10 @@ from protoflow.spec import (
     RetryPolicy,
     ServiceSpec,
 )
+from protoflow.handler import Handler
+from protoflow.middleware import Dependencies
+from protoflow.output import AnyOutput, Output
+from protoflow.pipeline import Chain, Middleware
 
 WORK = MessageSpec(
     type="google.protobuf.StringValue",

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from protoflow.spec import MessageSpec, PublicationSpec
+from protoflow.contract.spec import MessageSpec, PublicationSpec
 
 #: buf/validate/validate.proto: (buf.validate.field) = 1159, FieldRules.string = 14,
 #: StringRules.min_len = 2; (buf.validate.oneof) = 1159, OneofRules.required = 1.

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 from protoflow import Context, Output, Service, testing
-from protoflow.dedup_stores import Key, MemoryDeduplication, SQLiteDeduplication
+from protoflow.contract.spec import BatchPolicy
 from protoflow.errors import ConfigError
 from protoflow.message import Message, SettleResult
+from protoflow.middleware.dedup_stores import Key, MemoryDeduplication, SQLiteDeduplication
 from protoflow.middleware.deduplicate import deduplicate
-from protoflow.spec import BatchPolicy
 from protoflow.transports.memory.subscription import MemorySubscription
 
 from tests.middleware.kit import NAME, TO_DONE, TO_WORK, config, nothing, put, running, worker

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from protoflow import Context, DeadLetter, Retry, RetryAfter, Skip, Unprocessable
+from protoflow.contract.spec import DeadLetterPolicy, DeliveryPolicy, OnExhausted, RetryPolicy
 from protoflow.message import Delivery
 from protoflow.middleware import default_chain
 from protoflow.outcomes import Outcome
 from protoflow.pipeline import HandlerSpec, Next
-from protoflow.spec import DeadLetterPolicy, DeliveryPolicy, OnExhausted, RetryPolicy
 
 from tests.middleware.kit import NAME, put, running, worker
 

@@ -9,6 +9,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from protoflow import Context, DeadLetter
 from protoflow.clock import Clock
+from protoflow.contract.spec import BatchPolicy, DeliveryPolicy, RetryPolicy
 from protoflow.errors import ConfigError
 from protoflow.message import Delivery, Message
 from protoflow.middleware import default_chain
@@ -19,7 +20,6 @@ from protoflow.middleware.rate_limit import rate_limit
 from protoflow.outcomes import DONE as DONE_OUTCOME
 from protoflow.outcomes import Outcome, Postpone
 from protoflow.output import Output
-from protoflow.spec import BatchPolicy, DeliveryPolicy, RetryPolicy
 from protoflow.testing import TestedService
 
 from tests.middleware.kit import DONE, NAME, TO_WORK, nothing, put, running, worker

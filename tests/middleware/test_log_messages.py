@@ -10,9 +10,9 @@ import structlog
 from google.protobuf.any_pb2 import Any as Any_
 from google.protobuf.struct_pb2 import Struct, Value
 from protoflow import Context, Output, Service, testing
+from protoflow.contract.spec import BatchPolicy, MessageSpec, PublicationSpec
 from protoflow.message import Message
 from protoflow.middleware import default_chain, log_messages
-from protoflow.spec import BatchPolicy, MessageSpec, PublicationSpec
 
 from tests.middleware.kit import NAME, config, nothing, put, running, worker
 from tests.middleware.rules import PLAIN, TO_PLAIN, Plain

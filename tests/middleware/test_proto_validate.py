@@ -5,13 +5,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from protoflow import Context, Message, Output, validation, wire
+from protoflow import Context, Message, Output, wire
+from protoflow.contract import validation
+from protoflow.contract.spec import BatchPolicy
+from protoflow.contract.validation import check_of, has_rules
 from protoflow.errors import InvalidMessageError, MissingExtraError
 from protoflow.message import Delivery
 from protoflow.middleware import Dependencies, proto_validate
-from protoflow.spec import BatchPolicy
 from protoflow.testing import TestedService
-from protoflow.validation import check_of, has_rules
 
 from tests.middleware.kit import NAME, nothing, put, running, worker
 from tests.middleware.rules import (

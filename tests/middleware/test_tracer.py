@@ -16,9 +16,9 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 from opentelemetry.trace import NoOpTracerProvider, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from protoflow import Context, Message, Skip, wire
+from protoflow.contract.spec import BatchPolicy
 from protoflow.errors import PublishError
 from protoflow.middleware import Dependencies, tracer
-from protoflow.spec import BatchPolicy
 from protoflow.tracing import find_provider
 from protoflow.tracing.propagation import extract, span_context
 from protoflow.tracing.spans import PublishTracing

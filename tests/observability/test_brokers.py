@@ -17,9 +17,9 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from protoflow import Config, Context, Output, Service
+from protoflow.contract.spec import DeliveryPolicy, RetryPolicy
 from protoflow.middleware import Dependencies
 from protoflow.observability.prometheus import Exposition
-from protoflow.spec import DeliveryPolicy, RetryPolicy
 
 from tests.acceptance.targets import TARGETS, Target
 from tests.middleware.kit import DONE, TO_DONE, TO_WORK, worker

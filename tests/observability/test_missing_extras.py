@@ -9,7 +9,7 @@ from protoflow import Service
 from protoflow.errors import MissingExtraError
 
 from tests.middleware.kit import config, nothing, worker
-from tests.observability.test_web import Client, free_port
+from tests.web.test_web import Client, free_port
 
 
 def hide(monkeypatch: pytest.MonkeyPatch, module: str, *ours: str) -> None:

@@ -16,15 +16,15 @@ class Item(NamedTuple):
     test: str
 
 
-_PLAIN = "tests/runtime/test_plain_handlers.py"
-_STATS = "tests/observability/test_stats.py"
-_WEB = "tests/observability/test_web.py"
+_PLAIN = "tests/registrations/test_plain_handlers.py"
+_STATS = "tests/stats/test_handlers.py"
+_WEB = "tests/web/test_web.py"
 _HOOKS = "tests/middleware/test_job_hooks.py"
 _CHAIN = "tests/middleware/test_chain.py"
 _FAILURES = "tests/middleware/test_failures.py"
 _HERE = "tests/parity/test_parity.py"
 _REPORT = "protoflow.observability.report"
-_OPTIONS = "protoflow.emitting:PublishOptions"
+_OPTIONS = "protoflow.publishing.events:PublishOptions"
 _EVERY_OPTION = f"{_PLAIN}::test_events_carry_every_option"
 _VOCABULARY = f"{_PLAIN}::test_the_vocabulary_of_event_handlers"
 _SHAPE = f"{_WEB}::test_handlers_are_told_in_the_shape_of_go"
@@ -37,8 +37,8 @@ ITEMS = [
     Item("MustProtoMessage", f"{_HERE}:message_of", f"{_HERE}::test_a_message_class_is_its_own_factory"),
     Item("NewProtoMessage", f"{_HERE}:message_of", f"{_HERE}::test_a_message_class_is_its_own_factory"),
     Item("NewEventID", "protoflow.ids:new_id", "tests/runtime/test_ids.py::test_ids_are_ulids_of_this_moment"),
-    Item("NewMessageFromProto", "protoflow.encoder:Encoder", f"{_PLAIN}::test_protobuf_without_a_generated_module"),
-    Item("PublishProto", "protoflow.emitting:Emitting.publish_proto", f"{_PLAIN}::test_protobuf_without_a_generated_module"),
+    Item("NewMessageFromProto", "protoflow.publishing.encoder:Encoder", f"{_PLAIN}::test_protobuf_without_a_generated_module"),
+    Item("PublishProto", "protoflow.publishing.events:Emitting.publish_proto", f"{_PLAIN}::test_protobuf_without_a_generated_module"),
     Item("RegisterCloudEventsHandler", "protoflow.service:Service.register_cloudevents_handler", _VOCABULARY),
     Item("RegisterJSONHandler", "protoflow.service:Service.register_json_handler", f"{_PLAIN}::test_json_is_read_as_the_type_and_written_with_correlation"),
     Item("RegisterMessageHandler", "protoflow.service:Service.register_message_handler", f"{_PLAIN}::test_raw_messages_are_handled_and_what_is_returned_is_published"),
@@ -52,31 +52,31 @@ ITEMS = [
     Item("DependencyStatusDegraded", f"{_REPORT}:DependencyHealth", _SHAPE),
     Item("ResourceUsage", "protoflow.observability.resources:ResourceUsage", _SHAPE),
     Item("HandlerInfo", f"{_REPORT}:HandlerInfo", _SHAPE),
-    Item("HandlerStats", "protoflow.stats:HandlerStats", f"{_STATS}::test_messages_and_attempts_are_counted_apart"),
+    Item("HandlerStats", "protoflow.stats.handlers:HandlerStats", f"{_STATS}::test_messages_and_attempts_are_counted_apart"),
     Item("HandlerStats.MarshalJSON", f"{_REPORT}:HandlerInfo.as_dict", _SHAPE),
-    Item("LatencyMetrics", "protoflow.timings:LatencyMetrics", f"{_STATS}::test_percentiles_are_those_of_the_last_runs"),
-    Item("ThroughputMetrics", "protoflow.timings:ThroughputMetrics", f"{_STATS}::test_throughput_is_that_of_the_last_minute"),
-    Item("ErrorBreakdown", "protoflow.stats:ErrorBreakdown", _CATEGORIES),
-    Item("ErrorBreakdown.Record", "protoflow.stats:ErrorBreakdown.record", _CATEGORIES),
-    Item("ErrorCategory", "protoflow.stats:ErrorCategory", _CATEGORIES),
-    Item("ErrorCategoryNone", "protoflow.stats:ErrorCategory", _CATEGORIES),
-    Item("ErrorCategoryValidation", "protoflow.stats:ErrorCategory", _CATEGORIES),
-    Item("ErrorCategoryTransport", "protoflow.stats:ErrorCategory", _CATEGORIES),
-    Item("ErrorCategoryDownstream", "protoflow.stats:ErrorCategory", _CATEGORIES),
-    Item("ErrorCategoryOther", "protoflow.stats:ErrorCategory", _CATEGORIES),
-    Item("ErrorClassifier", "protoflow.stats:classify_error", f"{_HERE}::test_errors_are_classified_as_told"),
-    Item("DLQMetrics", "protoflow.dlq_metrics:DLQMetrics", _LETTERS),
-    Item("NewDLQMetrics", "protoflow.dlq_metrics:DLQMetrics", _LETTERS),
-    Item("DLQMetrics.GetSnapshot", "protoflow.dlq_metrics:DLQMetrics.snapshot", _COUNTS),
-    Item("DLQMetrics.GetTopicMetrics", "protoflow.dlq_metrics:DLQMetrics.topic", _COUNTS),
-    Item("DLQMetrics.RecordMessageReplayed", "protoflow.dlq_metrics:DLQTopicMetrics.replay", _COUNTS),
-    Item("DLQMetrics.RecordMessageToDLQ", "protoflow.dlq_metrics:DLQTopicMetrics.add", _COUNTS),
-    Item("DLQMetrics.RecordMessagesPurged", "protoflow.dlq_metrics:DLQTopicMetrics.purge", _COUNTS),
+    Item("LatencyMetrics", "protoflow.stats.latency:LatencyMetrics", f"{_STATS}::test_percentiles_are_those_of_the_last_runs"),
+    Item("ThroughputMetrics", "protoflow.stats.latency:ThroughputMetrics", f"{_STATS}::test_throughput_is_that_of_the_last_minute"),
+    Item("ErrorBreakdown", "protoflow.stats.handlers:ErrorBreakdown", _CATEGORIES),
+    Item("ErrorBreakdown.Record", "protoflow.stats.handlers:ErrorBreakdown.record", _CATEGORIES),
+    Item("ErrorCategory", "protoflow.stats.handlers:ErrorCategory", _CATEGORIES),
+    Item("ErrorCategoryNone", "protoflow.stats.handlers:ErrorCategory", _CATEGORIES),
+    Item("ErrorCategoryValidation", "protoflow.stats.handlers:ErrorCategory", _CATEGORIES),
+    Item("ErrorCategoryTransport", "protoflow.stats.handlers:ErrorCategory", _CATEGORIES),
+    Item("ErrorCategoryDownstream", "protoflow.stats.handlers:ErrorCategory", _CATEGORIES),
+    Item("ErrorCategoryOther", "protoflow.stats.handlers:ErrorCategory", _CATEGORIES),
+    Item("ErrorClassifier", "protoflow.stats.handlers:classify_error", f"{_HERE}::test_errors_are_classified_as_told"),
+    Item("DLQMetrics", "protoflow.stats.dead_letters:DLQMetrics", _LETTERS),
+    Item("NewDLQMetrics", "protoflow.stats.dead_letters:DLQMetrics", _LETTERS),
+    Item("DLQMetrics.GetSnapshot", "protoflow.stats.dead_letters:DLQMetrics.snapshot", _COUNTS),
+    Item("DLQMetrics.GetTopicMetrics", "protoflow.stats.dead_letters:DLQMetrics.topic", _COUNTS),
+    Item("DLQMetrics.RecordMessageReplayed", "protoflow.stats.dead_letters:DLQTopicMetrics.replay", _COUNTS),
+    Item("DLQMetrics.RecordMessageToDLQ", "protoflow.stats.dead_letters:DLQTopicMetrics.add", _COUNTS),
+    Item("DLQMetrics.RecordMessagesPurged", "protoflow.stats.dead_letters:DLQTopicMetrics.purge", _COUNTS),
     Item("DLQMetrics.Register", "protoflow.observability.prometheus:Exposition", "tests/observability/test_prometheus.py::test_every_count_is_there"),
-    Item("DLQMetrics.Reset", "protoflow.dlq_metrics:DLQMetrics.reset", _COUNTS),
-    Item("DLQMetrics.SetCurrentCount", "protoflow.dlq_metrics:DLQTopicMetrics.current", f"{_STATS}::test_between_two_counts_of_the_broker_the_books_go_on"),
-    Item("DLQMetricsSnapshot", "protoflow.dlq_metrics:DLQMetrics.snapshot", _COUNTS),
-    Item("DLQTopicMetrics", "protoflow.dlq_metrics:DLQTopicMetrics", _COUNTS),
+    Item("DLQMetrics.Reset", "protoflow.stats.dead_letters:DLQMetrics.reset", _COUNTS),
+    Item("DLQMetrics.SetCurrentCount", "protoflow.stats.dead_letters:DLQTopicMetrics.current", f"{_STATS}::test_between_two_counts_of_the_broker_the_books_go_on"),
+    Item("DLQMetricsSnapshot", "protoflow.stats.dead_letters:DLQMetrics.snapshot", _COUNTS),
+    Item("DLQTopicMetrics", "protoflow.stats.dead_letters:DLQTopicMetrics", _COUNTS),
     Item("EventContext", "protoflow.events:EventContext", _EVERY_OPTION),
     Item("EventContext.Publish", "protoflow.events:EventContext.publish", _EVERY_OPTION),
     Item("EventContext.UnmarshalData", "protoflow.events:EventContext.unmarshal_data", _EVERY_OPTION),
@@ -98,10 +98,10 @@ ITEMS = [
     Item("OutboxStore", "protoflow.outbox:OutboxStore", "tests/middleware/test_outbox.py::test_a_relay_publishes_what_waits"),
     Item("PoisonQueueMiddleware", "protoflow.middleware:poison_queue", f"{_FAILURES}::test_retries_back_off_and_end_in_the_dead_letters"),
     Item("ProtoValidateMiddleware", "protoflow.middleware:proto_validate", "tests/middleware/test_proto_validate.py::test_what_violates_a_rule_is_dead_lettered_at_once"),
-    Item("ProtoValidator", "protoflow.validation:ProtoValidator", "tests/middleware/test_proto_validate.py::test_a_validator_of_ones_own_sees_all_messages"),
+    Item("ProtoValidator", "protoflow.contract.validation:ProtoValidator", "tests/middleware/test_proto_validate.py::test_a_validator_of_ones_own_sees_all_messages"),
     Item("RecovererMiddleware", "protoflow.middleware:recoverer", f"{_FAILURES}::test_an_error_of_a_middleware_is_handled_like_a_handlers"),
     Item("RetryMiddleware", "protoflow.middleware:retry", f"{_FAILURES}::test_retries_back_off_and_end_in_the_dead_letters"),
-    Item("RetryMiddlewareConfig", "protoflow.spec:RetryPolicy", "tests/runtime/test_policy.py::test_waits_are_those_of_the_formula"),
+    Item("RetryMiddlewareConfig", "protoflow.contract.spec:RetryPolicy", "tests/contract/test_policy.py::test_waits_are_those_of_the_formula"),
     Item("TracerMiddleware", "protoflow.middleware:tracer", "tests/middleware/test_tracer.py::test_one_trace_from_publisher_to_dead_letter_and_replay"),
     Item("Producer", "protoflow.producer:Publisher", "tests/acceptance/test_service_outputs.py::test_a_handler_in_a_thread_publishes_too"),
     Item("PublishOption", _OPTIONS, _EVERY_OPTION),
@@ -114,10 +114,10 @@ ITEMS = [
     Item("WithTracing", _OPTIONS, _EVERY_OPTION),
     Item("Service", "protoflow.service:Service", f"{_LIFE}::test_run_ends_on_request_and_drains"),
     Item("NewService", "protoflow.service:Service", f"{_LIFE}::test_run_ends_on_request_and_drains"),
-    Item("TryNewService", "protoflow.service:Service", "tests/runtime/test_config.py::test_every_mistake_is_named_at_once"),
+    Item("TryNewService", "protoflow.service:Service", "tests/config/test_config.py::test_every_mistake_is_named_at_once"),
     Item("ServiceDependencies", "protoflow.middleware:Dependencies", f"{_HERE}::test_errors_are_classified_as_told"),
     Item("Service.ConsumeEvents", "protoflow.service:Service.consume_events", _EVERY_OPTION),
-    Item("Service.GetTransportCapabilities", "protoflow.service:Service.capabilities", "tests/runtime/test_plan.py::test_a_start_is_refused_exactly_when_a_demand_is_not_met"),
+    Item("Service.GetTransportCapabilities", "protoflow.service:Service.capabilities", "tests/registrations/test_plan.py::test_a_start_is_refused_exactly_when_a_demand_is_not_met"),
     Item("Service.Publish", "protoflow.service:Service.publish", f"{_PLAIN}::test_raw_messages_are_handled_and_what_is_returned_is_published"),
     Item("Service.PublishData", "protoflow.service:Service.publish_data", _EVERY_OPTION),
     Item("Service.PublishDataAfter", "protoflow.service:Service.publish_data_after", f"{_PLAIN}::test_a_delayed_event_comes_when_it_is_due"),

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from protoflow import CloudEvent, Context, EventContext, Message, testing
-from protoflow.dlq_metrics import DLQMetrics
 from protoflow.errors import ConfigError
 from protoflow.message import Delivery
 from protoflow.outcomes import Outcome
 from protoflow.pipeline import HandlerSpec, Next
 from protoflow.service import Service
-from protoflow.stats import ErrorCategory
+from protoflow.stats.dead_letters import DLQMetrics
+from protoflow.stats.handlers import ErrorCategory
 
 from tests.parity.items import ITEMS, Item, table
 

@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from protoflow import transports
 from protoflow.clock import Clock
 from protoflow.config import Config
+from protoflow.config.url import TransportURL
 from protoflow.connection import transport_for
+from protoflow.contract.spec import DeliveryPolicy, Ordering, RetryPolicy
 from protoflow.errors import PublishError
 from protoflow.message import Message
 from protoflow.outcomes import RetryAfter, Skip, Unprocessable
 from protoflow.service import Service
-from protoflow.spec import DeliveryPolicy, Ordering, RetryPolicy
 from protoflow.testing import VirtualClock, VirtualTime
 from protoflow.transport import DeadLetters, TransportSettings
-from protoflow.url import TransportURL
 
 from tests.acceptance.faulty import Faulty
 

@@ -239,7 +239,7 @@ async def test_events_with_reserved_metadata_are_refused() -> None:
 
 
 async def test_batches_keep_their_raw_outputs_when_one_is_refused() -> None:
-    from protoflow.spec import BatchPolicy
+    from protoflow.contract.spec import BatchPolicy
 
     async def handle(_batch: Any, context: Context) -> None:
         with pytest.raises(PublishRefusedError):

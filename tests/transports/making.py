@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from protoflow import transports
+from protoflow.config.url import TransportURL
 from protoflow.message import Delivery, Message, Settlement
 from protoflow.transport import Subscription, SubscriptionSettings, TransportSettings
-from protoflow.url import TransportURL
 
 
 class Listener:

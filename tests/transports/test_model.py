@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from protoflow.spec import Ordering
+from protoflow.contract.spec import Ordering
 from protoflow.transports.sqlite import claiming, settling
 
 from tests.transports.walk import Walk

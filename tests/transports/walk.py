@@ -19,8 +19,9 @@ import pytest
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from protoflow import transports
 from protoflow.clock import Clock
+from protoflow.config.url import TransportURL
+from protoflow.contract.spec import Ordering
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
-from protoflow.spec import Ordering
 from protoflow.transport import (
     DeadLetters,
     Isolation,
@@ -32,7 +33,6 @@ from protoflow.transport import (
 )
 from protoflow.transports.memory import MemoryTransport
 from protoflow.transports.sqlite import SqliteTransport
-from protoflow.url import TransportURL
 
 T = TypeVar("T")
 

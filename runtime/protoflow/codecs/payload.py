@@ -10,8 +10,8 @@ from google.protobuf.message import Message as ProtoMessage
 
 from protoflow import wire
 from protoflow.codecs.cloudevents import is_json
+from protoflow.contract.spec import Encoding, ProtoClass
 from protoflow.errors import DecodeError
-from protoflow.spec import Encoding, ProtoClass
 
 _BINARY_TYPES = frozenset(
     {wire.PROTOBUF, "application/x-protobuf", "application/vnd.google.protobuf",

@@ -26,9 +26,9 @@ from protoflow.middleware.tracer import tracer
 from protoflow.pipeline import Chain, Middleware, Named
 
 if TYPE_CHECKING:
+    from protoflow.contract.validation import ProtoValidator
     from protoflow.outbox import OutboxStore
-    from protoflow.stats import ErrorClassifier
-    from protoflow.validation import ProtoValidator
+    from protoflow.stats.handlers import ErrorClassifier
 
 __all__ = [
     "Chain",

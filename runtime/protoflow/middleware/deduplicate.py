@@ -9,10 +9,10 @@ from typing import Any
 
 from protoflow import wire
 from protoflow.context import Context
-from protoflow.dedup_stores import DeduplicationStore, Key
 from protoflow.errors import ConfigError
 from protoflow.ids import derived_id
 from protoflow.message import Delivery
+from protoflow.middleware.dedup_stores import DeduplicationStore, Key
 from protoflow.outcomes import DONE, Outcome, Skip
 from protoflow.pipeline import HandlerSpec, Middleware, Next
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from protoflow.codecs.aside import LARGE, decode_aside
 from protoflow.context import Context
+from protoflow.contract.validation import ProtoValidator, check_of
 from protoflow.message import Delivery
 from protoflow.outcomes import Outcome, Unprocessable
 from protoflow.pipeline import HandlerSpec, Middleware, Next
-from protoflow.validation import ProtoValidator, check_of
 
 
 def proto_validate(validator: ProtoValidator | None = None) -> Middleware:

@@ -6,10 +6,10 @@ import asyncio
 import logging
 
 from protoflow.context import Context
+from protoflow.failure_policy import as_outcome
 from protoflow.message import Delivery
 from protoflow.outcomes import Outcome
 from protoflow.pipeline import HandlerSpec, Next
-from protoflow.retrying import as_outcome
 
 _log = logging.getLogger("protoflow.recoverer")
 

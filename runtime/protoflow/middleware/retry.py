@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from protoflow.context import Context
+from protoflow.failure_policy import retry_after
 from protoflow.message import Delivery
 from protoflow.outcomes import Outcome, Retry
 from protoflow.pipeline import HandlerSpec, Next
-from protoflow.retrying import retry_after
 
 
 def retry(next: Next, spec: HandlerSpec) -> Next:

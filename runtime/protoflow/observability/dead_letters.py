@@ -6,8 +6,9 @@ from collections.abc import Collection, Sequence
 
 from protoflow.clock import Clock
 from protoflow.errors import CapabilityError, DeadLetterNotFoundError
-from protoflow.stats import Books
-from protoflow.transport import DeadLetter, DeadLetters, Transport
+from protoflow.stats.handlers import Books
+from protoflow.transport.dead_letters import DeadLetter, DeadLetters
+from protoflow.transport.interface import Transport
 
 
 class DeadLetterDesk:

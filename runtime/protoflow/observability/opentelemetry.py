@@ -16,7 +16,7 @@ from protoflow.observability.report import Observatory
 from protoflow.outcomes import DONE, Outcome, Postpone, Skip
 from protoflow.pipeline import HandlerSpec, Middleware, Next
 from protoflow.scheduling.scheduler import Scheduler
-from protoflow.timings import BOUNDS
+from protoflow.stats.latency import BOUNDS
 
 try:
     from opentelemetry.metrics import Meter, MeterProvider, Observation, get_meter_provider

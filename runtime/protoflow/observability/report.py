@@ -8,16 +8,18 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 from protoflow.clock import Clock
-from protoflow.dlq_metrics import timestamp
+from protoflow.dataclass_record import dataclass_record
 from protoflow.errors import TransportError
 from protoflow.observability.resources import ResourceMeter, ResourceUsage
 from protoflow.outbox import OutboxRelay
 from protoflow.pipeline import HandlerSpec
-from protoflow.records import record
 from protoflow.scheduling.scheduler import Scheduler
-from protoflow.stats import Books, ErrorBreakdown
-from protoflow.timings import LatencyMetrics, ThroughputMetrics
-from protoflow.transport import DeadLetters, Lag, LagReader, Transport
+from protoflow.stats.dead_letters import timestamp
+from protoflow.stats.handlers import Books, ErrorBreakdown
+from protoflow.stats.latency import LatencyMetrics, ThroughputMetrics
+from protoflow.transport.dead_letters import DeadLetters
+from protoflow.transport.interface import Transport
+from protoflow.transport.lag import Lag, LagReader
 
 _log = logging.getLogger("protoflow.observability")
 
@@ -32,7 +34,7 @@ _FRESH_LETTERS = 15.0
 _SHARE = 100
 
 
-@record
+@dataclass_record
 class BacklogMetrics:
     """What waits; of the subscription, which handlers of one topic and group share.
 
@@ -49,7 +51,7 @@ class BacklogMetrics:
     estimated_lag_millis: int = -1
 
 
-@record
+@dataclass_record
 class DependencyHealth:
     """The state of something that a handler needs."""
 
@@ -59,7 +61,7 @@ class DependencyHealth:
     details: str = ""
 
 
-@record
+@dataclass_record
 class HandlerReport:
     """The state of a handler. Messages and attempts are counted apart."""
 
@@ -78,7 +80,7 @@ class HandlerReport:
     dependencies: tuple[DependencyHealth, ...]
 
 
-@record
+@dataclass_record
 class HandlerInfo:
     """A handler, where it reads and writes, and its state."""
 

@@ -6,13 +6,13 @@ import asyncio
 import os
 import time
 
-from protoflow.records import record
+from protoflow.dataclass_record import dataclass_record
 
 #: A share of CPU over less time says nothing; readers in between get the last one.
 _SHORTEST = 0.1
 
 
-@record
+@dataclass_record
 class ResourceUsage:
     """What the process uses.
 

@@ -21,7 +21,7 @@ from typing import Final
 from protoflow.errors import ConnectionFailedError, PublishRefusedError, TransportError
 from protoflow.message import Message
 from protoflow.outbox.store import Pending, RelayedOutbox
-from protoflow.transport import Transport
+from protoflow.transport.interface import Transport
 
 _log = logging.getLogger("protoflow.outbox")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from protoflow.spec import UnhandledTypes
+from protoflow.contract.spec import UnhandledTypes
 
 if TYPE_CHECKING:
     from protoflow.registrations.plan import HandlerPlan

@@ -12,18 +12,18 @@ from google.protobuf.message import Message as ProtoMessage
 
 from protoflow.codecs.json_codec import encode_json, json_decoder
 from protoflow.context import Context
-from protoflow.errors import DecodeError, RegistrationError
-from protoflow.events import CloudEvent, EventContext
-from protoflow.message import Message
-from protoflow.registrations.registration import Registration
-from protoflow.registrations.shapes import shape_problem
-from protoflow.spec import (
+from protoflow.contract.spec import (
     DeliveryPolicy,
     MessageSpec,
     ProtoClass,
     PublicationSpec,
     RetryPolicy,
 )
+from protoflow.errors import DecodeError, RegistrationError
+from protoflow.events import CloudEvent, EventContext
+from protoflow.message import Message
+from protoflow.registrations.registration import Registration
+from protoflow.registrations.shapes import shape_problem
 
 #: A handler of raw messages; what it returns is published as it is.
 MessageHandler: TypeAlias = Callable[

@@ -5,22 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 
-from protoflow import naming, topics
-from protoflow.config import Config
+from protoflow.config.settings import Config
+from protoflow.contract import names as naming
+from protoflow.contract import topics
+from protoflow.contract.policy import ResolvedDelivery, merge, problems, resolve
+from protoflow.contract.spec import BATCH_MESSAGES, OnExhausted, Ordering, Start
+from protoflow.dataclass_record import dataclass_record
 from protoflow.errors import CapabilityError, ConfigError, RegistrationError
-from protoflow.policy import ResolvedDelivery, merge, problems, resolve
-from protoflow.records import record
 from protoflow.registrations import cycles, sharing
 from protoflow.registrations.registration import Registration
-from protoflow.spec import BATCH_MESSAGES, OnExhausted, Ordering, Start
-from protoflow.transport import Capabilities, SubscriptionSettings
+from protoflow.transport.interface import Capabilities, SubscriptionSettings
 
 _log = logging.getLogger("protoflow.service")
 
 _STRENGTH = {Ordering.NONE: 0, Ordering.PER_KEY: 1, Ordering.PER_PARTITION: 2}
 
 
-@record
+@dataclass_record
 class HandlerPlan:
     """One handler with everything that only start-up knows."""
 
@@ -31,7 +32,7 @@ class HandlerPlan:
     dead_letter_topic: str
 
 
-@record
+@dataclass_record
 class SubscriptionPlan:
     """One topic read by one group, and its handlers by message type ("" is every type)."""
 

@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from protoflow.errors import RegistrationError
-from protoflow.handler import Handler, HandlerSync
-from protoflow.records import record
-from protoflow.registrations.shapes import shape_problem
-from protoflow.spec import (
+from protoflow.contract.spec import (
     BatchPolicy,
     DeliveryPolicy,
     MessageSpec,
@@ -17,12 +13,16 @@ from protoflow.spec import (
     PublicationSpec,
     ServiceSpec,
 )
+from protoflow.dataclass_record import dataclass_record
+from protoflow.errors import RegistrationError
+from protoflow.handler import Handler, HandlerSync
+from protoflow.registrations.shapes import shape_problem
 
 _NOTHING = DeliveryPolicy()
 _NO_BATCH = BatchPolicy()
 
 
-@record
+@dataclass_record
 class Registration:
     """A handler, and what its contract says. Templates are not filled yet.
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from protoflow.spec import DeliveryPolicy
+from protoflow.contract.spec import DeliveryPolicy
 
 if TYPE_CHECKING:
-    from protoflow.config import Config
+    from protoflow.config.settings import Config
     from protoflow.registrations.plan import HandlerPlan
 
 #: The leaves that belong to the subscription, not to the method.

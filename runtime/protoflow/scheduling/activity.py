@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
-from protoflow.scheduling.carrier import Carrier
 from protoflow.scheduling.in_flight import InFlight
+from protoflow.scheduling.outcome_applier import Carrier
 from protoflow.scheduling.settler import Settler
 from protoflow.scheduling.suspects import Suspects
 from protoflow.scheduling.watchdog import STALLED
 from protoflow.scheduling.workers import Work, Workers
-from protoflow.transport import Availability, Subscription
+from protoflow.transport.interface import Availability, Subscription
 
 #: Seconds for which a broker may think about how much waits.
 _PATIENCE = 5.0

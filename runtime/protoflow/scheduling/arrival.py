@@ -9,18 +9,18 @@ from collections.abc import Callable, Hashable
 from protoflow import wire
 from protoflow.codecs.cloudevents import is_structured, unwrap, without_content_type
 from protoflow.codecs.printable import printable
+from protoflow.contract.spec import Ordering, UnhandledTypes
 from protoflow.errors import DecodeError
+from protoflow.failure_policy import Undecodable
 from protoflow.message import Delivery, Message
 from protoflow.outcomes import DeadLetter
-from protoflow.retrying import Undecodable
-from protoflow.scheduling.carrier import Carrier
+from protoflow.scheduling.dead_letters import failures_of, wait_of
 from protoflow.scheduling.job import Job, Lanes
-from protoflow.scheduling.letters import failures_of, wait_of
+from protoflow.scheduling.outcome_applier import Carrier
 from protoflow.scheduling.routes import Route, Router
 from protoflow.scheduling.suspects import Suspects
 from protoflow.scheduling.workers import Workers
-from protoflow.spec import Ordering, UnhandledTypes
-from protoflow.transport import SubscriptionSettings
+from protoflow.transport.interface import SubscriptionSettings
 
 _log = logging.getLogger("protoflow.scheduler")
 

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from protoflow.clock import Clock
-from protoflow.config import Config
+from protoflow.config.settings import Config
 from protoflow.context import Context
+from protoflow.contract.spec import PublicationSpec
 from protoflow.message import Message
 from protoflow.output import AnyOutput
 from protoflow.pipeline import Chain, HandlerSpec
-from protoflow.publishing import Publishing, check_delay
+from protoflow.publishing.publisher import Publishing, check_delay
 from protoflow.registrations.plan import HandlerPlan, SubscriptionPlan
 from protoflow.scheduling.batching import Gatherer
 from protoflow.scheduling.invoke import decoder, terminal
@@ -19,9 +20,8 @@ from protoflow.scheduling.routes import Route, Router
 from protoflow.scheduling.scheduler import Scheduler
 from protoflow.scheduling.threads import Threads
 from protoflow.scheduling.windows import publisher
-from protoflow.spec import PublicationSpec
-from protoflow.stats import Books
-from protoflow.transport import Capabilities, Transport
+from protoflow.stats.handlers import Books
+from protoflow.transport.interface import Capabilities, Transport
 
 
 def assemble(

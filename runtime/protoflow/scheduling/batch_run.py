@@ -8,11 +8,11 @@ from typing import Protocol
 
 from protoflow.context import Context, OutputEncoder
 from protoflow.errors import BatchFailed
+from protoflow.failure_policy import as_outcome, given_up
 from protoflow.outcomes import DeadLetter, Done, Outcome, Postpone, Skip
-from protoflow.retrying import as_outcome, given_up
 from protoflow.scheduling.batching import BatchContext
-from protoflow.scheduling.carrier import Carrier
 from protoflow.scheduling.job import Job, Lanes
+from protoflow.scheduling.outcome_applier import Carrier
 
 
 class BatchHost(Protocol):

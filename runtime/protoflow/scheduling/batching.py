@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from protoflow.context import Context, OutputEncoder
+from protoflow.contract.spec import BATCH_MESSAGES, BATCH_WAIT, BatchPolicy, PublicationSpec
 from protoflow.message import Delivery, Message
 from protoflow.output import AnyOutput
 from protoflow.scheduling.job import Job
-from protoflow.spec import BATCH_MESSAGES, BATCH_WAIT, BatchPolicy, PublicationSpec
 
 
 class BatchContext(Context):

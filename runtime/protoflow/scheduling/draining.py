@@ -6,8 +6,8 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from protoflow.scheduling.carrier import Carrier
 from protoflow.scheduling.job import Job
+from protoflow.scheduling.outcome_applier import Carrier
 from protoflow.scheduling.settler import Settler
 from protoflow.scheduling.suspects import Suspects
 from protoflow.scheduling.workers import Workers

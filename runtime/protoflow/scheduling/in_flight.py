@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from protoflow.message import Delivery
-from protoflow.transport import SubscriptionSettings
+from protoflow.transport.interface import SubscriptionSettings
 
 #: More is asked for when this share of the bound is free.
 _SHARE = 4

@@ -16,6 +16,7 @@ from protoflow import wire
 from protoflow.codecs.aside import LARGE, decode_aside
 from protoflow.codecs.payload import decode
 from protoflow.context import Context
+from protoflow.contract.spec import ProtoClass, PublicationSpec
 from protoflow.errors import AuthenticationError, DecodeError, TopologyError, TransportError
 from protoflow.message import Delivery, Message
 from protoflow.outcomes import DONE, Outcome
@@ -25,7 +26,6 @@ from protoflow.registrations.registration import Registration
 from protoflow.scheduling.batching import BatchContext
 from protoflow.scheduling.threads import Threads
 from protoflow.scheduling.windows import BYTES, MESSAGES, PublishNow, Windows
-from protoflow.spec import ProtoClass, PublicationSpec
 from protoflow.sync_context import SyncContext
 
 T = TypeVar("T")

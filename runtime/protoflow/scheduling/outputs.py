@@ -11,7 +11,7 @@ from protoflow.pipeline import HandlerSpec
 from protoflow.scheduling.host import Host
 from protoflow.scheduling.job import Job
 from protoflow.scheduling.settler import Settler
-from protoflow.transport import delay_problem
+from protoflow.transport.interface import delay_problem
 
 _log = logging.getLogger("protoflow.handler")
 

@@ -12,31 +12,26 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 
 from protoflow.context import Context, OutputEncoder
+from protoflow.contract.spec import Ordering
 from protoflow.errors import TransportError
+from protoflow.failure_policy import as_outcome
 from protoflow.message import Delivery, Message, Settlement, SettleResult
 from protoflow.outcomes import DONE, Done, Outcome
-from protoflow.retrying import as_outcome
 from protoflow.scheduling.activity import Activity
 from protoflow.scheduling.arrival import Arrival, Turn
 from protoflow.scheduling.batch_run import run_batch
-from protoflow.scheduling.carrier import Carrier
 from protoflow.scheduling.draining import Drain
 from protoflow.scheduling.gate import SoloGate, solo_gate
 from protoflow.scheduling.in_flight import InFlight
 from protoflow.scheduling.job import Job, Lanes
+from protoflow.scheduling.outcome_applier import Carrier
 from protoflow.scheduling.routes import Router
 from protoflow.scheduling.settler import Settler
 from protoflow.scheduling.solo_runs import SoloRuns
 from protoflow.scheduling.suspects import Suspects
 from protoflow.scheduling.watchdog import Watchdog
 from protoflow.scheduling.workers import Work, Workers
-from protoflow.spec import Ordering
-from protoflow.transport import (
-    Isolation,
-    Subscription,
-    SubscriptionSettings,
-    Transport,
-)
+from protoflow.transport.interface import Isolation, Subscription, SubscriptionSettings, Transport
 
 _log = logging.getLogger("protoflow.scheduler")
 

@@ -18,7 +18,7 @@ from typing import Any
 from protoflow.errors import PublishError, PublishRefusedError, TransportError
 from protoflow.message import Message, Settlement, SettleResult
 from protoflow.scheduling.job import Job
-from protoflow.transport import Subscription, Transport
+from protoflow.transport.interface import Subscription, Transport
 
 _log = logging.getLogger("protoflow.settler")
 

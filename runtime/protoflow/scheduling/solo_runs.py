@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from protoflow.message import Delivery
 from protoflow.outcomes import DeadLetter
-from protoflow.scheduling.carrier import Carrier
 from protoflow.scheduling.gate import SOLO
 from protoflow.scheduling.job import Job
+from protoflow.scheduling.outcome_applier import Carrier
 from protoflow.scheduling.settler import Settler
 from protoflow.scheduling.workers import Workers
 

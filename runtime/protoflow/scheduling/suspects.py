@@ -17,7 +17,7 @@ from protoflow.message import Delivery
 from protoflow.outcomes import DeadLetter
 from protoflow.scheduling.gate import SoloGate
 from protoflow.scheduling.job import Job
-from protoflow.transport import Isolation
+from protoflow.transport.interface import Isolation
 
 _log = logging.getLogger("protoflow.scheduler")
 

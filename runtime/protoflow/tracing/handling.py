@@ -21,10 +21,10 @@ from opentelemetry.trace import (
 
 from protoflow import semconv, wire
 from protoflow.context import Context
+from protoflow.failure_policy import Dropped
 from protoflow.message import Delivery, Message
 from protoflow.outcomes import DONE, DeadLetter, Outcome, Postpone, Skip
 from protoflow.pipeline import HandlerSpec, Next
-from protoflow.retrying import Dropped
 from protoflow.tracing.propagation import context_in, extract, headers_of, span_context
 from protoflow.tracing.spans import drops_unsampled, failed, is_unsampled, sending, tracer_of
 

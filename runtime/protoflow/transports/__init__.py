@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, cast
 
 from protoflow.errors import ConfigError, MissingExtraError
-from protoflow.transport import Transport, TransportFactory, TransportSettings
+from protoflow.transport.interface import Transport, TransportFactory, TransportSettings
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from protoflow.options import parse_options
-from protoflow.transport import Transport, TransportSettings
-from protoflow.transports.nats.js_transport import JetStreamTransport
+from protoflow.config.options import parse_options
+from protoflow.transport.interface import Transport, TransportSettings
+from protoflow.transports.nats.jetstream.transport import JetStreamTransport
 from protoflow.transports.nats.options import JetStreamOptions
 
 __all__ = ["create"]

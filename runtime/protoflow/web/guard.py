@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from protoflow.secret import Secret
+from protoflow.config.secret import Secret
 
 Page = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

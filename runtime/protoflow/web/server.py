@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from protoflow.config import Config
+from protoflow.config.settings import Config
 from protoflow.errors import ConfigError, MissingExtraError
 from protoflow.observability.dead_letters import DeadLetterDesk
 from protoflow.observability.report import Observatory
@@ -16,9 +16,9 @@ try:
 except ImportError as error:
     raise MissingExtraError("http", "aiohttp") from error
 
+from protoflow.web.dead_letters import LetterPages
 from protoflow.web.deadlines import PATIENCE, Deadlines
 from protoflow.web.guard import Guard, Page, problem
-from protoflow.web.letters import LetterPages
 from protoflow.web.pages import Health, Pages, metrics_page, metrics_page_if_any
 
 _log = logging.getLogger("protoflow.web")

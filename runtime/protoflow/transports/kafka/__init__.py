@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from protoflow.options import parse_options
-from protoflow.transport import Transport, TransportSettings
+from protoflow.config.options import parse_options
+from protoflow.transport.interface import Transport, TransportSettings
 from protoflow.transports.kafka.options import KafkaOptions
 from protoflow.transports.kafka.transport import KafkaTransport
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
 
-from protoflow.transport import TransportSettings
+from protoflow.transport.interface import TransportSettings
 from protoflow.transports.kafka.options import KafkaOptions
 
 

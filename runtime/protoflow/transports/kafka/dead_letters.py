@@ -14,8 +14,8 @@ from aiokafka.errors import KafkaError
 from protoflow import wire
 from protoflow.errors import DeadLetterNotFoundError, TopologyError
 from protoflow.message import Message
-from protoflow.replay import replayed
-from protoflow.transport import DeadLetter
+from protoflow.transport.dead_letters import DeadLetter
+from protoflow.transport.kit.replay import replayed
 from protoflow.transports.kafka import headers, names
 from protoflow.transports.kafka.asking import describe
 from protoflow.transports.kafka.context import Context

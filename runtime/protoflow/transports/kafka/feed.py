@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from aiokafka import TopicPartition
 
-from protoflow.transport import SubscriptionListener, SubscriptionSettings
+from protoflow.transport.interface import SubscriptionListener, SubscriptionSettings
 from protoflow.transports.kafka.bell import Bell
 from protoflow.transports.kafka.context import Context
 from protoflow.transports.kafka.inbox import Inbox

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from protoflow.errors import TopologyError
-from protoflow.transport import Lag
+from protoflow.transport.lag import Lag
 from protoflow.transports.kafka import names
 from protoflow.transports.kafka.asking import describe
 from protoflow.transports.kafka.consumers import free_consumer, stop_consumer

@@ -11,7 +11,7 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
-from protoflow.transport import SubscriptionSettings
+from protoflow.transport.interface import SubscriptionSettings
 from protoflow.transports.kafka.assignment import Assignment
 from protoflow.transports.kafka.bell import Bell
 from protoflow.transports.kafka.commits import Commits

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from protoflow import naming
+from protoflow.contract import names as naming
 
 LIMIT = 249
 #: What is left free behind topic and group for `..retry.<seconds>`.

@@ -8,11 +8,11 @@ import ssl
 from dataclasses import dataclass
 from typing import Any
 
+from protoflow.config.secret import Secret
+from protoflow.config.url import TransportURL
 from protoflow.errors import ConfigError
-from protoflow.secret import Secret
-from protoflow.transport import TransportSettings
+from protoflow.transport.interface import TransportSettings
 from protoflow.transports.kafka.note import REACH
-from protoflow.url import TransportURL
 
 DEFAULT_PORT = 9092
 

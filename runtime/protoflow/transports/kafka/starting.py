@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from protoflow.contract.spec import Ordering, Start
 from protoflow.errors import TopologyError, TransportError
-from protoflow.spec import Ordering, Start
 from protoflow.transports.kafka.context import Context
 from protoflow.transports.kafka.feed import Feed
 from protoflow.transports.kafka.groups import Groups

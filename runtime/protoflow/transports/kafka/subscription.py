@@ -6,9 +6,10 @@ import asyncio
 import dataclasses
 from collections.abc import Collection, Sequence
 
-from protoflow import ladder, wire
+from protoflow import wire
+from protoflow.contract import ladder
 from protoflow.message import Delivery, Message, Settlement, SettleResult
-from protoflow.transport import SubscriptionSettings
+from protoflow.transport.interface import SubscriptionSettings
 from protoflow.transports.kafka.context import Context
 from protoflow.transports.kafka.feed import Feed
 from protoflow.transports.kafka.isolation import Marks

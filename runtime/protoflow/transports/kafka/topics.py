@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from protoflow import naming
-from protoflow.transport import SubscriptionSettings
+from protoflow.contract import names as naming
+from protoflow.transport.interface import SubscriptionSettings
 from protoflow.transports.kafka import names
 
 

@@ -12,7 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.errors import IncompatibleBrokerVersion, for_code
 
 from protoflow.errors import TopologyError
-from protoflow.transport import Topology, TopologyMode
+from protoflow.transport.interface import Topology, TopologyMode
 from protoflow.transports.kafka import names
 from protoflow.transports.kafka.asking import (
     HEADROOM,

@@ -13,16 +13,16 @@ from aiokafka.errors import KafkaError
 
 from protoflow.errors import ConnectionFailedError, PublishError, TopologyError
 from protoflow.message import Message
-from protoflow.transport import (
+from protoflow.transport.dead_letters import DeadLetter
+from protoflow.transport.interface import (
     Capabilities,
-    DeadLetter,
-    Lag,
     SubscriptionListener,
     SubscriptionSettings,
     Topology,
     TopologyMode,
     TransportSettings,
 )
+from protoflow.transport.lag import Lag
 from protoflow.transports.kafka import asking
 from protoflow.transports.kafka.connection import prefer, reach
 from protoflow.transports.kafka.consumers import group_joining_timeout

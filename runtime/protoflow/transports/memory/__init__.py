@@ -8,8 +8,8 @@ deterministic.
 
 from __future__ import annotations
 
-from protoflow.options import parse_options
-from protoflow.transport import Transport, TransportSettings
+from protoflow.config.options import parse_options
+from protoflow.transport.interface import Transport, TransportSettings
 from protoflow.transports.memory.broker import MemoryOptions
 from protoflow.transports.memory.transport import MemoryTransport
 

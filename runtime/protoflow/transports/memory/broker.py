@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from protoflow.contract.spec import Ordering, Start
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message
-from protoflow.spec import Ordering, Start
-from protoflow.transport import DeadLetter
+from protoflow.transport.dead_letters import DeadLetter
 from protoflow.transports.memory.group import Entry, Group, Member
 
 #: What a dead letter may have more than the message: the reason, the origin, the attempts.

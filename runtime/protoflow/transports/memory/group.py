@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
+from protoflow.contract.spec import Ordering
 from protoflow.message import Delivery, Message
-from protoflow.spec import Ordering
 
 
 class Member(Protocol):

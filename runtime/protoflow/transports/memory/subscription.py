@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from protoflow.errors import TransportError
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
-from protoflow.transport import SubscriptionSettings
+from protoflow.transport.interface import SubscriptionSettings
 from protoflow.transports.memory.group import Entry, Group
 
 if TYPE_CHECKING:

@@ -9,18 +9,18 @@ from typing import Any
 
 from protoflow.errors import CapabilityError, PublishError, TopologyError, TransportError
 from protoflow.message import Action, Message, Settlement, SettleResult
-from protoflow.transport import (
+from protoflow.transport.interface import (
     Capabilities,
-    Lag,
     SubscriptionListener,
     SubscriptionSettings,
     Topology,
     TopologyMode,
     TransportSettings,
 )
+from protoflow.transport.lag import Lag
 from protoflow.transports.memory.broker import Broker, MemoryOptions, shared
+from protoflow.transports.memory.dead_letters import MemoryDeadLetters
 from protoflow.transports.memory.group import Entry, Group
-from protoflow.transports.memory.letters import MemoryDeadLetters
 from protoflow.transports.memory.subscription import MemorySubscription, check, settle
 
 

@@ -8,9 +8,9 @@ door to the modules named `js_*`.
 
 from __future__ import annotations
 
-from protoflow.options import parse_options
-from protoflow.transport import Transport, TransportSettings
-from protoflow.transports.nats.core import CoreTransport
+from protoflow.config.options import parse_options
+from protoflow.transport.interface import Transport, TransportSettings
+from protoflow.transports.nats.core.transport import CoreTransport
 from protoflow.transports.nats.options import CoreOptions
 
 __all__ = ["create"]

@@ -20,7 +20,7 @@ import uuid
 import zlib
 from itertools import count
 
-from protoflow.naming import without_dots
+from protoflow.contract.names import without_dots
 
 #: A server takes 255 characters: prefix, role, and the name itself.
 _PREFIX_LIMIT = 60

@@ -6,8 +6,8 @@ import enum
 import re
 from dataclasses import dataclass
 
+from protoflow.config.secret import Secret
 from protoflow.errors import ConfigError
-from protoflow.secret import Secret
 
 _TOKENS = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 

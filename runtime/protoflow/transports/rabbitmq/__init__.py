@@ -8,9 +8,9 @@ its dead letters. Messages that are published before any group has a queue are n
 
 from __future__ import annotations
 
+from protoflow.config.options import parse_options
 from protoflow.errors import MissingExtraError
-from protoflow.options import parse_options
-from protoflow.transport import Transport, TransportSettings
+from protoflow.transport.interface import Transport, TransportSettings
 from protoflow.transports.rabbitmq.options import RabbitMQOptions
 
 __all__ = ["RabbitMQOptions", "create"]

@@ -6,7 +6,7 @@ import logging
 import uuid
 
 from protoflow.message import Delivery, Message
-from protoflow.transport import SubscriptionSettings
+from protoflow.transport.interface import SubscriptionSettings
 from protoflow.transports.rabbitmq import codec
 from protoflow.transports.rabbitmq.marks import Marks
 from protoflow.transports.rabbitmq.names import Names

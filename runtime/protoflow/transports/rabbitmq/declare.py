@@ -8,7 +8,7 @@ from pamqp.commands import Exchange as ExchangeMethods
 from pamqp.commands import Queue as QueueMethods
 
 from protoflow.errors import AuthenticationError, TopologyError
-from protoflow.transport import TopologyMode
+from protoflow.transport.interface import TopologyMode
 from protoflow.transports.rabbitmq.channel import Channel
 from protoflow.transports.rabbitmq.link import Link
 from protoflow.transports.rabbitmq.topology import Binding, Plan

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 
 from protoflow.errors import PublishError, TransportError
-from protoflow.transport import TopologyMode
+from protoflow.transport.interface import TopologyMode
 from protoflow.transports.rabbitmq.channel import FAILURES
 from protoflow.transports.rabbitmq.declare import Declarer
 from protoflow.transports.rabbitmq.link import Link, describe

@@ -16,9 +16,9 @@ import aiormq.exceptions
 from pamqp.commands import Basic
 from pamqp.commands import Queue as Methods
 
+from protoflow.contract.spec import Ordering
 from protoflow.errors import AuthenticationError
-from protoflow.spec import Ordering
-from protoflow.transport import SubscriptionSettings
+from protoflow.transport.interface import SubscriptionSettings
 from protoflow.transports.rabbitmq.channel import Channel
 from protoflow.transports.rabbitmq.link import Link, describe
 from protoflow.transports.rabbitmq.locks import Locks, PublishCallback

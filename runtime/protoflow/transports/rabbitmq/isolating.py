@@ -7,10 +7,10 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
+from protoflow.contract.spec import Ordering
 from protoflow.errors import TransportError
 from protoflow.message import Delivery, Settlement, SettleResult
-from protoflow.spec import Ordering
-from protoflow.transport import SubscriptionListener, SubscriptionSettings
+from protoflow.transport.interface import SubscriptionListener, SubscriptionSettings
 from protoflow.transports.rabbitmq.link import Link
 from protoflow.transports.rabbitmq.locks import PublishCallback
 from protoflow.transports.rabbitmq.marks import Marks

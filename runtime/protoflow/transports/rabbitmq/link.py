@@ -12,7 +12,7 @@ import aiormq.exceptions
 from yarl import URL
 
 from protoflow.errors import AuthenticationError, ConfigError, ConnectionFailedError
-from protoflow.transport import TransportSettings
+from protoflow.transport.interface import TransportSettings
 from protoflow.transports.rabbitmq.channel import (
     FAILURES,
     Channel,

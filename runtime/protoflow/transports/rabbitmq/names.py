@@ -8,7 +8,7 @@ the same.
 
 from __future__ import annotations
 
-from protoflow.naming import fit
+from protoflow.contract.names import fit
 
 _LIMIT = 255  # bytes, of names and of routing keys
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from protoflow.config.secret import Secret
 from protoflow.errors import ConfigError
-from protoflow.secret import Secret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

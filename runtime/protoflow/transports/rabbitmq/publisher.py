@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message
-from protoflow.transport import TopologyMode, TransportSettings
+from protoflow.transport.interface import TopologyMode, TransportSettings
 from protoflow.transports.rabbitmq import codec, frames
 from protoflow.transports.rabbitmq.channel import Channel
 from protoflow.transports.rabbitmq.delays import Delays, units

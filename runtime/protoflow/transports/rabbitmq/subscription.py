@@ -9,11 +9,15 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import aiormq.exceptions
 
+from protoflow.contract.ladder import rung
+from protoflow.contract.spec import Ordering
 from protoflow.errors import AuthenticationError, TransportError
-from protoflow.ladder import rung
 from protoflow.message import Delivery, Message, Settlement
-from protoflow.spec import Ordering
-from protoflow.transport import SubscriptionListener, SubscriptionSettings, TransportSettings
+from protoflow.transport.interface import (
+    SubscriptionListener,
+    SubscriptionSettings,
+    TransportSettings,
+)
 from protoflow.transports.rabbitmq.arriving import Arriving
 from protoflow.transports.rabbitmq.channel import FAILURES
 from protoflow.transports.rabbitmq.intake import Intake

@@ -14,7 +14,7 @@ from collections.abc import Collection
 from protoflow import wire
 from protoflow.errors import TopologyError
 from protoflow.message import Message
-from protoflow.replay import replayed
+from protoflow.transport.kit.replay import replayed
 from protoflow.transports.rabbitmq import codec
 from protoflow.transports.rabbitmq.names import Names
 

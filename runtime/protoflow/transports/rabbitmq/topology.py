@@ -12,8 +12,8 @@ from typing import TypeAlias
 
 from pamqp.commands import Queue as QueueMethods
 
-from protoflow.spec import Ordering
-from protoflow.transport import SubscriptionSettings, Topology
+from protoflow.contract.spec import Ordering
+from protoflow.transport.interface import SubscriptionSettings, Topology
 from protoflow.transports.rabbitmq.codec import KEY
 from protoflow.transports.rabbitmq.names import DELAY_BITS, Names, milliseconds
 

@@ -15,10 +15,9 @@ from protoflow.errors import (
     TransportError,
 )
 from protoflow.message import Message
-from protoflow.transport import (
+from protoflow.transport.dead_letters import DeadLetter
+from protoflow.transport.interface import (
     Capabilities,
-    DeadLetter,
-    Lag,
     Subscription,
     SubscriptionListener,
     SubscriptionSettings,
@@ -26,12 +25,13 @@ from protoflow.transport import (
     TopologyMode,
     TransportSettings,
 )
+from protoflow.transport.lag import Lag
 from protoflow.transports.rabbitmq.channel import FAILURES
+from protoflow.transports.rabbitmq.dead_letters import Letters
 from protoflow.transports.rabbitmq.declare import Declarer
 from protoflow.transports.rabbitmq.delays import MAX_DELAY
 from protoflow.transports.rabbitmq.intake import Intake
 from protoflow.transports.rabbitmq.isolating import Isolating
-from protoflow.transports.rabbitmq.letters import Letters
 from protoflow.transports.rabbitmq.link import Link, describe
 from protoflow.transports.rabbitmq.names import Names
 from protoflow.transports.rabbitmq.options import RabbitMQOptions

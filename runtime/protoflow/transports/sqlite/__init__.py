@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import os
 
+from protoflow.config.options import parse_options
 from protoflow.errors import ConfigError
-from protoflow.options import parse_options
-from protoflow.transport import Transport, TransportSettings
+from protoflow.transport.interface import Transport, TransportSettings
 from protoflow.transports.sqlite.options import SqliteOptions, Synchronous
 from protoflow.transports.sqlite.transport import SqliteTransport
 

@@ -7,9 +7,9 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from protoflow.contract.spec import Ordering
 from protoflow.errors import ProtoflowError
 from protoflow.message import Action, Delivery, Settlement, SettleResult
-from protoflow.spec import Ordering
 from protoflow.transports.sqlite.publishing import Limits, Outgoing, deserted_topics
 from protoflow.transports.sqlite.recent import Recent
 from protoflow.transports.sqlite.settling import GivenBack, Settling, acknowledged

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from protoflow.spec import Ordering
+from protoflow.contract.spec import Ordering
 from protoflow.transports.sqlite.claiming import HELD_ELSEWHERE, LANE, MAX_CLAIM
 from protoflow.transports.sqlite.topics import Group
 

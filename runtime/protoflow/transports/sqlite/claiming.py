@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
+from protoflow.contract.spec import Ordering
 from protoflow.message import Delivery
-from protoflow.spec import Ordering
 from protoflow.transports.sqlite import rows
 from protoflow.transports.sqlite.recent import Recent
 from protoflow.transports.sqlite.schema import BLOCKED

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from protoflow.errors import ProtoflowError
 from protoflow.message import Delivery
-from protoflow.transport import SubscriptionSettings
+from protoflow.transport.interface import SubscriptionSettings
 from protoflow.transports.sqlite import sessions
 from protoflow.transports.sqlite.sessions import Moment
 from protoflow.transports.sqlite.settling import GivenBack, Settling

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from protoflow.clock import Clock
-from protoflow.transport import SubscriptionSettings
+from protoflow.transport.interface import SubscriptionSettings
 from protoflow.transports.sqlite.schema import BLOCKED
 from protoflow.transports.sqlite.topics import Session, make_group, remove_group
 

@@ -7,8 +7,8 @@ import sqlite3
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from protoflow.contract.spec import Ordering
 from protoflow.message import Delivery
-from protoflow.spec import Ordering
 from protoflow.transports.sqlite.publishing import Outgoing
 from protoflow.transports.sqlite.schema import BLOCKED, REPLAYS
 from protoflow.transports.sqlite.topics import Group, Session

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from protoflow.errors import ProtoflowError, TransportError
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
-from protoflow.transport import SubscriptionListener, SubscriptionSettings
+from protoflow.transport.interface import SubscriptionListener, SubscriptionSettings
 from protoflow.transports.sqlite.acknowledging import Settlements
 from protoflow.transports.sqlite.available import claimable
 from protoflow.transports.sqlite.claiming import Claim, Claimed

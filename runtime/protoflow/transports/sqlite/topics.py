@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
-from protoflow.spec import Ordering, Start
-from protoflow.transport import SubscriptionSettings, Topology
+from protoflow.contract.spec import Ordering, Start
+from protoflow.transport.interface import SubscriptionSettings, Topology
 from protoflow.transports.sqlite.schema import BLOCKED, REPLAYS, TOPIC_SHIFT
 
 _STEP = 1000

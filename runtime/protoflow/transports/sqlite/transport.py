@@ -13,19 +13,19 @@ from typing import Final
 
 from protoflow.errors import ConnectionFailedError, ProtoflowError, PublishError, TopologyError
 from protoflow.message import Delivery, Message
-from protoflow.transport import (
+from protoflow.transport.interface import (
     Capabilities,
-    Lag,
     SubscriptionListener,
     SubscriptionSettings,
     Topology,
     TopologyMode,
     TransportSettings,
 )
+from protoflow.transport.lag import Lag
 from protoflow.transports.sqlite import place, sessions, topics
 from protoflow.transports.sqlite.acknowledging import Settlements
+from protoflow.transports.sqlite.dead_letters import SqliteDeadLetters
 from protoflow.transports.sqlite.keeper import Keeper
-from protoflow.transports.sqlite.letters import SqliteDeadLetters
 from protoflow.transports.sqlite.options import SqliteOptions
 from protoflow.transports.sqlite.publishing import Limits, Publication
 from protoflow.transports.sqlite.recent import Recent

@@ -1,0 +1,99 @@
+"""Where settings come from beside arguments: a file, and the environment."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from protoflow.config.options import did_you_mean
+
+_PREFIX = "PROTOFLOW_"
+#: Variables with the prefix that are no settings.
+_RESERVED = frozenset({"PROTOFLOW_CONFIG", "PROTOFLOW_REQUIRE_BROKERS"})
+#: What Kubernetes sets for every service whose name begins with `protoflow`.
+_SERVICE_LINK = re.compile(
+    r"PROTOFLOW_(.*_)?(SERVICE_(HOST|PORT(_.*)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_SERVICE_PORT = re.compile(r"(tcp|udp|sctp)://\S+:\d+")
+
+
+def from_file(
+    path: str | os.PathLike[str] | None, names: Collection[str], mistakes: list[str]
+) -> dict[str, Any]:
+    """The settings of a TOML file; empty without one."""
+    if not path:
+        return {}
+    import tomllib  # put off: many services have no file
+
+    try:
+        with open(path, "rb") as file:
+            content = tomllib.load(file)
+    except OSError as error:
+        mistakes.append(f"file: {path}: {error.strerror}")
+        return {}
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, or bytes that are no text
+        mistakes.append(f"file: {path}: not TOML: {error}")
+        return {}
+    return known_only(content, f"file {path}", names, mistakes)
+
+
+def from_environment(
+    environ: Mapping[str, str], names: Collection[str], mistakes: list[str]
+) -> dict[str, Any]:
+    """The settings of the environment, nested where their names say `__`."""
+    content: dict[str, Any] = {}
+    for name, text in sorted(environ.items()):
+        if not name.startswith(_PREFIX) or name in _RESERVED or _is_service_link(name, text):
+            continue
+        first, *rest = _parts_of(name[len(_PREFIX) :])
+        value: Any = text
+        if not rest and text.lstrip().startswith("{"):
+            import json  # put off: many services have no tables in their environment
+
+            try:
+                value = json.loads(text)
+            except (ValueError, RecursionError):
+                mistakes.append(f"{name}: not a JSON object")
+                continue
+        target = content
+        for part in [first, *rest][:-1]:
+            nested = target.setdefault(part, {})
+            if not isinstance(nested, dict):
+                mistakes.append(f"{name}: {part} is already given whole")
+                break
+            target = nested
+        else:
+            target[rest[-1] if rest else first] = value
+    return known_only(content, "environment", names, mistakes)
+
+
+def _is_service_link(name: str, text: str) -> bool:
+    """Whether Kubernetes set a variable, for a service that is called like a setting of ours:
+    `PROTOFLOW_PORT=tcp://10.0.0.1:80`."""
+    return _SERVICE_LINK.fullmatch(name) is not None or (
+        name.endswith("PORT") and _SERVICE_PORT.fullmatch(text) is not None
+    )
+
+
+def _parts_of(name: str) -> list[str]:
+    """The parts of a nested setting. Names of handlers keep their case, where the environment
+    can hold them at all: `HANDLERS__shop.v1.Orders.BillOrder__CONCURRENCY`."""
+    parts = name.split("__")
+    return [
+        part if place == 1 and parts[0].upper() == "HANDLERS" and "." in part else part.lower()
+        for place, part in enumerate(parts)
+    ]
+
+
+def known_only(
+    content: dict[str, Any], where: str, names: Collection[str], mistakes: list[str]
+) -> dict[str, Any]:
+    """What is a setting; what is none is a mistake."""
+    for name in [name for name in content if name not in names]:
+        shown = _PREFIX + name.upper() if where == "environment" else name
+        hint = did_you_mean(name.lower(), names) or f"; known are {', '.join(sorted(names))}"
+        mistakes.append(f"{shown} ({where}): no such setting{hint}")
+        del content[name]
+    return content

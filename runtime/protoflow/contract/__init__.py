@@ -1,0 +1,1 @@
+"""The contract as data: specs, policies, names of topics, rules."""

@@ -1,0 +1,160 @@
+"""Policies: merged leaf by leaf, filled with what is built in, and the wait between runs.
+
+Built-in < config default < contract (file < service < method) < config of one handler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any, TypeVar
+
+from protoflow.contract.spec import (
+    DeadLetterPolicy,
+    DeliveryPolicy,
+    OnExhausted,
+    Ordering,
+    RetryPolicy,
+    Start,
+    UnhandledTypes,
+)
+from protoflow.dataclass_record import dataclass_record
+
+_Policy = TypeVar("_Policy", DeliveryPolicy, RetryPolicy, DeadLetterPolicy)
+
+#: What holds where nobody says anything.
+BUILT_IN = DeliveryPolicy(
+    ordering=Ordering.NONE,
+    concurrency=16,
+    retry=RetryPolicy(
+        max_attempts=5,
+        initial_backoff=1.0,
+        max_backoff=300.0,
+        backoff_multiplier=2.0,
+        jitter=0.5,
+    ),
+    dead_letter=DeadLetterPolicy(
+        topic="{topic}..{group}..dead", on_exhausted=OnExhausted.DEAD_LETTER
+    ),
+    unhandled=UnhandledTypes.SKIP,
+    start=Start.EARLIEST,
+    atomic=False,
+)
+
+
+def merge(base: _Policy, override: _Policy) -> _Policy:
+    """The base with every leaf that the override sets."""
+    changes: dict[str, Any] = {}
+    for leaf in fields(override):
+        value: Any = getattr(override, leaf.name)
+        if leaf.name in ("retry", "dead_letter"):
+            changes[leaf.name] = merge(getattr(base, leaf.name), value)
+        elif value is not None:
+            changes[leaf.name] = value
+    return replace(base, **changes)
+
+
+@dataclass_record
+class ResolvedRetry:
+    """A retry policy without gaps; waits in seconds, `max_elapsed` None is no bound."""
+
+    max_attempts: int
+    initial_backoff: float
+    max_backoff: float
+    backoff_multiplier: float
+    jitter: float
+    max_elapsed: float | None
+
+    def wait(self, failures: int, random: float) -> float:
+        """The wait after so many failed runs; `random` is from 0 up to 1."""
+        try:
+            grown = self.initial_backoff * self.backoff_multiplier ** (failures - 1)
+        except OverflowError:
+            grown = self.max_backoff
+        return min(self.max_backoff, grown) * (1.0 - self.jitter * random)
+
+
+@dataclass_record
+class ResolvedDelivery:
+    """A delivery policy without gaps, and which of its leaves somebody demanded."""
+
+    ordering: Ordering
+    concurrency: int
+    timeout: float | None
+    retry: ResolvedRetry
+    dead_letter_topic: str
+    on_exhausted: OnExhausted
+    unhandled: UnhandledTypes
+    start: Start
+    atomic: bool
+    demands: frozenset[str]
+
+
+def resolve(demanded: DeliveryPolicy) -> ResolvedDelivery:
+    """The policy with its gaps filled by what is built in."""
+    full = merge(BUILT_IN, demanded)
+    demands = frozenset(leaves(demanded))
+    retry: Any = {leaf.name: getattr(full.retry, leaf.name) for leaf in fields(full.retry)}
+    # Of a first and a longest wait that contradict each other the built-in one yields.
+    if retry["initial_backoff"] > retry["max_backoff"]:
+        yields = "max_backoff" if "retry.initial_backoff" in demands else "initial_backoff"
+        retry[yields] = retry["initial_backoff" if yields == "max_backoff" else "max_backoff"]
+    values: Any = {
+        name: getattr(full, name)
+        for name in ("ordering", "concurrency", "timeout", "unhandled", "start", "atomic")
+    }
+    return ResolvedDelivery(
+        **values,
+        retry=ResolvedRetry(**retry),
+        dead_letter_topic=full.dead_letter.topic or "",
+        on_exhausted=full.dead_letter.on_exhausted or OnExhausted.DEAD_LETTER,
+        demands=demands,
+    )
+
+
+def leaves(policy: Any, prefix: str = "") -> Mapping[str, Any]:
+    """The leaves that are set, as `retry.max_attempts`, with their values."""
+    found: dict[str, Any] = {}
+    for leaf in fields(policy):
+        value = getattr(policy, leaf.name)
+        if isinstance(value, RetryPolicy | DeadLetterPolicy):
+            found.update(leaves(value, f"{prefix}{leaf.name}."))
+        elif value is not None:
+            found[prefix + leaf.name] = value
+    return found
+
+
+def problems(policy: DeliveryPolicy) -> list[str]:
+    """What is wrong with the values of a policy that came from config."""
+    retry = policy.retry
+    checks = [
+        (policy.concurrency is not None and policy.concurrency < 1, "concurrency is less than 1"),
+        (policy.timeout is not None and policy.timeout <= 0, "timeout is not positive"),
+        (
+            retry.max_attempts is not None and retry.max_attempts < 1,
+            "retry.max_attempts is less than 1 (1 is no retry)",
+        ),
+        (
+            retry.initial_backoff is not None and retry.initial_backoff < 0,
+            "retry.initial_backoff is negative",
+        ),
+        (
+            retry.initial_backoff is not None
+            and retry.max_backoff is not None
+            and retry.max_backoff < retry.initial_backoff,
+            "retry.max_backoff is less than retry.initial_backoff",
+        ),
+        (
+            retry.backoff_multiplier is not None and retry.backoff_multiplier < 1,
+            "retry.backoff_multiplier is less than 1",
+        ),
+        (
+            retry.jitter is not None and not 0 <= retry.jitter <= 1,
+            "retry.jitter is not between 0 and 1",
+        ),
+        (
+            retry.max_elapsed is not None and retry.max_elapsed <= 0,
+            "retry.max_elapsed is not positive",
+        ),
+    ]
+    return [text for wrong, text in checks if wrong]

@@ -1,0 +1,125 @@
+"""Rules of the contract: protovalidate's `(buf.validate.field)` and its kin.
+
+Which types have rules is found out at start, nested messages included; for the others nothing is
+done, ever. What a violation says names field and rule, never the value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import Message as ProtoMessage
+
+from protoflow.contract.spec import MessageSpec
+from protoflow.errors import MissingExtraError
+
+#: The extension number of buf.validate on message, oneof and field options.
+_NUMBER = 1159
+_MOST_TOLD = 10
+
+#: Says what is wrong with a message; None is nothing.
+Check = Callable[[ProtoMessage], str | None]
+
+
+class ProtoValidator(Protocol):
+    """A validator of one's own, for all messages: raises whatever it likes."""
+
+    def validate(self, message: Any, /) -> None:
+        """Raises if the message is invalid."""
+        ...
+
+
+def check_of(spec: MessageSpec, validator: ProtoValidator | None = None) -> Check | None:
+    """What checks the messages of a contract, compiled; None if they have no rules.
+
+    Raises:
+        MissingExtraError: they have, and protovalidate is not installed.
+    """
+    if validator is not None:
+        return _by(validator)
+    if not has_rules(spec.message_class.DESCRIPTOR):
+        return None
+    check = _protovalidate(spec.type)
+    check(spec.message_class())  # compiles the rules: milliseconds that no message should wait
+    return check
+
+
+def has_rules(descriptor: Any) -> bool:  # Any: protobuf's stubs disagree on descriptors
+    """Whether a type, or one that it holds, has rules."""
+    seen: set[str] = set()
+    waiting: list[Descriptor] = [descriptor]
+    while waiting:
+        current = waiting.pop()
+        if current.full_name in seen:
+            continue
+        seen.add(current.full_name)
+        if any(_marked(options) for options in _options(current)):
+            return True
+        waiting += [field.message_type for field in current.fields if field.message_type]
+    return False
+
+
+def _options(descriptor: Descriptor) -> Iterator[Any]:
+    yield descriptor.GetOptions()
+    for oneof in descriptor.oneofs:
+        yield oneof.GetOptions()
+    for field in descriptor.fields:
+        yield field.GetOptions()
+
+
+def _marked(options: Any) -> bool:
+    """Whether options hold the extension, known in this process or not."""
+    if any(field.number == _NUMBER for field, _value in options.ListFields()):
+        return True
+    from google.protobuf.unknown_fields import UnknownFieldSet
+
+    unknown: Any = UnknownFieldSet(options)  # its stub lacks iteration
+    return any(field.field_number == _NUMBER for field in unknown)
+
+
+def _by(validator: ProtoValidator) -> Check:
+    def check(message: ProtoMessage) -> str | None:
+        try:
+            validator.validate(message)
+        except Exception as error:
+            # Its text may quote the message.
+            return f"{message.DESCRIPTOR.full_name}: {type(error).__name__}"
+        return None
+
+    return check
+
+
+_validators: list[Any] = []
+
+
+def _protovalidate(type_name: str) -> Check:
+    if not _validators:
+        try:
+            import protovalidate
+        except ImportError as error:
+            raise MissingExtraError(
+                "validate", f"{type_name} has rules of buf.validate, but protovalidate"
+            ) from error
+        _validators.append(protovalidate.Validator())
+    collect = _validators[0].collect_violations
+
+    def check(message: ProtoMessage) -> str | None:
+        violations = collect(message)
+        return _text(type_name, violations) if violations else None
+
+    return check
+
+
+def _text(type_name: str, violations: list[Any]) -> str:
+    told = [_violation(violation.proto) for violation in violations[:_MOST_TOLD]]
+    if len(violations) > _MOST_TOLD:
+        told.append(f"and {len(violations) - _MOST_TOLD} more")
+    return f"{type_name}: {'; '.join(told)}"
+
+
+def _violation(proto: Any) -> str:
+    # Not `proto.message`: rules in CEL may put values into it.
+    path = ".".join(element.field_name for element in proto.field.elements) if proto.field else ""
+    return f"{path or 'message'} violates {proto.rule_id or 'a rule'}"

@@ -1,0 +1,79 @@
+"""The decision after a failed run: again, and when; or given up, and why."""
+
+from __future__ import annotations
+
+from protoflow.codecs.redaction import text_of
+from protoflow.contract.spec import OnExhausted
+from protoflow.errors import DecodeError, PublishRefusedError
+from protoflow.message import Delivery
+from protoflow.outcomes import DeadLetter, Outcome, Retry, RetryAfter, Skip
+from protoflow.pipeline import HandlerSpec
+
+
+class Dropped(Skip):
+    """Given up and acknowledged, as `on_exhausted: DROP` says."""
+
+
+class Exhausted(DeadLetter):
+    """Given up after the last attempt."""
+
+    category = "exhausted"
+
+
+class Undecodable(DeadLetter):
+    """Given up because the payload is no message of its type."""
+
+    category = "decode"
+
+
+class Refused(DeadLetter):
+    """Given up because the broker refuses an output for good."""
+
+    category = "output"
+
+
+def retry_after(error: Exception, delivery: Delivery, spec: HandlerSpec) -> Retry | None:
+    """The retry that the policy gives after this failed run; None when it gives none."""
+    if isinstance(error, DecodeError | PublishRefusedError):
+        return None
+    policy = spec.policy.retry
+    if (
+        delivery.attempt >= policy.max_attempts
+        and spec.policy.on_exhausted is not OnExhausted.BLOCK
+    ):
+        return None
+    delay = error.delay if isinstance(error, Retry) else None
+    if delay is None:
+        delay = policy.wait(delivery.attempt, spec.clock.random())
+    if policy.max_elapsed is not None and spec.policy.on_exhausted is not OnExhausted.BLOCK:
+        now = spec.clock.now()
+        if now + delay - (delivery.first_failure or now) > policy.max_elapsed:
+            return None
+    outcome = RetryAfter(delay, text_of(error))
+    outcome.__cause__ = (error.__cause__ or error) if isinstance(error, Retry) else error
+    return outcome
+
+
+def given_up(error: Exception, spec: HandlerSpec) -> Outcome:
+    """The outcome of a message that is not tried again."""
+    outcome: Outcome
+    if isinstance(error, DecodeError):
+        outcome = Undecodable(text_of(error))
+    elif isinstance(error, PublishRefusedError):
+        outcome = Refused(text_of(error))
+    elif spec.policy.on_exhausted is OnExhausted.DROP:
+        outcome = Dropped(text_of(error))
+    else:
+        outcome = Exhausted(text_of(error))
+    outcome.__cause__ = (error.__cause__ or error) if isinstance(error, Retry) else error
+    return outcome
+
+
+def as_outcome(
+    error: Exception, cause: BaseException, delivery: Delivery, spec: HandlerSpec
+) -> Outcome:
+    """What retry and poison_queue together make of an error."""
+    outcome = retry_after(error, delivery, spec) or given_up(error, spec)
+    if outcome.__cause__ is None:
+        outcome.__cause__ = cause
+    return outcome

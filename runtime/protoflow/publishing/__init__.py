@@ -1,0 +1,1 @@
+"""Outputs and events become messages that the broker confirms."""

@@ -1,0 +1,150 @@
+"""Publishing without a generated producer: CloudEvents, data, protobuf, raw messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+from protoflow import wire
+from protoflow.contract.spec import PublicationSpec
+from protoflow.errors import InvalidMessageError
+from protoflow.events import CloudEvent
+from protoflow.output import Output
+from protoflow.registrations.plain_handlers import message_spec
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from google.protobuf.message import Message as ProtoMessage
+
+    from protoflow.contract.spec import ProtoClass
+    from protoflow.message import Message
+    from protoflow.output import AnyOutput
+    from protoflow.publishing.publisher import Publishing
+
+
+class PublishOptions(TypedDict, total=False):
+    """The options of `publish_data` and `publish_data_after`.
+
+    Keys:
+        subject: the CloudEvents subject.
+        correlation_id: ties the event to a request.
+        data_content_type: the media type of the data.
+        data_schema: a URI.
+        extensions: CloudEvents extension attributes.
+        max_attempts: how often consumers should handle it at most, for those who heed
+            `pf_max_attempts` (the Go runtime); ours follow their own contract.
+        trace_id: 32 hexadecimal digits; with `parent_id` the W3C trace context.
+        parent_id: 16 hexadecimal digits.
+    """
+
+    subject: str
+    correlation_id: str
+    data_content_type: str
+    data_schema: str
+    extensions: Mapping[str, str | int | bool]
+    max_attempts: int
+    trace_id: str
+    parent_id: str
+
+
+class Emitting:
+    """The publishing part of a service or a connection; everything goes out at once."""
+
+    _publishing: Publishing
+
+    async def publish_outputs(
+        self, publication: PublicationSpec, outputs: Sequence[AnyOutput]
+    ) -> list[str]:
+        """Publishes outputs at once; their ids. See `Publisher`."""
+        return await self._publishing.outputs(publication, outputs)
+
+    async def publish(self, *messages: Message) -> None:
+        """Publishes raw messages at once.
+
+        Raises:
+            PublishError: a message was not taken.
+            InvalidMessageError: metadata with names of orders to a broker, or not of text.
+        """
+        for message in messages:
+            if (problem := wire.raw_problem(message.id, message.metadata)) is not None:
+                raise InvalidMessageError(problem)
+        await self._publishing.messages(messages)
+
+    async def publish_proto(
+        self, topic: str, message: ProtoMessage, metadata: Mapping[str, str] | None = None
+    ) -> str:
+        """Publishes a protobuf message to a topic; its id. Raises PublishError."""
+        output = Output(message, metadata=metadata, topic=topic)
+        encoded = self._publishing.encode(publication_of(type(message)), output)
+        await self._publishing.messages((encoded,))
+        return encoded.id
+
+    async def publish_event(self, event: CloudEvent, *, topic: str | None = None) -> str:
+        """Publishes a CloudEvent to the topic of its type's name, or another; its id."""
+        where = self._publishing.encode.physical(topic or event.type)
+        await self._publishing.messages((event.message(where),))
+        return event.id
+
+    async def publish_event_after(
+        self, event: CloudEvent, delay: timedelta, *, topic: str | None = None
+    ) -> str:
+        """The same after a delay. Raises CapabilityError where the transport has none."""
+        where = self._publishing.encode.physical(topic or event.type)
+        message = replace(event.message(where), delay=delay.total_seconds())
+        await self._publishing.messages((message,))
+        return event.id
+
+    async def publish_data(
+        self, type: str, source: str, data: Any, **options: Unpack[PublishOptions]
+    ) -> str:
+        """Publishes data as a CloudEvent; its id."""
+        return await self.publish_event(_event(type, source, data, options))
+
+    async def publish_data_after(
+        self,
+        type: str,
+        source: str,
+        data: Any,
+        delay: timedelta,
+        **options: Unpack[PublishOptions],
+    ) -> str:
+        """The same after a delay. Raises CapabilityError where the transport has none."""
+        return await self.publish_event_after(_event(type, source, data, options), delay)
+
+
+def _event(type: str, source: str, data: Any, options: PublishOptions) -> CloudEvent:
+    metadata: dict[str, str] = {}
+    if correlation_id := options.get("correlation_id"):
+        metadata[wire.CORRELATION_ID] = correlation_id
+    if max_attempts := options.get("max_attempts"):
+        metadata[wire.PF_MAX_ATTEMPTS] = str(max_attempts)
+    trace_id, parent_id = options.get("trace_id"), options.get("parent_id")
+    if trace_id and parent_id:
+        # https://www.w3.org/TR/trace-context/#traceparent-header, sampled
+        metadata[wire.TRACEPARENT] = f"00-{trace_id}-{parent_id}-01"
+    return CloudEvent(
+        type=type,
+        source=source,
+        data=data,
+        subject=options.get("subject"),
+        data_content_type=options.get("data_content_type", wire.JSON),
+        data_schema=options.get("data_schema"),
+        extensions=options.get("extensions", {}),
+        metadata=metadata,
+    )
+
+
+#: One for each class that was published without a contract.
+_publications: dict[ProtoClass, PublicationSpec] = {}
+
+
+def publication_of(message_class: ProtoClass) -> PublicationSpec:
+    """The contract of a message that has none; binding it compiles its rules."""
+    found = _publications.get(message_class)
+    if found is None:
+        # The topic comes with each output.
+        found = PublicationSpec(topic="none", message=message_spec(message_class))
+        _publications[message_class] = found
+    return found

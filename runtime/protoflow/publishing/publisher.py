@@ -1,0 +1,141 @@
+"""Publishing at once: encoded, its topic made or verified, submitted, confirmed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from protoflow import semconv
+from protoflow.clock import Clock
+from protoflow.config.settings import Config
+from protoflow.contract.spec import PublicationSpec
+from protoflow.errors import CapabilityError, ProtoflowError
+from protoflow.message import Message
+from protoflow.output import AnyOutput
+from protoflow.publishing.encoder import Encoder
+from protoflow.stats.handlers import SentMessages
+from protoflow.tracing import find_provider
+from protoflow.transport.interface import Topology, TopologyMode, Transport, delay_problem
+
+if TYPE_CHECKING:
+    from protoflow.tracing.spans import PublishTracing
+
+
+#: How many topics are remembered as made.
+_REMEMBERED_TOPICS = 10_000
+
+
+class Publishing:
+    """What publishing needs of a transport: used by `Service` and `Connection`."""
+
+    def __init__(
+        self, config: Config, transport: Transport, clock: Clock, sent: SentMessages | None = None
+    ) -> None:
+        self._transport = transport
+        self._mode = config.topology
+        self._system = semconv.system(config.url.scheme)
+        self._ensured: set[str] = set()
+        self._sent = sent or SentMessages()
+        # Where the transport lives; None while it is not open.
+        self._loop: asyncio.AbstractEventLoop | None = None
+        #: Makes spans; None where no tracer provider is configured.
+        self.tracing: PublishTracing | None = None
+        self.encode = Encoder(config, clock.now)
+
+    async def outputs(
+        self, publication: PublicationSpec, outputs: Sequence[AnyOutput]
+    ) -> list[str]:
+        """Publishes outputs; their ids. Raises PublishError, CapabilityError."""
+        if asyncio.get_running_loop() is not self._loop:
+            self._refuse()
+        messages = [self.encode(publication, output) for output in outputs]
+        await self.messages(messages, owned=True)
+        return [message.id for message in messages]
+
+    async def messages(self, messages: Sequence[Message], *, owned: bool = False) -> None:
+        """Publishes messages. Raises the first error; the others may be published.
+
+        Args:
+            messages: the messages.
+            owned: nobody else has them, so they may be written on.
+
+        Raises:
+            ProtoflowError: this is not open, or belongs to another event loop.
+            PublishError: a message was not taken.
+            CapabilityError: a delay that the transport cannot keep.
+        """
+        if asyncio.get_running_loop() is not self._loop:
+            self._refuse()
+        if not messages:
+            return
+        for message in messages:
+            check_delay(message, self._transport)
+        if self.unknown(messages):
+            await self.ensure(messages)
+        if (dress := self.encode.dress) is not None:
+            messages = [replace(m, metadata=dress(m.id, m.metadata)) for m in messages]
+        if self.tracing is None:
+            errors = await self._transport.submit(messages)
+        else:
+            errors = await self.tracing.publish(messages, self._transport.submit, owned=owned)
+        self._sent.add([m for m, error in zip(messages, errors, strict=True) if error is None])
+        for error in errors:
+            if error is not None:
+                raise error
+
+    def close(self) -> None:
+        """Publishes no more."""
+        self._loop = None
+
+    def _refuse(self) -> NoReturn:
+        """Every transport would fail in a way of its own: hang, or tell of its innards."""
+        if self._loop is None:
+            raise ProtoflowError(
+                "not open: publish within `async with`, that is after the connection or the "
+                "service was started and before it was stopped"
+            )
+        raise ProtoflowError(
+            "used from another event loop than the one that it was opened on; from other threads "
+            "use asyncio.run_coroutine_threadsafe(..., loop), or protoflow.connect_sync"
+        )
+
+    def open(self, provider: Any = None) -> None:
+        """The transport is open, on this event loop. Publishes from now on, in spans if a tracer
+        provider is given or configured."""
+        self._loop = asyncio.get_running_loop()
+        found = find_provider(provider)
+        if found is not None:
+            from protoflow.tracing.spans import PublishTracing
+
+            self.tracing = PublishTracing(found, self._system)
+
+    def known(self, topics: Sequence[str]) -> None:
+        """These topics were made or verified already."""
+        self._ensured.update(topics)
+
+    def unknown(self, messages: Sequence[Message]) -> bool:
+        """Whether one of these goes to a topic that was not looked after yet."""
+        ensured = self._ensured
+        for message in messages:  # noqa: SIM110  a generator would cost more than the look-up
+            if message.topic not in ensured:
+                return True
+        return False
+
+    async def ensure(self, messages: Sequence[Message]) -> None:
+        """Topics are made or verified before the first message to them."""
+        topics = tuple(sorted({message.topic for message in messages} - self._ensured))
+        if not topics:
+            return
+        if self._mode is not TopologyMode.NONE:
+            await self._transport.ensure(Topology(topics=topics), self._mode)
+        if len(self._ensured) > _REMEMBERED_TOPICS:
+            self._ensured.clear()  # topics made of data: they are looked after again
+        self._ensured.update(topics)
+
+
+def check_delay(message: Message, transport: Transport) -> None:
+    """Raises CapabilityError for a delay that the transport cannot keep."""
+    if message.delay > 0 and (text := delay_problem(message, transport.capabilities)):
+        raise CapabilityError(text)

@@ -1,0 +1,1 @@
+"""Counters of handlers, their latencies, dead letters by topic."""

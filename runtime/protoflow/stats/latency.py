@@ -1,0 +1,171 @@
+"""How long the runs of a handler take: latencies and throughput.
+
+A run costs one look at a list; what is told of many runs is made of many at once, when the list
+is long enough or somebody reads.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from itertools import accumulate
+
+from protoflow.dataclass_record import dataclass_record
+
+#: Bounds of the latency histogram in seconds, as the semantic conventions advise:
+#: https://opentelemetry.io/docs/specs/semconv/messaging/messaging-metrics/
+BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+#: Percentiles are those of the last so many runs.
+SAMPLES = 1024
+#: Throughput is that of the last so many seconds.
+WINDOW = 60
+#: So many runs are kept until they are reckoned up: start and end of each.
+_KEPT = 2 * 64
+
+
+@dataclass_record
+class LatencyMetrics:
+    """How long runs take: the average of all, percentiles of the last `sample_size`."""
+
+    average_ns: int = 0
+    p50_ns: int = 0
+    p95_ns: int = 0
+    p99_ns: int = 0
+    last_ns: int = 0
+    sample_size: int = 0
+
+
+@dataclass_record
+class ThroughputMetrics:
+    """How many messages went through the handler, lately and at all."""
+
+    current_rps: float = 0.0
+    window_seconds: float = float(WINDOW)
+    messages_in_window: int = 0
+    total_messages: int = 0
+
+
+class Timings:
+    """The runs of one handler. All times are seconds of one monotonic clock."""
+
+    __slots__ = ("_buckets", "_kept", "_last_at", "_last_seconds", "_messages", "_runs",
+                 "_samples", "_second", "_seconds", "_window")  # fmt: skip
+
+    def __init__(self) -> None:
+        self._kept: list[float] = []
+        self._runs = self._messages = self._second = 0
+        self._seconds = self._last_seconds = self._last_at = 0.0
+        self._buckets = [0] * (len(BOUNDS) + 1)
+        self._samples = array("d", bytes(8 * SAMPLES))
+        self._window = [0] * WINDOW
+
+    def ran(self, start: float, end: float) -> None:
+        """A run took from `start` to `end`, with one message."""
+        kept = self._kept
+        kept += (start, end)
+        if len(kept) >= _KEPT:
+            self._reckon()
+
+    def ran_batch(self, start: float, end: float, messages: int) -> None:
+        """A run took from `start` to `end`, with so many messages."""
+        self._reckon()
+        self._add([end - start])
+        self._went_through(end, messages)
+
+    @property
+    def runs(self) -> int:
+        """How many runs there were, failed ones included."""
+        self._reckon()
+        return self._runs
+
+    @property
+    def seconds(self) -> float:
+        """The time of all runs together."""
+        self._reckon()
+        return self._seconds
+
+    @property
+    def last_at(self) -> float:
+        """When the last run ended; 0.0 is never."""
+        self._reckon()
+        return self._last_at
+
+    def latency(self) -> LatencyMetrics:
+        """How long runs take."""
+        self._reckon()
+        size = min(self._runs, SAMPLES)
+        if not size:
+            return LatencyMetrics()
+        samples = sorted(self._samples[:size])
+
+        def percentile(share: float) -> int:
+            return _nanoseconds(samples[min(size - 1, int(share * size))])
+
+        return LatencyMetrics(
+            average_ns=_nanoseconds(self._seconds / self._runs),
+            p50_ns=percentile(0.50),
+            p95_ns=percentile(0.95),
+            p99_ns=percentile(0.99),
+            last_ns=_nanoseconds(self._last_seconds),
+            sample_size=size,
+        )
+
+    def throughput(self, now: float) -> ThroughputMetrics:
+        """How many messages ran in the last minute."""
+        self._reckon()
+        self._roll(int(now))
+        count = sum(self._window)
+        return ThroughputMetrics(
+            current_rps=count / WINDOW, messages_in_window=count, total_messages=self._messages
+        )
+
+    def histogram(self) -> list[tuple[float, int]]:
+        """For each bound in seconds how many runs took at most so long; the last is infinite."""
+        self._reckon()
+        return list(zip((*BOUNDS, float("inf")), accumulate(self._buckets), strict=True))
+
+    def _reckon(self) -> None:
+        """Takes what is kept into account."""
+        kept, self._kept = self._kept, []
+        if not kept:
+            return
+        starts, ends = kept[::2], kept[1::2]
+        self._add([end - start for start, end in zip(starts, ends, strict=True)])
+        if int(ends[0]) == int(ends[-1]):
+            self._went_through(ends[-1], len(ends))
+        else:
+            for end in ends:
+                self._went_through(end, 1)
+
+    def _add(self, durations: list[float]) -> None:
+        samples, at = self._samples, self._runs % SAMPLES
+        for seconds in durations:
+            samples[at] = seconds
+            at = at + 1 if at + 1 < SAMPLES else 0
+        self._runs += len(durations)
+        self._seconds += sum(durations)
+        self._last_seconds = durations[-1]
+        buckets = self._buckets
+        if max(durations) <= BOUNDS[0]:
+            buckets[0] += len(durations)
+        else:
+            for seconds in durations:
+                buckets[bisect_left(BOUNDS, seconds)] += 1
+
+    def _went_through(self, end: float, messages: int) -> None:
+        self._last_at = end
+        self._messages += messages
+        self._roll(int(end))
+        self._window[int(end) % WINDOW] += messages
+
+    def _roll(self, second: int) -> None:
+        """Empties the seconds since the last one; older ones are a turn of the ring away."""
+        if second == self._second:
+            return
+        for passed in range(max(self._second + 1, second - WINDOW + 1), second + 1):
+            self._window[passed % WINDOW] = 0
+        self._second = second
+
+
+def _nanoseconds(seconds: float) -> int:
+    return int(seconds * 1e9)

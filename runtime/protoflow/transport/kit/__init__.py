@@ -1,0 +1,1 @@
+"""Parts that transports are built of."""

@@ -1,0 +1,24 @@
+"""How much waits in a group."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from protoflow.dataclass_record import dataclass_record
+
+
+@dataclass_record
+class Lag:
+    """How much waits: messages not yet settled, and the age of the oldest in seconds."""
+
+    messages: int
+    seconds: float | None = None
+
+
+@runtime_checkable
+class LagReader(Protocol):
+    """Optional: how much waits in a group."""
+
+    async def lag(self, topic: str, group: str) -> Lag:
+        """The lag of a group."""
+        ...

@@ -1,0 +1,1 @@
+"""Core NATS: at most once."""

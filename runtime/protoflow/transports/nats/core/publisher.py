@@ -1,0 +1,176 @@
+"""Publishing to core NATS, as far as there can be results: the server has the message."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from protoflow.errors import PublishError, PublishRefusedError
+from protoflow.message import Message
+from protoflow.transports.nats.names import check, tokens
+from protoflow.transports.nats.wire import headers as wire_headers
+from protoflow.transports.nats.wire.client import FastClient, publication
+from protoflow.transports.nats.wire.connection import Connection, subscribe
+from protoflow.transports.nats.wire.reader import Received
+
+
+@dataclass(slots=True)
+class _Command:
+    index: int
+    topic: str
+    subject: str
+    payload: bytes
+    block: bytes
+    token: str
+
+
+class _Batch:
+    """The messages of one `submit`."""
+
+    __slots__ = ("commands", "deadline", "future", "results", "sent")
+
+    def __init__(self, size: int, deadline: float) -> None:
+        self.commands: list[_Command] = []
+        self.results: list[PublishError | None] = [None] * size
+        self.deadline = deadline
+        self.sent = False
+        self.future: asyncio.Future[Sequence[PublishError | None]] = (
+            asyncio.get_running_loop().create_future()
+        )
+
+    def finish(self, problem: str | None = None) -> None:
+        if self.future.done():
+            return
+        if problem is not None:
+            for command in self.commands:
+                error = PublishError(f"{command.topic}: {problem}")
+                self.results[command.index] = self.results[command.index] or error
+        self.future.set_result(self.results)
+
+
+class CorePublisher:
+    """Publishes in order; one flush confirms everything before it.
+
+    Args:
+        prefix: what goes before a topic in its subject.
+        mandatory: it is an error if nobody is subscribed to a message.
+    """
+
+    def __init__(self, connection: Connection, prefix: str, *, mandatory: bool) -> None:
+        self._connection = connection
+        self._prefix = prefix
+        self._mandatory = mandatory
+        self._batches: list[_Batch] = []
+        self._unheard: set[str] = set()
+        self._tokens = count()
+        self._inbox = ""
+        self._ready = False
+        self._max_payload = 0
+
+    def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
+        """As `Transport.submit`."""
+        clock, options = self._connection.clock, self._connection.options
+        batch = _Batch(len(messages), clock.monotonic() + options.publish_timeout)
+        for index, message in enumerate(messages):
+            try:
+                batch.commands.append(self._prepare(index, message))
+            except PublishRefusedError as error:
+                batch.results[index] = error
+        if not batch.commands:
+            batch.finish()
+        else:
+            self._batches.append(batch)
+            if self._ready:
+                self._send(batch)
+        return batch.future
+
+    def close(self) -> None:
+        """Fails what is not confirmed."""
+        for batch in self._batches:
+            batch.finish("the transport was closed before it was confirmed")
+        self._batches.clear()
+
+    async def connected(self, client: FastClient) -> None:
+        """Sends what waited for a connection."""
+        self._max_payload = client.max_payload
+        self._inbox = client.new_inbox() + "."
+        self._unheard.clear()
+        await subscribe(client, self._inbox + "*", self._on_status)
+        for batch in self._batches:
+            if not batch.sent:
+                self._send(batch)
+        self._ready = True  # not before: what is submitted now comes after all of these
+
+    def disconnected(self, detail: str) -> None:
+        """What was sent and not confirmed may be lost, or not: it is not sent twice."""
+        self._ready = False
+
+    def denied(self, subject: str) -> None:
+        """Refuses what was published to the subject."""
+        for batch in self._batches:
+            for command in batch.commands:
+                if batch.sent and command.subject.lower() == subject:
+                    batch.results[command.index] = PublishRefusedError(
+                        f"not authorised to publish to {command.topic}"
+                    )
+
+    def tick(self, now: float) -> None:
+        """Fails what was not confirmed in time."""
+        while self._batches and self._batches[0].deadline <= now:
+            problem = self._connection.problem or "no answer from the server"
+            self._batches.pop(0).finish(f"not confirmed in time: {problem}")
+
+    def _prepare(self, index: int, message: Message) -> _Command:
+        topic, payload = message.topic, message.payload or b""
+        if message.delay > 0:
+            raise PublishRefusedError(f"{topic}: core NATS has no delayed publish")
+        subject = self._prefix + tokens(topic)
+        try:
+            check(subject)
+            block = wire_headers.block(wire_headers.encode(message))
+            problem = wire_headers.too_large(block, payload, self._max_payload)
+        except Exception as error:  # whatever a message holds, it is refused by itself
+            raise PublishRefusedError(f"{topic}: it cannot be written: {error}") from error
+        if problem:
+            raise PublishRefusedError(f"{topic}: {problem}")
+        token = f"{next(self._tokens):x}" if message.mandatory or self._mandatory else ""
+        return _Command(index, topic, subject, payload, block, token)
+
+    def _send(self, batch: _Batch) -> None:
+        batch.sent = True
+        write = self._connection.write
+        for command in batch.commands:
+            if len(command.block) + len(command.payload) > self._max_payload:
+                batch.results[command.index] = PublishRefusedError(
+                    f"{command.topic}: larger than the server's max_payload of {self._max_payload}"
+                )
+                continue  # another server than the one that it was measured for
+            # A message with a reply subject that nobody gets is answered by the server.
+            reply = self._inbox + command.token if command.token else ""
+            write(
+                publication(
+                    command.subject.encode(), command.payload, reply.encode(), command.block
+                )
+            )
+        self._connection.flush().add_done_callback(lambda flushed: self._sent(batch, flushed))
+
+    def _sent(self, batch: _Batch, flushed: asyncio.Future[None]) -> None:
+        for command in batch.commands:
+            if command.token in self._unheard:
+                self._unheard.discard(command.token)
+                batch.results[command.index] = PublishError(
+                    f"{command.topic}: nobody is subscribed, and core NATS keeps nothing"
+                )
+        lost = flushed.exception()
+        batch.finish(None if lost is None else f"{lost}; it may be lost")
+        if batch in self._batches:
+            self._batches.remove(batch)
+        if not self._batches:
+            self._unheard.clear()  # of messages that were given up before
+
+    def _on_status(self, answers: Sequence[Received]) -> None:
+        for subject, _, block, _ in answers:
+            if wire_headers.read(block).get("Status") == "503":
+                self._unheard.add(subject.decode()[len(self._inbox) :])

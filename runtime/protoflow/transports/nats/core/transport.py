@@ -1,0 +1,94 @@
+"""Core NATS: publish and subscribe without a store, at most once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+from protoflow.contract.spec import Ordering
+from protoflow.errors import AuthenticationError, CapabilityError, PublishError
+from protoflow.message import Message
+from protoflow.transport.interface import (
+    Capabilities,
+    Subscription,
+    SubscriptionListener,
+    SubscriptionSettings,
+    Topology,
+    TopologyMode,
+    TransportSettings,
+)
+from protoflow.transports.nats.core.publisher import CorePublisher
+from protoflow.transports.nats.core.subscription import CoreSubscription
+from protoflow.transports.nats.names import tokens
+from protoflow.transports.nats.options import CoreOptions
+from protoflow.transports.nats.wire.connection import Connection
+
+
+class CoreTransport:
+    """Implements `Transport`: a consumer group is a queue group, and nothing is kept."""
+
+    def __init__(self, settings: TransportSettings, options: CoreOptions) -> None:
+        self._options = options
+        self._connection = Connection(settings, options)
+        self._prefix = f"{options.prefix}." if options.prefix else ""
+        self._publisher = CorePublisher(
+            self._connection, self._prefix, mandatory=settings.require_subscriber
+        )
+        self._capabilities = Capabilities(at_least_once=False, processes=True, broadcast=True)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """At most once: no retry by the broker, no dead letters, no order over processes."""
+        return self._capabilities
+
+    async def open(self) -> None:
+        """As `Transport.open`."""
+        await self._connection.open()
+        try:
+            await self._connection.join(self._publisher)
+            limit = self._connection.client.max_payload
+        except BaseException:
+            await self._connection.close()
+            raise
+        self._capabilities = replace(self._capabilities, max_message_bytes=limit)
+
+    async def close(self) -> None:
+        """As `Transport.close`."""
+        await self._connection.close()
+        self._publisher.close()
+
+    async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
+        """Nothing: subjects exist by being used."""
+
+    def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
+        """As `Transport.submit`; without a result other than that the server has it."""
+        return self._publisher.submit(messages)
+
+    async def subscribe(
+        self, settings: SubscriptionSettings, listener: SubscriptionListener
+    ) -> Subscription:
+        """As `Transport.subscribe`."""
+        if settings.ordering is not Ordering.NONE or settings.atomic:
+            raise CapabilityError(
+                f"{settings.name}: core NATS keeps no order over processes and has no"
+                " transactions; use jetstream:// for ordering"
+            )
+        subscription = CoreSubscription(
+            self._connection,
+            settings,
+            listener,
+            self._prefix + tokens(settings.topic),
+            self._options,
+        )
+        await self._connection.join(subscription)
+        # Confirmed, so that what is published from now on arrives.
+        await self._connection.flush()
+        if problem := subscription.missing_right:
+            await subscription.stop()
+            raise AuthenticationError(f"{settings.name}: {problem}; give this user the right")
+        return subscription
+
+    def health(self) -> str | None:
+        """As `Transport.health`."""
+        return self._connection.problem

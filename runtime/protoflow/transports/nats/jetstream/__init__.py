@@ -1,0 +1,1 @@
+"""JetStream: at least once, with streams."""

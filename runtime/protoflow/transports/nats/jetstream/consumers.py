@@ -1,0 +1,178 @@
+"""The consumers of one subscription at the server: asked, made anew, left."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from protoflow.errors import TransportError
+from protoflow.transport.interface import SubscriptionSettings
+from protoflow.transports.nats.jetstream.api import API, JSON
+from protoflow.transports.nats.jetstream.position import missed
+from protoflow.transports.nats.jetstream.puller import PIN_GROUP, Puller
+from protoflow.transports.nats.wire.connection import Connection
+
+_log = logging.getLogger("protoflow.transports.jetstream")
+#: Seconds between two looks for what is gone: one answer is no proof.
+_ASKED_AGAIN = 1.0
+#: Seconds between two looks for messages that left the stream unread.
+_LOOK = 30.0
+
+
+class Gone(TransportError):  # noqa: N818  said of a position
+    """A position is gone for good, and nobody said what to do then."""
+
+
+class Consumers:
+    """Durable consumers, one a shard and one for the group's own stream.
+
+    Args:
+        durables: each with its stream, as they would be made.
+        on_lost_position: `stop`, `earliest` or `latest`.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        api: API,
+        settings: SubscriptionSettings,
+        durables: Sequence[tuple[str, JSON]] = (),
+        on_lost_position: str = "stop",
+    ) -> None:
+        self.connection = connection
+        self.api = api
+        self.settings = settings
+        self._durables = durables
+        self._lost = on_lost_position
+        self._next_look: dict[Puller, float] = {}
+        self._told: dict[Puller, int] = {}
+
+    async def lent(self, puller: Puller) -> int:
+        """How many messages are lent to all processes. Raises TransportError."""
+        return await self._number(puller, "num_ack_pending")
+
+    async def waiting(self, puller: Puller) -> int:
+        """How many messages could be lent. Raises TransportError."""
+        return await self._number(puller, "num_pending")
+
+    async def recover(self, puller: Puller) -> None:
+        """Makes a consumer anew if it is gone. Raises Gone if it must not be, TransportError if
+        it cannot be told or made now."""
+        if await self._exists(puller):
+            return  # the server was only not ready
+        await self.connection.clock.sleep(_ASKED_AGAIN)
+        if await self._exists(puller):
+            return
+        name = puller.settings.consumer
+        if self._lost == "stop":
+            raise Gone(
+                f"{self.settings.name}: the consumer {name} of stream {puller.stream} is gone, and"
+                " with it the position; set on_lost_position"
+            )
+        await self._make(puller, "all" if self._lost == "earliest" or puller.own else "new")
+        _log.warning(
+            "jetstream: position lost",
+            extra={"subscription": self.settings.name, "now": self._lost},
+        )
+
+    def is_due(self, puller: Puller, now: float) -> bool:
+        """Whether it is time to look for messages that left the stream unread."""
+        return not puller.own and now >= self._next_look.get(puller, 0.0)
+
+    async def check(self, puller: Puller) -> None:
+        """Looks for messages that left the stream unread. Raises Gone if that ends the
+        subscription, TransportError if it cannot be told now."""
+        self._next_look[puller] = self.connection.clock.monotonic() + _LOOK
+        name, stream = puller.settings.consumer, puller.stream
+        places = await missed(self.api, self.connection.client, stream, name)
+        if not places or places == self._told.get(puller):
+            return
+        self._told[puller] = places
+        what = (
+            f"{places} places of stream {stream} were emptied (max_age, max_bytes) before"
+            f" consumer {name} came to them"
+        )
+        if self._lost == "stop":
+            raise Gone(f"{self.settings.name}: {what}; set on_lost_position")
+        _log.warning(
+            "jetstream: position lost: %s",
+            what,
+            extra={"subscription": self.settings.name, "now": self._lost},
+        )
+        if self._lost == "latest":
+            await self.api.call(self.connection.client, f"CONSUMER.DELETE.{stream}.{name}")
+            await self._make(puller, "new")
+
+    async def left(self, pullers: Sequence[Puller]) -> None:
+        """Lets another process have the shards at once."""
+        client = self.connection.client
+        # A server keeps a request that is young though nobody listens any more, and would lend
+        # what comes next to it, for a whole lease. It looks for listeners when it is asked.
+        await asyncio.gather(
+            *(self.api.consumer(client, one.stream, one.settings.consumer) for one in pullers)
+        )
+        for puller in pullers:
+            if puller.pin:
+                subject = f"CONSUMER.UNPIN.{puller.stream}.{puller.settings.consumer}"
+                await self.api.call(client, subject, {"group": PIN_GROUP})
+
+    async def _exists(self, puller: Puller) -> bool:
+        name = puller.settings.consumer
+        found = await self.api.consumer(self.connection.client, puller.stream, name)
+        return found is not None
+
+    async def _make(self, puller: Puller, policy: str) -> None:
+        for stream, config in self._durables:
+            if (stream, config["durable_name"]) == (puller.stream, puller.settings.consumer):
+                wanted = {**config, "deliver_policy": policy}
+                await self.api.create_consumer(self.connection.client, stream, wanted)
+
+    async def _number(self, puller: Puller, name: str) -> int:
+        consumer = puller.settings.consumer
+        info = await self.api.consumer(self.connection.client, puller.stream, consumer)
+        return 0 if info is None else int(info[name])
+
+
+class Ephemeral(Consumers):
+    """The one consumer of a process that is in no group.
+
+    Args:
+        config: how it is made.
+        stream: of what.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        api: API,
+        settings: SubscriptionSettings,
+        config: JSON,
+        stream: str,
+    ) -> None:
+        super().__init__(connection, api, settings)
+        self._config = config
+        self._stream = stream
+
+    async def create(self) -> str:
+        """Makes it; its name. Raises APIError."""
+        client = self.connection.client
+        answer = await self.api.create_consumer(client, self._stream, self._config)
+        return str(answer["name"])
+
+    async def recover(self, puller: Puller) -> None:
+        """Begins anew, after a long outage."""
+        if not await self._exists(puller):
+            puller.consume(await self.create())
+
+    def is_due(self, puller: Puller, now: float) -> bool:
+        """Never: it has no position that lasts."""
+        return False
+
+    async def check(self, puller: Puller) -> None:
+        """Nothing."""
+
+    async def left(self, pullers: Sequence[Puller]) -> None:
+        """Removes it."""
+        name = pullers[0].settings.consumer
+        await self.api.call(self.connection.client, f"CONSUMER.DELETE.{self._stream}.{name}")

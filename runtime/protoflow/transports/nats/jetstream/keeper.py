@@ -1,0 +1,159 @@
+"""What a subscription holds and may lose: leases in time, shards that come and go.
+
+JetStream hands out a message that was given back after newer ones. So whatever one ordered
+consumer lent is held and given back as a whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from typing import Any
+
+from protoflow.errors import TransportError
+from protoflow.transport.interface import SubscriptionListener, SubscriptionSettings
+from protoflow.transports.nats.jetstream.consumers import Consumers, Gone
+from protoflow.transports.nats.jetstream.leases import NAK, Lease, Leases, said
+from protoflow.transports.nats.jetstream.puller import Puller
+from protoflow.transports.nats.wire.connection import Connection
+
+_log = logging.getLogger("protoflow.transports.jetstream")
+_POLL = 0.1
+_Work = Coroutine[Any, Any, None]  # Any: it is sent nothing
+
+
+class Keeper:
+    """The leases of a subscription, and the work that is done beside its messages.
+
+    Args:
+        consumers: what is to be done about the consumers at the server.
+        pullers: where the messages come from.
+        fail: called when a position is gone for good.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        settings: SubscriptionSettings,
+        listener: SubscriptionListener,
+        consumers: Consumers,
+        pullers: Sequence[Puller],
+        fail: Callable[[TransportError], None],
+    ) -> None:
+        self.leases = Leases(settings, connection.write)
+        #: Set when there may be something to hand out.
+        self.wake = asyncio.Event()
+        self.is_stopped = False
+        #: What comes now may have been on its way for longer than a lease.
+        self.in_doubt = False
+        self._swept = 0.0
+        self._connection = connection
+        self._settings = settings
+        self._listener = listener
+        self._consumers = consumers
+        self._pullers = pullers
+        self._fail = fail
+        self._busy: set[tuple[Puller, str]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def stop(self) -> None:
+        """Begins nothing more, and ends what was begun."""
+        self.is_stopped = True
+        self.wake.set()
+        for task in self._tasks:
+            task.cancel()
+
+    def doubt(self) -> None:
+        """Nothing was heard for long, because we stood still or the way was blocked. Messages that
+        were on their way may be another process's now, so none is taken until the server has
+        answered afresh; it lends again what nobody acknowledges."""
+        if self.in_doubt or self.is_stopped or not self._connection.is_connected:
+            return
+        self.in_doubt = True
+        for puller in self._pullers:
+            puller.close()
+        self.run(self._be_certain())
+
+    async def _be_certain(self) -> None:
+        with contextlib.suppress(TransportError):
+            await self._connection.flush()
+        self.in_doubt = False
+        for puller in self._pullers:
+            if not puller.open:
+                self.run(self.open(puller))
+
+    def sweep(self, now: float) -> None:
+        """Tells of what was lost. What an ordered consumer lent goes back together with it, for
+        later ones would overtake it."""
+        if self._swept and now - self._swept > self._settings.lease / 2:
+            self.doubt()
+        self._swept = now
+        lost = self.leases.sweep(now, connected=self._connection.is_connected)
+        if not lost:
+            return
+        sources = {lease.source for lease in lost if lease.source.window}
+        for puller in [puller for puller in self._pullers if puller in sources]:
+            rest = [lease for lease in self.leases if lease.source is puller]
+            self.give_back(rest)
+            lost += rest
+            puller.close()
+            if not self.is_stopped:
+                self.run(self.open(puller))
+        for lease in lost:
+            if lease.handed:
+                lease.source.buffer.settled(lease)
+        if handed := [lease.delivery for lease in lost if lease.handed]:
+            self._listener.deliveries_lost(handed)
+
+    def run(self, work: _Work) -> None:
+        """Does it beside everything else, until `stop`."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def once(self, puller: Puller, work: Callable[[Puller], Awaitable[None]]) -> None:
+        """Does what is to be done about a consumer, unless it is being done; what goes wrong is
+        tried again when there is cause."""
+        if (puller, work.__name__) in self._busy:
+            return
+        self._busy.add((puller, work.__name__))
+
+        async def do() -> None:
+            try:
+                await work(puller)
+            except Gone as error:
+                self._fail(error)
+            except TransportError as error:
+                _log.debug("jetstream: %s", error)
+            finally:
+                self._busy.discard((puller, work.__name__))
+
+        self.run(do())
+
+    async def open(self, puller: Puller) -> None:
+        """Opens a puller once every message that its consumer has lent is in our hands: older
+        ones come again after newer ones, and only then is their order known."""
+        pin = puller.pin
+        while pin and puller.pin == pin and not puller.open:
+            with contextlib.suppress(TransportError):
+                if await self._consumers.lent(puller) <= puller.held:
+                    puller.open = True
+                    self.wake.set()
+                    return
+            await asyncio.sleep(_POLL)
+
+    async def move(self, puller: Puller) -> None:
+        """Another process gets the messages of a consumer: what is ours of them is settled, or
+        given back; then we compete for it again."""
+        await self._listener.shards_revoked([puller.shard], self._settings.rebalance_drain)
+        self.give_back([lease for lease in self.leases if lease.source is puller])
+        puller.compete()
+
+    def give_back(self, leases: Iterable[Lease]) -> None:
+        """For any process, this one included."""
+        for lease in leases:
+            if self.leases.release(lease):
+                lease.source.buffer.settled(lease)
+                self._connection.write(said(lease.reply, NAK))

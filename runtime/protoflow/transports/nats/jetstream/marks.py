@@ -1,0 +1,63 @@
+"""Start marks of suspects: messages in the group's own stream, one subject for each suspect.
+
+A mark names the message's time, for a stream that is made anew counts from the beginning.
+"""
+
+from __future__ import annotations
+
+import base64
+
+from protoflow.errors import TransportError
+from protoflow.message import Delivery
+from protoflow.transport.interface import SubscriptionSettings
+from protoflow.transports.nats.jetstream.api import API
+from protoflow.transports.nats.names import Names
+from protoflow.transports.nats.wire.connection import Connection
+
+_VERSION = "1"
+
+
+class Marks:
+    """The start marks of one subscription."""
+
+    def __init__(
+        self, connection: Connection, api: API, names: Names, settings: SubscriptionSettings
+    ) -> None:
+        self._connection = connection
+        self._api = api
+        self._names = names
+        self._settings = settings
+        self._stream = names.group_stream(settings.group)
+
+    async def count(self, delivery: Delivery) -> int:
+        """How many starts have no end. Raises TransportError."""
+        subject = self._subject(delivery)
+        found = await self._api.last_message(self._connection.client, self._stream, subject)
+        if found is None:
+            return 0
+        version, _, rest = base64.b64decode(found.get("data", "")).decode().partition(" ")
+        if version != _VERSION:
+            raise TransportError(
+                f"{self._settings.name}: a start mark in stream {self._stream} is of version"
+                f" {version[:20]!r}, not {_VERSION}; remove it: nats stream purge {self._stream}"
+                f" --subject {subject!r}"
+            )
+        marks, _, time = rest.partition(" ")
+        return int(marks) if time == _time(delivery) else 0
+
+    async def add(self, delivery: Delivery, before: int) -> None:
+        """Writes one mark more than there were; durable then. Raises TransportError."""
+        text = f"{_VERSION} {before + 1} {_time(delivery)}"
+        await self._api.publish(self._connection.client, self._subject(delivery), text.encode())
+
+    async def clear(self, delivery: Delivery) -> None:
+        """Removes all marks. Raises TransportError."""
+        await self._api.purge(self._connection.client, self._stream, self._subject(delivery))
+
+    def _subject(self, delivery: Delivery) -> str:
+        settings = self._settings
+        return self._names.mark(settings.topic, settings.group, delivery.position)
+
+
+def _time(delivery: Delivery) -> str:
+    return f"{delivery.time:.9f}"

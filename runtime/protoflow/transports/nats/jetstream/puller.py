@@ -1,0 +1,274 @@
+"""Pulling from one consumer: long-lived requests, always enough of them, supervised.
+
+Each request names a number of messages and an expiry, and the server answers it with that
+many messages to our inbox, or with a status message that says how many it will not send.
+A request whose heartbeats stay away is lost, and made anew.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from protoflow.transports.nats.jetstream.lanes import Buffer
+from protoflow.transports.nats.wire.client import FastClient, publication
+from protoflow.transports.nats.wire.connection import Connection, subscribe
+from protoflow.transports.nats.wire.headers import read
+from protoflow.transports.nats.wire.reader import Received
+
+_log = logging.getLogger("protoflow.transports.jetstream")
+_NS = 1_000_000_000
+_HEARTBEAT = 2.0
+_BACKOFF = 0.5
+_BACKOFF_WITHOUT_RIGHT = 5.0
+_LENT = b"$JS.ACK."
+_PIN = b"\r\nNats-Pin-Id:"
+_ENDED = ("Batch Completed", "Message Size Exceeds MaxBytes")
+#: The one priority group of our pinned consumers.
+PIN_GROUP: Final = "protoflow"
+
+
+class Owner(Protocol):
+    """The subscription that a puller belongs to."""
+
+    @property
+    def credit(self) -> int:
+        """How many more messages there may be."""
+        ...
+
+    def arrived(self, messages: Sequence[Received], puller: Puller, now: float) -> None:
+        """Messages came."""
+
+    def late(self) -> None:
+        """What comes now was on its way for a time that is long for a lease."""
+
+    def answered(self, puller: Puller, problem: str | None, *, gone: bool = False) -> None:
+        """The puller gets answers, or not; `gone`: its consumer may not exist any more."""
+
+    def pinned(self, puller: Puller) -> None:
+        """The puller is the one that gets messages now, as it was not or may not have been;
+        nothing of it is to be handed out until `open` is set."""
+
+    def unpinned(self, puller: Puller) -> None:
+        """Another process gets the messages now; nothing is asked for until `compete`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullSettings:
+    """What is pulled, and how.
+
+    Attributes:
+        api: the prefix of JetStream's API.
+        stream: the stream.
+        consumer: the consumer.
+        shard: what the deliveries tell as their shard.
+        batch: how many messages are asked for at most.
+        max_bytes: how many bytes one request may bring.
+        expires: seconds that a request waits at the server.
+        window: how many messages the consumer lends at once if its messages go to one
+            process at a time; 0 if they go to all.
+        pin: seconds of silence after which another process becomes that one; 0.0 if the
+            server does not choose it.
+        own: the stream is the group's own.
+        lease: seconds for which a message is lent.
+    """
+
+    api: str
+    stream: str
+    consumer: str
+    shard: str | int
+    batch: int
+    max_bytes: int
+    expires: float
+    window: int = 0
+    pin: float = 0.0
+    own: bool = False
+    lease: float = 30.0
+
+
+class Puller:
+    """The messages of one consumer, as they come."""
+
+    def __init__(
+        self, connection: Connection, owner: Owner, settings: PullSettings, buffer: Buffer
+    ) -> None:
+        self.settings = settings
+        self.stream = settings.stream
+        self.shard = settings.shard
+        self.buffer = buffer
+        self.held = 0
+        self.open = not settings.pin
+        self.paused = False
+        self.pin = ""
+        self.is_stopped = False
+        self._waiting = False
+        self._certain = False
+        self._connection = connection
+        self._owner = owner
+        self._subject = ""
+        self.consume(settings.consumer)
+        self._heartbeat = min(_HEARTBEAT, settings.expires / 3, settings.lease / 6)
+        self._inbox = ""
+        self._number: bytes | None = None
+        self._requested = 0
+        self._asked = 0.0
+        self._heard = 0.0
+        self._retry_at = 0.0
+
+    @property
+    def window(self) -> int:
+        """As `PullSettings.window`."""
+        return self.settings.window
+
+    @property
+    def own(self) -> bool:
+        """As `PullSettings.own`."""
+        return self.settings.own
+
+    def consume(self, consumer: str) -> None:
+        """From now on this consumer of the stream."""
+        settings = self.settings = replace(self.settings, consumer=consumer)
+        self._subject = f"{settings.api}.CONSUMER.MSG.NEXT.{settings.stream}.{consumer}"
+
+    async def connected(self, client: FastClient) -> None:
+        """Begins anew with this client."""
+        if self.is_stopped:
+            return
+        self._inbox = client.new_inbox()
+        self._requested = 0
+        self._retry_at = 0.0
+        self._certain = False
+        self._number = await subscribe(client, self._inbox, self._on_messages)
+        self.pull()
+
+    def disconnected(self) -> None:
+        """Nothing that was asked for will come; what was on its way comes again, later."""
+        self._number = None
+        self.close()
+        self._requested = 0
+
+    async def stop(self) -> None:
+        """Asks for nothing more; returns when everything that the server sent is here."""
+        self.is_stopped = True
+        number, self._number = self._number, None
+        if number is not None:
+            await self._connection.unsubscribe(number)
+
+    def covers(self, subject: str) -> bool:
+        """Whether a subject, in lower case, is one that this puller needs."""
+        return subject in (self._subject.lower(), self._inbox.lower())
+
+    def refused(self, subject: str) -> None:
+        """A right is missing; it may be given while we live."""
+        self._requested = 0
+        self._retry_at = self._connection.clock.monotonic() + _BACKOFF_WITHOUT_RIGHT
+        self._owner.answered(self, f"not authorised for {subject}")
+
+    def pull(self) -> None:
+        """Asks for more, if there is room for enough to be worth a request."""
+        if self.paused or self._waiting or self._retry_at or self._number is None:
+            return
+        settings = self.settings
+        credit = settings.window - self.held if settings.window else self._owner.credit
+        room = min(settings.batch, credit) - self._requested
+        if room <= 0 or (self._requested and room < settings.batch // 4):
+            return
+        self._ask(room, settings.max_bytes, settings.expires)
+
+    def close(self) -> None:
+        """As `Source.close`; where one message is lent at a time, that is always known."""
+        self.open = not self.settings.pin
+
+    def compete(self) -> None:
+        """Asks again, after `unpinned`."""
+        self._waiting = False
+        self.pull()
+
+    def tick(self, now: float) -> None:
+        """Asks again where the server went silent, after a pause, or to keep the pin."""
+        if self._retry_at:
+            if now < self._retry_at:
+                return
+            self._retry_at = 0.0
+        elif self._requested and now - self._heard > 2.5 * self._heartbeat:
+            self._requested = 0
+            self._owner.answered(self, "the server is silent")
+        self.pull()
+        if self.pin and now - self._asked > self.settings.pin / 3 and self._number:
+            self._ask(1, 1, 1.0)  # no message fits into one byte: this only shows life
+
+    def _ask(self, count: int, max_bytes: int, expires: float) -> None:
+        now = self._asked = self._connection.clock.monotonic()
+        if not self._requested:
+            self._heard = now
+        self._requested += count
+        pin = f',"group":"{PIN_GROUP}"' if self.settings.pin else ""
+        if self.pin:
+            pin += f',"id":"{self.pin}"'
+        heartbeat = min(self._heartbeat, expires / 3)
+        request = (
+            f'{{"batch":{count},"max_bytes":{max_bytes},"expires":{int(expires * _NS)}'
+            f',"idle_heartbeat":{int(heartbeat * _NS)}{pin}}}'
+        )
+        self._connection.write(
+            publication(self._subject.encode(), request.encode(), self._inbox.encode())
+        )
+
+    def _on_messages(self, received: Sequence[Received]) -> None:
+        now = self._connection.clock.monotonic()
+        if self._requested and now - self._heard > self.settings.lease / 2:
+            self._owner.late()
+        self._heard = now
+        messages: list[Received] = []
+        for item in received:
+            if item[1].startswith(_LENT):
+                messages.append(item)
+                continue
+            self._take(messages, now)
+            messages = []
+            try:
+                self._on_status(read(item[2]), now)
+            except ValueError:
+                _log.exception("jetstream: an answer to a request is no answer")
+        self._take(messages, now)
+
+    def _take(self, messages: list[Received], now: float) -> None:
+        if not messages:
+            return
+        self._requested = max(0, self._requested - len(messages))
+        if self.settings.pin:
+            for _, _, block, _ in messages:
+                self._check_pin(_pin_of(block))
+        self._owner.arrived(messages, self, now)
+
+    def _on_status(self, headers: dict[str, str], now: float) -> None:
+        status, description = headers.get("Status", ""), headers.get("Description", "")
+        if status == "100":
+            self._owner.answered(self, None)
+        elif status == "408" or description in _ENDED:
+            unsent = int(headers.get("Nats-Pending-Messages", self._requested))
+            self._requested = max(0, self._requested - unsent)
+            self._owner.answered(self, None)
+            self.pull()
+        elif status == "423":
+            self._requested = 0
+            if self.pin:
+                self.pin, self.open, self._waiting = "", False, True
+                self._owner.unpinned(self)
+        else:
+            self._requested = 0
+            self._retry_at = now + _BACKOFF * (0.5 + self._connection.clock.random())
+            gone = status == "503" or description == "Consumer Deleted"
+            self._owner.answered(self, description or f"status {status}", gone=gone)
+
+    def _check_pin(self, pin: str) -> None:
+        if pin != self.pin or not self._certain:
+            self.pin, self.open, self._certain = pin, False, True
+            self._owner.pinned(self)
+
+
+def _pin_of(block: bytes) -> str:
+    at = block.find(_PIN) + len(_PIN)
+    return block[at : block.find(b"\r\n", at)].strip().decode() if at >= len(_PIN) else ""

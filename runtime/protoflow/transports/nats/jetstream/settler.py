@@ -1,0 +1,228 @@
+"""Settlements on their way to the server, until the consumers' leaders have them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from itertools import count
+
+from protoflow.message import Action, Delivery, Settlement, SettleResult
+from protoflow.transports.nats.jetstream.leases import NAK, Lease, Source, said
+from protoflow.transports.nats.wire.client import FastClient, publication
+from protoflow.transports.nats.wire.connection import Connection, subscribe
+from protoflow.transports.nats.wire.reader import Received
+
+_ACKED = b"+ACK"
+_ACK = b" 4\r\n+ACK\r\n"  # as `said` has it, at a third of the cost
+_NS = 1_000_000_000
+_LONGEST_DELAY = 1e9
+_PATIENCE = 5.0
+_REMEMBERED = 10_000
+
+
+def payload_of(settlement: Settlement) -> bytes:
+    """What a settlement says on the wire."""
+    if settlement.action is Action.ACK:
+        return _ACKED
+    if settlement.action is Action.NACK and 0 < settlement.delay < _LONGEST_DELAY:
+        return NAK + b' {"delay": %d}' % int(settlement.delay * _NS)
+    return NAK
+
+
+class _Group:
+    """What one consumer is told: all that it is told arrives in order, so the answer to the last
+    one confirms the others."""
+
+    __slots__ = ("commands", "leases", "payload", "places", "settling")
+
+    def __init__(self, settling: Settling) -> None:
+        self.settling = settling
+        self.commands: list[bytes] = []
+        self.leases: list[Lease] = []
+        self.places: list[int] = []
+        self.payload = b""
+
+    def add(self, lease: Lease, place: int, payload: bytes) -> None:
+        self.leases.append(lease)
+        self.places.append(place)
+        self.payload = payload
+        if payload is _ACKED:
+            self.commands.append(b"PUB " + lease.reply + _ACK)
+        else:
+            self.commands.append(said(lease.reply, payload))
+
+    def text(self, answer: bytes) -> bytes:
+        """All of it, the last one with the subject of the answer."""
+        last = publication(self.leases[-1].reply, self.payload, answer)
+        return b"".join(self.commands[:-1]) + last if len(self.commands) > 1 else last
+
+
+class Settling:
+    """The settlements of one call. What is to be sent is UNKNOWN until it is confirmed."""
+
+    def __init__(self) -> None:
+        self.results: list[SettleResult] = []
+        self.groups: dict[Source, _Group] = {}
+        self.open = 0
+        self.deadline = 0.0
+        self.future: asyncio.Future[Sequence[SettleResult]] = (
+            asyncio.get_running_loop().create_future()
+        )
+
+    def known(self, result: SettleResult) -> None:
+        """The next one needs no server."""
+        self.results.append(result)
+
+    def send(self, lease: Lease, settlement: Settlement) -> None:
+        """The next one is to be told to the server."""
+        group = self.groups.get(lease.source)
+        if group is None:
+            group = self.groups[lease.source] = _Group(self)
+        group.add(lease, len(self.results), payload_of(settlement))
+        self.results.append(SettleResult.UNKNOWN)
+
+    def finish(self) -> None:
+        """Nothing more will be known."""
+        if not self.future.done():
+            self.future.set_result(self.results)
+
+
+class Settler:
+    """Sends settlements; each is told until its consumer's leader answers, or for some seconds.
+
+    What is unknown then may be settled again, as long as its lease lasts. What was acknowledged
+    without answer is remembered: it is acknowledged again, and not handed out, if it comes again.
+
+    Args:
+        lease: seconds for which a delivery is ours.
+    """
+
+    def __init__(self, connection: Connection, lease: float) -> None:
+        self._connection = connection
+        self._lease = lease
+        self._patience = min(_PATIENCE, lease / 2)
+        self._inbox = b""
+        self._tokens = count()
+        self._open: list[Settling] = []
+        self._asked: dict[bytes, _Group] = {}
+        self._again: list[_Group] = []
+        self._unknown: dict[bytes, Lease] = {}
+        self._done: dict[tuple[Source, int, float], None] = {}
+
+    @property
+    def open(self) -> bool:
+        """Whether some are not confirmed."""
+        return bool(self._open)
+
+    def held(self, delivery: Delivery) -> Lease | None:
+        """The lease of a delivery whose settlement is unknown; None if it is not ours now."""
+        lease = self._unknown.get(delivery.receipt)
+        if lease is None or lease.delivery is not delivery:
+            return None
+        del self._unknown[delivery.receipt]
+        now = self._connection.clock.monotonic()
+        return lease if now - lease.renewed < self._lease else None
+
+    def is_done(self, lease: Lease) -> bool:
+        """Whether it was acknowledged before, when it could not be known that the server had
+        that; it is acknowledged again then."""
+        if not self._done or _identity(lease) not in self._done:
+            return False
+        self._connection.write(said(lease.reply, _ACKED))
+        return True
+
+    def send(self, settling: Settling) -> asyncio.Future[Sequence[SettleResult]]:
+        """Sends; the future tells what became of each."""
+        groups = settling.groups
+        if not groups:
+            settling.finish()
+            return settling.future
+        settling.open = len(groups)
+        settling.deadline = self._connection.clock.monotonic() + self._patience
+        self._open.append(settling)
+        if self._inbox:
+            for group in groups.values():
+                self._tell(group)
+        return settling.future
+
+    async def connected(self, client: FastClient) -> None:
+        """Sends everything that was not confirmed."""
+        inbox = client.new_inbox() + "."
+        await subscribe(client, inbox + "*", self._on_answers)
+        self._inbox = inbox.encode()
+        groups = [group for settling in self._open for group in settling.groups.values()]
+        self._asked.clear()
+        self._again.clear()
+        for group in groups:
+            if group.leases:
+                self._remember(group)
+                self._tell(group)
+
+    def disconnected(self) -> None:
+        """What is open is sent again with the next client, if there will be one."""
+        self._inbox = b""
+        if self._connection.is_closed:
+            for settling in self._open:
+                settling.finish()
+            self._open.clear()
+
+    def tick(self, now: float) -> None:
+        """Tells again what nobody took, gives up on what was not confirmed in time."""
+        again, self._again = self._again, []
+        for group in again:
+            if not group.settling.future.done() and self._inbox:
+                self._tell(group)
+        while self._open and self._open[0].deadline <= now:
+            settling = self._open.pop(0)
+            for group in settling.groups.values():
+                self._remember(group)
+                self._unknown.update((lease.reply, lease) for lease in group.leases)
+            settling.finish()
+        if not self._open:
+            self._asked.clear()
+        if len(self._unknown) > _REMEMBERED:
+            self._unknown.clear()  # nobody asked for them
+
+    async def wait(self) -> None:
+        """Returns when nothing is open."""
+        if self._open:
+            await asyncio.wait([settling.future for settling in self._open])
+
+    def _tell(self, group: _Group) -> None:
+        token = b"%x" % next(self._tokens)
+        self._asked[token] = group
+        self._connection.write(group.text(self._inbox + token))
+
+    def _on_answers(self, answers: Sequence[Received]) -> None:
+        for subject, _, block, _ in answers:
+            group = self._asked.pop(subject[len(self._inbox) :], None)
+            if group is None or group.settling.future.done():
+                continue
+            if block:  # 503: the consumer has no leader at the moment
+                self._remember(group)
+                self._again.append(group)
+            else:
+                self._confirmed(group)
+
+    def _confirmed(self, group: _Group) -> None:
+        settling = group.settling
+        for place in group.places:
+            settling.results[place] = SettleResult.DONE
+        group.leases.clear()
+        group.commands.clear()
+        settling.open -= 1
+        if not settling.open:
+            self._open.remove(settling)
+            settling.finish()
+
+    def _remember(self, group: _Group) -> None:
+        for lease, command in zip(group.leases, group.commands, strict=True):
+            if command.endswith(_ACK):
+                self._done[_identity(lease)] = None
+        while len(self._done) > _REMEMBERED:
+            del self._done[next(iter(self._done))]
+
+
+def _identity(lease: Lease) -> tuple[Source, int, float]:
+    # With its time, for a stream that is made anew counts from the beginning.
+    return lease.source, lease.sequence, lease.delivery.time

@@ -1,0 +1,296 @@
+"""One group's deliveries of a topic: handed out, kept leased, settled."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from protoflow.contract.spec import Ordering
+from protoflow.errors import ConnectionFailedError, TransportError
+from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
+from protoflow.transport.interface import SubscriptionListener, SubscriptionSettings
+from protoflow.transports.nats.jetstream.consumers import Consumers
+from protoflow.transports.nats.jetstream.health import Health
+from protoflow.transports.nats.jetstream.keeper import Keeper
+from protoflow.transports.nats.jetstream.leases import Lease
+from protoflow.transports.nats.jetstream.marks import Marks
+from protoflow.transports.nats.jetstream.puller import Puller
+from protoflow.transports.nats.jetstream.settler import Settler, Settling
+from protoflow.transports.nats.wire.client import FastClient
+from protoflow.transports.nats.wire.connection import Connection
+from protoflow.transports.nats.wire.reader import Received
+
+_log = logging.getLogger("protoflow.transports.jetstream")
+
+
+class JetStreamSubscription:
+    """The deliveries of one or several consumers.
+
+    Args:
+        consumers: what is to be done about the consumers at the server.
+        retry_topic: the address of the group's retries, where schedules can keep them.
+        marks: the start marks of the group; None for one that dies with its process.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        settings: SubscriptionSettings,
+        listener: SubscriptionListener,
+        *,
+        consumers: Consumers,
+        retry_topic: str | None = None,
+        marks: Marks | None = None,
+    ) -> None:
+        self.settings = settings
+        self.pullers: list[Puller] = []
+        #: The subject of a right that was missing at the last look.
+        self.missing_right = ""
+        self._connection = connection
+        self._retry_topic = retry_topic
+        self._consumers = consumers
+        self._marks = marks
+        self._keeper = Keeper(connection, settings, listener, consumers, self.pullers, self._fail)
+        self._leases = self._keeper.leases
+        self._settler = Settler(connection, settings.lease)
+        self._health = Health(settings.name, listener)
+        self._error: TransportError | None = None
+        self._stopped = False
+        self._next = 0
+        self._ordered = settings.ordering is not Ordering.NONE
+
+    async def receive(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
+        """As `Subscription.receive`."""
+        while not self._stopped:
+            if self._error is not None:
+                raise self._error
+            if taken := self._take(max_messages, max_bytes):
+                return taken
+            self._keeper.wake.clear()
+            await self._keeper.wake.wait()
+        return ()
+
+    def settle(self, settlements: Sequence[Settlement]) -> asyncio.Future[Sequence[SettleResult]]:
+        """As `Subscription.settle`: done when the consumer's leader has every one of them."""
+        settling = Settling()
+        leases = self._leases
+        for settlement in settlements:
+            lease = leases.of(settlement.delivery)
+            if lease is not None:
+                leases.release(lease)
+                lease.source.buffer.settled(lease)
+                if settlement.action is not Action.ACK and self._keep(lease, settlement):
+                    settling.known(SettleResult.DONE)
+                    continue
+            elif (lease := self._settler.held(settlement.delivery)) is None:
+                settling.known(SettleResult.LOST)
+                continue
+            settling.send(lease, settlement)
+        self._pull()
+        self._keeper.wake.set()
+        return self._settler.send(settling)
+
+    def _keep(self, lease: Lease, settlement: Settlement) -> bool:
+        """Whether it stays here: given back to the server it would come after newer ones."""
+        puller = lease.source
+        if self._stopped or not puller.window:
+            return False
+        again = lease.again(settlement, self._connection.clock.monotonic())
+        self._leases.add(again)
+        puller.buffer.add(again)
+        return True
+
+    def defer(self, message: Message, delay: float) -> Message | None:
+        """As `Subscription.defer`: a scheduled message to the group's own subject."""
+        if self._retry_topic is None:
+            return None
+        return replace(message, topic=self._retry_topic, delay=delay, mandatory=True)
+
+    def pause(self, shards: Collection[str | int]) -> None:
+        """As `Subscription.pause`."""
+        for puller in self.pullers:
+            puller.paused = puller.paused or puller.shard in shards
+
+    def resume(self, shards: Collection[str | int]) -> None:
+        """As `Subscription.resume`."""
+        for puller in self.pullers:
+            puller.paused = puller.paused and puller.shard not in shards
+        self._pull()
+        self._keeper.wake.set()
+
+    async def stop(self) -> None:
+        """As `Subscription.stop`. What was handed out stays leased until it is settled."""
+        if self._stopped:
+            return
+        self._stopped = True
+        self._keeper.stop()
+        try:
+            await asyncio.gather(*(puller.stop() for puller in self.pullers))
+        finally:
+            for puller in self.pullers:
+                self._keeper.give_back(puller.buffer.drain())
+        answers = False
+        with contextlib.suppress(ConnectionFailedError):
+            await self._connection.flush()
+            answers = True
+        await self._settler.wait()
+        if answers:  # else it would only wait again
+            with contextlib.suppress(TransportError):
+                await self._consumers.left(self.pullers)
+
+    async def isolate(self, delivery: Delivery | None) -> tuple[Delivery, int] | None:
+        """As `Isolation.isolate`: a message keeps its place, so it is run where it is."""
+        if delivery is None:
+            return None
+        return delivery, 0 if self._marks is None else await self._marks.count(delivery)
+
+    async def mark(self, delivery: Delivery) -> None:
+        """As `Isolation.mark`."""
+        if self._marks is not None:
+            await self._marks.add(delivery, await self._marks.count(delivery))
+
+    async def clear(self, delivery: Delivery) -> None:
+        """As `Isolation.clear`."""
+        if self._marks is not None:
+            await self._marks.clear(delivery)
+
+    async def available(self) -> int | None:
+        """As `Availability.available`: what waits in the consumers that are ours now, and
+        what they have lent and nobody took from here."""
+        if not self._connection.is_connected:
+            return None
+        ours = [puller for puller in self.pullers if puller.pin or not puller.settings.pin]
+        try:
+            waiting = sum([await self._consumers.waiting(puller) for puller in ours])
+        except TransportError:
+            return None
+        now = self._connection.clock.monotonic()
+        return waiting + sum(puller.buffer.ready(now) for puller in ours if puller.open)
+
+    # What the connection calls.
+
+    async def connected(self, client: FastClient) -> None:
+        """Pulls with the new client, and repeats settlements that were not confirmed."""
+        await self._settler.connected(client)
+        for puller in self.pullers:
+            await puller.connected(client)
+            self._keeper.once(puller, self._consumers.check)
+        self._health.report(None, None)
+
+    def disconnected(self, detail: str) -> None:
+        """Nothing comes for a while."""
+        self._settler.disconnected()
+        for puller in self.pullers:
+            puller.disconnected()
+        if not self._stopped:
+            self._health.report(None, detail)
+
+    def denied(self, subject: str) -> None:
+        """A right is missing: it is asked again, more seldom."""
+        for puller in self.pullers:
+            if puller.covers(subject):
+                self.missing_right = subject
+                puller.refused(subject)
+
+    def tick(self, now: float) -> None:
+        """Renews leases, gives up on settlements, asks again."""
+        self._keeper.sweep(now)
+        self._settler.tick(now)
+        if not self._stopped:
+            for puller in self.pullers:
+                puller.tick(now)
+                if self._consumers.is_due(puller, now):
+                    self._keeper.once(puller, self._consumers.check)
+            if self._ordered:
+                self._keeper.wake.set()  # a lane that waited may be due
+        elif not len(self._leases) and not self._settler.open:
+            self._connection.leave(self)
+
+    # What pullers call.
+
+    @property
+    def credit(self) -> int:
+        """How many more messages there may be."""
+        return self._leases.credit
+
+    def arrived(self, messages: Sequence[Received], puller: Puller, now: float) -> None:
+        """Messages came."""
+        self._keeper.sweep(now)  # what was lost meanwhile goes before what came
+        if self._keeper.in_doubt:
+            return
+        topic, leases, buffer = self.settings.topic, self._leases, puller.buffer
+        for message in messages:
+            try:
+                lease = Lease.of(message, puller, topic, now)
+                if not self._settler.is_done(lease):
+                    leases.add(lease)
+                    buffer.add(lease)
+            except Exception:  # it comes again; nothing else is held up by it
+                _log.exception("jetstream: a message was not taken")
+        self._keeper.wake.set()
+        if not self._health.is_well:
+            self._health.report(puller, None)
+
+    def late(self) -> None:
+        """Nothing was heard for a time that is long for a lease."""
+        self._keeper.doubt()
+
+    def answered(self, puller: Puller, problem: str | None, *, gone: bool = False) -> None:
+        """A puller gets answers, or not."""
+        self._health.report(puller, problem)
+        if gone and not self._stopped:
+            self._keeper.once(puller, self._consumers.recover)
+
+    def pinned(self, puller: Puller) -> None:
+        """A puller became the one; what others hold of its messages is waited for."""
+        self._keeper.run(self._keeper.open(puller))
+
+    def unpinned(self, puller: Puller) -> None:
+        """A puller is not the one any more; its messages move."""
+        self._keeper.give_back(puller.buffer.drain())
+        self._keeper.run(self._keeper.move(puller))
+
+    def _fail(self, error: TransportError) -> None:
+        """It is over: what waits here goes to other processes."""
+        self._error = error
+        self._health.fail(str(error))
+        for puller in self.pullers:
+            self._keeper.give_back(puller.buffer.drain())
+            self._keeper.run(puller.stop())
+        self._keeper.wake.set()
+
+    def _take(self, limit: int, max_bytes: int) -> list[Delivery]:
+        leases, pullers = self._leases, self.pullers
+        now = self._connection.clock.monotonic()
+        self._keeper.sweep(now)  # after a stall: what was lost is not handed out
+        limit = min(limit, self.settings.max_in_flight - leases.handed)
+        oldest = now - self.settings.lease
+        taken: list[Delivery] = []
+
+        def accept(lease: Lease) -> bool:
+            nonlocal max_bytes
+            if lease.ended:
+                return True  # lost while it waited: nothing of it is left
+            if lease.renewed <= oldest or len(taken) >= limit:
+                return False
+            if taken and lease.delivery.size > max_bytes:
+                return False
+            max_bytes -= lease.delivery.size
+            taken.append(leases.hand(lease, now))
+            return True
+
+        self._next += 1  # no puller is always the first
+        for turn in range(len(pullers)):
+            puller = pullers[(self._next + turn) % len(pullers)]
+            if puller.paused or not puller.open:
+                continue
+            if not puller.buffer.take(now, accept):
+                break
+        return taken
+
+    def _pull(self) -> None:
+        for puller in self.pullers:
+            puller.pull()

@@ -1,0 +1,281 @@
+"""Streams and durables: what is needed, made or compared with what is there.
+
+Nothing here derives from a retry or dead-letter policy. `max_deliver` is always -1: it is
+our limits that work, for JetStream's drops messages in silence.
+
+Only a group's own stream keeps schedules from the start. A server that keeps schedules obeys
+`Nats-Rollup` too, with which whoever may publish to a topic could empty its stream; so the stream
+of a topic learns to keep them with the first message that is published there with a delay.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from nats.aio.client import Client
+
+from protoflow.contract.spec import Ordering, Start
+from protoflow.errors import TransportError
+from protoflow.transport.interface import SubscriptionSettings, Topology, TopologyMode
+from protoflow.transports.nats.jetstream.api import API, JSON, APIError, raise_all
+from protoflow.transports.nats.jetstream.durables import adapt, differences
+from protoflow.transports.nats.jetstream.puller import PIN_GROUP
+from protoflow.transports.nats.names import Names
+from protoflow.transports.nats.options import JetStreamOptions
+
+_NS = 1_000_000_000
+#: What a stream of dead letters is known by: it keeps them, whatever the options say of topics.
+_LETTERS: Final = "protoflow dead letters"
+#: A stream of that name, or with such subjects, is there.
+_IN_THE_WAY = (10058, 10065)
+_KNOWN_STREAMS = 10_000
+
+
+class Architect:
+    """Knows the streams and durables of a topology.
+
+    Args:
+        names: how they are called.
+        schedules: the server keeps scheduled messages.
+    """
+
+    def __init__(self, api: API, names: Names, options: JetStreamOptions) -> None:
+        self._api = api
+        self._names = names
+        self._options = options
+        self.schedules = False
+        self.pins = False
+        #: Of streams that were seen: seconds for which they keep messages (0.0 is for ever), and
+        #: whether they drop the oldest for want of room.
+        self._limits: dict[str, tuple[float, bool]] = {}
+
+    def delay_problem(self, topic: str, delay: float) -> str | None:
+        """Why a message to a topic cannot wait so long; None: it can."""
+        if not self.schedules:
+            return "this server has no delayed publish; NATS 2.12 has"
+        if topic.startswith("="):
+            return None  # a group's own stream keeps everything
+        options = self._options
+        age, drops = self._limits.get(
+            self._names.stream(topic), (options.max_age, options.max_bytes is not None)
+        )
+        if age and delay >= age:
+            return (
+                f"a delay of {delay:g} s is not below the {age:g} s for which its stream keeps"
+                " messages; raise max_age, or publish it when it is due"
+            )
+        if drops:
+            return (
+                "its stream drops the oldest messages for want of room (max_bytes), those that wait"
+                " first; remove that limit, or publish the message when it is due"
+            )
+        return None
+
+    def topic_stream(self, topic: str, *, letters: bool = False) -> JSON:
+        """The stream of a topic; one of dead letters keeps them."""
+        names, options = self._names, self._options
+        return {
+            **self._stream(names.stream(topic), names.subjects(topic)),
+            "retention": "limits",
+            "max_age": 0 if letters else int(options.max_age * _NS),
+            "max_bytes": -1 if letters else options.max_bytes or -1,
+            **({"description": _LETTERS} if letters else {}),
+        }
+
+    def group_stream(self, group: str) -> JSON:
+        """The stream of a group's retries and replays; what is done leaves it."""
+        retries, waits = self._names.group_subjects(group)
+        subjects = [retries, waits] if self.schedules else [retries]
+        stream = self._stream(self._names.group_stream(group), subjects)
+        if self.schedules:
+            stream["allow_msg_schedules"] = True
+        return {**stream, "retention": "workqueue", "max_age": 0, "max_bytes": -1}
+
+    def _stream(self, name: str, subjects: list[str]) -> JSON:
+        options = self._options
+        return {
+            "name": name,
+            "subjects": subjects,
+            "storage": options.storage.value,
+            "num_replicas": options.replicas,
+            "duplicate_window": int(options.duplicate_window * _NS),
+            "max_msgs": -1,
+            "discard": "old",
+        }
+
+    def durables(self, settings: SubscriptionSettings) -> list[tuple[str, JSON]]:
+        """The durables of a subscription, each with its stream, one a shard; the last one
+        is for the retries and replays of its group."""
+        names = self._names
+        topic, group = settings.topic, settings.group
+        stream = names.stream(topic)
+        ordered = settings.ordering is not Ordering.NONE
+        found = [
+            (
+                stream,
+                self._durable(name, subject, settings) | (self._alone(settings) if ordered else {}),
+            )
+            for name, subject in zip(names.durables(group), names.subjects(topic), strict=True)
+        ]
+        address = names.retry_topic(topic, group)
+        retries = self._durable(names.topic_token(topic), names.subject(address), settings)
+        return [*found, (names.group_stream(group), {**retries, "deliver_policy": "all"})]
+
+    def _durable(self, name: str, subject: str, settings: SubscriptionSettings) -> JSON:
+        return {
+            "durable_name": name,
+            "filter_subject": subject,
+            "deliver_policy": "all" if settings.start is Start.EARLIEST else "new",
+            "ack_policy": "explicit",
+            "ack_wait": int(settings.lease * _NS),
+            "max_deliver": -1,
+            "max_ack_pending": self._options.max_ack_pending,
+        }
+
+    def _alone(self, settings: SubscriptionSettings) -> JSON:
+        """What makes a durable lend its messages to one process at a time."""
+        if not self.pins:
+            return {"max_ack_pending": 1}
+        return {
+            "max_ack_pending": self._options.ordered_window,
+            "priority_groups": [PIN_GROUP],
+            "priority_policy": "pinned_client",
+            "priority_timeout": int(settings.lease * _NS),
+        }
+
+    def ephemeral(self, settings: SubscriptionSettings) -> JSON:
+        """The consumer of a broadcast: gone soon after its process."""
+        return {
+            "filter_subject": self._names.all_of(settings.topic),
+            "deliver_policy": "new",
+            "ack_policy": "explicit",
+            "ack_wait": int(settings.lease * _NS),
+            "max_deliver": -1,
+            "inactive_threshold": int(max(60.0, 2 * settings.lease) * _NS),
+            "mem_storage": True,
+        }
+
+    async def ensure(self, client: Client, topology: Topology, mode: TopologyMode) -> None:
+        """Makes or compares all of it. Raises TopologyError naming every difference."""
+        problems: list[str] = []
+        for stream in self._streams(topology):
+            problems += await self._stream_problems(client, stream, mode)
+        for settings in topology.subscriptions:
+            if not settings.broadcast:
+                # What is refused as a whole changes nothing.
+                problems += await self.ensure_durables(
+                    client, settings, mode, adapts=mode is TopologyMode.CREATE and not problems
+                )
+        raise_all(problems)
+
+    def _streams(self, topology: Topology) -> list[JSON]:
+        letters = {t for s in topology.subscriptions for t in s.dead_letter_topics}
+        topics = {s.topic for s in topology.subscriptions} | set(topology.topics) | letters
+        groups = {s.group for s in topology.subscriptions if not s.broadcast}
+        return [
+            *(self.topic_stream(topic, letters=topic in letters) for topic in sorted(topics)),
+            *map(self.group_stream, sorted(groups)),
+        ]
+
+    async def has_group(self, client: Client, topic: str) -> bool:
+        """Whether a group consumes the topic."""
+        stream = await self._api.stream(client, self._names.stream(topic))
+        return stream is not None and stream["state"]["consumer_count"] > 0
+
+    async def knows(self, client: Client, topic: str) -> bool:
+        """Whether there is the stream of a topic or of a retry address."""
+        return await self._api.stream(client, self._names.stream(topic)) is not None
+
+    async def ensure_topic(self, client: Client, topic: str) -> list[str]:
+        """Makes the stream of a topic that no topology named; what is wrong with it. Raises
+        TransportError: it cannot be told now."""
+        wanted = self.topic_stream(topic)
+        found = await self._api.stream(client, wanted["name"])
+        if found is None:
+            try:
+                found = await self._api.create_stream(client, wanted)
+            except APIError as error:
+                if error.code in _IN_THE_WAY:
+                    return [f"stream {wanted['name']}: {error}"]
+                raise
+        return self._compare_stream(wanted, found["config"])
+
+    async def ensure_delays(self, client: Client, topic: str, *, changes: bool) -> str:
+        """Has the stream of a topic keep schedules, if it may be changed; what is wrong. Raises
+        TransportError: it cannot be told now."""
+        name, waits = self._names.stream(topic), self._names.schedules(topic)
+        found = await self._api.stream(client, name)
+        if found is None:
+            return "no stream keeps it"
+        config = found["config"]
+        subjects = config.get("subjects") or []
+        if config.get("allow_msg_schedules") and waits in subjects:
+            return ""
+        if not changes:
+            return (
+                f"stream {name} keeps no delayed messages: publish one with topology mode create,"
+                f" or allow message schedules and add subject {waits} with nats stream edit;"
+                " docs/security.md says what else that allows"
+            )
+        subjects = [*subjects, *({waits} - {*subjects})]
+        wanted = {**config, "subjects": subjects, "allow_msg_schedules": True}
+        await self._api.update_stream(client, wanted)
+        return ""
+
+    async def _stream_problems(self, client: Client, wanted: JSON, mode: TopologyMode) -> list[str]:
+        try:
+            found = await self._api.stream(client, wanted["name"])
+            if found is None and mode is TopologyMode.CREATE:
+                found = await self._api.create_stream(client, wanted)
+        except TransportError as error:
+            return [f"stream {wanted['name']}: {error}"]
+        if found is None:
+            return [f"stream {wanted['name']} is missing; start once with topology mode create"]
+        return self._compare_stream(wanted, found["config"])
+
+    def _compare_stream(self, wanted: JSON, found: JSON) -> list[str]:
+        age, room = found.get("max_age", 0), found.get("max_bytes", -1)
+        if len(self._limits) >= _KNOWN_STREAMS:
+            self._limits.clear()  # topics that come from data must not pile up
+        self._limits[wanted["name"]] = age / _NS, room > 0 or found.get("max_msgs", -1) > 0
+        if found.get("description") == _LETTERS:
+            wanted = {**wanted, "max_age": 0, "max_bytes": -1}
+        wanted = {name: value for name, value in wanted.items() if name != "description"}
+        subjects = found.get("subjects") or []
+        learnt = [s for s in subjects if self._names.is_schedules(s)]
+        wanted["subjects"] = [*wanted["subjects"], *({*learnt} - {*wanted["subjects"]})]
+        problems = differences(f"stream {wanted['name']}", wanted, found, "nats stream edit")
+        if any(problem.startswith(f"stream {wanted['name']}: subjects") for problem in problems):
+            problems.append(
+                f"stream {wanted['name']}: its subjects are fixed when it is made: to change option"
+                " shards or prefix, let all groups handle what is in it, stop them, and delete it"
+                f" with nats stream rm {wanted['name']}"
+            )
+        return problems
+
+    async def ensure_durables(
+        self,
+        client: Client,
+        settings: SubscriptionSettings,
+        mode: TopologyMode,
+        *,
+        adapts: bool = False,
+    ) -> list[str]:
+        """Makes or compares the durables of a subscription; what is wrong with them. If it
+        `adapts`, what follows from the options or the ordering is changed in place."""
+        problems = []
+        for stream, wanted in self.durables(settings):
+            name = f"consumer {wanted['durable_name']} of stream {stream}"
+            try:
+                found = await self._api.consumer(client, stream, wanted["durable_name"])
+                if found is None and mode is TopologyMode.CREATE:
+                    found = await self._api.create_consumer(client, stream, wanted)
+                if found is None:
+                    problems.append(f"{name} is missing; start once with topology mode create")
+                    continue
+                problems += await adapt(
+                    self._api, client, settings, stream, wanted, found, adapts=adapts
+                )
+            except TransportError as error:
+                problems.append(f"{name}: {error}")
+        return problems

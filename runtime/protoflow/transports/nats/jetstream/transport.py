@@ -1,0 +1,250 @@
+"""JetStream: a stream per topic, a durable per group, at least once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from protoflow.contract.spec import Ordering
+from protoflow.errors import (
+    AuthenticationError,
+    CapabilityError,
+    PublishError,
+    TopologyError,
+)
+from protoflow.message import Message
+from protoflow.transport.dead_letters import DeadLetter
+from protoflow.transport.interface import (
+    Capabilities,
+    Subscription,
+    SubscriptionListener,
+    SubscriptionSettings,
+    Topology,
+    TopologyMode,
+    TransportSettings,
+)
+from protoflow.transport.lag import Lag
+from protoflow.transports.nats.jetstream.api import API, STREAM_NOT_FOUND, APIError
+from protoflow.transports.nats.jetstream.consumers import Consumers, Ephemeral
+from protoflow.transports.nats.jetstream.dead_letters import Letters
+from protoflow.transports.nats.jetstream.lanes import Fifo, Lanes
+from protoflow.transports.nats.jetstream.marks import Marks
+from protoflow.transports.nats.jetstream.publisher import Publisher
+from protoflow.transports.nats.jetstream.puller import Puller, PullSettings
+from protoflow.transports.nats.jetstream.subscription import JetStreamSubscription
+from protoflow.transports.nats.jetstream.topology import Architect
+from protoflow.transports.nats.names import Names
+from protoflow.transports.nats.options import JetStreamOptions
+from protoflow.transports.nats.wire.connection import Connection
+
+_RETRY = "retry"
+_SCHEDULES_SINCE = (2, 12)
+_PINS_SINCE = (2, 11)
+
+
+class JetStreamTransport:
+    """Implements `Transport`, `DeadLetters` and `LagReader`."""
+
+    def __init__(self, settings: TransportSettings, options: JetStreamOptions) -> None:
+        self._settings = settings
+        self._options = options
+        self._connection = Connection(settings, options)
+        self._names = Names(options.prefix or settings.exchange, options.shards)
+        self._api = API(options.domain)
+        self._architect = Architect(self._api, self._names, options)
+        self._publisher = Publisher(self._connection, self._names, self._architect)
+        self._publisher.require_subscriber = settings.require_subscriber
+        self._letters = Letters(self._connection, self._api, self._names, self._publisher)
+        self._mode = TopologyMode.CREATE
+        self._capabilities = Capabilities(
+            durable=True,
+            processes=True,
+            per_key=True,
+            per_partition=True,
+            retains=True,
+            broker_retry=True,
+            counts_deliveries=True,
+            dead_letters=True,
+            leases=True,
+            lag=True,
+            broadcast=True,
+            proves_killers=True,
+        )
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this server can do: delayed publish needs NATS 2.12."""
+        return self._capabilities
+
+    async def open(self) -> None:
+        """As `Transport.open`; a server without JetStream is an error."""
+        await self._connection.open()
+        try:
+            client = self._connection.client
+            version = client.connected_server_version
+            release = (version.major, version.minor)
+            self._architect.schedules = release >= _SCHEDULES_SINCE
+            self._architect.pins = release >= _PINS_SINCE
+            await self._api.call(client, "INFO")
+            await self._connection.join(self._publisher)
+        except BaseException:
+            await self._connection.close()
+            raise
+        self._capabilities = replace(
+            self._capabilities,
+            delayed_publish=self._architect.schedules,
+            max_message_bytes=client.max_payload,
+        )
+
+    async def close(self) -> None:
+        """As `Transport.close`."""
+        await self._connection.close()
+        await self._publisher.close()
+
+    async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
+        """As `Transport.ensure`."""
+        self._mode = mode
+        self._letters.know(topology.subscriptions)
+        self._publisher.creates = mode is TopologyMode.CREATE
+        if mode is TopologyMode.NONE:
+            return
+        await self._architect.ensure(self._connection.client, topology, mode)
+        self._publisher.known.update(topology.topics)
+
+    def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
+        """As `Transport.submit`."""
+        return self._publisher.submit(messages)
+
+    async def subscribe(
+        self, settings: SubscriptionSettings, listener: SubscriptionListener
+    ) -> Subscription:
+        """As `Transport.subscribe`."""
+        if settings.atomic:
+            raise CapabilityError(f"{settings.name}: JetStream cannot publish and settle as one")
+        if settings.broadcast:
+            return await self._subscribe_alone(settings, listener)
+        client = self._connection.client
+        problems = await self._architect.ensure_durables(client, settings, self._mode)
+        if problems and self._mode is not TopologyMode.NONE:
+            raise TopologyError("\n".join(problems))
+        retries = self._names.retry_topic(settings.topic, settings.group)
+        # An ordered lane waits in its place: a message that comes back later is out of order.
+        deferred = self._architect.schedules and settings.ordering is Ordering.NONE
+        durables = self._architect.durables(settings)
+        subscription = JetStreamSubscription(
+            self._connection,
+            settings,
+            listener,
+            consumers=Consumers(
+                self._connection, self._api, settings, durables, self._settings.on_lost_position
+            ),
+            retry_topic=retries if deferred else None,
+            marks=Marks(self._connection, self._api, self._names, settings),
+        )
+        for shard, (stream, config) in enumerate(durables):
+            last = shard == len(durables) - 1
+            subscription.pullers.append(
+                self._puller(
+                    subscription, stream, config["durable_name"], _RETRY if last else shard
+                )
+            )
+        return await self._join(subscription)
+
+    async def _join(self, subscription: JetStreamSubscription) -> JetStreamSubscription:
+        await self._connection.join(subscription)
+        await self._connection.flush()
+        if subject := subscription.missing_right:
+            await subscription.stop()
+            raise AuthenticationError(
+                f"{subscription.settings.name}: not authorised to use {subject}; give this user"
+                " the right to publish and to subscribe as docs/security.md says"
+            )
+        return subscription
+
+    def health(self) -> str | None:
+        """As `Transport.health`."""
+        return self._connection.problem
+
+    async def count_dead_letters(self, topic: str) -> int:
+        """As `DeadLetters.count_dead_letters`."""
+        return await self._letters.count(topic)
+
+    async def list_dead_letters(self, topic: str, *, limit: int = 100) -> Sequence[DeadLetter]:
+        """As `DeadLetters.list_dead_letters`."""
+        return await self._letters.list(topic, limit)
+
+    async def show_dead_letter(self, topic: str, id: str) -> DeadLetter:
+        """As `DeadLetters.show_dead_letter`."""
+        return await self._letters.show(topic, id)
+
+    async def replay_dead_letters(
+        self, topic: str, ids: Collection[str] | None = None, *, to_origin: bool = False
+    ) -> int:
+        """As `DeadLetters.replay_dead_letters`."""
+        return await self._letters.replay(topic, ids, to_origin=to_origin)
+
+    async def purge_dead_letters(self, topic: str, ids: Collection[str] | None = None) -> int:
+        """As `DeadLetters.purge_dead_letters`."""
+        return await self._letters.purge(topic, ids)
+
+    async def lag(self, topic: str, group: str) -> Lag:
+        """As `LagReader.lag`; what waits for a retry counts too."""
+        client, names = self._connection.client, self._names
+        waiting = 0
+        consumers = [(names.stream(topic), durable) for durable in names.durables(group)]
+        consumers.append((names.group_stream(group), names.topic_token(topic)))
+        for stream, durable in consumers:
+            info = await self._api.consumer(client, stream, durable)
+            if info is not None:
+                waiting += info["num_pending"] + info["num_ack_pending"]
+        schedules = names.schedules(names.retry_topic(topic, group))
+        info = await self._api.stream(client, names.group_stream(group), schedules)
+        if info is not None:
+            waiting += sum((info["state"].get("subjects") or {}).values())
+        return Lag(messages=waiting)
+
+    def _puller(
+        self, subscription: JetStreamSubscription, stream: str, consumer: str, shard: str | int
+    ) -> Puller:
+        settings, options = subscription.settings, self._options
+        max_payload = self._connection.client.max_payload
+        # Replays and retries of an ordered group are past their place in the order anyway.
+        ordered = settings.ordering is not Ordering.NONE and shard != _RETRY
+        pins = self._architect.pins
+        pull = PullSettings(
+            api=self._api.prefix,
+            stream=stream,
+            consumer=consumer,
+            shard=shard,
+            batch=options.fetch_batch,
+            # A message that does not fit would never come.
+            max_bytes=max(settings.max_in_flight_bytes // 2, 2 * max_payload),
+            expires=options.fetch_expires,
+            window=(options.ordered_window if pins else 1) if ordered else 0,
+            pin=settings.lease if ordered and pins else 0.0,
+            own=shard == _RETRY,
+            lease=settings.lease,
+        )
+        buffer = Lanes(settings.ordering) if ordered else Fifo()
+        return Puller(self._connection, subscription, pull, buffer)
+
+    async def _subscribe_alone(
+        self, settings: SubscriptionSettings, listener: SubscriptionListener
+    ) -> Subscription:
+        """An ephemeral consumer of this process; after a long outage it starts anew."""
+        stream = self._names.stream(settings.topic)
+        consumers = Ephemeral(
+            self._connection, self._api, settings, self._architect.ephemeral(settings), stream
+        )
+        try:
+            name = await consumers.create()
+        except APIError as error:
+            if error.code == STREAM_NOT_FOUND:
+                raise TopologyError(f"{settings.name}: stream {stream} is missing") from error
+            raise
+        subscription = JetStreamSubscription(
+            self._connection, settings, listener, consumers=consumers
+        )
+        subscription.pullers.append(self._puller(subscription, stream, name, 0))
+        return await self._join(subscription)

@@ -1,0 +1,1 @@
+"""The NATS protocol: servers, connections, headers."""

@@ -1,0 +1,73 @@
+"""Credentials and TLS files, read and checked before anything is sent."""
+
+from __future__ import annotations
+
+import importlib.util
+import ssl
+from pathlib import Path
+from typing import Any
+
+from protoflow.config.url import TransportURL
+from protoflow.errors import ConfigError
+from protoflow.transports.nats.options import ConnectionOptions
+
+
+def credentials(url: TransportURL, options: ConnectionOptions) -> dict[str, Any]:
+    """The arguments of nats-py's `connect` that hold secrets. Raises ConfigError."""
+    user, password = url.user or options.user, url.password or options.password
+    keys = options.nkey_seed or options.nkey_file or options.credentials_file
+    if keys and importlib.util.find_spec("nkeys") is None:
+        raise ConfigError("transport: nats: NKeys and credentials files need: pip install nkeys")
+    found: dict[str, Any] = {}
+    if options.token:
+        found["token"] = options.token.reveal()
+    elif user and not password:
+        found["token"] = user  # nats://token@host, as everywhere with NATS
+    elif user and password:
+        found |= {"user": user, "password": password.reveal()}
+    if options.credentials_file:
+        if "BEGIN NATS USER JWT" not in _readable("credentials_file", options.credentials_file):
+            raise ConfigError(
+                f"transport: nats: option credentials_file: {options.credentials_file} holds no"
+                " NATS USER JWT; make it with nsc generate creds"
+            )
+        found["user_credentials"] = options.credentials_file
+    if options.nkey_file:
+        _check_seed("nkey_file", _readable("nkey_file", options.nkey_file))
+        found["nkeys_seed"] = options.nkey_file
+    if options.nkey_seed:
+        _check_seed("nkey_seed", options.nkey_seed.reveal())
+        found["nkeys_seed_str"] = options.nkey_seed.reveal()
+    return found
+
+
+def _readable(option: str, path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "it is no text file"
+        raise ConfigError(f"transport: nats: option {option}: {path}: {why}") from error
+
+
+def _check_seed(option: str, seed: str) -> None:
+    import nkeys
+
+    try:
+        nkeys.from_seed(seed.strip().encode()).wipe()
+    except Exception:  # nkeys raises whatever its parts raise, with the seed in it
+        raise ConfigError(
+            f"transport: nats: option {option} holds no NKey seed; it begins with SU"
+        ) from None
+
+
+def tls_context(options: ConnectionOptions) -> ssl.SSLContext:
+    """The context that the options describe. Raises ConfigError."""
+    try:
+        context = ssl.create_default_context(cafile=options.tls_ca)
+        if options.tls_certificate:
+            context.load_cert_chain(options.tls_certificate, options.tls_key)
+    except OSError as error:
+        raise ConfigError(
+            f"transport: nats: the TLS files cannot be read: {error.strerror or error}"
+        ) from error
+    return context

@@ -1,0 +1,169 @@
+"""Settings that change between two starts of a group on RabbitMQ, with work under way."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from aiormq.abc import AbstractChannel
+from protoflow import wire
+from protoflow.config.url import TransportURL
+from protoflow.contract.spec import Ordering
+from protoflow.errors import TopologyError
+from protoflow.transport import DeadLetters, Transport, TransportSettings
+from protoflow.transports import create
+
+from tests.acceptance.bench import Bench, Member, payloads
+from tests.transports.rabbitmq.test_transport import bench, native, url  # noqa: F401  fixtures
+
+pytestmark = pytest.mark.timeout(90)
+
+
+async def laddered(bench: Bench, *ladder: float) -> Transport:  # noqa: F811
+    """A transport with another ladder; the test's bench closes it."""
+    settings = TransportSettings(url=TransportURL.parse(bench.url), ladder=ladder)
+    transport = create(settings)
+    await transport.open()
+    bench._transports.append(transport)
+    return transport
+
+
+async def retry(bench: Bench, member: Member, topic: str, payload: bytes) -> None:  # noqa: F811
+    """A retry under way: published to the only rung."""
+    message = bench.message(topic, payload, key=b"k", metadata={wire.PF_ATTEMPT: "2"})
+    deferred = member.subscription.defer(message, 1.0)
+    assert deferred is not None
+    await bench.publish(deferred)
+
+
+class TestRetriesUnderWay:
+    @pytest.mark.parametrize(
+        "after",
+        [
+            {},
+            {"ordering": Ordering.PER_KEY, "defers": False},
+            {"ordering": Ordering.PER_PARTITION, "defers": False},
+            {"defers": False},  # max_attempts 1
+            {"dead_letter_topics": ()},
+            {"max_in_flight": 1, "concurrency": 1},
+        ],
+        ids=["ladder", "per_key", "per_partition", "max_attempts", "dead letters", "in flight"],
+    )
+    async def test_come_back_under_the_new_settings(
+        self,
+        bench: Bench,  # noqa: F811
+        after: dict[str, Any],
+    ) -> None:
+        topic = bench.topic()
+        before = await laddered(bench, 1.0)
+        member = await bench.join(topic, transport=before)
+        await retry(bench, member, topic, b"under way")
+        await member.subscription.stop()
+        again = await bench.join(topic, transport=await laddered(bench, 7.0, 60.0), **after)
+        (delivery,) = await again.take(1)
+        assert (delivery.message.payload, delivery.own_place) == (b"under way", True)
+        assert delivery.message.metadata[wire.PF_ATTEMPT] == "2"
+        await again.ack(delivery)
+        await again.nothing()
+
+    async def test_come_back_to_their_shard(self, bench: Bench) -> None:  # noqa: F811
+        topic = bench.topic()
+        transport = await bench.connect(shards=3)
+        member = await bench.join(topic, transport=transport, ordering=Ordering.PER_KEY)
+        message = bench.message(topic, b"first", key=b"k")
+        await bench.publish(message, transport=transport)
+        (first,) = await member.take(1)
+        deferred = member.subscription.defer(first.message, 0.0)
+        assert deferred is not None
+        await bench.publish(deferred, transport=transport)
+        (again,) = await member.take(1)
+        assert (again.shard, again.own_place) == (first.shard, True)
+        await member.ack(first, again)
+
+
+class TestOrdering:
+    async def test_from_ordered_to_unordered_and_back(self, bench: Bench) -> None:  # noqa: F811
+        topic = bench.topic()
+        for number, ordering in enumerate(
+            (Ordering.PER_KEY, Ordering.NONE, Ordering.PER_PARTITION, Ordering.NONE)
+        ):
+            member = await bench.join(topic, ordering=ordering)
+            await bench.send(topic, b"%d" % number, b"left %d" % number, key=b"k")
+            taken = await member.take(2 if number == 0 else 3)
+            await member.ack(*taken[:-1])
+            await member.subscription.stop()
+        member = await bench.join(topic)
+        assert payloads(await member.drain()) == [b"left 3"]
+
+
+class TestShards:
+    async def test_another_number_is_refused_with_the_way_to_drain(
+        self,
+        bench: Bench,  # noqa: F811
+        native: AbstractChannel,  # noqa: F811
+    ) -> None:
+        topic = bench.topic()
+        member = await bench.join(topic, transport=await bench.connect(shards=2))
+        await member.subscription.stop()
+        wider = await bench.connect(shards=3)
+        with pytest.raises(TopologyError, match=r"set option shards as it was.*delete") as told:
+            await bench.join(topic, transport=wider)
+        assert f"protoflow/{topic}/billing" in str(told.value)
+        for shard in (0, 1):
+            await native.queue_delete(f"protoflow/{topic}/billing/shard-{shard}")
+        again = await bench.join(topic, transport=wider, ordering=Ordering.PER_KEY)
+        await bench.publish(bench.message(topic, b"x", key=b"k"), transport=wider)
+        assert payloads(await again.take(1)) == [b"x"]
+
+
+class TestLetters:
+    @pytest.mark.parametrize("to_origin", [False, True])
+    async def test_a_forged_letter_reaches_nobody_and_is_in_nobodys_way(
+        self,
+        bench: Bench,  # noqa: F811
+        to_origin: bool,
+    ) -> None:
+        topic, other = bench.topic(), bench.topic("other")
+        member, victim = await bench.join(topic), await bench.join(other)
+        letters, transport = f"{topic}..billing..dead", bench.transport
+        assert isinstance(transport, DeadLetters)
+        places = [(other, "billing"), (topic, "billing/solo"), (f"protoflow/{other}/billing", "g")]
+        for number, (origin, group) in enumerate([*places, (topic, "billing")]):
+            metadata = {wire.PF_ORIGINAL_TOPIC: origin, wire.PF_GROUP: group}
+            await bench.publish(bench.message(letters, b"%d" % number, metadata=metadata))
+        assert await transport.replay_dead_letters(letters, to_origin=to_origin) == 1
+        (delivery,) = await member.take(1)
+        assert delivery.message.payload == b"3"
+        await member.ack(delivery)
+        await victim.nothing()
+        assert await transport.count_dead_letters(letters) == 3
+        ids = [letter.message.id for letter in await transport.list_dead_letters(letters)]
+        with pytest.raises(TopologyError, match="not replayed"):
+            await transport.replay_dead_letters(letters, ids[:1], to_origin=to_origin)
+
+    async def test_replays_of_the_brokers_own_letters_believe_nothing(
+        self,
+        bench: Bench,  # noqa: F811
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr("protoflow.transports.rabbitmq.topology.DELIVERY_LIMIT", 1)
+        topic = bench.topic()
+        letters, transport = f"{topic}..billing..dead", bench.transport
+        assert isinstance(transport, DeadLetters)
+        forged = {wire.PF_GROUP: "billing", wire.PF_ATTEMPT: "99"}
+        for hand_out in range(2):
+            member = await bench.join(topic)
+            if hand_out == 0:
+                await bench.publish(bench.message(topic, b"x", metadata=forged))
+            await member.take(1)
+            await member.subscription.stop()
+        async with asyncio.timeout(20):
+            while not await transport.count_dead_letters(letters):
+                await asyncio.sleep(0.05)
+        assert await transport.replay_dead_letters(letters) == 1
+        member = await bench.join(topic)
+        (delivery,) = await member.take(1)
+        assert delivery.own_place
+        assert wire.PF_ATTEMPT not in delivery.message.metadata
+        await member.ack(delivery)
