@@ -10,6 +10,7 @@ from protoflow.testing.transports.cases.messages import *
 from protoflow.testing.transports.cases.order import *
 from protoflow.testing.transports.cases.partial import *
 from protoflow.testing.transports.cases.retry import *
+from protoflow.testing.transports.cases.services import *
 from protoflow.testing.transports.cases.topology import *
 from protoflow.testing.transports.cases.trust import *
 from protoflow.testing.transports.fixtures import harness as harness
