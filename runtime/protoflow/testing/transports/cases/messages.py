@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import pytest
+
 from protoflow.errors import PublishRefusedError
-
-from tests.acceptance.bench import MEGABYTE, Bench
-
-needs = pytest.mark.needs
+from protoflow.testing.transports.harness import MEGABYTE, TransportHarness, needs
 
 METADATA = {
     "plain": "value",
@@ -22,10 +20,10 @@ METADATA = {
 }
 
 
-async def test_metadata_come_as_they_were_sent(bench: Bench) -> None:
-    topic = bench.topic()
-    member = await bench.join(topic)
-    await bench.publish(bench.message(topic, b"x", metadata=METADATA))
+async def test_metadata_come_as_they_were_sent(harness: TransportHarness) -> None:
+    topic = harness.topic()
+    member = await harness.join(topic)
+    await harness.publish(harness.message(topic, b"x", metadata=METADATA))
     (delivery,) = await member.take(1)
     got = dict(delivery.message.metadata)
     assert {name: got.get(name) for name in METADATA} == METADATA
@@ -34,10 +32,10 @@ async def test_metadata_come_as_they_were_sent(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "żółć", "日本語", "🙂", "a\tb", "100%", "a=b;c,d"])
-async def test_odd_metadata_values(bench: Bench, value: str) -> None:
-    topic = bench.topic()
-    member = await bench.join(topic)
-    await bench.publish(bench.message(topic, b"x", metadata={"odd": value, "after": "1"}))
+async def test_odd_metadata_values(harness: TransportHarness, value: str) -> None:
+    topic = harness.topic()
+    member = await harness.join(topic)
+    await harness.publish(harness.message(topic, b"x", metadata={"odd": value, "after": "1"}))
     (delivery,) = await member.take(1)
     assert delivery.message.metadata["odd"] == value
     assert delivery.message.metadata["after"] == "1"
@@ -45,79 +43,81 @@ async def test_odd_metadata_values(bench: Bench, value: str) -> None:
 
 
 @pytest.mark.parametrize("key", [None, b"k", b"\x00\xff\n,", "ключ".encode(), b"k" * 200])
-async def test_keys_come_as_they_were_sent(bench: Bench, key: bytes | None) -> None:
-    topic = bench.topic()
-    member = await bench.join(topic)
-    await bench.publish(bench.message(topic, b"x", key=key))
+async def test_keys_come_as_they_were_sent(harness: TransportHarness, key: bytes | None) -> None:
+    topic = harness.topic()
+    member = await harness.join(topic)
+    await harness.publish(harness.message(topic, b"x", key=key))
     (delivery,) = await member.take(1)
     assert delivery.message.key == key
     await member.ack(delivery)
 
 
 @pytest.mark.parametrize("id", ["01JD0000000000000000000000", "an id, of 'one's own'", "ид-7"])
-async def test_ids_come_as_they_were_sent(bench: Bench, id: str) -> None:
-    topic = bench.topic()
-    member = await bench.join(topic)
-    await bench.publish(bench.message(topic, b"x", id=id))
+async def test_ids_come_as_they_were_sent(harness: TransportHarness, id: str) -> None:
+    topic = harness.topic()
+    member = await harness.join(topic)
+    await harness.publish(harness.message(topic, b"x", id=id))
     (delivery,) = await member.take(1)
     assert delivery.message.id == id
     await member.ack(delivery)
 
 
-async def test_every_byte_comes_as_it_was_sent(bench: Bench) -> None:
-    topic = bench.topic()
-    member = await bench.join(topic)
+async def test_every_byte_comes_as_it_was_sent(harness: TransportHarness) -> None:
+    topic = harness.topic()
+    member = await harness.join(topic)
     sent = bytes(range(256)) * 4
-    await bench.send(topic, sent, b"")
+    await harness.send(topic, sent, b"")
     first, second = await member.take(2)
     assert {first.message.payload, second.message.payload} == {sent, b""}
     await member.ack(first, second)
 
 
 @needs("tombstones")
-async def test_a_tombstone_is_not_an_empty_payload(bench: Bench) -> None:
-    topic = bench.topic()
-    member = await bench.join(topic)
-    await bench.publish(bench.message(topic, None, key=b"k", id="tombstone"))
-    await bench.publish(bench.message(topic, b"", key=b"k", id="empty"))
+async def test_a_tombstone_is_not_an_empty_payload(harness: TransportHarness) -> None:
+    topic = harness.topic()
+    member = await harness.join(topic)
+    await harness.publish(harness.message(topic, None, key=b"k", id="tombstone"))
+    await harness.publish(harness.message(topic, b"", key=b"k", id="empty"))
     batch = await member.take(2)
     got = {delivery.message.id: delivery.message.payload for delivery in batch}
     assert got == {"tombstone": None, "empty": b""}
     await member.ack(*batch)
 
 
-async def test_nearly_a_megabyte(bench: Bench) -> None:
+async def test_nearly_a_megabyte(harness: TransportHarness) -> None:
     """Brokers' usual limit is 1 MiB with the headers."""
-    topic = bench.topic()
-    member = await bench.join(topic)
-    limit = bench.capabilities.max_message_bytes or MEGABYTE
+    topic = harness.topic()
+    member = await harness.join(topic)
+    limit = harness.capabilities.max_message_bytes or MEGABYTE
     sent = bytes(range(256)) * ((min(limit, MEGABYTE) - 10_240) // 256)
-    await bench.send(topic, sent)
+    await harness.send(topic, sent)
     (delivery,) = await member.take(1, within=15)
     assert delivery.message.payload == sent
     assert delivery.size >= len(sent)
     await member.ack(delivery)
 
 
-async def test_what_is_for_publishing_only_does_not_arrive(bench: Bench) -> None:
-    topic = bench.topic()
-    member = await bench.join(topic)
-    await bench.publish(bench.message(topic, b"x", deduplication_id="d-1", mandatory=True))
+async def test_what_is_for_publishing_only_does_not_arrive(harness: TransportHarness) -> None:
+    topic = harness.topic()
+    member = await harness.join(topic)
+    await harness.publish(harness.message(topic, b"x", deduplication_id="d-1", mandatory=True))
     (delivery,) = await member.take(1)
     message = delivery.message
     assert (message.delay, message.deduplication_id, message.mandatory) == (0.0, None, False)
     await member.ack(delivery)
 
 
-async def test_a_message_too_large_is_refused_and_the_others_are_taken(bench: Bench) -> None:
-    limit = bench.capabilities.max_message_bytes
+async def test_a_message_too_large_is_refused_and_the_others_are_taken(
+    harness: TransportHarness,
+) -> None:
+    limit = harness.capabilities.max_message_bytes
     if limit is None or limit > 64 * MEGABYTE:
         pytest.skip("capability: max_message_bytes")
-    topic = bench.topic()
-    member = await bench.join(topic)
-    small = [bench.message(topic, b"1"), bench.message(topic, b"2")]
-    large = bench.message(topic, bytes(limit + 1))
-    errors = await bench.transport.submit([small[0], large, small[1]])
+    topic = harness.topic()
+    member = await harness.join(topic)
+    small = [harness.message(topic, b"1"), harness.message(topic, b"2")]
+    large = harness.message(topic, bytes(limit + 1))
+    errors = await harness.transport.submit([small[0], large, small[1]])
     assert errors[0] is None
     assert isinstance(errors[1], PublishRefusedError)
     assert errors[2] is None

@@ -6,21 +6,24 @@ import asyncio
 import random
 from collections import defaultdict
 
-import pytest
 from protoflow.contract.spec import Ordering
 from protoflow.message import Action, Delivery, Settlement
-
-from tests.acceptance.bench import MEGABYTE, Bench, Member, numbers, payloads
-
-needs = pytest.mark.needs
+from protoflow.testing.transports.harness import (
+    MEGABYTE,
+    Member,
+    TransportHarness,
+    needs,
+    numbers,
+    payloads,
+)
 
 
 @needs("per_key")
-async def test_each_key_keeps_its_order(bench: Bench) -> None:
-    topic = bench.topic()
-    member = await bench.join(topic, ordering=Ordering.PER_KEY)
+async def test_each_key_keeps_its_order(harness: TransportHarness) -> None:
+    topic = harness.topic()
+    member = await harness.join(topic, ordering=Ordering.PER_KEY)
     for payload in numbers(0, 60):
-        await bench.publish(bench.message(topic, payload, key=b"k%d" % (int(payload) % 3)))
+        await harness.publish(harness.message(topic, payload, key=b"k%d" % (int(payload) % 3)))
     seen = defaultdict(list)
     for _ in range(6):
         batch = await member.take(10)
@@ -31,18 +34,18 @@ async def test_each_key_keeps_its_order(bench: Bench) -> None:
 
 
 @needs("per_key", "broker_retry", "remembers_failures")
-async def test_a_waiting_message_holds_its_key_and_no_other(bench: Bench) -> None:
-    topic = bench.topic()
-    member = await bench.join(topic, ordering=Ordering.PER_KEY, defers=False)
-    await bench.send(topic, b"a1", b"a2", b"a3", key=b"a")
+async def test_a_waiting_message_holds_its_key_and_no_other(harness: TransportHarness) -> None:
+    topic = harness.topic()
+    member = await harness.join(topic, ordering=Ordering.PER_KEY, defers=False)
+    await harness.send(topic, b"a1", b"a2", b"a3", key=b"a")
     first, *rest = await member.take(3)
     assert first.message.payload == b"a1"
     await member.settle(
         Settlement(first, Action.NACK, delay=1.0, failures=1),
         *(Settlement(delivery, Action.RELEASE) for delivery in rest),
     )
-    await bench.send(topic, b"b1", key=b"b")
-    await bench.send(topic, b"a4", key=b"a")
+    await harness.send(topic, b"b1", key=b"b")
+    await harness.send(topic, b"a4", key=b"a")
     (other,) = await member.take(1)
     assert other.message.payload == b"b1"
     await member.ack(other)
@@ -55,10 +58,10 @@ async def test_a_waiting_message_holds_its_key_and_no_other(bench: Bench) -> Non
 
 
 @needs("per_key", "broker_retry", "remembers_failures")
-async def test_what_was_released_stays_behind_what_then_failed(bench: Bench) -> None:
-    topic = bench.topic()
-    member = await bench.join(topic, ordering=Ordering.PER_KEY, defers=False)
-    await bench.send(topic, b"a1", b"a2", b"a3", key=b"a")
+async def test_what_was_released_stays_behind_what_then_failed(harness: TransportHarness) -> None:
+    topic = harness.topic()
+    member = await harness.join(topic, ordering=Ordering.PER_KEY, defers=False)
+    await harness.send(topic, b"a1", b"a2", b"a3", key=b"a")
     await member.release(*await member.take(3))
     (first,) = await member.take(1)
     assert first.message.payload == b"a1"
@@ -73,11 +76,11 @@ async def test_what_was_released_stays_behind_what_then_failed(bench: Bench) -> 
 
 
 @needs("per_key", "delayed_publish", "remembers_failures")
-async def test_a_delayed_publish_keeps_its_place_in_its_key(bench: Bench) -> None:
-    topic = bench.topic()
-    member = await bench.join(topic, ordering=Ordering.PER_KEY)
+async def test_a_delayed_publish_keeps_its_place_in_its_key(harness: TransportHarness) -> None:
+    topic = harness.topic()
+    member = await harness.join(topic, ordering=Ordering.PER_KEY)
     for payload, delay in ((b"a1", 0.0), (b"a2", 1.0), (b"a3", 0.0)):
-        await bench.publish(bench.message(topic, payload, key=b"a", delay=delay))
+        await harness.publish(harness.message(topic, payload, key=b"a", delay=delay))
     first = await member.take(1)
     await member.nothing(0.1)
     await member.ack(*first)
@@ -91,10 +94,10 @@ async def test_a_delayed_publish_keeps_its_place_in_its_key(bench: Bench) -> Non
 
 
 @needs("per_key")
-async def test_messages_without_key_wait_for_nobody(bench: Bench) -> None:
-    topic = bench.topic()
-    member = await bench.join(topic, ordering=Ordering.PER_KEY)
-    await bench.send(topic, *numbers(0, 3))
+async def test_messages_without_key_wait_for_nobody(harness: TransportHarness) -> None:
+    topic = harness.topic()
+    member = await harness.join(topic, ordering=Ordering.PER_KEY)
+    await harness.send(topic, *numbers(0, 3))
     first = await member.take(1)
     second = await member.take(2)
     await member.ack(*second)
@@ -131,17 +134,17 @@ async def _lane(
 
 
 @needs("per_key", "at_least_once")
-async def test_two_members_of_a_group_keep_the_order_of_each_key(bench: Bench) -> None:
-    topic = bench.topic()
-    first = await bench.join(topic, ordering=Ordering.PER_KEY)
-    second = await bench.join(topic, transport=await bench.connect(), ordering=Ordering.PER_KEY)
+async def test_two_members_of_a_group_keep_the_order_of_each_key(harness: TransportHarness) -> None:
+    topic = harness.topic()
+    first = await harness.join(topic, ordering=Ordering.PER_KEY)
+    second = await harness.join(topic, transport=await harness.connect(), ordering=Ordering.PER_KEY)
     log: list[tuple[bytes, int]] = []
     running: set[bytes] = set()
     workers = [asyncio.ensure_future(_work(member, log, running)) for member in (first, second)]
     try:
         for number in range(120):
-            await bench.publish(bench.message(topic, b"%d" % number, key=b"k%d" % (number % 4)))
-        async with asyncio.timeout(30 * bench.target.patience):
+            await harness.publish(harness.message(topic, b"%d" % number, key=b"k%d" % (number % 4)))
+        async with asyncio.timeout(30 * harness.target.patience):
             while len(log) < 120 and not any(worker.done() for worker in workers):
                 await asyncio.sleep(0.02)
     finally:
@@ -155,10 +158,10 @@ async def test_two_members_of_a_group_keep_the_order_of_each_key(bench: Bench) -
 
 
 @needs("per_partition", "at_least_once")
-async def test_a_partition_is_handled_one_at_a_time(bench: Bench) -> None:
-    topic = bench.topic()
-    member = await bench.join(topic, ordering=Ordering.PER_PARTITION, defers=False)
-    await bench.send(topic, *numbers(0, 5), key=b"k")
+async def test_a_partition_is_handled_one_at_a_time(harness: TransportHarness) -> None:
+    topic = harness.topic()
+    member = await harness.join(topic, ordering=Ordering.PER_PARTITION, defers=False)
+    await harness.send(topic, *numbers(0, 5), key=b"k")
     first, *rest = await member.take(5)
     assert payloads([first, *rest]) == numbers(0, 5)
     assert len({delivery.shard for delivery in (first, *rest)}) == 1
@@ -172,13 +175,13 @@ async def test_a_partition_is_handled_one_at_a_time(bench: Bench) -> None:
 
 
 @needs("per_partition", "broker_retry", "remembers_failures")
-async def test_a_waiting_message_holds_its_partition(bench: Bench) -> None:
-    topic = bench.topic()
-    member = await bench.join(topic, ordering=Ordering.PER_PARTITION, defers=False)
-    await bench.send(topic, b"1", key=b"k")
+async def test_a_waiting_message_holds_its_partition(harness: TransportHarness) -> None:
+    topic = harness.topic()
+    member = await harness.join(topic, ordering=Ordering.PER_PARTITION, defers=False)
+    await harness.send(topic, b"1", key=b"k")
     (delivery,) = await member.take(1)
     await member.settle(Settlement(delivery, Action.NACK, delay=1.0, failures=1))
-    await bench.send(topic, b"2", key=b"k")
+    await harness.send(topic, b"2", key=b"k")
     seen: list[bytes] = []
     while len(seen) < 2:
         batch = await member.take(1, within=10)

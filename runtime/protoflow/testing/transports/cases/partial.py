@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from protoflow.errors import PublishError
 from protoflow.message import Action, Message, Settlement, SettleResult
-
-from tests.acceptance.bench import Bench, numbers, payloads
-
-needs = pytest.mark.needs
+from protoflow.testing.transports.harness import TransportHarness, needs, numbers, payloads
 
 #: What no transport can send: users make such messages by mistake.
 BAD: dict[str, dict[str, Any]] = {
@@ -23,20 +21,20 @@ BAD: dict[str, dict[str, Any]] = {
 }
 
 
-def bad(bench: Bench, topic: str, kind: str) -> Message:
-    message = bench.message(topic, b"bad")
+def bad(harness: TransportHarness, topic: str, kind: str) -> Message:
+    message = harness.message(topic, b"bad")
     for name, value in BAD[kind].items():
         setattr(message, name, value)
     return message
 
 
 @pytest.mark.parametrize("kind", BAD)
-async def test_one_bad_message_between_good_ones(bench: Bench, kind: str) -> None:
-    topic = bench.topic()
-    member = await bench.join(topic)
-    good = [bench.message(topic, payload) for payload in numbers(0, 4)]
-    submitted = [good[0], bad(bench, topic, kind), *good[1:3], bad(bench, topic, kind), good[3]]
-    errors = await bench.transport.submit(submitted)
+async def test_one_bad_message_between_good_ones(harness: TransportHarness, kind: str) -> None:
+    topic = harness.topic()
+    member = await harness.join(topic)
+    good = [harness.message(topic, payload) for payload in numbers(0, 4)]
+    submitted = [good[0], bad(harness, topic, kind), *good[1:3], bad(harness, topic, kind), good[3]]
+    errors = await harness.transport.submit(submitted)
     assert [isinstance(error, PublishError) for error in errors] == [
         message not in good for message in submitted
     ]
@@ -44,20 +42,22 @@ async def test_one_bad_message_between_good_ones(bench: Bench, kind: str) -> Non
     batch = await member.take(4)
     assert sorted(payloads(batch)) == numbers(0, 4)
     await member.ack(*batch)
-    await bench.send(topic, b"later")
+    await harness.send(topic, b"later")
     await member.ack(*await member.take(1))
     await member.nothing()
 
 
 @needs("atomic")
 @pytest.mark.parametrize("kind", BAD)
-async def test_one_bad_output_between_good_settlements(bench: Bench, kind: str) -> None:
-    topic, out = bench.topic(), bench.topic("out")
-    member, reader = await bench.join(topic, atomic=True), await bench.join(out)
-    await bench.send(topic, *numbers(0, 4))
+async def test_one_bad_output_between_good_settlements(
+    harness: TransportHarness, kind: str
+) -> None:
+    topic, out = harness.topic(), harness.topic("out")
+    member, reader = await harness.join(topic, atomic=True), await harness.join(out)
+    await harness.send(topic, *numbers(0, 4))
     batch = await member.take(4)
-    outputs = [[bench.message(out, delivery.message.payload)] for delivery in batch]
-    outputs[1].append(bad(bench, out, kind))
+    outputs = [[harness.message(out, delivery.message.payload)] for delivery in batch]
+    outputs[1].append(bad(harness, out, kind))
     results = await member.settle(
         *(
             Settlement(delivery, outputs=output)
@@ -75,27 +75,29 @@ async def test_one_bad_output_between_good_settlements(bench: Bench, kind: str) 
 
 
 @needs("at_least_once")
-async def test_settled_ones_between_others(bench: Bench) -> None:
-    topic = bench.topic()
-    member = await bench.join(topic, lease=2.0)
-    await bench.send(topic, *numbers(0, 4))
+async def test_settled_ones_between_others(harness: TransportHarness) -> None:
+    topic = harness.topic()
+    member = await harness.join(topic, lease=2.0)
+    await harness.send(topic, *numbers(0, 4))
     batch = await member.take(4)
     await member.ack(batch[1])
     results = await member.settle(*(Settlement(delivery) for delivery in batch))
     assert results[0] is results[2] is results[3] is SettleResult.DONE
     assert results[1] in (SettleResult.DONE, SettleResult.LOST)
-    await bench.reopen()
-    member = await bench.join(topic, lease=2.0)
+    await harness.reopen()
+    member = await harness.join(topic, lease=2.0)
     await member.nothing(2.5)
 
 
 @needs("at_least_once")
 @pytest.mark.parametrize("action", list(Action))
-async def test_a_repeated_settlement_changes_nothing(bench: Bench, action: Action) -> None:
+async def test_a_repeated_settlement_changes_nothing(
+    harness: TransportHarness, action: Action
+) -> None:
     """It is not UNKNOWN either, or it would be repeated for ever."""
-    topic = bench.topic()
-    member = await bench.join(topic)
-    await bench.send(topic, *numbers(0, 3))
+    topic = harness.topic()
+    member = await harness.join(topic)
+    await harness.send(topic, *numbers(0, 3))
     batch = await member.take(3)
     settlements = [Settlement(delivery, action, failures=1) for delivery in batch]
     assert await member.settle(*settlements) == [SettleResult.DONE] * 3
@@ -110,12 +112,12 @@ async def test_a_repeated_settlement_changes_nothing(bench: Bench, action: Actio
 
 
 @needs("atomic")
-async def test_a_repeated_settlement_publishes_its_outputs_once(bench: Bench) -> None:
-    topic, out = bench.topic(), bench.topic("out")
-    member, reader = await bench.join(topic, atomic=True), await bench.join(out)
-    await bench.send(topic, b"in")
+async def test_a_repeated_settlement_publishes_its_outputs_once(harness: TransportHarness) -> None:
+    topic, out = harness.topic(), harness.topic("out")
+    member, reader = await harness.join(topic, atomic=True), await harness.join(out)
+    await harness.send(topic, b"in")
     (delivery,) = await member.take(1)
-    settlement = Settlement(delivery, outputs=[bench.message(out, b"1")])
+    settlement = Settlement(delivery, outputs=[harness.message(out, b"1")])
     assert await member.settle(settlement) == [SettleResult.DONE]
     for _ in range(2):
         (again,) = await member.settle(settlement)
@@ -126,29 +128,31 @@ async def test_a_repeated_settlement_publishes_its_outputs_once(bench: Bench) ->
 
 
 @needs("atomic")
-async def test_the_acknowledgements_of_a_batch_go_with_its_outputs(bench: Bench) -> None:
-    topic, out = bench.topic(), bench.topic("out")
-    member, reader = await bench.join(topic, atomic=True, lease=2.0), await bench.join(out)
-    await bench.send(topic, *numbers(0, 5))
+async def test_the_acknowledgements_of_a_batch_go_with_its_outputs(
+    harness: TransportHarness,
+) -> None:
+    topic, out = harness.topic(), harness.topic("out")
+    member, reader = await harness.join(topic, atomic=True, lease=2.0), await harness.join(out)
+    await harness.send(topic, *numbers(0, 5))
     first, *others = await member.take(5)
-    outputs = [bench.message(out, b"sum")]
+    outputs = [harness.message(out, b"sum")]
     settlement = Settlement(first, outputs=outputs, others=others)
     assert await member.settle(settlement) == [SettleResult.DONE]
     assert payloads(await reader.take(1)) == [b"sum"]
     await reader.nothing()
-    await bench.reopen()
-    member = await bench.join(topic, atomic=True, lease=2.0)
+    await harness.reopen()
+    member = await harness.join(topic, atomic=True, lease=2.0)
     await member.nothing(2.5)
 
 
 @needs("atomic")
-async def test_a_batch_with_one_lost_delivery_does_nothing(bench: Bench) -> None:
-    topic, out = bench.topic(), bench.topic("out")
-    member, reader = await bench.join(topic, atomic=True), await bench.join(out)
-    await bench.send(topic, *numbers(0, 4))
+async def test_a_batch_with_one_lost_delivery_does_nothing(harness: TransportHarness) -> None:
+    topic, out = harness.topic(), harness.topic("out")
+    member, reader = await harness.join(topic, atomic=True), await harness.join(out)
+    await harness.send(topic, *numbers(0, 4))
     first, lost, *others = await member.take(4)
     await member.ack(lost)
-    settlement = Settlement(first, outputs=[bench.message(out, b"sum")], others=[lost, *others])
+    settlement = Settlement(first, outputs=[harness.message(out, b"sum")], others=[lost, *others])
     assert await member.settle(settlement) == [SettleResult.LOST]
     await reader.nothing()
     await member.ack(first, *others)
@@ -156,12 +160,12 @@ async def test_a_batch_with_one_lost_delivery_does_nothing(bench: Bench) -> None
 
 
 @needs("atomic")
-async def test_a_batch_with_a_refused_output_is_held_as_a_whole(bench: Bench) -> None:
-    topic, out = bench.topic(), bench.topic("out")
-    member, reader = await bench.join(topic, atomic=True), await bench.join(out)
-    await bench.send(topic, *numbers(0, 3))
+async def test_a_batch_with_a_refused_output_is_held_as_a_whole(harness: TransportHarness) -> None:
+    topic, out = harness.topic(), harness.topic("out")
+    member, reader = await harness.join(topic, atomic=True), await harness.join(out)
+    await harness.send(topic, *numbers(0, 3))
     first, *others = await member.take(3)
-    outputs = [bench.message(out, b"good"), bad(bench, out, "payload is text")]
+    outputs = [harness.message(out, b"good"), bad(harness, out, "payload is text")]
     settlement = Settlement(first, outputs=outputs, others=others)
     assert await member.settle(settlement) == [SettleResult.REFUSED]
     await reader.nothing()

@@ -6,40 +6,38 @@ import asyncio
 import json
 import signal
 import sys
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 import pytest
+
 from protoflow.contract.spec import Ordering
 from protoflow.message import Action, Delivery, Settlement, SettleResult
-from protoflow.transport import Isolation
-
-from tests.acceptance.bench import Bench, Member, numbers, payloads
-from tests.acceptance.contract import program_environment
-
-needs = pytest.mark.needs
+from protoflow.testing.transports.harness import Member, TransportHarness, needs, numbers, payloads
+from protoflow.testing.transports.processes import program_environment
+from protoflow.transport import Isolation, Transport
 
 #: In seconds: what a killed process held comes again after that.
 LEASE = 2.0
 
 
 @pytest.fixture(params=["NONE", "PER_KEY"])
-def ordering(request: pytest.FixtureRequest, bench: Bench) -> Ordering:
+def ordering(request: pytest.FixtureRequest, harness: TransportHarness) -> Ordering:
     """Brokers may keep the marks of ordered and unordered groups in different places."""
-    if request.param == "PER_KEY" and not bench.capabilities.per_key:
+    if request.param == "PER_KEY" and not harness.capabilities.per_key:
         pytest.skip("capability: per_key")
     return Ordering[request.param]
 
 
-async def killed(bench: Bench, topic: str, ordering: Ordering, *steps: str) -> None:
+async def killed(harness: TransportHarness, topic: str, ordering: Ordering, *steps: str) -> None:
     """A process takes the first message, does the steps with it, and is killed."""
-    if not bench.capabilities.durable:
-        await _vanished(bench, topic, ordering, *steps)
+    if harness.target.crash is not None:
+        await _crashed(harness, harness.target.crash, topic, ordering, *steps)
         return
-    settings = bench.settings(topic, ordering=ordering, lease=LEASE)
+    settings = harness.settings(topic, ordering=ordering, lease=LEASE)
     fields = ("name", "topic", "group", "lease", "dead_letter_topics")
     order = {
-        "url": bench.url,
-        "options": {**bench.target.options, **bench.target.mortal},
+        "url": harness.target.url,
+        "options": {**harness.target.options, **harness.target.crash_options},
         "settings": {
             **{name: getattr(settings, name) for name in fields},
             "ordering": ordering.value,
@@ -47,21 +45,27 @@ async def killed(bench: Bench, topic: str, ordering: Ordering, *steps: str) -> N
         "steps": steps,
     }
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.acceptance.starter", json.dumps(order),
+        sys.executable, "-m", "protoflow.testing.transports.killed_member", json.dumps(order),
         env=program_environment(),
     )  # fmt: skip
-    async with asyncio.timeout(20 * bench.target.patience):
+    async with asyncio.timeout(20 * harness.target.patience):
         assert await process.wait() == -signal.SIGKILL
 
 
-async def _vanished(bench: Bench, topic: str, ordering: Ordering, *steps: str) -> None:
-    """The same where everything is in one process."""
-    transport: Any = await bench.connect()
-    member = await bench.join(topic, transport=transport, ordering=ordering)
+async def _crashed(
+    harness: TransportHarness,
+    crash: Callable[[Transport], object],
+    topic: str,
+    ordering: Ordering,
+    *steps: str,
+) -> None:
+    """The same where everything is in the memory of one process."""
+    transport = await harness.connect()
+    member = await harness.join(topic, transport=transport, ordering=ordering)
     (delivery,) = await member.take(1)
     for step in steps:
         await getattr(isolation(member), step)(delivery)
-    transport.vanish()
+    crash(transport)
 
 
 def isolation(member: Member) -> Isolation:
@@ -70,23 +74,25 @@ def isolation(member: Member) -> Isolation:
 
 
 async def alone(
-    bench: Bench, topic: str, ordering: Ordering, payload: bytes
+    harness: TransportHarness, topic: str, ordering: Ordering, payload: bytes
 ) -> tuple[Member, Delivery, int]:
     """A new member, and the message that it is to run alone."""
-    member = await bench.join(topic, ordering=ordering, lease=LEASE)
+    member = await harness.join(topic, ordering=ordering, lease=LEASE)
     delivery, marks = await member.isolated()
     assert delivery.message.payload == payload
     return member, delivery, marks
 
 
 @needs("proves_killers")
-async def test_a_start_mark_survives_the_process(bench: Bench, ordering: Ordering) -> None:
-    topic = bench.topic()
-    await bench.join(topic, ordering=ordering, lease=LEASE)
-    await bench.reopen()
-    await bench.send(topic, b"killer", key=b"k")
-    await killed(bench, topic, ordering, "isolate", "mark")
-    member, delivery, marks = await alone(bench, topic, ordering, b"killer")
+async def test_a_start_mark_survives_the_process(
+    harness: TransportHarness, ordering: Ordering
+) -> None:
+    topic = harness.topic()
+    await harness.join(topic, ordering=ordering, lease=LEASE)
+    await harness.reopen()
+    await harness.send(topic, b"killer", key=b"k")
+    await killed(harness, topic, ordering, "isolate", "mark")
+    member, delivery, marks = await alone(harness, topic, ordering, b"killer")
     assert marks == 1
     await isolation(member).clear(delivery)
     await member.ack(delivery)
@@ -94,49 +100,55 @@ async def test_a_start_mark_survives_the_process(bench: Bench, ordering: Orderin
 
 
 @needs("proves_killers")
-async def test_a_message_that_kills_twice_has_two_marks(bench: Bench, ordering: Ordering) -> None:
-    topic = bench.topic()
-    await bench.join(topic, ordering=ordering, lease=LEASE)
-    await bench.reopen()
-    await bench.send(topic, b"killer", key=b"k")
+async def test_a_message_that_kills_twice_has_two_marks(
+    harness: TransportHarness, ordering: Ordering
+) -> None:
+    topic = harness.topic()
+    await harness.join(topic, ordering=ordering, lease=LEASE)
+    await harness.reopen()
+    await harness.send(topic, b"killer", key=b"k")
     for _ in range(2):
-        await killed(bench, topic, ordering, "isolate", "mark")
-    member, delivery, marks = await alone(bench, topic, ordering, b"killer")
+        await killed(harness, topic, ordering, "isolate", "mark")
+    member, delivery, marks = await alone(harness, topic, ordering, b"killer")
     assert marks == 2
     await member.ack(delivery)
     await member.nothing()
 
 
 @needs("proves_killers")
-async def test_a_mark_that_was_cleared_is_gone(bench: Bench, ordering: Ordering) -> None:
-    topic = bench.topic()
-    await bench.join(topic, ordering=ordering, lease=LEASE)
-    await bench.reopen()
-    await bench.send(topic, b"long", key=b"k")
-    await killed(bench, topic, ordering, "isolate", "mark", "clear")
-    member, delivery, marks = await alone(bench, topic, ordering, b"long")
+async def test_a_mark_that_was_cleared_is_gone(
+    harness: TransportHarness, ordering: Ordering
+) -> None:
+    topic = harness.topic()
+    await harness.join(topic, ordering=ordering, lease=LEASE)
+    await harness.reopen()
+    await harness.send(topic, b"long", key=b"k")
+    await killed(harness, topic, ordering, "isolate", "mark", "clear")
+    member, delivery, marks = await alone(harness, topic, ordering, b"long")
     assert marks == 0
     await member.ack(delivery)
 
 
 @needs("proves_killers")
-async def test_what_was_only_handed_out_has_no_mark(bench: Bench, ordering: Ordering) -> None:
-    topic = bench.topic()
-    await bench.join(topic, ordering=ordering, lease=LEASE)
-    await bench.reopen()
-    await bench.send(topic, b"innocent", key=b"k")
+async def test_what_was_only_handed_out_has_no_mark(
+    harness: TransportHarness, ordering: Ordering
+) -> None:
+    topic = harness.topic()
+    await harness.join(topic, ordering=ordering, lease=LEASE)
+    await harness.reopen()
+    await harness.send(topic, b"innocent", key=b"k")
     for _ in range(3):
-        await killed(bench, topic, ordering)
-    member, delivery, marks = await alone(bench, topic, ordering, b"innocent")
+        await killed(harness, topic, ordering)
+    member, delivery, marks = await alone(harness, topic, ordering, b"innocent")
     assert marks == 0
     await member.ack(delivery)
 
 
 @needs("proves_killers")
-async def test_a_mark_is_of_one_message(bench: Bench, ordering: Ordering) -> None:
-    topic = bench.topic()
-    member = await bench.join(topic, ordering=ordering)
-    await bench.send(topic, *numbers(0, 3))
+async def test_a_mark_is_of_one_message(harness: TransportHarness, ordering: Ordering) -> None:
+    topic = harness.topic()
+    member = await harness.join(topic, ordering=ordering)
+    await harness.send(topic, *numbers(0, 3))
     deliveries = await member.take(3)
     first, marks = await member.isolated(deliveries[0])
     assert marks == 0
@@ -153,12 +165,12 @@ async def test_a_mark_is_of_one_message(bench: Bench, ordering: Ordering) -> Non
 @needs("proves_killers")
 @pytest.mark.parametrize("action", [Action.NACK, Action.RELEASE])
 async def test_what_comes_again_after_an_end_has_no_mark(
-    bench: Bench, ordering: Ordering, action: Action
+    harness: TransportHarness, ordering: Ordering, action: Action
 ) -> None:
     """The scheduler clears before it settles."""
-    topic = bench.topic()
-    member = await bench.join(topic, ordering=ordering)
-    await bench.send(topic, b"x", key=b"k")
+    topic = harness.topic()
+    member = await harness.join(topic, ordering=ordering)
+    await harness.send(topic, b"x", key=b"k")
     (delivery,) = await member.take(1)
     for failures in (1, 2):
         delivery, marks = await member.isolated(delivery)
@@ -175,10 +187,12 @@ async def test_what_comes_again_after_an_end_has_no_mark(
 
 
 @needs("proves_killers")
-async def test_clearing_twice_is_clearing_once(bench: Bench, ordering: Ordering) -> None:
-    topic = bench.topic()
-    member = await bench.join(topic, ordering=ordering)
-    await bench.send(topic, b"x", key=b"k")
+async def test_clearing_twice_is_clearing_once(
+    harness: TransportHarness, ordering: Ordering
+) -> None:
+    topic = harness.topic()
+    member = await harness.join(topic, ordering=ordering)
+    await harness.send(topic, b"x", key=b"k")
     (delivery,) = await member.take(1)
     delivery, _ = await member.isolated(delivery)
     await isolation(member).clear(delivery)
@@ -192,16 +206,16 @@ async def test_clearing_twice_is_clearing_once(bench: Bench, ordering: Ordering)
 @needs("proves_killers")
 @pytest.mark.parametrize("first", ["clear", "settle"])
 async def test_clearing_beside_the_settlement_brings_nothing_back(
-    bench: Bench, ordering: Ordering, first: str
+    harness: TransportHarness, ordering: Ordering, first: str
 ) -> None:
     """A killer that is proved is dead-lettered: its mark is cleared while it is settled."""
-    topic = bench.topic()
-    member = await bench.join(topic, ordering=ordering)
-    await bench.send(topic, b"killer", key=b"k")
+    topic = harness.topic()
+    member = await harness.join(topic, ordering=ordering)
+    await harness.send(topic, b"killer", key=b"k")
     (delivery,) = await member.take(1)
     delivery, _ = await member.isolated(delivery)
     await isolation(member).mark(delivery)
-    steps = {
+    steps: dict[str, Callable[[], Awaitable[object]]] = {
         "clear": lambda: isolation(member).clear(delivery),
         "settle": lambda: member.settle(Settlement(delivery)),
     }
@@ -211,6 +225,6 @@ async def test_clearing_beside_the_settlement_brings_nothing_back(
     (other,) = steps.values()
     await asyncio.gather(begun, other())
     await member.subscription.stop()
-    member = await bench.join(topic, ordering=ordering)
+    member = await harness.join(topic, ordering=ordering)
     await member.nothing()
     assert await isolation(member).isolate(None) is None

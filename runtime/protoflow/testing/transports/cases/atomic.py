@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import pytest
+
 from protoflow.errors import TransportError
 from protoflow.message import Settlement, SettleResult
+from protoflow.testing.transports.harness import TransportHarness, needs, payloads
 from protoflow.transport import Transactional
-
-from tests.acceptance.bench import Bench, payloads
-
-needs = pytest.mark.needs
 
 
 @needs("atomic")
-async def test_outputs_go_out_with_the_acknowledgement(bench: Bench) -> None:
-    topic, out = bench.topic(), bench.topic("out")
-    member, reader = await bench.join(topic, atomic=True), await bench.join(out)
-    await bench.send(topic, b"in")
+async def test_outputs_go_out_with_the_acknowledgement(harness: TransportHarness) -> None:
+    topic, out = harness.topic(), harness.topic("out")
+    member, reader = await harness.join(topic, atomic=True), await harness.join(out)
+    await harness.send(topic, b"in")
     (delivery,) = await member.take(1)
-    outputs = [bench.message(out, b"1"), bench.message(out, b"2")]
+    outputs = [harness.message(out, b"1"), harness.message(out, b"2")]
     assert await member.settle(Settlement(delivery, outputs=outputs)) == [SettleResult.DONE]
     batch = await reader.take(2)
     assert payloads(batch) == [b"1", b"2"]
@@ -27,15 +25,15 @@ async def test_outputs_go_out_with_the_acknowledgement(bench: Bench) -> None:
 
 
 @needs("atomic", "leases")
-async def test_the_outputs_of_a_lost_delivery_never_appear(bench: Bench) -> None:
-    topic, out = bench.topic(), bench.topic("out")
-    reader = await bench.join(out)
-    first = await bench.join(topic, atomic=True, lease=0.9, max_hold=0.9)
-    await bench.send(topic, b"in")
+async def test_the_outputs_of_a_lost_delivery_never_appear(harness: TransportHarness) -> None:
+    topic, out = harness.topic(), harness.topic("out")
+    reader = await harness.join(out)
+    first = await harness.join(topic, atomic=True, lease=0.9, max_hold=0.9)
+    await harness.send(topic, b"in")
     (delivery,) = await first.take(1)
-    second = await bench.join(topic, transport=await bench.connect(), atomic=True)
+    second = await harness.join(topic, transport=await harness.connect(), atomic=True)
     (again,) = await second.take(1, within=10)
-    outputs = [bench.message(out, b"x")]
+    outputs = [harness.message(out, b"x")]
     assert await first.settle(Settlement(delivery, outputs=outputs)) == [SettleResult.LOST]
     await reader.nothing()
     assert await second.settle(Settlement(again, outputs=outputs)) == [SettleResult.DONE]
@@ -43,16 +41,16 @@ async def test_the_outputs_of_a_lost_delivery_never_appear(bench: Bench) -> None
 
 
 @needs("atomic")
-async def test_a_transaction_commits_together(bench: Bench) -> None:
-    transport = bench.transport
+async def test_a_transaction_commits_together(harness: TransportHarness) -> None:
+    transport = harness.transport
     if not isinstance(transport, Transactional):
         pytest.skip("capability: transactional")
-    topic, out = bench.topic(), bench.topic("out")
-    member, reader = await bench.join(topic), await bench.join(out)
-    await bench.send(topic, b"in")
+    topic, out = harness.topic(), harness.topic("out")
+    member, reader = await harness.join(topic), await harness.join(out)
+    await harness.send(topic, b"in")
     (delivery,) = await member.take(1)
     async with transport.transaction() as transaction:
-        await transaction.publish(bench.message(out, b"1"), bench.message(out, b"2"))
+        await transaction.publish(harness.message(out, b"1"), harness.message(out, b"2"))
         await transaction.settle(Settlement(delivery))
         await reader.nothing()
     batch = await reader.take(2)
@@ -63,18 +61,18 @@ async def test_a_transaction_commits_together(bench: Bench) -> None:
 
 
 @needs("atomic")
-async def test_a_transaction_rolls_back_together(bench: Bench) -> None:
-    transport = bench.transport
+async def test_a_transaction_rolls_back_together(harness: TransportHarness) -> None:
+    transport = harness.transport
     if not isinstance(transport, Transactional):
         pytest.skip("capability: transactional")
-    topic, out = bench.topic(), bench.topic("out")
-    member, reader = await bench.join(topic), await bench.join(out)
-    await bench.send(topic, b"in")
+    topic, out = harness.topic(), harness.topic("out")
+    member, reader = await harness.join(topic), await harness.join(out)
+    await harness.send(topic, b"in")
     (delivery,) = await member.take(1)
 
     async def attempt(then: Exception | None) -> None:
         async with transport.transaction() as transaction:
-            await transaction.publish(bench.message(out, b"1"))
+            await transaction.publish(harness.message(out, b"1"))
             await transaction.settle(Settlement(delivery))
             if then is not None:
                 raise then

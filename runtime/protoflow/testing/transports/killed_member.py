@@ -1,8 +1,8 @@
-"""A process that begins to run a message alone, and dies before the end.
+"""A process that receives a message, does some steps of isolation with it, and is killed.
 
-    python -m tests.acceptance.starter '{"url": ..., "options": {...}, "settings": {...}, ...}'
+    python -m protoflow.testing.transports.killed_member '{"url": ..., "settings": ..., ...}'
 
-`steps` are what it does with the first delivery: `isolate`, `mark`, `clear`.
+`steps` are the calls for the first delivery: `isolate`, `mark`, `clear`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from protoflow import transports
 from protoflow.config.url import TransportURL
 from protoflow.contract.spec import Ordering
 from protoflow.message import Delivery
+from protoflow.testing.listener import Listener
+from protoflow.testing.transports.harness import MEGABYTE
 from protoflow.transport import (
     Isolation,
     SubscriptionSettings,
@@ -26,11 +28,9 @@ from protoflow.transport import (
     TransportSettings,
 )
 
-from tests.acceptance.bench import MEGABYTE, Listener
-
 
 async def take(subscription: Any, steps: list[str]) -> None:
-    """The steps, with the first delivery: of a solo queue, if it lies there by now."""
+    """Takes the first delivery, from the solo queue if it is there, and does the steps."""
     receiving = asyncio.ensure_future(subscription.receive(1, 64 * MEGABYTE))
     if not steps:
         await receiving
@@ -52,7 +52,7 @@ async def take(subscription: Any, steps: list[str]) -> None:
 
 
 async def main(order: dict[str, Any]) -> None:
-    """What a test ordered."""
+    """Joins the group, does the steps, and kills this process."""
     fields = {**order["settings"], "ordering": Ordering(order["settings"]["ordering"])}
     fields["dead_letter_topics"] = tuple(fields["dead_letter_topics"])
     settings = SubscriptionSettings(**fields)
