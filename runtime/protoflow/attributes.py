@@ -75,7 +75,7 @@ class CloudEventAttributes:
 
 
 def time_of(text: str | None) -> datetime | None:
-    """The time that an attribute tells, in UTC; None if it tells none."""
+    """Returns the time in an attribute, in UTC; None if it holds none."""
     try:
         time = datetime.fromisoformat(text.upper()) if text else None
         return time.astimezone(UTC) if time is not None and time.tzinfo is not None else None

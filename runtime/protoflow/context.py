@@ -261,7 +261,7 @@ class Context:
         return self._cancelled is not None and self._cancelled.is_set()
 
     def mark_cancelled(self) -> None:
-        """Tells the handler that nobody waits for it; for the runtime."""
+        """Sets `cancelled`, for handlers in threads; for the runtime."""
         self.cancelled.set()
 
     def _checked(self, message: Message) -> Message:

@@ -43,9 +43,9 @@ class _Record:
             raise TypeError(f"{type(self).__name__}() has no argument {', '.join(values)!r}")
 
     def __repr__(self) -> str:
-        shown = (item.name for item in self.__dataclass_fields__.values() if item.repr)
-        told = ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
-        return f"{type(self).__qualname__}({told})"
+        names = (item.name for item in self.__dataclass_fields__.values() if item.repr)
+        values = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+        return f"{type(self).__qualname__}({values})"
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):

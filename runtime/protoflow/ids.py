@@ -62,7 +62,7 @@ def new_id() -> str:
 
 def derived_id(*parts: object) -> str:
     """The id that follows from these parts, always the same: a redone run repeats its
-    outputs' ids, so consumers can drop the copies. It looks like a ULID but tells no time.
+    outputs' ids, so consumers can drop the copies. It looks like a ULID but holds no time.
     """
     hashed = _hash or _load_hash()
     # Ids come with messages: a lone surrogate in one is no reason to fail.

@@ -136,7 +136,7 @@ def metadata_problem(
             if "".join(metadata.values()).isascii():
                 return None  # as nearly always: the same few names again and again
         except TypeError:
-            pass  # told below
+            pass  # reported below
     if type(metadata) is not dict and not isinstance(metadata, Mapping):
         return f"metadata: {type(metadata).__name__} is no mapping of str to str"
     for name, value in metadata.items():

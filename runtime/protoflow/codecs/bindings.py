@@ -90,7 +90,7 @@ class Binding:
                 watermill = value
                 metadata[name] = value
             elif name.lower() in (wire.CONTENT_TYPE, self.content_type):
-                # Where both are there, the one that tells of an envelope counts.
+                # Where both are there, the one that names an envelope counts.
                 known = metadata.get(wire.CONTENT_TYPE, "")
                 if not known.lower().startswith(wire.CLOUDEVENTS):
                     metadata[wire.CONTENT_TYPE] = value

@@ -25,7 +25,7 @@ __all__ = ["Sensitive", "error_text", "scrub", "text_of", "traceback_text"]
 Evidence: TypeAlias = ProtoMessage | Sequence[ProtoMessage] | None
 
 _HIDDEN = "***"
-#: Shorter forms occur in any text by chance; hiding them would tell more than it hides.
+#: Shorter forms occur in any text by chance; hiding them would show more than it hides.
 _SHORTEST = 3
 #: Characters of a text that can be scrubbed in no time, and that are shown of one.
 _LOOKED_AT = 32_768

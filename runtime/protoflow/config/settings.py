@@ -46,7 +46,7 @@ class Config:
     """All settings. What is not given as an argument is read from the environment
     (`PROTOFLOW_<NAME>`, nested ones with `__`: `PROTOFLOW_DEFAULTS__RETRY__MAX_ATTEMPTS`), then
     from the TOML file that `file` or `PROTOFLOW_CONFIG` names, then from `fallback`, then built
-    in. Durations are seconds, or text such as `30s`. `describe()` tells where each value came
+    in. Durations are seconds, or text such as `30s`. `describe()` shows where each value came
     from.
 
     Attributes:
@@ -194,11 +194,11 @@ class Config:
         }
 
     def __repr__(self) -> str:
-        told = (
+        settings = (
             f"{name}={value}" for name, (value, origin) in self.describe().items()
             if origin != "built in"
         )  # fmt: skip
-        return f"Config({', '.join(told)})"
+        return f"Config({', '.join(settings)})"
 
     def _shown(self, name: str) -> str:
         value = getattr(self, name)

@@ -17,7 +17,7 @@ from protoflow.errors import MissingExtraError
 
 #: The extension number of buf.validate on message, oneof and field options.
 _NUMBER = 1159
-_MOST_TOLD = 10
+_MOST_SHOWN = 10
 
 #: Says what is wrong with a message; None is nothing.
 Check = Callable[[ProtoMessage], str | None]
@@ -113,10 +113,10 @@ def _protovalidate(type_name: str) -> Check:
 
 
 def _text(type_name: str, violations: list[Any]) -> str:
-    told = [_violation(violation.proto) for violation in violations[:_MOST_TOLD]]
-    if len(violations) > _MOST_TOLD:
-        told.append(f"and {len(violations) - _MOST_TOLD} more")
-    return f"{type_name}: {'; '.join(told)}"
+    shown = [_violation(violation.proto) for violation in violations[:_MOST_SHOWN]]
+    if len(violations) > _MOST_SHOWN:
+        shown.append(f"and {len(violations) - _MOST_SHOWN} more")
+    return f"{type_name}: {'; '.join(shown)}"
 
 
 def _violation(proto: Any) -> str:

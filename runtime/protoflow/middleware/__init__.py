@@ -63,7 +63,7 @@ class Dependencies(TypedDict, total=False):
         hooks: callbacks around every run.
         validator: checks all messages, in place of protovalidate and the contract's rules.
         outbox: keeps outputs until a relay has published them.
-        error_classifier: tells the category of an error, for statistics.
+        error_classifier: returns the category of an error, for statistics.
     """
 
     tracer_provider: Any  # Any: no OpenTelemetry type without it
@@ -74,7 +74,7 @@ class Dependencies(TypedDict, total=False):
 
 
 def default_chain(dependencies: Dependencies | None = None) -> Chain:
-    """The chain that a service has unless told otherwise, outermost first.
+    """Returns the default chain of a service, outermost first.
 
     Raises:
         ConfigError: a dependency of an unknown name.

@@ -1,4 +1,4 @@
-"""Stops consuming while what a handler calls is broken."""
+"""Stops consuming while a dependency of a handler is broken."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class CircuitBreaker:
             except Exception:
                 circuit.left(era, False)
                 raise
-            except BaseException:  # cancelled: tells nothing
+            except BaseException:  # cancelled: no evidence
                 circuit.left(era, None)
                 raise
             circuit.left(era, _good(outcome))
@@ -99,7 +99,7 @@ class CircuitBreaker:
 
 
 def _good(outcome: Outcome) -> bool | None:
-    """What the outcome of a run tells of what it calls; where the circuit stands outside of
+    """Whether the outcome of a run shows that its dependency works; if the circuit is outside of
     retry and poison_queue, failures are outcomes already."""
     if type(outcome) is Postpone:  # by a middleware further in
         return None
@@ -114,11 +114,11 @@ class _Circuit:
         self._results: deque[bool] = deque(maxlen=settings.window)
         self._probing = 0
         self._passed = 0
-        # A run that outlasts the state in which it started tells nothing of a later one.
+        # A run that outlasts the state in which it started is no evidence for a later one.
         self._era = 0
 
     def enter(self) -> int | None:
-        """What `left` is to be told when the run ends; None: it may not start."""
+        """Returns what `left` takes when the run ends; None: it may not start."""
         if self.state is CircuitState.OPEN:  # it had started before the gate closed
             return None
         if self.state is CircuitState.HALF_OPEN:
@@ -170,5 +170,5 @@ class _Circuit:
             return
         try:
             self._settings.on_change(name, state)
-        except Exception as error:  # theirs: it must not decide what becomes of a message
+        except Exception as error:  # a callback must not decide about a message
             _log.warning("%s: on_change failed: %s", name, type(error).__name__)

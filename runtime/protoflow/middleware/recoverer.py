@@ -1,4 +1,4 @@
-"""Turns whatever escapes the chain into an outcome, so that no worker dies of it."""
+"""Turns every error that escapes the chain into an outcome, so that no worker dies."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ def recoverer(next: Next, spec: HandlerSpec) -> Next:
     return run
 
 
-class _Cancelled(Exception):  # noqa: N818  tells what happened
+class _Cancelled(Exception):  # noqa: N818  a name of what happened
     """A handler's own task was cancelled, not by the runtime."""

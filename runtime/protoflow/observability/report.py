@@ -30,7 +30,7 @@ DEPENDENCY_DEGRADED = "degraded"
 #: The broker is not asked again within so many seconds for lag, and for dead letters. To count
 #: those it may have to read them all, so that takes at most a hundredth of the time.
 _FRESH_LAG = 1.0
-_FRESH_LETTERS = 15.0
+_FRESH_DEAD_LETTERS = 15.0
 _SHARE = 100
 
 
@@ -127,27 +127,27 @@ class Reporter:
         #: Empties the outbox; None where there is none.
         self.relay: OutboxRelay | None = None
         self._meter = ResourceMeter()
-        self._next_lag = self._next_letters = float("-inf")
+        self._next_lag = self._next_dead_letters = float("-inf")
 
     async def refresh(self) -> None:
         """Asks the broker for lag and dead letters, unless that was just done."""
         now = self.clock.monotonic()
         transport = self.host.transport
-        counting = now >= self._next_letters
+        counting = now >= self._next_dead_letters
         if counting:
-            self._next_letters = float("inf")  # nobody else until this is done
+            self._next_dead_letters = float("inf")  # nobody else until this is done
         try:
             if now >= self._next_lag:
                 self._next_lag = now + _FRESH_LAG
                 await self._refresh_lag(transport)
             if counting:
-                await self._refresh_letters(transport)
+                await self._refresh_dead_letters(transport)
         except TransportError as error:
-            _log.warning("the broker did not tell lag or dead letters: %s", error)
+            _log.warning("lag and dead letters could not be read: %s", error)
         finally:
             if counting:
                 took = self.clock.monotonic() - now
-                self._next_letters = now + max(_FRESH_LETTERS, _SHARE * took)
+                self._next_dead_letters = now + max(_FRESH_DEAD_LETTERS, _SHARE * took)
         if self.relay is not None:
             await self.relay.refresh()
 
@@ -159,7 +159,7 @@ class Reporter:
             if not settings.broadcast:
                 self.lag[settings.name] = await transport.lag(settings.topic, settings.group)
 
-    async def _refresh_letters(self, transport: Transport) -> None:
+    async def _refresh_dead_letters(self, transport: Transport) -> None:
         if not (transport.capabilities.dead_letters and isinstance(transport, DeadLetters)):
             return
         for topic, counters in self.host.counters.dead_letters.topics.items():

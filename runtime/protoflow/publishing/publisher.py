@@ -94,7 +94,7 @@ class MessagePublisher:
         self._loop = None
 
     def _refuse(self) -> NoReturn:
-        """Every transport would fail in a way of its own: hang, or tell of its innards."""
+        """Raises one error whatever the transport; each would fail in a way of its own."""
         if self._loop is None:
             raise ProtoflowError(
                 "not open: publish within `async with`, that is after the connection or the "

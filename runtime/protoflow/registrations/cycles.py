@@ -36,15 +36,15 @@ def _cycles(handlers: Sequence[HandlerPlan]) -> Iterator[list[HandlerPlan]]:
     consumers: dict[str, list[HandlerPlan]] = {}
     for handler in handlers:
         consumers.setdefault(handler.topic, []).append(handler)
-    told = set[frozenset[int]]()
+    reported = set[frozenset[int]]()
     for first in handlers:
         if first.dead_letter_topic not in consumers:
             continue
         for kind in first.registration.types or (_OTHER, *_types(handlers)):
             for cycle in _back_to(first, kind, consumers):
                 members = frozenset(map(id, cycle))
-                if members not in told:
-                    told.add(members)
+                if members not in reported:
+                    reported.add(members)
                     yield cycle
 
 

@@ -62,7 +62,7 @@ def _handler(registration: Registration, config: Config, names: NameResolver) ->
     group = names.physical(registration.group, f"{name}: consumer group")
     plain_topic = names.fill(registration.topic, name)
     plain_group = names.fill(registration.group, name)
-    letters = names.fill(
+    dead_letter_topic = names.fill(
         policy.dead_letter_topic,
         f"{name}: dead-letter topic",
         {"topic": plain_topic, "group": plain_group},
@@ -73,7 +73,7 @@ def _handler(registration: Registration, config: Config, names: NameResolver) ->
         group=group,
         policy=policy,
         # Long topics and groups make dead-letter topics beyond 200 characters: transports cut them.
-        dead_letter_topic=namespaced(config.namespace, letters),
+        dead_letter_topic=namespaced(config.namespace, dead_letter_topic),
     )
 
 
@@ -153,7 +153,7 @@ def _within(
     refused: list[str] = []
     for subscription in plans:
         for handler in subscription.handlers:
-            refused += _refused(handler, capabilities, config)
+            refused += _Demands(handler, capabilities, config).refused()
     if refused:
         raise CapabilityError(sorted(set(refused)))
     scheme = config.url.scheme
@@ -165,53 +165,78 @@ def _within(
     return list(plans)
 
 
-def _refused(handler: HandlerPlan, capabilities: Capabilities, config: Config) -> Iterable[str]:
-    policy, name = handler.policy, handler.registration.name
-    scheme = config.url.scheme
-    demands = policy.demands
+class _Demands:
+    """The demands of one handler that the transport cannot meet, a sentence for each."""
 
-    def cannot(what: str, mend: str) -> str:
-        return f"{name}: {scheme} cannot {what}; {mend}"
+    def __init__(self, handler: HandlerPlan, capabilities: Capabilities, config: Config) -> None:
+        self._handler = handler
+        self._policy = handler.policy
+        self._capabilities = capabilities
+        self._config = config
 
-    if policy.ordering is Ordering.PER_KEY and not capabilities.per_key:
-        yield cannot("keep order per key", "choose another transport or ORDERING_NONE")
-    if policy.ordering is Ordering.PER_PARTITION and not capabilities.per_partition:
-        yield cannot("keep order per partition", "choose another transport or ORDERING_NONE")
-    if policy.atomic and not capabilities.atomic:
-        yield cannot("publish and settle atomically", "leave `atomic` unset")
-    elif (
-        policy.atomic
-        and capabilities.atomic_on_demand
-        and policy.ordering is Ordering.PER_KEY
-        and policy.retry.max_backoff > config.retry_in_place
-        and policy.retry.max_attempts > 1
-    ):
-        yield cannot(
-            f"hold a key for {policy.retry.max_backoff:g} s and be atomic",
-            f"shorten `retry.max_backoff` to retry_in_place ({config.retry_in_place:g} s)",
+    def refused(self) -> Iterable[str]:
+        """Yields the sentences."""
+        yield from self._of_the_subscription()
+        if not self._capabilities.at_least_once:
+            yield from self._of_retries()
+        if self._capabilities.leases:
+            yield from self._of_leases()
+
+    def _cannot(self, what: str, fix: str) -> str:
+        return f"{self._handler.registration.name}: {self._config.url.scheme} cannot {what}; {fix}"
+
+    def _of_the_subscription(self) -> Iterable[str]:
+        policy, capabilities = self._policy, self._capabilities
+        if policy.ordering is Ordering.PER_KEY and not capabilities.per_key:
+            yield self._cannot("keep order per key", "choose another transport or ORDERING_NONE")
+        if policy.ordering is Ordering.PER_PARTITION and not capabilities.per_partition:
+            yield self._cannot(
+                "keep order per partition", "choose another transport or ORDERING_NONE"
+            )
+        if policy.atomic and not capabilities.atomic:
+            yield self._cannot("publish and settle atomically", "leave `atomic` unset")
+        elif self._waits_too_long_to_be_atomic():
+            yield self._cannot(
+                f"hold a key for {policy.retry.max_backoff:g} s and be atomic",
+                "shorten `retry.max_backoff` to retry_in_place "
+                f"({self._config.retry_in_place:g} s)",
+            )
+        if self._handler.registration.broadcast and not capabilities.broadcast:
+            yield self._cannot("broadcast", "leave `broadcast` unset")
+        demanded = policy.start is Start.EARLIEST and "start" in policy.demands
+        if demanded and not capabilities.retains:
+            yield self._cannot("deliver what was published before the group", "leave `start` unset")
+
+    def _waits_too_long_to_be_atomic(self) -> bool:
+        policy = self._policy
+        return (
+            policy.atomic
+            and self._capabilities.atomic_on_demand
+            and policy.ordering is Ordering.PER_KEY
+            and policy.retry.max_backoff > self._config.retry_in_place
+            and policy.retry.max_attempts > 1
         )
-    if handler.registration.broadcast and not capabilities.broadcast:
-        yield cannot("broadcast", "leave `broadcast` unset")
-    if policy.start is Start.EARLIEST and "start" in demands and not capabilities.retains:
-        yield cannot("deliver what was published before the group", "leave `start` unset")
-    if not capabilities.at_least_once:
-        if "retry.max_attempts" in demands and policy.retry.max_attempts > 1:
-            yield cannot("retry safely: it delivers at most once", "leave `retry` unset")
-        if demands & {"dead_letter.topic", "dead_letter.on_exhausted"} and (
-            policy.on_exhausted is not OnExhausted.DROP
-        ):
-            yield cannot(
+
+    def _of_retries(self) -> Iterable[str]:
+        policy = self._policy
+        if "retry.max_attempts" in policy.demands and policy.retry.max_attempts > 1:
+            yield self._cannot("retry safely: it delivers at most once", "leave `retry` unset")
+        demanded = policy.demands & {"dead_letter.topic", "dead_letter.on_exhausted"}
+        if demanded and policy.on_exhausted is not OnExhausted.DROP:
+            yield self._cannot(
                 "keep dead letters", "set on_exhausted to DROP or choose another transport"
             )
-    if capabilities.leases:
-        if policy.timeout is not None and policy.timeout > config.max_hold:
-            yield cannot(
-                f"hold a message for {policy.timeout:g} s, only for {config.max_hold:g} s",
+
+    def _of_leases(self) -> Iterable[str]:
+        policy, max_hold = self._policy, self._config.max_hold
+        if policy.timeout is not None and policy.timeout > max_hold:
+            yield self._cannot(
+                f"hold a message for {policy.timeout:g} s, only for {max_hold:g} s",
                 "shorten `timeout` or raise max_hold",
             )
-        waits = policy.ordering is not Ordering.NONE or not capabilities.broker_retry
-        if waits and policy.retry.max_backoff > config.max_hold and policy.retry.max_attempts > 1:
-            yield cannot(
+        waits = policy.ordering is not Ordering.NONE or not self._capabilities.broker_retry
+        if waits and policy.retry.max_backoff > max_hold and policy.retry.max_attempts > 1:
+            yield self._cannot(
                 f"hold a message for {policy.retry.max_backoff:g} s between two runs",
                 "shorten `retry.max_backoff` or raise max_hold",
             )

@@ -142,4 +142,6 @@ class Registry:
 
 def _identifier(name: str) -> str:
     # The name becomes a consumer group, so it keeps to a group's charset.
-    return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
+    return "".join(
+        character if character.isalnum() or character in "._-" else "-" for character in name
+    )

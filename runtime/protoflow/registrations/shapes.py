@@ -88,16 +88,16 @@ def _function(call: Any) -> Any:
         elif inspect.isfunction(call):
             inner = getattr(call, "__wrapped__", None)
             # What a decorator made of it counts, unless that is a plain function around it.
-            if inner is None or _tells(call):
+            if inner is None or _is_marked(call):
                 return call
             call = inner
         else:
             method = getattr(type(call), "__call__", None)  # noqa: B004  the method itself
-            # One that tells nothing may well give something to await, as a mock's does.
-            return method if _tells(method) else call
+            # An unmarked one may well return an awaitable, as a mock's does.
+            return method if _is_marked(method) else call
 
 
-def _tells(function: Any) -> bool:
+def _is_marked(function: Any) -> bool:
     return (
         inspect.iscoroutinefunction(function)
         or inspect.isgeneratorfunction(function)
@@ -108,7 +108,7 @@ def _tells(function: Any) -> bool:
 def _takes(call: Callable[..., Any], arguments: int) -> bool:
     try:
         signature = inspect.signature(call)
-    except (TypeError, ValueError):  # written in C, or as odd: only a call would tell
+    except (TypeError, ValueError):  # written in C, or as odd: only a call would show
         return True
     try:
         signature.bind(*range(arguments))

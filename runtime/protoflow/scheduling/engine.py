@@ -44,7 +44,7 @@ from protoflow.transport.interface import (
 _log = logging.getLogger("protoflow.scheduler")
 
 
-class Escaped(Exception):  # noqa: N818  tells what happened
+class Escaped(Exception):  # noqa: N818  a name of what happened
     """A run ended with something that is no Exception, or cancelled itself."""
 
 
@@ -71,8 +71,8 @@ class Engine:
         readiness: Readiness, in_flight: InFlight, crashed: Callable[[BaseException], None],
         stall_after: float,
     ) -> None:  # fmt: skip
+        # Order is at risk when the process stood still for longer than a lease.
         ordered = settings.ordering is not Ordering.NONE
-        #: Order is at risk when the process stood still for longer than a lease.
         leased = ordered and capabilities.leases and stall_after > 0
         self._settings = settings
         self._encode = encode
@@ -85,41 +85,47 @@ class Engine:
             self._stood_still if leased else None, self._give_back_unstarted,
         )  # fmt: skip
         self.settler = Settler(submitter, subscription, self._settled, self._failed)
-        self.applier = OutcomeApplier(
-            self, submitter, subscription, self.settler, settings.ordering
-        )
+        ordering = settings.ordering
+        self.applier = OutcomeApplier(self, submitter, subscription, self.settler, ordering)
         self.gate = solo_gate()
         self.solo_runs = SoloRuns(
             self.workers, readiness, self.settler, self.applier, self._receive_alone, self._drop
         )
-        self.suspects = Suspects(
-            settings.name, self.solo_runs, self.gate, _isolation(subscription, capabilities),
-            settings.lease / 2,
-        )  # fmt: skip
-        self._turns = Turns(
-            self._lanes, self.workers, Checks(settings.group, self.applier, self.suspects)
-        )
+        self.suspects = self._suspects(_isolation(subscription, capabilities))
+        checks = Checks(settings.group, self.applier, self.suspects)
+        self._turns = Turns(self._lanes, self.workers, checks)
         self.put_batch = self._turns.put_batch
         self.run_again = self._turns.run_again
         self.run_singly = self._turns.run_singly
         self.end_turn = self._turns.end
-        self.arrival = Arrival(
-            router, self._lanes, settings, self.applier, self.workers, self._turns
-        )
+        turns = self._turns
+        self.arrival = Arrival(router, self._lanes, settings, self.applier, self.workers, turns)
         self.unfinished = Unfinished(
-            router, self._lanes, self.workers, self.applier, self.suspects, self._turns, in_flight
+            router, self._lanes, self.workers, self.applier, self.suspects, turns, in_flight
         )
-        self.drain = Drain(
-            settings.name, self.workers, self.settler, self.applier, self.suspects,
+        self.drain = self._drain()
+        self.watchdog = self._watchdog(readiness, subscription, stall_after, leased)
+
+    def _suspects(self, marks: Isolation | None) -> Suspects:
+        settings = self._settings
+        return Suspects(settings.name, self.solo_runs, self.gate, marks, settings.lease / 2)
+
+    def _drain(self) -> Drain:
+        return Drain(
+            self._settings.name, self.workers, self.settler, self.applier, self.suspects,
             self.unfinished.take_unstarted,
         )  # fmt: skip
+
+    def _watchdog(
+        self, readiness: Readiness, subscription: Subscription, stall_after: float, leased: bool
+    ) -> Watchdog:
         activity = Activity(
-            settings.name, readiness, subscription, in_flight, self.workers, self.applier,
-            self.settler, self.suspects,
+            self._settings.name, readiness, subscription, self._in_flight, self.workers,
+            self.applier, self.settler, self.suspects,
         )  # fmt: skip
-        self.watchdog = Watchdog(
-            activity, self.mark_unready, stall_after, _p99,
-            self._give_back_unstarted if leased else None, settings.lease,
+        return Watchdog(
+            activity, readiness.mark_unready, stall_after, _p99,
+            self._give_back_unstarted if leased else None, self._settings.lease,
         )  # fmt: skip
 
     # From the handler to the broker.

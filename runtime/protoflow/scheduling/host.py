@@ -1,10 +1,12 @@
-"""What applying outcomes needs of the subscription's engine."""
+"""What the components of an engine need of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from protoflow.message import Delivery
+from protoflow.outcomes import DeadLetter
 from protoflow.scheduling.job import Job
 
 
@@ -28,3 +30,25 @@ class Host(Protocol):
 
     def mark_unready(self, reason: str, detail: str | None) -> None:
         """Turns readiness red; None ends that."""
+
+
+class SuspectsHost(Protocol):
+    """The scheduler, as suspects need it."""
+
+    def paused(self) -> bool:
+        """Whether nothing may start for another reason."""
+        ...
+
+    #: A job for a delivery of the solo queue; None: it could not be routed, and is settled.
+    job_alone: Callable[[Delivery], Job | None]
+    #: The transport has settled the job's delivery itself.
+    settled_elsewhere: Callable[[Job], None]
+    #: Turns readiness red for a reason; None ends that.
+    mark_unready: Callable[[str, str | None], None]
+    #: Lets the settlements of the last run go out.
+    settle_again: Callable[[], None]
+    #: Dead-letters the job without a run; calls when it is settled.
+    give_up: Callable[[Job, DeadLetter, Callable[[], None]], None]
+
+    async def run_alone(self, job: Job) -> None:
+        """Runs the job; its settlement waits until `settle_again`."""

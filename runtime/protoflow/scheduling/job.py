@@ -36,7 +36,7 @@ class Job:
     """One delivery from its arrival to its settlement.
 
     Attributes:
-        delivery: as the broker handed it over; settlements and letters are made of it.
+        delivery: as the broker handed it over; settlements and dead letters are made of it.
         message: the message that the handler sees, unwrapped from a structured envelope.
         route: who handles it.
         lane: what it is in turn with; None is nothing.

@@ -11,22 +11,27 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 from protoflow.message import Delivery
 from protoflow.outcomes import DeadLetter
 from protoflow.scheduling.gate import SoloGate
+from protoflow.scheduling.host import SuspectsHost
 from protoflow.scheduling.job import Job
+from protoflow.scheduling.start_marks import NoMarks
 from protoflow.transport.interface import Isolation
+from protoflow.transport.kit.backoff import Backoff
 
 _log = logging.getLogger("protoflow.scheduler")
 
 #: So many start marks without an end prove that a message kills the process.
 PROOF = 2
 #: Waits before a suspect is tried again when the process did not become quiet, or its mark could
-#: not be written, in seconds: doubled from first to last.
+#: not be written, in seconds.
 _FIRST_WAIT = 0.5
 _LONGEST_WAIT = 60.0
+#: Waits before a mark is cleared again, in seconds.
+_FIRST_CLEARING_WAIT = 0.1
+_LONGEST_CLEARING_WAIT = 5.0
 #: Where marks do not survive, a suspect waits longer with every hand-out, at most so long.
 _LONGEST_UNPROVED_WAIT = 300.0
 #: The least that a mark gets to be cleared at the end, in seconds.
@@ -39,41 +44,6 @@ class RedeliveryLimit(DeadLetter):
     """Given up because the message kills the process."""
 
     category = "redelivery limit"
-
-
-class SuspectsHost(Protocol):
-    """The scheduler, as suspects need it."""
-
-    def paused(self) -> bool:
-        """Whether nothing may start for another reason."""
-        ...
-
-    #: A job for a delivery of the solo queue; None: it could not be routed, and is settled.
-    job_alone: Callable[[Delivery], Job | None]
-    #: The transport has settled the job's delivery itself.
-    settled_elsewhere: Callable[[Job], None]
-    #: Turns readiness red for a reason; None ends that.
-    mark_unready: Callable[[str, str | None], None]
-    #: Lets the settlements of the last run go out.
-    settle_again: Callable[[], None]
-    #: Dead-letters the job without a run; calls when it is settled.
-    give_up: Callable[[Job, DeadLetter, Callable[[], None]], None]
-
-    async def run_alone(self, job: Job) -> None:
-        """Runs the job; its settlement waits until `settle_again`."""
-
-
-class _NoMarks:
-    """For transports where no mark survives: a suspect runs alone, and is never proved."""
-
-    async def isolate(self, delivery: Delivery | None) -> tuple[Delivery, int] | None:
-        return None if delivery is None else (delivery, 0)
-
-    async def mark(self, delivery: Delivery) -> None:
-        pass
-
-    async def clear(self, delivery: Delivery) -> None:
-        pass
 
 
 class Suspects:
@@ -94,7 +64,7 @@ class Suspects:
         self._name = name
         self._host = host
         self._gate = gate
-        self._marks: Isolation = isolation or _NoMarks()
+        self._marks: Isolation = isolation or NoMarks()
         self._proves = isolation is not None
         self._patience = patience
         self._waiting: deque[Job] = deque()
@@ -179,14 +149,13 @@ class Suspects:
             self._task = asyncio.get_running_loop().create_task(self._serve())
 
     async def _serve(self) -> None:
-        wait = _FIRST_WAIT
+        backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
         while (self._waiting or self._ask) and not self._stopped:
             # The process is not closed for what may not start anyway.
             if not self._host.paused() and await self._alone():
-                wait = _FIRST_WAIT
+                backoff.reset()
             elif not self._stopped:
-                await asyncio.sleep(wait)
-                wait = min(_LONGEST_WAIT, wait * 2)
+                await asyncio.sleep(backoff.next())
 
     async def _alone(self) -> bool:
         async with self._gate.alone(self._patience) as quiet:
@@ -198,7 +167,7 @@ class Suspects:
                 self._current = None
 
     async def _next(self) -> bool:
-        """One suspect, within the gate; False when it could not be told or run now."""
+        """Runs one suspect, within the gate; False: it could not be found or run now."""
         job = self._current = self._waiting.popleft() if self._waiting else None
         asked, self._ask = self._ask, self._ask and job is not None
         try:
@@ -215,24 +184,34 @@ class Suspects:
             self._not_now(job, error)
             return False
         if found is None or job is None or found[0] is not job.delivery:
-            # It was moved to the solo queue, of which what is first comes out.
-            if job is not None:
-                self._host.settled_elsewhere(job)
-                self._ask = True
-            if found is None:
-                return True
-            self._ask = True
-            job = self._host.job_alone(found[0])
+            job = self._moved(job, found)
             if job is None:
                 return True
-            self._current = job
+        marks = 0 if found is None else found[1]
         if job.lost:
             self._host.settled_elsewhere(job)
             return True
-        if found[1] >= PROOF:
-            text = f"the process died {found[1]} times while this message ran alone"
+        if marks >= PROOF:
+            text = f"the process died {marks} times while this message ran alone"
             self._host.give_up(job, RedeliveryLimit(text), lambda: self._clear_later(job))
             return True
+        return await self._run_marked(job)
+
+    def _moved(self, job: Job | None, found: tuple[Delivery, int] | None) -> Job | None:
+        """The suspect was moved to the solo queue: returns a job for the first one there."""
+        if job is not None:
+            self._host.settled_elsewhere(job)
+            self._ask = True
+        if found is None:
+            return None
+        self._ask = True
+        first = self._host.job_alone(found[0])
+        if first is not None:
+            self._current = first
+        return first
+
+    async def _run_marked(self, job: Job) -> bool:
+        """Writes the mark and runs the job; False: it must be tried again."""
         try:
             await self._marks.mark(job.delivery)
         except asyncio.CancelledError:
@@ -279,7 +258,7 @@ class Suspects:
     async def _clear(self, job: Job) -> None:
         """Clears the mark, again and again: one that stays blames the innocent. Meanwhile the
         process is closed, and readiness says why."""
-        wait = 0.1
+        backoff = Backoff(_FIRST_CLEARING_WAIT, _LONGEST_CLEARING_WAIT)
         try:
             while True:
                 try:
@@ -289,8 +268,7 @@ class Suspects:
                     self._host.mark_unready(_UNCLEARED, f"{_UNCLEARED}: {error}")
                 if job.lost:
                     return None
-                await asyncio.sleep(wait)
-                wait = min(5.0, wait * 2)
+                await asyncio.sleep(backoff.next())
         finally:
             self._host.mark_unready(_UNCLEARED, None)
 

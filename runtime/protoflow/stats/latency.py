@@ -1,7 +1,7 @@
 """How long the runs of a handler take: latencies and throughput.
 
-A run costs one look at a list; what is told of many runs is made of many at once, when the list
-is long enough or somebody reads.
+A run costs one append to a list; statistics are computed of many runs at once, when the list is
+long enough or they are read.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The span around one run of a handler, and what its outputs, retries and letters carry on."""
+"""The span around one run of a handler, and the trace headers of what follows from it."""
 
 from __future__ import annotations
 
@@ -87,12 +87,12 @@ class HandlerTracing:
             self._name,
             within,
             SpanKind.CONSUMER,
-            self._fixed if quiet else self._told(delivery, context, message),
+            self._fixed if quiet else self._attributes(delivery, context, message),
             links,
         )
         self._recorded = span.is_recording()
         if quiet and self._recorded:
-            span.set_attributes(self._told(delivery, context, message))
+            span.set_attributes(self._attributes(delivery, context, message))
         return span, within
 
     def _start_batch(self, delivery: Delivery, context: Context) -> tuple[Span, TraceContext]:
@@ -119,20 +119,20 @@ class HandlerTracing:
             return sender, []
         return sender, [Link(origin)]
 
-    def _told(self, delivery: Delivery, context: Context, message: Message) -> dict[str, Any]:
-        told = {
+    def _attributes(self, delivery: Delivery, context: Context, message: Message) -> dict[str, Any]:
+        attributes = {
             **self._fixed,
             semconv.MESSAGE_ID: message.id,
             semconv.BODY_SIZE: len(message.payload or b""),
         }
         if correlation := message.metadata.get(wire.CORRELATION_ID):
-            told[semconv.CONVERSATION_ID] = correlation
+            attributes[semconv.CONVERSATION_ID] = correlation
         if context.attempt > 1:
-            told[semconv.ATTEMPT] = context.attempt
+            attributes[semconv.ATTEMPT] = context.attempt
         if self._kafka:
-            told[semconv.PARTITION] = str(delivery.shard)
-            told[semconv.KAFKA_OFFSET] = delivery.position
-        return told
+            attributes[semconv.PARTITION] = str(delivery.shard)
+            attributes[semconv.KAFKA_OFFSET] = delivery.position
+        return attributes
 
     def _ended(
         self, span: Span, within: TraceContext, outcome: Outcome, delivery: Delivery

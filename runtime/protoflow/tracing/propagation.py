@@ -55,7 +55,7 @@ def span_context(traceparent: str, tracestate: str | None) -> SpanContext | None
 
 
 def extract(metadata: Mapping[str, str]) -> SpanContext | None:
-    """The span that a message was sent in; None if it tells none."""
+    """Returns the span that a message was sent in; None if it names none."""
     traceparent = metadata.get(wire.TRACEPARENT)
     if traceparent is None:
         return None

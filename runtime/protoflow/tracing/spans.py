@@ -46,11 +46,13 @@ def usable_provider(given: TracerProvider | None) -> TracerProvider | None:
 
 def drops_unsampled(provider: TracerProvider) -> bool:
     """Whether a span below one that is not sampled is surely not sampled, either. Then it need
-    not be made: what follows is told the parent itself, which costs a third."""
+    not be made: outputs carry the parent itself, which costs a third."""
     sampler = getattr(provider, "sampler", None)
     # The text is specified: https://opentelemetry.io/docs/specs/otel/trace/sdk/#getdescription
-    told = sampler.get_description() if sampler is not None else ""
-    return all(f"{of}ParentNotSampled:AlwaysOffSampler" in told for of in ("remote", "local"))
+    description = sampler.get_description() if sampler is not None else ""
+    return all(
+        f"{of}ParentNotSampled:AlwaysOffSampler" in description for of in ("remote", "local")
+    )
 
 
 def tracer_of(provider: TracerProvider) -> Tracer:
@@ -106,11 +108,11 @@ class PublishTracing:
             return NonRecordingSpan(above.get_span_context())
         name, fixed = self._names.get(message.topic) or self._bind(message.topic)
         # What was not sampled last is hardly sampled now: no attributes for nobody.
-        told = {**fixed, **_told(message)} if self._recorded else fixed
-        span = self._tracer.start_span(name, parent, SpanKind.PRODUCER, told)
+        attributes = {**fixed, **_attributes(message)} if self._recorded else fixed
+        span = self._tracer.start_span(name, parent, SpanKind.PRODUCER, attributes)
         recorded = span.is_recording()
         if recorded and not self._recorded:
-            span.set_attributes(_told(message))
+            span.set_attributes(_attributes(message))
         self._recorded = recorded
         return span
 
@@ -160,11 +162,11 @@ def _carrying(message: Message, span: Span) -> Message:
     return carried(message, headers_of(span))
 
 
-def _told(message: Message) -> dict[str, Any]:
-    told: dict[str, Any] = {
+def _attributes(message: Message) -> dict[str, Any]:
+    attributes: dict[str, Any] = {
         semconv.MESSAGE_ID: message.id,
         semconv.BODY_SIZE: len(message.payload or b""),
     }
     if correlation := message.metadata.get(wire.CORRELATION_ID):
-        told[semconv.CONVERSATION_ID] = correlation
-    return told
+        attributes[semconv.CONVERSATION_ID] = correlation
+    return attributes

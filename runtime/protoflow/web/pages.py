@@ -42,10 +42,10 @@ class Pages:
         return self._state(request, self._health().ready)
 
     def _state(self, request: web.Request, good: bool) -> web.Response:
-        told: dict[str, object] = {"status": "ok" if good else "failing"}
+        state: dict[str, object] = {"status": "ok" if good else "failing"}
         if self._guard.authorized(request):  # probes have no token: they get the status alone
-            told["problems"] = self._health().problems
-        return web.json_response(told, status=200 if good else 503)
+            state["problems"] = self._health().problems
+        return web.json_response(state, status=200 if good else 503)
 
 
 def metrics_page(reporter: Reporter) -> Page:

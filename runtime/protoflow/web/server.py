@@ -26,8 +26,8 @@ _log = logging.getLogger("protoflow.web")
 
 
 class _ProtocolLog(logging.LoggerAdapter[logging.Logger]):
-    """What aiohttp tells of requests that are no HTTP: anybody may send such, so it is nothing
-    that a log at INFO should fill up with."""
+    """Records of aiohttp about requests that are no HTTP: anybody may send such, so they must not
+    fill a log at INFO."""
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         """At DEBUG, whatever the level."""
@@ -130,7 +130,7 @@ async def _unbroken(request: web.Request, handler: Page) -> web.StreamResponse:
 
 
 async def _plain_headers(_request: web.Request, response: web.StreamResponse) -> None:
-    """Nothing is kept, guessed at, or told of what serves it."""
+    """Forbids caching and sniffing, and hides the name of the server."""
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers.popall("Server", None)
