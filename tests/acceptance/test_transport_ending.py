@@ -6,7 +6,7 @@ import asyncio
 import time
 
 import pytest
-from protoflow.transport import DeadLetters
+from protoflow.dead_letters import dead_letters_of
 
 from tests.acceptance.bench import MEGABYTE, Bench, numbers, payloads
 
@@ -78,5 +78,5 @@ async def test_many_restarts_with_a_backlog_lose_and_bury_nothing(bench: Bench) 
     if ordering.name == "PER_KEY":
         assert sorted({*done}, key=done.index) == numbers(0, count)
     assert sorted({*done}) == sorted(numbers(0, count))
-    if isinstance(bench.transport, DeadLetters) and bench.capabilities.dead_letters:
-        assert await bench.transport.count_dead_letters(f"{topic}..billing..dead") == 0
+    if bench.capabilities.dead_letters:
+        assert await dead_letters_of(bench.transport).count(f"{topic}..billing..dead") == 0
