@@ -55,7 +55,7 @@ class DirectoryTransport:
             retains=True,
             delayed_publish=True,
             broker_retry=True,
-            remembers_failures=True,
+            persists_attempts=True,
             counts_deliveries=True,
             leases=True,
             lag=True,

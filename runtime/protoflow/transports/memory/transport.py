@@ -42,7 +42,7 @@ class MemoryTransport:
             delayed_publish=True,
             broker_retry=True,
             retry_lateness=0.1,
-            remembers_failures=True,
+            persists_attempts=True,
             counts_deliveries=True,
             atomic=True,
             dead_letters=True,

@@ -72,7 +72,7 @@ class SqliteTransport:
             delayed_publish=True,
             broker_retry=True,
             retry_lateness=1.0,
-            remembers_failures=True,
+            persists_attempts=True,
             counts_deliveries=True,
             atomic=True,
             dead_letters=True,
