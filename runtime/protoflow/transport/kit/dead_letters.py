@@ -201,6 +201,7 @@ class _Replay:
                 self._leave(record, left_behind())
             else:
                 free.append(record)
+        failure: Exception | None = None
         results = await scan.replay(free, to_origin=self._to_origin) if free else ()
         for record, error in zip(free, results, strict=True):
             if error is None:
@@ -209,13 +210,13 @@ class _Replay:
             elif not isinstance(error, DeadLetterNotFoundError):  # else somebody removed it
                 self._leave(record, error)
                 if may_pass(error):
+                    failure = error
                     self._failed_in_row += 1
                     if record.message.key is not None:
                         self._blocked.add(record.message.key)
-        if self._failed_in_row < PORTION:
-            return True
-        self._error = error
-        return False
+        if self._failed_in_row >= PORTION:
+            self._error = failure
+        return self._error is None
 
     def stopped(self, error: TransportError) -> None:
         """The broker failed; what was not read is left."""
