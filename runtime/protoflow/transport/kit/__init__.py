@@ -13,6 +13,9 @@
 | `Supervisor` | a connection that is made again whenever it is lost |
 | `Backoff` | waits between repeated attempts |
 | `WakeSignal` | waiting until something may have arrived |
+| `dead_letters.DeadLetters` | list, show, replay and purge over a `DeadLetterStore` |
+| `replay.DeadLetterSources` | the message of a replay, if its origin is believed |
+| `replay.replay_in_order` | replays where publishing and removing are two steps |
 
 Import each from its own module, `protoflow.transport.kit.ready_queue` and so on.
 """
