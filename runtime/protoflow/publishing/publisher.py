@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from protoflow import semconv
 from protoflow.clock import Clock
 from protoflow.config.settings import Config
 from protoflow.contract.spec import PublicationSpec
@@ -18,6 +17,7 @@ from protoflow.publishing.encoder import Encoder
 from protoflow.stats.handlers import SentMessages
 from protoflow.tracing import find_provider
 from protoflow.transport.interface import Topology, TopologyMode, Transport, delay_problem
+from protoflow.transports.built_in import messaging_system
 
 if TYPE_CHECKING:
     from protoflow.tracing.spans import PublishTracing
@@ -35,7 +35,7 @@ class MessagePublisher:
     ) -> None:
         self._transport = transport
         self._mode = config.topology
-        self._system = semconv.system(config.url.scheme)
+        self._system = messaging_system(config.url.scheme)
         self._ensured: set[str] = set()
         self._sent = sent or SentMessages()
         # Where the transport lives; None while it is not open.
