@@ -12,7 +12,9 @@
 | `HealthReporter` | problems, reported when the first begins and the last ends |
 | `Supervisor` | a connection that is made again whenever it is lost |
 | `Backoff` | waits between repeated attempts |
+| `TlsOptions`, `CredentialOptions` | options that have the same names on every transport |
 | `WakeSignal` | waiting until something may have arrived |
 
-Import each from its own module, `protoflow.transport.kit.ready_queue` and so on.
+Import each from its own module, `protoflow.transport.kit.ready_queue` and so on; both kinds of
+options from `protoflow.transport.kit.security_options`.
 """
