@@ -23,7 +23,7 @@ from protoflow.transport.interface import (
 from protoflow.transport.lag import Lag
 from protoflow.transports.sqlite import topics
 from protoflow.transports.sqlite.database import Database
-from protoflow.transports.sqlite.dead_letters import SqliteDeadLetters
+from protoflow.transports.sqlite.dead_letters import SqliteDeadLetterStore
 from protoflow.transports.sqlite.options import SqliteOptions
 from protoflow.transports.sqlite.publishing import Publication
 from protoflow.transports.sqlite.session_lease import SessionLease
@@ -34,11 +34,12 @@ _OLDEST_SQLITE: Final = (3, 35, 0)
 _MAINTENANCE: Final = 30.0
 
 
-class SqliteTransport(Database, SqliteDeadLetters):
+class SqliteTransport(Database):
     """Topics and groups in a file that several processes may share."""
 
     def __init__(self, settings: TransportSettings, path: str, options: SqliteOptions) -> None:
         super().__init__(settings, path, options)
+        self.dead_letters = SqliteDeadLetterStore(self)
         self._subscriptions: list[SqliteSubscription] = []
         self._maintenance: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -93,6 +94,7 @@ class SqliteTransport(Database, SqliteDeadLetters):
 
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
         """Makes topics and groups, or tells which are missing."""
+        self.dead_letters.sources.add(topology.subscriptions)
         if mode is TopologyMode.CREATE:
             await self.worker.call(lambda connection: topics.make(connection, topology))
         elif mode is TopologyMode.VERIFY:
