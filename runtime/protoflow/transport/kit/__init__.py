@@ -9,6 +9,7 @@
 | `LeaseRenewer` | renewing those leases, and giving back |
 | `SettlementBatch` | settlements on their way to the broker |
 | `Submission` | several published messages, one future |
+| `DeadLetters` | list, show, replay and purge over a store of dead letters |
 | `HealthReporter` | problems, reported when the first begins and the last ends |
 | `Supervisor` | a connection that is made again whenever it is lost |
 | `Backoff` | waits between repeated attempts |
