@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Coroutine, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from protoflow.clock import Clock
 from protoflow.config.settings import Config
@@ -15,10 +15,13 @@ from protoflow.contract.spec import PublicationSpec
 from protoflow.errors import ProtoflowError
 from protoflow.message import Message
 from protoflow.output import AnyOutput
-from protoflow.publishing.events import Emitting
-from protoflow.publishing.publisher import Publishing
+from protoflow.publishing.events import EventPublisher
+from protoflow.publishing.publisher import MessagePublisher
 from protoflow.transport.interface import Transport, TransportSettings
 from protoflow.transports import create
+
+if TYPE_CHECKING:
+    from protoflow.transport.kit.dead_letters import DeadLetters
 
 _log = logging.getLogger("protoflow.service")
 
@@ -47,28 +50,34 @@ def transport_for(config: Config, clock: Clock) -> Transport:
     )
 
 
-class Connection(Emitting):
+class Connection(EventPublisher):
     """A connection that producers publish through; an asynchronous context manager."""
 
     def __init__(self, config: Config, clock: Clock | None = None) -> None:
-        self._config = config
-        self._clock = clock or Clock()
-        self._transport = transport_for(config, self._clock)
-        self._publishing = Publishing(config, self._transport, self._clock)
+        clock = clock or Clock()
+        self._transport = transport_for(config, clock)
+        super().__init__(MessagePublisher(config, self._transport, clock))
 
     @property
     def transport(self) -> Transport:
         """The transport beneath, for its optional interfaces."""
         return self._transport
 
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """The dead letters at the broker: list, show, replay, purge, in any topic."""
+        from protoflow.dead_letters.access import dead_letters_of
+
+        return dead_letters_of(self._transport)
+
     async def open(self) -> None:
         """Connects. Raises ConnectionFailedError, AuthenticationError."""
         await self._transport.open()
-        self._publishing.open()
+        self._publisher.open()
 
     async def close(self) -> None:
         """Flushes and disconnects. Idempotent."""
-        self._publishing.close()
+        self._publisher.close()
         await self._transport.close()
 
     async def __aenter__(self) -> Connection:

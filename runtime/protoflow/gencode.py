@@ -26,8 +26,8 @@ from protoflow.contract.spec import (
     messages_by_name,
 )
 from protoflow.errors import GencodeError
-from protoflow.handler import Handler, HandlerSync
-from protoflow.output import Batch, Messages, Output, Result, Results, SyncResults
+from protoflow.handler import Batch, Handler, HandlerSync
+from protoflow.output import Messages, Output, Result, Results, SyncResults
 from protoflow.producer import (
     Producer,
     ProducerSync,

@@ -1,0 +1,1 @@
+"""A transport for Protoflow, `directory:///path`: topics as directories, messages as files."""

@@ -1,0 +1,177 @@
+"""Hop state: the metadata of a message that the broker retries, or that is dead-lettered.
+
+Payload and native headers stay untouched; hop state is plain metadata. It is written afresh at
+every hop, and read only from places that the runtime itself writes to: what others wrote under
+its names is neither believed nor passed on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from protoflow import wire
+from protoflow.message import Delivery, Message
+from protoflow.outcomes import DeadLetter, Outcome
+from protoflow.pipeline import HandlerSpec
+
+_TEXT_LIMIT = 1024
+#: More failed runs than any policy has: a larger number was not written by us.
+_MOST_FAILURES = 1_000_000
+#: The longest wait for a retry that is believed, in seconds; RetryAfter may ask for days.
+LONGEST_WAIT = 30 * 86400.0
+#: Names that begin like hop state and are none: a link to a trace, another runtime's id.
+_NO_HOP_STATE = frozenset({wire.PF_TRACEPARENT, wire.GO_CORRELATION_ID})
+
+
+def retry_message(delivery: Delivery, spec: HandlerSpec, due: float) -> Message:
+    """Returns the message to publish for a later run of this group alone."""
+    message = delivery.message
+    return replace(
+        message,
+        metadata={
+            **_without_hop_state(message.metadata),
+            **(delivery.hop or {}),
+            wire.PF_GROUP: spec.group,
+            wire.PF_ATTEMPT: str(delivery.failures),
+            wire.PF_FIRST_FAILURE: f"{delivery.first_failure:.3f}",
+            wire.PF_ORIGINAL_TOPIC: message.topic,
+            wire.PF_DUE: f"{due:.3f}",
+        },
+        # The position is new at every hop, so a replayed message is not swallowed.
+        deduplication_id=f"{message.id}:{spec.group}:r{delivery.failures}.{delivery.shard}/{delivery.position}",
+        mandatory=True,
+        delay=0.0,
+    )
+
+
+def dead_letter_message(
+    delivery: Delivery, spec: HandlerSpec, outcome: Outcome, text: str, now: float
+) -> Message:
+    """Returns the message to publish as a dead letter; `text` must hold nothing sensitive."""
+    cause = outcome.__cause__ or outcome
+    category = outcome.category if isinstance(outcome, DeadLetter) else "other"
+    metadata = {
+        **_without_hop_state(delivery.message.metadata),
+        **(delivery.hop or {}),
+        **_origin(delivery, spec, now),
+        wire.PF_ERROR_CLASS: category,
+        wire.PF_ERROR_TYPE: as_utf8(type(cause).__name__),
+        wire.PF_ERROR_MESSAGE: as_utf8(text),
+    }
+    if delivery.first_failure:
+        metadata[wire.PF_FIRST_FAILURE] = f"{delivery.first_failure:.3f}"
+    if delivery.deliveries:
+        metadata[wire.PF_DELIVERIES] = str(delivery.deliveries)
+    return _addressed(delivery, spec, metadata)
+
+
+def smallest_dead_letter(dead_letter: Message) -> Message:
+    """Returns a dead letter with the least metadata; for one that was refused for its size."""
+    kept = (
+        wire.PF_DEAD_LETTER,
+        wire.PF_GROUP,
+        wire.PF_ORIGINAL_TOPIC,
+        wire.PF_ORIGINAL_SHARD,
+        wire.PF_ORIGINAL_POSITION,
+        wire.PF_ERROR_CLASS,
+        wire.CE_TYPE,
+        wire.CE_SOURCE,
+        wire.CONTENT_TYPE,
+    )
+    metadata = {name: dead_letter.metadata[name] for name in kept if name in dead_letter.metadata}
+    return replace(dead_letter, metadata=metadata, headers=None)
+
+
+def stub(delivery: Delivery, spec: HandlerSpec, category: str, now: float) -> Message:
+    """Returns a dead letter without payload and metadata of the message: its topic, shard and
+    position alone. For a message that can be dead-lettered in no other way."""
+    metadata = {
+        **_origin(delivery, spec, now),
+        wire.PF_ERROR_CLASS: "stub",
+        wire.PF_ERROR_TYPE: category,
+        wire.PF_ERROR_MESSAGE: "the message could not be written as a dead letter; it is at "
+        f"{spec.topic}, shard {delivery.shard}, position {delivery.position}",
+    }
+    message = _addressed(delivery, spec, metadata)
+    # An empty payload: without payload and key it would be a tombstone that Kafka refuses.
+    return replace(message, id=as_utf8(message.id, 200), payload=b"", key=None, headers=None)
+
+
+def stub_of(dead_letter: Message, delivery: Delivery, spec: HandlerSpec, now: float) -> Message:
+    """Returns the stub of a dead letter that was refused; it keeps the class of the cause."""
+    made = stub(delivery, spec, dead_letter.metadata.get(wire.PF_ERROR_TYPE, ""), now)
+    error_class = dead_letter.metadata.get(wire.PF_ERROR_CLASS, "stub")
+    return replace(made, metadata={**made.metadata, wire.PF_ERROR_CLASS: error_class})
+
+
+def as_utf8(text: str, limit: int = _TEXT_LIMIT) -> str:
+    """Text of an error as every broker takes it: valid UTF-8, cut to a number of bytes."""
+    return text.encode(errors="replace")[:limit].decode(errors="ignore")
+
+
+def _origin(delivery: Delivery, spec: HandlerSpec, now: float) -> dict[str, str]:
+    origin = {
+        wire.PF_DEAD_LETTER: "true",
+        wire.PF_GROUP: spec.group,
+        wire.PF_HANDLER: spec.name,
+        wire.PF_ATTEMPT: str(delivery.failures),
+        wire.PF_ORIGINAL_TOPIC: delivery.message.topic,
+        wire.PF_ORIGINAL_SHARD: str(delivery.shard),
+        wire.PF_ORIGINAL_POSITION: str(delivery.position),
+        wire.PF_DEAD_LETTERED_AT: f"{now:.3f}",
+    }
+    if delivery.time:
+        origin[wire.PF_ORIGINAL_TIME] = f"{delivery.time:.3f}"
+    return origin
+
+
+def _without_hop_state(metadata: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: value
+        for name, value in metadata.items()
+        if not name.startswith(wire.PF_PREFIX) or name in _NO_HOP_STATE
+    }
+
+
+def _addressed(delivery: Delivery, spec: HandlerSpec, metadata: dict[str, str]) -> Message:
+    message = delivery.message
+    return replace(
+        message,
+        topic=spec.dead_letter_topic,
+        metadata=metadata,
+        deduplication_id=f"{message.id}:{spec.group}:d{message.topic}/{delivery.shard}/{delivery.position}",
+        mandatory=True,
+        delay=0.0,
+    )
+
+
+def failures_of(delivery: Delivery, group: str) -> tuple[int, float]:
+    """Returns the failed runs of this group that a message from an own place names, and when the
+    first was. They are believed only beside the name of this group, and not on a dead letter."""
+    metadata = delivery.message.metadata
+    if (
+        not delivery.own_place
+        or metadata.get(wire.PF_GROUP) != group
+        or wire.PF_DEAD_LETTER in metadata
+    ):
+        return 0, 0.0
+    failures = _number(metadata.get(wire.PF_ATTEMPT), _MOST_FAILURES)
+    return int(failures), _number(metadata.get(wire.PF_FIRST_FAILURE), math.inf)
+
+
+def wait_of(delivery: Delivery, group: str, now: float) -> float:
+    """The seconds until a message from an own place is due; 0.0 and less: now."""
+    metadata = delivery.message.metadata
+    if not delivery.own_place or metadata.get(wire.PF_GROUP) != group:
+        return 0.0
+    return min(_number(metadata.get(wire.PF_DUE), math.inf) - now, LONGEST_WAIT)
+
+
+def _number(text: str | None, most: float) -> float:
+    try:
+        number = float(text or 0)
+    except ValueError:
+        return 0.0  # foreign text: not ours to fail on
+    return number if math.isfinite(number) and 0.0 <= number <= most else 0.0
