@@ -11,8 +11,9 @@ import os
 import random
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ SETTLED = {"rabbitmq": 9.0}
 #: How many messages may be unsettled in a consumer: so many copies one fault may make.
 IN_FLIGHT = 256
 
-Fault = Callable[[Lab], Awaitable[None]]
+Fault = Callable[[Lab], Coroutine[Any, Any, None]]
 
 
 async def consumer_killed(run: Lab) -> None:
