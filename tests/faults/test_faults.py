@@ -200,8 +200,8 @@ def _in_doubt(fault: Fault) -> int:
     """How many copies the fault can explain: what was unsettled when it struck."""
     if fault in (slow_consumer, connection_slow, letters_unwritable):
         return 0
-    times = {consumer_killed: 3, connection_cut: 4, consumers_come_and_go: 20}.get(fault, 2)
-    return IN_FLIGHT * times
+    times: dict[Fault, int] = {consumer_killed: 3, connection_cut: 4, consumers_come_and_go: 20}
+    return IN_FLIGHT * times.get(fault, 2)
 
 
 def _tail(run: Lab) -> str:
