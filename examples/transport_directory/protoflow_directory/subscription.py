@@ -100,7 +100,9 @@ class DirectorySubscription(QueueSubscription):
         time = self._now() + round(self.settings.lease * 1000)
         return [each for each in deliveries if not self._change(each, time=time)]
 
-    def _change(self, delivery: Delivery, time: int | None = None, marks: int | None = None) -> bool:
+    def _change(
+        self, delivery: Delivery, time: int | None = None, marks: int | None = None
+    ) -> bool:
         """Changes the name of a claimed file. False: it is not held any more."""
         held = self._held.get(delivery.receipt)
         if held is None:
