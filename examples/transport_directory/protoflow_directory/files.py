@@ -141,10 +141,14 @@ def encode(message: Message, limit: int) -> bytes:
         raise PublishRefusedError(f"message {message.id!r} cannot be stored: {error}") from error
 
 
-def decode(content: bytes, topic: str) -> Message:
-    """The message in a file. Raises ValueError."""
+def decode(content: bytes, topic: str, sequence: str) -> tuple[Message, str | None]:
+    """The message in a file, and why it cannot be read."""
     line, _, payload = content.partition(b"\n")
-    id, key, tombstone, metadata = json.loads(line)
-    key = None if key is None else bytes.fromhex(key)
+    try:
+        id, key, tombstone, metadata = json.loads(line)
+        key = None if key is None else bytes.fromhex(key)
+    except (TypeError, ValueError) as error:
+        damaged = Message(id=sequence, topic=topic, payload=content)
+        return damaged, f"the file is damaged: {error}"
     body = None if tombstone else payload
-    return Message(id=id, topic=topic, payload=body, key=key, metadata=metadata)
+    return Message(id=id, topic=topic, payload=body, key=key, metadata=metadata), None

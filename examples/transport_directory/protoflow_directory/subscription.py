@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from protoflow.errors import TransportError
-from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
+from protoflow.message import Action, Delivery, Settlement, SettleResult
 from protoflow.transport import SubscriptionListener, SubscriptionSettings, TransportSettings
 from protoflow.transport.kit.queue_source import QueueSource
 from protoflow.transport.kit.queue_subscription import QueueSubscription
@@ -61,13 +61,8 @@ class DirectorySubscription(QueueSubscription):
         return taken
 
     def _delivery(self, held: Entry) -> Delivery:
-        unreadable, topic = None, self.settings.topic
         content = (self._group.held / str(held)).read_bytes()
-        try:
-            message = decode(content, topic)
-        except ValueError as error:
-            unreadable = f"the file is damaged: {error}"
-            message = Message(id=held.sequence, topic=topic, payload=content)
+        message, unreadable = decode(content, self.settings.topic, held.sequence)
         return Delivery(
             message=message,
             failures=held.failures,
@@ -97,17 +92,17 @@ class DirectorySubscription(QueueSubscription):
         return SettleResult.DONE if done else SettleResult.LOST
 
     def _renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        time = self._now() + round(self.settings.lease * 1000)
-        return [each for each in deliveries if not self._change(each, time=time)]
+        end = self._now() + round(self.settings.lease * 1000)
+        return [
+            each for each in deliveries if not self._change(each, lambda it: it._replace(time=end))
+        ]
 
-    def _change(self, delivery: Delivery, time: int | None = None, marks: int | None = None) -> bool:
+    def _change(self, delivery: Delivery, change: Callable[[Entry], Entry]) -> bool:
         """Changes the name of a claimed file. False: it is not held any more."""
         held = self._held.get(delivery.receipt)
         if held is None:
             return False
-        new = held._replace(
-            time=held.time if time is None else time, marks=held.marks if marks is None else marks
-        )
+        new = change(held)
         if not move(self._group.held / str(held), self._group.held / str(new)):
             del self._held[delivery.receipt]
             return False
@@ -121,11 +116,11 @@ class DirectorySubscription(QueueSubscription):
 
     async def mark(self, delivery: Delivery) -> None:
         """See `Isolation`."""
-        held = self._held.get(delivery.receipt)
-        marks = held.marks + 1 if held else 0
-        if not await self._run(lambda: self._change(delivery, marks=marks)):
+        if not await self._run(
+            self._change, delivery, lambda held: held._replace(marks=held.marks + 1)
+        ):
             raise TransportError(f"{self.settings.name}: the delivery is not held any more")
 
     async def clear(self, delivery: Delivery) -> None:
         """See `Isolation`."""
-        await self._run(lambda: self._change(delivery, marks=0))
+        await self._run(self._change, delivery, lambda held: held._replace(marks=0))

@@ -25,6 +25,7 @@ from protoflow.transport import (
     parse_options,
 )
 
+from protoflow_directory.dead_letters import DirectoryDeadLetters
 from protoflow_directory.files import Group, Topic, encode, move
 from protoflow_directory.subscription import DirectorySubscription
 
@@ -59,9 +60,11 @@ class DirectoryTransport:
             counts_deliveries=True,
             leases=True,
             lag=True,
+            dead_letters=True,
             proves_killers=True,
             max_message_bytes=options.max_message_bytes,
         )
+        self.dead_letters = DirectoryDeadLetters(self)
         self._settings = settings
         self._options = options
         self._root = Path(settings.url.path)
@@ -96,6 +99,7 @@ class DirectoryTransport:
 
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
         """Creates or verifies topics and groups. Raises TopologyError."""
+        self.dead_letters.sources.add(topology.subscriptions)
         if mode is TopologyMode.CREATE:
             await self.run(self._create, topology)
         elif mode is TopologyMode.VERIFY and (missing := await self.run(self._missing, topology)):
@@ -125,19 +129,19 @@ class DirectoryTransport:
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
         """Publishes, in the order of the calls."""
-        return self.run(lambda: [*map(self._publish, messages)])
+        return self.run(lambda: [*map(self.publish, messages)])
 
-    def _publish(self, message: Message) -> PublishError | None:
+    def publish(self, message: Message, group: Group | None = None) -> PublishError | None:
+        """Writes a message for all groups of its topic, or for one."""
         try:
-            self.write(message)
+            self._write(message, group)
         except PublishRefusedError as error:
             return error
         except OSError as error:
             return PublishError(f"message {message.id!r} was not written: {error}")
         return None
 
-    def write(self, message: Message, group: Group | None = None) -> None:
-        """Writes a message for all groups of its topic, or for one."""
+    def _write(self, message: Message, group: Group | None) -> None:
         content = encode(message, self._options.max_message_bytes)
         due = round((self._settings.clock.now() + message.delay) * 1000) if message.delay else 0
         self._last = max(self._last + 1, time.time_ns())

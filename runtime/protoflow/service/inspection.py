@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from protoflow.clock import Clock
     from protoflow.config.settings import Config
-    from protoflow.observability.dead_letters import DeadLetterDesk
     from protoflow.observability.report import HandlerInfo, Observatory
     from protoflow.outbox import OutboxRelay, OutboxStore
     from protoflow.pipeline import HandlerSpec
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from protoflow.scheduling.scheduler import Scheduler
     from protoflow.stats.handlers import Books, HandlerStats
     from protoflow.transport.interface import Transport
+    from protoflow.transport.kit.dead_letters import DeadLetters
     from protoflow.web.pages import Health
     from protoflow.web.server import WebServer
 
@@ -69,11 +69,11 @@ class Observing:
         return self._observatory
 
     @property
-    def dead_letters(self) -> DeadLetterDesk:
+    def dead_letters(self) -> DeadLetters:
         """The dead letters of the handlers: list, show, replay, purge, each in the books."""
-        from protoflow.observability.dead_letters import DeadLetterDesk
+        from protoflow.dead_letters.access import dead_letters_of_service
 
-        return DeadLetterDesk(self._transport, self.books, self._clock)
+        return dead_letters_of_service(self._transport, self.books.dead_letters, self._clock)
 
     def stats(self) -> dict[str, HandlerStats]:
         """The books of every handler, by its full name."""
