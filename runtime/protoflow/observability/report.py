@@ -15,7 +15,7 @@ from protoflow.outbox import OutboxRelay
 from protoflow.pipeline import HandlerSpec
 from protoflow.scheduling.scheduler import Scheduler
 from protoflow.stats.dead_letters import timestamp
-from protoflow.stats.handlers import Books, ErrorBreakdown
+from protoflow.stats.handlers import Counters, ErrorBreakdown
 from protoflow.stats.latency import LatencyMetrics, ThroughputMetrics
 from protoflow.transport.dead_letters import KeepsDeadLetters
 from protoflow.transport.interface import Transport
@@ -98,7 +98,7 @@ class HandlerInfo:
 class Host(Protocol):
     """What reports need of a service."""
 
-    books: Books
+    counters: Counters
 
     @property
     def transport(self) -> Transport:
@@ -115,8 +115,8 @@ class Host(Protocol):
         ...
 
 
-class Observatory:
-    """Reads the books of a service and asks its broker, for whoever looks."""
+class Reporter:
+    """Reads the counters of a service and asks its broker."""
 
     def __init__(self, host: Host, clock: Clock, system: str) -> None:
         self.host = host
@@ -163,14 +163,14 @@ class Observatory:
         if not (transport.capabilities.dead_letters and isinstance(transport, KeepsDeadLetters)):
             return
         store = transport.dead_letters
-        for topic, book in self.host.books.dead_letters.topics.items():
+        for topic, counters in self.host.counters.dead_letters.topics.items():
             count = await store.count(topic)
             oldest: float | None = None
-            if book.oldest_unknown(count):
+            if counters.oldest_unknown(count):
                 async with store.scan(topic) as scan:
                     first = await scan.take(1)
                 oldest = first[0].time if first else 0.0
-            book.set_current(count, oldest, self.clock.now())
+            counters.set_current(count, oldest, self.clock.now())
 
     def handlers(self) -> list[HandlerInfo]:
         """The state of every handler; lag and dead letters as of the last `refresh`."""

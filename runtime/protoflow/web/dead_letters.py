@@ -11,7 +11,7 @@ from aiohttp import web
 from protoflow import wire
 from protoflow.codecs.json_text import loads
 from protoflow.errors import CapabilityError, DeadLetterNotFoundError, TransportError
-from protoflow.observability.report import Observatory
+from protoflow.observability.report import Reporter
 from protoflow.stats.dead_letters import timestamp
 from protoflow.transport.dead_letters import DeadLetterRecord
 from protoflow.transport.kit.dead_letters import DeadLetters
@@ -39,9 +39,9 @@ _SHOWN = {
 class DeadLetterPages:
     """The pages under `/api/dlq`."""
 
-    def __init__(self, dead_letters: DeadLetters, observatory: Observatory) -> None:
+    def __init__(self, dead_letters: DeadLetters, reporter: Reporter) -> None:
         self._dead_letters = dead_letters
-        self._observatory = observatory
+        self._reporter = reporter
 
     def routes(self) -> list[web.RouteDef]:
         """What is asked where."""
@@ -54,9 +54,9 @@ class DeadLetterPages:
         ]
 
     async def topics(self, _request: web.Request) -> web.Response:
-        """Every dead-letter topic, with its books."""
-        await self._observatory.refresh()
-        return web.json_response(self._observatory.host.books.dead_letters.snapshot())
+        """Every dead-letter topic, with its counters."""
+        await self._reporter.refresh()
+        return web.json_response(self._reporter.host.counters.dead_letters.snapshot())
 
     async def list(self, request: web.Request) -> web.Response:
         """The oldest letters of a topic."""

@@ -83,5 +83,5 @@ async def test_many_restarts_with_a_backlog_lose_and_dead_letter_nothing(
         assert sorted({*done}, key=done.index) == numbers(0, count)
     assert sorted({*done}) == sorted(numbers(0, count))
     if harness.capabilities.dead_letters:
-        dead = dead_letters_of(harness.transport)
-        assert await dead.count(harness.dead_letter_topic(topic)) == 0
+        dead_letters = dead_letters_of(harness.transport)
+        assert await dead_letters.count(harness.dead_letter_topic(topic)) == 0

@@ -1,0 +1,79 @@
+"""How much of one partition may be in flight, so that a blocked one leaves room for others."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from aiokafka import TopicPartition
+
+from protoflow.transport.interface import SubscriptionSettings
+from protoflow.transports.kafka.partition import Partition
+
+#: A quarter of the bounds stays free, since the scheduler asks for more only when so much is.
+_QUARTER = 4
+
+
+class FairShare:
+    """Divides the bounds of what is in flight among the partitions of a subscription.
+
+    A quarter of the bounds is divided evenly: that much of its own has each partition, used or
+    not. Half is shared, and a partition gets at most three times as much of it as it leaves to the
+    others. So one partition alone fills about half of the bounds, and however many partitions are
+    blocked, the next one still gets messages. A single partition is not bounded.
+
+    Args:
+        settings: the subscription, whose `max_in_flight` and `max_in_flight_bytes` are divided.
+        partitions: its partitions in this process.
+    """
+
+    def __init__(
+        self, settings: SubscriptionSettings, partitions: Mapping[TopicPartition, Partition]
+    ) -> None:
+        self._by_tp = partitions
+        self._count = count = settings.max_in_flight
+        self._bytes = settings.max_in_flight_bytes
+        self._reserve = max(1, min(count // _QUARTER, count - settings.concurrency))
+        # Bounds so tight that half of them would leave handlers idle are not divided.
+        self._least = settings.concurrency if count < 2 * settings.concurrency else 1
+
+    @property
+    def partitions(self) -> Collection[Partition]:
+        """The partitions that share."""
+        return self._by_tp.values()
+
+    def of(self, partition: Partition, count: int, free: int, free_bytes: int) -> int:
+        """How many of `count` ready messages of a partition may be handed out.
+
+        Args:
+            partition: whose they are.
+            count: how many there are.
+            free: how many messages are asked for; at most as many as are free.
+            free_bytes: the same in bytes.
+        """
+        held, mean = partition.handed_out, partition.mean_size
+        if _more(held, 0, free - self._count / 2) >= count and (
+            _more(held * mean, 0, free_bytes - self._bytes / 2) >= count * mean
+        ):
+            return count  # there is room, whatever the others have
+        sharing = [item for item in self.partitions if not item.own or item.unsettled]
+        if len(sharing) < 2:
+            return count
+        own = max(1, self._count // _QUARTER // len(sharing))
+        shared = self._count - self._reserve - own * len(sharing)
+        most = _more(held, own, shared - _above(own, [item.handed_out for item in sharing]))
+        if mean:
+            own_bytes = self._bytes / _QUARTER / len(sharing)
+            sizes = [item.handed_out * item.mean_size for item in sharing]
+            left = self._bytes / 2 - _above(own_bytes, sizes)
+            most = min(most, _more(held * mean, own_bytes, left) / mean)
+        return min(count, max(int(most), self._least - held))
+
+
+def _above(own: float, held: Sequence[float]) -> float:
+    """How much of the shared part is in use."""
+    return sum(max(0, item - own) for item in held)
+
+
+def _more(held: float, own: float, left: float) -> float:
+    """How much a partition gets, of its own and three quarters of what is left for it to share."""
+    return max(0, own - held) + max(0, (3 * left - max(0, held - own)) / 4)
