@@ -17,7 +17,7 @@ from protoflow.scheduling.scheduler import Scheduler
 from protoflow.stats.dead_letters import timestamp
 from protoflow.stats.handlers import Counters, ErrorBreakdown
 from protoflow.stats.latency import LatencyMetrics, ThroughputMetrics
-from protoflow.transport.dead_letters import DeadLetters
+from protoflow.transport.dead_letters import KeepsDeadLetters
 from protoflow.transport.interface import Transport
 from protoflow.transport.lag import Lag, LagReader
 
@@ -160,13 +160,15 @@ class Reporter:
                 self.lag[settings.name] = await transport.lag(settings.topic, settings.group)
 
     async def _refresh_dead_letters(self, transport: Transport) -> None:
-        if not (transport.capabilities.dead_letters and isinstance(transport, DeadLetters)):
+        if not (transport.capabilities.dead_letters and isinstance(transport, KeepsDeadLetters)):
             return
+        store = transport.dead_letters
         for topic, counters in self.host.counters.dead_letters.topics.items():
-            count = await transport.count_dead_letters(topic)
+            count = await store.count(topic)
             oldest: float | None = None
             if counters.oldest_unknown(count):
-                first = await transport.list_dead_letters(topic, limit=1)
+                async with store.scan(topic) as scan:
+                    first = await scan.take(1)
                 oldest = first[0].time if first else 0.0
             counters.set_current(count, oldest, self.clock.now())
 

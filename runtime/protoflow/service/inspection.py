@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from protoflow import semconv
 from protoflow.clock import Clock
 from protoflow.config.settings import Config
 from protoflow.errors import RegistrationError
@@ -15,14 +14,15 @@ from protoflow.scheduling.scheduler import Scheduler
 from protoflow.service.running import Running
 from protoflow.stats.handlers import Counters
 from protoflow.transport.interface import Transport
+from protoflow.transports.built_in import messaging_system
 
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
-    from protoflow.observability.dead_letters import DeadLetterDesk
     from protoflow.observability.health import Health
     from protoflow.observability.report import Reporter
     from protoflow.outbox import OutboxRelay, OutboxStore
+    from protoflow.transport.kit.dead_letters import DeadLetters
     from protoflow.web.server import WebServer
 
 
@@ -66,16 +66,16 @@ class Inspection:
         if self._reporter is None:
             from protoflow.observability.report import Reporter
 
-            system = semconv.system(self._config.url.scheme)
+            system = messaging_system(self._config.url.scheme)
             self._reporter = Reporter(self, self._clock, system)
         return self._reporter
 
     @property
-    def dead_letters(self) -> DeadLetterDesk:
+    def dead_letters(self) -> DeadLetters:
         """The dead letters of the handlers."""
-        from protoflow.observability.dead_letters import DeadLetterDesk
+        from protoflow.dead_letters.access import dead_letters_of_service
 
-        return DeadLetterDesk(self.transport, self.counters, self._clock)
+        return dead_letters_of_service(self.transport, self.counters.dead_letters, self._clock)
 
     @property
     def outbox_problem(self) -> str | None:

@@ -71,7 +71,6 @@ class TransportSettings:
         client_name: how this process calls itself at the broker.
         connect_timeout: seconds before an unreachable broker is an error at start.
         ladder: the constant waits, in seconds, of brokers that keep retries in queues.
-        exchange: the common prefix of what the transport owns, `protoflow`.
         require_subscriber: publishing to a topic that nobody consumes is an error.
         on_lost_position: `stop`, `earliest` or `latest` when a group's position is gone.
     """
@@ -82,6 +81,5 @@ class TransportSettings:
     client_name: str = "protoflow"
     connect_timeout: float = 30.0
     ladder: tuple[float, ...] = (5.0, 30.0, 120.0, 600.0, 3600.0)
-    exchange: str = "protoflow"
     require_subscriber: bool = False
     on_lost_position: str = "stop"

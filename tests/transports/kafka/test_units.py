@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from protoflow import transports, wire
 from protoflow.codecs.bindings import KAFKA
+from protoflow.config.secret import Secret
 from protoflow.config.url import TransportURL
 from protoflow.errors import ConfigError, PublishError, TopologyError
 from protoflow.message import Delivery, Message
@@ -159,6 +160,9 @@ def test_security_follows_from_the_url() -> None:
     assert sasl["security_protocol"] == "SASL_SSL"
     assert (sasl["sasl_plain_username"], sasl["sasl_plain_password"]) == ("me", "pa$s")
     assert sasl["sasl_mechanism"] == "PLAIN"
+    given = arguments("kafka://a", username="me", password=Secret("pa$s"))
+    assert given["security_protocol"] == "SASL_PLAINTEXT"
+    assert (given["sasl_plain_username"], given["sasl_plain_password"]) == ("me", "pa$s")
 
 
 @pytest.mark.parametrize(
@@ -179,12 +183,12 @@ def test_bad_options_are_refused(query: str, problem: str) -> None:
     assert "secret@" not in str(caught.value)
 
 
-def test_a_missing_certificate_is_told_without_secrets() -> None:
+def test_a_missing_authority_is_reported_without_secrets() -> None:
     settings = TransportSettings(
         url=TransportURL.parse("kafka+ssl://u:hunter2@a"),
-        options={"ssl_ca_file": "/nowhere/ca.pem"},
+        options={"tls_ca_file": "/nowhere/ca.pem"},
     )
-    with pytest.raises(ConfigError, match="ssl_ca_file") as caught:
+    with pytest.raises(ConfigError, match="tls_ca_file") as caught:
         transports.create(settings)
     assert "hunter2" not in str(caught.value)
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from protoflow.clock import Clock
 from protoflow.contract.spec import Ordering
+from protoflow.dead_letters import dead_letters_of
 from protoflow.errors import TransportError
 from protoflow.message import Action, Message, Settlement, SettleResult
 
@@ -101,10 +102,10 @@ async def test_a_damaged_row_in_a_dead_letter_topic_is_a_letter(url: str) -> Non
     change(url, "UPDATE protoflow_messages SET head = '{' WHERE sequence % 1024 = 2")
     async with opened(url) as transport:
         await transport.subscribe(settings(dead_letter_topics=("t..g..dead",)), Listener())
-        assert await transport.count_dead_letters("t..g..dead") == 3
-        letters = await transport.list_dead_letters("t..g..dead")
+        assert await dead_letters_of(transport).count("t..g..dead") == 3
+        letters = await dead_letters_of(transport).list("t..g..dead")
         assert letters[1].message.payload == b"1"
-        assert await transport.purge_dead_letters("t..g..dead") == 3
+        assert await dead_letters_of(transport).purge("t..g..dead") == 3
 
 
 # Marks and counts.
@@ -256,14 +257,15 @@ async def test_what_could_not_be_settled_while_the_file_was_locked_is_repeated(u
 async def test_a_new_session_that_cannot_begin_ends_no_subscription(url: str) -> None:
     async with opened(f"{url}?busy_timeout=50ms") as transport:
         subscription = await transport.subscribe(settings(), Listener())
-        begin, failures = subscription.keeper.begin, [TransportError("database is locked")] * 2
+        begin = subscription.session_lease.begin
+        failures = [TransportError("database is locked")] * 2
 
         async def failing() -> None:
             if failures:
                 raise failures.pop()
             await begin()
 
-        subscription.keeper.begin = failing
+        subscription.session_lease.begin = failing
         change(url, "DELETE FROM protoflow_sessions")
         receiving = asyncio.ensure_future(subscription.receive(1, 100))
         await transport.submit(messages(1))
@@ -304,6 +306,6 @@ async def test_a_letter_of_the_largest_message_fits(url: str) -> None:
         assert await subscription.settle([Settlement(delivery, outputs=[letter])]) == [
             SettleResult.DONE
         ]
-        assert await transport.count_dead_letters(dead) == 1
+        assert await dead_letters_of(transport).count(dead) == 1
         letter.topic = "elsewhere"
         assert (await transport.submit([letter]))[0] is not None

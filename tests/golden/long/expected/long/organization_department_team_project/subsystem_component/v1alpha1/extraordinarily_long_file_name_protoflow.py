@@ -5,13 +5,12 @@
 from __future__ import annotations
 
 import abc as _abc
-import datetime as _dt
 from collections import abc as _c
 
 from protoflow import gencode as _pf
 
 from long.organization_department_team_project.subsystem_component.v1alpha1 import (
-    another_very_long_file_name_pb2 as _long_organization_department_team_project_subsystem_component_v1alpha1_another_very_long_file_name_pb2,
+    another_very_long_file_name_pb2 as _another_very_long_file_name_pb2,
 )
 from long.organization_department_team_project.subsystem_component.v1alpha1 import (
     extraordinarily_long_file_name_pb2 as _extraordinarily_long_file_name_pb2,
@@ -35,19 +34,19 @@ _sensitive: _c.Mapping[str, tuple[str, ...]] = {
     ),
 }
 
-_messages = {
-    "long.organization.department.team.project.subsystem.component.v1alpha1.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose": _pf.MessageSpec(
+_messages = _pf.messages_by_name(
+    _pf.MessageSpec(
         message_class=_extraordinarily_long_file_name_pb2.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose,
         type="long.organization.department.team.project.subsystem.component.v1alpha1.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose",
         topic="an.extraordinarily.long.topic.of.a.message.that.nobody.would.choose.in.earnest",
     ),
-    "long.organization.department.team.project.subsystem.component.v1alpha1.AnotherMessageOfAnotherFileWithALongName": _pf.MessageSpec(
-        message_class=_long_organization_department_team_project_subsystem_component_v1alpha1_another_very_long_file_name_pb2.AnotherMessageOfAnotherFileWithALongName,
+    _pf.MessageSpec(
+        message_class=_another_very_long_file_name_pb2.AnotherMessageOfAnotherFileWithALongName,
         type="long.organization.department.team.project.subsystem.component.v1alpha1.AnotherMessageOfAnotherFileWithALongName",
         topic="another",
         sensitive=_sensitive,
     ),
-}
+)
 
 
 class AnExtraordinarilyLongNameOfAServiceThatNobodyWouldEverChooseHandler(_pf.Handler):
@@ -66,9 +65,8 @@ class AnExtraordinarilyLongNameOfAServiceThatNobodyWouldEverChooseHandler(_pf.Ha
                 ],
                 topic="an.extraordinarily.long.topic.of.a.message.that.nobody.would.choose.in.earnest",
                 group="long",
-                publication=_pf.PublicationSpec(
-                    topic="another",
-                    message=_messages[
+                publication=_pf.own_topic(
+                    _messages[
                         "long.organization.department.team.project.subsystem.component.v1alpha1.AnotherMessageOfAnotherFileWithALongName"
                     ],
                 ),
@@ -83,9 +81,8 @@ class AnExtraordinarilyLongNameOfAServiceThatNobodyWouldEverChooseHandler(_pf.Ha
                 ],
                 topic="another",
                 group="long",
-                publication=_pf.PublicationSpec(
-                    topic="an.extraordinarily.long.topic.of.a.message.that.nobody.would.choose.in.earnest",
-                    message=_messages[
+                publication=_pf.own_topic(
+                    _messages[
                         "long.organization.department.team.project.subsystem.component.v1alpha1.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose"
                     ],
                 ),
@@ -102,7 +99,7 @@ class AnExtraordinarilyLongNameOfAServiceThatNobodyWouldEverChooseHandler(_pf.Ha
         context: _pf.Context,
         /,
     ) -> _pf.Results[
-        _long_organization_department_team_project_subsystem_component_v1alpha1_another_very_long_file_name_pb2.AnotherMessageOfAnotherFileWithALongName
+        _another_very_long_file_name_pb2.AnotherMessageOfAnotherFileWithALongName
     ]:
         """Consumes
         `an.extraordinarily.long.topic.of.a.message.that.nobody.would.choose.in.earnest`
@@ -112,7 +109,7 @@ class AnExtraordinarilyLongNameOfAServiceThatNobodyWouldEverChooseHandler(_pf.Ha
     @_abc.abstractmethod
     async def short(
         self,
-        message: _long_organization_department_team_project_subsystem_component_v1alpha1_another_very_long_file_name_pb2.AnotherMessageOfAnotherFileWithALongName,
+        message: _another_very_long_file_name_pb2.AnotherMessageOfAnotherFileWithALongName,
         context: _pf.Context,
         /,
     ) -> _pf.Result[
@@ -130,152 +127,60 @@ class AnExtraordinarilyLongNameOfAServiceThatNobodyWouldEverChooseProducer(
     long.organization.department.team.project.subsystem.component.v1alpha1.AnExtraordinarilyLongNameOfAServiceThatNobodyWouldEverChooseService
     consumes.
 
-    A message goes to its topic: every group subscribed there gets it.
+    Each message goes to its topic; every group subscribed there gets the message.
     """
 
     __protoflow_spec__ = _pf.ProducerSpec(
         name="AnExtraordinarilyLongNameOfAServiceThatNobodyWouldEverChooseProducer",
-        publications={
-            "an_extraordinarily_long_name_of_a_method_that_nobody_would_choose_either": _pf.PublicationSpec(
-                topic="an.extraordinarily.long.topic.of.a.message.that.nobody.would.choose.in.earnest",
-                message=_messages[
-                    "long.organization.department.team.project.subsystem.component.v1alpha1.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose"
-                ],
-            ),
-            "short": _pf.PublicationSpec(
-                topic="another",
-                message=_messages[
-                    "long.organization.department.team.project.subsystem.component.v1alpha1.AnotherMessageOfAnotherFileWithALongName"
-                ],
-            ),
-        },
+        publications=_pf.consumed_by(
+            AnExtraordinarilyLongNameOfAServiceThatNobodyWouldEverChooseHandler.__protoflow_spec__,
+        ),
     )
 
-    async def an_extraordinarily_long_name_of_a_method_that_nobody_would_choose_either(
-        self,
-        message: _extraordinarily_long_file_name_pb2.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes
-        long.organization.department.team.project.subsystem.component.v1alpha1.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose
-        to
-        `an.extraordinarily.long.topic.of.a.message.that.nobody.would.choose.in.earnest`.
+    an_extraordinarily_long_name_of_a_method_that_nobody_would_choose_either: _pf.Publish[
+        _extraordinarily_long_file_name_pb2.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose
+    ]
+    """Publishes to
+    `an.extraordinarily.long.topic.of.a.message.that.nobody.would.choose.in.earnest`.
+    """
+    an_extraordinarily_long_name_of_a_method_that_nobody_would_choose_either_many: _pf.PublishMany[
+        _extraordinarily_long_file_name_pb2.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose
+    ]
 
-        Every group subscribed to
-        `an.extraordinarily.long.topic.of.a.message.that.nobody.would.choose.in.earnest`
-        gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "an_extraordinarily_long_name_of_a_method_that_nobody_would_choose_either",
-            message,
-            key,
-            metadata,
-            delay,
-            id,
-        )
-
-    async def an_extraordinarily_long_name_of_a_method_that_nobody_would_choose_either_many(
-        self,
-        messages: _pf.Messages[
-            _extraordinarily_long_file_name_pb2.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose
-        ],
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `an_extraordinarily_long_name_of_a_method_that_nobody_would_choose_either`."""
-        return await self.__protoflow_publish_many__(
-            "an_extraordinarily_long_name_of_a_method_that_nobody_would_choose_either",
-            messages,
-        )
-
-    async def short(
-        self,
-        message: _long_organization_department_team_project_subsystem_component_v1alpha1_another_very_long_file_name_pb2.AnotherMessageOfAnotherFileWithALongName,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes
-        long.organization.department.team.project.subsystem.component.v1alpha1.AnotherMessageOfAnotherFileWithALongName
-        to `another`.
-
-        Every group subscribed to `another` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "short", message, key, metadata, delay, id
-        )
-
-    async def short_many(
-        self,
-        messages: _pf.Messages[
-            _long_organization_department_team_project_subsystem_component_v1alpha1_another_very_long_file_name_pb2.AnotherMessageOfAnotherFileWithALongName
-        ],
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `short`."""
-        return await self.__protoflow_publish_many__("short", messages)
+    short: _pf.Publish[
+        _another_very_long_file_name_pb2.AnotherMessageOfAnotherFileWithALongName
+    ]
+    """Publishes to `another`."""
+    short_many: _pf.PublishMany[
+        _another_very_long_file_name_pb2.AnotherMessageOfAnotherFileWithALongName
+    ]
 
 
 class ExtraordinarilyLongFileNameEventProducer(_pf.Producer):
     """Publishes the events of
     long/organization_department_team_project/subsystem_component/v1alpha1/extraordinarily_long_file_name.proto.
 
-    A message goes to its topic: every group subscribed there gets it.
+    Each message goes to its topic; every group subscribed there gets the message.
     """
 
     __protoflow_spec__ = _pf.ProducerSpec(
         name="ExtraordinarilyLongFileNameEventProducer",
-        publications={
-            "publish_an_extraordinarily_long_name_of_a_message_that_nobody_would_choose": _pf.PublicationSpec(
-                topic="an.extraordinarily.long.topic.of.a.message.that.nobody.would.choose.in.earnest",
-                message=_messages[
-                    "long.organization.department.team.project.subsystem.component.v1alpha1.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose"
-                ],
-            ),
-        },
+        publications=_pf.events(
+            publish_an_extraordinarily_long_name_of_a_message_that_nobody_would_choose=_messages[
+                "long.organization.department.team.project.subsystem.component.v1alpha1.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose"
+            ],
+        ),
     )
 
-    async def publish_an_extraordinarily_long_name_of_a_message_that_nobody_would_choose(
-        self,
-        message: _extraordinarily_long_file_name_pb2.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes
-        long.organization.department.team.project.subsystem.component.v1alpha1.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose
-        to
-        `an.extraordinarily.long.topic.of.a.message.that.nobody.would.choose.in.earnest`.
-
-        Every group subscribed to
-        `an.extraordinarily.long.topic.of.a.message.that.nobody.would.choose.in.earnest`
-        gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "publish_an_extraordinarily_long_name_of_a_message_that_nobody_would_choose",
-            message,
-            key,
-            metadata,
-            delay,
-            id,
-        )
-
-    async def publish_an_extraordinarily_long_name_of_a_message_that_nobody_would_choose_many(
-        self,
-        messages: _pf.Messages[
-            _extraordinarily_long_file_name_pb2.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose
-        ],
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `publish_an_extraordinarily_long_name_of_a_message_that_nobody_would_choose`."""
-        return await self.__protoflow_publish_many__(
-            "publish_an_extraordinarily_long_name_of_a_message_that_nobody_would_choose",
-            messages,
-        )
+    publish_an_extraordinarily_long_name_of_a_message_that_nobody_would_choose: _pf.Publish[
+        _extraordinarily_long_file_name_pb2.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose
+    ]
+    """Publishes to
+    `an.extraordinarily.long.topic.of.a.message.that.nobody.would.choose.in.earnest`.
+    """
+    publish_an_extraordinarily_long_name_of_a_message_that_nobody_would_choose_many: _pf.PublishMany[
+        _extraordinarily_long_file_name_pb2.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose
+    ]
 
 
 __protoflow_spec__ = _pf.FileSpec(

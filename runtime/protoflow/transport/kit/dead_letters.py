@@ -1,0 +1,239 @@
+"""List, show, replay and purge over a `DeadLetterStore`: one set of semantics and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from protoflow.errors import DeadLetterNotFoundError, ReplayError, TransportError
+from protoflow.transport.dead_letters import DeadLetterRecord, DeadLetterScan, DeadLetterStore
+from protoflow.transport.kit.dead_letter_selection import (
+    PORTION,
+    DeadLetterFilter,
+    not_found,
+    selected,
+)
+from protoflow.transport.kit.replay import left_behind, may_pass
+
+#: How many dead letters a ReplayError holds.
+_MOST_NAMED = 1000
+
+
+class DeadLetterObserver(Protocol):
+    """Gets what was counted, replayed and purged, for statistics."""
+
+    def counted(self, topic: str, count: int) -> None:
+        """So many dead letters wait."""
+
+    def replayed(self, topic: str, count: int) -> None:
+        """So many were replayed."""
+
+    def purged(self, topic: str, count: int) -> None:
+        """So many were purged."""
+
+
+class DeadLetters:
+    """Counts, lists, shows, replays and purges dead letters.
+
+    Topics are dead-letter topics, namespace included; ids are message ids.
+
+    Args:
+        store: the transport's store.
+        topics: the topics that may be used; None is any. Others raise DeadLetterNotFoundError.
+        observer: gets what is counted, replayed and purged.
+    """
+
+    def __init__(
+        self,
+        store: DeadLetterStore,
+        *,
+        topics: Collection[str] | None = None,
+        observer: DeadLetterObserver | None = None,
+    ) -> None:
+        self._store = store
+        self._topics = topics
+        self._observer = observer
+
+    @property
+    def topics(self) -> Sequence[str]:
+        """The topics that may be used, sorted; empty where any may."""
+        return tuple(sorted(self._topics or ()))
+
+    async def count(self, topic: str) -> int:
+        """Returns how many dead letters wait."""
+        self._check(topic)
+        count = await self._store.count(topic)
+        if self._observer is not None:
+            self._observer.counted(topic, count)
+        return count
+
+    async def list(
+        self,
+        topic: str,
+        *,
+        limit: int = 100,
+        after: str = "",
+        filter: DeadLetterFilter | None = None,
+    ) -> Sequence[DeadLetterRecord]:
+        """Returns the oldest dead letters first, a page at a time.
+
+        Args:
+            topic: the dead-letter topic.
+            limit: the size of the page.
+            after: the position of the last record of the page before.
+            filter: leaves out the others.
+
+        Raises:
+            ValueError: `after` is no position.
+        """
+        self._check(topic)
+        found: list[DeadLetterRecord] = []
+        async with self._store.scan(topic, after=after) as scan:
+            while (room := limit - len(found)) > 0:
+                records = await scan.take(PORTION if filter else min(PORTION, room))
+                if not records:
+                    break
+                found += [each for each in records if filter is None or filter.matches(each)][:room]
+        return found
+
+    async def show(self, topic: str, id: str) -> DeadLetterRecord:
+        """Returns the oldest dead letter of that id. Raises DeadLetterNotFoundError."""
+        self._check(topic)
+        async with self._store.scan(topic, ids=(id,)) as scan:
+            while records := await scan.take(PORTION):
+                for record in records:
+                    if record.message.id == id:
+                        return record
+        raise not_found(topic, (id,))
+
+    async def replay(
+        self,
+        topic: str,
+        ids: Collection[str] | None = None,
+        *,
+        to_origin: bool = False,
+        filter: DeadLetterFilter | None = None,
+    ) -> int:
+        """Gives dead letters back to the group that failed, ids kept and attempts reset.
+
+        Dead letters of one key keep their order: if one fails for a reason that may pass, the
+        later ones of its key are left as well. Each of the others is tried.
+
+        Args:
+            topic: the dead-letter topic.
+            ids: which; None is all.
+            to_origin: publishes to the original topic instead, where every group gets them.
+            filter: leaves out the others.
+
+        Returns:
+            How many were replayed.
+
+        Raises:
+            DeadLetterNotFoundError: an id is not there; nothing was replayed.
+            ReplayError: some are left; it names how many went, which are left, and why.
+            TransportError: the broker failed before anything was replayed.
+        """
+        self._check(topic)
+        run = _Replay(topic, to_origin=to_origin)
+        try:
+            async with self._store.scan(topic, ids=ids) as scan:
+                async for records in selected(scan, topic, ids, filter):
+                    if not await run.replay(scan, records):
+                        break
+        except TransportError as error:
+            run.stopped(error)
+        finally:
+            if run.replayed and self._observer is not None:
+                self._observer.replayed(topic, run.replayed)
+        return run.result()
+
+    async def purge(
+        self,
+        topic: str,
+        ids: Collection[str] | None = None,
+        *,
+        filter: DeadLetterFilter | None = None,
+    ) -> int:
+        """Removes dead letters (without ids and filter: all); returns how many.
+
+        Raises:
+            DeadLetterNotFoundError: an id is not there; nothing was removed.
+        """
+        self._check(topic)
+        purged = 0
+        try:
+            if ids is None and filter is None:
+                purged = await self._store.clear(topic)
+            else:
+                async with self._store.scan(topic, ids=ids) as scan:
+                    async for records in selected(scan, topic, ids, filter):
+                        await scan.remove(records)
+                        purged += len(records)
+        finally:
+            if purged and self._observer is not None:
+                self._observer.purged(topic, purged)
+        return purged
+
+    def _check(self, topic: str) -> None:
+        if self._topics is not None and topic not in self._topics:
+            raise DeadLetterNotFoundError(f"{topic}: no handler has dead letters there")
+
+
+class _Replay:
+    """What became of the dead letters of one replay so far."""
+
+    def __init__(self, topic: str, *, to_origin: bool) -> None:
+        self.replayed = 0
+        self._topic = topic
+        self._to_origin = to_origin
+        self._left: dict[str, Exception] = {}
+        self._more = 0
+        self._error: Exception | None = None
+        self._failed_in_row = 0
+        #: Keys of which an earlier dead letter failed for a reason that may pass.
+        self._blocked: set[bytes] = set()
+
+    async def replay(self, scan: DeadLetterScan, records: Sequence[DeadLetterRecord]) -> bool:
+        """Replays a portion. False: nothing goes at the moment, so no more should be tried."""
+        free: list[DeadLetterRecord] = []
+        for record in records:
+            if record.message.key in self._blocked:
+                self._leave(record, left_behind())
+            else:
+                free.append(record)
+        failure: Exception | None = None
+        results = await scan.replay(free, to_origin=self._to_origin) if free else ()
+        for record, error in zip(free, results, strict=True):
+            if error is None:
+                self.replayed += 1
+                self._failed_in_row = 0
+            elif not isinstance(error, DeadLetterNotFoundError):  # else somebody removed it
+                self._leave(record, error)
+                if may_pass(error):
+                    failure = error
+                    self._failed_in_row += 1
+                    if record.message.key is not None:
+                        self._blocked.add(record.message.key)
+        if self._failed_in_row >= PORTION:
+            self._error = failure
+        return self._error is None
+
+    def stopped(self, error: TransportError) -> None:
+        """The broker failed; what was not read is left."""
+        self._error = error
+
+    def result(self) -> int:
+        """Returns how many were replayed. Raises ReplayError, or the broker's own error."""
+        if not (self._left or self._error):
+            return self.replayed
+        if self._error is not None and not (self._left or self.replayed):
+            raise self._error
+        raise ReplayError(
+            self._topic, self.replayed, self._left, self._more, self._error
+        ) from self._error
+
+    def _leave(self, record: DeadLetterRecord, error: Exception) -> None:
+        if len(self._left) < _MOST_NAMED:
+            self._left[record.message.id] = error
+        else:
+            self._more += 1
