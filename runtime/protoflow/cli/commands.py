@@ -1,0 +1,30 @@
+"""The commands: one row each, so that `--help` loads none of them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+    """A command.
+
+    Attributes:
+        module: the module that holds it as `command`.
+        help: one line for the list of commands.
+    """
+
+    module: str
+    help: str
+
+
+COMMANDS = {
+    "generate": Row("protoflow.cli.generate.command", "Generate Python from .proto files."),
+    "run": Row("protoflow.cli.run", "Run a service."),
+    "publish": Row("protoflow.cli.publish", "Publish messages of a type, written as JSON."),
+    "tail": Row("protoflow.cli.tail", "Show the messages of a topic as they come."),
+    "lag": Row("protoflow.cli.lag", "Show how much waits in each group."),
+    "dlq": Row("protoflow.cli.dlq", "List, show, replay, purge or export dead letters."),
+    "describe": Row("protoflow.cli.describe", "Show the handlers and topics of a contract."),
+    "config": Row("protoflow.cli.config", "Show the settings and where each comes from."),
+    "version": Row("protoflow.cli.version", "Show versions."),
+}
