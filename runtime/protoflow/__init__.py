@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from protoflow.errors import ProtoflowError as ProtoflowError
     from protoflow.events import CloudEvent as CloudEvent
     from protoflow.events import EventContext as EventContext
+    from protoflow.handler import Batch as Batch
     from protoflow.message import Delivery as Delivery
     from protoflow.message import Message as Message
     from protoflow.message import Settlement as Settlement
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from protoflow.outcomes import RetryAfter as RetryAfter
     from protoflow.outcomes import Skip as Skip
     from protoflow.outcomes import Unprocessable as Unprocessable
-    from protoflow.output import Batch as Batch
     from protoflow.output import Output as Output
     from protoflow.output import Result as Result
     from protoflow.output import Results as Results
@@ -42,7 +42,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BatchFailed": "errors",
-    "Batch": "output",
+    "Batch": "handler",
     "Capabilities": "transport.interface",
     "CloudEvent": "events",
     "EventContext": "events",

@@ -25,8 +25,8 @@ from protoflow.contract.spec import (
     UnhandledTypes,
 )
 from protoflow.errors import GencodeError
-from protoflow.handler import Handler, HandlerSync
-from protoflow.output import Batch, Messages, Output, Result, Results, SyncResults
+from protoflow.handler import Batch, Handler, HandlerSync
+from protoflow.output import Messages, Output, Result, Results, SyncResults
 from protoflow.producer import Producer, ProducerSync, Publisher, SyncPublisher
 from protoflow.sync_context import SyncContext
 

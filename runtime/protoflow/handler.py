@@ -1,11 +1,19 @@
-"""The bases of generated handlers: nothing but their spec."""
+"""The bases of generated handlers, and the batches that batch handlers take."""
 
 from __future__ import annotations
 
 import abc
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, TypeVar, overload
+
+from google.protobuf.message import Message as ProtoMessage
 
 from protoflow.contract.spec import ServiceSpec
+
+if TYPE_CHECKING:
+    from protoflow.context import Context
+
+T_co = TypeVar("T_co", bound=ProtoMessage, covariant=True)
 
 
 class Handler(abc.ABC):
@@ -20,3 +28,30 @@ class HandlerSync(abc.ABC):
 
     __slots__ = ()
     __protoflow_spec__: ClassVar[ServiceSpec]
+
+
+class Batch(Sequence[T_co]):
+    """The messages of one batch, in order, with a context for each.
+
+    Attributes:
+        contexts: `contexts[i]` belongs to `batch[i]`.
+    """
+
+    __slots__ = ("_messages", "contexts")
+
+    def __init__(self, messages: Sequence[T_co], contexts: Sequence[Context]) -> None:
+        self._messages = tuple(messages)
+        self.contexts = tuple(contexts)
+
+    @overload
+    def __getitem__(self, index: int) -> T_co: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[T_co]: ...
+    def __getitem__(self, index: int | slice) -> T_co | Sequence[T_co]:
+        return self._messages[index]
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def __repr__(self) -> str:
+        return f"Batch({len(self._messages)} messages)"

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from google.protobuf.message import Message as ProtoMessage
 
 if TYPE_CHECKING:
     from datetime import timedelta
-
-    from protoflow.context import Context
 
 T_co = TypeVar("T_co", bound=ProtoMessage, covariant=True)
 T = TypeVar("T", bound=ProtoMessage)
@@ -38,33 +36,6 @@ class Output(Generic[T_co]):
     topic: str | None = field(default=None, kw_only=True)
     caused_by: ProtoMessage | None = field(default=None, kw_only=True)
     id: str | None = field(default=None, kw_only=True)
-
-
-class Batch(Sequence[T_co]):
-    """The messages of one batch, in order, with a context for each.
-
-    Attributes:
-        contexts: `contexts[i]` belongs to `batch[i]`.
-    """
-
-    __slots__ = ("_messages", "contexts")
-
-    def __init__(self, messages: Sequence[T_co], contexts: Sequence[Context]) -> None:
-        self._messages = tuple(messages)
-        self.contexts = tuple(contexts)
-
-    @overload
-    def __getitem__(self, index: int) -> T_co: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[T_co]: ...
-    def __getitem__(self, index: int | slice) -> T_co | Sequence[T_co]:
-        return self._messages[index]
-
-    def __len__(self) -> int:
-        return len(self._messages)
-
-    def __repr__(self) -> str:
-        return f"Batch({len(self._messages)} messages)"
 
 
 #: What a handler with one output returns; None is no output this time.

@@ -13,7 +13,8 @@ from protoflow import wire
 from protoflow.contract.spec import Ordering
 from protoflow.message import Delivery, Message
 from protoflow.scheduling.arrival import Arrival
-from protoflow.scheduling.job import Job, Lanes
+from protoflow.scheduling.job import Job
+from protoflow.scheduling.lanes import Lanes
 
 SINGLE: Any = SimpleNamespace(gatherer=None)
 BATCHED: Any = SimpleNamespace(gatherer=object())

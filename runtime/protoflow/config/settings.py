@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import os
-import re
-import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from datetime import timedelta
 from typing import Any, cast
 
 from protoflow.codecs.profiles import Profile
-from protoflow.config.checks import mistakes_in
-from protoflow.config.options import convert, did_you_mean
+from protoflow.config.conversion import convert_setting, env_form, laid_over, renamed
+from protoflow.config.options import did_you_mean
 from protoflow.config.secret import Secret
 from protoflow.config.sources import from_environment, from_file, known_only
 from protoflow.config.url import TransportURL
-from protoflow.contract.policy import merge
-from protoflow.contract.spec import DeadLetterPolicy, DeliveryPolicy, Encoding, RetryPolicy
+from protoflow.contract import topics
+from protoflow.contract.policy import problems
+from protoflow.contract.spec import DeliveryPolicy, Encoding
 from protoflow.contract.topics import TopologyMode
 from protoflow.errors import ConfigError
+
+_POSITIVE = ("lease", "max_hold", "connect_timeout", "max_in_flight_bytes", "sync_threads")
+_NOT_NEGATIVE = (
+    *("retry_in_place", "max_in_flight", "rebalance_drain", "shutdown_timeout"),
+    *("max_deliveries_margin", "gc_threshold"),
+)
 
 
 class _Default:
@@ -130,18 +134,18 @@ class Config:
             origins[name] = given[0][0] if given else "built in"
             for origin, raw in reversed(given):
                 try:
-                    converted = _convert(name, hint, raw, mistakes)
+                    converted = convert_setting(name, hint, raw, mistakes)
                 except ValueError as error:
                     mistakes.append(f"{name} ({origin}): {error}")
                     continue
                 if name == "handlers":
-                    converted = _renamed(converted, effective)
-                effective = _laid_over(effective, converted)
+                    converted = renamed(converted, effective)
+                effective = laid_over(effective, converted)
             object.__setattr__(self, name, effective)
         object.__setattr__(self, "environ", None)
         object.__setattr__(self, "fallback", None)
         object.__setattr__(self, "_origins", origins)
-        mistakes += mistakes_in(self)
+        mistakes += _mistakes_in(self)
         if mistakes:
             raise ConfigError(mistakes)
 
@@ -165,14 +169,14 @@ class Config:
         variable of the environment can have, `shop_v1_orders_bill_order`."""
         found = self.handlers.get(handler)
         if found is None:
-            form = _form(handler)
+            form = env_form(handler)
             found = next((policy for name, policy in self.handlers.items() if name == form), None)
         return found or DeliveryPolicy()
 
     def unknown_handlers(self, known: Iterable[str]) -> list[str]:
         """What `handlers` says of handlers that are none of these; a sentence for each."""
         names = set(known)
-        forms = {_form(name) for name in names}
+        forms = {env_form(name) for name in names}
         there = ", ".join(sorted(names)) or "none"
         return [
             f"handlers.{name!r}: no such handler is registered{did_you_mean(name, names)}; there "
@@ -216,78 +220,57 @@ def _hints() -> dict[str, Any]:
     return _cached_hints
 
 
-def _form(handler: str) -> str:
-    """The name of a handler as an environment variable can have it, in lower case."""
-    return re.sub(r"[^a-z0-9]+", "_", handler.lower())
+def _mistakes_in(config: Config) -> list[str]:
+    """Every mistake in settings taken together, one sentence each."""
+    mistakes: list[str] = []
+    if config.namespace and (wrong := topics.problem(config.namespace)):
+        mistakes.append(f"namespace: {wrong}")
+    mistakes += [
+        f"variables.{name}: {value!r} is not letters, digits, '_' and '-'"
+        for name, value in config.variables.items()
+        if not topics.VALUE.fullmatch(value)
+    ]
+    policies = [("defaults", config.defaults)]
+    policies += [(f"handlers.{name!r}", policy) for name, policy in config.handlers.items()]
+    for where, policy in policies:
+        mistakes += [f"{where}: {text}" for text in problems(policy)]
+    mistakes += _numbers_out_of_range(config)
+    for name in ("source", "client_name"):
+        if not getattr(config, name).isprintable():
+            mistakes.append(f"{name}: has control characters")
+    ladder = config.retry_ladder
+    if not ladder or ladder[0] <= 0 or list(ladder) != sorted(set(ladder)):
+        mistakes.append("retry_ladder: must be positive and ascending")
+    if config.on_lost_position not in ("stop", "earliest", "latest"):
+        mistakes.append("on_lost_position: must be one of stop, earliest, latest")
+    if topics.problem(config.exchange):
+        mistakes.append("exchange: must be letters, digits, '.', '_' and '-'")
+    return mistakes + _http_mistakes_in(config)
 
 
-def _renamed(handlers: dict[str, Any], beneath: Mapping[str, Any]) -> dict[str, Any]:
-    """Policies by the names that they already have in the layers beneath."""
-    forms = {_form(name): name for name in beneath}
-    return {forms.get(_form(name), name): policy for name, policy in handlers.items()}
+def _numbers_out_of_range(config: Config) -> list[str]:
+    mistakes = [f"{name}: must be positive" for name in _POSITIVE if getattr(config, name) <= 0]
+    mistakes += [
+        f"{name}: must not be negative" for name in _NOT_NEGATIVE if getattr(config, name) < 0
+    ]
+    mistakes += [
+        f"{name}: must be 0 to 65535"
+        for name in ("http_port", "metrics_port")
+        if not 0 <= getattr(config, name) <= 65535
+    ]
+    return mistakes
 
 
-def _convert(name: str, hint: Any, value: Any, mistakes: list[str]) -> Any:
-    if name == "transport":
-        try:
-            return value if isinstance(value, TransportURL) else TransportURL.parse(str(value))
-        except ConfigError as error:
-            mistakes.extend(error.problems)
-            return TransportURL(scheme="memory")
-    if hint is DeliveryPolicy:
-        return _policy(DeliveryPolicy, name, value, mistakes)
-    if name == "handlers":
-        return {
-            handler: _policy(DeliveryPolicy, f"handlers.{handler!r}", policy, mistakes)
-            for handler, policy in _mapping(value).items()
-        }
-    if typing.get_origin(hint) is Mapping or hint is Mapping:
-        items = _mapping(value)
-        return items if name == "transport_options" else {k: str(v) for k, v in items.items()}
-    return convert(hint, value.total_seconds() if isinstance(value, timedelta) else value)
-
-
-def _laid_over(base: Any, override: Any) -> Any:
-    """Tables and policies are merged leaf by leaf, everything else is replaced."""
-    if isinstance(base, DeliveryPolicy):
-        return merge(base, override)
-    if isinstance(base, Mapping):
-        return {**base, **{k: _laid_over(base.get(k), v) for k, v in override.items()}}
-    return override
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ValueError("must be a table")
-    return dict(value)
-
-
-def _policy(kind: Any, where: str, value: Any, mistakes: list[str]) -> Any:
-    """A policy from a table; a policy as it is."""
-    if isinstance(value, kind):
-        return value
-    hints = typing.get_type_hints(kind)
-    values: dict[str, Any] = {}
-    for name, item in _mapping(value).items():
-        hint = hints.get(name)
-        if hint is None:
-            hint_ = did_you_mean(name, hints) or f"; known are {', '.join(hints)}"
-            mistakes.append(f"{where}.{name}: no such setting{hint_}")
-        elif hint in (RetryPolicy, DeadLetterPolicy):
-            try:
-                values[name] = _policy(hint, f"{where}.{name}", item, mistakes)
-            except ValueError as error:
-                mistakes.append(f"{where}.{name}: {error}")
-        else:
-            try:
-                item = item.total_seconds() if isinstance(item, timedelta) else item
-                values[name] = convert(_inner(hint), item)
-            except ValueError as error:
-                mistakes.append(f"{where}.{name}: {error}")
-    return kind(**values)
-
-
-def _inner(hint: Any) -> Any:
-    if isinstance(hint, types.UnionType):
-        return next(part for part in typing.get_args(hint) if part is not type(None))
-    return hint
+def _http_mistakes_in(config: Config) -> list[str]:
+    mistakes: list[str] = []
+    token = config.http_token.reveal() if config.http_token else ""
+    if token != token.strip() or not token.isprintable():
+        mistakes.append(
+            "http_token: has blanks or line breaks, which no request can send; remove them"
+        )
+    if "*" in config.http_cors and not config.http_token:
+        mistakes.append(
+            "http_cors: '*' lets any page that a browser here shows purge dead letters; set "
+            "http_token, or name the origins"
+        )
+    return mistakes

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Mapping
+
+from protoflow.contract import topics
 
 #: 80 bits, as 16 letters and digits.
 _HASH_BYTES = 10
@@ -54,3 +57,35 @@ def digest(name: str) -> str:
     """A hash of a name: 16 lower-case letters and digits, 80 bits."""
     raw = hashlib.sha256(name.encode()).digest()[:_HASH_BYTES]
     return base64.b32encode(raw).decode().lower()
+
+
+class NameResolver:
+    """Fills the variables in topics and groups, and collects what is wrong with them.
+
+    Args:
+        namespace: goes before every physical name; empty is none.
+        variables: the values of the variables.
+    """
+
+    def __init__(self, namespace: str, variables: Mapping[str, str]) -> None:
+        self._namespace = namespace
+        self._variables = variables
+        self.problems: list[str] = []
+
+    def physical(self, template: str, what: str) -> str:
+        """Returns the topic or group with its variables filled, below the namespace."""
+        filled = self.fill(template, what)
+        if wrong := topics.problem(filled):
+            if "{" not in filled:
+                self.problems.append(f"{what}: {wrong}")
+            return filled
+        return namespaced(self._namespace, filled)
+
+    def fill(self, template: str, what: str, extra: Mapping[str, str] | None = None) -> str:
+        """Returns the template with its variables filled."""
+        filled, missing = topics.fill(template, {**self._variables, **(extra or {})})
+        self.problems += [
+            f"{what}: {template!r} needs the variable {name}; set variables.{name}"
+            for name in missing
+        ]
+        return filled

@@ -133,6 +133,11 @@ class MessageSpec:
     aliases: tuple[str, ...] = ()
     sensitive: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
+    @classmethod
+    def of(cls, message_class: ProtoClass) -> MessageSpec:
+        """Returns the contract of a message without annotations: its full name is its type."""
+        return cls(type=message_class.DESCRIPTOR.full_name, message_class=message_class)
+
 
 @dataclass_record
 class PublicationSpec:

@@ -13,6 +13,7 @@ from protoflow.codecs.payload import CONTENT_TYPES, encode
 from protoflow.codecs.profiles import Profile, dressing
 from protoflow.config.settings import Config
 from protoflow.context import Context
+from protoflow.contract.names import NameResolver
 from protoflow.contract.spec import Encoding, MessageSpec, PublicationSpec
 from protoflow.contract.validation import ProtoValidator, check_of
 from protoflow.errors import (
@@ -25,7 +26,6 @@ from protoflow.ids import derived_id, new_id
 from protoflow.message import Message
 from protoflow.outcomes import Unprocessable
 from protoflow.output import AnyOutput
-from protoflow.registrations.plan import Names
 
 
 class Encoder:
@@ -130,7 +130,7 @@ class Encoder:
 
     def physical(self, template: str) -> str:
         """A topic with its variables filled, namespace included. Raises ConfigError."""
-        names = Names(self._config)
+        names = NameResolver(self._config.namespace, self._config.variables)
         topic = names.physical(template, "topic of an output")
         if names.problems:
             raise ConfigError(names.problems)
@@ -167,7 +167,7 @@ class _Bound:
         self, publication: PublicationSpec, config: Config, validator: ProtoValidator | None
     ) -> None:
         spec = publication.message
-        names = Names(config)
+        names = NameResolver(config.namespace, config.variables)
         self.publication = publication  # keeps the identity from being taken again
         self.message_class = spec.message_class
         self.topic = names.physical(publication.topic, f"{spec.type}: topic")

@@ -7,11 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from protoflow import wire
-from protoflow.contract.spec import PublicationSpec
+from protoflow.contract.spec import MessageSpec, PublicationSpec
 from protoflow.errors import InvalidMessageError
 from protoflow.events import CloudEvent
 from protoflow.output import Output
-from protoflow.registrations.plain_handlers import message_spec
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -145,6 +144,6 @@ def publication_of(message_class: ProtoClass) -> PublicationSpec:
     found = _publications.get(message_class)
     if found is None:
         # The topic comes with each output.
-        found = PublicationSpec(topic="none", message=message_spec(message_class))
+        found = PublicationSpec(topic="none", message=MessageSpec.of(message_class))
         _publications[message_class] = found
     return found

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from protoflow.contract.spec import UnhandledTypes
 
 if TYPE_CHECKING:
-    from protoflow.registrations.plan import HandlerPlan
+    from protoflow.registrations.subscription_plan import HandlerPlan
 
 #: Stands for a type that no contract names.
 _OTHER = ""

@@ -115,14 +115,14 @@ def proto_registration(
         raise RegistrationError(f"{name}: give publish_topic and output_class, or neither")
     publication = None
     if publish_topic is not None and output_class is not None:
-        publication = PublicationSpec(topic=publish_topic, message=message_spec(output_class))
+        publication = PublicationSpec(topic=publish_topic, message=MessageSpec.of(output_class))
     return Registration(
         name=name,
         topic=topic,
         group=group or name,
         call=handler,
         types=(message_class.DESCRIPTOR.full_name,),
-        message=message_spec(message_class),
+        message=MessageSpec.of(message_class),
         publication=publication,
         delivery=delivery,
     )
@@ -157,11 +157,6 @@ def event_registration(
         tombstones=True,  # an event needs no data
         decode=lambda context: CloudEvent.of(context.message),
     )
-
-
-def message_spec(message_class: ProtoClass) -> MessageSpec:
-    """The contract of a message that has none: its full name is its type."""
-    return MessageSpec(type=message_class.DESCRIPTOR.full_name, message_class=message_class)
 
 
 def _check(name: str, handler: Any, arguments: int = 2) -> None:

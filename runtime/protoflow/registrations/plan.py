@@ -3,73 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from protoflow.config.settings import Config
-from protoflow.contract import names as naming
-from protoflow.contract import topics
+from protoflow.contract.names import NameResolver, namespaced
 from protoflow.contract.policy import ResolvedDelivery, merge, problems, resolve
 from protoflow.contract.spec import BATCH_MESSAGES, OnExhausted, Ordering, Start
-from protoflow.dataclass_record import dataclass_record
 from protoflow.errors import CapabilityError, ConfigError, RegistrationError
 from protoflow.registrations import cycles, sharing
 from protoflow.registrations.registration import Registration
+from protoflow.registrations.subscription_plan import HandlerPlan, SubscriptionPlan
 from protoflow.transport.interface import Capabilities, SubscriptionSettings
 
 _log = logging.getLogger("protoflow.service")
 
 _STRENGTH = {Ordering.NONE: 0, Ordering.PER_KEY: 1, Ordering.PER_PARTITION: 2}
-
-
-@dataclass_record
-class HandlerPlan:
-    """One handler with everything that only start-up knows."""
-
-    registration: Registration
-    topic: str
-    group: str
-    policy: ResolvedDelivery
-    dead_letter_topic: str
-
-
-@dataclass_record
-class SubscriptionPlan:
-    """One topic read by one group, and its handlers by message type ("" is every type)."""
-
-    settings: SubscriptionSettings
-    handlers: tuple[HandlerPlan, ...]
-    routes: Mapping[str, HandlerPlan]
-
-    @property
-    def policy(self) -> ResolvedDelivery:
-        """The policy whose shared leaves hold for the whole subscription."""
-        return self.handlers[0].policy
-
-
-class Names:
-    """Fills templates from config and collects what is wrong with them."""
-
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self.problems: list[str] = []
-
-    def physical(self, template: str, what: str) -> str:
-        """The topic or group with variables filled and the namespace before it."""
-        filled = self.fill(template, what)
-        if wrong := topics.problem(filled):
-            if "{" not in filled:
-                self.problems.append(f"{what}: {wrong}")
-            return filled
-        return naming.namespaced(self._config.namespace, filled)
-
-    def fill(self, template: str, what: str, extra: Mapping[str, str] | None = None) -> str:
-        """The template with variables filled."""
-        filled, missing = topics.fill(template, {**self._config.variables, **(extra or {})})
-        self.problems += [
-            f"{what}: {template!r} needs the variable {name}; set variables.{name}"
-            for name in missing
-        ]
-        return filled
 
 
 def plan(
@@ -82,7 +30,7 @@ def plan(
         RegistrationError: handlers that contradict each other.
         CapabilityError: demands that the transport cannot meet.
     """
-    names = Names(config)
+    names = NameResolver(config.namespace, config.variables)
     handlers = [_handler(registration, config, names) for registration in registrations]
     known = {registration.name for registration in registrations}
     names.problems += config.unknown_handlers(known)
@@ -98,7 +46,7 @@ def plan(
     return _within(plans, capabilities, config)
 
 
-def _handler(registration: Registration, config: Config, names: Names) -> HandlerPlan:
+def _handler(registration: Registration, config: Config, names: NameResolver) -> HandlerPlan:
     override = config.policy_of(registration.name)
     contract = merge(config.defaults, registration.delivery)
     wanted, had = override.ordering, contract.ordering or Ordering.NONE
@@ -125,7 +73,7 @@ def _handler(registration: Registration, config: Config, names: Names) -> Handle
         group=group,
         policy=policy,
         # Long topics and groups make dead-letter topics beyond 200 characters: transports cut them.
-        dead_letter_topic=naming.namespaced(config.namespace, letters),
+        dead_letter_topic=namespaced(config.namespace, letters),
     )
 
 

@@ -10,7 +10,7 @@ from protoflow.contract.spec import DeliveryPolicy
 
 if TYPE_CHECKING:
     from protoflow.config.settings import Config
-    from protoflow.registrations.plan import HandlerPlan
+    from protoflow.registrations.subscription_plan import HandlerPlan
 
 #: The leaves that belong to the subscription, not to the method.
 _SHARED = ("ordering", "concurrency", "unhandled", "start", "atomic")

@@ -15,9 +15,10 @@ from protoflow.failure_policy import Undecodable
 from protoflow.message import Delivery, Message
 from protoflow.outcomes import DeadLetter
 from protoflow.scheduling.dead_letters import failures_of, wait_of
-from protoflow.scheduling.job import Job, Lanes
+from protoflow.scheduling.job import Job, Route
+from protoflow.scheduling.lanes import Lanes
 from protoflow.scheduling.outcome_applier import Carrier
-from protoflow.scheduling.routes import Route, Router
+from protoflow.scheduling.router import Router
 from protoflow.scheduling.suspects import Suspects
 from protoflow.scheduling.workers import Workers
 from protoflow.transport.interface import SubscriptionSettings

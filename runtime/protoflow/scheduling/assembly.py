@@ -13,10 +13,11 @@ from protoflow.message import Message
 from protoflow.output import AnyOutput
 from protoflow.pipeline import Chain, HandlerSpec
 from protoflow.publishing.publisher import Publishing, check_delay
-from protoflow.registrations.plan import HandlerPlan, SubscriptionPlan
+from protoflow.registrations.subscription_plan import HandlerPlan, SubscriptionPlan
 from protoflow.scheduling.batching import Gatherer
 from protoflow.scheduling.invoke import decoder, terminal
-from protoflow.scheduling.routes import Route, Router
+from protoflow.scheduling.job import Route
+from protoflow.scheduling.router import Router
 from protoflow.scheduling.scheduler import Scheduler
 from protoflow.scheduling.threads import Threads
 from protoflow.scheduling.windows import publisher

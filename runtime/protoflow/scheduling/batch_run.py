@@ -11,7 +11,8 @@ from protoflow.errors import BatchFailed
 from protoflow.failure_policy import as_outcome, given_up
 from protoflow.outcomes import DeadLetter, Done, Outcome, Postpone, Skip
 from protoflow.scheduling.batching import BatchContext
-from protoflow.scheduling.job import Job, Lanes
+from protoflow.scheduling.job import Job
+from protoflow.scheduling.lanes import Lanes
 from protoflow.scheduling.outcome_applier import Carrier
 
 

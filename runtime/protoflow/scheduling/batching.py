@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
 from protoflow.context import Context, OutputEncoder
 from protoflow.contract.spec import BATCH_MESSAGES, BATCH_WAIT, BatchPolicy, PublicationSpec
 from protoflow.message import Delivery, Message
 from protoflow.output import AnyOutput
-from protoflow.scheduling.job import Job
+
+J = TypeVar("J")
 
 
 class BatchContext(Context):
@@ -78,17 +80,17 @@ class BatchContext(Context):
         return place
 
 
-class Gatherer:
+class Gatherer(Generic[J]):
     """Gathers the jobs of one batch handler until a batch is full or has waited enough."""
 
-    def __init__(self, policy: BatchPolicy, ready: Callable[[list[Job]], None]) -> None:
+    def __init__(self, policy: BatchPolicy, ready: Callable[[list[J]], None]) -> None:
         self._limit = policy.max_messages or BATCH_MESSAGES
         self._wait = BATCH_WAIT if policy.max_wait is None else policy.max_wait
         self._ready = ready
-        self._jobs: list[Job] = []
+        self._jobs: list[J] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, job: Job) -> None:
+    def add(self, job: J) -> None:
         """Takes a job; a full batch is ready at once."""
         self._jobs.append(job)
         if len(self._jobs) >= self._limit:
@@ -96,7 +98,7 @@ class Gatherer:
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._wait, self.flush)
 
-    def holds(self, job: Job) -> bool:
+    def holds(self, job: J) -> bool:
         """Whether the job still waits here."""
         return job in self._jobs
 
@@ -109,7 +111,7 @@ class Gatherer:
             jobs, self._jobs = self._jobs, []
             self._ready(jobs)
 
-    def take(self) -> list[Job]:
+    def take(self) -> list[J]:
         """What is there, which is gathered no longer."""
         if self._timer is not None:
             self._timer.cancel()

@@ -18,9 +18,10 @@ from protoflow.codecs.payload import decode
 from protoflow.context import Context
 from protoflow.contract.spec import ProtoClass, PublicationSpec
 from protoflow.errors import AuthenticationError, DecodeError, TopologyError, TransportError
+from protoflow.handler import Batch
 from protoflow.message import Delivery, Message
 from protoflow.outcomes import DONE, Outcome
-from protoflow.output import Batch, Output
+from protoflow.output import Output
 from protoflow.pipeline import HandlerSpec, Next
 from protoflow.registrations.registration import Registration
 from protoflow.scheduling.batching import BatchContext

@@ -1,15 +1,35 @@
-"""A delivery on its way through the scheduler, and the lanes that keep order."""
+"""A delivery on its way through the scheduler, and the handler that it is for."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Hashable
 
 from protoflow.message import Delivery, Message, SettleResult
+from protoflow.pipeline import HandlerSpec, Next
+from protoflow.registrations.registration import Registration
+from protoflow.scheduling.batching import Gatherer
 
-if TYPE_CHECKING:
-    from protoflow.scheduling.routes import Route
+
+class Route:
+    """A handler with its compiled chain.
+
+    Attributes:
+        spec: what is known of the handler.
+        registration: what was registered.
+        run: the chain around the handler.
+        gatherer: gathers batches; None for handlers of single messages.
+        suspect_at: from so many hand-outs on a message is taken for a process killer.
+    """
+
+    __slots__ = ("gatherer", "registration", "run", "spec", "suspect_at")
+
+    def __init__(self, spec: HandlerSpec, registration: Registration, run: Next) -> None:
+        self.spec = spec
+        self.registration = registration
+        self.run = run
+        self.gatherer: Gatherer[Job] | None = None
+        margin = spec.config.max_deliveries_margin
+        self.suspect_at = spec.policy.retry.max_attempts + margin + 1
 
 
 class Job:
@@ -46,99 +66,3 @@ class Job:
         self.unchecked = False
         self.after: Callable[[SettleResult], bool] | None = None
         self.confirmed: Callable[[], None] | None = None
-
-
-class _Lane:
-    """Jobs in turn: those whose turn it is, and those that wait.
-
-    More than one may have the turn only while they are gathered for one batch.
-    """
-
-    __slots__ = ("active", "gathering", "waiting")
-
-    def __init__(self, route: Route | None) -> None:
-        self.active = 1
-        self.gathering = route
-        self.waiting: deque[Job] = deque()
-
-
-class Lanes:
-    """Jobs that must be handled in turn, by lane. A lane exists while it has a job."""
-
-    def __init__(self) -> None:
-        # Most lanes have one job all their life: those are None.
-        self._lanes: dict[Hashable, _Lane | None] = {}
-
-    def __len__(self) -> int:
-        return len(self._lanes)
-
-    def enter(self, job: Job) -> bool:
-        """Whether the job may start; if not, it waits for those before it."""
-        lanes, key = self._lanes, job.lane
-        if key not in lanes:
-            lanes[key] = _Lane(job.route) if job.route.gatherer else None
-            return True
-        lane = lanes[key]
-        if lane is None:
-            lane = lanes[key] = _Lane(None)
-        elif lane.gathering is job.route and not lane.waiting and not job.unchecked:
-            lane.active += 1
-            return True
-        lane.waiting.append(job)
-        return False
-
-    def close(self, jobs: Iterable[Job]) -> None:
-        """These are a batch now: no more may join them."""
-        for job in jobs:
-            if job.lane is not None and (lane := self._lanes.get(job.lane)) is not None:
-                lane.gathering = None
-
-    def leave(self, job: Job) -> Job | None:
-        """Ends the job's turn: the next of its lane, if it may start now."""
-        key, job.lane = job.lane, None  # once: a settlement that is repeated may be lost later
-        lane = self._lanes.get(key)
-        if lane is None:
-            self._lanes.pop(key, None)
-            return None
-        lane.active -= 1
-        if lane.active:
-            return None
-        if not lane.waiting:
-            del self._lanes[key]
-            return None
-        first = lane.waiting.popleft()
-        gathers = first.route.gatherer and not first.single and not first.unchecked
-        lane.gathering = first.route if gathers else None
-        lane.active = 1
-        return first
-
-    def follow(self, job: Job) -> Job | None:
-        """The next of the job's lane that may join the batch for which the job is gathered."""
-        lane = self._lanes.get(job.lane)
-        if lane is None or lane.gathering is None or not lane.waiting:
-            return None
-        follower = lane.waiting[0]
-        if follower.single or follower.unchecked or follower.route is not lane.gathering:
-            return None
-        lane.active += 1
-        return lane.waiting.popleft()
-
-    def take_back(self, jobs: Sequence[Job]) -> None:
-        """These had the turn and lose it: they wait again, before all others, in order."""
-        for job in reversed(jobs):
-            lane = self._lanes[job.lane]
-            if lane is None:
-                lane = self._lanes[job.lane] = _Lane(None)
-            lane.active -= 1
-            lane.waiting.appendleft(job)
-
-    def drop(self, unwanted: Callable[[Job], bool]) -> list[Job]:
-        """Takes out the waiting jobs that are unwanted; they have no turn to leave."""
-        dropped: list[Job] = []
-        for lane in self._lanes.values():
-            if lane is not None and lane.waiting:
-                dropped += [job for job in lane.waiting if unwanted(job)]
-                lane.waiting = deque(job for job in lane.waiting if not unwanted(job))
-        for job in dropped:
-            job.lane = None
-        return dropped

@@ -23,9 +23,10 @@ from protoflow.scheduling.batch_run import run_batch
 from protoflow.scheduling.draining import Drain
 from protoflow.scheduling.gate import SoloGate, solo_gate
 from protoflow.scheduling.in_flight import InFlight
-from protoflow.scheduling.job import Job, Lanes
+from protoflow.scheduling.job import Job
+from protoflow.scheduling.lanes import Lanes
 from protoflow.scheduling.outcome_applier import Carrier
-from protoflow.scheduling.routes import Router
+from protoflow.scheduling.router import Router
 from protoflow.scheduling.settler import Settler
 from protoflow.scheduling.solo_runs import SoloRuns
 from protoflow.scheduling.suspects import Suspects

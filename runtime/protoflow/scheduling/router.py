@@ -1,4 +1,4 @@
-"""Routes: from a message to the compiled handler that it is for."""
+"""The router of a subscription: from a message to the compiled handler that it is for."""
 
 from __future__ import annotations
 
@@ -7,31 +7,7 @@ from collections.abc import Mapping, Sequence
 from protoflow import wire
 from protoflow.errors import DecodeError
 from protoflow.message import Message
-from protoflow.pipeline import HandlerSpec, Next
-from protoflow.registrations.registration import Registration
-from protoflow.scheduling.batching import Gatherer
-
-
-class Route:
-    """A handler with its compiled chain.
-
-    Attributes:
-        spec: what is known of the handler.
-        registration: what was registered.
-        run: the chain around the handler.
-        gatherer: gathers batches; None for handlers of single messages.
-        suspect_at: from so many hand-outs on a message is taken for a process killer.
-    """
-
-    __slots__ = ("gatherer", "registration", "run", "spec", "suspect_at")
-
-    def __init__(self, spec: HandlerSpec, registration: Registration, run: Next) -> None:
-        self.spec = spec
-        self.registration = registration
-        self.run = run
-        self.gatherer: Gatherer | None = None
-        margin = spec.config.max_deliveries_margin
-        self.suspect_at = spec.policy.retry.max_attempts + margin + 1
+from protoflow.scheduling.job import Route
 
 
 class Router:

@@ -1,0 +1,94 @@
+"""Raw values of settings become typed ones; layers are merged leaf by leaf."""
+
+from __future__ import annotations
+
+import re
+import types
+import typing
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from protoflow.config.options import convert, did_you_mean
+from protoflow.config.url import TransportURL
+from protoflow.contract.policy import merge
+from protoflow.contract.spec import DeadLetterPolicy, DeliveryPolicy, RetryPolicy
+from protoflow.errors import ConfigError
+
+
+def env_form(handler: str) -> str:
+    """The name of a handler as an environment variable can have it, in lower case."""
+    return re.sub(r"[^a-z0-9]+", "_", handler.lower())
+
+
+def renamed(handlers: dict[str, Any], beneath: Mapping[str, Any]) -> dict[str, Any]:
+    """Policies by the names that they already have in the layers beneath."""
+    forms = {env_form(name): name for name in beneath}
+    return {forms.get(env_form(name), name): policy for name, policy in handlers.items()}
+
+
+def convert_setting(name: str, hint: Any, value: Any, mistakes: list[str]) -> Any:
+    """Returns the typed value of a setting. Raises ValueError; notes further mistakes."""
+    if name == "transport":
+        try:
+            return value if isinstance(value, TransportURL) else TransportURL.parse(str(value))
+        except ConfigError as error:
+            mistakes.extend(error.problems)
+            return TransportURL(scheme="memory")
+    if hint is DeliveryPolicy:
+        return _policy(DeliveryPolicy, name, value, mistakes)
+    if name == "handlers":
+        return {
+            handler: _policy(DeliveryPolicy, f"handlers.{handler!r}", policy, mistakes)
+            for handler, policy in _mapping(value).items()
+        }
+    if typing.get_origin(hint) is Mapping or hint is Mapping:
+        items = _mapping(value)
+        return items if name == "transport_options" else {k: str(v) for k, v in items.items()}
+    return convert(hint, value.total_seconds() if isinstance(value, timedelta) else value)
+
+
+def laid_over(base: Any, override: Any) -> Any:
+    """Tables and policies are merged leaf by leaf, everything else is replaced."""
+    if isinstance(base, DeliveryPolicy):
+        return merge(base, override)
+    if isinstance(base, Mapping):
+        return {**base, **{k: laid_over(base.get(k), v) for k, v in override.items()}}
+    return override
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError("must be a table")
+    return dict(value)
+
+
+def _policy(kind: Any, where: str, value: Any, mistakes: list[str]) -> Any:
+    """A policy from a table; a policy as it is."""
+    if isinstance(value, kind):
+        return value
+    hints = typing.get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for name, item in _mapping(value).items():
+        hint = hints.get(name)
+        if hint is None:
+            hint_ = did_you_mean(name, hints) or f"; known are {', '.join(hints)}"
+            mistakes.append(f"{where}.{name}: no such setting{hint_}")
+        elif hint in (RetryPolicy, DeadLetterPolicy):
+            try:
+                values[name] = _policy(hint, f"{where}.{name}", item, mistakes)
+            except ValueError as error:
+                mistakes.append(f"{where}.{name}: {error}")
+        else:
+            try:
+                item = item.total_seconds() if isinstance(item, timedelta) else item
+                values[name] = convert(_inner(hint), item)
+            except ValueError as error:
+                mistakes.append(f"{where}.{name}: {error}")
+    return kind(**values)
+
+
+def _inner(hint: Any) -> Any:
+    if isinstance(hint, types.UnionType):
+        return next(part for part in typing.get_args(hint) if part is not type(None))
+    return hint
