@@ -27,11 +27,6 @@ T = TypeVar("T")
 
 def transport_for(config: Config, clock: Clock) -> Transport:
     """The transport that the settings name, not yet open. Raises ConfigError."""
-    if config.origin("transport") == "built in":
-        _log.warning(
-            "no transport is set: messages stay in the memory of this process and are lost with "
-            "it; set PROTOFLOW_TRANSPORT or Config(transport=...), to memory:// if that is meant"
-        )
     return create(
         TransportSettings(
             url=config.url,
@@ -47,12 +42,22 @@ def transport_for(config: Config, clock: Clock) -> Transport:
     )
 
 
+def warn_of_memory(config: Config) -> None:
+    """Logs that nothing lasts, if no transport is set."""
+    if config.origin("transport") == "built in":
+        _log.warning(
+            "no transport is set: messages stay in the memory of this process and are lost with "
+            "it; set PROTOFLOW_TRANSPORT or Config(transport=...), to memory:// if that is meant"
+        )
+
+
 class Connection(Emitting):
     """A connection that producers publish through; an asynchronous context manager."""
 
     def __init__(self, config: Config, clock: Clock | None = None) -> None:
         self._config = config
         self._clock = clock or Clock()
+        warn_of_memory(config)
         self._transport = transport_for(config, self._clock)
         self._publishing = Publishing(config, self._transport, self._clock)
 

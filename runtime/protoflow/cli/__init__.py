@@ -10,9 +10,7 @@ def run() -> None:
     try:
         import click  # noqa: F401  only asked for
     except ModuleNotFoundError:
-        sys.stderr.write(
-            "the command needs click; run: pip install 'protoc-gen-protoflow[cli]'\n"
-        )
+        sys.stderr.write("the command needs click; run: pip install 'protoc-gen-protoflow[cli]'\n")
         raise SystemExit(2) from None
     from protoflow.cli.app import main
 

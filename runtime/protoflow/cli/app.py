@@ -12,7 +12,7 @@ import click
 
 from protoflow.cli.commands import COMMANDS
 from protoflow.cli.exits import ExitCode, code_of
-from protoflow.errors import ConfigError, ProtoflowError
+from protoflow.errors import ProtoflowError
 
 
 class _Commands(click.Group):
@@ -71,8 +71,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _report(error: ProtoflowError) -> None:
-    problems = error.problems if isinstance(error, ConfigError) else [str(error)]
-    for problem in problems:
+    for problem in getattr(error, "problems", (str(error),)):
         _say(f"error: {problem}")
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from protoflow.cli import logs, settings, supervisor, target
-from protoflow.cli.exits import ExitCode
 from protoflow.service import Service
 
 
@@ -24,7 +23,7 @@ from protoflow.service import Service
     "--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), default="INFO"
 )
 @click.pass_context
-def command(ctx: click.Context, name: str, workers: int, reload: bool, **options: Any) -> None:
+def command(ctx: click.Context, /, name: str, workers: int, reload: bool, **options: Any) -> None:
     """Run the service of a module until Ctrl-C or SIGTERM, then drain.
 
     A second signal cancels the handlers, a third ends the process. Options go before settings of
@@ -66,6 +65,3 @@ def _summary(service: Service) -> str:
     config = service.config
     pages = f", HTTP on {config.http_host}:{config.http_port}" if config.http_port else ""
     return f"{count} on {config.url.safe}{pages}: {', '.join(one.name for one in handlers)}"
-
-
-__all__ = ["ExitCode", "command"]

@@ -22,7 +22,7 @@ _OPTIONS = (
     click.option("--config", "config_file", metavar="FILE", help="TOML file of settings."),
 )
 _CONTRACT = click.option(
-    "--contract", metavar="MODULE", help="Module or package of generated code."
+    "--contract", "contract_name", metavar="MODULE", help="Module or package of generated code."
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -61,10 +61,10 @@ def broker_of(transport: str | None, config_file: str | None) -> Config:
     config = config_of(transport, config_file)
     if config.origin("transport") == "built in":
         raise ConfigError(
-            ["no transport is set: give --transport URL, or set PROTOFLOW_TRANSPORT or --config"]
+            "no transport is set: give --transport URL, or set PROTOFLOW_TRANSPORT or --config"
         )
     if config.url.scheme == "memory":
-        raise ConfigError(["memory:// lives in its process and cannot be reached from another"])
+        raise ConfigError("memory:// lives in its process and cannot be reached from another")
     return config
 
 
@@ -76,15 +76,15 @@ def export(transport: str | None, config_file: str | None) -> None:
         os.environ["PROTOFLOW_CONFIG"] = config_file
 
 
-def project_settings() -> dict[str, Any]:
-    """`[tool.protoflow]` of pyproject.toml in the working directory. Raises ConfigError."""
-    file = Path("pyproject.toml")
+def project_settings(directory: Path = Path()) -> dict[str, Any]:
+    """`[tool.protoflow]` of pyproject.toml in a directory. Raises ConfigError."""
+    file = directory / "pyproject.toml"
     if not file.exists():
         return {}
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError([f"pyproject.toml cannot be read: {error}"]) from None
+        raise ConfigError(f"pyproject.toml cannot be read: {error}") from None
     found: dict[str, Any] = content.get("tool", {}).get("protoflow", {})
     return found
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -99,7 +99,8 @@ def run_reloading(target: str, options: Sequence[str]) -> int:
     while not signals.count:
         if worker.process is None or worker.process.poll() is None:
             worker.tick(time.monotonic())
-        changed = [path for path, at in (now := _times()).items() if seen.get(path) != at]
+        now = _times()
+        changed = [path for path, at in now.items() if seen.get(path) != at]
         if changed or now.keys() != seen.keys():
             seen = now
             named = f": {os.path.relpath(changed[0])}" if changed else ""
@@ -131,11 +132,11 @@ def _times() -> dict[Path, float]:
 
 
 def _sources(folder: Path) -> Iterator[Path]:
-    ignored: Callable[[str], bool] = lambda name: name.startswith((".", "__"))  # noqa: E731
     for parent, folders, files in os.walk(folder):
         folders[:] = [
             name
             for name in folders
-            if not ignored(name) and not (Path(parent) / name / "pyvenv.cfg").exists()
+            if not name.startswith((".", "__"))
+            and not (Path(parent) / name / "pyvenv.cfg").exists()
         ]
         yield from (Path(parent) / name for name in files if name.endswith(_SOURCES))

@@ -31,12 +31,10 @@ def load(target: str) -> Service:
         return services[0]
     if services:
         names = [key for key, value in vars(module).items() if isinstance(value, Service)]
-        raise ConfigError([f"{target} holds several services; say {target}:{names[0]}"])
+        raise ConfigError(f"{target} holds several services; say {target}:{names[0]}")
     handlers = [value for value in vars(module).values() if _is_handler(value, module)]
     if not handlers:
-        raise ConfigError(
-            [f"{target} holds no Service and no handler class; write {target}:NAME"]
-        )
+        raise ConfigError(f"{target} holds no Service and no handler class; write {target}:NAME")
     return _registered([_made(handler, target) for handler in handlers])
 
 
@@ -44,19 +42,17 @@ def import_module(name: str) -> ModuleType:
     """A module of the working directory. Raises ConfigError."""
     if name.endswith(".py"):
         dotted = name[:-3].replace("/", ".").lstrip(".")
-        raise ConfigError([f"{name} is a file; name the module: {dotted}"])
+        raise ConfigError(f"{name} is a file; name the module: {dotted}")
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            raise ConfigError(
-                [f"module {name} is not found from the working directory"]
-            ) from None
-        raise ConfigError([_failure(name, error)]) from error
+            raise ConfigError(f"module {name} is not found from the working directory") from None
+        raise ConfigError(_failure(name, error)) from error
     except ProtoflowError:
         raise
     except Exception as error:
-        raise ConfigError([_failure(name, error)]) from error
+        raise ConfigError(_failure(name, error)) from error
 
 
 def _failure(name: str, error: BaseException) -> str:
@@ -71,7 +67,7 @@ def _attribute(module: ModuleType, name: str) -> Any:
     try:
         return getattr(module, name)
     except AttributeError:
-        raise ConfigError([f"module {module.__name__} has no {name}"]) from None
+        raise ConfigError(f"module {module.__name__} has no {name}") from None
 
 
 def _service(value: Any, target: str) -> Service:
@@ -85,8 +81,8 @@ def _service(value: Any, target: str) -> Service:
         made = value()
         if isinstance(made, Service):
             return made
-        raise ConfigError([f"{target} returned {type(made).__name__}, not a Service"])
-    raise ConfigError([f"{target} is {type(value).__name__}, neither a Service nor a handler"])
+        raise ConfigError(f"{target} returned {type(made).__name__}, not a Service")
+    raise ConfigError(f"{target} is {type(value).__name__}, neither a Service nor a handler")
 
 
 def _is_handler(value: Any, module: ModuleType) -> bool:
@@ -103,9 +99,8 @@ def _made(handler: type[Handler | HandlerSync], target: str) -> Handler | Handle
         return handler()
     except TypeError as error:
         raise ConfigError(
-            [f"{target}: {handler.__name__} cannot be made without arguments ({error}); make a"
-             " Service that has it and name that"]
-        ) from None  # fmt: skip
+            f"{target}: {handler.__name__} cannot be made without arguments ({error}); make a"
+             " Service that has it and name that") from None  # fmt: skip
 
 
 def _registered(handlers: list[Handler | HandlerSync]) -> Service:

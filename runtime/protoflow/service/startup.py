@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from protoflow import ids
 from protoflow.clock import Clock
-from protoflow.connection import transport_for
+from protoflow.connection import transport_for, warn_of_memory
 from protoflow.errors import ConfigError
 from protoflow.middleware import default_chain
 from protoflow.pipeline import Chain, Middleware, chain_of
@@ -67,6 +67,8 @@ class Parts:
         self.chain = _chain(middleware, dependencies)
         self.books = Books()
         self.books.classify = dependencies.get("error_classifier") or classify_error
+        if transport is None:
+            warn_of_memory(config)
         self.transport = transport or transport_for(config, self.clock)
         self.publishing = Publishing(config, self.transport, self.clock, self.books.sent)
         self.publishing.encode.validator = dependencies.get("validator")

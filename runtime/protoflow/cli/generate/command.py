@@ -31,6 +31,7 @@ _WATCH_INTERVAL = 0.5
 @click.pass_context
 def command(
     ctx: click.Context,
+    /,
     *,
     watch: bool,
     check: bool,

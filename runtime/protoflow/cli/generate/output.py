@@ -33,9 +33,7 @@ def difference(project: Project, directory: Path) -> Difference:
     out = directory / project.out
     changed = {name: text for name, text in made.items() if _content(out / name) != text}
     there = {
-        file.relative_to(out).as_posix()
-        for suffix in _SUFFIXES
-        for file in out.rglob(f"*{suffix}")
+        file.relative_to(out).as_posix() for suffix in _SUFFIXES for file in out.rglob(f"*{suffix}")
     }
     return Difference(
         changed=changed, orphans=sorted(there - made.keys()), unchanged=len(made) - len(changed)

@@ -68,8 +68,7 @@ def _edits(tree: ast.Module, package: str, modules: Collection[str]) -> Iterator
 
 def _from(node: ast.ImportFrom, package: str, modules: Collection[str]) -> Iterator[_Edit]:
     module = node.module or ""
-    mine = module in modules or all(f"{module}.{name.name}" in modules for name in node.names)
-    if mine:
+    if module in modules or all(f"{module}.{name.name}" in modules for name in node.names):
         start = node.col_offset + len("from ")
         yield _Edit(node.lineno - 1, start, start + len(module.encode()), f"{package}.{module}")
 
@@ -90,6 +89,7 @@ def _call(node: ast.Call, package: str, modules: Collection[str]) -> Iterator[_E
     if place is None or len(node.args) <= place:
         return
     argument = node.args[place]
-    if isinstance(argument, ast.Constant) and argument.value in modules:
-        text = f"'{package}.{argument.value}'"
+    value = argument.value if isinstance(argument, ast.Constant) else None
+    if isinstance(value, str) and value in modules:
+        text = f"'{package}.{value}'"
         yield _Edit(argument.lineno - 1, argument.col_offset, argument.end_col_offset or 0, text)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from protoflow.cli.settings import project_settings
 from protoflow.errors import ConfigError
 
+_LIST, _TEXT, _FLAG = "a list of strings", "a string", "true or false"
 _KNOWN = {
-    "roots": list, "paths": list, "out": str, "package": str, "grpc": bool, "handlers": str,
+    "roots": _LIST, "paths": _LIST, "out": _TEXT, "package": _TEXT, "grpc": _FLAG,
+    "handlers": _TEXT,
 }  # fmt: skip
 _TABLE = "[tool.protoflow.generate]"
 #: Imported by contracts, never generated into the output: the runtime holds its module.
@@ -60,7 +62,7 @@ def load(
     found = [Path(root) for root in roots or settings.get("roots", ())] or _usual_roots(directory)
     for root in found:
         if not (directory / root).is_dir():
-            raise ConfigError([f"root {root} is not a directory; name an existing one with -I"])
+            raise ConfigError(f"root {root} is not a directory; name an existing one with -I")
     files = _files(directory, found, paths or settings.get("paths", ()))
     return Project(
         roots=tuple(found),
@@ -73,27 +75,22 @@ def load(
 
 
 def _settings(directory: Path) -> Mapping[str, Any]:
-    file = directory / "pyproject.toml"
-    if not file.exists():
-        return {}
-    try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError([f"pyproject.toml cannot be read: {error}"]) from None
-    settings = content.get("tool", {}).get("protoflow", {}).get("generate", {})
+    found: dict[str, Any] = project_settings(directory).get("generate", {})
     problems = []
-    for name, value in settings.items():
-        kind = _KNOWN.get(name)
-        if kind is None:
+    for name, value in found.items():
+        if name not in _KNOWN:
             problems.append(f"pyproject.toml: {_TABLE} has no {name}; known: {', '.join(_KNOWN)}")
-        elif not isinstance(value, kind) or (
-            kind is list and not all(isinstance(item, str) for item in value)
-        ):
-            expected = {list: "a list of strings", str: "a string", bool: "true or false"}[kind]
-            problems.append(f"pyproject.toml: {_TABLE} {name} is {value!r}; write {expected}")
+        elif not _fits(value, _KNOWN[name]):
+            problems.append(f"pyproject.toml: {_TABLE} {name} is {value!r}; write {_KNOWN[name]}")
     if problems:
         raise ConfigError(problems)
-    return dict(settings)
+    return found
+
+
+def _fits(value: Any, form: str) -> bool:
+    if form == _LIST:
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    return isinstance(value, str if form == _TEXT else bool)
 
 
 def _usual_roots(directory: Path) -> list[Path]:

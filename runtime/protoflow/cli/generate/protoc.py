@@ -16,6 +16,8 @@ from protoflow.errors import ConfigError, MissingExtraError
 
 _PLUGIN = "protoc-gen-protoflow"
 #: What protoc writes before the errors of a plugin.
+#: What its libraries log.
+_WARNING = re.compile(r"WARNING: All log messages|[IW]\d{4} ")
 _PREFIX = re.compile(r"^--protoflow_out: (?:protoc-gen-protoflow: )?", re.MULTILINE)
 
 
@@ -42,7 +44,7 @@ def run(project: Project, directory: Path, out: Path) -> None:
     versions()
     roots = [directory / root for root in project.roots]
     files = list(project.files)
-    arguments = [f"-I{root}" for root in roots]
+    arguments = [f"-I{root}" for root in project.roots]
     arguments.append(f"-I{resources.include()}")
     with tempfile.TemporaryDirectory(prefix="protoflow-") as scratch:
         if validate_proto.is_imported(files, roots):
@@ -60,7 +62,7 @@ def run(project: Project, directory: Path, out: Path) -> None:
             arguments.append(f"--protoflow_opt=handlers={project.handlers}")
         if project.grpc:
             arguments.append(f"--grpc_python_out={out}")
-        _call([*arguments, *files])
+        _call([*arguments, *files], project, directory)
 
 
 def _validate(scratch: Path) -> Path:
@@ -72,13 +74,28 @@ def _validate(scratch: Path) -> Path:
     return file
 
 
-def _call(arguments: Sequence[str]) -> None:
+def _call(arguments: Sequence[str], project: Project, directory: Path) -> None:
     command = [sys.executable, "-m", "grpc_tools.protoc", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    done = subprocess.run(  # noqa: S603  no shell, and its own interpreter
+        command, cwd=directory, capture_output=True, text=True, check=False
+    )
     if done.returncode == 0:
         return
-    lines = [line for line in _PREFIX.sub("", done.stderr).splitlines() if line.strip()]
+    lines = [
+        _with_root(line, project, directory)
+        for line in _PREFIX.sub("", done.stderr).splitlines()
+        if line.strip() and not _WARNING.match(line)
+    ]
     raise ConfigError(lines or [f"protoc ended with {done.returncode}"])
+
+
+def _with_root(line: str, project: Project, directory: Path) -> str:
+    """A complaint with the path of its file from here: the plugin knows it from its root only."""
+    name = line.partition(":")[0]
+    for root in project.roots:
+        if root.parts and name in project.files and (directory / root / name).is_file():
+            return f"{root.as_posix()}/{line}"
+    return line
 
 
 def _plugin() -> str:
@@ -87,4 +104,4 @@ def _plugin() -> str:
         for name in (_PLUGIN, f"{_PLUGIN}.exe"):
             if os.access(folder / name, os.X_OK):
                 return str(folder / name)
-    raise ConfigError([f"{_PLUGIN} is not installed beside {sys.executable}; install it there"])
+    raise ConfigError(f"{_PLUGIN} is not installed beside {sys.executable}; install it there")
