@@ -18,6 +18,7 @@ class Row(NamedTuple):
 
 
 COMMANDS = {
+    "init": Row("protoflow.cli.init.command", "Start a project: contract, handlers, tests."),
     "generate": Row("protoflow.cli.generate.command", "Generate Python from .proto files."),
     "run": Row("protoflow.cli.run", "Run a service."),
     "publish": Row("protoflow.cli.publish", "Publish messages of a type, written as JSON."),

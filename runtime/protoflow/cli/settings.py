@@ -49,7 +49,7 @@ def config_of(transport: str | None, config_file: str | None) -> Config:
         ConfigError: with every mistake.
     """
     given: dict[str, Any] = {"transport": transport} if transport else {}
-    return Config(file=config_file, **given)
+    return Config(file=config_file or _project_file(), **given)
 
 
 def broker_of(transport: str | None, config_file: str | None) -> Config:
@@ -61,7 +61,8 @@ def broker_of(transport: str | None, config_file: str | None) -> Config:
     config = config_of(transport, config_file)
     if config.origin("transport") == "built in":
         raise ConfigError(
-            "no transport is set: give --transport URL, or set PROTOFLOW_TRANSPORT or --config"
+            "no transport is set: give --transport URL or --config FILE, set PROTOFLOW_TRANSPORT, or"
+            " name a file of settings in pyproject.toml: [tool.protoflow] config"
         )
     if config.url.scheme == "memory":
         raise ConfigError("memory:// lives in its process and cannot be reached from another")
@@ -72,8 +73,14 @@ def export(transport: str | None, config_file: str | None) -> None:
     """Sets options for a service that a module makes: it reads them from the environment."""
     if transport:
         os.environ["PROTOFLOW_TRANSPORT"] = transport
-    if config_file:
-        os.environ["PROTOFLOW_CONFIG"] = config_file
+    if file := config_file or _project_file():
+        os.environ["PROTOFLOW_CONFIG"] = file
+
+
+def _project_file() -> str | None:
+    """The settings that `[tool.protoflow] config` names, where the environment names none."""
+    found: str | None = project_settings().get("config")
+    return None if os.environ.get("PROTOFLOW_CONFIG") else found
 
 
 def project_settings(directory: Path = Path()) -> dict[str, Any]:
