@@ -18,7 +18,7 @@ import warnings
 from contextlib import ExitStack, suppress
 from typing import Any
 
-from protoflow.service.gc_tuning import collected_rarely
+from protoflow.service.gc_tuning import raised_threshold
 from pydantic import BaseModel
 
 from benchmarks.subjects.messages import json_body, json_headers, tracing
@@ -159,7 +159,7 @@ class Subject:
     async def _run(self, broker: Any, kind: str = "") -> None:
         with ExitStack() as beside:
             await broker.start()
-            beside.enter_context(collected_rarely(self.chosen.gc or 0))
+            beside.enter_context(raised_threshold(self.chosen.gc or 0))
             if kind:
                 await broker.ping(3)  # the subscription has reached the server
             if self._late:

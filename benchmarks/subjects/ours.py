@@ -93,7 +93,7 @@ async def main(chosen: Options) -> None:
     service.register(handler(chosen.shape, meter, latencies))
 
     def published() -> int:
-        return sum(books.published for books in service.stats().values())
+        return sum(stats.published for stats in service.stats().values())
 
     with ExitStack() as beside:
         async with deployed(service):

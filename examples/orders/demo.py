@@ -140,7 +140,7 @@ async def settled(running: protoflow.Service, *, billed: int, dead: int) -> None
         if done and mail.handled >= billed and all(s.settled for s in running.subscriptions):
             return
         await asyncio.sleep(0.02)
-    counts = {name: books.as_dict() for name, books in running.stats().items()}
+    counts = {name: stats.as_dict() for name, stats in running.stats().items()}
     print(f"  not settled after {PATIENCE:.0f} s: {counts}")
 
 

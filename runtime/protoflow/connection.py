@@ -15,8 +15,8 @@ from protoflow.contract.spec import PublicationSpec
 from protoflow.errors import ProtoflowError
 from protoflow.message import Message
 from protoflow.output import AnyOutput
-from protoflow.publishing.events import Emitting
-from protoflow.publishing.publisher import Publishing
+from protoflow.publishing.events import EventPublisher
+from protoflow.publishing.publisher import MessagePublisher
 from protoflow.transport.interface import Transport, TransportSettings
 from protoflow.transports import create
 
@@ -51,15 +51,14 @@ def warn_of_memory(config: Config) -> None:
         )
 
 
-class Connection(Emitting):
+class Connection(EventPublisher):
     """A connection that producers publish through; an asynchronous context manager."""
 
     def __init__(self, config: Config, clock: Clock | None = None) -> None:
-        self._config = config
-        self._clock = clock or Clock()
+        clock = clock or Clock()
         warn_of_memory(config)
-        self._transport = transport_for(config, self._clock)
-        self._publishing = Publishing(config, self._transport, self._clock)
+        self._transport = transport_for(config, clock)
+        super().__init__(MessagePublisher(config, self._transport, clock))
 
     @property
     def transport(self) -> Transport:
@@ -69,11 +68,11 @@ class Connection(Emitting):
     async def open(self) -> None:
         """Connects. Raises ConnectionFailedError, AuthenticationError."""
         await self._transport.open()
-        self._publishing.open()
+        self._publisher.open()
 
     async def close(self) -> None:
         """Flushes and disconnects. Idempotent."""
-        self._publishing.close()
+        self._publisher.close()
         await self._transport.close()
 
     async def __aenter__(self) -> Connection:

@@ -43,7 +43,7 @@ class HandlerSpec:
         dead_letter_topic: where letters go, variables filled, namespace included.
         batched: the handler gets batches.
         decode: the decoded input of a run, decoded once; raises DecodeError.
-        stats: the books of this handler.
+        stats: the counters of this handler.
         config: the settings of the service.
         capabilities: what the transport can do.
         clock: time and randomness.

@@ -296,9 +296,8 @@ def _service(
     service = tested.service = Service(
         config, middleware=middleware, clock=tested.clock, transport=transport, **dependencies
     )
-    chain = service._chain
-    outermost = chain.names[0] if chain.names else None
-    service._chain = chain.add("testing", _recording(tested), before=outermost)
+    outermost = service.middleware.names[0] if service.middleware.names else None
+    service.register_middleware("testing", _recording(tested), before=outermost)
     return service
 
 

@@ -216,7 +216,7 @@ class Lab:
             headers=headers,
             delay=delay.total_seconds() if delay else 0.0,
         )
-        await self.connection._publishing.messages([message])
+        await self.connection._publisher.messages([message])
         return message
 
     def physical(self, topic: str) -> str:

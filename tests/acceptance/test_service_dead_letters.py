@@ -250,7 +250,7 @@ async def test_headers_of_others_are_kept_in_the_letter_and_the_replay(lab: Lab)
         assert {name: got[name] for name in metadata} == metadata
 
 
-async def test_the_dead_letters_are_in_the_books(lab: Lab) -> None:
+async def test_dead_letters_are_counted(lab: Lab) -> None:
     seen = Seen(lab)
     async with lab.running(handler("Work", seen.fails), policy=ONCE) as service:
         await lab.send(*range(3))

@@ -268,7 +268,7 @@ class Intake:
         spent: float, where: str,
     ) -> bool:  # fmt: skip
         report = self._report
-        crash = self._service._crash
+        crash = self._service._components.running.crash
         if crash is not None:
             report.add("crashes", f"{type(crash).__name__}: {_place(crash)}", where)
         elif unsettled:

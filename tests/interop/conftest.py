@@ -80,7 +80,7 @@ class Party:
     async def make(self, service: Any, *topics: str) -> None:
         """Makes topics before anything is published to them."""
         names = tuple(map(self.topic, topics))
-        await service._transport.ensure(Topology(topics=names), TopologyMode.CREATE)
+        await service.transport.ensure(Topology(topics=names), TopologyMode.CREATE)
 
 
 def _url(broker: str) -> str:

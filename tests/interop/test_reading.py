@@ -197,7 +197,7 @@ async def test_what_others_send_is_handled(party: Party) -> None:
             for key, text in case.metadata:
                 assert context.message.metadata.get(key) == text, (name, key)
         assert len(got) == len(CASES)
-        assert all(not books.dead_lettered for books in service.stats().values())
+        assert all(not stats.dead_lettered for stats in service.stats().values())
 
 
 async def test_foreign_types_and_rubbish_are_not_taken_for_ours(party: Party) -> None:
@@ -236,7 +236,7 @@ async def test_foreign_types_and_rubbish_are_not_taken_for_ours(party: Party) ->
         topic = next(iter(desk.topics))
         found = await _count(desk, topic, len(refused))
         assert found == len(refused), list(refused)
-        assert sum(books.unhandled for books in service.stats().values()) == len(skipped)
+        assert sum(stats.unhandled for stats in service.stats().values()) == len(skipped)
     assert [it.context.id for it in party.got] == ["last"]
 
 

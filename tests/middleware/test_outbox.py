@@ -60,12 +60,12 @@ async def test_a_relay_publishes_what_waits(tmp_path: Path) -> None:
         handler, dependencies=Dependencies(outbox=store), virtual_time=False
     ) as service:
         await put(service, "a", "b")
-        relay = service.service._relay
+        relay = service.service._inspection._relay
         assert relay is not None
         while (await store.backlog())[0]:
             await service.advance(0.05)
-        await service.service.observatory.refresh()
-        text = Exposition(service.service.observatory).render()[0].decode()
+        await service.service.reporter.refresh()
+        text = Exposition(service.service.reporter).render()[0].decode()
         published = [message for message in service.messages if message.topic == "done"]
     assert "protoflow_outbox_pending 0.0" in text
     assert len({message.id for message in published}) == 2

@@ -141,8 +141,8 @@ async def test_a_validator_of_ones_own_sees_all_messages() -> None:
     async with running(worker(nothing), dependencies=dependencies) as service:
         with pytest.raises(InvalidMessageError):
             await put(service, "bad")
-        service.service._publishing.encode._bound.clear()
-        service.service._publishing.encode.validator = None
+        service.service._components.publisher.encode._bound.clear()
+        service.service._components.publisher.encode.validator = None
         await put(service, "bad", "good")
         (letter,) = service.dead_letters
     assert letter.message.metadata["pf_error_message"] == (

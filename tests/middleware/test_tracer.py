@@ -225,7 +225,7 @@ async def test_what_the_sender_did_not_sample_is_not_sampled() -> None:
     async with running(handlers, dependencies=traced.dependencies) as service:
         await put(service, "a", metadata={"traceparent": UNSAMPLED})
         sent = service.messages[0].metadata["traceparent"]
-        service.service._publishing.tracing = None
+        service.service._components.publisher.tracing = None
         await put(service, "b", metadata={"traceparent": UNSAMPLED})
         outs = [message for message in service.messages if message.topic == "done"]
     assert not traced.spans
@@ -238,7 +238,7 @@ async def test_an_unsampled_sender_does_not_strip_attributes_of_a_sampled_span()
     traced = Traced(sampler=ALWAYS_ON)
     chain_only = Dependencies(tracer_provider=traced.provider)
     async with running(worker(nothing), dependencies=chain_only) as service:
-        service.service._publishing.tracing = None
+        service.service._components.publisher.tracing = None
         await put(service, "a", metadata={"traceparent": UNSAMPLED})
     assert "messaging.message.id" in (traced.one("process work").attributes or {})
 

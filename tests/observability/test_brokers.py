@@ -141,14 +141,14 @@ async def test_dead_letters_are_counted_after_a_restart(place: Place) -> None:
         await service.publish_outputs(TO_WORK, outputs)
         stats = service.stats()["test.v1.Worker.Do"]
         await place.until(lambda: stats.dead_lettered == 3)
-        assert service.books.dead_letters.topics[dead].current == 3
+        assert service.counters.dead_letters.topics[dead].current == 3
     async with place.service(handler) as service:
-        book = service.books.dead_letters.topics[dead]
+        book = service.counters.dead_letters.topics[dead]
         assert book.current == 0  # nobody has looked yet
-        await service.observatory.refresh()
+        await service.reporter.refresh()
         assert (book.current, book.received) == (3, 0)
         assert book.oldest_at > 1.7e9
-        text = Exposition(service.observatory).render()[0].decode()
+        text = Exposition(service.reporter).render()[0].decode()
         assert f'protoflow_dead_letters_waiting{{dead_letter_topic="{dead}"}} 3.0' in text
         await service.publish_outputs(TO_WORK, outputs[:1])
         stats = service.stats()["test.v1.Worker.Do"]
@@ -172,7 +172,7 @@ async def test_the_backlog_is_what_the_broker_says(place: Place) -> None:
         outputs = [Output(StringValue(value=str(index))) for index in range(10)]
         await service.publish_outputs(TO_WORK, outputs)
         await place.until(lambda: service.subscriptions[0].in_flight.count >= 2)
-        await service.observatory.refresh()
+        await service.reporter.refresh()
         (info,) = service.handlers()
         assert info.stats.backlog.last_queue_depth == 10
         assert 1 <= info.stats.backlog.in_flight <= 10

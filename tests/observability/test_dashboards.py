@@ -34,9 +34,9 @@ async def labels(tmp_path: Path) -> dict[str, set[str]]:
         worker(broken), virtual_time=False, dependencies=Dependencies(outbox=store)
     ) as service:
         await put(service, "good", "bad")
-        observatory = service.service.observatory
-        observatory.lag["work/workers"] = Lag(messages=1, seconds=1.0)
-        families = list(Exposition(observatory).registry.collect())
+        reporter = service.service.reporter
+        reporter.lag["work/workers"] = Lag(messages=1, seconds=1.0)
+        families = list(Exposition(reporter).registry.collect())
     await store.close()
     found: dict[str, set[str]] = {}
     for family in families:

@@ -90,8 +90,8 @@ async def test_nothing_leaks(caplog: pytest.LogCaptureFixture, log_payloads: boo
             repr(own.config), str(own.config), json.dumps(own.config.describe()),
             repr(own.stats()), json.dumps([info.as_dict() for info in own.handlers()]),
             repr([asdict(info) for info in own.handlers()]),
-            Exposition(own.observatory).render()[0].decode(),
-            json.dumps(own.books.dead_letters.snapshot()),
+            Exposition(own.reporter).render()[0].decode(),
+            json.dumps(own.counters.dead_letters.snapshot()),
             *(
                 letter.message.metadata["pf_error_message"] for letter in service.dead_letters
             ),

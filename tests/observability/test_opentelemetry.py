@@ -23,7 +23,7 @@ async def test_metrics_follow_the_conventions() -> None:
     provider = MeterProvider([reader])
     chain = default_chain().add("otel", process_duration(provider), after="metrics")
     async with running(worker(bill, publication=TO_DONE), middleware=chain) as service:
-        observe(service.service.observatory, provider)
+        observe(service.service.reporter, provider)
         await put(service, "good", "bad")
         data: Any = reader.get_metrics_data()
     found = {metric.name: metric for metric in data.resource_metrics[0].scope_metrics[0].metrics}

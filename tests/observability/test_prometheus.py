@@ -31,9 +31,9 @@ async def bill(message: object, context: Context) -> Int64Value | None:
 
 
 async def samples(service: TestedService) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    observatory = service.service.observatory
-    await observatory.refresh()
-    text, content_type = Exposition(observatory).render()
+    reporter = service.service.reporter
+    await reporter.refresh()
+    text, content_type = Exposition(reporter).render()
     assert content_type.startswith("text/plain")
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
@@ -104,7 +104,7 @@ async def test_a_scrape_is_what_the_books_say_once_and_only_once() -> None:
 async def test_openmetrics_is_given_to_those_who_accept_it() -> None:
     async with running(worker(bill, publication=TO_DONE)) as service:
         await put(service, "good", "bad")
-        exposition = Exposition(service.service.observatory)
+        exposition = Exposition(service.service.reporter)
         text, content_type = exposition.render("application/openmetrics-text; version=1.0.0")
     assert content_type.startswith("application/openmetrics-text")
     families = list(parse_openmetrics(text.decode()))
@@ -118,7 +118,7 @@ async def test_names_follow_the_conventions() -> None:
     """What `promtool check metrics` asks for."""
     async with running(worker(bill, publication=TO_DONE)) as service:
         await put(service, "good", "bad")
-        families = list(Exposition(service.service.observatory).registry.collect())
+        families = list(Exposition(service.service.reporter).registry.collect())
     for family in families:
         assert re.fullmatch(r"[a-z][a-z0-9_]*", family.name)
         assert family.documentation.endswith(".")
@@ -143,5 +143,5 @@ async def test_labels_come_from_the_contract_alone() -> None:
 
 async def test_a_service_that_did_not_start_has_no_series() -> None:
     async with running(worker(bill, publication=TO_DONE)) as service:
-        observatory = service.service.observatory
-    assert b"protoflow_messages_total{" not in Exposition(observatory).render()[0]
+        reporter = service.service.reporter
+    assert b"protoflow_messages_total{" not in Exposition(reporter).render()[0]

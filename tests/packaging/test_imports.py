@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import protoflow
 import pytest
@@ -19,6 +21,8 @@ EXTRAS = CLIENTS | {
 
 
 COMMON = "from protoflow import Service, Config, Context, Output"
+#: The budget of protoflow modules that these load.
+MOST_MODULES = 24
 #: Of the standard library: what is dear, and what nobody needs who only names a service.
 DEAR = {
     *("asyncio", "concurrent", "email", "hashlib", "http", "logging", "pathlib", "queue"),
@@ -28,10 +32,10 @@ DEAR = {
 PARTS = {
     f"protoflow.{name}"
     for name in (
-        *("clock", "connection", "contract.validation", "middleware", "observability", "outbox"),
-        *("pipeline", "publishing.encoder", "publishing.publisher", "registrations.plan"),
-        *("scheduling", "service.startup", "stats", "testing", "tracing", "transport"),
-        *("transports", "web"),
+        *("attributes", "clock", "codecs.cloudevents", "connection", "contract.validation"),
+        *("events", "middleware", "observability", "outbox", "pipeline", "publishing"),
+        *("registrations", "scheduling", "service.startup", "stats", "testing", "tracing"),
+        *("transport", "transports", "web"),
     )
 }
 #: Runs a service; prints what its first messages loaded: handled, retried, dead-lettered.
@@ -95,6 +99,27 @@ def test_the_annotations_load_next_to_nothing() -> None:
 def test_the_common_names_load_no_extra_and_nothing_that_only_running_needs() -> None:
     loaded = loaded_by(COMMON)
     assert not loaded & {*EXTRAS, *DEAR, *PARTS, "ulid", "google.protobuf.descriptor"}
+
+
+def test_the_common_names_load_few_modules() -> None:
+    loaded = {name for name in loaded_by(COMMON) if name.partition(".")[0] == "protoflow"}
+    assert len(loaded) <= MOST_MODULES, sorted(loaded)
+
+
+@pytest.mark.parametrize("statement", [COMMON, "import protoflow.gencode"])
+def test_what_is_loaded_first_is_in_packages_that_import_no_siblings(statement: str) -> None:
+    loaded = loaded_by(statement)
+    root = Path(protoflow.__path__[0]).parent
+    files = [root.joinpath(*name.split("."), "__init__.py") for name in loaded]
+    packages = [file for file in files if "protoflow" in file.parts and file.exists()]
+    assert len(packages) > 1
+    for file in packages:
+        imports = [
+            node for node in ast.parse(file.read_text()).body
+            if isinstance(node, ast.Import | ast.ImportFrom)
+        ]  # fmt: skip
+        names = {getattr(node, "module", None) or ast.unparse(node) for node in imports}
+        assert not {name for name in names if "protoflow" in name}, file
 
 
 def test_a_generated_module_loads_the_contract_with_the_runtime_and_no_more() -> None:

@@ -128,7 +128,7 @@ async def test_a_raw_copy_leaves_out_the_hop_state_that_came_with_it() -> None:
 
     came = {"ce_type": "a.B", "content-type": "text/plain", "pf_x": "1", "CC": "q", "mine": "m"}
     async with testing.run(config=config(), setup=setup) as tested:
-        await tested.service._transport.submit(
+        await tested.service.transport.submit(
             [Message(id="1", topic="in", payload=b"", metadata=came)]
         )
         await tested.settled()
@@ -215,7 +215,7 @@ async def test_an_event_that_was_received_may_be_published_again() -> None:
 
     async with testing.run(config=config(), setup=setup) as tested:
         service = tested.service
-        await service._transport.submit(
+        await service.transport.submit(
             [
                 Message(
                     id="1", topic="a.b", payload=b"{}",

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from protoflow import Config, Service
-from protoflow.service.gc_tuning import collected_rarely
+from protoflow.service.gc_tuning import raised_threshold
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def _as_before() -> Iterator[None]:
 
 def test_the_threshold_is_raised_and_comes_back() -> None:
     before = gc.get_threshold()
-    with collected_rarely(50_000):
+    with raised_threshold(50_000):
         assert gc.get_threshold() == (50_000, *before[1:])
         assert gc.get_freeze_count() > 1000
     assert gc.get_threshold() == before
@@ -33,7 +33,7 @@ def test_the_threshold_is_raised_and_comes_back() -> None:
 @pytest.mark.parametrize("threshold", [0, 100, 80_000])
 def test_what_somebody_has_set_higher_stays(threshold: int) -> None:
     gc.set_threshold(90_000)
-    with collected_rarely(threshold):
+    with raised_threshold(threshold):
         assert gc.get_threshold()[0] == 90_000
         assert gc.get_freeze_count() == 0
 
@@ -41,14 +41,14 @@ def test_what_somebody_has_set_higher_stays(threshold: int) -> None:
 def test_what_was_frozen_before_stays_frozen() -> None:
     gc.freeze()  # as a server that forks its workers
     frozen = gc.get_freeze_count()
-    with collected_rarely(50_000):
+    with raised_threshold(50_000):
         assert gc.get_threshold()[0] == 50_000
     assert gc.get_freeze_count() >= frozen // 2 > 0
 
 
 def test_a_collector_that_is_off_stays_off() -> None:
     gc.disable()
-    with collected_rarely(50_000):
+    with raised_threshold(50_000):
         assert not gc.isenabled()
         assert gc.get_freeze_count() == 0
 

@@ -120,7 +120,7 @@ async def test_what_never_reaches_the_handler_is_an_error_too() -> None:
         )
         await service.settled()
         stats = service.service.stats()[NAME]
-        letters = service.service.books.dead_letters.topics["work..workers..dead"]
+        letters = service.service.counters.dead_letters.topics["work..workers..dead"]
     assert (stats.dead_lettered, stats.errors.validation) == (1, 1)
     assert letters.received == letters.current == 1
     assert letters.average_retries == 0
@@ -133,7 +133,7 @@ async def test_outputs_and_what_the_service_publishes_are_counted_by_topic() -> 
     async with running(worker(answer, publication=TO_DONE)) as service:
         await put(service, "a", "b", "c")
         assert service.service.stats()[NAME].published == 3
-        assert service.service.books.sent.by_topic() == {"work": 3, "done": 3}
+        assert service.service.counters.sent.by_topic() == {"work": 3, "done": 3}
 
 
 async def test_a_stream_of_outputs_is_counted_whole() -> None:
@@ -168,14 +168,14 @@ async def test_an_average_of_retries_is_kept_for_dead_letters() -> None:
 
     async with running(worker(broken)) as service:
         await put(service, "a", "b")
-        books = service.service.books.dead_letters
-        topic = books.topics["work..workers..dead"]
+        dead_letters = service.service.counters.dead_letters
+        topic = dead_letters.topics["work..workers..dead"]
         assert (topic.received, topic.attempts, topic.average_retries) == (2, 6, 2.0)
         assert topic.oldest_at <= topic.newest_at
-        assert books.snapshot()["total_messages"] == 2
+        assert dead_letters.snapshot()["total_messages"] == 2
         assert await service.service.dead_letters.purge("work..workers..dead") == 2
         assert (topic.current, topic.purged) == (0, 2)
-        books.reset()
+        dead_letters.reset()
         assert topic.received == 0
 
 
@@ -208,13 +208,13 @@ async def test_the_broker_is_not_asked_at_every_scrape(monkeypatch: pytest.Monke
             return int(await count(topic))
 
         monkeypatch.setattr(transport, "count_dead_letters", counted)
-        observatory = service.service.observatory
+        reporter = service.service.reporter
         for _ in range(50):
-            await observatory.refresh()
+            await reporter.refresh()
             await service.advance(1.0)
         assert len(asked) == 1  # it takes a second, so it may be done every 100 s
         await service.advance(60.0)
-        await observatory.refresh()
+        await reporter.refresh()
         assert len(asked) == 2
         service.service.pause(NAME)
         (info,) = service.service.handlers()

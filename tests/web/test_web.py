@@ -99,7 +99,7 @@ async def test_dead_letters_are_listed_shown_replayed_and_purged() -> None:
         status, body, _ = await client.ask("POST", f"/api/dlq/{DEAD}/replay")
         assert (status, body) == (200, {"replayed": 1})
         await service.settled()
-        book = service.service.books.dead_letters.topics[DEAD]
+        book = service.service.counters.dead_letters.topics[DEAD]
         assert (book.received, book.replayed, book.purged) == (3, 1, 1)
 
 
@@ -137,7 +137,7 @@ async def test_health_and_readiness() -> None:
         (info,) = await client.get("/api/handlers")
         assert info["stats"]["dependencies"][1]["status"] == "degraded"
         service.service.subscriptions[0].block("dead letters cannot be published", False)
-        service.service._crashed(RuntimeError("gone"))
+        service.service._lifetime.crashed(RuntimeError("gone"))
         assert (await client.ask("GET", "/healthz"))[0] == 503
 
 

@@ -60,8 +60,8 @@ def _supervise(name: str, workers: int, reload: bool, options: dict[str, Any]) -
 
 def _summary(service: Service) -> str:
     """What runs where, in one line."""
-    handlers = service.handlers()
+    handlers = service.registered
     count = f"{len(handlers)} handler{'' if len(handlers) == 1 else 's'}"
     config = service.config
     pages = f", HTTP on {config.http_host}:{config.http_port}" if config.http_port else ""
-    return f"{count} on {config.url.safe}{pages}: {', '.join(one.name for one in handlers)}"
+    return f"{count} on {config.url.safe}{pages}: {', '.join(handlers)}"

@@ -1,4 +1,4 @@
-"""Times the runs of a handler, in the handler's books."""
+"""Times the runs of a handler, in the handler's statistics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dead letters by the transport's hands, with everything that is done entered in the books."""
+"""Dead letters by the transport's hands, with everything that is done counted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from protoflow.clock import Clock
 from protoflow.errors import CapabilityError, DeadLetterNotFoundError
-from protoflow.stats.handlers import Books
+from protoflow.stats.handlers import Counters
 from protoflow.transport.dead_letters import DeadLetter, DeadLetters
 from protoflow.transport.interface import Transport
 
@@ -16,15 +16,15 @@ class DeadLetterDesk:
     namespace included; no other topic can be read or purged through here.
     """
 
-    def __init__(self, transport: Transport, books: Books, clock: Clock) -> None:
+    def __init__(self, transport: Transport, counters: Counters, clock: Clock) -> None:
         self._transport = transport
-        self._books = books
+        self._counters = counters
         self._clock = clock
 
     @property
     def topics(self) -> Sequence[str]:
         """The dead-letter topics of the handlers."""
-        return tuple(sorted(self._books.dead_letters.topics))
+        return tuple(sorted(self._counters.dead_letters.topics))
 
     @property
     def available(self) -> bool:
@@ -34,9 +34,9 @@ class DeadLetterDesk:
         )
 
     async def count(self, topic: str) -> int:
-        """How many letters wait; the books have it from now on."""
+        """How many letters wait; the counters have it from now on."""
         count = await self._letters(topic).count_dead_letters(topic)
-        self._books.dead_letters.topic(topic).set_current(count, None, self._clock.now())
+        self._counters.dead_letters.topic(topic).set_current(count, None, self._clock.now())
         return count
 
     async def list(self, topic: str, *, limit: int = 100) -> Sequence[DeadLetter]:
@@ -52,17 +52,17 @@ class DeadLetterDesk:
     ) -> int:
         """Gives letters (None: all) back to the group that failed; how many."""
         count = await self._letters(topic).replay_dead_letters(topic, ids, to_origin=to_origin)
-        self._books.dead_letters.topic(topic).replay(count, self._clock.now())
+        self._counters.dead_letters.topic(topic).replay(count, self._clock.now())
         return count
 
     async def purge(self, topic: str, ids: Collection[str] | None = None) -> int:
         """Deletes letters (None: all); how many."""
         count = await self._letters(topic).purge_dead_letters(topic, ids)
-        self._books.dead_letters.topic(topic).purge(count, self._clock.now())
+        self._counters.dead_letters.topic(topic).purge(count, self._clock.now())
         return count
 
     def _letters(self, topic: str) -> DeadLetters:
-        if topic not in self._books.dead_letters.topics:
+        if topic not in self._counters.dead_letters.topics:
             raise DeadLetterNotFoundError(f"{topic}: no handler has dead letters there")
         if not self.available or not isinstance(self._transport, DeadLetters):
             raise CapabilityError("this transport cannot list its dead letters")

@@ -12,7 +12,7 @@ from protoflow import __version__, semconv
 from protoflow.context import Context
 from protoflow.errors import MissingExtraError
 from protoflow.message import Delivery
-from protoflow.observability.report import Observatory
+from protoflow.observability.report import Reporter
 from protoflow.outcomes import DONE, Outcome, Postpone, Skip
 from protoflow.pipeline import HandlerSpec, Middleware, Next
 from protoflow.scheduling.scheduler import Scheduler
@@ -69,15 +69,15 @@ def process_duration(provider: MeterProvider | None = None) -> Middleware:
     return measure
 
 
-def observe(observatory: Observatory, provider: MeterProvider | None = None) -> None:
-    """Makes instruments that read the books of a service when they are exported.
+def observe(reporter: Reporter, provider: MeterProvider | None = None) -> None:
+    """Makes instruments that read the counters of a service when they are exported.
 
     Args:
-        observatory: `service.observatory`.
+        reporter: `service.reporter`.
         provider: the meter provider; the global one if not given.
     """
     meter = _meter(provider)
-    instruments = _Instruments(observatory)
+    instruments = _Instruments(reporter)
     for name, unit, description, read in instruments.counters():
         meter.create_observable_counter(name, [_callback(read)], unit, description)
     for name, unit, description, read in instruments.gauges():
@@ -89,9 +89,9 @@ def _callback(read: _Value) -> Callable[[Any], Iterable[Observation]]:
 
 
 class _Instruments:
-    def __init__(self, observatory: Observatory) -> None:
-        self._observatory = observatory
-        self._system = {semconv.SYSTEM: observatory.system}
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._system = {semconv.SYSTEM: reporter.system}
 
     def counters(self) -> Iterable[tuple[str, str, str, _Value]]:
         """Name, unit, description and reader."""
@@ -127,16 +127,16 @@ class _Instruments:
 
     def _consumed(self) -> Iterable[Observation]:
         fixed = self._system | {semconv.OPERATION_NAME: "receive"}
-        for scheduler in self._observatory.host.subscriptions:
+        for scheduler in self._reporter.host.subscriptions:
             yield Observation(scheduler.in_flight.received, fixed | _labels(scheduler))
 
     def _sent(self) -> Iterable[Observation]:
         fixed = self._system | {semconv.OPERATION_NAME: "send"}
-        for topic, count in self._observatory.host.books.sent.by_topic().items():
+        for topic, count in self._reporter.host.counters.sent.by_topic().items():
             yield Observation(count, fixed | {semconv.DESTINATION: topic})
 
     def _messages(self) -> Iterable[Observation]:
-        for scheduler in self._observatory.host.subscriptions:
+        for scheduler in self._reporter.host.subscriptions:
             for route in scheduler.router.all:
                 labels = _labels(scheduler) | {semconv.HANDLER: route.spec.name}
                 for outcome in ("handled", "dead_lettered", "dropped", "skipped"):
@@ -144,15 +144,15 @@ class _Instruments:
                     yield Observation(count, labels | {semconv.OUTCOME: outcome})
 
     def _letters(self) -> Iterable[Observation]:
-        for topic, book in self._observatory.host.books.dead_letters.topics.items():
-            yield Observation(book.received, {semconv.DESTINATION: topic})
+        for topic, counters in self._reporter.host.counters.dead_letters.topics.items():
+            yield Observation(counters.received, {semconv.DESTINATION: topic})
 
     def _waiting(self) -> Iterable[Observation]:
-        for topic, book in self._observatory.host.books.dead_letters.topics.items():
-            yield Observation(book.current, {semconv.DESTINATION: topic})
+        for topic, counters in self._reporter.host.counters.dead_letters.topics.items():
+            yield Observation(counters.current, {semconv.DESTINATION: topic})
 
     def _subscriptions(self, value: Callable[[Scheduler], int]) -> Iterable[Observation]:
-        for scheduler in self._observatory.host.subscriptions:
+        for scheduler in self._reporter.host.subscriptions:
             yield Observation(value(scheduler), _labels(scheduler))
 
 

@@ -1,4 +1,4 @@
-"""Prometheus: a custom collector that reads the books when it is scraped.
+"""Prometheus: a custom collector that reads the counters when it is scraped.
 
 Names and labels follow https://prometheus.io/docs/practices/naming/ and, where OpenTelemetry has
 a convention, its translation. Labels come from the contract only, never from messages.
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from protoflow.errors import MissingExtraError
-from protoflow.observability.report import Observatory
+from protoflow.observability.report import Reporter
 from protoflow.pipeline import HandlerSpec
 from protoflow.scheduling.scheduler import Scheduler
 
@@ -44,18 +44,18 @@ _OUTCOMES = ("handled", "dead_lettered", "dropped", "skipped", "unhandled", "tom
 
 
 class ServiceCollector(Collector):
-    """The books of one service as metrics."""
+    """The counters of one service as metrics."""
 
-    def __init__(self, observatory: Observatory) -> None:
-        self._observatory = observatory
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: registering must not read the books."""
+        """Nothing: registering must not read the counters."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
         """All metrics, as of now; lag and dead letters as of the last refresh."""
-        schedulers = self._observatory.host.subscriptions
+        schedulers = self._reporter.host.subscriptions
         specs = [route.spec for scheduler in schedulers for route in scheduler.router.all]
         yield from self._messaging(schedulers, specs)
         yield from _handlers(specs)
@@ -67,7 +67,7 @@ class ServiceCollector(Collector):
     def _messaging(
         self, schedulers: Sequence[Scheduler], specs: Sequence[HandlerSpec]
     ) -> Iterator[Metric]:
-        system = self._observatory.system
+        system = self._reporter.system
         durations = HistogramMetricFamily(
             "messaging_process_duration_seconds", "Duration of runs of handlers.", labels=_PROCESS
         )
@@ -89,7 +89,7 @@ class ServiceCollector(Collector):
         sent = CounterMetricFamily(
             "messaging_client_sent_messages", "Messages confirmed by the broker.", labels=_SEND
         )
-        for topic, count in self._observatory.host.books.sent.by_topic().items():
+        for topic, count in self._reporter.host.counters.sent.by_topic().items():
             sent.add_metric((system, "send", topic), count)
         return iter((durations, consumed, sent))
 
@@ -102,7 +102,7 @@ class ServiceCollector(Collector):
             "protoflow_lag_seconds", "Age of the oldest of them.", labels=_SUBSCRIPTION
         )
         for scheduler in schedulers:
-            lag = self._observatory.lag.get(scheduler.settings.name)
+            lag = self._reporter.lag.get(scheduler.settings.name)
             if lag is not None:
                 messages.add_metric(_labels(scheduler), lag.messages)
                 if lag.seconds is not None:
@@ -110,7 +110,7 @@ class ServiceCollector(Collector):
         return iter((messages, seconds))
 
     def _outbox(self) -> Iterator[Metric]:
-        relay = self._observatory.relay
+        relay = self._reporter.relay
         if relay is not None:
             yield GaugeMetricFamily(
                 "protoflow_outbox_pending", "Messages that wait in the outbox.", relay.waiting
@@ -124,8 +124,8 @@ class ServiceCollector(Collector):
     def _letters(self) -> Iterator[Metric]:
         for name, kind, help, attribute in _LETTER_METRICS:
             family = kind(name, help, labels=_LETTERS)
-            for topic, book in self._observatory.host.books.dead_letters.topics.items():
-                family.add_metric((topic,), float(getattr(book, attribute)))
+            for topic, counters in self._reporter.host.counters.dead_letters.topics.items():
+                family.add_metric((topic,), float(getattr(counters, attribute)))
             yield family
 
 
@@ -208,9 +208,9 @@ class Exposition:
     Two services in one process do not share series, and nothing lands in the global registry.
     """
 
-    def __init__(self, observatory: Observatory) -> None:
+    def __init__(self, reporter: Reporter) -> None:
         self.registry: Final = CollectorRegistry()
-        self.registry.register(ServiceCollector(observatory))
+        self.registry.register(ServiceCollector(reporter))
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The text and its content type: OpenMetrics for those who accept it."""

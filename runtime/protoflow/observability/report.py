@@ -15,7 +15,7 @@ from protoflow.outbox import OutboxRelay
 from protoflow.pipeline import HandlerSpec
 from protoflow.scheduling.scheduler import Scheduler
 from protoflow.stats.dead_letters import timestamp
-from protoflow.stats.handlers import Books, ErrorBreakdown
+from protoflow.stats.handlers import Counters, ErrorBreakdown
 from protoflow.stats.latency import LatencyMetrics, ThroughputMetrics
 from protoflow.transport.dead_letters import DeadLetters
 from protoflow.transport.interface import Transport
@@ -98,7 +98,7 @@ class HandlerInfo:
 class Host(Protocol):
     """What reports need of a service."""
 
-    books: Books
+    counters: Counters
 
     @property
     def transport(self) -> Transport:
@@ -115,8 +115,8 @@ class Host(Protocol):
         ...
 
 
-class Observatory:
-    """Reads the books of a service and asks its broker, for whoever looks."""
+class Reporter:
+    """Reads the counters of a service and asks its broker."""
 
     def __init__(self, host: Host, clock: Clock, system: str) -> None:
         self.host = host
@@ -162,13 +162,13 @@ class Observatory:
     async def _refresh_letters(self, transport: Transport) -> None:
         if not (transport.capabilities.dead_letters and isinstance(transport, DeadLetters)):
             return
-        for topic, book in self.host.books.dead_letters.topics.items():
+        for topic, counters in self.host.counters.dead_letters.topics.items():
             count = await transport.count_dead_letters(topic)
             oldest: float | None = None
-            if book.oldest_unknown(count):
+            if counters.oldest_unknown(count):
                 first = await transport.list_dead_letters(topic, limit=1)
                 oldest = first[0].time if first else 0.0
-            book.set_current(count, oldest, self.clock.now())
+            counters.set_current(count, oldest, self.clock.now())
 
     def handlers(self) -> list[HandlerInfo]:
         """The state of every handler; lag and dead letters as of the last `refresh`."""

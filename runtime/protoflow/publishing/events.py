@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from protoflow.contract.spec import ProtoClass
     from protoflow.message import Message
     from protoflow.output import AnyOutput
-    from protoflow.publishing.publisher import Publishing
+    from protoflow.publishing.publisher import MessagePublisher
 
 
 class PublishOptions(TypedDict, total=False):
@@ -48,19 +48,24 @@ class PublishOptions(TypedDict, total=False):
     parent_id: str
 
 
-class Emitting:
-    """The publishing part of a service or a connection; everything goes out at once."""
+class EventPublisher:
+    """Publishes CloudEvents, data, protobuf and raw messages, at once and confirmed.
 
-    _publishing: Publishing
+    Args:
+        publisher: encodes and submits.
+    """
+
+    def __init__(self, publisher: MessagePublisher) -> None:
+        self._publisher = publisher
 
     async def publish_outputs(
         self, publication: PublicationSpec, outputs: Sequence[AnyOutput]
     ) -> list[str]:
-        """Publishes outputs at once; their ids. See `Publisher`."""
-        return await self._publishing.outputs(publication, outputs)
+        """Publishes outputs; returns their ids. See `protoflow.Publisher`."""
+        return await self._publisher.outputs(publication, outputs)
 
     async def publish(self, *messages: Message) -> None:
-        """Publishes raw messages at once.
+        """Publishes raw messages.
 
         Raises:
             PublishError: a message was not taken.
@@ -69,36 +74,36 @@ class Emitting:
         for message in messages:
             if (problem := wire.raw_problem(message.id, message.metadata)) is not None:
                 raise InvalidMessageError(problem)
-        await self._publishing.messages(messages)
+        await self._publisher.messages(messages)
 
     async def publish_proto(
         self, topic: str, message: ProtoMessage, metadata: Mapping[str, str] | None = None
     ) -> str:
-        """Publishes a protobuf message to a topic; its id. Raises PublishError."""
+        """Publishes a protobuf message to a topic; returns its id. Raises PublishError."""
         output = Output(message, metadata=metadata, topic=topic)
-        encoded = self._publishing.encode(publication_of(type(message)), output)
-        await self._publishing.messages((encoded,))
+        encoded = self._publisher.encode(publication_of(type(message)), output)
+        await self._publisher.messages((encoded,))
         return encoded.id
 
     async def publish_event(self, event: CloudEvent, *, topic: str | None = None) -> str:
-        """Publishes a CloudEvent to the topic of its type's name, or another; its id."""
-        where = self._publishing.encode.physical(topic or event.type)
-        await self._publishing.messages((event.message(where),))
+        """Publishes a CloudEvent to `topic`, default its type; returns its id."""
+        where = self._publisher.encode.physical(topic or event.type)
+        await self._publisher.messages((event.message(where),))
         return event.id
 
     async def publish_event_after(
         self, event: CloudEvent, delay: timedelta, *, topic: str | None = None
     ) -> str:
         """The same after a delay. Raises CapabilityError where the transport has none."""
-        where = self._publishing.encode.physical(topic or event.type)
+        where = self._publisher.encode.physical(topic or event.type)
         message = replace(event.message(where), delay=delay.total_seconds())
-        await self._publishing.messages((message,))
+        await self._publisher.messages((message,))
         return event.id
 
     async def publish_data(
         self, type: str, source: str, data: Any, **options: Unpack[PublishOptions]
     ) -> str:
-        """Publishes data as a CloudEvent; its id."""
+        """Publishes data as a CloudEvent to the topic named like its type; returns its id."""
         return await self.publish_event(_event(type, source, data, options))
 
     async def publish_data_after(

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 _REMEMBERED_TOPICS = 10_000
 
 
-class Publishing:
-    """What publishing needs of a transport: used by `Service` and `Connection`."""
+class MessagePublisher:
+    """Encodes, makes topics, submits and counts; for `Service` and `Connection`."""
 
     def __init__(
         self, config: Config, transport: Transport, clock: Clock, sent: SentMessages | None = None

@@ -12,7 +12,7 @@ from protoflow.contract.spec import PublicationSpec
 from protoflow.message import Message
 from protoflow.output import AnyOutput
 from protoflow.pipeline import Chain, HandlerSpec
-from protoflow.publishing.publisher import Publishing, check_delay
+from protoflow.publishing.publisher import MessagePublisher, check_delay
 from protoflow.registrations.subscription_plan import HandlerPlan, SubscriptionPlan
 from protoflow.scheduling.batching import Gatherer
 from protoflow.scheduling.invoke import decoder, terminal
@@ -21,7 +21,7 @@ from protoflow.scheduling.router import Router
 from protoflow.scheduling.scheduler import Scheduler
 from protoflow.scheduling.threads import Threads
 from protoflow.scheduling.windows import publisher
-from protoflow.stats.handlers import Books
+from protoflow.stats.handlers import Counters
 from protoflow.transport.interface import Capabilities, Transport
 
 
@@ -30,10 +30,10 @@ def assemble(
     config: Config,
     chain: Chain,
     transport: Transport,
-    publishing: Publishing,
+    publishing: MessagePublisher,
     threads: Threads,
     clock: Clock,
-    books: Books,
+    counters: Counters,
     crashed: Callable[[BaseException], None],
 ) -> Scheduler:
     """The scheduler of a subscription, not yet started."""
@@ -52,7 +52,7 @@ def assemble(
 
     made: dict[str, Route] = {}
     for handler in plan.handlers:
-        spec = _spec(handler, config, transport, clock, books, hold)
+        spec = _spec(handler, config, transport, clock, counters, hold)
         windows = publisher(transport.submit, spec.stats.confirmed, clock, late)
         innermost = terminal(handler.registration, spec, windows, threads, publishing)
         made[spec.name] = Route(spec, handler.registration, chain.compile(innermost, spec))
@@ -72,7 +72,7 @@ def assemble(
 
 
 def _spec(
-    handler: HandlerPlan, config: Config, transport: Transport, clock: Clock, books: Books,
+    handler: HandlerPlan, config: Config, transport: Transport, clock: Clock, counters: Counters,
     hold: Callable[[str, bool], None],
 ) -> HandlerSpec:  # fmt: skip
     registration = handler.registration
@@ -89,7 +89,7 @@ def _spec(
         dead_letter_topic=handler.dead_letter_topic,
         batched=registration.batched,
         decode=decode or (lambda context: context.message),
-        stats=books.open(registration.name, handler.dead_letter_topic),
+        stats=counters.open(registration.name, handler.dead_letter_topic),
         config=config,
         capabilities=_usable(transport.capabilities, handler),
         clock=clock,

@@ -8,16 +8,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from protoflow.service.service import Health as Health
+    from protoflow.observability.health import Health as Health
     from protoflow.service.service import Service as Service
 else:
 
     def __getattr__(name: str) -> object:
-        if name not in (
-            "Health",
-            "Service",
-        ):
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from protoflow.service import service
+        if name == "Health":
+            from protoflow.observability.health import Health
 
-        return getattr(service, name)
+            return Health
+        if name == "Service":
+            from protoflow.service.service import Service
+
+            return Service
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""How often Python looks for garbage while a service runs."""
+"""The threshold of Python's garbage collection while a service runs."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def collected_rarely(threshold: int) -> Iterator[None]:
-    """Within, Python looks for garbage when so many objects are new, not 700 or 2,000, and never
-    among those that were there before.
+def raised_threshold(threshold: int) -> Iterator[None]:
+    """Raises the number of new objects that starts a collection, and leaves old ones out.
 
-    Messages on their way look like what lives long: they survive the first collections, and are
-    looked at again and again, for up to a quarter of what a message costs. Garbage in cycles
-    stays a little longer. The settings are those of the process
-    (https://docs.python.org/3/library/gc.html), so they come back on leaving; what somebody
-    has frozen before, as before a fork, stays frozen.
+    Messages in flight survive the first collections and are then scanned again and again, for up
+    to a quarter of what a message costs. Garbage in cycles lives a little longer. The settings
+    belong to the process (https://docs.python.org/3/library/gc.html), so they are restored on
+    leaving. Objects that were frozen before, as before a fork, stay frozen.
 
     Args:
-        threshold: how many; 0, or fewer than what is set, changes nothing.
+        threshold: new objects; 0, or fewer than what is set, changes nothing.
     """
     before = gc.get_threshold()
     if not gc.isenabled() or threshold <= before[0] or not before[0]:

@@ -1,47 +1,47 @@
-"""The service: ties registrations, transport, schedulers and lifetime together."""
+"""The service: its public methods. Each is a thin delegate to a component."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from protoflow.config.settings import Config
-from protoflow.dataclass_record import dataclass_record
-from protoflow.errors import ProtoflowError, RegistrationError
-from protoflow.publishing.events import Emitting
-from protoflow.registrations.registry import Registering
-from protoflow.service.inspection import Observing
+from protoflow.contract.spec import DeliveryPolicy
 
 if TYPE_CHECKING:
-    import asyncio
-    import signal
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from datetime import timedelta
     from types import TracebackType
 
+    from google.protobuf.message import Message as ProtoMessage
+
     from protoflow.clock import Clock
+    from protoflow.contract.spec import ProtoClass, PublicationSpec
+    from protoflow.events import CloudEvent
+    from protoflow.handler import Handler, HandlerSync
+    from protoflow.message import Message
     from protoflow.middleware import Dependencies
+    from protoflow.observability.dead_letters import DeadLetterDesk
+    from protoflow.observability.health import Health
+    from protoflow.observability.report import HandlerInfo, Reporter
+    from protoflow.outbox import OutboxStore
+    from protoflow.output import AnyOutput
     from protoflow.pipeline import Chain, Middleware
+    from protoflow.publishing.events import PublishOptions
+    from protoflow.registrations.plain_handlers import (
+        EventHandler,
+        JSONHandler,
+        MessageHandler,
+        ProtoHandler,
+    )
     from protoflow.scheduling.scheduler import Scheduler
-    from protoflow.service.shutdown import Shutdown
+    from protoflow.stats.handlers import Counters, HandlerStats
     from protoflow.transport.interface import Capabilities, Transport
 
-
-@dataclass_record
-class Health:
-    """Whether the process should live, and whether it does its work.
-
-    Attributes:
-        live: no loop has died.
-        ready: connected, subscribed, nothing paused by a failure.
-        problems: what is wrong, by subscription or part.
-    """
-
-    live: bool
-    ready: bool
-    problems: dict[str, str]
+_NOTHING = DeliveryPolicy()
 
 
-class Service(Observing, Registering, Emitting):
+class Service:
     """Runs handlers. A `Publisher`, too: what it publishes goes out at once.
 
     Args:
@@ -63,46 +63,198 @@ class Service(Observing, Registering, Emitting):
         transport: Transport | None = None,
         **dependencies: Unpack[Dependencies],
     ) -> None:
-        from protoflow.service.startup import (
-            Parts,  # put off: who only names the class needs no parts
+        # Put off: a program may only name this class.
+        from protoflow.service.lifetime import Lifetime
+        from protoflow.service.startup import Components
+
+        self.config = config or Config()
+        self._components = Components(self.config, middleware, clock, transport, dependencies)
+        self._lifetime = Lifetime(
+            self._components, None if lifespan is None else lambda: lifespan(self)
+        )
+        self._registry = self._components.registry
+        self._publisher = self._components.publisher
+        self._events = self._components.events
+        self._inspection = self._components.inspection
+
+    @property
+    def registered(self) -> tuple[str, ...]:
+        """The full names of the registered handlers."""
+        return tuple(one.name for one in self._registry.registrations)
+
+    # Registering, before the service starts.
+
+    def register(self, *handlers: Handler | HandlerSync) -> None:
+        """Registers instances of generated handler classes.
+
+        Raises:
+            RegistrationError: with every mistake: not a generated handler, a method that cannot be
+                called as its rpc says, registered twice, or too late.
+        """
+        self._registry.register(*handlers)
+
+    def register_message_handler(
+        self, name: str, topic: str, handler: MessageHandler, *, group: str | None = None,
+        delivery: DeliveryPolicy = _NOTHING,
+    ) -> None:  # fmt: skip
+        """Registers a handler of raw messages; what it returns is published as it is.
+
+        Args:
+            name: unique in the service; the group, too, unless given.
+            topic: the consumed topic.
+            handler: `async def handler(message, context)`.
+            group: the consumer group.
+            delivery: the policy.
+        """
+        self._registry.register_message_handler(
+            name, topic, handler, group=group, delivery=delivery
         )
 
-        super().__init__()
-        self.config = config or Config()
-        self._parts = Parts(self.config, middleware, clock, transport, dependencies)
-        self.books = self._parts.books
-        self._clock = self._parts.clock
-        self._chain = self._parts.chain
-        self._transport = self._parts.transport
-        self._publishing = self._parts.publishing
-        self._lifespan = lifespan
-        self._outbox = dependencies.get("outbox")
-        self._schedulers: list[Scheduler] = []
-        self._resources = AsyncExitStack()
-        self._stop_requested: asyncio.Event | None = None
-        self._crash: BaseException | None = None
-        self._started = False
-        self._opened = False
-        self._running = False
-        self._signals = 0
+    def register_json_handler(
+        self, name: str, topic: str, handler: JSONHandler, *, type: Any = dict,
+        group: str | None = None, publish_topic: str | None = None,
+        delivery: DeliveryPolicy = _NOTHING,
+    ) -> None:  # fmt: skip
+        """Registers a handler of JSON; what it returns goes to `publish_topic` as JSON.
+
+        Args:
+            name, topic, group, delivery: as for `register_message_handler`.
+            handler: `async def handler(value, context)`.
+            type: what the JSON is read as: a dataclass, TypedDict, msgspec or pydantic type.
+            publish_topic: where results go.
+        """
+        self._registry.register_json_handler(
+            name, topic, handler, type=type, group=group, publish_topic=publish_topic,
+            delivery=delivery,
+        )  # fmt: skip
+
+    def register_proto_handler(
+        self, name: str, topic: str, message_class: ProtoClass, handler: ProtoHandler, *,
+        output_class: ProtoClass | None = None, publish_topic: str | None = None,
+        group: str | None = None, delivery: DeliveryPolicy = _NOTHING,
+    ) -> None:  # fmt: skip
+        """Registers a handler of protobuf messages that have no generated handler class.
+
+        Args:
+            name, topic, group, delivery: as for `register_message_handler`.
+            message_class: the class of the input, from a `_pb2` module.
+            handler: `async def handler(message, context)`.
+            output_class: the class of what it returns.
+            publish_topic: where that goes.
+        """
+        self._registry.register_proto_handler(
+            name, topic, message_class, handler, output_class=output_class,
+            publish_topic=publish_topic, group=group, delivery=delivery,
+        )  # fmt: skip
+
+    def register_cloudevents_handler(
+        self, name: str, event_type: str, handler: EventHandler, *, topic: str | None = None,
+        group: str | None = None, max_attempts: int | None = None,
+    ) -> None:  # fmt: skip
+        """Registers a handler of CloudEvents of one type.
+
+        Args:
+            name: unique in the service; the group, too, unless given.
+            event_type: the CloudEvents type; the topic, too, unless given.
+            handler: `async def handler(event)` with an `EventContext`.
+            topic: the consumed topic.
+            group: the consumer group.
+            max_attempts: overrides the policy's.
+        """
+        self._registry.register_cloudevents_handler(
+            name, event_type, handler, topic=topic, group=group, max_attempts=max_attempts
+        )
+
+    def consume_events(self, event_type: str, handler: EventHandler) -> None:
+        """Registers a handler of CloudEvents under the name of its function."""
+        self._registry.consume_events(event_type, handler)
+
+    def register_proto_message(self, message_class: ProtoClass) -> None:
+        """Checks at start that messages of a type can be validated, and compiles their rules; for
+        types that are published but not handled here."""
+        self._registry.register_proto_message(message_class)
 
     def register_middleware(
-        self,
-        name: str,
-        middleware: Middleware,
-        *,
-        before: str | None = None,
+        self, name: str, middleware: Middleware, *, before: str | None = None,
         after: str | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Adds a middleware: outside of `before`, inside of `after`, else next to the handlers.
 
         Raises:
             ConfigError: the name is taken, or the neighbour is not there.
             RegistrationError: the service has started.
         """
-        if self._closed:
-            raise RegistrationError(f"middleware {name}: register before the service starts")
-        self._chain = self._chain.add(name, middleware, before=before, after=after)
+        self._registry.register_middleware(name, middleware, before=before, after=after)
+
+    def register_http_handler(
+        self, path: str, handler: Callable[[Any], Awaitable[Any]], *, method: str = "GET"
+    ) -> None:
+        """Serves a page of the user's beside the built-in ones, under the same token.
+
+        Args:
+            path: as aiohttp routes it, `/orders/{id}`.
+            handler: takes an `aiohttp.web.Request`, returns a response.
+            method: the HTTP method.
+
+        Raises:
+            RegistrationError: the path is taken, or the server runs already.
+        """
+        self._inspection.register_http_handler(path, handler, method=method)
+
+    def relay_outbox(self, store: OutboxStore) -> None:
+        """Empties an outbox while the service runs, if it is a `RelayedOutbox`;
+        `Service(outbox=...)` does so itself.
+
+        Raises:
+            RegistrationError: the service has one already.
+        """
+        self._inspection.relay_outbox(store)
+
+    # Publishing, at once.
+
+    async def publish_outputs(
+        self, publication: PublicationSpec, outputs: Sequence[AnyOutput]
+    ) -> list[str]:
+        """Publishes outputs; returns their ids. See `Publisher`."""
+        return await self._publisher.outputs(publication, outputs)
+
+    async def publish(self, *messages: Message) -> None:
+        """Publishes raw messages.
+
+        Raises:
+            PublishError: a message was not taken.
+            InvalidMessageError: metadata with names of orders to a broker, or not of text.
+        """
+        await self._events.publish(*messages)
+
+    async def publish_proto(
+        self, topic: str, message: ProtoMessage, metadata: Mapping[str, str] | None = None
+    ) -> str:
+        """Publishes a protobuf message to a topic; returns its id. Raises PublishError."""
+        return await self._events.publish_proto(topic, message, metadata)
+
+    async def publish_event(self, event: CloudEvent, *, topic: str | None = None) -> str:
+        """Publishes a CloudEvent to `topic`, default its type; returns its id."""
+        return await self._events.publish_event(event, topic=topic)
+
+    async def publish_event_after(
+        self, event: CloudEvent, delay: timedelta, *, topic: str | None = None
+    ) -> str:
+        """The same after a delay. Raises CapabilityError where the transport has none."""
+        return await self._events.publish_event_after(event, delay, topic=topic)
+
+    async def publish_data(
+        self, type: str, source: str, data: Any, **options: Unpack[PublishOptions]
+    ) -> str:
+        """Publishes data as a CloudEvent to the topic named like its type; returns its id."""
+        return await self._events.publish_data(type, source, data, **options)
+
+    async def publish_data_after(
+        self, type: str, source: str, data: Any, delay: timedelta,
+        **options: Unpack[PublishOptions],
+    ) -> str:  # fmt: skip
+        """The same after a delay. Raises CapabilityError where the transport has none."""
+        return await self._events.publish_data_after(type, source, data, delay, **options)
 
     # Lifetime.
 
@@ -110,26 +262,18 @@ class Service(Observing, Registering, Emitting):
         """Runs until SIGTERM, SIGINT or `request_stop`, then drains. A second signal cancels the
         handlers, a third ends the process at once.
 
-        Meanwhile the process is the service's: its signals (`handle_signals`), and how often
-        Python looks for garbage (`gc_threshold`). `async with service` touches neither.
+        Meanwhile signals (`handle_signals`) and the threshold of Python's garbage collection
+        (`gc_threshold`) are the service's. `async with service` touches neither.
 
         Raises:
             ProtoflowError: the service cannot start.
-            BaseException: whatever killed a part of the runtime; nothing dies in silence.
+            BaseException: the error that a part of the runtime died of.
         """
-        with self._parts.stopping(self._signalled) as self._stop_requested:
-            async with self:
-                if not self._registrations:
-                    self._parts.report_no_handlers()
-                with self._parts.garbage_collected_rarely():
-                    await self._stop_requested.wait()
-        if self._crash is not None:
-            raise self._crash
+        await self._lifetime.run()
 
     def request_stop(self) -> None:
         """Makes `run` drain and return."""
-        if self._stop_requested is not None:
-            self._stop_requested.set()
+        self._lifetime.request_stop()
 
     async def start(self) -> None:
         """Connects, makes or verifies the topology, and begins to consume; `stop` ends it.
@@ -138,134 +282,109 @@ class Service(Observing, Registering, Emitting):
             ConfigError, RegistrationError, CapabilityError: with all mistakes.
             TransportError: the broker is not there, or refuses.
         """
-        if self._started:
-            raise ProtoflowError("the service was started already; make a new one")
-        self._started = self._closed = True
-        try:
-            await self._start()
-        except BaseException:
-            await self.stop()
-            raise
-
-    async def _start(self) -> None:
-        self._chain.check()
-        await self._transport.open()
-        self._opened = True
-        schedulers = await self._parts.assemble(
-            self._registrations, self._messages, self._chain, self._crashed
-        )
-        await self._start_relay(self._resources)
-        if self._lifespan is not None:
-            await self._resources.enter_async_context(self._lifespan(self))
-        # All join before any begins, so that no run meets the rebalance of a later one.
-        for scheduler in schedulers:
-            self._schedulers.append(scheduler)
-            await scheduler.join()
-        for scheduler in schedulers:
-            scheduler.begin()
-        self._running = True
-        await self._start_configured_web()
-        self._parts.report_start(schedulers)
+        await self._lifetime.start()
 
     async def stop(self) -> None:
         """Drains: takes nothing more, finishes, settles, flushes, closes. All of it ends within
         `shutdown_timeout`; what is not settled then is delivered again."""
-        self._running = False
-        shutdown = self._parts.shutdown()
-        try:
-            await shutdown.drain(self._schedulers)
-        finally:
-            self._schedulers = []
-            await self._close(shutdown)
-
-    async def _close(self, shutdown: Shutdown) -> None:
-        try:
-            await shutdown.close("the web server", self.stop_web_ui)
-            # Apart: a deadline cancels once, so what is closed after it would have none.
-            await shutdown.close("the lifespan", self._resources.aclose)
-        finally:
-            if self._opened:
-                await shutdown.close("the connection to the broker", self._transport.close)
-            self._publishing.close()
-            self._parts.threads.close()
+        await self._lifetime.stop()
 
     async def __aenter__(self) -> Service:
         await self.start()
         return self
 
     async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
+        self, kind: type[BaseException] | None, error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         await self.stop()
 
-    # State.
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the transport can do."""
-        return self._transport.capabilities
-
-    @property
-    def busy_threads(self) -> int:
-        """How many handlers run in threads."""
-        return self._parts.threads.busy
-
-    def health(self) -> Health:
-        """Whether the process should live, and whether it does its work."""
-        problems = {
-            scheduler.settings.name: "; ".join(scheduler.problems.values())
-            for scheduler in self._schedulers
-            if scheduler.problems
-        }
-        if (broken := self._transport.health()) is not None:
-            problems["transport"] = broken
-        if (unrelayed := self.outbox_problem) is not None:
-            problems["outbox"] = unrelayed
-        if self._crash is not None:
-            problems["service"] = f"a part of the runtime died: {type(self._crash).__name__}"
-        elif not self._running:
-            problems["service"] = "not started, or stopping"
-        return Health(live=self._crash is None, ready=not problems, problems=problems)
-
     def pause(self, name: str) -> None:
-        """Takes nothing more for a handler's subscription until `resume`.
+        """Takes nothing more for a subscription until `resume`.
 
         Args:
             name: the full name of a handler, or `<topic>/<group>`.
         """
-        self._named(name).pause()
+        self._components.running.named(name).pause()
 
     def resume(self, name: str) -> None:
         """Ends `pause`."""
-        self._named(name).resume()
+        self._components.running.named(name).resume()
 
-    def _named(self, name: str) -> Scheduler:
-        for scheduler in self._schedulers:
-            handlers = (route.spec.name for route in scheduler.router.all)
-            if name == scheduler.settings.name or name in handlers:
-                return scheduler
-        known = ", ".join(scheduler.settings.name for scheduler in self._schedulers)
-        raise RegistrationError(f"{name}: no such subscription runs; there are {known or 'none'}")
+    # State.
 
-    def _signalled(self, signal: signal.Signals) -> None:
-        """The first signal drains, the second cancels what runs, the third ends the process."""
-        self._signals += 1
-        if self._signals == 1:
-            self._parts.log.info("%s: draining; once more cancels the handlers", signal.name)
-            self.request_stop()
-        elif self._signals == 2:
-            self._parts.log.warning("%s: handlers are cancelled; once more exits", signal.name)
-            for scheduler in self._schedulers:
-                scheduler.cancel_runs()
-        else:
-            self._parts.exit_now(signal)
+    @property
+    def middleware(self) -> Chain:
+        """The middlewares, outermost first."""
+        return self._registry.chain
 
-    def _crashed(self, error: BaseException) -> None:
-        """A loop of the runtime died: the process drains and ends with the error."""
-        if self._crash is None:
-            self._crash = error
-            self._parts.log.critical("a part of the runtime died: %r", error, exc_info=error)
-        self.request_stop()
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the transport can do."""
+        return self._components.transport.capabilities
+
+    @property
+    def transport(self) -> Transport:
+        """The transport, for its optional interfaces (dead letters, lag, transactions)."""
+        return self._components.transport
+
+    @property
+    def subscriptions(self) -> Sequence[Scheduler]:
+        """The running subscriptions."""
+        return self._inspection.subscriptions
+
+    @property
+    def busy_threads(self) -> int:
+        """How many handlers run in threads."""
+        return self._components.threads.busy
+
+    @property
+    def counters(self) -> Counters:
+        """The counters of handlers, dead letters and sent messages."""
+        return self._components.counters
+
+    @property
+    def reporter(self) -> Reporter:
+        """Reads the counters and asks the broker; what Prometheus collectors are made of."""
+        return self._inspection.reporter
+
+    @property
+    def dead_letters(self) -> DeadLetterDesk:
+        """The dead letters of the handlers: list, show, replay, purge; each is counted."""
+        return self._inspection.dead_letters
+
+    @property
+    def outbox_problem(self) -> str | None:
+        """Why the outbox is not emptied; None: it is, or there is none."""
+        return self._inspection.outbox_problem
+
+    def health(self) -> Health:
+        """Returns whether the process should live, and whether it does its work."""
+        return self._inspection.health()
+
+    def stats(self) -> dict[str, HandlerStats]:
+        """Returns the counters of every handler, by its full name."""
+        return dict(self.counters.handlers)
+
+    def handlers(self) -> list[HandlerInfo]:
+        """Returns every handler and its state; lag as of the last `reporter.refresh()`."""
+        return self.reporter.handlers()
+
+    async def start_web_ui(self, port: int | None = None) -> int:
+        """Serves the HTTP pages; the service does so itself where `http_port` is set.
+
+        Args:
+            port: instead of the configured one; 0 leaves it to the system.
+
+        Returns:
+            The port.
+
+        Raises:
+            ConfigError: the port is taken.
+            MissingExtraError: aiohttp is not installed.
+        """
+        return await self._inspection.start_web_ui(port)
+
+    async def stop_web_ui(self) -> None:
+        """Closes the ports; `stop` does so itself."""
+        await self._inspection.stop_web_ui()

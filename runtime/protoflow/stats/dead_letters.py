@@ -1,7 +1,7 @@
-"""The books of dead letters, by topic: fed by the runtime, and by whoever replays or purges.
+"""The counters of dead letters by topic, fed by the runtime and by replays and purges.
 
-How many letters wait is the broker's to say wherever it can count them (`set_current`), so it is
-true after a restart; elsewhere it is what this process knows of.
+The broker says how many dead letters wait wherever it can count them (`set_current`), so it is
+true after a restart; elsewhere it is what this process knows.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import time
 
 
 class DLQTopicMetrics:
-    """What became of the letters of one dead-letter topic since the start of this process.
+    """The dead letters of one topic since the start of this process.
 
     Attributes:
-        received: letters that were confirmed.
-        replayed: letters given back to their group.
-        purged: letters deleted.
-        attempts: failed runs of all received letters together.
-        oldest_at: when the oldest letter known of came, in seconds since the epoch.
+        received: dead letters that were confirmed.
+        replayed: dead letters given back to their group.
+        purged: dead letters deleted.
+        attempts: failed runs of all received dead letters together.
+        oldest_at: when the oldest dead letter known of came, in seconds since the epoch.
         newest_at: when the newest came; 0.0 is never.
         updated_at: when anything changed.
     """
@@ -34,7 +34,7 @@ class DLQTopicMetrics:
 
     @property
     def current(self) -> int:
-        """How many letters wait."""
+        """How many dead letters wait."""
         balance = self.received - self.replayed - self.purged
         if self._counted is None:
             return max(0, balance)
@@ -42,33 +42,33 @@ class DLQTopicMetrics:
 
     @property
     def average_retries(self) -> float:
-        """How often the received letters had been retried: runs beyond the first."""
+        """How often the received dead letters had been retried: runs beyond the first."""
         return max(0, self.attempts - self.received) / self.received if self.received else 0.0
 
     def add(self, attempts: int, now: float) -> None:
-        """A letter was confirmed, after so many failed runs."""
+        """A dead letter was confirmed, after so many failed runs."""
         self.received += 1
         self.attempts += max(1, attempts)
         self.newest_at = self.updated_at = now
         self.oldest_at = self.oldest_at or now
 
     def replay(self, count: int, now: float) -> None:
-        """So many letters were given back to their group."""
+        """So many dead letters were given back to their group."""
         self.replayed += count
         self._gone(now)
 
     def purge(self, count: int, now: float) -> None:
-        """So many letters were deleted."""
+        """So many dead letters were deleted."""
         self.purged += count
         self._gone(now)
 
     def oldest_unknown(self, count: int) -> bool:
-        """Whether it takes a look at the letters to tell the oldest, so many being there: at the
-        first count, and when letters went that this process knows nothing of."""
+        """Whether the oldest dead letter must be read: at the first count, and when some were
+        removed by another process."""
         return bool(count) and (self._counted is None or count < self.current)
 
     def set_current(self, count: int, oldest_at: float | None, now: float) -> None:
-        """The broker counted the letters that wait, and may know when the oldest came."""
+        """The broker counted the dead letters that wait, and may know when the oldest came."""
         self._counted = count
         self._since = self.received - self.replayed - self.purged
         if oldest_at is not None or not count:
@@ -95,13 +95,13 @@ class DLQTopicMetrics:
 
 
 class DLQMetrics:
-    """The books of all dead-letter topics of a service; its topics come from the contract."""
+    """The counters of all dead-letter topics of a service."""
 
     def __init__(self) -> None:
         self.topics: dict[str, DLQTopicMetrics] = {}
 
     def topic(self, name: str) -> DLQTopicMetrics:
-        """The books of a topic, opened if they are not."""
+        """Returns the counters of a topic."""
         return self.topics.setdefault(name, DLQTopicMetrics())
 
     def snapshot(self) -> dict[str, object]:

@@ -1,8 +1,8 @@
-"""The books of a handler: counters, latencies and errors, kept by the runtime.
+"""The counters of a handler, its latencies and errors, kept by the runtime.
 
-There is one set of books. The scheduler counts messages, the `metrics` middleware times runs,
-the carrier notes errors; reports, Prometheus and the web pages read. What is written per
-message costs less than a microsecond and never grows; percentiles are made when read.
+There is one set of counters. The scheduler counts messages, the `metrics` middleware times runs,
+the outcome applier counts errors; reports, Prometheus and the web pages read. What is written per
+message costs less than a microsecond and never grows; percentiles are computed when read.
 """
 
 from __future__ import annotations
@@ -122,11 +122,11 @@ class HandlerStats:
         tombstones: messages without payload that were skipped.
         published: outputs that were confirmed.
         lost: settlements refused because the lease was lost.
-        unknown: settlements of which nobody knows whether the broker has them.
+        unknown: settlements with unknown outcome.
         released: messages given back unfinished.
         timings: how long runs took, failed ones included.
         errors: errors by category.
-        letters: the books of the handler's dead-letter topic, which others may share.
+        letters: the counters of the handler's dead-letter topic, which others may share.
         sent: the messages that the whole service sent.
         classify: tells the category of an error.
     """
@@ -175,21 +175,25 @@ class HandlerStats:
         return {name: getattr(self, name) for name in _COUNTERS}
 
 
-class Books:
-    """The books of a service: those of its handlers and of its dead letters."""
+class Counters:
+    """The counters of a service: those of its handlers, its dead letters and what it sent.
 
-    def __init__(self) -> None:
-        self.classify: ErrorClassifier = classify_error
+    Args:
+        classify: returns the category of an error.
+    """
+
+    def __init__(self, classify: ErrorClassifier = classify_error) -> None:
+        self._classify = classify
         self.handlers: dict[str, HandlerStats] = {}
         self.dead_letters = DLQMetrics()
         self.sent = SentMessages()
 
     def open(self, handler: str, dead_letter_topic: str) -> HandlerStats:
-        """The books of one handler, opened when it is assembled."""
+        """Adds the counters of one handler, when it is assembled."""
         stats = HandlerStats(
             letters=self.dead_letters.topic(dead_letter_topic),
             sent=self.sent,
-            classify=self.classify,
+            classify=self._classify,
         )
         self.handlers[handler] = stats
         return stats

@@ -12,7 +12,7 @@ from protoflow import wire
 from protoflow.codecs.json_text import loads
 from protoflow.errors import CapabilityError, DeadLetterNotFoundError, TransportError
 from protoflow.observability.dead_letters import DeadLetterDesk
-from protoflow.observability.report import Observatory
+from protoflow.observability.report import Reporter
 from protoflow.stats.dead_letters import timestamp
 from protoflow.transport.dead_letters import DeadLetter
 from protoflow.web.deadlines import PATIENCE
@@ -39,9 +39,9 @@ _SHOWN = {
 class LetterPages:
     """The pages under `/api/dlq`."""
 
-    def __init__(self, desk: DeadLetterDesk, observatory: Observatory) -> None:
+    def __init__(self, desk: DeadLetterDesk, reporter: Reporter) -> None:
         self._desk = desk
-        self._observatory = observatory
+        self._reporter = reporter
 
     def routes(self) -> list[web.RouteDef]:
         """What is asked where."""
@@ -54,9 +54,9 @@ class LetterPages:
         ]
 
     async def topics(self, _request: web.Request) -> web.Response:
-        """Every dead-letter topic, with its books."""
-        await self._observatory.refresh()
-        return web.json_response(self._observatory.host.books.dead_letters.snapshot())
+        """Every dead-letter topic, with its counters."""
+        await self._reporter.refresh()
+        return web.json_response(self._reporter.host.counters.dead_letters.snapshot())
 
     async def list(self, request: web.Request) -> web.Response:
         """The oldest letters of a topic."""

@@ -3,41 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from aiohttp import web
 
 from protoflow.errors import MissingExtraError
-from protoflow.observability.report import Observatory
+from protoflow.observability.health import Health
+from protoflow.observability.report import Reporter
 from protoflow.web.guard import Guard, Page, problem
-
-
-class Health(Protocol):
-    """What the health pages tell."""
-
-    @property
-    def live(self) -> bool:
-        """No loop has died."""
-        ...
-
-    @property
-    def ready(self) -> bool:
-        """Connected, subscribed, nothing paused by a failure."""
-        ...
-
-    @property
-    def problems(self) -> dict[str, str]:
-        """What is wrong."""
-        ...
 
 
 class Pages:
     """The pages that look at a service."""
 
-    def __init__(
-        self, observatory: Observatory, health: Callable[[], Health], guard: Guard
-    ) -> None:
-        self._observatory = observatory
+    def __init__(self, reporter: Reporter, health: Callable[[], Health], guard: Guard) -> None:
+        self._reporter = reporter
         self._health = health
         self._guard = guard
 
@@ -51,8 +30,8 @@ class Pages:
 
     async def handlers(self, _request: web.Request) -> web.Response:
         """Every handler and its state, as the Go runtime's `HandlerInfo`."""
-        await self._observatory.refresh()
-        return web.json_response([info.as_dict() for info in self._observatory.handlers()])
+        await self._reporter.refresh()
+        return web.json_response([info.as_dict() for info in self._reporter.handlers()])
 
     async def live(self, request: web.Request) -> web.Response:
         """200 while the process should live."""
@@ -69,24 +48,24 @@ class Pages:
         return web.json_response(told, status=200 if good else 503)
 
 
-def metrics_page(observatory: Observatory) -> Page:
+def metrics_page(reporter: Reporter) -> Page:
     """`/metrics` for Prometheus. Raises MissingExtraError."""
     from protoflow.observability.prometheus import Exposition
 
-    exposition = Exposition(observatory)
+    exposition = Exposition(reporter)
 
     async def metrics(request: web.Request) -> web.StreamResponse:
-        await observatory.refresh()
+        await reporter.refresh()
         text, content_type = exposition.render(request.headers.get("Accept", ""))
         return web.Response(body=text, headers={"Content-Type": content_type})
 
     return metrics
 
 
-def metrics_page_if_any(observatory: Observatory) -> Page:
+def metrics_page_if_any(reporter: Reporter) -> Page:
     """The same, or a page that says what is missing."""
     try:
-        return metrics_page(observatory)
+        return metrics_page(reporter)
     except MissingExtraError as error:
         text = str(error)
 

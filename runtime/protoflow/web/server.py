@@ -9,7 +9,8 @@ from typing import Any, cast
 from protoflow.config.settings import Config
 from protoflow.errors import ConfigError, MissingExtraError
 from protoflow.observability.dead_letters import DeadLetterDesk
-from protoflow.observability.report import Observatory
+from protoflow.observability.health import Health
+from protoflow.observability.report import Reporter
 
 try:
     from aiohttp import web
@@ -19,7 +20,7 @@ except ImportError as error:
 from protoflow.web.dead_letters import LetterPages
 from protoflow.web.deadlines import PATIENCE, Deadlines
 from protoflow.web.guard import Guard, Page, problem
-from protoflow.web.pages import Health, Pages, metrics_page, metrics_page_if_any
+from protoflow.web.pages import Pages, metrics_page, metrics_page_if_any
 
 _log = logging.getLogger("protoflow.web")
 
@@ -39,16 +40,16 @@ class WebServer:
     def __init__(
         self,
         config: Config,
-        observatory: Observatory,
+        reporter: Reporter,
         desk: DeadLetterDesk,
         health: Callable[[], Health],
         handlers: Mapping[tuple[str, str], Page],
     ) -> None:
         self._config = config
-        self._observatory = observatory
+        self._reporter = reporter
         self._guard = Guard(config.http_host, config.http_token, config.http_cors)
-        self._pages = Pages(observatory, health, self._guard)
-        self._letters = LetterPages(desk, observatory)
+        self._pages = Pages(reporter, health, self._guard)
+        self._letters = LetterPages(desk, reporter)
         self._handlers = handlers
         self._runners: list[web.AppRunner] = []
         self._deadlines: list[Deadlines] = []
@@ -58,12 +59,12 @@ class WebServer:
         routes = [*self._pages.routes(), *self._letters.routes()]
         routes += [web.route(method, path, page) for (method, path), page in self._handlers.items()]
         if self._config.metrics_port in (0, port):
-            routes.append(web.get("/metrics", metrics_page_if_any(self._observatory)))
+            routes.append(web.get("/metrics", metrics_page_if_any(self._reporter)))
         return await self._serve(routes, port)
 
     async def start_metrics(self, port: int) -> int:
         """Serves `/metrics` alone; the port. Raises ConfigError, MissingExtraError."""
-        return await self._serve([web.get("/metrics", metrics_page(self._observatory))], port)
+        return await self._serve([web.get("/metrics", metrics_page(self._reporter))], port)
 
     async def stop(self) -> None:
         """Ends requests and closes the ports. Idempotent."""

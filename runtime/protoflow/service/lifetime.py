@@ -1,0 +1,150 @@
+"""The lifetime of a service: start, run until a signal, drain, close."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+
+from protoflow.errors import ProtoflowError
+from protoflow.scheduling.scheduler import Scheduler
+from protoflow.service.gc_tuning import raised_threshold
+from protoflow.service.shutdown import Shutdown
+from protoflow.service.signals import handled_signals
+from protoflow.service.startup import Components
+
+_log = logging.getLogger("protoflow.service")
+
+
+class Lifetime:
+    """Starts and stops one service, once.
+
+    Args:
+        components: what the service is made of.
+        lifespan: makes the context that is entered before anything is consumed.
+    """
+
+    def __init__(
+        self,
+        components: Components,
+        lifespan: Callable[[], AbstractAsyncContextManager[object]] | None,
+    ) -> None:
+        self._components = components
+        self._config = components.config
+        self._running = components.running
+        self._lifespan = lifespan
+        self._resources = AsyncExitStack()
+        self._stop_requested: asyncio.Event | None = None
+        self._began = False
+        self._opened = False
+        self._signals = 0
+
+    async def run(self) -> None:
+        """Runs until SIGTERM, SIGINT or `request_stop`, then drains."""
+        self._stop_requested = asyncio.Event()
+        handled = self._config.handle_signals
+        with handled_signals(self._signalled) if handled else contextlib.nullcontext():
+            await self.start()
+            try:
+                if not self._components.registry.registrations:
+                    _log.warning(
+                        "no handler is registered: this service on %s handles nothing",
+                        self._config.url.safe,
+                    )
+                with raised_threshold(self._config.gc_threshold):
+                    await self._stop_requested.wait()
+            finally:
+                await self.stop()
+        if self._running.crash is not None:
+            raise self._running.crash
+
+    def request_stop(self) -> None:
+        """Makes `run` drain and return."""
+        if self._stop_requested is not None:
+            self._stop_requested.set()
+
+    async def start(self) -> None:
+        """Connects, makes or verifies the topology, and begins to consume."""
+        if self._began:
+            raise ProtoflowError("the service was started already; make a new one")
+        self._began = self._components.registry.closed = True
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Drains and closes, within `shutdown_timeout`. Idempotent."""
+        running = self._running
+        running.started = False
+        shutdown = Shutdown(self._config.shutdown_timeout, _log)
+        try:
+            await shutdown.drain(running.subscriptions)
+        finally:
+            running.subscriptions = ()
+            await self._close(shutdown)
+
+    def crashed(self, error: BaseException) -> None:
+        """A loop of the runtime died: the process drains and ends with the error."""
+        if self._running.crash is None:
+            self._running.crash = error
+            _log.critical("a part of the runtime died: %r", error, exc_info=error)
+        self.request_stop()
+
+    async def _start(self) -> None:
+        components, running = self._components, self._running
+        components.registry.chain.check()
+        await components.transport.open()
+        self._opened = True
+        schedulers = await components.assemble(self.crashed)
+        await components.inspection.start_relay(self._resources)
+        if self._lifespan is not None:
+            await self._resources.enter_async_context(self._lifespan())
+        # All join before any begins, so that no run meets the rebalance of a later one.
+        for scheduler in schedulers:
+            running.subscriptions = (*running.subscriptions, scheduler)
+            await scheduler.join()
+        for scheduler in schedulers:
+            scheduler.begin()
+        running.started = True
+        await components.inspection.start_configured_web()
+        self._report_start(schedulers)
+
+    async def _close(self, shutdown: Shutdown) -> None:
+        components = self._components
+        try:
+            await shutdown.close("the web server", components.inspection.stop_web_ui)
+            # Apart: a deadline cancels once, so what is closed after it would have none.
+            await shutdown.close("the lifespan", self._resources.aclose)
+        finally:
+            if self._opened:
+                await shutdown.close("the connection to the broker", components.transport.close)
+            components.publisher.close()
+            components.threads.close()
+
+    def _report_start(self, schedulers: Sequence[Scheduler]) -> None:
+        count = len(schedulers)
+        _log.info(
+            "%d subscription%s on %s: %s", count, "" if count == 1 else "s", self._config.url.safe,
+            ", ".join(scheduler.settings.name for scheduler in schedulers) or "it only publishes",
+        )  # fmt: skip
+
+    def _signalled(self, signal: signal.Signals) -> None:
+        """The first signal drains, the second cancels what runs, the third ends the process."""
+        self._signals += 1
+        if self._signals == 1:
+            _log.info("%s: draining; once more cancels the handlers", signal.name)
+            self.request_stop()
+        elif self._signals == 2:
+            _log.warning("%s: handlers are cancelled; once more exits", signal.name)
+            for scheduler in self._running.subscriptions:
+                scheduler.cancel_runs()
+        else:
+            _log.critical("%s: exiting at once; what runs is delivered again", signal.name)
+            logging.shutdown()
+            os._exit(128 + signal)  # the status that a shell gives for the signal

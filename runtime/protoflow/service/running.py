@@ -1,0 +1,45 @@
+"""What of a service runs: its subscriptions, and whether a part of the runtime has died."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from protoflow.errors import RegistrationError
+from protoflow.scheduling.scheduler import Scheduler
+
+
+class Running:
+    """The state of a service that lifetime and reports share.
+
+    Attributes:
+        subscriptions: the running subscriptions.
+        started: everything runs, and nothing stops yet.
+        crash: the error that a part of the runtime died of.
+    """
+
+    def __init__(self) -> None:
+        self.subscriptions: Sequence[Scheduler] = ()
+        self.started = False
+        self.crash: BaseException | None = None
+
+    def named(self, name: str) -> Scheduler:
+        """Returns a subscription by its own name or a handler's. Raises RegistrationError."""
+        for scheduler in self.subscriptions:
+            handlers = (route.spec.name for route in scheduler.router.all)
+            if name == scheduler.settings.name or name in handlers:
+                return scheduler
+        known = ", ".join(scheduler.settings.name for scheduler in self.subscriptions)
+        raise RegistrationError(f"{name}: no such subscription runs; there are {known or 'none'}")
+
+    def problems(self) -> dict[str, str]:
+        """Returns what is wrong, by subscription or `service`."""
+        problems = {
+            scheduler.settings.name: "; ".join(scheduler.problems.values())
+            for scheduler in self.subscriptions
+            if scheduler.problems
+        }
+        if self.crash is not None:
+            problems["service"] = f"a part of the runtime died: {type(self.crash).__name__}"
+        elif not self.started:
+            problems["service"] = "not started, or stopping"
+        return problems
