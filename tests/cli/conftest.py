@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,10 @@ service Orders {
   option (protoflow.v1.service).consumer_group = "billing";
   rpc BillOrder(OrderPlaced) returns (OrderBilled) {
     option (protoflow.v1.consume) = {
-      delivery: {ordering: ORDERING_PER_KEY, retry: {max_attempts: 2, initial_backoff: {nanos: 1000000}}}
+      delivery: {
+        ordering: ORDERING_PER_KEY
+        retry: {max_attempts: 2, initial_backoff: {nanos: 1000000}}
+      }
     };
     option (protoflow.v1.publish) = {};
   }
@@ -126,10 +128,10 @@ def project(tmp_path: Path) -> Project:
 
 
 @pytest.fixture
-def shop(project: Project) -> Iterator[Project]:
+def shop(project: Project) -> Project:
     """A generated contract with a handler, on SQLite."""
     project.write("proto/shop/v1/orders.proto", ORDERS)
     project.write("app.py", APP)
     project.use("sqlite:///shop.db")
     assert project("generate", "-q").code == 0
-    yield project
+    return project

@@ -85,15 +85,21 @@ def test_lag_counts_what_waits(shop: Project) -> None:
     assert shop("run", "app:Nothing").code == 2
     (row,) = shop("lag", "--json").json()
     assert (row["topic"], row["group"], row["waiting"]) == ("orders.placed", "billing", 0)
-    assert shop("lag", "billing").lines[0].split() == ["topic", "group", "waiting", "oldest_s", "note"]
+    assert shop("lag", "billing").lines[0].split() == [
+        "topic",
+        "group",
+        "waiting",
+        "oldest_s",
+        "note",
+    ]
 
 
 def test_describe_shows_the_plan_under_the_settings(shop: Project) -> None:
     shop.environ["PROTOFLOW_NAMESPACE"] = "eu"
     (row,) = shop("describe", "--json").json()["handlers"]
     assert row["handler"] == "shop.v1.Orders.BillOrder"
-    assert row["topic"] == "eu.orders.placed"
-    assert row["dead_letters"] == "eu.orders.placed..billing..dead"
+    assert row["topic"] == "eu..orders.placed"
+    assert row["dead_letters"] == "eu..orders.placed..billing..dead"
     assert (row["ordering"], row["attempts"]) == ("per_key", 2)
     assert shop("describe", "--mermaid").lines[0] == "flowchart LR"
 
@@ -105,3 +111,36 @@ def test_config_tells_where_each_value_comes_from(shop: Project) -> None:
     assert found["namespace"] == {"value": "eu", "from": "file"}
     assert found["transport"] == {"value": "sqlite:///shop.db", "from": "environment"}
     assert shop("version", "--json").json()["protoflow"]
+
+
+def test_check_needs_no_broker_and_finds_what_a_start_would(shop: Project) -> None:
+    shop.use("amqp://127.0.0.1:1/")
+    done = shop("check")
+    assert done.code == 0, done.out
+    assert [line[:4] for line in done.lines] == ["ok  "] * 4
+    shop.use("nats://127.0.0.1:1")
+    done = shop("check")
+    assert done.code == 1
+    assert "FAIL plan: shop.v1.Orders.BillOrder: nats cannot keep order per key" in done.out
+    shop.write("proto/shop/v1/orders.proto", "syntax = 'proto3';")
+    rows = {row["check"]: row for row in shop("check", "--json").json()}
+    assert rows["generated code"]["ok"] is False
+    assert "run: protoflow generate" in rows["generated code"]["note"]
+
+
+def test_topology_is_planned_applied_and_verified(shop: Project) -> None:
+    planned = shop("topology", "plan")
+    assert planned.code == 1
+    assert {line[0] for line in planned.lines} == {"+"}
+    assert shop("topology", "apply").code == 0
+    verified = shop("topology", "verify", "--json")
+    assert verified.code == 0
+    assert {row["state"] for row in verified.json()} == {"="}
+
+
+def test_doctor_names_what_is_broken(shop: Project) -> None:
+    assert shop("doctor").code == 0
+    shop.environ["PROTOFLOW_CONNECT_TIMEOUT"] = "1"
+    done = shop("doctor", "--transport", "nats://127.0.0.1:1")
+    assert done.code == 1
+    assert any(line.startswith("FAIL broker: ") for line in done.lines)

@@ -58,6 +58,11 @@ service Orders {
 }
 """,
 }
+_EMPTY_SEGMENT = """\
+syntax = "proto3";
+import "protoflow/v1/options.proto";
+message X { option (protoflow.v1.message).topic = "a..b"; }
+"""
 _MODULES = (
     *("root_protoflow", "other_pb2", "other_pb2_grpc", "pub.base_pb2", "buf.validate.validate_pb2"),
     *("my_shop.the_orders_protoflow", "my_shop.the_orders_pb2_grpc", "shop.class.v1.kw_pb2_grpc"),
@@ -112,7 +117,9 @@ import root_pb2 as root__pb2
 x = importlib.import_module('shop.v1.orders_pb2')
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shop.v1.orders_pb2', _globals)
 """
-    assert packages.rewrite(source, "a.b", {"shop.v1.orders_pb2", "root_pb2"}) == """\
+    assert (
+        packages.rewrite(source, "a.b", {"shop.v1.orders_pb2", "root_pb2"})
+        == """\
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from a.b.shop.v1 import orders_pb2 as _orders_pb2
 from shop.v2 import orders_pb2 as _others_pb2
@@ -121,6 +128,7 @@ from a.b import root_pb2 as root__pb2
 x = importlib.import_module('a.b.shop.v1.orders_pb2')
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'a.b.shop.v1.orders_pb2', _globals)
 """
+    )
 
 
 def test_protovalidate_still_holds_the_descriptors_of_its_rules() -> None:
@@ -157,11 +165,7 @@ def test_check_finds_stale_files_and_orphans_and_writes_nothing(shop: Project) -
     ("text", "said"),
     [
         ("message {", "proto/bad.proto:1:9: Expected message name."),
-        (
-            'syntax = "proto3";\nimport "protoflow/v1/options.proto";\n'
-            'message X { option (protoflow.v1.message).topic = "a..b"; }',
-            "proto/bad.proto:3:13: X: topic is 'a..b'",
-        ),
+        (_EMPTY_SEGMENT, "proto/bad.proto:3:13: X: topic is 'a..b'"),
     ],
 )
 def test_errors_of_a_contract_have_their_place(project: Project, text: str, said: str) -> None:

@@ -26,6 +26,9 @@ COMMANDS = {
     "lag": Row("protoflow.cli.lag", "Show how much waits in each group."),
     "dlq": Row("protoflow.cli.dlq", "List, show, replay, purge or export dead letters."),
     "describe": Row("protoflow.cli.describe", "Show the handlers and topics of a contract."),
+    "check": Row("protoflow.cli.check", "Check settings and contract before a deploy."),
+    "topology": Row("protoflow.cli.topology", "Compare topics and queues with the broker's."),
+    "doctor": Row("protoflow.cli.doctor", "Examine the installation and the way to the broker."),
     "config": Row("protoflow.cli.config", "Show the settings and where each comes from."),
     "version": Row("protoflow.cli.version", "Show versions."),
 }

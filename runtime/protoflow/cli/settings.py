@@ -61,8 +61,8 @@ def broker_of(transport: str | None, config_file: str | None) -> Config:
     config = config_of(transport, config_file)
     if config.origin("transport") == "built in":
         raise ConfigError(
-            "no transport is set: give --transport URL or --config FILE, set PROTOFLOW_TRANSPORT, or"
-            " name a file of settings in pyproject.toml: [tool.protoflow] config"
+            "no transport is set: give --transport URL or --config FILE, set PROTOFLOW_TRANSPORT,"
+            " or name a file of settings in pyproject.toml: [tool.protoflow] config"
         )
     if config.url.scheme == "memory":
         raise ConfigError("memory:// lives in its process and cannot be reached from another")
