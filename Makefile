@@ -1,20 +1,20 @@
-# What people type. `make` alone explains itself.
+# The commands of this repository. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint fmt protos golden brokers acceptance faults fuzz bench bench-full docs
+.PHONY: help setup demo test lint fmt generated brokers acceptance faults fuzz bench docs
 
 VENV   := .venv
 BIN    := $(VENV)/bin
 PY     := $(BIN)/python
 STAMP  := $(VENV)/.made
 PYTEST := $(PY) -m pytest
-SOURCE := protoc_gen_protoflow runtime/protoflow
+ALL    := kafka,rabbitmq,nats
 
-help: ## Explain the verbs
+help: ## List the verbs
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
 	  awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 
-setup: $(STAMP) ## Make .venv with Protoflow, every extra and the development tools
+setup: $(STAMP) ## Create .venv with Protoflow, every extra and the development tools
 
 $(STAMP): pyproject.toml scripts/python.sh
 	@test -x $(PY) || "$$(scripts/python.sh)" -m venv $(VENV)
@@ -25,10 +25,10 @@ $(STAMP): pyproject.toml scripts/python.sh
 demo: setup ## Run the orders example on SQLite: handled, retried, dead-lettered, replayed
 	@$(PY) examples/orders/demo.py
 
-test: setup ## Run all tests; brokers that can be had are started by the tests
+test: setup ## Run all tests, or those that ARGS= names: "tests/plugin -x"; with coverage: @.ci/coverage
 	@$(if $(ARGS),$(PYTEST) $(ARGS) || test $$? -eq 5,scripts/test.sh)
 
-lint: setup ## Check style, types, import rules and the annotations
+lint: setup ## Check style, types, import rules, sizes, words and the annotations
 	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=runtime scripts/lint.sh
 
 fmt: setup ## Format Python and protos
@@ -36,31 +36,23 @@ fmt: setup ## Format Python and protos
 	$(BIN)/ruff format .
 	$(BIN)/buf format --write
 
-protos: ## Generate runtime/protoflow/v1 from proto/ with pinned tools
-	scripts/protos.sh
+generated: setup ## Generate what is committed: protoflow/v1, compiled templates, golden files
+	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=runtime scripts/generated.sh
 
-golden: setup ## Accept what the plugin generates now as the expected files; read the diff
-	$(PYTEST) tests/plugin tests/golden --update-golden $(ARGS)
-	git --no-pager diff --stat -- tests/golden
+brokers: setup ## Start Kafka, RabbitMQ and NATS and keep them, or stop them: ARGS=down
+	PYTHONPATH=runtime $(PY) -m tests.brokers $(or $(ARGS),up)
 
-brokers: setup ## Start Kafka, RabbitMQ and NATS and keep them: python -m tests.brokers down
-	PYTHONPATH=runtime $(PY) -m tests.brokers up
-
-acceptance: setup ## Run the one suite on every transport; a row for each at the end
-	@PROTOFLOW_REQUIRE_BROKERS=kafka,rabbitmq,nats PYTHONPATH=runtime \
-	  $(PY) -m tests.acceptance_report $(ARGS)
+acceptance: setup ## Run the acceptance suite and print a row for each transport: ARGS="--transport kafka"
+	@PROTOFLOW_REQUIRE_BROKERS=$(ALL) PYTHONPATH=runtime $(PY) -m tests.acceptance_report $(ARGS)
 
 faults: setup ## Kill, freeze and cut off brokers and processes, and count the messages
-	@PROTOFLOW_FAULTS=long PROTOFLOW_REQUIRE_BROKERS=kafka,rabbitmq,nats $(PYTEST) tests/faults $(ARGS) || test $$? -eq 5
+	@PROTOFLOW_FAULTS=long PROTOFLOW_REQUIRE_BROKERS=$(ALL) $(PYTEST) tests/faults $(ARGS) || test $$? -eq 5
 
-fuzz: setup ## Fuzz what is received with a million messages: ARGS="--messages N --seed S --brokers kafka,rabbitmq"
+fuzz: setup ## Fuzz intake with a million messages: ARGS="--messages N --seed S --brokers kafka,rabbitmq"
 	@PYTHONPATH=runtime $(PY) -m tests.fuzz $(ARGS)
 
-bench: $(VENV)/.bench ## Measure against raw clients and peers: the short form, a row a target
+bench: $(VENV)/.bench ## Measure against raw clients and peers: ARGS="--full --write" writes docs/performance.md
 	@PYTHONPATH=runtime $(PY) -m benchmarks $(ARGS)
-
-bench-full: $(VENV)/.bench ## The long form, which writes docs/performance.md
-	@PYTHONPATH=runtime $(PY) -m benchmarks --full --write $(ARGS)
 
 $(VENV)/.bench: $(STAMP)
 	$(PY) -m pip install --quiet --group bench

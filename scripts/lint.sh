@@ -11,6 +11,8 @@ check ruff format --check --quiet .
 check mypy protoc_gen_protoflow runtime/protoflow scripts tests
 check pyright --warnings
 check lint-imports --no-logo
+check python scripts/sizes.py
+check python scripts/words.py
 check buf lint
 check buf format --diff --exit-code
 check scripts/breaking.sh

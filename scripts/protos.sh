@@ -23,7 +23,7 @@ $tools/bin/python -m grpc_tools.protoc -Iproto \
 for file in options_pb2.py options_pb2.pyi; do
     if [ "${1:-}" = --check ]; then
         diff -u runtime/protoflow/v1/$file "$out/protoflow/v1/$file" || {
-            echo "runtime/protoflow/v1/$file is not what proto/ says; run: make protos" >&2
+            echo "runtime/protoflow/v1/$file is not what proto/ says; run: make generated" >&2
             exit 1
         }
     else

@@ -41,18 +41,26 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         for target in TARGETS.values()
         if (target.name in chosen if chosen else target.written)
     ]
-    metafunc.parametrize("target", targets, ids=[target.name for target in targets])
+    names = [target.name for target in targets]
+    metafunc.parametrize("target", targets, ids=names, indirect=True)
+
+
+@pytest.fixture
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
+    """A transport under test, at a URL of its own."""
+    target: Target = request.param
+    url = target.fresh_url(tmp_path)
+    if url is None:
+        pytest.skip(f"broker: {target.broker}")
+    return target.at(url)
 
 
 @pytest.fixture
 async def bench(
     request: pytest.FixtureRequest, target: Target, tmp_path: Path
 ) -> AsyncIterator[Bench]:
-    """An open transport on a namespace of its own."""
-    url = target.fresh_url(tmp_path)
-    if url is None:
-        pytest.skip(f"broker: {target.broker}")
-    bench = Bench(target, url, tmp_path)
+    """An open transport with topics of its own."""
+    bench = Bench(target, target.url, tmp_path)
     bench.transport = await bench.connect()
     try:
         for marker in request.node.iter_markers("needs"):
@@ -67,10 +75,7 @@ async def bench(
 @pytest.fixture
 async def lab(request: pytest.FixtureRequest, target: Target, tmp_path: Path) -> AsyncIterator[Lab]:
     """What service-level cases work with, on a namespace of its own."""
-    url = target.fresh_url(tmp_path)
-    if url is None:
-        pytest.skip(f"broker: {target.broker}")
-    lab = Lab(target, url, tmp_path)
+    lab = Lab(target, target.url, tmp_path)
     await lab.open()
     try:
         for marker in request.node.iter_markers("needs"):

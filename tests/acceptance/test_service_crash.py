@@ -78,7 +78,7 @@ class Programs:
         own = {
             "lease": LEASE,
             "handle_signals": True,
-            "transport_options": {**lab.target.options, **lab.target.mortal},
+            "transport_options": {**lab.target.options, **lab.target.crash_options},
         }
         settings = lab.settings(**{**own, **order.pop("settings", {})})
         words = json.dumps({"settings": settings, "service": service, "log": str(log), **order})

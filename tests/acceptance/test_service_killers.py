@@ -38,7 +38,7 @@ def _options(lab: Lab) -> dict[str, Any]:
     """On Kafka one partition."""
     if lab.target.name != "kafka":
         return {}
-    known = {**lab.target.options, **lab.target.mortal, "partitions": 1}
+    known = {**lab.target.options, **lab.target.crash_options, "partitions": 1}
     return {"transport_options": known}
 
 

@@ -139,6 +139,7 @@ def test_the_wheel_holds_what_it_needs_and_no_more(distributions: Distributions)
     assert tops == {"protoflow", "protoc_gen_protoflow"}
     for needed in (
         "protoflow/py.typed",
+        "protoc_gen_protoflow/py.typed",
         "protoflow/v1/__init__.py",
         "protoflow/v1/options_pb2.py",
         "protoflow/v1/options_pb2.pyi",
@@ -158,6 +159,7 @@ def test_the_sdist_can_be_worked_on(distributions: Distributions) -> None:
         names = {name.partition("/")[2] for name in sdist.getnames()}
     for needed in (
         *("Makefile", "README.md", "LICENSE", "pyproject.toml", "buf.yaml", ".importlinter"),
+        *("SECURITY.md", "CONTRIBUTING.md", ".ci/run", ".pre-commit-config.yaml"),
         *("tests/packaging/conftest.py", "examples/orders/demo.py", "scripts/python.sh"),
         *("docs/getting-started.md", "proto/protoflow/v1/options.proto"),
     ):

@@ -19,7 +19,10 @@ from protoflow.v1 import options_pb2
 from tests.packaging.conftest import ROOT
 
 DOCUMENTS = [
-    *(ROOT / name for name in ("README.md", "DESIGN.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *(
+        ROOT / f"{name}.md"
+        for name in ("README", "DESIGN", "CONTRIBUTING", "CHANGELOG", "SECURITY")
+    ),
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "examples").glob("*/README.md")),
 ]

@@ -144,6 +144,10 @@ def test_the_first_messages_load_nothing() -> None:
     assert printed_by(RUN) == set()
 
 
+def test_test_helpers_load_no_test_framework() -> None:
+    assert not loaded_by("import protoflow.testing") & {"pytest", "pytest_asyncio", "hypothesis"}
+
+
 @pytest.mark.parametrize("name", protoflow.__all__)
 def test_every_exported_name_resolves(name: str) -> None:
     assert getattr(protoflow, name) is not None

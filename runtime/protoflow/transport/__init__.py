@@ -1,5 +1,8 @@
 """The interface between the runtime and a broker, for those who write transports."""
 
+from protoflow.config.options import parse_options as parse_options
+from protoflow.contract.spec import Ordering as Ordering
+from protoflow.contract.spec import Start as Start
 from protoflow.transport.dead_letters import DeadLetter as DeadLetter
 from protoflow.transport.dead_letters import DeadLetters as DeadLetters
 from protoflow.transport.interface import Availability as Availability

@@ -7,160 +7,21 @@ the name is the URL scheme, the object a `TransportFactory`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from protoflow.clock import Clock
-from protoflow.config.url import TransportURL
-from protoflow.contract.spec import Ordering, Start
 from protoflow.contract.topics import TopologyMode as TopologyMode
-from protoflow.dataclass_record import dataclass_record
 from protoflow.errors import PublishError
 from protoflow.message import Delivery, Message, Settlement, SettleResult
+from protoflow.transport.capabilities import Capabilities as Capabilities
+from protoflow.transport.capabilities import delay_problem as delay_problem
+from protoflow.transport.settings import SubscriptionSettings as SubscriptionSettings
+from protoflow.transport.settings import Topology as Topology
+from protoflow.transport.settings import TransportSettings as TransportSettings
 
 if TYPE_CHECKING:
     import asyncio
-
-
-@dataclass_record
-class Capabilities:
-    """What a transport can do. Each claim is proved by the acceptance suite.
-
-    Attributes:
-        at_least_once: an unsettled delivery comes again.
-        durable: messages survive a restart of every process, the broker's included.
-        groups: each group gets every message, its members share them.
-        processes: several processes may share one group.
-        per_key: order per key over all processes of a group.
-        per_partition: order per partition over all processes of a group.
-        retains: messages published before a group exists reach it with start EARLIEST.
-        delayed_publish: `Message.delay` is kept.
-        max_delay: the longest delay in seconds that one publish can have; None is any.
-        broker_retry: waits longer than `retry_in_place` are kept by the broker.
-        retry_lateness: seconds by which such a wait may be too long.
-        remembers_failures: failed runs survive the process at every NACK.
-        counts_deliveries: `Delivery.deliveries` is the broker's count.
-        atomic: `Settlement.outputs` and the settlement become visible together.
-        atomic_on_demand: ... but only where the policy says `atomic`, for it has a price.
-        dead_letters: dead letters can be listed, shown, replayed, purged and counted.
-        tombstones: `payload=None` arrives as None.
-        leases: a delivery not settled in time is given to another process.
-        lag: the transport knows how much waits in a group.
-        broadcast: ephemeral groups, one a process.
-        max_message_bytes: what the broker refuses beyond; None is unknown or unlimited.
-        proves_killers: start marks survive the process (`Isolation`), so a message that kills
-            it is proved and dead-lettered. Without: such a message is run alone, with growing
-            waits, and never dead-lettered for having been handed out too often.
-    """
-
-    at_least_once: bool = True
-    durable: bool = False
-    groups: bool = True
-    processes: bool = False
-    per_key: bool = False
-    per_partition: bool = False
-    retains: bool = False
-    delayed_publish: bool = False
-    max_delay: float | None = None
-    broker_retry: bool = False
-    retry_lateness: float = 1.0
-    remembers_failures: bool = False
-    counts_deliveries: bool = False
-    atomic: bool = False
-    atomic_on_demand: bool = False
-    dead_letters: bool = False
-    tombstones: bool = True
-    leases: bool = False
-    lag: bool = False
-    broadcast: bool = False
-    max_message_bytes: int | None = None
-    proves_killers: bool = False
-
-
-def delay_problem(message: Message, capabilities: Capabilities) -> str | None:
-    """Why the transport cannot keep the delay of a message; None: it can."""
-    what = f"a message to {message.topic} is to be delayed by {message.delay:g} s, but"
-    if not capabilities.delayed_publish:
-        return f"{what} the transport has no delayed publish; publish it when it is due"
-    if capabilities.max_delay is not None and message.delay > capabilities.max_delay:
-        return f"{what} the transport allows {capabilities.max_delay:g} s; publish it later"
-    return None
-
-
-@dataclass_record
-class SubscriptionSettings:
-    """One topic read by one group; all that a transport needs to know of it.
-
-    Attributes:
-        name: the name for logs and readiness, `<topic>/<group>`.
-        topic: the topic, namespace included.
-        group: the group, namespace included.
-        ordering: which messages must be handed out in turn.
-        concurrency: how many handlers run at once in this process.
-        max_in_flight: how many deliveries may be unsettled at once in this process.
-        max_in_flight_bytes: the same in bytes.
-        start: where a group without a position starts.
-        broadcast: an ephemeral group of this process.
-        atomic: outputs and settlement are demanded to be visible together.
-        defers: failed runs may have waits that the broker must keep (see `Subscription.defer`).
-        dead_letter_topics: where the letters of this group go, namespace included.
-        lease: seconds before an unrenewed delivery may go to another process.
-        max_hold: seconds for which a lease is renewed at most.
-        rebalance_drain: seconds that handlers get when their shard moves.
-    """
-
-    name: str
-    topic: str
-    group: str
-    ordering: Ordering = Ordering.NONE
-    concurrency: int = 16
-    max_in_flight: int = 256
-    max_in_flight_bytes: int = 64 * 1024 * 1024
-    start: Start = Start.EARLIEST
-    broadcast: bool = False
-    atomic: bool = False
-    defers: bool = True
-    dead_letter_topics: tuple[str, ...] = ()
-    lease: float = 30.0
-    max_hold: float = 3600.0
-    rebalance_drain: float = 30.0
-
-
-@dataclass_record
-class Topology:
-    """Everything that a service consumes and publishes."""
-
-    subscriptions: tuple[SubscriptionSettings, ...] = ()
-    topics: tuple[str, ...] = ()
-
-
-@dataclass_record
-class TransportSettings:
-    """What the runtime tells a transport when it is made.
-
-    Attributes:
-        url: where the broker is.
-        options: the transport's own tunables from config; unknown keys are refused.
-        clock: the one source of time and randomness.
-        client_name: how this process calls itself at the broker.
-        connect_timeout: seconds before an unreachable broker is an error at start.
-        ladder: the constant waits, in seconds, of brokers that keep retries in queues.
-        exchange: the common prefix of what the transport owns, `protoflow`.
-        require_subscriber: publishing to a topic that nobody consumes is an error.
-        on_lost_position: `stop`, `earliest` or `latest` when a group's position is gone.
-    """
-
-    url: TransportURL
-    options: Mapping[str, Any] = field(default_factory=dict)  # Any: values come from TOML
-    clock: Clock = field(default_factory=Clock)
-    client_name: str = "protoflow"
-    connect_timeout: float = 30.0
-    ladder: tuple[float, ...] = (5.0, 30.0, 120.0, 600.0, 3600.0)
-    exchange: str = "protoflow"
-    require_subscriber: bool = False
-    on_lost_position: str = "stop"
 
 
 class SubscriptionListener(Protocol):

@@ -14,13 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from protoflow.clock import Clock
 from protoflow.message import Delivery, Message
+from protoflow.transport import SubscriptionSettings
 from protoflow.transports.kafka.bell import Bell
+from protoflow.transports.kafka.fair_share import FairShare
 from protoflow.transports.kafka.fetching import wait_ms
-from protoflow.transports.kafka.inbox import Inbox
 from protoflow.transports.kafka.intake import Intake
 from protoflow.transports.kafka.lenient import Unreadable
 from protoflow.transports.kafka.partition import Partition
 from protoflow.transports.kafka.reader import Reader
+from protoflow.transports.kafka.ready_deliveries import ReadyDeliveries
 
 LONGEST = 500
 BUSY, IDLE = TopicPartition("orders", 0), TopicPartition("orders.retry", 0)
@@ -71,18 +73,23 @@ class Consumer:
 class FakeFeed:
     """A subscription that is read for."""
 
-    inbox: Inbox
+    ready: ReadyDeliveries
     intake: Intake
     open: bool = True
+
+
+def ready_deliveries(bell: Bell) -> ReadyDeliveries:
+    settings = SubscriptionSettings(name="orders/billing", topic="orders", group="billing")
+    return ReadyDeliveries(FairShare(settings, {}), bell)
 
 
 def member(
     consumer: Any, *names: Any, on_lost_position: str = "stop"
 ) -> tuple[Reader, Intake, list[Partition]]:
     bell = Bell()
-    inbox = Inbox(bell)
-    intake = Intake(inbox, Clock(), 100, bell)
-    feed = FakeFeed(inbox, intake)
+    ready = ready_deliveries(bell)
+    intake = Intake(ready, Clock(), 100, bell)
+    feed = FakeFeed(ready, intake)
     partitions = [Partition(tp, shard, 0, feed=feed) for tp, shard in names]
     reader = Reader(
         consumer,
@@ -183,7 +190,7 @@ def test_a_partition_rests_from_a_full_window_until_a_quarter_of_it_is_free(
     window: int, steps: list[int | None]
 ) -> None:
     """A number reads so many messages, None finishes the oldest."""
-    intake = Intake(Inbox(), Clock(), window, Bell())
+    intake = Intake(ready_deliveries(Bell()), Clock(), window, Bell())
     partition = Partition(BUSY, 0, 0)
     rests = False
     for step in steps:

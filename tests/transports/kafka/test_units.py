@@ -1,4 +1,4 @@
-"""Headers, names, options, the inbox and submissions, without a broker."""
+"""Headers, names, options, ready deliveries and submissions, without a broker."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 from protoflow import transports, wire
@@ -20,10 +21,13 @@ from protoflow.transport import (
     TransportSettings,
 )
 from protoflow.transports.kafka import headers, names
+from protoflow.transports.kafka.bell import Bell
 from protoflow.transports.kafka.context import Context
-from protoflow.transports.kafka.inbox import Inbox
+from protoflow.transports.kafka.fair_share import FairShare
 from protoflow.transports.kafka.options import KafkaOptions, client_arguments
+from protoflow.transports.kafka.partition import Partition
 from protoflow.transports.kafka.publisher import Publisher
+from protoflow.transports.kafka.ready_deliveries import ReadyDeliveries
 from protoflow.transports.kafka.submission import Deadlines
 from protoflow.transports.kafka.topics import SubscriptionTopics
 from protoflow.transports.kafka.topology import ensure, wanted_topics
@@ -185,31 +189,38 @@ def test_a_missing_certificate_is_told_without_secrets() -> None:
     assert "hunter2" not in str(caught.value)
 
 
-def delivery(position: int, shard: int = 0, size: int = 1) -> Delivery:
+def delivery(position: int, partition: Partition, size: int = 1) -> Delivery:
     message = Message(id=str(position), topic="t", payload=b"")
-    return Delivery(message=message, shard=shard, position=position, size=size)
+    return Delivery(message=message, shard=0, position=position, size=size, receipt=partition)
 
 
-async def test_the_inbox_keeps_order_when_something_is_put_back() -> None:
-    inbox = Inbox()
-    inbox.put(delivery(number) for number in range(5))
-    taken = await inbox.get(3, 100)
-    inbox.put_back([taken[2]])
-    inbox.put_back([taken[0], taken[1]])
-    assert [item.position for item in await inbox.get(9, 100)] == [0, 1, 2, 3, 4]
+def reading() -> tuple[ReadyDeliveries, Partition]:
+    tp = TopicPartition("t", 0)
+    partition = Partition(tp, 0, 0)
+    share = FairShare(subscribed("t", "g"), {tp: partition})
+    return ReadyDeliveries(share, Bell()), partition
 
 
-async def test_the_inbox_gives_one_message_however_large() -> None:
-    inbox = Inbox()
-    inbox.put([delivery(0, size=50), delivery(1, size=50)])
-    assert len(await inbox.get(9, 10)) == 1
+async def test_ready_deliveries_keep_order_when_some_are_put_back() -> None:
+    ready, partition = reading()
+    ready.put(partition, [delivery(number, partition) for number in range(5)])
+    taken = await ready.get(3, 100)
+    ready.put_back([taken[2]])
+    ready.put_back([taken[0], taken[1]])
+    assert [item.position for item in await ready.get(9, 100)] == [0, 1, 2, 3, 4]
 
 
-async def test_a_closed_inbox_tells_why() -> None:
-    inbox = Inbox()
-    waiting = asyncio.ensure_future(inbox.get(1, 1))
+async def test_one_ready_delivery_is_handed_out_however_large_it_is() -> None:
+    ready, partition = reading()
+    ready.put(partition, [delivery(number, partition, size=50) for number in range(2)])
+    assert len(await ready.get(9, 10)) == 1
+
+
+async def test_closed_ready_deliveries_raise_the_reason() -> None:
+    ready, _ = reading()
+    waiting = asyncio.ensure_future(ready.get(1, 1))
     await asyncio.sleep(0)
-    inbox.close(PublishError("gone"))
+    ready.close(PublishError("gone"))
     with pytest.raises(PublishError):
         await waiting
 

@@ -91,7 +91,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
             partition.leaving = True
         feeds = {partition.feed for partition in partitions}
         for feed in feeds:
-            feed.inbox.clear()
+            feed.ready.clear()
         if not partitions:
             return
         try:

@@ -9,21 +9,22 @@ from aiokafka import TopicPartition
 from protoflow.transport.interface import SubscriptionListener, SubscriptionSettings
 from protoflow.transports.kafka.bell import Bell
 from protoflow.transports.kafka.context import Context
-from protoflow.transports.kafka.inbox import Inbox
+from protoflow.transports.kafka.fair_share import FairShare
 from protoflow.transports.kafka.intake import Intake
 from protoflow.transports.kafka.note import Note
 from protoflow.transports.kafka.partition import Partition
+from protoflow.transports.kafka.ready_deliveries import ReadyDeliveries
 from protoflow.transports.kafka.topics import SubscriptionTopics
 
 
 class Feed:
-    """The inbox of a subscription and the partitions that fill it.
+    """What a subscription has read, and the partitions that it reads.
 
     Attributes:
         settings: the subscription.
         topics: what it consumes.
         listener: hears of shards that leave.
-        inbox: what was read and not yet handed out.
+        ready: what was read and not yet handed out.
         intake: decides what goes there.
         partitions: its partitions in this process.
         open: it is read for.
@@ -41,14 +42,14 @@ class Feed:
         self.settings = settings
         self.topics = topics
         self.listener = listener
-        self.inbox = Inbox(bell)
+        self.partitions: dict[TopicPartition, Partition] = {}
+        self.ready = ReadyDeliveries(FairShare(settings, self.partitions), bell)
         self.intake = Intake(
-            self.inbox,
+            self.ready,
             context.settings.clock,
             context.options.window_for(settings.concurrency),
             bell,
         )
-        self.partitions: dict[TopicPartition, Partition] = {}
         self.open = True
         self._writer = context.writer
         self._problems: dict[str, str] = {}
@@ -81,7 +82,7 @@ class Feed:
         )
         partitions = self.partitions.values()
         paused = sum(len(item.backlog) for item in partitions if not item.hold)
-        return unread + paused + sum(self.inbox.count(item.shard) for item in partitions)
+        return unread + paused + sum(len(item.ready) for item in partitions)
 
     def set_problem(self, name: str, detail: str | None) -> None:
         """Something went wrong, or is right again; the runtime hears of the first problem and
@@ -99,4 +100,4 @@ class Feed:
         """The subscription can never go on."""
         self.set_problem("reading", str(error))
         self.open = False
-        self.inbox.close(error)
+        self.ready.close(error)

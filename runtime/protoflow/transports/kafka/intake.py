@@ -8,19 +8,19 @@ from collections.abc import Sequence
 from protoflow.clock import Clock
 from protoflow.message import Delivery
 from protoflow.transports.kafka.bell import Bell
-from protoflow.transports.kafka.inbox import Inbox
 from protoflow.transports.kafka.partition import Partition
+from protoflow.transports.kafka.ready_deliveries import ReadyDeliveries
 
 
 class Intake:
-    """Decides for each partition what goes on into the inbox and whether more is read.
+    """Decides for each partition what goes on to the scheduler and whether more is read.
 
     A partition that rests is not asked for; aiokafka keeps what it has prefetched of it. (Were
     it paused, aiokafka would drop that and fetch it again.) Nothing is ever sought back.
     """
 
-    def __init__(self, inbox: Inbox, clock: Clock, window: int, bell: Bell) -> None:
-        self._inbox = inbox
+    def __init__(self, ready: ReadyDeliveries, clock: Clock, window: int, bell: Bell) -> None:
+        self._ready = ready
         self._clock = clock
         self._window = window
         self._bell = bell
@@ -34,7 +34,7 @@ class Intake:
             partition.backlog.extend(deliveries)
             self.flow(partition)
             return
-        self._inbox.put(deliveries)
+        self._ready.put(partition, deliveries)
         if partition.is_full(self._window):
             self.throttle(partition)
 
@@ -43,7 +43,7 @@ class Intake:
         if not partition.live or partition.leaving:
             return
         if not partition.paused and not partition.hold:
-            self._inbox.put(partition.backlog)
+            self._ready.put(partition, partition.backlog)
             partition.backlog.clear()
         elif not partition.paused:
             self._flow_due(partition)
@@ -55,7 +55,7 @@ class Intake:
         due = []
         while backlog and backlog[0].time <= limit:
             due.append(backlog.popleft())
-        self._inbox.put(due)
+        self._ready.put(partition, due)
         if backlog:
             wait = backlog[0].time - limit
             asyncio.get_running_loop().call_later(wait, self.flow, partition)
@@ -64,22 +64,20 @@ class Intake:
         """Reads no more of a partition that waits, and more again when it does not."""
         if not partition.live or partition.leaving:
             return
-        full = partition.is_full(self._window)
-        if not partition.resting and (full or partition.paused or partition.backlog):
-            partition.resting = True
-        elif (
-            partition.resting
-            and not partition.paused
-            and not partition.backlog
-            and not partition.is_full(self._window * 3 // 4 + 1)
-        ):
+        capped_at = partition.capped_at
+        if capped_at is not None and partition.handed_out <= capped_at * 3 // 4:
+            self._ready.uncap(partition)
+        waits = partition.paused or partition.backlog or partition.capped_at is not None
+        if not partition.resting:
+            partition.resting = bool(waits) or partition.is_full(self._window)
+        elif not waits and not partition.is_full(self._window * 3 // 4 + 1):
             partition.resting = False
             self._bell.ring()
 
     def pause(self, partition: Partition) -> None:
         """Keeps back what is there of a partition, and reads no more."""
         partition.paused = True
-        partition.backlog.extendleft(reversed(self._inbox.withdraw(partition.shard)))
+        partition.backlog.extendleft(reversed(self._ready.withdraw(partition)))
         self.throttle(partition)
 
     def resume(self, partition: Partition) -> None:

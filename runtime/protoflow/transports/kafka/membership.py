@@ -131,7 +131,7 @@ class Membership:
             return
         self.look_again()
         if not await self._assignment.until_prepared(self._tasks[0]):
-            await feed.inbox.get(1, 1)  # raises what ended the reader
+            await feed.ready.get(1, 1)  # raises what ended the reader
 
     def _subscribe(self) -> None:
         if self._assignment is not None:

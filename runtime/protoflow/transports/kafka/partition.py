@@ -34,6 +34,10 @@ class Partition:
         dirty: something is to be committed.
         position: the offset after the last one that was read.
         backlog: read and kept back: not yet due, or paused.
+        ready: read, and next to be handed out.
+        waiting: how many were given back and wait to be handed out again.
+        capped_at: how many were handed out when it had its share; None is below.
+        mean_size: bytes of a message, as last handed out.
         paused: the runtime asked for no more of it.
         resting: no more of it is read.
         careful_until: messages below this offset are suspects.
@@ -51,6 +55,7 @@ class Partition:
         "atomic",
         "backlog",
         "born",
+        "capped_at",
         "careful_until",
         "dirty",
         "feed",
@@ -58,13 +63,16 @@ class Partition:
         "leaving",
         "live",
         "marks",
+        "mean_size",
         "own",
         "paused",
         "position",
+        "ready",
         "resting",
         "shard",
         "topic",
         "tp",
+        "waiting",
     )
 
     def __init__(
@@ -92,6 +100,10 @@ class Partition:
         self.dirty = False
         self.position = offset
         self.backlog: deque[Delivery] = deque()
+        self.ready: deque[Delivery] = deque()
+        self.waiting = 0
+        self.capped_at: int | None = None
+        self.mean_size = 0.0
         self.paused = False
         self.resting = False
         self.careful_until = note.careful_until if note.careful_until > offset else 0
@@ -121,6 +133,12 @@ class Partition:
     def unsettled(self) -> int:
         """How many messages were read and are not finished."""
         return len(self._pending) - len(self._finished)
+
+    @property
+    def handed_out(self) -> int:
+        """How many messages the scheduler has."""
+        kept = len(self.ready) + len(self.backlog) + self.waiting
+        return len(self._pending) - len(self._finished) - kept
 
     @property
     def is_suspicious(self) -> bool:

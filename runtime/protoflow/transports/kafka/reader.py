@@ -132,7 +132,7 @@ class Reader:
         feeds = [feed for feed in self._feeds if feed.open]
         busy = False
         while feeds:
-            empty = [feed for feed in feeds if feed.inbox.is_empty]
+            empty = [feed for feed in feeds if feed.ready.is_empty]
             busy = len(empty) < len(feeds)
             if empty or not self._is_prepared:
                 break
@@ -140,7 +140,7 @@ class Reader:
         left_out = [
             tp
             for tp, partition in self._partitions.items()
-            if partition.resting or (busy and not partition.feed.inbox.is_empty)
+            if partition.resting or (busy and not partition.feed.ready.is_empty)
         ]
         assignment = self._assignment
         if assignment is not None and len(self._partitions) < len(assignment.assigned or ()):
@@ -229,7 +229,7 @@ class Reader:
             partition.live = False
             partition.leaving = True
             feed: Feed = partition.feed
-            feed.inbox.withdraw(partition.shard)
+            feed.ready.withdraw(partition)
             await feed.listener.shards_revoked([partition.shard], 0.0)
             if self._partitions.get(tp) is not partition:
                 return  # it moved away meanwhile

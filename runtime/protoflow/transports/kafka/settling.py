@@ -9,9 +9,9 @@ from typing import TypeAlias
 
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
-from protoflow.transports.kafka.inbox import Inbox
 from protoflow.transports.kafka.intake import Intake
 from protoflow.transports.kafka.partition import Partition
+from protoflow.transports.kafka.ready_deliveries import ReadyDeliveries
 from protoflow.transports.kafka.transactions import Transactions
 
 #: Publishes outside of transactions.
@@ -53,12 +53,12 @@ class Settling:
 
     def __init__(
         self,
-        inbox: Inbox,
+        ready: ReadyDeliveries,
         intake: Intake,
         submit: Submit,
         transactions: Transactions | None,
     ) -> None:
-        self._inbox = inbox
+        self._ready = ready
         self._intake = intake
         self._submit = submit
         self._transactions = transactions
@@ -86,7 +86,7 @@ class Settling:
             elif settlement.action is not _ACK:
                 again += self._given_back(settlement, partition)
             elif self._transactions is not None:
-                self._in_transaction(settlement, partition, results, index)
+                self._in_transaction(settlement, results, index)
             elif settlement.outputs or settlement.others:
                 publishing.append((index, settlement))
             else:
@@ -96,7 +96,7 @@ class Settling:
         if publishing:
             self._after_outputs(publishing, results)
         if again:
-            self._inbox.put_back(again)
+            self._ready.put_back(again)
         for partition in touched:
             self._intake.throttle(partition)
         results.complete()
@@ -132,19 +132,19 @@ class Settling:
             self._intake.throttle(partition)
         return _DONE
 
-    def _in_transaction(
-        self, settlement: Settlement, partition: Partition, results: _Results, index: int
-    ) -> None:
+    def _in_transaction(self, settlement: Settlement, results: _Results, index: int) -> None:
         """Outputs and progress become visible together."""
         assert self._transactions is not None  # noqa: S101  the caller looked
         results.expect()
+        places = _places(settlement)
 
         def ended(result: SettleResult) -> None:
             results.set(index, result)
             results.complete()
-            self._intake.throttle(partition)
+            for item, _ in places:
+                self._intake.throttle(item)
 
-        self._transactions.add(_places(settlement), settlement.outputs, ended)
+        self._transactions.add(places, settlement.outputs, ended)
 
     def _given_back(self, settlement: Settlement, partition: Partition) -> Sequence[Delivery]:
         """What is handed out again from memory: Kafka gives back only what is not committed."""
@@ -166,6 +166,7 @@ class Settling:
         )
         if settlement.delay <= 0:
             return (delivery,)
+        partition.waiting += 1
         loop = asyncio.get_running_loop()
         self.waiting[delivery] = loop.call_later(settlement.delay, self._wait_is_over, delivery)
         return ()
@@ -180,14 +181,13 @@ class Settling:
     def _wait_is_over(self, delivery: Delivery) -> None:
         self.waiting.pop(delivery, None)
         partition: Partition = delivery.receipt
+        partition.waiting -= 1
         if partition.live and not partition.leaving and not self._stopped:
-            self._inbox.put_back([delivery])
+            self._ready.put_back([delivery])
 
     def is_orderly(self, partition: Partition) -> bool:
         """Whether everything that was handed out of a partition was settled or given back."""
-        here = len(partition.backlog) + self._inbox.count(partition.shard)
-        here += sum(delivery.receipt is partition for delivery in self.waiting)
-        return partition.unsettled <= here
+        return partition.handed_out <= 0
 
 
 def _places(settlement: Settlement) -> list[tuple[Partition, int]]:

@@ -33,7 +33,7 @@ class KafkaSubscription:
         self._orderly: set[Partition] = set()
         self._marks = Marks(feed.settings.name, membership.write)
         transactions = membership.transactions if feed.is_atomic else None
-        self._settling = Settling(feed.inbox, feed.intake, publisher.submit, transactions)
+        self._settling = Settling(feed.ready, feed.intake, publisher.submit, transactions)
 
     async def start(self) -> None:
         """Joins the group, unless this process has, and waits until positions are known."""
@@ -49,7 +49,7 @@ class KafkaSubscription:
 
     async def receive(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
         """See `protoflow.transport.Subscription`."""
-        return await self._feed.inbox.get(max_messages, max_bytes)
+        return await self._feed.ready.get(max_messages, max_bytes)
 
     def settle(self, settlements: Sequence[Settlement]) -> asyncio.Future[Sequence[SettleResult]]:
         """See `protoflow.transport.Subscription`."""
@@ -110,8 +110,8 @@ class KafkaSubscription:
             partitions = self._feed.partitions.values()
             self._orderly = {item for item in partitions if self._settling.is_orderly(item)}
             self._settling.stop()
-            self._feed.inbox.clear()
-            self._feed.inbox.close()
+            self._feed.ready.clear()
+            self._feed.ready.close()
             self._stopping = asyncio.get_running_loop().create_task(self._stop())
         try:
             await asyncio.shield(self._stopping)

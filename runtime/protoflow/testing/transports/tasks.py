@@ -1,0 +1,62 @@
+"""The contract of the service cases, written as the generator would write it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import ClassVar
+
+from google.protobuf.wrappers_pb2 import StringValue
+
+from protoflow.context import Context
+from protoflow.contract.spec import (
+    DeliveryPolicy,
+    MessageSpec,
+    MethodSpec,
+    PublicationSpec,
+    RetryPolicy,
+    ServiceSpec,
+)
+from protoflow.handler import Handler
+
+#: Quick retries: a case waits for a broker, never for a backoff.
+POLICY = DeliveryPolicy(retry=RetryPolicy(max_attempts=3, initial_backoff=0.01, jitter=0.0))
+#: For a transport that loses what is not settled: it refuses retries.
+ONCE = DeliveryPolicy(retry=RetryPolicy(max_attempts=1))
+
+Work = Callable[[StringValue, Context], Awaitable[StringValue | None]]
+
+
+class TaskHandler(Handler):
+    """The base of the handlers that `task_handler` makes."""
+
+    method: ClassVar[MethodSpec]
+
+
+def publication(topic: str) -> PublicationSpec:
+    """Returns the publication of tasks to a topic."""
+    message = MessageSpec(
+        type=StringValue.DESCRIPTOR.full_name,
+        message_class=StringValue,
+        topic=topic,
+        partition_key="value",
+    )
+    return PublicationSpec(topic=topic, message=message)
+
+
+def task_handler(
+    work: Work, topic: str, group: str, policy: DeliveryPolicy = POLICY, results: str | None = None
+) -> TaskHandler:
+    """Returns a handler whose one method is `work`; its results go to the topic `results`."""
+    method = MethodSpec(
+        name=f"protoflow.testing.Tasks.{group}",
+        handler="work",
+        input=publication(topic).message,
+        topic=topic,
+        group=group,
+        delivery=policy,
+        publication=publication(results) if results else None,
+    )
+    spec = ServiceSpec(name="protoflow.testing.Tasks", methods=(method,))
+    members = {"__protoflow_spec__": spec, "method": method, "work": staticmethod(work)}
+    handler: TaskHandler = type("Tasks", (TaskHandler,), members)()
+    return handler

@@ -1,0 +1,119 @@
+"""Renewing the leases of a subscription, and giving back what no handler runs for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from protoflow.clock import Clock
+from protoflow.contract.spec import Ordering
+from protoflow.errors import ProtoflowError
+from protoflow.message import Delivery, Settlement, SettleResult
+from protoflow.transport.interface import SubscriptionSettings
+from protoflow.transport.kit.leases import LeaseTable
+from protoflow.transport.kit.queue_source import QueueSource
+from protoflow.transport.kit.settlement_batch import released
+
+_log = logging.getLogger("protoflow.transport.kit")
+
+
+class LeaseRenewer:
+    """One timer for all leases of a subscription, at a third of the lease.
+
+    Args:
+        lost: gets the deliveries whose leases ended, or were given up after `max_hold`.
+    """
+
+    def __init__(
+        self,
+        source: QueueSource,
+        settings: SubscriptionSettings,
+        clock: Clock,
+        leases: LeaseTable,
+        lost: Callable[[Sequence[Delivery]], None],
+    ) -> None:
+        #: Given back without success so far.
+        self.owed: list[Settlement] = []
+        self._source = source
+        self._settings = settings
+        self._clock = clock
+        self._leases = leases
+        self._lost = lost
+        self._interval = (settings.lease if source.lease is None else source.lease) / 3
+        self._loop = asyncio.get_running_loop()
+        self._sweeping: asyncio.Task[None] | None = None
+        self._ended = False
+        self._timer = self._loop.call_later(self._interval, self._start)
+
+    def end(self) -> None:
+        """Renews nothing more. Idempotent."""
+        self._ended = True
+        self._timer.cancel()
+
+    async def wait(self) -> None:
+        """Waits for the end of the sweep that runs."""
+        if self._sweeping is not None:
+            await asyncio.wait([self._sweeping])
+
+    async def give_back(self, deliveries: Sequence[Delivery]) -> None:
+        """Gives back what no handler runs for; what fails is repeated at every sweep."""
+        leases = self._leases
+        self.owed += [released(each) for each in deliveries if leases.release(each)]
+        owed = [each for each in self.owed if each.delivery.receipt not in leases.held]
+        self.owed = []
+        if not owed:
+            return
+        try:
+            answers = await asyncio.ensure_future(self._source.settle(owed))
+            unknown = SettleResult.UNKNOWN
+            self.owed += [
+                each for each, answer in zip(owed, answers, strict=True) if answer is unknown
+            ]
+        except Exception as error:
+            self.owed += owed
+            self._warn("messages were not given back; this is repeated: %s", error)
+
+    def _start(self) -> None:
+        self._sweeping = self._loop.create_task(self._sweep())
+
+    async def _sweep(self) -> None:
+        now, leases, renew = self._clock.monotonic(), self._leases, self._source.renew
+        try:
+            if renew is not None:
+                due: list[Delivery] = []
+                leases.sweep(now, due.extend, self._lost)
+                gone = await renew(due)
+                leases.renewed(due, now)
+                if lost := [delivery for delivery in gone if leases.release(delivery)]:
+                    self._lost(lost)
+            if overdue := self._overdue(now):
+                self._lost(overdue)
+            await self.give_back(overdue)
+        except Exception as error:  # whatever it is, the leases must be renewed again
+            self._warn("leases could not be renewed: %s", error)
+        if not self._ended:
+            self._timer = self._loop.call_later(self._interval, self._start)
+
+    def _overdue(self, now: float) -> list[Delivery]:
+        """What is held for too long and, where order counts, what comes after it."""
+        overdue = self._leases.overdue(now)
+        ordering = self._settings.ordering
+        if not overdue or ordering is Ordering.NONE:
+            return overdue
+
+        def lane(delivery: Delivery) -> object:
+            return delivery.message.key if ordering is Ordering.PER_KEY else delivery.shard
+
+        lanes = {lane(delivery) for delivery in overdue} - {None, b""}
+        also = {*overdue}
+        return [each for each in self._leases.held.values() if each in also or lane(each) in lanes]
+
+    def _warn(self, text: str, error: Exception) -> None:
+        known = isinstance(error, ProtoflowError)
+        _log.warning(
+            text,
+            error,
+            extra={"subscription": self._settings.name},
+            exc_info=None if known else error,
+        )

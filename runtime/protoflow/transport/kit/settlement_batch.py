@@ -1,0 +1,100 @@
+"""Settlements that are on their way to the broker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from protoflow.message import Action, Delivery, Settlement, SettleResult
+from protoflow.transport.kit.leases import LeaseTable
+
+_DONE, _LOST, _UNKNOWN = SettleResult.DONE, SettleResult.LOST, SettleResult.UNKNOWN
+
+
+class SettlementBatch:
+    """The settlements of one call: answered here where possible, else sent to the broker.
+
+    It is fenced: only a delivery that is held under its receipt is accepted, and it is not held
+    while its settlement is on its way. The receipt of what is settled becomes the action, so that
+    a repetition is answered as before. What stays unknown is held again, unless the lease table
+    was cleared meanwhile.
+
+    Args:
+        leases: the table that holds the deliveries.
+        settlements: what is to be settled.
+        now: the time, by the clock of the table.
+
+    Attributes:
+        accepted: the settlements to send.
+        results: one result for each settlement; UNKNOWN for those that are sent.
+    """
+
+    __slots__ = ("_epoch", "_leases", "_now", "accepted", "results")
+
+    def __init__(self, leases: LeaseTable, settlements: Sequence[Settlement], now: float) -> None:
+        held = leases.held
+        results: list[SettleResult] = []
+        accepted: list[Settlement] = []
+        for settlement in settlements:
+            delivery = settlement.delivery
+            receipt = delivery.receipt
+            if held.get(receipt) is not delivery:
+                results.append(_DONE if receipt is settlement.action else _LOST)
+                continue
+            if settlement.others:
+                if not all(map(leases.holds, settlement.others)):
+                    results.append(_LOST)
+                    continue
+                for other in settlement.others:
+                    held.pop(other.receipt, None)
+            held.pop(receipt, None)
+            accepted.append(settlement)
+            results.append(_UNKNOWN)
+        self.accepted = accepted
+        self.results = results
+        self._leases = leases
+        self._epoch = leases.epoch
+        self._now = now
+
+    def confirm(self, answers: Sequence[SettleResult]) -> list[SettleResult]:
+        """Returns all results, given the broker's answer to each settlement that was sent."""
+        if len(answers) != len(self.accepted):
+            raise ValueError(f"{len(answers)} answers to {len(self.accepted)} settlements")
+        final: list[SettleResult] = []
+        for settlement, answer in zip(self.accepted, answers, strict=True):
+            if answer is _DONE:
+                settlement.delivery.receipt = settlement.action
+                for other in settlement.others:
+                    other.receipt = settlement.action
+            elif answer is not _LOST:
+                answer = self._restored(settlement, answer)
+            final.append(answer)
+        if len(final) < len(self.results):
+            sent = iter(final)
+            final = [next(sent) if each is _UNKNOWN else each for each in self.results]
+        self.results = final
+        return final
+
+    def unknown(self) -> list[SettleResult]:
+        """Returns all results where nothing is known of what was sent: it is held again."""
+        return self.confirm([_UNKNOWN] * len(self.accepted))
+
+    def lost(self) -> list[SettleResult]:
+        """Returns all results where everything that was sent is lost to this process."""
+        return self.confirm([_LOST] * len(self.accepted))
+
+    def _restored(self, settlement: Settlement, answer: SettleResult) -> SettleResult:
+        if self._epoch != self._leases.epoch:
+            return _LOST
+        for delivery in dict.fromkeys((settlement.delivery, *settlement.others)):
+            self._leases.restore(delivery, self._now)
+        return answer
+
+
+def released(delivery: Delivery) -> Settlement:
+    """Returns the settlement that gives a delivery back as if it had not been handed out."""
+    return Settlement(
+        delivery,
+        Action.RELEASE,
+        failures=delivery.failures,
+        first_failure=delivery.first_failure,
+    )

@@ -1,0 +1,61 @@
+"""Messages that are published together: several results, one future."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterable, Sequence
+
+from protoflow.errors import PublishError
+
+
+class Submission:
+    """The results of one call of `Transport.submit`, filled in as they come.
+
+    Args:
+        size: how many messages there are.
+        deadline: when `expire` gives up what has no result yet.
+
+    Attributes:
+        future: resolved once every message has a result.
+        left: how many have none yet.
+    """
+
+    __slots__ = ("_results", "_settled", "deadline", "future", "left")
+
+    def __init__(self, size: int, deadline: float = math.inf) -> None:
+        self.future: asyncio.Future[Sequence[PublishError | None]] = (
+            asyncio.get_running_loop().create_future()
+        )
+        self.left = size
+        self.deadline = deadline
+        self._results: list[PublishError | None] = [None] * size
+        self._settled = bytearray(size)
+        if not size:
+            self.future.set_result([])
+
+    def done(self, index: int, result: PublishError | None) -> bool:
+        """Sets the result of one message; only the first counts. Whether it was the first."""
+        if self._settled[index]:
+            return False
+        self._settled[index] = 1
+        self._results[index] = result
+        self.left -= 1
+        if not self.left and not self.future.done():
+            self.future.set_result(self._results)
+        return True
+
+    def finish(self, result: PublishError | None = None) -> None:
+        """Sets the result of every message that has none."""
+        for index in self.open():
+            self.done(index, result)
+
+    def expire(self, now: float, error: PublishError) -> bool:
+        """Gives up what has no result by the deadline. Whether the submission is over."""
+        if self.left and now >= self.deadline:
+            self.finish(error)
+        return not self.left
+
+    def open(self) -> Iterable[int]:
+        """Returns the indexes of the messages without a result."""
+        return [index for index, settled in enumerate(self._settled) if not settled]

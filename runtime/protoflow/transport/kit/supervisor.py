@@ -1,0 +1,92 @@
+"""A connection that is made again whenever it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+from protoflow.clock import Clock
+from protoflow.errors import ProtoflowError
+from protoflow.transport.kit.backoff import Backoff
+
+T = TypeVar("T")
+_log = logging.getLogger("protoflow.transport.kit")
+
+
+class Supervisor(Generic[T]):
+    """Keeps something connected until it is stopped; no exception ends it.
+
+    Args:
+        connect: makes a connection, or raises.
+        watch: returns, or raises, when the connection is lost: why, for people.
+        up: called with every connection but the first, which the caller has made.
+        down: called with the reason when the connection is lost, and when another attempt to
+            make one has failed.
+        clock: sleeps between attempts.
+        backoff: the waits between attempts.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[T]],
+        watch: Callable[[T], Awaitable[str]],
+        *,
+        up: Callable[[T], object],
+        down: Callable[[str], object],
+        clock: Clock,
+        backoff: Backoff,
+    ) -> None:
+        self._connect = connect
+        self._watch = watch
+        self._up = up
+        self._down = down
+        self._clock = clock
+        self._backoff = backoff
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, connection: T) -> None:
+        """Watches a connection from now on."""
+        self._task = asyncio.get_running_loop().create_task(self._run(connection))
+
+    async def stop(self) -> None:
+        """Watches and connects no longer; what is connected stays so. Idempotent."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _run(self, connection: T) -> None:
+        while True:
+            try:
+                reason = await self._watch(connection)
+            except Exception as error:
+                reason = _describe(error)
+            self._report(self._down, reason)
+            connection = await self._connected()
+            self._backoff.reset()
+            self._report(self._up, connection)
+
+    async def _connected(self) -> T:
+        while True:
+            await self._clock.sleep(self._backoff.next())
+            try:
+                return await self._connect()
+            except Exception as error:  # what is refused today may be granted tomorrow
+                self._report(self._down, _describe(error))
+
+    def _report(
+        self, callback: Callable[[T], object] | Callable[[str], object], value: T | str
+    ) -> None:
+        try:
+            callback(value)  # type: ignore[arg-type]  # each callback gets its own type
+        except Exception:  # the supervision must not end with it
+            _log.exception("a callback of a supervised connection failed")
+
+
+def _describe(error: Exception) -> str:
+    text = str(error)
+    if isinstance(error, ProtoflowError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,86 @@
+"""What a transport and its subscriptions are made with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Any
+
+from protoflow.clock import Clock
+from protoflow.config.url import TransportURL
+from protoflow.contract.spec import Ordering, Start
+from protoflow.dataclass_record import dataclass_record
+
+
+@dataclass_record
+class SubscriptionSettings:
+    """One topic read by one group; all that a transport needs to know of it.
+
+    Attributes:
+        name: the name for logs and readiness, `<topic>/<group>`.
+        topic: the topic, namespace included.
+        group: the group, namespace included.
+        ordering: which messages must be handed out in turn.
+        concurrency: how many handlers run at once in this process.
+        max_in_flight: how many deliveries may be unsettled at once in this process.
+        max_in_flight_bytes: the same in bytes.
+        start: where a group without a position starts.
+        broadcast: an ephemeral group of this process.
+        atomic: outputs and settlement are demanded to be visible together.
+        defers: failed runs may have waits that the broker must keep (see `Subscription.defer`).
+        dead_letter_topics: where the letters of this group go, namespace included.
+        lease: seconds before an unrenewed delivery may go to another process.
+        max_hold: seconds for which a lease is renewed at most.
+        rebalance_drain: seconds that handlers get when their shard moves.
+    """
+
+    name: str
+    topic: str
+    group: str
+    ordering: Ordering = Ordering.NONE
+    concurrency: int = 16
+    max_in_flight: int = 256
+    max_in_flight_bytes: int = 64 * 1024 * 1024
+    start: Start = Start.EARLIEST
+    broadcast: bool = False
+    atomic: bool = False
+    defers: bool = True
+    dead_letter_topics: tuple[str, ...] = ()
+    lease: float = 30.0
+    max_hold: float = 3600.0
+    rebalance_drain: float = 30.0
+
+
+@dataclass_record
+class Topology:
+    """Everything that a service consumes and publishes."""
+
+    subscriptions: tuple[SubscriptionSettings, ...] = ()
+    topics: tuple[str, ...] = ()
+
+
+@dataclass_record
+class TransportSettings:
+    """What the runtime tells a transport when it is made.
+
+    Attributes:
+        url: where the broker is.
+        options: the transport's own tunables from config; unknown keys are refused.
+        clock: the one source of time and randomness.
+        client_name: how this process calls itself at the broker.
+        connect_timeout: seconds before an unreachable broker is an error at start.
+        ladder: the constant waits, in seconds, of brokers that keep retries in queues.
+        exchange: the common prefix of what the transport owns, `protoflow`.
+        require_subscriber: publishing to a topic that nobody consumes is an error.
+        on_lost_position: `stop`, `earliest` or `latest` when a group's position is gone.
+    """
+
+    url: TransportURL
+    options: Mapping[str, Any] = field(default_factory=dict)  # Any: values come from TOML
+    clock: Clock = field(default_factory=Clock)
+    client_name: str = "protoflow"
+    connect_timeout: float = 30.0
+    ladder: tuple[float, ...] = (5.0, 30.0, 120.0, 600.0, 3600.0)
+    exchange: str = "protoflow"
+    require_subscriber: bool = False
+    on_lost_position: str = "stop"

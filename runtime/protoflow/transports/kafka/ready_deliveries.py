@@ -1,0 +1,141 @@
+"""Deliveries that were read and not yet handed to the scheduler."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+
+from protoflow.message import Delivery
+from protoflow.transports.kafka.bell import Bell
+from protoflow.transports.kafka.fair_share import FairShare
+from protoflow.transports.kafka.partition import Partition
+
+
+class ReadyDeliveries:
+    """A queue for each partition, served in turn, with one reader; it can be closed.
+
+    A partition that has its share of what may be in flight is left out until a quarter of that
+    is settled. Meanwhile no more of it is read, and the others go on.
+
+    Args:
+        share: how much of one partition may be in flight.
+        bell: rung when everything is handed out but what is left out.
+    """
+
+    def __init__(self, share: FairShare, bell: Bell) -> None:
+        self._share = share
+        self._bell = bell
+        self._turns: deque[Partition] = deque()
+        self._arrived: asyncio.Future[None] | None = None
+        self._closed = False
+        self._error: Exception | None = None
+
+    def put(self, partition: Partition, deliveries: Iterable[Delivery]) -> None:
+        """Adds deliveries of a partition at its end."""
+        self._add(partition, deliveries)
+        self._wake()
+
+    def put_back(self, deliveries: Iterable[Delivery]) -> None:
+        """Adds deliveries that were handed out before, each before the later ones of its
+        partition."""
+        touched: set[Partition] = set()
+        for delivery in deliveries:
+            partition: Partition = delivery.receipt
+            touched.add(partition)
+            self._add(partition, (delivery,))
+        for partition in touched:
+            partition.ready = deque(sorted(partition.ready, key=_position))
+        self._wake()
+
+    def _add(self, partition: Partition, deliveries: Iterable[Delivery]) -> None:
+        waits = bool(partition.ready)
+        partition.ready.extend(deliveries)
+        if not waits and partition.ready and partition.capped_at is None:
+            self._turns.append(partition)
+
+    def withdraw(self, partition: Partition) -> list[Delivery]:
+        """Takes out what is there of a partition, in order."""
+        found = list(partition.ready)
+        partition.ready.clear()
+        partition.capped_at = None
+        if partition in self._turns:
+            self._turns.remove(partition)
+        if not self._turns:
+            self._bell.ring()
+        return found
+
+    def uncap(self, partition: Partition) -> None:
+        """Hands a partition out again that had its share."""
+        partition.capped_at = None
+        if partition.ready:
+            self._turns.append(partition)
+            self._wake()
+
+    def clear(self) -> None:
+        """Takes out everything."""
+        for partition in (*self._turns, *self._share.partitions):
+            partition.ready.clear()
+            partition.capped_at = None
+        self._turns.clear()
+        self._bell.ring()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything is handed out but what is left out."""
+        return not self._turns
+
+    async def get(self, max_messages: int, max_bytes: int) -> list[Delivery]:
+        """At least one delivery; none once closed. Raises the error it was closed with."""
+        while not (taken := self._take(max_messages, max_bytes)):
+            if self._error is not None:
+                raise self._error
+            if self._closed:
+                return []
+            self._arrived = asyncio.get_running_loop().create_future()
+            await self._arrived
+        return taken
+
+    def _take(self, max_messages: int, max_bytes: int) -> list[Delivery]:
+        taken: list[Delivery] = []
+        size = 0
+        turns = self._turns
+        for _ in range(len(turns)):
+            partition = turns.popleft()
+            ready = partition.ready
+            count = min(max_messages - len(taken), len(ready))
+            count = self._share.of(partition, count, max_messages - len(taken), max_bytes - size)
+            if count <= 0:
+                partition.capped_at = partition.handed_out
+                partition.resting = True
+                continue
+            first, before = len(taken), size
+            while count and (size + ready[0].size <= max_bytes or not taken):
+                delivery = ready.popleft()
+                size += delivery.size
+                taken.append(delivery)
+                count -= 1
+            if len(taken) > first:
+                partition.mean_size = (size - before) / (len(taken) - first)
+            if ready:
+                turns.append(partition)
+            if len(taken) == max_messages or size >= max_bytes:
+                break
+        if not turns:
+            self._bell.ring()
+        return taken
+
+    def close(self, error: Exception | None = None) -> None:
+        """No more deliveries: `get` returns empty, or raises the error."""
+        self._closed = True
+        self._error = self._error or error
+        self._bell.ring()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._arrived is not None and not self._arrived.done():
+            self._arrived.set_result(None)
+
+
+def _position(delivery: Delivery) -> int:
+    return int(delivery.position)
