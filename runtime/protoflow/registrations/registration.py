@@ -78,7 +78,9 @@ def registrations(handler: Handler | HandlerSync) -> list[Registration]:
             "generated module"
         )
     sync = isinstance(handler, HandlerSync)
-    made = [of_method(method, getattr(handler, method.handler), sync=sync) for method in spec.methods]
+    made = [
+        of_method(method, getattr(handler, method.handler), sync=sync) for method in spec.methods
+    ]
     problems = [
         problem
         for one in made

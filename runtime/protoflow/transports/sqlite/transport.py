@@ -7,10 +7,11 @@ import contextlib
 import os
 import sqlite3
 import weakref
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
+from protoflow.contract.spec import Start
 from protoflow.errors import ConnectionFailedError, ProtoflowError, PublishError, TopologyError
 from protoflow.message import Delivery, Message
 from protoflow.transport.interface import (
@@ -22,6 +23,7 @@ from protoflow.transport.interface import (
     TransportSettings,
 )
 from protoflow.transport.lag import Lag
+from protoflow.transport.topic_reader import TopicRecord
 from protoflow.transports.sqlite import place, sessions, topics
 from protoflow.transports.sqlite.acknowledging import Settlements
 from protoflow.transports.sqlite.dead_letters import SqliteDeadLetters
@@ -32,6 +34,7 @@ from protoflow.transports.sqlite.recent import Recent
 from protoflow.transports.sqlite.schema import connect, prepare
 from protoflow.transports.sqlite.sessions import Moment
 from protoflow.transports.sqlite.subscription import SqliteSubscription
+from protoflow.transports.sqlite.topic_reader import read_topic
 from protoflow.transports.sqlite.transaction import SqliteTransaction, transaction
 from protoflow.transports.sqlite.watcher import Watcher
 from protoflow.transports.sqlite.worker import Worker
@@ -158,6 +161,12 @@ class SqliteTransport(SqliteDeadLetters):
     def health(self) -> str | None:
         """Why the file cannot be written or read; None again when something was written."""
         return self.worker.problem if self._opened else "the transport is not open"
+
+    def read_topic(
+        self, topic: str, *, start: Start | float, follow: bool
+    ) -> AsyncIterator[TopicRecord]:
+        """See `protoflow.transport.TopicReader`; what every group has settled is gone."""
+        return read_topic(self.worker, topic, start, follow)
 
     async def lag(self, topic: str, group: str) -> Lag:
         """What the group has not finished."""
