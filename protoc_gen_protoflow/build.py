@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TypeAlias
 
 from protoc_gen_protoflow import __version__, docs, names
 from protoc_gen_protoflow.contract import Leaves, MessageContract, MethodContract, ServiceContract
@@ -27,27 +28,23 @@ from protoc_gen_protoflow.text import literal
 _ASYNC = Variant(
     suffix="",
     define="async def ",
-    call="await ",
     context="_pf.Context",
     results="_pf.Results",
 )
 _SYNC = Variant(
     suffix="Sync",
     define="def ",
-    call="",
     context="_pf.SyncContext",
     results="_pf.SyncResults",
 )
 _SYNC_BESIDE_ASYNC = Variant(
     suffix="Sync",
     define="def ",
-    call="",
     context="_pf.SyncContext",
     results="_pf.SyncResults",
     shares=True,
 )
-# The builtin types that producers name; an rpc may be called alike.
-_BUILTINS = frozenset(("str", "bytes", "list"))
+_Settings: TypeAlias = tuple[tuple[Setting, ...], ...]
 _VARIANTS = {"async": (_ASYNC,), "sync": (_SYNC,), "both": (_ASYNC, _SYNC_BESIDE_ASYNC)}
 
 
@@ -62,6 +59,7 @@ class ModuleBuilder:
         self._variants = _VARIANTS[parameters.handlers]
         self._imports = Imports(file, request, parameters)
         self._messages: dict[str, tuple[Message, Declared]] = {}
+        self._deliveries: dict[_Settings, Delivery] = {}
 
     def build(
         self, services: Iterable[ServiceContract], messages: Iterable[MessageContract]
@@ -87,6 +85,7 @@ class ModuleBuilder:
             imports=self._imports.used(),
             messages=messages_named,
             sensitive=sensitive,
+            deliveries=tuple(self._deliveries.values()),
             own_messages=own,
             handlers=handlers,
             producers=producers,
@@ -134,7 +133,7 @@ class ModuleBuilder:
             input=self._message(method.input),
             topic=method.topic,
             group=method.group,
-            delivery=_delivery(method.delivery),
+            delivery=self._delivery(method.delivery),
             output=self._message(method.output) if method.output else None,
             output_topic=method.output_topic,
             batched=method.batched,
@@ -144,20 +143,30 @@ class ModuleBuilder:
             doc=docs.method(method),
         )
 
+    def _delivery(self, leaves: Leaves) -> str:
+        """The variable of a delivery policy, or nothing for one that sets nothing."""
+        if not leaves:
+            return ""
+        parts = tuple(_settings(leaves, prefix) for prefix in ("", "retry.", "dead_letter."))
+        found = self._deliveries.get(parts)
+        if found is None:
+            found = Delivery(f"_delivery_{len(self._deliveries) + 1}", *parts)
+            self._deliveries[parts] = found
+        return found.name
+
     def _service_producer(self, service: ServiceContract) -> Producer:
-        methods = [names.method_name(method.rpc) for method in service.methods]
         return Producer(
             class_name=f"{names.service_stem(service.name)}Producer",
+            handler=f"{names.service_stem(service.name)}Handler",
             publications=tuple(
                 Publication(
-                    method=name,
+                    method=names.method_name(method.rpc),
                     message=self._message(method.input),
                     topic=method.topic,
-                    doc=docs.publication(method.input, method.topic, ""),
+                    doc=docs.publication(method.topic, ""),
                 )
-                for name, method in zip(methods, service.methods, strict=True)
+                for method in service.methods
             ),
-            hides_builtins=not _BUILTINS.isdisjoint(methods),
             doc=docs.service_producer(service),
         )
 
@@ -167,16 +176,16 @@ class ModuleBuilder:
         taken = {producer.class_name for producer in beside}
         return Producer(
             class_name=names.event_producer(self._file.name, taken),
+            handler="",
             publications=tuple(
                 Publication(
                     method=names.publish_name(message.declared.name),
                     message=self._message(message),
                     topic=message.topic or "",
-                    doc=docs.publication(message, message.topic or "", docs.comment_of(message)),
+                    doc=docs.publication(message.topic or "", docs.comment_of(message)),
                 )
                 for message in messages
             ),
-            hides_builtins=False,
             doc=docs.event_producer(self._file),
         )
 
@@ -189,14 +198,6 @@ def _message_settings(contract: MessageContract) -> Iterator[Setting]:
             yield Setting(name, literal(value))
     if contract.encoding is not None:
         yield Setting("encoding", contract.encoding)
-
-
-def _delivery(leaves: Leaves) -> Delivery:
-    return Delivery(
-        settings=_settings(leaves, ""),
-        retry=_settings(leaves, "retry."),
-        dead_letter=_settings(leaves, "dead_letter."),
-    )
 
 
 def _settings(leaves: Leaves, prefix: str) -> tuple[Setting, ...]:

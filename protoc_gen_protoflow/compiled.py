@@ -52,10 +52,13 @@ def module(context, missing=missing, environment=environment):
     if environment.getattr((undefined(name='module') if l_0_module is missing else l_0_module), 'handlers'):
         pass
         yield 'import abc as _abc\n'
-    if environment.getattr((undefined(name='module') if l_0_module is missing else l_0_module), 'hides_builtins'):
+    if environment.getattr((undefined(name='module') if l_0_module is missing else l_0_module), 'sensitive'):
         pass
-        yield 'import builtins as _b\n'
-    yield 'import datetime as _dt\nfrom collections import abc as _c\n\nfrom protoflow import gencode as _pf\n\n'
+        yield 'from collections import abc as _c\n'
+    if (environment.getattr((undefined(name='module') if l_0_module is missing else l_0_module), 'handlers') or environment.getattr((undefined(name='module') if l_0_module is missing else l_0_module), 'sensitive')):
+        pass
+        yield '\n'
+    yield 'from protoflow import gencode as _pf\n\n'
     for l_1_import in environment.getattr((undefined(name='module') if l_0_module is missing else l_0_module), 'imports'):
         _loop_vars = {}
         pass
@@ -111,6 +114,51 @@ def module(context, missing=missing, environment=environment):
         yield '    ),\n'
     l_1_message = missing
     yield '}\n'
+    if environment.getattr((undefined(name='module') if l_0_module is missing else l_0_module), 'deliveries'):
+        pass
+        yield '\n'
+    for l_1_delivery in environment.getattr((undefined(name='module') if l_0_module is missing else l_0_module), 'deliveries'):
+        _loop_vars = {}
+        pass
+        yield str(environment.getattr(l_1_delivery, 'name'))
+        yield ' = _pf.DeliveryPolicy(\n'
+        for l_2_setting in environment.getattr(l_1_delivery, 'settings'):
+            _loop_vars = {}
+            pass
+            yield '    '
+            yield str(environment.getattr(l_2_setting, 'name'))
+            yield '='
+            yield str(environment.getattr(l_2_setting, 'value'))
+            yield ',\n'
+        l_2_setting = missing
+        if environment.getattr(l_1_delivery, 'retry'):
+            pass
+            yield '    retry=_pf.RetryPolicy(\n'
+            for l_2_setting in environment.getattr(l_1_delivery, 'retry'):
+                _loop_vars = {}
+                pass
+                yield '        '
+                yield str(environment.getattr(l_2_setting, 'name'))
+                yield '='
+                yield str(environment.getattr(l_2_setting, 'value'))
+                yield ',\n'
+            l_2_setting = missing
+            yield '    ),\n'
+        if environment.getattr(l_1_delivery, 'dead_letter'):
+            pass
+            yield '    dead_letter=_pf.DeadLetterPolicy(\n'
+            for l_2_setting in environment.getattr(l_1_delivery, 'dead_letter'):
+                _loop_vars = {}
+                pass
+                yield '        '
+                yield str(environment.getattr(l_2_setting, 'name'))
+                yield '='
+                yield str(environment.getattr(l_2_setting, 'value'))
+                yield ',\n'
+            l_2_setting = missing
+            yield '    ),\n'
+        yield ')\n'
+    l_1_delivery = missing
 
 def handler(context, missing=missing, environment=environment):
     resolve = context.resolve_or_missing
@@ -185,45 +233,11 @@ def handler(context, missing=missing, environment=environment):
             yield ',\n                group='
             yield str(t_4(environment.getattr(l_1_method, 'group')))
             yield ',\n'
-            if (not environment.getattr(environment.getattr(l_1_method, 'delivery'), 'is_empty')):
+            if environment.getattr(l_1_method, 'delivery'):
                 pass
-                yield '                delivery=_pf.DeliveryPolicy(\n'
-                for l_2_setting in environment.getattr(environment.getattr(l_1_method, 'delivery'), 'settings'):
-                    _loop_vars = {}
-                    pass
-                    yield '                    '
-                    yield str(environment.getattr(l_2_setting, 'name'))
-                    yield '='
-                    yield str(environment.getattr(l_2_setting, 'value'))
-                    yield ',\n'
-                l_2_setting = missing
-                if environment.getattr(environment.getattr(l_1_method, 'delivery'), 'retry'):
-                    pass
-                    yield '                    retry=_pf.RetryPolicy(\n'
-                    for l_2_setting in environment.getattr(environment.getattr(l_1_method, 'delivery'), 'retry'):
-                        _loop_vars = {}
-                        pass
-                        yield '                        '
-                        yield str(environment.getattr(l_2_setting, 'name'))
-                        yield '='
-                        yield str(environment.getattr(l_2_setting, 'value'))
-                        yield ',\n'
-                    l_2_setting = missing
-                    yield '                    ),\n'
-                if environment.getattr(environment.getattr(l_1_method, 'delivery'), 'dead_letter'):
-                    pass
-                    yield '                    dead_letter=_pf.DeadLetterPolicy(\n'
-                    for l_2_setting in environment.getattr(environment.getattr(l_1_method, 'delivery'), 'dead_letter'):
-                        _loop_vars = {}
-                        pass
-                        yield '                        '
-                        yield str(environment.getattr(l_2_setting, 'name'))
-                        yield '='
-                        yield str(environment.getattr(l_2_setting, 'value'))
-                        yield ',\n'
-                    l_2_setting = missing
-                    yield '                    ),\n'
-                yield '                ),\n'
+                yield '                delivery='
+                yield str(environment.getattr(l_1_method, 'delivery'))
+                yield ',\n'
             if environment.getattr(l_1_method, 'output'):
                 pass
                 yield '                publication=_pf.PublicationSpec(\n                    topic='
@@ -318,43 +332,33 @@ def producer(context, missing=missing, environment=environment):
         pass
         yield '    __protoflow_spec__ = _pf.ProducerSpec(\n        name='
         yield str(t_4(environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'class_name')))
-        yield ',\n        publications={\n'
-        for l_1_publication in environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'publications'):
-            _loop_vars = {}
+        yield ',\n'
+        if environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'handler'):
             pass
-            yield '            '
-            yield str(t_4(environment.getattr(l_1_publication, 'method')))
-            yield ': _pf.PublicationSpec(\n                topic='
-            yield str(t_4(environment.getattr(l_1_publication, 'topic')))
-            yield ',\n'
-            yield str(t_5(str_join(('message=_messages[', t_4(environment.getattr(environment.getattr(l_1_publication, 'message'), 'name')), '],', )), 16))
-            yield '\n            ),\n'
-        l_1_publication = missing
-        yield '        },\n    )\n'
+            yield str(t_2('publications=_pf.consumed_by', [str_join((environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'handler'), environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'suffix'), '.__protoflow_spec__', ))], ',', 8))
+            yield '\n'
+        else:
+            pass
+            yield '        publications=_pf.events(\n'
+            for l_1_publication in environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'publications'):
+                _loop_vars = {}
+                pass
+                yield str(t_5(str_join((environment.getattr(l_1_publication, 'method'), '=_messages[', t_4(environment.getattr(environment.getattr(l_1_publication, 'message'), 'name')), '],', )), 12))
+                yield '\n'
+            l_1_publication = missing
+            yield '        ),\n'
+        yield '    )\n'
     for l_1_publication in environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'publications'):
         _loop_vars = {}
         pass
-        yield '\n    '
-        yield str(environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'define'))
-        yield str(environment.getattr(l_1_publication, 'method'))
-        yield '(\n        self,\n        message: '
-        yield str(environment.getattr(environment.getattr(l_1_publication, 'message'), 'reference'))
-        yield ',\n        *,\n'
-        if environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'hides_builtins'):
+        yield '\n'
+        yield str(t_5(str_join((environment.getattr(l_1_publication, 'method'), ': _pf.Publish', environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'suffix'), '[', environment.getattr(environment.getattr(l_1_publication, 'message'), 'reference'), ']', )), 4))
+        yield '\n'
+        if environment.getattr(l_1_publication, 'doc'):
             pass
-            yield '        key: _b.str | _b.bytes | None = None,\n        metadata: _c.Mapping[_b.str, _b.str] | None = None,\n        delay: _dt.timedelta | None = None,\n        id: _b.str | None = None,\n    ) -> _b.str:\n'
-        else:
-            pass
-            yield '        key: str | bytes | None = None,\n        metadata: _c.Mapping[str, str] | None = None,\n        delay: _dt.timedelta | None = None,\n        id: str | None = None,\n    ) -> str:\n'
-        yield str(t_3(environment.getattr(l_1_publication, 'doc'), 8))
-        yield '\n'
-        yield str(t_2(str_join(('return ', environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'call'), 'self.__protoflow_publish__', )), [t_4(environment.getattr(l_1_publication, 'method')), 'message', 'key', 'metadata', 'delay', 'id'], '', 8))
-        yield '\n\n'
-        yield str(t_2(str_join((environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'define'), environment.getattr(l_1_publication, 'method'), '_many', )), ['self', str_join(('messages: _pf.Messages[', environment.getattr(environment.getattr(l_1_publication, 'message'), 'reference'), ']', ))], (' -> _b.list[_b.str]:' if environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'hides_builtins') else ' -> list[str]:'), 4))
-        yield '\n'
-        yield str(t_3([str_join(('Publishes many messages, in this order; see `', environment.getattr(l_1_publication, 'method'), '`.', ))], 8))
-        yield '\n'
-        yield str(t_2(str_join(('return ', environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'call'), 'self.__protoflow_publish_many__', )), [t_4(environment.getattr(l_1_publication, 'method')), 'messages'], '', 8))
+            yield str(t_3(environment.getattr(l_1_publication, 'doc'), 4))
+            yield '\n'
+        yield str(t_5(str_join((environment.getattr(l_1_publication, 'method'), '_many: _pf.PublishMany', environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'suffix'), '[', environment.getattr(environment.getattr(l_1_publication, 'message'), 'reference'), ']', )), 4))
         yield '\n'
     l_1_publication = missing
 
@@ -392,4 +396,4 @@ def spec(context, missing=missing, environment=environment):
     yield str(t_2('producers=', environment.getattr((undefined(name='module') if l_0_module is missing else l_0_module), 'producer_specs'), 4))
     yield '\n)\n'
 
-CHECKSUM = 2455677644
+CHECKSUM = 3355644817

@@ -27,7 +27,7 @@ def service_producer(service: ServiceContract) -> tuple[str, ...]:
     """The docstring of the client of a service."""
     return _paragraphs(
         f"Publishes what {service.place.name} consumes.",
-        "A message goes to its topic: every group subscribed there gets it.",
+        "Each message goes to its topic; every group subscribed there gets the message.",
     )
 
 
@@ -35,17 +35,13 @@ def event_producer(file: File) -> tuple[str, ...]:
     """The docstring of the event producer of a file."""
     return _paragraphs(
         f"Publishes the events of {file.name}.",
-        "A message goes to its topic: every group subscribed there gets it.",
+        "Each message goes to its topic; every group subscribed there gets the message.",
     )
 
 
-def publication(message: MessageContract, topic: str, comment: str) -> tuple[str, ...]:
+def publication(topic: str, comment: str) -> tuple[str, ...]:
     """The docstring of a producer method."""
-    return _paragraphs(
-        f"Publishes {message.declared.full_name} to `{topic}`.",
-        comment,
-        f"Every group subscribed to `{topic}` gets the message. Returns its id.",
-    )
+    return _paragraphs(comment, f"Publishes to `{topic}`.")
 
 
 def comment_of(message: MessageContract) -> str:

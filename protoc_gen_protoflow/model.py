@@ -17,16 +17,19 @@ class Setting(NamedTuple):
 
 
 class Delivery(NamedTuple):
-    """A delivery policy, merged; nothing in it is nothing said."""
+    """A merged delivery policy, shared by the methods that have it.
 
-    settings: tuple[Setting, ...] = ()
-    retry: tuple[Setting, ...] = ()
-    dead_letter: tuple[Setting, ...] = ()
+    Attributes:
+        name: the variable that holds it, `_delivery_1`.
+        settings: its own fields that are set.
+        retry: those of its retry policy.
+        dead_letter: those of its dead-letter policy.
+    """
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether file, service and method say nothing."""
-        return not (self.settings or self.retry or self.dead_letter)
+    name: str
+    settings: tuple[Setting, ...]
+    retry: tuple[Setting, ...]
+    dead_letter: tuple[Setting, ...]
 
 
 class Message(NamedTuple):
@@ -64,14 +67,17 @@ class Publication(NamedTuple):
 
 
 class Method(NamedTuple):
-    """An rpc that consumes; the attributes are those of `MethodSpec`."""
+    """An rpc that consumes; the attributes are those of `MethodSpec`.
+
+    `delivery` names the variable of a `Delivery`; empty if file, service and method set nothing.
+    """
 
     name: str
     handler: str
     input: Message
     topic: str
     group: str
-    delivery: Delivery
+    delivery: str
     output: Message | None
     output_topic: str
     batched: bool
@@ -95,14 +101,14 @@ class Producer(NamedTuple):
 
     Attributes:
         class_name: the name of the class.
+        handler: the handler class of the service that this is the client of; empty for events.
         publications: its methods.
-        hides_builtins: whether a method is called as a builtin type that others name.
         doc: the paragraphs of its docstring.
     """
 
     class_name: str
+    handler: str
     publications: tuple[Publication, ...]
-    hides_builtins: bool
     doc: tuple[str, ...]
 
 
@@ -120,7 +126,6 @@ class Variant(NamedTuple):
     Attributes:
         suffix: of class names and runtime bases.
         define: how a method begins.
-        call: how the runtime's result is had.
         context: the type of the context.
         results: the type of a stream of outputs.
         shares: whether the spec is that of the classes without suffix.
@@ -128,7 +133,6 @@ class Variant(NamedTuple):
 
     suffix: str
     define: str
-    call: str
     context: str
     results: str
     shares: bool = False
@@ -144,6 +148,7 @@ class Module(NamedTuple):
         imports: the `_pb2` modules that it names.
         messages: the messages that it names.
         sensitive: the types with sensitive fields that these messages can hold.
+        deliveries: the delivery policies of its methods, each once.
         own_messages: the full names of those that the .proto declares, as Python text.
         handlers: its handler classes.
         producers: its producer classes.
@@ -156,6 +161,7 @@ class Module(NamedTuple):
     imports: tuple[Import, ...]
     messages: tuple[Message, ...]
     sensitive: tuple[Sensitive, ...]
+    deliveries: tuple[Delivery, ...]
     own_messages: tuple[str, ...]
     handlers: tuple[Handler, ...]
     producers: tuple[Producer, ...]
@@ -167,11 +173,6 @@ class Module(NamedTuple):
         classes = [handler.class_name for handler in self.handlers]
         classes += [producer.class_name for producer in self.producers]
         return tuple(sorted(name + kind.suffix for name in classes for kind in self.variants))
-
-    @property
-    def hides_builtins(self) -> bool:
-        """Whether a class has a method that is called as a builtin type."""
-        return any(producer.hides_builtins for producer in self.producers)
 
     @property
     def handler_specs(self) -> tuple[str, ...]:

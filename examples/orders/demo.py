@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import protoflow
+from protoflow.dead_letters import DeadLetterFilter
 
 HERE = Path(__file__).resolve().parent
 GEN = HERE / "gen"
@@ -104,29 +105,25 @@ async def run(url: str) -> bool:
         check.row("orders dead-lettered", billing.dead_lettered, ORDERS // 5)
         check.row("bills mailed", mail.handled, ORDERS * 8 // 10)
 
-        desk = running.dead_letters
-        topic = next(topic for topic in desk.topics if topic.endswith("..billing..dead"))
-        letters = await desk.list(topic, limit=ORDERS)
+        dead_letters = running.dead_letters
+        topic = next(topic for topic in dead_letters.topics if topic.endswith("..billing..dead"))
+        records = await dead_letters.list(topic, limit=ORDERS)
         print(f"Dead letters in {topic}:")
-        causes = Counter(cause(letter.message.metadata) for letter in letters)
+        causes = Counter(cause(record.message.metadata) for record in records)
         check.met &= len(causes) == 2
         for text, count in sorted(causes.items()):
             check.row(text, count, ORDERS // 10)
 
         bank.mended = True
-        exhausted = [
-            letter.message.id
-            for letter in letters
-            if letter.message.metadata["pf_error_class"] == "exhausted"
-        ]
-        replayed = await desk.replay(topic, exhausted)
+        exhausted = DeadLetterFilter(error_class="exhausted")
+        replayed = await dead_letters.replay(topic, filter=exhausted)
         print("The account is open again; replayed what had failed for it:")
         await settled(running, billed=ORDERS * 9 // 10, dead=ORDERS // 5)
         check.row("dead letters replayed", replayed, ORDERS // 10)
         check.row("orders billed in all", billing.handled, ORDERS * 9 // 10)
         check.row("orders charged more than once", sum(n > 1 for n in bank.charged.values()), 0)
         check.row("bills mailed in all", mail.handled, ORDERS * 9 // 10)
-        left = await desk.count(topic)
+        left = await dead_letters.count(topic)
         check.row("dead letters left: the invalid orders", left, ORDERS // 10)
     return check.met
 

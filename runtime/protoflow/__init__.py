@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from protoflow.connection import connect as connect
     from protoflow.connection import connect_sync as connect_sync
     from protoflow.context import Context as Context
+    from protoflow.contract.spec import RetryPolicy as RetryPolicy
     from protoflow.errors import BatchFailed as BatchFailed
     from protoflow.errors import ProtoflowError as ProtoflowError
     from protoflow.events import CloudEvent as CloudEvent
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
     from protoflow.output import Results as Results
     from protoflow.producer import Publisher as Publisher
     from protoflow.producer import SyncPublisher as SyncPublisher
+    from protoflow.publishing.events import PublishOptions as PublishOptions
     from protoflow.service.service import Service as Service
+    from protoflow.stats.handlers import ErrorCategory as ErrorCategory
     from protoflow.sync_context import SyncContext as SyncContext
     from protoflow.transport.interface import Capabilities as Capabilities
     from protoflow.transport.interface import Transport as Transport
@@ -45,6 +48,7 @@ _HOMES = {
     "Batch": "handler",
     "Capabilities": "transport.interface",
     "CloudEvent": "events",
+    "ErrorCategory": "stats.handlers",
     "EventContext": "events",
     "Config": "config.settings",
     "Context": "context",
@@ -55,11 +59,13 @@ _HOMES = {
     "Outcome": "outcomes",
     "Output": "output",
     "ProtoflowError": "errors",
+    "PublishOptions": "publishing.events",
     "Publisher": "producer",
     "Result": "output",
     "Results": "output",
     "Retry": "outcomes",
     "RetryAfter": "outcomes",
+    "RetryPolicy": "contract.spec",
     "Secret": "config.secret",
     "Service": "service.service",
     "Settlement": "message",
@@ -82,16 +88,19 @@ __all__ = [
     "DeadLetter",
     "Delivery",
     "Done",
+    "ErrorCategory",
     "EventContext",
     "Message",
     "Outcome",
     "Output",
     "ProtoflowError",
+    "PublishOptions",
     "Publisher",
     "Result",
     "Results",
     "Retry",
     "RetryAfter",
+    "RetryPolicy",
     "Secret",
     "Service",
     "Settlement",

@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Coroutine, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from protoflow.clock import Clock
 from protoflow.config.settings import Config
@@ -19,6 +19,9 @@ from protoflow.publishing.events import EventPublisher
 from protoflow.publishing.publisher import MessagePublisher
 from protoflow.transport.interface import Transport, TransportSettings
 from protoflow.transports import create
+
+if TYPE_CHECKING:
+    from protoflow.transport.kit.dead_letters import DeadLetters
 
 _log = logging.getLogger("protoflow.service")
 
@@ -64,6 +67,13 @@ class Connection(EventPublisher):
     def transport(self) -> Transport:
         """The transport beneath, for its optional interfaces."""
         return self._transport
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """The dead letters at the broker: list, show, replay, purge, in any topic."""
+        from protoflow.dead_letters.access import dead_letters_of
+
+        return dead_letters_of(self._transport)
 
     async def open(self) -> None:
         """Connects. Raises ConnectionFailedError, AuthenticationError."""

@@ -44,7 +44,7 @@ class Context:
         cancelled: set when the run was cancelled or timed out; for handlers in threads.
         handler: the full name of the method, `shop.v1.Orders.BillOrder`.
         group: the consumer group.
-        carry: gives the trace headers of an output to a topic; None is those of the input.
+        inject: gives the trace headers of an output to a topic; None is those of the input.
             Set by tracing.
         outputs: what was published through this context so far, encoded.
         decoded: the decoded input, once somebody asked for it (see `HandlerSpec.decode`).
@@ -55,16 +55,16 @@ class Context:
         "_encode",
         "_logger",
         "_metadata",
+        "_on_confirmed",
         "_position",
         "_values",
-        "_when_confirmed",
         "attempt",
-        "carry",
         "deadline",
         "decoded",
         "delivery",
         "group",
         "handler",
+        "inject",
         "message",
         "outputs",
     )
@@ -85,7 +85,7 @@ class Context:
         self.group = group
         self.deadline: float | None = None
         self.decoded: Any = None
-        self.carry: Callable[[str], Mapping[str, str]] | None = None
+        self.inject: Callable[[str], Mapping[str, str]] | None = None
         self._encode = encode
         self.outputs: Sequence[Message] = ()
         self._position = 0
@@ -93,7 +93,7 @@ class Context:
         self._logger: logging.LoggerAdapter[logging.Logger] | None = None
         self._metadata: dict[str, str] | None = None
         self._values: dict[str, Any] | None = None
-        self._when_confirmed: tuple[Callable[[], None], ...] = ()
+        self._on_confirmed: tuple[Callable[[], None], ...] = ()
 
     @property
     def id(self) -> str:
@@ -223,21 +223,21 @@ class Context:
         metadata[wire.CORRELATION_ID] = correlation if correlation.isprintable() else _fresh(source)
         if source.id.isprintable():
             metadata[wire.CAUSATION_ID] = source.id
-        if self.carry is not None:
-            metadata.update(self.carry(topic))
+        if self.inject is not None:
+            metadata.update(self.inject(topic))
             return
         for name in wire.TRACE_CONTEXT:
             if name in incoming and incoming[name].isprintable():
                 metadata[name] = incoming[name]
 
-    def when_confirmed(self, call: Callable[[], None]) -> None:
+    def on_confirmed(self, call: Callable[[], None]) -> None:
         """Calls when this run has ended well and its outputs are confirmed; for middlewares
         that must remember success."""
-        self._when_confirmed = (*self._when_confirmed, call)
+        self._on_confirmed = (*self._on_confirmed, call)
 
     def confirm(self) -> None:
         """The outputs are confirmed; for the runtime."""
-        calls, self._when_confirmed = self._when_confirmed, ()
+        calls, self._on_confirmed = self._on_confirmed, ()
         for call in calls:
             call()
 
@@ -279,9 +279,9 @@ class Context:
         return message if len(own) == len(metadata) else replace(message, metadata=own)
 
     def _traced(self, message: Message) -> Message:
-        if self.carry is None or wire.TRACEPARENT in message.metadata:
+        if self.inject is None or wire.TRACEPARENT in message.metadata:
             return message
-        return replace(message, metadata={**message.metadata, **self.carry(message.topic)})
+        return replace(message, metadata={**message.metadata, **self.inject(message.topic)})
 
     def _keep(self, message: Message) -> None:
         if isinstance(self.outputs, list):

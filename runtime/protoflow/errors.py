@@ -15,6 +15,8 @@
     ├── DecodeError            a payload that is no message of its type
     ├── InvalidMessageError    a message that violates the rules of its contract (a ValueError too)
     ├── DeadLetterNotFoundError
+    ├── NotReplayableError     a dead letter that cannot be replayed, and why
+    ├── ReplayError            dead letters that were not replayed, and why
     └── BatchFailed            raised by batch handlers to name the failed messages
 
 An `Outcome` (see `protoflow.outcomes`) is no ProtoflowError: it is what a handler decides.
@@ -113,6 +115,41 @@ class InvalidMessageError(ProtoflowError, ValueError):
 
 class DeadLetterNotFoundError(ProtoflowError):
     """No dead letter of that id."""
+
+
+class NotReplayableError(ProtoflowError):
+    """A dead letter cannot be replayed: it names no origin, or one that it does not have."""
+
+
+class ReplayError(ProtoflowError):
+    """Some dead letters of a replay are left where they were.
+
+    Attributes:
+        replayed: how many were replayed.
+        left: why the others were not, by message id; the first 1,000 of them.
+        left_count: how many are left, as far as they were read.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        replayed: int,
+        left: Mapping[str, Exception],
+        more: int = 0,
+        stopped: Exception | None = None,
+    ) -> None:
+        self.replayed = replayed
+        self.left = dict(left)
+        self.left_count = len(left) + more
+        shown = [f"{id:.100}: {error!s:.300}" for id, error in list(left.items())[:5]]
+        if self.left_count > len(shown):
+            shown.append(f"and {self.left_count - len(shown)} more")
+        if stopped is not None:
+            shown.append(f"the replay stopped, for {stopped!s:.300}")
+        super().__init__(
+            f"dead letters of {topic}: {replayed} replayed, {self.left_count} left: "
+            + "; ".join(shown)
+        )
 
 
 class BatchFailed(ProtoflowError):  # noqa: N818  the name is part of the design

@@ -32,26 +32,35 @@ class Refused(DeadLetter):
     category = "output"
 
 
-def retry_after(error: Exception, delivery: Delivery, spec: HandlerSpec) -> Retry | None:
-    """The retry that the policy gives after this failed run; None when it gives none."""
+def retry_after(error: Exception, delivery: Delivery, spec: HandlerSpec) -> RetryAfter | None:
+    """Returns the retry that the policy gives after this failed run; None: it gives none."""
     if isinstance(error, DecodeError | PublishRefusedError):
         return None
     policy = spec.policy.retry
-    if (
-        delivery.attempt >= policy.max_attempts
-        and spec.policy.on_exhausted is not OnExhausted.BLOCK
-    ):
+    blocks = spec.policy.on_exhausted is OnExhausted.BLOCK
+    if delivery.attempt >= policy.max_attempts and not blocks:
         return None
+    retry = scheduled_retry(error, delivery, spec)
+    if policy.max_elapsed is not None and not blocks:
+        now = spec.clock.now()
+        if now + retry.delay - (delivery.first_failure or now) > policy.max_elapsed:
+            return None
+    return retry
+
+
+def scheduled_retry(error: Exception, delivery: Delivery, spec: HandlerSpec) -> RetryAfter:
+    """Returns a retry with its wait, and with whether the message blocks: the one place where
+    both are decided. Whether there is a retry at all is for `retry_after`."""
+    policy = spec.policy
     delay = error.delay if isinstance(error, Retry) else None
     if delay is None:
-        delay = policy.wait(delivery.attempt, spec.clock.random())
-    if policy.max_elapsed is not None and spec.policy.on_exhausted is not OnExhausted.BLOCK:
-        now = spec.clock.now()
-        if now + delay - (delivery.first_failure or now) > policy.max_elapsed:
-            return None
-    outcome = RetryAfter(delay, text_of(error))
-    outcome.__cause__ = (error.__cause__ or error) if isinstance(error, Retry) else error
-    return outcome
+        delay = policy.retry.wait(delivery.attempt, spec.clock.random())
+    retry = RetryAfter(delay, text_of(error))
+    retry.blocks = (
+        policy.on_exhausted is OnExhausted.BLOCK and delivery.attempt >= policy.retry.max_attempts
+    )
+    retry.__cause__ = (error.__cause__ or error) if isinstance(error, Retry) else error
+    return retry
 
 
 def given_up(error: Exception, spec: HandlerSpec) -> Outcome:

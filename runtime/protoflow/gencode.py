@@ -27,7 +27,18 @@ from protoflow.contract.spec import (
 from protoflow.errors import GencodeError
 from protoflow.handler import Batch, Handler, HandlerSync
 from protoflow.output import Messages, Output, Result, Results, SyncResults
-from protoflow.producer import Producer, ProducerSync, Publisher, SyncPublisher
+from protoflow.producer import (
+    Producer,
+    ProducerSync,
+    Publish,
+    Publisher,
+    PublishMany,
+    PublishManySync,
+    PublishSync,
+    SyncPublisher,
+    consumed_by,
+    events,
+)
 from protoflow.sync_context import SyncContext
 
 __all__ = [
@@ -50,6 +61,10 @@ __all__ = [
     "ProducerSpec",
     "ProducerSync",
     "PublicationSpec",
+    "Publish",
+    "PublishMany",
+    "PublishManySync",
+    "PublishSync",
     "Publisher",
     "Result",
     "Results",
@@ -60,6 +75,8 @@ __all__ = [
     "SyncPublisher",
     "SyncResults",
     "UnhandledTypes",
+    "consumed_by",
+    "events",
     "require",
 ]
 

@@ -1,7 +1,7 @@
 """What becomes of a message after one run of its handler.
 
-Handlers raise an outcome to decide; the pipeline returns one; the scheduler carries
-it out. Anything else that a handler raises is retried under the policy.
+Handlers raise an outcome to decide; the pipeline returns one; the scheduler applies
+it. Anything else that a handler raises is retried under the policy.
 
     Outcome
     ├── Done                    returned, never raised: the run succeeded
@@ -35,6 +35,9 @@ class Retry(Outcome):
 
     #: The wait in seconds; None is the policy's.
     delay: float | None = None
+    #: Whether the attempts are used up, and the message blocks instead of being dead-lettered;
+    #: None until the failure policy has decided. For the runtime.
+    blocks: bool | None = None
 
     def __init__(self, reason: str = "") -> None:
         super().__init__(reason)
@@ -48,6 +51,8 @@ class RetryAfter(Retry):
         delay: the wait; a number is seconds.
         reason: why, for logs and for the dead letter.
     """
+
+    delay: float
 
     def __init__(self, delay: timedelta | float, reason: str = "") -> None:
         super().__init__(reason)

@@ -40,7 +40,7 @@ class HandlerSpec:
         policy: how messages are delivered, without gaps.
         message: the contract of the input; None for raw handlers.
         publication: the contract of the output, if any.
-        dead_letter_topic: where letters go, variables filled, namespace included.
+        dead_letter_topic: where dead letters go, variables filled, namespace included.
         batched: the handler gets batches.
         decode: the decoded input of a run, decoded once; raises DecodeError.
         stats: the counters of this handler.
@@ -50,7 +50,7 @@ class HandlerSpec:
         streams: the handler is a generator of outputs.
         checks: what each message of a batch must pass to be in it; raises if it does not.
             Middlewares append at start.
-        hold: pauses the subscription for a reason, and turns readiness red; or ends that.
+        pause_for: pauses the subscription for a reason, and turns readiness red; or ends that.
     """
 
     name: str
@@ -68,7 +68,7 @@ class HandlerSpec:
     clock: Clock
     streams: bool = False
     checks: list[Callable[[Any], None]] = field(default_factory=list)
-    hold: Callable[[str, bool], None] = lambda _reason, _held: None
+    pause_for: Callable[[str, bool], None] = lambda _reason, _paused: None
 
 
 @dataclass(frozen=True, slots=True)

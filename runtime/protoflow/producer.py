@@ -1,18 +1,29 @@
-"""The bases of generated producers, and what they publish through."""
+"""The bases of generated producers, and what they publish through.
+
+A generated producer declares the types of its methods and holds their specification; the bases
+make the methods from it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
-from protoflow.output import AnyOutput, Output
+from google.protobuf.message import Message as ProtoMessage
+
+from protoflow.contract.spec import PublicationSpec
+from protoflow.output import AnyOutput, Messages, Output
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from google.protobuf.message import Message as ProtoMessage
+    from protoflow.contract.spec import MessageSpec, ProducerSpec, ServiceSpec
 
-    from protoflow.contract.spec import ProducerSpec, PublicationSpec
+_DELIVERED = "Every group subscribed there gets the message."
+#: A method that publishes one message, and one that publishes many.
+_Methods: TypeAlias = tuple[Callable[..., Any], Callable[..., Any]]
+
+T_contra = TypeVar("T_contra", bound=ProtoMessage, contravariant=True)
 
 
 class Publisher(Protocol):
@@ -21,7 +32,7 @@ class Publisher(Protocol):
     async def publish_outputs(
         self, publication: PublicationSpec, outputs: Sequence[AnyOutput]
     ) -> list[str]:
-        """Publishes in this order; the message ids. Raises PublishError."""
+        """Publishes in this order and returns the message ids. Raises PublishError."""
         ...
 
 
@@ -31,62 +42,159 @@ class SyncPublisher(Protocol):
     def publish_outputs(
         self, publication: PublicationSpec, outputs: Sequence[AnyOutput]
     ) -> list[str]:
-        """Publishes in this order; the message ids. Raises PublishError."""
+        """Publishes in this order and returns the message ids. Raises PublishError."""
         ...
 
 
-class Producer:
+class Publish(Protocol[T_contra]):
+    """A producer's method that publishes one message."""
+
+    async def __call__(
+        self,
+        message: T_contra,
+        *,
+        key: str | bytes | None = None,
+        metadata: Mapping[str, str] | None = None,
+        delay: timedelta | None = None,
+        id: str | None = None,
+    ) -> str:
+        """Publishes the message and returns its id. Raises PublishError."""
+        ...
+
+
+class PublishMany(Protocol[T_contra]):
+    """A producer's method that publishes many messages."""
+
+    async def __call__(self, messages: Messages[T_contra]) -> list[str]:
+        """Publishes in this order and returns the message ids. Raises PublishError."""
+        ...
+
+
+class PublishSync(Protocol[T_contra]):
+    """A producer's method that publishes one message, for code without an event loop."""
+
+    def __call__(
+        self,
+        message: T_contra,
+        *,
+        key: str | bytes | None = None,
+        metadata: Mapping[str, str] | None = None,
+        delay: timedelta | None = None,
+        id: str | None = None,
+    ) -> str:
+        """Publishes the message and returns its id. Raises PublishError."""
+        ...
+
+
+class PublishManySync(Protocol[T_contra]):
+    """A producer's method that publishes many messages, for code without an event loop."""
+
+    def __call__(self, messages: Messages[T_contra]) -> list[str]:
+        """Publishes in this order and returns the message ids. Raises PublishError."""
+        ...
+
+
+def events(**messages: MessageSpec) -> dict[str, PublicationSpec]:
+    """Returns what an event producer publishes: each message to its own topic, by method."""
+    return {
+        method: PublicationSpec(topic=message.topic or "", message=message)
+        for method, message in messages.items()
+    }
+
+
+def consumed_by(service: ServiceSpec) -> dict[str, PublicationSpec]:
+    """Returns what the client of a service publishes: what each method consumes, by method."""
+    return {
+        method.handler: PublicationSpec(topic=method.topic, message=method.input)
+        for method in service.methods
+    }
+
+
+class _Base:
+    """Makes the methods that a generated class declares, from its specification."""
+
+    __slots__ = ("__protoflow_publisher__",)
+    __protoflow_spec__: ClassVar[ProducerSpec]
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if "__protoflow_spec__" not in cls.__dict__:
+            return  # a class that inherits from a generated one
+        for name, publication in cls.__protoflow_spec__.publications.items():
+            method, many = cls.__protoflow_methods__(publication)
+            what = f"{publication.message.type} to `{publication.topic}`"
+            _define(cls, name, method, f"Publishes {what}.\n\n{_DELIVERED} Returns its id.")
+            _define(cls, f"{name}_many", many, f"Publishes many {what}, in this order.")
+
+    @staticmethod
+    def __protoflow_methods__(publication: PublicationSpec) -> _Methods:
+        raise NotImplementedError
+
+
+class Producer(_Base):
     """Base of generated producers. Its only state is the publisher."""
 
-    __slots__ = ("__protoflow_publisher",)
-    __protoflow_spec__: ClassVar[ProducerSpec]
+    __slots__ = ()
 
     def __init__(self, publisher: Publisher) -> None:
-        self.__protoflow_publisher = publisher
+        self.__protoflow_publisher__ = publisher
 
-    async def __protoflow_publish__(
-        self,
-        method: str,
-        message: ProtoMessage,
-        key: str | bytes | None,
-        metadata: Mapping[str, str] | None,
-        delay: timedelta | None,
-        id: str | None,
-    ) -> str:
-        publication = self.__protoflow_spec__.publications[method]
-        output = Output(message, key=key, metadata=metadata, delay=delay, id=id)
-        return (await self.__protoflow_publisher.publish_outputs(publication, (output,)))[0]
+    @staticmethod
+    def __protoflow_methods__(publication: PublicationSpec) -> _Methods:
+        async def publish(
+            self: Producer,
+            message: Any,  # Any: the class of the publication
+            *,
+            key: str | bytes | None = None,
+            metadata: Mapping[str, str] | None = None,
+            delay: timedelta | None = None,
+            id: str | None = None,
+        ) -> str:
+            output = Output(message, key=key, metadata=metadata, delay=delay, id=id)
+            return (await self.__protoflow_publisher__.publish_outputs(publication, (output,)))[0]
 
-    async def __protoflow_publish_many__(self, method: str, messages: Iterable[Any]) -> list[str]:
-        publication = self.__protoflow_spec__.publications[method]
-        return await self.__protoflow_publisher.publish_outputs(publication, _outputs(messages))
+        async def publish_many(self: Producer, messages: Iterable[Any]) -> list[str]:
+            return await self.__protoflow_publisher__.publish_outputs(
+                publication, _outputs(messages)
+            )
+
+        return publish, publish_many
 
 
-class ProducerSync:
+class ProducerSync(_Base):
     """Base of generated producers for code without an event loop."""
 
-    __slots__ = ("__protoflow_publisher",)
-    __protoflow_spec__: ClassVar[ProducerSpec]
+    __slots__ = ()
 
     def __init__(self, publisher: SyncPublisher) -> None:
-        self.__protoflow_publisher = publisher
+        self.__protoflow_publisher__ = publisher
 
-    def __protoflow_publish__(
-        self,
-        method: str,
-        message: ProtoMessage,
-        key: str | bytes | None,
-        metadata: Mapping[str, str] | None,
-        delay: timedelta | None,
-        id: str | None,
-    ) -> str:
-        publication = self.__protoflow_spec__.publications[method]
-        output = Output(message, key=key, metadata=metadata, delay=delay, id=id)
-        return self.__protoflow_publisher.publish_outputs(publication, (output,))[0]
+    @staticmethod
+    def __protoflow_methods__(publication: PublicationSpec) -> _Methods:
+        def publish(
+            self: ProducerSync,
+            message: Any,  # Any: the class of the publication
+            *,
+            key: str | bytes | None = None,
+            metadata: Mapping[str, str] | None = None,
+            delay: timedelta | None = None,
+            id: str | None = None,
+        ) -> str:
+            output = Output(message, key=key, metadata=metadata, delay=delay, id=id)
+            return self.__protoflow_publisher__.publish_outputs(publication, (output,))[0]
 
-    def __protoflow_publish_many__(self, method: str, messages: Iterable[Any]) -> list[str]:
-        publication = self.__protoflow_spec__.publications[method]
-        return self.__protoflow_publisher.publish_outputs(publication, _outputs(messages))
+        def publish_many(self: ProducerSync, messages: Iterable[Any]) -> list[str]:
+            return self.__protoflow_publisher__.publish_outputs(publication, _outputs(messages))
+
+        return publish, publish_many
+
+
+def _define(cls: type, name: str, method: Callable[..., Any], doc: str) -> None:
+    method.__name__ = name
+    method.__qualname__ = f"{cls.__qualname__}.{name}"
+    method.__module__ = cls.__module__
+    method.__doc__ = doc
+    setattr(cls, name, method)
 
 
 def _outputs(messages: Iterable[Any]) -> list[AnyOutput]:

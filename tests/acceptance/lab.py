@@ -19,11 +19,11 @@ from protoflow.config.url import TransportURL
 from protoflow.connection import Connection, transport_for
 from protoflow.contract.policy import merge
 from protoflow.contract.spec import DeliveryPolicy, RetryPolicy, Start
+from protoflow.dead_letters import DeadLetters, dead_letters_of
 from protoflow.message import Message, Settlement
 from protoflow.service import Service
 from protoflow.transport import (
     Capabilities,
-    DeadLetters,
     Subscription,
     SubscriptionSettings,
     Topology,
@@ -240,11 +240,10 @@ class Lab:
         return watcher
 
     @property
-    def tools(self) -> DeadLetters:
-        """The dead-letter tools of the transport."""
-        if not isinstance(self.transport, DeadLetters) or not self.capabilities.dead_letters:
-            pytest.skip("capability: dead_letters")
-        return self.transport
+    def dead_letters(self) -> DeadLetters:
+        """The dead letters at the broker."""
+        self.require("dead_letters")
+        return dead_letters_of(self.transport)
 
     def letters_of(self, topic: str = "tasks", group: str = "workers") -> str:
         return self.physical(f"{topic}..{group}..dead")
@@ -255,11 +254,11 @@ class Lab:
         """The dead letters that lie there: so many, and no more for a moment."""
         where = topic or self.letters_of()
         deadline = time.monotonic() + within * self.patience
-        while (found := await self.tools.count_dead_letters(where)) < count:
+        while (found := await self.dead_letters.count(where)) < count:
             assert time.monotonic() < deadline, f"{found} of {count} dead letters in {where}"
             await asyncio.sleep(0.05)
         await asyncio.sleep(0.05 * self.patience)
-        listed = await self.tools.list_dead_letters(where, limit=count + 100)
+        listed = await self.dead_letters.list(where, limit=count + 100)
         assert len(listed) == count
         return [letter.message for letter in listed]
 

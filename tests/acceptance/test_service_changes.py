@@ -141,7 +141,7 @@ async def test_work_under_way_survives_a_change(lab: Lab, change: str) -> None:
         assert await _handles(lab, work, before, every), "the way to drain is none"
         drained = change in _FIXED or await _handles(lab, work, after, set())
         assert drained, "refused though drained"
-    assert await lab.tools.count_dead_letters(lab.letters_of()) == 0
+    assert await lab.dead_letters.count(lab.letters_of()) == 0
     assert len(work.seen.done) == len(every), "handled twice"
 
 

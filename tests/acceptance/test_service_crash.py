@@ -191,7 +191,7 @@ async def test_a_message_that_kills_its_process_ends_in_the_dead_letters_alone(
             async with asyncio.timeout(15 * lab.patience):
                 while program.process.returncode is None:
                     await asyncio.sleep(0.05)
-                    if await lab.tools.count_dead_letters(lab.letters_of()):
+                    if await lab.dead_letters.count(lab.letters_of()):
                         break
         except TimeoutError:
             pass

@@ -141,21 +141,21 @@ async def test_letters_can_be_counted_listed_shown_and_purged(lab: Lab) -> None:
     async with lab.running(handler("Work", seen.fails), policy=ONCE):
         ids = await lab.send(*range(5))
         await lab.letters(5)
-    tools = lab.tools
-    assert await tools.count_dead_letters(where) == 5
-    listed = await tools.list_dead_letters(where, limit=3)
+    dead_letters = lab.dead_letters
+    assert await dead_letters.count(where) == 5
+    listed = await dead_letters.list(where, limit=3)
     assert len(listed) == 3
-    shown = await tools.show_dead_letter(where, ids[2])
+    shown = await dead_letters.show(where, ids[2])
     assert pb.Task.FromString(shown.message.payload).number == 2
     assert shown.message.metadata[wire.PF_ERROR_TYPE] == "ValueError"
     with pytest.raises(DeadLetterNotFoundError):
-        await tools.show_dead_letter(where, "nobody")
-    assert await tools.purge_dead_letters(where, [ids[0], ids[4]]) == 2
-    left = {letter.message.id for letter in await tools.list_dead_letters(where)}
+        await dead_letters.show(where, "nobody")
+    assert await dead_letters.purge(where, [ids[0], ids[4]]) == 2
+    left = {letter.message.id for letter in await dead_letters.list(where)}
     assert left == set(ids[1:4])
-    assert await tools.purge_dead_letters(where) == 3
-    assert await tools.count_dead_letters(where) == 0
-    assert await tools.list_dead_letters(where) == []
+    assert await dead_letters.purge(where) == 3
+    assert await dead_letters.count(where) == 0
+    assert await dead_letters.list(where) == []
 
 
 async def test_a_replay_reaches_the_failing_group_alone_with_its_id_and_fresh_attempts(
@@ -174,7 +174,7 @@ async def test_a_replay_reaches_the_failing_group_alone_with_its_id_and_fresh_at
         await lab.letters(1)
         await audit.until(1)
         mended = True
-        assert await lab.tools.replay_dead_letters(lab.letters_of()) == 1
+        assert await lab.dead_letters.replay(lab.letters_of()) == 1
         await work.until(4)
         await lab.settled(service)
         await lab.quiet()
@@ -196,7 +196,7 @@ async def test_a_replay_to_the_origin_reaches_every_group(lab: Lab) -> None:
     ):
         (id,) = await lab.send(1)
         await lab.letters(1)
-        assert await lab.tools.replay_dead_letters(lab.letters_of(), [id], to_origin=True) == 1
+        assert await lab.dead_letters.replay(lab.letters_of(), [id], to_origin=True) == 1
         await work.until(2)
         await audit.until(2)
     assert work.done == [1]
@@ -211,7 +211,7 @@ async def test_a_replayed_letter_that_fails_again_is_a_letter_again(lab: Lab) ->
         for _ in range(2):
             (letter,) = await lab.letters(1)
             assert letter.metadata[wire.PF_ATTEMPT] == "3"
-            await lab.tools.replay_dead_letters(lab.letters_of())
+            await lab.dead_letters.replay(lab.letters_of())
         await lab.letters(1)
     assert seen.attempts == [1, 2, 3] * 3
 
@@ -221,7 +221,7 @@ async def test_chosen_letters_are_replayed_and_the_others_stay(lab: Lab) -> None
     async with lab.running(handler("Work", failing(ValueError, 1, seen)), policy=ONCE):
         ids = await lab.send(*range(4))
         await lab.letters(4)
-        assert await lab.tools.replay_dead_letters(lab.letters_of(), ids[1:3]) == 2
+        assert await lab.dead_letters.replay(lab.letters_of(), ids[1:3]) == 2
         await lab.until(lambda: sorted(seen.done) == [1, 2])
         left = await lab.letters(2)
     assert {letter.id for letter in left} == {ids[0], ids[3]}
@@ -232,7 +232,7 @@ async def test_a_group_that_does_not_run_gets_its_replay_later(lab: Lab) -> None
     async with lab.running(handler("Work", failing(ValueError, 1, seen)), policy=ONCE):
         await lab.send(1)
         await lab.letters(1)
-    assert await lab.tools.replay_dead_letters(lab.letters_of()) == 1
+    assert await lab.dead_letters.replay(lab.letters_of()) == 1
     async with lab.running(handler("Work", failing(ValueError, 0, seen)), policy=ONCE):
         await lab.until(lambda: seen.done == [1])
 
@@ -244,7 +244,7 @@ async def test_headers_of_others_are_kept_in_the_letter_and_the_replay(lab: Lab)
     async with lab.running(handler("Work", work)):
         await lab.publish("tasks", pb.Task(number=1).SerializeToString(), metadata=metadata)
         (letter,) = await lab.letters(1)
-        await lab.tools.replay_dead_letters(lab.letters_of())
+        await lab.dead_letters.replay(lab.letters_of())
         await lab.until(lambda: seen.done == [1])
     for got in (letter.metadata, seen.contexts[-1].message.metadata):
         assert {name: got[name] for name in metadata} == metadata

@@ -141,7 +141,7 @@ async def test_a_tombstone_behind_an_earlier_message_of_its_key_is_skipped(lab: 
 
 
 async def test_a_callback_that_raises_is_that_messages_alone(lab: Lab) -> None:
-    """`when_confirmed` of one message raises in the middle of a flush of ten."""
+    """`on_confirmed` of one message raises in the middle of a flush of ten."""
     started: list[int] = []
     all_started = asyncio.Event()
 
@@ -153,7 +153,7 @@ async def test_a_callback_that_raises_is_that_messages_alone(lab: Lab) -> None:
                 raise RuntimeError("it cannot be remembered")
 
             if context.key == b"3":
-                context.when_confirmed(call)
+                context.on_confirmed(call)
             return outcome
 
         return run

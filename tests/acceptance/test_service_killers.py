@@ -67,7 +67,7 @@ class Deaths:
             self.last = program = await self._programs.start(ready=False, **order)
             deadline = asyncio.get_running_loop().time() + 30 * self._lab.patience
             while program.process.returncode is None:
-                found = sum([await self._lab.tools.count_dead_letters(one) for one in letters])
+                found = sum([await self._lab.dead_letters.count(one) for one in letters])
                 if numbers <= self.ended and found >= count:
                     return
                 assert asyncio.get_running_loop().time() < deadline, (
@@ -102,7 +102,7 @@ async def test_a_backlog_of_another_topic_is_not_blamed(lab: Lab, programs: Prog
     (letter,) = await lab.letters(1)
     assert _numbers([letter]) == [5]
     assert letter.metadata[wire.PF_ERROR_CLASS] == "redelivery limit"
-    assert await lab.tools.count_dead_letters(lab.letters_of("done", "side")) == 0
+    assert await lab.dead_letters.count(lab.letters_of("done", "side")) == 0
     assert deaths.died
 
 
@@ -169,7 +169,7 @@ async def test_many_restarts_with_a_backlog_bury_nothing(lab: Lab) -> None:
             what=f"{len(set(seen.done))} of {count} were handled",
         )  # fmt: skip
         await lab.settled(service)
-    assert await lab.tools.count_dead_letters(lab.letters_of()) == 0
+    assert await lab.dead_letters.count(lab.letters_of()) == 0
     assert set(seen.attempts) == {1}, "being given back is no failed run"
 
 
@@ -192,7 +192,7 @@ async def test_two_deploys_in_the_middle_of_a_long_job_never_convict_it(
         assert await program.ends(within=30) == 0
     program = await programs.start(settings=settings)
     await program.until(lambda program: program.ended, within=30)
-    assert await lab.tools.count_dead_letters(lab.letters_of()) == 0
+    assert await lab.dead_letters.count(lab.letters_of()) == 0
     assert program.events("begin") == [["7", "1"]]
 
 
@@ -224,4 +224,4 @@ async def test_blocked_for_long_never_ends_as_a_redelivery_limit(lab: Lab) -> No
         await lab.until(lambda: len(seen.done) == 4, within=30)
         await lab.settled(service)
     assert seen.done == [0, 1, 2, 3]
-    assert await lab.tools.count_dead_letters(lab.letters_of(group="keyed")) == 0
+    assert await lab.dead_letters.count(lab.letters_of(group="keyed")) == 0

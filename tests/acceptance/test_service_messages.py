@@ -172,7 +172,7 @@ async def test_an_unknown_type_is_skipped_counted_and_warned_of_once(
         await lab.until(lambda: service.stats()[method("Work")].unhandled == 3)
         await lab.settled(service)
     assert seen.numbers == [1]
-    warnings = [record for record in caplog.records if "nobody handles" in record.getMessage()]
+    warnings = [record for record in caplog.records if "no handler takes" in record.getMessage()]
     assert len(warnings) == 1
     assert "shop.v1.Other" in warnings[0].getMessage()
 

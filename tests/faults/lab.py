@@ -159,7 +159,7 @@ class Lab:
             while time.monotonic() < deadline:
                 # A cluster that has just got its quorum back may not answer yet.
                 with contextlib.suppress(TransportError):
-                    found = await connection.transport.list_dead_letters(topic, limit=100_000)  # type: ignore[attr-defined]
+                    found = await connection.dead_letters.list(topic, limit=100_000)
                     letters = {letter.message.id for letter in found}
                 if self.published.keys() <= self._handled() | letters:
                     break

@@ -263,7 +263,7 @@ class Judge:
     async def _letters(self, group: str) -> int:
         topic, _ = SUBSCRIPTIONS[group]
         where = self.lab.letters_of(topic, group)
-        return len(await self.lab.tools.list_dead_letters(where, limit=10_000))
+        return len(await self.lab.dead_letters.list(where, limit=10_000))
 
     def _skipped(self, service: Service) -> dict[str, int]:
         stats = service.stats()

@@ -232,18 +232,18 @@ async def test_foreign_types_and_rubbish_are_not_taken_for_ours(party: Party) ->
             party.topic("mixed"), Posted(body=task(99), attributes=attributes("last"))
         )
         await party.received(1)
-        desk = service.dead_letters
-        topic = next(iter(desk.topics))
-        found = await _count(desk, topic, len(refused))
+        dead_letters = service.dead_letters
+        topic = next(iter(dead_letters.topics))
+        found = await _count(dead_letters, topic, len(refused))
         assert found == len(refused), list(refused)
         assert sum(stats.unhandled for stats in service.stats().values()) == len(skipped)
     assert [it.context.id for it in party.got] == ["last"]
 
 
-async def _count(desk: Any, topic: str, expected: int) -> int:
+async def _count(dead_letters: Any, topic: str, expected: int) -> int:
     found = 0
     for _ in range(500):
-        found = await desk.count(topic)
+        found = await dead_letters.count(topic)
         if found >= expected:
             break
         await asyncio.sleep(0.02)

@@ -24,7 +24,7 @@ _CHAIN = "tests/middleware/test_chain.py"
 _FAILURES = "tests/middleware/test_failures.py"
 _HERE = "tests/parity/test_parity.py"
 _REPORT = "protoflow.observability.report"
-_OPTIONS = "protoflow.publishing.events:PublishOptions"
+_OPTIONS = "protoflow:PublishOptions"
 _EVERY_OPTION = f"{_PLAIN}::test_events_carry_every_option"
 _VOCABULARY = f"{_PLAIN}::test_the_vocabulary_of_event_handlers"
 _SHAPE = f"{_WEB}::test_handlers_are_told_in_the_shape_of_go"
@@ -58,12 +58,12 @@ ITEMS = [
     Item("ThroughputMetrics", "protoflow.stats.latency:ThroughputMetrics", f"{_STATS}::test_throughput_is_that_of_the_last_minute"),
     Item("ErrorBreakdown", "protoflow.stats.handlers:ErrorBreakdown", _CATEGORIES),
     Item("ErrorBreakdown.Record", "protoflow.stats.handlers:ErrorBreakdown.record", _CATEGORIES),
-    Item("ErrorCategory", "protoflow.stats.handlers:ErrorCategory", _CATEGORIES),
-    Item("ErrorCategoryNone", "protoflow.stats.handlers:ErrorCategory", _CATEGORIES),
-    Item("ErrorCategoryValidation", "protoflow.stats.handlers:ErrorCategory", _CATEGORIES),
-    Item("ErrorCategoryTransport", "protoflow.stats.handlers:ErrorCategory", _CATEGORIES),
-    Item("ErrorCategoryDownstream", "protoflow.stats.handlers:ErrorCategory", _CATEGORIES),
-    Item("ErrorCategoryOther", "protoflow.stats.handlers:ErrorCategory", _CATEGORIES),
+    Item("ErrorCategory", "protoflow:ErrorCategory", _CATEGORIES),
+    Item("ErrorCategoryNone", "protoflow:ErrorCategory", _CATEGORIES),
+    Item("ErrorCategoryValidation", "protoflow:ErrorCategory", _CATEGORIES),
+    Item("ErrorCategoryTransport", "protoflow:ErrorCategory", _CATEGORIES),
+    Item("ErrorCategoryDownstream", "protoflow:ErrorCategory", _CATEGORIES),
+    Item("ErrorCategoryOther", "protoflow:ErrorCategory", _CATEGORIES),
     Item("ErrorClassifier", "protoflow.stats.handlers:classify_error", f"{_HERE}::test_errors_are_classified_as_told"),
     Item("DLQMetrics", "protoflow.stats.dead_letters:DLQMetrics", _LETTERS),
     Item("NewDLQMetrics", "protoflow.stats.dead_letters:DLQMetrics", _LETTERS),
@@ -101,7 +101,7 @@ ITEMS = [
     Item("ProtoValidator", "protoflow.contract.validation:ProtoValidator", "tests/middleware/test_proto_validate.py::test_a_validator_of_ones_own_sees_all_messages"),
     Item("RecovererMiddleware", "protoflow.middleware:recoverer", f"{_FAILURES}::test_an_error_of_a_middleware_is_handled_like_a_handlers"),
     Item("RetryMiddleware", "protoflow.middleware:retry", f"{_FAILURES}::test_retries_back_off_and_end_in_the_dead_letters"),
-    Item("RetryMiddlewareConfig", "protoflow.contract.spec:RetryPolicy", "tests/contract/test_policy.py::test_waits_are_those_of_the_formula"),
+    Item("RetryMiddlewareConfig", "protoflow:RetryPolicy", "tests/contract/test_policy.py::test_waits_are_those_of_the_formula"),
     Item("TracerMiddleware", "protoflow.middleware:tracer", "tests/middleware/test_tracer.py::test_one_trace_from_publisher_to_dead_letter_and_replay"),
     Item("Producer", "protoflow.producer:Publisher", "tests/acceptance/test_service_outputs.py::test_a_handler_in_a_thread_publishes_too"),
     Item("PublishOption", _OPTIONS, _EVERY_OPTION),

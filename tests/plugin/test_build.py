@@ -22,21 +22,28 @@ def method(compile_request: Compile, proto: str, name: str = "M") -> Method:
     return next(method for method in handler.methods if method.name.endswith(f".{name}"))
 
 
+def settings(compile_request: Compile, proto: str, name: str = "M") -> dict[str, str]:
+    """The delivery policy of a method, by the path of each setting."""
+    built = module(compile_request, proto)
+    (found,) = (
+        delivery
+        for delivery in built.deliveries
+        for method in built.handlers[0].methods
+        if method.name.endswith(f".{name}") and method.delivery == delivery.name
+    )
+    return {
+        **{s.name: s.value for s in found.settings},
+        **{f"retry.{s.name}": s.value for s in found.retry},
+        **{f"dead_letter.{s.name}": s.value for s in found.dead_letter},
+    }
+
+
 def message(built: Module, name: str) -> Message:
     return next(message for message in built.messages if message.name == name)
 
 
-def settings(found: Method) -> dict[str, str]:
-    delivery = found.delivery
-    return {
-        **{s.name: s.value for s in delivery.settings},
-        **{f"retry.{s.name}": s.value for s in delivery.retry},
-        **{f"dead_letter.{s.name}": s.value for s in delivery.dead_letter},
-    }
-
-
 def test_policies_merge_leaf_by_leaf(compile_request: Compile) -> None:
-    found = method(
+    found = settings(
         compile_request,
         f"""
         option (protoflow.v1.file).delivery = {{
@@ -60,7 +67,7 @@ def test_policies_merge_leaf_by_leaf(compile_request: Compile) -> None:
         }}
         """,
     )
-    assert settings(found) == {
+    assert found == {
         "concurrency": "1",
         "timeout": "10.0",  # one leaf: the nanos of the file are gone
         "retry.initial_backoff": "1.0",
@@ -98,12 +105,15 @@ def test_settings_of_a_subscription_hold_for_all(compile_request: Compile) -> No
         "ordering": "_pf.Ordering.PER_KEY",
         "unhandled": "_pf.UnhandledTypes.SKIP",
     }
-    assert settings(m) == common
-    assert settings(n) == {**common, "timeout": "1.0"}
+    assert settings(compile_request, proto, "M") == common
+    assert settings(compile_request, proto, "N") == {**common, "timeout": "1.0"}
     assert m.broadcast
     assert n.broadcast
     other = method(compile_request, proto, "Other")
-    assert settings(other) == {"concurrency": "2", "unhandled": "_pf.UnhandledTypes.SKIP"}
+    assert settings(compile_request, proto, "Other") == {
+        "concurrency": "2",
+        "unhandled": "_pf.UnhandledTypes.SKIP",
+    }
     assert not other.broadcast
 
 

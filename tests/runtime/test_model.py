@@ -19,12 +19,13 @@ from protoflow.config import Config
 from protoflow.config.url import TransportURL
 from protoflow.connection import transport_for
 from protoflow.contract.spec import DeliveryPolicy, Ordering, RetryPolicy
+from protoflow.dead_letters import dead_letters_of
 from protoflow.errors import PublishError
 from protoflow.message import Message
 from protoflow.outcomes import RetryAfter, Skip, Unprocessable
 from protoflow.service import Service
 from protoflow.testing import VirtualClock, VirtualTime
-from protoflow.transport import DeadLetters, TransportSettings
+from protoflow.transport import TransportSettings
 
 from tests.acceptance.faulty import Faulty
 
@@ -169,8 +170,7 @@ async def play(story: Story, url: str, clock: Clock, *, patience: float) -> None
     letters: set[str] = set()
 
     async def finished() -> bool:
-        assert isinstance(reader, DeadLetters)
-        found = await reader.list_dead_letters(LETTERS, limit=1000)
+        found = await dead_letters_of(reader).list(LETTERS, limit=1000)
         letters.update(letter.message.id for letter in found)
         everything = {str(number) for number in range(len(story.runs))}
         return everything <= letters | {id for id, _ in world.ended} and world.idle

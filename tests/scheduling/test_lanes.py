@@ -155,8 +155,8 @@ def test_an_empty_key_is_no_key(key: bytes | None, at_once: int) -> None:
     router: Any = SimpleNamespace(by_type={"a.B": route})
     settings: Any = SimpleNamespace(ordering=Ordering.PER_KEY, group="g", name="t/g")
     workers: Any = SimpleNamespace(put=started.append)
-    nothing: Any = None  # no outcome is carried out, and nobody is suspected
-    arrival = Arrival(router, Lanes(), settings, nothing, nothing, workers, started.append, nothing)
+    nothing: Any = None  # no outcome is applied, and no job is checked
+    arrival = Arrival(router, Lanes(), settings, nothing, workers, nothing)
     metadata = {wire.CE_TYPE: "a.B", wire.CONTENT_TYPE: wire.PROTOBUF}
     for id in "12":
         message = Message(id=id, topic="t", payload=b"", key=key, metadata=metadata)

@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from protoflow.errors import PublishError, PublishRefusedError, TransportError
 from protoflow.message import Delivery, Message, Settlement, SettleResult
+from protoflow.publishing.submitter import Submitter
 from protoflow.scheduling.job import Job
 from protoflow.scheduling.settler import Settler
+from protoflow.stats.handlers import SentMessages
 
 
 class Broker:
@@ -58,7 +60,7 @@ class Bench:
         self.failures: list[tuple[str, Exception]] = []
         broker: Any = self.broker
         self.settler = Settler(
-            broker,
+            Submitter(broker, SentMessages()),
             broker,
             self.settled,
             lambda job, error: self.failures.append((job.message.id, error)),

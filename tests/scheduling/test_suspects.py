@@ -92,7 +92,7 @@ class Process:
 
     # The suspects' host.
 
-    def held(self) -> bool:
+    def paused(self) -> bool:
         return False
 
     def job_alone(self, delivery: Delivery) -> Job | None:
@@ -117,7 +117,7 @@ class Process:
     def settled_elsewhere(self, one: Job) -> None:
         self.log.append(f"elsewhere {one.message.id}")
 
-    def degrade(self, reason: str, detail: str | None) -> None:
+    def mark_unready(self, reason: str, detail: str | None) -> None:
         self.problems[reason] = detail
 
     async def done(self, within: float = 10.0) -> None:

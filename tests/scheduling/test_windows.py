@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from protoflow.clock import Clock
 from protoflow.errors import PublishError, PublishRefusedError, TransportError
 from protoflow.message import Message
-from protoflow.scheduling.windows import Windows, publisher
+from protoflow.publishing.submitter import Submitter
+from protoflow.scheduling.windows import WindowPublisher, Windows
+from protoflow.stats.handlers import SentMessages
+from protoflow.transport.interface import Capabilities
 
 
 class Broker:
@@ -62,7 +66,7 @@ async def test_a_window_that_is_refused_fails_the_run() -> None:
     await windows.confirmed()
 
 
-class Submitter:
+class AnsweringTransport:
     """A transport that answers when told, and the publisher over it."""
 
     def __init__(self) -> None:
@@ -70,12 +74,14 @@ class Submitter:
         self.answers: list[asyncio.Future[Sequence[PublishError | None]]] = []
         self.confirmed: list[str] = []
         self.reasons: list[str | None] = []
-        self.publish = publisher(
-            self.submit,
+        transport: Any = self
+        self.publish = WindowPublisher(
+            Submitter(transport, SentMessages()),
+            Capabilities(max_message_bytes=10),
             lambda messages: self.confirmed.extend(message.id for message in messages),
             Clock(),
             self.reasons.append,
-        )
+        ).publish
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
         self.sent.append([message.id for message in messages])
@@ -89,7 +95,7 @@ class Submitter:
 
 
 async def test_a_run_that_is_cancelled_leaves_the_window_on_its_way() -> None:
-    broker = Submitter()
+    broker = AnsweringTransport()
     windows = Windows(broker.publish)
     await windows.send(window("1"))
     await asyncio.sleep(0)
@@ -107,7 +113,7 @@ async def test_a_run_that_is_cancelled_leaves_the_window_on_its_way() -> None:
 
 
 async def test_what_is_not_taken_is_published_again_from_there_on() -> None:
-    broker = Submitter()
+    broker = AnsweringTransport()
     running = asyncio.create_task(broker.publish(window("1", "2", "3")))
     await broker.sent_again(1)
     broker.answers[0].set_result([None, PublishError("no leader"), None])
@@ -121,10 +127,20 @@ async def test_what_is_not_taken_is_published_again_from_there_on() -> None:
 
 
 async def test_only_a_refusal_fails_the_run() -> None:
-    broker = Submitter()
+    broker = AnsweringTransport()
     running = asyncio.create_task(broker.publish(window("1", "2")))
     await broker.sent_again(1)
     broker.answers[0].set_result([PublishError("no leader"), PublishRefusedError("too large")])
     with pytest.raises(PublishRefusedError, match="too large"):
         await asyncio.wait_for(running, 5)
     assert broker.confirmed == []
+
+
+@pytest.mark.parametrize("flaw", ["delay", "size"])
+async def test_a_window_that_the_broker_can_never_take_is_not_sent(flaw: str) -> None:
+    broker = AnsweringTransport()
+    payload, delay = (b"", 5.0) if flaw == "delay" else (b"x" * 11, 0.0)
+    flawed = Message(id="2", topic="t", payload=payload, delay=delay)
+    with pytest.raises(PublishRefusedError):
+        await broker.publish([*window("1"), flawed])
+    assert broker.sent == []

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from protoflow.message import Delivery, Message
 from protoflow.scheduling.job import Job
+from protoflow.scheduling.readiness import Gates
 from protoflow.scheduling.workers import Workers
 
 
@@ -28,7 +29,8 @@ class Bench:
         self.crashes: list[BaseException] = []
         self.gates: dict[str, asyncio.Event] = {}
         self.errors: dict[str, BaseException] = {}
-        self.workers = Workers(limit, self.run, self.crashes.append)
+        self.closed = Gates()
+        self.workers = Workers(limit, self.run, self.crashes.append, self.closed)
 
     async def run(self, work: Any) -> None:
         name = work.message.id
@@ -80,13 +82,13 @@ async def test_no_more_run_at_once_than_allowed_and_in_the_order_of_put() -> Non
 
 async def test_nothing_starts_while_a_gate_is_closed() -> None:
     bench = Bench(2)
-    bench.workers.close_gate("one")
-    bench.workers.close_gate("two")
+    bench.closed.close("one")
+    bench.closed.close("two")
     await bench.put("a")
-    bench.workers.open_gate("one")
+    bench.closed.open("one")
     await turns()
     assert bench.log == []
-    bench.workers.open_gate("two")
+    bench.closed.open("two")
     await turns()
     assert bench.log == ["+a", "-a"]
     await bench.workers.stop()
@@ -94,7 +96,7 @@ async def test_nothing_starts_while_a_gate_is_closed() -> None:
 
 async def test_what_runs_alone_passes_closed_gates_and_can_be_interrupted() -> None:
     bench = Bench(4)
-    bench.workers.close_gate("a suspect runs alone")
+    bench.closed.close("a suspect runs alone")
     await bench.put("b")
     bench.hold("killer")
     killer = job("killer")
@@ -105,7 +107,7 @@ async def test_what_runs_alone_passes_closed_gates_and_can_be_interrupted() -> N
     assert bench.workers.interrupt(lambda one: one is killer) == [killer]
     await asyncio.wait_for(alone, 5)
     assert bench.log == ["+killer", "xkiller"]
-    bench.workers.open_gate("a suspect runs alone")
+    bench.closed.open("a suspect runs alone")
     await turns()
     assert bench.log[2:] == ["+b", "-b"]
     await bench.workers.stop()
@@ -123,7 +125,7 @@ async def test_nothing_passes_from_one_message_to_the_next_in_context_variables(
         await asyncio.sleep(0)
 
     crashes: list[BaseException] = []
-    workers = Workers(3, run, crashes.append)
+    workers = Workers(3, run, crashes.append, Gates())
     for name in map(str, range(20)):
         workers.put(job(name))
     workers.wake()
@@ -146,7 +148,7 @@ async def test_a_worker_outlives_a_handler_that_cancels_its_own_task() -> None:
                 await asyncio.sleep(0)
 
     crashes: list[BaseException] = []
-    workers = Workers(2, run, crashes.append)
+    workers = Workers(2, run, crashes.append, Gates())
     for name in map(str, range(20)):
         workers.put(job(name))
     workers.wake()
@@ -165,7 +167,7 @@ async def test_after_standing_still_nothing_that_was_ready_starts() -> None:
         still = False
         given_back.extend(one.message.id for one in bench.workers.take(lambda _one: True))
 
-    bench.workers = Workers(2, bench.run, bench.crashes.append, lambda: still, give_up)
+    bench.workers = Workers(2, bench.run, bench.crashes.append, Gates(), lambda: still, give_up)
     await bench.put("a", "b")
     assert (bench.log, given_back) == ([], ["a", "b"])
     await bench.put("c")
@@ -220,7 +222,7 @@ async def test_stop_cancels_and_names_what_does_not_end() -> None:
             except asyncio.CancelledError:
                 continue
 
-    bench.workers = Workers(2, run, bench.crashes.append)
+    bench.workers = Workers(2, run, bench.crashes.append, Gates())
     bench.workers.put(stubborn)
     bench.workers.wake()
     await turns()

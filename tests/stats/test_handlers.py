@@ -199,15 +199,16 @@ async def test_the_broker_is_not_asked_at_every_scrape(monkeypatch: pytest.Monke
     async with running(worker(_broken)) as service:
         await put(service, "a")
         transport: Any = service.service.transport
+        store = transport.dead_letters
         asked: list[str] = []
-        count = transport.count_dead_letters
+        count = store.count
 
         async def counted(topic: str) -> int:
             asked.append(topic)
             await service.advance(1.0)
             return int(await count(topic))
 
-        monkeypatch.setattr(transport, "count_dead_letters", counted)
+        monkeypatch.setattr(store, "count", counted)
         reporter = service.service.reporter
         for _ in range(50):
             await reporter.refresh()

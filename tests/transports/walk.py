@@ -21,9 +21,9 @@ from protoflow import transports
 from protoflow.clock import Clock
 from protoflow.config.url import TransportURL
 from protoflow.contract.spec import Ordering
+from protoflow.dead_letters import dead_letters_of
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
 from protoflow.transport import (
-    DeadLetters,
     Isolation,
     LagReader,
     Subscription,
@@ -416,10 +416,9 @@ class Walk(RuleBasedStateMachine):
     def look_at_the_books(self) -> None:
         transport = self.members[0].transport
         assert isinstance(transport, LagReader)
-        assert isinstance(transport, DeadLetters)
-        letters = transport
+        dead_letters = dead_letters_of(transport)
         assert self.run(lambda: transport.lag(TOPIC, GROUP)).messages == len(self.items)
-        assert self.run(lambda: letters.count_dead_letters(DEAD)) == len(self.dead)
+        assert self.run(lambda: dead_letters.count(DEAD)) == len(self.dead)
 
     def teardown(self) -> None:
         try:

@@ -2,22 +2,18 @@
 
     <root>/<topic>/log/<sequence>.<due>         every message of the topic
     <root>/<topic>/group.<name>/ready/<entry>   what a member of the group may claim
-    <root>/<topic>/group.<name>/held/<expiry>.<entry>.<claim>
+    <root>/<topic>/group.<name>/held/<entry>    what a member has claimed
 
-A file never changes. What changes is its name, so every step is one `os.rename`: it either
-happens or raises FileNotFoundError, because another process was first.
+A file never changes. Its name changes, by `os.rename`, which happens as a whole or raises
+FileNotFoundError, because another process was first.
 """
-
-from __future__ import annotations
 
 import contextlib
 import fcntl
 import hashlib
 import json
 import os
-import time
-import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,94 +22,48 @@ from protoflow.message import Message
 
 
 class Entry(NamedTuple):
-    """What the name of a file in a group says. Names sort by due time, then by sequence."""
+    """The name of a file in a group. Names sort by time, then by sequence."""
 
-    due: int  # when it may be claimed, in milliseconds since the epoch; 0 is at once
+    time: int  # in ms: when it may be claimed, and in `held` when the lease ends
     sequence: str
     deliveries: int = 0
     failures: int = 0
-    first_failure: int = 0  # in milliseconds since the epoch
+    first_failure: int = 0  # in ms
     marks: int = 0  # runs alone that began and did not end
+    claim: str = ""  # tells one claim from every other
 
     @classmethod
-    def parse(cls, name: str) -> Entry:
-        due, sequence, *numbers = name.split(".")
-        return cls(int(due), sequence, *map(int, numbers))
+    def parse(cls, name: str) -> "Entry":
+        time, sequence, deliveries, failures, first_failure, marks, claim = name.split(".")
+        counts = int(deliveries), int(failures), int(first_failure), int(marks)
+        return cls(int(time), sequence, *counts, claim)
 
     def __str__(self) -> str:
-        return ".".join([f"{self.due:015d}", self.sequence, *map(str, self[2:])])
-
-
-class Held(NamedTuple):
-    """What the name of a claimed file says."""
-
-    expiry: int
-    entry: Entry
-    claim: str
-
-    @classmethod
-    def parse(cls, name: str) -> Held:
-        expiry, rest = name.split(".", 1)
-        entry, claim = rest.rsplit(".", 1)
-        return cls(int(expiry), Entry.parse(entry), claim)
-
-    def __str__(self) -> str:
-        return f"{self.expiry:015d}.{self.entry}.{self.claim}"
+        return ".".join([f"{self.time:015d}", *map(str, self[1:])])
 
 
 class Group:
     """The files of one group."""
 
-    def __init__(self, topic: Path, name: str) -> None:
-        self.path = topic / f"group.{short(name)}"
-        self.ready, self.held = self.path / "ready", self.path / "held"
-
-    def create(self, messages: Iterable[tuple[Path, str, int]]) -> None:
-        """Creates the group with these messages, unless it exists."""
-        self.held.mkdir(parents=True, exist_ok=True)
-        complete = self.path / "complete"
-        with (self.path / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # of two processes one links the messages
-            if not complete.exists():
-                self.ready.mkdir(exist_ok=True)
-                for file, sequence, due in messages:
-                    self.add(file, Entry(due, sequence))
-                complete.touch()
+    def __init__(self, path: Path) -> None:
+        self.path, self.ready, self.held = path, path / "ready", path / "held"
 
     def add(self, file: Path, entry: Entry) -> None:
         """Links a message into the group, unless it is there."""
         with contextlib.suppress(FileExistsError):
             os.link(file, self.ready / str(entry))
 
-    def free_expired(self, now: int) -> None:
-        """Frees what dead processes held."""
-        for name in os.listdir(self.held):
-            held = Held.parse(name)
-            if held.expiry < now:
-                move(self.held / name, self.ready / str(held.entry._replace(due=0)))
-
     def due(self, now: int) -> Iterator[Entry]:
-        """What may be claimed now, in order."""
+        """What may be claimed now, in order. Leases that expired end before."""
+        for held in map(Entry.parse, os.listdir(self.held)):
+            if held.time < now:
+                self.free(held, held._replace(time=0))
         entries = map(Entry.parse, sorted(os.listdir(self.ready)))
-        return (entry for entry in entries if entry.due <= now)
+        return (entry for entry in entries if entry.time <= now)
 
-    def claim(self, entry: Entry, expiry: int) -> Held | None:
-        """Claims a message; None if another process was first."""
-        counted = entry._replace(due=0, deliveries=entry.deliveries + 1)
-        held = Held(expiry, counted, uuid.uuid4().hex)
-        return held if move(self.ready / str(entry), self.held / str(held)) else None
-
-    def rename(self, held: Held, new: Held) -> bool:
-        """Changes what the name of a claimed file says; False if it is not held any more."""
-        return move(self.held / str(held), self.held / str(new))
-
-    def give_back(self, held: Held, entry: Entry) -> bool:
-        """Frees a message; False if it was not held any more."""
-        return move(self.held / str(held), self.ready / str(entry))
-
-    def finish(self, held: Held) -> bool:
-        """Removes a message; False if it was not held any more."""
-        return remove(self.held / str(held))
+    def free(self, held: Entry, entry: Entry) -> bool:
+        """Lets any member claim a message again. False: it is not held any more."""
+        return move(self.held / str(held), self.ready / str(entry._replace(claim="")))
 
 
 class Topic:
@@ -123,77 +73,70 @@ class Topic:
         self.path = root / short(name)
         self.log = self.path / "log"
 
-    def groups(self) -> list[Group]:
-        """The groups that exist."""
-        ready = self.path.glob("group.*/ready")
-        return [Group(self.path, path.parent.name.removeprefix("group.")) for path in ready]
+    def group(self, name: str) -> Group:
+        """The files of a group, whether or not it exists."""
+        return Group(self.path / f"group.{short(name)}")
 
-    def write(self, content: bytes, sequence: str, due: int) -> Path:
-        """Writes a message into the log; durable when this returns."""
-        file = self.log / f"{sequence}.{due}"
+    def create_group(self, name: str, *, from_start: bool) -> None:
+        """Creates a group, unless it exists."""
+        group = self.group(name)
+        group.held.mkdir(parents=True, exist_ok=True)
+        complete = group.path / "complete"
+        with (group.path / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # one process links what the topic has kept
+            if not complete.exists():
+                group.ready.mkdir(exist_ok=True)
+                for file, sequence, due in self.messages() if from_start else ():
+                    group.add(file, Entry(due, sequence))
+                complete.touch()
+
+    def publish(self, content: bytes, sequence: str, due: int, group: Group | None = None) -> None:
+        """Adds a message to the topic and its groups, or to one group alone."""
+        self.log.mkdir(parents=True, exist_ok=True)
         draft = self.path / f"draft.{sequence}"
         with draft.open("wb") as output:
             output.write(content)
             output.flush()
             os.fsync(output.fileno())
-        os.rename(draft, file)
-        return file
+        if group is None:
+            os.link(draft, self.log / f"{sequence}.{due}")
+        for each in [group] if group else map(Group, self.path.glob("group.*")):
+            if each.ready.is_dir():
+                each.add(draft, Entry(due, sequence))
+        draft.unlink()
 
     def messages(self) -> Iterator[tuple[Path, str, int]]:
-        """Every message with its sequence and due time, oldest first."""
-        names = sorted(os.listdir(self.log)) if self.log.exists() else []
-        for name in names:
+        """Every message that is kept with its sequence and due time, oldest first."""
+        for name in sorted(os.listdir(self.log)) if self.log.exists() else ():
             sequence, due = name.split(".")
             yield self.log / name, sequence, int(due)
 
-    def forget(self, before: int) -> None:
-        """Removes messages that are older, in nanoseconds since the epoch, but no dead letters."""
-        if not (self.path / "dead_letters").exists():
-            for file, sequence, _ in self.messages():
-                if int(sequence[:20]) < before:
-                    remove(file)
 
-
-def move(source: Path, target: Path) -> bool:
-    """Renames a file; False if it is not there."""
+def move(source: Path, target: Path | None) -> bool:
+    """Renames a file, or removes it. False: it is not there."""
     try:
-        os.rename(source, target)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def remove(file: Path) -> bool:
-    """Removes a file; False if it is not there."""
-    try:
-        os.unlink(file)
+        source.rename(target) if target else source.unlink()
     except FileNotFoundError:
         return False
     return True
 
 
 def short(name: str) -> str:
-    """A topic or group as a file name: what is too long is cut, and ends in its hash."""
-    if len(name) <= 200:
-        return name
-    return f"{name[:150]}~{hashlib.sha256(name.encode()).hexdigest()[:20]}"
+    """A topic or group as a file name; a long one is cut and ends in its hash."""
+    digest = hashlib.sha256(name.encode()).hexdigest()[:20]
+    return name if len(name) <= 200 else f"{name[:150]}~{digest}"
 
 
-def milliseconds(seconds: float) -> int:
-    return round(seconds * 1000)
-
-
-def encode(message: Message) -> bytes:
+def encode(message: Message, limit: int) -> bytes:
     """A message as a line of JSON and the payload. Raises PublishRefusedError."""
     try:
-        "".join([*message.metadata, *message.metadata.values()])  # JSON would take more than text
-        head = {
-            "id": message.id,
-            "key": None if message.key is None else message.key.hex(),
-            "metadata": dict(message.metadata),
-            "tombstone": message.payload is None,
-        }
-        return json.dumps(head).encode() + b"\n" + (message.payload or b"")
+        payload = b"" if message.payload is None else message.payload
+        if len(payload) > limit:
+            raise ValueError(f"its payload has more than {limit} bytes")
+        "".join([*message.metadata, *message.metadata.values()])  # JSON would take numbers, too
+        key = None if message.key is None else message.key.hex()
+        head = [message.id, key, message.payload is None, dict(message.metadata)]
+        return b"\n".join([json.dumps(head).encode(), payload])
     except (TypeError, ValueError, AttributeError) as error:
         raise PublishRefusedError(f"message {message.id!r} cannot be stored: {error}") from error
 
@@ -201,23 +144,7 @@ def encode(message: Message) -> bytes:
 def decode(content: bytes, topic: str) -> Message:
     """The message in a file. Raises ValueError."""
     line, _, payload = content.partition(b"\n")
-    head = json.loads(line)
-    return Message(
-        id=head["id"],
-        topic=topic,
-        payload=None if head["tombstone"] else payload,
-        key=None if head["key"] is None else bytes.fromhex(head["key"]),
-        metadata=head["metadata"],
-    )
-
-
-class Numbers:
-    """Numbers that grow, and that no other process gives."""
-
-    def __init__(self) -> None:
-        self._last = 0
-        self._owner = uuid.uuid4().hex[:8]
-
-    def next(self) -> str:
-        self._last = max(self._last + 1, time.time_ns())
-        return f"{self._last:020d}{self._owner}"
+    id, key, tombstone, metadata = json.loads(line)
+    key = None if key is None else bytes.fromhex(key)
+    body = None if tombstone else payload
+    return Message(id=id, topic=topic, payload=body, key=key, metadata=metadata)

@@ -1,11 +1,9 @@
-"""What a group's files do for one subscription; the kit does the rest."""
+"""What the files of a group do for one subscription; the kit does the rest."""
 
-from __future__ import annotations
-
-import asyncio
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import Executor
-from typing import TypeVar
+import uuid
+from asyncio import Future
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from protoflow.errors import TransportError
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
@@ -13,78 +11,73 @@ from protoflow.transport import SubscriptionListener, SubscriptionSettings, Tran
 from protoflow.transport.kit.queue_source import QueueSource
 from protoflow.transport.kit.queue_subscription import QueueSubscription
 
-from protoflow_directory.files import Group, Held, decode, milliseconds
-
-T = TypeVar("T")
+from protoflow_directory.files import Entry, Group, decode, move
 
 
 class DirectorySubscription(QueueSubscription):
-    """The deliveries of one group. All file operations run in the transport's one thread."""
+    """The deliveries of one group. `run` runs a call in the transport's one thread."""
 
     def __init__(
         self,
         group: Group,
-        executor: Executor,
+        run: Callable[..., Future[Any]],
         poll: float,
+        transport: TransportSettings,
         settings: SubscriptionSettings,
         listener: SubscriptionListener,
-        transport: TransportSettings,
     ) -> None:
         self._group = group
-        self._executor = executor
-        self._now = transport.clock.now
-        self._held: dict[object, Held] = {}  # by receipt: the name of the claimed file
+        self._run = run
+        self._clock_now = transport.clock.now
+        self._held: dict[str, Entry] = {}  # what is claimed here, by receipt
         source = QueueSource(
-            fetch=lambda count, size: self._run(lambda: self._fetch(count, size)),
-            settle=lambda settlements: self._run(lambda: [*map(self._settle, settlements)]),
-            renew=lambda deliveries: self._run(lambda: self._renew(deliveries)),
-            available=lambda: self._run(lambda: sum(1 for _ in group.due(self._time()))),
+            fetch=lambda count, size: run(self._fetch, count, size),
+            settle=lambda settlements: run(lambda: [*map(self._settle, settlements)]),
+            renew=lambda deliveries: run(self._renew, deliveries),
+            available=lambda: run(lambda: len([*group.due(self._now())])),
             poll=poll,
         )
         super().__init__(source, settings, listener, transport.clock)
 
-    def _run(self, call: Callable[[], T]) -> asyncio.Future[T]:
-        return asyncio.get_running_loop().run_in_executor(self._executor, call)
-
-    def _time(self) -> int:
-        return milliseconds(self._now())
+    def _now(self) -> int:
+        return round(self._clock_now() * 1000)
 
     def _fetch(self, max_messages: int, max_bytes: int) -> list[Delivery]:
-        self._group.free_expired(self._time())
         taken: list[Delivery] = []
-        for entry in self._group.due(self._time()):
+        for entry in self._group.due(self._now()):
             if len(taken) == max_messages or max_bytes <= 0:
                 break
-            held = self._group.claim(entry, self._time() + milliseconds(self.settings.lease))
-            if held is None:
+            counted = entry._replace(deliveries=entry.deliveries + 1, claim=uuid.uuid4().hex)
+            held = counted._replace(time=self._now() + round(self.settings.lease * 1000))
+            if not move(self._group.ready / str(entry), self._group.held / str(held)):
                 continue  # another process was first
             delivery = self._delivery(held)
-            max_bytes -= delivery.size
-            if max_bytes < 0 and taken:
-                self._group.give_back(held, entry)
+            if delivery.size > max_bytes and taken:
+                self._group.free(held, entry)
                 break
-            self._held[delivery.receipt] = held
+            max_bytes -= delivery.size
+            self._held[held.claim] = held
             taken.append(delivery)
         return taken
 
-    def _delivery(self, held: Held) -> Delivery:
-        entry, topic, unreadable = held.entry, self.settings.topic, None
+    def _delivery(self, held: Entry) -> Delivery:
+        unreadable, topic = None, self.settings.topic
         content = (self._group.held / str(held)).read_bytes()
         try:
             message = decode(content, topic)
-        except (ValueError, LookupError) as error:
+        except ValueError as error:
             unreadable = f"the file is damaged: {error}"
-            message = Message(id=entry.sequence, topic=topic, payload=content)
+            message = Message(id=held.sequence, topic=topic, payload=content)
         return Delivery(
             message=message,
-            failures=entry.failures,
-            first_failure=entry.first_failure / 1000,
-            deliveries=entry.deliveries,
-            position=int(entry.sequence[:20]),
-            time=int(entry.sequence[:20]) / 1e9,
+            failures=held.failures,
+            first_failure=held.first_failure / 1000,
+            deliveries=held.deliveries,
+            position=int(held.sequence[:20]),
+            time=int(held.sequence[:20]) / 1e9,
             size=len(content),
             receipt=held.claim,
-            suspect=entry.marks > 0,
+            suspect=held.marks > 0,
             unreadable=unreadable,
         )
 
@@ -93,48 +86,48 @@ class DirectorySubscription(QueueSubscription):
         if held is None:
             return SettleResult.LOST
         if settlement.action is Action.ACK:
-            done = self._group.finish(held)
+            done = move(self._group.held / str(held), None)
         else:
-            due = self._time() + milliseconds(settlement.delay) if settlement.delay else 0
-            entry = held.entry._replace(
-                due=due,
+            entry = held._replace(
+                time=self._now() + round(settlement.delay * 1000) if settlement.delay else 0,
                 failures=settlement.failures,
-                first_failure=milliseconds(settlement.first_failure),
+                first_failure=round(settlement.first_failure * 1000),
             )
-            done = self._group.give_back(held, entry)
+            done = self._group.free(held, entry)
         return SettleResult.DONE if done else SettleResult.LOST
 
-    def _renew(self, deliveries: Sequence[Delivery]) -> Collection[Delivery]:
-        expiry = self._time() + milliseconds(self.settings.lease)
-        return [each for each in deliveries if not self._change(each, expiry=expiry)]
+    def _renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        time = self._now() + round(self.settings.lease * 1000)
+        return [each for each in deliveries if not self._change(each, time=time)]
 
-    def _change(self, delivery: Delivery, **fields: int) -> bool:
-        """Changes the name of a claimed file; False if it is not held any more."""
+    def _change(
+        self, delivery: Delivery, time: int | None = None, marks: int | None = None
+    ) -> bool:
+        """Changes the name of a claimed file. False: it is not held any more."""
         held = self._held.get(delivery.receipt)
         if held is None:
             return False
-        expiry, marks = fields.get("expiry", held.expiry), fields.get("marks", held.entry.marks)
-        new = Held(expiry, held.entry._replace(marks=marks), held.claim)
-        if not self._group.rename(held, new):
+        new = held._replace(
+            time=held.time if time is None else time, marks=held.marks if marks is None else marks
+        )
+        if not move(self._group.held / str(held), self._group.held / str(new)):
             del self._held[delivery.receipt]
             return False
         self._held[delivery.receipt] = new
         return True
 
-    # Start marks, for `proves_killers`.
-
     async def isolate(self, delivery: Delivery | None) -> tuple[Delivery, int] | None:
-        """The delivery itself, and its start marks: a file keeps its name's numbers."""
+        """See `Isolation`: the delivery itself, for its name keeps the start marks."""
         held = None if delivery is None else self._held.get(delivery.receipt)
-        return None if delivery is None or held is None else (delivery, held.entry.marks)
+        return None if delivery is None or held is None else (delivery, held.marks)
 
     async def mark(self, delivery: Delivery) -> None:
-        """Writes one start mark more."""
+        """See `Isolation`."""
         held = self._held.get(delivery.receipt)
-        marks = 0 if held is None else held.entry.marks + 1
+        marks = held.marks + 1 if held else 0
         if not await self._run(lambda: self._change(delivery, marks=marks)):
-            raise TransportError(f"{self.settings.name}: a delivery is not held any more")
+            raise TransportError(f"{self.settings.name}: the delivery is not held any more")
 
     async def clear(self, delivery: Delivery) -> None:
-        """Removes the start marks."""
+        """See `Isolation`."""
         await self._run(lambda: self._change(delivery, marks=0))

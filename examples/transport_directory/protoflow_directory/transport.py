@@ -1,15 +1,14 @@
-"""The transport: publishing, topology, lag and dead letters."""
-
-from __future__ import annotations
+"""The transport: publishing, topology and lag."""
 
 import asyncio
 import os
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from protoflow.errors import ConnectionFailedError, PublishError, PublishRefusedError, TopologyError
 from protoflow.message import Message
@@ -21,28 +20,29 @@ from protoflow.transport import (
     SubscriptionSettings,
     Topology,
     TopologyMode,
+    Transport,
     TransportSettings,
+    parse_options,
 )
 
-from protoflow_directory.files import Entry, Group, Numbers, Topic, encode, milliseconds
+from protoflow_directory.files import Group, Topic, encode, move
 from protoflow_directory.subscription import DirectorySubscription
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DirectoryOptions:
-    """The options of `directory://`.
+    """The options of `directory://`."""
 
-    Attributes:
-        poll: seconds before an empty group is looked at again.
-        max_message_bytes: the largest payload.
-        retention: seconds for which a topic keeps messages for groups that come later.
-    """
+    poll: float = 0.1  # seconds before an empty group is looked at again
+    max_message_bytes: int = 16 * 1024 * 1024  # the largest payload
+    retention: float = 7 * 86400.0  # seconds for which messages are kept for later groups
 
-    poll: float = 0.1
-    max_message_bytes: int = 16 * 1024 * 1024
-    retention: float = 7 * 86400.0
+
+def create(settings: TransportSettings) -> Transport:
+    """The transport for a URL: what the entry point names."""
+    query, config = settings.url.query, settings.options
+    options = parse_options(DirectoryOptions, query, config, "directory")
+    return DirectoryTransport(settings, options)
 
 
 class DirectoryTransport:
@@ -65,19 +65,24 @@ class DirectoryTransport:
         self._settings = settings
         self._options = options
         self._root = Path(settings.url.path)
-        self._numbers = Numbers()
         self._executor = ThreadPoolExecutor(1, "protoflow-directory")
         self._subscriptions: list[DirectorySubscription] = []
+        self._owner, self._last = uuid.uuid4().hex[:8], 0
 
-    def _run(self, call: Callable[[], T]) -> asyncio.Future[T]:
-        return asyncio.get_running_loop().run_in_executor(self._executor, call)
+    def run(self, call: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        """Runs a call in the one thread that uses the files."""
+        return asyncio.get_running_loop().run_in_executor(self._executor, call, *args)
+
+    def topic(self, name: str) -> Topic:
+        """The files of a topic."""
+        return Topic(self._root, name)
 
     async def open(self) -> None:
         """Creates the directory. Raises ConnectionFailedError."""
         try:
-            await self._run(lambda: self._root.mkdir(parents=True, exist_ok=True))
+            self._root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConnectionFailedError(f"{self._root} cannot be used: {error}") from error
+            raise ConnectionFailedError(f"{self._root} cannot be created: {error}") from error
 
     async def close(self) -> None:
         """Gives back what is held."""
@@ -86,79 +91,72 @@ class DirectoryTransport:
         self._executor.shutdown(wait=False)
 
     def health(self) -> str | None:
-        """None if the directory is there."""
-        return None if self._root.is_dir() else f"{self._root} is not there"
+        """None if the directory exists."""
+        return None if self._root.is_dir() else f"{self._root} does not exist"
 
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
         """Creates or verifies topics and groups. Raises TopologyError."""
-        if mode is not TopologyMode.NONE:
-            missing = await self._run(lambda: self._ensure(topology, mode))
-            if missing:
-                raise TopologyError(f"missing in {self._root}: {', '.join(missing)}")
+        if mode is TopologyMode.CREATE:
+            await self.run(self._create, topology)
+        elif mode is TopologyMode.VERIFY and (missing := await self.run(self._missing, topology)):
+            raise TopologyError(f"missing: {', '.join(missing)}")
 
-    def _ensure(self, topology: Topology, mode: TopologyMode) -> list[str]:
-        missing: list[str] = []
-        dead = {name for each in topology.subscriptions for name in each.dead_letter_topics}
-        for name in {*topology.topics, *dead, *(each.topic for each in topology.subscriptions)}:
-            topic = Topic(self._root, name)
-            if mode is TopologyMode.CREATE:
-                topic.log.mkdir(parents=True, exist_ok=True)
-                if name in dead:
-                    (topic.path / "dead_letters").touch()  # are kept for ever
-                topic.forget(time.time_ns() - round(self._options.retention * 1e9))
-            elif not topic.log.is_dir():
-                missing.append(f"topic {name}")
+    def _create(self, topology: Topology) -> None:
+        for topic in self._topics(topology):
+            topic.log.mkdir(parents=True, exist_ok=True)
+        oldest = time.time_ns() - round(self._options.retention * 1e9)
         for each in topology.subscriptions:
-            topic = Topic(self._root, each.topic)
-            group = Group(topic.path, each.group)
-            if mode is TopologyMode.CREATE:
-                group.create(topic.messages() if each.start is Start.EARLIEST else ())
-            elif not group.ready.is_dir():
-                missing.append(f"group {each.group} of {each.topic}")
-        return missing
+            topic = self.topic(each.topic)
+            for file, sequence, _ in topic.messages():
+                if int(sequence[:20]) < oldest:
+                    move(file, None)
+            topic.create_group(each.group, from_start=each.start is Start.EARLIEST)
+
+    def _missing(self, topology: Topology) -> list[str]:
+        topics = [topic.log for topic in self._topics(topology)]
+        groups = [self.topic(each.topic).group(each.group).ready for each in topology.subscriptions]
+        return [str(path.parent) for path in [*topics, *groups] if not path.is_dir()]
+
+    def _topics(self, topology: Topology) -> list[Topic]:
+        names = {*topology.topics}
+        for each in topology.subscriptions:
+            names |= {each.topic, *each.dead_letter_topics}
+        return [self.topic(name) for name in sorted(names)]
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
-        """Publishes, in the order of the calls: there is one thread."""
-        return self._run(lambda: [*map(self._publish, messages)])
+        """Publishes, in the order of the calls."""
+        return self.run(lambda: [*map(self._publish, messages)])
 
     def _publish(self, message: Message) -> PublishError | None:
         try:
-            content = encode(message)
-            if len(message.payload or b"") > self._options.max_message_bytes:
-                raise PublishRefusedError(f"message {message.id!r} is too large")
-            topic = Topic(self._root, message.topic)
-            topic.log.mkdir(parents=True, exist_ok=True)
-            now = self._settings.clock.now()
-            due = milliseconds(now + message.delay) if message.delay else 0
-            sequence = self._numbers.next()
-            file = topic.write(content, sequence, due)
-            for group in topic.groups():
-                group.add(file, Entry(due, sequence))
+            self.write(message)
         except PublishRefusedError as error:
             return error
         except OSError as error:
             return PublishError(f"message {message.id!r} was not written: {error}")
-        for subscription in self._subscriptions:
-            if subscription.settings.topic == message.topic:
-                subscription.wake()
         return None
+
+    def write(self, message: Message, group: Group | None = None) -> None:
+        """Writes a message for all groups of its topic, or for one."""
+        content = encode(message, self._options.max_message_bytes)
+        due = round((self._settings.clock.now() + message.delay) * 1000) if message.delay else 0
+        self._last = max(self._last + 1, time.time_ns())
+        sequence = f"{self._last:020d}{self._owner}"
+        self.topic(message.topic).publish(content, sequence, due, group)
+        for subscription in self._subscriptions:
+            subscription.wake()
 
     async def subscribe(
         self, settings: SubscriptionSettings, listener: SubscriptionListener
     ) -> DirectorySubscription:
         """Joins the group."""
-        group = Group(Topic(self._root, settings.topic).path, settings.group)
-        subscription = DirectorySubscription(
-            group, self._executor, self._options.poll, settings, listener, self._settings
-        )
+        group = self.topic(settings.topic).group(settings.group)
+        poll, transport = self._options.poll, self._settings
+        subscription = DirectorySubscription(group, self.run, poll, transport, settings, listener)
         self._subscriptions.append(subscription)
         return subscription
 
     async def lag(self, topic: str, group: str) -> Lag:
         """How many messages of a group are not settled."""
-        files = Group(Topic(self._root, topic).path, group)
-        return Lag(
-            messages=await self._run(
-                lambda: len(os.listdir(files.ready)) + len(os.listdir(files.held))
-            )
-        )
+        files = self.topic(topic).group(group)
+        return Lag(messages=len(os.listdir(files.ready)) + len(os.listdir(files.held)))

@@ -1,4 +1,4 @@
-"""What is written beside CloudEvents, so that others understand it.
+"""Metadata beside CloudEvents for the readers of other libraries.
 
 Reading needs no profile: what Watermill and the Go runtime write is always understood.
 """
@@ -21,12 +21,12 @@ class Profile(enum.StrEnum):
     WATERMILL = "watermill"
 
 
-#: The metadata of a message to publish, given its id and metadata.
-Dress: TypeAlias = Callable[[str, Mapping[str, str]], Mapping[str, str]]
+#: Returns the metadata of a message to publish, given its id and metadata.
+ProfileMetadata: TypeAlias = Callable[[str, Mapping[str, str]], Mapping[str, str]]
 
 
-def dressing(profile: Profile, type_names: Mapping[str, str]) -> Dress | None:
-    """What the profile adds to the metadata of messages; None: nothing.
+def profile_metadata(profile: Profile, type_names: Mapping[str, str]) -> ProfileMetadata | None:
+    """Returns what adds the profile to the metadata of messages; None: nothing is added.
 
     For Watermill that is its UUID, and `name`, by which its CQRS component finds handlers;
     for the Go runtime `event_message_schema`, where `type_names` has a Go type, `*pkg.Type`,
@@ -36,7 +36,7 @@ def dressing(profile: Profile, type_names: Mapping[str, str]) -> Dress | None:
         return None
     go_types = {ours: theirs for theirs, ours in type_names.items() if theirs.startswith("*")}
 
-    def dress(id: str, metadata: Mapping[str, str]) -> Mapping[str, str]:
+    def apply_profile(id: str, metadata: Mapping[str, str]) -> Mapping[str, str]:
         added = {wire.WATERMILL_ID: id}
         if kind := metadata.get(wire.CE_TYPE):
             go_type = go_types.get(kind)
@@ -45,4 +45,4 @@ def dressing(profile: Profile, type_names: Mapping[str, str]) -> Dress | None:
                 added[wire.GO_SCHEMA] = go_type
         return {**added, **metadata, wire.WATERMILL_ID: id}
 
-    return dress
+    return apply_profile

@@ -165,7 +165,7 @@ class _Circuit:
         name = self._spec.name
         level = logging.WARNING if state is CircuitState.OPEN else logging.INFO
         _log.log(level, "%s: circuit %s", name, state, extra={"handler": name, "state": str(state)})
-        self._spec.hold(f"the circuit of {name} is open", state is CircuitState.OPEN)
+        self._spec.pause_for(f"the circuit of {name} is open", state is CircuitState.OPEN)
         if self._settings.on_change is None:
             return
         try:

@@ -52,7 +52,7 @@ def deduplicate(store: DeduplicationStore, *, field: str | None = None) -> Middl
             if outcome is not DONE:
                 return outcome
             if context.outputs:
-                context.when_confirmed(lambda: _write(store, key, writes))
+                context.on_confirmed(lambda: _write(store, key, writes))
             else:
                 await store.add(key)
             return outcome

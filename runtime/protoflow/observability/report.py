@@ -17,7 +17,7 @@ from protoflow.scheduling.scheduler import Scheduler
 from protoflow.stats.dead_letters import timestamp
 from protoflow.stats.handlers import Counters, ErrorBreakdown
 from protoflow.stats.latency import LatencyMetrics, ThroughputMetrics
-from protoflow.transport.dead_letters import DeadLetters
+from protoflow.transport.dead_letters import KeepsDeadLetters
 from protoflow.transport.interface import Transport
 from protoflow.transport.lag import Lag, LagReader
 
@@ -30,7 +30,7 @@ DEPENDENCY_DEGRADED = "degraded"
 #: The broker is not asked again within so many seconds for lag, and for dead letters. To count
 #: those it may have to read them all, so that takes at most a hundredth of the time.
 _FRESH_LAG = 1.0
-_FRESH_LETTERS = 15.0
+_FRESH_DEAD_LETTERS = 15.0
 _SHARE = 100
 
 
@@ -127,27 +127,27 @@ class Reporter:
         #: Empties the outbox; None where there is none.
         self.relay: OutboxRelay | None = None
         self._meter = ResourceMeter()
-        self._next_lag = self._next_letters = float("-inf")
+        self._next_lag = self._next_dead_letters = float("-inf")
 
     async def refresh(self) -> None:
         """Asks the broker for lag and dead letters, unless that was just done."""
         now = self.clock.monotonic()
         transport = self.host.transport
-        counting = now >= self._next_letters
+        counting = now >= self._next_dead_letters
         if counting:
-            self._next_letters = float("inf")  # nobody else until this is done
+            self._next_dead_letters = float("inf")  # nobody else until this is done
         try:
             if now >= self._next_lag:
                 self._next_lag = now + _FRESH_LAG
                 await self._refresh_lag(transport)
             if counting:
-                await self._refresh_letters(transport)
+                await self._refresh_dead_letters(transport)
         except TransportError as error:
             _log.warning("the broker did not tell lag or dead letters: %s", error)
         finally:
             if counting:
                 took = self.clock.monotonic() - now
-                self._next_letters = now + max(_FRESH_LETTERS, _SHARE * took)
+                self._next_dead_letters = now + max(_FRESH_DEAD_LETTERS, _SHARE * took)
         if self.relay is not None:
             await self.relay.refresh()
 
@@ -159,14 +159,16 @@ class Reporter:
             if not settings.broadcast:
                 self.lag[settings.name] = await transport.lag(settings.topic, settings.group)
 
-    async def _refresh_letters(self, transport: Transport) -> None:
-        if not (transport.capabilities.dead_letters and isinstance(transport, DeadLetters)):
+    async def _refresh_dead_letters(self, transport: Transport) -> None:
+        if not (transport.capabilities.dead_letters and isinstance(transport, KeepsDeadLetters)):
             return
+        store = transport.dead_letters
         for topic, counters in self.host.counters.dead_letters.topics.items():
-            count = await transport.count_dead_letters(topic)
+            count = await store.count(topic)
             oldest: float | None = None
             if counters.oldest_unknown(count):
-                first = await transport.list_dead_letters(topic, limit=1)
+                async with store.scan(topic) as scan:
+                    first = await scan.take(1)
                 oldest = first[0].time if first else 0.0
             counters.set_current(count, oldest, self.clock.now())
 

@@ -10,7 +10,7 @@ from typing import Any
 from protoflow import wire
 from protoflow.codecs.cloudevents import wrap
 from protoflow.codecs.payload import CONTENT_TYPES, encode
-from protoflow.codecs.profiles import Profile, dressing
+from protoflow.codecs.profiles import Profile, profile_metadata
 from protoflow.config.settings import Config
 from protoflow.context import Context
 from protoflow.contract.names import NameResolver
@@ -45,8 +45,8 @@ class Encoder:
         self._own: tuple[str, ...] = (wire.CAUSATION_ID, *wire.TRACE_CONTEXT)
         if config.profile is Profile.WATERMILL:
             self._own += (wire.WATERMILL_NAME,)
-        #: Adds what the profile wants; None: nothing.
-        self.dress = dressing(config.profile, config.type_names)
+        #: Adds the metadata of the profile; None: there is none.
+        self.apply_profile = profile_metadata(config.profile, config.type_names)
         #: Checks all messages, in place of the rules of their contracts.
         self.validator: ProtoValidator | None = None
 
@@ -101,8 +101,8 @@ class Encoder:
             metadata.update(self._added(output.metadata, source))
         if not identity:
             identity = new_id()
-        if self.dress is not None:
-            metadata = {**self.dress(identity, metadata)}
+        if self.apply_profile is not None:
+            metadata = {**self.apply_profile(identity, metadata)}
         encoded = Message(
             id=identity,
             topic=topic,
@@ -142,7 +142,7 @@ class Encoder:
         return bound
 
     def _tick(self, now: float) -> None:
-        """Times of events are told to the millisecond, so the text lasts as long."""
+        """Writes the time of events, which has milliseconds and so lasts for one."""
         second = int(now)
         self._millisecond = int(now * 1000)
         day = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))

@@ -15,9 +15,10 @@ from protoflow.errors import CapabilityError, ProtoflowError
 from protoflow.message import Message
 from protoflow.output import AnyOutput
 from protoflow.publishing.encoder import Encoder
+from protoflow.publishing.submitter import Submitter, delay_problem
 from protoflow.stats.handlers import SentMessages
 from protoflow.tracing import find_provider
-from protoflow.transport.interface import Topology, TopologyMode, Transport, delay_problem
+from protoflow.transport.interface import Topology, TopologyMode, Transport
 
 if TYPE_CHECKING:
     from protoflow.tracing.spans import PublishTracing
@@ -37,7 +38,8 @@ class MessagePublisher:
         self._mode = config.topology
         self._system = semconv.system(config.url.scheme)
         self._ensured: set[str] = set()
-        self._sent = sent or SentMessages()
+        #: Submits what is published at once, and what schedulers publish.
+        self.submitter = Submitter(transport, sent or SentMessages())
         # Where the transport lives; None while it is not open.
         self._loop: asyncio.AbstractEventLoop | None = None
         #: Makes spans; None where no tracer provider is configured.
@@ -71,16 +73,17 @@ class MessagePublisher:
         if not messages:
             return
         for message in messages:
-            check_delay(message, self._transport)
+            if message.delay > 0 and (text := delay_problem(message, self._transport.capabilities)):
+                raise CapabilityError(text)
         if self.unknown(messages):
             await self.ensure(messages)
-        if (dress := self.encode.dress) is not None:
-            messages = [replace(m, metadata=dress(m.id, m.metadata)) for m in messages]
+        if not owned and (apply_profile := self.encode.apply_profile) is not None:
+            messages = [replace(m, metadata=apply_profile(m.id, m.metadata)) for m in messages]
+        submitter = self.submitter
         if self.tracing is None:
-            errors = await self._transport.submit(messages)
+            errors = await submitter.publish(messages)
         else:
-            errors = await self.tracing.publish(messages, self._transport.submit, owned=owned)
-        self._sent.add([m for m, error in zip(messages, errors, strict=True) if error is None])
+            errors = await self.tracing.publish(messages, submitter.publish, owned=owned)
         for error in errors:
             if error is not None:
                 raise error
@@ -116,7 +119,7 @@ class MessagePublisher:
         self._ensured.update(topics)
 
     def unknown(self, messages: Sequence[Message]) -> bool:
-        """Whether one of these goes to a topic that was not looked after yet."""
+        """Whether the topic of one of these was not made or verified yet."""
         ensured = self._ensured
         for message in messages:  # noqa: SIM110  a generator would cost more than the look-up
             if message.topic not in ensured:
@@ -124,18 +127,12 @@ class MessagePublisher:
         return False
 
     async def ensure(self, messages: Sequence[Message]) -> None:
-        """Topics are made or verified before the first message to them."""
+        """Makes or verifies topics before the first message to them."""
         topics = tuple(sorted({message.topic for message in messages} - self._ensured))
         if not topics:
             return
         if self._mode is not TopologyMode.NONE:
             await self._transport.ensure(Topology(topics=topics), self._mode)
         if len(self._ensured) > _REMEMBERED_TOPICS:
-            self._ensured.clear()  # topics made of data: they are looked after again
+            self._ensured.clear()  # topics made of data: they are verified again
         self._ensured.update(topics)
-
-
-def check_delay(message: Message, transport: Transport) -> None:
-    """Raises CapabilityError for a delay that the transport cannot keep."""
-    if message.delay > 0 and (text := delay_problem(message, transport.capabilities)):
-        raise CapabilityError(text)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
 
 from protoflow.scheduling.in_flight import InFlight
-from protoflow.scheduling.outcome_applier import Carrier
+from protoflow.scheduling.outcome_applier import OutcomeApplier
+from protoflow.scheduling.readiness import Readiness
 from protoflow.scheduling.settler import Settler
 from protoflow.scheduling.suspects import Suspects
 from protoflow.scheduling.watchdog import STALLED
@@ -22,29 +22,26 @@ class Activity:
 
     Args:
         name: the subscription.
-        problems: why it does not work, by reason.
-        paused: whether somebody paused it.
+        readiness: its problems and gates.
     """
 
     def __init__(
         self,
         name: str,
-        problems: Mapping[str, str],
-        paused: Callable[[], bool],
+        readiness: Readiness,
         subscription: Subscription,
         in_flight: InFlight,
         workers: Workers,
-        carrier: Carrier,
+        applier: OutcomeApplier,
         settler: Settler,
         suspects: Suspects,
     ) -> None:
         self.name = name
-        self._problems = problems
-        self._paused = paused
+        self._readiness = readiness
         self._subscription = subscription
         self._in_flight = in_flight
         self._workers = workers
-        self._carrier = carrier
+        self._applier = applier
         self._settler = settler
         self._suspects = suspects
 
@@ -54,15 +51,15 @@ class Activity:
 
     def waits_for(self) -> str | None:
         """What accounts for nothing being handled; None: nothing does."""
-        if self._problems.keys() - {STALLED}:
+        if self._readiness.problems.keys() - {STALLED}:
             return "a problem that is reported"
         if self._workers.running:
             return "a run"
-        if self._workers.gates or self._paused():
+        if self._readiness.gates.closed:
             return "a closed gate"
-        if self._carrier.waiting or len(self._suspects):
+        if self._applier.waiting or len(self._suspects):
             return "a timer"
-        if self._settler.busy or self._carrier.burials.busy:
+        if self._settler.busy or self._applier.dead_letters.busy:
             return "an answer of the broker"
         return None
 

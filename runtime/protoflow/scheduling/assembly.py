@@ -1,4 +1,4 @@
-"""From a subscription's plan to its scheduler: chains compiled, routes made."""
+"""Assembling a scheduler from the plan of its subscription: chains compiled, routes made."""
 
 from __future__ import annotations
 
@@ -7,20 +7,16 @@ from dataclasses import replace
 
 from protoflow.clock import Clock
 from protoflow.config.settings import Config
-from protoflow.context import Context
-from protoflow.contract.spec import PublicationSpec
-from protoflow.message import Message
-from protoflow.output import AnyOutput
 from protoflow.pipeline import Chain, HandlerSpec
-from protoflow.publishing.publisher import MessagePublisher, check_delay
+from protoflow.publishing.publisher import MessagePublisher
 from protoflow.registrations.subscription_plan import HandlerPlan, SubscriptionPlan
-from protoflow.scheduling.batching import Gatherer
 from protoflow.scheduling.invoke import decoder, terminal
 from protoflow.scheduling.job import Route
+from protoflow.scheduling.readiness import Readiness
 from protoflow.scheduling.router import Router
 from protoflow.scheduling.scheduler import Scheduler
 from protoflow.scheduling.threads import Threads
-from protoflow.scheduling.windows import publisher
+from protoflow.scheduling.windows import WindowPublisher
 from protoflow.stats.handlers import Counters
 from protoflow.transport.interface import Capabilities, Transport
 
@@ -30,50 +26,40 @@ def assemble(
     config: Config,
     chain: Chain,
     transport: Transport,
-    publishing: MessagePublisher,
+    publisher: MessagePublisher,
     threads: Threads,
     clock: Clock,
     counters: Counters,
     crashed: Callable[[BaseException], None],
 ) -> Scheduler:
-    """The scheduler of a subscription, not yet started."""
+    """Returns the scheduler of a subscription, not yet started."""
+    readiness = Readiness()
 
-    def encode(publication: PublicationSpec, output: AnyOutput, context: Context) -> Message:
-        message = publishing.encode(publication, output, context)
-        if message.delay:
-            check_delay(message, transport)
-        return message
-
-    def hold(reason: str, held: bool) -> None:
-        scheduler.hold(reason, held)
-
-    def late(detail: str | None) -> None:
-        scheduler.degrade("outputs", detail)
+    def mark_late(detail: str | None) -> None:
+        readiness.mark_unready("outputs", detail)
 
     made: dict[str, Route] = {}
     for handler in plan.handlers:
-        spec = _spec(handler, config, transport, clock, counters, hold)
-        windows = publisher(transport.submit, spec.stats.confirmed, clock, late)
-        innermost = terminal(handler.registration, spec, windows, threads, publishing)
+        spec = _spec(handler, config, transport, clock, counters, readiness)
+        windows = WindowPublisher(
+            publisher.submitter, transport.capabilities, spec.stats.confirmed, clock, mark_late
+        )
+        innermost = terminal(handler.registration, spec, windows.publish, threads, publisher)
         made[spec.name] = Route(spec, handler.registration, chain.compile(innermost, spec))
     router = Router(
         {kind: made[handler.registration.name] for kind, handler in plan.routes.items()},
         tuple(made.values()),
         config.type_names,
     )
-    scheduler = Scheduler(
-        plan.settings, router, transport, encode, crashed,
-        0.0 if clock.virtual else config.stalled_after,
+    return Scheduler(
+        plan.settings, router, transport, publisher.submitter, publisher.encode, readiness,
+        crashed, 0.0 if clock.virtual else config.stalled_after,
     )  # fmt: skip
-    for route in router.all:
-        if route.registration.batched:
-            route.gatherer = Gatherer(route.registration.batch, scheduler.put_batch)
-    return scheduler
 
 
 def _spec(
     handler: HandlerPlan, config: Config, transport: Transport, clock: Clock, counters: Counters,
-    hold: Callable[[str, bool], None],
+    readiness: Readiness,
 ) -> HandlerSpec:  # fmt: skip
     registration = handler.registration
     decode = registration.decode
@@ -94,12 +80,12 @@ def _spec(
         capabilities=_usable(transport.capabilities, handler),
         clock=clock,
         streams=registration.streams,
-        hold=hold,
+        pause_for=readiness.pause_for,
     )
 
 
 def _usable(capabilities: Capabilities, handler: HandlerPlan) -> Capabilities:
-    """What of the transport's capabilities this handler uses."""
+    """Returns the capabilities of the transport that this handler uses."""
     if capabilities.atomic_on_demand and not handler.policy.atomic:
         return replace(capabilities, atomic=False)
     return capabilities

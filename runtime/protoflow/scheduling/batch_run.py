@@ -13,33 +13,37 @@ from protoflow.outcomes import DeadLetter, Done, Outcome, Postpone, Skip
 from protoflow.scheduling.batching import BatchContext
 from protoflow.scheduling.job import Job
 from protoflow.scheduling.lanes import Lanes
-from protoflow.scheduling.outcome_applier import Carrier
+from protoflow.scheduling.outcome_applier import OutcomeApplier
 
 
 class BatchHost(Protocol):
     """The scheduler, as a batch needs it."""
 
-    def one_by_one(self, jobs: Sequence[Job]) -> None:
-        """The jobs run again, each by itself; they have their turns."""
+    def run_singly(self, jobs: Sequence[Job]) -> None:
+        """Runs the jobs again, each by itself; they have their turns."""
 
     def escaped(self, error: BaseException, job: Job, context: Context) -> Outcome:
-        """The failed run that an error is which no middleware caught. Raises it if it is
+        """Returns the failed run that an error is which no middleware caught. Raises it if it is
         meant for the runtime."""
         ...
 
     def cancelled(self, jobs: Sequence[Job]) -> None:
-        """These are given back: the runtime cancelled their run."""
+        """Gives the jobs back: the runtime cancelled their run."""
 
 
 async def run_batch(
-    jobs: Sequence[Job], encode: OutputEncoder, carrier: Carrier, lanes: Lanes, host: BatchHost
+    jobs: Sequence[Job],
+    encode: OutputEncoder,
+    applier: OutcomeApplier,
+    lanes: Lanes,
+    host: BatchHost,
 ) -> None:
     """Runs the handler for these jobs.
 
-    What cannot be decoded never reaches the handler. `BatchFailed` names the failed ones. Any
-    other error of a batch of several blames nobody: its messages are handled again one by one.
+    Undecodable messages never reach the handler. `BatchFailed` names the failed ones. After any
+    other error of a batch of several, its messages are handled again one by one.
     """
-    good, contexts = _decoded(jobs, encode, carrier)
+    good, contexts = _decoded(jobs, encode, applier)
     if not good:
         return
     route = good[0].route
@@ -56,30 +60,30 @@ async def run_batch(
         host.cancelled(good)  # the handler made something else of its cancellation
         return
     try:
-        _carry_out(good, contexts, batch, outcome, carrier, lanes, host)
+        _apply(good, contexts, batch, outcome, applier, lanes, host)
     except Exception as error:
         for job in good:
-            carrier.failed(job, error)
+            applier.failed(job, error)
 
 
-def _carry_out(
+def _apply(
     good: Sequence[Job], contexts: Sequence[Context], batch: BatchContext, outcome: Outcome,
-    carrier: Carrier, lanes: Lanes, host: BatchHost,
+    applier: OutcomeApplier, lanes: Lanes, host: BatchHost,
 ) -> None:  # fmt: skip
     cause = outcome.__cause__
     if isinstance(outcome, Done):
-        carrier.done_together(good, [message for _cause, message in batch.take_caused()])
+        applier.done_together(good, [message for _cause, message in batch.take_caused()])
     elif isinstance(cause, BatchFailed) and _names_some(cause, good):
-        _some_failed(good, batch, cause, carrier, lanes)
+        _some_failed(good, batch, cause, applier, lanes)
     elif isinstance(outcome, Skip | Postpone) or len(good) == 1:
         for job, context in zip(good, contexts, strict=True):
-            carrier.carry_out(job, outcome, (), context.decoded)
+            applier.apply_outcome(job, outcome, (), context.decoded)
     else:
-        host.one_by_one(good)
+        host.run_singly(good)
 
 
 def _decoded(
-    jobs: Sequence[Job], encode: OutputEncoder, carrier: Carrier
+    jobs: Sequence[Job], encode: OutputEncoder, applier: OutcomeApplier
 ) -> tuple[list[Job], list[Context]]:
     good: list[Job] = []
     contexts: list[Context] = []
@@ -92,9 +96,9 @@ def _decoded(
             for check in spec.checks:
                 check(decoded)
         except DeadLetter as outcome:
-            carrier.carry_out(job, outcome, (), context.decoded)
+            applier.apply_outcome(job, outcome, (), context.decoded)
         except Exception as error:
-            carrier.carry_out(job, given_up(error, spec))
+            applier.apply_outcome(job, given_up(error, spec))
         else:
             good.append(job)
             contexts.append(context)
@@ -106,7 +110,11 @@ def _names_some(failed: BatchFailed, jobs: Sequence[Job]) -> bool:
 
 
 def _some_failed(
-    jobs: Sequence[Job], batch: BatchContext, failed: BatchFailed, carrier: Carrier, lanes: Lanes
+    jobs: Sequence[Job],
+    batch: BatchContext,
+    failed: BatchFailed,
+    applier: OutcomeApplier,
+    lanes: Lanes,
 ) -> None:
     """Acknowledges the others; a failed one takes the later ones of its key back with it."""
     broken = {jobs[index].lane for index in failed.errors} - {None}
@@ -123,11 +131,11 @@ def _some_failed(
     ]
     lanes.take_back(back)
     if done:
-        carrier.done_together(done, outputs)
+        applier.done_together(done, outputs)
     for index, error in failed.errors.items():
         if jobs[index] not in back:
             job = jobs[index]
-            carrier.carry_out(job, _outcome(error, job), (), batch.items[index].decoded)
+            applier.apply_outcome(job, _outcome(error, job), (), batch.items[index].decoded)
 
 
 def _outcome(error: BaseException, job: Job) -> Outcome:

@@ -1,4 +1,4 @@
-"""Dead letters on their way: published for as long as it takes, then the message is settled."""
+"""Publishing dead letters, for as long as it takes; then the message is settled."""
 
 from __future__ import annotations
 
@@ -7,126 +7,138 @@ import logging
 from collections.abc import Callable
 
 from protoflow.codecs.printable import printable
-from protoflow.errors import PublishError, PublishRefusedError
+from protoflow.errors import PublishError, PublishRefusedError, TransportError
 from protoflow.message import Message, Settlement, SettleResult
-from protoflow.scheduling.dead_letters import least_letter, stub_of
+from protoflow.publishing.submitter import Submitter
+from protoflow.scheduling.hop_state import smallest_dead_letter, stub_of
 from protoflow.scheduling.host import Host
 from protoflow.scheduling.job import Job
 from protoflow.scheduling.settler import Settler
-from protoflow.transport.interface import Transport
+from protoflow.transport.kit.backoff import Backoff
 
 _log = logging.getLogger("protoflow.handler")
 
-#: Waits between attempts to publish a dead letter, in seconds: doubled from first to last.
-_FIRST_PAUSE = 0.1
-_LONGEST_PAUSE = 30.0
-_GATE = "dead letters cannot be published"
+#: Waits between attempts to publish a dead letter, in seconds.
+_FIRST_WAIT = 0.1
+_LONGEST_WAIT = 30.0
+_UNPUBLISHED = "dead letters cannot be published"
 
 
-class Burials:
-    """The burials of one subscription. While one fails, the subscription starts nothing more."""
+class DeadLetterPublisher:
+    """Publishes the dead letters of one subscription. It pauses while one fails.
 
-    def __init__(self, host: Host, transport: Transport, settler: Settler) -> None:
+    Args:
+        host: the engine.
+        submitter: publishes.
+        settler: settles what was dead-lettered.
+    """
+
+    def __init__(self, host: Host, submitter: Submitter, settler: Settler) -> None:
         self._host = host
-        self._transport = transport
+        self._submitter = submitter
         self._settler = settler
         self._loop = asyncio.get_running_loop()
-        self._running: dict[asyncio.Task[None], Job] = {}
-        #: How many have failed and are tried again.
-        self._stuck = 0
+        self._publishing: dict[asyncio.Task[None], Job] = {}
+        #: How many have failed and are published again.
+        self._failing = 0
 
-    def begin(self, job: Job, letter: Message, then: Callable[[], None] = lambda: None) -> None:
-        """Publishes the letter; the job is acknowledged when that is confirmed, never before.
-        `then` is called when the acknowledgement has an answer."""
-        burial = self._loop.create_task(self._bury(job, letter, then))
-        self._running[burial] = job
-        burial.add_done_callback(lambda task: self._running.pop(task, None))
+    def publish(
+        self, job: Job, dead_letter: Message, on_settled: Callable[[], None] = lambda: None
+    ) -> None:
+        """Publishes a dead letter; the job is acknowledged once that is confirmed, never before.
+        `on_settled` is called when the acknowledgement has an answer."""
+        task = self._loop.create_task(self._publish(job, dead_letter, on_settled))
+        self._publishing[task] = job
+        task.add_done_callback(lambda task: self._publishing.pop(task, None))
 
     def take(self, unwanted: Callable[[Job], bool]) -> list[Job]:
         """Takes out jobs whose dead letter is not confirmed: it is not published any more."""
-        # One that is done has its settlement on the way, though its callback was not called yet.
+        # One that is done has its settlement in flight, though its callback was not called yet.
         taken = [
-            (burial, job)
-            for burial, job in self._running.items()
-            if unwanted(job) and not burial.done()
+            (task, job)
+            for task, job in self._publishing.items()
+            if unwanted(job) and not task.done()
         ]
-        for burial, _job in taken:
-            burial.cancel()
-            del self._running[burial]  # it is taken out once
-        return [job for _burial, job in taken]
+        for task, _job in taken:
+            task.cancel()
+            del self._publishing[task]  # it is taken out once
+        return [job for _task, job in taken]
 
     @property
     def busy(self) -> bool:
-        """Whether a dead letter is on its way."""
-        return bool(self._running)
+        """Whether a dead letter is not confirmed yet."""
+        return bool(self._publishing)
 
     async def finished(self, seconds: float | None = None) -> None:
         """Waits until every dead letter is confirmed, at most so long."""
-        if self._running:
-            await asyncio.wait(self._running, timeout=seconds)
+        if self._publishing:
+            await asyncio.wait(self._publishing, timeout=seconds)
 
-    async def _bury(self, job: Job, letter: Message, then: Callable[[], None]) -> None:
-        """Publishes the letter, for as long as it takes; each refusal makes it smaller."""
-        pause = _FIRST_PAUSE
+    async def _publish(
+        self, job: Job, dead_letter: Message, on_settled: Callable[[], None]
+    ) -> None:
+        """Publishes until the broker confirms; each refusal makes the dead letter smaller."""
+        backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
         spec = job.route.spec
-        blocked = False
-        smaller = [stub_of(letter, job.delivery, spec, spec.clock.now()), least_letter(letter)]
+        failing = False
+        smaller = [
+            stub_of(dead_letter, job.delivery, spec, spec.clock.now()),
+            smallest_dead_letter(dead_letter),
+        ]
         try:
-            while (error := await self._try(job, letter, then)) is not None:
+            while (error := await self._try(job, dead_letter, on_settled)) is not None:
                 if isinstance(error, PublishRefusedError) and smaller:
-                    letter = smaller.pop()
+                    dead_letter = smaller.pop()
                     continue
-                if not blocked:
-                    blocked = True
-                    self._stuck += 1
-                    self._host.block(_GATE, True)
-                    _log.error(
-                        "%s: a dead letter of %s is not published, the subscription pauses: %s",
-                        spec.name, printable(job.message.id), error,
-                    )  # fmt: skip
-                await asyncio.sleep(pause)
-                pause = min(_LONGEST_PAUSE, pause * 2)
+                if not failing:
+                    failing = True
+                    self._started_to_fail(job, error)
+                await asyncio.sleep(backoff.next())
         finally:
-            if blocked:
-                self._stuck -= 1
-                if not self._stuck:
-                    self._host.block(_GATE, False)
+            if failing:
+                self._failing -= 1
+                if not self._failing:
+                    self._host.pause_for(_UNPUBLISHED, False)
         spec.stats.dead_lettered += 1
         spec.stats.letters.add(job.delivery.failures, spec.clock.now())
         if job.lane is not None:
-            self._host.leave(job)
+            self._host.end_turn(job)
 
-    async def _try(self, job: Job, letter: Message, then: Callable[[], None]) -> Exception | None:
-        """One attempt: None when the letter is safe and the job's settlement is on its way."""
+    def _started_to_fail(self, job: Job, error: Exception) -> None:
+        self._failing += 1
+        self._host.pause_for(_UNPUBLISHED, True)
+        _log.error(
+            "%s: the dead letter of %s was not published, the subscription pauses: %s",
+            job.route.spec.name, printable(job.message.id), error,
+        )  # fmt: skip
+
+    async def _try(
+        self, job: Job, dead_letter: Message, on_settled: Callable[[], None]
+    ) -> Exception | None:
+        """One attempt: None once the dead letter is confirmed and the settlement in flight."""
         try:
             if job.route.spec.capabilities.atomic:
-                failure = await self._settle_with(job, letter)
+                failure = await self._settle_with(job, dead_letter)
                 if failure is None:
-                    then()
+                    on_settled()
                 return failure
-            published = self._transport.submit((letter,))
-            # Not awaited itself: a burial that is called off must not cancel it, and one that
-            # the transport cancels is no end of the burial.
-            await asyncio.wait([published])
-            if published.cancelled():
-                return PublishError("publishing was cancelled: the transport closes")
-            errors = published.result()
-        except Exception as error:  # whatever it is, the message stays unsettled
-            return error
-        if errors[0] is None:
+            (error,) = await self._submitter.publish_shielded((dead_letter,))
+        except Exception as raised:  # whatever it is, the message stays unsettled
+            return raised
+        if error is None:
 
             def answered(result: SettleResult) -> bool:
                 if result is not SettleResult.UNKNOWN:  # that is repeated
                     job.after = None
-                    then()
+                    on_settled()
                 return False
 
             job.after = answered
             self._settler.settle(job, Settlement(job.delivery))
-        return errors[0]
+        return error
 
-    async def _settle_with(self, job: Job, letter: Message) -> PublishError | None:
-        """The letter and the acknowledgement in one transaction."""
+    async def _settle_with(self, job: Job, dead_letter: Message) -> TransportError | None:
+        """Publishes the dead letter and acknowledges in one transaction."""
         done: asyncio.Future[SettleResult] = self._loop.create_future()
 
         def answered(result: SettleResult) -> bool:
@@ -134,11 +146,11 @@ class Burials:
             if not done.done():
                 done.set_result(result)
                 return result in (SettleResult.REFUSED, SettleResult.UNKNOWN)
-            return True  # called off meanwhile: it was taken out, and is accounted for
+            return True  # cancelled meanwhile: it was taken out, and is accounted for
 
         job.after = answered
-        self._settler.settle(job, Settlement(job.delivery, outputs=(letter,)))
+        self._settler.settle(job, Settlement(job.delivery, outputs=(dead_letter,)))
         result = await done
         if result is SettleResult.REFUSED:
-            return PublishRefusedError("the transport refused the letter: it is too large")
+            return PublishRefusedError("the transport refused the dead letter: it is too large")
         return PublishError("the transaction failed") if result is SettleResult.UNKNOWN else None

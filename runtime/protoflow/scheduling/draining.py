@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from protoflow.scheduling.job import Job
-from protoflow.scheduling.outcome_applier import Carrier
+from protoflow.scheduling.outcome_applier import OutcomeApplier
 from protoflow.scheduling.settler import Settler
 from protoflow.scheduling.suspects import Suspects
 from protoflow.scheduling.workers import Workers
@@ -39,14 +39,14 @@ class Drain:
         name: str,
         workers: Workers,
         settler: Settler,
-        carrier: Carrier,
+        applier: OutcomeApplier,
         suspects: Suspects,
         unstarted: Callable[[Callable[[Job], bool]], list[Job]],
     ) -> None:
         self._name = name
         self._workers = workers
         self._settler = settler
-        self._carrier = carrier
+        self._applier = applier
         self._suspects = suspects
         self._unstarted = unstarted
 
@@ -68,12 +68,12 @@ class Drain:
         ):
             job.lost = True  # held by a thread: it stays unsettled, and comes again
         await self._suspects.stop(max(_MARKS, (deadline - loop.time()) / 2))
-        await self._carrier.burials.finished(max(0.0, deadline - loop.time()) / 2)
-        self._release(self._unstarted(_every) + self._carrier.burials.take(_every))
+        await self._applier.dead_letters.finished(max(0.0, deadline - loop.time()) / 2)
+        self._release(self._unstarted(_every) + self._applier.dead_letters.take(_every))
         if await self._settled_within((deadline - loop.time()) / 2):
             return
         # What the broker did not take so far is given back: it will be handled again.
-        self._release(self._unstarted(_every) + self._carrier.take_published(_every))
+        self._release(self._unstarted(_every) + self._applier.take_published(_every))
         if not await self._settled_within(deadline - loop.time()):
             _log.warning(
                 "%s: the broker has not answered; what is not settled is delivered again",
@@ -84,8 +84,8 @@ class Drain:
         try:
             async with asyncio.timeout(max(_LEAST, seconds)):
                 await self._settler.drained()
-                # Outputs that were refused made retries and letters: given back, too.
-                self._release(self._unstarted(_every) + self._carrier.burials.take(_every))
+                # Outputs that were refused made retries and dead letters: given back, too.
+                self._release(self._unstarted(_every) + self._applier.dead_letters.take(_every))
                 await self._settler.drained()
         except TimeoutError:
             return False
@@ -93,7 +93,7 @@ class Drain:
 
     def _release(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
-            self._carrier.release(job)
+            self._applier.release(job)
 
 
 def _every(_job: Job) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final, Protocol
 
@@ -20,11 +20,10 @@ SOLO: Final = "a suspect runs alone"
 class Member(Protocol):
     """A subscription of the process."""
 
-    def close_gate(self, reason: str) -> None:
-        """Starts nothing more."""
-
-    def open_gate(self, reason: str) -> None:
-        """Ends `close_gate`."""
+    #: Starts nothing more, for a reason.
+    close_gate: Callable[[str], None]
+    #: Ends `close_gate`.
+    open_gate: Callable[[str], None]
 
     async def quiet(self) -> None:
         """Waits until nothing runs and every settlement is answered."""

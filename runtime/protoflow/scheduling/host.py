@@ -1,4 +1,4 @@
-"""What those who carry out outcomes need of the scheduler."""
+"""What applying outcomes needs of the subscription's engine."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from protoflow.scheduling.job import Job
 
 
 class Host(Protocol):
-    """The scheduler."""
+    """The engine of a subscription, as outcomes are applied in it."""
 
-    def again(self, job: Job) -> None:
-        """The job's wait is over: it runs again, and has had its turn all the time."""
+    def run_again(self, job: Job) -> None:
+        """Runs a job whose wait is over; it has kept its turn."""
 
-    def one_by_one(self, jobs: Sequence[Job]) -> None:
-        """The jobs of a batch run again, each by itself; they have their turns."""
+    def run_singly(self, jobs: Sequence[Job]) -> None:
+        """Runs the jobs of a batch again, each by itself; they have their turns."""
 
-    def leave(self, job: Job) -> None:
-        """The next of the job's lane may start."""
+    def end_turn(self, job: Job) -> None:
+        """Lets the next job of the lane start."""
 
     def settled_with(self, others: Sequence[Job]) -> None:
-        """These were settled together with another job."""
+        """Accounts for jobs that were settled together with another one."""
 
-    def block(self, reason: str, blocked: bool) -> None:
-        """Starts nothing more, and readiness turns red; or ends that."""
+    def pause_for(self, reason: str, paused: bool) -> None:
+        """Starts no run, and turns readiness red; or ends that."""
 
-    def degrade(self, reason: str, detail: str | None) -> None:
-        """Readiness turns red; None ends that."""
+    def mark_unready(self, reason: str, detail: str | None) -> None:
+        """Turns readiness red; None ends that."""

@@ -28,37 +28,37 @@ from protoflow.scheduling.batching import BatchContext
 from protoflow.scheduling.threads import Threads
 from protoflow.scheduling.windows import BYTES, MESSAGES, PublishNow, Windows
 from protoflow.sync_context import SyncContext
+from protoflow.transport.kit.backoff import Backoff
 
 T = TypeVar("T")
 
-#: Waits before the topics of outputs are looked after again, in seconds.
+#: Waits before the topics of outputs are made or verified again, in seconds.
 _FIRST_WAIT = 0.1
 _LONGEST_WAIT = 5.0
 
 
 class Topics(Protocol):
-    """Topics are made or verified before the first message to them."""
+    """Makes or verifies topics before the first message to them."""
 
     def unknown(self, messages: Sequence[Message]) -> bool:
-        """Whether one of these goes to a topic that was not looked after yet."""
+        """Whether the topic of one of these was not made or verified yet."""
         ...
 
     async def ensure(self, messages: Sequence[Message]) -> None:
-        """Looks after their topics. Raises TransportError."""
+        """Makes or verifies their topics. Raises TransportError."""
 
 
 async def _ensure(topics: Topics, messages: Sequence[Message]) -> None:
-    """Looks after the topics of outputs. A broker that is away is waited for, like one that does
-    not confirm; what it says of a topic is raised."""
-    wait = _FIRST_WAIT
+    """Makes or verifies the topics of outputs. An unreachable broker is waited for, like one that
+    does not confirm; its errors about topics are raised."""
+    backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
     while True:
         try:
             await topics.ensure(messages)
         except (TopologyError, AuthenticationError):
             raise
         except TransportError:
-            await asyncio.sleep(wait)
-            wait = min(_LONGEST_WAIT, wait * 2)
+            await asyncio.sleep(backoff.next())
         else:
             return
 

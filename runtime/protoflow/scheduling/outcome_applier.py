@@ -1,4 +1,4 @@
-"""Carrying out outcomes: publish and acknowledge, wait and run again, dead-letter, skip."""
+"""Applying outcomes: publish and acknowledge, wait and run again, dead-letter, skip."""
 
 from __future__ import annotations
 
@@ -7,30 +7,39 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from protoflow.contract.spec import OnExhausted, Ordering
-from protoflow.errors import PublishError, PublishRefusedError
-from protoflow.failure_policy import Dropped, as_outcome
+from protoflow.contract.spec import Ordering
+from protoflow.errors import PublishRefusedError, TransportError
+from protoflow.failure_policy import Dropped, as_outcome, scheduled_retry
 from protoflow.message import Action, Message, Settlement
-from protoflow.outcomes import DeadLetter, Done, Outcome, Postpone, Retry
-from protoflow.scheduling.dead_letter_publisher import Burials
-from protoflow.scheduling.dead_letters import dead_letter, retry_message, stub
+from protoflow.outcomes import DeadLetter, Done, Outcome, Postpone, Retry, RetryAfter
+from protoflow.publishing.submitter import Submitter
+from protoflow.scheduling.dead_letter_publisher import DeadLetterPublisher
+from protoflow.scheduling.hop_state import dead_letter_message, retry_message, stub
 from protoflow.scheduling.host import Host
 from protoflow.scheduling.job import Job
-from protoflow.scheduling.outcome_log import tell, told
+from protoflow.scheduling.outcome_log import log_outcome, reported_text
 from protoflow.scheduling.outputs import Outputs
 from protoflow.scheduling.settler import Settler
-from protoflow.transport.interface import Subscription, Transport
+from protoflow.transport.interface import Subscription
 
 _log = logging.getLogger("protoflow.handler")
 
 _EXHAUSTED = "exhausted messages block"
 
 
-class Carrier:
-    """Carries out the outcomes of one subscription."""
+class OutcomeApplier:
+    """Applies the outcomes of one subscription.
+
+    Args:
+        host: the engine.
+        submitter: publishes dead letters.
+        subscription: keeps retries that the broker must keep.
+        settler: publishes outputs, and settles.
+        ordering: where messages have turns, waits are kept in memory.
+    """
 
     def __init__(
-        self, host: Host, transport: Transport, subscription: Subscription, settler: Settler,
+        self, host: Host, submitter: Submitter, subscription: Subscription, settler: Settler,
         ordering: Ordering,
     ) -> None:  # fmt: skip
         self._host = host
@@ -39,38 +48,36 @@ class Carrier:
         self._ordered = ordering is not Ordering.NONE
         self._loop = asyncio.get_running_loop()
         self._timers: dict[Job, asyncio.TimerHandle] = {}
-        #: Retries on their way to the broker.
+        #: Jobs whose retries the broker has not confirmed yet.
         self._deferring: set[Job] = set()
-        #: Outputs on their way to the broker.
         self.outputs = Outputs(host, settler, self._not_published)
-        #: Dead letters on their way to the broker.
-        self.burials = Burials(host, transport, settler)
-        #: Jobs whose attempts are exhausted and that are tried for ever (BLOCK).
+        self.dead_letters = DeadLetterPublisher(host, submitter, settler)
+        #: Jobs whose attempts are used up and that are tried for ever (BLOCK).
         self.exhausted: set[Job] = set()
 
-    def carry_out(
+    def apply_outcome(
         self, job: Job, outcome: Outcome, outputs: Sequence[Message] = (), decoded: Any = None
     ) -> None:
         """Does what the outcome says. `decoded` is the message, to redact by.
 
         Nothing in a message or an error can raise out of here: what goes wrong with one job
-        is that job's failure, and ends as a dead letter that names where the message lay.
+        is that job's failure, and ends as a dead letter that names the message's position.
         """
         try:
-            self._carry_out(job, outcome, outputs, decoded)
+            self._apply(job, outcome, outputs, decoded)
         except Exception as error:
             self.failed(job, error)
 
     def failed(self, job: Job, error: Exception) -> None:
-        """An outcome could not be carried out: the message is given up with the least that
-        can be said of it."""
+        """Dead-letters a job whose outcome could not be applied, with a stub."""
         spec = job.route.spec
         _log.error(
-            "%s: the outcome of a message at %s/%s of %s could not be carried out: %s",
+            "%s: the outcome of a message at %s/%s of %s could not be applied: %s",
             spec.name, job.delivery.shard, job.delivery.position, spec.topic,
             type(error).__name__, exc_info=error,
         )  # fmt: skip
-        self.burials.begin(job, stub(job.delivery, spec, type(error).__name__, spec.clock.now()))
+        dead_letter = stub(job.delivery, spec, type(error).__name__, spec.clock.now())
+        self.dead_letters.publish(job, dead_letter)
 
     def acknowledge(self, job: Job) -> None:
         """Acknowledges without outputs, and ends the job's turn."""
@@ -81,16 +88,16 @@ class Carrier:
         self._settler.settle(job, Settlement(job.delivery))
 
     def give_up(
-        self, job: Job, outcome: DeadLetter, then: Callable[[], None] = lambda: None
+        self, job: Job, outcome: DeadLetter, on_settled: Callable[[], None] = lambda: None
     ) -> None:
         """Dead-letters a job that did not run."""
         try:
-            self._bury(job, outcome, None, then)
+            self._dead_letter(job, outcome, None, on_settled)
         except Exception as error:
             self.failed(job, error)
 
     def done_together(self, jobs: Sequence[Job], outputs: Sequence[Message]) -> None:
-        """Acknowledges the jobs of a batch when its outputs are confirmed."""
+        """Acknowledges the jobs of a batch once its outputs are confirmed."""
         try:
             self.outputs.done(jobs, outputs)
         except Exception as error:
@@ -98,7 +105,7 @@ class Carrier:
                 self.failed(job, error)
 
     def release(self, job: Job) -> None:
-        """Gives back, uncounted."""
+        """Gives the message back, uncounted."""
         job.route.spec.stats.released += 1
         delivery = job.delivery
         self._settler.settle(
@@ -106,15 +113,102 @@ class Carrier:
             Settlement(delivery, Action.RELEASE, 0.0, delivery.failures, delivery.first_failure),
         )
 
-    def hold(self, job: Job, delay: float) -> None:
-        """Keeps the job in memory; it runs again after the wait."""
-        self._timers[job] = self._loop.call_later(max(0.0, delay), self._over, job)
+    def wait(self, job: Job, delay: float) -> None:
+        """Keeps the job for its next run: in memory, or with the broker if the wait is long."""
+        if delay <= job.route.spec.config.retry_in_place:
+            self._wait_in_memory(job, delay)
+        else:
+            self._wait_at_broker(job, delay)
 
-    def defer(self, job: Job, delay: float) -> None:
+    def forget(self, job: Job) -> None:
+        """Drops the job: it is lost."""
+        if job in self.exhausted:
+            self._mark_exhausted(job, False)
+
+    def take_waiting(self, unwanted: Callable[[Job], bool]) -> list[Job]:
+        """Takes out jobs that wait in memory for their next run."""
+        taken = [job for job in self._timers if unwanted(job)]
+        for job in taken:
+            self._timers.pop(job).cancel()
+            self._mark_exhausted(job, False)
+        return taken
+
+    def take_published(self, unwanted: Callable[[Job], bool]) -> list[Job]:
+        """Takes out jobs whose outputs, retries or dead letters are not confirmed, or whose
+        settlements are repeated: nothing of them is published or settled any more."""
+        taken = self.outputs.take(unwanted) + self.dead_letters.take(unwanted)
+        deferring = [job for job in self._deferring if unwanted(job)]
+        self._deferring.difference_update(deferring)
+        _outputs, settlements = self._settler.take(unwanted)
+        return list(dict.fromkeys(taken + deferring + settlements))
+
+    def publishes(self, wanted: Callable[[Job], bool]) -> bool:
+        """Whether outputs or retries of such a job are not confirmed yet."""
+        return any(map(wanted, self.outputs.publishing)) or any(map(wanted, self._deferring))
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait in memory for their next run."""
+        return len(self._timers)
+
+    def _apply(self, job: Job, outcome: Outcome, outputs: Sequence[Message], decoded: Any) -> None:
+        if job in self.exhausted:
+            self._mark_exhausted(job, False)
+        stats = job.route.spec.stats
+        if isinstance(outcome, Done):
+            self.outputs.done((job,), outputs)
+        elif isinstance(outcome, Retry):
+            self._retry(job, outcome, decoded)
+        elif isinstance(outcome, DeadLetter):
+            self._count_failure(job)
+            self._dead_letter(job, outcome, decoded)
+        elif isinstance(outcome, Postpone):
+            self._wait_in_memory(job, outcome.delay)
+        else:
+            if isinstance(outcome, Dropped):
+                self._count_failure(job)
+                stats.dropped += 1
+                stats.error(outcome)
+                log_outcome(logging.ERROR, "dropped", job, outcome, decoded)
+            else:
+                stats.skipped += 1
+            self.acknowledge(job)
+
+    def _count_failure(self, job: Job) -> None:
+        delivery = job.delivery
+        delivery.failures += 1
+        job.route.spec.stats.failed_runs += 1
+        if not delivery.first_failure:
+            delivery.first_failure = job.route.spec.clock.now()
+
+    def _retry(self, job: Job, outcome: Retry, decoded: Any) -> None:
+        spec = job.route.spec
+        if not isinstance(outcome, RetryAfter) or outcome.blocks is None:
+            # A middleware's own, which has not passed the failure policy.
+            outcome = scheduled_retry(outcome, job.delivery, spec)
+        self._count_failure(job)
+        spec.stats.retried += 1
+        spec.stats.error(outcome)
+        delay = outcome.delay
+        log_outcome(logging.WARNING, f"failed, again in {delay:.1f} s", job, outcome, decoded)
+        if outcome.blocks:
+            self._mark_exhausted(job, True)  # kept here, so that readiness shows it
+            self._wait_in_memory(job, delay)
+        else:
+            self.wait(job, delay)
+
+    def _wait_in_memory(self, job: Job, delay: float) -> None:
+        self._timers[job] = self._loop.call_later(max(0.0, delay), self._waited, job)
+
+    def _waited(self, job: Job) -> None:
+        del self._timers[job]
+        self._host.run_again(job)
+
+    def _wait_at_broker(self, job: Job, delay: float) -> None:
         """Keeps the job with the broker, where that can be; else in memory."""
         spec = job.route.spec
         if self._ordered or not spec.capabilities.broker_retry:
-            self.hold(job, delay)
+            self._wait_in_memory(job, delay)
             return
         delivery = job.delivery
         message = retry_message(delivery, spec, spec.clock.now() + delay)
@@ -133,132 +227,44 @@ class Carrier:
             self._deferring.discard(job)
             if refused is None:
                 self.acknowledge(job)
-            else:  # the broker does not take it: memory does, the message stays unsettled
+            else:  # the broker refuses it: the message waits in memory, unsettled
                 _log.warning("%s: a retry could not be published: %s", spec.name, refused)
-                self.hold(job, delay)
+                self._wait_in_memory(job, delay)
 
         self._settler.publish(job, (deferred,), confirmed)
 
-    def forget(self, job: Job) -> None:
-        """The job is not ours any more."""
-        if job in self.exhausted:
-            self._blocks(job, False)
-
-    def take_waiting(self, unwanted: Callable[[Job], bool]) -> list[Job]:
-        """Takes out jobs that wait in memory for their next run."""
-        taken = [job for job in self._timers if unwanted(job)]
-        for job in taken:
-            self._timers.pop(job).cancel()
-            self._blocks(job, False)
-        return taken
-
-    def take_published(self, unwanted: Callable[[Job], bool]) -> list[Job]:
-        """Takes out jobs whose outputs, retries or dead letters are not confirmed, or whose
-        settlements are repeated: nothing of them is published or settled any more."""
-        taken = self.outputs.take(unwanted) + self.burials.take(unwanted)
-        deferring = [job for job in self._deferring if unwanted(job)]
-        self._deferring.difference_update(deferring)
-        _outputs, settlements = self._settler.take(unwanted)
-        return list(dict.fromkeys(taken + deferring + settlements))
-
-    def publishes(self, wanted: Callable[[Job], bool]) -> bool:
-        """Whether outputs or retries of such a job are on their way."""
-        return any(map(wanted, self.outputs.publishing)) or any(map(wanted, self._deferring))
-
-    @property
-    def waiting(self) -> int:
-        """How many jobs wait in memory for their next run."""
-        return len(self._timers)
-
-    def _carry_out(
-        self, job: Job, outcome: Outcome, outputs: Sequence[Message], decoded: Any
-    ) -> None:
-        if job in self.exhausted:
-            self._blocks(job, False)
-        stats = job.route.spec.stats
-        if isinstance(outcome, Done):
-            self.outputs.done((job,), outputs)
-        elif isinstance(outcome, Retry):
-            self._failed(job)
-            stats.retried += 1
-            self._retry(job, outcome, decoded)
-        elif isinstance(outcome, DeadLetter):
-            self._failed(job)
-            self._bury(job, outcome, decoded)
-        elif isinstance(outcome, Postpone):
-            self.hold(job, outcome.delay)
-        else:
-            if isinstance(outcome, Dropped):
-                self._failed(job)
-                stats.dropped += 1
-                stats.error(outcome)
-                tell(logging.ERROR, "dropped", job, outcome, decoded)
-            else:
-                stats.skipped += 1
-            self.acknowledge(job)
-
-    def _over(self, job: Job) -> None:
-        del self._timers[job]
-        self._host.again(job)
-
-    def _failed(self, job: Job) -> None:
-        delivery = job.delivery
-        delivery.failures += 1
-        job.route.spec.stats.failed_runs += 1
-        if not delivery.first_failure:
-            delivery.first_failure = job.route.spec.clock.now()
-
-    def _retry(self, job: Job, outcome: Retry, decoded: Any) -> None:
-        spec = job.route.spec
-        spec.stats.error(outcome)
-        delay = outcome.delay
-        if delay is None:
-            delay = spec.policy.retry.wait(job.delivery.failures, spec.clock.random())
-        tell(logging.WARNING, f"failed, again in {delay:.1f} s", job, outcome, decoded)
-        policy = spec.policy
-        if (
-            job.delivery.failures >= policy.retry.max_attempts
-            and policy.on_exhausted is OnExhausted.BLOCK
-        ):
-            self._blocks(job, True)  # held here, so that readiness tells the truth
-            self.hold(job, delay)
-        elif delay <= spec.config.retry_in_place:
-            self.hold(job, delay)
-        else:
-            self.defer(job, delay)
-
-    def _blocks(self, job: Job, blocks: bool) -> None:
-        """Whether the job is one that is tried for ever; readiness follows."""
-        if blocks:
+    def _mark_exhausted(self, job: Job, exhausted: bool) -> None:
+        """Adds or removes a job that is tried for ever; readiness follows."""
+        if exhausted:
             self.exhausted.add(job)
         else:
             self.exhausted.discard(job)
         ids = ", ".join(sorted(one.message.id for one in self.exhausted)[:3])
         count = len(self.exhausted)
-        self._host.degrade(_EXHAUSTED, f"{count} {_EXHAUSTED}: {ids}" if ids else None)
+        self._host.mark_unready(_EXHAUSTED, f"{count} {_EXHAUSTED}: {ids}" if ids else None)
 
-    def _bury(
+    def _dead_letter(
         self, job: Job, outcome: DeadLetter, decoded: Any,
-        then: Callable[[], None] = lambda: None,
+        on_settled: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
-        """Dead-letters; the job is acknowledged when the letter is confirmed, never before."""
+        """Dead-letters; the job is acknowledged once that is confirmed, never before."""
         spec = job.route.spec
         spec.stats.error(outcome)
         if not spec.capabilities.at_least_once:
             spec.stats.dropped += 1
-            tell(logging.ERROR, "dropped", job, outcome, decoded)
+            log_outcome(logging.ERROR, "dropped", job, outcome, decoded)
             self.acknowledge(job)
-            then()
+            on_settled()
             return
-        tell(logging.ERROR, "dead-lettered", job, outcome, decoded)
-        text = told(outcome.__cause__ or outcome, decoded, job)
-        letter = dead_letter(job.delivery, spec, outcome, text, spec.clock.now())
-        self.burials.begin(job, letter, then)
+        log_outcome(logging.ERROR, "dead-lettered", job, outcome, decoded)
+        text = reported_text(outcome.__cause__ or outcome, decoded, job)
+        message = dead_letter_message(job.delivery, spec, outcome, text, spec.clock.now())
+        self.dead_letters.publish(job, message, on_settled)
 
-    def _not_published(self, jobs: Sequence[Job], error: PublishError) -> None:
-        """Outputs are refused for good. Of a batch nobody knows whose they are."""
+    def _not_published(self, jobs: Sequence[Job], error: TransportError) -> None:
+        """Outputs are refused for good. Of a batch it is not known whose they are."""
         if len(jobs) > 1:
-            self._host.one_by_one(jobs)
+            self._host.run_singly(jobs)
             return
         job = jobs[0]
-        self.carry_out(job, as_outcome(error, error, job.delivery, job.route.spec))
+        self.apply_outcome(job, as_outcome(error, error, job.delivery, job.route.spec))

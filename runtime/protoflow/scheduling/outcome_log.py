@@ -1,4 +1,4 @@
-"""What became of a message, in the log: without a word of the message itself."""
+"""Log records of outcomes, which quote nothing sensitive of the message."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ _log = logging.getLogger("protoflow.handler")
 
 
 def sensitive(spec: HandlerSpec) -> Mapping[str, Sequence[str]]:
-    """The fields of a handler's input that no text may show, by type."""
+    """Returns the fields of a handler's input that no text may show, by type."""
     return spec.message.sensitive if spec.message is not None else {}
 
 
 def evidence_of(job: Job, decoded: Any) -> Sequence[Any]:
-    """What a text may quote: the message as it came, for a handler may have changed or cleared
-    the one that it got, and that one."""
+    """Returns what a text may quote: the message as it was received, and as the handler left it."""
     contract = job.route.spec.message
     payload = job.message.payload
     if contract is None or not contract.sensitive or payload is None:
@@ -38,22 +37,21 @@ def evidence_of(job: Job, decoded: Any) -> Sequence[Any]:
     return (came, decoded)
 
 
-def told(error: BaseException, decoded: Any, job: Job) -> str:
-    """The error's text without the values of sensitive fields. What cannot be redacted, because
-    of a text or a message that nobody foresaw, is not shown."""
+def reported_text(error: BaseException, decoded: Any, job: Job) -> str:
+    """Returns the error's text without the values of sensitive fields; empty if redaction fails."""
     try:
         return error_text(error, evidence_of(job, decoded), sensitive(job.route.spec))
     except Exception:
         return ""
 
 
-def tell(level: int, what: str, job: Job, outcome: Outcome, decoded: Any) -> None:
-    """Logs what became of a message; `decoded` is the message, to redact by."""
+def log_outcome(level: int, what: str, job: Job, outcome: Outcome, decoded: Any) -> None:
+    """Logs the outcome of a run; `decoded` is the message, to redact by."""
     if not _log.isEnabledFor(level):
         return
     spec = job.route.spec
     cause = outcome.__cause__ or outcome
-    text = told(cause, decoded, job)
+    text = reported_text(cause, decoded, job)
     detail = ""
     if level >= logging.ERROR and outcome.__cause__ is not None:
         detail = _traceback(cause, decoded, job)

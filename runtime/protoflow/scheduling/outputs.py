@@ -1,29 +1,28 @@
-"""Runs that ended well: outputs published and confirmed, then the messages acknowledged."""
+"""Runs that succeeded: outputs published and confirmed, then the messages acknowledged."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
 
-from protoflow.errors import PublishError, PublishRefusedError
+from protoflow.errors import PublishRefusedError, TransportError
 from protoflow.message import Action, Message, Settlement, SettleResult
-from protoflow.pipeline import HandlerSpec
+from protoflow.publishing.submitter import refusal
 from protoflow.scheduling.host import Host
 from protoflow.scheduling.job import Job
 from protoflow.scheduling.settler import Settler
-from protoflow.transport.interface import delay_problem
 
 _log = logging.getLogger("protoflow.handler")
 
-#: What is done with jobs whose outputs the broker refuses for good.
-Refused = Callable[[Sequence[Job], PublishError], None]
+#: Called with jobs whose outputs the broker refuses for good.
+Refused = Callable[[Sequence[Job], TransportError], None]
 
 
 class Outputs:
     """Publishes the outputs of one subscription with, or before, its acknowledgements.
 
     Args:
-        host: the scheduler.
+        host: the engine.
         settler: publishes and settles.
         refused: called with jobs whose outputs are refused for good.
     """
@@ -43,7 +42,7 @@ class Outputs:
             for job in jobs:
                 spec.stats.handled += 1
                 self.acknowledge(job)
-        elif (problem := _never(outputs, spec)) is not None:
+        elif (problem := refusal(outputs, spec.capabilities)) is not None:
             self._refused(jobs, problem)
         elif spec.capabilities.atomic:
             self._done_atomically(jobs, outputs)
@@ -54,7 +53,7 @@ class Outputs:
         """Acknowledges without outputs."""
         self._settler.settle(job, Settlement(job.delivery))
         if job.lane is not None:
-            self._host.leave(job)
+            self._host.end_turn(job)
 
     def take(self, wanted: Callable[[Job], bool]) -> list[Job]:
         """Takes out jobs whose outputs are not confirmed, with those that depend on them."""
@@ -83,6 +82,7 @@ class Outputs:
     def _done_atomically(self, jobs: Sequence[Job], outputs: Sequence[Message]) -> None:
         """Publish and settle in one transaction: all of the run, or nothing."""
         first, *others = jobs
+        spec = first.route.spec
         self.publishing[first] = others
 
         def settled(result: SettleResult) -> bool:
@@ -96,6 +96,7 @@ class Outputs:
                 return True
             done = result is SettleResult.DONE
             if done:
+                spec.stats.sent.add(outputs)  # by a settlement, and by no submitter
                 self._confirmed(jobs, outputs)
                 self._host.settled_with(others)
             elif others:
@@ -104,7 +105,7 @@ class Outputs:
                     self._settler.settle(job, _release(job))
             for job in jobs:
                 if job.lane is not None:
-                    self._host.leave(job)
+                    self._host.end_turn(job)
             return bool(others) and not done
 
         first.after = settled
@@ -130,17 +131,3 @@ class Outputs:
 def _release(job: Job) -> Settlement:
     delivery = job.delivery
     return Settlement(delivery, Action.RELEASE, 0.0, delivery.failures, delivery.first_failure)
-
-
-def _never(outputs: Sequence[Message], spec: HandlerSpec) -> PublishRefusedError | None:
-    """Why an output can never be published: a delay that cannot be kept, or its size."""
-    limit = spec.capabilities.max_message_bytes
-    for message in outputs:
-        if message.delay > 0 and (text := delay_problem(message, spec.capabilities)):
-            return PublishRefusedError(text)
-        if limit is not None and message.payload is not None and len(message.payload) > limit:
-            return PublishRefusedError(
-                f"an output of {len(message.payload)} bytes to {message.topic} is refused: "
-                f"the broker takes {limit}"
-            )
-    return None

@@ -3,9 +3,9 @@
 Everything that one turn of the event loop produces goes out together: one `submit` and one
 `settle`, so a busy service pays for neither per message.
 
-A batch is not a fate: each entry is answered by itself. Outputs that the broker did not take, and
-settlements of which nobody knows, are repeated as they are, the same ids and the same values,
-until they are answered or the delivery is held no longer. Only a refusal is an error.
+Each entry of a batch succeeds or fails by itself. Outputs that the broker did not take, and
+settlements with unknown outcome, are repeated as they are, the same ids and the same values, until
+they are answered or the delivery is lost. Only a refusal is an error.
 """
 
 from __future__ import annotations
@@ -15,23 +15,25 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from protoflow.errors import PublishError, PublishRefusedError, TransportError
+from protoflow.errors import PublishRefusedError
 from protoflow.message import Message, Settlement, SettleResult
+from protoflow.publishing.submitter import Submitter, failure_of, unconfirmed
 from protoflow.scheduling.job import Job
-from protoflow.transport.interface import Subscription, Transport
+from protoflow.transport.interface import Subscription
+from protoflow.transport.kit.backoff import Backoff
 
 _log = logging.getLogger("protoflow.settler")
 
-#: Waits between repetitions in seconds: doubled from first to last.
+#: Waits between repetitions, in seconds.
 _FIRST_WAIT = 0.1
 _LONGEST_WAIT = 5.0
 
-#: What is called when outputs are confirmed (None) or refused for good.
+#: Called when outputs are confirmed (None) or refused for good.
 Confirmed = Callable[[PublishRefusedError | None], None]
 
 
 class _Outputs:
-    """The outputs of one job on their way."""
+    """The outputs of one job that are not confirmed yet."""
 
     __slots__ = ("confirmed", "job", "messages")
 
@@ -45,7 +47,7 @@ class Settler:
     """Publishes and settles for one subscription.
 
     Args:
-        transport: publishes outputs.
+        submitter: publishes outputs.
         subscription: settles.
         settled: called with jobs whose settlements have an answer, which is never UNKNOWN.
         failed: called with a job whose callback raised, and the error.
@@ -53,12 +55,12 @@ class Settler:
 
     def __init__(
         self,
-        transport: Transport,
+        submitter: Submitter,
         subscription: Subscription,
         settled: Callable[[Sequence[Job], Sequence[SettleResult]], None],
         failed: Callable[[Job, Exception], None],
     ) -> None:
-        self._transport = transport
+        self._submitter = submitter
         self._subscription = subscription
         self._settled = settled
         self._failed = failed
@@ -75,7 +77,7 @@ class Settler:
         self._unconfirmed: list[_Outputs] = []
         self._unknown: dict[Job, Settlement] = {}
         self._failing_since: float | None = None
-        self._wait = _FIRST_WAIT
+        self._backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
         self._timer: asyncio.TimerHandle | None = None
 
     def settle(self, job: Job, settlement: Settlement) -> None:
@@ -112,18 +114,16 @@ class Settler:
         if self._outbox:
             outbox, self._outbox = self._outbox, []
             messages, self._messages = self._messages, []
-            try:
-                published = self._transport.submit(messages)
-            except Exception as error:  # none should, but nothing must hang for it
-                published = self._broken(error)
-            self._watch(published, lambda done: self._published(outbox, done))
+            published = self._submitter.submit(messages)
+            self._watch(published, lambda done: self._published(outbox, messages, done))
         if self._settlements:
             jobs, self._jobs = self._jobs, []
             settlements, self._settlements = self._settlements, []
             try:
                 settled = self._subscription.settle(settlements)
-            except Exception as error:
-                settled = self._broken(error)
+            except Exception as error:  # none should, but nothing may wait for it
+                settled = self._loop.create_future()
+                settled.set_exception(error)
             self._watch(settled, lambda done: self._answered(jobs, settlements, done))
 
     @property
@@ -134,7 +134,7 @@ class Settler:
         )
 
     def problem(self, patience: float) -> str | None:
-        """What the broker has not confirmed for longer than `patience` seconds."""
+        """Returns what the broker has not confirmed for longer than `patience` seconds."""
         since = min(self._pending.values(), default=self._failing_since)
         if self._failing_since is not None and since is not None:
             since = min(since, self._failing_since)
@@ -147,18 +147,18 @@ class Settler:
         )
 
     def take(self, wanted: Callable[[Job], bool]) -> tuple[list[Job], list[Job]]:
-        """Repeats nothing more of these jobs: those with outputs that are not confirmed, and
-        those with settlements of which nothing is known."""
+        """Repeats nothing more of these jobs; returns those with unconfirmed outputs, and those
+        with settlements of unknown outcome."""
         outputs = [entry.job for entry in self._unconfirmed if wanted(entry.job)]
         self._unconfirmed = [entry for entry in self._unconfirmed if not wanted(entry.job)]
         settlements = [job for job in self._unknown if wanted(job)]
         for job in settlements:
             del self._unknown[job]
-        self._quieter()
+        self._end_repeating()
         return outputs, settlements
 
     async def drained(self) -> None:
-        """Waits until nothing is on its way, and nothing is to be repeated."""
+        """Waits until everything is answered, and nothing is to be repeated."""
         while self.busy:
             self.flush()
             if self._pending:
@@ -166,11 +166,6 @@ class Settler:
             elif self._timer is not None or self._suspended:
                 await asyncio.sleep(_FIRST_WAIT / 2)
             await asyncio.sleep(0)  # callbacks of what ended may publish or settle
-
-    def _broken(self, error: Exception) -> asyncio.Future[Any]:
-        future = self._loop.create_future()
-        future.set_exception(error)
-        return future
 
     def _watch(
         self, future: asyncio.Future[Any], ended: Callable[[asyncio.Future[Any]], None]
@@ -183,42 +178,41 @@ class Settler:
 
         future.add_done_callback(done)
 
-    def _published(self, outbox: Sequence[_Outputs], done: asyncio.Future[Any]) -> None:
-        results, failure = _results(done, "publishing", sum(len(e.messages) for e in outbox))
+    def _published(
+        self, outbox: Sequence[_Outputs], messages: Sequence[Message], done: asyncio.Future[Any]
+    ) -> None:
+        results = self._submitter.results(messages, done)
         at = 0
         for entry in outbox:
             count = len(entry.messages)
-            errors = results[at : at + count] if failure is None else [failure] * count
+            rest, error = unconfirmed(entry.messages, results[at : at + count])
             at += count
-            failed = next((index for index, error in enumerate(errors) if error is not None), None)
-            if failed is None:
+            if error is None:
                 self._confirm(entry, None)
-                continue
-            refused = next((e for e in errors if isinstance(e, PublishRefusedError)), None)
-            if refused is not None:
-                self._confirm(entry, refused)
-                continue
-            # From the first that failed on: so their order is kept.
-            entry.messages = entry.messages[failed:]
-            self._unconfirmed.append(entry)
-            self._repeat_later("outputs", errors[failed])
+            elif isinstance(error, PublishRefusedError):
+                self._confirm(entry, error)
+            else:
+                entry.messages = rest
+                self._unconfirmed.append(entry)
+                self._repeat_later("outputs", error)
         if self._failing_since is not None:
-            self._quieter()
+            self._end_repeating()
 
     def _confirm(self, entry: _Outputs, refused: PublishRefusedError | None) -> None:
         try:
             entry.confirmed(refused)
-        except Exception as error:  # it is this entry's failure, and no other's
+        except Exception as error:  # the failure of this entry alone
             self._failed(entry.job, error)
 
     def _answered(
         self, jobs: Sequence[Job], settlements: Sequence[Settlement], done: asyncio.Future[Any]
     ) -> None:
-        results, failure = _results(done, "settling", len(jobs))
+        failure = failure_of(done, "settling", len(jobs))
+        results: Sequence[SettleResult] = done.result() if failure is None else ()
         if failure is None and SettleResult.UNKNOWN not in results:
             self._settled(jobs, results)
             if self._failing_since is not None:
-                self._quieter()
+                self._end_repeating()
             return
         known: list[Job] = []
         answers: list[SettleResult] = []
@@ -241,8 +235,7 @@ class Settler:
             self._failing_since = self._loop.time()
             _log.warning("%s are repeated: %s", what, error or "their result is unknown")
         if self._timer is None:
-            self._timer = self._loop.call_later(self._wait, self._repeat)
-            self._wait = min(_LONGEST_WAIT, self._wait * 2)
+            self._timer = self._loop.call_later(self._backoff.next(), self._repeat)
 
     def _repeat(self) -> None:
         self._timer = None
@@ -255,30 +248,11 @@ class Settler:
         self._settlements += unknown.values()
         self.flush()
 
-    def _quieter(self) -> None:
-        """Nothing is to be repeated any more, if that is so."""
+    def _end_repeating(self) -> None:
+        """Stops the timer once nothing is to be repeated any more."""
         if not (self._unconfirmed or self._unknown):
             self._failing_since = None
-            self._wait = _FIRST_WAIT
+            self._backoff.reset()
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
-
-
-def _results(
-    done: asyncio.Future[Any], what: str, count: int
-) -> tuple[Sequence[Any], Exception | None]:
-    """The results of a batch of so many entries, or why there are none."""
-    if done.cancelled():
-        return (), PublishError(f"{what} was cancelled: the transport closes")
-    error: BaseException | None = done.exception()
-    if error is None:
-        results = done.result()
-        if len(results) == count:
-            return results, None
-        error = RuntimeError(f"{len(results)} results for {count} entries")
-    if not isinstance(error, TransportError):
-        _log.error("%s failed: %s: %s", what, type(error).__name__, error)
-    failure = PublishError(f"{what} failed: {type(error).__name__}: {error}")
-    failure.__cause__ = error
-    return (), failure

@@ -8,7 +8,8 @@ from protoflow.message import Delivery
 from protoflow.outcomes import DeadLetter
 from protoflow.scheduling.gate import SOLO
 from protoflow.scheduling.job import Job
-from protoflow.scheduling.outcome_applier import Carrier
+from protoflow.scheduling.outcome_applier import OutcomeApplier
+from protoflow.scheduling.readiness import Readiness
 from protoflow.scheduling.settler import Settler
 from protoflow.scheduling.workers import Workers
 
@@ -18,59 +19,48 @@ class SoloRuns:
 
     Args:
         workers: run.
-        settler: waits with the settlement until the start mark is cleared.
-        carrier: dead-letters what is proved.
+        readiness: problems and gates.
+        settler: settles only once the start mark is cleared.
+        applier: dead-letters what is proved.
         receive: makes a job of a delivery of the solo queue; None: it is settled.
-        forget: ends a job without settling it.
-        degrade: turns readiness red for a reason; None ends that.
+        drop: ends a job without settling it.
     """
 
     def __init__(
         self,
         workers: Workers,
+        readiness: Readiness,
         settler: Settler,
-        carrier: Carrier,
+        applier: OutcomeApplier,
         receive: Callable[[Delivery], Job | None],
-        forget: Callable[[Job], None],
-        degrade: Callable[[str, str | None], None],
+        drop: Callable[[Job], None],
     ) -> None:
         self._workers = workers
+        self._gates = readiness.gates
         self._settler = settler
-        self._carrier = carrier
-        #: See `SuspectsHost`.
+        self._applier = applier
+        # The members of `Member` and `SuspectsHost`.
+        self.close_gate: Callable[[str], None] = self._gates.close
+        self.open_gate: Callable[[str], None] = self._gates.open
         self.job_alone = receive
-        self.settled_elsewhere = forget
-        self.degrade = degrade
-
-    def close_gate(self, reason: str) -> None:
-        """Starts nothing more."""
-        self._workers.close_gate(reason)
-
-    def open_gate(self, reason: str) -> None:
-        """Ends `close_gate`."""
-        self._workers.open_gate(reason)
+        self.settled_elsewhere = drop
+        self.mark_unready: Callable[[str, str | None], None] = readiness.mark_unready
+        self.settle_again: Callable[[], None] = settler.resume
+        self.give_up: Callable[[Job, DeadLetter, Callable[[], None]], None] = applier.give_up
 
     async def quiet(self) -> None:
         """Waits until nothing runs and everything that is finished is settled."""
-        burials = self._carrier.burials
-        while self._workers.running or self._settler.busy or burials.busy:
+        dead_letters = self._applier.dead_letters
+        while self._workers.running or self._settler.busy or dead_letters.busy:
             await self._workers.quiet(lambda _job: True, None)
-            await burials.finished()
+            await dead_letters.finished()
             await self._settler.drained()
 
-    def held(self) -> bool:
+    def paused(self) -> bool:
         """Whether a gate other than the solo gate is closed: suspects wait, too."""
-        return bool(self._workers.gates - {SOLO})
+        return bool(self._gates.reasons - {SOLO})
 
     async def run_alone(self, job: Job) -> None:
         """Runs the job; its settlement waits until `settle_again`."""
         self._settler.suspend()
         await self._workers.run_alone([job] if job.route.gatherer is not None else job)
-
-    def settle_again(self) -> None:
-        """Lets the settlements of the last run go out."""
-        self._settler.resume()
-
-    def give_up(self, job: Job, outcome: DeadLetter, then: Callable[[], None]) -> None:
-        """Dead-letters the job without a run."""
-        self._carrier.give_up(job, outcome, then)

@@ -44,7 +44,7 @@ class RedeliveryLimit(DeadLetter):
 class SuspectsHost(Protocol):
     """The scheduler, as suspects need it."""
 
-    def held(self) -> bool:
+    def paused(self) -> bool:
         """Whether nothing may start for another reason."""
         ...
 
@@ -52,17 +52,15 @@ class SuspectsHost(Protocol):
     job_alone: Callable[[Delivery], Job | None]
     #: The transport has settled the job's delivery itself.
     settled_elsewhere: Callable[[Job], None]
-    #: Readiness turns red for a reason; None ends that.
-    degrade: Callable[[str, str | None], None]
+    #: Turns readiness red for a reason; None ends that.
+    mark_unready: Callable[[str, str | None], None]
+    #: Lets the settlements of the last run go out.
+    settle_again: Callable[[], None]
+    #: Dead-letters the job without a run; calls when it is settled.
+    give_up: Callable[[Job, DeadLetter, Callable[[], None]], None]
 
     async def run_alone(self, job: Job) -> None:
         """Runs the job; its settlement waits until `settle_again`."""
-
-    def settle_again(self) -> None:
-        """Lets the settlements of the last run go out."""
-
-    def give_up(self, job: Job, outcome: DeadLetter, then: Callable[[], None]) -> None:
-        """Dead-letters the job without a run; calls when it is settled."""
 
 
 class _NoMarks:
@@ -184,7 +182,7 @@ class Suspects:
         wait = _FIRST_WAIT
         while (self._waiting or self._ask) and not self._stopped:
             # The process is not closed for what may not start anyway.
-            if not self._host.held() and await self._alone():
+            if not self._host.paused() and await self._alone():
                 wait = _FIRST_WAIT
             elif not self._stopped:
                 await asyncio.sleep(wait)
@@ -192,7 +190,7 @@ class Suspects:
 
     async def _alone(self) -> bool:
         async with self._gate.alone(self._patience) as quiet:
-            self._busy = quiet = quiet and not self._host.held()
+            self._busy = quiet = quiet and not self._host.paused()
             try:
                 return quiet and await self._next()
             finally:
@@ -288,13 +286,13 @@ class Suspects:
                     return await self._marks.clear(job.delivery)
                 except Exception as error:
                     _log.warning("%s: a start mark could not be cleared: %s", self._name, error)
-                    self._host.degrade(_UNCLEARED, f"{_UNCLEARED}: {error}")
+                    self._host.mark_unready(_UNCLEARED, f"{_UNCLEARED}: {error}")
                 if job.lost:
                     return None
                 await asyncio.sleep(wait)
                 wait = min(5.0, wait * 2)
         finally:
-            self._host.degrade(_UNCLEARED, None)
+            self._host.mark_unready(_UNCLEARED, None)
 
     def _clear_later(self, job: Job) -> None:
         task = asyncio.get_running_loop().create_task(self._clear(job))
@@ -309,4 +307,4 @@ class Suspects:
     def _report_unproved(self) -> None:
         if not self._proves:
             count = len(self._unproved)
-            self._host.degrade(_UNPROVED, f"{count} {_UNPROVED} wait" if count else None)
+            self._host.mark_unready(_UNPROVED, f"{count} {_UNPROVED} wait" if count else None)

@@ -17,7 +17,7 @@ from protoflow.scheduling.workers import jobs_of
 
 _log = logging.getLogger("protoflow.scheduler")
 
-#: Seconds between two looks.
+#: Seconds between two checks.
 TICK = 1.0
 #: Seconds after which an output or a settlement without an answer turns readiness red.
 UNCONFIRMED = 10.0
@@ -60,11 +60,11 @@ class Watched(Protocol):
 
 
 class Watchdog:
-    """Looks at one subscription every second.
+    """Checks one subscription every second.
 
     Args:
         watched: the subscription.
-        degrade: turns readiness red for a reason; None ends that.
+        mark_unready: turns readiness red for a reason; None ends that.
         stall_after: seconds without movement after which work that is available is stalled.
         p99: the 99th percentile of the run time of a handler in seconds; None: not known.
     """
@@ -72,7 +72,7 @@ class Watchdog:
     def __init__(
         self,
         watched: Watched,
-        degrade: Callable[[str, str | None], None],
+        mark_unready: Callable[[str, str | None], None],
         stall_after: float,
         p99: Callable[[Job], float | None],
         still: Callable[[], None] | None = None,
@@ -81,24 +81,24 @@ class Watchdog:
         self._still = still
         self._lease = lease
         self._watched = watched
-        self._degrade = degrade
+        self._mark_unready = mark_unready
         self._stall_after = stall_after
         self._p99 = p99
         self._task: asyncio.Task[None] | None = None
         self._moved = -1
         self._since = 0.0
         self._runs: dict[int, float] = {}
-        #: When it looked last, in the loop's seconds; see `stood_still`.
+        #: When it checked last, in the loop's seconds; see `stood_still`.
         self.beat = asyncio.get_running_loop().time()
 
     def start(self) -> None:
-        """Begins to look."""
+        """Begins to check."""
         loop = asyncio.get_running_loop()
         self._since = self.beat = loop.time()
         self._task = loop.create_task(self._watch())
 
     def stop(self) -> None:
-        """Looks no more."""
+        """Ends `start`."""
         if self._task is not None:
             self._task.cancel()
 
@@ -117,19 +117,19 @@ class Watchdog:
             if self._still is not None and self.beat - before > self._lease:
                 self._still()
             try:
-                await self._look(self.beat)
-            except Exception as error:  # a look that fails must not end the watch
+                await self._check(self.beat)
+            except Exception as error:  # a check that fails must not end the watch
                 _log.debug("%s: the watchdog failed: %r", self._watched.name, error)
 
-    async def _look(self, now: float) -> None:
+    async def _check(self, now: float) -> None:
         watched = self._watched
-        self._degrade(_BROKER, watched.unconfirmed(UNCONFIRMED))
-        self._look_at_runs(now)
+        self._mark_unready(_BROKER, watched.unconfirmed(UNCONFIRMED))
+        self._check_runs(now)
         moved = watched.moved()
         if moved != self._moved or watched.waits_for() is not None:
             self._moved = moved
             self._since = now
-            self._degrade(STALLED, None)
+            self._mark_unready(STALLED, None)
             return
         idle = now - self._since
         if idle < self._stall_after:
@@ -138,13 +138,13 @@ class Watchdog:
         if watched.moved() != moved or not waiting:
             if not waiting:
                 self._since = now
-                self._degrade(STALLED, None)
+                self._mark_unready(STALLED, None)
             return
-        self._degrade(
+        self._mark_unready(
             STALLED, f"stalled: {waiting} messages wait, and none was handled for {idle:.0f} s"
         )
 
-    def _look_at_runs(self, now: float) -> None:
+    def _check_runs(self, now: float) -> None:
         """Warns once of each run that takes far longer than its handler does."""
         runs: dict[int, float] = {}
         for work in self._watched.running_works():

@@ -1,4 +1,4 @@
-"""The outputs of a stream on their way, window by window."""
+"""Publishing the outputs of a stream, window by window."""
 
 from __future__ import annotations
 
@@ -7,25 +7,27 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
 from protoflow.clock import Clock
-from protoflow.errors import PublishError, PublishRefusedError
+from protoflow.errors import PublishRefusedError
 from protoflow.message import Message
+from protoflow.publishing.submitter import Submitter, refusal, unconfirmed
 from protoflow.scheduling.watchdog import UNCONFIRMED
+from protoflow.transport.interface import Capabilities
+from protoflow.transport.kit.backoff import Backoff
 
 #: A window is full with so many messages, or so many bytes.
 MESSAGES = 64
 BYTES = 1024 * 1024
 
-#: Waits before a window is published again, in seconds: doubled from first to last.
+#: Waits before a window is published again, in seconds.
 _FIRST_WAIT = 0.1
 _LONGEST_WAIT = 5.0
 
-Submit: TypeAlias = "Callable[[Sequence[Message]], asyncio.Future[Sequence[PublishError | None]]]"
 #: Publishes now and returns when all is confirmed; raises PublishError.
 PublishNow: TypeAlias = Callable[[Sequence[Message]], Awaitable[None]]
 
 
 class Windows:
-    """One window is on its way while the handler makes the next."""
+    """Publishes one window while the handler makes the next."""
 
     def __init__(self, publish_now: PublishNow) -> None:
         self._publish_now = publish_now
@@ -51,65 +53,53 @@ class Windows:
             self._last.add_done_callback(lambda last: last.cancelled() or last.exception())
 
 
-def publisher(
-    submit: Submit, confirmed: Callable[[Sequence[Message]], None], clock: Clock,
-    degrade: Callable[[str | None], None],
-) -> PublishNow:  # fmt: skip
-    """Publishes windows. What the broker does not take is published again, the same ids, until
-    it does: an outage is no failed run. Only a refusal is raised.
+class WindowPublisher:
+    """Publishes windows. What the broker does not take is published again, the same ids, until it
+    does: an outage is no failed run. Only a refusal is raised.
 
     Args:
-        submit: publishes.
-        confirmed: called with a window that the broker has.
+        submitter: publishes.
+        capabilities: what the broker can ever take.
+        on_confirmed: called with a window that is confirmed.
         clock: time.
-        degrade: called with the reason when a window waits for long, and with None after.
+        mark_late: called with the reason when a window waits for long, and with None after.
     """
 
-    late = 0
+    def __init__(
+        self, submitter: Submitter, capabilities: Capabilities,
+        on_confirmed: Callable[[Sequence[Message]], None], clock: Clock,
+        mark_late: Callable[[str | None], None],
+    ) -> None:  # fmt: skip
+        self._submitter = submitter
+        self._capabilities = capabilities
+        self._on_confirmed = on_confirmed
+        self._clock = clock
+        self._mark_late = mark_late
+        self._late = 0
 
-    async def publish_now(messages: Sequence[Message]) -> None:
-        nonlocal late
+    async def publish(self, messages: Sequence[Message]) -> None:
+        """Publishes a window; returns when all is confirmed. Raises PublishRefusedError."""
+        if (refused := refusal(messages, self._capabilities)) is not None:
+            raise refused
         left = messages
-        wait = _FIRST_WAIT
-        began = clock.monotonic()
-        told = False
+        backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
+        began = self._clock.monotonic()
+        late = False
         try:
             while True:
-                left, error = await _submit(submit, left)
+                left, error = unconfirmed(left, await self._submitter.publish_shielded(left))
                 if error is None:
                     break
                 if isinstance(error, PublishRefusedError):
                     raise error
-                if not told and clock.monotonic() - began > UNCONFIRMED:
-                    told = True
-                    late += 1
-                    degrade(f"the outputs of a stream are not confirmed: {error}")
-                await asyncio.sleep(wait)
-                wait = min(_LONGEST_WAIT, wait * 2)
+                if not late and self._clock.monotonic() - began > UNCONFIRMED:
+                    late = True
+                    self._late += 1
+                    self._mark_late(f"the outputs of a stream are not confirmed: {error}")
+                await asyncio.sleep(backoff.next())
         finally:
-            if told:
-                late -= 1
-                if not late:
-                    degrade(None)
-        confirmed(messages)
-
-    return publish_now
-
-
-async def _submit(
-    submit: Submit, messages: Sequence[Message]
-) -> tuple[Sequence[Message], Exception | None]:
-    """Those from the first that was not taken on, and why."""
-    try:
-        future = submit(messages)
-        await asyncio.wait([future])  # a run that is cancelled must not cancel the transport's work
-        if future.cancelled():
-            return messages, PublishError("publishing was cancelled: the transport closes")
-        errors = future.result()
-    except Exception as error:
-        return messages, error
-    for index, failed in enumerate(errors):
-        if failed is not None:
-            refused = next((e for e in errors if isinstance(e, PublishRefusedError)), None)
-            return messages[index:], refused or failed
-    return (), None
+            if late:
+                self._late -= 1
+                if not self._late:
+                    self._mark_late(None)
+        self._on_confirmed(messages)

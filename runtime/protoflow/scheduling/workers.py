@@ -10,12 +10,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
 from protoflow.scheduling.job import Job
+from protoflow.scheduling.readiness import Gates
 
 #: One job, or the jobs of a batch.
 Work: TypeAlias = "Job | list[Job]"
 
-#: A worker lets the loop breathe after so many messages that never made it wait.
-_BREATH = 32
+#: A worker yields to the event loop after so many messages that never made it wait.
+_MOST_IN_A_ROW = 32
 
 
 def jobs_of(work: Work) -> Sequence[Job]:
@@ -43,9 +44,10 @@ class Workers:
         limit: how many run at once.
         run: does one piece of work; must not raise but CancelledError.
         crashed: called when a worker died all the same.
-        stale: whether what is ready must not start any more, for the process stood still for
+        gates: nothing starts while one is closed.
+        stale: whether what is ready must not start any more, because the process stood still for
             longer than a lease; asked before each start. None where no order depends on it.
-        give_up: called when it is; takes out what has not started.
+        give_up: called when it is stale; takes out what has not started.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Workers:
         limit: int,
         run: Callable[[Work], Awaitable[None]],
         crashed: Callable[[BaseException], None],
+        gates: Gates,
         stale: Callable[[], bool] | None = None,
         give_up: Callable[[], None] = lambda: None,
     ) -> None:
@@ -65,18 +68,13 @@ class Workers:
         self._ready: deque[Work] = deque()
         #: Makes work ready; `wake` starts it.
         self.put: Callable[[Work], None] = self._ready.append
-        self._gates: set[str] = set()
-        self._closed = False
+        self._gates = gates
+        gates.on_opened = self.wake
         self._stopped = False
         self._workers: list[_Worker] = []
         self._idle: deque[asyncio.Future[None]] = deque()
-        self._watchers: list[asyncio.Future[None]] = []
+        self._waiters: list[asyncio.Future[None]] = []
         self.running = 0
-
-    @property
-    def gates(self) -> frozenset[str]:
-        """Why nothing starts; empty is that work starts."""
-        return frozenset(self._gates)
 
     def wake(self) -> None:
         """Starts what is ready, as far as there are workers."""
@@ -87,20 +85,8 @@ class Workers:
                 waiter.set_result(None)
                 wanted -= 1
         while wanted > 0 and len(self._workers) < self._limit:
-            self._hire()
+            self._start_worker()
             wanted -= 1
-
-    def close_gate(self, reason: str) -> None:
-        """Starts nothing more until the gate is opened for the same reason."""
-        self._gates.add(reason)
-        self._closed = True
-
-    def open_gate(self, reason: str) -> None:
-        """Ends `close_gate`."""
-        self._gates.discard(reason)
-        self._closed = bool(self._gates)
-        if not self._closed:
-            self.wake()
 
     async def run_alone(self, work: Work) -> None:
         """Does a piece of work at once, whatever gates are closed; it can be interrupted and
@@ -119,7 +105,7 @@ class Workers:
             self.running -= 1
             if worker in self._workers:
                 self._workers.remove(worker)
-            self._tell_watchers()
+            self._notify_waiters()
             self._ended(worker.task)
 
     async def _alone(self, work: Work) -> None:
@@ -177,9 +163,9 @@ class Workers:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self.busy(wanted):
-                    watcher = asyncio.get_running_loop().create_future()
-                    self._watchers.append(watcher)
-                    await watcher
+                    waiter = asyncio.get_running_loop().create_future()
+                    self._waiters.append(waiter)
+                    await waiter
                 return True
         return False
 
@@ -196,7 +182,7 @@ class Workers:
         self._workers = [worker for worker in self._workers if worker.work is not None]
         return [job for work in self.works() for job in jobs_of(work)]
 
-    def _hire(self) -> None:
+    def _start_worker(self) -> None:
         worker = _Worker()
         self._workers.append(worker)
         self._begin(worker)
@@ -224,8 +210,8 @@ class Workers:
 
     async def _serve(self, worker: _Worker, clean: contextvars.Context) -> None:
         while not self._stopped:
-            if not self._ready or self._closed:
-                await self._rest()
+            if not self._ready or self._gates.closed:
+                await self._wait_for_work()
             elif await self._work(worker, clean):
                 if self._ready:
                     await asyncio.sleep(0)
@@ -237,11 +223,11 @@ class Workers:
     async def _work(self, worker: _Worker, clean: contextvars.Context) -> bool:
         """Does some of what is ready. False: the task must be replaced, for it was cancelled,
         or a piece of work left something in its context."""
-        ready, run, stale = self._ready, self._run, self._stale
+        ready, run, gates, stale = self._ready, self._run, self._gates, self._stale
         task = worker.task
         if task is None:
             return False
-        for _ in range(_BREATH):
+        for _ in range(_MOST_IN_A_ROW):
             if stale is not None and stale():
                 self._give_up()
                 return True
@@ -255,23 +241,23 @@ class Workers:
             finally:
                 worker.work = None
                 self.running -= 1
-                if self._watchers:
-                    self._tell_watchers()
+                if self._waiters:
+                    self._notify_waiters()
             if task.cancelling() or contextvars.copy_context() != clean:
                 worker.interrupted = False
                 return False
-            if not ready or self._closed or self._stopped:
+            if not ready or gates.closed or self._stopped:
                 return True
         return True
 
-    def _tell_watchers(self) -> None:
-        """A piece of work is done: wakes who waits for that."""
-        watchers, self._watchers = self._watchers, []
-        for watcher in watchers:
-            if not watcher.done():
-                watcher.set_result(None)
+    def _notify_waiters(self) -> None:
+        """Wakes those that wait until a piece of work is done."""
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
-    async def _rest(self) -> None:
+    async def _wait_for_work(self) -> None:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._idle.append(waiter)
         try:

@@ -19,10 +19,10 @@ from protoflow.transport.interface import Transport
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
-    from protoflow.observability.dead_letters import DeadLetterDesk
     from protoflow.observability.health import Health
     from protoflow.observability.report import Reporter
     from protoflow.outbox import OutboxRelay, OutboxStore
+    from protoflow.transport.kit.dead_letters import DeadLetters
     from protoflow.web.server import WebServer
 
 
@@ -71,11 +71,11 @@ class Inspection:
         return self._reporter
 
     @property
-    def dead_letters(self) -> DeadLetterDesk:
+    def dead_letters(self) -> DeadLetters:
         """The dead letters of the handlers."""
-        from protoflow.observability.dead_letters import DeadLetterDesk
+        from protoflow.dead_letters.access import dead_letters_of_service
 
-        return DeadLetterDesk(self.transport, self.counters, self._clock)
+        return dead_letters_of_service(self.transport, self.counters.dead_letters, self._clock)
 
     @property
     def outbox_problem(self) -> str | None:

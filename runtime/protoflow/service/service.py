@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from protoflow.handler import Handler, HandlerSync
     from protoflow.message import Message
     from protoflow.middleware import Dependencies
-    from protoflow.observability.dead_letters import DeadLetterDesk
     from protoflow.observability.health import Health
     from protoflow.observability.report import HandlerInfo, Reporter
     from protoflow.outbox import OutboxStore
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from protoflow.scheduling.scheduler import Scheduler
     from protoflow.stats.handlers import Counters, HandlerStats
     from protoflow.transport.interface import Capabilities, Transport
+    from protoflow.transport.kit.dead_letters import DeadLetters
 
 _NOTHING = DeliveryPolicy()
 
@@ -349,7 +349,7 @@ class Service:
         return self._inspection.reporter
 
     @property
-    def dead_letters(self) -> DeadLetterDesk:
+    def dead_letters(self) -> DeadLetters:
         """The dead letters of the handlers: list, show, replay, purge; each is counted."""
         return self._inspection.dead_letters
 

@@ -25,10 +25,11 @@ from protoflow.output import AnyOutput
 from protoflow.pipeline import Chain, HandlerSpec, Middleware, Next
 from protoflow.service.service import Service
 from protoflow.testing.virtual_time import VirtualClock, VirtualTime
-from protoflow.transport.dead_letters import DeadLetter
+from protoflow.transport.dead_letters import DeadLetterRecord
 from protoflow.transport.interface import TransportSettings
 from protoflow.transports.memory import MemoryOptions, MemoryTransport
 from protoflow.transports.memory.broker import Broker
+from protoflow.transports.memory.dead_letters import as_record
 
 T = TypeVar("T", bound=ProtoMessage)
 
@@ -105,12 +106,12 @@ class TestedService:
         return [run for run in self.runs if isinstance(run.outcome, GivenUp)]
 
     @property
-    def dead_letters(self) -> list[DeadLetter]:
+    def dead_letters(self) -> list[DeadLetterRecord]:
         """The dead letters that lie there now, of all topics."""
         return [
-            letter
-            for topic in list(self._broker.topics)
-            for _, letter in self._broker.letters(topic)
+            as_record(stored)
+            for topic in list(self._broker.topics.values())
+            for stored in (topic.letters or {}).values()
         ]
 
     async def settled(self, patience: float = PATIENCE) -> None:

@@ -56,7 +56,7 @@ class HandlerTracing:
         async def run(delivery: Delivery, context: Context) -> Outcome:
             span, within = start(delivery, context)
             within = set_span_in_context(span, within)
-            context.carry = partial(self._carry, within)
+            context.inject = partial(self._inject, within)
             token = attach(within)
             try:
                 outcome = await next(delivery, context)
@@ -151,7 +151,7 @@ class HandlerTracing:
             headers = headers_of(span, within)
         delivery.hop = _hop(delivery, headers)
 
-    def _carry(self, within: TraceContext, topic: str) -> Mapping[str, str]:
+    def _inject(self, within: TraceContext, topic: str) -> Mapping[str, str]:
         """What an output carries: a span that made it, within the handler's current one."""
         # In a thread the current span is not the handler's.
         ours = get_current_span(within).get_span_context().trace_id

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from protoflow import __version__, semconv, wire
-from protoflow.errors import MissingExtraError, PublishError
+from protoflow.errors import MissingExtraError, TransportError
 from protoflow.message import Message
 from protoflow.tracing.propagation import context_in, extract, headers_of
 
@@ -33,7 +33,7 @@ except ImportError as error:
 #: Names and attributes are remembered for so many topics.
 _MOST_TOPICS = 200
 #: Publishes; one result for each message.
-Submit = Callable[[Sequence[Message]], Awaitable[Sequence[PublishError | None]]]
+Submit = Callable[[Sequence[Message]], Awaitable[Sequence[TransportError | None]]]
 
 
 def usable_provider(given: TracerProvider | None) -> TracerProvider | None:
@@ -74,7 +74,7 @@ class PublishTracing:
 
     async def publish(
         self, messages: Sequence[Message], submit: Submit, *, owned: bool = False
-    ) -> Sequence[PublishError | None]:
+    ) -> Sequence[TransportError | None]:
         """Publishes messages in spans.
 
         Args:

@@ -3,8 +3,10 @@
 from protoflow.config.options import parse_options as parse_options
 from protoflow.contract.spec import Ordering as Ordering
 from protoflow.contract.spec import Start as Start
-from protoflow.transport.dead_letters import DeadLetter as DeadLetter
-from protoflow.transport.dead_letters import DeadLetters as DeadLetters
+from protoflow.transport.dead_letters import DeadLetterRecord as DeadLetterRecord
+from protoflow.transport.dead_letters import DeadLetterScan as DeadLetterScan
+from protoflow.transport.dead_letters import DeadLetterStore as DeadLetterStore
+from protoflow.transport.dead_letters import KeepsDeadLetters as KeepsDeadLetters
 from protoflow.transport.interface import Availability as Availability
 from protoflow.transport.interface import Capabilities as Capabilities
 from protoflow.transport.interface import Isolation as Isolation

@@ -1,8 +1,9 @@
-"""Dead letters at the broker: the records, and the interface to them."""
+"""Dead letters at the broker: the records, and the store that a transport exposes."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -10,13 +11,13 @@ from protoflow.message import Message
 
 
 @dataclass(slots=True, kw_only=True)
-class DeadLetter:
-    """A message that was given up, and why.
+class DeadLetterRecord:
+    """A dead letter as it lies at the broker.
 
     Attributes:
-        message: as it was dead-lettered; its metadata tells cause, origin and attempts.
-        position: where it lies, for people.
-        time: when it was dead-lettered, in seconds since the epoch.
+        message: the message as it was dead-lettered; its metadata holds cause, origin and attempts.
+        position: where it lies, as text; `scan` continues after it.
+        time: when it was dead-lettered, in seconds since the epoch; 0.0 is unknown.
     """
 
     message: Message
@@ -24,30 +25,80 @@ class DeadLetter:
     time: float = 0.0
 
 
+class DeadLetterScan(Protocol):
+    """One pass over the dead letters of a topic, oldest first.
+
+    It covers the dead letters that were there when it began, and no later ones.
+    """
+
+    async def take(self, limit: int) -> Sequence[DeadLetterRecord]:
+        """Returns the next records, at most `limit`; none at the end of the scan.
+
+        A dead letter stays where it is until it is removed.
+        """
+        ...
+
+    async def replay(
+        self, records: Sequence[DeadLetterRecord], *, to_origin: bool
+    ) -> Sequence[Exception | None]:
+        """Publishes records of this scan and removes those that are confirmed.
+
+        Each goes to the group that failed alone, or with `to_origin` to its original topic. On
+        SQL, publishing and removing is one transaction.
+
+        Returns:
+            For each record None, or why it is left: a NotReplayableError or a PublishRefusedError
+            where no repetition can help, a DeadLetterNotFoundError if somebody removed it
+            meanwhile, else another TransportError. After the last kind, no later record of the
+            same key is published.
+
+        Raises:
+            TransportError: the broker failed; what was confirmed before is removed.
+        """
+        ...
+
+    async def remove(self, records: Sequence[DeadLetterRecord]) -> None:
+        """Removes records of this scan."""
+        ...
+
+
+class DeadLetterStore(Protocol):
+    """The dead letters of a transport. Topics are dead-letter topics, namespace included.
+
+    A transport exposes it as its attribute `dead_letters`. People use it through
+    `protoflow.transport.kit.dead_letters.DeadLetters`.
+    """
+
+    async def count(self, topic: str) -> int:
+        """Returns how many dead letters wait."""
+        ...
+
+    def scan(
+        self, topic: str, *, after: str = "", ids: Collection[str] | None = None
+    ) -> AbstractAsyncContextManager[DeadLetterScan]:
+        """Begins a scan.
+
+        Args:
+            topic: the dead-letter topic.
+            after: the position of a record; the scan begins behind it, even if it was removed.
+            ids: the caller needs the records with these message ids only. A store that finds
+                them faster than by reading all may leave out the others.
+
+        Raises:
+            ValueError: `after` is no position.
+        """
+        ...
+
+    async def clear(self, topic: str) -> int:
+        """Removes all dead letters that wait; returns how many."""
+        ...
+
+
 @runtime_checkable
-class DeadLetters(Protocol):
-    """Optional: the dead letters of a transport. Topics are dead-letter topics,
-    namespace included; ids are message ids."""
+class KeepsDeadLetters(Protocol):
+    """Optional, with the capability `dead_letters`: what a transport with a store looks like."""
 
-    async def count_dead_letters(self, topic: str) -> int:
-        """How many letters wait."""
-        ...
-
-    async def list_dead_letters(self, topic: str, *, limit: int = 100) -> Sequence[DeadLetter]:
-        """The oldest letters first."""
-        ...
-
-    async def show_dead_letter(self, topic: str, id: str) -> DeadLetter:
-        """One letter. Raises DeadLetterNotFoundError."""
-        ...
-
-    async def replay_dead_letters(
-        self, topic: str, ids: Collection[str] | None = None, *, to_origin: bool = False
-    ) -> int:
-        """Gives letters (None: all) back to the group that failed, their ids kept and
-        their attempts reset; to the original topic with `to_origin`. How many."""
-        ...
-
-    async def purge_dead_letters(self, topic: str, ids: Collection[str] | None = None) -> int:
-        """Deletes letters (None: all). How many."""
+    @property
+    def dead_letters(self) -> DeadLetterStore:
+        """The store; there before the transport is opened."""
         ...

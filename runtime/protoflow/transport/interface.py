@@ -15,7 +15,6 @@ from protoflow.contract.topics import TopologyMode as TopologyMode
 from protoflow.errors import PublishError
 from protoflow.message import Delivery, Message, Settlement, SettleResult
 from protoflow.transport.capabilities import Capabilities as Capabilities
-from protoflow.transport.capabilities import delay_problem as delay_problem
 from protoflow.transport.settings import SubscriptionSettings as SubscriptionSettings
 from protoflow.transport.settings import Topology as Topology
 from protoflow.transport.settings import TransportSettings as TransportSettings

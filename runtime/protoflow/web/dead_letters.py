@@ -11,10 +11,10 @@ from aiohttp import web
 from protoflow import wire
 from protoflow.codecs.json_text import loads
 from protoflow.errors import CapabilityError, DeadLetterNotFoundError, TransportError
-from protoflow.observability.dead_letters import DeadLetterDesk
 from protoflow.observability.report import Reporter
 from protoflow.stats.dead_letters import timestamp
-from protoflow.transport.dead_letters import DeadLetter
+from protoflow.transport.dead_letters import DeadLetterRecord
+from protoflow.transport.kit.dead_letters import DeadLetters
 from protoflow.web.deadlines import PATIENCE
 from protoflow.web.guard import Page, problem
 
@@ -36,11 +36,11 @@ _SHOWN = {
 }
 
 
-class LetterPages:
+class DeadLetterPages:
     """The pages under `/api/dlq`."""
 
-    def __init__(self, desk: DeadLetterDesk, reporter: Reporter) -> None:
-        self._desk = desk
+    def __init__(self, dead_letters: DeadLetters, reporter: Reporter) -> None:
+        self._dead_letters = dead_letters
         self._reporter = reporter
 
     def routes(self) -> list[web.RouteDef]:
@@ -61,18 +61,20 @@ class LetterPages:
     async def list(self, request: web.Request) -> web.Response:
         """The oldest letters of a topic."""
         limit = min(_LONGEST_LIST, max(1, int(request.query.get("limit", "100"))))
-        letters = await self._desk.list(request.match_info["topic"], limit=limit)
-        return web.json_response([shown(letter) for letter in letters])
+        records = await self._dead_letters.list(request.match_info["topic"], limit=limit)
+        return web.json_response([shown(record) for record in records])
 
     async def show(self, request: web.Request) -> web.Response:
         """One letter."""
-        letter = await self._desk.show(request.match_info["topic"], request.match_info["id"])
-        return web.json_response(shown(letter))
+        record = await self._dead_letters.show(
+            request.match_info["topic"], request.match_info["id"]
+        )
+        return web.json_response(shown(record))
 
     async def replay(self, request: web.Request) -> web.Response:
         """Gives letters back: `{"ids": [...], "to_origin": false}`; no ids is all."""
         asked = await _asked(request)
-        count = await self._desk.replay(
+        count = await self._dead_letters.replay(
             request.match_info["topic"], asked.get("ids"), to_origin=asked.get("to_origin", False)
         )
         return web.json_response({"replayed": count})
@@ -82,17 +84,17 @@ class LetterPages:
         asked = await _asked(request)
         if asked.get("ids") is None and not asked.get("all"):
             raise ValueError('name the letters, {"ids": [...]}, or say {"all": true}')
-        count = await self._desk.purge(request.match_info["topic"], asked.get("ids"))
+        count = await self._dead_letters.purge(request.match_info["topic"], asked.get("ids"))
         return web.json_response({"purged": count})
 
 
-def shown(letter: DeadLetter) -> dict[str, Any]:
+def shown(record: DeadLetterRecord) -> dict[str, Any]:
     """A letter as JSON, without payload and key."""
-    message = letter.message
+    message = record.message
     return {
         "id": message.id,
-        "position": letter.position,
-        "dead_lettered_at": timestamp(letter.time),
+        "position": record.position,
+        "dead_lettered_at": timestamp(record.time),
         "size": len(message.payload or b""),
         **{name: message.metadata.get(header) for name, header in _SHOWN.items()},
     }

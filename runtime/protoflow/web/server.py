@@ -8,16 +8,16 @@ from typing import Any, cast
 
 from protoflow.config.settings import Config
 from protoflow.errors import ConfigError, MissingExtraError
-from protoflow.observability.dead_letters import DeadLetterDesk
 from protoflow.observability.health import Health
 from protoflow.observability.report import Reporter
+from protoflow.transport.kit.dead_letters import DeadLetters
 
 try:
     from aiohttp import web
 except ImportError as error:
     raise MissingExtraError("http", "aiohttp") from error
 
-from protoflow.web.dead_letters import LetterPages
+from protoflow.web.dead_letters import DeadLetterPages
 from protoflow.web.deadlines import PATIENCE, Deadlines
 from protoflow.web.guard import Guard, Page, problem
 from protoflow.web.pages import Pages, metrics_page, metrics_page_if_any
@@ -41,7 +41,7 @@ class WebServer:
         self,
         config: Config,
         reporter: Reporter,
-        desk: DeadLetterDesk,
+        dead_letters: DeadLetters,
         health: Callable[[], Health],
         handlers: Mapping[tuple[str, str], Page],
     ) -> None:
@@ -49,14 +49,14 @@ class WebServer:
         self._reporter = reporter
         self._guard = Guard(config.http_host, config.http_token, config.http_cors)
         self._pages = Pages(reporter, health, self._guard)
-        self._letters = LetterPages(desk, reporter)
+        self._dead_letters = DeadLetterPages(dead_letters, reporter)
         self._handlers = handlers
         self._runners: list[web.AppRunner] = []
         self._deadlines: list[Deadlines] = []
 
     async def start_pages(self, port: int) -> int:
         """Serves all pages; the port, which 0 leaves to the system. Raises ConfigError."""
-        routes = [*self._pages.routes(), *self._letters.routes()]
+        routes = [*self._pages.routes(), *self._dead_letters.routes()]
         routes += [web.route(method, path, page) for (method, path), page in self._handlers.items()]
         if self._config.metrics_port in (0, port):
             routes.append(web.get("/metrics", metrics_page_if_any(self._reporter)))

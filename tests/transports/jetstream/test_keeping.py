@@ -13,9 +13,10 @@ import nats
 import pytest
 from protoflow import wire
 from protoflow.contract.spec import Ordering
-from protoflow.errors import PublishError, PublishRefusedError, TopologyError, TransportError
+from protoflow.dead_letters import dead_letters_of
+from protoflow.errors import PublishRefusedError, ReplayError, TopologyError, TransportError
 from protoflow.message import Message
-from protoflow.transport import DeadLetters, Topology, TopologyMode, Transport
+from protoflow.transport import Topology, TopologyMode, Transport
 from protoflow.transports.nats.names import Names
 
 from tests.brokers import start_own, url_of
@@ -230,7 +231,7 @@ async def test_a_read_group_or_a_delayed_message_is_no_lost_position(url: str) -
 # Dead letters
 
 
-def _letter(dead: str, origin: str, **fields: Any) -> Message:
+def _dead_letter(dead: str, origin: str, **fields: Any) -> Message:
     metadata = {
         "ce_type": "t.v1.T",
         wire.PF_DEAD_LETTER: "true",
@@ -241,36 +242,36 @@ def _letter(dead: str, origin: str, **fields: Any) -> Message:
     return message(dead, metadata={k: v for k, v in metadata.items() if v}, **fields)
 
 
-async def test_a_letter_that_cannot_be_replayed_is_named_and_left(transport: Transport) -> None:
-    assert isinstance(transport, DeadLetters)
+async def test_what_cannot_be_replayed_is_named_and_left(
+    transport: Transport,
+) -> None:
     name, strangers = topic(), topic("strangers")
     dead = f"{name}..billing..dead"
     subscription, _ = await join(transport, name)
     await transport.ensure(Topology(topics=(strangers,)), TopologyMode.CREATE)
     await publish(
         transport,
-        _letter(dead, name, payload=b"good 1"),
-        _letter(dead, "", id="no-origin"),
-        _letter(dead, name, id="no-group", metadata={wire.PF_GROUP: ""}),
-        _letter(dead, strangers, id="forged"),
-        _letter(dead, name, id="other-group", metadata={wire.PF_GROUP: "audit"}),
-        _letter(dead, name, payload=b"good 2"),
+        _dead_letter(dead, name, payload=b"good 1"),
+        _dead_letter(dead, "", id="no-origin"),
+        _dead_letter(dead, name, id="no-group", metadata={wire.PF_GROUP: ""}),
+        _dead_letter(dead, strangers, id="forged"),
+        _dead_letter(dead, name, id="other-group", metadata={wire.PF_GROUP: "audit"}),
+        _dead_letter(dead, name, payload=b"good 2"),
     )
-    with pytest.raises(PublishError) as caught:
-        await transport.replay_dead_letters(dead)
+    with pytest.raises(ReplayError) as caught:
+        await dead_letters_of(transport).replay(dead)
     text = str(caught.value)
-    assert "2 dead letters were replayed, 4 are left" in text
+    assert "2 replayed, 4 left" in text
     assert all(id in text for id in ("no-origin", "no-group", "forged", "other-group"))
     assert payloads(await take(subscription, 2)) == [b"good 1", b"good 2"]
-    assert await transport.count_dead_letters(dead) == 4
-    with pytest.raises(PublishError, match="0 dead letters were replayed, 1 are left"):
-        await transport.replay_dead_letters(dead, ["forged"], to_origin=True)
-    assert await transport.purge_dead_letters(dead, ["forged"]) == 1
+    assert await dead_letters_of(transport).count(dead) == 4
+    with pytest.raises(ReplayError, match="0 replayed, 1 left"):
+        await dead_letters_of(transport).replay(dead, ["forged"], to_origin=True)
+    assert await dead_letters_of(transport).purge(dead, ["forged"]) == 1
 
 
-async def test_a_letter_without_payload_gets_it_from_the_stream(transport: Transport) -> None:
-    """As it is where the message was so large that no letter can hold it."""
-    assert isinstance(transport, DeadLetters)
+async def test_a_dead_letter_without_payload_gets_it_from_the_stream(transport: Transport) -> None:
+    """As it is where the message was so large that no dead letter can hold it."""
     name = topic()
     dead = f"{name}..billing..dead"
     subscription, _ = await join(transport, name)
@@ -284,31 +285,32 @@ async def test_a_letter_without_payload_gets_it_from_the_stream(transport: Trans
         wire.PF_ORIGINAL_POSITION: str(delivery.position),
         wire.PF_ERROR_CLASS: "other",
     }
-    stub = _letter(dead, name, id="large", metadata=origin)
+    stub = _dead_letter(dead, name, id="large", metadata=origin)
     await publish(transport, replace(stub, payload=None))
     gone = {**origin, wire.PF_ORIGINAL_POSITION: "99"}
-    await publish(transport, replace(_letter(dead, name, id="gone", metadata=gone), payload=None))
+    await publish(
+        transport, replace(_dead_letter(dead, name, id="gone", metadata=gone), payload=None)
+    )
     await ack(subscription, delivery)
-    shown = (await transport.show_dead_letter(dead, "large")).message
+    shown = (await dead_letters_of(transport).show(dead, "large")).message
     assert (shown.payload, shown.key) == (large.payload, b"k")
     assert shown.metadata["ce_type"] == "t.v1.T"
     assert shown.metadata[wire.PF_ERROR_CLASS] == "other"
-    with pytest.raises(PublishError, match="1 dead letters were replayed, 1 are left: gone"):
-        await transport.replay_dead_letters(dead)
+    with pytest.raises(ReplayError, match="1 replayed, 1 left: gone"):
+        await dead_letters_of(transport).replay(dead)
     (again,) = await take(subscription, 1)
     assert (again.message.id, again.message.payload) == ("large", large.payload)
 
 
-async def test_a_tombstone_that_was_buried_stays_one(transport: Transport) -> None:
-    assert isinstance(transport, DeadLetters)
+async def test_a_tombstone_that_was_dead_lettered_stays_one(transport: Transport) -> None:
     name = topic()
     dead = f"{name}..billing..dead"
     subscription, _ = await join(transport, name)
     gone = {wire.PF_ORIGINAL_POSITION: "77"}
-    letter = _letter(dead, name, id="tombstone", metadata=gone)
-    await publish(transport, replace(letter, payload=None))
-    assert (await transport.show_dead_letter(dead, "tombstone")).message.payload is None
-    assert await transport.replay_dead_letters(dead) == 1
+    dead_letter = _dead_letter(dead, name, id="tombstone", metadata=gone)
+    await publish(transport, replace(dead_letter, payload=None))
+    assert (await dead_letters_of(transport).show(dead, "tombstone")).message.payload is None
+    assert await dead_letters_of(transport).replay(dead) == 1
     assert (await take(subscription, 1))[0].message.payload is None
 
 

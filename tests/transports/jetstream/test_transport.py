@@ -18,6 +18,7 @@ import pytest
 from protoflow import transports, wire
 from protoflow.config.url import TransportURL
 from protoflow.contract.spec import Ordering, Start
+from protoflow.dead_letters import dead_letters_of
 from protoflow.errors import (
     ConfigError,
     ConnectionFailedError,
@@ -29,7 +30,6 @@ from protoflow.errors import (
 )
 from protoflow.message import Action, Settlement, SettleResult
 from protoflow.transport import (
-    DeadLetters,
     LagReader,
     Topology,
     TopologyMode,
@@ -317,49 +317,47 @@ def letter(name: str, number: int) -> Any:
 
 
 async def test_dead_letters_are_listed_replayed_and_purged(transport: Transport) -> None:
-    assert isinstance(transport, DeadLetters)
     name = topic()
     dead = f"{name}..billing..dead"
     billing, _ = await join(transport, name, "billing")
     mailing, _ = await join(transport, name, "mailing")
     await publish(transport, *[letter(name, number) for number in range(5)])
-    assert await transport.count_dead_letters(dead) == 5
-    listed = await transport.list_dead_letters(dead, limit=3)
+    assert await dead_letters_of(transport).count(dead) == 5
+    listed = await dead_letters_of(transport).list(dead, limit=3)
     assert [item.message.id for item in listed] == ["id-0", "id-1", "id-2"]
-    shown = await transport.show_dead_letter(dead, "id-3")
+    shown = await dead_letters_of(transport).show(dead, "id-3")
     assert shown.message.payload == b"3"
     assert shown.message.metadata[wire.PF_ERROR_MESSAGE] == "first\nsecond"
     assert abs(shown.time - time.time()) < 60
     with pytest.raises(DeadLetterNotFoundError):
-        await transport.show_dead_letter(dead, "id-9")
-    assert await transport.replay_dead_letters(dead, ["id-1"]) == 1
+        await dead_letters_of(transport).show(dead, "id-9")
+    assert await dead_letters_of(transport).replay(dead, ["id-1"]) == 1
     (again,) = await take(billing, 1)
     assert (again.message.id, again.message.topic) == ("id-1", name)
     own = {key for key in again.message.metadata if not key.startswith("ce_")}
     assert own == {"own"}
     await ack(billing, again)
     await nothing(mailing)
-    assert await transport.replay_dead_letters(dead, ["id-2"], to_origin=True) == 1
+    assert await dead_letters_of(transport).replay(dead, ["id-2"], to_origin=True) == 1
     for member in (billing, mailing):
         assert payloads(await take(member, 1)) == [b"2"]
     with pytest.raises(DeadLetterNotFoundError, match="id-1"):
-        await transport.purge_dead_letters(dead, ["id-0", "id-1"])
-    assert await transport.purge_dead_letters(dead, ["id-0"]) == 1
-    assert await transport.count_dead_letters(dead) == 2
-    assert await transport.replay_dead_letters(dead) == 2
+        await dead_letters_of(transport).purge(dead, ["id-0", "id-1"])
+    assert await dead_letters_of(transport).purge(dead, ["id-0"]) == 1
+    assert await dead_letters_of(transport).count(dead) == 2
+    assert await dead_letters_of(transport).replay(dead) == 2
     assert sorted(payloads(await take(billing, 2))) == [b"3", b"4"]
     await publish(transport, letter(name, 7))
-    assert await transport.purge_dead_letters(dead) == 1
-    assert await transport.count_dead_letters(dead) == 0
+    assert await dead_letters_of(transport).purge(dead) == 1
+    assert await dead_letters_of(transport).count(dead) == 0
 
 
 async def test_replays_are_no_duplicates_of_each_other(transport: Transport) -> None:
-    assert isinstance(transport, DeadLetters)
     name = topic()
     billing, _ = await join(transport, name)
     for _ in range(2):
         await publish(transport, letter(name, 1))
-        assert await transport.replay_dead_letters(f"{name}..billing..dead") == 1
+        assert await dead_letters_of(transport).replay(f"{name}..billing..dead") == 1
         await ack(billing, *await take(billing, 1))
 
 

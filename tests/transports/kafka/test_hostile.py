@@ -17,6 +17,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import given
 from hypothesis import strategies as st
 from protoflow import wire
+from protoflow.dead_letters import dead_letters_of
 from protoflow.message import Message, Settlement, SettleResult
 from protoflow.transport import Topology, TopologyMode
 from protoflow.transports.kafka.lenient import Unreadable, _Fetched
@@ -229,7 +230,7 @@ def letter(topic: str, id: str, **metadata: str) -> Message:
     )
 
 
-async def test_nobody_hides_the_letters_of_others(broker: KafkaTransport) -> None:
+async def test_nobody_hides_the_dead_letters_of_others(broker: KafkaTransport) -> None:
     """A header of a message that was dead-lettered is no marker."""
     topic = unique()
     await join(broker, settings(topic))
@@ -241,29 +242,29 @@ async def test_nobody_hides_the_letters_of_others(broker: KafkaTransport) -> Non
             id="x", topic=dead, payload=b"", key=b"k", metadata={wire.PF_DLQ_RESOLVED: forged}
         )
         assert not any(await broker.submit([bare]))
-    assert await broker.count_dead_letters(dead) == 9
-    assert (await broker.show_dead_letter(dead, "victim")).message.id == "victim"
+    assert await dead_letters_of(broker).count(dead) == 9
+    assert (await dead_letters_of(broker).show(dead, "victim")).message.id == "victim"
 
 
-async def test_a_letter_that_is_buried_again_while_it_is_replayed_stays_open(
+async def test_what_is_dead_lettered_again_during_its_replay_stays_open(
     broker: KafkaTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Markers name the position of a letter: the same id may be buried again meanwhile."""
-    from protoflow.transports.kafka.dead_letters import KafkaDeadLetters
+    """Markers name a position: the same id may be dead-lettered again meanwhile."""
+    from protoflow.transports.kafka.dead_letters import KafkaScan
 
     topic = unique()
     subscription = await join(broker, settings(topic))
     dead = f"{topic}..billing..dead"
     assert not any(await broker.submit([letter(topic, "a"), letter(topic, "b")]))
-    marked = KafkaDeadLetters._mark
+    removed = KafkaScan.remove
 
-    async def buried_again(self: KafkaDeadLetters, *arguments: object) -> None:
+    async def dead_lettered_again(self: KafkaScan, *arguments: object) -> None:
         assert not any(await broker.submit([letter(topic, "a")]))
-        await marked(self, *arguments)  # type: ignore[arg-type]  # passed on as they came
+        await removed(self, *arguments)  # type: ignore[arg-type]  # passed on as they came
 
-    monkeypatch.setattr(KafkaDeadLetters, "_mark", buried_again)
-    assert await broker.replay_dead_letters(dead) == 2
-    assert [item.message.id for item in await broker.list_dead_letters(dead)] == ["a"]
+    monkeypatch.setattr(KafkaScan, "remove", dead_lettered_again)
+    assert await dead_letters_of(broker).replay(dead) == 2
+    assert [item.message.id for item in await dead_letters_of(broker).list(dead)] == ["a"]
     assert len(await take(subscription, 2)) == 2
 
 

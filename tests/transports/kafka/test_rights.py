@@ -22,6 +22,7 @@ from aiokafka.errors import (
 from aiokafka.protocol.admin import CreateAclsRequest, DescribeAclsRequest
 from protoflow import wire
 from protoflow.contract.spec import DeliveryPolicy, RetryPolicy
+from protoflow.dead_letters import dead_letters_of
 from protoflow.errors import AuthenticationError, PublishError
 from protoflow.message import Message
 from protoflow.outcomes import RetryAfter
@@ -328,7 +329,7 @@ async def test_what_is_optional_is_refused_without_its_line(server: Server) -> N
             await billing.ensure(topology, TopologyMode.CREATE)
         await publish(operator, letters, b"letter")
         with pytest.raises(AuthenticationError, match="rights"):
-            await billing.list_dead_letters(letters)
+            await dead_letters_of(billing).list(letters)
         message = Message(id="m", topic=sent, payload=b"x")
         assert isinstance((await billing.submit([message]))[0], PublishError)
 
@@ -336,7 +337,7 @@ async def test_what_is_optional_is_refused_without_its_line(server: Server) -> N
         await billing.ensure(topology, TopologyMode.CREATE)
         async with server.admin() as admin:
             await has_partitions(admin, f"{topic}..{GROUP}..retry.0", 2)
-        assert len(await billing.list_dead_letters(letters)) == 1
-        assert await billing.purge_dead_letters(letters) == 1
-        assert await billing.count_dead_letters(letters) == 0
+        assert len(await dead_letters_of(billing).list(letters)) == 1
+        assert await dead_letters_of(billing).purge(letters) == 1
+        assert await dead_letters_of(billing).count(letters) == 0
         assert await billing.submit([message]) == [None]

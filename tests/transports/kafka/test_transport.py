@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from protoflow import wire
 from protoflow.contract.spec import Start
+from protoflow.dead_letters import dead_letters_of
 from protoflow.errors import (
     CapabilityError,
     DeadLetterNotFoundError,
@@ -26,7 +27,6 @@ from protoflow.errors import (
 )
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
 from protoflow.transport import (
-    DeadLetters,
     Isolation,
     LagReader,
     Subscription,
@@ -481,30 +481,29 @@ def letter(topic: str, id: str, group: str = "billing") -> Message:
 
 async def test_dead_letters_are_listed_shown_replayed_and_purged(broker: KafkaTransport) -> None:
     topic = unique()
-    assert isinstance(broker, DeadLetters)
     dead = f"{topic}..billing..dead"
     failing = await join(broker, settings(topic))
     other = await join(broker, settings(topic, "mailing"))
-    assert await broker.count_dead_letters(dead) == 0
+    assert await dead_letters_of(broker).count(dead) == 0
     assert not any(await broker.submit([letter(topic, str(number)) for number in range(5)]))
-    assert await broker.count_dead_letters(dead) == 5
-    listed = await broker.list_dead_letters(dead, limit=2)
+    assert await dead_letters_of(broker).count(dead) == 5
+    listed = await dead_letters_of(broker).list(dead, limit=2)
     assert [item.message.id for item in listed] == ["0", "1"]
-    assert (await broker.show_dead_letter(dead, "3")).message.payload == b"payload 3"
+    assert (await dead_letters_of(broker).show(dead, "3")).message.payload == b"payload 3"
     with pytest.raises(DeadLetterNotFoundError, match="nope"):
-        await broker.show_dead_letter(dead, "nope")
-    assert await broker.replay_dead_letters(dead, ["1"]) == 1
+        await dead_letters_of(broker).show(dead, "nope")
+    assert await dead_letters_of(broker).replay(dead, ["1"]) == 1
     (again,) = await take(failing, 1)
     assert (again.message.id, again.message.topic) == ("1", topic)
     assert again.message.metadata[wire.PF_GROUP] == "billing"
     assert wire.PF_ATTEMPT not in again.message.metadata
     assert ("bin", b"\xff") in again.message.headers
     await ack(failing, again)
-    assert await broker.purge_dead_letters(dead, ["2"]) == 1
-    assert [item.message.id for item in await broker.list_dead_letters(dead)] == ["0", "3", "4"]
+    assert await dead_letters_of(broker).purge(dead, ["2"]) == 1
+    assert [item.message.id for item in await dead_letters_of(broker).list(dead)] == ["0", "3", "4"]
     assert not any(await broker.submit([letter(topic, "1")]))  # it failed once more
-    assert await broker.count_dead_letters(dead) == 4
-    assert await broker.replay_dead_letters(dead, ["0"], to_origin=True) == 1
+    assert await dead_letters_of(broker).count(dead) == 4
+    assert await dead_letters_of(broker).replay(dead, ["0"], to_origin=True) == 1
     for subscription in (failing, other):
         (again,) = await take(subscription, 1)
         assert again.message.id == "0"
@@ -512,10 +511,10 @@ async def test_dead_letters_are_listed_shown_replayed_and_purged(broker: KafkaTr
         await ack(subscription, again)
     with pytest.raises(TimeoutError):
         await take(other, 1, within=1.0)
-    assert await broker.purge_dead_letters(dead) == 3
-    assert await broker.count_dead_letters(dead) == 0
+    assert await dead_letters_of(broker).purge(dead) == 3
+    assert await dead_letters_of(broker).count(dead) == 0
     with pytest.raises(TopologyError):
-        await broker.count_dead_letters(unique("nothing"))
+        await dead_letters_of(broker).count(unique("nothing"))
 
 
 async def test_lag(broker: KafkaTransport) -> None:

@@ -10,8 +10,9 @@ from aiormq.abc import AbstractChannel
 from protoflow import wire
 from protoflow.config.url import TransportURL
 from protoflow.contract.spec import Ordering
-from protoflow.errors import TopologyError
-from protoflow.transport import DeadLetters, Transport, TransportSettings
+from protoflow.dead_letters import dead_letters_of
+from protoflow.errors import ReplayError, TopologyError
+from protoflow.transport import Transport, TransportSettings
 from protoflow.transports import create
 
 from tests.acceptance.bench import Bench, Member, payloads
@@ -117,9 +118,9 @@ class TestShards:
         assert payloads(await again.take(1)) == [b"x"]
 
 
-class TestLetters:
+class TestDeadLetters:
     @pytest.mark.parametrize("to_origin", [False, True])
-    async def test_a_forged_letter_reaches_nobody_and_is_in_nobodys_way(
+    async def test_a_forged_dead_letter_is_left_and_the_others_go(
         self,
         bench: Bench,  # noqa: F811
         to_origin: bool,
@@ -127,22 +128,22 @@ class TestLetters:
         topic, other = bench.topic(), bench.topic("other")
         member, victim = await bench.join(topic), await bench.join(other)
         letters, transport = f"{topic}..billing..dead", bench.transport
-        assert isinstance(transport, DeadLetters)
         places = [(other, "billing"), (topic, "billing/solo"), (f"protoflow/{other}/billing", "g")]
         for number, (origin, group) in enumerate([*places, (topic, "billing")]):
             metadata = {wire.PF_ORIGINAL_TOPIC: origin, wire.PF_GROUP: group}
             await bench.publish(bench.message(letters, b"%d" % number, metadata=metadata))
-        assert await transport.replay_dead_letters(letters, to_origin=to_origin) == 1
+        with pytest.raises(ReplayError, match="1 replayed, 3 left"):
+            await dead_letters_of(transport).replay(letters, to_origin=to_origin)
         (delivery,) = await member.take(1)
         assert delivery.message.payload == b"3"
         await member.ack(delivery)
         await victim.nothing()
-        assert await transport.count_dead_letters(letters) == 3
-        ids = [letter.message.id for letter in await transport.list_dead_letters(letters)]
-        with pytest.raises(TopologyError, match="not replayed"):
-            await transport.replay_dead_letters(letters, ids[:1], to_origin=to_origin)
+        assert await dead_letters_of(transport).count(letters) == 3
+        ids = [letter.message.id for letter in await dead_letters_of(transport).list(letters)]
+        with pytest.raises(ReplayError, match="dead letters do not lie here"):
+            await dead_letters_of(transport).replay(letters, ids[:1], to_origin=to_origin)
 
-    async def test_replays_of_the_brokers_own_letters_believe_nothing(
+    async def test_replays_of_the_brokers_own_dead_letters_believe_nothing(
         self,
         bench: Bench,  # noqa: F811
         monkeypatch: pytest.MonkeyPatch,
@@ -150,7 +151,6 @@ class TestLetters:
         monkeypatch.setattr("protoflow.transports.rabbitmq.topology.DELIVERY_LIMIT", 1)
         topic = bench.topic()
         letters, transport = f"{topic}..billing..dead", bench.transport
-        assert isinstance(transport, DeadLetters)
         forged = {wire.PF_GROUP: "billing", wire.PF_ATTEMPT: "99"}
         for hand_out in range(2):
             member = await bench.join(topic)
@@ -159,9 +159,9 @@ class TestLetters:
             await member.take(1)
             await member.subscription.stop()
         async with asyncio.timeout(20):
-            while not await transport.count_dead_letters(letters):
+            while not await dead_letters_of(transport).count(letters):
                 await asyncio.sleep(0.05)
-        assert await transport.replay_dead_letters(letters) == 1
+        assert await dead_letters_of(transport).replay(letters) == 1
         member = await bench.join(topic)
         (delivery,) = await member.take(1)
         assert delivery.own_place

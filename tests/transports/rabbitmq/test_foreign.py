@@ -14,9 +14,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pamqp.commands import Basic
 from protoflow import wire
+from protoflow.dead_letters import dead_letters_of
 from protoflow.errors import PublishRefusedError
 from protoflow.message import Message
-from protoflow.transport import DeadLetters
 from protoflow.transports.rabbitmq import frames, reading
 from protoflow.transports.rabbitmq.codec import decode, deliveries, encode
 
@@ -108,7 +108,6 @@ class TestReading:
         assert (member.listener.healthy, neighbour.listener.healthy) == ([], [])
         # Each can be dead-lettered, listed and replayed.
         letters, transport = f"{topic}..billing..dead", bench.transport
-        assert isinstance(transport, DeadLetters)
         for delivery in taken:
             metadata = {**delivery.message.metadata, wire.PF_ORIGINAL_TOPIC: topic}
             metadata[wire.PF_GROUP] = "billing"
@@ -118,9 +117,9 @@ class TestReading:
                 )
             )
         await member.ack(*taken)
-        listed = await transport.list_dead_letters(letters, limit=1000)
+        listed = await dead_letters_of(transport).list(letters, limit=1000)
         assert [letter.message.payload for letter in listed] == payloads(taken)
-        assert await transport.replay_dead_letters(letters) == len(taken)
+        assert await dead_letters_of(transport).replay(letters) == len(taken)
         again = await member.take(len(taken))
         assert sorted(payloads(again)) == sorted(payloads(taken))
 

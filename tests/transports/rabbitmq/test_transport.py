@@ -16,6 +16,7 @@ from pamqp.commands import Basic
 from protoflow import wire
 from protoflow.config.url import TransportURL
 from protoflow.contract.spec import Ordering
+from protoflow.dead_letters import dead_letters_of
 from protoflow.errors import (
     AuthenticationError,
     PublishError,
@@ -25,7 +26,6 @@ from protoflow.errors import (
 )
 from protoflow.message import Action, Message, Settlement, SettleResult
 from protoflow.transport import (
-    DeadLetters,
     LagReader,
     SubscriptionSettings,
     Topology,
@@ -511,7 +511,6 @@ class TestDeadLetters:
         member = await bench.join(topic)
         await bench.send(topic, b"killer")
         letters, transport = f"{topic}..billing..dead", bench.transport
-        assert isinstance(transport, DeadLetters)
         for count in range(3):
             (delivery,) = await member.take(1)
             assert delivery.deliveries == count + 1
@@ -519,11 +518,11 @@ class TestDeadLetters:
             if count < 2:
                 member = await bench.join(topic)
         async with asyncio.timeout(10):
-            while not await transport.count_dead_letters(letters):
+            while not await dead_letters_of(transport).count(letters):
                 await asyncio.sleep(0.05)
-        [letter] = await transport.list_dead_letters(letters)
+        [letter] = await dead_letters_of(transport).list(letters)
         assert letter.message.payload == b"killer"
-        assert await transport.replay_dead_letters(letters, [letter.message.id]) == 1
+        assert await dead_letters_of(transport).replay(letters, [letter.message.id]) == 1
         member = await bench.join(topic)
         (delivery,) = await member.take(1)
         assert (delivery.message.topic, delivery.deliveries) == (topic, 1)
@@ -533,15 +532,14 @@ class TestDeadLetters:
         topic = bench.topic()
         await bench.join(topic)
         letters, transport = f"{topic}..billing..dead", bench.transport
-        assert isinstance(transport, DeadLetters)
         sent = await bench.send(letters, *(b"%d" % number for number in range(5)))
         for _ in range(25):
-            listed = await transport.list_dead_letters(letters, limit=3)
+            listed = await dead_letters_of(transport).list(letters, limit=3)
             assert [letter.message.id for letter in listed] == [m.id for m in sent[:3]]
-            assert await transport.count_dead_letters(letters) == 5  # they are back at once
-        assert await transport.count_dead_letters(letters) == 5
-        assert await transport.purge_dead_letters(letters, [sent[1].id]) == 1
-        assert await transport.purge_dead_letters(letters) == 4
+            assert await dead_letters_of(transport).count(letters) == 5  # they are back at once
+        assert await dead_letters_of(transport).count(letters) == 5
+        assert await dead_letters_of(transport).purge(letters, [sent[1].id]) == 1
+        assert await dead_letters_of(transport).purge(letters) == 4
 
 
 class TestOthers:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from protoflow.clock import Clock
 from protoflow.contract.spec import Ordering
+from protoflow.dead_letters import dead_letters_of
 from protoflow.errors import TransportError
 from protoflow.message import Action, Message, Settlement, SettleResult
 
@@ -101,10 +102,10 @@ async def test_a_damaged_row_in_a_dead_letter_topic_is_a_letter(url: str) -> Non
     change(url, "UPDATE protoflow_messages SET head = '{' WHERE sequence % 1024 = 2")
     async with opened(url) as transport:
         await transport.subscribe(settings(dead_letter_topics=("t..g..dead",)), Listener())
-        assert await transport.count_dead_letters("t..g..dead") == 3
-        letters = await transport.list_dead_letters("t..g..dead")
+        assert await dead_letters_of(transport).count("t..g..dead") == 3
+        letters = await dead_letters_of(transport).list("t..g..dead")
         assert letters[1].message.payload == b"1"
-        assert await transport.purge_dead_letters("t..g..dead") == 3
+        assert await dead_letters_of(transport).purge("t..g..dead") == 3
 
 
 # Marks and counts.
@@ -304,6 +305,6 @@ async def test_a_letter_of_the_largest_message_fits(url: str) -> None:
         assert await subscription.settle([Settlement(delivery, outputs=[letter])]) == [
             SettleResult.DONE
         ]
-        assert await transport.count_dead_letters(dead) == 1
+        assert await dead_letters_of(transport).count(dead) == 1
         letter.topic = "elsewhere"
         assert (await transport.submit([letter]))[0] is not None

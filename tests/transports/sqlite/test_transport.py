@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from protoflow.contract.spec import Start
+from protoflow.dead_letters import dead_letters_of
 from protoflow.errors import (
     PublishError,
     PublishRefusedError,
@@ -59,7 +60,7 @@ async def test_letters_outlive_retention(url: str) -> None:
         await transport.subscribe(settings(dead_letter_topics=("t..g..dead",)), Listener())
         await transport.submit(messages(3, "t..g..dead"))
         await transport._clean()
-        assert await transport.count_dead_letters("t..g..dead") == 3
+        assert await dead_letters_of(transport).count("t..g..dead") == 3
 
 
 async def test_a_topic_that_nobody_consumes_is_an_error_where_that_is_wanted(url: str) -> None:
@@ -243,9 +244,9 @@ async def test_what_waits_for_a_transaction_of_its_own_process_fails_and_does_no
 async def test_retained_letters_become_letters_when_their_topic_does(url: str) -> None:
     async with opened(url) as transport:
         await transport.submit(messages(2, "t..g..dead"))
-        assert await transport.count_dead_letters("t..g..dead") == 0
+        assert await dead_letters_of(transport).count("t..g..dead") == 0
         await transport.subscribe(settings(dead_letter_topics=("t..g..dead",)), Listener())
-        assert await transport.count_dead_letters("t..g..dead") == 2
+        assert await dead_letters_of(transport).count("t..g..dead") == 2
 
 
 async def test_a_group_that_starts_latest_begins_behind_everything(url: str) -> None:

@@ -1,4 +1,4 @@
-"""The fixture of the cases: an open transport that belongs to one case."""
+"""The fixtures of the cases: an open transport that belongs to one case, and dead letters."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from protoflow.testing.transports.dead_letter_topic import DeadLetterTopic
 from protoflow.testing.transports.harness import TransportHarness
 from protoflow.testing.transports.target import TransportTarget
 from protoflow.transport import Capabilities
@@ -31,3 +32,9 @@ async def harness(
         yield harness
     finally:
         await harness.close()
+
+
+@pytest.fixture
+def dead(harness: TransportHarness) -> DeadLetterTopic:
+    """The dead-letter topic of a group."""
+    return DeadLetterTopic(harness)

@@ -17,12 +17,12 @@ from protoflow.config.settings import Config
 from protoflow.connection import Connection
 from protoflow.context import Context
 from protoflow.contract.spec import DeliveryPolicy
+from protoflow.dead_letters import DeadLetters, dead_letters_of
 from protoflow.output import Output
 from protoflow.service.service import Service
 from protoflow.testing.transports.harness import TransportHarness
 from protoflow.testing.transports.processes import program_environment
 from protoflow.testing.transports.tasks import ONCE, POLICY, Work, publication, task_handler
-from protoflow.transport import DeadLetters
 
 
 class Runs:
@@ -114,9 +114,7 @@ class ServiceHarness:
     @property
     def dead_letters(self) -> DeadLetters:
         """The dead letters of the transport."""
-        transport = self.harness.transport
-        assert isinstance(transport, DeadLetters)
-        return transport
+        return dead_letters_of(self.harness.transport)
 
     @property
     def dead_letter_topic(self) -> str:
@@ -126,7 +124,7 @@ class ServiceHarness:
     async def dead(self, count: int) -> None:
         """Waits until the group has so many dead letters."""
         async with asyncio.timeout(10 * self.harness.target.patience):
-            while await self.dead_letters.count_dead_letters(self.dead_letter_topic) != count:
+            while await self.dead_letters.count(self.dead_letter_topic) != count:
                 await asyncio.sleep(0.05)
 
     async def kill_while_handling(self, **settings: Any) -> list[str]:  # Any: as in Config

@@ -1,26 +1,186 @@
-"""What a dead letter becomes when it is replayed."""
+"""Replaying dead letters: what a store shares with all others."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
 from protoflow import wire
+from protoflow.errors import (
+    DeadLetterNotFoundError,
+    NotReplayableError,
+    PublishError,
+    PublishRefusedError,
+    TransportError,
+)
 from protoflow.message import Message
+from protoflow.transport.dead_letters import DeadLetterRecord
+from protoflow.transport.interface import SubscriptionSettings
+
+#: No position has more digits.
+_DIGITS = 20
 
 
-def replayed(letter: Message) -> Message | None:
-    """The message to publish to the letter's original topic: id, payload, key and headers
-    kept, hop state (`pf_*`) and so the attempts gone. None if the letter names no origin."""
-    topic = letter.metadata.get(wire.PF_ORIGINAL_TOPIC)
-    if not topic:
-        return None
-    return Message(
-        id=letter.id,
-        topic=topic,
-        payload=letter.payload,
-        key=letter.key,
-        metadata={
-            name: value
-            for name, value in letter.metadata.items()
-            if not name.startswith(wire.PF_PREFIX)
-        },
-        headers=letter.headers,
-    )
+class DeadLetterSources:
+    """Whose dead letters lie in a topic, as far as this process consumes.
+
+    Anybody who may publish can write a dead letter, and name any origin in it. So where the
+    sources of a topic are known, no dead letter of another origin is replayed.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, set[tuple[str, str]]] = {}
+
+    def add(self, subscriptions: Iterable[SubscriptionSettings]) -> None:
+        """Learns where the dead letters of subscriptions go."""
+        for settings in subscriptions:
+            for topic in settings.dead_letter_topics:
+                self._known.setdefault(topic, set()).add((settings.topic, settings.group))
+
+    def has_topic(self, dead_letter_topic: str, topic: str) -> bool:
+        """Whether dead letters of a topic may lie there."""
+        known = self._known.get(dead_letter_topic)
+        return known is None or any(topic == source for source, _ in known)
+
+    def replayed(
+        self,
+        record: DeadLetterRecord,
+        *,
+        to_origin: bool,
+        origin: tuple[str, str] | None = None,
+    ) -> tuple[Message, str]:
+        """Returns the message that replays a dead letter, and the group that failed.
+
+        The message is addressed to the original topic. Id, payload, key and headers are kept;
+        hop state, and so the attempts, is gone.
+
+        Args:
+            record: the dead letter.
+            to_origin: the original topic alone matters, so no group needs to be named.
+            origin: topic and group, where the broker knows better than the dead letter.
+
+        Raises:
+            NotReplayableError: it names no origin, or one whose dead letters do not lie there.
+        """
+        message = record.message
+        named = message.metadata.get
+        topic, group = origin or (named(wire.PF_ORIGINAL_TOPIC, ""), named(wire.PF_GROUP, ""))
+        if not topic or not (group or to_origin):
+            raise NotReplayableError(
+                "it names no original topic and group; publish it anew and purge it"
+            )
+        known = self._known.get(message.topic)
+        if known is not None and (topic, group) not in known:
+            raise NotReplayableError(
+                f"it names topic {topic!r:.100} and group {group!r:.100}, whose dead letters do "
+                "not lie here; check who wrote it, publish it anew and purge it"
+            )
+        return (
+            Message(
+                id=message.id,
+                topic=topic,
+                payload=message.payload,
+                key=message.key,
+                metadata={
+                    name: value
+                    for name, value in message.metadata.items()
+                    if not name.startswith(wire.PF_PREFIX)
+                },
+                headers=message.headers,
+                deduplication_id=f"{message.id}:{group}:p{record.position}.{message.topic}",
+            ),
+            group,
+        )
+
+
+Address = Callable[[DeadLetterRecord], Awaitable[Message]]
+Publish = Callable[
+    [Sequence[DeadLetterRecord], Sequence[Message]], Awaitable[Sequence[PublishError | None]]
+]
+Remove = Callable[[Sequence[DeadLetterRecord]], Awaitable[None]]
+
+
+async def replay_in_order(
+    records: Sequence[DeadLetterRecord], address: Address, publish: Publish, remove: Remove
+) -> Sequence[Exception | None]:
+    """Implements `DeadLetterScan.replay` where publishing and removing are two steps.
+
+    Of each key one message is under way at a time, so a failure holds back the later ones.
+
+    Args:
+        records: what to replay.
+        address: makes the message of a record. Raises NotReplayableError or TransportError.
+        publish: publishes messages, no two of one key; gets their records, too.
+        remove: removes records whose messages are confirmed.
+    """
+    results: list[Exception | None] = [None] * len(records)
+    waiting: list[tuple[int, Message]] = []
+    blocked: set[bytes | None] = set()
+
+    def fail(index: int, error: Exception) -> None:
+        results[index] = error
+        if may_pass(error):
+            blocked.add(records[index].message.key)
+            blocked.discard(None)
+
+    for index, record in enumerate(records):
+        try:
+            if record.message.key in blocked:
+                raise left_behind()
+            waiting.append((index, await address(record)))
+        except (NotReplayableError, TransportError) as error:
+            fail(index, error)
+    while waiting:
+        sent, waiting = _one_of_each_key(waiting)
+        chosen = [records[index] for index, _ in sent]
+        outcomes: Sequence[TransportError | None]
+        outcomes = await publish(chosen, [message for _, message in sent])
+        try:
+            await remove(
+                [each for each, failed in zip(chosen, outcomes, strict=True) if not failed]
+            )
+        except TransportError as error:  # they were replayed and still lie there
+            outcomes = [failed or error for failed in outcomes]
+        for (index, _), failed in zip(sent, outcomes, strict=True):
+            if failed is not None:
+                fail(index, failed)
+        for index, _ in waiting:
+            if records[index].message.key in blocked:
+                fail(index, left_behind())
+        waiting = [each for each in waiting if results[each[0]] is None]
+    return results
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether the same dead letter may be replayed later, so that its key has to wait for it."""
+    final = NotReplayableError | PublishRefusedError | DeadLetterNotFoundError
+    return not isinstance(error, final)
+
+
+def left_behind() -> PublishError:
+    """The error of a dead letter whose key waits for an earlier one."""
+    return PublishError("an earlier dead letter of its key was not replayed")
+
+
+def number_of(position: str) -> int:
+    """The number of a position, 0 for the beginning. Raises ValueError."""
+    if position and not (position.isascii() and position.isdecimal() and len(position) <= _DIGITS):
+        raise ValueError(f"after: {position!r:.100} is not the position of a dead letter")
+    return int(position or 0)
+
+
+def _one_of_each_key(
+    waiting: Sequence[tuple[int, Message]],
+) -> tuple[list[tuple[int, Message]], list[tuple[int, Message]]]:
+    """The first message of each key, and all without a key; and the others."""
+    first: list[tuple[int, Message]] = []
+    later: list[tuple[int, Message]] = []
+    keys: set[bytes] = set()
+    for index, message in waiting:
+        key = message.key
+        if key is None or key not in keys:
+            first.append((index, message))
+            if key is not None:
+                keys.add(key)
+        else:
+            later.append((index, message))
+    return first, later

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.admin import RecordsToDelete
 from aiokafka.errors import KafkaError
 
 from protoflow import wire
-from protoflow.errors import DeadLetterNotFoundError, TopologyError
+from protoflow.errors import NotReplayableError, PublishError
 from protoflow.message import Message
-from protoflow.transport.dead_letters import DeadLetter
-from protoflow.transport.kit.replay import replayed
+from protoflow.transport.dead_letters import DeadLetterRecord
+from protoflow.transport.kit.replay import DeadLetterSources, number_of, replay_in_order
 from protoflow.transports.kafka import headers, names
 from protoflow.transports.kafka.asking import describe
 from protoflow.transports.kafka.context import Context
@@ -27,151 +26,189 @@ _MARKER = wire.PF_DLQ_RESOLVED
 _MARKER_KEY = _MARKER.encode()
 #: No offset has so many digits.
 _DIGITS = 20
-_CHUNK = 200
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """Where an open letter lies."""
+class _Location:
+    """Where an open dead letter lies."""
 
     tp: TopicPartition
     offset: int
     id: str
     time: float
 
+    @property
+    def age(self) -> tuple[float, TopicPartition, int]:
+        """What orders dead letters of several partitions."""
+        return self.time, self.tp, self.offset
 
-class KafkaDeadLetters:
-    """See `protoflow.transport.DeadLetters`. A letter is open until a marker with its offset
-    follows it in its partition."""
 
-    def __init__(self, context: Context, publisher: Publisher) -> None:
-        self._context = context
-        self._publisher = publisher
+class KafkaDeadLetterStore:
+    """Implements `DeadLetterStore`.
+
+    A dead letter is open until a marker with its offset follows it in its partition. A
+    position is `<partition>/<offset>`.
+
+    Args:
+        context: gives what the parts of the transport share; raises while it is not open.
+        publisher: likewise.
+
+    Attributes:
+        sources: whose dead letters lie where.
+    """
+
+    def __init__(self, context: Callable[[], Context], publisher: Callable[[], Publisher]) -> None:
+        self.sources = DeadLetterSources()
+        self.context = context
+        self.publisher = publisher
 
     async def count(self, topic: str) -> int:
-        """How many letters are open."""
+        """Returns how many dead letters are open."""
         async with self._looking(topic) as looking:
             return len(await _open(looking))
 
-    async def list(self, topic: str, limit: int) -> Sequence[DeadLetter]:
-        """The oldest open letters."""
+    @asynccontextmanager
+    async def scan(
+        self, topic: str, *, after: str = "", ids: Collection[str] | None = None
+    ) -> AsyncIterator[KafkaScan]:
+        """Begins a scan."""
+        partition, _, offset = after.partition("/")
+        last = number_of(partition), number_of(offset) if after else -1
         async with self._looking(topic) as looking:
-            return await _read(looking, (await _open(looking))[:limit])
+            found = await _open(looking, last)
+            if ids is not None:
+                found = [location for location in found if location.id in ids]
+            yield KafkaScan(self, topic, looking, found)
 
-    async def show(self, topic: str, id: str) -> DeadLetter:
-        """One open letter; the newest of that id."""
-        async with self._looking(topic) as looking:
-            places = _chosen(await _open(looking), {id}, topic)
-            return (await _read(looking, places[-1:]))[0]
-
-    async def replay(self, topic: str, ids: Collection[str] | None, *, to_origin: bool) -> int:
-        """Publishes letters again and marks them, in portions: what fails stays open."""
-        async with self._looking(topic) as looking:
-            places = _chosen(await _open(looking), ids, topic)
-            for portion in _portions(places):
-                letters = await _read(looking, portion)
-                messages = [_replayed(letter.message, to_origin=to_origin) for letter in letters]
-                if to_origin:
-                    await self._publish(messages)
-                else:
-                    await self._to_groups(messages, letters)
-                await self._mark(topic, portion)
-        return len(places)
-
-    async def purge(self, topic: str, ids: Collection[str] | None) -> int:
-        """Marks letters, or truncates the topic."""
+    async def clear(self, topic: str) -> int:
+        """Truncates the topic; returns how many dead letters were open."""
         async with self._looking(topic) as looking:
             ends = await looking.ends()
-            places = _chosen(await _open(looking), ids, topic)
-            if ids is None:
-                deleted = {tp: RecordsToDelete(before_offset=end) for tp, end in ends.items()}
-                await self._context.admin.delete_records(deleted)
-            else:
-                for portion in _portions(places):
-                    await self._mark(topic, portion)
-        return len(places)
+            count = len(await _open(looking))
+            deleted = {tp: RecordsToDelete(before_offset=end) for tp, end in ends.items()}
+            await self.context().admin.delete_records(deleted)
+        return count
 
-    async def _to_groups(self, messages: Sequence[Message], letters: Sequence[DeadLetter]) -> None:
-        """Each goes to the partition that its key's live messages come from, so that the
-        process which has them keeps the two apart."""
-        counts: dict[str, int] = {}
-        for message in messages:
-            name = names.physical(message.topic)
-            if name not in counts:
-                found = await describe(self._context.admin, [name])
-                if name not in found:
-                    raise TopologyError(f"kafka: topic {name} is missing")
-                counts[name] = len(found[name])
-        places = [
-            _place(message, letter.message, counts[names.physical(message.topic)])
-            for message, letter in zip(messages, letters, strict=True)
-        ]
-        await self._publish(messages, places)
+    @asynccontextmanager
+    async def _looking(self, topic: str) -> AsyncIterator[Look]:
+        try:
+            async with look(self.context(), names.physical(topic)) as looking:
+                yield looking
+        except KafkaError as error:
+            raise transport_error(error, "dead letters", topic) from error
 
-    def _looking(self, topic: str) -> _Translated:
-        return _Translated(self._context, names.physical(topic), topic)
 
-    async def _publish(
-        self, messages: Sequence[Message], partitions: Sequence[int] | None = None
+class KafkaScan:
+    """Implements `DeadLetterScan`."""
+
+    def __init__(
+        self,
+        store: KafkaDeadLetterStore,
+        topic: str,
+        looking: Look,
+        locations: Sequence[_Location],
     ) -> None:
-        for error in await self._publisher.submit(messages, partitions):
+        self._store = store
+        self._topic = topic
+        self._looking = looking
+        self._locations = locations
+        self._next = 0
+        self._partitions: dict[str, int] = {}
+
+    async def take(self, limit: int) -> Sequence[DeadLetterRecord]:
+        """Returns the next records."""
+        start = self._next
+        self._next += limit
+        return await _read(self._looking, self._topic, self._locations[start : self._next])
+
+    async def replay(
+        self, records: Sequence[DeadLetterRecord], *, to_origin: bool
+    ) -> Sequence[Exception | None]:
+        """Publishes records again and marks those that are confirmed."""
+
+        async def address(record: DeadLetterRecord) -> Message:
+            message, group = self._store.sources.replayed(record, to_origin=to_origin)
+            return message if to_origin else await self._to_group(message, group)
+
+        async def publish(
+            records: Sequence[DeadLetterRecord], messages: Sequence[Message]
+        ) -> Sequence[PublishError | None]:
+            partitions = None if to_origin else list(map(self._partition, records, messages))
+            return await self._store.publisher().submit(messages, partitions)
+
+        return await replay_in_order(records, address, publish, self.remove)
+
+    async def remove(self, records: Sequence[DeadLetterRecord]) -> None:
+        """Marks records as resolved."""
+        places = [record.position.split("/") for record in records]
+        markers = [
+            Message(
+                id=record.message.id,
+                topic=self._topic,
+                payload=None,
+                key=_MARKER_KEY,
+                metadata={_MARKER: offset},
+            )
+            for record, (_, offset) in zip(records, places, strict=True)
+        ]
+        partitions = [int(partition) for partition, _ in places]
+        for error in await self._store.publisher().submit(markers, partitions):
             if error is not None:
                 raise error
 
-    async def _mark(self, topic: str, places: Sequence[_Place]) -> None:
-        markers = [
-            Message(
-                id=place.id,
-                topic=topic,
-                payload=None,
-                key=_MARKER_KEY,
-                metadata={_MARKER: str(place.offset)},
-            )
-            for place in places
-        ]
-        await self._publish(markers, [place.tp.partition for place in places])
+    async def _to_group(self, message: Message, group: str) -> Message:
+        """The message for the group alone, by its retry topic."""
+        topic = names.retry_topic(message.topic, group, 0.0)
+        if topic not in self._partitions:
+            name = names.physical(topic)
+            found = await describe(self._store.context().admin, [name])
+            if name not in found:
+                raise NotReplayableError(
+                    f"topic {name} is missing, so no group {group!r:.100} of "
+                    f"{message.topic!r:.100} gets it; replay it to its original topic"
+                )
+            self._partitions[topic] = len(found[name])
+        metadata = {**message.metadata, wire.PF_GROUP: group}
+        return replace(message, topic=topic, metadata=metadata)
+
+    def _partition(self, record: DeadLetterRecord, message: Message) -> int:
+        """The partition of the retry topic that the key's live messages come from, so that the
+        process which has them keeps the two apart."""
+        partitions = self._partitions[message.topic]
+        origin = record.message.metadata.get(wire.PF_ORIGINAL_SHARD, "").rpartition("/")[2]
+        known = origin.isascii() and origin.isdecimal() and len(origin) < _DIGITS
+        if known and int(origin) < partitions:
+            return int(origin)
+        return partition_of(message.key or b"", partitions)
 
 
-class _Translated:
-    """`look`, with the client's exceptions as ours."""
+async def _open(looking: Look, after: tuple[int, int] = (0, -1)) -> list[_Location]:
+    """Open dead letters, the oldest first: dead letters and markers folded in one pass.
 
-    def __init__(self, context: Context, physical: str, topic: str) -> None:
-        self._looking = look(context, physical)
-        self._topic = topic
-
-    async def __aenter__(self) -> Look:
-        try:
-            return await self._looking.__aenter__()
-        except KafkaError as error:
-            raise transport_error(error, "dead letters", self._topic) from error
-
-    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        await self._looking.__aexit__(None, None, None)
-        if isinstance(error, KafkaError):
-            raise transport_error(error, "dead letters", self._topic) from error
-
-
-async def _open(looking: Look) -> list[_Place]:
-    """Open letters, the oldest first: letters and markers folded in one pass."""
-    places: dict[tuple[TopicPartition, int], _Place] = {}
+    Those up to the location `after`, as partition and offset, are left out.
+    """
+    locations: dict[tuple[TopicPartition, int], _Location] = {}
+    last: _Location | None = None
     async for record in looking.records(await looking.ends()):
         tp = TopicPartition(record.topic, record.partition)
         resolved = _resolved(record)
         if resolved is not None:
-            places.pop((tp, resolved), None)
-        else:
-            id, _ = _identity(record)
-            places[tp, record.offset] = _Place(tp, record.offset, id, record.timestamp / 1000)
-    letters = places.values()
-    return sorted(letters, key=lambda place: (place.time, place.tp, place.offset))
+            locations.pop((tp, resolved), None)
+            continue
+        id, _ = _identity(record)
+        location = _Location(tp, record.offset, id, record.timestamp / 1000)
+        locations[tp, record.offset] = location
+        if (record.partition, record.offset) == after:
+            last = location
+    found = sorted(locations.values(), key=lambda location: location.age)
+    return found if last is None else [each for each in found if each.age > last.age]
 
 
 def _resolved(record: ConsumerRecord) -> int | None:
-    """The offset of the letter that a record marks as resolved; None if it is a letter.
+    """The offset that a record marks as resolved; None if it is a dead letter.
 
-    A marker is what the runtime writes: no payload, its own key, and nothing of a letter. A
-    header alone is no marker: it may have come with a message.
+    A marker is what the runtime writes: no payload, its own key, and nothing of a dead letter.
+    A header alone is no marker: it may have come with a message.
     """
     if record.value is not None or record.key != _MARKER_KEY:
         return None
@@ -182,22 +219,24 @@ def _resolved(record: ConsumerRecord) -> int | None:
     return int(offset) if len(offset) < _DIGITS else None
 
 
-async def _read(looking: Look, places: Sequence[_Place]) -> list[DeadLetter]:
-    """The letters at these places, in the same order."""
-    if not places:
+async def _read(
+    looking: Look, topic: str, locations: Sequence[_Location]
+) -> list[DeadLetterRecord]:
+    """The dead letters at these locations, in the same order."""
+    if not locations:
         return []
     starts: dict[TopicPartition, int] = {}
     ends: dict[TopicPartition, int] = {}
-    for place in places:
-        starts[place.tp] = min(starts.get(place.tp, place.offset), place.offset)
-        ends[place.tp] = max(ends.get(place.tp, 0), place.offset + 1)
-    wanted = {(place.tp, place.offset): index for index, place in enumerate(places)}
-    letters: dict[int, DeadLetter] = {}
+    for each in locations:
+        starts[each.tp] = min(starts.get(each.tp, each.offset), each.offset)
+        ends[each.tp] = max(ends.get(each.tp, 0), each.offset + 1)
+    wanted = {(each.tp, each.offset): index for index, each in enumerate(locations)}
+    records: dict[int, DeadLetterRecord] = {}
     async for record in looking.records(ends, starts):
-        place_index = wanted.get((TopicPartition(record.topic, record.partition), record.offset))
-        if place_index is not None:
-            letters[place_index] = _letter(record)
-    return [letters[index] for index in sorted(letters)]
+        index = wanted.get((TopicPartition(record.topic, record.partition), record.offset))
+        if index is not None:
+            records[index] = _as_record(topic, record)
+    return [records[index] for index in sorted(records)]
 
 
 def _identity(record: ConsumerRecord) -> tuple[str, dict[str, str]]:
@@ -205,12 +244,12 @@ def _identity(record: ConsumerRecord) -> tuple[str, dict[str, str]]:
     return id or f"{record.topic}-{record.partition}-{record.offset}", metadata
 
 
-def _letter(record: ConsumerRecord) -> DeadLetter:
+def _as_record(topic: str, record: ConsumerRecord) -> DeadLetterRecord:
     id, metadata = _identity(record)
-    return DeadLetter(
+    return DeadLetterRecord(
         message=Message(
             id=id,
-            topic=record.topic,
+            topic=topic,
             payload=record.value,
             key=record.key,
             metadata=metadata,
@@ -219,44 +258,3 @@ def _letter(record: ConsumerRecord) -> DeadLetter:
         position=f"{record.partition}/{record.offset}",
         time=record.timestamp / 1000,
     )
-
-
-def _chosen(places: list[_Place], ids: Collection[str] | None, topic: str) -> list[_Place]:
-    if ids is None:
-        return places
-    wanted = {*ids}
-    if missing := sorted(wanted - {place.id for place in places}):
-        raise DeadLetterNotFoundError(f"no dead letter {', '.join(missing)} in {topic}")
-    return [place for place in places if place.id in wanted]
-
-
-def _replayed(letter: Message, *, to_origin: bool) -> Message:
-    """The message for the topic or for the group that failed alone, attempts forgotten."""
-    message = replayed(letter)
-    group = letter.metadata.get(wire.PF_GROUP)
-    if message is None or not (to_origin or group):
-        raise TopologyError(
-            f"kafka: dead letter {letter.id} names no original topic or group, so it cannot be"
-            " replayed; publish it anew and purge it"
-        )
-    if to_origin:
-        return message
-    return dataclasses.replace(
-        message,
-        topic=names.retry_topic(message.topic, group or "", 0.0),
-        metadata={**message.metadata, wire.PF_GROUP: group or ""},
-    )
-
-
-def _place(message: Message, letter: Message, partitions: int) -> int:
-    """The partition of a retry topic with so many partitions."""
-    origin = letter.metadata.get(wire.PF_ORIGINAL_SHARD, "").rpartition("/")[2]
-    known = origin.isascii() and origin.isdecimal() and len(origin) < _DIGITS
-    if known and int(origin) < partitions:
-        return int(origin)
-    return partition_of(message.key or b"", partitions)
-
-
-def _portions(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), _CHUNK):
-        yield items[start : start + _CHUNK]

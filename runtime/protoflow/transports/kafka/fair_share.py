@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from aiokafka import TopicPartition
 
 from protoflow.transport.interface import SubscriptionSettings
 from protoflow.transports.kafka.partition import Partition
 
-#: This share of the bounds stays free: the scheduler asks for more only when so much is.
-_RESERVE = 4
+#: A quarter of the bounds stays free, since the scheduler asks for more only when so much is.
+_QUARTER = 4
 
 
 class FairShare:
-    """Bounds what is handed out of a partition by twice what is free beside the reserve.
+    """Divides the bounds of what is in flight among the partitions of a subscription.
 
-    One partition alone gets half of the bounds. Each further one that is blocked takes less than
-    the one before, so that something is always left for those that are not; partitions that are
-    idle count for nothing. With one partition there is no bound.
+    A quarter of the bounds is divided evenly: that much of its own has each partition, used or
+    not. Half is shared, and a partition gets at most three times as much of it as it leaves to the
+    others. So one partition alone fills about half of the bounds, and however many partitions are
+    blocked, the next one still gets messages. A single partition is not bounded.
 
     Args:
-        settings: the subscription, whose `max_in_flight` and `max_in_flight_bytes` are shared.
+        settings: the subscription, whose `max_in_flight` and `max_in_flight_bytes` are divided.
         partitions: its partitions in this process.
     """
 
@@ -31,9 +32,8 @@ class FairShare:
         self._by_tp = partitions
         self._count = count = settings.max_in_flight
         self._bytes = settings.max_in_flight_bytes
-        self._reserve = max(1, min(count // _RESERVE, count - settings.concurrency))
-        self._reserve_bytes = self._bytes // _RESERVE
-        # Bounds so tight that half of them would leave handlers idle are not shared.
+        self._reserve = max(1, min(count // _QUARTER, count - settings.concurrency))
+        # Bounds so tight that half of them would leave handlers idle are not divided.
         self._least = settings.concurrency if count < 2 * settings.concurrency else 1
 
     @property
@@ -50,31 +50,30 @@ class FairShare:
             free: how many messages are asked for; at most as many as are free.
             free_bytes: the same in bytes.
         """
-        most = self._most(partition, free, free_bytes)
-        if most >= count or not self._is_shared():
+        held, mean = partition.handed_out, partition.mean_size
+        if _more(held, 0, free - self._count / 2) >= count and (
+            _more(held * mean, 0, free_bytes - self._bytes / 2) >= count * mean
+        ):
+            return count  # there is room, whatever the others have
+        sharing = [item for item in self.partitions if not item.own or item.unsettled]
+        if len(sharing) < 2:
             return count
-        used = size = 0.0
-        for item in self._by_tp.values():
-            handed_out = item.handed_out
-            used += handed_out
-            size += handed_out * item.mean_size
-        return min(count, self._most(partition, self._count - used, self._bytes - size))
-
-    def _most(self, partition: Partition, free: float, free_bytes: float) -> int:
-        held = partition.handed_out
-        most = (2 * (free - self._reserve) - held) / 3
-        mean = partition.mean_size
+        own = max(1, self._count // _QUARTER // len(sharing))
+        shared = self._count - self._reserve - own * len(sharing)
+        most = _more(held, own, shared - _above(own, [item.handed_out for item in sharing]))
         if mean:
-            room = 2 * (free_bytes - self._reserve_bytes) - held * mean
-            most = min(most, room / (3 * mean))
-        return max(int(most), self._least - held)
+            own_bytes = self._bytes / _QUARTER / len(sharing)
+            sizes = [item.handed_out * item.mean_size for item in sharing]
+            left = self._bytes / 2 - _above(own_bytes, sizes)
+            most = min(most, _more(held * mean, own_bytes, left) / mean)
+        return min(count, max(int(most), self._least - held))
 
-    def _is_shared(self) -> bool:
-        """Whether more than one partition has messages, or may get some."""
-        sharing = 0
-        for partition in self._by_tp.values():
-            if not partition.own or partition.unsettled:
-                sharing += 1
-                if sharing > 1:
-                    return True
-        return False
+
+def _above(own: float, held: Sequence[float]) -> float:
+    """How much of the shared part is in use."""
+    return sum(max(0, item - own) for item in held)
+
+
+def _more(held: float, own: float, left: float) -> float:
+    """How much a partition gets, of its own and three quarters of what is left for it to share."""
+    return max(0, own - held) + max(0, (3 * left - max(0, held - own)) / 4)

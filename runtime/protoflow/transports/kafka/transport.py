@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 from aiokafka.admin import AIOKafkaAdminClient
@@ -14,7 +14,6 @@ from aiokafka.errors import KafkaError
 from protoflow.contract.spec import Start
 from protoflow.errors import ConnectionFailedError, PublishError, TopologyError
 from protoflow.message import Message
-from protoflow.transport.dead_letters import DeadLetter
 from protoflow.transport.interface import (
     Capabilities,
     SubscriptionListener,
@@ -29,7 +28,7 @@ from protoflow.transports.kafka import asking
 from protoflow.transports.kafka.connection import prefer, reach
 from protoflow.transports.kafka.consumers import group_joining_timeout
 from protoflow.transports.kafka.context import Context
-from protoflow.transports.kafka.dead_letters import KafkaDeadLetters
+from protoflow.transports.kafka.dead_letters import KafkaDeadLetterStore
 from protoflow.transports.kafka.errors import transport_error
 from protoflow.transports.kafka.feed import Feed
 from protoflow.transports.kafka.lag import read_lag
@@ -62,6 +61,7 @@ class KafkaTransport:
         self._memberships: list[Membership] = []
         self._planned: dict[str, list[SubscriptionSettings]] = {}
         self._problem: str | None = "not opened"
+        self.dead_letters = KafkaDeadLetterStore(self._opened, self._opened_publisher)
         self._capabilities = Capabilities(
             durable=True,
             processes=True,
@@ -160,6 +160,7 @@ class KafkaTransport:
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
         """Makes or verifies topics, retry and dead-letter topics included."""
         context = self._opened()
+        self.dead_letters.sources.add(topology.subscriptions)
         self._plan(topology.subscriptions)
         passing: KafkaError | None = None
         try:
@@ -262,31 +263,6 @@ class KafkaTransport:
         if self._publisher is None:
             raise ConnectionFailedError("kafka: the transport is not open")
         return self._publisher
-
-    def _letters(self) -> KafkaDeadLetters:
-        return KafkaDeadLetters(self._opened(), self._opened_publisher())
-
-    async def count_dead_letters(self, topic: str) -> int:
-        """See `protoflow.transport.DeadLetters`."""
-        return await self._letters().count(topic)
-
-    async def list_dead_letters(self, topic: str, *, limit: int = 100) -> Sequence[DeadLetter]:
-        """See `protoflow.transport.DeadLetters`."""
-        return await self._letters().list(topic, limit)
-
-    async def show_dead_letter(self, topic: str, id: str) -> DeadLetter:
-        """See `protoflow.transport.DeadLetters`."""
-        return await self._letters().show(topic, id)
-
-    async def replay_dead_letters(
-        self, topic: str, ids: Collection[str] | None = None, *, to_origin: bool = False
-    ) -> int:
-        """See `protoflow.transport.DeadLetters`."""
-        return await self._letters().replay(topic, ids, to_origin=to_origin)
-
-    async def purge_dead_letters(self, topic: str, ids: Collection[str] | None = None) -> int:
-        """See `protoflow.transport.DeadLetters`."""
-        return await self._letters().purge(topic, ids)
 
     def read_topic(
         self, topic: str, *, start: Start | float, follow: bool

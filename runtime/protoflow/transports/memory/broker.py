@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from protoflow.contract.spec import Ordering, Start
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message
-from protoflow.transport.dead_letters import DeadLetter
 from protoflow.transports.memory.group import Entry, Group, Member
 
 #: What a dead letter may have more than the message: the reason, the origin, the attempts.
@@ -221,14 +220,6 @@ class Broker:
         """Gives back what a member holds and tells the others."""
         group.forsake(member)
         group.wake()
-
-    def letters(self, topic: str) -> Sequence[tuple[int, DeadLetter]]:
-        """The dead letters of a topic by sequence, oldest first."""
-        letters = self.topic(topic).letters or {}
-        return [
-            (sequence, DeadLetter(message=item.message, position=str(sequence), time=item.time))
-            for sequence, item in letters.items()
-        ]
 
 
 def size_of(message: Message) -> int:

@@ -2,91 +2,129 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+from typing import Protocol
 
-from protoflow import wire
 from protoflow.clock import Clock
-from protoflow.errors import DeadLetterNotFoundError, TopologyError
-from protoflow.message import Message
-from protoflow.transport.dead_letters import DeadLetter
-from protoflow.transport.kit.replay import replayed
-from protoflow.transports.memory.broker import Broker, MemoryOptions
-from protoflow.transports.memory.group import Group
+from protoflow.errors import DeadLetterNotFoundError, NotReplayableError
+from protoflow.transport.dead_letters import DeadLetterRecord
+from protoflow.transport.kit.replay import DeadLetterSources, number_of
+from protoflow.transports.memory.broker import Broker, MemoryOptions, Stored
 
 
-class MemoryDeadLetters:
-    """Counts, lists, replays and purges what lies in dead-letter topics."""
+class Host(Protocol):
+    """What the store needs of the transport."""
 
     broker: Broker
     clock: Clock
     options: MemoryOptions
 
-    async def count_dead_letters(self, topic: str) -> int:
-        """How many letters wait."""
-        with self.broker.lock:
-            return len(self.broker.letters(topic))
 
-    async def list_dead_letters(self, topic: str, *, limit: int = 100) -> Sequence[DeadLetter]:
-        """The oldest letters first."""
-        with self.broker.lock:
-            return [letter for _, letter in self.broker.letters(topic)[:limit]]
+class MemoryDeadLetterStore:
+    """Implements `DeadLetterStore`.
 
-    async def show_dead_letter(self, topic: str, id: str) -> DeadLetter:
-        """One letter."""
-        with self.broker.lock:
-            return self._find(topic, (id,))[0][1]
+    Attributes:
+        host: the transport.
+        sources: whose dead letters lie where.
+    """
 
-    async def replay_dead_letters(
-        self, topic: str, ids: Collection[str] | None = None, *, to_origin: bool = False
-    ) -> int:
-        """Gives letters back to their groups, or to their original topics."""
-        with self.broker.lock:
-            found = self._find(topic, ids)
-            messages = [self._replayed(letter, to_origin) for _, letter in found]
-            now = self.clock.now()
-            for message, group in messages:
-                if group is None:
-                    self.broker.publish((message,), self.options, now)
-                else:
-                    self.broker.publish_to(group, message, now)
-            return self._remove(topic, found)
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.sources = DeadLetterSources()
 
-    async def purge_dead_letters(self, topic: str, ids: Collection[str] | None = None) -> int:
-        """Deletes letters."""
-        with self.broker.lock:
-            return self._remove(topic, self._find(topic, ids))
+    async def count(self, topic: str) -> int:
+        """Returns how many dead letters wait."""
+        with self.host.broker.lock:
+            return len(self.of(topic))
 
-    def _find(self, topic: str, ids: Collection[str] | None) -> list[tuple[int, DeadLetter]]:
-        letters = self.broker.letters(topic)
-        if ids is None:
-            return list(letters)
-        found = [item for item in letters if item[1].message.id in ids]
-        if missing := sorted({*ids} - {letter.message.id for _, letter in found}):
-            raise DeadLetterNotFoundError(f"no dead letter {', '.join(missing)} in {topic}")
-        return found
+    @asynccontextmanager
+    async def scan(
+        self, topic: str, *, after: str = "", ids: Collection[str] | None = None
+    ) -> AsyncIterator[MemoryScan]:
+        """Begins a scan."""
+        first = number_of(after)
+        with self.host.broker.lock:
+            sequences = [
+                sequence
+                for sequence, stored in self.of(topic).items()
+                if sequence > first and (ids is None or stored.message.id in ids)
+            ]
+        yield MemoryScan(self, topic, sequences)
 
-    def _remove(self, topic: str, found: list[tuple[int, DeadLetter]]) -> int:
-        letters = self.broker.topic(topic).letters or {}
-        for sequence, _ in found:
-            letters.pop(sequence, None)
-        return len(found)
+    async def clear(self, topic: str) -> int:
+        """Removes all dead letters."""
+        with self.host.broker.lock:
+            found = self.of(topic)
+            count = len(found)
+            found.clear()
+        return count
 
-    def _replayed(self, letter: DeadLetter, to_origin: bool) -> tuple[Message, Group | None]:
-        message = replayed(letter.message)
-        if message is None:
-            raise TopologyError(
-                f"dead letter {letter.message.id} names no original topic, so it cannot be "
-                "replayed; publish it anew and purge it"
-            )
-        message = dataclasses.replace(message)
+    def of(self, topic: str) -> dict[int, Stored]:
+        """The dead letters of a topic by sequence, oldest first; with the broker locked."""
+        found = self.host.broker.topic(topic).letters
+        return {} if found is None else found
+
+
+class MemoryScan:
+    """Implements `DeadLetterScan`."""
+
+    def __init__(self, store: MemoryDeadLetterStore, topic: str, sequences: Sequence[int]) -> None:
+        self._store = store
+        self._topic = topic
+        self._sequences = iter(sequences)
+
+    async def take(self, limit: int) -> Sequence[DeadLetterRecord]:
+        """Returns the next records."""
+        taken: list[DeadLetterRecord] = []
+        with self._store.host.broker.lock:
+            found = self._store.of(self._topic)
+            while len(taken) < limit and (sequence := next(self._sequences, None)) is not None:
+                if sequence in found:
+                    taken.append(as_record(found[sequence]))
+        return taken
+
+    async def replay(
+        self, records: Sequence[DeadLetterRecord], *, to_origin: bool
+    ) -> Sequence[Exception | None]:
+        """Publishes and removes records as one."""
+        results: list[Exception | None] = []
+        with self._store.host.broker.lock:
+            found = self._store.of(self._topic)
+            for record in records:
+                try:
+                    if int(record.position) not in found:
+                        raise DeadLetterNotFoundError("it was removed meanwhile")
+                    self._publish(record, to_origin=to_origin)
+                    del found[int(record.position)]
+                    results.append(None)
+                except (DeadLetterNotFoundError, NotReplayableError) as error:
+                    results.append(error)
+        return results
+
+    async def remove(self, records: Sequence[DeadLetterRecord]) -> None:
+        """Removes records."""
+        with self._store.host.broker.lock:
+            found = self._store.of(self._topic)
+            for record in records:
+                found.pop(int(record.position), None)
+
+    def _publish(self, record: DeadLetterRecord, *, to_origin: bool) -> None:
+        host = self._store.host
+        message, name = self._store.sources.replayed(record, to_origin=to_origin)
+        now = host.clock.now()
         if to_origin:
-            return message, None
-        name = letter.message.metadata.get(wire.PF_GROUP, "")
-        group = self.broker.topic(message.topic).groups.get(name)
+            host.broker.publish((message,), host.options, now)
+            return
+        group = host.broker.topic(message.topic).groups.get(name)
         if group is None:
-            raise TopologyError(
-                f"dead letter {letter.message.id} failed in the group {name!r} of "
-                f"{message.topic}, which does not exist; replay it to its original topic"
+            raise NotReplayableError(
+                f"group {name!r:.100} of {message.topic!r:.100} does not exist; replay it to its "
+                "original topic"
             )
-        return message, group
+        host.broker.publish_to(group, message, now)
+
+
+def as_record(stored: Stored) -> DeadLetterRecord:
+    """A stored message as a dead letter."""
+    return DeadLetterRecord(message=stored.message, position=str(stored.sequence), time=stored.time)

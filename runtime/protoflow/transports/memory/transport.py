@@ -19,18 +19,19 @@ from protoflow.transport.interface import (
 )
 from protoflow.transport.lag import Lag
 from protoflow.transports.memory.broker import Broker, MemoryOptions, shared
-from protoflow.transports.memory.dead_letters import MemoryDeadLetters
+from protoflow.transports.memory.dead_letters import MemoryDeadLetterStore
 from protoflow.transports.memory.group import Entry, Group
 from protoflow.transports.memory.subscription import MemorySubscription, check, settle
 
 
-class MemoryTransport(MemoryDeadLetters):
+class MemoryTransport:
     """Topics and groups in the memory of this process."""
 
     def __init__(self, settings: TransportSettings, options: MemoryOptions) -> None:
         self.clock = settings.clock
         self.options = options
         self.broker = Broker()
+        self.dead_letters = MemoryDeadLetterStore(self)
         self._name = "".join(host for host, _ in settings.url.hosts) + settings.url.path
         self._require_subscriber = settings.require_subscriber
         self._subscriptions: list[MemorySubscription] = []
@@ -69,6 +70,7 @@ class MemoryTransport(MemoryDeadLetters):
 
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
         """Makes topics and groups, or tells which are missing."""
+        self.dead_letters.sources.add(topology.subscriptions)
         with self.broker.lock:
             if mode is TopologyMode.CREATE:
                 for topic in topology.topics:

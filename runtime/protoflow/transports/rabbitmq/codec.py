@@ -202,7 +202,7 @@ def sent_at(properties: Properties) -> float:
     return (reading.moment(known) or 0.0) if known is not None else 0.0
 
 
-def buried_at(letter: Message) -> float:
+def dead_lettered_at(letter: Message) -> float:
     """When a message was dead-lettered, by us or by the broker; 0.0 if unknown."""
     try:
         seconds = float(letter.metadata.get(wire.PF_DEAD_LETTERED_AT, ""))

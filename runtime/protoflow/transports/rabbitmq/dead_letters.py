@@ -1,192 +1,173 @@
-"""The dead letters of RabbitMQ: looked at by taking them and giving them back, in order."""
+"""The dead letters of RabbitMQ: read by taking them and giving them back, in order."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
+import re
 from collections.abc import AsyncIterator, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from pamqp.commands import Queue as Methods
 
-from protoflow.errors import DeadLetterNotFoundError, TopologyError, TransportError
+from protoflow import wire
+from protoflow.errors import NotReplayableError, PublishError, TransportError
 from protoflow.message import Message
-from protoflow.transport.dead_letters import DeadLetter
+from protoflow.transport.dead_letters import DeadLetterRecord
+from protoflow.transport.kit.replay import DeadLetterSources, number_of, replay_in_order
 from protoflow.transports.rabbitmq import codec, frames
 from protoflow.transports.rabbitmq.channel import FAILURES, Channel
 from protoflow.transports.rabbitmq.link import Link, describe
 from protoflow.transports.rabbitmq.names import Names
 from protoflow.transports.rabbitmq.probe import count
 from protoflow.transports.rabbitmq.publisher import Publisher
-from protoflow.transports.rabbitmq.targets import Targets
 
-_logger = logging.getLogger("protoflow.rabbitmq")
-
-_CHUNK = 100
 _BACK_SECONDS = 1.0
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    """A letter and the tag that settles it."""
-
-    letter: DeadLetter
-    tag: int
-
-
-class _Visit:
-    """A look into one dead-letter queue. What is not acknowledged goes back, in order.
+class RabbitMQDeadLetterStore:
+    """Implements `DeadLetterStore`. A position is the place in the queue, from 1.
 
     Attributes:
-        left: how many letters waited when the visit began, and were not taken since.
-        removed: how many were removed.
-    """
-
-    def __init__(self, channel: Channel, topic: str, names: Names, waiting: int) -> None:
-        self.left = waiting
-        self.removed = 0
-        self._channel = channel
-        self._topic = topic
-        self._names = names
-
-    async def take(self, limit: int) -> Sequence[_Taken]:
-        """The next letters; never those that came after the visit began."""
-        taken: list[_Taken] = []
-        while self.left > 0 and len(taken) < limit:
-            found = await self._channel.get(self._names.dead_letters(self._topic))
-            if found is None:
-                self.left = 0
-                break
-            self.left -= 1
-            (_, tag, _, _), properties, body = found
-            message, _ = codec.decode(self._topic, properties, body, self._names.owner)
-            letter = DeadLetter(message=message, position=str(tag), time=codec.buried_at(message))
-            taken.append(_Taken(letter, tag))
-        return taken
-
-    async def find(self, ids: Collection[str]) -> Sequence[_Taken]:
-        """The letters of these ids. Raises DeadLetterNotFoundError."""
-        found: list[_Taken] = []
-        missing = {*ids}
-        while missing and (chunk := await self.take(_CHUNK)):
-            found += (taken for taken in chunk if taken.letter.message.id in ids)
-            missing -= {taken.letter.message.id for taken in chunk}
-        if missing:
-            raise DeadLetterNotFoundError(
-                f"no dead letter {', '.join(sorted(missing))} in {self._topic}"
-            )
-        return found
-
-    async def purge(self) -> int:
-        """Removes all letters."""
-        if not self.left:
-            return 0
-        queue = self._names.dead_letters(self._topic)
-        purged = await self._channel.request(Methods.Purge(queue=queue))
-        self.removed = int(purged.message_count or 0)
-        return self.removed
-
-    def ack(self, taken: Sequence[_Taken]) -> None:
-        """Removes letters."""
-        self.removed += len(taken)
-        number = self._channel.number
-        self._channel.send(b"".join(frames.ack(number, each.tag) for each in taken))
-
-
-class Letters:
-    """Counts, lists, replays and purges what lies in dead-letter queues.
-
-    Attributes:
-        sources: the topics and groups whose letters go to a dead-letter topic, as the service
-            has them in its contract.
+        sources: whose dead letters lie where.
+        names: the names.
+        publisher: publishes replays.
     """
 
     def __init__(self, link: Link, names: Names, publisher: Publisher) -> None:
-        self.sources: dict[str, set[tuple[str, str]]] = {}
+        self.sources = DeadLetterSources()
+        self.names = names
+        self.publisher = publisher
         self._link = link
-        self._names = names
-        self._publisher = publisher
-        self._visiting = asyncio.Lock()  # what one has taken another would not see
+        self._scanning = asyncio.Lock()  # another scan would not see what this one has taken
 
     async def count(self, topic: str) -> int:
-        """How many letters wait."""
-        return await count(self._link, self._names.dead_letters(topic)) or 0
-
-    async def list(self, topic: str, limit: int) -> Sequence[DeadLetter]:
-        """The oldest letters."""
-        async with self._visit(topic) as visit:
-            return [taken.letter for taken in await visit.take(limit)]
-
-    async def show(self, topic: str, id: str) -> DeadLetter:
-        """One letter."""
-        async with self._visit(topic) as visit:
-            return (await visit.find({id}))[0].letter
-
-    async def replay(self, topic: str, ids: Collection[str] | None, *, to_origin: bool) -> int:
-        """Publishes letters anew; each is gone only when that is confirmed."""
-        async with self._visit(topic) as visit:
-            targets = Targets(self._names, self.sources.get(topic), to_origin=to_origin)
-            if ids is not None:
-                return await self._replay(visit, await visit.find(ids), targets, some=True)
-            replayed = 0
-            while chunk := await visit.take(_CHUNK):
-                replayed += await self._replay(visit, chunk, targets, some=False)
-            return replayed
-
-    async def purge(self, topic: str, ids: Collection[str] | None) -> int:
-        """Deletes letters."""
-        async with self._visit(topic) as visit:
-            if ids is None:
-                return await visit.purge()
-            found = await visit.find(ids)
-            visit.ack(found)
-            return len(found)
+        """Returns how many dead letters wait."""
+        return await count(self._link, self.names.dead_letters(topic)) or 0
 
     @contextlib.asynccontextmanager
-    async def _visit(self, topic: str) -> AsyncIterator[_Visit]:
-        async with self._visiting:
+    async def scan(
+        self, topic: str, *, after: str = "", ids: Collection[str] | None = None
+    ) -> AsyncIterator[RabbitMQScan]:
+        """Begins a scan."""
+        skipped = number_of(after)
+        async with self._channel() as channel:
             waiting = await self.count(topic)
+            scan = RabbitMQScan(self, channel, topic, waiting)
+            try:
+                await scan.skip(skipped)
+                yield scan
+            finally:
+                await channel.leave()
+                await self._returned(topic, waiting - scan.removed)
+
+    async def clear(self, topic: str) -> int:
+        """Removes all dead letters."""
+        async with self._channel() as channel:
+            if not await self.count(topic):
+                return 0
+            purged = await channel.request(Methods.Purge(queue=self.names.dead_letters(topic)))
+            return int(purged.message_count or 0)
+
+    @contextlib.asynccontextmanager
+    async def _channel(self) -> AsyncIterator[Channel]:
+        async with self._scanning:
             try:
                 channel = await self._link.channel(confirms=False)
-                visit = _Visit(channel, topic, self._names, waiting)
                 try:
-                    yield visit
+                    yield channel
                 finally:
                     await channel.leave()
-                    await self._back(topic, waiting - visit.removed)
             except FAILURES as error:
                 raise TransportError(f"dead letters of rabbitmq: {describe(error)}") from error
 
-    async def _back(self, topic: str, expected: int) -> None:
-        """Waits until the queue has what went back; it says so a little later. Not for long:
-        somebody else may have taken it."""
+    async def _returned(self, topic: str, expected: int) -> None:
+        """Waits until the queue counts what was given back, which it does a little later. Not
+        for long: another process may have taken it."""
         deadline = asyncio.get_running_loop().time() + _BACK_SECONDS
         while await self.count(topic) < expected:
             if asyncio.get_running_loop().time() > deadline:
                 return
             await asyncio.sleep(0.005)
 
-    async def _replay(
-        self, visit: _Visit, taken: Sequence[_Taken], targets: Targets, *, some: bool
-    ) -> int:
-        """Replays letters. Those that cannot be are told, and are in nobody's way: an error
-        where some were asked for by their ids, else a warning."""
-        sent: list[tuple[_Taken, Message]] = []
-        problems: list[TopologyError] = []
-        for each in taken:
-            try:
-                sent.append((each, targets.renewed(each.letter.message)))
-            except TopologyError as error:
-                problems.append(error)
-        results = await self._publisher.submit([message for _, message in sent])
-        done = [each for (each, _), error in zip(sent, results, strict=True) if error is None]
-        visit.ack(done)
-        for failure in results:
-            if failure is not None:
-                raise failure
-        if problems and some:
-            raise TopologyError("\n".join(map(str, problems)))
-        for problem in problems:
-            _logger.warning("not replayed: %s", problem)
-        return len(done)
+
+class RabbitMQScan:
+    """Implements `DeadLetterScan`. The queue takes back what is not acknowledged.
+
+    Attributes:
+        removed: how many were removed.
+    """
+
+    def __init__(
+        self, store: RabbitMQDeadLetterStore, channel: Channel, topic: str, waiting: int
+    ) -> None:
+        self.removed = 0
+        self._store = store
+        self._channel = channel
+        self._topic = topic
+        self._left = waiting
+
+    async def skip(self, number: int) -> None:
+        """Passes by the first dead letters."""
+        while number > 0 and await self._get() is not None:
+            number -= 1
+
+    async def take(self, limit: int) -> Sequence[DeadLetterRecord]:
+        """Returns the next records."""
+        taken: list[DeadLetterRecord] = []
+        while len(taken) < limit and (record := await self._get()) is not None:
+            taken.append(record)
+        return taken
+
+    async def replay(
+        self, records: Sequence[DeadLetterRecord], *, to_origin: bool
+    ) -> Sequence[Exception | None]:
+        """Publishes records and acknowledges those that are confirmed."""
+
+        async def address(record: DeadLetterRecord) -> Message:
+            return self._address(record, to_origin=to_origin)
+
+        async def publish(
+            _: Sequence[DeadLetterRecord], messages: Sequence[Message]
+        ) -> Sequence[PublishError | None]:
+            return await self._store.publisher.submit(messages)
+
+        return await replay_in_order(records, address, publish, self.remove)
+
+    async def remove(self, records: Sequence[DeadLetterRecord]) -> None:
+        """Acknowledges records; on a new channel the delivery tag is the position."""
+        self.removed += len(records)
+        number = self._channel.number
+        self._channel.send(b"".join(frames.ack(number, int(each.position)) for each in records))
+
+    async def _get(self) -> DeadLetterRecord | None:
+        names = self._store.names
+        if self._left <= 0:
+            return None
+        found = await self._channel.get(names.dead_letters(self._topic))
+        self._left = self._left - 1 if found is not None else 0
+        if found is None:
+            return None
+        (_, tag, _, _), properties, body = found
+        message, _ = codec.decode(self._topic, properties, body, names.owner)
+        return DeadLetterRecord(
+            message=message, position=str(tag), time=codec.dead_lettered_at(message)
+        )
+
+    def _address(self, record: DeadLetterRecord, *, to_origin: bool) -> Message:
+        """The message to publish. A dead letter never chooses a queue by its name."""
+        store, origin = self._store, None
+        if not record.message.metadata.get(wire.PF_ORIGINAL_TOPIC):
+            # The broker itself may have written it, the message having come too often.
+            death = codec.last_death(record.message)
+            origin = store.names.group_of(death.queue) if death is not None else None
+        message, group = store.sources.replayed(record, to_origin=to_origin, origin=origin)
+        if not (_NAME.fullmatch(message.topic) and (to_origin or _NAME.fullmatch(group))):
+            raise NotReplayableError(
+                f"it names topic {message.topic!r:.100} and group {group!r:.100}, which cannot "
+                "exist; publish it anew and purge it"
+            )
+        if to_origin:
+            return message
+        return replace(message, topic=store.names.to_group(message.topic, group), mandatory=True)

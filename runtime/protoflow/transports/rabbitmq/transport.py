@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from protoflow.errors import (
     ConfigError,
@@ -15,7 +15,6 @@ from protoflow.errors import (
     TransportError,
 )
 from protoflow.message import Message
-from protoflow.transport.dead_letters import DeadLetter
 from protoflow.transport.interface import (
     Capabilities,
     Subscription,
@@ -27,7 +26,7 @@ from protoflow.transport.interface import (
 )
 from protoflow.transport.lag import Lag
 from protoflow.transports.rabbitmq.channel import FAILURES
-from protoflow.transports.rabbitmq.dead_letters import Letters
+from protoflow.transports.rabbitmq.dead_letters import RabbitMQDeadLetterStore
 from protoflow.transports.rabbitmq.declare import Declarer
 from protoflow.transports.rabbitmq.delays import MAX_DELAY
 from protoflow.transports.rabbitmq.intake import Intake
@@ -63,7 +62,7 @@ class RabbitMQTransport:
         self._out = Link(settings, options, "publisher")
         self._in = Link(settings, options, "consumer")
         self._publisher = Publisher(self._out, self._names, settings, options)
-        self._letters = Letters(self._out, self._names, self._publisher)
+        self.dead_letters = RabbitMQDeadLetterStore(self._out, self._names, self._publisher)
         self._mode = TopologyMode.NONE
         self._version = (0, 0)
         self._joining = asyncio.Lock()
@@ -129,10 +128,7 @@ class RabbitMQTransport:
         """Makes or verifies exchanges and queues; bindings cannot be looked at by AMQP, so
         they are made but not verified."""
         self._mode = self._publisher.mode = mode
-        for settings in topology.subscriptions:
-            for letters in settings.dead_letter_topics:
-                source = settings.topic, settings.group
-                self._letters.sources.setdefault(letters, set()).add(source)
+        self.dead_letters.sources.add(topology.subscriptions)
         await self._declare(self._plan(topology), mode)
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
@@ -169,28 +165,6 @@ class RabbitMQTransport:
         """None when both connections are there, and what is published is confirmed."""
         problem = self._out.problem or (self._in.problem if self._joined else None)
         return problem or self._publisher.problem
-
-    async def count_dead_letters(self, topic: str) -> int:
-        """How many letters wait."""
-        return await self._letters.count(topic)
-
-    async def list_dead_letters(self, topic: str, *, limit: int = 100) -> Sequence[DeadLetter]:
-        """The oldest letters first."""
-        return await self._letters.list(topic, limit)
-
-    async def show_dead_letter(self, topic: str, id: str) -> DeadLetter:
-        """One letter."""
-        return await self._letters.show(topic, id)
-
-    async def replay_dead_letters(
-        self, topic: str, ids: Collection[str] | None = None, *, to_origin: bool = False
-    ) -> int:
-        """Gives letters back to the group that failed, or to the original topic."""
-        return await self._letters.replay(topic, ids, to_origin=to_origin)
-
-    async def purge_dead_letters(self, topic: str, ids: Collection[str] | None = None) -> int:
-        """Deletes letters."""
-        return await self._letters.purge(topic, ids)
 
     async def lag(self, topic: str, group: str) -> Lag:
         """What waits in the group's queues and on its ladder, and what this process has in

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+from typing import Protocol
 
-from protoflow import wire
-from protoflow.errors import DeadLetterNotFoundError, TopologyError
+from protoflow.errors import DeadLetterNotFoundError, NotReplayableError, PublishRefusedError
 from protoflow.message import Message
-from protoflow.transport.dead_letters import DeadLetter
-from protoflow.transport.kit.replay import replayed
+from protoflow.transport.dead_letters import DeadLetterRecord
+from protoflow.transport.kit.replay import DeadLetterSources, number_of
 from protoflow.transports.sqlite import rows
 from protoflow.transports.sqlite.publishing import Limits, Outgoing
-from protoflow.transports.sqlite.schema import BLOCKED, REPLAYS
+from protoflow.transports.sqlite.schema import BLOCKED, POSITION, REPLAYS, TOPIC_SHIFT
 from protoflow.transports.sqlite.topics import Group, find_group, remove_finished
 from protoflow.transports.sqlite.worker import Worker
 
 _TOPIC = "SELECT id FROM protoflow_topics WHERE name = ?"
-_OLDEST = "SELECT sequence FROM protoflow_letters WHERE topic = ? ORDER BY sequence LIMIT ?"
-_BY_ID = """
-SELECT sequence, id FROM protoflow_letters
-WHERE topic = ? AND id IN (SELECT value FROM json_each(?)) ORDER BY sequence
+_COUNT = "SELECT count(*), max(sequence) FROM protoflow_letters WHERE topic = ?"
+_NEXT = """
+SELECT sequence FROM protoflow_letters WHERE topic = ?1 AND sequence > ?2 AND sequence <= ?3
+{} ORDER BY sequence LIMIT ?4
 """
+_NEXT_OF_ALL = _NEXT.format("")
+_NEXT_OF_IDS = _NEXT.format("AND id IN (SELECT value FROM json_each(?5))")
+_EXISTS = "SELECT 1 FROM protoflow_letters WHERE sequence = ?"
+_DELETE = "DELETE FROM protoflow_letters WHERE sequence IN (SELECT value FROM json_each(?))"
 # A replay is the last of its lane: it waits for all that the group took before.
 _REPLAY = """
 INSERT INTO protoflow_deliveries (sequence, group_id, token, until, due, lane, deliveries,
@@ -31,147 +36,174 @@ SELECT ?1, ?2, 0, CASE WHEN EXISTS (SELECT 1 FROM protoflow_deliveries
   WHERE group_id = ?2 AND lane = ?3) THEN ?4 ELSE 0 END, 0, ?3, 0, 0, 0
 """
 _UNLIMITED = Limits(rows.UNLIMITED)
-#: How many letters are in memory at once when all are replayed.
-_BATCH = 100
 
 
-class SqliteDeadLetters:
-    """Counts, lists, replays and purges what lies in dead-letter topics."""
+class Host(Protocol):
+    """What the store needs of the transport."""
 
     worker: Worker
 
-    async def count_dead_letters(self, topic: str) -> int:
-        """How many letters wait."""
-        return await self.worker.call(lambda connection: count(connection, topic), writes=False)
-
-    async def list_dead_letters(self, topic: str, *, limit: int = 100) -> Sequence[DeadLetter]:
-        """The oldest letters first."""
-        return await self.worker.call(
-            lambda connection: read(connection, topic, oldest(connection, topic, limit)),
-            writes=False,
-        )
-
-    async def show_dead_letter(self, topic: str, id: str) -> DeadLetter:
-        """One letter."""
-        letters = await self.worker.call(
-            lambda connection: read(connection, topic, find(connection, topic, (id,))),
-            writes=False,
-        )
-        return letters[0]
-
-    async def replay_dead_letters(
-        self, topic: str, ids: Collection[str] | None = None, *, to_origin: bool = False
-    ) -> int:
-        """Gives letters back to their groups, or to their original topics."""
-        touched: set[str] = set()
-        count = await self.worker.call(
-            lambda connection: replay(connection, topic, ids, to_origin, touched)
-        )
-        self.published(touched)
-        return count
-
-    async def purge_dead_letters(self, topic: str, ids: Collection[str] | None = None) -> int:
-        """Deletes letters; groups that read the topic still get them."""
-        return await self.worker.call(lambda connection: purge(connection, topic, ids))
-
     def published(self, names: Collection[str]) -> None:
         """Wakes the subscriptions of topics."""
-        raise NotImplementedError
 
 
-def count(connection: sqlite3.Connection, topic: str) -> int:
-    """How many letters a topic has."""
-    query = "SELECT count(*) FROM protoflow_letters WHERE topic = ?"
-    return int(connection.execute(query, (_topic_id(connection, topic),)).fetchone()[0])
+class SqliteDeadLetterStore:
+    """Implements `DeadLetterStore`.
+
+    Attributes:
+        sources: whose dead letters lie where.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self.sources = DeadLetterSources()
+        self._host = host
+
+    async def count(self, topic: str) -> int:
+        """Returns how many dead letters wait."""
+        return (await self._host.worker.call(lambda c: _count(c, topic), writes=False))[1]
+
+    @asynccontextmanager
+    async def scan(
+        self, topic: str, *, after: str = "", ids: Collection[str] | None = None
+    ) -> AsyncIterator[SqliteScan]:
+        """Begins a scan."""
+        position = min(number_of(after), POSITION)
+        worker = self._host.worker
+        id, _, last = await worker.call(lambda c: _count(c, topic), writes=False)
+        bounds = (id << TOPIC_SHIFT) + position, last
+        yield SqliteScan(self._host, self.sources, (topic, id), bounds, ids)
+
+    async def clear(self, topic: str) -> int:
+        """Removes all dead letters; groups that read the topic still get them."""
+        return await self._host.worker.call(lambda c: _clear(c, topic))
 
 
-def oldest(connection: sqlite3.Connection, topic: str, limit: int) -> list[int]:
-    """The sequences of the oldest letters."""
-    found = connection.execute(_OLDEST, (_topic_id(connection, topic), limit)).fetchall()
-    return [sequence for (sequence,) in found]
+class SqliteScan:
+    """Implements `DeadLetterScan`.
+
+    Args:
+        host: the transport.
+        sources: whose dead letters lie where.
+        topic: the dead-letter topic, and its id.
+        bounds: the sequences to read behind, and up to.
+        ids: the message ids that are wanted; None is all.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        sources: DeadLetterSources,
+        topic: tuple[str, int],
+        bounds: tuple[int, int],
+        ids: Collection[str] | None,
+    ) -> None:
+        self._host = host
+        self._sources = sources
+        self._topic, self._id = topic
+        self._position, self._last = bounds
+        self._ids = None if ids is None else json.dumps(list(ids))
+
+    async def take(self, limit: int) -> Sequence[DeadLetterRecord]:
+        """Returns the next records."""
+        found = await self._host.worker.call(lambda c: self._take(c, limit), writes=False)
+        if found:
+            self._position = self._sequence(found[-1])
+        return found
+
+    async def replay(
+        self, records: Sequence[DeadLetterRecord], *, to_origin: bool
+    ) -> Sequence[Exception | None]:
+        """Publishes and removes records in one transaction."""
+        touched: set[str] = set()
+        results = await self._host.worker.call(
+            lambda c: self._replay(c, records, to_origin, touched)
+        )
+        self._host.published(touched)
+        return results
+
+    async def remove(self, records: Sequence[DeadLetterRecord]) -> None:
+        """Removes records; groups that read the topic still get them."""
+        sequences = [self._sequence(record) for record in records]
+        await self._host.worker.call(lambda c: _remove(c, self._id, sequences))
+
+    def _sequence(self, record: DeadLetterRecord) -> int:
+        return (self._id << TOPIC_SHIFT) + int(record.position)
+
+    def _take(self, connection: sqlite3.Connection, limit: int) -> list[DeadLetterRecord]:
+        query = _NEXT_OF_ALL if self._ids is None else _NEXT_OF_IDS
+        wanted = () if self._ids is None else (self._ids,)
+        values = (self._id, self._position, self._last, limit, *wanted)
+        sequences = [sequence for (sequence,) in connection.execute(query, values)]
+        return [
+            DeadLetterRecord(message=each.message, position=str(each.position), time=each.time)
+            for each in rows.read_listed(connection, self._topic, sequences)
+        ]
+
+    def _replay(
+        self,
+        connection: sqlite3.Connection,
+        records: Sequence[DeadLetterRecord],
+        to_origin: bool,
+        touched: set[str],
+    ) -> list[Exception | None]:
+        results: list[Exception | None] = []
+        for record in records:
+            error: Exception | None = None
+            try:
+                message, group = self._address(connection, record, to_origin)
+                _store(connection, message, group, record.time)
+                touched.add(message.topic)
+            except (DeadLetterNotFoundError, NotReplayableError, PublishRefusedError) as failure:
+                error = failure
+            results.append(error)
+        replayed = [
+            self._sequence(record)
+            for record, error in zip(records, results, strict=True)
+            if error is None
+        ]
+        _remove(connection, self._id, replayed)
+        return results
+
+    def _address(
+        self, connection: sqlite3.Connection, record: DeadLetterRecord, to_origin: bool
+    ) -> tuple[Message, Group | None]:
+        """The message to store, and the group that gets it; None is every group."""
+        if connection.execute(_EXISTS, (self._sequence(record),)).fetchone() is None:
+            raise DeadLetterNotFoundError("it was removed meanwhile")
+        message, name = self._sources.replayed(record, to_origin=to_origin)
+        if to_origin:
+            return message, None
+        group = find_group(connection, message.topic, name)
+        if group is None:
+            raise NotReplayableError(
+                f"group {name!r:.100} of {message.topic!r:.100} does not exist; replay it to its "
+                "original topic"
+            )
+        return message, group
 
 
-def find(connection: sqlite3.Connection, topic: str, ids: Collection[str]) -> list[int]:
-    """The sequences of letters by id. Raises DeadLetterNotFoundError."""
-    query = (_topic_id(connection, topic), json.dumps(list(ids)))
-    found = connection.execute(_BY_ID, query).fetchall()
-    if missing := sorted({*ids} - {id for _, id in found}):
-        raise DeadLetterNotFoundError(f"no dead letter {', '.join(missing)} in {topic}")
-    return [sequence for sequence, _ in found]
+def _count(connection: sqlite3.Connection, topic: str) -> tuple[int, int, int]:
+    """The id of a topic, how many dead letters it has, and the sequence of the last."""
+    id = _topic_id(connection, topic)
+    count, last = connection.execute(_COUNT, (id,)).fetchone()
+    return id, count, last or 0
 
 
-def read(connection: sqlite3.Connection, topic: str, sequences: Sequence[int]) -> list[DeadLetter]:
-    """Letters by sequence."""
-    return [
-        DeadLetter(message=each.message, position=str(each.position), time=each.time)
-        for each in rows.read_listed(connection, topic, sequences)
-    ]
+def _clear(connection: sqlite3.Connection, topic: str) -> int:
+    id = _topic_id(connection, topic)
+    count = connection.execute("DELETE FROM protoflow_letters WHERE topic = ?", (id,)).rowcount
+    remove_finished(connection, id)
+    return count
 
 
-def replay(
-    connection: sqlite3.Connection,
-    topic: str,
-    ids: Collection[str] | None,
-    to_origin: bool,
-    touched: set[str],
-) -> int:
-    """Replays letters, or raises before anything is written."""
-    sequences = _chosen(connection, topic, ids)
-    batches = [sequences[at : at + _BATCH] for at in range(0, len(sequences), _BATCH)]
-    for batch in batches:  # read twice: nothing may be written before all are known to go
-        for letter in read(connection, topic, batch):
-            _destination(connection, letter.message, to_origin)
-    for batch in batches:
-        for letter, sequence in zip(read(connection, topic, batch), batch, strict=True):
-            message, group = _destination(connection, letter.message, to_origin)
-            touched.add(message.topic)
-            _store(connection, message, group, letter.time)
-            connection.execute("DELETE FROM protoflow_letters WHERE sequence = ?", (sequence,))
-    remove_finished(connection, _topic_id(connection, topic))
-    return len(sequences)
-
-
-def purge(connection: sqlite3.Connection, topic: str, ids: Collection[str] | None) -> int:
-    """Removes letters."""
-    sequences = _chosen(connection, topic, ids)
-    connection.execute(
-        "DELETE FROM protoflow_letters WHERE sequence IN (SELECT value FROM json_each(?))",
-        (json.dumps(sequences),),
-    )
-    remove_finished(connection, _topic_id(connection, topic))
-    return len(sequences)
+def _remove(connection: sqlite3.Connection, topic: int, sequences: Sequence[int]) -> None:
+    connection.execute(_DELETE, (json.dumps(sequences),))
+    remove_finished(connection, topic)
 
 
 def _topic_id(connection: sqlite3.Connection, name: str) -> int:
     row = connection.execute(_TOPIC, (name,)).fetchone()
     return int(row[0]) if row else 0
-
-
-def _chosen(connection: sqlite3.Connection, topic: str, ids: Collection[str] | None) -> list[int]:
-    if ids is None:
-        return oldest(connection, topic, -1)
-    return find(connection, topic, ids)
-
-
-def _destination(
-    connection: sqlite3.Connection, letter: Message, to_origin: bool
-) -> tuple[Message, Group | None]:
-    message = replayed(letter)
-    if message is None:
-        raise TopologyError(
-            f"dead letter {letter.id} names no original topic, so it cannot be replayed; "
-            "publish it anew and purge it"
-        )
-    if to_origin:
-        return message, None
-    name = letter.metadata.get(wire.PF_GROUP, "")
-    group = find_group(connection, message.topic, name)
-    if group is None:
-        raise TopologyError(
-            f"dead letter {letter.id} failed in the group {name!r} of {message.topic}, which "
-            "does not exist; replay it to its original topic"
-        )
-    return message, group
 
 
 def _store(

@@ -26,7 +26,7 @@ from protoflow.transport.lag import Lag
 from protoflow.transport.topic_reader import TopicRecord
 from protoflow.transports.sqlite import place, sessions, topics
 from protoflow.transports.sqlite.acknowledging import Settlements
-from protoflow.transports.sqlite.dead_letters import SqliteDeadLetters
+from protoflow.transports.sqlite.dead_letters import SqliteDeadLetterStore
 from protoflow.transports.sqlite.keeper import Keeper
 from protoflow.transports.sqlite.options import SqliteOptions
 from protoflow.transports.sqlite.publishing import Limits, Publication
@@ -46,7 +46,7 @@ _MAINTENANCE: Final = 30.0
 _open: dict[str, weakref.WeakSet[SqliteTransport]] = {}
 
 
-class SqliteTransport(SqliteDeadLetters):
+class SqliteTransport:
     """Topics and groups in a file that several processes may share."""
 
     def __init__(self, settings: TransportSettings, path: str, options: SqliteOptions) -> None:
@@ -55,6 +55,8 @@ class SqliteTransport(SqliteDeadLetters):
         self.clock = settings.clock
         self.client_name = settings.client_name
         self.require_subscriber = settings.require_subscriber
+        self.worker: Worker
+        self.dead_letters = SqliteDeadLetterStore(self)
         self.recent = Recent()
         self.limits = Limits(options.max_message_bytes)
         self._place: place.Place | None = None
@@ -127,6 +129,7 @@ class SqliteTransport(SqliteDeadLetters):
 
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
         """Makes topics and groups, or tells which are missing."""
+        self.dead_letters.sources.add(topology.subscriptions)
         if mode is TopologyMode.CREATE:
             await self.worker.call(lambda connection: topics.make(connection, topology))
         elif mode is TopologyMode.VERIFY:

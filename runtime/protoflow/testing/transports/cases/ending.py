@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from protoflow.dead_letters import dead_letters_of
 from protoflow.testing.transports.harness import (
     MEGABYTE,
     TransportHarness,
@@ -12,7 +13,6 @@ from protoflow.testing.transports.harness import (
     numbers,
     payloads,
 )
-from protoflow.transport import DeadLetters
 
 
 async def test_stop_is_bounded_and_may_be_called_twice(harness: TransportHarness) -> None:
@@ -82,5 +82,6 @@ async def test_many_restarts_with_a_backlog_lose_and_dead_letter_nothing(
     if ordering.name == "PER_KEY":
         assert sorted({*done}, key=done.index) == numbers(0, count)
     assert sorted({*done}) == sorted(numbers(0, count))
-    if isinstance(harness.transport, DeadLetters) and harness.capabilities.dead_letters:
-        assert await harness.transport.count_dead_letters(harness.dead_letter_topic(topic)) == 0
+    if harness.capabilities.dead_letters:
+        dead_letters = dead_letters_of(harness.transport)
+        assert await dead_letters.count(harness.dead_letter_topic(topic)) == 0

@@ -83,7 +83,7 @@ async def test_exhausted_retries_end_in_a_dead_letter(services: ServiceHarness) 
         (id,) = await services.send("7")
         await services.dead(1)
     assert runs.seen == [("7", 1), ("7", 2), ("7", 3)]
-    (dead,) = await services.dead_letters.list_dead_letters(services.dead_letter_topic)
+    (dead,) = await services.dead_letters.list(services.dead_letter_topic)
     assert dead.message.id == id
     assert StringValue.FromString(dead.message.payload or b"").value == "7"
     assert dead.message.metadata[wire.PF_ORIGINAL_TOPIC] == services.topic
@@ -107,7 +107,7 @@ async def test_a_replayed_dead_letter_is_handled_by_its_group(services: ServiceH
         (id,) = await services.send("7")
         await services.dead(1)
     async with services.running(runs.work):
-        await services.dead_letters.replay_dead_letters(services.dead_letter_topic, [id])
+        await services.dead_letters.replay(services.dead_letter_topic, [id])
         await services.until(lambda: runs.done)
         await services.dead(0)
     assert runs.seen == [("7", 1)]

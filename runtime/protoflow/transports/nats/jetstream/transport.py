@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 from protoflow.contract.spec import Ordering, Start
@@ -14,7 +14,6 @@ from protoflow.errors import (
     TopologyError,
 )
 from protoflow.message import Message
-from protoflow.transport.dead_letters import DeadLetter
 from protoflow.transport.interface import (
     Capabilities,
     Subscription,
@@ -28,7 +27,7 @@ from protoflow.transport.lag import Lag
 from protoflow.transport.topic_reader import TopicRecord
 from protoflow.transports.nats.jetstream.api import API, STREAM_NOT_FOUND, APIError
 from protoflow.transports.nats.jetstream.consumers import Consumers, Ephemeral
-from protoflow.transports.nats.jetstream.dead_letters import Letters
+from protoflow.transports.nats.jetstream.dead_letters import JetStreamDeadLetterStore
 from protoflow.transports.nats.jetstream.lanes import Fifo, Lanes
 from protoflow.transports.nats.jetstream.marks import Marks
 from protoflow.transports.nats.jetstream.publisher import Publisher
@@ -46,7 +45,7 @@ _PINS_SINCE = (2, 11)
 
 
 class JetStreamTransport:
-    """Implements `Transport`, `DeadLetters` and `LagReader`."""
+    """Implements `Transport`, `KeepsDeadLetters` and `LagReader`."""
 
     def __init__(self, settings: TransportSettings, options: JetStreamOptions) -> None:
         self._settings = settings
@@ -57,7 +56,9 @@ class JetStreamTransport:
         self._architect = Architect(self._api, self._names, options)
         self._publisher = Publisher(self._connection, self._names, self._architect)
         self._publisher.require_subscriber = settings.require_subscriber
-        self._letters = Letters(self._connection, self._api, self._names, self._publisher)
+        self.dead_letters = JetStreamDeadLetterStore(
+            self._connection, self._api, self._names, self._publisher
+        )
         self._mode = TopologyMode.CREATE
         self._capabilities = Capabilities(
             durable=True,
@@ -107,7 +108,7 @@ class JetStreamTransport:
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
         """As `Transport.ensure`."""
         self._mode = mode
-        self._letters.know(topology.subscriptions)
+        self.dead_letters.sources.add(topology.subscriptions)
         self._publisher.creates = mode is TopologyMode.CREATE
         if mode is TopologyMode.NONE:
             return
@@ -167,28 +168,6 @@ class JetStreamTransport:
     def health(self) -> str | None:
         """As `Transport.health`."""
         return self._connection.problem
-
-    async def count_dead_letters(self, topic: str) -> int:
-        """As `DeadLetters.count_dead_letters`."""
-        return await self._letters.count(topic)
-
-    async def list_dead_letters(self, topic: str, *, limit: int = 100) -> Sequence[DeadLetter]:
-        """As `DeadLetters.list_dead_letters`."""
-        return await self._letters.list(topic, limit)
-
-    async def show_dead_letter(self, topic: str, id: str) -> DeadLetter:
-        """As `DeadLetters.show_dead_letter`."""
-        return await self._letters.show(topic, id)
-
-    async def replay_dead_letters(
-        self, topic: str, ids: Collection[str] | None = None, *, to_origin: bool = False
-    ) -> int:
-        """As `DeadLetters.replay_dead_letters`."""
-        return await self._letters.replay(topic, ids, to_origin=to_origin)
-
-    async def purge_dead_letters(self, topic: str, ids: Collection[str] | None = None) -> int:
-        """As `DeadLetters.purge_dead_letters`."""
-        return await self._letters.purge(topic, ids)
 
     def read_topic(
         self, topic: str, *, start: Start | float, follow: bool

@@ -5,8 +5,6 @@
 from __future__ import annotations
 
 import abc as _abc
-import datetime as _dt
-from collections import abc as _c
 
 from protoflow import gencode as _pf
 
@@ -131,224 +129,66 @@ class CommentsHandler(_pf.Handler):
 class CommentsProducer(_pf.Producer):
     """Publishes what comments.Comments consumes.
 
-    A message goes to its topic: every group subscribed there gets it.
+    Each message goes to its topic; every group subscribed there gets the message.
     """
 
     __protoflow_spec__ = _pf.ProducerSpec(
         name="CommentsProducer",
-        publications={
-            "trailing": _pf.PublicationSpec(
-                topic="events",
-                message=_messages["comments.Event"],
-            ),
-            "only_directives": _pf.PublicationSpec(
-                topic="events",
-                message=_messages["comments.Event"],
-            ),
-            "block": _pf.PublicationSpec(
-                topic="events",
-                message=_messages["comments.Event"],
-            ),
-            "backslash": _pf.PublicationSpec(
-                topic="events",
-                message=_messages["comments.Event"],
-            ),
-            "quotes": _pf.PublicationSpec(
-                topic="events",
-                message=_messages["comments.Event"],
-            ),
-        },
+        publications=_pf.consumed_by(CommentsHandler.__protoflow_spec__),
     )
 
-    async def trailing(
-        self,
-        message: _comments_pb2.Event,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes comments.Event to `events`.
+    trailing: _pf.Publish[_comments_pb2.Event]
+    """Publishes to `events`."""
+    trailing_many: _pf.PublishMany[_comments_pb2.Event]
 
-        Every group subscribed to `events` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "trailing", message, key, metadata, delay, id
-        )
+    only_directives: _pf.Publish[_comments_pb2.Event]
+    """Publishes to `events`."""
+    only_directives_many: _pf.PublishMany[_comments_pb2.Event]
 
-    async def trailing_many(
-        self, messages: _pf.Messages[_comments_pb2.Event]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `trailing`."""
-        return await self.__protoflow_publish_many__("trailing", messages)
+    block: _pf.Publish[_comments_pb2.Event]
+    """Publishes to `events`."""
+    block_many: _pf.PublishMany[_comments_pb2.Event]
 
-    async def only_directives(
-        self,
-        message: _comments_pb2.Event,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes comments.Event to `events`.
+    backslash: _pf.Publish[_comments_pb2.Event]
+    """Publishes to `events`."""
+    backslash_many: _pf.PublishMany[_comments_pb2.Event]
 
-        Every group subscribed to `events` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "only_directives", message, key, metadata, delay, id
-        )
-
-    async def only_directives_many(
-        self, messages: _pf.Messages[_comments_pb2.Event]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `only_directives`."""
-        return await self.__protoflow_publish_many__("only_directives", messages)
-
-    async def block(
-        self,
-        message: _comments_pb2.Event,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes comments.Event to `events`.
-
-        Every group subscribed to `events` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "block", message, key, metadata, delay, id
-        )
-
-    async def block_many(
-        self, messages: _pf.Messages[_comments_pb2.Event]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `block`."""
-        return await self.__protoflow_publish_many__("block", messages)
-
-    async def backslash(
-        self,
-        message: _comments_pb2.Event,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes comments.Event to `events`.
-
-        Every group subscribed to `events` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "backslash", message, key, metadata, delay, id
-        )
-
-    async def backslash_many(
-        self, messages: _pf.Messages[_comments_pb2.Event]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `backslash`."""
-        return await self.__protoflow_publish_many__("backslash", messages)
-
-    async def quotes(
-        self,
-        message: _comments_pb2.Event,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes comments.Event to `events`.
-
-        Every group subscribed to `events` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "quotes", message, key, metadata, delay, id
-        )
-
-    async def quotes_many(
-        self, messages: _pf.Messages[_comments_pb2.Event]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `quotes`."""
-        return await self.__protoflow_publish_many__("quotes", messages)
+    quotes: _pf.Publish[_comments_pb2.Event]
+    """Publishes to `events`."""
+    quotes_many: _pf.PublishMany[_comments_pb2.Event]
 
 
 class CommentsEventProducer(_pf.Producer):
     """Publishes the events of comments/comments.proto.
 
-    A message goes to its topic: every group subscribed there gets it.
+    Each message goes to its topic; every group subscribed there gets the message.
     """
 
     __protoflow_spec__ = _pf.ProducerSpec(
         name="CommentsEventProducer",
-        publications={
-            "publish_event": _pf.PublicationSpec(
-                topic="events",
-                message=_messages["comments.Event"],
-            ),
-            "publish_strings": _pf.PublicationSpec(
-                topic="strings",
-                message=_messages["comments.Strings"],
-            ),
-        },
+        publications=_pf.events(
+            publish_event=_messages["comments.Event"],
+            publish_strings=_messages["comments.Strings"],
+        ),
     )
 
-    async def publish_event(
-        self,
-        message: _comments_pb2.Event,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes comments.Event to `events`.
+    publish_event: _pf.Publish[_comments_pb2.Event]
+    """\"Quoted" and \\ escaped \\n {braces} {{ jinja }} {% if %} \"\"\"three\"\"\" äöü 世界 🎉 '''
 
-        "Quoted" and \\ escaped \\n {braces} {{ jinja }} {% if %} \"\"\"three\"\"\" äöü 世界 🎉 '''
+        indented code
+           a tab
+    ends with a quote "
 
-            indented code
-               a tab
-        ends with a quote "
+    Publishes to `events`.
+    """
+    publish_event_many: _pf.PublishMany[_comments_pb2.Event]
 
-        Every group subscribed to `events` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "publish_event", message, key, metadata, delay, id
-        )
+    publish_strings: _pf.Publish[_comments_pb2.Strings]
+    """Strings that have to be escaped.
 
-    async def publish_event_many(
-        self, messages: _pf.Messages[_comments_pb2.Event]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `publish_event`."""
-        return await self.__protoflow_publish_many__("publish_event", messages)
-
-    async def publish_strings(
-        self,
-        message: _comments_pb2.Strings,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes comments.Strings to `strings`.
-
-        Strings that have to be escaped.
-
-        Every group subscribed to `strings` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "publish_strings", message, key, metadata, delay, id
-        )
-
-    async def publish_strings_many(
-        self, messages: _pf.Messages[_comments_pb2.Strings]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `publish_strings`."""
-        return await self.__protoflow_publish_many__("publish_strings", messages)
+    Publishes to `strings`.
+    """
+    publish_strings_many: _pf.PublishMany[_comments_pb2.Strings]
 
 
 __protoflow_spec__ = _pf.FileSpec(

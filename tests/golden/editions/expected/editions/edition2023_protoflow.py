@@ -4,9 +4,6 @@
 
 from __future__ import annotations
 
-import datetime as _dt
-from collections import abc as _c
-
 from protoflow import gencode as _pf
 
 from editions import edition2023_pb2 as _edition2023_pb2
@@ -30,41 +27,19 @@ _messages = {
 class Edition2023EventProducer(_pf.Producer):
     """Publishes the events of editions/edition2023.proto.
 
-    A message goes to its topic: every group subscribed there gets it.
+    Each message goes to its topic; every group subscribed there gets the message.
     """
 
     __protoflow_spec__ = _pf.ProducerSpec(
         name="Edition2023EventProducer",
-        publications={
-            "publish_e2023": _pf.PublicationSpec(
-                topic="e2023",
-                message=_messages["editions.E2023"],
-            ),
-        },
+        publications=_pf.events(
+            publish_e2023=_messages["editions.E2023"],
+        ),
     )
 
-    async def publish_e2023(
-        self,
-        message: _edition2023_pb2.E2023,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes editions.E2023 to `e2023`.
-
-        Every group subscribed to `e2023` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "publish_e2023", message, key, metadata, delay, id
-        )
-
-    async def publish_e2023_many(
-        self, messages: _pf.Messages[_edition2023_pb2.E2023]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `publish_e2023`."""
-        return await self.__protoflow_publish_many__("publish_e2023", messages)
+    publish_e2023: _pf.Publish[_edition2023_pb2.E2023]
+    """Publishes to `e2023`."""
+    publish_e2023_many: _pf.PublishMany[_edition2023_pb2.E2023]
 
 
 __protoflow_spec__ = _pf.FileSpec(

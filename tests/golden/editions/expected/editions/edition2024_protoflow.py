@@ -4,9 +4,6 @@
 
 from __future__ import annotations
 
-import datetime as _dt
-from collections import abc as _c
-
 from protoflow import gencode as _pf
 
 from editions import edition2024_pb2 as _edition2024_pb2
@@ -30,41 +27,19 @@ _messages = {
 class Edition2024EventProducer(_pf.Producer):
     """Publishes the events of editions/edition2024.proto.
 
-    A message goes to its topic: every group subscribed there gets it.
+    Each message goes to its topic; every group subscribed there gets the message.
     """
 
     __protoflow_spec__ = _pf.ProducerSpec(
         name="Edition2024EventProducer",
-        publications={
-            "publish_e2024": _pf.PublicationSpec(
-                topic="e2024",
-                message=_messages["editions.E2024"],
-            ),
-        },
+        publications=_pf.events(
+            publish_e2024=_messages["editions.E2024"],
+        ),
     )
 
-    async def publish_e2024(
-        self,
-        message: _edition2024_pb2.E2024,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes editions.E2024 to `e2024`.
-
-        Every group subscribed to `e2024` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "publish_e2024", message, key, metadata, delay, id
-        )
-
-    async def publish_e2024_many(
-        self, messages: _pf.Messages[_edition2024_pb2.E2024]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `publish_e2024`."""
-        return await self.__protoflow_publish_many__("publish_e2024", messages)
+    publish_e2024: _pf.Publish[_edition2024_pb2.E2024]
+    """Publishes to `e2024`."""
+    publish_e2024_many: _pf.PublishMany[_edition2024_pb2.E2024]
 
 
 __protoflow_spec__ = _pf.FileSpec(

@@ -4,9 +4,6 @@
 
 from __future__ import annotations
 
-import datetime as _dt
-from collections import abc as _c
-
 from protoflow import gencode as _pf
 
 from editions import optional_pb2 as _optional_pb2
@@ -31,41 +28,19 @@ _messages = {
 class OptionalEventProducer(_pf.Producer):
     """Publishes the events of editions/optional.proto.
 
-    A message goes to its topic: every group subscribed there gets it.
+    Each message goes to its topic; every group subscribed there gets the message.
     """
 
     __protoflow_spec__ = _pf.ProducerSpec(
         name="OptionalEventProducer",
-        publications={
-            "publish_p3": _pf.PublicationSpec(
-                topic="p3",
-                message=_messages["editions.P3"],
-            ),
-        },
+        publications=_pf.events(
+            publish_p3=_messages["editions.P3"],
+        ),
     )
 
-    async def publish_p3(
-        self,
-        message: _optional_pb2.P3,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes editions.P3 to `p3`.
-
-        Every group subscribed to `p3` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "publish_p3", message, key, metadata, delay, id
-        )
-
-    async def publish_p3_many(
-        self, messages: _pf.Messages[_optional_pb2.P3]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `publish_p3`."""
-        return await self.__protoflow_publish_many__("publish_p3", messages)
+    publish_p3: _pf.Publish[_optional_pb2.P3]
+    """Publishes to `p3`."""
+    publish_p3_many: _pf.PublishMany[_optional_pb2.P3]
 
 
 __protoflow_spec__ = _pf.FileSpec(

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import datetime as _dt
 from collections import abc as _c
 
 from protoflow import gencode as _pf
@@ -40,41 +39,19 @@ _messages = {
 class Proto2EventProducer(_pf.Producer):
     """Publishes the events of editions/proto2.proto.
 
-    A message goes to its topic: every group subscribed there gets it.
+    Each message goes to its topic; every group subscribed there gets the message.
     """
 
     __protoflow_spec__ = _pf.ProducerSpec(
         name="Proto2EventProducer",
-        publications={
-            "publish_p2": _pf.PublicationSpec(
-                topic="p2",
-                message=_messages["editions.P2"],
-            ),
-        },
+        publications=_pf.events(
+            publish_p2=_messages["editions.P2"],
+        ),
     )
 
-    async def publish_p2(
-        self,
-        message: _proto2_pb2.P2,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes editions.P2 to `p2`.
-
-        Every group subscribed to `p2` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "publish_p2", message, key, metadata, delay, id
-        )
-
-    async def publish_p2_many(
-        self, messages: _pf.Messages[_proto2_pb2.P2]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `publish_p2`."""
-        return await self.__protoflow_publish_many__("publish_p2", messages)
+    publish_p2: _pf.Publish[_proto2_pb2.P2]
+    """Publishes to `p2`."""
+    publish_p2_many: _pf.PublishMany[_proto2_pb2.P2]
 
 
 __protoflow_spec__ = _pf.FileSpec(

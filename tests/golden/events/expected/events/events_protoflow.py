@@ -4,9 +4,6 @@
 
 from __future__ import annotations
 
-import datetime as _dt
-from collections import abc as _c
-
 from protoflow import gencode as _pf
 
 from events import events_pb2 as _events_pb2
@@ -29,43 +26,22 @@ _messages = {
 class EventProducer(_pf.Producer):
     """Publishes the events of events/events.proto.
 
-    A message goes to its topic: every group subscribed there gets it.
+    Each message goes to its topic; every group subscribed there gets the message.
     """
 
     __protoflow_spec__ = _pf.ProducerSpec(
         name="EventProducer",
-        publications={
-            "publish_happened": _pf.PublicationSpec(
-                topic="happened",
-                message=_messages["events.Happened"],
-            ),
-        },
+        publications=_pf.events(
+            publish_happened=_messages["events.Happened"],
+        ),
     )
 
-    async def publish_happened(
-        self,
-        message: _events_pb2.Happened,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes events.Happened to `happened`.
+    publish_happened: _pf.Publish[_events_pb2.Happened]
+    """A message in a file without service.
 
-        A message in a file without service.
-
-        Every group subscribed to `happened` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "publish_happened", message, key, metadata, delay, id
-        )
-
-    async def publish_happened_many(
-        self, messages: _pf.Messages[_events_pb2.Happened]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `publish_happened`."""
-        return await self.__protoflow_publish_many__("publish_happened", messages)
+    Publishes to `happened`.
+    """
+    publish_happened_many: _pf.PublishMany[_events_pb2.Happened]
 
 
 __protoflow_spec__ = _pf.FileSpec(

@@ -5,8 +5,6 @@
 from __future__ import annotations
 
 import abc as _abc
-import datetime as _dt
-from collections import abc as _c
 
 from protoflow import gencode as _pf
 
@@ -83,106 +81,39 @@ class PlacedHandler(_pf.Handler):
 class PlacedProducer(_pf.Producer):
     """Publishes what placed.Placed consumes.
 
-    A message goes to its topic: every group subscribed there gets it.
+    Each message goes to its topic; every group subscribed there gets the message.
     """
 
     __protoflow_spec__ = _pf.ProducerSpec(
         name="PlacedProducer",
-        publications={
-            "move": _pf.PublicationSpec(
-                topic="near",
-                message=_messages["placed.Near"],
-            ),
-            "done": _pf.PublicationSpec(
-                topic="done",
-                message=_messages["google.protobuf.Empty"],
-            ),
-        },
+        publications=_pf.consumed_by(PlacedHandler.__protoflow_spec__),
     )
 
-    async def move(
-        self,
-        message: _near_pb2.Near,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes placed.Near to `near`.
+    move: _pf.Publish[_near_pb2.Near]
+    """Publishes to `near`."""
+    move_many: _pf.PublishMany[_near_pb2.Near]
 
-        Every group subscribed to `near` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "move", message, key, metadata, delay, id
-        )
-
-    async def move_many(self, messages: _pf.Messages[_near_pb2.Near]) -> list[str]:
-        """Publishes many messages, in this order; see `move`."""
-        return await self.__protoflow_publish_many__("move", messages)
-
-    async def done(
-        self,
-        message: _google_protobuf_empty_pb2.Empty,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes google.protobuf.Empty to `done`.
-
-        Every group subscribed to `done` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "done", message, key, metadata, delay, id
-        )
-
-    async def done_many(
-        self, messages: _pf.Messages[_google_protobuf_empty_pb2.Empty]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `done`."""
-        return await self.__protoflow_publish_many__("done", messages)
+    done: _pf.Publish[_google_protobuf_empty_pb2.Empty]
+    """Publishes to `done`."""
+    done_many: _pf.PublishMany[_google_protobuf_empty_pb2.Empty]
 
 
 class NearEventProducer(_pf.Producer):
     """Publishes the events of placed/near.proto.
 
-    A message goes to its topic: every group subscribed there gets it.
+    Each message goes to its topic; every group subscribed there gets the message.
     """
 
     __protoflow_spec__ = _pf.ProducerSpec(
         name="NearEventProducer",
-        publications={
-            "publish_near": _pf.PublicationSpec(
-                topic="near",
-                message=_messages["placed.Near"],
-            ),
-        },
+        publications=_pf.events(
+            publish_near=_messages["placed.Near"],
+        ),
     )
 
-    async def publish_near(
-        self,
-        message: _near_pb2.Near,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes placed.Near to `near`.
-
-        Every group subscribed to `near` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "publish_near", message, key, metadata, delay, id
-        )
-
-    async def publish_near_many(
-        self, messages: _pf.Messages[_near_pb2.Near]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `publish_near`."""
-        return await self.__protoflow_publish_many__("publish_near", messages)
+    publish_near: _pf.Publish[_near_pb2.Near]
+    """Publishes to `near`."""
+    publish_near_many: _pf.PublishMany[_near_pb2.Near]
 
 
 __protoflow_spec__ = _pf.FileSpec(

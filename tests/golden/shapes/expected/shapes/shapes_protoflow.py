@@ -5,8 +5,6 @@
 from __future__ import annotations
 
 import abc as _abc
-import datetime as _dt
-from collections import abc as _c
 
 from protoflow import gencode as _pf
 
@@ -191,421 +189,110 @@ class ShapesHandlerSync(_pf.HandlerSync):
 class ShapesProducer(_pf.Producer):
     """Publishes what shapes.Shapes consumes.
 
-    A message goes to its topic: every group subscribed there gets it.
+    Each message goes to its topic; every group subscribed there gets the message.
     """
 
     __protoflow_spec__ = _pf.ProducerSpec(
         name="ShapesProducer",
-        publications={
-            "one": _pf.PublicationSpec(
-                topic="in",
-                message=_messages["shapes.In"],
-            ),
-            "one_to_one": _pf.PublicationSpec(
-                topic="in",
-                message=_messages["shapes.In"],
-            ),
-            "one_to_many": _pf.PublicationSpec(
-                topic="in",
-                message=_messages["shapes.In"],
-            ),
-            "many": _pf.PublicationSpec(
-                topic="in",
-                message=_messages["shapes.In"],
-            ),
-            "many_to_one": _pf.PublicationSpec(
-                topic="in",
-                message=_messages["shapes.In"],
-            ),
-            "many_to_many": _pf.PublicationSpec(
-                topic="in",
-                message=_messages["shapes.In"],
-            ),
-        },
+        publications=_pf.consumed_by(ShapesHandler.__protoflow_spec__),
     )
 
-    async def one(
-        self,
-        message: _shapes_pb2.In,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes shapes.In to `in`.
+    one: _pf.Publish[_shapes_pb2.In]
+    """Publishes to `in`."""
+    one_many: _pf.PublishMany[_shapes_pb2.In]
 
-        Every group subscribed to `in` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "one", message, key, metadata, delay, id
-        )
+    one_to_one: _pf.Publish[_shapes_pb2.In]
+    """Publishes to `in`."""
+    one_to_one_many: _pf.PublishMany[_shapes_pb2.In]
 
-    async def one_many(self, messages: _pf.Messages[_shapes_pb2.In]) -> list[str]:
-        """Publishes many messages, in this order; see `one`."""
-        return await self.__protoflow_publish_many__("one", messages)
+    one_to_many: _pf.Publish[_shapes_pb2.In]
+    """Publishes to `in`."""
+    one_to_many_many: _pf.PublishMany[_shapes_pb2.In]
 
-    async def one_to_one(
-        self,
-        message: _shapes_pb2.In,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes shapes.In to `in`.
+    many: _pf.Publish[_shapes_pb2.In]
+    """Publishes to `in`."""
+    many_many: _pf.PublishMany[_shapes_pb2.In]
 
-        Every group subscribed to `in` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "one_to_one", message, key, metadata, delay, id
-        )
+    many_to_one: _pf.Publish[_shapes_pb2.In]
+    """Publishes to `in`."""
+    many_to_one_many: _pf.PublishMany[_shapes_pb2.In]
 
-    async def one_to_one_many(
-        self, messages: _pf.Messages[_shapes_pb2.In]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `one_to_one`."""
-        return await self.__protoflow_publish_many__("one_to_one", messages)
-
-    async def one_to_many(
-        self,
-        message: _shapes_pb2.In,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes shapes.In to `in`.
-
-        Every group subscribed to `in` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "one_to_many", message, key, metadata, delay, id
-        )
-
-    async def one_to_many_many(
-        self, messages: _pf.Messages[_shapes_pb2.In]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `one_to_many`."""
-        return await self.__protoflow_publish_many__("one_to_many", messages)
-
-    async def many(
-        self,
-        message: _shapes_pb2.In,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes shapes.In to `in`.
-
-        Every group subscribed to `in` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "many", message, key, metadata, delay, id
-        )
-
-    async def many_many(self, messages: _pf.Messages[_shapes_pb2.In]) -> list[str]:
-        """Publishes many messages, in this order; see `many`."""
-        return await self.__protoflow_publish_many__("many", messages)
-
-    async def many_to_one(
-        self,
-        message: _shapes_pb2.In,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes shapes.In to `in`.
-
-        Every group subscribed to `in` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "many_to_one", message, key, metadata, delay, id
-        )
-
-    async def many_to_one_many(
-        self, messages: _pf.Messages[_shapes_pb2.In]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `many_to_one`."""
-        return await self.__protoflow_publish_many__("many_to_one", messages)
-
-    async def many_to_many(
-        self,
-        message: _shapes_pb2.In,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes shapes.In to `in`.
-
-        Every group subscribed to `in` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "many_to_many", message, key, metadata, delay, id
-        )
-
-    async def many_to_many_many(
-        self, messages: _pf.Messages[_shapes_pb2.In]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `many_to_many`."""
-        return await self.__protoflow_publish_many__("many_to_many", messages)
+    many_to_many: _pf.Publish[_shapes_pb2.In]
+    """Publishes to `in`."""
+    many_to_many_many: _pf.PublishMany[_shapes_pb2.In]
 
 
 class ShapesProducerSync(_pf.ProducerSync):
     """Publishes what shapes.Shapes consumes.
 
-    A message goes to its topic: every group subscribed there gets it.
+    Each message goes to its topic; every group subscribed there gets the message.
     """
 
     __protoflow_spec__ = ShapesProducer.__protoflow_spec__
 
-    def one(
-        self,
-        message: _shapes_pb2.In,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes shapes.In to `in`.
+    one: _pf.PublishSync[_shapes_pb2.In]
+    """Publishes to `in`."""
+    one_many: _pf.PublishManySync[_shapes_pb2.In]
 
-        Every group subscribed to `in` gets the message. Returns its id.
-        """
-        return self.__protoflow_publish__("one", message, key, metadata, delay, id)
+    one_to_one: _pf.PublishSync[_shapes_pb2.In]
+    """Publishes to `in`."""
+    one_to_one_many: _pf.PublishManySync[_shapes_pb2.In]
 
-    def one_many(self, messages: _pf.Messages[_shapes_pb2.In]) -> list[str]:
-        """Publishes many messages, in this order; see `one`."""
-        return self.__protoflow_publish_many__("one", messages)
+    one_to_many: _pf.PublishSync[_shapes_pb2.In]
+    """Publishes to `in`."""
+    one_to_many_many: _pf.PublishManySync[_shapes_pb2.In]
 
-    def one_to_one(
-        self,
-        message: _shapes_pb2.In,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes shapes.In to `in`.
+    many: _pf.PublishSync[_shapes_pb2.In]
+    """Publishes to `in`."""
+    many_many: _pf.PublishManySync[_shapes_pb2.In]
 
-        Every group subscribed to `in` gets the message. Returns its id.
-        """
-        return self.__protoflow_publish__(
-            "one_to_one", message, key, metadata, delay, id
-        )
+    many_to_one: _pf.PublishSync[_shapes_pb2.In]
+    """Publishes to `in`."""
+    many_to_one_many: _pf.PublishManySync[_shapes_pb2.In]
 
-    def one_to_one_many(self, messages: _pf.Messages[_shapes_pb2.In]) -> list[str]:
-        """Publishes many messages, in this order; see `one_to_one`."""
-        return self.__protoflow_publish_many__("one_to_one", messages)
-
-    def one_to_many(
-        self,
-        message: _shapes_pb2.In,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes shapes.In to `in`.
-
-        Every group subscribed to `in` gets the message. Returns its id.
-        """
-        return self.__protoflow_publish__(
-            "one_to_many", message, key, metadata, delay, id
-        )
-
-    def one_to_many_many(self, messages: _pf.Messages[_shapes_pb2.In]) -> list[str]:
-        """Publishes many messages, in this order; see `one_to_many`."""
-        return self.__protoflow_publish_many__("one_to_many", messages)
-
-    def many(
-        self,
-        message: _shapes_pb2.In,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes shapes.In to `in`.
-
-        Every group subscribed to `in` gets the message. Returns its id.
-        """
-        return self.__protoflow_publish__("many", message, key, metadata, delay, id)
-
-    def many_many(self, messages: _pf.Messages[_shapes_pb2.In]) -> list[str]:
-        """Publishes many messages, in this order; see `many`."""
-        return self.__protoflow_publish_many__("many", messages)
-
-    def many_to_one(
-        self,
-        message: _shapes_pb2.In,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes shapes.In to `in`.
-
-        Every group subscribed to `in` gets the message. Returns its id.
-        """
-        return self.__protoflow_publish__(
-            "many_to_one", message, key, metadata, delay, id
-        )
-
-    def many_to_one_many(self, messages: _pf.Messages[_shapes_pb2.In]) -> list[str]:
-        """Publishes many messages, in this order; see `many_to_one`."""
-        return self.__protoflow_publish_many__("many_to_one", messages)
-
-    def many_to_many(
-        self,
-        message: _shapes_pb2.In,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes shapes.In to `in`.
-
-        Every group subscribed to `in` gets the message. Returns its id.
-        """
-        return self.__protoflow_publish__(
-            "many_to_many", message, key, metadata, delay, id
-        )
-
-    def many_to_many_many(self, messages: _pf.Messages[_shapes_pb2.In]) -> list[str]:
-        """Publishes many messages, in this order; see `many_to_many`."""
-        return self.__protoflow_publish_many__("many_to_many", messages)
+    many_to_many: _pf.PublishSync[_shapes_pb2.In]
+    """Publishes to `in`."""
+    many_to_many_many: _pf.PublishManySync[_shapes_pb2.In]
 
 
 class ShapesEventProducer(_pf.Producer):
     """Publishes the events of shapes/shapes.proto.
 
-    A message goes to its topic: every group subscribed there gets it.
+    Each message goes to its topic; every group subscribed there gets the message.
     """
 
     __protoflow_spec__ = _pf.ProducerSpec(
         name="ShapesEventProducer",
-        publications={
-            "publish_in": _pf.PublicationSpec(
-                topic="in",
-                message=_messages["shapes.In"],
-            ),
-            "publish_out": _pf.PublicationSpec(
-                topic="out",
-                message=_messages["shapes.Out"],
-            ),
-        },
+        publications=_pf.events(
+            publish_in=_messages["shapes.In"],
+            publish_out=_messages["shapes.Out"],
+        ),
     )
 
-    async def publish_in(
-        self,
-        message: _shapes_pb2.In,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes shapes.In to `in`.
+    publish_in: _pf.Publish[_shapes_pb2.In]
+    """Publishes to `in`."""
+    publish_in_many: _pf.PublishMany[_shapes_pb2.In]
 
-        Every group subscribed to `in` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "publish_in", message, key, metadata, delay, id
-        )
-
-    async def publish_in_many(
-        self, messages: _pf.Messages[_shapes_pb2.In]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `publish_in`."""
-        return await self.__protoflow_publish_many__("publish_in", messages)
-
-    async def publish_out(
-        self,
-        message: _shapes_pb2.Out,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes shapes.Out to `out`.
-
-        Every group subscribed to `out` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "publish_out", message, key, metadata, delay, id
-        )
-
-    async def publish_out_many(
-        self, messages: _pf.Messages[_shapes_pb2.Out]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `publish_out`."""
-        return await self.__protoflow_publish_many__("publish_out", messages)
+    publish_out: _pf.Publish[_shapes_pb2.Out]
+    """Publishes to `out`."""
+    publish_out_many: _pf.PublishMany[_shapes_pb2.Out]
 
 
 class ShapesEventProducerSync(_pf.ProducerSync):
     """Publishes the events of shapes/shapes.proto.
 
-    A message goes to its topic: every group subscribed there gets it.
+    Each message goes to its topic; every group subscribed there gets the message.
     """
 
     __protoflow_spec__ = ShapesEventProducer.__protoflow_spec__
 
-    def publish_in(
-        self,
-        message: _shapes_pb2.In,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes shapes.In to `in`.
+    publish_in: _pf.PublishSync[_shapes_pb2.In]
+    """Publishes to `in`."""
+    publish_in_many: _pf.PublishManySync[_shapes_pb2.In]
 
-        Every group subscribed to `in` gets the message. Returns its id.
-        """
-        return self.__protoflow_publish__(
-            "publish_in", message, key, metadata, delay, id
-        )
-
-    def publish_in_many(self, messages: _pf.Messages[_shapes_pb2.In]) -> list[str]:
-        """Publishes many messages, in this order; see `publish_in`."""
-        return self.__protoflow_publish_many__("publish_in", messages)
-
-    def publish_out(
-        self,
-        message: _shapes_pb2.Out,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes shapes.Out to `out`.
-
-        Every group subscribed to `out` gets the message. Returns its id.
-        """
-        return self.__protoflow_publish__(
-            "publish_out", message, key, metadata, delay, id
-        )
-
-    def publish_out_many(self, messages: _pf.Messages[_shapes_pb2.Out]) -> list[str]:
-        """Publishes many messages, in this order; see `publish_out`."""
-        return self.__protoflow_publish_many__("publish_out", messages)
+    publish_out: _pf.PublishSync[_shapes_pb2.Out]
+    """Publishes to `out`."""
+    publish_out_many: _pf.PublishManySync[_shapes_pb2.Out]
 
 
 __protoflow_spec__ = _pf.FileSpec(

@@ -5,8 +5,6 @@
 from __future__ import annotations
 
 import abc as _abc
-import datetime as _dt
-from collections import abc as _c
 
 from protoflow import gencode as _pf
 
@@ -148,223 +146,60 @@ class ThreadsHandlerSync(_pf.HandlerSync):
 class ThreadsProducerSync(_pf.ProducerSync):
     """Publishes what sync.Threads consumes.
 
-    A message goes to its topic: every group subscribed there gets it.
+    Each message goes to its topic; every group subscribed there gets the message.
     """
 
     __protoflow_spec__ = _pf.ProducerSpec(
         name="ThreadsProducer",
-        publications={
-            "one": _pf.PublicationSpec(
-                topic="in",
-                message=_messages["sync.In"],
-            ),
-            "one_to_one": _pf.PublicationSpec(
-                topic="in",
-                message=_messages["sync.In"],
-            ),
-            "one_to_many": _pf.PublicationSpec(
-                topic="in",
-                message=_messages["sync.In"],
-            ),
-            "many": _pf.PublicationSpec(
-                topic="in",
-                message=_messages["sync.In"],
-            ),
-            "many_to_one": _pf.PublicationSpec(
-                topic="in",
-                message=_messages["sync.In"],
-            ),
-            "many_to_many": _pf.PublicationSpec(
-                topic="in",
-                message=_messages["sync.In"],
-            ),
-        },
+        publications=_pf.consumed_by(ThreadsHandlerSync.__protoflow_spec__),
     )
 
-    def one(
-        self,
-        message: _threads_pb2.In,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes sync.In to `in`.
+    one: _pf.PublishSync[_threads_pb2.In]
+    """Publishes to `in`."""
+    one_many: _pf.PublishManySync[_threads_pb2.In]
 
-        Every group subscribed to `in` gets the message. Returns its id.
-        """
-        return self.__protoflow_publish__("one", message, key, metadata, delay, id)
+    one_to_one: _pf.PublishSync[_threads_pb2.In]
+    """Publishes to `in`."""
+    one_to_one_many: _pf.PublishManySync[_threads_pb2.In]
 
-    def one_many(self, messages: _pf.Messages[_threads_pb2.In]) -> list[str]:
-        """Publishes many messages, in this order; see `one`."""
-        return self.__protoflow_publish_many__("one", messages)
+    one_to_many: _pf.PublishSync[_threads_pb2.In]
+    """Publishes to `in`."""
+    one_to_many_many: _pf.PublishManySync[_threads_pb2.In]
 
-    def one_to_one(
-        self,
-        message: _threads_pb2.In,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes sync.In to `in`.
+    many: _pf.PublishSync[_threads_pb2.In]
+    """Publishes to `in`."""
+    many_many: _pf.PublishManySync[_threads_pb2.In]
 
-        Every group subscribed to `in` gets the message. Returns its id.
-        """
-        return self.__protoflow_publish__(
-            "one_to_one", message, key, metadata, delay, id
-        )
+    many_to_one: _pf.PublishSync[_threads_pb2.In]
+    """Publishes to `in`."""
+    many_to_one_many: _pf.PublishManySync[_threads_pb2.In]
 
-    def one_to_one_many(self, messages: _pf.Messages[_threads_pb2.In]) -> list[str]:
-        """Publishes many messages, in this order; see `one_to_one`."""
-        return self.__protoflow_publish_many__("one_to_one", messages)
-
-    def one_to_many(
-        self,
-        message: _threads_pb2.In,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes sync.In to `in`.
-
-        Every group subscribed to `in` gets the message. Returns its id.
-        """
-        return self.__protoflow_publish__(
-            "one_to_many", message, key, metadata, delay, id
-        )
-
-    def one_to_many_many(self, messages: _pf.Messages[_threads_pb2.In]) -> list[str]:
-        """Publishes many messages, in this order; see `one_to_many`."""
-        return self.__protoflow_publish_many__("one_to_many", messages)
-
-    def many(
-        self,
-        message: _threads_pb2.In,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes sync.In to `in`.
-
-        Every group subscribed to `in` gets the message. Returns its id.
-        """
-        return self.__protoflow_publish__("many", message, key, metadata, delay, id)
-
-    def many_many(self, messages: _pf.Messages[_threads_pb2.In]) -> list[str]:
-        """Publishes many messages, in this order; see `many`."""
-        return self.__protoflow_publish_many__("many", messages)
-
-    def many_to_one(
-        self,
-        message: _threads_pb2.In,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes sync.In to `in`.
-
-        Every group subscribed to `in` gets the message. Returns its id.
-        """
-        return self.__protoflow_publish__(
-            "many_to_one", message, key, metadata, delay, id
-        )
-
-    def many_to_one_many(self, messages: _pf.Messages[_threads_pb2.In]) -> list[str]:
-        """Publishes many messages, in this order; see `many_to_one`."""
-        return self.__protoflow_publish_many__("many_to_one", messages)
-
-    def many_to_many(
-        self,
-        message: _threads_pb2.In,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes sync.In to `in`.
-
-        Every group subscribed to `in` gets the message. Returns its id.
-        """
-        return self.__protoflow_publish__(
-            "many_to_many", message, key, metadata, delay, id
-        )
-
-    def many_to_many_many(self, messages: _pf.Messages[_threads_pb2.In]) -> list[str]:
-        """Publishes many messages, in this order; see `many_to_many`."""
-        return self.__protoflow_publish_many__("many_to_many", messages)
+    many_to_many: _pf.PublishSync[_threads_pb2.In]
+    """Publishes to `in`."""
+    many_to_many_many: _pf.PublishManySync[_threads_pb2.In]
 
 
 class ThreadsEventProducerSync(_pf.ProducerSync):
     """Publishes the events of sync/threads.proto.
 
-    A message goes to its topic: every group subscribed there gets it.
+    Each message goes to its topic; every group subscribed there gets the message.
     """
 
     __protoflow_spec__ = _pf.ProducerSpec(
         name="ThreadsEventProducer",
-        publications={
-            "publish_in": _pf.PublicationSpec(
-                topic="in",
-                message=_messages["sync.In"],
-            ),
-            "publish_out": _pf.PublicationSpec(
-                topic="out",
-                message=_messages["sync.Out"],
-            ),
-        },
+        publications=_pf.events(
+            publish_in=_messages["sync.In"],
+            publish_out=_messages["sync.Out"],
+        ),
     )
 
-    def publish_in(
-        self,
-        message: _threads_pb2.In,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes sync.In to `in`.
+    publish_in: _pf.PublishSync[_threads_pb2.In]
+    """Publishes to `in`."""
+    publish_in_many: _pf.PublishManySync[_threads_pb2.In]
 
-        Every group subscribed to `in` gets the message. Returns its id.
-        """
-        return self.__protoflow_publish__(
-            "publish_in", message, key, metadata, delay, id
-        )
-
-    def publish_in_many(self, messages: _pf.Messages[_threads_pb2.In]) -> list[str]:
-        """Publishes many messages, in this order; see `publish_in`."""
-        return self.__protoflow_publish_many__("publish_in", messages)
-
-    def publish_out(
-        self,
-        message: _threads_pb2.Out,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes sync.Out to `out`.
-
-        Every group subscribed to `out` gets the message. Returns its id.
-        """
-        return self.__protoflow_publish__(
-            "publish_out", message, key, metadata, delay, id
-        )
-
-    def publish_out_many(self, messages: _pf.Messages[_threads_pb2.Out]) -> list[str]:
-        """Publishes many messages, in this order; see `publish_out`."""
-        return self.__protoflow_publish_many__("publish_out", messages)
+    publish_out: _pf.PublishSync[_threads_pb2.Out]
+    """Publishes to `out`."""
+    publish_out_many: _pf.PublishManySync[_threads_pb2.Out]
 
 
 __protoflow_spec__ = _pf.FileSpec(

@@ -5,8 +5,6 @@
 from __future__ import annotations
 
 import abc as _abc
-import builtins as _b
-import datetime as _dt
 from collections import abc as _c
 
 from protoflow import gencode as _pf
@@ -218,449 +216,112 @@ class ServiceHandler(_pf.Handler):
 class SameProducer(_pf.Producer):
     """Publishes what names.dash.SameService consumes.
 
-    A message goes to its topic: every group subscribed there gets it.
+    Each message goes to its topic; every group subscribed there gets the message.
     """
 
     __protoflow_spec__ = _pf.ProducerSpec(
         name="SameProducer",
-        publications={
-            "import_": _pf.PublicationSpec(
-                topic="outer",
-                message=_messages["names.dash.Outer"],
-            ),
-            "async_": _pf.PublicationSpec(
-                topic="same",
-                message=_messages["names.dash.Same"],
-            ),
-            "match": _pf.PublicationSpec(
-                topic="match",
-                message=_messages["names.dash.match"],
-            ),
-            "http_get_url2_go": _pf.PublicationSpec(
-                topic="list",
-                message=_messages["names.dash.List"],
-            ),
-            "none": _pf.PublicationSpec(
-                topic="none",
-                message=_messages["names.dash.Outer"],
-            ),
-            "print": _pf.PublicationSpec(
-                topic="print",
-                message=_messages["names.dash.Outer"],
-            ),
-            "str": _pf.PublicationSpec(
-                topic="str",
-                message=_messages["names.dash.Outer"],
-            ),
-            "register": _pf.PublicationSpec(
-                topic="register",
-                message=_messages["names.dash.Outer"],
-            ),
-            "property": _pf.PublicationSpec(
-                topic="property",
-                message=_messages["names.dash.Outer"],
-            ),
-        },
+        publications=_pf.consumed_by(SameHandler.__protoflow_spec__),
     )
 
-    async def import_(
-        self,
-        message: _order_events_pb2.Outer,
-        *,
-        key: _b.str | _b.bytes | None = None,
-        metadata: _c.Mapping[_b.str, _b.str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: _b.str | None = None,
-    ) -> _b.str:
-        """Publishes names.dash.Outer to `outer`.
+    import_: _pf.Publish[_order_events_pb2.Outer]
+    """Publishes to `outer`."""
+    import__many: _pf.PublishMany[_order_events_pb2.Outer]
 
-        Every group subscribed to `outer` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "import_", message, key, metadata, delay, id
-        )
+    async_: _pf.Publish[_order_events_pb2.Same]
+    """Publishes to `same`."""
+    async__many: _pf.PublishMany[_order_events_pb2.Same]
 
-    async def import__many(
-        self, messages: _pf.Messages[_order_events_pb2.Outer]
-    ) -> _b.list[_b.str]:
-        """Publishes many messages, in this order; see `import_`."""
-        return await self.__protoflow_publish_many__("import_", messages)
+    match: _pf.Publish[_order_events_pb2.match]
+    """Publishes to `match`."""
+    match_many: _pf.PublishMany[_order_events_pb2.match]
 
-    async def async_(
-        self,
-        message: _order_events_pb2.Same,
-        *,
-        key: _b.str | _b.bytes | None = None,
-        metadata: _c.Mapping[_b.str, _b.str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: _b.str | None = None,
-    ) -> _b.str:
-        """Publishes names.dash.Same to `same`.
+    http_get_url2_go: _pf.Publish[_order_events_pb2.List]
+    """Publishes to `list`."""
+    http_get_url2_go_many: _pf.PublishMany[_order_events_pb2.List]
 
-        Every group subscribed to `same` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "async_", message, key, metadata, delay, id
-        )
+    none: _pf.Publish[_order_events_pb2.Outer]
+    """Publishes to `none`."""
+    none_many: _pf.PublishMany[_order_events_pb2.Outer]
 
-    async def async__many(
-        self, messages: _pf.Messages[_order_events_pb2.Same]
-    ) -> _b.list[_b.str]:
-        """Publishes many messages, in this order; see `async_`."""
-        return await self.__protoflow_publish_many__("async_", messages)
+    print: _pf.Publish[_order_events_pb2.Outer]
+    """Publishes to `print`."""
+    print_many: _pf.PublishMany[_order_events_pb2.Outer]
 
-    async def match(
-        self,
-        message: _order_events_pb2.match,
-        *,
-        key: _b.str | _b.bytes | None = None,
-        metadata: _c.Mapping[_b.str, _b.str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: _b.str | None = None,
-    ) -> _b.str:
-        """Publishes names.dash.match to `match`.
+    str: _pf.Publish[_order_events_pb2.Outer]
+    """Publishes to `str`."""
+    str_many: _pf.PublishMany[_order_events_pb2.Outer]
 
-        Every group subscribed to `match` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "match", message, key, metadata, delay, id
-        )
+    register: _pf.Publish[_order_events_pb2.Outer]
+    """Publishes to `register`."""
+    register_many: _pf.PublishMany[_order_events_pb2.Outer]
 
-    async def match_many(
-        self, messages: _pf.Messages[_order_events_pb2.match]
-    ) -> _b.list[_b.str]:
-        """Publishes many messages, in this order; see `match`."""
-        return await self.__protoflow_publish_many__("match", messages)
-
-    async def http_get_url2_go(
-        self,
-        message: _order_events_pb2.List,
-        *,
-        key: _b.str | _b.bytes | None = None,
-        metadata: _c.Mapping[_b.str, _b.str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: _b.str | None = None,
-    ) -> _b.str:
-        """Publishes names.dash.List to `list`.
-
-        Every group subscribed to `list` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "http_get_url2_go", message, key, metadata, delay, id
-        )
-
-    async def http_get_url2_go_many(
-        self, messages: _pf.Messages[_order_events_pb2.List]
-    ) -> _b.list[_b.str]:
-        """Publishes many messages, in this order; see `http_get_url2_go`."""
-        return await self.__protoflow_publish_many__("http_get_url2_go", messages)
-
-    async def none(
-        self,
-        message: _order_events_pb2.Outer,
-        *,
-        key: _b.str | _b.bytes | None = None,
-        metadata: _c.Mapping[_b.str, _b.str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: _b.str | None = None,
-    ) -> _b.str:
-        """Publishes names.dash.Outer to `none`.
-
-        Every group subscribed to `none` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "none", message, key, metadata, delay, id
-        )
-
-    async def none_many(
-        self, messages: _pf.Messages[_order_events_pb2.Outer]
-    ) -> _b.list[_b.str]:
-        """Publishes many messages, in this order; see `none`."""
-        return await self.__protoflow_publish_many__("none", messages)
-
-    async def print(
-        self,
-        message: _order_events_pb2.Outer,
-        *,
-        key: _b.str | _b.bytes | None = None,
-        metadata: _c.Mapping[_b.str, _b.str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: _b.str | None = None,
-    ) -> _b.str:
-        """Publishes names.dash.Outer to `print`.
-
-        Every group subscribed to `print` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "print", message, key, metadata, delay, id
-        )
-
-    async def print_many(
-        self, messages: _pf.Messages[_order_events_pb2.Outer]
-    ) -> _b.list[_b.str]:
-        """Publishes many messages, in this order; see `print`."""
-        return await self.__protoflow_publish_many__("print", messages)
-
-    async def str(
-        self,
-        message: _order_events_pb2.Outer,
-        *,
-        key: _b.str | _b.bytes | None = None,
-        metadata: _c.Mapping[_b.str, _b.str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: _b.str | None = None,
-    ) -> _b.str:
-        """Publishes names.dash.Outer to `str`.
-
-        Every group subscribed to `str` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "str", message, key, metadata, delay, id
-        )
-
-    async def str_many(
-        self, messages: _pf.Messages[_order_events_pb2.Outer]
-    ) -> _b.list[_b.str]:
-        """Publishes many messages, in this order; see `str`."""
-        return await self.__protoflow_publish_many__("str", messages)
-
-    async def register(
-        self,
-        message: _order_events_pb2.Outer,
-        *,
-        key: _b.str | _b.bytes | None = None,
-        metadata: _c.Mapping[_b.str, _b.str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: _b.str | None = None,
-    ) -> _b.str:
-        """Publishes names.dash.Outer to `register`.
-
-        Every group subscribed to `register` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "register", message, key, metadata, delay, id
-        )
-
-    async def register_many(
-        self, messages: _pf.Messages[_order_events_pb2.Outer]
-    ) -> _b.list[_b.str]:
-        """Publishes many messages, in this order; see `register`."""
-        return await self.__protoflow_publish_many__("register", messages)
-
-    async def property(
-        self,
-        message: _order_events_pb2.Outer,
-        *,
-        key: _b.str | _b.bytes | None = None,
-        metadata: _c.Mapping[_b.str, _b.str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: _b.str | None = None,
-    ) -> _b.str:
-        """Publishes names.dash.Outer to `property`.
-
-        Every group subscribed to `property` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "property", message, key, metadata, delay, id
-        )
-
-    async def property_many(
-        self, messages: _pf.Messages[_order_events_pb2.Outer]
-    ) -> _b.list[_b.str]:
-        """Publishes many messages, in this order; see `property`."""
-        return await self.__protoflow_publish_many__("property", messages)
+    property: _pf.Publish[_order_events_pb2.Outer]
+    """Publishes to `property`."""
+    property_many: _pf.PublishMany[_order_events_pb2.Outer]
 
 
 class ServiceProducer(_pf.Producer):
     """Publishes what names.dash.Service consumes.
 
-    A message goes to its topic: every group subscribed there gets it.
+    Each message goes to its topic; every group subscribed there gets the message.
     """
 
     __protoflow_spec__ = _pf.ProducerSpec(
         name="ServiceProducer",
-        publications={
-            "type": _pf.PublicationSpec(
-                topic="outer",
-                message=_messages["names.dash.Outer"],
-            ),
-        },
+        publications=_pf.consumed_by(ServiceHandler.__protoflow_spec__),
     )
 
-    async def type(
-        self,
-        message: _order_events_pb2.Outer,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes names.dash.Outer to `outer`.
-
-        Every group subscribed to `outer` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "type", message, key, metadata, delay, id
-        )
-
-    async def type_many(
-        self, messages: _pf.Messages[_order_events_pb2.Outer]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `type`."""
-        return await self.__protoflow_publish_many__("type", messages)
+    type: _pf.Publish[_order_events_pb2.Outer]
+    """Publishes to `outer`."""
+    type_many: _pf.PublishMany[_order_events_pb2.Outer]
 
 
 class OrderEventProducer(_pf.Producer):
     """Publishes the events of names/with-dash/order-events.proto.
 
-    A message goes to its topic: every group subscribed there gets it.
+    Each message goes to its topic; every group subscribed there gets the message.
     """
 
     __protoflow_spec__ = _pf.ProducerSpec(
         name="OrderEventProducer",
-        publications={
-            "publish_outer": _pf.PublicationSpec(
-                topic="outer",
-                message=_messages["names.dash.Outer"],
-            ),
-            "publish_outer_middle_inner_http_message": _pf.PublicationSpec(
-                topic="inner",
-                message=_messages["names.dash.Outer.Middle.InnerHTTPMessage"],
-            ),
-            "publish_match": _pf.PublicationSpec(
-                topic="match",
-                message=_messages["names.dash.match"],
-            ),
-            "publish_same": _pf.PublicationSpec(
-                topic="same",
-                message=_messages["names.dash.Same"],
-            ),
-            "publish_list": _pf.PublicationSpec(
-                topic="list",
-                message=_messages["names.dash.List"],
-            ),
-        },
+        publications=_pf.events(
+            publish_outer=_messages["names.dash.Outer"],
+            publish_outer_middle_inner_http_message=_messages[
+                "names.dash.Outer.Middle.InnerHTTPMessage"
+            ],
+            publish_match=_messages["names.dash.match"],
+            publish_same=_messages["names.dash.Same"],
+            publish_list=_messages["names.dash.List"],
+        ),
     )
 
-    async def publish_outer(
-        self,
-        message: _order_events_pb2.Outer,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes names.dash.Outer to `outer`.
+    publish_outer: _pf.Publish[_order_events_pb2.Outer]
+    """Publishes to `outer`."""
+    publish_outer_many: _pf.PublishMany[_order_events_pb2.Outer]
 
-        Every group subscribed to `outer` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "publish_outer", message, key, metadata, delay, id
-        )
+    publish_outer_middle_inner_http_message: _pf.Publish[
+        _order_events_pb2.Outer.Middle.InnerHTTPMessage
+    ]
+    """Publishes to `inner`."""
+    publish_outer_middle_inner_http_message_many: _pf.PublishMany[
+        _order_events_pb2.Outer.Middle.InnerHTTPMessage
+    ]
 
-    async def publish_outer_many(
-        self, messages: _pf.Messages[_order_events_pb2.Outer]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `publish_outer`."""
-        return await self.__protoflow_publish_many__("publish_outer", messages)
+    publish_match: _pf.Publish[_order_events_pb2.match]
+    """Publishes to `match`."""
+    publish_match_many: _pf.PublishMany[_order_events_pb2.match]
 
-    async def publish_outer_middle_inner_http_message(
-        self,
-        message: _order_events_pb2.Outer.Middle.InnerHTTPMessage,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes names.dash.Outer.Middle.InnerHTTPMessage to `inner`.
+    publish_same: _pf.Publish[_order_events_pb2.Same]
+    """A message called as its service.
 
-        Every group subscribed to `inner` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "publish_outer_middle_inner_http_message", message, key, metadata, delay, id
-        )
+    Publishes to `same`.
+    """
+    publish_same_many: _pf.PublishMany[_order_events_pb2.Same]
 
-    async def publish_outer_middle_inner_http_message_many(
-        self, messages: _pf.Messages[_order_events_pb2.Outer.Middle.InnerHTTPMessage]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `publish_outer_middle_inner_http_message`."""
-        return await self.__protoflow_publish_many__(
-            "publish_outer_middle_inner_http_message", messages
-        )
-
-    async def publish_match(
-        self,
-        message: _order_events_pb2.match,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes names.dash.match to `match`.
-
-        Every group subscribed to `match` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "publish_match", message, key, metadata, delay, id
-        )
-
-    async def publish_match_many(
-        self, messages: _pf.Messages[_order_events_pb2.match]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `publish_match`."""
-        return await self.__protoflow_publish_many__("publish_match", messages)
-
-    async def publish_same(
-        self,
-        message: _order_events_pb2.Same,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes names.dash.Same to `same`.
-
-        A message called as its service.
-
-        Every group subscribed to `same` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "publish_same", message, key, metadata, delay, id
-        )
-
-    async def publish_same_many(
-        self, messages: _pf.Messages[_order_events_pb2.Same]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `publish_same`."""
-        return await self.__protoflow_publish_many__("publish_same", messages)
-
-    async def publish_list(
-        self,
-        message: _order_events_pb2.List,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes names.dash.List to `list`.
-
-        Every group subscribed to `list` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "publish_list", message, key, metadata, delay, id
-        )
-
-    async def publish_list_many(
-        self, messages: _pf.Messages[_order_events_pb2.List]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `publish_list`."""
-        return await self.__protoflow_publish_many__("publish_list", messages)
+    publish_list: _pf.Publish[_order_events_pb2.List]
+    """Publishes to `list`."""
+    publish_list_many: _pf.PublishMany[_order_events_pb2.List]
 
 
 __protoflow_spec__ = _pf.FileSpec(

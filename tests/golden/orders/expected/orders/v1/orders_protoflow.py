@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import abc as _abc
-import datetime as _dt
 from collections import abc as _c
 
 from protoflow import gencode as _pf
@@ -70,6 +69,45 @@ _messages = {
     ),
 }
 
+_delivery_1 = _pf.DeliveryPolicy(
+    concurrency=32,
+    ordering=_pf.Ordering.PER_KEY,
+    start=_pf.Start.LATEST,
+    timeout=30.0,
+    unhandled=_pf.UnhandledTypes.DEAD_LETTER,
+    retry=_pf.RetryPolicy(
+        backoff_multiplier=1.5,
+        initial_backoff=0.5,
+        jitter=0.0,
+        max_attempts=3,
+        max_backoff=60.0,
+        max_elapsed=3600.0,
+    ),
+    dead_letter=_pf.DeadLetterPolicy(
+        on_exhausted=_pf.OnExhausted.BLOCK,
+        topic="shop.{stage}.orders.failed",
+    ),
+)
+_delivery_2 = _pf.DeliveryPolicy(
+    atomic=False,
+    timeout=30.0,
+    retry=_pf.RetryPolicy(
+        initial_backoff=0.5,
+        max_attempts=7,
+    ),
+    dead_letter=_pf.DeadLetterPolicy(
+        topic="{topic}.{group}.failed",
+    ),
+)
+_delivery_3 = _pf.DeliveryPolicy(
+    concurrency=4,
+    ordering=_pf.Ordering.PER_KEY,
+    timeout=30.0,
+    retry=_pf.RetryPolicy(
+        initial_backoff=0.5,
+    ),
+)
+
 
 class OrdersHandler(_pf.Handler):
     """Bills orders.
@@ -87,25 +125,7 @@ class OrdersHandler(_pf.Handler):
                 input=_messages["orders.v1.OrderPlaced"],
                 topic="shop.{stage}.orders.placed",
                 group="billing",
-                delivery=_pf.DeliveryPolicy(
-                    concurrency=32,
-                    ordering=_pf.Ordering.PER_KEY,
-                    start=_pf.Start.LATEST,
-                    timeout=30.0,
-                    unhandled=_pf.UnhandledTypes.DEAD_LETTER,
-                    retry=_pf.RetryPolicy(
-                        backoff_multiplier=1.5,
-                        initial_backoff=0.5,
-                        jitter=0.0,
-                        max_attempts=3,
-                        max_backoff=60.0,
-                        max_elapsed=3600.0,
-                    ),
-                    dead_letter=_pf.DeadLetterPolicy(
-                        on_exhausted=_pf.OnExhausted.BLOCK,
-                        topic="shop.{stage}.orders.failed",
-                    ),
-                ),
+                delivery=_delivery_1,
                 publication=_pf.PublicationSpec(
                     topic="shop.{stage}.orders.billed",
                     message=_messages["orders.v1.OrderBilled"],
@@ -117,17 +137,7 @@ class OrdersHandler(_pf.Handler):
                 input=_messages["orders.v1.OrderBilled"],
                 topic="shop.{stage}.orders.counted",
                 group="counting.{stage}",
-                delivery=_pf.DeliveryPolicy(
-                    atomic=False,
-                    timeout=30.0,
-                    retry=_pf.RetryPolicy(
-                        initial_backoff=0.5,
-                        max_attempts=7,
-                    ),
-                    dead_letter=_pf.DeadLetterPolicy(
-                        topic="{topic}.{group}.failed",
-                    ),
-                ),
+                delivery=_delivery_2,
                 broadcast=True,
             ),
         ),
@@ -162,14 +172,7 @@ class AuditHandler(_pf.Handler):
                 input=_messages["orders.v1.OrderPlaced"],
                 topic="shop.{stage}.audit",
                 group="audit",
-                delivery=_pf.DeliveryPolicy(
-                    concurrency=4,
-                    ordering=_pf.Ordering.PER_KEY,
-                    timeout=30.0,
-                    retry=_pf.RetryPolicy(
-                        initial_backoff=0.5,
-                    ),
-                ),
+                delivery=_delivery_3,
             ),
             _pf.MethodSpec(
                 name="orders.v1.AuditService.Billed",
@@ -177,14 +180,7 @@ class AuditHandler(_pf.Handler):
                 input=_messages["orders.v1.OrderBilled"],
                 topic="shop.{stage}.audit",
                 group="audit",
-                delivery=_pf.DeliveryPolicy(
-                    concurrency=4,
-                    ordering=_pf.Ordering.PER_KEY,
-                    timeout=30.0,
-                    retry=_pf.RetryPolicy(
-                        initial_backoff=0.5,
-                    ),
-                ),
+                delivery=_delivery_3,
             ),
         ),
     )
@@ -205,238 +201,72 @@ class AuditHandler(_pf.Handler):
 class OrdersProducer(_pf.Producer):
     """Publishes what orders.v1.Orders consumes.
 
-    A message goes to its topic: every group subscribed there gets it.
+    Each message goes to its topic; every group subscribed there gets the message.
     """
 
     __protoflow_spec__ = _pf.ProducerSpec(
         name="OrdersProducer",
-        publications={
-            "bill_order": _pf.PublicationSpec(
-                topic="shop.{stage}.orders.placed",
-                message=_messages["orders.v1.OrderPlaced"],
-            ),
-            "count_order": _pf.PublicationSpec(
-                topic="shop.{stage}.orders.counted",
-                message=_messages["orders.v1.OrderBilled"],
-            ),
-        },
+        publications=_pf.consumed_by(OrdersHandler.__protoflow_spec__),
     )
 
-    async def bill_order(
-        self,
-        message: _orders_pb2.OrderPlaced,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes orders.v1.OrderPlaced to `shop.{stage}.orders.placed`.
+    bill_order: _pf.Publish[_orders_pb2.OrderPlaced]
+    """Publishes to `shop.{stage}.orders.placed`."""
+    bill_order_many: _pf.PublishMany[_orders_pb2.OrderPlaced]
 
-        Every group subscribed to `shop.{stage}.orders.placed` gets the message. Returns
-        its id.
-        """
-        return await self.__protoflow_publish__(
-            "bill_order", message, key, metadata, delay, id
-        )
-
-    async def bill_order_many(
-        self, messages: _pf.Messages[_orders_pb2.OrderPlaced]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `bill_order`."""
-        return await self.__protoflow_publish_many__("bill_order", messages)
-
-    async def count_order(
-        self,
-        message: _orders_pb2.OrderBilled,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes orders.v1.OrderBilled to `shop.{stage}.orders.counted`.
-
-        Every group subscribed to `shop.{stage}.orders.counted` gets the message.
-        Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "count_order", message, key, metadata, delay, id
-        )
-
-    async def count_order_many(
-        self, messages: _pf.Messages[_orders_pb2.OrderBilled]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `count_order`."""
-        return await self.__protoflow_publish_many__("count_order", messages)
+    count_order: _pf.Publish[_orders_pb2.OrderBilled]
+    """Publishes to `shop.{stage}.orders.counted`."""
+    count_order_many: _pf.PublishMany[_orders_pb2.OrderBilled]
 
 
 class AuditProducer(_pf.Producer):
     """Publishes what orders.v1.AuditService consumes.
 
-    A message goes to its topic: every group subscribed there gets it.
+    Each message goes to its topic; every group subscribed there gets the message.
     """
 
     __protoflow_spec__ = _pf.ProducerSpec(
         name="AuditProducer",
-        publications={
-            "placed": _pf.PublicationSpec(
-                topic="shop.{stage}.audit",
-                message=_messages["orders.v1.OrderPlaced"],
-            ),
-            "billed": _pf.PublicationSpec(
-                topic="shop.{stage}.audit",
-                message=_messages["orders.v1.OrderBilled"],
-            ),
-        },
+        publications=_pf.consumed_by(AuditHandler.__protoflow_spec__),
     )
 
-    async def placed(
-        self,
-        message: _orders_pb2.OrderPlaced,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes orders.v1.OrderPlaced to `shop.{stage}.audit`.
+    placed: _pf.Publish[_orders_pb2.OrderPlaced]
+    """Publishes to `shop.{stage}.audit`."""
+    placed_many: _pf.PublishMany[_orders_pb2.OrderPlaced]
 
-        Every group subscribed to `shop.{stage}.audit` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "placed", message, key, metadata, delay, id
-        )
-
-    async def placed_many(
-        self, messages: _pf.Messages[_orders_pb2.OrderPlaced]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `placed`."""
-        return await self.__protoflow_publish_many__("placed", messages)
-
-    async def billed(
-        self,
-        message: _orders_pb2.OrderBilled,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes orders.v1.OrderBilled to `shop.{stage}.audit`.
-
-        Every group subscribed to `shop.{stage}.audit` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "billed", message, key, metadata, delay, id
-        )
-
-    async def billed_many(
-        self, messages: _pf.Messages[_orders_pb2.OrderBilled]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `billed`."""
-        return await self.__protoflow_publish_many__("billed", messages)
+    billed: _pf.Publish[_orders_pb2.OrderBilled]
+    """Publishes to `shop.{stage}.audit`."""
+    billed_many: _pf.PublishMany[_orders_pb2.OrderBilled]
 
 
 class OrdersEventProducer(_pf.Producer):
     """Publishes the events of orders/v1/orders.proto.
 
-    A message goes to its topic: every group subscribed there gets it.
+    Each message goes to its topic; every group subscribed there gets the message.
     """
 
     __protoflow_spec__ = _pf.ProducerSpec(
         name="OrdersEventProducer",
-        publications={
-            "publish_order_placed": _pf.PublicationSpec(
-                topic="shop.{stage}.orders.placed",
-                message=_messages["orders.v1.OrderPlaced"],
-            ),
-            "publish_order_placed_line": _pf.PublicationSpec(
-                topic="shop.{stage}.orders.line",
-                message=_messages["orders.v1.OrderPlaced.Line"],
-            ),
-            "publish_order_billed": _pf.PublicationSpec(
-                topic="shop.{stage}.orders.billed",
-                message=_messages["orders.v1.OrderBilled"],
-            ),
-        },
+        publications=_pf.events(
+            publish_order_placed=_messages["orders.v1.OrderPlaced"],
+            publish_order_placed_line=_messages["orders.v1.OrderPlaced.Line"],
+            publish_order_billed=_messages["orders.v1.OrderBilled"],
+        ),
     )
 
-    async def publish_order_placed(
-        self,
-        message: _orders_pb2.OrderPlaced,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes orders.v1.OrderPlaced to `shop.{stage}.orders.placed`.
+    publish_order_placed: _pf.Publish[_orders_pb2.OrderPlaced]
+    """An order was placed.
 
-        An order was placed.
+    Publishes to `shop.{stage}.orders.placed`.
+    """
+    publish_order_placed_many: _pf.PublishMany[_orders_pb2.OrderPlaced]
 
-        Every group subscribed to `shop.{stage}.orders.placed` gets the message. Returns
-        its id.
-        """
-        return await self.__protoflow_publish__(
-            "publish_order_placed", message, key, metadata, delay, id
-        )
+    publish_order_placed_line: _pf.Publish[_orders_pb2.OrderPlaced.Line]
+    """Publishes to `shop.{stage}.orders.line`."""
+    publish_order_placed_line_many: _pf.PublishMany[_orders_pb2.OrderPlaced.Line]
 
-    async def publish_order_placed_many(
-        self, messages: _pf.Messages[_orders_pb2.OrderPlaced]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `publish_order_placed`."""
-        return await self.__protoflow_publish_many__("publish_order_placed", messages)
-
-    async def publish_order_placed_line(
-        self,
-        message: _orders_pb2.OrderPlaced.Line,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes orders.v1.OrderPlaced.Line to `shop.{stage}.orders.line`.
-
-        Every group subscribed to `shop.{stage}.orders.line` gets the message. Returns
-        its id.
-        """
-        return await self.__protoflow_publish__(
-            "publish_order_placed_line", message, key, metadata, delay, id
-        )
-
-    async def publish_order_placed_line_many(
-        self, messages: _pf.Messages[_orders_pb2.OrderPlaced.Line]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `publish_order_placed_line`."""
-        return await self.__protoflow_publish_many__(
-            "publish_order_placed_line", messages
-        )
-
-    async def publish_order_billed(
-        self,
-        message: _orders_pb2.OrderBilled,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes orders.v1.OrderBilled to `shop.{stage}.orders.billed`.
-
-        Every group subscribed to `shop.{stage}.orders.billed` gets the message. Returns
-        its id.
-        """
-        return await self.__protoflow_publish__(
-            "publish_order_billed", message, key, metadata, delay, id
-        )
-
-    async def publish_order_billed_many(
-        self, messages: _pf.Messages[_orders_pb2.OrderBilled]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `publish_order_billed`."""
-        return await self.__protoflow_publish_many__("publish_order_billed", messages)
+    publish_order_billed: _pf.Publish[_orders_pb2.OrderBilled]
+    """Publishes to `shop.{stage}.orders.billed`."""
+    publish_order_billed_many: _pf.PublishMany[_orders_pb2.OrderBilled]
 
 
 __protoflow_spec__ = _pf.FileSpec(

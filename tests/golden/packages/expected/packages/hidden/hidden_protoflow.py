@@ -4,9 +4,6 @@
 
 from __future__ import annotations
 
-import datetime as _dt
-from collections import abc as _c
-
 from protoflow import gencode as _pf
 
 from packages.hidden import hidden_pb2 as _hidden_pb2
@@ -29,43 +26,19 @@ _messages = {
 class HiddenEventProducer(_pf.Producer):
     """Publishes the events of packages/hidden/hidden.proto.
 
-    A message goes to its topic: every group subscribed there gets it.
+    Each message goes to its topic; every group subscribed there gets the message.
     """
 
     __protoflow_spec__ = _pf.ProducerSpec(
         name="HiddenEventProducer",
-        publications={
-            "publish_kept_deep_deeper": _pf.PublicationSpec(
-                topic="kept",
-                message=_messages["packages.hidden.Kept.Deep.Deeper"],
-            ),
-        },
+        publications=_pf.events(
+            publish_kept_deep_deeper=_messages["packages.hidden.Kept.Deep.Deeper"],
+        ),
     )
 
-    async def publish_kept_deep_deeper(
-        self,
-        message: _hidden_pb2.Kept.Deep.Deeper,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes packages.hidden.Kept.Deep.Deeper to `kept`.
-
-        Every group subscribed to `kept` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "publish_kept_deep_deeper", message, key, metadata, delay, id
-        )
-
-    async def publish_kept_deep_deeper_many(
-        self, messages: _pf.Messages[_hidden_pb2.Kept.Deep.Deeper]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `publish_kept_deep_deeper`."""
-        return await self.__protoflow_publish_many__(
-            "publish_kept_deep_deeper", messages
-        )
+    publish_kept_deep_deeper: _pf.Publish[_hidden_pb2.Kept.Deep.Deeper]
+    """Publishes to `kept`."""
+    publish_kept_deep_deeper_many: _pf.PublishMany[_hidden_pb2.Kept.Deep.Deeper]
 
 
 __protoflow_spec__ = _pf.FileSpec(

@@ -4,9 +4,6 @@
 
 from __future__ import annotations
 
-import datetime as _dt
-from collections import abc as _c
-
 from protoflow import gencode as _pf
 
 from elsewhere import far_pb2 as _far_pb2
@@ -29,39 +26,19 @@ _messages = {
 class FarEventProducer(_pf.Producer):
     """Publishes the events of placed/far/far.proto.
 
-    A message goes to its topic: every group subscribed there gets it.
+    Each message goes to its topic; every group subscribed there gets the message.
     """
 
     __protoflow_spec__ = _pf.ProducerSpec(
         name="FarEventProducer",
-        publications={
-            "publish_far": _pf.PublicationSpec(
-                topic="far",
-                message=_messages["placed.far.Far"],
-            ),
-        },
+        publications=_pf.events(
+            publish_far=_messages["placed.far.Far"],
+        ),
     )
 
-    async def publish_far(
-        self,
-        message: _far_pb2.Far,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes placed.far.Far to `far`.
-
-        Every group subscribed to `far` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "publish_far", message, key, metadata, delay, id
-        )
-
-    async def publish_far_many(self, messages: _pf.Messages[_far_pb2.Far]) -> list[str]:
-        """Publishes many messages, in this order; see `publish_far`."""
-        return await self.__protoflow_publish_many__("publish_far", messages)
+    publish_far: _pf.Publish[_far_pb2.Far]
+    """Publishes to `far`."""
+    publish_far_many: _pf.PublishMany[_far_pb2.Far]
 
 
 __protoflow_spec__ = _pf.FileSpec(

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import datetime as _dt
 from collections import abc as _c
 
 from protoflow import gencode as _pf
@@ -34,41 +33,19 @@ _messages = {
 class EventProducer(_pf.Producer):
     """Publishes the events of packages/billing/v1/events.proto.
 
-    A message goes to its topic: every group subscribed there gets it.
+    Each message goes to its topic; every group subscribed there gets the message.
     """
 
     __protoflow_spec__ = _pf.ProducerSpec(
         name="EventProducer",
-        publications={
-            "publish_billed": _pf.PublicationSpec(
-                topic="billing.billed",
-                message=_messages["packages.billing.v1.Billed"],
-            ),
-        },
+        publications=_pf.events(
+            publish_billed=_messages["packages.billing.v1.Billed"],
+        ),
     )
 
-    async def publish_billed(
-        self,
-        message: _events_pb2.Billed,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes packages.billing.v1.Billed to `billing.billed`.
-
-        Every group subscribed to `billing.billed` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "publish_billed", message, key, metadata, delay, id
-        )
-
-    async def publish_billed_many(
-        self, messages: _pf.Messages[_events_pb2.Billed]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `publish_billed`."""
-        return await self.__protoflow_publish_many__("publish_billed", messages)
+    publish_billed: _pf.Publish[_events_pb2.Billed]
+    """Publishes to `billing.billed`."""
+    publish_billed_many: _pf.PublishMany[_events_pb2.Billed]
 
 
 __protoflow_spec__ = _pf.FileSpec(

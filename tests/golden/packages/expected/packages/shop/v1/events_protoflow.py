@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import abc as _abc
-import datetime as _dt
 from collections import abc as _c
 
 from protoflow import gencode as _pf
@@ -149,160 +148,47 @@ class EventsHandler(_pf.Handler):
 class EventsProducer(_pf.Producer):
     """Publishes what packages.shop.v1.Events consumes.
 
-    A message goes to its topic: every group subscribed there gets it.
+    Each message goes to its topic; every group subscribed there gets the message.
     """
 
     __protoflow_spec__ = _pf.ProducerSpec(
         name="EventsProducer",
-        publications={
-            "bill": _pf.PublicationSpec(
-                topic="placed",
-                message=_messages["packages.shop.v1.Placed"],
-            ),
-            "keep": _pf.PublicationSpec(
-                topic="billing.billed",
-                message=_messages["packages.billing.v1.Billed"],
-            ),
-            "wait": _pf.PublicationSpec(
-                topic="waits",
-                message=_messages["google.protobuf.Duration"],
-            ),
-            "say": _pf.PublicationSpec(
-                topic="words",
-                message=_messages["google.protobuf.StringValue"],
-            ),
-        },
+        publications=_pf.consumed_by(EventsHandler.__protoflow_spec__),
     )
 
-    async def bill(
-        self,
-        message: _events_pb2.Placed,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes packages.shop.v1.Placed to `placed`.
+    bill: _pf.Publish[_events_pb2.Placed]
+    """Publishes to `placed`."""
+    bill_many: _pf.PublishMany[_events_pb2.Placed]
 
-        Every group subscribed to `placed` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "bill", message, key, metadata, delay, id
-        )
+    keep: _pf.Publish[_packages_billing_v1_events_pb2.Billed]
+    """Publishes to `billing.billed`."""
+    keep_many: _pf.PublishMany[_packages_billing_v1_events_pb2.Billed]
 
-    async def bill_many(self, messages: _pf.Messages[_events_pb2.Placed]) -> list[str]:
-        """Publishes many messages, in this order; see `bill`."""
-        return await self.__protoflow_publish_many__("bill", messages)
+    wait: _pf.Publish[_google_protobuf_duration_pb2.Duration]
+    """Publishes to `waits`."""
+    wait_many: _pf.PublishMany[_google_protobuf_duration_pb2.Duration]
 
-    async def keep(
-        self,
-        message: _packages_billing_v1_events_pb2.Billed,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes packages.billing.v1.Billed to `billing.billed`.
-
-        Every group subscribed to `billing.billed` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "keep", message, key, metadata, delay, id
-        )
-
-    async def keep_many(
-        self, messages: _pf.Messages[_packages_billing_v1_events_pb2.Billed]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `keep`."""
-        return await self.__protoflow_publish_many__("keep", messages)
-
-    async def wait(
-        self,
-        message: _google_protobuf_duration_pb2.Duration,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes google.protobuf.Duration to `waits`.
-
-        Every group subscribed to `waits` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "wait", message, key, metadata, delay, id
-        )
-
-    async def wait_many(
-        self, messages: _pf.Messages[_google_protobuf_duration_pb2.Duration]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `wait`."""
-        return await self.__protoflow_publish_many__("wait", messages)
-
-    async def say(
-        self,
-        message: _google_protobuf_wrappers_pb2.StringValue,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes google.protobuf.StringValue to `words`.
-
-        Every group subscribed to `words` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "say", message, key, metadata, delay, id
-        )
-
-    async def say_many(
-        self, messages: _pf.Messages[_google_protobuf_wrappers_pb2.StringValue]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `say`."""
-        return await self.__protoflow_publish_many__("say", messages)
+    say: _pf.Publish[_google_protobuf_wrappers_pb2.StringValue]
+    """Publishes to `words`."""
+    say_many: _pf.PublishMany[_google_protobuf_wrappers_pb2.StringValue]
 
 
 class EventProducer(_pf.Producer):
     """Publishes the events of packages/shop/v1/events.proto.
 
-    A message goes to its topic: every group subscribed there gets it.
+    Each message goes to its topic; every group subscribed there gets the message.
     """
 
     __protoflow_spec__ = _pf.ProducerSpec(
         name="EventProducer",
-        publications={
-            "publish_placed": _pf.PublicationSpec(
-                topic="placed",
-                message=_messages["packages.shop.v1.Placed"],
-            ),
-        },
+        publications=_pf.events(
+            publish_placed=_messages["packages.shop.v1.Placed"],
+        ),
     )
 
-    async def publish_placed(
-        self,
-        message: _events_pb2.Placed,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes packages.shop.v1.Placed to `placed`.
-
-        Every group subscribed to `placed` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "publish_placed", message, key, metadata, delay, id
-        )
-
-    async def publish_placed_many(
-        self, messages: _pf.Messages[_events_pb2.Placed]
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `publish_placed`."""
-        return await self.__protoflow_publish_many__("publish_placed", messages)
+    publish_placed: _pf.Publish[_events_pb2.Placed]
+    """Publishes to `placed`."""
+    publish_placed_many: _pf.PublishMany[_events_pb2.Placed]
 
 
 __protoflow_spec__ = _pf.FileSpec(

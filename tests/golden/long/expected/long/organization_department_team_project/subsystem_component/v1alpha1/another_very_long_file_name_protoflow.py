@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import datetime as _dt
 from collections import abc as _c
 
 from protoflow import gencode as _pf
@@ -48,55 +47,25 @@ class AnotherVeryLongFileNameEventProducer(_pf.Producer):
     """Publishes the events of
     long/organization_department_team_project/subsystem_component/v1alpha1/another_very_long_file_name.proto.
 
-    A message goes to its topic: every group subscribed there gets it.
+    Each message goes to its topic; every group subscribed there gets the message.
     """
 
     __protoflow_spec__ = _pf.ProducerSpec(
         name="AnotherVeryLongFileNameEventProducer",
-        publications={
-            "publish_another_message_of_another_file_with_a_long_name": _pf.PublicationSpec(
-                topic="another",
-                message=_messages[
-                    "long.organization.department.team.project.subsystem.component.v1alpha1.AnotherMessageOfAnotherFileWithALongName"
-                ],
-            ),
-        },
+        publications=_pf.events(
+            publish_another_message_of_another_file_with_a_long_name=_messages[
+                "long.organization.department.team.project.subsystem.component.v1alpha1.AnotherMessageOfAnotherFileWithALongName"
+            ],
+        ),
     )
 
-    async def publish_another_message_of_another_file_with_a_long_name(
-        self,
-        message: _another_very_long_file_name_pb2.AnotherMessageOfAnotherFileWithALongName,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes
-        long.organization.department.team.project.subsystem.component.v1alpha1.AnotherMessageOfAnotherFileWithALongName
-        to `another`.
-
-        Every group subscribed to `another` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "publish_another_message_of_another_file_with_a_long_name",
-            message,
-            key,
-            metadata,
-            delay,
-            id,
-        )
-
-    async def publish_another_message_of_another_file_with_a_long_name_many(
-        self,
-        messages: _pf.Messages[
-            _another_very_long_file_name_pb2.AnotherMessageOfAnotherFileWithALongName
-        ],
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `publish_another_message_of_another_file_with_a_long_name`."""
-        return await self.__protoflow_publish_many__(
-            "publish_another_message_of_another_file_with_a_long_name", messages
-        )
+    publish_another_message_of_another_file_with_a_long_name: _pf.Publish[
+        _another_very_long_file_name_pb2.AnotherMessageOfAnotherFileWithALongName
+    ]
+    """Publishes to `another`."""
+    publish_another_message_of_another_file_with_a_long_name_many: _pf.PublishMany[
+        _another_very_long_file_name_pb2.AnotherMessageOfAnotherFileWithALongName
+    ]
 
 
 __protoflow_spec__ = _pf.FileSpec(

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import abc as _abc
-import datetime as _dt
 from collections import abc as _c
 
 from protoflow import gencode as _pf
@@ -130,152 +129,60 @@ class AnExtraordinarilyLongNameOfAServiceThatNobodyWouldEverChooseProducer(
     long.organization.department.team.project.subsystem.component.v1alpha1.AnExtraordinarilyLongNameOfAServiceThatNobodyWouldEverChooseService
     consumes.
 
-    A message goes to its topic: every group subscribed there gets it.
+    Each message goes to its topic; every group subscribed there gets the message.
     """
 
     __protoflow_spec__ = _pf.ProducerSpec(
         name="AnExtraordinarilyLongNameOfAServiceThatNobodyWouldEverChooseProducer",
-        publications={
-            "an_extraordinarily_long_name_of_a_method_that_nobody_would_choose_either": _pf.PublicationSpec(
-                topic="an.extraordinarily.long.topic.of.a.message.that.nobody.would.choose.in.earnest",
-                message=_messages[
-                    "long.organization.department.team.project.subsystem.component.v1alpha1.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose"
-                ],
-            ),
-            "short": _pf.PublicationSpec(
-                topic="another",
-                message=_messages[
-                    "long.organization.department.team.project.subsystem.component.v1alpha1.AnotherMessageOfAnotherFileWithALongName"
-                ],
-            ),
-        },
+        publications=_pf.consumed_by(
+            AnExtraordinarilyLongNameOfAServiceThatNobodyWouldEverChooseHandler.__protoflow_spec__,
+        ),
     )
 
-    async def an_extraordinarily_long_name_of_a_method_that_nobody_would_choose_either(
-        self,
-        message: _extraordinarily_long_file_name_pb2.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes
-        long.organization.department.team.project.subsystem.component.v1alpha1.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose
-        to
-        `an.extraordinarily.long.topic.of.a.message.that.nobody.would.choose.in.earnest`.
+    an_extraordinarily_long_name_of_a_method_that_nobody_would_choose_either: _pf.Publish[
+        _extraordinarily_long_file_name_pb2.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose
+    ]
+    """Publishes to
+    `an.extraordinarily.long.topic.of.a.message.that.nobody.would.choose.in.earnest`.
+    """
+    an_extraordinarily_long_name_of_a_method_that_nobody_would_choose_either_many: _pf.PublishMany[
+        _extraordinarily_long_file_name_pb2.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose
+    ]
 
-        Every group subscribed to
-        `an.extraordinarily.long.topic.of.a.message.that.nobody.would.choose.in.earnest`
-        gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "an_extraordinarily_long_name_of_a_method_that_nobody_would_choose_either",
-            message,
-            key,
-            metadata,
-            delay,
-            id,
-        )
-
-    async def an_extraordinarily_long_name_of_a_method_that_nobody_would_choose_either_many(
-        self,
-        messages: _pf.Messages[
-            _extraordinarily_long_file_name_pb2.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose
-        ],
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `an_extraordinarily_long_name_of_a_method_that_nobody_would_choose_either`."""
-        return await self.__protoflow_publish_many__(
-            "an_extraordinarily_long_name_of_a_method_that_nobody_would_choose_either",
-            messages,
-        )
-
-    async def short(
-        self,
-        message: _long_organization_department_team_project_subsystem_component_v1alpha1_another_very_long_file_name_pb2.AnotherMessageOfAnotherFileWithALongName,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes
-        long.organization.department.team.project.subsystem.component.v1alpha1.AnotherMessageOfAnotherFileWithALongName
-        to `another`.
-
-        Every group subscribed to `another` gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "short", message, key, metadata, delay, id
-        )
-
-    async def short_many(
-        self,
-        messages: _pf.Messages[
-            _long_organization_department_team_project_subsystem_component_v1alpha1_another_very_long_file_name_pb2.AnotherMessageOfAnotherFileWithALongName
-        ],
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `short`."""
-        return await self.__protoflow_publish_many__("short", messages)
+    short: _pf.Publish[
+        _long_organization_department_team_project_subsystem_component_v1alpha1_another_very_long_file_name_pb2.AnotherMessageOfAnotherFileWithALongName
+    ]
+    """Publishes to `another`."""
+    short_many: _pf.PublishMany[
+        _long_organization_department_team_project_subsystem_component_v1alpha1_another_very_long_file_name_pb2.AnotherMessageOfAnotherFileWithALongName
+    ]
 
 
 class ExtraordinarilyLongFileNameEventProducer(_pf.Producer):
     """Publishes the events of
     long/organization_department_team_project/subsystem_component/v1alpha1/extraordinarily_long_file_name.proto.
 
-    A message goes to its topic: every group subscribed there gets it.
+    Each message goes to its topic; every group subscribed there gets the message.
     """
 
     __protoflow_spec__ = _pf.ProducerSpec(
         name="ExtraordinarilyLongFileNameEventProducer",
-        publications={
-            "publish_an_extraordinarily_long_name_of_a_message_that_nobody_would_choose": _pf.PublicationSpec(
-                topic="an.extraordinarily.long.topic.of.a.message.that.nobody.would.choose.in.earnest",
-                message=_messages[
-                    "long.organization.department.team.project.subsystem.component.v1alpha1.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose"
-                ],
-            ),
-        },
+        publications=_pf.events(
+            publish_an_extraordinarily_long_name_of_a_message_that_nobody_would_choose=_messages[
+                "long.organization.department.team.project.subsystem.component.v1alpha1.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose"
+            ],
+        ),
     )
 
-    async def publish_an_extraordinarily_long_name_of_a_message_that_nobody_would_choose(
-        self,
-        message: _extraordinarily_long_file_name_pb2.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose,
-        *,
-        key: str | bytes | None = None,
-        metadata: _c.Mapping[str, str] | None = None,
-        delay: _dt.timedelta | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Publishes
-        long.organization.department.team.project.subsystem.component.v1alpha1.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose
-        to
-        `an.extraordinarily.long.topic.of.a.message.that.nobody.would.choose.in.earnest`.
-
-        Every group subscribed to
-        `an.extraordinarily.long.topic.of.a.message.that.nobody.would.choose.in.earnest`
-        gets the message. Returns its id.
-        """
-        return await self.__protoflow_publish__(
-            "publish_an_extraordinarily_long_name_of_a_message_that_nobody_would_choose",
-            message,
-            key,
-            metadata,
-            delay,
-            id,
-        )
-
-    async def publish_an_extraordinarily_long_name_of_a_message_that_nobody_would_choose_many(
-        self,
-        messages: _pf.Messages[
-            _extraordinarily_long_file_name_pb2.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose
-        ],
-    ) -> list[str]:
-        """Publishes many messages, in this order; see `publish_an_extraordinarily_long_name_of_a_message_that_nobody_would_choose`."""
-        return await self.__protoflow_publish_many__(
-            "publish_an_extraordinarily_long_name_of_a_message_that_nobody_would_choose",
-            messages,
-        )
+    publish_an_extraordinarily_long_name_of_a_message_that_nobody_would_choose: _pf.Publish[
+        _extraordinarily_long_file_name_pb2.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose
+    ]
+    """Publishes to
+    `an.extraordinarily.long.topic.of.a.message.that.nobody.would.choose.in.earnest`.
+    """
+    publish_an_extraordinarily_long_name_of_a_message_that_nobody_would_choose_many: _pf.PublishMany[
+        _extraordinarily_long_file_name_pb2.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose
+    ]
 
 
 __protoflow_spec__ = _pf.FileSpec(

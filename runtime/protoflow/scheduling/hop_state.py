@@ -1,4 +1,4 @@
-"""What is written on a message that is retried by the broker or dead-lettered.
+"""Hop state: the metadata of a message that the broker retries, or that is dead-lettered.
 
 Payload and native headers stay untouched; hop state is plain metadata. It is written afresh at
 every hop, and read only from places that the runtime itself writes to: what others wrote under
@@ -26,7 +26,7 @@ _NO_HOP_STATE = frozenset({wire.PF_TRACEPARENT, wire.GO_CORRELATION_ID})
 
 
 def retry_message(delivery: Delivery, spec: HandlerSpec, due: float) -> Message:
-    """The message as it is published for a later run of this group alone."""
+    """Returns the message to publish for a later run of this group alone."""
     message = delivery.message
     return replace(
         message,
@@ -46,13 +46,13 @@ def retry_message(delivery: Delivery, spec: HandlerSpec, due: float) -> Message:
     )
 
 
-def dead_letter(
+def dead_letter_message(
     delivery: Delivery, spec: HandlerSpec, outcome: Outcome, text: str, now: float
 ) -> Message:
-    """The message as it is dead-lettered; `text` must hold nothing sensitive."""
+    """Returns the message to publish as a dead letter; `text` must hold nothing sensitive."""
     cause = outcome.__cause__ or outcome
     category = outcome.category if isinstance(outcome, DeadLetter) else "other"
-    letter = {
+    metadata = {
         **_without_hop_state(delivery.message.metadata),
         **(delivery.hop or {}),
         **_origin(delivery, spec, now),
@@ -61,14 +61,14 @@ def dead_letter(
         wire.PF_ERROR_MESSAGE: as_utf8(text),
     }
     if delivery.first_failure:
-        letter[wire.PF_FIRST_FAILURE] = f"{delivery.first_failure:.3f}"
+        metadata[wire.PF_FIRST_FAILURE] = f"{delivery.first_failure:.3f}"
     if delivery.deliveries:
-        letter[wire.PF_DELIVERIES] = str(delivery.deliveries)
-    return _addressed(delivery, spec, letter)
+        metadata[wire.PF_DELIVERIES] = str(delivery.deliveries)
+    return _addressed(delivery, spec, metadata)
 
 
-def least_letter(letter: Message) -> Message:
-    """The letter with the least metadata, for when it was refused for its size."""
+def smallest_dead_letter(dead_letter: Message) -> Message:
+    """Returns a dead letter with the least metadata; for one that was refused for its size."""
     kept = (
         wire.PF_DEAD_LETTER,
         wire.PF_GROUP,
@@ -80,29 +80,29 @@ def least_letter(letter: Message) -> Message:
         wire.CE_SOURCE,
         wire.CONTENT_TYPE,
     )
-    metadata = {name: letter.metadata[name] for name in kept if name in letter.metadata}
-    return replace(letter, metadata=metadata, headers=None)
+    metadata = {name: dead_letter.metadata[name] for name in kept if name in dead_letter.metadata}
+    return replace(dead_letter, metadata=metadata, headers=None)
 
 
 def stub(delivery: Delivery, spec: HandlerSpec, category: str, now: float) -> Message:
-    """The last resort, when a message can be dead-lettered in no other way: no payload and
-    nothing of its own, but the topic, shard and position where it lay."""
-    letter = {
+    """Returns a dead letter without payload and metadata of the message: its topic, shard and
+    position alone. For a message that can be dead-lettered in no other way."""
+    metadata = {
         **_origin(delivery, spec, now),
         wire.PF_ERROR_CLASS: "stub",
         wire.PF_ERROR_TYPE: category,
-        wire.PF_ERROR_MESSAGE: "the message could not be written as a dead letter; it lay at "
+        wire.PF_ERROR_MESSAGE: "the message could not be written as a dead letter; it is at "
         f"{spec.topic}, shard {delivery.shard}, position {delivery.position}",
     }
-    message = _addressed(delivery, spec, letter)
+    message = _addressed(delivery, spec, metadata)
     # An empty payload: without payload and key it would be a tombstone that Kafka refuses.
     return replace(message, id=as_utf8(message.id, 200), payload=b"", key=None, headers=None)
 
 
-def stub_of(letter: Message, delivery: Delivery, spec: HandlerSpec, now: float) -> Message:
-    """The stub of a letter that was refused: it keeps the class of the cause."""
-    made = stub(delivery, spec, letter.metadata.get(wire.PF_ERROR_TYPE, ""), now)
-    error_class = letter.metadata.get(wire.PF_ERROR_CLASS, "stub")
+def stub_of(dead_letter: Message, delivery: Delivery, spec: HandlerSpec, now: float) -> Message:
+    """Returns the stub of a dead letter that was refused; it keeps the class of the cause."""
+    made = stub(delivery, spec, dead_letter.metadata.get(wire.PF_ERROR_TYPE, ""), now)
+    error_class = dead_letter.metadata.get(wire.PF_ERROR_CLASS, "stub")
     return replace(made, metadata={**made.metadata, wire.PF_ERROR_CLASS: error_class})
 
 
@@ -148,7 +148,7 @@ def _addressed(delivery: Delivery, spec: HandlerSpec, metadata: dict[str, str]) 
 
 
 def failures_of(delivery: Delivery, group: str) -> tuple[int, float]:
-    """Failed runs of this group that a message from an own place tells of, and when the
+    """Returns the failed runs of this group that a message from an own place names, and when the
     first was. They are believed only beside the name of this group, and not on a dead letter."""
     metadata = delivery.message.metadata
     if (

@@ -1,0 +1,254 @@
+"""The engine of a subscription: its components, and the way from a run to its settlement.
+
+workers -> outcome -> outputs confirmed -> settled
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from protoflow.context import Context, OutputEncoder
+from protoflow.contract.spec import Ordering
+from protoflow.failure_policy import as_outcome
+from protoflow.message import Delivery, Message, Settlement, SettleResult
+from protoflow.outcomes import DONE, Done, Outcome
+from protoflow.publishing.submitter import Submitter
+from protoflow.scheduling.activity import Activity
+from protoflow.scheduling.arrival import Arrival
+from protoflow.scheduling.batch_run import run_batch
+from protoflow.scheduling.checks import Checks
+from protoflow.scheduling.draining import Drain
+from protoflow.scheduling.gate import solo_gate
+from protoflow.scheduling.in_flight import InFlight
+from protoflow.scheduling.job import Job
+from protoflow.scheduling.lanes import Lanes
+from protoflow.scheduling.outcome_applier import OutcomeApplier
+from protoflow.scheduling.readiness import Readiness
+from protoflow.scheduling.router import Router
+from protoflow.scheduling.settler import Settler
+from protoflow.scheduling.solo_runs import SoloRuns
+from protoflow.scheduling.suspects import Suspects
+from protoflow.scheduling.turns import Turns
+from protoflow.scheduling.unfinished import Unfinished
+from protoflow.scheduling.watchdog import Watchdog
+from protoflow.scheduling.workers import Work, Workers
+from protoflow.transport.interface import (
+    Capabilities,
+    Isolation,
+    Subscription,
+    SubscriptionSettings,
+)
+
+_log = logging.getLogger("protoflow.scheduler")
+
+
+class Escaped(Exception):  # noqa: N818  tells what happened
+    """A run ended with something that is no Exception, or cancelled itself."""
+
+
+class Engine:
+    """Runs the jobs of one subscription: the `Host` of its outcomes and batches.
+
+    Args:
+        settings: the subscription.
+        router: its handlers.
+        capabilities: what the transport can do.
+        submitter: publishes outputs and dead letters.
+        subscription: the transport's part.
+        encode: encodes outputs.
+        readiness: problems and gates.
+        in_flight: what was received and is not settled yet.
+        crashed: called with an error that must end the process.
+        stall_after: seconds without movement after which waiting work turns readiness red; 0.0
+            is never.
+    """
+
+    def __init__(
+        self, settings: SubscriptionSettings, router: Router, capabilities: Capabilities,
+        submitter: Submitter, subscription: Subscription, encode: OutputEncoder,
+        readiness: Readiness, in_flight: InFlight, crashed: Callable[[BaseException], None],
+        stall_after: float,
+    ) -> None:  # fmt: skip
+        ordered = settings.ordering is not Ordering.NONE
+        #: Order is at risk when the process stood still for longer than a lease.
+        leased = ordered and capabilities.leases and stall_after > 0
+        self._settings = settings
+        self._encode = encode
+        self._in_flight = in_flight
+        self._lanes = Lanes()
+        self.mark_unready = readiness.mark_unready
+        self.pause_for = readiness.pause_for
+        self.workers = Workers(
+            settings.concurrency, self._run, crashed, readiness.gates,
+            self._stood_still if leased else None, self._give_back_unstarted,
+        )  # fmt: skip
+        self.settler = Settler(submitter, subscription, self._settled, self._failed)
+        self.applier = OutcomeApplier(
+            self, submitter, subscription, self.settler, settings.ordering
+        )
+        self.gate = solo_gate()
+        self.solo_runs = SoloRuns(
+            self.workers, readiness, self.settler, self.applier, self._receive_alone, self._drop
+        )
+        self.suspects = Suspects(
+            settings.name, self.solo_runs, self.gate, _isolation(subscription, capabilities),
+            settings.lease / 2,
+        )  # fmt: skip
+        self._turns = Turns(
+            self._lanes, self.workers, Checks(settings.group, self.applier, self.suspects)
+        )
+        self.put_batch = self._turns.put_batch
+        self.run_again = self._turns.run_again
+        self.run_singly = self._turns.run_singly
+        self.end_turn = self._turns.end
+        self.arrival = Arrival(
+            router, self._lanes, settings, self.applier, self.workers, self._turns
+        )
+        self.unfinished = Unfinished(
+            router, self._lanes, self.workers, self.applier, self.suspects, self._turns, in_flight
+        )
+        self.drain = Drain(
+            settings.name, self.workers, self.settler, self.applier, self.suspects,
+            self.unfinished.take_unstarted,
+        )  # fmt: skip
+        activity = Activity(
+            settings.name, readiness, subscription, in_flight, self.workers, self.applier,
+            self.settler, self.suspects,
+        )  # fmt: skip
+        self.watchdog = Watchdog(
+            activity, self.mark_unready, stall_after, _p99,
+            self._give_back_unstarted if leased else None, settings.lease,
+        )  # fmt: skip
+
+    # From the handler to the broker.
+
+    async def _run(self, work: Work) -> None:
+        if isinstance(work, list):
+            await run_batch(work, self._encode, self.applier, self._lanes, self)
+            self.workers.wake()
+            return
+        job = work
+        route = job.route
+        delivery = job.delivery
+        context = Context(
+            delivery, job.message, delivery.failures + 1, route.spec.name, route.spec.group,
+            self._encode,
+        )  # fmt: skip
+        try:
+            outcome = await route.run(delivery, context)
+        except BaseException as error:
+            try:
+                outcome = self.escaped(error, job, context)
+            except asyncio.CancelledError:
+                self.cancelled((job,))
+                raise
+        if job.lost:
+            self._drop(job)
+        elif outcome is DONE and not context.outputs and not self.applier.exhausted:
+            route.spec.stats.handled += 1
+            self.settler.settle(job, Settlement(delivery))
+            if job.lane is not None:
+                self._turns.pass_on(job)  # this worker takes it next: nobody need be woken
+        else:
+            job.confirmed = context.confirm
+            self.applier.apply_outcome(job, outcome, _kept(outcome, context), context.decoded)
+
+    def escaped(self, error: BaseException, job: Job, context: Context) -> Outcome:
+        """Returns the failed run that an error is which no middleware caught: also a panic of an
+        extension, or a handler's cancellation of its own task. Raises the error again if it is
+        meant for the runtime."""
+        if isinstance(error, asyncio.CancelledError):
+            if self.workers.cancelled_by_us():
+                context.mark_cancelled()
+                raise error
+        elif isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+            raise error
+        wrapped = Escaped(f"{type(error).__name__}: the run ended with it")
+        return as_outcome(wrapped, error, job.delivery, job.route.spec)
+
+    def cancelled(self, jobs: Sequence[Job]) -> None:
+        """Gives back the jobs of a cancelled run: cancellation is not failure."""
+        self.unfinished.give_back(jobs)
+
+    def settled_with(self, others: Sequence[Job]) -> None:
+        """Accounts for jobs that were settled together with another one."""
+        self._in_flight.left(len(others), sum(job.delivery.size for job in others))
+
+    def _failed(self, job: Job, error: Exception) -> None:
+        """A callback on the answer for a job raised."""
+        self.applier.failed(job, error)
+
+    def _settled(self, jobs: Sequence[Job], results: Sequence[SettleResult]) -> None:
+        count = size = 0
+        for job, result in zip(jobs, results, strict=True):
+            if result is SettleResult.DONE and job.after is None:
+                count += 1
+                size += job.delivery.size
+            else:
+                try:
+                    self._settled_specially(job, result)
+                except Exception as error:
+                    self._failed(job, error)
+        self._in_flight.left(count, size)
+
+    def _settled_specially(self, job: Job, result: SettleResult) -> None:
+        """Handles an answer that is awaited, or a bad one."""
+        if job.after is not None and (job.lost or job.after(result)):
+            return  # it was dropped already, or goes on
+        self._in_flight.left(1, job.delivery.size)
+        if result is not SettleResult.DONE:
+            job.route.spec.stats.lost += 1
+            _log.warning(
+                "%s: settling %s: %s; it may be delivered again",
+                self._settings.name, job.message.id, result.name.lower(),
+            )  # fmt: skip
+
+    # Suspects, and what was held for too long.
+
+    def _receive_alone(self, delivery: Delivery) -> Job | None:
+        """Returns a job for a delivery of the solo queue."""
+        self._in_flight.came((delivery,))
+        return self.arrival.job_alone(delivery)
+
+    def _drop(self, job: Job) -> None:
+        self.unfinished.drop(job)
+
+    def _stood_still(self) -> bool:
+        return self.watchdog.stood_still(self._settings.lease)
+
+    def _give_back_unstarted(self) -> None:
+        """Leases may have ended while the process stood still: what has not started might
+        overtake what others have handled meanwhile."""
+        self.watchdog.beat = asyncio.get_running_loop().time()
+        jobs = self.unfinished.take_unstarted(_every)
+        _log.warning(
+            "%s: the process stood still for longer than a lease; %d messages were given back",
+            self._settings.name, len(jobs),
+        )  # fmt: skip
+        for job in jobs:
+            self.applier.release(job)
+            if job.lane is not None:
+                self._turns.end(job)
+
+
+def _isolation(subscription: Subscription, capabilities: Capabilities) -> Isolation | None:
+    """Returns what keeps start marks; None where no mark survives the process."""
+    if isinstance(subscription, Isolation) and capabilities.proves_killers:
+        return subscription
+    return None
+
+
+def _p99(job: Job) -> float | None:
+    latency = job.route.spec.stats.timings.latency()
+    return latency.p99_ns / 1e9 if latency.sample_size else None
+
+
+def _every(_job: Job) -> bool:
+    return True
+
+
+def _kept(outcome: Outcome, context: Context) -> Sequence[Message]:
+    """Outputs go out with success only."""
+    return context.take_outputs() if isinstance(outcome, Done) else ()
