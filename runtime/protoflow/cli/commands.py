@@ -24,7 +24,7 @@ COMMANDS = {
     "publish": Row("protoflow.cli.publish", "Publish messages of a type, written as JSON."),
     "tail": Row("protoflow.cli.tail", "Show the messages of a topic as they come."),
     "lag": Row("protoflow.cli.lag", "Show how much waits in each group."),
-    "dlq": Row("protoflow.cli.dlq", "List, show, replay, purge or export dead letters."),
+    "dlq": Row("protoflow.cli.dlq.command", "List, show, replay, purge or export dead letters."),
     "describe": Row("protoflow.cli.describe", "Show the handlers and topics of a contract."),
     "check": Row("protoflow.cli.check", "Check settings and contract before a deploy."),
     "topology": Row("protoflow.cli.topology", "Compare topics and queues with the broker's."),
