@@ -10,7 +10,7 @@ import click
 
 from protoflow.cli.init import files
 from protoflow.config.url import TransportURL
-from protoflow.transports import known_schemes
+from protoflow.transports.built_in import BUILT_IN
 
 
 @click.command("init")
@@ -28,7 +28,7 @@ def command(name: str, transport: str) -> None:
         raise click.UsageError(f"{name} exists and is not an empty folder; choose another name")
     url = transport or f"sqlite:///{package}.db"
     scheme = TransportURL.parse(url).scheme
-    extra = known_schemes().get(scheme, "")
+    extra = next((one.extra for one in BUILT_IN if scheme in one.schemes), "")
     for path, text in files.of(name, package, url, extra).items():
         file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
