@@ -53,6 +53,7 @@ def broker(request: pytest.FixtureRequest, shop: Project) -> str:
     return name
 
 
+@pytest.mark.timeout(300)
 def test_dead_letters_are_listed_shown_fixed_and_replayed(broker: str, shop: Project) -> None:
     ids = _fail(shop, 3)
     rows = _dead(shop)
