@@ -104,7 +104,7 @@ def test_describe_shows_the_plan_under_the_settings(shop: Project) -> None:
     assert shop("describe", "--mermaid").lines[0] == "flowchart LR"
 
 
-def test_config_tells_where_each_value_comes_from(shop: Project) -> None:
+def test_config_shows_where_each_value_comes_from(shop: Project) -> None:
     shop.write("settings.toml", "namespace = 'eu'\n")
     shop.write("pyproject.toml", "[tool.protoflow]\nconfig = 'settings.toml'\n")
     found = shop("config", "--json").json()

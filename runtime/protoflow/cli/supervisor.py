@@ -120,7 +120,7 @@ def _stop(workers: Sequence[Worker], signals: Signals) -> int:
         for worker in workers:
             worker.signal(signal.SIGTERM)
     codes = [worker.process.wait() for worker in workers if worker.process is not None]
-    # A worker that was told to stop before it had begun has nothing to drain.
+    # A worker that got the signal before it had begun has nothing to drain.
     codes = [0 if code == -signal.SIGTERM else code for code in codes]
     return max((code if code >= 0 else 128 - code for code in codes), default=0)
 

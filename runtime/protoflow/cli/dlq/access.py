@@ -37,8 +37,8 @@ class Access:
         """Connects, acts and disconnects."""
 
         async def connected() -> T:
-            async with _connection(self.config) as letters:
-                return await act(letters)
+            async with _connection(self.config) as dead_letters:
+                return await act(dead_letters)
 
         return asyncio.run(connected())
 
@@ -63,23 +63,23 @@ async def _connection(config: Config) -> AsyncIterator[DeadLetters]:
 
 
 async def all_of(
-    letters: DeadLetters, topic: str, selection: Selection
+    dead_letters: DeadLetters, topic: str, selection: Selection
 ) -> AsyncIterator[DeadLetterRecord]:
     """All dead letters of a topic that fit, a page at a time."""
     after = ""
-    while page := await letters.list(topic, limit=PAGE, after=after, filter=selection.filter):
+    while page := await dead_letters.list(topic, limit=PAGE, after=after, filter=selection.filter):
         for record in page:
             yield record
         after = page[-1].position
 
 
 async def found_in(
-    letters: DeadLetters, topics: Sequence[str], id: str
+    dead_letters: DeadLetters, topics: Sequence[str], id: str
 ) -> tuple[str, DeadLetterRecord]:
     """The dead letter of an id, and its topic. Raises DeadLetterNotFoundError."""
     for topic in topics:
         try:
-            return topic, await letters.show(topic, id)
+            return topic, await dead_letters.show(topic, id)
         except DeadLetterNotFoundError:
             continue
     raise DeadLetterNotFoundError(f"no dead letter {id} in {', '.join(topics)}")

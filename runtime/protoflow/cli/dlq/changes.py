@@ -52,13 +52,13 @@ def replay(
 ) -> None:
     """Give dead letters back to the group that failed, with their attempts reset."""
 
-    async def act(letters: DeadLetters, topic: str, ids: Sequence[str]) -> None:
+    async def act(dead_letters: DeadLetters, topic: str, ids: Sequence[str]) -> None:
         started = time.monotonic()
         size = max(1, int(rate)) if rate else len(ids)
         for start in range(0, len(ids), size):
             if rate:
                 await asyncio.sleep(max(0.0, started + start / rate - time.monotonic()))
-            await letters.replay(topic, ids[start : start + size], to_origin=to_origin)
+            await dead_letters.replay(topic, ids[start : start + size], to_origin=to_origin)
 
     ctx.exit(_change("replay", act, selection, where))
 
@@ -73,8 +73,8 @@ def replay(
 def purge(ctx: click.Context, /, *, selection: Selection, **where: Any) -> None:
     """Delete dead letters for good."""
 
-    async def act(letters: DeadLetters, topic: str, ids: Sequence[str]) -> None:
-        await letters.purge(topic, ids)
+    async def act(dead_letters: DeadLetters, topic: str, ids: Sequence[str]) -> None:
+        await dead_letters.purge(topic, ids)
 
     ctx.exit(_change("purge", act, selection, where))
 
@@ -92,11 +92,13 @@ def _change(
     if ids and everything:
         raise click.UsageError("give ids or --all, not both")
     access = Access(selection, where)
-    return access.run(lambda letters: _changed(letters, verb, act, access, selection, where))
+    return access.run(
+        lambda dead_letters: _changed(dead_letters, verb, act, access, selection, where)
+    )
 
 
 async def _changed(
-    letters: DeadLetters,
+    dead_letters: DeadLetters,
     verb: str,
     act: Callable[[DeadLetters, str, Sequence[str]], Awaitable[None]],
     access: Access,
@@ -107,7 +109,7 @@ async def _changed(
     chosen = {
         topic: [
             record.message.id
-            async for record in all_of(letters, topic, selection)
+            async for record in all_of(dead_letters, topic, selection)
             if not wanted or record.message.id in wanted
         ]
         for topic in access.topics
@@ -126,7 +128,7 @@ async def _changed(
         if not where["yes"] and not _confirmed(verb, matched):
             raise click.Abort
         for topic, found in chosen.items():
-            await _act(act, letters, topic, found, report)
+            await _act(act, dead_letters, topic, found, report)
     if where["as_json"]:
         output.as_json(report)
     else:
@@ -138,7 +140,7 @@ async def _changed(
 
 async def _act(
     act: Callable[[DeadLetters, str, Sequence[str]], Awaitable[None]],
-    letters: DeadLetters,
+    dead_letters: DeadLetters,
     topic: str,
     ids: Sequence[str],
     report: dict[str, Any],
@@ -146,7 +148,7 @@ async def _act(
     if not ids:
         return
     try:
-        await act(letters, topic, ids)
+        await act(dead_letters, topic, ids)
         report["done"] += len(ids)
     except ReplayError as error:
         report["done"] += error.replayed

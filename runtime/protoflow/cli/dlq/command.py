@@ -55,11 +55,11 @@ def list_(
     if cursor and len(access.topics) != 1:
         raise click.UsageError("--cursor is a position in one topic; name it with --topic")
 
-    async def read(letters: DeadLetters) -> list[dict[str, Any]]:
+    async def read(dead_letters: DeadLetters) -> list[dict[str, Any]]:
         return [
             row_of(topic, record)
             for topic in access.topics
-            for record in await letters.list(
+            for record in await dead_letters.list(
                 topic, limit=limit, after=cursor, filter=selection.filter
             )
         ]
@@ -83,7 +83,7 @@ def list_(
 def show(id: str, selection: Selection, as_json: bool, payload: bool, **where: Any) -> None:
     """Show one dead letter with the cause of its failure."""
     access = Access(selection, where)
-    topic, record = access.run(lambda letters: found_in(letters, access.topics, id))
+    topic, record = access.run(lambda dead_letters: found_in(dead_letters, access.topics, id))
     fields = row_of(topic, record) | {
         "type": record.message.metadata.get(wire.CE_TYPE, ""),
         "key": records.key_text(record.message.key),
@@ -117,7 +117,7 @@ def export(file: str, selection: Selection, payloads: bool, **where: Any) -> Non
     """Write dead letters to FILE, one JSON object a line; the file is readable by you only."""
     access = Access(selection, where)
 
-    async def write(letters: DeadLetters) -> int:
+    async def write(dead_letters: DeadLetters) -> int:
         count = 0
         try:
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -125,7 +125,7 @@ def export(file: str, selection: Selection, payloads: bool, **where: Any) -> Non
             raise click.UsageError(f"{file}: {error.strerror}; name a new file") from None
         with open(descriptor, "w", encoding="utf-8") as lines:  # noqa: ASYNC230  one reader
             for topic in access.topics:
-                async for record in all_of(letters, topic, selection):
+                async for record in all_of(dead_letters, topic, selection):
                     row = row_of(topic, record) | {"metadata": dict(record.message.metadata)}
                     if payloads:
                         key, body = record.message.key, record.message.payload

@@ -21,7 +21,7 @@ def command(name: str, transport: str) -> None:
     package = name.replace("-", "_").lower()
     if not re.fullmatch(r"[a-z][a-z0-9_]*", package) or keyword.iskeyword(package):
         raise click.UsageError(
-            f"{name} gives no Python package; use letters, digits and -, a letter first"
+            f"{name} gives no Python package; use a to z, 0 to 9 and -, and begin with a to z"
         )
     folder = Path(name)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

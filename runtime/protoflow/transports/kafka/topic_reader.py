@@ -40,7 +40,7 @@ async def read_topic(
                         or record.offset < ends[TopicPartition(record.topic, record.partition)]
                     ):
                         yield _record(topic, record)
-                # The last offsets may hold no record: the position tells, not what was read.
+                # The last offsets may hold no record: the position counts, not what was read.
                 open_ = {tp for tp in open_ if await consumer.position(tp) < ends[tp]}
     except KafkaError as error:
         raise transport_error(error, "topic", topic) from error
