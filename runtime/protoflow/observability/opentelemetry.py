@@ -105,7 +105,7 @@ class _Instruments:
                 "Number of messages producer attempted to send to the broker.", self._sent,
             ),
             ("protoflow.messages", "{message}", "What became of messages.", self._messages),
-            ("protoflow.dead_letters", "{message}", "Dead letters confirmed.", self._letters),
+            ("protoflow.dead_letters", "{message}", "Dead letters confirmed.", self._dead_letters),
         )  # fmt: skip
 
     def gauges(self) -> Iterable[tuple[str, str, str, _Value]]:
@@ -143,7 +143,7 @@ class _Instruments:
                     count = getattr(route.spec.stats, outcome)
                     yield Observation(count, labels | {semconv.OUTCOME: outcome})
 
-    def _letters(self) -> Iterable[Observation]:
+    def _dead_letters(self) -> Iterable[Observation]:
         for topic, counters in self._reporter.host.counters.dead_letters.topics.items():
             yield Observation(counters.received, {semconv.DESTINATION: topic})
 

@@ -29,7 +29,7 @@ except ImportError as error:
 
 _HANDLER = ("topic", "group", "handler")
 _SUBSCRIPTION = ("topic", "group")
-_LETTERS = ("dead_letter_topic",)
+_DEAD_LETTERS = ("dead_letter_topic",)
 _PROCESS = (
     "messaging_system",
     "messaging_operation_name",
@@ -61,7 +61,7 @@ class ServiceCollector(Collector):
         yield from _handlers(specs)
         yield from _subscriptions(schedulers)
         yield from self._lag(schedulers)
-        yield from self._letters()
+        yield from self._dead_letters()
         yield from self._outbox()
 
     def _messaging(
@@ -121,9 +121,9 @@ class ServiceCollector(Collector):
                 relay.oldest_at,
             )
 
-    def _letters(self) -> Iterator[Metric]:
+    def _dead_letters(self) -> Iterator[Metric]:
         for name, kind, help, attribute in _LETTER_METRICS:
-            family = kind(name, help, labels=_LETTERS)
+            family = kind(name, help, labels=_DEAD_LETTERS)
             for topic, counters in self._reporter.host.counters.dead_letters.topics.items():
                 family.add_metric((topic,), float(getattr(counters, attribute)))
             yield family

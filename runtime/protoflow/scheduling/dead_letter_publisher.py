@@ -100,7 +100,7 @@ class DeadLetterPublisher:
                 if not self._failing:
                     self._host.pause_for(_UNPUBLISHED, False)
         spec.stats.dead_lettered += 1
-        spec.stats.letters.add(job.delivery.failures, spec.clock.now())
+        spec.stats.dead_letters.add(job.delivery.failures, spec.clock.now())
         if job.lane is not None:
             self._host.end_turn(job)
 

@@ -126,7 +126,7 @@ class HandlerStats:
         released: messages given back unfinished.
         timings: how long runs took, failed ones included.
         errors: errors by category.
-        letters: the counters of the handler's dead-letter topic, which others may share.
+        dead_letters: the counters of the handler's dead-letter topic, which others may share.
         sent: the messages that the whole service sent.
         classify: tells the category of an error.
     """
@@ -135,7 +135,7 @@ class HandlerStats:
         *_COUNTERS,
         "classify",
         "errors",
-        "letters",
+        "dead_letters",
         "sent",
         "timings",
     )
@@ -144,7 +144,7 @@ class HandlerStats:
         self,
         *,
         classify: ErrorClassifier = classify_error,
-        letters: DLQTopicMetrics | None = None,
+        dead_letters: DLQTopicMetrics | None = None,
         sent: SentMessages | None = None,
     ) -> None:
         self.handled = self.failed_runs = self.retried = self.dead_lettered = 0
@@ -152,7 +152,7 @@ class HandlerStats:
         self.published = self.lost = self.unknown = self.released = 0
         self.timings = Timings()
         self.errors = ErrorBreakdown()
-        self.letters = letters or DLQTopicMetrics()
+        self.dead_letters = dead_letters or DLQTopicMetrics()
         self.sent = sent or SentMessages()
         self.classify = classify
 
@@ -190,7 +190,7 @@ class Counters:
     def open(self, handler: str, dead_letter_topic: str) -> HandlerStats:
         """Adds the counters of one handler, when it is assembled."""
         stats = HandlerStats(
-            letters=self.dead_letters.topic(dead_letter_topic),
+            dead_letters=self.dead_letters.topic(dead_letter_topic),
             sent=self.sent,
             classify=self._classify,
         )

@@ -117,7 +117,7 @@ class MemoryTransport:
         with self.broker.lock:
             if settings.broadcast:
                 group = self.broker.join_alone(settings.topic, settings.group, settings.ordering)
-                self._make_letters(settings)
+                self._make_dead_letters(settings)
             else:
                 group = self._join(settings)
             subscription = MemorySubscription(self, settings, group)
@@ -201,7 +201,7 @@ class MemoryTransport:
         errors: list[PublishError | None] = []
         for message in messages:
             topic = self.broker.topic(message.topic)
-            if topic.groups or topic.letters is not None:
+            if topic.groups or topic.dead_letters is not None:
                 errors += self.broker.admit([message], self.options, sizes, bounded=bounded)
             else:
                 errors.append(
@@ -212,12 +212,12 @@ class MemoryTransport:
         return errors
 
     def _join(self, settings: SubscriptionSettings) -> Any:
-        self._make_letters(settings)
+        self._make_dead_letters(settings)
         return self.broker.join(settings.topic, settings.group, settings.ordering, settings.start)
 
-    def _make_letters(self, settings: SubscriptionSettings) -> None:
+    def _make_dead_letters(self, settings: SubscriptionSettings) -> None:
         for name in settings.dead_letter_topics:
-            self.broker.make_letters(name)
+            self.broker.make_dead_letters(name)
 
 
 class MemoryTransaction:

@@ -155,7 +155,7 @@ class SqliteTransport:
         subscription = SqliteSubscription(self, settings, listener, keeper)
         self._subscriptions.append(subscription)
         self.recent.topics |= {settings.topic}
-        self.limits.letters |= {*settings.dead_letter_topics}
+        self.limits.dead_letter_topics |= {*settings.dead_letter_topics}
         return subscription
 
     def health(self) -> str | None:
