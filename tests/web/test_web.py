@@ -177,14 +177,14 @@ async def test_health_and_readiness() -> None:
     async with served() as (service, client):
         assert await client.get("/healthz") == {"status": "ok", "problems": {}}
         assert await client.get("/readyz") == {"status": "ok", "problems": {}}
-        service.service.subscriptions[0].block("dead letters cannot be published", True)
+        service.service.subscriptions[0].pause_for("dead letters cannot be published", True)
         status, body, _ = await client.ask("GET", "/readyz")
         assert status == 503
         assert "dead letters" in str(body["problems"])
         assert (await client.ask("GET", "/healthz"))[0] == 200
         (info,) = await client.get("/api/handlers")
         assert info["stats"]["dependencies"][1]["status"] == "degraded"
-        service.service.subscriptions[0].block("dead letters cannot be published", False)
+        service.service.subscriptions[0].pause_for("dead letters cannot be published", False)
         service.service._lifetime.crashed(RuntimeError("gone"))
         assert (await client.ask("GET", "/healthz"))[0] == 503
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from protoflow.contract.spec import Ordering, Start
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message
-from protoflow.transports.memory.group import Entry, Group, Member
+from protoflow.transports.memory.group import Entry, Group
 
 #: What a dead letter may have more than the message: the reason, the origin, the attempts.
 _HEADROOM = 256 * 1024
@@ -106,7 +106,7 @@ class Broker:
         home = self.topic(topic)
         group = home.groups.get(name)
         if group is not None:
-            group.lose_what_is_gone()
+            group.remove_gone()
         else:
             stored = home.stored() if start is Start.EARLIEST else ()
             group = Group(topic, name, ordering)
@@ -144,7 +144,7 @@ class Broker:
             try:
                 sizes += [size_of(message) for message in messages]
             except _NO_MESSAGE:
-                pass  # told one by one
+                pass  # reported one by one
             else:
                 return [None] * len(messages)
         errors: list[PublishError | None] = []
@@ -214,11 +214,6 @@ class Broker:
         """Gives a message to one group."""
         self._sequence += 1
         group.extend([Entry(group, message, self._sequence, now, 0.0, size_of(message))])
-        group.wake()
-
-    def leave(self, group: Group, member: Member) -> None:
-        """Gives back what a member holds and tells the others."""
-        group.forsake(member)
         group.wake()
 
 
