@@ -160,7 +160,7 @@ def jetstream_topology() -> str:
     streams = [
         architect.topic_stream(EXAMPLE.topic),
         architect.group_stream(EXAMPLE.group),
-        architect.topic_stream(EXAMPLE.dead_letter_topics[0], letters=True),
+        architect.topic_stream(EXAMPLE.dead_letter_topics[0], dead_letters=True),
     ]
     rows = [
         [

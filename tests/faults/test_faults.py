@@ -19,9 +19,9 @@ import pytest
 
 from tests.brokers.base import BrokerUnavailable, free_port
 from tests.brokers.kafka import KafkaBroker
+from tests.faults.dead_letter_topics import writable
 from tests.faults.lab import Lab, lab
 from tests.faults.ledger import Verdict
-from tests.faults.letters import writable
 from tests.faults.proxy import FaultProxy
 
 COUNT = 20_000 if os.environ.get("PROTOFLOW_FAULTS") == "long" else 2_000

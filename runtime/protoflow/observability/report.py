@@ -30,7 +30,7 @@ DEPENDENCY_DEGRADED = "degraded"
 #: The broker is not asked again within so many seconds for lag, and for dead letters. To count
 #: those it may have to read them all, so that takes at most a hundredth of the time.
 _FRESH_LAG = 1.0
-_FRESH_DEAD_LETTERS = 15.0
+_FRESH_DEAD_DEAD_LETTERS = 15.0
 _SHARE = 100
 
 
@@ -147,7 +147,7 @@ class Reporter:
         finally:
             if counting:
                 took = self.clock.monotonic() - now
-                self._next_dead_letters = now + max(_FRESH_DEAD_LETTERS, _SHARE * took)
+                self._next_dead_letters = now + max(_FRESH_DEAD_DEAD_LETTERS, _SHARE * took)
         if self.relay is not None:
             await self.relay.refresh()
 

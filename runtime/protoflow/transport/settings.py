@@ -29,7 +29,7 @@ class SubscriptionSettings:
         atomic: outputs and settlement are demanded to be visible together.
         needs_broker_retry: failed runs may have waits that the broker must keep (see
             `Subscription.defer`).
-        dead_letter_topics: where the letters of this group go, namespace included.
+        dead_letter_topics: where the dead letters of this group go, namespace included.
         lease: seconds before an unrenewed delivery may go to another process.
         max_hold: seconds for which a lease is renewed at most.
         rebalance_drain: seconds that handlers get when their shard moves.

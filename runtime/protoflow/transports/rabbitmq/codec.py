@@ -202,13 +202,13 @@ def sent_at(properties: Properties) -> float:
     return (reading.moment(known) or 0.0) if known is not None else 0.0
 
 
-def dead_lettered_at(letter: Message) -> float:
+def dead_lettered_at(message: Message) -> float:
     """When a message was dead-lettered, by us or by the broker; 0.0 if unknown."""
     try:
-        seconds = float(letter.metadata.get(wire.PF_DEAD_LETTERED_AT, ""))
+        seconds = float(message.metadata.get(wire.PF_DEAD_LETTERED_AT, ""))
     except ValueError:
-        death = last_death(letter)
-        return death.time if death is not None else sent_at(letter.headers.properties)
+        death = last_death(message)
+        return death.time if death is not None else sent_at(message.headers.properties)
     return seconds if 0.0 <= seconds < 1e12 else 0.0
 
 

@@ -127,7 +127,7 @@ class SqliteTransport(Database):
         self._subscriptions.append(subscription)
         self.members.append(subscription)
         self.recent.topics |= {settings.topic}
-        self.limits.letters |= {*settings.dead_letter_topics}
+        self.limits.dead_letter_topics |= {*settings.dead_letter_topics}
         return subscription
 
     def health(self) -> str | None:

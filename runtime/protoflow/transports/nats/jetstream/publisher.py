@@ -175,7 +175,7 @@ class Publisher:
         return topic in self.known and not pending.needs_group
 
     def _unheard(self, message: Message) -> bool:
-        """Whether it is not known that a group consumes the topic; letters need none."""
+        """Whether it is not known that a group consumes the topic; dead letters need none."""
         topic = message.topic
         return (
             topic not in self._heard
