@@ -296,6 +296,7 @@ def test_service_links_of_kubernetes_are_no_settings() -> None:
         ({"PROTOFLOW_TRANPORT": "memory://"}, "did you mean transport?"),
         ({"PROTOFLOW_DEFAULTS__CONCURENCY": "3"}, "did you mean concurrency?"),
         ({"PROTOFLOW_XYZ": "3"}, "known are"),
+        ({"PROTOFLOW_EXCHANGE": "x"}, "was moved to transport_options: exchange on RabbitMQ"),
     ],
 )
 def test_a_name_that_is_none_brings_the_one_that_was_meant(

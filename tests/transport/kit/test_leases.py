@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from protoflow.message import Delivery
@@ -103,6 +104,7 @@ class LeaseTableMachine(RuleBasedStateMachine):
 
 
 TestLeaseTableMachine = LeaseTableMachine.TestCase
+TestLeaseTableMachine.settings = settings(deadline=None)
 
 
 def test_a_lease_that_is_renewed_in_time_never_ends() -> None:
