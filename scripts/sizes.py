@@ -31,7 +31,6 @@ EXCEPTIONS: dict[str, tuple[int, str]] = {
     "runtime/protoflow/transports/kafka/records.py::deliveries": (43, "hot path: no calls"),
     "runtime/protoflow/transports/memory/broker.py::Broker.admit": (41, "to be split"),
     "runtime/protoflow/transports/memory/group.py": (303, "to be split"),
-    "protoc_gen_protoflow/services.py::ServiceReader._method": (43, "to be split"),
 }
 
 
