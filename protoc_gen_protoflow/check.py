@@ -1,4 +1,4 @@
-"""Rules on single values: each gives what is wrong with one, and the mend."""
+"""Rules on single values: each yields the errors of one value, with the fix."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def topic_problems(what: str, topic: str, *, dead_letter: bool = False) -> Itera
     # Two dots part what has no empty segment: only a name of all its parts may hold them.
     parted = dead_letter and not _lacking(topic)
     if not _PLAIN.issuperset(rest):
-        mend = "write variables as {name}, without '$'" if "${" in topic else _CHARACTERS
-        yield f"{what} is {topic!r}; {mend}"
+        fix = "write variables as {name}, without '$'" if "${" in topic else _CHARACTERS
+        yield f"{what} is {topic!r}; {fix}"
     elif "" in (re.sub(r"(?<=[^.])\.\.(?=[^.])", ".", rest) if parted else rest).split("."):
         yield f"{what} is {topic!r}; a segment between dots is empty: remove a dot"
 
 
 def prefix_problems(what: str, prefix: str) -> Iterator[str]:
-    """What is wrong with a prefix of topics: one can follow it, and be told from it."""
+    """Yields the errors of a topic prefix; it must end with a separator."""
     found = list(topic_problems(what, prefix and f"{prefix}x"))
     yield from found
     if not found and prefix[-1].isalnum():

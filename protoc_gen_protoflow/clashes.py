@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from protoc_gen_protoflow import names, paths
 from protoc_gen_protoflow.contract import MessageContract, ServiceContract
 from protoc_gen_protoflow.parameters import Parameters
-from protoc_gen_protoflow.problems import Place, Problems
+from protoc_gen_protoflow.problems import Location, Problems
 from protoc_gen_protoflow.request import Declared, File
 
 # What keeps both names, which others may know: each clash has its own way.
@@ -93,22 +93,22 @@ def _check_events(messages: Iterable[MessageContract], problems: Problems) -> No
 
 
 def _take_both(
-    taken: dict[str, str], name: str, place: Place, mend: str, problems: Problems
+    taken: dict[str, str], name: str, place: Location, fix: str, problems: Problems
 ) -> None:
     """Takes the two names of a producer's methods."""
-    if _take(taken, name, place, mend, problems):
-        _take(taken, f"{name}_many", place, mend, problems)
+    if _take(taken, name, place, fix, problems):
+        _take(taken, f"{name}_many", place, fix, problems)
 
 
-def _take(taken: dict[str, str], name: str, place: Place, mend: str, problems: Problems) -> bool:
+def _take(taken: dict[str, str], name: str, place: Location, fix: str, problems: Problems) -> bool:
     owner = taken.setdefault(name, place.name)
     if owner == place.name:
         return True
-    problems.add(place, f"becomes {name} in Python, as {owner} does; {mend}")
+    problems.add(place, f"becomes {name} in Python, as {owner} does; {fix}")
     return False
 
 
-def _check_spelling(place: Place, name: str, problems: Problems) -> None:
+def _check_spelling(place: Location, name: str, problems: Problems) -> None:
     if not names.is_proto_name(place.name) or "." in name:
         problems.add(place, "has a name that no .proto can hold; make requests with protoc or buf")
     elif name.startswith("_"):

@@ -291,53 +291,59 @@ def producer(context, missing=missing, environment=environment):
     l_0_producer = resolve('producer')
     l_0_variant = resolve('variant')
     try:
-        t_1 = environment.filters['assignment']
+        t_1 = environment.filters['annotation']
     except KeyError:
         @internalcode
         def t_1(*unused):
-            raise TemplateRuntimeError("No filter named 'assignment' found.")
+            raise TemplateRuntimeError("No filter named 'annotation' found.")
     try:
-        t_2 = environment.filters['call']
+        t_2 = environment.filters['assignment']
     except KeyError:
         @internalcode
         def t_2(*unused):
-            raise TemplateRuntimeError("No filter named 'call' found.")
+            raise TemplateRuntimeError("No filter named 'assignment' found.")
     try:
-        t_3 = environment.filters['docstring']
+        t_3 = environment.filters['call']
     except KeyError:
         @internalcode
         def t_3(*unused):
-            raise TemplateRuntimeError("No filter named 'docstring' found.")
+            raise TemplateRuntimeError("No filter named 'call' found.")
     try:
-        t_4 = environment.filters['literal']
+        t_4 = environment.filters['docstring']
     except KeyError:
         @internalcode
         def t_4(*unused):
-            raise TemplateRuntimeError("No filter named 'literal' found.")
+            raise TemplateRuntimeError("No filter named 'docstring' found.")
     try:
-        t_5 = environment.filters['opened']
+        t_5 = environment.filters['literal']
     except KeyError:
         @internalcode
         def t_5(*unused):
+            raise TemplateRuntimeError("No filter named 'literal' found.")
+    try:
+        t_6 = environment.filters['opened']
+    except KeyError:
+        @internalcode
+        def t_6(*unused):
             raise TemplateRuntimeError("No filter named 'opened' found.")
     pass
     yield '\n\n'
-    yield str(t_2(str_join(('class ', environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'class_name'), environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'suffix'), )), [str_join(('_pf.Producer', environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'suffix'), ))], ':'))
+    yield str(t_3(str_join(('class ', environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'class_name'), environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'suffix'), )), [str_join(('_pf.Producer', environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'suffix'), ))], ':'))
     yield '\n'
-    yield str(t_3(environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'doc'), 4))
+    yield str(t_4(environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'doc'), 4))
     yield '\n\n'
     if environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'shares'):
         pass
-        yield str(t_1(str_join((environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'class_name'), '.__protoflow_spec__', )), '__protoflow_spec__', 4))
+        yield str(t_2(str_join((environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'class_name'), '.__protoflow_spec__', )), '__protoflow_spec__', 4))
         yield '\n'
     else:
         pass
         yield '    __protoflow_spec__ = _pf.ProducerSpec(\n        name='
-        yield str(t_4(environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'class_name')))
+        yield str(t_5(environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'class_name')))
         yield ',\n'
         if environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'handler'):
             pass
-            yield str(t_2('publications=_pf.consumed_by', [str_join((environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'handler'), environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'suffix'), '.__protoflow_spec__', ))], ',', 8))
+            yield str(t_3('publications=_pf.consumed_by', [str_join((environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'handler'), environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'suffix'), '.__protoflow_spec__', ))], ',', 8))
             yield '\n'
         else:
             pass
@@ -345,7 +351,7 @@ def producer(context, missing=missing, environment=environment):
             for l_1_publication in environment.getattr((undefined(name='producer') if l_0_producer is missing else l_0_producer), 'publications'):
                 _loop_vars = {}
                 pass
-                yield str(t_5(str_join((environment.getattr(l_1_publication, 'method'), '=_messages[', t_4(environment.getattr(environment.getattr(l_1_publication, 'message'), 'name')), '],', )), 12))
+                yield str(t_6(str_join((environment.getattr(l_1_publication, 'method'), '=_messages[', t_5(environment.getattr(environment.getattr(l_1_publication, 'message'), 'name')), '],', )), 12))
                 yield '\n'
             l_1_publication = missing
             yield '        ),\n'
@@ -354,13 +360,13 @@ def producer(context, missing=missing, environment=environment):
         _loop_vars = {}
         pass
         yield '\n'
-        yield str(t_5(str_join((environment.getattr(l_1_publication, 'method'), ': _pf.Publish', environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'suffix'), '[', environment.getattr(environment.getattr(l_1_publication, 'message'), 'reference'), ']', )), 4))
+        yield str(t_1(environment.getattr(l_1_publication, 'method'), str_join(('_pf.Publish', environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'suffix'), )), environment.getattr(environment.getattr(l_1_publication, 'message'), 'reference'), 4))
         yield '\n'
         if environment.getattr(l_1_publication, 'doc'):
             pass
-            yield str(t_3(environment.getattr(l_1_publication, 'doc'), 4))
+            yield str(t_4(environment.getattr(l_1_publication, 'doc'), 4))
             yield '\n'
-        yield str(t_5(str_join((environment.getattr(l_1_publication, 'method'), '_many: _pf.PublishMany', environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'suffix'), '[', environment.getattr(environment.getattr(l_1_publication, 'message'), 'reference'), ']', )), 4))
+        yield str(t_1(str_join((environment.getattr(l_1_publication, 'method'), '_many', )), str_join(('_pf.PublishMany', environment.getattr((undefined(name='variant') if l_0_variant is missing else l_0_variant), 'suffix'), )), environment.getattr(environment.getattr(l_1_publication, 'message'), 'reference'), 4))
         yield '\n'
     l_1_publication = missing
 
@@ -398,4 +404,4 @@ def spec(context, missing=missing, environment=environment):
     yield str(t_2('producers=', environment.getattr((undefined(name='module') if l_0_module is missing else l_0_module), 'producer_specs'), 4))
     yield '\n)\n'
 
-CHECKSUM = 908353723
+CHECKSUM = 2901851461

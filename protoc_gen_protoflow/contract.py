@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from protoc_gen_protoflow.problems import Place
+from protoc_gen_protoflow.problems import Location
 from protoc_gen_protoflow.request import Declared, File
 
 
@@ -21,7 +21,7 @@ class Leaf(NamedTuple):
 
     value: float | str
     text: str
-    place: Place
+    place: Location
     level: int
 
 
@@ -57,7 +57,7 @@ class MessageContract(NamedTuple):
 class MethodContract(NamedTuple):
     """What the options of an rpc that consumes say; see `MethodSpec`."""
 
-    place: Place
+    place: Location
     rpc: str
     input: MessageContract
     topic: str
@@ -76,7 +76,7 @@ class ServiceContract(NamedTuple):
     """A service with at least one rpc that consumes."""
 
     file: File
-    place: Place
+    place: Location
     name: str
     methods: tuple[MethodContract, ...]
     comment: str

@@ -16,6 +16,7 @@ from protoc_gen_protoflow import text
 FILTERS: dict[str, Callable[..., str]] = {
     function.__name__: function
     for function in (
+        text.annotation,
         text.assignment,
         text.call,
         text.docstring,
@@ -36,7 +37,7 @@ class TemplateRuntimeError(Exception):
 
 
 class Undefined:
-    """A variable that was not given: a bug, so that it is told at once."""
+    """A variable that was not given: a bug, which raises at once."""
 
     def __init__(self, name: str) -> None:
         raise TemplateRuntimeError(f"{name} is undefined")

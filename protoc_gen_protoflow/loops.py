@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from protoc_gen_protoflow import check as rules
 from protoc_gen_protoflow.contract import MethodContract
-from protoc_gen_protoflow.problems import Place, Problems
+from protoc_gen_protoflow.problems import Location, Problems
 
 
 class _Route(NamedTuple):
@@ -18,7 +18,7 @@ class _Route(NamedTuple):
 
     method: MethodContract
     topic: str
-    place: Place
+    place: Location
     is_default: bool
 
 
@@ -29,7 +29,7 @@ def check(methods: Sequence[MethodContract], problems: Problems) -> None:
         _check_length(route, problems)
         _check_outputs(route, problems)
     for cycle in _cycles(routes):
-        _tell(cycle, problems)
+        _report(cycle, problems)
 
 
 def _route(method: MethodContract) -> _Route:
@@ -41,12 +41,12 @@ def _route(method: MethodContract) -> _Route:
 
 def _check_length(route: _Route, problems: Problems) -> None:
     what = "dead_letter.topic"
-    mend = ""
+    fix = ""
     if route.is_default:
         what = f"the dead-letter topic, {rules.DEFAULT_DEAD_LETTER} unless set,"
-        mend = ": shorten topic or consumer_group, or set dead_letter.topic"
+        fix = ": shorten topic or consumer_group, or set dead_letter.topic"
     for text in rules.length_problems(f"{what} filled in", route.topic):
-        problems.add(route.place, text + mend)
+        problems.add(route.place, text + fix)
 
 
 def _check_outputs(route: _Route, problems: Problems) -> None:
@@ -70,13 +70,13 @@ def _check_outputs(route: _Route, problems: Problems) -> None:
 
 def _cycles(routes: Sequence[_Route]) -> Iterator[list[_Route]]:
     """The chains of methods in which a message that all of them fail comes back, each once."""
-    told = set[frozenset[str]]()
+    reported = set[frozenset[str]]()
     consumers: dict[str, list[_Route]] = {}
     for route in routes:
         consumers.setdefault(route.method.topic, []).append(route)
     for first in routes:
         for kind in sorted(_types(first.method)):
-            # Each topic hands a type to its handlers; the letters of those go on.
+            # Each topic hands a type to its handlers; the dead letters of those go on.
             paths = [[first]]
             seen = {first.method.place.name}
             while paths:
@@ -86,8 +86,8 @@ def _cycles(routes: Sequence[_Route]) -> Iterator[list[_Route]]:
                         continue
                     if route is first:
                         members = frozenset(step.method.place.name for step in path)
-                        if members not in told:
-                            told.add(members)
+                        if members not in reported:
+                            reported.add(members)
                             yield path
                     elif route.method.place.name not in seen:
                         seen.add(route.method.place.name)
@@ -105,7 +105,7 @@ def _types(method: MethodContract) -> set[str]:
     return {method.input.type, *method.input.aliases}
 
 
-def _tell(cycle: Sequence[_Route], problems: Problems) -> None:
+def _report(cycle: Sequence[_Route], problems: Problems) -> None:
     first = cycle[0]
     if len(cycle) == 1:
         problems.add(

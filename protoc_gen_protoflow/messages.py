@@ -9,7 +9,7 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto
 
 from protoc_gen_protoflow import check
 from protoc_gen_protoflow.contract import FileContract, MessageContract
-from protoc_gen_protoflow.problems import Place, Problems
+from protoc_gen_protoflow.problems import Location, Problems
 from protoc_gen_protoflow.request import (
     FIELD_OPTIONS,
     FILE_EXTENSIONS,
@@ -68,7 +68,7 @@ class MessageReader:
             found = self._messages[declared.full_name] = self._read_message(declared)
         return found
 
-    def topic(self, place: Place, what: str, topic: str) -> str:
+    def topic(self, place: Location, what: str, topic: str) -> str:
         """A topic as it is written at a place, with the prefix of the file before it."""
         prefix = self.file(place.file).topic_prefix
         full = prefix + topic
@@ -94,7 +94,9 @@ class MessageReader:
                 place = declared.place.at(MESSAGE_EXTENSIONS)
                 self._check_extensions(declared.proto.extension, place)
 
-    def _check_extensions(self, extensions: Iterable[FieldDescriptorProto], place: Place) -> None:
+    def _check_extensions(
+        self, extensions: Iterable[FieldDescriptorProto], place: Location
+    ) -> None:
         for index, field in enumerate(extensions):
             if place.file.says(field.options, options_pb2.field):
                 self._problems.add(
@@ -163,7 +165,7 @@ class MessageReader:
         self,
         options: options_pb2.MessageOptions,
         field: Literal["type", "data_schema"],
-        place: Place,
+        place: Location,
     ) -> str | None:
         if not options.HasField(field):
             return None
@@ -173,7 +175,7 @@ class MessageReader:
         return value
 
     def _source(
-        self, options: options_pb2.MessageOptions | options_pb2.FileOptions, place: Place
+        self, options: options_pb2.MessageOptions | options_pb2.FileOptions, place: Location
     ) -> str | None:
         if not options.HasField("source"):
             return None
@@ -182,7 +184,7 @@ class MessageReader:
         return options.source
 
     def _aliases(
-        self, declared: Declared, options: options_pb2.MessageOptions, place: Place
+        self, declared: Declared, options: options_pb2.MessageOptions, place: Location
     ) -> tuple[str, ...]:
         taken = {options.type or declared.full_name}
         for index, alias in enumerate(options.aliases):
@@ -213,7 +215,7 @@ class MessageReader:
         return roles
 
     def _role(
-        self, roles: dict[str, str], role: str, field: FieldDescriptorProto, place: Place
+        self, roles: dict[str, str], role: str, field: FieldDescriptorProto, place: Location
     ) -> None:
         name = text(field.name)
         if field.label == FieldDescriptorProto.LABEL_REPEATED:

@@ -58,7 +58,7 @@ class Sensitive(NamedTuple):
 
 
 class Publication(NamedTuple):
-    """A producer's method: the message, its topic and what to tell about it."""
+    """A producer's method: the message, its topic and its docstring."""
 
     method: str
     message: Message

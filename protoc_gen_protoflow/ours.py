@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from protoc_gen_protoflow.problems import Place, Problems
+from protoc_gen_protoflow.problems import Location, Problems
 from protoc_gen_protoflow.request import (
     FIELD_OPTIONS,
     FILE_DEPENDENCIES,
@@ -69,7 +69,7 @@ def mark(request: Request) -> None:
 
 
 def check(file: File, problems: Problems) -> None:
-    """Notes options of a file of which nobody can tell whose they are, and a lost options.proto."""
+    """Notes ambiguous options of a file, and a missing options.proto."""
     for index, path in enumerate(file.proto.dependency):
         if path != _PATH and text(path).endswith(f"/{_PATH}"):
             problems.add(
@@ -78,23 +78,23 @@ def check(file: File, problems: Problems) -> None:
                 "that name and give its directory to protoc: -I$(protoc-gen-protoflow --include)",
             )
     if file.clashing:
-        told = set[Any]()
+        reported = set[Any]()
         for place, options, own in _options(file):
             other = file.clashing.get(own)
-            if other is not None and own not in told and options.HasExtension(own):
-                told.add(own)
+            if other is not None and own not in reported and options.HasExtension(own):
+                reported.add(own)
                 problems.add(place.at(own.number), _clash(own, other))
 
 
 def _clash(own: Any, other: Foreign) -> str:
     return (
         f"option number {own.number} of {_extended(own)} is that of "
-        f"({own.full_name}) and that of ({other.name}) in {other.file}, so that nobody can tell "
-        f"which is meant; give ({other.name}) another number, or do not import both files here"
+        f"({own.full_name}) and that of ({other.name}) in {other.file}, so it is ambiguous; "
+        f"give ({other.name}) another number, or do not import both files here"
     )
 
 
-def _options(file: File) -> Iterator[tuple[Place, Any, Any]]:
+def _options(file: File) -> Iterator[tuple[Location, Any, Any]]:
     """Everything in a file that has options, and each option of ours that can be there."""
     yield file.place.at(FILE_OPTIONS), file.proto.options, options_pb2.file
     for declared in file.messages:
@@ -103,7 +103,7 @@ def _options(file: File) -> Iterator[tuple[Place, Any, Any]]:
             place = declared.place.at(MESSAGE_FIELDS, index, FIELD_OPTIONS)
             yield place, field.options, options_pb2.field
     for index, service in enumerate(file.proto.service):
-        place = Place(file, (FILE_SERVICES, index), file.full_name(text(service.name)))
+        place = Location(file, (FILE_SERVICES, index), file.full_name(text(service.name)))
         yield place.at(SERVICE_OPTIONS), service.options, options_pb2.service
         for number, method in enumerate(service.method):
             inside = place.inside(text(method.name), SERVICE_METHODS, number, METHOD_OPTIONS)

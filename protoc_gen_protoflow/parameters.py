@@ -66,8 +66,8 @@ def _add_package(packages: dict[str, str], value: str) -> list[str]:
         return [f"parameter import_map is {value!r}; it is a directory and a package, as {example}"]
     if path.endswith(".proto"):
         directory = path.rpartition("/")[0] or "DIRECTORY"
-        mend = f"it takes directories: import_map={directory}/={package}"
-        return [f"parameter import_map names the file {path}; {mend}"]
+        fix = f"it takes directories: import_map={directory}/={package}"
+        return [f"parameter import_map names the file {path}; {fix}"]
     path = path.strip("/") + "/"
     if path in packages:
         return [f"parameter import_map names {path} twice; name it once"]

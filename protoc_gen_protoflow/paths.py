@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from protoc_gen_protoflow import names
 from protoc_gen_protoflow.imports import python_module
 from protoc_gen_protoflow.parameters import Parameters
-from protoc_gen_protoflow.problems import Place, Problems
+from protoc_gen_protoflow.problems import Location, Problems
 from protoc_gen_protoflow.request import FILE_DEPENDENCIES, File
 
 
@@ -64,7 +64,7 @@ def _hider(file: File, module: str) -> str | None:
     return f"the module {top} of the standard library" if top in sys.stdlib_module_names else None
 
 
-def _import(file: File, other: File) -> Place:
+def _import(file: File, other: File) -> Location:
     """The import statement by which a file comes to another, or the file."""
     for index, path in enumerate(file.proto.dependency):
         if path == other.name:

@@ -12,7 +12,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from protoc_gen_protoflow import check
 from protoc_gen_protoflow.contract import Leaf, Leaves
-from protoc_gen_protoflow.problems import Place, Problems
+from protoc_gen_protoflow.problems import Location, Problems
 from protoc_gen_protoflow.text import literal
 
 if TYPE_CHECKING:
@@ -27,20 +27,20 @@ class PolicyReader:
     def __init__(self, problems: Problems) -> None:
         self._problems = problems
 
-    def leaves(self, policy: Message, place: Place, level: int) -> dict[str, Leaf]:
+    def leaves(self, policy: Message, place: Location, level: int) -> dict[str, Leaf]:
         """The leaves that are set in a policy."""
         found = dict(self._walk(policy, place, level, ""))
         self._problems_of_backoff(found)
         return found
 
-    def enum(self, message: Message, field: str, place: Place) -> str | None:
+    def enum(self, message: Message, field: str, place: Location) -> str | None:
         """The value of an enum field as Python text; None where unset or wrong."""
         if not message.HasField(field):
             return None
         descriptor = cast("FieldDescriptor", message.DESCRIPTOR.fields_by_name[field])
         return self._enum(descriptor, getattr(message, field), place.at(descriptor.number))
 
-    def unknown(self, options: Message, place: Place) -> None:
+    def unknown(self, options: Message, place: Location) -> None:
         """Notes the fields that this plugin does not know."""
         # The stubs know nothing of what is in the set.
         for field in cast("Iterable[Any]", UnknownFieldSet(options)):
@@ -58,28 +58,28 @@ class PolicyReader:
         return found
 
     def _walk(
-        self, policy: Message, place: Place, level: int, prefix: str
+        self, policy: Message, place: Location, level: int, prefix: str
     ) -> Iterator[tuple[str, Leaf]]:
         self.unknown(policy, place)
         for field, value in policy.ListFields():
             name = prefix + field.name
-            spot = place.at(field.number)
+            location = place.at(field.number)
             if field.message_type is None:
-                text = self._scalar(field, name, value, spot)
+                text = self._scalar(field, name, value, location)
                 if name == "dead_letter.topic":
                     found = check.dead_letter_problems(name, value, is_shared=level < 2)
-                    self._problems.extend(spot, found)
+                    self._problems.extend(location, found)
                 if text is not None:
-                    yield name, Leaf(text if field.enum_type else value, text, spot, level)
+                    yield name, Leaf(text if field.enum_type else value, text, location, level)
             elif field.message_type.full_name == "google.protobuf.Duration":
-                seconds = self._duration(name, value, spot)
+                seconds = self._duration(name, value, location)
                 if seconds is not None:
-                    yield name, Leaf(seconds, number_text(seconds), spot, level)
+                    yield name, Leaf(seconds, number_text(seconds), location, level)
             else:
-                yield from self._walk(value, spot, level, f"{name}.")
+                yield from self._walk(value, location, level, f"{name}.")
 
     def _scalar(
-        self, field: FieldDescriptor, name: str, value: float | str, place: Place
+        self, field: FieldDescriptor, name: str, value: float | str, place: Location
     ) -> str | None:
         if field.enum_type is not None:
             return self._enum(field, int(value), place)
@@ -89,7 +89,7 @@ class PolicyReader:
             self._problems.extend(place, rule(name, value))
         return number_text(value)
 
-    def _enum(self, field: FieldDescriptor, number: int, place: Place) -> str | None:
+    def _enum(self, field: FieldDescriptor, number: int, place: Location) -> str | None:
         enum = cast("EnumDescriptor", field.enum_type)
         zero = enum.values_by_number[0].name
         choices = ", ".join(value.name for value in enum.values if value.number)
@@ -108,7 +108,7 @@ class PolicyReader:
             return None
         return f"_pf.{enum.name}.{known.name.removeprefix(zero.removesuffix('UNSPECIFIED'))}"
 
-    def _duration(self, name: str, value: Duration, place: Place) -> float | None:
+    def _duration(self, name: str, value: Duration, place: Location) -> float | None:
         problems = list(check.duration_problems(name, value.seconds, value.nanos))
         self._problems.extend(place, problems)
         return None if problems else value.seconds + value.nanos / 1_000_000_000

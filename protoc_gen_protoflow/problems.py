@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from protoc_gen_protoflow.request import File
 
 
-class Place(NamedTuple):
-    """A spot in a .proto file.
+class Location(NamedTuple):
+    """A location in a .proto file.
 
     Attributes:
         file: the file.
@@ -22,13 +22,13 @@ class Place(NamedTuple):
     path: tuple[int, ...]
     name: str
 
-    def at(self, *path: int) -> Place:
+    def at(self, *path: int) -> Location:
         """The place further down."""
-        return Place(self.file, self.path + path, self.name)
+        return Location(self.file, self.path + path, self.name)
 
-    def inside(self, name: str, *path: int) -> Place:
+    def inside(self, name: str, *path: int) -> Location:
         """The place of a thing further down that has a name of its own."""
-        return Place(self.file, self.path + path, f"{self.name}.{name}")
+        return Location(self.file, self.path + path, f"{self.name}.{name}")
 
 
 def plain(line: str) -> str:
@@ -37,7 +37,7 @@ def plain(line: str) -> str:
 
 
 class UserError(Exception):
-    """The user's mistake, told without a traceback."""
+    """A mistake of the user, reported without a traceback."""
 
 
 class Problems:
@@ -46,14 +46,14 @@ class Problems:
     def __init__(self) -> None:
         self._found: dict[tuple[str, tuple[int, int], str], None] = {}
 
-    def add(self, place: Place, text: str) -> None:
-        """Notes that something is wrong at a place; the text ends with the mend."""
+    def add(self, place: Location, text: str) -> None:
+        """Notes an error at a location; the text ends with the fix."""
         position = place.file.position(place.path)
         where = ":".join((place.file.name, *(str(number) for number in position or ())))
         line = ": ".join(part for part in (where, place.name, text) if part)
         self._found[place.file.name, position or (0, 0), plain(line)] = None
 
-    def extend(self, place: Place, texts: Iterable[str]) -> None:
+    def extend(self, place: Location, texts: Iterable[str]) -> None:
         """Notes several mistakes at one place."""
         for text in texts:
             self.add(place, text)

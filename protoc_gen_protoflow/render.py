@@ -76,7 +76,7 @@ def sources(directory: str) -> dict[str, str]:
 
 
 def checksum(templates: Mapping[str, str]) -> int:
-    """Tells whether templates are those that were compiled."""
+    """Returns a checksum of templates, to compare with those that were compiled."""
     return crc32("\0".join(templates.values()).encode())
 
 

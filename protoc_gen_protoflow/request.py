@@ -16,7 +16,7 @@ from google.protobuf.compiler import plugin_pb2
 from protoflow.v1 import options_pb2 as options_pb2
 
 from protoc_gen_protoflow.names import module_stem
-from protoc_gen_protoflow.problems import Place, UserError
+from protoc_gen_protoflow.problems import Location, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,9 +98,9 @@ class File:
         return tuple(found)
 
     @cached_property
-    def place(self) -> Place:
+    def place(self) -> Location:
         """The place of the file itself."""
-        return Place(self, (), self.package)
+        return Location(self, (), self.package)
 
     @cached_property
     def _comments(self) -> dict[tuple[int, ...], str]:
@@ -139,9 +139,9 @@ class Declared(NamedTuple):
     full_name: str
 
     @property
-    def place(self) -> Place:
+    def place(self) -> Location:
         """Where it is declared."""
-        return Place(self.file, self.path, self.full_name)
+        return Location(self.file, self.path, self.full_name)
 
 
 class Request:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from protoc_gen_protoflow import check
 from protoc_gen_protoflow.contract import Leaves, MessageContract, MethodContract, ServiceContract
-from protoc_gen_protoflow.problems import Place, Problems
+from protoc_gen_protoflow.problems import Location, Problems
 from protoc_gen_protoflow.request import (
     FILE_SERVICES,
     METHOD_OPTIONS,
@@ -54,7 +54,7 @@ class ServiceReader:
             return
         for index, service in enumerate(file.proto.service):
             name = file.full_name(text(service.name))
-            place = Place(file, (FILE_SERVICES, index), name)
+            place = Location(file, (FILE_SERVICES, index), name)
             annotated = [
                 (number, method)
                 for number, method in enumerate(service.method)
@@ -75,21 +75,21 @@ class ServiceReader:
 
     def _service(
         self,
-        place: Place,
+        place: Location,
         service: ServiceDescriptorProto,
         methods: list[tuple[int, MethodDescriptorProto]],
     ) -> ServiceContract:
         options = options_pb2.ServiceOptions()
         if place.file.says(service.options, options_pb2.service):
             options = service.options.Extensions[options_pb2.service]
-        spot = place.at(SERVICE_OPTIONS, _SERVICE)
-        self._policies.unknown(options, spot)
+        location = place.at(SERVICE_OPTIONS, _SERVICE)
+        self._policies.unknown(options, location)
         group = place.name
         if options.HasField("consumer_group"):
-            group = self._group(spot.at(1), options.consumer_group)
+            group = self._group(location.at(1), options.consumer_group)
         delivery = self._policies.merged(
             self._messages.file(place.file).delivery,
-            self._policies.leaves(options.delivery, spot.at(2), level=1),
+            self._policies.leaves(options.delivery, location.at(2), level=1),
         )
         contracts = (
             self._method(
@@ -106,7 +106,7 @@ class ServiceReader:
         )
 
     def _method(
-        self, place: Place, method: MethodDescriptorProto, group: str, delivery: Leaves
+        self, place: Location, method: MethodDescriptorProto, group: str, delivery: Leaves
     ) -> MethodContract | None:
         if not place.file.says(method.options, options_pb2.consume):
             self._problems.add(
@@ -116,21 +116,17 @@ class ServiceReader:
             )
             return None
         options = method.options.Extensions[options_pb2.consume]
-        spot = place.at(METHOD_OPTIONS, _CONSUME)
-        self._policies.unknown(options, spot)
+        location = place.at(METHOD_OPTIONS, _CONSUME)
+        self._policies.unknown(options, location)
         declared = self._declared(place, method.input_type)
         if declared is None:
             return None
         consumed = self._messages.message(declared)
-        topic = consumed.topic or ""
-        if options.HasField("topic"):
-            topic = self._messages.topic(spot.at(1), "topic", options.topic)
-        elif consumed.topic is None:
-            self._no_topic(spot, "consume", consumed)
+        topic = self._topic(location, options, consumed)
         if options.HasField("consumer_group"):
-            group = self._group(spot.at(2), options.consumer_group)
+            group = self._group(location.at(2), options.consumer_group)
         if options.HasField("delivery"):
-            own = self._policies.leaves(options.delivery, spot.at(3), level=2)
+            own = self._policies.leaves(options.delivery, location.at(3), level=2)
             delivery = self._policies.merged(delivery, own)
         output, output_topic = self._output(place, method)
         return MethodContract(
@@ -144,13 +140,27 @@ class ServiceReader:
             output_topic=output_topic,
             batched=method.client_streaming,
             streams=method.server_streaming,
-            batch=self._batch(method, options, spot.at(4)),
+            batch=self._batch(method, options, location.at(4)),
             broadcast=options.broadcast if options.HasField("broadcast") else None,
             comment=place.file.comment(place.path),
         )
 
+    def _topic(
+        self,
+        location: Location,
+        options: options_pb2.ConsumeOptions | options_pb2.PublishOptions,
+        message: MessageContract,
+    ) -> str:
+        """The topic of an option, or else the message's own."""
+        if options.HasField("topic"):
+            return self._messages.topic(location.at(1), "topic", options.topic)
+        if message.topic is None:
+            is_consumed = isinstance(options, options_pb2.ConsumeOptions)
+            self._no_topic(location, "consume" if is_consumed else "publish", message)
+        return message.topic or ""
+
     def _batch(
-        self, method: MethodDescriptorProto, options: options_pb2.ConsumeOptions, place: Place
+        self, method: MethodDescriptorProto, options: options_pb2.ConsumeOptions, place: Location
     ) -> Leaves:
         if not options.HasField("batch"):
             return {}
@@ -163,7 +173,7 @@ class ServiceReader:
         return self._policies.leaves(options.batch, place, level=2)
 
     def _output(
-        self, place: Place, method: MethodDescriptorProto
+        self, place: Location, method: MethodDescriptorProto
     ) -> tuple[MessageContract | None, str]:
         publishes = place.file.says(method.options, options_pb2.publish)
         if not publishes and method.output_type == _EMPTY and not method.server_streaming:
@@ -171,12 +181,12 @@ class ServiceReader:
         options = options_pb2.PublishOptions()
         if publishes:
             options = method.options.Extensions[options_pb2.publish]
-        spot = place.at(METHOD_OPTIONS, _PUBLISH)
-        self._policies.unknown(options, spot)
+        location = place.at(METHOD_OPTIONS, _PUBLISH)
+        self._policies.unknown(options, location)
         if method.output_type == _EMPTY:
             if publishes:
                 self._problems.add(
-                    spot,
+                    location,
                     "publishes google.protobuf.Empty; return the message to publish, or remove "
                     "(protoflow.v1.publish)",
                 )
@@ -196,14 +206,9 @@ class ServiceReader:
         if declared is None:
             return None, ""
         output = self._messages.message(declared)
-        topic = output.topic or ""
-        if options.HasField("topic"):
-            topic = self._messages.topic(spot.at(1), "topic", options.topic)
-        elif output.topic is None:
-            self._no_topic(spot, "publish", output)
-        return output, topic
+        return output, self._topic(location, options, output)
 
-    def _declared(self, place: Place, type_name: str) -> Declared | None:
+    def _declared(self, place: Location, type_name: str) -> Declared | None:
         """A message that an rpc names, which protoc and buf have resolved."""
         declared = self._request.messages.get(text(type_name))
         if declared is not None and (
@@ -233,14 +238,14 @@ class ServiceReader:
         full = leaf._replace(value=topic, text=literal(topic))
         return {**delivery, "dead_letter.topic": full}
 
-    def _no_topic(self, place: Place, option: str, message: MessageContract) -> None:
+    def _no_topic(self, place: Location, option: str, message: MessageContract) -> None:
         self._problems.add(
             place,
             f"no topic to {option}; set (protoflow.v1.{option}).topic, or "
             f"(protoflow.v1.message).topic on {message.declared.full_name}",
         )
 
-    def _group(self, place: Place, group: str) -> str:
+    def _group(self, place: Location, group: str) -> str:
         self._problems.extend(place, check.topic_problems("consumer_group", group))
         return group
 

@@ -24,7 +24,7 @@ def shared(
 
     Args:
         services: the services of a file.
-        messages: tells about messages inside messages.
+        messages: reads messages inside messages.
         problems: takes the notes.
     """
     subscriptions: dict[tuple[str, str], list[MethodContract]] = {}

@@ -71,6 +71,18 @@ def opened(line: str, indent: int = 0) -> str:
     return f"{head}[\n{margin}    {item}\n{margin}]{tail}"
 
 
+def annotation(name: str, kind: str, of: str, indent: int = 0) -> str:
+    """`name: kind[of]`, in parentheses where only these leave room for it."""
+    margin = " " * indent
+    value = f"{kind}[{of}]"
+    roomy = fits(f"{margin}{name}: {value}") or fits(f"{margin}{name}: {kind}[")
+    # Within the parentheses, the type stands on one line or its brackets are opened.
+    inside = opened(value, indent + 4)
+    if not roomy and fits(f"{margin}{name}: (") and all(map(fits, inside.split("\n"))):
+        return f"{margin}{name}: (\n{inside}\n{margin})"
+    return opened(f"{name}: {value}", indent)
+
+
 def signature(method: Method, variant: Variant, indent: int = 4) -> str:
     """The `def` of a handler method."""
     reference = method.input.reference

@@ -1,7 +1,7 @@
 """The orders example from .proto to replayed dead letters, on SQLite: `make demo`.
 
 Generates the code with protoc, runs the service, publishes orders of which some fail once,
-some always, and some are invalid, mends the cause, and replays what was given up. Exits with
+some always, and some are invalid, removes the cause, and replays what was given up. Exits with
 0 only if every message is accounted for. Another broker: PROTOFLOW_TRANSPORT=kafka://...
 """
 
@@ -44,10 +44,10 @@ def generate() -> None:
 
 class MoodyBank:
     """Out of reach at the first charge of every tenth order; unable to take the charges of
-    every tenth order until it is mended."""
+    every tenth order until it is reopened."""
 
     def __init__(self) -> None:
-        self.mended = False
+        self.reopened = False
         self.charged: Counter[str] = Counter()
         self._asked: set[str] = set()
 
@@ -57,7 +57,7 @@ class MoodyBank:
         if mood == 1 and order_id not in self._asked:
             self._asked.add(order_id)
             raise ConnectionError("the bank does not answer")
-        if mood == 2 and not self.mended:
+        if mood == 2 and not self.reopened:
             raise RuntimeError("the bank closed our account")
         self.charged[order_id] += 1
 
@@ -70,8 +70,8 @@ class Expectations:
 
     def row(self, what: str, found: int, expected: int) -> None:
         self.met &= found == expected
-        told = "" if found == expected else f"   EXPECTED {expected}"
-        print(f"  {what:<52}{found:>5}{told}")
+        problem = "" if found == expected else f"   EXPECTED {expected}"
+        print(f"  {what:<52}{found:>5}{problem}")
 
 
 async def run(url: str) -> bool:
@@ -114,7 +114,7 @@ async def run(url: str) -> bool:
         for text, count in sorted(causes.items()):
             check.row(text, count, ORDERS // 10)
 
-        bank.mended = True
+        bank.reopened = True
         exhausted = DeadLetterFilter(error_class="exhausted")
         replayed = await dead_letters.replay(topic, filter=exhausted)
         print("The account is open again; replayed what had failed for it:")
@@ -142,7 +142,7 @@ async def settled(running: protoflow.Service, *, billed: int, dead: int) -> None
 
 
 def cause(metadata: Mapping[str, str]) -> str:
-    """Why a letter was given up, in a line."""
+    """Returns the cause of a dead letter in one line."""
     attempts, error = metadata["pf_attempt"], metadata["pf_error_type"]
     runs = "1 run" if attempts == "1" else f"{attempts} runs"
     return f"{error}: {metadata['pf_error_message']} ({runs})"
