@@ -34,7 +34,7 @@ from tests.acceptance.targets import TARGETS
 from tests.brokers import start_own
 from tests.brokers.base import BrokerUnavailable
 from tests.brokers.kafka import KafkaBroker
-from tests.transports.kafka.bench import join, opened, publish, settings, unique
+from tests.transports.kafka.harness import join, opened, publish, settings, unique
 
 pytestmark = pytest.mark.timeout(180)
 
