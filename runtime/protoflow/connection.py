@@ -43,7 +43,6 @@ def transport_for(config: Config, clock: Clock) -> Transport:
             client_name=config.client_name,
             connect_timeout=config.connect_timeout,
             ladder=config.retry_ladder,
-            exchange=config.exchange,
             require_subscriber=config.require_subscriber,
             on_lost_position=config.on_lost_position,
         )

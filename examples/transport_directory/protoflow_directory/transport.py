@@ -51,7 +51,7 @@ class DirectoryTransport:
             retains=True,
             delayed_publish=True,
             broker_retry=True,
-            remembers_failures=True,
+            persists_attempts=True,
             counts_deliveries=True,
             dead_letters=True,
             leases=True,

@@ -21,7 +21,7 @@ class Capabilities:
         max_delay: the longest delay in seconds that one publish can have; None is any.
         broker_retry: waits longer than `retry_in_place` are kept by the broker.
         retry_lateness: seconds by which such a wait may be too long.
-        remembers_failures: failed runs survive the process at every NACK.
+        persists_attempts: failed runs survive the process at every NACK.
         counts_deliveries: `Delivery.deliveries` is the broker's count.
         atomic: `Settlement.outputs` and the settlement become visible together.
         atomic_on_demand: ... but only where the policy says `atomic`, for it has a price.
@@ -47,7 +47,7 @@ class Capabilities:
     max_delay: float | None = None
     broker_retry: bool = False
     retry_lateness: float = 1.0
-    remembers_failures: bool = False
+    persists_attempts: bool = False
     counts_deliveries: bool = False
     atomic: bool = False
     atomic_on_demand: bool = False

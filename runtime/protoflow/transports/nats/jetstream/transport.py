@@ -49,7 +49,7 @@ class JetStreamTransport:
         self._settings = settings
         self._options = options
         self._connection = Connection(settings, options)
-        self._names = Names(options.prefix or settings.exchange, options.shards)
+        self._names = Names(options.prefix, options.shards)
         self._api = API(options.domain)
         self._architect = Architect(self._api, self._names, options)
         self._publisher = Publisher(self._connection, self._names, self._architect)
