@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from protoflow.dataclass_record import dataclass_record
+from protoflow.message import Message
 
 
 @dataclass_record
@@ -58,3 +59,13 @@ class Capabilities:
     broadcast: bool = False
     max_message_bytes: int | None = None
     proves_killers: bool = False
+
+
+def delay_problem(message: Message, capabilities: Capabilities) -> str | None:
+    """Why the transport cannot keep the delay of a message; None: it can."""
+    what = f"a message to {message.topic} is to be delayed by {message.delay:g} s, but"
+    if not capabilities.delayed_publish:
+        return f"{what} the transport has no delayed publish; publish it when it is due"
+    if capabilities.max_delay is not None and message.delay > capabilities.max_delay:
+        return f"{what} the transport allows {capabilities.max_delay:g} s; publish it later"
+    return None
