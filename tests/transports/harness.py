@@ -1,4 +1,4 @@
-"""Transports and subscriptions for tests that need no bench."""
+"""Transports and subscriptions in a few words, for tests without a server."""
 
 from __future__ import annotations
 
