@@ -25,7 +25,6 @@ EXCEPTIONS: dict[str, tuple[int, str]] = {
     "runtime/protoflow/scheduling/scheduler.py::Scheduler.join": (41, "to be split"),
     "runtime/protoflow/scheduling/suspects.py": (312, "to be split"),
     "runtime/protoflow/scheduling/suspects.py::Suspects._next": (55, "to be split"),
-    "runtime/protoflow/testing.py": (342, "to become a package"),
     "runtime/protoflow/transport/interface.py": (325, "docstrings are the contract"),
     "runtime/protoflow/transports/kafka/membership.py::Membership.__init__": (48, "to be split"),
     "runtime/protoflow/transports/kafka/records.py::deliveries": (43, "hot path: no calls"),
