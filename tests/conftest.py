@@ -6,7 +6,11 @@ import os
 from functools import cache
 from typing import Any
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("protoflow", deadline=None)  # machines may be busy
+hypothesis.settings.load_profile("protoflow")
 
 
 @cache

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.bench import Bench
-from tests.acceptance.lab import Lab
+from tests.acceptance.harness import Harness
 from tests.acceptance.targets import TARGETS, Target
 
 
@@ -52,30 +51,15 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
 
 
 @pytest.fixture
-async def bench(
+async def harness(
     request: pytest.FixtureRequest, target: Target, tmp_path: Path
-) -> AsyncIterator[Bench]:
-    """An open transport with topics of its own."""
-    bench = Bench(target, target.url, tmp_path)
-    bench.transport = await bench.connect()
-    try:
-        for marker in request.node.iter_markers("needs"):
-            for capability in marker.args:
-                if not getattr(bench.capabilities, capability):
-                    pytest.skip(f"capability: {capability}")
-        yield bench
-    finally:
-        await bench.close()
-
-
-@pytest.fixture
-async def lab(request: pytest.FixtureRequest, target: Target, tmp_path: Path) -> AsyncIterator[Lab]:
+) -> AsyncIterator[Harness]:
     """What service-level cases work with, on a namespace of its own."""
-    lab = Lab(target, target.url, tmp_path)
-    await lab.open()
+    harness = Harness(target, target.url, tmp_path)
+    await harness.open()
     try:
         for marker in request.node.iter_markers("needs"):
-            lab.require(*marker.args)
-        yield lab
+            harness.require(*marker.args)
+        yield harness
     finally:
-        await lab.close()
+        await harness.close()

@@ -20,7 +20,7 @@ from protoflow.config import Config
 from protoflow.service import Service
 
 from tests.acceptance.contract import pb
-from tests.acceptance.lab import handler
+from tests.acceptance.harness import handler
 
 
 class Log:

@@ -17,7 +17,7 @@ from protoflow.service import Service
 
 from tests.acceptance.awaits import Places, awaits_of
 from tests.acceptance.contract import pb
-from tests.acceptance.lab import Lab, Seen, Watcher, handler, method, tasks
+from tests.acceptance.harness import Harness, Seen, Watcher, handler, method, tasks
 
 needs = pytest.mark.needs
 pytestmark = [needs("durable", "at_least_once"), pytest.mark.timeout(240)]
@@ -29,11 +29,11 @@ ROUND = 6
 class Trial:
     """A service that is never restarted, and what came of its messages."""
 
-    def __init__(self, lab: Lab, places: Places, watcher: Watcher) -> None:
-        self.lab = lab
+    def __init__(self, harness: Harness, places: Places, watcher: Watcher) -> None:
+        self.harness = harness
         self.places = places
         self.watcher = watcher
-        self.seen = Seen(lab)
+        self.seen = Seen(harness)
         self.sent = 0
 
     async def work(self, task: Any, context: Any) -> Any:
@@ -50,7 +50,7 @@ class Trial:
             task = pb.Task(number=number, key=f"k{number % 2}")
             while True:  # as a producer does who wants it sent
                 try:
-                    await self.lab.producer.publish_task(task, id=f"t{number}")
+                    await self.harness.producer.publish_task(task, id=f"t{number}")
                     break
                 except PublishError:
                     if asyncio.get_running_loop().time() > deadline:
@@ -78,8 +78,8 @@ def _wrong(trial: Trial, service: Service) -> str | None:
     return f"outputs with several ids: {twice}" if twice else None
 
 
-async def _rest(lab: Lab, service: Service) -> str | None:
-    deadline = asyncio.get_running_loop().time() + 15 * lab.patience
+async def _rest(harness: Harness, service: Service) -> str | None:
+    deadline = asyncio.get_running_loop().time() + 15 * harness.patience
     while not all(one.settled for one in service.subscriptions) or not service.health().ready:
         if asyncio.get_running_loop().time() > deadline:
             counts = [one.in_flight.count for one in service.subscriptions]
@@ -88,47 +88,49 @@ async def _rest(lab: Lab, service: Service) -> str | None:
     return None
 
 
-def _settings(lab: Lab) -> dict[str, Any]:
+def _settings(harness: Harness) -> dict[str, Any]:
     """On Kafka progress is committed so often that each round comes by that."""
-    if lab.target.name != "kafka":
+    if harness.target.name != "kafka":
         return {}
-    return {"transport_options": {**lab.target.options, "commit_interval": 0.05}}
+    return {"transport_options": {**harness.target.options, "commit_interval": 0.05}}
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-async def test_a_failure_at_any_await_loses_nothing(lab: Lab, after: bool) -> None:
-    ordering = Ordering.PER_KEY if lab.capabilities.per_key else Ordering.NONE
+async def test_a_failure_at_any_await_loses_nothing(harness: Harness, after: bool) -> None:
+    ordering = Ordering.PER_KEY if harness.capabilities.per_key else Ordering.NONE
     policy = DeliveryPolicy(ordering=ordering, retry=RetryPolicy(max_attempts=2))
-    await _fails_everywhere(lab, policy, after=after)
+    await _fails_everywhere(harness, policy, after=after)
 
 
 @needs("atomic_on_demand")
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-async def test_a_failure_at_any_await_of_a_transaction_loses_nothing(lab: Lab, after: bool) -> None:
+async def test_a_failure_at_any_await_of_a_transaction_loses_nothing(
+    harness: Harness, after: bool
+) -> None:
     policy = DeliveryPolicy(atomic=True, retry=RetryPolicy(max_attempts=2))
-    await _fails_everywhere(lab, policy, after=after)
+    await _fails_everywhere(harness, policy, after=after)
 
 
-async def _fails_everywhere(lab: Lab, policy: DeliveryPolicy, *, after: bool) -> None:
-    package = f"protoflow.transports.{_PACKAGES.get(lab.target.name, lab.target.name)}"
+async def _fails_everywhere(harness: Harness, policy: DeliveryPolicy, *, after: bool) -> None:
+    package = f"protoflow.transports.{_PACKAGES.get(harness.target.name, harness.target.name)}"
     assert importlib.util.find_spec(package) is not None
-    watcher = await lab.watch("done")
+    watcher = await harness.watch("done")
     wrongs: list[str] = []
     with awaits_of(package) as places:
-        trial = Trial(lab, places, watcher)
+        trial = Trial(harness, places, watcher)
         work = handler("Transform", trial.work)
-        async with lab.running(work, policy=policy, **_settings(lab)) as service:
-            assert await trial.round(20 * lab.patience) is None
+        async with harness.running(work, policy=policy, **_settings(harness)) as service:
+            assert await trial.round(20 * harness.patience) is None
             places.hits.clear()
-            assert await trial.round(20 * lab.patience) is None
+            assert await trial.round(20 * harness.patience) is None
             found = places.able_to_fail
             for place in found:
                 places.arm(place, after=after)
-                wrong = await trial.round(15 * lab.patience)
+                wrong = await trial.round(15 * harness.patience)
                 places.disarm()
                 if not places.fired:
                     continue
-                wrong = wrong or await _rest(lab, service) or _wrong(trial, service)
+                wrong = wrong or await _rest(harness, service) or _wrong(trial, service)
                 if wrong is not None:
                     wrongs.append(f"{place}: {wrong}")
                     break

@@ -13,7 +13,7 @@ from protoflow.output import Output
 
 from tests.acceptance.contract import pb, pf
 from tests.acceptance.faulty import nothing_fails, topic_fails
-from tests.acceptance.lab import Lab, handler, method, sync_handler, task_metadata, tasks
+from tests.acceptance.harness import Harness, handler, method, sync_handler, task_metadata, tasks
 
 needs = pytest.mark.needs
 
@@ -36,36 +36,36 @@ class Batches:
         self.done += [task.number for task in batch]
 
 
-async def test_messages_come_in_batches_up_to_the_bound(lab: Lab) -> None:
+async def test_messages_come_in_batches_up_to_the_bound(harness: Harness) -> None:
     got = Batches()
-    async with lab.running(handler("Bulk", got.ok)):
-        await lab.send(*range(12))
-        await lab.until(lambda: len(got.done) == 12)
+    async with harness.running(handler("Bulk", got.ok)):
+        await harness.send(*range(12))
+        await harness.until(lambda: len(got.done) == 12)
     assert sorted(got.done) == list(range(12))
     assert max(map(len, got.batches)) <= 5
     assert len(got.batches) < 12
 
 
-async def test_a_batch_that_does_not_fill_waits_no_longer_than_it_may(lab: Lab) -> None:
+async def test_a_batch_that_does_not_fill_waits_no_longer_than_it_may(harness: Harness) -> None:
     got = Batches()
-    async with lab.running(handler("Bulk", got.ok)):
-        await lab.send(1, 2)
-        await lab.until(lambda: len(got.done) == 2, within=3)
+    async with harness.running(handler("Bulk", got.ok)):
+        await harness.send(1, 2)
+        await harness.until(lambda: len(got.done) == 2, within=3)
 
 
-async def test_a_batch_handler_in_a_thread(lab: Lab) -> None:
+async def test_a_batch_handler_in_a_thread(harness: Harness) -> None:
     got = Batches()
 
     def bulk(batch, context):
         got.note(batch)
         got.done += [task.number for task in batch]
 
-    async with lab.running(sync_handler("Bulk", bulk)):
-        await lab.send(*range(6))
-        await lab.until(lambda: len(got.done) == 6)
+    async with harness.running(sync_handler("Bulk", bulk)):
+        await harness.send(*range(6))
+        await harness.until(lambda: len(got.done) == 6)
 
 
-async def test_each_message_has_a_context_of_its_own(lab: Lab) -> None:
+async def test_each_message_has_a_context_of_its_own(harness: Harness) -> None:
     got = {}
 
     async def bulk(batch, context):
@@ -73,19 +73,19 @@ async def test_each_message_has_a_context_of_its_own(lab: Lab) -> None:
         for task, own in zip(batch, batch.contexts, strict=True):
             got[task.number] = (own.id, own.key, own.metadata["color"])
 
-    async with lab.running(handler("Bulk", bulk)):
+    async with harness.running(handler("Bulk", bulk)):
         ids = [
-            await lab.producer.publish_task(
+            await harness.producer.publish_task(
                 pb.Task(number=n, key=f"k{n}"), metadata={"color": str(n)}
             )
             for n in range(3)
         ]
-        await lab.until(lambda: len(got) == 3)
+        await harness.until(lambda: len(got) == 3)
     assert got == {n: (ids[n], b"k%d" % n, str(n)) for n in range(3)}
 
 
 @needs("at_least_once", "dead_letters")
-async def test_a_batch_may_fail_in_part(lab: Lab) -> None:
+async def test_a_batch_may_fail_in_part(harness: Harness) -> None:
     got = Batches()
 
     async def bulk(batch, context):
@@ -95,11 +95,11 @@ async def test_a_batch_may_fail_in_part(lab: Lab) -> None:
         if bad:
             raise BatchFailed(bad)
 
-    async with lab.running(handler("Bulk", bulk)) as service:
-        await lab.send(*range(5))
-        (letter,) = await lab.letters(1, lab.letters_of("tasks", "bulk"))
-        await lab.settled(service)
-        await lab.quiet()
+    async with harness.running(handler("Bulk", bulk)) as service:
+        await harness.send(*range(5))
+        (letter,) = await harness.letters(1, harness.letters_of("tasks", "bulk"))
+        await harness.settled(service)
+        await harness.quiet()
     assert pb.Task.FromString(letter.payload).number == 3
     assert letter.metadata[wire.PF_ERROR_MESSAGE] == "no 3"
     assert letter.metadata[wire.PF_ATTEMPT] == "3"
@@ -108,7 +108,7 @@ async def test_a_batch_may_fail_in_part(lab: Lab) -> None:
 
 
 @needs("at_least_once", "dead_letters")
-async def test_outcomes_may_be_given_for_single_messages(lab: Lab) -> None:
+async def test_outcomes_may_be_given_for_single_messages(harness: Harness) -> None:
     got = Batches()
 
     async def bulk(batch, context):
@@ -121,16 +121,18 @@ async def test_outcomes_may_be_given_for_single_messages(lab: Lab) -> None:
             }
         )
 
-    async with lab.running(handler("Bulk", bulk)) as service:
-        await lab.send(1, 2)
-        (letter,) = await lab.letters(1, lab.letters_of("tasks", "bulk"))
-        await lab.until(lambda: service.stats()[method("Bulk")].skipped == 1)
+    async with harness.running(handler("Bulk", bulk)) as service:
+        await harness.send(1, 2)
+        (letter,) = await harness.letters(1, harness.letters_of("tasks", "bulk"))
+        await harness.until(lambda: service.stats()[method("Bulk")].skipped == 1)
     assert letter.metadata[wire.PF_ERROR_CLASS] == "validation"
     assert got.attempts == {1: [1], 2: [1]}
 
 
 @needs("at_least_once", "dead_letters")
-async def test_a_batch_that_fails_as_a_whole_blames_nobody_but_the_culprit(lab: Lab) -> None:
+async def test_a_batch_that_fails_as_a_whole_blames_nobody_but_the_culprit(
+    harness: Harness,
+) -> None:
     got = Batches()
 
     async def bulk(batch, context):
@@ -139,10 +141,10 @@ async def test_a_batch_that_fails_as_a_whole_blames_nobody_but_the_culprit(lab: 
             raise ValueError("one of them is bad")
         got.done += [task.number for task in batch]
 
-    async with lab.running(handler("Bulk", bulk)) as service:
-        await lab.send(*range(5))
-        (letter,) = await lab.letters(1, lab.letters_of("tasks", "bulk"))
-        await lab.settled(service)
+    async with harness.running(handler("Bulk", bulk)) as service:
+        await harness.send(*range(5))
+        (letter,) = await harness.letters(1, harness.letters_of("tasks", "bulk"))
+        await harness.settled(service)
     assert pb.Task.FromString(letter.payload).number == 2
     assert letter.metadata[wire.PF_ATTEMPT] == "3"
     assert sorted(got.done) == [0, 1, 3, 4]
@@ -151,61 +153,61 @@ async def test_a_batch_that_fails_as_a_whole_blames_nobody_but_the_culprit(lab: 
 
 
 @needs("at_least_once", "dead_letters")
-async def test_what_cannot_be_decoded_never_reaches_the_handler(lab: Lab) -> None:
+async def test_what_cannot_be_decoded_never_reaches_the_handler(harness: Harness) -> None:
     got = Batches()
-    async with lab.running(handler("Bulk", got.ok)):
-        await lab.send(1, 2)
-        await lab.publish("tasks", b"\xff\xff\xff", metadata=task_metadata())
-        await lab.send(3)
-        (letter,) = await lab.letters(1, lab.letters_of("tasks", "bulk"))
-        await lab.until(lambda: len(got.done) == 3)
+    async with harness.running(handler("Bulk", got.ok)):
+        await harness.send(1, 2)
+        await harness.publish("tasks", b"\xff\xff\xff", metadata=task_metadata())
+        await harness.send(3)
+        (letter,) = await harness.letters(1, harness.letters_of("tasks", "bulk"))
+        await harness.until(lambda: len(got.done) == 3)
     assert letter.metadata[wire.PF_ERROR_CLASS] == "decode"
     assert sorted(got.done) == [1, 2, 3]
     assert all(attempts == [1] for attempts in got.attempts.values())
 
 
-async def test_one_output_for_a_batch(lab: Lab) -> None:
-    watcher = await lab.watch("done")
+async def test_one_output_for_a_batch(harness: Harness) -> None:
+    watcher = await harness.watch("done")
 
     async def bulk(batch, context):
         return pb.Done(number=sum(task.number for task in batch))
 
-    async with lab.running(handler("BulkSum", bulk)) as service:
-        await lab.send(*range(10))
-        await lab.until(lambda: service.stats()[method("BulkSum")].handled == 10)
-        await lab.until(lambda: sum(tasks(watcher.messages)) == 45)
+    async with harness.running(handler("BulkSum", bulk)) as service:
+        await harness.send(*range(10))
+        await harness.until(lambda: service.stats()[method("BulkSum")].handled == 10)
+        await harness.until(lambda: sum(tasks(watcher.messages)) == 45)
 
 
 @needs("at_least_once")
 async def test_outputs_of_a_batch_are_confirmed_before_any_of_it_is_acknowledged(
-    lab: Lab,
+    harness: Harness,
 ) -> None:
-    watcher = await lab.watch("done")
+    watcher = await harness.watch("done")
 
     async def bulk(batch, context):
         return pb.Done(number=sum(task.number for task in batch))
 
     policy = DeliveryPolicy(retry=RetryPolicy(max_attempts=50))
-    service = lab.service(handler("BulkSum", bulk), faulty=True, policy=policy)
+    service = harness.service(handler("BulkSum", bulk), faulty=True, policy=policy)
     async with service:
-        service.transport.rule = topic_fails(lab.physical("done"))
-        await lab.send(1, 2, 3)
-        await lab.until(lambda: len(service.transport.refused) >= 2)
+        service.transport.rule = topic_fails(harness.physical("done"))
+        await harness.send(1, 2, 3)
+        await harness.until(lambda: len(service.transport.refused) >= 2)
         assert service.stats()[method("BulkSum")].handled == 0
         service.transport.rule = nothing_fails
-        await lab.until(lambda: sum(tasks(watcher.messages)) == 6)
-        await lab.until(lambda: service.stats()[method("BulkSum")].handled == 3)
+        await harness.until(lambda: sum(tasks(watcher.messages)) == 6)
+        await harness.until(lambda: service.stats()[method("BulkSum")].handled == 3)
 
 
-async def test_an_output_names_the_input_that_caused_it(lab: Lab) -> None:
-    watcher = await lab.watch("done")
+async def test_an_output_names_the_input_that_caused_it(harness: Harness) -> None:
+    watcher = await harness.watch("done")
 
     async def bulk(batch, context):
         for task in batch:
             yield Output(pb.Done(number=task.number), caused_by=task)
 
-    async with lab.running(handler("BulkSplit", bulk)):
-        ids = await lab.send(*range(7))
+    async with harness.running(handler("BulkSplit", bulk)):
+        ids = await harness.send(*range(7))
         messages = await watcher.exactly(7)
     cause = {
         number: message.metadata[wire.CAUSATION_ID]
@@ -217,9 +219,9 @@ async def test_an_output_names_the_input_that_caused_it(lab: Lab) -> None:
 
 @needs("at_least_once", "dead_letters")
 async def test_outputs_of_failed_messages_are_dropped_and_those_of_the_others_go_out(
-    lab: Lab,
+    harness: Harness,
 ) -> None:
-    watcher = await lab.watch("done")
+    watcher = await harness.watch("done")
 
     async def bulk(batch, context):
         producer = pf.SuiteEventProducer(context)
@@ -227,30 +229,30 @@ async def test_outputs_of_failed_messages_are_dropped_and_those_of_the_others_go
             await producer.publish_done_many([Output(pb.Done(number=task.number), caused_by=task)])
         raise BatchFailed({i: ValueError() for i, task in enumerate(batch) if task.number % 2})
 
-    async with lab.running(handler("Bulk", bulk)) as service:
-        await lab.send(*range(4))
-        await lab.letters(2, lab.letters_of("tasks", "bulk"))
-        await lab.settled(service)
+    async with harness.running(handler("Bulk", bulk)) as service:
+        await harness.send(*range(4))
+        await harness.letters(2, harness.letters_of("tasks", "bulk"))
+        await harness.settled(service)
         messages = await watcher.exactly(2)
     assert sorted(tasks(messages)) == [0, 2]
 
 
-async def test_what_is_published_through_an_items_context_goes_out(lab: Lab) -> None:
-    watcher = await lab.watch("done")
+async def test_what_is_published_through_an_items_context_goes_out(harness: Harness) -> None:
+    watcher = await harness.watch("done")
 
     async def bulk(batch, context):
         for task, own in zip(batch, batch.contexts, strict=True):
             await pf.SuiteEventProducer(own).publish_done(pb.Done(number=task.number))
 
-    async with lab.running(handler("Bulk", bulk)):
-        ids = await lab.send(1, 2)
+    async with harness.running(handler("Bulk", bulk)):
+        ids = await harness.send(1, 2)
         messages = await watcher.exactly(2)
     causes = {message.metadata[wire.CAUSATION_ID] for message in messages}
     assert causes == set(ids)
 
 
 @needs("per_key")
-async def test_batches_of_one_key_come_in_order_and_never_overlap(lab: Lab) -> None:
+async def test_batches_of_one_key_come_in_order_and_never_overlap(harness: Harness) -> None:
     running: set[str] = set()
     order: dict[str, list[int]] = {}
 
@@ -263,18 +265,18 @@ async def test_batches_of_one_key_come_in_order_and_never_overlap(lab: Lab) -> N
             order.setdefault(task.key, []).append(task.number)
         running.difference_update(keys)
 
-    async with lab.running(handler("BulkKeyed", bulk)) as service:
+    async with harness.running(handler("BulkKeyed", bulk)) as service:
         for number in range(60):
-            await lab.send(number, key=f"k{number % 3}")
-        await lab.until(lambda: sum(map(len, order.values())) >= 60)
-        await lab.settled(service)
+            await harness.send(number, key=f"k{number % 3}")
+        await harness.until(lambda: sum(map(len, order.values())) >= 60)
+        await harness.settled(service)
         assert service.stats()[method("BulkKeyed")].failed_runs == 0
     assert order == {f"k{key}": list(range(key, 60, 3)) for key in range(3)}
 
 
 @needs("per_key", "at_least_once")
 async def test_a_failed_message_of_a_batch_takes_the_later_ones_of_its_key_back(
-    lab: Lab,
+    harness: Harness,
 ) -> None:
     order: dict[str, list[int]] = {}
     failed: set[int] = set()
@@ -292,16 +294,18 @@ async def test_a_failed_message_of_a_batch_takes_the_later_ones_of_its_key_back(
         if errors:
             raise BatchFailed(errors)
 
-    async with lab.running(handler("BulkKeyed", bulk)) as service:
+    async with harness.running(handler("BulkKeyed", bulk)) as service:
         for number in range(40):
-            await lab.send(number, key=f"k{number % 2}")
-        await lab.until(lambda: sum(map(len, order.values())) >= 40)
-        await lab.settled(service)
+            await harness.send(number, key=f"k{number % 2}")
+        await harness.until(lambda: sum(map(len, order.values())) >= 40)
+        await harness.settled(service)
     assert order == {f"k{key}": list(range(key, 40, 2)) for key in range(2)}
 
 
 @needs("per_key", "at_least_once", "dead_letters")
-async def test_a_batch_of_one_key_that_fails_as_a_whole_is_redone_in_order(lab: Lab) -> None:
+async def test_a_batch_of_one_key_that_fails_as_a_whole_is_redone_in_order(
+    harness: Harness,
+) -> None:
     order: list[int] = []
 
     async def bulk(batch, context):
@@ -311,21 +315,21 @@ async def test_a_batch_of_one_key_that_fails_as_a_whole_is_redone_in_order(lab: 
             raise ValueError("this one")
         order.append(batch[0].number)
 
-    async with lab.running(handler("BulkKeyed", bulk)):
-        await lab.send(*range(5), key="k")
-        await lab.until(lambda: len(order) == 4)
-        await lab.letters(1, lab.letters_of("tasks", "bulk-keyed"))
+    async with harness.running(handler("BulkKeyed", bulk)):
+        await harness.send(*range(5), key="k")
+        await harness.until(lambda: len(order) == 4)
+        await harness.letters(1, harness.letters_of("tasks", "bulk-keyed"))
     assert order == [0, 1, 3, 4]
 
 
-async def test_shutdown_gives_back_what_is_gathered_and_not_begun(lab: Lab) -> None:
-    lab.require("at_least_once")
+async def test_shutdown_gives_back_what_is_gathered_and_not_begun(harness: Harness) -> None:
+    harness.require("at_least_once")
     got = Batches()
     slow = handler("Bulk", got.ok)
-    async with lab.running(slow) as service:
-        await lab.send(1, 2)
-        await lab.until(lambda: service.subscriptions[0].in_flight.received >= 2 or got.done)
-    async with lab.running(handler("Bulk", got.ok)):
-        await lab.until(lambda: sorted(set(got.done)) == [1, 2])
+    async with harness.running(slow) as service:
+        await harness.send(1, 2)
+        await harness.until(lambda: service.subscriptions[0].in_flight.received >= 2 or got.done)
+    async with harness.running(handler("Bulk", got.ok)):
+        await harness.until(lambda: sorted(set(got.done)) == [1, 2])
     assert sorted(got.done) == [1, 2]
     assert all(set(attempts) == {1} for attempts in got.attempts.values())

@@ -13,7 +13,7 @@ from protoflow.errors import ProtoflowError
 from protoflow.outcomes import RetryAfter
 
 from tests.acceptance.contract import pb, pf
-from tests.acceptance.lab import Lab, Seen, handler, method
+from tests.acceptance.harness import Harness, Seen, handler, method
 
 needs = pytest.mark.needs
 pytestmark = [needs("durable", "at_least_once", "dead_letters"), pytest.mark.timeout(180)]
@@ -45,11 +45,11 @@ class Deploy:
         )
         return DeliveryPolicy(ordering=self.ordering, retry=retry)
 
-    def arguments(self, lab: Lab) -> dict[str, Any]:
+    def arguments(self, harness: Harness) -> dict[str, Any]:
         common = {"retry_in_place": 0.2, "retry_ladder": (1.0, 2.0), "lease": 5.0}
         return {
             "policy": self.policy,
-            "transport_options": {**lab.target.options, **self.options},
+            "transport_options": {**harness.target.options, **self.options},
             **common,
             **self.settings,
         }
@@ -96,18 +96,18 @@ CHANGES: dict[str, tuple[Deploy, Deploy, tuple[str, ...]]] = {
 }  # fmt: skip
 
 
-def _ordered(deploy: Deploy, lab: Lab) -> bool:
+def _ordered(deploy: Deploy, harness: Harness) -> bool:
     """Whether this transport has the order that is asked for."""
     if deploy.ordering is Ordering.PER_KEY:
-        return lab.capabilities.per_key
-    return deploy.ordering is Ordering.NONE or lab.capabilities.per_partition
+        return harness.capabilities.per_key
+    return deploy.ordering is Ordering.NONE or harness.capabilities.per_partition
 
 
 class Work:
     """The handler: the first run of what is to wait asks for a wait that the broker keeps."""
 
-    def __init__(self, lab: Lab) -> None:
-        self.seen = Seen(lab)
+    def __init__(self, harness: Harness) -> None:
+        self.seen = Seen(harness)
         self.waits = True
 
     async def __call__(self, task: Any, context: Any) -> None:
@@ -118,36 +118,36 @@ class Work:
 
 
 @pytest.mark.parametrize("change", list(CHANGES))
-async def test_work_under_way_survives_a_change(lab: Lab, change: str) -> None:
+async def test_work_under_way_survives_a_change(harness: Harness, change: str) -> None:
     before, after, only = CHANGES[change]
-    if only and lab.target.name not in only:
-        pytest.skip(f"capability: {lab.target.name} has no such setting")
-    if not _ordered(before, lab) or not _ordered(after, lab):
+    if only and harness.target.name not in only:
+        pytest.skip(f"capability: {harness.target.name} has no such setting")
+    if not _ordered(before, harness) or not _ordered(after, harness):
         pytest.skip("capability: per_key")
-    work = Work(lab)
+    work = Work(harness)
     every = set(range(WAITING + BACKLOG))
-    async with lab.running(handler("Work", work), **before.arguments(lab)) as service:
+    async with harness.running(handler("Work", work), **before.arguments(harness)) as service:
         producer = pf.SuiteEventProducer(service)
         for number in range(WAITING):
             await producer.publish_task(pb.Task(number=number, key=f"k{number % 3}"))
         # Of an ordered key only the first runs; the others wait behind it.
         await work.seen.until(WAITING if before.ordering is Ordering.NONE else 1)
-        await lab.quiet(0.1)
+        await harness.quiet(0.1)
         service.pause(method("Work"))
         for number in range(WAITING, WAITING + BACKLOG):
             await producer.publish_task(pb.Task(number=number, key=f"k{number % 3}"))
     work.waits = False
-    if not await _handles(lab, work, after, every):
-        assert await _handles(lab, work, before, every), "the way to drain is none"
-        drained = change in _FIXED or await _handles(lab, work, after, set())
+    if not await _handles(harness, work, after, every):
+        assert await _handles(harness, work, before, every), "the way to drain is none"
+        drained = change in _FIXED or await _handles(harness, work, after, set())
         assert drained, "refused though drained"
-    assert await lab.dead_letters.count(lab.letters_of()) == 0
+    assert await harness.dead_letters.count(harness.letters_of()) == 0
     assert len(work.seen.done) == len(every), "handled twice"
 
 
-async def _handles(lab: Lab, work: Work, deploy: Deploy, numbers: set[int]) -> bool:
+async def _handles(harness: Harness, work: Work, deploy: Deploy, numbers: set[int]) -> bool:
     """Whether a service starts; then it handles all of these. Refused, it says how to drain."""
-    service = lab.service(handler("Work", work), **deploy.arguments(lab))
+    service = harness.service(handler("Work", work), **deploy.arguments(harness))
     try:
         await service.start()
     except ProtoflowError as error:
@@ -159,20 +159,20 @@ async def _handles(lab: Lab, work: Work, deploy: Deploy, numbers: set[int]) -> b
         assert told, f"refused without the way out: {refusal}"
         return False
     try:
-        await lab.until(
+        await harness.until(
             lambda: numbers <= set(work.seen.done), within=15,
             what=f"stranded: {sorted(numbers - set(work.seen.done))}",
         )  # fmt: skip
-        await lab.settled(service)
+        await harness.settled(service)
         assert service.health().ready, service.health().problems
     finally:
         await service.stop()
     return True
 
 
-async def test_several_topics_of_one_group_join_before_anything_runs(lab: Lab) -> None:
+async def test_several_topics_of_one_group_join_before_anything_runs(harness: Harness) -> None:
     """The subscriptions of a service never push each other's runs out."""
-    lab.require("groups", "at_least_once")
+    harness.require("groups", "at_least_once")
     topics = ("notes", "memos", "letters", "cards")
     runs: list[str] = []
     cancelled: list[str] = []
@@ -186,7 +186,7 @@ async def test_several_topics_of_one_group_join_before_anything_runs(lab: Lab) -
             raise
 
     def make() -> Any:
-        service = lab.service(handler("Work", Seen(lab).ok), rebalance_drain=2.0)
+        service = harness.service(handler("Work", Seen(harness).ok), rebalance_drain=2.0)
         for topic in topics:
             service.register_json_handler(topic, topic, work, group="together")
         return service
@@ -197,9 +197,9 @@ async def test_several_topics_of_one_group_join_before_anything_runs(lab: Lab) -
         for number in range(4):
             payload = f'{{"n": "{topic}{number}"}}'.encode()
             metadata = {"content-type": "application/json"}
-            await lab.publish(topic, payload, key=b"%d" % number, metadata=metadata)
+            await harness.publish(topic, payload, key=b"%d" % number, metadata=metadata)
     async with make() as service:
-        await lab.until(lambda: len(set(runs)) == 4 * len(topics))
-        await lab.settled(service)
+        await harness.until(lambda: len(set(runs)) == 4 * len(topics))
+        await harness.settled(service)
     assert not cancelled, f"its own subscriptions cancelled {len(cancelled)} of {len(runs)} runs"
     assert len(runs) == 4 * len(topics)

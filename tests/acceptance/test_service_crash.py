@@ -17,7 +17,7 @@ from protoflow import wire
 from protoflow.contract.spec import DeliveryPolicy
 
 from tests.acceptance.contract import pb, program_environment
-from tests.acceptance.lab import Lab, Seen, handler, method, tasks
+from tests.acceptance.harness import Harness, Seen, handler, method, tasks
 
 needs = pytest.mark.needs
 pytestmark = [needs("durable", "at_least_once"), pytest.mark.timeout(240)]
@@ -67,25 +67,25 @@ class Program:
 class Programs:
     """Starts programs, and ends those that are left."""
 
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
+    def __init__(self, harness: Harness) -> None:
+        self._lab = harness
         self._programs: list[Program] = []
 
     async def start(self, service: str = "Work", *, ready: bool = True, **order: Any) -> Program:
-        lab = self._lab
-        log = lab.directory / f"{uuid.uuid4().hex}.log"
+        harness = self._lab
+        log = harness.directory / f"{uuid.uuid4().hex}.log"
         log.touch()
         own = {
             "lease": LEASE,
             "handle_signals": True,
-            "transport_options": {**lab.target.options, **lab.target.crash_options},
+            "transport_options": {**harness.target.options, **harness.target.crash_options},
         }
-        settings = lab.settings(**{**own, **order.pop("settings", {})})
+        settings = harness.settings(**{**own, **order.pop("settings", {})})
         words = json.dumps({"settings": settings, "service": service, "log": str(log), **order})
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tests.acceptance.program", words), env=program_environment()
         )
-        program = Program(process, log, lab.patience)
+        program = Program(process, log, harness.patience)
         self._programs.append(program)
         if ready:
             await program.until(lambda program: program.events("ready"), within=30)
@@ -98,24 +98,26 @@ class Programs:
 
 
 @pytest.fixture
-async def programs(lab: Lab) -> AsyncIterator[Programs]:
-    programs = Programs(lab)
+async def programs(harness: Harness) -> AsyncIterator[Programs]:
+    programs = Programs(harness)
     yield programs
     await programs.close()
 
 
 @needs("retains")
-async def test_a_process_killed_under_load_loses_nothing(lab: Lab, programs: Programs) -> None:
+async def test_a_process_killed_under_load_loses_nothing(
+    harness: Harness, programs: Programs
+) -> None:
     count = 400
-    await lab.prepare(handler("Work", Seen(lab).ok), lease=LEASE)
+    await harness.prepare(handler("Work", Seen(harness).ok), lease=LEASE)
     for start in range(0, count, 100):
-        await lab.send(*range(start, start + 100))
+        await harness.send(*range(start, start + 100))
     first = await programs.start(seconds=0.005)
     await first.until(lambda program: len(program.ended) >= 50)
     await first.kill()
     second = await programs.start(seconds=0.001)
     await second.until(lambda _: len(first.ended.keys() | second.ended.keys()) == count, within=60)
-    await lab.quiet(0.2)
+    await harness.quiet(0.2)
     both = first.ended + second.ended
     assert set(both) == set(range(count)), "messages were lost"
     assert max(second.ended.values()) == 1
@@ -125,11 +127,13 @@ async def test_a_process_killed_under_load_loses_nothing(lab: Lab, programs: Pro
 
 
 @needs("retains")
-async def test_outputs_of_a_killed_process_are_all_there(lab: Lab, programs: Programs) -> None:
+async def test_outputs_of_a_killed_process_are_all_there(
+    harness: Harness, programs: Programs
+) -> None:
     count = 200
-    watcher = await lab.watch("done")
-    await lab.prepare(handler("Transform", Seen(lab).ok), lease=LEASE)
-    await lab.send(*range(count))
+    watcher = await harness.watch("done")
+    await harness.prepare(handler("Transform", Seen(harness).ok), lease=LEASE)
+    await harness.send(*range(count))
     first = await programs.start("Transform", seconds=0.005)
     await first.until(lambda program: len(program.ended) >= 30)
     await first.kill()
@@ -139,27 +143,29 @@ async def test_outputs_of_a_killed_process_are_all_there(lab: Lab, programs: Pro
     for message in watcher.messages:
         ids.setdefault(pb.Done.FromString(message.payload).number, set()).add(message.id)
     assert all(len(found) == 1 for found in ids.values()), "a redone run repeats its ids"
-    if lab.always_atomic:
+    if harness.always_atomic:
         assert len(watcher.messages) == count, "atomic outputs come once"
 
 
 @needs("processes", "groups")
-async def test_two_processes_share_a_group(lab: Lab, programs: Programs) -> None:
+async def test_two_processes_share_a_group(harness: Harness, programs: Programs) -> None:
     one = await programs.start(seconds=0.01)
     two = await programs.start(seconds=0.01)
     for start in range(0, 200, 20):
-        await lab.send(*range(start, start + 20))
+        await harness.send(*range(start, start + 20))
         await asyncio.sleep(0.02)
     await one.until(lambda _: len(one.ended) + len(two.ended) >= 200, within=30)
-    await lab.quiet(0.2)
+    await harness.quiet(0.2)
     assert one.ended + two.ended == Counter(range(200))
 
 
 @needs("processes", "groups")
-async def test_what_a_killed_process_held_goes_to_the_other(lab: Lab, programs: Programs) -> None:
+async def test_what_a_killed_process_held_goes_to_the_other(
+    harness: Harness, programs: Programs
+) -> None:
     settings = {"rebalance_drain": 2.0}  # by which the other waits for it to join
     slow = await programs.start(seconds=60, settings=settings)
-    await lab.send(*range(5))
+    await harness.send(*range(5))
     await slow.until(lambda program: program.begun)
     held = set(slow.begun)
     quick = await programs.start(settings=settings)
@@ -171,7 +177,7 @@ async def test_what_a_killed_process_held_goes_to_the_other(lab: Lab, programs: 
 
 @needs("counts_deliveries", "dead_letters", "retains")
 async def test_a_message_that_kills_its_process_ends_in_the_dead_letters_alone(
-    lab: Lab, programs: Programs
+    harness: Harness, programs: Programs
 ) -> None:
     killer = 3
     settings = {
@@ -180,28 +186,28 @@ async def test_a_message_that_kills_its_process_ends_in_the_dead_letters_alone(
         "handlers": {method("Work"): {"retry": {"max_attempts": 1}}},
     }
     policy = DeliveryPolicy()
-    await lab.prepare(handler("Work", Seen(lab).ok), lease=1.0, policy=policy)
-    await lab.send(*range(8))
+    await harness.prepare(handler("Work", Seen(harness).ok), lease=1.0, policy=policy)
+    await harness.send(*range(8))
     killed = []
     done: set[int] = set()
     innocent = set(range(8)) - {killer}
     for _ in range(8):
         program = await programs.start(ready=False, kills=[killer], settings=settings)
         try:
-            async with asyncio.timeout(15 * lab.patience):
+            async with asyncio.timeout(15 * harness.patience):
                 while program.process.returncode is None:
                     await asyncio.sleep(0.05)
-                    if await lab.dead_letters.count(lab.letters_of()):
+                    if await harness.dead_letters.count(harness.letters_of()):
                         break
         except TimeoutError:
             pass
         done |= set(program.ended)
         if program.process.returncode is None:
-            await lab.quiet(1.0)
+            await harness.quiet(1.0)
             done |= set(program.ended)
             break
         killed.append(program)
-    (letter,) = await lab.letters(1)
+    (letter,) = await harness.letters(1)
     assert pb.Task.FromString(letter.payload).number == killer
     assert letter.metadata[wire.PF_ERROR_CLASS] == "redelivery limit"
     assert letter.metadata[wire.PF_ATTEMPT] == "0"
@@ -212,22 +218,24 @@ async def test_a_message_that_kills_its_process_ends_in_the_dead_letters_alone(
 
 
 @needs("retains")
-async def test_sigterm_finishes_what_runs_and_exits_clean(lab: Lab, programs: Programs) -> None:
+async def test_sigterm_finishes_what_runs_and_exits_clean(
+    harness: Harness, programs: Programs
+) -> None:
     program = await programs.start(seconds=0.5)
-    await lab.send(*range(4))
+    await harness.send(*range(4))
     await program.until(lambda program: len(program.begun) == 4)
     program.process.send_signal(signal.SIGTERM)
     assert await program.ends() == 0
     assert set(program.ended) == set(range(4))
     assert program.events("stopped")
     again = await programs.start()
-    await lab.quiet()
+    await harness.quiet()
     assert again.begun == []
 
 
-async def test_sigterm_gives_back_what_cannot_finish(lab: Lab, programs: Programs) -> None:
+async def test_sigterm_gives_back_what_cannot_finish(harness: Harness, programs: Programs) -> None:
     program = await programs.start(seconds=60, settings={"shutdown_timeout": 0.3})
-    await lab.send(1)
+    await harness.send(1)
     await program.until(lambda program: program.begun)
     program.process.send_signal(signal.SIGINT)
     assert await program.ends() == 0

@@ -12,7 +12,7 @@ from protoflow.outcomes import Unprocessable
 
 from tests.acceptance.contract import pb
 from tests.acceptance.faulty import nothing_fails, topic_fails
-from tests.acceptance.lab import Lab, Seen, failing, handler, method, task_metadata
+from tests.acceptance.harness import Harness, Seen, failing, handler, method, task_metadata
 
 needs = pytest.mark.needs
 pytestmark = needs("at_least_once", "dead_letters")
@@ -20,128 +20,134 @@ pytestmark = needs("at_least_once", "dead_letters")
 ONCE = DeliveryPolicy(retry=RetryPolicy(max_attempts=1))
 
 
-async def test_a_letter_that_cannot_be_published_is_never_acknowledged(lab: Lab) -> None:
-    seen = Seen(lab)
+async def test_a_letter_that_cannot_be_published_is_never_acknowledged(harness: Harness) -> None:
+    seen = Seen(harness)
 
     async def work(task, context):
         seen.note(task, context)
         if task.number == 0:
             raise ValueError("bad")
 
-    service = lab.service(handler("Work", work), policy=ONCE, faulty=True)
+    service = harness.service(handler("Work", work), policy=ONCE, faulty=True)
     async with service:
         faulty = service.transport
-        faulty.rule = topic_fails(lab.letters_of())
-        await lab.send(0)
-        await lab.until(lambda: len(faulty.refused) >= 2)
+        faulty.rule = topic_fails(harness.letters_of())
+        await harness.send(0)
+        await harness.until(lambda: len(faulty.refused) >= 2)
         health = service.health()
         assert not health.ready
         assert health.live
         assert "dead letters" in str(health.problems)
         before = len(seen.runs)
-        await lab.send(1, 2, 3)
-        await lab.quiet(0.2)
+        await harness.send(1, 2, 3)
+        await harness.quiet(0.2)
         assert len(seen.runs) == before, "the subscription should pause"
-        assert await lab.letters(0) == []
+        assert await harness.letters(0) == []
         faulty.rule = nothing_fails
-        (letter,) = await lab.letters(1)
-        await lab.until(lambda: service.health().ready)
-        await lab.until(lambda: {1, 2, 3} <= set(seen.numbers))
-        await lab.settled(service)
+        (letter,) = await harness.letters(1)
+        await harness.until(lambda: service.health().ready)
+        await harness.until(lambda: {1, 2, 3} <= set(seen.numbers))
+        await harness.settled(service)
     assert pb.Task.FromString(letter.payload).number == 0
     assert seen.numbers.count(0) == 1
 
 
-async def test_a_letter_that_cannot_be_published_before_shutdown_is_not_lost(lab: Lab) -> None:
-    seen = Seen(lab)
-    service = lab.service(
+async def test_a_letter_that_cannot_be_published_before_shutdown_is_not_lost(
+    harness: Harness,
+) -> None:
+    seen = Seen(harness)
+    service = harness.service(
         handler("Work", seen.fails), policy=ONCE, faulty=True, shutdown_timeout=0.3
     )
     async with service:
-        service.transport.rule = topic_fails(lab.letters_of())
-        await lab.send(1)
-        await lab.until(lambda: service.transport.refused)
-    assert await lab.letters(0) == []
-    async with lab.running(handler("Work", seen.fails), policy=ONCE):
-        await lab.letters(1)
+        service.transport.rule = topic_fails(harness.letters_of())
+        await harness.send(1)
+        await harness.until(lambda: service.transport.refused)
+    assert await harness.letters(0) == []
+    async with harness.running(handler("Work", seen.fails), policy=ONCE):
+        await harness.letters(1)
     assert seen.numbers == [1, 1]
 
 
-async def test_several_letters_that_wait_for_the_broker_all_arrive(lab: Lab) -> None:
-    seen = Seen(lab)
-    service = lab.service(handler("Work", seen.fails), policy=ONCE, faulty=True)
+async def test_several_letters_that_wait_for_the_broker_all_arrive(harness: Harness) -> None:
+    seen = Seen(harness)
+    service = harness.service(handler("Work", seen.fails), policy=ONCE, faulty=True)
     async with service:
-        service.transport.rule = topic_fails(lab.letters_of())
-        await lab.send(*range(10))
-        await lab.until(lambda: len(service.transport.refused) >= 3)
+        service.transport.rule = topic_fails(harness.letters_of())
+        await harness.send(*range(10))
+        await harness.until(lambda: len(service.transport.refused) >= 3)
         service.transport.rule = nothing_fails
-        letters = await lab.letters(10, within=20)
-        await lab.until(lambda: service.health().ready)
-        await lab.send(10)
-        await lab.until(lambda: 10 in seen.numbers)
+        letters = await harness.letters(10, within=20)
+        await harness.until(lambda: service.health().ready)
+        await harness.send(10)
+        await harness.until(lambda: 10 in seen.numbers)
     assert sorted(pb.Task.FromString(letter.payload).number for letter in letters) == list(
         range(10)
     )
 
 
-async def test_a_letter_refused_for_its_size_goes_out_with_the_least_metadata(lab: Lab) -> None:
-    seen = Seen(lab)
-    service = lab.service(handler("Work", seen.fails), policy=ONCE, faulty=True)
+async def test_a_letter_refused_for_its_size_goes_out_with_the_least_metadata(
+    harness: Harness,
+) -> None:
+    seen = Seen(harness)
+    service = harness.service(handler("Work", seen.fails), policy=ONCE, faulty=True)
 
     def too_large(message):
         size = sum(map(len, message.metadata.values()))
-        dead = message.topic == lab.letters_of()
+        dead = message.topic == harness.letters_of()
         return PublishRefusedError("too large") if dead and size > 500 else None
 
     async with service:
         service.transport.rule = too_large
-        sent = await lab.publish(
+        sent = await harness.publish(
             "tasks", pb.Task(number=1).SerializeToString(), metadata=task_metadata(long="x" * 600)
         )
-        (letter,) = await lab.letters(1)
-        await lab.until(lambda: service.health().ready)
+        (letter,) = await harness.letters(1)
+        await harness.until(lambda: service.health().ready)
     assert (letter.id, letter.payload) == (sent.id, sent.payload)
     assert "long" not in letter.metadata
-    assert letter.metadata[wire.PF_ORIGINAL_TOPIC] == lab.physical("tasks")
-    assert letter.metadata[wire.PF_GROUP] == lab.physical("workers")
+    assert letter.metadata[wire.PF_ORIGINAL_TOPIC] == harness.physical("tasks")
+    assert letter.metadata[wire.PF_GROUP] == harness.physical("workers")
     assert letter.metadata[wire.PF_ERROR_CLASS] == "exhausted"
 
 
-async def test_letters_go_to_the_topic_that_the_contract_names(lab: Lab) -> None:
-    seen = Seen(lab)
-    async with lab.running(handler("Strict", seen.fails)):
-        await lab.send(1)
-        (letter,) = await lab.letters(1, lab.physical("graveyard"))
-    assert letter.metadata[wire.PF_ORIGINAL_TOPIC] == lab.physical("tasks")
+async def test_letters_go_to_the_topic_that_the_contract_names(harness: Harness) -> None:
+    seen = Seen(harness)
+    async with harness.running(handler("Strict", seen.fails)):
+        await harness.send(1)
+        (letter,) = await harness.letters(1, harness.physical("graveyard"))
+    assert letter.metadata[wire.PF_ORIGINAL_TOPIC] == harness.physical("tasks")
 
 
-async def test_letters_go_to_the_topic_that_the_config_names(lab: Lab) -> None:
-    seen = Seen(lab)
+async def test_letters_go_to_the_topic_that_the_config_names(harness: Harness) -> None:
+    seen = Seen(harness)
     policy = DeliveryPolicy(
         retry=RetryPolicy(max_attempts=1),
         dead_letter=DeadLetterPolicy(topic="{topic}.of.{group}.lost"),
     )
-    async with lab.running(handler("Work", seen.fails), policy=policy):
-        await lab.send(1)
-        await lab.letters(1, lab.physical("tasks.of.workers.lost"))
+    async with harness.running(handler("Work", seen.fails), policy=policy):
+        await harness.send(1)
+        await harness.letters(1, harness.physical("tasks.of.workers.lost"))
 
 
-async def test_each_group_has_dead_letters_of_its_own(lab: Lab) -> None:
-    work, audit = Seen(lab), Seen(lab)
-    async with lab.running(handler("Work", work.fails), handler("Audit", audit.ok), policy=ONCE):
-        await lab.send(1)
-        await lab.letters(1)
-        assert await lab.letters(0, lab.letters_of("tasks", "audit")) == []
+async def test_each_group_has_dead_letters_of_its_own(harness: Harness) -> None:
+    work, audit = Seen(harness), Seen(harness)
+    async with harness.running(
+        handler("Work", work.fails), handler("Audit", audit.ok), policy=ONCE
+    ):
+        await harness.send(1)
+        await harness.letters(1)
+        assert await harness.letters(0, harness.letters_of("tasks", "audit")) == []
     assert audit.numbers == [1]
 
 
-async def test_letters_can_be_counted_listed_shown_and_purged(lab: Lab) -> None:
-    seen = Seen(lab)
-    where = lab.letters_of()
-    async with lab.running(handler("Work", seen.fails), policy=ONCE):
-        ids = await lab.send(*range(5))
-        await lab.letters(5)
-    dead_letters = lab.dead_letters
+async def test_letters_can_be_counted_listed_shown_and_purged(harness: Harness) -> None:
+    seen = Seen(harness)
+    where = harness.letters_of()
+    async with harness.running(handler("Work", seen.fails), policy=ONCE):
+        ids = await harness.send(*range(5))
+        await harness.letters(5)
+    dead_letters = harness.dead_letters
     assert await dead_letters.count(where) == 5
     listed = await dead_letters.list(where, limit=3)
     assert len(listed) == 3
@@ -159,9 +165,9 @@ async def test_letters_can_be_counted_listed_shown_and_purged(lab: Lab) -> None:
 
 
 async def test_a_replay_reaches_the_failing_group_alone_with_its_id_and_fresh_attempts(
-    lab: Lab,
+    harness: Harness,
 ) -> None:
-    work, audit = Seen(lab), Seen(lab)
+    work, audit = Seen(harness), Seen(harness)
     mended = False
 
     async def working(task, context):
@@ -169,16 +175,16 @@ async def test_a_replay_reaches_the_failing_group_alone_with_its_id_and_fresh_at
         if not mended:
             raise ValueError
 
-    async with lab.running(handler("Work", working), handler("Audit", audit.ok)) as service:
-        (id,) = await lab.send(1, key="k")
-        await lab.letters(1)
+    async with harness.running(handler("Work", working), handler("Audit", audit.ok)) as service:
+        (id,) = await harness.send(1, key="k")
+        await harness.letters(1)
         await audit.until(1)
         mended = True
-        assert await lab.dead_letters.replay(lab.letters_of()) == 1
+        assert await harness.dead_letters.replay(harness.letters_of()) == 1
         await work.until(4)
-        await lab.settled(service)
-        await lab.quiet()
-        assert await lab.letters(0) == []
+        await harness.settled(service)
+        await harness.quiet()
+        assert await harness.letters(0) == []
     assert work.runs == [(1, 1), (1, 2), (1, 3), (1, 1)]
     assert {context.id for context in work.contexts} == {id}
     assert {context.key for context in work.contexts} == {b"k"}
@@ -189,14 +195,14 @@ async def test_a_replay_reaches_the_failing_group_alone_with_its_id_and_fresh_at
     assert audit.runs == [(1, 1)]
 
 
-async def test_a_replay_to_the_origin_reaches_every_group(lab: Lab) -> None:
-    work, audit = Seen(lab), Seen(lab)
-    async with lab.running(
+async def test_a_replay_to_the_origin_reaches_every_group(harness: Harness) -> None:
+    work, audit = Seen(harness), Seen(harness)
+    async with harness.running(
         handler("Work", failing(ValueError, 1, work)), handler("Audit", audit.ok), policy=ONCE
     ):
-        (id,) = await lab.send(1)
-        await lab.letters(1)
-        assert await lab.dead_letters.replay(lab.letters_of(), [id], to_origin=True) == 1
+        (id,) = await harness.send(1)
+        await harness.letters(1)
+        assert await harness.dead_letters.replay(harness.letters_of(), [id], to_origin=True) == 1
         await work.until(2)
         await audit.until(2)
     assert work.done == [1]
@@ -204,57 +210,57 @@ async def test_a_replay_to_the_origin_reaches_every_group(lab: Lab) -> None:
     assert {context.id for context in (*work.contexts, *audit.contexts)} == {id}
 
 
-async def test_a_replayed_letter_that_fails_again_is_a_letter_again(lab: Lab) -> None:
-    seen = Seen(lab)
-    async with lab.running(handler("Work", seen.fails)):
-        await lab.send(1)
+async def test_a_replayed_letter_that_fails_again_is_a_letter_again(harness: Harness) -> None:
+    seen = Seen(harness)
+    async with harness.running(handler("Work", seen.fails)):
+        await harness.send(1)
         for _ in range(2):
-            (letter,) = await lab.letters(1)
+            (letter,) = await harness.letters(1)
             assert letter.metadata[wire.PF_ATTEMPT] == "3"
-            await lab.dead_letters.replay(lab.letters_of())
-        await lab.letters(1)
+            await harness.dead_letters.replay(harness.letters_of())
+        await harness.letters(1)
     assert seen.attempts == [1, 2, 3] * 3
 
 
-async def test_chosen_letters_are_replayed_and_the_others_stay(lab: Lab) -> None:
-    seen = Seen(lab)
-    async with lab.running(handler("Work", failing(ValueError, 1, seen)), policy=ONCE):
-        ids = await lab.send(*range(4))
-        await lab.letters(4)
-        assert await lab.dead_letters.replay(lab.letters_of(), ids[1:3]) == 2
-        await lab.until(lambda: sorted(seen.done) == [1, 2])
-        left = await lab.letters(2)
+async def test_chosen_letters_are_replayed_and_the_others_stay(harness: Harness) -> None:
+    seen = Seen(harness)
+    async with harness.running(handler("Work", failing(ValueError, 1, seen)), policy=ONCE):
+        ids = await harness.send(*range(4))
+        await harness.letters(4)
+        assert await harness.dead_letters.replay(harness.letters_of(), ids[1:3]) == 2
+        await harness.until(lambda: sorted(seen.done) == [1, 2])
+        left = await harness.letters(2)
     assert {letter.id for letter in left} == {ids[0], ids[3]}
 
 
-async def test_a_group_that_does_not_run_gets_its_replay_later(lab: Lab) -> None:
-    seen = Seen(lab)
-    async with lab.running(handler("Work", failing(ValueError, 1, seen)), policy=ONCE):
-        await lab.send(1)
-        await lab.letters(1)
-    assert await lab.dead_letters.replay(lab.letters_of()) == 1
-    async with lab.running(handler("Work", failing(ValueError, 0, seen)), policy=ONCE):
-        await lab.until(lambda: seen.done == [1])
+async def test_a_group_that_does_not_run_gets_its_replay_later(harness: Harness) -> None:
+    seen = Seen(harness)
+    async with harness.running(handler("Work", failing(ValueError, 1, seen)), policy=ONCE):
+        await harness.send(1)
+        await harness.letters(1)
+    assert await harness.dead_letters.replay(harness.letters_of()) == 1
+    async with harness.running(handler("Work", failing(ValueError, 0, seen)), policy=ONCE):
+        await harness.until(lambda: seen.done == [1])
 
 
-async def test_headers_of_others_are_kept_in_the_letter_and_the_replay(lab: Lab) -> None:
-    seen = Seen(lab)
+async def test_headers_of_others_are_kept_in_the_letter_and_the_replay(harness: Harness) -> None:
+    seen = Seen(harness)
     work = failing(Unprocessable("no"), 1, seen)
     metadata = task_metadata(traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-    async with lab.running(handler("Work", work)):
-        await lab.publish("tasks", pb.Task(number=1).SerializeToString(), metadata=metadata)
-        (letter,) = await lab.letters(1)
-        await lab.dead_letters.replay(lab.letters_of())
-        await lab.until(lambda: seen.done == [1])
+    async with harness.running(handler("Work", work)):
+        await harness.publish("tasks", pb.Task(number=1).SerializeToString(), metadata=metadata)
+        (letter,) = await harness.letters(1)
+        await harness.dead_letters.replay(harness.letters_of())
+        await harness.until(lambda: seen.done == [1])
     for got in (letter.metadata, seen.contexts[-1].message.metadata):
         assert {name: got[name] for name in metadata} == metadata
 
 
-async def test_dead_letters_are_counted(lab: Lab) -> None:
-    seen = Seen(lab)
-    async with lab.running(handler("Work", seen.fails), policy=ONCE) as service:
-        await lab.send(*range(3))
-        await lab.letters(3)
-        await lab.until(lambda: service.stats()[method("Work")].dead_lettered == 3)
+async def test_dead_letters_are_counted(harness: Harness) -> None:
+    seen = Seen(harness)
+    async with harness.running(handler("Work", seen.fails), policy=ONCE) as service:
+        await harness.send(*range(3))
+        await harness.letters(3)
+        await harness.until(lambda: service.stats()[method("Work")].dead_lettered == 3)
         await asyncio.sleep(0)
         assert service.stats()[method("Work")].handled == 0

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.lab import Lab, Seen, handler, method
+from tests.acceptance.harness import Harness, Seen, handler, method
 from tests.acceptance.targets import Target
 from tests.acceptance.test_service_crash import Programs
 from tests.brokers import BrokerUnavailable, start_own
@@ -26,7 +26,7 @@ MARGIN = 9.0
 
 
 @asynccontextmanager
-async def _own(target: Target, directory: Path) -> AsyncIterator[tuple[Lab, RunningBroker]]:
+async def _own(target: Target, directory: Path) -> AsyncIterator[tuple[Harness, RunningBroker]]:
     if target.broker is None:
         pytest.skip("capability: a server")
     stack = contextlib.ExitStack()
@@ -37,7 +37,7 @@ async def _own(target: Target, directory: Path) -> AsyncIterator[tuple[Lab, Runn
     try:
         scheme = {"jetstream": "jetstream"}.get(target.name)
         url = broker.url.replace("nats://", f"{scheme}://") if scheme else broker.url
-        yield Lab(target, url, directory), broker
+        yield Harness(target, url, directory), broker
     finally:
         broker.signal(signal.SIGCONT)
         await asyncio.to_thread(stack.close)
@@ -47,17 +47,17 @@ async def _own(target: Target, directory: Path) -> AsyncIterator[tuple[Lab, Runn
 async def test_shutdown_ends_in_time_though_the_broker_is_frozen(
     target: Target, tmp_path: Path, service: str
 ) -> None:
-    async with _own(target, tmp_path) as (lab, broker):
-        programs = Programs(lab)
+    async with _own(target, tmp_path) as (harness, broker):
+        programs = Programs(harness)
         settings: dict[str, Any] = {"shutdown_timeout": SHUTDOWN}
         if target.name == "nats":  # which refuses the retries of the contract
             settings["handlers"] = {method(service): {"retry": {"max_attempts": 1}}}
         try:
-            await lab.open()
-            if lab.capabilities.durable:
-                await lab.prepare(handler(service, Seen(lab).ok))
+            await harness.open()
+            if harness.capabilities.durable:
+                await harness.prepare(handler(service, Seen(harness).ok))
             program = await programs.start(service, seconds=0.5, settings=settings)
-            await lab.send(*range(200))
+            await harness.send(*range(200))
             await program.until(lambda program: len(program.ended) > 5)
             broker.signal(signal.SIGSTOP)
             await asyncio.sleep(1.0)
@@ -72,4 +72,4 @@ async def test_shutdown_ends_in_time_though_the_broker_is_frozen(
         finally:
             broker.signal(signal.SIGCONT)
             await programs.close()
-            await lab.close()
+            await harness.close()

@@ -13,7 +13,7 @@ from protoflow.errors import PublishRefusedError
 from protoflow.outcomes import Outcome
 
 from tests.acceptance.contract import pb
-from tests.acceptance.lab import Lab, Seen, handler, method, task_metadata, tasks
+from tests.acceptance.harness import Harness, Seen, handler, method, task_metadata, tasks
 
 needs = pytest.mark.needs
 
@@ -27,15 +27,15 @@ def _encoded(number: int, key: str = "") -> bytes:
 
 
 @pytest.mark.parametrize("name", [wire.PF_ATTEMPT, wire.PF_FIRST_FAILURE, wire.PF_DUE])
-async def test_hop_state_of_strangers_is_not_believed(lab: Lab, name: str) -> None:
+async def test_hop_state_of_strangers_is_not_believed(harness: Harness, name: str) -> None:
     """Beside the name of the group, on a topic that others write to, in every strange form."""
-    seen = Seen(lab)
-    async with lab.running(handler("Work", seen.ok)) as service:
+    seen = Seen(harness)
+    async with harness.running(handler("Work", seen.ok)) as service:
         for number, value in enumerate(_NUMBERS):
-            forged = task_metadata(**{wire.PF_GROUP: lab.physical("workers"), name: value})
-            await lab.publish("tasks", _encoded(number), metadata=forged)
+            forged = task_metadata(**{wire.PF_GROUP: harness.physical("workers"), name: value})
+            await harness.publish("tasks", _encoded(number), metadata=forged)
         await seen.until(len(_NUMBERS))
-        await lab.settled(service)
+        await harness.settled(service)
         health = service.health()
     assert (health.live, health.ready) == (True, True), health.problems
     assert sorted(seen.numbers) == list(range(len(_NUMBERS)))
@@ -43,19 +43,19 @@ async def test_hop_state_of_strangers_is_not_believed(lab: Lab, name: str) -> No
 
 
 @needs("per_key")
-async def test_a_message_due_in_the_year_9999_holds_no_key(lab: Lab) -> None:
-    seen = Seen(lab)
-    async with lab.running(handler("Keyed", seen.ok)) as service:
-        forged = {wire.PF_GROUP: lab.physical("keyed"), wire.PF_DUE: str(YEAR_9999)}
-        await lab.publish("tasks", _encoded(1, "k"), key=b"k", metadata=task_metadata(**forged))
-        await lab.send(2, 3, key="k")
+async def test_a_message_due_in_the_year_9999_holds_no_key(harness: Harness) -> None:
+    seen = Seen(harness)
+    async with harness.running(handler("Keyed", seen.ok)) as service:
+        forged = {wire.PF_GROUP: harness.physical("keyed"), wire.PF_DUE: str(YEAR_9999)}
+        await harness.publish("tasks", _encoded(1, "k"), key=b"k", metadata=task_metadata(**forged))
+        await harness.send(2, 3, key="k")
         await seen.until(3)
         assert service.health().ready
     assert seen.numbers == [1, 2, 3]
 
 
 @needs("dead_letters")
-async def test_a_lone_surrogate_in_the_text_of_an_error_is_no_crash(lab: Lab) -> None:
+async def test_a_lone_surrogate_in_the_text_of_an_error_is_no_crash(harness: Harness) -> None:
     seen: list[Any] = []
 
     async def work(value, context):
@@ -64,13 +64,13 @@ async def test_a_lone_surrogate_in_the_text_of_an_error_is_no_crash(lab: Lab) ->
             raise ValueError(f"unknown customer {value['name']}\ud800")
 
     once = DeliveryPolicy(retry=RetryPolicy(max_attempts=1))
-    service = lab.service(handler("Work", Seen(lab).ok))
+    service = harness.service(handler("Work", Seen(harness).ok))
     service.register_json_handler("notes", "notes", work, delivery=once)
     async with service:
-        await lab.publish("notes", json.dumps({"name": "a\u20acb"}).encode(), metadata=_JSON)
-        await lab.publish("notes", b"{}", metadata=_JSON)
-        await lab.until(lambda: len(seen) == 2)
-        (letter,) = await lab.letters(1, lab.letters_of("notes", "notes"))
+        await harness.publish("notes", json.dumps({"name": "a\u20acb"}).encode(), metadata=_JSON)
+        await harness.publish("notes", b"{}", metadata=_JSON)
+        await harness.until(lambda: len(seen) == 2)
+        (letter,) = await harness.letters(1, harness.letters_of("notes", "notes"))
         health = service.health()
     assert (health.live, health.ready) == (True, True), health.problems
     assert letter.metadata[wire.PF_ERROR_MESSAGE].startswith("unknown customer")
@@ -82,65 +82,69 @@ class _NoText(Exception):
 
 
 @needs("dead_letters")
-async def test_an_error_without_a_text_is_an_error(lab: Lab) -> None:
+async def test_an_error_without_a_text_is_an_error(harness: Harness) -> None:
     async def work(task, context):
         if task.number == 1:
             raise _NoText
 
     once = DeliveryPolicy(retry=RetryPolicy(max_attempts=1))
-    async with lab.running(handler("Work", work), policy=once) as service:
-        await lab.send(1, 2)
-        (letter,) = await lab.letters(1)
-        await lab.until(lambda: service.stats()[method("Work")].handled == 1)
+    async with harness.running(handler("Work", work), policy=once) as service:
+        await harness.send(1, 2)
+        (letter,) = await harness.letters(1)
+        await harness.until(lambda: service.stats()[method("Work")].handled == 1)
         assert service.health().live
     assert letter.metadata[wire.PF_ERROR_TYPE] == "_NoText"
 
 
 @needs("dead_letters")
-async def test_a_mark_of_a_stranger_hides_no_dead_letter(lab: Lab) -> None:
+async def test_a_mark_of_a_stranger_hides_no_dead_letter(harness: Harness) -> None:
     async def work(task, context):
         if task.number < 3:
             raise ValueError("no")
 
     once = DeliveryPolicy(retry=RetryPolicy(max_attempts=1))
-    async with lab.running(handler("Work", work), policy=once):
-        ids = await lab.send(1, 2)
-        letters = await lab.letters(2)
+    async with harness.running(handler("Work", work), policy=once):
+        ids = await harness.send(1, 2)
+        letters = await harness.letters(2)
         for value in (*ids, *(letter.id for letter in letters), "0:0", "0/0", "*"):
             for metadata in (
                 {wire.PF_DLQ_RESOLVED: value},
                 {wire.PF_DLQ_RESOLVED: value, wire.PF_DEAD_LETTER: "true"},
             ):
-                await lab.publish("tasks", b"\xff", metadata=task_metadata(**metadata), id=value)
-        found = await lab.letters(2 + 2 * (len(ids) * 2 + 3))
+                await harness.publish(
+                    "tasks", b"\xff", metadata=task_metadata(**metadata), id=value
+                )
+        found = await harness.letters(2 + 2 * (len(ids) * 2 + 3))
     assert set(ids) <= {letter.id for letter in found}
 
 
 @needs("per_key", "tombstones")
-async def test_a_tombstone_behind_an_earlier_message_of_its_key_is_skipped(lab: Lab) -> None:
-    seen = Seen(lab)
+async def test_a_tombstone_behind_an_earlier_message_of_its_key_is_skipped(
+    harness: Harness,
+) -> None:
+    seen = Seen(harness)
     go = asyncio.Event()
 
     async def work(task, context):
         seen.note(task, context)
         await go.wait()
 
-    async with lab.running(handler("Keyed", work)) as service:
-        await lab.send(1, key="k")
+    async with harness.running(handler("Keyed", work)) as service:
+        await harness.send(1, key="k")
         await seen.until(1)
-        await lab.publish("tasks", None, key=b"k", metadata=task_metadata())
-        await lab.send(2, key="k")
-        await lab.quiet(0.1)
+        await harness.publish("tasks", None, key=b"k", metadata=task_metadata())
+        await harness.send(2, key="k")
+        await harness.quiet(0.1)
         go.set()
         await seen.until(2)
         stats = service.stats()[method("Keyed")]
-        await lab.until(lambda: stats.tombstones == 1, what="the tombstone was not counted")
-        await lab.settled(service)
+        await harness.until(lambda: stats.tombstones == 1, what="the tombstone was not counted")
+        await harness.settled(service)
     assert seen.numbers == [1, 2]
     assert stats.dead_lettered == 0
 
 
-async def test_a_callback_that_raises_is_that_messages_alone(lab: Lab) -> None:
+async def test_a_callback_that_raises_is_that_messages_alone(harness: Harness) -> None:
     """`on_confirmed` of one message raises in the middle of a flush of ten."""
     started: list[int] = []
     all_started = asyncio.Event()
@@ -165,13 +169,13 @@ async def test_a_callback_that_raises_is_that_messages_alone(lab: Lab) -> None:
         await all_started.wait()
         return pb.Done(number=task.number)
 
-    watcher = await lab.watch("done")
+    watcher = await harness.watch("done")
     options = {"middleware": [middleware]}
-    async with lab.running(handler("Transform", work), options=options) as service:
+    async with harness.running(handler("Transform", work), options=options) as service:
         for number in range(10):
-            await lab.send(number, key=str(number))
+            await harness.send(number, key=str(number))
         assert sorted(tasks(await watcher.exactly(10))) == list(range(10))
-        await lab.settled(service)
+        await harness.settled(service)
         health = service.health()
         assert service.stats()[method("Transform")].handled == 10
     assert (health.live, health.ready) == (True, True), health.problems
@@ -179,7 +183,7 @@ async def test_a_callback_that_raises_is_that_messages_alone(lab: Lab) -> None:
 
 
 @needs("dead_letters")
-async def test_a_letter_that_is_refused_is_written_smaller_until_it_fits(lab: Lab) -> None:
+async def test_a_letter_that_is_refused_is_written_smaller_until_it_fits(harness: Harness) -> None:
     """Whatever the broker refuses, in the end a stub names where the message lies."""
 
     async def work(task, context):
@@ -187,8 +191,8 @@ async def test_a_letter_that_is_refused_is_written_smaller_until_it_fits(lab: La
             raise ValueError("no")
 
     once = DeliveryPolicy(retry=RetryPolicy(max_attempts=1))
-    service = lab.service(handler("Work", work), policy=once, faulty=True)
-    where = lab.letters_of()
+    service = harness.service(handler("Work", work), policy=once, faulty=True)
+    where = harness.letters_of()
 
     def too_large(message):
         size = len(message.payload or b"") + len("".join(message.metadata.values()))
@@ -199,11 +203,11 @@ async def test_a_letter_that_is_refused_is_written_smaller_until_it_fits(lab: La
     async with service:
         service.transport.rule = too_large
         metadata = {"long": "x" * 3000}
-        await lab.producer.publish_task(pb.Task(number=1, blob=b"x" * 5000), metadata=metadata)
-        await lab.send(2)
-        (letter,) = await lab.letters(1)
-        await lab.until(lambda: service.stats()[method("Work")].handled == 1)
-        await lab.settled(service)
+        await harness.producer.publish_task(pb.Task(number=1, blob=b"x" * 5000), metadata=metadata)
+        await harness.send(2)
+        (letter,) = await harness.letters(1)
+        await harness.until(lambda: service.stats()[method("Work")].handled == 1)
+        await harness.settled(service)
         assert service.health().ready, service.health().problems
-    assert letter.metadata[wire.PF_ORIGINAL_TOPIC] == lab.physical("tasks")
+    assert letter.metadata[wire.PF_ORIGINAL_TOPIC] == harness.physical("tasks")
     assert len(service.transport.refused) <= 4, "each form is tried once"

@@ -11,7 +11,7 @@ from protoflow import wire
 from protoflow.contract.spec import DeadLetterPolicy, DeliveryPolicy, OnExhausted, RetryPolicy
 
 from tests.acceptance.contract import pb
-from tests.acceptance.lab import Lab, Seen, handler, method
+from tests.acceptance.harness import Harness, Seen, handler, method
 from tests.acceptance.test_service_crash import Program, Programs, programs
 
 __all__ = ["programs"]
@@ -34,19 +34,19 @@ def _settings(*services: str, **fields: Any) -> dict[str, Any]:
     return {**_SUSPICIOUS, "handlers": policies}
 
 
-def _options(lab: Lab) -> dict[str, Any]:
+def _options(harness: Harness) -> dict[str, Any]:
     """On Kafka one partition."""
-    if lab.target.name != "kafka":
+    if harness.target.name != "kafka":
         return {}
-    known = {**lab.target.options, **lab.target.crash_options, "partitions": 1}
+    known = {**harness.target.options, **harness.target.crash_options, "partitions": 1}
     return {"transport_options": known}
 
 
 class Deaths:
     """Starts a process again and again until one lives."""
 
-    def __init__(self, lab: Lab, programs: Programs) -> None:
-        self._lab = lab
+    def __init__(self, harness: Harness, programs: Programs) -> None:
+        self._lab = harness
         self._programs = programs
         self.died: list[Program] = []
         self.last: Program
@@ -85,53 +85,58 @@ def _numbers(letters: list[Any]) -> list[int]:
     return sorted(pb.Task.FromString(letter.payload).number for letter in letters)
 
 
-async def test_a_backlog_of_another_topic_is_not_blamed(lab: Lab, programs: Programs) -> None:
+async def test_a_backlog_of_another_topic_is_not_blamed(
+    harness: Harness, programs: Programs
+) -> None:
     """A killer on one topic; slow innocents of another topic run in the same process."""
-    quick = Seen(lab)
-    common = _options(lab)
+    quick = Seen(harness)
+    common = _options(harness)
     names = ("Work", "Side")
-    await lab.prepare(*(handler(name, quick.ok) for name in names), **common, lease=1.0)
-    await lab.producer.publish_done_many(pb.Done(number=number) for number in range(100, 112))
-    await lab.send(*range(6))
-    deaths = Deaths(lab, programs)
+    await harness.prepare(*(handler(name, quick.ok) for name in names), **common, lease=1.0)
+    await harness.producer.publish_done_many(pb.Done(number=number) for number in range(100, 112))
+    await harness.send(*range(6))
+    deaths = Deaths(harness, programs)
     await deaths.until_all(
-        {*range(5), *range(100, 112)}, [lab.letters_of(), lab.letters_of("done", "side")], 1,
+        {*range(5), *range(100, 112)},
+        [harness.letters_of(), harness.letters_of("done", "side")], 1,
         service=list(names), kills=[5], before_kill=0.2, slow=dict.fromkeys(range(100, 112), 1.0),
         settings={**_settings(*names), **common},
     )  # fmt: skip
-    (letter,) = await lab.letters(1)
+    (letter,) = await harness.letters(1)
     assert _numbers([letter]) == [5]
     assert letter.metadata[wire.PF_ERROR_CLASS] == "redelivery limit"
-    assert await lab.dead_letters.count(lab.letters_of("done", "side")) == 0
+    assert await harness.dead_letters.count(harness.letters_of("done", "side")) == 0
     assert deaths.died
 
 
-async def test_innocents_between_two_killers_are_handled(lab: Lab, programs: Programs) -> None:
-    common = _options(lab)
-    await lab.prepare(handler("Work", Seen(lab).ok), **common, lease=1.0)
-    await lab.send(*range(16))
-    deaths = Deaths(lab, programs)
+async def test_innocents_between_two_killers_are_handled(
+    harness: Harness, programs: Programs
+) -> None:
+    common = _options(harness)
+    await harness.prepare(handler("Work", Seen(harness).ok), **common, lease=1.0)
+    await harness.send(*range(16))
+    deaths = Deaths(harness, programs)
     await deaths.until_all(
-        set(range(16)) - {1, 10}, [lab.letters_of()], 2,
+        set(range(16)) - {1, 10}, [harness.letters_of()], 2,
         kills=[1, 10], seconds=0.02, settings={**_settings("Work", concurrency=2), **common},
     )  # fmt: skip
-    assert _numbers(await lab.letters(2)) == [1, 10]
+    assert _numbers(await harness.letters(2)) == [1, 10]
 
 
 @needs("per_key")
 async def test_innocents_before_and_behind_a_killer_of_their_key_are_handled_in_order(
-    lab: Lab, programs: Programs
+    harness: Harness, programs: Programs
 ) -> None:
-    common = _options(lab)
-    await lab.prepare(handler("Keyed", Seen(lab).ok), **common, lease=1.0)
-    await lab.send(*range(5), key="k")
-    deaths = Deaths(lab, programs)
-    where = lab.letters_of(group="keyed")
+    common = _options(harness)
+    await harness.prepare(handler("Keyed", Seen(harness).ok), **common, lease=1.0)
+    await harness.send(*range(5), key="k")
+    deaths = Deaths(harness, programs)
+    where = harness.letters_of(group="keyed")
     await deaths.until_all(
         {0, 1, 2, 4}, [where], 1, service="Keyed", kills=[3],
         settings={**_settings("Keyed"), **common},
     )  # fmt: skip
-    (letter,) = await lab.letters(1, where)
+    (letter,) = await harness.letters(1, where)
     assert _numbers([letter]) == [3]
     first = [
         number for index, number in enumerate(deaths.begun) if number not in deaths.begun[:index]
@@ -141,9 +146,9 @@ async def test_innocents_before_and_behind_a_killer_of_their_key_are_handled_in_
     assert not repeated
 
 
-async def test_many_restarts_with_a_backlog_bury_nothing(lab: Lab) -> None:
+async def test_many_restarts_with_a_backlog_bury_nothing(harness: Harness) -> None:
     """Prefetched and given back, many times: nothing that never ran is dead-lettered."""
-    seen = Seen(lab)
+    seen = Seen(harness)
     count = 40
     slow = True
 
@@ -155,32 +160,32 @@ async def test_many_restarts_with_a_backlog_bury_nothing(lab: Lab) -> None:
 
     common: dict[str, Any] = {
         "policy": DeliveryPolicy(concurrency=1, retry=RetryPolicy(max_attempts=1)),
-        "shutdown_timeout": 0.1, "max_deliveries_margin": 1, **_options(lab),
+        "shutdown_timeout": 0.1, "max_deliveries_margin": 1, **_options(harness),
     }  # fmt: skip
-    await lab.prepare(handler("Work", work), **common)
-    await lab.send(*range(count))
-    for _ in range(lab.target.restarts):
-        async with lab.running(handler("Work", work), **common):
+    await harness.prepare(handler("Work", work), **common)
+    await harness.send(*range(count))
+    for _ in range(harness.target.restarts):
+        async with harness.running(handler("Work", work), **common):
             await asyncio.sleep(0.1)
     slow = False
-    async with lab.running(handler("Work", work), **common) as service:
-        await lab.until(
+    async with harness.running(handler("Work", work), **common) as service:
+        await harness.until(
             lambda: len(set(seen.done)) == count, within=20,
             what=f"{len(set(seen.done))} of {count} were handled",
         )  # fmt: skip
-        await lab.settled(service)
-    assert await lab.dead_letters.count(lab.letters_of()) == 0
+        await harness.settled(service)
+    assert await harness.dead_letters.count(harness.letters_of()) == 0
     assert set(seen.attempts) == {1}, "being given back is no failed run"
 
 
 async def test_two_deploys_in_the_middle_of_a_long_job_never_convict_it(
-    lab: Lab, programs: Programs
+    harness: Harness, programs: Programs
 ) -> None:
     """The job is suspected already, so it runs alone behind a mark; each orderly end clears it."""
-    common = _options(lab)
+    common = _options(harness)
     settings = {**_settings("Work"), **common, "shutdown_timeout": 0.3}
-    await lab.prepare(handler("Work", Seen(lab).ok), **common, lease=1.0)
-    await lab.send(7)
+    await harness.prepare(handler("Work", Seen(harness).ok), **common, lease=1.0)
+    await harness.send(7)
     for _ in range(2):  # two deaths with it in hand
         program = await programs.start(slow={7: 60}, settings=settings)
         await program.until(lambda program: program.begun, within=30)
@@ -192,14 +197,14 @@ async def test_two_deploys_in_the_middle_of_a_long_job_never_convict_it(
         assert await program.ends(within=30) == 0
     program = await programs.start(settings=settings)
     await program.until(lambda program: program.ended, within=30)
-    assert await lab.dead_letters.count(lab.letters_of()) == 0
+    assert await harness.dead_letters.count(harness.letters_of()) == 0
     assert program.events("begin") == [["7", "1"]]
 
 
 @needs("per_key")
-async def test_blocked_for_long_never_ends_as_a_redelivery_limit(lab: Lab) -> None:
+async def test_blocked_for_long_never_ends_as_a_redelivery_limit(harness: Harness) -> None:
     """BLOCK, with a lease that is held at most for a moment: given back and taken many times."""
-    seen = Seen(lab)
+    seen = Seen(harness)
     loop = asyncio.get_running_loop()
     begun = loop.time()
 
@@ -216,12 +221,12 @@ async def test_blocked_for_long_never_ends_as_a_redelivery_limit(lab: Lab) -> No
     settings: dict[str, Any] = {
         "max_hold": 1.0, "retry_in_place": 0.3, "lease": 0.3, "max_deliveries_margin": 0,
     }  # fmt: skip
-    if lab.target.name in ("kafka", "jetstream", "rabbitmq"):
+    if harness.target.name in ("kafka", "jetstream", "rabbitmq"):
         settings["lease"] = 1.0
         settings["max_hold"] = 2.0
-    async with lab.running(handler("Keyed", work), policy=blocks, **settings) as service:
-        await lab.send(0, 1, 2, 3, key="k")
-        await lab.until(lambda: len(seen.done) == 4, within=30)
-        await lab.settled(service)
+    async with harness.running(handler("Keyed", work), policy=blocks, **settings) as service:
+        await harness.send(0, 1, 2, 3, key="k")
+        await harness.until(lambda: len(seen.done) == 4, within=30)
+        await harness.settled(service)
     assert seen.done == [0, 1, 2, 3]
-    assert await lab.dead_letters.count(lab.letters_of(group="keyed")) == 0
+    assert await harness.dead_letters.count(harness.letters_of(group="keyed")) == 0

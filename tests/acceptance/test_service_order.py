@@ -11,7 +11,7 @@ from protoflow.contract.spec import DeliveryPolicy, RetryPolicy
 from protoflow.outcomes import RetryAfter, Unprocessable
 
 from tests.acceptance.contract import pb
-from tests.acceptance.lab import Lab, Seen, handler, sync_handler
+from tests.acceptance.harness import Harness, Seen, handler, sync_handler
 
 needs = pytest.mark.needs
 
@@ -51,11 +51,11 @@ ALWAYS = DeliveryPolicy(
 )
 
 
-async def publish(lab: Lab, count: int, keys: int) -> None:
+async def publish(harness: Harness, count: int, keys: int) -> None:
     """Numbers in order, each with its key."""
     batch = [pb.Task(number=number, key=f"k{number % keys}") for number in range(count)]
     for start in range(0, count, 50):
-        await lab.producer.publish_task_many(batch[start : start + 50])
+        await harness.producer.publish_task_many(batch[start : start + 50])
 
 
 def expected(count: int, keys: int) -> dict[str, list[int]]:
@@ -63,45 +63,45 @@ def expected(count: int, keys: int) -> dict[str, list[int]]:
 
 
 @needs("per_key", "at_least_once")
-async def test_each_key_in_order_under_concurrency_with_random_failures(lab: Lab) -> None:
+async def test_each_key_in_order_under_concurrency_with_random_failures(harness: Harness) -> None:
     ledger = Ledger(failing=0.2)
-    async with lab.running(handler("Keyed", ledger.handle), policy=ALWAYS):
-        await publish(lab, 300, 10)
-        await lab.until(lambda: ledger.handled >= 300, within=30)
-        await lab.quiet(0.1)
+    async with harness.running(handler("Keyed", ledger.handle), policy=ALWAYS):
+        await publish(harness, 300, 10)
+        await harness.until(lambda: ledger.handled >= 300, within=30)
+        await harness.quiet(0.1)
     assert ledger.overlaps == []
     assert ledger.order == expected(300, 10)
     assert ledger.busiest > 1, "keys should be handled side by side"
 
 
 @needs("per_key", "at_least_once")
-async def test_each_key_in_order_over_two_services_of_a_group(lab: Lab) -> None:
-    lab.require("groups")
+async def test_each_key_in_order_over_two_services_of_a_group(harness: Harness) -> None:
+    harness.require("groups")
     ledger = Ledger(failing=0.1)
     async with (
-        lab.running(handler("Keyed", ledger.handle), policy=ALWAYS),
-        lab.running(handler("Keyed", ledger.handle), policy=ALWAYS),
+        harness.running(handler("Keyed", ledger.handle), policy=ALWAYS),
+        harness.running(handler("Keyed", ledger.handle), policy=ALWAYS),
     ):
-        await publish(lab, 200, 8)
-        await lab.until(lambda: ledger.handled >= 200, within=40)
-        await lab.quiet(0.1)
+        await publish(harness, 200, 8)
+        await harness.until(lambda: ledger.handled >= 200, within=40)
+        await harness.quiet(0.1)
     assert ledger.overlaps == []
     assert ledger.order == expected(200, 8)
 
 
 @needs("per_key", "at_least_once")
-async def test_each_key_in_order_while_members_come_and_go(lab: Lab) -> None:
+async def test_each_key_in_order_while_members_come_and_go(harness: Harness) -> None:
     ledger = Ledger(failing=0.05, seconds=0.01)
-    await lab.prepare(handler("Keyed", ledger.handle), policy=ALWAYS)
-    await publish(lab, 200, 8)
-    async with lab.running(handler("Keyed", ledger.handle), policy=ALWAYS):
+    await harness.prepare(handler("Keyed", ledger.handle), policy=ALWAYS)
+    await publish(harness, 200, 8)
+    async with harness.running(handler("Keyed", ledger.handle), policy=ALWAYS):
         for _ in range(2):
             before = ledger.handled
-            async with lab.running(handler("Keyed", ledger.handle), policy=ALWAYS):
-                await lab.until(
+            async with harness.running(handler("Keyed", ledger.handle), policy=ALWAYS):
+                await harness.until(
                     lambda before=before: ledger.handled >= min(200, before + 20), within=30
                 )
-        await lab.until(
+        await harness.until(
             lambda: len({n for o in ledger.order.values() for n in o}) == 200, within=40
         )
     assert ledger.overlaps == []
@@ -111,22 +111,22 @@ async def test_each_key_in_order_while_members_come_and_go(lab: Lab) -> None:
 
 
 @needs("per_key", "at_least_once")
-async def test_order_holds_over_a_restart_in_the_middle(lab: Lab) -> None:
+async def test_order_holds_over_a_restart_in_the_middle(harness: Harness) -> None:
     ledger = Ledger(failing=0.1)
-    await lab.prepare(handler("Keyed", ledger.handle), policy=ALWAYS)
-    await publish(lab, 150, 5)
-    async with lab.running(handler("Keyed", ledger.handle), policy=ALWAYS):
-        await lab.until(lambda: ledger.handled >= 40, within=30)
-    async with lab.running(handler("Keyed", ledger.handle), policy=ALWAYS):
-        await lab.until(lambda: ledger.handled >= 150, within=30)
-        await lab.quiet(0.1)
+    await harness.prepare(handler("Keyed", ledger.handle), policy=ALWAYS)
+    await publish(harness, 150, 5)
+    async with harness.running(handler("Keyed", ledger.handle), policy=ALWAYS):
+        await harness.until(lambda: ledger.handled >= 40, within=30)
+    async with harness.running(handler("Keyed", ledger.handle), policy=ALWAYS):
+        await harness.until(lambda: ledger.handled >= 150, within=30)
+        await harness.quiet(0.1)
     assert ledger.overlaps == []
     assert ledger.order == expected(150, 5)
 
 
 @needs("per_key", "at_least_once")
-async def test_a_message_that_waits_holds_its_key_and_no_other(lab: Lab) -> None:
-    seen = Seen(lab)
+async def test_a_message_that_waits_holds_its_key_and_no_other(harness: Harness) -> None:
+    seen = Seen(harness)
     waiting = True
 
     async def work(task, context):
@@ -134,11 +134,11 @@ async def test_a_message_that_waits_holds_its_key_and_no_other(lab: Lab) -> None
             raise RetryAfter(0.05)
         seen.note(task, context)
 
-    async with lab.running(handler("Keyed", work), policy=ALWAYS):
-        await lab.send(0, 1, 2, key="a")
-        await lab.send(10, 11, 12, key="b")
+    async with harness.running(handler("Keyed", work), policy=ALWAYS):
+        await harness.send(0, 1, 2, key="a")
+        await harness.send(10, 11, 12, key="b")
         await seen.until(3)
-        await lab.quiet(0.1)
+        await harness.quiet(0.1)
         assert sorted(seen.numbers) == [10, 11, 12]
         waiting = False
         await seen.until(6)
@@ -146,23 +146,23 @@ async def test_a_message_that_waits_holds_its_key_and_no_other(lab: Lab) -> None
 
 
 @needs("per_key", "dead_letters")
-async def test_a_dead_letter_is_a_hole_in_its_keys_order(lab: Lab) -> None:
-    seen = Seen(lab)
+async def test_a_dead_letter_is_a_hole_in_its_keys_order(harness: Harness) -> None:
+    seen = Seen(harness)
 
     async def work(task, context):
         if task.number == 1:
             raise Unprocessable("this one never")
         seen.note(task, context)
 
-    async with lab.running(handler("Keyed", work)):
-        await lab.send(0, 1, 2, 3, key="k")
+    async with harness.running(handler("Keyed", work)):
+        await harness.send(0, 1, 2, 3, key="k")
         await seen.until(3)
-        await lab.letters(1, lab.letters_of("tasks", "keyed"))
+        await harness.letters(1, harness.letters_of("tasks", "keyed"))
     assert seen.numbers == [0, 2, 3]
 
 
 @needs("per_key")
-async def test_messages_without_key_wait_for_nobody(lab: Lab) -> None:
+async def test_messages_without_key_wait_for_nobody(harness: Harness) -> None:
     at_once = 0
     most = 0
 
@@ -170,34 +170,34 @@ async def test_messages_without_key_wait_for_nobody(lab: Lab) -> None:
         nonlocal at_once, most
         at_once += 1
         most = max(most, at_once)
-        await asyncio.sleep(0.05 * lab.patience)
+        await asyncio.sleep(0.05 * harness.patience)
         at_once -= 1
 
-    async with lab.running(handler("Keyed", work)) as service:
-        await lab.send(*range(16))
-        await lab.until(lambda: most >= 4)
-        await lab.settled(service)
+    async with harness.running(handler("Keyed", work)) as service:
+        await harness.send(*range(16))
+        await harness.until(lambda: most >= 4)
+        await harness.settled(service)
 
 
 @needs("per_key")
-async def test_handlers_in_threads_keep_the_order_too(lab: Lab) -> None:
+async def test_handlers_in_threads_keep_the_order_too(harness: Harness) -> None:
     order: dict[str, list[int]] = defaultdict(list)
 
     def work(task, context):
         order[task.key].append(task.number)
 
-    async with lab.running(sync_handler("Keyed", work)):
-        await publish(lab, 60, 4)
-        await lab.until(lambda: sum(map(len, order.values())) == 60, within=20)
+    async with harness.running(sync_handler("Keyed", work)):
+        await publish(harness, 60, 4)
+        await harness.until(lambda: sum(map(len, order.values())) == 60, within=20)
     assert order == expected(60, 4)
 
 
 @needs("per_partition", "at_least_once")
-async def test_a_partition_is_handled_one_at_a_time_and_in_order(lab: Lab) -> None:
+async def test_a_partition_is_handled_one_at_a_time_and_in_order(harness: Harness) -> None:
     shards: dict[object, list[int]] = defaultdict(list)
     running: set[object] = set()
     overlaps = []
-    seen = Seen(lab)
+    seen = Seen(harness)
 
     async def work(task, context):
         shard = context.delivery.shard
@@ -213,8 +213,8 @@ async def test_a_partition_is_handled_one_at_a_time_and_in_order(lab: Lab) -> No
         finally:
             running.discard(shard)
 
-    async with lab.running(handler("Parted", work), policy=ALWAYS):
-        await publish(lab, 60, 3)
+    async with harness.running(handler("Parted", work), policy=ALWAYS):
+        await publish(harness, 60, 3)
         await seen.until(60, within=30)
     assert overlaps == []
     assert all(numbers == sorted(numbers) for numbers in shards.values())
@@ -222,27 +222,29 @@ async def test_a_partition_is_handled_one_at_a_time_and_in_order(lab: Lab) -> No
 
 
 @needs("per_partition", "at_least_once")
-async def test_a_slow_handler_stops_its_partition_and_no_other_subscription(lab: Lab) -> None:
+async def test_a_slow_handler_stops_its_partition_and_no_other_subscription(
+    harness: Harness,
+) -> None:
     gate = asyncio.Event()
-    audit = Seen(lab)
+    audit = Seen(harness)
 
     async def slow(task, context):
         await gate.wait()
 
-    async with lab.running(handler("Parted", slow), handler("Audit", audit.ok)):
-        await publish(lab, 20, 2)
+    async with harness.running(handler("Parted", slow), handler("Audit", audit.ok)):
+        await publish(harness, 20, 2)
         await audit.until(20)
         gate.set()
 
 
 @needs("per_key", "at_least_once")
-async def test_ordering_may_be_strengthened_by_config(lab: Lab) -> None:
+async def test_ordering_may_be_strengthened_by_config(harness: Harness) -> None:
     from protoflow.contract.spec import Ordering
 
     ledger = Ledger(failing=0.1)
     policy = DeliveryPolicy(ordering=Ordering.PER_KEY, retry=ALWAYS.retry)
-    async with lab.running(handler("Work", ledger.handle), policy=policy):
-        await publish(lab, 100, 5)
-        await lab.until(lambda: ledger.handled >= 100, within=30)
+    async with harness.running(handler("Work", ledger.handle), policy=policy):
+        await publish(harness, 100, 5)
+        await harness.until(lambda: ledger.handled >= 100, within=30)
     assert ledger.overlaps == []
     assert ledger.order == expected(100, 5)

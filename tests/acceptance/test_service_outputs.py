@@ -11,11 +11,19 @@ from protoflow.contract.spec import DeliveryPolicy, RetryPolicy
 from protoflow.errors import CapabilityError, PublishRefusedError
 from protoflow.message import Message
 from protoflow.output import Output
+from protoflow.testing.transports.harness import MEGABYTE
 
-from tests.acceptance.bench import MEGABYTE
 from tests.acceptance.contract import pb, pf
 from tests.acceptance.faulty import nothing_fails, topic_fails
-from tests.acceptance.lab import Lab, Seen, handler, method, sync_handler, task_metadata, tasks
+from tests.acceptance.harness import (
+    Harness,
+    Seen,
+    handler,
+    method,
+    sync_handler,
+    task_metadata,
+    tasks,
+)
 
 needs = pytest.mark.needs
 
@@ -26,20 +34,20 @@ async def transform(task, context):
     return pb.Done(number=task.number * 10, key=task.key)
 
 
-async def test_what_a_handler_returns_is_published(lab: Lab) -> None:
-    watcher = await lab.watch("done")
-    async with lab.running(handler("Transform", transform)):
-        await lab.send(1, key="k")
+async def test_what_a_handler_returns_is_published(harness: Harness) -> None:
+    watcher = await harness.watch("done")
+    async with harness.running(handler("Transform", transform)):
+        await harness.send(1, key="k")
         (message,) = await watcher.exactly(1)
     assert pb.Done.FromString(message.payload) == pb.Done(number=10, key="k")
     assert message.key == b"k"
-    assert message.topic == lab.physical("done")
+    assert message.topic == harness.physical("done")
     assert message.metadata[wire.CE_TYPE] == "suite.v1.Done"
 
 
-async def test_a_handler_in_a_thread_publishes_too(lab: Lab) -> None:
-    watcher = await lab.watch("done")
-    side = await lab.watch("tasks.side")
+async def test_a_handler_in_a_thread_publishes_too(harness: Harness) -> None:
+    watcher = await harness.watch("done")
+    side = await harness.watch("tasks.side")
 
     def work(task, context):
         producer = pf.SuiteEventProducerSync(context)
@@ -47,28 +55,28 @@ async def test_a_handler_in_a_thread_publishes_too(lab: Lab) -> None:
         return pb.Done(number=1)
 
     ids: list[str] = []
-    async with lab.running(sync_handler("Transform", work)):
-        await lab.send(1)
+    async with harness.running(sync_handler("Transform", work)):
+        await harness.send(1)
         messages = await watcher.exactly(2)
     assert tasks(messages) == [2, 1]
     assert messages[0].id == ids[0]
     assert side.messages == []
 
 
-async def test_returning_nothing_publishes_nothing(lab: Lab) -> None:
-    watcher = await lab.watch("done")
+async def test_returning_nothing_publishes_nothing(harness: Harness) -> None:
+    watcher = await harness.watch("done")
 
     async def work(task, context):
         return None
 
-    async with lab.running(handler("Transform", work)) as service:
-        await lab.send(1)
-        await lab.until(lambda: service.stats()[method("Transform")].handled == 1)
+    async with harness.running(handler("Transform", work)) as service:
+        await harness.send(1)
+        await harness.until(lambda: service.stats()[method("Transform")].handled == 1)
         await watcher.exactly(0)
 
 
-async def test_an_output_may_say_key_metadata_topic_and_id(lab: Lab) -> None:
-    watcher = await lab.watch("elsewhere")
+async def test_an_output_may_say_key_metadata_topic_and_id(harness: Harness) -> None:
+    watcher = await harness.watch("elsewhere")
 
     async def work(task, context):
         return Output(
@@ -76,16 +84,16 @@ async def test_an_output_may_say_key_metadata_topic_and_id(lab: Lab) -> None:
             key="mine", metadata={"color": "red"}, topic="elsewhere", id="my-id",
         )  # fmt: skip
 
-    async with lab.running(handler("Transform", work)):
-        await lab.send(1)
+    async with harness.running(handler("Transform", work)):
+        await harness.send(1)
         (message,) = await watcher.exactly(1)
     assert (message.id, message.key, message.metadata["color"]) == ("my-id", b"mine", "red")
 
 
 async def test_an_output_inherits_correlation_causation_and_trace_and_nothing_else(
-    lab: Lab,
+    harness: Harness,
 ) -> None:
-    watcher = await lab.watch("done")
+    watcher = await harness.watch("done")
     incoming = task_metadata(
         correlation_id="c-1",
         causation_id="older",
@@ -99,8 +107,8 @@ async def test_an_output_inherits_correlation_causation_and_trace_and_nothing_el
         ce_subject="s",
         ce_myextension="x",
     )
-    async with lab.running(handler("Transform", transform)):
-        sent = await lab.publish(
+    async with harness.running(handler("Transform", transform)):
+        sent = await harness.publish(
             "tasks", pb.Task(number=1).SerializeToString(), id="m-1", metadata=incoming
         )
         (message,) = await watcher.exactly(1)
@@ -117,9 +125,9 @@ async def test_an_output_inherits_correlation_causation_and_trace_and_nothing_el
 
 
 async def test_the_metadata_of_an_input_may_be_passed_on_and_the_output_stays_what_it_is(
-    lab: Lab,
+    harness: Harness,
 ) -> None:
-    watcher = await lab.watch("done")
+    watcher = await harness.watch("done")
 
     async def work(task, context):
         return Output(pb.Done(number=task.number * 10), metadata=context.metadata)
@@ -128,8 +136,8 @@ async def test_the_metadata_of_an_input_may_be_passed_on_and_the_output_stays_wh
         causation_id="older", tenant="acme", ce_subject="s", ce_region="eu",
         pf_due="99999999999", pf_group="elsewhere", message_id="theirs",
     )  # fmt: skip
-    async with lab.running(handler("Transform", work)):
-        sent = await lab.publish(
+    async with harness.running(handler("Transform", work)):
+        sent = await harness.publish(
             "tasks", pb.Task(number=1).SerializeToString(), id="m-1", metadata=incoming
         )
         (message,) = await watcher.exactly(1)
@@ -143,10 +151,10 @@ async def test_the_metadata_of_an_input_may_be_passed_on_and_the_output_stays_wh
     assert message.id != "m-1"
 
 
-async def test_without_correlation_id_the_inputs_id_founds_it(lab: Lab) -> None:
-    watcher = await lab.watch("done")
-    async with lab.running(handler("Transform", transform)):
-        (id,) = await lab.send(1)
+async def test_without_correlation_id_the_inputs_id_founds_it(harness: Harness) -> None:
+    watcher = await harness.watch("done")
+    async with harness.running(handler("Transform", transform)):
+        (id,) = await harness.send(1)
         (message,) = await watcher.exactly(1)
     assert message.metadata[wire.CORRELATION_ID] == id
     assert message.metadata[wire.CAUSATION_ID] == id
@@ -154,9 +162,9 @@ async def test_without_correlation_id_the_inputs_id_founds_it(lab: Lab) -> None:
 
 @needs("at_least_once")
 async def test_outputs_of_a_failed_run_are_dropped_and_a_redone_run_repeats_the_ids(
-    lab: Lab,
+    harness: Harness,
 ) -> None:
-    watcher = await lab.watch("done")
+    watcher = await harness.watch("done")
     ids = []
 
     async def work(task, context):
@@ -166,8 +174,8 @@ async def test_outputs_of_a_failed_run_are_dropped_and_a_redone_run_repeats_the_
             raise ValueError("after publishing")
         return pb.Done(number=3)
 
-    async with lab.running(handler("Transform", work)):
-        await lab.send(1)
+    async with harness.running(handler("Transform", work)):
+        await harness.send(1)
         messages = await watcher.exactly(3)
     assert tasks(messages) == [1, 2, 3]
     assert ids[0] == ids[1] == ids[2] == [message.id for message in messages[:2]]
@@ -175,7 +183,7 @@ async def test_outputs_of_a_failed_run_are_dropped_and_a_redone_run_repeats_the_
 
 
 @needs("at_least_once", "durable")
-async def test_a_run_redone_by_another_process_repeats_the_ids(lab: Lab) -> None:
+async def test_a_run_redone_by_another_process_repeats_the_ids(harness: Harness) -> None:
     ids = []
 
     async def work(task, context):
@@ -185,61 +193,61 @@ async def test_a_run_redone_by_another_process_repeats_the_ids(lab: Lab) -> None
     policy = DeliveryPolicy(retry=RetryPolicy(max_attempts=9, initial_backoff=3.0, max_backoff=3.0))
     for _ in range(2):
         before = len(ids)
-        async with lab.running(handler("Work", work), policy=policy):
+        async with harness.running(handler("Work", work), policy=policy):
             if not ids:
-                await lab.send(1)
-            await lab.until(lambda before=before: len(ids) > before)
+                await harness.send(1)
+            await harness.until(lambda before=before: len(ids) > before)
     assert len(set(ids)) == 1
 
 
-async def test_ids_differ_by_handler_and_by_input(lab: Lab) -> None:
-    watcher = await lab.watch("done")
-    async with lab.running(handler("Transform", transform)):
-        await lab.send(1, 2)
+async def test_ids_differ_by_handler_and_by_input(harness: Harness) -> None:
+    watcher = await harness.watch("done")
+    async with harness.running(handler("Transform", transform)):
+        await harness.send(1, 2)
         messages = await watcher.exactly(2)
     assert len({message.id for message in messages}) == 2
 
 
-async def test_what_is_published_through_the_service_goes_out_at_once(lab: Lab) -> None:
-    lab.require("at_least_once")
-    watcher = await lab.watch("done")
+async def test_what_is_published_through_the_service_goes_out_at_once(harness: Harness) -> None:
+    harness.require("at_least_once")
+    watcher = await harness.watch("done")
     policy = DeliveryPolicy(retry=RetryPolicy(max_attempts=2))
 
     async def work(task, context):
         await pf.SuiteEventProducer(service).publish_done(pb.Done(number=context.attempt))
         raise ValueError
 
-    service = lab.service(handler("Work", work), policy=policy)
+    service = harness.service(handler("Work", work), policy=policy)
     async with service:
-        await lab.send(1)
+        await harness.send(1)
         messages = await watcher.exactly(2)
     assert tasks(messages) == [1, 2]
 
 
-async def test_raw_messages_can_be_published_through_the_context(lab: Lab) -> None:
-    watcher = await lab.watch("raw")
+async def test_raw_messages_can_be_published_through_the_context(harness: Harness) -> None:
+    watcher = await harness.watch("raw")
 
     async def work(task, context):
-        await context.publish(Message(id="raw-1", topic=lab.physical("raw"), payload=b"bytes"))
+        await context.publish(Message(id="raw-1", topic=harness.physical("raw"), payload=b"bytes"))
 
-    async with lab.running(handler("Work", work)):
-        await lab.send(1)
+    async with harness.running(handler("Work", work)):
+        await harness.send(1)
         (message,) = await watcher.exactly(1)
     assert (message.id, message.payload) == ("raw-1", b"bytes")
 
 
-async def test_publishing_to_a_topic_that_nobody_has_made_succeeds(lab: Lab) -> None:
+async def test_publishing_to_a_topic_that_nobody_has_made_succeeds(harness: Harness) -> None:
     async def work(task, context):
         await pf.SuiteEventProducer(context).publish_report(pb.Report(id=1))
         return Output(pb.Done(number=1), topic="made.by.nobody")
 
-    async with lab.running(handler("Transform", work)) as service:
-        await lab.send(1)
-        await lab.until(lambda: service.stats()[method("Transform")].handled == 1)
+    async with harness.running(handler("Transform", work)) as service:
+        await harness.send(1)
+        await harness.until(lambda: service.stats()[method("Transform")].handled == 1)
         assert service.stats()[method("Transform")].failed_runs == 0
-    if lab.capabilities.retains:
-        seen = Seen(lab)
-        service = lab.service()
+    if harness.capabilities.retains:
+        seen = Seen(harness)
+        service = harness.service()
         service.register_proto_handler("reader", "made.by.nobody", pb.Done, seen.ok)
         async with service:
             await seen.until(1)
@@ -247,82 +255,82 @@ async def test_publishing_to_a_topic_that_nobody_has_made_succeeds(lab: Lab) -> 
 
 @needs("at_least_once")
 async def test_outputs_that_are_not_taken_are_published_again_and_the_handler_is_not_run_again(
-    lab: Lab,
+    harness: Harness,
 ) -> None:
-    watcher = await lab.watch("done")
-    seen = Seen(lab)
+    watcher = await harness.watch("done")
+    seen = Seen(harness)
 
     async def work(task, context):
         seen.note(task, context)
         return pb.Done(number=1)
 
     policy = DeliveryPolicy(retry=RetryPolicy(max_attempts=2))
-    service = lab.service(handler("Transform", work), policy=policy, faulty=True)
+    service = harness.service(handler("Transform", work), policy=policy, faulty=True)
     async with service:
-        service.transport.rule = topic_fails(lab.physical("done"))
-        await lab.send(1)
-        await lab.until(lambda: len(service.transport.refused) >= 4, what="it is repeated")
+        service.transport.rule = topic_fails(harness.physical("done"))
+        await harness.send(1)
+        await harness.until(lambda: len(service.transport.refused) >= 4, what="it is repeated")
         assert watcher.messages == []
         assert service.stats()[method("Transform")].handled == 0
         service.transport.rule = nothing_fails
         await watcher.exactly(1)
-        await lab.until(lambda: service.stats()[method("Transform")].handled == 1)
+        await harness.until(lambda: service.stats()[method("Transform")].handled == 1)
     assert seen.attempts == [1], "a broker that does not confirm is no failed run"
     assert len({message.id for message in service.transport.refused}) == 1, "the same message"
 
 
 @needs("at_least_once")
-async def test_a_shutdown_gives_back_what_the_broker_did_not_take(lab: Lab) -> None:
-    watcher = await lab.watch("done")
-    first = lab.service(handler("Transform", transform), faulty=True, shutdown_timeout=2.0)
+async def test_a_shutdown_gives_back_what_the_broker_did_not_take(harness: Harness) -> None:
+    watcher = await harness.watch("done")
+    first = harness.service(handler("Transform", transform), faulty=True, shutdown_timeout=2.0)
     async with first:
-        first.transport.rule = topic_fails(lab.physical("done"))
-        await lab.send(1)
-        await lab.until(lambda: len(first.transport.refused) >= 2)
+        first.transport.rule = topic_fails(harness.physical("done"))
+        await harness.send(1)
+        await harness.until(lambda: len(first.transport.refused) >= 2)
     assert watcher.messages == []
     assert first.stats()[method("Transform")].dead_lettered == 0
-    if lab.capabilities.durable:
-        async with lab.service(handler("Transform", transform)):
+    if harness.capabilities.durable:
+        async with harness.service(handler("Transform", transform)):
             await watcher.exactly(1)
 
 
 @needs("at_least_once", "dead_letters")
-async def test_an_output_refused_for_good_fails_its_message_at_once(lab: Lab) -> None:
-    if lab.always_atomic:
+async def test_an_output_refused_for_good_fails_its_message_at_once(harness: Harness) -> None:
+    if harness.always_atomic:
         # One refusal stands for no room and for too large, so it is tried again.
         pytest.skip("capability: atomic")
-    service = lab.service(handler("Transform", transform), faulty=True)
+    service = harness.service(handler("Transform", transform), faulty=True)
     error = PublishRefusedError("not authorised")
     async with service:
-        service.transport.rule = topic_fails(lab.physical("done"), error)
-        await lab.send(1)
-        (letter,) = await lab.letters(1, lab.letters_of("tasks", "suite.v1.Transform"))
+        service.transport.rule = topic_fails(harness.physical("done"), error)
+        await harness.send(1)
+        (letter,) = await harness.letters(1, harness.letters_of("tasks", "suite.v1.Transform"))
         assert service.stats()[method("Transform")].retried == 0
     assert letter.metadata[wire.PF_ERROR_CLASS] == "output"
     assert letter.metadata[wire.PF_ATTEMPT] == "1"
 
 
 @needs("at_least_once")
-async def test_nothing_is_acknowledged_before_its_outputs_are_confirmed(lab: Lab) -> None:
+async def test_nothing_is_acknowledged_before_its_outputs_are_confirmed(harness: Harness) -> None:
     """The confirmation of an output is held back; the service stops; the input comes again."""
-    runs = Seen(lab)
+    runs = Seen(harness)
 
     async def work(task, context):
         runs.note(task, context)
         return pb.Done(number=1)
 
-    service = lab.service(handler("Transform", work), faulty=True, shutdown_timeout=0.2)
+    service = harness.service(handler("Transform", work), faulty=True, shutdown_timeout=0.2)
     async with service:
-        service.transport.rule = topic_fails(lab.physical("done"))
-        await lab.send(1)
+        service.transport.rule = topic_fails(harness.physical("done"))
+        await harness.send(1)
         await runs.until(1)
-    watcher = await lab.watch("done")
-    async with lab.running(handler("Transform", work)):
+    watcher = await harness.watch("done")
+    async with harness.running(handler("Transform", work)):
         await watcher.exactly(1)
 
 
-async def test_outputs_of_one_key_keep_the_order_of_their_calls(lab: Lab) -> None:
-    watcher = await lab.watch("done")
+async def test_outputs_of_one_key_keep_the_order_of_their_calls(harness: Harness) -> None:
+    watcher = await harness.watch("done")
 
     async def work(task, context):
         producer = pf.SuiteEventProducer(context)
@@ -330,83 +338,85 @@ async def test_outputs_of_one_key_keep_the_order_of_their_calls(lab: Lab) -> Non
             await producer.publish_done(pb.Done(number=number, key="k"))
         return pb.Done(number=20, key="k")
 
-    async with lab.running(handler("Transform", work)):
-        await lab.send(1)
+    async with harness.running(handler("Transform", work)):
+        await harness.send(1)
         messages = await watcher.exactly(21)
-    if lab.capabilities.per_key:
+    if harness.capabilities.per_key:
         assert tasks(messages) == list(range(21))
     else:
         assert sorted(tasks(messages)) == list(range(21))
 
 
 @needs("dead_letters", "at_least_once")
-async def test_an_output_that_is_too_large_fails_its_message_at_once(lab: Lab) -> None:
-    limit = lab.capabilities.max_message_bytes
+async def test_an_output_that_is_too_large_fails_its_message_at_once(harness: Harness) -> None:
+    limit = harness.capabilities.max_message_bytes
     if limit is None or limit > 16 * MEGABYTE:
         pytest.skip("capability: max_message_bytes")
 
     async def work(task, context):
         return pb.Done(key="x" * (limit + 1))
 
-    async with lab.running(handler("Transform", work)) as service:
-        await lab.send(1)
-        (letter,) = await lab.letters(1, lab.letters_of("tasks", "suite.v1.Transform"))
+    async with harness.running(handler("Transform", work)) as service:
+        await harness.send(1)
+        (letter,) = await harness.letters(1, harness.letters_of("tasks", "suite.v1.Transform"))
         assert service.stats()[method("Transform")].retried == 0
     assert letter.metadata[wire.PF_ERROR_CLASS] == "output"
 
 
 @needs("dead_letters", "at_least_once")
-async def test_an_output_of_a_wrong_type_fails_its_run(lab: Lab) -> None:
+async def test_an_output_of_a_wrong_type_fails_its_run(harness: Harness) -> None:
     async def work(task, context):
         return pb.Task()
 
-    async with lab.running(handler("Transform", work)):
-        await lab.send(1)
-        (letter,) = await lab.letters(1, lab.letters_of("tasks", "suite.v1.Transform"))
+    async with harness.running(handler("Transform", work)):
+        await harness.send(1)
+        (letter,) = await harness.letters(1, harness.letters_of("tasks", "suite.v1.Transform"))
     assert letter.metadata[wire.PF_ERROR_TYPE] == "TypeError"
 
 
 @needs("delayed_publish")
-async def test_a_delayed_output_comes_later_and_not_early(lab: Lab) -> None:
-    watcher = await lab.watch("done")
+async def test_a_delayed_output_comes_later_and_not_early(harness: Harness) -> None:
+    watcher = await harness.watch("done")
     sent_at = []
 
     async def work(task, context):
         sent_at.append(asyncio.get_running_loop().time())
         return Output(pb.Done(number=1), delay=timedelta(seconds=1))
 
-    async with lab.running(handler("Transform", work)) as service:
-        await lab.send(1)
-        await lab.until(lambda: service.stats()[method("Transform")].handled == 1)
-        await lab.until(lambda: watcher.messages)
+    async with harness.running(handler("Transform", work)) as service:
+        await harness.send(1)
+        await harness.until(lambda: service.stats()[method("Transform")].handled == 1)
+        await harness.until(lambda: watcher.messages)
         came = asyncio.get_running_loop().time()
     assert came - sent_at[0] >= 0.98
 
 
 @needs("delayed_publish")
-async def test_a_producer_may_delay(lab: Lab) -> None:
-    seen = Seen(lab)
+async def test_a_producer_may_delay(harness: Harness) -> None:
+    seen = Seen(harness)
     loop = asyncio.get_running_loop()
-    async with lab.running(handler("Work", seen.ok)):
+    async with harness.running(handler("Work", seen.ok)):
         started = loop.time()
-        await lab.producer.publish_task(pb.Task(number=2), delay=timedelta(seconds=1))
-        await lab.producer.publish_task(pb.Task(number=1))
+        await harness.producer.publish_task(pb.Task(number=2), delay=timedelta(seconds=1))
+        await harness.producer.publish_task(pb.Task(number=1))
         await seen.until(2)
         assert loop.time() - started >= 0.98
     assert seen.numbers == [1, 2]
 
 
-async def test_a_delay_that_cannot_be_kept_is_refused_before_anything_is_sent(lab: Lab) -> None:
-    seen = Seen(lab)
+async def test_a_delay_that_cannot_be_kept_is_refused_before_anything_is_sent(
+    harness: Harness,
+) -> None:
+    seen = Seen(harness)
     messages = [Output(pb.Task(number=1)), Output(pb.Task(), delay=timedelta(days=30))]
-    longest = lab.capabilities.max_delay
-    kept = lab.capabilities.delayed_publish and (longest is None or longest >= 30 * 86400)
-    async with lab.running(handler("Work", seen.ok)):
+    longest = harness.capabilities.max_delay
+    kept = harness.capabilities.delayed_publish and (longest is None or longest >= 30 * 86400)
+    async with harness.running(handler("Work", seen.ok)):
         if kept:
-            await lab.producer.publish_task_many(messages)
+            await harness.producer.publish_task_many(messages)
             await seen.until(1)
         else:
             with pytest.raises(CapabilityError, match=r"no delayed publish|allows"):
-                await lab.producer.publish_task_many(messages)
-        await lab.quiet()
+                await harness.producer.publish_task_many(messages)
+        await harness.quiet()
     assert seen.numbers == ([1] if kept else [])

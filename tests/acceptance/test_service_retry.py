@@ -14,7 +14,15 @@ from protoflow.contract.spec import DeadLetterPolicy, DeliveryPolicy, OnExhauste
 from protoflow.outcomes import DeadLetter, Retry, RetryAfter, Skip, Unprocessable
 
 from tests.acceptance.contract import pb, pf
-from tests.acceptance.lab import Lab, Seen, failing, handler, method, sync_handler, task_metadata
+from tests.acceptance.harness import (
+    Harness,
+    Seen,
+    failing,
+    handler,
+    method,
+    sync_handler,
+    task_metadata,
+)
 
 needs = pytest.mark.needs
 pytestmark = needs("at_least_once")
@@ -29,20 +37,20 @@ def retry(**fields: object) -> DeliveryPolicy:
 
 @needs("dead_letters")
 async def test_a_failing_message_is_run_as_often_as_allowed_and_then_dead_lettered(
-    lab: Lab,
+    harness: Harness,
 ) -> None:
-    seen = Seen(lab)
+    seen = Seen(harness)
     before = time.time()
-    async with lab.running(handler("Work", seen.fails)) as service:
-        sent = await lab.publish(
+    async with harness.running(handler("Work", seen.fails)) as service:
+        sent = await harness.publish(
             "tasks",
             pb.Task(number=7, key="k", note="n").SerializeToString(),
             id="m-7",
             key=b"k",
             metadata=task_metadata(color="red", correlation_id="c-7"),
         )
-        (letter,) = await lab.letters(1)
-        await lab.settled(service)
+        (letter,) = await harness.letters(1)
+        await harness.settled(service)
         stats = service.stats()[method("Work")]
         assert (stats.failed_runs, stats.retried, stats.dead_lettered) == (3, 2, 1)
     assert seen.runs == [(7, 1), (7, 2), (7, 3)]
@@ -53,10 +61,10 @@ async def test_a_failing_message_is_run_as_often_as_allowed_and_then_dead_letter
     assert metadata[wire.PF_ERROR_CLASS] == "exhausted"
     assert metadata[wire.PF_ERROR_TYPE] == "ValueError"
     assert metadata[wire.PF_ERROR_MESSAGE] == "task 7 is bad"
-    assert metadata[wire.PF_ORIGINAL_TOPIC] == lab.physical("tasks")
+    assert metadata[wire.PF_ORIGINAL_TOPIC] == harness.physical("tasks")
     assert metadata[wire.PF_ORIGINAL_POSITION] != ""
     assert wire.PF_ORIGINAL_SHARD in metadata
-    assert metadata[wire.PF_GROUP] == lab.physical("workers")
+    assert metadata[wire.PF_GROUP] == harness.physical("workers")
     assert metadata[wire.PF_HANDLER] == "suite.v1.Work.Work"
     assert metadata[wire.PF_ATTEMPT] == "3"
     first = float(metadata[wire.PF_FIRST_FAILURE])
@@ -64,29 +72,29 @@ async def test_a_failing_message_is_run_as_often_as_allowed_and_then_dead_letter
     assert before - 1 <= first <= last <= time.time() + 1
 
 
-async def test_a_message_that_works_at_last_is_no_dead_letter(lab: Lab) -> None:
-    seen = Seen(lab)
+async def test_a_message_that_works_at_last_is_no_dead_letter(harness: Harness) -> None:
+    seen = Seen(harness)
     work = failing(ValueError, 2, seen)
-    async with lab.running(handler("Work", work)) as service:
-        await lab.send(1)
-        await lab.until(lambda: seen.done == [1])
-        await lab.settled(service)
+    async with harness.running(handler("Work", work)) as service:
+        await harness.send(1)
+        await harness.until(lambda: seen.done == [1])
+        await harness.settled(service)
         stats = service.stats()[method("Work")]
         assert (stats.handled, stats.failed_runs, stats.dead_lettered) == (1, 2, 0)
-        await lab.quiet()
+        await harness.quiet()
     assert seen.runs == [(1, 1), (1, 2), (1, 3)]
-    if lab.capabilities.dead_letters:
-        assert await lab.letters(0) == []
+    if harness.capabilities.dead_letters:
+        assert await harness.letters(0) == []
 
 
-async def test_what_was_settled_never_comes_again(lab: Lab) -> None:
-    seen = Seen(lab)
-    async with lab.running(handler("Work", seen.ok)) as service:
-        await lab.send(*range(10))
+async def test_what_was_settled_never_comes_again(harness: Harness) -> None:
+    seen = Seen(harness)
+    async with harness.running(handler("Work", seen.ok)) as service:
+        await harness.send(*range(10))
         await seen.until(10)
-        await lab.settled(service)
-    async with lab.running(handler("Work", seen.ok)):
-        await lab.quiet(0.5)
+        await harness.settled(service)
+    async with harness.running(handler("Work", seen.ok)):
+        await harness.quiet(0.5)
     assert sorted(seen.numbers) == list(range(10))
 
 
@@ -100,50 +108,52 @@ async def test_what_was_settled_never_comes_again(lab: Lab) -> None:
     ids=["Unprocessable", "DeadLetter"],
 )
 async def test_a_handler_may_give_up_at_once(
-    lab: Lab, error: Exception, category: str, text: str
+    harness: Harness, error: Exception, category: str, text: str
 ) -> None:
-    seen = Seen(lab)
-    async with lab.running(handler("Work", failing(error, 99, seen))):
-        await lab.send(1)
-        (letter,) = await lab.letters(1)
+    seen = Seen(harness)
+    async with harness.running(handler("Work", failing(error, 99, seen))):
+        await harness.send(1)
+        (letter,) = await harness.letters(1)
     assert seen.attempts == [1]
     assert letter.metadata[wire.PF_ERROR_CLASS] == category
     assert letter.metadata[wire.PF_ERROR_MESSAGE] == text
     assert letter.metadata[wire.PF_ATTEMPT] == "1"
 
 
-async def test_a_handler_may_skip(lab: Lab) -> None:
-    seen = Seen(lab)
-    async with lab.running(handler("Work", failing(Skip("known already"), 99, seen))) as service:
-        await lab.send(1)
-        await lab.until(lambda: service.stats()[method("Work")].skipped == 1)
-        await lab.settled(service)
-    async with lab.running(handler("Work", seen.ok)):
-        await lab.quiet()
+async def test_a_handler_may_skip(harness: Harness) -> None:
+    seen = Seen(harness)
+    async with harness.running(
+        handler("Work", failing(Skip("known already"), 99, seen))
+    ) as service:
+        await harness.send(1)
+        await harness.until(lambda: service.stats()[method("Work")].skipped == 1)
+        await harness.settled(service)
+    async with harness.running(handler("Work", seen.ok)):
+        await harness.quiet()
     assert seen.runs == [(1, 1)]
 
 
 @pytest.mark.parametrize("error", [Retry("later"), RetryAfter(0.05, "later")])
-async def test_a_handler_may_ask_for_another_run(lab: Lab, error: Exception) -> None:
-    seen = Seen(lab)
-    async with lab.running(handler("Work", failing(error, 1, seen))):
-        await lab.send(1)
-        await lab.until(lambda: seen.done == [1])
+async def test_a_handler_may_ask_for_another_run(harness: Harness, error: Exception) -> None:
+    seen = Seen(harness)
+    async with harness.running(handler("Work", failing(error, 1, seen))):
+        await harness.send(1)
+        await harness.until(lambda: seen.done == [1])
     assert seen.attempts == [1, 2]
 
 
 @needs("dead_letters")
-async def test_asking_for_another_run_counts_as_an_attempt(lab: Lab) -> None:
-    seen = Seen(lab)
+async def test_asking_for_another_run_counts_as_an_attempt(harness: Harness) -> None:
+    seen = Seen(harness)
     work = failing(RetryAfter(timedelta(milliseconds=10), "never enough"), 99, seen)
-    async with lab.running(handler("Work", work)):
-        await lab.send(1)
-        (letter,) = await lab.letters(1)
+    async with harness.running(handler("Work", work)):
+        await harness.send(1)
+        (letter,) = await harness.letters(1)
     assert seen.attempts == [1, 2, 3]
     assert letter.metadata[wire.PF_ERROR_MESSAGE] == "never enough"
 
 
-async def test_the_wait_between_runs_is_the_policys(lab: Lab) -> None:
+async def test_the_wait_between_runs_is_the_policys(harness: Harness) -> None:
     at = []
 
     async def work(task, context):
@@ -151,16 +161,16 @@ async def test_the_wait_between_runs_is_the_policys(lab: Lab) -> None:
         raise ValueError
 
     policy = retry(initial_backoff=0.2, backoff_multiplier=2.0, max_backoff=0.3, max_attempts=4)
-    async with lab.running(handler("Work", work), policy=policy):
-        await lab.send(1)
-        await lab.until(lambda: len(at) == 4)
+    async with harness.running(handler("Work", work), policy=policy):
+        await harness.send(1)
+        await harness.until(lambda: len(at) == 4)
     waits = [later - earlier for earlier, later in itertools.pairwise(at)]
     for wait, least in zip(waits, (0.2, 0.3, 0.3), strict=True):
-        assert least - SKEW <= wait < least + 1.0 * lab.patience
+        assert least - SKEW <= wait < least + 1.0 * harness.patience
 
 
-async def test_a_waiting_message_holds_no_worker(lab: Lab) -> None:
-    seen = Seen(lab)
+async def test_a_waiting_message_holds_no_worker(harness: Harness) -> None:
+    seen = Seen(harness)
 
     async def work(task, context):
         seen.note(task, context)
@@ -169,15 +179,15 @@ async def test_a_waiting_message_holds_no_worker(lab: Lab) -> None:
         seen.done.append(task.number)
 
     policy = DeliveryPolicy(concurrency=1)
-    async with lab.running(handler("Work", work), policy=policy, shutdown_timeout=0.2):
-        await lab.send(*range(20))
-        await lab.until(lambda: len(seen.done) == 16)
+    async with harness.running(handler("Work", work), policy=policy, shutdown_timeout=0.2):
+        await harness.send(*range(20))
+        await harness.until(lambda: len(seen.done) == 16)
         assert set(seen.attempts) == {1}
 
 
 @needs("broker_retry", "dead_letters")
 async def test_a_wait_beyond_retry_in_place_is_kept_by_the_broker_and_never_early(
-    lab: Lab,
+    harness: Harness,
 ) -> None:
     at = []
 
@@ -186,110 +196,116 @@ async def test_a_wait_beyond_retry_in_place_is_kept_by_the_broker_and_never_earl
         raise RetryAfter(1.2, "not yet")
 
     settings = {"retry_in_place": 0.1, "retry_ladder": (0.5, 1.0)}
-    async with lab.running(handler("Work", work), policy=retry(max_attempts=2), **settings) as s:
-        sent = await lab.publish(
+    async with harness.running(
+        handler("Work", work), policy=retry(max_attempts=2), **settings
+    ) as s:
+        sent = await harness.publish(
             "tasks", pb.Task(number=1).SerializeToString(), metadata=task_metadata(a="b")
         )
-        await lab.until(lambda: at)
-        await lab.until(
+        await harness.until(lambda: at)
+        await harness.until(
             lambda: s.subscriptions[0].in_flight.count == 0, what="the wait is held here"
         )
-        (letter,) = await lab.letters(1)
+        (letter,) = await harness.letters(1)
     assert [attempt for attempt, _ in at] == [1, 2]
     wait = at[1][1] - at[0][1]
-    assert 1.2 - SKEW <= wait < 1.2 + lab.capabilities.retry_lateness + 2.0 * lab.patience
+    assert 1.2 - SKEW <= wait < 1.2 + harness.capabilities.retry_lateness + 2.0 * harness.patience
     assert letter.id == sent.id
     assert letter.metadata[wire.PF_ATTEMPT] == "2"
     assert letter.metadata["a"] == "b"
     assert wire.PF_DUE not in letter.metadata
-    assert letter.metadata[wire.PF_ORIGINAL_TOPIC] == lab.physical("tasks")
+    assert letter.metadata[wire.PF_ORIGINAL_TOPIC] == harness.physical("tasks")
 
 
 @needs("broker_retry")
-async def test_a_retry_by_the_broker_reaches_no_other_group(lab: Lab) -> None:
-    work, audit = Seen(lab), Seen(lab)
+async def test_a_retry_by_the_broker_reaches_no_other_group(harness: Harness) -> None:
+    work, audit = Seen(harness), Seen(harness)
     settings = {"retry_in_place": 0.0, "retry_ladder": (0.2,)}
-    async with lab.running(
+    async with harness.running(
         handler("Work", failing(RetryAfter(0.2), 1, work)), handler("Audit", audit.ok), **settings
     ):
-        await lab.send(1)
-        await lab.until(lambda: work.done == [1])
-        await lab.quiet()
+        await harness.send(1)
+        await harness.until(lambda: work.done == [1])
+        await harness.quiet()
     assert work.attempts == [1, 2]
     assert audit.runs == [(1, 1)]
 
 
 @needs("broker_retry", "dead_letters")
-async def test_attempts_survive_a_restart(lab: Lab) -> None:
-    seen = Seen(lab)
+async def test_attempts_survive_a_restart(harness: Harness) -> None:
+    seen = Seen(harness)
     settings = {"retry_in_place": 0.0, "retry_ladder": (0.3,), "policy": retry(max_attempts=3)}
     work = failing(RetryAfter(0.3), 99, seen)
-    async with lab.running(handler("Work", work), **settings) as service:
-        await lab.send(1)
+    async with harness.running(handler("Work", work), **settings) as service:
+        await harness.send(1)
         await seen.until(1)
-        await lab.settled(service)
-    async with lab.running(handler("Work", work), **settings):
-        (letter,) = await lab.letters(1)
+        await harness.settled(service)
+    async with harness.running(handler("Work", work), **settings):
+        (letter,) = await harness.letters(1)
     assert seen.attempts == [1, 2, 3]
     assert letter.metadata[wire.PF_ATTEMPT] == "3"
 
 
 @needs("persists_attempts")
-async def test_failed_runs_in_place_survive_a_restart_where_the_store_remembers(lab: Lab) -> None:
-    seen = Seen(lab)
+async def test_failed_runs_in_place_survive_a_restart_where_the_store_remembers(
+    harness: Harness,
+) -> None:
+    seen = Seen(harness)
     policy = retry(initial_backoff=3.0, max_backoff=3.0, max_attempts=3)
     work = failing(ValueError, 99, seen)
-    async with lab.running(handler("Work", work), policy=policy):
-        await lab.send(1)
+    async with harness.running(handler("Work", work), policy=policy):
+        await harness.send(1)
         await seen.until(1)
-        await lab.quiet(0.1)
-    async with lab.running(handler("Work", work), policy=policy):
+        await harness.quiet(0.1)
+    async with harness.running(handler("Work", work), policy=policy):
         await seen.until(2)
     assert seen.attempts == [1, 2]
 
 
 @needs("broker_retry")
-async def test_attempts_of_another_group_are_not_believed(lab: Lab) -> None:
-    seen = Seen(lab)
+async def test_attempts_of_another_group_are_not_believed(harness: Harness) -> None:
+    seen = Seen(harness)
     foreign = {wire.PF_GROUP: "somebody", wire.PF_ATTEMPT: "2", wire.PF_DUE: "99999999999"}
-    async with lab.running(handler("Work", seen.ok)):
-        await lab.publish("tasks", pb.Task().SerializeToString(), metadata=task_metadata(**foreign))
+    async with harness.running(handler("Work", seen.ok)):
+        await harness.publish(
+            "tasks", pb.Task().SerializeToString(), metadata=task_metadata(**foreign)
+        )
         await seen.until(1)
     assert seen.attempts == [1]
 
 
 @needs("dead_letters")
-async def test_max_elapsed_ends_the_retries_early(lab: Lab) -> None:
-    seen = Seen(lab)
+async def test_max_elapsed_ends_the_retries_early(harness: Harness) -> None:
+    seen = Seen(harness)
     policy = retry(max_attempts=50, initial_backoff=0.1, max_backoff=0.1, max_elapsed=0.45)
-    async with lab.running(handler("Work", seen.fails), policy=policy):
-        await lab.send(1)
-        (letter,) = await lab.letters(1)
+    async with harness.running(handler("Work", seen.fails), policy=policy):
+        await harness.send(1)
+        (letter,) = await harness.letters(1)
     assert 2 <= len(seen.runs) <= 5
     assert letter.metadata[wire.PF_ERROR_CLASS] == "exhausted"
     first = float(letter.metadata[wire.PF_FIRST_FAILURE])
-    assert float(letter.metadata[wire.PF_DEAD_LETTERED_AT]) - first <= 0.45 + lab.patience
+    assert float(letter.metadata[wire.PF_DEAD_LETTERED_AT]) - first <= 0.45 + harness.patience
 
 
 async def test_drop_acknowledges_counts_and_logs(
-    lab: Lab, caplog: pytest.LogCaptureFixture
+    harness: Harness, caplog: pytest.LogCaptureFixture
 ) -> None:
-    seen = Seen(lab)
+    seen = Seen(harness)
     policy = DeliveryPolicy(dead_letter=DeadLetterPolicy(on_exhausted=OnExhausted.DROP))
-    async with lab.running(handler("Work", seen.fails), policy=policy) as service:
-        await lab.send(1)
-        await lab.until(lambda: service.stats()[method("Work")].dropped == 1)
-        await lab.settled(service)
-    async with lab.running(handler("Work", seen.fails), policy=policy):
-        await lab.quiet()
+    async with harness.running(handler("Work", seen.fails), policy=policy) as service:
+        await harness.send(1)
+        await harness.until(lambda: service.stats()[method("Work")].dropped == 1)
+        await harness.settled(service)
+    async with harness.running(handler("Work", seen.fails), policy=policy):
+        await harness.quiet()
     assert seen.attempts == [1, 2, 3]
     assert any("dropped" in record.getMessage() for record in caplog.records)
-    if lab.capabilities.dead_letters:
-        assert await lab.letters(0) == []
+    if harness.capabilities.dead_letters:
+        assert await harness.letters(0) == []
 
 
-async def test_block_tries_for_ever_and_degrades_readiness(lab: Lab) -> None:
-    seen = Seen(lab)
+async def test_block_tries_for_ever_and_degrades_readiness(harness: Harness) -> None:
+    seen = Seen(harness)
     mended = False
 
     async def work(task, context):
@@ -302,24 +318,24 @@ async def test_block_tries_for_ever_and_degrades_readiness(lab: Lab) -> None:
         retry=RetryPolicy(max_attempts=2, initial_backoff=0.02, max_backoff=0.02),
         dead_letter=DeadLetterPolicy(on_exhausted=OnExhausted.BLOCK),
     )
-    async with lab.running(handler("Work", work), policy=policy) as service:
+    async with harness.running(handler("Work", work), policy=policy) as service:
         assert service.health().ready
-        await lab.send(1, 2)
+        await harness.send(1, 2)
         await seen.until(8)
-        await lab.until(lambda: not service.health().ready)
+        await harness.until(lambda: not service.health().ready)
         assert "block" in str(service.health().problems)
         assert service.health().live
         mended = True
-        await lab.until(lambda: sorted(seen.done) == [1, 2])
-        await lab.until(lambda: service.health().ready)
+        await harness.until(lambda: sorted(seen.done) == [1, 2])
+        await harness.until(lambda: service.health().ready)
     assert max(seen.attempts) > 2
-    if lab.capabilities.dead_letters:
-        assert await lab.letters(0) == []
+    if harness.capabilities.dead_letters:
+        assert await harness.letters(0) == []
 
 
 @needs("per_key")
-async def test_block_holds_its_key_and_no_other(lab: Lab) -> None:
-    seen = Seen(lab)
+async def test_block_holds_its_key_and_no_other(harness: Harness) -> None:
+    seen = Seen(harness)
     mended = False
 
     async def work(task, context):
@@ -331,11 +347,11 @@ async def test_block_holds_its_key_and_no_other(lab: Lab) -> None:
         retry=RetryPolicy(max_attempts=1, initial_backoff=0.02, max_backoff=0.02),
         dead_letter=DeadLetterPolicy(on_exhausted=OnExhausted.BLOCK),
     )
-    async with lab.running(handler("Keyed", work), policy=policy):
-        await lab.send(1, 2, key="a")
-        await lab.send(3, key="b")
+    async with harness.running(handler("Keyed", work), policy=policy):
+        await harness.send(1, 2, key="a")
+        await harness.send(3, key="b")
         await seen.until(1)
-        await lab.quiet(0.1)
+        await harness.quiet(0.1)
         assert seen.numbers == [3]
         mended = True
         await seen.until(3)
@@ -343,8 +359,8 @@ async def test_block_holds_its_key_and_no_other(lab: Lab) -> None:
 
 
 @needs("dead_letters")
-async def test_a_run_that_takes_too_long_is_cancelled_and_counted(lab: Lab) -> None:
-    seen = Seen(lab)
+async def test_a_run_that_takes_too_long_is_cancelled_and_counted(harness: Harness) -> None:
+    seen = Seen(harness)
     cancelled = []
 
     async def work(task, context):
@@ -357,16 +373,16 @@ async def test_a_run_that_takes_too_long_is_cancelled_and_counted(lab: Lab) -> N
             raise
 
     policy = DeliveryPolicy(timeout=0.1, retry=RetryPolicy(max_attempts=2))
-    async with lab.running(handler("Work", work), policy=policy):
-        await lab.send(1)
-        (letter,) = await lab.letters(1)
+    async with harness.running(handler("Work", work), policy=policy):
+        await harness.send(1)
+        (letter,) = await harness.letters(1)
     assert seen.attempts == [1, 2]
     assert cancelled == [1, 1]
     assert letter.metadata[wire.PF_ERROR_TYPE] == "TimeoutError"
     assert letter.metadata[wire.PF_ERROR_MESSAGE] == "timed out after 0.1 s"
 
 
-async def test_a_thread_that_takes_too_long_is_held_until_it_ends(lab: Lab) -> None:
+async def test_a_thread_that_takes_too_long_is_held_until_it_ends(harness: Harness) -> None:
     running = 0
     most = 0
     attempts = []
@@ -386,31 +402,31 @@ async def test_a_thread_that_takes_too_long_is_held_until_it_ends(lab: Lab) -> N
             running -= 1
 
     policy = DeliveryPolicy(timeout=0.1)
-    async with lab.running(sync_handler("Work", work), policy=policy) as service:
-        await lab.send(1)
-        await lab.until(lambda: attempts == [1, 2])
-        await lab.settled(service)
+    async with harness.running(sync_handler("Work", work), policy=policy) as service:
+        await harness.send(1)
+        await harness.until(lambda: attempts == [1, 2])
+        await harness.settled(service)
     assert told == [True]
     assert most == 1, "a run began while the one before was not over"
 
 
 @needs("dead_letters")
-async def test_a_handlers_own_cancellation_is_a_failure(lab: Lab) -> None:
-    seen = Seen(lab)
+async def test_a_handlers_own_cancellation_is_a_failure(harness: Harness) -> None:
+    seen = Seen(harness)
 
     async def work(task, context):
         seen.note(task, context)
         raise asyncio.CancelledError
 
-    async with lab.running(handler("Work", work)):
-        await lab.send(1)
-        await lab.letters(1)
+    async with harness.running(handler("Work", work)):
+        await harness.send(1)
+        await harness.letters(1)
     assert seen.attempts == [1, 2, 3]
 
 
 @needs("dead_letters")
-async def test_an_error_of_a_middleware_is_retried_and_dead_lettered(lab: Lab) -> None:
-    seen = Seen(lab)
+async def test_an_error_of_a_middleware_is_retried_and_dead_lettered(harness: Harness) -> None:
+    seen = Seen(harness)
     passes = []
 
     def broken(next, spec):
@@ -423,9 +439,9 @@ async def test_an_error_of_a_middleware_is_retried_and_dead_lettered(lab: Lab) -
     from protoflow.middleware import default_chain
 
     chain = default_chain().add("broken", broken, before="poison_queue")
-    async with lab.running(handler("Work", seen.ok), options={"middleware": chain}):
-        await lab.send(1)
-        (letter,) = await lab.letters(1)
+    async with harness.running(handler("Work", seen.ok), options={"middleware": chain}):
+        await harness.send(1)
+        (letter,) = await harness.letters(1)
     assert passes == [1, 2, 3]
     assert seen.runs == []
     assert letter.metadata[wire.PF_ERROR_TYPE] == "LookupError"
@@ -433,15 +449,15 @@ async def test_an_error_of_a_middleware_is_retried_and_dead_lettered(lab: Lab) -
 
 @needs("dead_letters")
 async def test_sensitive_values_reach_neither_the_letter_nor_the_log(
-    lab: Lab, caplog: pytest.LogCaptureFixture
+    harness: Harness, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def work(task, context):
         raise ValueError(f"cannot charge {task.secret}")
 
     caplog.set_level("DEBUG", "protoflow")
-    async with lab.running(handler("Work", work)):
-        await lab.send(1, secret="hush-hush-4111")
-        (letter,) = await lab.letters(1)
+    async with harness.running(handler("Work", work)):
+        await harness.send(1, secret="hush-hush-4111")
+        (letter,) = await harness.letters(1)
     assert letter.metadata[wire.PF_ERROR_MESSAGE] == "cannot charge ***"
     text = caplog.text + "".join(str(record.__dict__) for record in caplog.records)
     assert "hush" not in text
@@ -449,18 +465,18 @@ async def test_sensitive_values_reach_neither_the_letter_nor_the_log(
 
 
 @needs("dead_letters")
-async def test_the_text_of_the_cause_is_cut_at_a_kibibyte(lab: Lab) -> None:
+async def test_the_text_of_the_cause_is_cut_at_a_kibibyte(harness: Harness) -> None:
     async def work(task, context):
         raise ValueError("ü" * 5000)
 
-    async with lab.running(handler("Work", work), policy=retry(max_attempts=1)):
-        await lab.send(1)
-        (letter,) = await lab.letters(1)
+    async with harness.running(handler("Work", work), policy=retry(max_attempts=1)):
+        await harness.send(1)
+        (letter,) = await harness.letters(1)
     assert letter.metadata[wire.PF_ERROR_MESSAGE] == "ü" * 512
 
 
-async def test_failures_of_one_message_hold_up_no_other(lab: Lab) -> None:
-    seen = Seen(lab)
+async def test_failures_of_one_message_hold_up_no_other(harness: Harness) -> None:
+    seen = Seen(harness)
 
     async def work(task, context):
         if task.number == 0:
@@ -470,26 +486,26 @@ async def test_failures_of_one_message_hold_up_no_other(lab: Lab) -> None:
     policy = DeliveryPolicy(
         concurrency=2, retry=RetryPolicy(max_attempts=3, initial_backoff=1.0, max_backoff=1.0)
     )
-    async with lab.running(handler("Work", work), policy=policy, shutdown_timeout=0.5):
-        await lab.send(*range(30))
+    async with harness.running(handler("Work", work), policy=policy, shutdown_timeout=0.5):
+        await harness.send(*range(30))
         await seen.until(29, within=5)
 
 
-async def test_every_policy_of_the_contract_can_be_overridden_by_config(lab: Lab) -> None:
-    seen = Seen(lab)
-    async with lab.running(
+async def test_every_policy_of_the_contract_can_be_overridden_by_config(harness: Harness) -> None:
+    seen = Seen(harness)
+    async with harness.running(
         handler("Work", seen.fails),
         handlers={method("Work"): {"retry": {"max_attempts": 5, "max_backoff": "20ms"}}},
     ) as service:
-        await lab.send(1)
-        await lab.until(lambda: service.stats()[method("Work")].failed_runs == 5)
-        await lab.quiet(0.1)
+        await harness.send(1)
+        await harness.until(lambda: service.stats()[method("Work")].failed_runs == 5)
+        await harness.quiet(0.1)
     assert seen.attempts == [1, 2, 3, 4, 5]
 
 
-async def test_defaults_of_the_config_lie_beneath_the_contract(lab: Lab) -> None:
-    service = lab.service(
-        handler("Work", Seen(lab).ok),
+async def test_defaults_of_the_config_lie_beneath_the_contract(harness: Harness) -> None:
+    service = harness.service(
+        handler("Work", Seen(harness).ok),
         defaults={"concurrency": 3, "retry": {"max_attempts": 9}},
     )
     async with service:

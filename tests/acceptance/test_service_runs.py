@@ -11,7 +11,7 @@ from protoflow import wire
 from protoflow.contract.spec import DeliveryPolicy, RetryPolicy
 
 from tests.acceptance.contract import pb
-from tests.acceptance.lab import Lab, Seen, handler, method, sync_handler
+from tests.acceptance.harness import Harness, Seen, handler, method, sync_handler
 
 needs = pytest.mark.needs
 
@@ -28,7 +28,9 @@ def _policy(attempts: int, **fields: Any) -> DeliveryPolicy:
 
 
 @pytest.mark.parametrize("sync", [False, True])
-async def test_context_variables_of_one_run_are_not_seen_by_another(lab: Lab, sync: bool) -> None:
+async def test_context_variables_of_one_run_are_not_seen_by_another(
+    harness: Harness, sync: bool
+) -> None:
     found: list[int | None] = []
 
     def look(number: int) -> None:
@@ -43,54 +45,54 @@ async def test_context_variables_of_one_run_are_not_seen_by_another(lab: Lab, sy
         look(task.number)
 
     service = sync_handler("Work", sync_work) if sync else handler("Work", work)
-    async with lab.running(service):
-        await lab.send(*range(48))
-        await lab.until(lambda: len(found) >= 48)
+    async with harness.running(service):
+        await harness.send(*range(48))
+        await harness.until(lambda: len(found) >= 48)
     assert set(found) == {None}, "a run saw the variables of another"
 
 
 @needs("per_key")
-async def test_context_variables_are_not_seen_by_the_next_of_the_key(lab: Lab) -> None:
+async def test_context_variables_are_not_seen_by_the_next_of_the_key(harness: Harness) -> None:
     found: list[int | None] = []
 
     async def work(task, context):
         found.append(_tenant.get())
         _tenant.set(task.number)
 
-    async with lab.running(handler("Keyed", work)):
-        await lab.send(*range(20), key="k")
-        await lab.until(lambda: len(found) >= 20)
+    async with harness.running(handler("Keyed", work)):
+        await harness.send(*range(20), key="k")
+        await harness.until(lambda: len(found) >= 20)
     assert set(found) == {None}, "a run saw the variables of another"
 
 
-async def test_context_variables_of_a_batch_are_not_seen_by_the_next(lab: Lab) -> None:
+async def test_context_variables_of_a_batch_are_not_seen_by_the_next(harness: Harness) -> None:
     found: list[int | None] = []
 
     async def work(batch, context):
         found.append(_tenant.get())
         _tenant.set(1)
 
-    async with lab.running(handler("Bulk", work)):
+    async with harness.running(handler("Bulk", work)):
         for start in range(0, 40, 5):
-            await lab.send(*range(start, start + 5))
-            await lab.until(lambda start=start: len(found) > start // 5)
+            await harness.send(*range(start, start + 5))
+            await harness.until(lambda start=start: len(found) > start // 5)
     assert set(found) == {None}, "a run saw the variables of another"
 
 
 @needs("dead_letters", "at_least_once")
 @pytest.mark.parametrize("error", [Panic, asyncio.CancelledError])
-async def test_any_error_is_a_failed_run(lab: Lab, error: type[BaseException]) -> None:
-    seen = Seen(lab)
+async def test_any_error_is_a_failed_run(harness: Harness, error: type[BaseException]) -> None:
+    seen = Seen(harness)
 
     async def work(task, context):
         seen.note(task, context)
         if task.number == 1:
             raise error("index out of bounds")
 
-    async with lab.running(handler("Work", work), policy=_policy(2)) as service:
-        await lab.send(1, 2, 3)
-        (letter,) = await lab.letters(1)
-        await lab.until(lambda: service.stats()[method("Work")].handled == 2)
+    async with harness.running(handler("Work", work), policy=_policy(2)) as service:
+        await harness.send(1, 2, 3)
+        (letter,) = await harness.letters(1)
+        await harness.until(lambda: service.stats()[method("Work")].handled == 2)
         health = service.health()
     assert (health.live, health.ready) == (True, True), health.problems
     assert letter.metadata[wire.PF_ATTEMPT] == "2"
@@ -99,9 +101,9 @@ async def test_any_error_is_a_failed_run(lab: Lab, error: type[BaseException]) -
     assert [attempt for number, attempt in seen.runs if number == 1] == [1, 2]
 
 
-async def test_a_handler_that_cancels_its_own_task_costs_no_worker(lab: Lab) -> None:
+async def test_a_handler_that_cancels_its_own_task_costs_no_worker(harness: Harness) -> None:
     """Home-made timeouts do so. More of them than there are workers."""
-    seen = Seen(lab)
+    seen = Seen(harness)
 
     async def work(task, context):
         seen.note(task, context)
@@ -110,19 +112,21 @@ async def test_a_handler_that_cancels_its_own_task_costs_no_worker(lab: Lab) -> 
             await asyncio.sleep(10)
         seen.done.append(task.number)
 
-    async with lab.running(handler("Work", work), policy=_policy(1, concurrency=4)) as service:
-        await lab.send(*range(40))
-        await lab.send(*range(40, 60))
-        await lab.until(lambda: len(seen.done) == 20, what="workers died of it")
-        await lab.settled(service)
+    async with harness.running(handler("Work", work), policy=_policy(1, concurrency=4)) as service:
+        await harness.send(*range(40))
+        await harness.send(*range(40, 60))
+        await harness.until(lambda: len(seen.done) == 20, what="workers died of it")
+        await harness.settled(service)
         health = service.health()
         stats = service.stats()[method("Work")]
     assert (health.live, health.ready) == (True, True), health.problems
     assert (stats.handled, stats.failed_runs) == (20, 40)
 
 
-async def test_a_cancellation_that_a_handler_swallowed_does_not_reach_the_next(lab: Lab) -> None:
-    seen = Seen(lab)
+async def test_a_cancellation_that_a_handler_swallowed_does_not_reach_the_next(
+    harness: Harness,
+) -> None:
+    seen = Seen(harness)
 
     async def work(task, context):
         seen.note(task, context)
@@ -136,16 +140,16 @@ async def test_a_cancellation_that_a_handler_swallowed_does_not_reach_the_next(l
         seen.done.append(task.number)
 
     policy = _policy(1, concurrency=2)
-    async with lab.running(handler("Work", work), policy=policy) as service:
-        await lab.send(*range(60))
-        await lab.until(lambda: len(seen.done) == 30, what="a later run was cancelled for it")
-        await lab.settled(service)
+    async with harness.running(handler("Work", work), policy=policy) as service:
+        await harness.send(*range(60))
+        await harness.until(lambda: len(seen.done) == 30, what="a later run was cancelled for it")
+        await harness.settled(service)
         assert service.health().ready
         assert service.stats()[method("Work")].failed_runs == 0
 
 
-async def test_a_future_of_others_that_is_cancelled_is_a_failed_run(lab: Lab) -> None:
-    seen = Seen(lab)
+async def test_a_future_of_others_that_is_cancelled_is_a_failed_run(harness: Harness) -> None:
+    seen = Seen(harness)
 
     async def work(task, context):
         seen.note(task, context)
@@ -155,15 +159,15 @@ async def test_a_future_of_others_that_is_cancelled_is_a_failed_run(lab: Lab) ->
             await future
         seen.done.append(task.number)
 
-    async with lab.running(handler("Work", work), policy=_policy(1)) as service:
-        await lab.send(1, 2)
-        await lab.until(lambda: seen.done == [2])
-        await lab.until(lambda: service.stats()[method("Work")].failed_runs == 1)
+    async with harness.running(handler("Work", work), policy=_policy(1)) as service:
+        await harness.send(1, 2)
+        await harness.until(lambda: seen.done == [2])
+        await harness.until(lambda: service.stats()[method("Work")].failed_runs == 1)
         assert service.health().ready
 
 
-async def test_a_panic_in_a_batch_harms_no_neighbour(lab: Lab) -> None:
-    if not lab.capabilities.at_least_once:
+async def test_a_panic_in_a_batch_harms_no_neighbour(harness: Harness) -> None:
+    if not harness.capabilities.at_least_once:
         pytest.skip("capability: at_least_once")
     done: list[int] = []
 
@@ -173,23 +177,23 @@ async def test_a_panic_in_a_batch_harms_no_neighbour(lab: Lab) -> None:
             raise Panic
         done.extend(numbers)
 
-    async with lab.running(handler("Bulk", work), policy=_policy(2)) as service:
-        await lab.send(*range(10))
-        await lab.until(lambda: len(set(done)) == 9)
-        await lab.settled(service)
+    async with harness.running(handler("Bulk", work), policy=_policy(2)) as service:
+        await harness.send(*range(10))
+        await harness.until(lambda: len(set(done)) == 9)
+        await harness.settled(service)
         assert service.health().live
     assert sorted(set(done)) == [number for number in range(10) if number != 3]
 
 
-async def test_outputs_of_a_run_that_panicked_are_not_published(lab: Lab) -> None:
-    watcher = await lab.watch("done")
+async def test_outputs_of_a_run_that_panicked_are_not_published(harness: Harness) -> None:
+    watcher = await harness.watch("done")
 
     async def work(task, context):
         if task.number == 1:
             raise Panic
         return pb.Done(number=task.number)
 
-    async with lab.running(handler("Transform", work), policy=_policy(1)):
-        await lab.send(1, 2)
+    async with harness.running(handler("Transform", work), policy=_policy(1)):
+        await harness.send(1, 2)
         messages = await watcher.exactly(1)
     assert pb.Done.FromString(messages[0].payload).number == 2

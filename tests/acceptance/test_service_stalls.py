@@ -21,7 +21,7 @@ from protoflow.service import Service
 
 from tests.acceptance.contract import pb
 from tests.acceptance.faulty import Faulty, topic_fails
-from tests.acceptance.lab import Lab, Seen, handler, method, sync_handler, task_metadata
+from tests.acceptance.harness import Harness, Seen, handler, method, sync_handler, task_metadata
 from tests.acceptance.targets import Target
 
 needs = pytest.mark.needs
@@ -33,63 +33,65 @@ QUIET = 4.5
 RED_WITHIN = 20.0
 _LONG = DeliveryPolicy(retry=RetryPolicy(max_attempts=5, initial_backoff=60.0, max_backoff=60.0))
 
-Situation = Callable[[Lab, AsyncExitStack], Awaitable[Service]]
+Situation = Callable[[Harness, AsyncExitStack], Awaitable[Service]]
 
 
-async def _start(lab: Lab, stack: AsyncExitStack, *handlers: Any, **settings: Any) -> Service:
+async def _start(
+    harness: Harness, stack: AsyncExitStack, *handlers: Any, **settings: Any
+) -> Service:
     settings = {"stall_after": STALL_AFTER, "shutdown_timeout": 0.2, **settings}
-    return await stack.enter_async_context(lab.running(*handlers, **settings))
+    return await stack.enter_async_context(harness.running(*handlers, **settings))
 
 
 @asynccontextmanager
-async def _labs(
+async def _harnesses(
     target: Target, directory: Path, names: Collection[str]
-) -> AsyncIterator[list[Lab]]:
-    """A lab for each situation; memory and files of their own where there is no server."""
+) -> AsyncIterator[list[Harness]]:
+    """A harness for each situation; memory and files of their own where there is no server."""
     async with AsyncExitStack() as stack:
-        labs = []
+        harnesses = []
         for name in names:
             place = directory / name
             place.mkdir()
             url = target.fresh_url(place)
             if url is None:
                 pytest.skip(f"broker: {target.broker}")
-            lab = Lab(target, url, place)
-            await lab.open()
-            stack.push_async_callback(lab.close)
-            labs.append(lab)
-        yield labs
+            harness = Harness(target, url, place)
+            await harness.open()
+            stack.push_async_callback(harness.close)
+            harnesses.append(harness)
+        yield harnesses
 
 
 # Quiet and healthy.
 
 
-async def nothing_ever_came(lab: Lab, stack: AsyncExitStack) -> Service:
-    return await _start(lab, stack, handler("Work", Seen(lab).ok))
+async def nothing_ever_came(harness: Harness, stack: AsyncExitStack) -> Service:
+    return await _start(harness, stack, handler("Work", Seen(harness).ok))
 
 
-async def everything_is_done(lab: Lab, stack: AsyncExitStack) -> Service:
-    seen = Seen(lab)
-    service = await _start(lab, stack, handler("Work", seen.ok))
-    await lab.send(*range(20))
+async def everything_is_done(harness: Harness, stack: AsyncExitStack) -> Service:
+    seen = Seen(harness)
+    service = await _start(harness, stack, handler("Work", seen.ok))
+    await harness.send(*range(20))
     await seen.until(20)
     return service
 
 
-async def a_long_run(lab: Lab, stack: AsyncExitStack) -> Service:
-    seen = Seen(lab)
+async def a_long_run(harness: Harness, stack: AsyncExitStack) -> Service:
+    seen = Seen(harness)
 
     async def work(task, context):
         seen.note(task, context)
         await asyncio.sleep(60)
 
-    service = await _start(lab, stack, handler("Work", work))
-    await lab.send(1)
+    service = await _start(harness, stack, handler("Work", work))
+    await harness.send(1)
     await seen.until(1)
     return service
 
 
-async def a_long_run_in_a_thread(lab: Lab, stack: AsyncExitStack) -> Service:
+async def a_long_run_in_a_thread(harness: Harness, stack: AsyncExitStack) -> Service:
     import time
 
     begun = []
@@ -98,137 +100,137 @@ async def a_long_run_in_a_thread(lab: Lab, stack: AsyncExitStack) -> Service:
         begun.append(task.number)
         time.sleep(QUIET + 1)
 
-    service = await _start(lab, stack, sync_handler("Work", work))
-    await lab.send(1)
-    await lab.until(lambda: begun)
+    service = await _start(harness, stack, sync_handler("Work", work))
+    await harness.send(1)
+    await harness.until(lambda: begun)
     return service
 
 
-async def more_waits_than_may_be_in_flight(lab: Lab, stack: AsyncExitStack) -> Service:
-    seen = Seen(lab)
+async def more_waits_than_may_be_in_flight(harness: Harness, stack: AsyncExitStack) -> Service:
+    seen = Seen(harness)
 
     async def work(task, context):
         seen.note(task, context)
         await asyncio.sleep(60)
 
-    service = await _start(lab, stack, handler("Work", work), max_in_flight=1)
-    await lab.send(*range(10))
+    service = await _start(harness, stack, handler("Work", work), max_in_flight=1)
+    await harness.send(*range(10))
     await seen.until(1)
     return service
 
 
-async def slow_runs_one_at_a_time(lab: Lab, stack: AsyncExitStack) -> Service:
-    seen = Seen(lab)
+async def slow_runs_one_at_a_time(harness: Harness, stack: AsyncExitStack) -> Service:
+    seen = Seen(harness)
 
     async def work(task, context):
         seen.note(task, context)
         await asyncio.sleep(1.0)
 
     policy = DeliveryPolicy(concurrency=1)
-    service = await _start(lab, stack, handler("Work", work), policy=policy)
-    await lab.send(*range(50))
+    service = await _start(harness, stack, handler("Work", work), policy=policy)
+    await harness.send(*range(50))
     await seen.until(1)
     return service
 
 
-async def a_retry_waits_in_memory(lab: Lab, stack: AsyncExitStack) -> Service:
-    seen = Seen(lab)
+async def a_retry_waits_in_memory(harness: Harness, stack: AsyncExitStack) -> Service:
+    seen = Seen(harness)
     settings: dict[str, Any] = {"policy": _LONG, "retry_in_place": 100.0}
-    service = await _start(lab, stack, handler("Work", seen.fails), **settings)
-    await lab.send(1)
+    service = await _start(harness, stack, handler("Work", seen.fails), **settings)
+    await harness.send(1)
     await seen.until(1)
     return service
 
 
-async def a_retry_waits_at_the_broker(lab: Lab, stack: AsyncExitStack) -> Service:
-    seen = Seen(lab)
+async def a_retry_waits_at_the_broker(harness: Harness, stack: AsyncExitStack) -> Service:
+    seen = Seen(harness)
     settings: dict[str, Any] = {"policy": _LONG, "retry_in_place": 0.1}
-    service = await _start(lab, stack, handler("Work", seen.fails), **settings)
-    await lab.send(1)
+    service = await _start(harness, stack, handler("Work", seen.fails), **settings)
+    await harness.send(1)
     await seen.until(1)
     return service
 
 
-async def a_key_waits_and_its_followers_with_it(lab: Lab, stack: AsyncExitStack) -> Service:
-    if not lab.capabilities.per_key:
-        return await nothing_ever_came(lab, stack)
-    seen = Seen(lab)
+async def a_key_waits_and_its_followers_with_it(harness: Harness, stack: AsyncExitStack) -> Service:
+    if not harness.capabilities.per_key:
+        return await nothing_ever_came(harness, stack)
+    seen = Seen(harness)
 
     async def work(task, context):
         seen.note(task, context)
         raise RetryAfter(30)
 
     settings: dict[str, Any] = {"retry_in_place": 100.0}
-    service = await _start(lab, stack, handler("Keyed", work), **settings)
-    await lab.send(*range(10), key="k")
+    service = await _start(harness, stack, handler("Keyed", work), **settings)
+    await harness.send(*range(10), key="k")
     await seen.until(1)
     return service
 
 
-async def paused_by_a_person(lab: Lab, stack: AsyncExitStack) -> Service:
-    service = await _start(lab, stack, handler("Work", Seen(lab).ok))
+async def paused_by_a_person(harness: Harness, stack: AsyncExitStack) -> Service:
+    service = await _start(harness, stack, handler("Work", Seen(harness).ok))
     service.pause(method("Work"))
-    await lab.send(*range(10))
+    await harness.send(*range(10))
     return service
 
 
-async def a_delayed_message(lab: Lab, stack: AsyncExitStack) -> Service:
-    service = await _start(lab, stack, handler("Work", Seen(lab).ok))
-    if lab.capabilities.delayed_publish:
-        await lab.producer.publish_task(pb.Task(number=1), delay=timedelta(seconds=60))
+async def a_delayed_message(harness: Harness, stack: AsyncExitStack) -> Service:
+    service = await _start(harness, stack, handler("Work", Seen(harness).ok))
+    if harness.capabilities.delayed_publish:
+        await harness.producer.publish_task(pb.Task(number=1), delay=timedelta(seconds=60))
     return service
 
 
-async def a_backlog_of_another_group(lab: Lab, stack: AsyncExitStack) -> Service:
-    await lab.prepare(handler("Audit", Seen(lab).ok))
-    seen = Seen(lab)
-    service = await _start(lab, stack, handler("Work", seen.ok))
-    await lab.send(*range(10))
+async def a_backlog_of_another_group(harness: Harness, stack: AsyncExitStack) -> Service:
+    await harness.prepare(handler("Audit", Seen(harness).ok))
+    seen = Seen(harness)
+    service = await _start(harness, stack, handler("Work", seen.ok))
+    await harness.send(*range(10))
     await seen.until(10)
     return service
 
 
-async def a_backlog_of_another_topic(lab: Lab, stack: AsyncExitStack) -> Service:
-    await lab.prepare(handler("Side", Seen(lab).ok))
-    service = await _start(lab, stack, handler("Work", Seen(lab).ok))
-    await lab.producer.publish_done_many(pb.Done(number=number) for number in range(5))
+async def a_backlog_of_another_topic(harness: Harness, stack: AsyncExitStack) -> Service:
+    await harness.prepare(handler("Side", Seen(harness).ok))
+    service = await _start(harness, stack, handler("Work", Seen(harness).ok))
+    await harness.producer.publish_done_many(pb.Done(number=number) for number in range(5))
     return service
 
 
-async def another_member_has_it_all(lab: Lab, stack: AsyncExitStack) -> Service:
+async def another_member_has_it_all(harness: Harness, stack: AsyncExitStack) -> Service:
     """The second member of an ordered group, which may have nothing to own."""
-    if not lab.capabilities.per_partition or not lab.capabilities.groups:
-        return await nothing_ever_came(lab, stack)
-    seen = Seen(lab)
+    if not harness.capabilities.per_partition or not harness.capabilities.groups:
+        return await nothing_ever_came(harness, stack)
+    seen = Seen(harness)
 
     async def work(task, context):
         seen.note(task, context)
         await asyncio.sleep(60)
 
-    await _start(lab, stack, handler("Parted", work), rebalance_drain=0.2)
-    await lab.send(*range(10), key="k")
+    await _start(harness, stack, handler("Parted", work), rebalance_drain=0.2)
+    await harness.send(*range(10), key="k")
     await seen.until(1)
-    return await _start(lab, stack, handler("Parted", work), rebalance_drain=0.2)
+    return await _start(harness, stack, handler("Parted", work), rebalance_drain=0.2)
 
 
-async def dead_letters_lie_there(lab: Lab, stack: AsyncExitStack) -> Service:
+async def dead_letters_lie_there(harness: Harness, stack: AsyncExitStack) -> Service:
     once = DeliveryPolicy(retry=RetryPolicy(max_attempts=1))
-    service = await _start(lab, stack, handler("Work", Seen(lab).fails), policy=once)
-    await lab.send(*range(5))
-    await lab.until(lambda: service.stats()[method("Work")].dead_lettered == 5)
+    service = await _start(harness, stack, handler("Work", Seen(harness).fails), policy=once)
+    await harness.send(*range(5))
+    await harness.until(lambda: service.stats()[method("Work")].dead_lettered == 5)
     return service
 
 
-async def only_types_that_nobody_handles(lab: Lab, stack: AsyncExitStack) -> Service:
-    service = await _start(lab, stack, handler("Work", Seen(lab).ok))
+async def only_types_that_nobody_handles(harness: Harness, stack: AsyncExitStack) -> Service:
+    service = await _start(harness, stack, handler("Work", Seen(harness).ok))
     for _ in range(3):
-        await lab.publish("tasks", b"x", metadata=task_metadata(ce_type="shop.v1.Other"))
-    await lab.until(lambda: service.stats()[method("Work")].unhandled == 3)
+        await harness.publish("tasks", b"x", metadata=task_metadata(ce_type="shop.v1.Other"))
+    await harness.until(lambda: service.stats()[method("Work")].unhandled == 3)
     return service
 
 
-async def no_handlers_at_all(lab: Lab, stack: AsyncExitStack) -> Service:
-    return await _start(lab, stack)
+async def no_handlers_at_all(harness: Harness, stack: AsyncExitStack) -> Service:
+    return await _start(harness, stack)
 
 
 HEALTHY: tuple[Situation, ...] = (
@@ -241,13 +243,13 @@ HEALTHY: tuple[Situation, ...] = (
 )  # fmt: skip
 
 
-async def test_quiet_is_no_stall(lab: Lab, target: Target, tmp_path: Path) -> None:
+async def test_quiet_is_no_stall(harness: Harness, target: Target, tmp_path: Path) -> None:
     names = [situation.__name__ for situation in HEALTHY]
     red: dict[str, str] = {}
     async with AsyncExitStack() as stack:
-        labs = await stack.enter_async_context(_labs(target, tmp_path, names))
+        harnesses = await stack.enter_async_context(_harnesses(target, tmp_path, names))
         services: list[Service] = []
-        for one, situation in zip(labs, HEALTHY, strict=True):
+        for one, situation in zip(harnesses, HEALTHY, strict=True):
             services.append(await situation(one, stack))
         deadline = asyncio.get_running_loop().time() + QUIET
         while asyncio.get_running_loop().time() < deadline:
@@ -309,82 +311,82 @@ class _Hanging:
         await self._inner.stop()
 
 
-def _hanging(lab: Lab, *handlers: Any, **settings: Any) -> tuple[Service, Hanging]:
+def _hanging(harness: Harness, *handlers: Any, **settings: Any) -> tuple[Service, Hanging]:
     from protoflow.clock import Clock
     from protoflow.connection import transport_for
 
-    config = lab.config(stall_after=STALL_AFTER, shutdown_timeout=0.2, **settings)
+    config = harness.config(stall_after=STALL_AFTER, shutdown_timeout=0.2, **settings)
     transport = Hanging(transport_for(config, Clock()))
     service = Service(config, transport=transport)
     service.register(*handlers)
     return service, transport
 
 
-async def it_never_hands_out_anything(lab: Lab, stack: AsyncExitStack) -> Service:
-    await lab.prepare(handler("Work", Seen(lab).ok))
-    await lab.send(*range(5))
-    service, transport = _hanging(lab, handler("Work", Seen(lab).ok))
+async def it_never_hands_out_anything(harness: Harness, stack: AsyncExitStack) -> Service:
+    await harness.prepare(handler("Work", Seen(harness).ok))
+    await harness.send(*range(5))
+    service, transport = _hanging(harness, handler("Work", Seen(harness).ok))
     transport.hangs = True
     return await stack.enter_async_context(service)
 
 
-async def it_hands_out_nothing_any_more(lab: Lab, stack: AsyncExitStack) -> Service:
-    seen = Seen(lab)
-    service, transport = _hanging(lab, handler("Work", seen.ok))
+async def it_hands_out_nothing_any_more(harness: Harness, stack: AsyncExitStack) -> Service:
+    seen = Seen(harness)
+    service, transport = _hanging(harness, handler("Work", seen.ok))
     await stack.enter_async_context(service)
-    await lab.send(0)
+    await harness.send(0)
     await seen.until(1)
     transport.hangs = True
-    await lab.send(1)  # the call that waits already brings this one
+    await harness.send(1)  # the call that waits already brings this one
     await seen.until(2)
-    await lab.send(*range(2, 8))
+    await harness.send(*range(2, 8))
     return service
 
 
-async def it_hangs_after_it_came_back(lab: Lab, stack: AsyncExitStack) -> Service:
-    service = await it_hands_out_nothing_any_more(lab, stack)
+async def it_hangs_after_it_came_back(harness: Harness, stack: AsyncExitStack) -> Service:
+    service = await it_hands_out_nothing_any_more(harness, stack)
     listener = service.transport.listener
     listener.health_changed(False, "the connection is lost")
     listener.health_changed(True, "")
     return service
 
 
-async def it_ends_without_a_word(lab: Lab, stack: AsyncExitStack) -> Service:
-    seen = Seen(lab)
-    service, transport = _hanging(lab, handler("Work", seen.ok))
+async def it_ends_without_a_word(harness: Harness, stack: AsyncExitStack) -> Service:
+    seen = Seen(harness)
+    service, transport = _hanging(harness, handler("Work", seen.ok))
     await stack.enter_async_context(service)
     transport.ends = True
-    await lab.send(0)
+    await harness.send(0)
     return service
 
 
-async def settlements_are_never_answered(lab: Lab, stack: AsyncExitStack) -> Service:
-    seen = Seen(lab)
-    service, transport = _hanging(lab, handler("Work", seen.ok))
+async def settlements_are_never_answered(harness: Harness, stack: AsyncExitStack) -> Service:
+    seen = Seen(harness)
+    service, transport = _hanging(harness, handler("Work", seen.ok))
     await stack.enter_async_context(service)
     transport.mute = True
-    await lab.send(0)
+    await harness.send(0)
     await seen.until(1)
     return service
 
 
-async def outputs_are_never_confirmed(lab: Lab, stack: AsyncExitStack) -> Service:
+async def outputs_are_never_confirmed(harness: Harness, stack: AsyncExitStack) -> Service:
     async def work(task, context):
         return pb.Done(number=task.number)
 
-    service, transport = _hanging(lab, handler("Transform", work))
+    service, transport = _hanging(harness, handler("Transform", work))
     await stack.enter_async_context(service)
-    transport.rule = topic_fails(lab.physical("done"))
-    await lab.send(0)
+    transport.rule = topic_fails(harness.physical("done"))
+    await harness.send(0)
     return service
 
 
-async def dead_letters_are_not_taken(lab: Lab, stack: AsyncExitStack) -> Service:
+async def dead_letters_are_not_taken(harness: Harness, stack: AsyncExitStack) -> Service:
     once = {method("Work"): DeliveryPolicy(retry=RetryPolicy(max_attempts=1))}
-    service, transport = _hanging(lab, handler("Work", Seen(lab).fails), handlers=once)
+    service, transport = _hanging(harness, handler("Work", Seen(harness).fails), handlers=once)
     await stack.enter_async_context(service)
-    transport.rule = topic_fails(lab.letters_of())
-    await lab.send(0)
+    transport.rule = topic_fails(harness.letters_of())
+    await harness.send(0)
     return service
 
 
@@ -395,12 +397,12 @@ STALLED: tuple[Situation, ...] = (
 )  # fmt: skip
 
 
-async def test_a_stall_is_not_quiet(lab: Lab, target: Target, tmp_path: Path) -> None:
+async def test_a_stall_is_not_quiet(harness: Harness, target: Target, tmp_path: Path) -> None:
     names = [situation.__name__ for situation in STALLED]
     async with AsyncExitStack() as stack:
-        labs = await stack.enter_async_context(_labs(target, tmp_path, names))
+        harnesses = await stack.enter_async_context(_harnesses(target, tmp_path, names))
         services: list[Service] = []
-        for one, situation in zip(labs, STALLED, strict=True):
+        for one, situation in zip(harnesses, STALLED, strict=True):
             services.append(await situation(one, stack))
         loop = asyncio.get_running_loop()
         deadline = loop.time() + RED_WITHIN

@@ -11,31 +11,31 @@ from protoflow.errors import PublishError
 from protoflow.output import Output
 
 from tests.acceptance.contract import pb
-from tests.acceptance.lab import Lab, handler, method, sync_handler, tasks
+from tests.acceptance.harness import Harness, handler, method, sync_handler, tasks
 
 needs = pytest.mark.needs
 
 
-async def test_every_output_of_a_generator_goes_out(lab: Lab) -> None:
-    watcher = await lab.watch("done")
+async def test_every_output_of_a_generator_goes_out(harness: Harness) -> None:
+    watcher = await harness.watch("done")
 
     async def split(task, context):
         for number in range(task.number):
             yield pb.Done(number=number, key="k")
 
-    async with lab.running(handler("Split", split)) as service:
-        (id,) = await lab.send(300)
+    async with harness.running(handler("Split", split)) as service:
+        (id,) = await harness.send(300)
         messages = await watcher.exactly(300)
-        await lab.until(lambda: service.stats()[method("Split")].handled == 1)
+        await harness.until(lambda: service.stats()[method("Split")].handled == 1)
     assert sorted(tasks(messages)) == list(range(300))
-    if lab.capabilities.per_key:
+    if harness.capabilities.per_key:
         assert tasks(messages) == list(range(300))
     assert {message.metadata[wire.CAUSATION_ID] for message in messages} == {id}
     assert len({message.id for message in messages}) == 300
 
 
-async def test_a_generator_in_a_thread(lab: Lab) -> None:
-    watcher = await lab.watch("done")
+async def test_a_generator_in_a_thread(harness: Harness) -> None:
+    watcher = await harness.watch("done")
     closed = []
 
     def split(task, context):
@@ -45,29 +45,29 @@ async def test_a_generator_in_a_thread(lab: Lab) -> None:
         finally:
             closed.append(True)
 
-    async with lab.running(sync_handler("Split", split)):
-        await lab.send(100)
+    async with harness.running(sync_handler("Split", split)):
+        await harness.send(100)
         messages = await watcher.exactly(100)
     assert sorted(tasks(messages)) == list(range(100))
     assert closed == [True]
 
 
-async def test_an_empty_generator_publishes_nothing_and_is_done(lab: Lab) -> None:
-    watcher = await lab.watch("done")
+async def test_an_empty_generator_publishes_nothing_and_is_done(harness: Harness) -> None:
+    watcher = await harness.watch("done")
 
     async def split(task, context):
         for _ in ():
             yield pb.Done()
 
-    async with lab.running(handler("Split", split)) as service:
-        await lab.send(1)
-        await lab.until(lambda: service.stats()[method("Split")].handled == 1)
+    async with harness.running(handler("Split", split)) as service:
+        await harness.send(1)
+        await harness.until(lambda: service.stats()[method("Split")].handled == 1)
         await watcher.exactly(0)
 
 
 @needs("at_least_once")
-async def test_a_redone_stream_repeats_its_ids(lab: Lab) -> None:
-    watcher = await lab.watch("done")
+async def test_a_redone_stream_repeats_its_ids(harness: Harness) -> None:
+    watcher = await harness.watch("done")
     attempts = []
 
     async def split(task, context):
@@ -77,35 +77,35 @@ async def test_a_redone_stream_repeats_its_ids(lab: Lab) -> None:
                 raise ValueError("in the middle")
             yield Output(pb.Done(number=number))
 
-    async with lab.running(handler("Split", split)) as service:
-        await lab.send(1)
-        await lab.until(lambda: service.stats()[method("Split")].handled == 1)
-        await lab.quiet()
+    async with harness.running(handler("Split", split)) as service:
+        await harness.send(1)
+        await harness.until(lambda: service.stats()[method("Split")].handled == 1)
+        await harness.quiet()
     assert attempts == [1, 2]
     by_id = {message.id: pb.Done.FromString(message.payload).number for message in watcher.messages}
     assert sorted(by_id.values()) == list(range(150))
-    if lab.always_atomic:
+    if harness.always_atomic:
         assert len(watcher.messages) == 150, "all or nothing, where outputs are atomic"
 
 
 @needs("at_least_once", "dead_letters", "atomic")
-async def test_all_or_nothing_where_atomic(lab: Lab) -> None:
-    watcher = await lab.watch("done")
+async def test_all_or_nothing_where_atomic(harness: Harness) -> None:
+    watcher = await harness.watch("done")
 
     async def split(task, context):
         for number in range(150):
             yield pb.Done(number=number)
         raise ValueError("at the end")
 
-    async with lab.running(handler("Split", split), policy=DeliveryPolicy(atomic=True)):
-        await lab.send(1)
-        await lab.letters(1, lab.letters_of("tasks", "suite.v1.Split"))
+    async with harness.running(handler("Split", split), policy=DeliveryPolicy(atomic=True)):
+        await harness.send(1)
+        await harness.letters(1, harness.letters_of("tasks", "suite.v1.Split"))
         await watcher.exactly(0)
 
 
 @needs("at_least_once")
-async def test_the_input_is_acknowledged_after_the_last_confirmation(lab: Lab) -> None:
-    watcher = await lab.watch("done")
+async def test_the_input_is_acknowledged_after_the_last_confirmation(harness: Harness) -> None:
+    watcher = await harness.watch("done")
     runs = []
 
     async def split(task, context):
@@ -114,20 +114,20 @@ async def test_the_input_is_acknowledged_after_the_last_confirmation(lab: Lab) -
             yield pb.Done(number=number)
 
     def last_fails(message):
-        done = message.topic == lab.physical("done")
+        done = message.topic == harness.physical("done")
         last = done and pb.Done.FromString(message.payload).number == 99
         return PublishError("full") if last and len(service.transport.refused) < 3 else None
 
-    service = lab.service(
+    service = harness.service(
         handler("Split", split),
         faulty=True,
         policy=DeliveryPolicy(retry=RetryPolicy(max_attempts=9)),
     )
     async with service:
         service.transport.rule = last_fails
-        await lab.send(1)
-        await lab.until(lambda: service.stats()[method("Split")].handled == 1)
-        await lab.quiet()
+        await harness.send(1)
+        await harness.until(lambda: service.stats()[method("Split")].handled == 1)
+        await harness.quiet()
     assert len(service.transport.refused) == 3
     assert runs == [1], "the same outputs are published again, the handler is not run again"
     numbers = {
@@ -138,7 +138,7 @@ async def test_the_input_is_acknowledged_after_the_last_confirmation(lab: Lab) -
 
 @needs("at_least_once")
 async def test_the_generator_is_closed_on_failure_of_its_outputs_and_on_timeouts(
-    lab: Lab,
+    harness: Harness,
 ) -> None:
     closed = []
 
@@ -150,14 +150,14 @@ async def test_the_generator_is_closed_on_failure_of_its_outputs_and_on_timeouts
             closed.append(context.attempt)
 
     policy = DeliveryPolicy(timeout=0.1, retry=RetryPolicy(max_attempts=2))
-    async with lab.running(handler("Split", split), policy=policy) as service:
-        await lab.send(1)
-        await lab.until(lambda: service.stats()[method("Split")].failed_runs == 2)
+    async with harness.running(handler("Split", split), policy=policy) as service:
+        await harness.send(1)
+        await harness.until(lambda: service.stats()[method("Split")].failed_runs == 2)
     assert closed == [1, 2]
 
 
-async def test_the_generator_is_closed_at_shutdown(lab: Lab) -> None:
-    lab.require("at_least_once")
+async def test_the_generator_is_closed_at_shutdown(harness: Harness) -> None:
+    harness.require("at_least_once")
     closed = []
     begun = []
 
@@ -169,19 +169,19 @@ async def test_the_generator_is_closed_at_shutdown(lab: Lab) -> None:
         finally:
             closed.append(1)
 
-    async with lab.running(handler("Split", split), shutdown_timeout=0.1):
-        await lab.send(1)
-        await lab.until(lambda: begun)
+    async with harness.running(handler("Split", split), shutdown_timeout=0.1):
+        await harness.send(1)
+        await harness.until(lambda: begun)
     assert closed == [1]
 
 
 @needs("at_least_once", "dead_letters")
-async def test_a_handler_that_is_no_generator_fails_with_a_sentence(lab: Lab) -> None:
+async def test_a_handler_that_is_no_generator_fails_with_a_sentence(harness: Harness) -> None:
     def split(task, context):  # it may return an iterator, so only a call tells
         return None
 
-    async with lab.running(handler("Split", split)):
-        await lab.send(1)
-        (letter,) = await lab.letters(1, lab.letters_of("tasks", "suite.v1.Split"))
+    async with harness.running(handler("Split", split)):
+        await harness.send(1)
+        (letter,) = await harness.letters(1, harness.letters_of("tasks", "suite.v1.Split"))
     assert letter.metadata[wire.PF_ERROR_TYPE] == "TypeError"
     assert "asynchronous generator" in letter.metadata[wire.PF_ERROR_MESSAGE]

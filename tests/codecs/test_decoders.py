@@ -36,7 +36,7 @@ from protoflow.errors import DecodeError
 from protoflow.events import CloudEvent
 from protoflow.message import Message
 
-from tests.middleware.kit import config
+from tests.middleware.harness import config
 
 #: `make fuzz` raises it to millions.
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "100"))

@@ -74,6 +74,8 @@ def test_it_imports_public_names_only() -> None:
         top = module.partition(".")[0]
         if top in known or top == "protoflow_directory":
             continue
+        if module == "protoflow":
+            module = f"protoflow.{name}"
         assert module in PUBLIC or module.startswith(KIT), f"{module} is not public"
         assert not name.startswith("_"), f"{module}.{name} is not public"
 
@@ -105,3 +107,18 @@ def lines_of_code(path: Path) -> int:
             docstring = node.body[0]
             lines -= set(range(docstring.lineno, (docstring.end_lineno or 0) + 1))
     return len(lines)
+
+
+def normalized(text: str) -> str:
+    return "\n".join(filter(None, map(str.strip, text.splitlines())))
+
+
+def test_the_guide_shows_the_program_as_it_is() -> None:
+    guide = (ROOT / "docs" / "writing-a-transport.md").read_text()
+    sources = [*MODULES, EXAMPLE / "tests" / "test_transport.py"]
+    program = "\n".join(normalized(path.read_text()) for path in sources)
+    shown = re.findall(r"^```python\n(.*?)^```$", guide, re.M | re.S)
+    assert shown
+    for block in shown:
+        for part in re.split(r"\n\n\n", block):
+            assert normalized(part) in program, part

@@ -20,7 +20,7 @@ import pytest
 from tests.brokers.base import BrokerUnavailable, free_port
 from tests.brokers.kafka import KafkaBroker
 from tests.faults.dead_letter_topics import writable
-from tests.faults.lab import Lab, lab
+from tests.faults.harness import Harness, harness
 from tests.faults.ledger import Verdict
 from tests.faults.proxy import FaultProxy
 
@@ -30,10 +30,10 @@ SETTLED = {"rabbitmq": 9.0}
 #: How many messages may be unsettled in a consumer: so many copies one fault may make.
 IN_FLIGHT = 256
 
-Fault = Callable[[Lab], Coroutine[Any, Any, None]]
+Fault = Callable[[Harness], Coroutine[Any, Any, None]]
 
 
-async def consumer_killed(run: Lab) -> None:
+async def consumer_killed(run: Harness) -> None:
     """SIGKILL of the consumer under load, three times."""
     for _ in range(3):
         await asyncio.sleep(run.duration / 4)
@@ -41,7 +41,7 @@ async def consumer_killed(run: Lab) -> None:
         run.spawn()
 
 
-async def consumers_come_and_go(run: Lab) -> None:
+async def consumers_come_and_go(run: Harness) -> None:
     """A rebalance storm: every second a consumer joins and one leaves."""
     end = time.monotonic() + run.duration
     while time.monotonic() < end:
@@ -51,19 +51,19 @@ async def consumers_come_and_go(run: Lab) -> None:
         await asyncio.to_thread(old.stop)
 
 
-async def broker_killed(run: Lab) -> None:
+async def broker_killed(run: Harness) -> None:
     """SIGKILL of the broker, and its restart."""
     await asyncio.sleep(run.duration / 3)
     await run.broker_restart(kill=True)
 
 
-async def broker_restarted(run: Lab) -> None:
+async def broker_restarted(run: Harness) -> None:
     """The broker is shut down and started again."""
     await asyncio.sleep(run.duration / 3)
     await run.broker_restart(kill=False)
 
 
-async def broker_stopped(run: Lab) -> None:
+async def broker_stopped(run: Harness) -> None:
     """The broker freezes (SIGSTOP) for some seconds."""
     await asyncio.sleep(run.duration / 3)
     run.broker_signal(signal.SIGSTOP)
@@ -71,14 +71,14 @@ async def broker_stopped(run: Lab) -> None:
     run.broker_signal(signal.SIGCONT)
 
 
-async def connection_cut(run: Lab) -> None:
+async def connection_cut(run: Harness) -> None:
     """The consumer's connection is cut, again and again."""
     for _ in range(4):
         await asyncio.sleep(run.duration / 5)
         run.proxy.reset()
 
 
-async def connection_refused(run: Lab) -> None:
+async def connection_refused(run: Harness) -> None:
     """The broker cannot be reached for some seconds."""
     await asyncio.sleep(run.duration / 3)
     run.proxy.cut()
@@ -86,7 +86,7 @@ async def connection_refused(run: Lab) -> None:
     run.proxy.restore()
 
 
-async def connection_frozen(run: Lab) -> None:
+async def connection_frozen(run: Harness) -> None:
     """The connection passes nothing for some seconds, but stays."""
     await asyncio.sleep(run.duration / 3)
     run.proxy.freeze()
@@ -94,14 +94,14 @@ async def connection_frozen(run: Lab) -> None:
     run.proxy.thaw()
 
 
-async def connection_slow(run: Lab) -> None:
+async def connection_slow(run: Harness) -> None:
     """Every packet takes its time."""
     run.proxy.delay(0.05)
     await asyncio.sleep(run.duration)
     run.proxy.delay(0.0)
 
 
-async def letters_unwritable(run: Lab) -> None:
+async def letters_unwritable(run: Harness) -> None:
     """The dead-letter topic takes nothing for a while: the subscription pauses and says so,
     nothing is acknowledged, and when the topic takes letters again all goes on."""
     topic = f"{run.run}.orders..sink..dead"
@@ -116,7 +116,7 @@ async def letters_unwritable(run: Lab) -> None:
     await writable(run.name, run.url, topic, open=True)
 
 
-async def slow_consumer(run: Lab) -> None:
+async def slow_consumer(run: Harness) -> None:
     """Handlers are slower than the publisher: nothing is dropped, nothing is evicted."""
     await asyncio.sleep(0)
 
@@ -146,7 +146,7 @@ async def test_nothing_is_lost(
         if fault in PROXIED:
             verdict = await _proxied(name, fault, tmp_path)
         else:
-            with lab(name, tmp_path, COUNT) as run:
+            with harness(name, tmp_path, COUNT) as run:
                 verdict = await _run(run, fault)
     except BrokerUnavailable as error:
         if name in os.environ.get("PROTOFLOW_REQUIRE_BROKERS", ""):
@@ -164,19 +164,19 @@ async def test_nothing_is_lost(
 async def _proxied(name: str, fault: Fault, directory: Path) -> Verdict:
     """A run whose consumers, but not the publisher, reach the broker through a proxy."""
     if name != "kafka":
-        with lab(name, directory, COUNT) as run:
+        with harness(name, directory, COUNT) as run:
             async with FaultProxy.to(run.url) as proxy:
                 run.proxy, run.consumer_url = proxy, proxy.url
                 return await _run(run, fault)
     # Kafka tells its clients where it is, so it must know the proxy from the start.
     port = free_port()
     async with FaultProxy("127.0.0.1", port) as proxy:
-        with lab(name, directory, COUNT, KafkaBroker(proxied=(port, proxy.port))) as run:
+        with harness(name, directory, COUNT, KafkaBroker(proxied=(port, proxy.port))) as run:
             run.proxy, run.consumer_url = proxy, f"kafka://127.0.0.1:{proxy.port}"
             return await _run(run, fault)
 
 
-async def _run(run: Lab, fault: Fault) -> Verdict:
+async def _run(run: Harness, fault: Fault) -> Verdict:
     started = time.monotonic()
     if fault is slow_consumer:
         run.options["pace"] = 0.04 if COUNT < 10_000 else 0.01
@@ -204,5 +204,5 @@ def _in_doubt(fault: Fault) -> int:
     return IN_FLIGHT * times.get(fault, 2)
 
 
-def _tail(run: Lab) -> str:
+def _tail(run: Harness) -> str:
     return (run.directory / "consumer.log").read_text()[-2000:]

@@ -17,7 +17,7 @@ from protoflow.transports.nats.names import Names
 
 from tests.brokers.base import BrokerUnavailable
 from tests.brokers.nats_cluster import NatsCluster
-from tests.faults.lab import Lab
+from tests.faults.harness import Harness
 from tests.faults.ledger import Verdict
 
 LONG = os.environ.get("PROTOFLOW_FAULTS") == "long"
@@ -26,10 +26,10 @@ COUNT = 20_000 if LONG else 600
 LEASE = 6.0
 STALL = LEASE * 1.4
 
-Fault = Callable[[Lab, NatsCluster], Awaitable[None]]
+Fault = Callable[[Harness, NatsCluster], Awaitable[None]]
 
 
-async def leaders_move(run: Lab, cluster: NatsCluster) -> None:
+async def leaders_move(run: Harness, cluster: NatsCluster) -> None:
     """The leaders of the stream and of its consumer step down, again and again."""
     stream = Names("protoflow").stream(f"{run.run}.orders")
     end = time.monotonic() + run.duration
@@ -38,7 +38,7 @@ async def leaders_move(run: Lab, cluster: NatsCluster) -> None:
         await cluster.move_leaders(stream, "sink")
 
 
-async def node_lost(run: Lab, cluster: NatsCluster) -> None:
+async def node_lost(run: Harness, cluster: NatsCluster) -> None:
     """The node that leads the stream is killed, and comes back."""
     await asyncio.sleep(run.duration / 3)
     leader = await cluster.leader(Names("protoflow").stream(f"{run.run}.orders")) or 0
@@ -47,7 +47,7 @@ async def node_lost(run: Lab, cluster: NatsCluster) -> None:
     cluster.start(leader)
 
 
-async def node_frozen(run: Lab, cluster: NatsCluster) -> None:
+async def node_frozen(run: Harness, cluster: NatsCluster) -> None:
     """The node that leads the stream stops for some seconds, its connections stay."""
     await asyncio.sleep(run.duration / 3)
     leader = await cluster.leader(Names("protoflow").stream(f"{run.run}.orders")) or 0
@@ -56,7 +56,7 @@ async def node_frozen(run: Lab, cluster: NatsCluster) -> None:
     cluster.signal(signal.SIGCONT, leader)
 
 
-async def quorum_lost(run: Lab, cluster: NatsCluster) -> None:
+async def quorum_lost(run: Harness, cluster: NatsCluster) -> None:
     """Two of three nodes are away for seconds: nobody leads anything."""
     await asyncio.sleep(run.duration / 3)
     cluster.kill(1, 2)
@@ -64,14 +64,14 @@ async def quorum_lost(run: Lab, cluster: NatsCluster) -> None:
     cluster.start(1, 2)
 
 
-async def loop_stalled(run: Lab, _: NatsCluster) -> None:
+async def loop_stalled(run: Harness, _: NatsCluster) -> None:
     """The consumer's event loop stands still for longer than its leases."""
     await asyncio.sleep(run.duration / 3)
     run.consumers[0].process.send_signal(signal.SIGUSR1)
     await asyncio.sleep(STALL + 1.0)
 
 
-async def process_frozen(run: Lab, _: NatsCluster) -> None:
+async def process_frozen(run: Harness, _: NatsCluster) -> None:
     """Of two consumers the one that has the messages is frozen for longer than its leases; the
     other one takes over."""
     await asyncio.sleep(run.duration / 3)
@@ -110,7 +110,7 @@ async def test_a_cluster_loses_nothing(
     tmp_path: Path,
     record_verdict: Callable[[Verdict], None],
 ) -> None:
-    run = Lab("jetstream", cluster.url, tmp_path, COUNT)
+    run = Harness("jetstream", cluster.url, tmp_path, COUNT)
     run.duration = 20.0 if LONG else 5.0
     started = time.monotonic()
     try:

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.acceptance.lab import Lab
+from tests.acceptance.harness import Harness
 from tests.acceptance.targets import TARGETS
 from tests.fuzz.generate import TOPICS, Generator
 from tests.fuzz.intake import Report
@@ -80,13 +80,13 @@ async def run(name: str, seed: int, batch: int, report: Report) -> None:
         if url is None:
             report.add("wrong", f"{name} cannot be had", f"seed {seed}")
             return
-        lab = Lab(target, url, Path(directory))
-        await lab.open()
+        harness = Harness(target, url, Path(directory))
+        await harness.open()
         try:
-            writer = writer_for(lab)
-            rows = random_rows(Generator(seed, batch, lab.physical("keyed")), writer)
+            writer = writer_for(harness)
+            rows = random_rows(Generator(seed, batch, harness.physical("keyed")), writer)
             report.messages += len(rows)
-            await Judge(lab, writer, rows).trial(within=20)
+            await Judge(harness, writer, rows).trial(within=20)
         except AssertionError as error:
             for line in str(error).splitlines()[:6]:
                 report.add("wrong", f"{name}: {line:.200}", f"seed {seed}, batch {batch}")
@@ -94,4 +94,4 @@ async def run(name: str, seed: int, batch: int, report: Report) -> None:
             where = f"seed {seed}, batch {batch}"
             report.add("foreign", f"{name}: {type(error).__name__}: {error!s:.150}", where)
         finally:
-            await lab.close()
+            await harness.close()

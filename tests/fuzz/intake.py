@@ -21,7 +21,7 @@ from protoflow.outcomes import RetryAfter, Skip, Unprocessable
 from protoflow.service import Service
 
 from tests.acceptance.contract import pf
-from tests.acceptance.lab import handler
+from tests.acceptance.harness import handler
 from tests.fuzz.generate import SECRET, TOPICS, Generator
 from tests.fuzz.script import Script
 

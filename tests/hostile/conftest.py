@@ -4,35 +4,35 @@ from __future__ import annotations
 
 import pytest
 
-from tests.acceptance.conftest import lab, pytest_configure, pytest_generate_tests
-from tests.acceptance.lab import Lab
+from tests.acceptance.conftest import harness, pytest_configure, pytest_generate_tests, target
+from tests.acceptance.harness import Harness
 from tests.hostile.writers import MemoryWriter, SqliteWriter, Writer
 
-__all__ = ["lab", "pytest_configure", "pytest_generate_tests"]
+__all__ = ["harness", "pytest_configure", "pytest_generate_tests", "target"]
 
 
-def writer_for(lab: Lab) -> Writer:
-    """The raw client for the lab's broker."""
-    match lab.target.name:
+def writer_for(harness: Harness) -> Writer:
+    """The raw client for the harness's broker."""
+    match harness.target.name:
         case "memory":
-            return MemoryWriter(lab)
+            return MemoryWriter(harness)
         case "sqlite":
-            return SqliteWriter(lab)
+            return SqliteWriter(harness)
         case "kafka":
             from tests.hostile.kafka import KafkaWriter
 
-            return KafkaWriter(lab)
+            return KafkaWriter(harness)
         case "rabbitmq":
             from tests.hostile.rabbitmq import RabbitWriter
 
-            return RabbitWriter(lab)
+            return RabbitWriter(harness)
         case "jetstream":
             from tests.hostile.jetstream import JetStreamWriter
 
-            return JetStreamWriter(lab)
+            return JetStreamWriter(harness)
     pytest.skip("capability: at_least_once")
 
 
 @pytest.fixture
-def writer(lab: Lab) -> Writer:
-    return writer_for(lab)
+def writer(harness: Harness) -> Writer:
+    return writer_for(harness)

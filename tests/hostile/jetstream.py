@@ -9,7 +9,7 @@ from urllib.parse import quote_from_bytes, urlsplit
 
 from protoflow.transports.nats.names import Names
 
-from tests.acceptance.lab import Lab
+from tests.acceptance.harness import Harness
 from tests.hostile.table import NUMBERS, Hostile
 from tests.hostile.writers import Parcel, raw
 
@@ -27,8 +27,8 @@ _START = b"NATS/1.0"
 class JetStreamWriter:
     """Speaks NATS over a socket. `native` is a block of headers, which stands for the whole."""
 
-    def __init__(self, lab: Lab) -> None:
-        self._address = urlsplit(lab.url)
+    def __init__(self, harness: Harness) -> None:
+        self._address = urlsplit(harness.url)
         self._names = Names("protoflow")
         self._reply = f"_INBOX.{uuid.uuid4().hex}"
         self._reader: asyncio.StreamReader

@@ -21,7 +21,7 @@ from protoflow.outcomes import Unprocessable
 from protoflow.service import Service
 
 from tests.acceptance.contract import pb, pf
-from tests.acceptance.lab import Lab, handler
+from tests.acceptance.harness import Harness, handler
 from tests.hostile.table import Hostile, Special, Text
 from tests.hostile.writers import Parcel, Writer
 
@@ -73,8 +73,8 @@ class Ledger:
 class Judge:
     """One trial."""
 
-    def __init__(self, lab: Lab, writer: Writer, rows: Sequence[Hostile]) -> None:
-        self.lab = lab
+    def __init__(self, harness: Harness, writer: Writer, rows: Sequence[Hostile]) -> None:
+        self.harness = harness
         self.writer = writer
         self.rows = rows
         self.ledger = Ledger()
@@ -117,7 +117,7 @@ class Judge:
         try:
             async with self._running() as service:
                 await self._second_wave(service)
-                await self.lab.quiet(0.2)
+                await self.harness.quiet(0.2)
                 return await self._wrongs(service, "after a restart")
         except (ProtoflowError, TimeoutError) as error:
             return [f"after a restart: {type(error).__name__}: {error}"]
@@ -142,7 +142,7 @@ class Judge:
         key = b"k%d" % (number // 2 % KEYS)
         metadata, payload = valid(topic, number, key)
         parcel = Parcel(
-            topic=self.lab.physical(topic), id=uuid.uuid4().hex, key=key, metadata=metadata,
+            topic=self.harness.physical(topic), id=uuid.uuid4().hex, key=key, metadata=metadata,
             payload=payload,
         )  # fmt: skip
         assert await self.writer.write(parcel), f"a good message after {after!r} was not taken"
@@ -162,7 +162,8 @@ class Judge:
         elif not isinstance(row.payload, Special):
             payload = row.payload
         return Parcel(
-            topic=self.lab.physical(row.topic), id=f"h{-number}-{uuid.uuid4().hex[:8]}", key=key,
+            topic=self.harness.physical(row.topic),
+            id=f"h{-number}-{uuid.uuid4().hex[:8]}", key=key,
             metadata=metadata, payload=payload, row=row,
         )  # fmt: skip
 
@@ -170,9 +171,9 @@ class Judge:
         if not isinstance(value, str) or "{" not in value:
             return value or ""
         return (
-            value.replace("{group}", self.lab.physical("keyed"))
-            .replace("{topic}", self.lab.physical("tasks"))
-            .replace("{letter}", self.lab.letters_of("tasks", "keyed"))
+            value.replace("{group}", self.harness.physical("keyed"))
+            .replace("{topic}", self.harness.physical("tasks"))
+            .replace("{letter}", self.harness.letters_of("tasks", "keyed"))
         )
 
     # Reading.
@@ -213,7 +214,7 @@ class Judge:
             async def on_remark(self, message: Any, context: Any, /) -> None:
                 await noting("mixed", lambda remark: 0)(message, context)
 
-        service = self.lab.service(
+        service = self.harness.service(
             handler("Keyed", noting("keyed", lambda task: task.number)),
             handler("Work", noting("workers", lambda task: task.number)),
             Mixed(),
@@ -242,7 +243,7 @@ class Judge:
                 ):
                     break
             await asyncio.sleep(0.1)
-        await self.lab.quiet(0.1)
+        await self.harness.quiet(0.1)
 
     async def _second_wave(self, service: Service) -> None:
         """Good messages by the runtime's own producer."""
@@ -252,7 +253,7 @@ class Judge:
             key = b"k%d" % (number % KEYS)
             metadata, payload = valid(topic, number, key)
             known = {name: str(value) for name, value in metadata.items()}
-            await self.lab.publish(topic, payload, key=key, metadata=known)
+            await self.harness.publish(topic, payload, key=key, metadata=known)
             self.good.setdefault(topic, []).append(number)
             self.keys[number] = key
             self.after[number] = "everything"
@@ -262,8 +263,8 @@ class Judge:
 
     async def _letters(self, group: str) -> int:
         topic, _ = SUBSCRIPTIONS[group]
-        where = self.lab.letters_of(topic, group)
-        return len(await self.lab.dead_letters.list(where, limit=10_000))
+        where = self.harness.letters_of(topic, group)
+        return len(await self.harness.dead_letters.list(where, limit=10_000))
 
     def _skipped(self, service: Service) -> dict[str, int]:
         stats = service.stats()

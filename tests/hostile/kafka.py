@@ -11,7 +11,7 @@ from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from protoflow.transports.kafka.names import physical
 
 from tests.acceptance.contract import pb
-from tests.acceptance.lab import Lab
+from tests.acceptance.harness import Harness
 from tests.hostile.table import NUMBERS, Hostile
 from tests.hostile.writers import Parcel, raw
 
@@ -47,8 +47,8 @@ class KafkaWriter:
 
     limit = 1_048_588 - 1_500
 
-    def __init__(self, lab: Lab) -> None:
-        self._address = lab.url.removeprefix("kafka://")
+    def __init__(self, harness: Harness) -> None:
+        self._address = harness.url.removeprefix("kafka://")
         self._partitions: dict[str, int] = {}
         self._producer: AIOKafkaProducer
 

@@ -14,7 +14,7 @@ from aiormq.abc import ChannelFrame
 from aiormq.exceptions import AMQPError
 from protoflow.transports.rabbitmq.names import Names
 
-from tests.acceptance.lab import Lab
+from tests.acceptance.harness import Harness
 from tests.hostile.table import Hostile
 from tests.hostile.writers import Parcel, raw
 
@@ -57,8 +57,8 @@ class RabbitWriter:
 
     limit = 4_000_000
 
-    def __init__(self, lab: Lab) -> None:
-        self._url = lab.url
+    def __init__(self, harness: Harness) -> None:
+        self._url = harness.url
         self._names = Names("protoflow", 1)
         self._victim = f"victim-{uuid.uuid4().hex}"
         self._copied = 0

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from tests.acceptance.lab import Lab
+from tests.acceptance.harness import Harness
 from tests.hostile.judge import Judge
 from tests.hostile.table import Hostile, common
 from tests.hostile.writers import Writer
@@ -22,10 +22,10 @@ def _rows(writer: Writer) -> list[Hostile]:
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-async def test_hostile_messages_hurt_nobody(lab: Lab, writer: Writer, part: int) -> None:
+async def test_hostile_messages_hurt_nobody(harness: Harness, writer: Writer, part: int) -> None:
     rows = _rows(writer)
     size = -(-len(rows) // PARTS)
-    await Judge(lab, writer, rows[part * size : (part + 1) * size]).trial(within=30)
+    await Judge(harness, writer, rows[part * size : (part + 1) * size]).trial(within=30)
 
 
 async def test_the_table_is_wide(writer: Writer) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from protoflow.errors import PublishError
 from protoflow.message import Message
 
-from tests.acceptance.lab import Lab
+from tests.acceptance.harness import Harness
 from tests.hostile.table import Hostile, Text
 
 
@@ -67,8 +67,8 @@ class MemoryWriter:
 
     limit = 2_000_000
 
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
+    def __init__(self, harness: Harness) -> None:
+        self._lab = harness
 
     def rows(self) -> list[Hostile]:
         return []

@@ -14,7 +14,7 @@ from protoflow import Config, Context, Service
 from protoflow.contract.spec import DeliveryPolicy, RetryPolicy
 from protoflow.transport import Topology, TopologyMode
 
-from tests.acceptance.lab import handler
+from tests.acceptance.harness import handler
 from tests.brokers import url_of
 from tests.interop.peers import PATIENCE, PEERS, Peer
 

@@ -18,7 +18,7 @@ from protoflow.errors import DecodeError
 from protoflow.message import Message
 from protoflow.transports.nats.wire import headers as nats_headers
 
-from tests.transports.nats.bench import block
+from tests.transports.nats.harness import block
 
 #: What the examples of all formats and bindings say.
 ATTRIBUTES = {

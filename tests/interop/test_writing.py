@@ -13,7 +13,7 @@ import protoflow
 from protoflow import CloudEvent, Output, wire
 
 from tests.acceptance.contract import pb, pf
-from tests.acceptance.lab import handler
+from tests.acceptance.harness import handler
 from tests.interop.conftest import ONCE, Party
 from tests.interop.peers import Posted, Raw, Watch
 

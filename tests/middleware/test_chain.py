@@ -10,7 +10,7 @@ from protoflow.middleware import current_correlation_id, default_chain, metrics,
 from protoflow.outcomes import DONE
 from protoflow.pipeline import Chain, Named
 
-from tests.middleware.kit import NAME, TO_DONE, nothing, put, running, worker
+from tests.middleware.harness import NAME, TO_DONE, nothing, put, running, worker
 
 ORDER = (
     "recoverer", "correlation_id", "tracer", "metrics", "log_messages", "poison_queue", "retry",

@@ -14,7 +14,7 @@ from protoflow.middleware.dedup_stores import Key, MemoryDeduplication, SQLiteDe
 from protoflow.middleware.deduplicate import deduplicate
 from protoflow.transports.memory.subscription import MemorySubscription
 
-from tests.middleware.kit import NAME, TO_DONE, TO_WORK, config, nothing, put, running, worker
+from tests.middleware.harness import NAME, TO_DONE, TO_WORK, config, nothing, put, running, worker
 
 
 class Recorder:

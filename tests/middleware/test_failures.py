@@ -15,7 +15,7 @@ from protoflow.middleware import default_chain
 from protoflow.outcomes import Outcome
 from protoflow.pipeline import HandlerSpec, Next
 
-from tests.middleware.kit import NAME, put, running, worker
+from tests.middleware.harness import NAME, put, running, worker
 
 
 def policy(**retry: Any) -> DeliveryPolicy:

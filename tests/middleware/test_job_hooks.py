@@ -16,7 +16,7 @@ from protoflow.middleware import (
     metrics_hooks,
 )
 
-from tests.middleware.kit import NAME, nothing, put, running, worker
+from tests.middleware.harness import NAME, nothing, put, running, worker
 
 
 async def test_hooks_see_every_attempt_with_a_filled_context() -> None:

@@ -22,7 +22,7 @@ from protoflow.outcomes import Outcome, Postpone
 from protoflow.output import Output
 from protoflow.testing import TestedService
 
-from tests.middleware.kit import DONE, NAME, TO_WORK, nothing, put, running, worker
+from tests.middleware.harness import DONE, NAME, TO_WORK, nothing, put, running, worker
 
 
 async def test_a_rate_is_kept_and_waiting_is_no_failure() -> None:

@@ -14,7 +14,7 @@ from protoflow.contract.spec import BatchPolicy, MessageSpec, PublicationSpec
 from protoflow.message import Message
 from protoflow.middleware import default_chain, log_messages
 
-from tests.middleware.kit import NAME, config, nothing, put, running, worker
+from tests.middleware.harness import NAME, config, nothing, put, running, worker
 from tests.middleware.rules import PLAIN, TO_PLAIN, Plain
 
 LOGGER = "protoflow.messages"

@@ -18,7 +18,7 @@ from protoflow.outbox import SQLiteOutbox
 from protoflow.outcomes import Outcome
 from protoflow.pipeline import HandlerSpec, Next
 
-from tests.middleware.kit import NAME, TO_DONE, TO_WORK, config, put, running, worker
+from tests.middleware.harness import NAME, TO_DONE, TO_WORK, config, put, running, worker
 
 
 async def answer(_message: object, _context: Context) -> Int64Value:

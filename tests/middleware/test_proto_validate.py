@@ -14,7 +14,7 @@ from protoflow.message import Delivery
 from protoflow.middleware import Dependencies, proto_validate
 from protoflow.testing import TestedService
 
-from tests.middleware.kit import NAME, nothing, put, running, worker
+from tests.middleware.harness import NAME, nothing, put, running, worker
 from tests.middleware.rules import (
     CHOICE,
     OUTER,

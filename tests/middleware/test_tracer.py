@@ -23,7 +23,7 @@ from protoflow.tracing import find_provider
 from protoflow.tracing.propagation import extract, span_context
 from protoflow.tracing.spans import PublishTracing
 
-from tests.middleware.kit import DONE, TO_DONE, nothing, put, running, worker
+from tests.middleware.harness import DONE, TO_DONE, nothing, put, running, worker
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 UNSAMPLED = PARENT[:-2] + "00"

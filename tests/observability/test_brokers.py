@@ -22,7 +22,7 @@ from protoflow.middleware import Dependencies
 from protoflow.observability.prometheus import Exposition
 
 from tests.acceptance.targets import TARGETS, Target
-from tests.middleware.kit import DONE, TO_DONE, TO_WORK, worker
+from tests.middleware.harness import DONE, TO_DONE, TO_WORK, worker
 
 FAST = DeliveryPolicy(retry=RetryPolicy(max_attempts=2, initial_backoff=0.05, jitter=0.0))
 

@@ -14,7 +14,7 @@ from protoflow.observability.prometheus import Exposition
 from protoflow.outbox import SQLiteOutbox
 from protoflow.transport import Lag
 
-from tests.middleware.kit import put, running, worker
+from tests.middleware.harness import put, running, worker
 
 DOCS = Path(__file__).parents[2] / "docs"
 #: Labels that Prometheus adds to what it scrapes.

@@ -21,7 +21,7 @@ from protoflow.errors import ConfigError
 from protoflow.middleware import Dependencies, logging_hooks
 from protoflow.observability.prometheus import Exposition
 
-from tests.middleware.kit import config, running, worker
+from tests.middleware.harness import config, running, worker
 from tests.middleware.rules import PLAIN, TO_PLAIN, Plain
 
 PASSWORD, TOKEN, OPTION = "pw-hunter2", "tok-hunter3", "opt-hunter4"

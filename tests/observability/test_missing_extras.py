@@ -8,7 +8,7 @@ import pytest
 from protoflow import Service
 from protoflow.errors import MissingExtraError
 
-from tests.middleware.kit import config, nothing, worker
+from tests.middleware.harness import config, nothing, worker
 from tests.web.test_web import Client, free_port
 
 

@@ -9,7 +9,7 @@ from protoflow import Context
 from protoflow.middleware import default_chain
 from protoflow.observability.opentelemetry import observe, process_duration
 
-from tests.middleware.kit import NAME, TO_DONE, put, running, worker
+from tests.middleware.harness import NAME, TO_DONE, put, running, worker
 
 
 async def bill(message: Any, _context: Context) -> Int64Value:

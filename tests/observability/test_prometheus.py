@@ -12,7 +12,7 @@ from protoflow import Context
 from protoflow.observability.prometheus import Exposition
 from protoflow.testing import TestedService
 
-from tests.middleware.kit import NAME, TO_DONE, put, running, worker
+from tests.middleware.harness import NAME, TO_DONE, put, running, worker
 
 LABELS = {"topic": "work", "group": "workers", "handler": NAME}
 PROCESS = {

@@ -15,7 +15,7 @@ from protoflow.errors import RegistrationError
 from protoflow.handler import Handler, HandlerSync
 from protoflow.registrations.shapes import shape_problem
 
-from tests.middleware.kit import WORK, config, nothing, worker
+from tests.middleware.harness import WORK, config, nothing, worker
 
 
 async def coroutine(_message: Any, _context: Any) -> None: ...

@@ -14,7 +14,7 @@ from protoflow import Config, Service, connect, connect_sync
 from protoflow.errors import ProtoflowError
 from protoflow.output import Output
 
-from tests.middleware.kit import TO_WORK, config
+from tests.middleware.harness import TO_WORK, config
 
 OUTPUTS = (Output(StringValue(value="a")),)
 # Nothing listens there: an attempt to connect would be another error, and would take a while.

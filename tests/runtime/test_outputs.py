@@ -16,7 +16,7 @@ from protoflow.events import CloudEvent, EventContext
 from protoflow.message import Delivery, Message
 from protoflow.output import Output
 
-from tests.middleware.kit import TO_DONE, TO_WORK, config, put, running, worker
+from tests.middleware.harness import TO_DONE, TO_WORK, config, put, running, worker
 
 BAD = {
     "ce_type": "a.B",

@@ -51,7 +51,7 @@ def job(id: str) -> Job:
     return Job(Delivery(message=message(id)), message(id), route, None)
 
 
-class Bench:
+class Harness:
     """A settler, and everything that it says."""
 
     def __init__(self) -> None:
@@ -90,13 +90,13 @@ class Bench:
         await asyncio.sleep(0)
 
 
-def bench() -> tuple[Settler, Broker, list[tuple[str, SettleResult]]]:
-    made = Bench()
+def harness() -> tuple[Settler, Broker, list[tuple[str, SettleResult]]]:
+    made = Harness()
     return made.settler, made.broker, made.answers
 
 
 async def test_everything_of_one_turn_goes_out_together_outputs_first() -> None:
-    settler, broker, answers = bench()
+    settler, broker, answers = harness()
     confirmed: list[Any] = []
     for name in ("a", "b"):
         one = job(name)
@@ -118,7 +118,7 @@ def test_each_entry_of_a_flush_is_answered_by_itself(groups: list[list[str]]) ->
     """g: taken, r: refused for good, t: not taken this time, and taken when it is repeated."""
 
     async def run() -> None:
-        made = Bench()
+        made = Harness()
         got: dict[int, Any] = {}
         refusal, passing = PublishRefusedError("never"), PublishError("not now")
         for index, group in enumerate(groups):
@@ -154,7 +154,7 @@ def test_a_settlement_of_which_nothing_is_known_is_repeated_as_it_is(
     rounds: list[list[SettleResult]],
 ) -> None:
     async def run() -> None:
-        made = Bench()
+        made = Harness()
         jobs = {name: job(name) for name in "abc"}
         open_ones = {name: made.settle(one) for name, one in jobs.items()}
         made.settler.flush()
@@ -178,7 +178,7 @@ def test_a_settlement_of_which_nothing_is_known_is_repeated_as_it_is(
 
 async def test_when_settling_fails_as_a_whole_it_is_repeated() -> None:
     for failure in (TransportError("cut"), KeyError("a bug")):
-        made = Bench()
+        made = Harness()
         made.settle(job("a"))
         made.settler.flush()
         await made.answer(failure)
@@ -188,7 +188,7 @@ async def test_when_settling_fails_as_a_whole_it_is_repeated() -> None:
 
 
 async def test_a_transport_that_raises_hangs_nobody_and_is_asked_again() -> None:
-    made = Bench()
+    made = Harness()
     made.broker.broken = ValueError("a bug of a transport")
     confirmed: list[Any] = []
     made.settle(job("a"))
@@ -203,7 +203,7 @@ async def test_a_transport_that_raises_hangs_nobody_and_is_asked_again() -> None
 
 
 async def test_a_cancelled_publication_is_repeated_not_confirmed() -> None:
-    made = Bench()
+    made = Harness()
     confirmed: list[Any] = []
     made.settler.publish(job("b"), [message("b")], confirmed.append)
     made.settler.flush()
@@ -215,7 +215,7 @@ async def test_a_cancelled_publication_is_repeated_not_confirmed() -> None:
 
 
 async def test_a_callback_that_raises_is_the_failure_of_its_own_job() -> None:
-    made = Bench()
+    made = Harness()
     confirmed: list[Any] = []
 
     def broken(_result: object) -> None:
@@ -230,7 +230,7 @@ async def test_a_callback_that_raises_is_the_failure_of_its_own_job() -> None:
 
 
 async def test_what_is_taken_out_is_not_repeated() -> None:
-    made = Bench()
+    made = Harness()
     lost, kept = job("lost"), job("kept")
     confirmed: list[Any] = []
     made.settle(lost)
@@ -247,7 +247,7 @@ async def test_what_is_taken_out_is_not_repeated() -> None:
 
 
 async def test_what_is_not_confirmed_for_long_is_a_problem() -> None:
-    made = Bench()
+    made = Harness()
     made.settle(job("a"))
     made.settler.flush()
     assert made.settler.problem(10.0) is None
@@ -259,7 +259,7 @@ async def test_what_is_not_confirmed_for_long_is_a_problem() -> None:
 
 
 async def test_while_it_is_suspended_everything_waits() -> None:
-    made = Bench()
+    made = Harness()
     made.settler.suspend()
     made.settle(job("a"))
     await asyncio.sleep(0.01)

@@ -20,7 +20,7 @@ def job(name: str) -> Job:
     return Job(Delivery(message=message), message, route, None)
 
 
-class Bench:
+class Harness:
     """Runs that end when told."""
 
     def __init__(self, limit: int) -> None:
@@ -65,52 +65,52 @@ async def turns(count: int = 10) -> None:
 
 
 async def test_no_more_run_at_once_than_allowed_and_in_the_order_of_put() -> None:
-    bench = Bench(2)
-    bench.hold("a", "b", "c")
-    await bench.put("a", "b", "c", "d")
-    assert bench.log == ["+a", "+b"]
-    bench.gates["a"].set()
+    harness = Harness(2)
+    harness.hold("a", "b", "c")
+    await harness.put("a", "b", "c", "d")
+    assert harness.log == ["+a", "+b"]
+    harness.gates["a"].set()
     await turns()
-    assert bench.log == ["+a", "+b", "-a", "+c"]
-    bench.gates["b"].set()
-    bench.gates["c"].set()
+    assert harness.log == ["+a", "+b", "-a", "+c"]
+    harness.gates["b"].set()
+    harness.gates["c"].set()
     await turns()
-    assert bench.log[-2:] == ["+d", "-d"] or "-d" in bench.log
-    assert bench.most == 2
-    assert await bench.workers.stop() == []
+    assert harness.log[-2:] == ["+d", "-d"] or "-d" in harness.log
+    assert harness.most == 2
+    assert await harness.workers.stop() == []
 
 
 async def test_nothing_starts_while_a_gate_is_closed() -> None:
-    bench = Bench(2)
-    bench.closed.close("one")
-    bench.closed.close("two")
-    await bench.put("a")
-    bench.closed.open("one")
+    harness = Harness(2)
+    harness.closed.close("one")
+    harness.closed.close("two")
+    await harness.put("a")
+    harness.closed.open("one")
     await turns()
-    assert bench.log == []
-    bench.closed.open("two")
+    assert harness.log == []
+    harness.closed.open("two")
     await turns()
-    assert bench.log == ["+a", "-a"]
-    await bench.workers.stop()
+    assert harness.log == ["+a", "-a"]
+    await harness.workers.stop()
 
 
 async def test_what_runs_alone_passes_closed_gates_and_can_be_interrupted() -> None:
-    bench = Bench(4)
-    bench.closed.close("a suspect runs alone")
-    await bench.put("b")
-    bench.hold("killer")
+    harness = Harness(4)
+    harness.closed.close("a suspect runs alone")
+    await harness.put("b")
+    harness.hold("killer")
     killer = job("killer")
-    alone = asyncio.create_task(bench.workers.run_alone(killer))
+    alone = asyncio.create_task(harness.workers.run_alone(killer))
     await turns()
-    assert bench.log == ["+killer"]
-    assert bench.workers.busy(lambda one: one is killer)
-    assert bench.workers.interrupt(lambda one: one is killer) == [killer]
+    assert harness.log == ["+killer"]
+    assert harness.workers.busy(lambda one: one is killer)
+    assert harness.workers.interrupt(lambda one: one is killer) == [killer]
     await asyncio.wait_for(alone, 5)
-    assert bench.log == ["+killer", "xkiller"]
-    bench.closed.open("a suspect runs alone")
+    assert harness.log == ["+killer", "xkiller"]
+    harness.closed.open("a suspect runs alone")
     await turns()
-    assert bench.log[2:] == ["+b", "-b"]
-    await bench.workers.stop()
+    assert harness.log[2:] == ["+b", "-b"]
+    await harness.workers.stop()
 
 
 _tenant: contextvars.ContextVar[str] = contextvars.ContextVar("tenant")
@@ -158,60 +158,62 @@ async def test_a_worker_outlives_a_handler_that_cancels_its_own_task() -> None:
 
 
 async def test_after_standing_still_nothing_that_was_ready_starts() -> None:
-    bench = Bench(2)
+    harness = Harness(2)
     given_back: list[str] = []
     still = True
 
     def give_up() -> None:
         nonlocal still
         still = False
-        given_back.extend(one.message.id for one in bench.workers.take(lambda _one: True))
+        given_back.extend(one.message.id for one in harness.workers.take(lambda _one: True))
 
-    bench.workers = Workers(2, bench.run, bench.crashes.append, Gates(), lambda: still, give_up)
-    await bench.put("a", "b")
-    assert (bench.log, given_back) == ([], ["a", "b"])
-    await bench.put("c")
-    assert bench.log == ["+c", "-c"]
-    await bench.workers.stop()
+    harness.workers = Workers(
+        2, harness.run, harness.crashes.append, Gates(), lambda: still, give_up
+    )
+    await harness.put("a", "b")
+    assert (harness.log, given_back) == ([], ["a", "b"])
+    await harness.put("c")
+    assert harness.log == ["+c", "-c"]
+    await harness.workers.stop()
 
 
 async def test_an_interrupted_run_is_cancelled_and_its_worker_goes_on() -> None:
-    bench = Bench(1)
-    bench.hold("a")
-    (first,) = await bench.put("a")
-    await bench.put("b")
-    assert bench.workers.interrupt(lambda one: one is first) == [first]
+    harness = Harness(1)
+    harness.hold("a")
+    (first,) = await harness.put("a")
+    await harness.put("b")
+    assert harness.workers.interrupt(lambda one: one is first) == [first]
     await turns()
-    assert bench.log == ["+a", "xa", "+b", "-b"]
-    assert not bench.workers.busy()
-    await bench.workers.stop()
+    assert harness.log == ["+a", "xa", "+b", "-b"]
+    assert not harness.workers.busy()
+    await harness.workers.stop()
 
 
 async def test_what_has_not_started_can_be_taken_out() -> None:
-    bench = Bench(1)
-    bench.hold("a")
-    await bench.put("a")
-    jobs = await bench.put("b", "c", "d")
-    assert bench.workers.take(lambda one: one is jobs[1]) == [jobs[1]]
-    bench.gates["a"].set()
+    harness = Harness(1)
+    harness.hold("a")
+    await harness.put("a")
+    jobs = await harness.put("b", "c", "d")
+    assert harness.workers.take(lambda one: one is jobs[1]) == [jobs[1]]
+    harness.gates["a"].set()
     await turns()
-    assert [entry for entry in bench.log if entry[0] == "+"] == ["+a", "+b", "+d"]
-    await bench.workers.stop()
+    assert [entry for entry in harness.log if entry[0] == "+"] == ["+a", "+b", "+d"]
+    await harness.workers.stop()
 
 
 async def test_quiet_waits_for_what_runs_and_not_for_ever() -> None:
-    bench = Bench(2)
-    bench.hold("a")
-    (one,) = await bench.put("a")
-    assert await bench.workers.quiet(lambda _: True, 0.01) is False
-    assert await bench.workers.quiet(lambda other: other is not one, 0.01) is True
-    asyncio.get_running_loop().call_later(0.01, bench.gates["a"].set)
-    assert await bench.workers.quiet(lambda _: True, 5.0) is True
-    await bench.workers.stop()
+    harness = Harness(2)
+    harness.hold("a")
+    (one,) = await harness.put("a")
+    assert await harness.workers.quiet(lambda _: True, 0.01) is False
+    assert await harness.workers.quiet(lambda other: other is not one, 0.01) is True
+    asyncio.get_running_loop().call_later(0.01, harness.gates["a"].set)
+    assert await harness.workers.quiet(lambda _: True, 5.0) is True
+    await harness.workers.stop()
 
 
 async def test_stop_cancels_and_names_what_does_not_end() -> None:
-    bench = Bench(2)
+    harness = Harness(2)
     stubborn = job("stubborn")
     release = asyncio.Event()
 
@@ -222,28 +224,28 @@ async def test_stop_cancels_and_names_what_does_not_end() -> None:
             except asyncio.CancelledError:
                 continue
 
-    bench.workers = Workers(2, run, bench.crashes.append, Gates())
-    bench.workers.put(stubborn)
-    bench.workers.wake()
+    harness.workers = Workers(2, run, harness.crashes.append, Gates())
+    harness.workers.put(stubborn)
+    harness.workers.wake()
     await turns()
-    assert await bench.workers.stop(patience=0.05) == [stubborn]
+    assert await harness.workers.stop(patience=0.05) == [stubborn]
     release.set()
     await turns()
 
 
 async def test_a_dead_worker_is_told_of() -> None:
-    bench = Bench(2)
-    bench.errors["a"] = KeyError("bug")
-    await bench.put("a")
+    harness = Harness(2)
+    harness.errors["a"] = KeyError("bug")
+    await harness.put("a")
     await turns()
-    assert [type(error) for error in bench.crashes] == [KeyError]
+    assert [type(error) for error in harness.crashes] == [KeyError]
     with pytest.raises(KeyError):
-        raise bench.crashes[0]
-    await bench.workers.stop()
+        raise harness.crashes[0]
+    await harness.workers.stop()
 
 
 async def test_other_tasks_get_their_turn_between_many_short_runs() -> None:
-    bench = Bench(1)
+    harness = Harness(1)
     ticks = 0
 
     async def tick() -> None:
@@ -254,11 +256,11 @@ async def test_other_tasks_get_their_turn_between_many_short_runs() -> None:
 
     ticking = asyncio.create_task(tick())
     for number in range(1000):
-        bench.workers.put(job(str(number)))
-    bench.workers.wake()
+        harness.workers.put(job(str(number)))
+    harness.workers.wake()
     async with asyncio.timeout(10):
-        while "-999" not in bench.log:
+        while "-999" not in harness.log:
             await asyncio.sleep(0)
     ticking.cancel()
     assert ticks > 20
-    await bench.workers.stop()
+    await harness.workers.stop()

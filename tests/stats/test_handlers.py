@@ -19,7 +19,7 @@ from protoflow.stats.handlers import (
 )
 from protoflow.stats.latency import SAMPLES, WINDOW
 
-from tests.middleware.kit import NAME, TO_DONE, put, running, worker
+from tests.middleware.harness import NAME, TO_DONE, put, running, worker
 
 
 def test_percentiles_are_those_of_the_last_runs() -> None:

@@ -1,4 +1,4 @@
-"""Memory and sqlite against a model of delivery, by random walks."""
+"""Memory and sqlite against a model of delivery, at random."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from hypothesis import HealthCheck, settings
 from protoflow.contract.spec import Ordering
 from protoflow.transports.sqlite import claiming, settling
 
-from tests.transports.walk import Walk
+from tests.transports.delivery_model import DeliveryModel
 
-#: How many times as many walks as usual: PROTOFLOW_WALKS=20 before a release.
-WALKS = int(os.environ.get("PROTOFLOW_WALKS", "1"))
+#: How many times as many examples as usual: PROTOFLOW_EXAMPLES=20 before a release.
+EXAMPLES = int(os.environ.get("PROTOFLOW_EXAMPLES", "1"))
 
 
 def _machine(name: str, url: str, ordering: Ordering, examples: int, **fields: Any) -> Any:
-    machine: Any = type(name, (Walk,), {"url": url, "ordering": ordering, **fields})
+    machine: Any = type(name, (DeliveryModel,), {"url": url, "ordering": ordering, **fields})
     case = machine.TestCase
     case.settings = settings(
-        max_examples=examples * WALKS,
+        max_examples=examples * EXAMPLES,
         stateful_step_count=60,
         deadline=None,
         suppress_health_check=list(HealthCheck),

@@ -15,7 +15,7 @@ from protoflow.message import Message
 from protoflow.testing import TestedService
 from protoflow.web.deadlines import Deadlines
 
-from tests.middleware.kit import NAME, config, nothing, put, running, worker
+from tests.middleware.harness import NAME, config, nothing, put, running, worker
 
 DEAD = "work..workers..dead"
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from typing import Any
 
 from protoflow.message import Delivery, Message
+from protoflow.testing import Listener as Listener
 
 
 def make_delivery(
@@ -24,25 +24,3 @@ def make_delivery(
         shard=shard,
         receipt=number if receipt is None else receipt,
     )
-
-
-class Listener:
-    """Keeps what a subscription reports."""
-
-    def __init__(self) -> None:
-        self.lost: list[Delivery] = []
-        self.health: list[tuple[bool, str]] = []
-
-    async def shards_revoked(self, shards: Collection[str | int], drain: float) -> None:
-        """No shard of these tests moves."""
-
-    def deliveries_lost(self, deliveries: Sequence[Delivery]) -> None:
-        """Keeps them."""
-        self.lost += deliveries
-
-    def health_changed(self, healthy: bool, detail: str) -> None:
-        """Keeps the change."""
-        self.health.append((healthy, detail))
-
-    def suspects_waiting(self) -> None:
-        """There are none."""

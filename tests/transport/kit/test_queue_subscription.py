@@ -315,6 +315,18 @@ def test_stop_gives_back_what_was_not_handed_out() -> None:
     run(body)
 
 
+def test_stop_waits_for_the_fetch_that_runs_and_gives_back_what_it_claimed() -> None:
+    async def body(case: Case) -> None:
+        case.broker.publish(1, 2)
+        receiving = asyncio.create_task(case.subscription.receive(2, 100))
+        await asyncio.sleep(0.005)
+        receiving.cancel()
+        await case.subscription.stop()
+        assert [row.token for row in case.broker.rows.values()] == [0, 0]
+
+    run(body)
+
+
 def test_leases_are_renewed_until_they_are_settled_even_after_stop() -> None:
     async def body(case: Case) -> None:
         case.broker.publish(1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from protoflow.contract.spec import Ordering
@@ -15,10 +14,9 @@ from protoflow.transport import Availability, Isolation, Transport
 from protoflow.transports.nats.jetstream.consumers import Gone
 from protoflow.transports.nats.names import Names
 
-from tests.brokers import start_own, url_of
-from tests.brokers.base import BrokerUnavailable, RunningBroker
+from tests.brokers.base import RunningBroker
 from tests.faults.proxy import FaultProxy
-from tests.transports.nats.bench import (
+from tests.transports.nats.harness import (
     MEGABYTE,
     ack,
     join,
@@ -30,30 +28,6 @@ from tests.transports.nats.bench import (
     take,
     topic,
 )
-
-
-@pytest.fixture(scope="session")
-def url() -> str:
-    found = url_of("jetstream")
-    if found is None:
-        pytest.skip("broker: jetstream")
-    return found
-
-
-@pytest.fixture
-async def transport(url: str) -> AsyncIterator[Transport]:
-    async with opened(url) as transport:
-        yield transport
-
-
-@pytest.fixture
-def own() -> Iterator[RunningBroker]:
-    try:
-        with start_own("nats") as broker:
-            yield broker
-    except BrokerUnavailable as error:
-        pytest.skip(f"broker: {error}")
-
 
 # Settlements
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,10 @@ from protoflow.message import Message
 from protoflow.transport import Topology, TopologyMode, Transport
 from protoflow.transports.nats.names import Names
 
-from tests.brokers import start_own, url_of
+from tests.brokers import start_own
 from tests.brokers.base import BrokerUnavailable
 from tests.brokers.nats import NatsBroker
-from tests.transports.nats.bench import (
+from tests.transports.nats.harness import (
     ack,
     join,
     message,
@@ -33,21 +32,6 @@ from tests.transports.nats.bench import (
     take,
     topic,
 )
-
-
-@pytest.fixture(scope="session")
-def url() -> str:
-    found = url_of("jetstream")
-    if found is None:
-        pytest.skip("broker: jetstream")
-    return found
-
-
-@pytest.fixture
-async def transport(url: str) -> AsyncIterator[Transport]:
-    async with opened(url) as transport:
-        yield transport
-
 
 # A deploy that changes something
 

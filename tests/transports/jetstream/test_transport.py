@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,11 +38,11 @@ from protoflow.transport import (
 )
 from protoflow.transports.nats.names import Names
 
-from tests.brokers import start_own, url_of
-from tests.brokers.base import BrokerUnavailable, RunningBroker
+from tests.brokers import start_own
+from tests.brokers.base import RunningBroker
 from tests.brokers.nats import NatsBroker
 from tests.faults.proxy import FaultProxy
-from tests.transports.nats.bench import (
+from tests.transports.nats.harness import (
     MEGABYTE,
     Listener,
     ack,
@@ -57,29 +57,6 @@ from tests.transports.nats.bench import (
     take,
     topic,
 )
-
-
-@pytest.fixture(scope="session")
-def url() -> str:
-    found = url_of("jetstream")
-    if found is None:
-        pytest.skip("broker: jetstream")
-    return found
-
-
-@pytest.fixture
-async def transport(url: str) -> AsyncIterator[Transport]:
-    async with opened(url) as transport:
-        yield transport
-
-
-@pytest.fixture
-def own() -> Iterator[RunningBroker]:
-    try:
-        with start_own("nats") as broker:
-            yield broker
-    except BrokerUnavailable as error:
-        pytest.skip(f"broker: {error}")
 
 
 def jetstream(broker: RunningBroker) -> str:

@@ -7,25 +7,15 @@ import json
 import os
 import random
 import sys
-from collections.abc import Collection, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "runtime"))
 
 from protoflow.config.url import TransportURL
 from protoflow.message import Delivery, Message, Settlement
+from protoflow.testing import Listener
 from protoflow.transport import SubscriptionSettings, TransportSettings
 from protoflow.transports import kafka
-
-
-class Listener:
-    async def shards_revoked(self, shards: Collection[str | int], drain: float) -> None: ...
-
-    def deliveries_lost(self, deliveries: Sequence[Delivery]) -> None: ...
-
-    def health_changed(self, healthy: bool, detail: str) -> None: ...
-
-    def suspects_waiting(self) -> None: ...
 
 
 async def main(url: str, topic: str, options: str, lives_for: str) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,9 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "runtime"))
 
 from protoflow.config.url import TransportURL
 from protoflow.message import Delivery, Settlement
+from protoflow.testing import Listener
 from protoflow.transport import SubscriptionSettings, TransportSettings
 from protoflow.transports import kafka
-
-
-class Listener:
-    async def shards_revoked(self, shards: Collection[str | int], drain: float) -> None: ...
-
-    def deliveries_lost(self, deliveries: Sequence[Delivery]) -> None: ...
-
-    def health_changed(self, healthy: bool, detail: str) -> None: ...
-
-    def suspects_waiting(self) -> None: ...
 
 
 async def main(url: str, topic: str, options: str) -> None:

@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from protoflow.transports.kafka.transactions import Transactions
 from protoflow.transports.kafka.transport import KafkaTransport
 
 from tests.brokers import url_of
-from tests.transports.kafka.bench import (
+from tests.transports.kafka.harness import (
     MEGABYTE,
     QUICK,
     ack,
@@ -45,12 +44,6 @@ def url() -> str:
     if found is None or "idempotence=false" in found:
         pytest.skip("broker: kafka (Apache's own)")
     return found
-
-
-@pytest.fixture
-async def broker(url: str) -> AsyncIterator[KafkaTransport]:
-    async with opened(url) as transport:
-        yield transport
 
 
 def atomic(topic: str, **fields: Any) -> SubscriptionSettings:

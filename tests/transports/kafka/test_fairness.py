@@ -25,7 +25,7 @@ from protoflow.transports.kafka.intake import Intake
 from protoflow.transports.kafka.partition import Partition
 from protoflow.transports.kafka.ready_deliveries import ReadyDeliveries
 
-from tests.acceptance.lab import Lab, handler
+from tests.acceptance.harness import Harness, handler
 from tests.acceptance.targets import TARGETS
 from tests.brokers import url_of
 
@@ -33,17 +33,17 @@ PARTITIONS = 4
 
 
 @pytest.fixture
-async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
+async def harness(tmp_path: Path) -> AsyncIterator[Harness]:
     url = url_of("kafka")
     if url is None:
         pytest.skip("broker: kafka")
-    lab = Lab(TARGETS["kafka"], url, tmp_path)
-    await lab.open()
-    yield lab
-    await lab.close()
+    harness = Harness(TARGETS["kafka"], url, tmp_path)
+    await harness.open()
+    yield harness
+    await harness.close()
 
 
-async def keys_of_partitions(lab: Lab) -> list[str]:
+async def keys_of_partitions(harness: Harness) -> list[str]:
     """A key for each partition, chosen as Kafka's clients do."""
     numbers = list(range(PARTITIONS))
     keys: dict[int, str] = {}
@@ -54,8 +54,8 @@ async def keys_of_partitions(lab: Lab) -> list[str]:
 
 
 @pytest.mark.parametrize("blocked", [1, 3])
-async def test_a_blocked_partition_holds_up_no_other(lab: Lab, blocked: int) -> None:
-    keys = await keys_of_partitions(lab)
+async def test_a_blocked_partition_holds_up_no_other(harness: Harness, blocked: int) -> None:
+    keys = await keys_of_partitions(harness)
     gate = asyncio.Event()
     handled: Counter[str] = Counter()
 
@@ -66,15 +66,15 @@ async def test_a_blocked_partition_holds_up_no_other(lab: Lab, blocked: int) -> 
 
     count = 400
     policy = DeliveryPolicy(ordering=Ordering.PER_PARTITION)
-    async with lab.running(
+    async with harness.running(
         handler("Work", work), policy=policy, transport_options={"partitions": PARTITIONS}
     ):
         for key in keys:  # of the blocked ones, more than the bound of messages in flight
-            await lab.send(*range(count), key=key)
-        await lab.until(lambda: all(handled[key] == count for key in keys[blocked:]), within=15)
+            await harness.send(*range(count), key=key)
+        await harness.until(lambda: all(handled[key] == count for key in keys[blocked:]), within=15)
         assert not any(handled[key] for key in keys[:blocked])
         gate.set()
-        await lab.until(lambda: all(handled[key] == count for key in keys), within=15)
+        await harness.until(lambda: all(handled[key] == count for key in keys), within=15)
 
 
 class Consumption:

@@ -15,7 +15,7 @@ from protoflow.transport import Topology, TopologyMode
 
 from tests.brokers import BrokerUnavailable, kind, start_own
 from tests.brokers.base import RunningBroker, free_port
-from tests.transports.kafka.bench import (
+from tests.transports.kafka.harness import (
     Listener,
     ack,
     join,

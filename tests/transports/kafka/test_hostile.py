@@ -6,7 +6,6 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -23,8 +22,8 @@ from protoflow.transport import Topology, TopologyMode
 from protoflow.transports.kafka.lenient import Unreadable, _Fetched
 from protoflow.transports.kafka.transport import KafkaTransport
 
-from tests.brokers import url_of
-from tests.transports.kafka.bench import (
+from tests.transports.kafka.evil_name import Name
+from tests.transports.kafka.harness import (
     ack,
     join,
     opened,
@@ -34,24 +33,9 @@ from tests.transports.kafka.bench import (
     take,
     unique,
 )
-from tests.transports.kafka.evil_name import Name
 
 EVIL = Path(__file__).with_name("evil.py")
 TP = TopicPartition("t", 0)
-
-
-@pytest.fixture(scope="module")
-def url() -> str:
-    found = url_of("kafka")
-    if found is None:
-        pytest.skip("broker: kafka")
-    return found
-
-
-@pytest.fixture
-async def broker(url: str) -> AsyncIterator[KafkaTransport]:
-    async with opened(url) as transport:
-        yield transport
 
 
 def servers(url: str) -> str:

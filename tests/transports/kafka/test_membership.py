@@ -22,8 +22,7 @@ from protoflow.transports.kafka.lease import Lease
 from protoflow.transports.kafka.together import together
 from protoflow.transports.kafka.transport import KafkaTransport
 
-from tests.brokers import url_of
-from tests.transports.kafka.bench import (
+from tests.transports.kafka.harness import (
     Listener,
     ack,
     join,
@@ -37,20 +36,6 @@ from tests.transports.kafka.bench import (
 
 #: Topics and groups are looked at often.
 WATCHFUL = {"health_interval": 0.3, "metadata_max_age": 1.0}
-
-
-@pytest.fixture(scope="module")
-def url() -> str:
-    found = url_of("kafka")
-    if found is None:
-        pytest.skip("broker: kafka")
-    return found
-
-
-@pytest.fixture
-async def broker(url: str) -> AsyncIterator[KafkaTransport]:
-    async with opened(url) as transport:
-        yield transport
 
 
 @pytest.fixture

@@ -29,12 +29,12 @@ from protoflow.outcomes import RetryAfter
 from protoflow.transport import Topology, TopologyMode
 
 from tests.acceptance.contract import pb
-from tests.acceptance.lab import Lab, handler, task_metadata, tasks
+from tests.acceptance.harness import Harness, handler, task_metadata, tasks
 from tests.acceptance.targets import TARGETS
 from tests.brokers import start_own
 from tests.brokers.base import BrokerUnavailable
 from tests.brokers.kafka import KafkaBroker
-from tests.transports.kafka.bench import join, opened, publish, settings, unique
+from tests.transports.kafka.harness import join, opened, publish, settings, unique
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -186,21 +186,21 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-async def lab(server: Server, tmp_path: Path) -> AsyncIterator[Lab]:
+async def harness(server: Server, tmp_path: Path) -> AsyncIterator[Harness]:
     """A namespace of its own, seen by an operator who may do everything."""
-    lab = Lab(TARGETS["kafka"], server.url, tmp_path)
-    await lab.open()
-    yield lab
-    await lab.close()
+    harness = Harness(TARGETS["kafka"], server.url, tmp_path)
+    await harness.open()
+    yield harness
+    await harness.close()
 
 
-def names_in(lab: Lab) -> dict[str, str]:
+def names_in(harness: Harness) -> dict[str, str]:
     """What the names of the document are in the namespace of a test."""
     return {
-        f"{TOPIC}..{GROUP}..dead": lab.letters_of(group=MEMBERS),
-        TOPIC: lab.physical("tasks"),
-        OUTPUT: lab.physical("done"),
-        GROUP: lab.physical(MEMBERS),
+        f"{TOPIC}..{GROUP}..dead": harness.letters_of(group=MEMBERS),
+        TOPIC: harness.physical("tasks"),
+        OUTPUT: harness.physical("done"),
+        GROUP: harness.physical(MEMBERS),
     }
 
 
@@ -235,12 +235,12 @@ class Work:
 
 
 async def test_a_publisher_reaches_its_topic_and_no_place_of_a_group(
-    server: Server, lab: Lab
+    server: Server, harness: Harness
 ) -> None:
-    await server.grant(lines(optional=False), names_in(lab))
-    topic, group = lab.physical("tasks"), lab.physical(MEMBERS)
+    await server.grant(lines(optional=False), names_in(harness))
+    topic, group = harness.physical("tasks"), harness.physical(MEMBERS)
     work = Work()
-    async with lab.running(handler("Transform", work), **QUICK):
+    async with harness.running(handler("Transform", work), **QUICK):
         forged = [
             *((name, value.encode()) for name, value in task_metadata().items()),
             (wire.PF_GROUP, group.encode()),
@@ -258,19 +258,21 @@ async def test_a_publisher_reaches_its_topic_and_no_place_of_a_group(
                         TopicAuthorizationFailedError,
                     )
                 await refused(
-                    foreign.send_and_wait(lab.letters_of(group=MEMBERS), payload),
+                    foreign.send_and_wait(harness.letters_of(group=MEMBERS), payload),
                     TopicAuthorizationFailedError,
                 )
-        await lab.until(lambda: len(work.runs) >= 2, within=30, what="what it may publish comes")
+        await harness.until(
+            lambda: len(work.runs) >= 2, within=30, what="what it may publish comes"
+        )
     assert work.runs == [(1, 1), (1, 1)], "what it says of attempts is not believed"
 
 
 async def test_a_publisher_moves_no_position_and_takes_no_partition(
-    server: Server, lab: Lab
+    server: Server, harness: Harness
 ) -> None:
-    await server.grant(lines(optional=False), names_in(lab))
-    topic, group = lab.physical("tasks"), lab.physical(MEMBERS)
-    await lab.prepare(handler("Transform", Work()), **QUICK)
+    await server.grant(lines(optional=False), names_in(harness))
+    topic, group = harness.physical("tasks"), harness.physical(MEMBERS)
+    await harness.prepare(handler("Transform", Work()), **QUICK)
     partition = TopicPartition(topic, 0)
     consumer = AIOKafkaConsumer(**server.login("other"), group_id=group, enable_auto_commit=False)
     await consumer.start()
@@ -287,28 +289,28 @@ async def test_a_publisher_moves_no_position_and_takes_no_partition(
 
 @pytest.mark.parametrize("atomic", [False, True], ids=["plain", "atomic"])
 async def test_a_service_needs_the_documented_rights_and_no_more(
-    server: Server, lab: Lab, atomic: bool
+    server: Server, harness: Harness, atomic: bool
 ) -> None:
-    await server.grant(lines(optional=False), names_in(lab))
+    await server.grant(lines(optional=False), names_in(harness))
     work = Work()
     policy = DeliveryPolicy(retry=TWICE.retry, atomic=atomic)
     wanted = {**QUICK, "transport": server.url_of("billing"), "policy": policy}
-    async with lab.running(handler("Transform", work), **wanted) as service:
-        watcher = await lab.watch("done")
-        await lab.send(1)
-        [large] = await lab.producer.publish_task_many([pb.Task(number=2, blob=LARGE)])
-        (letter,) = await lab.letters(1, lab.letters_of(group=MEMBERS), within=20)
+    async with harness.running(handler("Transform", work), **wanted) as service:
+        watcher = await harness.watch("done")
+        await harness.send(1)
+        [large] = await harness.producer.publish_task_many([pb.Task(number=2, blob=LARGE)])
+        (letter,) = await harness.letters(1, harness.letters_of(group=MEMBERS), within=20)
         assert tasks(await watcher.exactly(1, within=20)) == [10]
-        await lab.settled(service)
+        await harness.settled(service)
     assert sorted(work.runs) == [(1, 1), (2, 1), (2, 2)]
     assert pb.Task.FromString(letter.payload or b"").blob == LARGE
     assert letter.id == large
     assert letter.metadata.get(wire.PF_ATTEMPT) == "2", "hop state fits beside it"
-    rung = f"{lab.physical('tasks')}..{lab.physical(MEMBERS)}..retry.0.5"
+    rung = f"{harness.physical('tasks')}..{harness.physical(MEMBERS)}..retry.0.5"
     assert await server.has_messages(rung), "it waited at the broker"
     again = Work()
-    async with lab.running(handler("Transform", again), **wanted):
-        await lab.quiet()
+    async with harness.running(handler("Transform", again), **wanted):
+        await harness.quiet()
     assert again.runs == [], "its positions were committed"
 
 

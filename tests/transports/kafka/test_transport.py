@@ -8,7 +8,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -36,8 +35,7 @@ from protoflow.transport import (
 from protoflow.transports.kafka.note import Note
 from protoflow.transports.kafka.transport import KafkaTransport
 
-from tests.brokers import url_of
-from tests.transports.kafka.bench import (
+from tests.transports.kafka.harness import (
     QUICK,
     Listener,
     ack,
@@ -51,20 +49,6 @@ from tests.transports.kafka.bench import (
 )
 
 CRASHER = Path(__file__).with_name("crasher.py")
-
-
-@pytest.fixture(scope="module")
-def url() -> str:
-    found = url_of("kafka")
-    if found is None:
-        pytest.skip("broker: kafka")
-    return found
-
-
-@pytest.fixture
-async def broker(url: str) -> AsyncIterator[KafkaTransport]:
-    async with opened(url) as transport:
-        yield transport
 
 
 def servers(url: str) -> str:

@@ -10,7 +10,7 @@ from protoflow.contract.spec import Ordering
 from protoflow.errors import CapabilityError, ConfigError, PublishError, PublishRefusedError
 from protoflow.message import Action, Message, Settlement, SettleResult
 
-from tests.transports.making import Listener, ack, make, messages, opened, settings, take
+from tests.transports.harness import Listener, ack, make, messages, opened, settings, take
 
 
 class ManualClock(Clock):

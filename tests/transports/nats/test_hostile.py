@@ -24,7 +24,7 @@ from protoflow.transports.nats.names import Names
 from protoflow.transports.nats.wire import headers
 
 from tests.brokers import url_of
-from tests.transports.nats.bench import ack, join, message, opened, payloads, publish, take, topic
+from tests.transports.nats.harness import ack, join, message, opened, payloads, publish, take, topic
 
 #: What a message may hold that cannot be written, and a word of the refusal.
 UNWRITABLE: list[tuple[dict[str, Any], str]] = [

@@ -24,7 +24,7 @@ from protoflow.transports.nats.wire import headers
 from protoflow.transports.nats.wire.client import FastClient
 from protoflow.transports.nats.wire.reader import Reader, Received
 
-from tests.transports.nats.bench import block
+from tests.transports.nats.harness import block
 
 OURS = (b"1", b"3")
 

@@ -19,7 +19,16 @@ from tests.brokers import start_own, url_of
 from tests.brokers.base import BrokerUnavailable
 from tests.brokers.nats import NatsBroker
 from tests.brokers.nats_cluster import NatsCluster
-from tests.transports.nats.bench import join, make, message, opened, payloads, publish, take, topic
+from tests.transports.nats.harness import (
+    join,
+    make,
+    message,
+    opened,
+    payloads,
+    publish,
+    take,
+    topic,
+)
 from tests.transports.nats.test_transport import _certificate
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

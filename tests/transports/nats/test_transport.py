@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,10 @@ from protoflow.errors import (
 )
 from protoflow.message import Action, Settlement, SettleResult
 
-from tests.brokers import start_own, url_of
-from tests.brokers.base import BrokerUnavailable, RunningBroker, free_port
+from tests.brokers import start_own
+from tests.brokers.base import RunningBroker, free_port
 from tests.brokers.nats import NatsBroker
-from tests.transports.nats.bench import (
+from tests.transports.nats.harness import (
     MEGABYTE,
     ack,
     join,
@@ -39,23 +38,6 @@ from tests.transports.nats.bench import (
     take,
     topic,
 )
-
-
-@pytest.fixture(scope="session")
-def url() -> str:
-    found = url_of("nats")
-    if found is None:
-        pytest.skip("broker: nats")
-    return found
-
-
-@pytest.fixture
-def own() -> Iterator[RunningBroker]:
-    try:
-        with start_own("nats") as broker:
-            yield broker
-    except BrokerUnavailable as error:
-        pytest.skip(f"broker: {error}")
 
 
 def restart(broker: RunningBroker) -> RunningBroker:

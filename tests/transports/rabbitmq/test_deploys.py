@@ -15,27 +15,26 @@ from protoflow.errors import ReplayError, TopologyError
 from protoflow.transport import Transport, TransportSettings
 from protoflow.transports import create
 
-from tests.acceptance.bench import Bench, Member, payloads
-from tests.transports.rabbitmq.test_transport import bench, native, url  # noqa: F401  fixtures
+from tests.transports.rabbitmq.harness import Harness, Member, payloads
 
 pytestmark = pytest.mark.timeout(90)
 
 
-async def laddered(bench: Bench, *ladder: float) -> Transport:  # noqa: F811
-    """A transport with another ladder; the test's bench closes it."""
-    settings = TransportSettings(url=TransportURL.parse(bench.url), ladder=ladder)
+async def laddered(harness: Harness, *ladder: float) -> Transport:
+    """A transport with another ladder; the test's harness closes it."""
+    settings = TransportSettings(url=TransportURL.parse(harness.url), ladder=ladder)
     transport = create(settings)
     await transport.open()
-    bench._transports.append(transport)
+    harness._transports.append(transport)
     return transport
 
 
-async def retry(bench: Bench, member: Member, topic: str, payload: bytes) -> None:  # noqa: F811
+async def retry(harness: Harness, member: Member, topic: str, payload: bytes) -> None:
     """A retry under way: published to the only rung."""
-    message = bench.message(topic, payload, key=b"k", metadata={wire.PF_ATTEMPT: "2"})
+    message = harness.message(topic, payload, key=b"k", metadata={wire.PF_ATTEMPT: "2"})
     deferred = member.subscription.defer(message, 1.0)
     assert deferred is not None
-    await bench.publish(deferred)
+    await harness.publish(deferred)
 
 
 class TestRetriesUnderWay:
@@ -53,68 +52,68 @@ class TestRetriesUnderWay:
     )
     async def test_come_back_under_the_new_settings(
         self,
-        bench: Bench,  # noqa: F811
+        harness: Harness,
         after: dict[str, Any],
     ) -> None:
-        topic = bench.topic()
-        before = await laddered(bench, 1.0)
-        member = await bench.join(topic, transport=before)
-        await retry(bench, member, topic, b"under way")
+        topic = harness.topic()
+        before = await laddered(harness, 1.0)
+        member = await harness.join(topic, transport=before)
+        await retry(harness, member, topic, b"under way")
         await member.subscription.stop()
-        again = await bench.join(topic, transport=await laddered(bench, 7.0, 60.0), **after)
+        again = await harness.join(topic, transport=await laddered(harness, 7.0, 60.0), **after)
         (delivery,) = await again.take(1)
         assert (delivery.message.payload, delivery.own_place) == (b"under way", True)
         assert delivery.message.metadata[wire.PF_ATTEMPT] == "2"
         await again.ack(delivery)
         await again.nothing()
 
-    async def test_come_back_to_their_shard(self, bench: Bench) -> None:  # noqa: F811
-        topic = bench.topic()
-        transport = await bench.connect(shards=3)
-        member = await bench.join(topic, transport=transport, ordering=Ordering.PER_KEY)
-        message = bench.message(topic, b"first", key=b"k")
-        await bench.publish(message, transport=transport)
+    async def test_come_back_to_their_shard(self, harness: Harness) -> None:
+        topic = harness.topic()
+        transport = await harness.connect(shards=3)
+        member = await harness.join(topic, transport=transport, ordering=Ordering.PER_KEY)
+        message = harness.message(topic, b"first", key=b"k")
+        await harness.publish(message, transport=transport)
         (first,) = await member.take(1)
         deferred = member.subscription.defer(first.message, 0.0)
         assert deferred is not None
-        await bench.publish(deferred, transport=transport)
+        await harness.publish(deferred, transport=transport)
         (again,) = await member.take(1)
         assert (again.shard, again.own_place) == (first.shard, True)
         await member.ack(first, again)
 
 
 class TestOrdering:
-    async def test_from_ordered_to_unordered_and_back(self, bench: Bench) -> None:  # noqa: F811
-        topic = bench.topic()
+    async def test_from_ordered_to_unordered_and_back(self, harness: Harness) -> None:
+        topic = harness.topic()
         for number, ordering in enumerate(
             (Ordering.PER_KEY, Ordering.NONE, Ordering.PER_PARTITION, Ordering.NONE)
         ):
-            member = await bench.join(topic, ordering=ordering)
-            await bench.send(topic, b"%d" % number, b"left %d" % number, key=b"k")
+            member = await harness.join(topic, ordering=ordering)
+            await harness.send(topic, b"%d" % number, b"left %d" % number, key=b"k")
             taken = await member.take(2 if number == 0 else 3)
             await member.ack(*taken[:-1])
             await member.subscription.stop()
-        member = await bench.join(topic)
+        member = await harness.join(topic)
         assert payloads(await member.drain()) == [b"left 3"]
 
 
 class TestShards:
     async def test_another_number_is_refused_with_the_way_to_drain(
         self,
-        bench: Bench,  # noqa: F811
-        native: AbstractChannel,  # noqa: F811
+        harness: Harness,
+        native: AbstractChannel,
     ) -> None:
-        topic = bench.topic()
-        member = await bench.join(topic, transport=await bench.connect(shards=2))
+        topic = harness.topic()
+        member = await harness.join(topic, transport=await harness.connect(shards=2))
         await member.subscription.stop()
-        wider = await bench.connect(shards=3)
+        wider = await harness.connect(shards=3)
         with pytest.raises(TopologyError, match=r"set option shards as it was.*delete") as told:
-            await bench.join(topic, transport=wider)
+            await harness.join(topic, transport=wider)
         assert f"protoflow/{topic}/billing" in str(told.value)
         for shard in (0, 1):
             await native.queue_delete(f"protoflow/{topic}/billing/shard-{shard}")
-        again = await bench.join(topic, transport=wider, ordering=Ordering.PER_KEY)
-        await bench.publish(bench.message(topic, b"x", key=b"k"), transport=wider)
+        again = await harness.join(topic, transport=wider, ordering=Ordering.PER_KEY)
+        await harness.publish(harness.message(topic, b"x", key=b"k"), transport=wider)
         assert payloads(await again.take(1)) == [b"x"]
 
 
@@ -122,16 +121,16 @@ class TestDeadLetters:
     @pytest.mark.parametrize("to_origin", [False, True])
     async def test_a_forged_dead_letter_is_left_and_the_others_go(
         self,
-        bench: Bench,  # noqa: F811
+        harness: Harness,
         to_origin: bool,
     ) -> None:
-        topic, other = bench.topic(), bench.topic("other")
-        member, victim = await bench.join(topic), await bench.join(other)
-        letters, transport = f"{topic}..billing..dead", bench.transport
+        topic, other = harness.topic(), harness.topic("other")
+        member, victim = await harness.join(topic), await harness.join(other)
+        letters, transport = f"{topic}..billing..dead", harness.transport
         places = [(other, "billing"), (topic, "billing/solo"), (f"protoflow/{other}/billing", "g")]
         for number, (origin, group) in enumerate([*places, (topic, "billing")]):
             metadata = {wire.PF_ORIGINAL_TOPIC: origin, wire.PF_GROUP: group}
-            await bench.publish(bench.message(letters, b"%d" % number, metadata=metadata))
+            await harness.publish(harness.message(letters, b"%d" % number, metadata=metadata))
         with pytest.raises(ReplayError, match="1 replayed, 3 left"):
             await dead_letters_of(transport).replay(letters, to_origin=to_origin)
         (delivery,) = await member.take(1)
@@ -145,24 +144,24 @@ class TestDeadLetters:
 
     async def test_replays_of_the_brokers_own_dead_letters_believe_nothing(
         self,
-        bench: Bench,  # noqa: F811
+        harness: Harness,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr("protoflow.transports.rabbitmq.topology.DELIVERY_LIMIT", 1)
-        topic = bench.topic()
-        letters, transport = f"{topic}..billing..dead", bench.transport
+        topic = harness.topic()
+        letters, transport = f"{topic}..billing..dead", harness.transport
         forged = {wire.PF_GROUP: "billing", wire.PF_ATTEMPT: "99"}
         for hand_out in range(2):
-            member = await bench.join(topic)
+            member = await harness.join(topic)
             if hand_out == 0:
-                await bench.publish(bench.message(topic, b"x", metadata=forged))
+                await harness.publish(harness.message(topic, b"x", metadata=forged))
             await member.take(1)
             await member.subscription.stop()
         async with asyncio.timeout(20):
             while not await dead_letters_of(transport).count(letters):
                 await asyncio.sleep(0.05)
         assert await dead_letters_of(transport).replay(letters) == 1
-        member = await bench.join(topic)
+        member = await harness.join(topic)
         (delivery,) = await member.take(1)
         assert delivery.own_place
         assert wire.PF_ATTEMPT not in delivery.message.metadata

@@ -24,12 +24,12 @@ from protoflow.transports.rabbitmq.link import Link
 from protoflow.transports.rabbitmq.session import Session
 from protoflow.transports.rabbitmq.transport import RabbitMQTransport
 
-from tests.acceptance.bench import Bench, payloads
 from tests.acceptance.targets import TARGETS
 from tests.brokers import start_own, url_of
 from tests.brokers.base import BrokerUnavailable, RunningBroker
 from tests.brokers.rabbitmq import RabbitMQBroker
 from tests.faults.proxy import FaultProxy
+from tests.transports.rabbitmq.harness import Harness, payloads
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -51,13 +51,13 @@ async def proxy() -> AsyncIterator[FaultProxy]:
 
 
 @contextlib.asynccontextmanager
-async def benched(url: str, tmp_path: Path, **options: Any) -> AsyncIterator[Bench]:
-    bench = Bench(TARGETS["rabbitmq"], url, tmp_path)
-    bench.transport = await bench.connect(**options)
+async def connected(url: str, tmp_path: Path, **options: Any) -> AsyncIterator[Harness]:
+    harness = Harness(TARGETS["rabbitmq"], url, tmp_path)
+    harness.transport = await harness.connect(**options)
     try:
-        yield bench
+        yield harness
     finally:
-        await bench.close()
+        await harness.close()
 
 
 async def until(condition: Any, *, within: float = 20.0) -> None:
@@ -70,14 +70,14 @@ class TestCuts:
     async def test_the_consumer_is_back_and_what_it_had_is_lost(
         self, proxy: FaultProxy, tmp_path: Path
     ) -> None:
-        async with benched(proxy.url, tmp_path) as bench:
-            topic = bench.topic()
-            member = await bench.join(topic)
-            await bench.send(topic, b"0", b"1", b"2")
+        async with connected(proxy.url, tmp_path) as harness:
+            topic = harness.topic()
+            member = await harness.join(topic)
+            await harness.send(topic, b"0", b"1", b"2")
             zero, one = await member.take(2)
             proxy.cut()
             await until(lambda: member.listener.healthy == [False])
-            assert bench.transport.health() is not None
+            assert harness.transport.health() is not None
             assert member.listener.lost == [zero, one]
             assert await member.settle(Settlement(zero)) == [SettleResult.LOST]
             proxy.restore()
@@ -85,13 +85,13 @@ class TestCuts:
             assert payloads(again) == [b"0", b"1", b"2"]
             assert [delivery.deliveries for delivery in again] == [2, 2, 2]
             await until(lambda: member.listener.healthy == [False, True])
-            await until(lambda: bench.transport.health() is None)
+            await until(lambda: harness.transport.health() is None)
             await member.ack(*again)
 
     async def test_many_cuts_lose_nothing(self, proxy: FaultProxy, tmp_path: Path) -> None:
-        async with benched(proxy.url, tmp_path) as bench:
-            topic = bench.topic()
-            member = await bench.join(topic, max_in_flight=20)
+        async with connected(proxy.url, tmp_path) as harness:
+            topic = harness.topic()
+            member = await harness.join(topic, max_in_flight=20)
             seen: set[bytes] = set()
 
             async def consume() -> None:
@@ -102,8 +102,8 @@ class TestCuts:
                     await member.subscription.settle([*map(Settlement, batch)])
 
             async def publish(number: int) -> None:
-                message = bench.message(topic, b"%d" % number, mandatory=True)
-                while (await bench.transport.submit([message]))[0] is not None:
+                message = harness.message(topic, b"%d" % number, mandatory=True)
+                while (await harness.transport.submit([message]))[0] is not None:
                     await asyncio.sleep(0.02)
 
             consuming = asyncio.create_task(consume())
@@ -120,18 +120,18 @@ class TestCuts:
     async def test_what_was_not_confirmed_is_an_error_and_later_ones_wait(
         self, proxy: FaultProxy, tmp_path: Path
     ) -> None:
-        async with benched(proxy.url, tmp_path) as bench:
-            topic = bench.topic()
-            await bench.join(topic)
+        async with connected(proxy.url, tmp_path) as harness:
+            topic = harness.topic()
+            await harness.join(topic)
             proxy.freeze()
-            unknown = bench.transport.submit([bench.message(topic, b"unknown")])
+            unknown = harness.transport.submit([harness.message(topic, b"unknown")])
             await asyncio.sleep(0.1)
             proxy.cut()
             proxy.thaw()
             [error] = await unknown
             assert isinstance(error, PublishError)
             assert "unknown" in str(error)
-            waiting = bench.transport.submit([bench.message(topic, b"later")])
+            waiting = harness.transport.submit([harness.message(topic, b"later")])
             await asyncio.sleep(0.3)
             assert not waiting.done()
             proxy.restore()
@@ -140,11 +140,11 @@ class TestCuts:
     async def test_what_cannot_be_sent_in_time_is_an_error(
         self, proxy: FaultProxy, tmp_path: Path
     ) -> None:
-        async with benched(proxy.url, tmp_path, confirm_timeout=0.5) as bench:
+        async with connected(proxy.url, tmp_path, confirm_timeout=0.5) as harness:
             proxy.cut()
-            await until(lambda: bench.transport.health() is not None)
+            await until(lambda: harness.transport.health() is not None)
             started = time.monotonic()
-            [error] = await bench.transport.submit([bench.message(bench.topic(), b"x")])
+            [error] = await harness.transport.submit([harness.message(harness.topic(), b"x")])
             assert isinstance(error, PublishError)
             assert "within 0.5 s" in str(error)
             assert time.monotonic() - started < 5
@@ -152,10 +152,10 @@ class TestCuts:
     async def test_settlements_on_their_way_are_lost_with_the_channel(
         self, proxy: FaultProxy, tmp_path: Path
     ) -> None:
-        async with benched(proxy.url, tmp_path) as bench:
-            topic = bench.topic()
-            member = await bench.join(topic)
-            await bench.send(topic, b"x")
+        async with connected(proxy.url, tmp_path) as harness:
+            topic = harness.topic()
+            member = await harness.join(topic)
+            await harness.send(topic, b"x")
             (delivery,) = await member.take(1)
             proxy.freeze()
             settling = member.subscription.settle([Settlement(delivery)])
@@ -169,24 +169,24 @@ class TestCuts:
     async def test_a_black_hole_is_noticed_by_heartbeat(
         self, proxy: FaultProxy, tmp_path: Path
     ) -> None:
-        async with benched(proxy.url, tmp_path, heartbeat=1) as bench:
-            topic = bench.topic()
-            member = await bench.join(topic)
+        async with connected(proxy.url, tmp_path, heartbeat=1) as harness:
+            topic = harness.topic()
+            member = await harness.join(topic)
             proxy.freeze()
             await until(lambda: member.listener.healthy == [False])
             proxy.cut()
             proxy.thaw()
             proxy.restore()
             await until(lambda: member.listener.healthy == [False, True])
-            await until(lambda: bench.transport.health() is None)
-            await bench.send(topic, b"x")
+            await until(lambda: harness.transport.health() is None)
+            await harness.send(topic, b"x")
             assert payloads(await member.take(1)) == [b"x"]
 
     async def test_order_holds_over_a_cut(self, proxy: FaultProxy, tmp_path: Path) -> None:
-        async with benched(proxy.url, tmp_path) as bench:
-            topic = bench.topic()
-            member = await bench.join(topic, ordering=Ordering.PER_KEY)
-            await bench.send(topic, *(b"%d" % number for number in range(20)), key=b"k")
+        async with connected(proxy.url, tmp_path) as harness:
+            topic = harness.topic()
+            member = await harness.join(topic, ordering=Ordering.PER_KEY)
+            await harness.send(topic, *(b"%d" % number for number in range(20)), key=b"k")
             taken = await member.take(8)
             await member.ack(*taken[:3])
             proxy.reset()
@@ -197,13 +197,13 @@ class TestCuts:
     async def test_closing_does_not_hang_without_a_server(
         self, proxy: FaultProxy, tmp_path: Path
     ) -> None:
-        async with benched(proxy.url, tmp_path, confirm_timeout=1) as bench:
-            member = await bench.join(bench.topic())
+        async with connected(proxy.url, tmp_path, confirm_timeout=1) as harness:
+            member = await harness.join(harness.topic())
             proxy.cut()
-            bench.transport.submit([bench.message(bench.topic(), b"x")])
+            harness.transport.submit([harness.message(harness.topic(), b"x")])
             async with asyncio.timeout(10):
                 await member.subscription.stop()
-                await bench.close()
+                await harness.close()
 
     async def test_a_server_that_accepts_and_says_nothing_is_an_error_in_time(
         self, proxy: FaultProxy
@@ -241,15 +241,15 @@ class TestHosts:
         host, port = TransportURL.parse(direct).hosts[0]
         async with FaultProxy.to(direct) as first, FaultProxy.to(direct) as second:
             hosts = f"127.0.0.1:{first.port},127.0.0.1:{second.port},{host}:{port}"
-            async with benched(f"amqp://guest:guest@{hosts}/", tmp_path, heartbeat=1) as bench:
-                topic = bench.topic()
-                member = await bench.join(topic)
+            async with connected(f"amqp://guest:guest@{hosts}/", tmp_path, heartbeat=1) as harness:
+                topic = harness.topic()
+                member = await harness.join(topic)
                 first.freeze()
                 second.freeze()
-                await bench.connect()  # one that is not frozen is found, whichever was first
+                await harness.connect()  # one that is not frozen is found, whichever was first
                 async with asyncio.timeout(40):
                     while True:
-                        [error] = await bench.transport.submit([bench.message(topic, b"x")])
+                        [error] = await harness.transport.submit([harness.message(topic, b"x")])
                         if error is None:
                             break
                     await member.subscription.receive(1, 1000)
@@ -274,9 +274,9 @@ class TestSupervisors:
         monkeypatch: pytest.MonkeyPatch,
         error: Exception,
     ) -> None:
-        async with benched(proxy.url, tmp_path) as bench:
-            topic = bench.topic()
-            member = await bench.join(topic)
+        async with connected(proxy.url, tmp_path) as harness:
+            topic = harness.topic()
+            member = await harness.join(topic)
             raised = 0
 
             def tls(_: Link) -> None:
@@ -287,19 +287,19 @@ class TestSupervisors:
 
             monkeypatch.setattr(Link, "_tls", tls)
             proxy.reset()
-            await until(lambda: bench.transport.health() is not None)
+            await until(lambda: harness.transport.health() is not None)
             await until(lambda: raised == 4)
-            await until(lambda: bench.transport.health() is None)
+            await until(lambda: harness.transport.health() is None)
             await until(lambda: member.listener.healthy == [False, True])
-            await bench.send(topic, b"x")
+            await harness.send(topic, b"x")
             assert payloads(await member.take(1)) == [b"x"]
 
     async def test_of_a_subscription_survive_what_is_refused_for_a_while(
         self, proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        async with benched(proxy.url, tmp_path) as bench:
-            topic = bench.topic()
-            member = await bench.join(topic)
+        async with connected(proxy.url, tmp_path) as harness:
+            topic = harness.topic()
+            member = await harness.join(topic)
             consume, refused = Intake.consume, 0
 
             async def refuse(intake: Intake, session: Session) -> None:
@@ -313,7 +313,7 @@ class TestSupervisors:
             proxy.reset()
             await until(lambda: member.listener.healthy == [False, True])
             assert refused == 3
-            await bench.send(topic, b"x")
+            await harness.send(topic, b"x")
             assert payloads(await member.take(1)) == [b"x"]
 
 
@@ -333,10 +333,10 @@ class TestRestarts:
         self, own: tuple[RabbitMQBroker, RunningBroker], tmp_path: Path
     ) -> None:
         kind, broker = own
-        async with benched(broker.url, tmp_path) as bench:
-            topic = bench.topic()
-            member = await bench.join(topic)
-            await bench.send(topic, *(b"%d" % number for number in range(100)))
+        async with connected(broker.url, tmp_path) as harness:
+            topic = harness.topic()
+            member = await harness.join(topic)
+            await harness.send(topic, *(b"%d" % number for number in range(100)))
             taken = await member.take(30)
             await member.ack(*taken[:10])
             await asyncio.sleep(9)  # younger queues may be wedged after a kill
@@ -352,5 +352,5 @@ class TestRestarts:
             again = await member.take(90)
             assert {*payloads(again)} == {b"%d" % number for number in range(10, 100)}
             await member.ack(*again)
-            await bench.send(topic, b"after")
+            await harness.send(topic, b"after")
             assert payloads(await member.take(1)) == [b"after"]

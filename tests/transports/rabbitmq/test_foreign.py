@@ -20,7 +20,6 @@ from protoflow.message import Message
 from protoflow.transports.rabbitmq import frames, reading
 from protoflow.transports.rabbitmq.codec import decode, deliveries, encode
 
-from tests.acceptance.bench import Bench, payloads
 from tests.transports.rabbitmq.amqp_raw import (
     RawPublisher,
     array,
@@ -29,7 +28,7 @@ from tests.transports.rabbitmq.amqp_raw import (
     table,
     text,
 )
-from tests.transports.rabbitmq.test_transport import bench, native, url  # noqa: F401  fixtures
+from tests.transports.rabbitmq.harness import Harness, payloads
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -80,7 +79,7 @@ HOSTILE: dict[str, tuple[int, bytes]] = {
 
 
 @pytest.fixture
-async def raw(url: str) -> AsyncIterator[RawPublisher]:  # noqa: F811
+async def raw(url: str) -> AsyncIterator[RawPublisher]:
     async with raw_publisher(url) as publisher:
         yield publisher
 
@@ -88,16 +87,16 @@ async def raw(url: str) -> AsyncIterator[RawPublisher]:  # noqa: F811
 class TestReading:
     async def test_no_message_ends_a_connection_or_stops_its_neighbours(
         self,
-        bench: Bench,  # noqa: F811
+        harness: Harness,
         raw: RawPublisher,
         tmp_path: Path,
     ) -> None:
-        topic, other = bench.topic(), bench.topic("other")
-        member, neighbour = await bench.join(topic), await bench.join(other)
+        topic, other = harness.topic(), harness.topic("other")
+        member, neighbour = await harness.join(topic), await harness.join(other)
         for number, (flags, properties) in enumerate(HOSTILE.values()):
             await raw.publish("protoflow", topic, flags, properties, b"hostile %d" % number)
-            await bench.send(topic, b"good %d" % number)
-        await bench.send(other, b"neighbour")
+            await harness.send(topic, b"good %d" % number)
+        await harness.send(other, b"neighbour")
         taken = await member.take(2 * len(HOSTILE))
         assert payloads(taken) == [
             kind % number for number in range(len(HOSTILE)) for kind in (b"hostile %d", b"good %d")
@@ -107,11 +106,11 @@ class TestReading:
         assert not [delivery for delivery in taken if delivery.own_place or delivery.suspect]
         assert (member.listener.healthy, neighbour.listener.healthy) == ([], [])
         # Each can be dead-lettered, listed and replayed.
-        letters, transport = f"{topic}..billing..dead", bench.transport
+        letters, transport = f"{topic}..billing..dead", harness.transport
         for delivery in taken:
             metadata = {**delivery.message.metadata, wire.PF_ORIGINAL_TOPIC: topic}
             metadata[wire.PF_GROUP] = "billing"
-            await bench.publish(
+            await harness.publish(
                 dataclasses.replace(
                     delivery.message, topic=letters, metadata=metadata, mandatory=True
                 )
@@ -180,11 +179,11 @@ class TestReading:
 class TestCopies:
     async def test_a_strangers_copies_end_with_its_own_message(
         self,
-        bench: Bench,  # noqa: F811
-        native: AbstractChannel,  # noqa: F811
+        harness: Harness,
+        native: AbstractChannel,
     ) -> None:
-        topic = bench.topic()
-        member, other = await bench.join(topic), await bench.join(topic, "audit")
+        topic = harness.topic()
+        member, other = await harness.join(topic), await harness.join(topic, "audit")
         await native.basic_publish(
             b"x",
             exchange="protoflow",
@@ -193,7 +192,7 @@ class TestCopies:
         )
         (delivery,) = await member.take(1)
         (copy,) = await other.take(1)
-        await bench.publish(
+        await harness.publish(
             dataclasses.replace(delivery.message, topic=f"{topic}..billing..dead", mandatory=True)
         )
         await member.ack(delivery)
@@ -203,14 +202,14 @@ class TestCopies:
 
     async def test_metadata_that_orders_copies_is_refused_and_spares_its_neighbours(
         self,
-        bench: Bench,  # noqa: F811
+        harness: Harness,
     ) -> None:
-        topic = bench.topic()
-        member = await bench.join(topic)
-        good = [bench.message(topic, b"%d" % number) for number in range(10)]
+        topic = harness.topic()
+        member = await harness.join(topic)
+        good = [harness.message(topic, b"%d" % number) for number in range(10)]
         for name in ("CC", "BCC"):
-            bad = bench.message(topic, b"bad", metadata={name: "boss@example.org"})
-            errors = await bench.transport.submit([*good[:5], bad, *good[5:]])
+            bad = harness.message(topic, b"bad", metadata={name: "boss@example.org"})
+            errors = await harness.transport.submit([*good[:5], bad, *good[5:]])
             assert isinstance(errors[5], PublishRefusedError)
             assert name in str(errors[5])
             assert [error for error in errors if error is not errors[5]] == [None] * 10
@@ -222,11 +221,11 @@ class TestCopies:
 class TestOwnPlaces:
     async def test_hop_state_is_believed_only_where_the_runtime_writes(
         self,
-        bench: Bench,  # noqa: F811
-        native: AbstractChannel,  # noqa: F811
+        harness: Harness,
+        native: AbstractChannel,
     ) -> None:
-        topic = bench.topic()
-        member = await bench.join(topic)
+        topic = harness.topic()
+        member = await harness.join(topic)
         forged = {"pf_group": "billing", "pf_attempt": "9", "x-death": [
             {"queue": f"protoflow/{topic}/billing/retry-5s", "reason": "expired", "count": 1}
         ]}  # fmt: skip
@@ -249,17 +248,17 @@ class TestOwnPlaces:
     @pytest.mark.parametrize("delay", [0.0, 0.2])
     async def test_our_own_retries_are_believed(
         self,
-        bench: Bench,  # noqa: F811
+        harness: Harness,
         monkeypatch: pytest.MonkeyPatch,
         delay: float,
     ) -> None:
-        topic = bench.topic()
-        transport = await bench.connect()
+        topic = harness.topic()
+        transport = await harness.connect()
         monkeypatch.setattr("protoflow.transports.rabbitmq.subscription.rung", lambda *_: 5.0)
-        member = await bench.join(topic, transport=transport)
-        deferred = member.subscription.defer(bench.message(topic, b"again"), delay)
+        member = await harness.join(topic, transport=transport)
+        deferred = member.subscription.defer(harness.message(topic, b"again"), delay)
         assert deferred is not None
-        await bench.publish(deferred, transport=transport)
+        await harness.publish(deferred, transport=transport)
         (delivery,) = await member.take(1, within=10)
         assert delivery.own_place
         assert delivery.message.topic == topic
@@ -267,11 +266,11 @@ class TestOwnPlaces:
 
     async def test_nobody_publishes_where_waits_come_back(
         self,
-        bench: Bench,  # noqa: F811
-        native: AbstractChannel,  # noqa: F811
+        harness: Harness,
+        native: AbstractChannel,
     ) -> None:
-        topic = bench.topic()
-        await bench.join(topic)
+        topic = harness.topic()
+        await harness.join(topic)
         with pytest.raises(Exception, match="internal"):
             await native.basic_publish(
                 b"x", exchange="protoflow/+back", routing_key=f"protoflow/{topic}/billing"

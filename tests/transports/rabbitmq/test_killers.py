@@ -13,9 +13,8 @@ from protoflow.transport import Subscription, Topology, TopologyMode
 from protoflow.transports.rabbitmq.subscription import RabbitMQSubscription
 from protoflow.transports.rabbitmq.transport import RabbitMQTransport
 
-from tests.acceptance.bench import Bench, Listener, Member, payloads
+from tests.transports.rabbitmq.harness import Harness, Listener, Member, payloads
 from tests.transports.rabbitmq.test_order import kill, until
-from tests.transports.rabbitmq.test_transport import bench, native, url  # noqa: F401  fixtures
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -40,14 +39,14 @@ class Process:
         self.listener = listener
 
     @classmethod
-    async def start(cls, bench: Bench, topic: str, **fields: Any) -> Process:  # noqa: F811
-        transport = await bench.connect(**fields.pop("options", {}))
+    async def start(cls, harness: Harness, topic: str, **fields: Any) -> Process:
+        transport = await harness.connect(**fields.pop("options", {}))
         assert isinstance(transport, RabbitMQTransport)
-        settings = bench.settings(topic, **fields)
+        settings = harness.settings(topic, **fields)
         await transport.ensure(Topology(subscriptions=(settings,)), TopologyMode.CREATE)
         listener = Asked()
         subscription = await transport.subscribe(settings, listener)
-        return cls(transport, Member(bench, subscription, listener), listener)
+        return cls(transport, Member(harness, subscription, listener), listener)
 
     @property
     def subscription(self) -> RabbitMQSubscription:
@@ -65,12 +64,12 @@ class Process:
 
 
 class TestUnordered:
-    async def test_two_deaths_alone_are_two_marks(self, bench: Bench) -> None:  # noqa: F811
-        topic = bench.topic()
-        process = await Process.start(bench, topic)
+    async def test_two_deaths_alone_are_two_marks(self, harness: Harness) -> None:
+        topic = harness.topic()
+        process = await Process.start(harness, topic)
         assert process.transport.capabilities.proves_killers
         assert process.listener.asked == 0
-        await bench.send(topic, b"killer", b"innocent")
+        await harness.send(topic, b"killer", b"innocent")
         killer, innocent = await process.member.take(2)
         alone, found = await process.isolate(killer)
         for marks in range(3):
@@ -79,7 +78,7 @@ class TestUnordered:
             await process.subscription.mark(alone)
             if marks < 2:
                 process.die()
-                process = await Process.start(bench, topic)
+                process = await Process.start(harness, topic)
                 assert process.listener.asked == 1
                 alone, found = await process.isolate(None)
         # Proved: it is dead-lettered without a run.
@@ -92,12 +91,12 @@ class TestUnordered:
     @pytest.mark.parametrize("action", [Action.RELEASE, Action.NACK])
     async def test_an_end_in_order_leaves_no_mark(
         self,
-        bench: Bench,  # noqa: F811
+        harness: Harness,
         action: Action,
     ) -> None:
-        topic = bench.topic()
-        process = await Process.start(bench, topic)
-        await bench.send(topic, b"long")
+        topic = harness.topic()
+        process = await Process.start(harness, topic)
+        await harness.send(topic, b"long")
         (delivery,) = await process.member.take(1)
         for number in range(3):
             alone, marks = await process.isolate(delivery)
@@ -112,27 +111,27 @@ class TestUnordered:
             assert delivery.message.metadata["pf_attempt"] == str(number + 1)
         await process.member.ack(delivery)
 
-    async def test_stopping_while_it_is_held_leaves_no_mark(self, bench: Bench) -> None:  # noqa: F811
-        topic = bench.topic()
-        await bench_send_and_hold(bench, topic)
-        process = await Process.start(bench, topic)
+    async def test_stopping_while_it_is_held_leaves_no_mark(self, harness: Harness) -> None:
+        topic = harness.topic()
+        await bench_send_and_hold(harness, topic)
+        process = await Process.start(harness, topic)
         (delivery,) = await process.member.take(1)
         _, marks = await process.isolate(delivery)
         assert marks == 0
 
     async def test_marks_are_written_though_others_wait_before(
         self,
-        bench: Bench,  # noqa: F811
+        harness: Harness,
     ) -> None:
-        topic = bench.topic()
-        process = await Process.start(bench, topic)
-        await bench.send(topic, *(b"%d" % number for number in range(4)))
+        topic = harness.topic()
+        process = await Process.start(harness, topic)
+        await harness.send(topic, *(b"%d" % number for number in range(4)))
         first, *others = await process.member.take(4)
         alone, _ = await process.isolate(first)
         for other in others:
             await process.subscription.isolate(other)
         await process.transport.close()
-        process = await Process.start(bench, topic)
+        process = await Process.start(harness, topic)
         seen: list[bytes] = []
         for _ in range(4):
             found = await process.subscription.isolate(None)
@@ -149,10 +148,10 @@ class TestUnordered:
         left = await process.member.drain()
         assert {*seen, *payloads(left)} == {b"0", b"1", b"2", b"3"}
 
-    async def test_a_lost_connection_is_no_mark(self, bench: Bench) -> None:  # noqa: F811
-        topic = bench.topic()
-        process = await Process.start(bench, topic)
-        await bench.send(topic, b"x")
+    async def test_a_lost_connection_is_no_mark(self, harness: Harness) -> None:
+        topic = harness.topic()
+        process = await Process.start(harness, topic)
+        await harness.send(topic, b"x")
         (delivery,) = await process.member.take(1)
         alone, _ = await process.isolate(delivery)
         for _ in range(3):
@@ -170,13 +169,13 @@ class TestUnordered:
 
     async def test_foreign_hop_state_is_not_believed_for_having_been_alone(
         self,
-        bench: Bench,  # noqa: F811
-        native: AbstractChannel,  # noqa: F811
+        harness: Harness,
+        native: AbstractChannel,
     ) -> None:
-        topic = bench.topic()
-        process = await Process.start(bench, topic)
+        topic = harness.topic()
+        process = await Process.start(harness, topic)
         forged = {"pf_group": "billing", "pf_attempt": "99", "pf_due": "9e99", "pf_solo": "x"}
-        await bench.publish(bench.message(topic, b"x", metadata=forged, key=b"k"))
+        await harness.publish(harness.message(topic, b"x", metadata=forged, key=b"k"))
         (delivery,) = await process.member.take(1)
         assert not delivery.own_place
         alone, _ = await process.isolate(delivery)
@@ -184,10 +183,10 @@ class TestUnordered:
         assert "pf_due" not in alone.message.metadata
         assert alone.message.key == b"k"
 
-    async def test_what_is_isolated_already_stays(self, bench: Bench) -> None:  # noqa: F811
-        topic = bench.topic()
-        process = await Process.start(bench, topic)
-        await bench.send(topic, b"0", b"1")
+    async def test_what_is_isolated_already_stays(self, harness: Harness) -> None:
+        topic = harness.topic()
+        process = await Process.start(harness, topic)
+        await harness.send(topic, b"0", b"1")
         first, second = await process.member.take(2)
         alone, _ = await process.isolate(first)
         assert await process.isolate(alone) == (alone, 0)
@@ -198,20 +197,20 @@ class TestUnordered:
 
     async def test_the_ordering_changes_while_something_is_to_run_alone(
         self,
-        bench: Bench,  # noqa: F811
+        harness: Harness,
     ) -> None:
-        topic = bench.topic()
-        await bench_send_and_hold(bench, topic)
-        process = await Process.start(bench, topic, ordering=Ordering.PER_KEY)
+        topic = harness.topic()
+        await bench_send_and_hold(harness, topic)
+        process = await Process.start(harness, topic, ordering=Ordering.PER_KEY)
         (delivery,) = await process.member.take(1)
         assert delivery.message.payload == b"x"
         await process.member.ack(delivery)
 
 
-async def bench_send_and_hold(bench: Bench, topic: str) -> None:  # noqa: F811
+async def bench_send_and_hold(harness: Harness, topic: str) -> None:
     """A process that holds a message of the solo queue, and stops."""
-    process = await Process.start(bench, topic)
-    await bench.send(topic, b"x")
+    process = await Process.start(harness, topic)
+    await harness.send(topic, b"x")
     (delivery,) = await process.member.take(1)
     await process.isolate(delivery)
     await process.transport.close()
@@ -220,11 +219,11 @@ async def bench_send_and_hold(bench: Bench, topic: str) -> None:  # noqa: F811
 class TestOrdered:
     async def test_two_deaths_alone_are_two_marks_and_nothing_is_moved(
         self,
-        bench: Bench,  # noqa: F811
+        harness: Harness,
     ) -> None:
-        topic = bench.topic()
-        process = await Process.start(bench, topic, ordering=Ordering.PER_KEY)
-        await bench.send(topic, b"killer", b"follower", key=b"k")
+        topic = harness.topic()
+        process = await Process.start(harness, topic, ordering=Ordering.PER_KEY)
+        await harness.send(topic, b"killer", b"follower", key=b"k")
         killer, follower = await process.member.take(2)
         for marks in range(3):
             assert (killer.suspect, follower.suspect) == (marks > 0, False)
@@ -233,24 +232,24 @@ class TestOrdered:
             if marks < 2:
                 await process.subscription.mark(killer)
                 process.die()
-                process = await Process.start(bench, topic, ordering=Ordering.PER_KEY)
+                process = await Process.start(harness, topic, ordering=Ordering.PER_KEY)
                 killer, follower = await process.member.take(2, within=10)
         await process.subscription.clear(killer)
         await process.member.ack(killer)
         process.die()
-        process = await Process.start(bench, topic, ordering=Ordering.PER_KEY)
+        process = await Process.start(harness, topic, ordering=Ordering.PER_KEY)
         (follower,) = await process.member.take(1, within=10)
         assert (follower.message.payload, follower.suspect) == (b"follower", False)
 
     @pytest.mark.parametrize("flap", [False, True])
     async def test_an_end_while_the_process_lives_leaves_no_mark(
         self,
-        bench: Bench,  # noqa: F811
+        harness: Harness,
         flap: bool,
     ) -> None:
-        topic = bench.topic()
-        process = await Process.start(bench, topic, ordering=Ordering.PER_KEY)
-        await bench.send(topic, b"long", key=b"k")
+        topic = harness.topic()
+        process = await Process.start(harness, topic, ordering=Ordering.PER_KEY)
+        await harness.send(topic, b"long", key=b"k")
         (delivery,) = await process.member.take(1)
         await process.subscription.mark(delivery)
         await process.subscription.mark(delivery)
@@ -264,7 +263,7 @@ class TestOrdered:
         await process.subscription.clear(delivery)
         assert await process.isolate(delivery) == (delivery, 0)
         process.die()
-        process = await Process.start(bench, topic, ordering=Ordering.PER_KEY)
+        process = await Process.start(harness, topic, ordering=Ordering.PER_KEY)
         (delivery,) = await process.member.take(1, within=10)
         assert await process.isolate(delivery) == (delivery, 0)
         assert not delivery.suspect
@@ -273,14 +272,14 @@ class TestOrdered:
 @pytest.mark.parametrize("turns", [1, 3])
 @pytest.mark.parametrize("ordering", [Ordering.NONE, Ordering.PER_KEY])
 async def test_a_mark_whose_writing_was_cut_off_ends_with_the_process(
-    bench: Bench,  # noqa: F811
+    harness: Harness,
     ordering: Ordering,
     turns: int,
 ) -> None:
     """A process that ends in order may cancel what writes a mark: the message is no killer."""
-    topic = bench.topic()
-    member = await bench.join(topic, ordering=ordering)
-    await bench.send(topic, b"innocent", key=b"k")
+    topic = harness.topic()
+    member = await harness.join(topic, ordering=ordering)
+    await harness.send(topic, b"innocent", key=b"k")
     (delivery,) = await member.take(1)
     delivery, marks = await member.isolated(delivery)
     assert marks == 0
@@ -291,7 +290,7 @@ async def test_a_mark_whose_writing_was_cut_off_ends_with_the_process(
     marking.cancel()
     await asyncio.wait([marking])
     await member.subscription.stop()
-    member = await bench.join(topic, ordering=ordering)
+    member = await harness.join(topic, ordering=ordering)
     delivery, marks = await member.isolated()
     assert payloads([delivery]) == [b"innocent"]
     assert marks == 0

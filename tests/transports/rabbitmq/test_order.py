@@ -13,8 +13,7 @@ from protoflow.message import Settlement
 from protoflow.transport import Availability, Transport
 from protoflow.transports.rabbitmq.transport import RabbitMQTransport
 
-from tests.acceptance.bench import Bench, Member, payloads
-from tests.transports.rabbitmq.test_transport import bench, native, url  # noqa: F401  fixtures
+from tests.transports.rabbitmq.harness import Harness, Member, payloads
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -42,18 +41,18 @@ async def until(condition: Callable[[], Any], *, within: float = 20.0) -> None:
             await asyncio.sleep(0.02)
 
 
-async def ordered(bench: Bench, topic: str, **options: Any) -> Member:  # noqa: F811
-    transport = await bench.connect(**options)
-    return await bench.join(topic, transport=transport, ordering=Ordering.PER_KEY)
+async def ordered(harness: Harness, topic: str, **options: Any) -> Member:
+    transport = await harness.connect(**options)
+    return await harness.join(topic, transport=transport, ordering=Ordering.PER_KEY)
 
 
 class TestHealing:
     """A channel that ends while its connection lives is no reason to stand still."""
 
-    async def test_a_run_beyond_max_hold(self, bench: Bench) -> None:  # noqa: F811
-        topic = bench.topic()
-        member = await ordered(bench, topic, max_hold=1.0)
-        await bench.send(topic, b"0", b"1", key=b"k")
+    async def test_a_run_beyond_max_hold(self, harness: Harness) -> None:
+        topic = harness.topic()
+        member = await ordered(harness, topic, max_hold=1.0)
+        await harness.send(topic, b"0", b"1", key=b"k")
         taken = await member.take(2)
         await until(lambda: member.listener.lost == taken)
         again = await member.take(2)
@@ -63,43 +62,43 @@ class TestHealing:
     @pytest.mark.parametrize("which", ["queue", "lock-0"])
     async def test_a_queue_that_was_deleted(
         self,
-        bench: Bench,  # noqa: F811
-        native: AbstractChannel,  # noqa: F811
+        harness: Harness,
+        native: AbstractChannel,
         which: str,
     ) -> None:
-        topic = bench.topic()
-        member = await ordered(bench, topic)
+        topic = harness.topic()
+        member = await ordered(harness, topic)
         name = f"protoflow/{topic}/billing"
         await native.queue_delete(name if which == "queue" else f"{name}/{which}")
         await until(lambda: member.listener.healthy[-2:] == [False, True])
-        await bench.send(topic, b"x", key=b"k")
+        await harness.send(topic, b"x", key=b"k")
         assert payloads(await member.take(1)) == [b"x"]
         assert member.listener.healthy == [False, True]  # edges only
 
     async def test_the_locks_message_was_purged_while_nobody_ran(
         self,
-        bench: Bench,  # noqa: F811
-        native: AbstractChannel,  # noqa: F811
+        harness: Harness,
+        native: AbstractChannel,
     ) -> None:
-        topic = bench.topic()
-        member = await ordered(bench, topic)
+        topic = harness.topic()
+        member = await ordered(harness, topic)
         await member.subscription.stop()
         await native.queue_purge(f"protoflow/{topic}/billing/lock-0")
-        await bench.send(topic, b"x", key=b"k")
-        again = await ordered(bench, topic)
+        await harness.send(topic, b"x", key=b"k")
+        again = await ordered(harness, topic)
         assert payloads(await again.take(1)) == [b"x"]
 
 
 class TestOwners:
     async def test_another_process_takes_over_when_the_owner_dies(
         self,
-        bench: Bench,  # noqa: F811
+        harness: Harness,
     ) -> None:
-        topic = bench.topic()
-        transport = await bench.connect()
-        first = await bench.join(topic, transport=transport, ordering=Ordering.PER_KEY)
-        second = await ordered(bench, topic)
-        await bench.send(topic, *(b"%d" % number for number in range(50)), key=b"k")
+        topic = harness.topic()
+        transport = await harness.connect()
+        first = await harness.join(topic, transport=transport, ordering=Ordering.PER_KEY)
+        second = await ordered(harness, topic)
+        await harness.send(topic, *(b"%d" % number for number in range(50)), key=b"k")
         taken = await first.take(20)
         await first.ack(*taken[:5])
         await second.nothing()
@@ -112,14 +111,14 @@ class TestOwners:
 
     async def test_a_lock_is_renewed_and_stays_where_it_is(
         self,
-        bench: Bench,  # noqa: F811
-        native: AbstractChannel,  # noqa: F811
+        harness: Harness,
+        native: AbstractChannel,
     ) -> None:
-        topic = bench.topic()
-        first = await ordered(bench, topic, max_hold=2.0)
-        second = await ordered(bench, topic, max_hold=2.0)
+        topic = harness.topic()
+        first = await ordered(harness, topic, max_hold=2.0)
+        second = await ordered(harness, topic, max_hold=2.0)
         for number in range(6):
-            await bench.send(topic, b"%d" % number, key=b"k")
+            await harness.send(topic, b"%d" % number, key=b"k")
             (delivery,) = await first.take(1)
             await first.ack(delivery)
             await second.nothing(0.3)
@@ -127,14 +126,14 @@ class TestOwners:
 
     async def test_nothing_is_consumed_beside_a_process_without_order(
         self,
-        bench: Bench,  # noqa: F811
+        harness: Harness,
     ) -> None:
-        topic = bench.topic()
-        old = await bench.join(topic, transport=await bench.connect())
-        new = await ordered(bench, topic)
-        await bench.send(topic, b"0", key=b"k")
+        topic = harness.topic()
+        old = await harness.join(topic, transport=await harness.connect())
+        new = await ordered(harness, topic)
+        await harness.send(topic, b"0", key=b"k")
         (held,) = await old.take(1)
-        await bench.send(topic, b"1", key=b"k")
+        await harness.send(topic, b"1", key=b"k")
         await new.nothing(0.5)
         await old.subscription.settle([Settlement(held)])
         await old.subscription.stop()

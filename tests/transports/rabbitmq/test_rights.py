@@ -19,11 +19,11 @@ from protoflow.errors import AuthenticationError, PublishError
 from protoflow.message import Message, Settlement
 from protoflow.transport import Topology, TopologyMode
 
-from tests.acceptance.bench import Bench, Listener, payloads
 from tests.acceptance.targets import TARGETS
 from tests.brokers import start_own
 from tests.brokers.base import BrokerUnavailable, RunningBroker
 from tests.brokers.rabbitmq import RabbitMQBroker
+from tests.transports.rabbitmq.harness import Harness, Listener, payloads
 from tests.transports.rabbitmq.test_order import kill, until
 
 pytestmark = pytest.mark.timeout(120)
@@ -77,11 +77,11 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-async def bench(server: Server, tmp_path: Path) -> AsyncIterator[Bench]:
-    bench = Bench(TARGETS["rabbitmq"], server.url, tmp_path)
-    bench.transport = await bench.connect()
-    yield bench
-    await bench.close()
+async def harness(server: Server, tmp_path: Path) -> AsyncIterator[Harness]:
+    harness = Harness(TARGETS["rabbitmq"], server.url, tmp_path)
+    harness.transport = await harness.connect()
+    yield harness
+    await harness.close()
 
 
 @contextlib.asynccontextmanager
@@ -107,12 +107,12 @@ async def refused(url: str, exchange: str, key: str) -> bool:
 
 class TestStrangers:
     async def test_a_publisher_reaches_topics_and_no_place_of_hop_state(
-        self, server: Server, bench: Bench
+        self, server: Server, harness: Harness
     ) -> None:
         # The rights of docs/security.md.
         stranger = await server.user("publisher", "^$", "^protoflow$", "^$")
-        topic = bench.topic()
-        member = await bench.join(topic)
+        topic = harness.topic()
+        member = await harness.join(topic)
         queue = f"protoflow/{topic}/billing"
         for exchange, key in (
             ("", queue),
@@ -131,18 +131,18 @@ class TestStrangers:
         await member.ack(delivery)
 
     async def test_a_consumer_has_its_own_queues_and_writes_no_hop_state(
-        self, server: Server, bench: Bench
+        self, server: Server, harness: Harness
     ) -> None:
         stranger = await server.user(
             "consumer", r"^stranger\.", r"^stranger\.", r"^(protoflow|stranger\..*)$"
         )
-        topic = bench.topic()
-        member = await bench.join(topic)
+        topic = harness.topic()
+        member = await harness.join(topic)
         queue = f"protoflow/{topic}/billing"
         async with channel(stranger) as foreign:
             await foreign.queue_declare("stranger.q", durable=True)
             await foreign.queue_bind("stranger.q", "protoflow", topic)
-            await bench.send(topic, b"x")
+            await harness.send(topic, b"x")
             await asyncio.sleep(0.2)
             found = await foreign.basic_get("stranger.q", no_ack=True)
             assert found.body == b"x"
@@ -160,35 +160,35 @@ class TestStrangers:
         assert await refused(stranger, "protoflow/+retry", queue)
 
     async def test_a_service_needs_no_configure_where_another_makes_its_queues(
-        self, server: Server, bench: Bench
+        self, server: Server, harness: Harness
     ) -> None:
         user = await server.user("plain", "^$", "^protoflow", "^protoflow")
-        topic = bench.topic()
-        mine = Bench(TARGETS["rabbitmq"], user, bench.directory)
+        topic = harness.topic()
+        mine = Harness(TARGETS["rabbitmq"], user, harness.directory)
         mine.transport = await mine.connect()
         for ordering in Ordering:
-            settings = bench.settings(topic, f"g-{ordering.name.lower()}", ordering=ordering)
+            settings = harness.settings(topic, f"g-{ordering.name.lower()}", ordering=ordering)
             topology = Topology(subscriptions=(settings,))
-            await bench.transport.ensure(topology, TopologyMode.CREATE)
+            await harness.transport.ensure(topology, TopologyMode.CREATE)
             await mine.transport.ensure(topology, TopologyMode.NONE)
             subscription = await mine.transport.subscribe(settings, Listener())
             await mine.send(topic, b"x")
             assert payloads(await subscription.receive(1, 1000)) == [b"x"]
-        broadcast = bench.settings(topic, "all", broadcast=True)
+        broadcast = harness.settings(topic, "all", broadcast=True)
         with pytest.raises(AuthenticationError, match="configure"):
             await mine.transport.subscribe(broadcast, Listener())
-        settings = bench.settings(bench.topic("new"))
+        settings = harness.settings(harness.topic("new"))
         with pytest.raises(AuthenticationError, match="configure"):
             await mine.transport.ensure(Topology(subscriptions=(settings,)), TopologyMode.CREATE)
         await mine.close()
 
     async def test_what_may_not_be_written_is_refused_and_spares_the_others(
-        self, server: Server, bench: Bench
+        self, server: Server, harness: Harness
     ) -> None:
         user = await server.user("few", "^$", "^protoflow$", "^protoflow")
-        topic = bench.topic()
-        member = await bench.join(topic)
-        mine = Bench(TARGETS["rabbitmq"], user, bench.directory)
+        topic = harness.topic()
+        member = await harness.join(topic)
+        mine = Harness(TARGETS["rabbitmq"], user, harness.directory)
         mine.transport = await mine.connect()
         bad = mine.message(f"protoflow/{topic}/billing/retry-5s", b"bad", mandatory=True)
         good = [mine.message(topic, b"%d" % number) for number in range(4)]
@@ -209,17 +209,17 @@ class TestStrangers:
 
 class TestAlarms:
     async def test_an_ordered_group_is_taken_over_and_nothing_is_written_twice(
-        self, server: Server, bench: Bench
+        self, server: Server, harness: Harness
     ) -> None:
-        topic, other = bench.topic(), bench.topic("other")
+        topic, other = harness.topic(), harness.topic("other")
         options = {"confirm_timeout": 2, "request_timeout": 4}
-        first, second, publisher = [await bench.connect(**options) for _ in range(3)]
-        member = await bench.join(topic, transport=first, ordering=Ordering.PER_KEY)
-        standby = await bench.join(topic, transport=second, ordering=Ordering.PER_KEY)
-        watcher = await bench.join(other)
-        await bench.send(topic, b"0", b"1", key=b"k")
+        first, second, publisher = [await harness.connect(**options) for _ in range(3)]
+        member = await harness.join(topic, transport=first, ordering=Ordering.PER_KEY)
+        standby = await harness.join(topic, transport=second, ordering=Ordering.PER_KEY)
+        watcher = await harness.join(other)
+        await harness.send(topic, b"0", b"1", key=b"k")
         await member.take(1, most=1)
-        message = bench.message(other, b"once")
+        message = harness.message(other, b"once")
         async with server.alarm():
             await asyncio.sleep(1)
             kill(first)
@@ -238,18 +238,20 @@ class TestAlarms:
 
 class TestFrozen:
     async def test_stopping_and_closing_end_when_they_are_told_to(
-        self, server: Server, bench: Bench
+        self, server: Server, harness: Harness
     ) -> None:
-        topic = bench.topic()
+        topic = harness.topic()
         before = asyncio.all_tasks()
-        transport = await bench.connect()
-        bench._transports.remove(transport)
-        member = await bench.join(topic, transport=transport)
-        ordered = await bench.join(bench.topic("o"), transport=transport, ordering=Ordering.PER_KEY)
-        await bench.send(topic, b"x")
+        transport = await harness.connect()
+        harness._transports.remove(transport)
+        member = await harness.join(topic, transport=transport)
+        ordered = await harness.join(
+            harness.topic("o"), transport=transport, ordering=Ordering.PER_KEY
+        )
+        await harness.send(topic, b"x")
         (delivery,) = await member.take(1)
         with server.frozen():
-            publishing = transport.submit([bench.message(topic, b"y")])
+            publishing = transport.submit([harness.message(topic, b"y")])
             settling = member.subscription.settle([Settlement(delivery)])
             started = time.monotonic()
             for ending in (
@@ -270,20 +272,20 @@ class TestFrozen:
 
 
 async def test_a_message_that_ends_the_channel_is_found_and_harms_no_other(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever it is that the server does not like: here a copy list that is no list."""
     from protoflow.transports.rabbitmq import codec
 
-    topic = bench.topic()
-    member = await bench.join(topic)
+    topic = harness.topic()
+    member = await harness.join(topic)
     monkeypatch.setattr(codec, "_ORDERS", ())
-    good = [bench.message(topic, b"%d" % number) for number in range(6)]
+    good = [harness.message(topic, b"%d" % number) for number in range(6)]
     bad = Message(id="bad", topic=topic, payload=b"bad", metadata={"CC": "text"})
     waiting = [*good[:3], bad, *good[3:]]
     refused = None
     for _ in range(3):
-        errors = await bench.transport.submit(waiting)
+        errors = await harness.transport.submit(waiting)
         results = dict(zip([message.id for message in waiting], errors, strict=True))
         refused = results.get("bad") or refused
         waiting = [

@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
-import aiormq
 import pytest
 from aiormq.abc import AbstractChannel
 from pamqp.commands import Basic
@@ -35,35 +32,9 @@ from protoflow.transport import (
 )
 from protoflow.transports import create
 
-from tests.acceptance.bench import Bench, Listener, payloads
-from tests.acceptance.targets import TARGETS
-from tests.brokers import url_of
+from tests.transports.rabbitmq.harness import Harness, Listener, payloads
 
 pytestmark = pytest.mark.timeout(90)
-
-
-@pytest.fixture
-def url() -> str:
-    found = url_of("rabbitmq")
-    if found is None:
-        pytest.skip("broker: rabbitmq")
-    return found
-
-
-@pytest.fixture
-async def bench(url: str, tmp_path: Path) -> AsyncIterator[Bench]:
-    bench = Bench(TARGETS["rabbitmq"], url, tmp_path)
-    bench.transport = await bench.connect()
-    yield bench
-    await bench.close()
-
-
-@pytest.fixture
-async def native(url: str) -> AsyncIterator[AbstractChannel]:
-    """A channel of the client library, as others use it."""
-    connection = await aiormq.connect(url)
-    yield await connection.channel()
-    await connection.close()
 
 
 async def foreign(channel: AbstractChannel, topic: str, body: bytes, **properties: Any) -> None:
@@ -78,15 +49,15 @@ async def foreign(channel: AbstractChannel, topic: str, body: bytes, **propertie
 
 class TestPublishing:
     async def test_properties_say_what_other_clients_look_for(
-        self, bench: Bench, native: AbstractChannel
+        self, harness: Harness, native: AbstractChannel
     ) -> None:
-        topic = bench.topic()
+        topic = harness.topic()
         declared = await native.queue_declare(exclusive=True)
         assert declared.queue is not None
         await native.exchange_declare("protoflow", exchange_type="topic", durable=True)
         await native.queue_bind(declared.queue, "protoflow", topic)
         metadata = {wire.CE_TYPE: "shop.v1.OrderPlaced", wire.CONTENT_TYPE: wire.PROTOBUF}
-        await bench.publish(bench.message(topic, b"x", id="7", key=b"k", metadata=metadata))
+        await harness.publish(harness.message(topic, b"x", id="7", key=b"k", metadata=metadata))
         found = await native.basic_get(declared.queue, no_ack=True)
         properties = found.header.properties
         assert properties.message_id == "7"
@@ -101,37 +72,37 @@ class TestPublishing:
             "pf_key": "k",
         }
 
-    async def test_mandatory_messages_that_nobody_keeps_are_errors(self, bench: Bench) -> None:
-        topic, nobody = bench.topic(), bench.topic("nobody")
-        await bench.join(topic)
+    async def test_mandatory_messages_that_nobody_keeps_are_errors(self, harness: Harness) -> None:
+        topic, nobody = harness.topic(), harness.topic("nobody")
+        await harness.join(topic)
         messages = [
-            bench.message(topic, b"1", mandatory=True),
-            bench.message(nobody, b"2", mandatory=True),
-            bench.message(nobody, b"3"),
-            bench.message(topic, b"4", mandatory=True),
+            harness.message(topic, b"1", mandatory=True),
+            harness.message(nobody, b"2", mandatory=True),
+            harness.message(nobody, b"3"),
+            harness.message(topic, b"4", mandatory=True),
         ]
-        errors = await bench.transport.submit(messages)
+        errors = await harness.transport.submit(messages)
         assert [error is None for error in errors] == [True, False, True, True]
         assert isinstance(errors[1], PublishError)
         assert f"nobody consumes topic {nobody}" in str(errors[1])
 
-    async def test_one_id_twice_in_flight_is_told_apart(self, bench: Bench) -> None:
-        topic, nobody = bench.topic(), bench.topic("nobody")
-        await bench.join(topic)
+    async def test_one_id_twice_in_flight_is_told_apart(self, harness: Harness) -> None:
+        topic, nobody = harness.topic(), harness.topic("nobody")
+        await harness.join(topic)
         messages = [
-            bench.message(where, b"x", id="same", mandatory=True)
+            harness.message(where, b"x", id="same", mandatory=True)
             for where in (topic, nobody, topic, nobody)
         ]
-        errors = await bench.transport.submit(messages)
+        errors = await harness.transport.submit(messages)
         assert [error is None for error in errors] == [True, False, True, False]
 
     async def test_what_nobody_consumes_is_told_once(
-        self, bench: Bench, caplog: pytest.LogCaptureFixture
+        self, harness: Harness, caplog: pytest.LogCaptureFixture
     ) -> None:
-        topic, known = bench.topic("nobody"), bench.topic()
-        await bench.join(known)
+        topic, known = harness.topic("nobody"), harness.topic()
+        await harness.join(known)
         for _ in range(3):
-            await bench.publish(bench.message(topic), bench.message(known))
+            await harness.publish(harness.message(topic), harness.message(known))
         told = [record for record in caplog.records if "nobody consumes" in record.getMessage()]
         assert len(told) == 1
         assert topic in told[0].getMessage()
@@ -159,31 +130,33 @@ class TestPublishing:
         await transport.close()
 
     async def test_a_body_beyond_the_servers_limit_spares_later_ones(
-        self, bench: Bench, native: AbstractChannel
+        self, harness: Harness, native: AbstractChannel
     ) -> None:
-        topic = bench.topic()
-        member = await bench.join(topic)
+        topic = harness.topic()
+        member = await harness.join(topic)
         too_large = bytes(17 * 1024 * 1024)
-        [error] = await bench.transport.submit([bench.message(topic, too_large)])
+        [error] = await harness.transport.submit([harness.message(topic, too_large)])
         if error is None:
             pytest.skip("broker: max_message_size is above 17 MiB")
         assert isinstance(error, PublishRefusedError)
         assert "max_message_size" in str(error)
-        [again] = await bench.transport.submit([bench.message(topic, too_large)])
+        [again] = await harness.transport.submit([harness.message(topic, too_large)])
         assert isinstance(again, PublishRefusedError)  # learnt: it is not sent any more
-        await bench.publish(bench.message(topic, b"small"))
+        await harness.publish(harness.message(topic, b"small"))
         assert payloads(await member.take(1)) == [b"small"]
 
-    async def test_headers_beyond_a_frame_are_refused_and_the_others_go(self, bench: Bench) -> None:
-        topic = bench.topic()
-        await bench.join(topic)
+    async def test_headers_beyond_a_frame_are_refused_and_the_others_go(
+        self, harness: Harness
+    ) -> None:
+        topic = harness.topic()
+        await harness.join(topic)
         messages = [
-            bench.message(topic, b"1"),
-            bench.message(topic, b"2", metadata={"n": "v" * 140_000}),
-            bench.message(topic, b"3", metadata={"n" * 300: "v"}),
-            bench.message(topic, b"4"),
+            harness.message(topic, b"1"),
+            harness.message(topic, b"2", metadata={"n": "v" * 140_000}),
+            harness.message(topic, b"3", metadata={"n" * 300: "v"}),
+            harness.message(topic, b"4"),
         ]
-        errors = await bench.transport.submit(messages)
+        errors = await harness.transport.submit(messages)
         assert [type(error) for error in errors] == [
             type(None),
             PublishRefusedError,
@@ -209,10 +182,10 @@ class TestPublishing:
 
 class TestForeignMessages:
     async def test_native_headers_never_make_a_message_undecodable(
-        self, bench: Bench, native: AbstractChannel
+        self, harness: Harness, native: AbstractChannel
     ) -> None:
-        topic = bench.topic()
-        member = await bench.join(topic)
+        topic = harness.topic()
+        member = await harness.join(topic)
         deaths = [{"queue": "legacy", "reason": "rejected", "count": 2, "routing-keys": ["a"]}]
         headers = {"x-death": deaths, "n": 5, "cloudEvents:type": "a.B", "text": "t"}
         await foreign(native, topic, b"body", headers=headers, message_id="m-1")
@@ -229,31 +202,33 @@ class TestForeignMessages:
             headers=message.headers,
             mandatory=True,
         )
-        await bench.publish(dead)
+        await harness.publish(dead)
         found = await native.basic_get(f"protoflow/{letters}", no_ack=True)
         kept = found.header.properties.headers
         assert kept is not None
         assert (kept["x-death"], kept["n"], kept["text"]) == (deaths, 5, "t")
         await member.ack(delivery)
 
-    async def test_watermills_id_is_the_id(self, bench: Bench, native: AbstractChannel) -> None:
-        topic = bench.topic()
-        member = await bench.join(topic)
+    async def test_watermills_id_is_the_id(self, harness: Harness, native: AbstractChannel) -> None:
+        topic = harness.topic()
+        member = await harness.join(topic)
         await foreign(native, topic, b"{}", headers={wire.WATERMILL_ID: "w-1"})
         (delivery,) = await member.take(1)
         assert delivery.message.id == "w-1"
 
 
 class TestRetries:
-    async def test_many_retries_come_back_under_their_topic(self, bench: Bench, url: str) -> None:
+    async def test_many_retries_come_back_under_their_topic(
+        self, harness: Harness, url: str
+    ) -> None:
         # The second retry goes through the queue of the first: no cycle to the broker.
         settings = TransportSettings(url=TransportURL.parse(url), ladder=(0.2, 0.5))
         transport = create(settings)
         await transport.open()
-        topic = bench.topic()
-        member = await bench.join(topic, transport=transport)
-        other = await bench.join(topic, "audit", transport=transport)
-        [sent] = await bench.send(topic, b"x", key=b"k")
+        topic = harness.topic()
+        member = await harness.join(topic, transport=transport)
+        other = await harness.join(topic, "audit", transport=transport)
+        [sent] = await harness.send(topic, b"x", key=b"k")
         for delay in (0.2, 0.2, 0.6, 0.0):
             (delivery,) = await member.take(1)
             assert (delivery.message.id, delivery.message.topic) == (sent.id, topic)
@@ -263,7 +238,7 @@ class TestRetries:
             assert deferred is not None
             assert deferred.mandatory
             started = time.monotonic()
-            await bench.publish(deferred, transport=transport)
+            await harness.publish(deferred, transport=transport)
             await member.ack(delivery)
         (delivery,) = await member.take(1)
         assert time.monotonic() - started < 2
@@ -274,15 +249,15 @@ class TestRetries:
 
 class TestDelays:
     async def test_each_delay_is_kept_whatever_the_others_are(
-        self, bench: Bench, native: AbstractChannel
+        self, harness: Harness, native: AbstractChannel
     ) -> None:
-        topic = bench.topic()
-        member = await bench.join(topic)
-        other = await bench.join(topic, "audit")
+        topic = harness.topic()
+        member = await harness.join(topic)
+        other = await harness.join(topic, "audit")
         delays = [3.0, 0.05, 1.7, 0.4, 0.9]
         started = time.monotonic()
-        await bench.publish(
-            *(bench.message(topic, b"%.2f" % delay, key=b"k", delay=delay) for delay in delays)
+        await harness.publish(
+            *(harness.message(topic, b"%.2f" % delay, key=b"k", delay=delay) for delay in delays)
         )
         for delay in sorted(delays):
             (delivery,) = await member.take(1)
@@ -293,19 +268,19 @@ class TestDelays:
             await member.ack(delivery)
         assert len(await other.drain()) == len(delays)
 
-    async def test_what_nobody_wants_when_it_is_due_blocks_nothing(self, bench: Bench) -> None:
-        topic = bench.topic()
-        member = await bench.join(topic)
-        nobody = bench.topic("nobody")
-        await bench.publish(*(bench.message(nobody, b"x", delay=0.1) for _ in range(100)))
-        await bench.publish(bench.message(topic, b"wanted", delay=0.1))
+    async def test_what_nobody_wants_when_it_is_due_blocks_nothing(self, harness: Harness) -> None:
+        topic = harness.topic()
+        member = await harness.join(topic)
+        nobody = harness.topic("nobody")
+        await harness.publish(*(harness.message(nobody, b"x", delay=0.1) for _ in range(100)))
+        await harness.publish(harness.message(topic, b"wanted", delay=0.1))
         assert payloads(await member.take(1)) == [b"wanted"]
 
-    async def test_too_long_a_delay_is_refused(self, bench: Bench) -> None:
-        limit = bench.capabilities.max_delay
+    async def test_too_long_a_delay_is_refused(self, harness: Harness) -> None:
+        limit = harness.capabilities.max_delay
         assert limit is not None
         assert limit > 70 * 86400
-        [error] = await bench.transport.submit([bench.message("t", b"x", delay=limit + 1)])
+        [error] = await harness.transport.submit([harness.message("t", b"x", delay=limit + 1)])
         assert isinstance(error, PublishRefusedError)
 
     async def test_the_queues_must_be_there_where_they_may_not_be_made(self, url: str) -> None:
@@ -328,22 +303,24 @@ class TestTopology:
             name="s", topic=topic, group="g", dead_letter_topics=(f"{topic}..g..dead",), **fields
         )
 
-    async def test_verify_names_everything_missing_and_makes_nothing(self, bench: Bench) -> None:
-        topology = Topology(subscriptions=(self.settings(bench.topic()),))
+    async def test_verify_names_everything_missing_and_makes_nothing(
+        self, harness: Harness
+    ) -> None:
+        topology = Topology(subscriptions=(self.settings(harness.topic()),))
         for _ in range(2):
             with pytest.raises(TopologyError) as caught:
-                await bench.transport.ensure(topology, TopologyMode.VERIFY)
+                await harness.transport.ensure(topology, TopologyMode.VERIFY)
             missing = str(caught.value).splitlines()
             assert len(missing) == 8  # queue, five rungs, solo queue, dead letters
             assert all("missing" in line and "topology mode create" in line for line in missing)
-        await bench.transport.ensure(topology, TopologyMode.CREATE)
-        await bench.transport.ensure(topology, TopologyMode.VERIFY)
+        await harness.transport.ensure(topology, TopologyMode.CREATE)
+        await harness.transport.ensure(topology, TopologyMode.VERIFY)
 
     @pytest.mark.parametrize("mode", [TopologyMode.VERIFY, TopologyMode.CREATE])
     async def test_differences_are_reported_and_not_mended(
-        self, bench: Bench, native: AbstractChannel, mode: TopologyMode
+        self, harness: Harness, native: AbstractChannel, mode: TopologyMode
     ) -> None:
-        topic = bench.topic()
+        topic = harness.topic()
         queues = [f"protoflow/{topic}/g", f"protoflow/{topic}..g..dead"]
         for queue in queues:
             await native.queue_declare(queue, durable=True)  # classic
@@ -352,49 +329,49 @@ class TestTopology:
                 await native.queue_declare(f"protoflow/{topic}/g/retry-{seconds}", durable=True)
         topology = Topology(subscriptions=(self.settings(topic),))
         with pytest.raises(TopologyError) as caught:
-            await bench.transport.ensure(topology, mode)
+            await harness.transport.ensure(topology, mode)
         assert all(f"queue {queue} differs" in str(caught.value) for queue in queues)
 
-    async def test_a_missing_queue_stops_the_subscription_at_start(self, bench: Bench) -> None:
+    async def test_a_missing_queue_stops_the_subscription_at_start(self, harness: Harness) -> None:
         with pytest.raises(TopologyError, match="missing"):
-            await bench.transport.subscribe(self.settings(bench.topic()), Listener())
+            await harness.transport.subscribe(self.settings(harness.topic()), Listener())
 
-    async def test_another_ordering_needs_no_other_queue(self, bench: Bench) -> None:
-        topic = bench.topic()
-        member = await bench.join(topic)
+    async def test_another_ordering_needs_no_other_queue(self, harness: Harness) -> None:
+        topic = harness.topic()
+        member = await harness.join(topic)
         await member.subscription.stop()
-        await bench.send(topic, b"x")
-        ordered = await bench.join(topic, ordering=Ordering.PER_KEY)
+        await harness.send(topic, b"x")
+        ordered = await harness.join(topic, ordering=Ordering.PER_KEY)
         assert payloads(await ordered.take(1)) == [b"x"]
 
     async def test_a_queue_that_was_deleted_is_made_again(
-        self, bench: Bench, native: AbstractChannel
+        self, harness: Harness, native: AbstractChannel
     ) -> None:
-        topic = bench.topic()
-        member = await bench.join(topic)
+        topic = harness.topic()
+        member = await harness.join(topic)
         await native.queue_delete(f"protoflow/{topic}/billing")
         async with asyncio.timeout(20):
             while not member.listener.healthy or not member.listener.healthy[-1]:
                 await asyncio.sleep(0.1)
         assert False in member.listener.healthy
-        await bench.send(topic, b"x")
+        await harness.send(topic, b"x")
         assert payloads(await member.take(1)) == [b"x"]
 
 
 class TestShards:
     async def test_keys_keep_their_order_and_all_shards_are_used(
-        self, bench: Bench, url: str
+        self, harness: Harness, url: str
     ) -> None:
-        transport = await bench.connect(shards=4)
-        topic = bench.topic()
-        member = await bench.join(
+        transport = await harness.connect(shards=4)
+        topic = harness.topic()
+        member = await harness.join(
             topic, transport=transport, ordering=Ordering.PER_KEY, max_in_flight=2000
         )
         messages = [
-            bench.message(topic, b"%d" % number, key=b"key-%d" % (number % 40))
+            harness.message(topic, b"%d" % number, key=b"key-%d" % (number % 40))
             for number in range(400)
         ]
-        await bench.publish(*messages, bench.message(topic, b"no key"))
+        await harness.publish(*messages, harness.message(topic, b"no key"))
         taken = await member.take(401)
         by_key: dict[bytes | None, list[int]] = {}
         for delivery in taken:
@@ -407,27 +384,27 @@ class TestShards:
         retried = member.subscription.defer(taken[0].message, 0.0)
         assert retried is not None
         await member.ack(*taken)
-        await bench.publish(retried, transport=transport)
+        await harness.publish(retried, transport=transport)
         (again,) = await member.take(1)
         assert again.shard == taken[0].shard
         await member.ack(again)
 
-    async def test_another_number_of_shards_is_refused(self, bench: Bench) -> None:
-        topic = bench.topic()
-        await bench.join(topic, transport=await bench.connect(shards=3))
+    async def test_another_number_of_shards_is_refused(self, harness: Harness) -> None:
+        topic = harness.topic()
+        await harness.join(topic, transport=await harness.connect(shards=3))
         for shards in (1, 2, 4):
             with pytest.raises(TopologyError, match="another number of shards"):
-                await bench.join(topic, transport=await bench.connect(shards=shards))
+                await harness.join(topic, transport=await harness.connect(shards=shards))
 
 
 class TestOrder:
-    async def test_the_next_process_takes_over_when_the_first_stops(self, bench: Bench) -> None:
-        topic = bench.topic()
-        first = await bench.join(topic, ordering=Ordering.PER_PARTITION)
-        second = await bench.join(
-            topic, transport=await bench.connect(), ordering=Ordering.PER_PARTITION
+    async def test_the_next_process_takes_over_when_the_first_stops(self, harness: Harness) -> None:
+        topic = harness.topic()
+        first = await harness.join(topic, ordering=Ordering.PER_PARTITION)
+        second = await harness.join(
+            topic, transport=await harness.connect(), ordering=Ordering.PER_PARTITION
         )
-        await bench.send(topic, *(b"%d" % number for number in range(6)))
+        await harness.send(topic, *(b"%d" % number for number in range(6)))
         one, two = await first.take(2, most=1)
         await second.nothing()
         await first.ack(one)
@@ -435,23 +412,25 @@ class TestOrder:
         await first.subscription.stop()
         assert payloads(await second.take(5)) == [b"1", b"2", b"3", b"4", b"5"]
 
-    async def test_a_long_prefetch_goes_back_in_order(self, bench: Bench) -> None:
+    async def test_a_long_prefetch_goes_back_in_order(self, harness: Harness) -> None:
         # basic.nack of more than 32 messages shuffles them in RabbitMQ 3.10.
-        topic = bench.topic()
-        first = await bench.join(topic, ordering=Ordering.PER_KEY)
-        await bench.send(topic, *(b"%d" % number for number in range(200)), key=b"k")
+        topic = harness.topic()
+        first = await harness.join(topic, ordering=Ordering.PER_KEY)
+        await harness.send(topic, *(b"%d" % number for number in range(200)), key=b"k")
         taken = await first.take(120)
         await asyncio.gather(*(first.ack(delivery) for delivery in taken[:90]))
         await first.release(*taken[90:])
         await first.subscription.stop()
-        second = await bench.join(topic, ordering=Ordering.PER_KEY)
+        second = await harness.join(topic, ordering=Ordering.PER_KEY)
         again = await second.take(110)
         assert payloads(again) == [b"%d" % number for number in range(90, 200)]
 
-    async def test_what_is_released_comes_before_what_was_prefetched(self, bench: Bench) -> None:
-        topic = bench.topic()
-        member = await bench.join(topic, ordering=Ordering.PER_KEY)
-        await bench.send(topic, b"0", b"1", b"2", key=b"k")
+    async def test_what_is_released_comes_before_what_was_prefetched(
+        self, harness: Harness
+    ) -> None:
+        topic = harness.topic()
+        member = await harness.join(topic, ordering=Ordering.PER_KEY)
+        await harness.send(topic, b"0", b"1", b"2", key=b"k")
         first, second = await member.take(2)
         await member.release(second)
         await member.release(first)
@@ -463,10 +442,10 @@ class TestOrder:
 
 
 class TestSettling:
-    async def test_out_of_order_and_mixed(self, bench: Bench, native: AbstractChannel) -> None:
-        topic = bench.topic()
-        member = await bench.join(topic, max_in_flight=50)
-        await bench.send(topic, *(b"%d" % number for number in range(50)))
+    async def test_out_of_order_and_mixed(self, harness: Harness, native: AbstractChannel) -> None:
+        topic = harness.topic()
+        member = await harness.join(topic, max_in_flight=50)
+        await harness.send(topic, *(b"%d" % number for number in range(50)))
         taken = await member.take(50)
         back = {7, 8, 20, 49}
         order = sorted(range(50), key=lambda number: (number * 7) % 50)
@@ -488,12 +467,12 @@ class TestSettling:
         assert declared.message_count == 0
 
     async def test_what_is_held_too_long_is_given_up_before_the_server_does(
-        self, bench: Bench
+        self, harness: Harness
     ) -> None:
-        topic = bench.topic()
-        transport = await bench.connect(max_hold=1.0)
-        member = await bench.join(topic, transport=transport)
-        await bench.send(topic, b"x")
+        topic = harness.topic()
+        transport = await harness.connect(max_hold=1.0)
+        member = await harness.join(topic, transport=transport)
+        await harness.send(topic, b"x")
         (delivery,) = await member.take(1)
         (again,) = await member.take(1)
         assert again.message.id == delivery.message.id
@@ -504,35 +483,35 @@ class TestSettling:
 
 class TestDeadLetters:
     async def test_the_servers_own_limit_ends_in_the_dead_letters(
-        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+        self, harness: Harness, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("protoflow.transports.rabbitmq.topology.DELIVERY_LIMIT", 2)
-        topic = bench.topic()
-        member = await bench.join(topic)
-        await bench.send(topic, b"killer")
-        letters, transport = f"{topic}..billing..dead", bench.transport
+        topic = harness.topic()
+        member = await harness.join(topic)
+        await harness.send(topic, b"killer")
+        letters, transport = f"{topic}..billing..dead", harness.transport
         for count in range(3):
             (delivery,) = await member.take(1)
             assert delivery.deliveries == count + 1
             await member.subscription.stop()
             if count < 2:
-                member = await bench.join(topic)
+                member = await harness.join(topic)
         async with asyncio.timeout(10):
             while not await dead_letters_of(transport).count(letters):
                 await asyncio.sleep(0.05)
         [letter] = await dead_letters_of(transport).list(letters)
         assert letter.message.payload == b"killer"
         assert await dead_letters_of(transport).replay(letters, [letter.message.id]) == 1
-        member = await bench.join(topic)
+        member = await harness.join(topic)
         (delivery,) = await member.take(1)
         assert (delivery.message.topic, delivery.deliveries) == (topic, 1)
         await member.ack(delivery)
 
-    async def test_looking_often_loses_nothing_and_keeps_the_order(self, bench: Bench) -> None:
-        topic = bench.topic()
-        await bench.join(topic)
-        letters, transport = f"{topic}..billing..dead", bench.transport
-        sent = await bench.send(letters, *(b"%d" % number for number in range(5)))
+    async def test_looking_often_loses_nothing_and_keeps_the_order(self, harness: Harness) -> None:
+        topic = harness.topic()
+        await harness.join(topic)
+        letters, transport = f"{topic}..billing..dead", harness.transport
+        sent = await harness.send(letters, *(b"%d" % number for number in range(5)))
         for _ in range(25):
             listed = await dead_letters_of(transport).list(letters, limit=3)
             assert [letter.message.id for letter in listed] == [m.id for m in sent[:3]]
@@ -544,12 +523,12 @@ class TestDeadLetters:
 
 class TestOthers:
     async def test_broadcast_reaches_every_process_and_goes_with_it(
-        self, bench: Bench, native: AbstractChannel
+        self, harness: Harness, native: AbstractChannel
     ) -> None:
-        topic = bench.topic()
-        one = await bench.join(topic, broadcast=True)
-        two = await bench.join(topic, transport=await bench.connect(), broadcast=True)
-        await bench.send(topic, b"x")
+        topic = harness.topic()
+        one = await harness.join(topic, broadcast=True)
+        two = await harness.join(topic, transport=await harness.connect(), broadcast=True)
+        await harness.send(topic, b"x")
         for member in (one, two):
             (delivery,) = await member.take(1)
             assert member.subscription.defer(delivery.message, 9.0) is None
@@ -560,15 +539,15 @@ class TestOthers:
             assert time.monotonic() - started >= 0.5
             await member.ack(again)
 
-    async def test_lag_counts_what_waits_anywhere(self, bench: Bench, url: str) -> None:
-        topic, transport = bench.topic(), bench.transport
+    async def test_lag_counts_what_waits_anywhere(self, harness: Harness, url: str) -> None:
+        topic, transport = harness.topic(), harness.transport
         assert isinstance(transport, LagReader)
-        member = await bench.join(topic, max_in_flight=2)
-        await bench.send(topic, *(b"%d" % number for number in range(5)))
+        member = await harness.join(topic, max_in_flight=2)
+        await harness.send(topic, *(b"%d" % number for number in range(5)))
         taken = await member.take(2)
         deferred = member.subscription.defer(taken[0].message, 30.0)
         assert deferred is not None
-        await bench.publish(deferred)
+        await harness.publish(deferred)
         await member.ack(taken[0])
         async with asyncio.timeout(10):
             while (await transport.lag(topic, "billing")).messages != 5:

@@ -13,7 +13,7 @@ import time
 from protoflow.contract.spec import Ordering
 from protoflow.message import Message, Settlement, SettleResult
 
-from tests.transports.making import Listener, opened, settings
+from tests.transports.harness import Listener, opened, settings
 
 KEYS = 5
 

@@ -17,8 +17,8 @@ from protoflow.contract.spec import Ordering
 from protoflow.errors import TransportError
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
 
-from tests.transports.making import Listener, make
-from tests.transports.making import settings as subscription_settings
+from tests.transports.harness import Listener, make
+from tests.transports.harness import settings as subscription_settings
 
 
 class Faults:

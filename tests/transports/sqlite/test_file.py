@@ -24,7 +24,7 @@ from protoflow.transport import Topology, TopologyMode
 from protoflow.transports.sqlite import location, schema
 from protoflow.transports.sqlite.options import SqliteOptions
 
-from tests.transports.making import Listener, ack, make, messages, opened, settings, take
+from tests.transports.harness import Listener, ack, make, messages, opened, settings, take
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from protoflow.contract.spec import Ordering
 from protoflow.message import Message
 
-from tests.transports.making import Listener, ack, messages, opened, settings, take
+from tests.transports.harness import Listener, ack, messages, opened, settings, take
 from tests.transports.sqlite.process import KEYS, key_of
 
 ROOT = Path(__file__).parents[3]

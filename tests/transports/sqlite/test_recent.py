@@ -9,7 +9,7 @@ import pytest
 from protoflow.message import Delivery, Message, Settlement
 from protoflow.transports.sqlite import recent, rows
 
-from tests.transports.making import Listener, ack, messages, opened, settings, take
+from tests.transports.harness import Listener, ack, messages, opened, settings, take
 
 
 @pytest.fixture

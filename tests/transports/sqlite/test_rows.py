@@ -14,7 +14,7 @@ from protoflow.dead_letters import dead_letters_of
 from protoflow.errors import TransportError
 from protoflow.message import Action, Message, Settlement, SettleResult
 
-from tests.transports.making import Listener, ack, messages, opened, settings, take
+from tests.transports.harness import Listener, ack, messages, opened, settings, take
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from protoflow.errors import (
 )
 from protoflow.message import Message, Settlement, SettleResult
 
-from tests.transports.making import Listener, ack, messages, opened, settings, take
+from tests.transports.harness import Listener, ack, messages, opened, settings, take
 
 
 @pytest.fixture

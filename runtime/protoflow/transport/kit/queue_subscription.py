@@ -170,9 +170,9 @@ class QueueSubscription:
         then or until `close`."""
         self.stopped = True
         self._ready.signal.close()
-        if self._fetching is not None:
-            await asyncio.wait([self._fetching])
-            self._keep_fetched(self._fetching)
+        if (fetching := self._fetching) is not None:
+            await asyncio.wait([fetching])
+            self._keep_fetched(fetching)  # unless its callback has run
         await self._renewer.give_back(self._ready.close())
         while self._on_the_way:
             await asyncio.wait([*self._on_the_way])

@@ -22,6 +22,8 @@ from protoflow.contract.spec import DeliveryPolicy, RetryPolicy, Start
 from protoflow.dead_letters import DeadLetters, dead_letters_of
 from protoflow.message import Message, Settlement
 from protoflow.service import Service
+from protoflow.testing import Listener
+from protoflow.testing.transports.harness import MEGABYTE
 from protoflow.transport import (
     Capabilities,
     Subscription,
@@ -32,7 +34,6 @@ from protoflow.transport import (
     TransportSettings,
 )
 
-from tests.acceptance.bench import MEGABYTE, Listener
 from tests.acceptance.contract import pb, pf
 from tests.acceptance.faulty import Faulty
 from tests.acceptance.targets import Target
@@ -91,7 +92,7 @@ class Watcher:
         await self._subscription.stop()
 
 
-class Lab:
+class Harness:
     """A broker namespace of one case."""
 
     def __init__(self, target: Target, url: str, directory: Path) -> None:
@@ -293,8 +294,8 @@ class Lab:
 class Seen:
     """What a handler saw, in order. Use its methods as the handler."""
 
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
+    def __init__(self, harness: Harness) -> None:
+        self.harness = harness
         self.runs: list[tuple[int, int]] = []
         self.contexts: list[Any] = []
         self.done: list[int] = []
@@ -313,7 +314,7 @@ class Seen:
 
     async def until(self, count: int, *, within: float = 10.0) -> None:
         """So many runs have begun."""
-        await self.lab.until(
+        await self.harness.until(
             lambda: len(self.runs) >= count, within=within,
             what=f"{count} runs were expected",
         )  # fmt: skip

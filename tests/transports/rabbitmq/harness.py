@@ -1,4 +1,4 @@
-"""The harness of the shipped suite, for tests of one transport."""
+"""The harness of the shipped suite, for RabbitMQ's own quirks."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from protoflow.testing.transports.harness import MEGABYTE as MEGABYTE
 
 from tests.acceptance.targets import Target
 
-__all__ = ["MEGABYTE", "Bench", "Listener", "Member", "numbers", "payloads"]
+__all__ = ["MEGABYTE", "Harness", "Listener", "Member", "numbers", "payloads"]
 
 
-class Bench(TransportHarness):
+class Harness(TransportHarness):
     """The harness with groups by their plain name: queues are named after topic and group."""
 
     def __init__(self, target: Target, url: str, directory: Path) -> None:

@@ -1,30 +1,17 @@
-"""Transports and subscriptions for tests that need no bench."""
+"""Transports and subscriptions in a few words, for tests without a server."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from protoflow import transports
 from protoflow.config.url import TransportURL
 from protoflow.message import Delivery, Message, Settlement
+from protoflow.testing import Listener as Listener
 from protoflow.transport import Subscription, SubscriptionSettings, TransportSettings
-
-
-class Listener:
-    def __init__(self) -> None:
-        self.lost: list[Delivery] = []
-        self.health: list[tuple[bool, str]] = []
-
-    async def shards_revoked(self, shards: Collection[str | int], drain: float) -> None: ...
-
-    def deliveries_lost(self, deliveries: Sequence[Delivery]) -> None:
-        self.lost += deliveries
-
-    def health_changed(self, healthy: bool, detail: str) -> None:
-        self.health.append((healthy, detail))
 
 
 def make(url: str, **fields: Any) -> Any:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from protoflow.config.url import TransportURL
 from protoflow.message import Delivery, Message, Settlement, SettleResult
+from protoflow.testing import Listener
 from protoflow.transport import (
     Subscription,
     SubscriptionSettings,
@@ -23,29 +24,6 @@ from protoflow.transports.kafka.transport import KafkaTransport
 MEGABYTE = 1024 * 1024
 #: A short session, so that a killed member is noticed soon.
 QUICK = {"session_timeout": 2.0, "heartbeat_interval": 0.5, "commit_interval": 0.2}
-
-
-class Listener:
-    """Keeps what it is told; `drain` is what it does before shards leave."""
-
-    def __init__(self, drain: Callable[[], Awaitable[None]] | None = None) -> None:
-        self.drain = drain
-        self.revoked: list[tuple[set[str | int], float]] = []
-        self.health: list[tuple[bool, str]] = []
-
-    async def shards_revoked(self, shards: Collection[str | int], drain: float) -> None:
-        self.revoked.append((set(shards), drain))
-        if self.drain is not None:
-            await self.drain()
-
-    def deliveries_lost(self, deliveries: Sequence[Delivery]) -> None:
-        raise AssertionError("Kafka has no leases")
-
-    def health_changed(self, healthy: bool, detail: str) -> None:
-        self.health.append((healthy, detail))
-
-    def suspects_waiting(self) -> None:
-        raise AssertionError("Kafka has no solo queue")
 
 
 def unique(name: str = "orders") -> str:

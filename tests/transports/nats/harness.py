@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from protoflow import transports
 from protoflow.config.url import TransportURL
 from protoflow.message import Delivery, Message, Settlement, SettleResult
+from protoflow.testing import Listener
 from protoflow.transport import (
     Subscription,
     SubscriptionSettings,
@@ -21,24 +22,6 @@ from protoflow.transport import (
 )
 
 MEGABYTE = 1024 * 1024
-
-
-class Listener:
-    """Keeps what a subscription tells."""
-
-    def __init__(self) -> None:
-        self.lost: list[Delivery] = []
-        self.revoked: list[str | int] = []
-        self.health: list[tuple[bool, str]] = []
-
-    async def shards_revoked(self, shards: Collection[str | int], drain: float) -> None:
-        self.revoked += shards
-
-    def deliveries_lost(self, deliveries: Sequence[Delivery]) -> None:
-        self.lost += deliveries
-
-    def health_changed(self, healthy: bool, detail: str) -> None:
-        self.health.append((healthy, detail))
 
 
 def make(url: str, *, connect_timeout: float = 5.0, **options: Any) -> Transport:

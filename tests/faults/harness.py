@@ -69,7 +69,7 @@ class Consumer:
         return bool(told["live"] and told["ready"] and self.process.poll() is None)
 
 
-class Lab:
+class Harness:
     """One run."""
 
     def __init__(self, name: str, url: str, directory: Path, count: int) -> None:
@@ -206,12 +206,12 @@ class Lab:
 
 
 @contextlib.contextmanager
-def lab(
+def harness(
     name: str, directory: Path, count: int, broker_kind: TestBroker | None = None
-) -> Iterator[Lab]:
-    """A lab on a broker of its own; on SQLite a file."""
+) -> Iterator[Harness]:
+    """A harness on a broker of its own; on SQLite a file."""
     if name == "sqlite":
-        made = Lab(name, f"sqlite:///{directory}/queue.db", directory, count)
+        made = Harness(name, f"sqlite:///{directory}/queue.db", directory, count)
         try:
             yield made
         finally:
@@ -221,7 +221,7 @@ def lab(
         url = broker.url
         if name == "jetstream":
             url = url.replace("nats://", "jetstream://")
-        made = Lab(name, url, directory, count)
+        made = Harness(name, url, directory, count)
         made.broker = broker
         made.kind = broker_kind or kind(name)
         try:

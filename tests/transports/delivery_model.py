@@ -1,4 +1,4 @@
-"""A model of delivery, and random walks through it.
+"""A model of delivery, and a state machine that compares transports with it.
 
 Whatever happens, every message of a group is at each moment pending, held by one member,
 or done; the order of each key holds; and in the end everything is done or dead.
@@ -23,6 +23,7 @@ from protoflow.config.url import TransportURL
 from protoflow.contract.spec import Ordering
 from protoflow.dead_letters import dead_letters_of
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
+from protoflow.testing import Listener
 from protoflow.transport import (
     Isolation,
     LagReader,
@@ -37,7 +38,7 @@ from protoflow.transports.sqlite import SqliteTransport
 T = TypeVar("T")
 
 TOPIC, GROUP, DEAD = "t", "g", "t..g..dead"
-#: Longer than any walk: keepers renew in real time, of which hardly any passes.
+#: Longer than any run of the model: keepers renew in real time, of which hardly any passes.
 LEASE = 10_000.0
 EPSILON = 0.001
 
@@ -48,7 +49,7 @@ ACTIONS = (
     *["acknowledge"] * 4,
     *["fail"] * 4,
     *["time"] * 2,
-    *("release", "stale", "restart", "power cut", "books"),
+    *("release", "stale", "restart", "power cut", "counts"),
     *("batch", "mark", "clear"),
 )
 
@@ -62,20 +63,6 @@ class ManualClock(Clock):
 
     def monotonic(self) -> float:
         return self.time
-
-
-class Listener:
-    async def shards_revoked(self, shards: Any, drain: float) -> None:
-        raise AssertionError
-
-    def deliveries_lost(self, deliveries: Any) -> None:
-        pass
-
-    def health_changed(self, healthy: bool, detail: str) -> None:
-        raise AssertionError(detail)
-
-    def suspects_waiting(self) -> None:
-        raise AssertionError
 
 
 @dataclass
@@ -98,10 +85,11 @@ class Item:
 class Member:
     transport: Transport
     subscription: Subscription
+    listener: Listener
     held: list[Item] = field(default_factory=list)
 
 
-class Walk(RuleBasedStateMachine):
+class DeliveryModel(RuleBasedStateMachine):
     url = ""
     ordering = Ordering.NONE
     hard_crash = False
@@ -131,18 +119,19 @@ class Walk(RuleBasedStateMachine):
             TransportSettings(url=TransportURL.parse(url), clock=self.clock)
         )
         await transport.open()
+        listener = Listener()
         subscription = await transport.subscribe(
             SubscriptionSettings(
-                name="walk",
+                name="model",
                 topic=TOPIC,
                 group=GROUP,
                 ordering=self.ordering,
                 dead_letter_topics=(DEAD,),
                 lease=LEASE,
             ),
-            Listener(),
+            listener,
         )
-        return Member(transport, subscription)
+        return Member(transport, subscription, listener)
 
     @initialize()
     def start(self) -> None:
@@ -224,8 +213,8 @@ class Walk(RuleBasedStateMachine):
             self.restart(by)
         elif action == "power cut" and self.hard_crash:
             self.power_cut()
-        elif action == "books":
-            self.look_at_the_books()
+        elif action == "counts":
+            self.check_counts()
         elif self.something_must_go():
             self.receive(by, count, max_bytes)
         elif self.items:
@@ -413,7 +402,7 @@ class Walk(RuleBasedStateMachine):
             if isinstance(member.transport, SqliteTransport):
                 self.run(member.transport.end_expired)
 
-    def look_at_the_books(self) -> None:
+    def check_counts(self) -> None:
         transport = self.members[0].transport
         assert isinstance(transport, LagReader)
         dead_letters = dead_letters_of(transport)
@@ -441,4 +430,6 @@ class Walk(RuleBasedStateMachine):
             assert self.members[0].held, "something is left and does not come"
             while self.members[0].held:
                 self.acknowledge(0, dead=False)
-        self.look_at_the_books()
+        self.check_counts()
+        for member in self.members:
+            assert (member.listener.health, member.listener.revoked) == ([], [])
