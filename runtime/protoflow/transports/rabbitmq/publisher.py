@@ -10,16 +10,17 @@ from collections.abc import Sequence
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message
 from protoflow.transport.interface import TopologyMode, TransportSettings
+from protoflow.transport.kit.submission import Submission
 from protoflow.transports.rabbitmq import codec, frames
 from protoflow.transports.rabbitmq.channel import Channel
 from protoflow.transports.rabbitmq.delays import Delays, units
 from protoflow.transports.rabbitmq.limits import Limits
-from protoflow.transports.rabbitmq.link import Backoff, Link
+from protoflow.transports.rabbitmq.link import Link, new_backoff
 from protoflow.transports.rabbitmq.losses import Losses
 from protoflow.transports.rabbitmq.names import Names
 from protoflow.transports.rabbitmq.nobody import Unheard
 from protoflow.transports.rabbitmq.options import RabbitMQOptions
-from protoflow.transports.rabbitmq.pending import Batch, Entry, GivenUp, Result, oldest, same
+from protoflow.transports.rabbitmq.pending import Entry, GivenUp, Result, oldest, same
 from protoflow.transports.rabbitmq.reading import Properties
 
 _logger = logging.getLogger("protoflow.rabbitmq")
@@ -98,13 +99,8 @@ class Publisher:
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[Result]]:
         """Publishes; see `Transport.submit`."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Sequence[Result]] = loop.create_future()
-        if not messages:
-            future.set_result([])
-            return future
-        batch = Batch(future, len(messages))
-        now = loop.time()
+        batch = Submission(len(messages))
+        now = asyncio.get_running_loop().time()
         deadline = now + self._options.confirm_timeout
         for index, message in enumerate(messages):
             if refusal := self.limits.refusal(message):
@@ -120,7 +116,7 @@ class Publisher:
         self._flush()
         if self._sweeper is None and (self._unconfirmed or self._waiting or self._held):
             self._schedule_sweep()
-        return future
+        return batch.future
 
     def _flush(self) -> None:
         channel = self._channel
@@ -243,7 +239,8 @@ class Publisher:
         self._flush()
 
     async def _supervise(self) -> None:
-        backoff = Backoff(self._settings)
+        clock = self._settings.clock
+        backoff = new_backoff(clock)
         while True:
             if self._channel is not None:
                 await asyncio.wait([self._channel.closing])
@@ -255,7 +252,7 @@ class Publisher:
             except Exception as error:  # whatever it is may pass
                 _logger.info("publishing waits: %s", error)
             if self._channel is None or self._channel.is_closed:
-                await backoff.wait()
+                await clock.sleep(backoff.next())
 
     def _lost(self, channel: Channel) -> None:
         entries, self._unconfirmed = [*self._unconfirmed.values()], {}
