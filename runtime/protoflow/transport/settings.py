@@ -28,7 +28,7 @@ class SubscriptionSettings:
         broadcast: an ephemeral group of this process.
         atomic: outputs and settlement are demanded to be visible together.
         defers: failed runs may have waits that the broker must keep (see `Subscription.defer`).
-        dead_letter_topics: where the letters of this group go, namespace included.
+        dead_letter_topics: where the dead letters of this group go, namespace included.
         lease: seconds before an unrenewed delivery may go to another process.
         max_hold: seconds for which a lease is renewed at most.
         rebalance_drain: seconds that handlers get when their shard moves.
@@ -61,7 +61,7 @@ class Topology:
 
 @dataclass_record
 class TransportSettings:
-    """What the runtime tells a transport when it is made.
+    """What the runtime gives a transport when it is made.
 
     Attributes:
         url: where the broker is.

@@ -2,7 +2,7 @@
 
 The id, content type, type and correlation id stand in the properties too, where other
 clients look. The key travels in the header `pf_key`, in base64 if it is not text, and a
-tombstone is told from an empty payload by `pf_tombstone`.
+tombstone differs from an empty payload by `pf_tombstone`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def encode(message: Message, now: float, owner: str) -> tuple[int, bytes]:
     Args:
         message: the message.
         now: the time in seconds since the epoch.
-        owner: the prefix of queues whose deaths are not told on: they are ours, and a
+        owner: the prefix of queues whose deaths are not passed on: they are ours, and a
             message that was in a queue before would be taken for one in a cycle.
 
     Raises:
@@ -202,13 +202,13 @@ def sent_at(properties: Properties) -> float:
     return (reading.moment(known) or 0.0) if known is not None else 0.0
 
 
-def dead_lettered_at(letter: Message) -> float:
+def dead_lettered_at(message: Message) -> float:
     """When a message was dead-lettered, by us or by the broker; 0.0 if unknown."""
     try:
-        seconds = float(letter.metadata.get(wire.PF_DEAD_LETTERED_AT, ""))
+        seconds = float(message.metadata.get(wire.PF_DEAD_LETTERED_AT, ""))
     except ValueError:
-        death = last_death(letter)
-        return death.time if death is not None else sent_at(letter.headers.properties)
+        death = last_death(message)
+        return death.time if death is not None else sent_at(message.headers.properties)
     return seconds if 0.0 <= seconds < 1e12 else 0.0
 
 

@@ -204,7 +204,7 @@ class Link:
                 connecting.add_done_callback(_seen)
         if not done:
             raise TimeoutError(f"{host} did not answer within {patience:.1f} s")
-        if connecting.cancelled():  # aiormq's way to tell that the connection was lost
+        if connecting.cancelled():  # aiormq's way to show that the connection was lost
             raise ConnectionError("the connection was lost")
         error = connecting.exception()
         if error is not None:

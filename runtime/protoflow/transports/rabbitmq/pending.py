@@ -11,7 +11,7 @@ from protoflow.message import Message
 from protoflow.transport.kit.submission import Submission
 
 Result = PublishError | None
-#: What tells one message from another: its id and its topic.
+#: What distinguishes one message from another: its id and its topic.
 Key: TypeAlias = tuple[str, str]
 
 _REMEMBERED = 10_000
@@ -44,7 +44,7 @@ class Entry:
 
     @property
     def key(self) -> Key:
-        """What tells it from others."""
+        """What distinguishes it from others."""
         return self.message.id, self.message.topic
 
     def done(self, result: Result) -> None:

@@ -18,13 +18,13 @@ from protoflow.transports.rabbitmq.limits import Limits
 from protoflow.transports.rabbitmq.link import Link, new_backoff
 from protoflow.transports.rabbitmq.losses import Losses
 from protoflow.transports.rabbitmq.names import Names
-from protoflow.transports.rabbitmq.nobody import Unheard
 from protoflow.transports.rabbitmq.options import RabbitMQOptions
 from protoflow.transports.rabbitmq.pending import Entry, GivenUp, Result, oldest, same
 from protoflow.transports.rabbitmq.reading import Properties
+from protoflow.transports.rabbitmq.unrouted import UnroutedTopics
 
 _logger = logging.getLogger("protoflow.rabbitmq")
-_PATIENCE = 10.0  # for so long a message may be unconfirmed before readiness tells
+_PATIENCE = 10.0  # for so long a message may be unconfirmed before readiness turns red
 
 
 class Publisher:
@@ -49,7 +49,7 @@ class Publisher:
         self._unconfirmed: dict[int, Entry] = {}
         self._given_up = GivenUp()
         self._losses = Losses(self._route)
-        self._unheard = Unheard(settings.require_subscriber)
+        self._unrouted = UnroutedTopics(settings.require_subscriber)
         self._tag = 0
         self._delays = Delays(link, names)
         self._held: list[Entry] = []
@@ -164,7 +164,7 @@ class Publisher:
     def _encode(self, channel: Channel, entry: Entry, now: float) -> bytes:
         message = entry.message
         exchange, routing_key = self._route(message)
-        mandatory = message.mandatory or self._unheard.asks(entry)
+        mandatory = message.mandatory or self._unrouted.asks(entry)
         route = frames.route(exchange, routing_key, mandatory)
         flags, properties = codec.encode(message, now, self._names.owner)
         if not frames.header_fits(properties, channel.frame_max):
@@ -202,7 +202,7 @@ class Publisher:
             tags = [tag] if tag in unconfirmed else []
         for known in tags:
             entry = unconfirmed.pop(known)
-            if entry.returned and (error := self._unheard.returned(entry)) is not None:
+            if entry.returned and (error := self._unrouted.returned(entry)) is not None:
                 entry.done(error)
             elif accepted:
                 if entry.settled:

@@ -82,7 +82,7 @@ class Plan:
     together: tuple[tuple[str, str, str], ...] = ()
 
 
-class Planner:
+class TopologyPlanner:
     """Says what a topology needs on this server."""
 
     def __init__(self, names: Names, ladder: Sequence[float], version: tuple[int, int]) -> None:
@@ -152,9 +152,9 @@ class Planner:
         bindings += (
             Binding(source=names.retry, target=queue.name, key=queue.name) for queue in waiting
         )
-        letters = self._letters(settings)
-        queues += letters.queues
-        bindings += letters.bindings
+        dead = self._dead_letters(settings)
+        queues += dead.queues
+        bindings += dead.bindings
         return replace(
             self._shards(topic, group),
             exchanges=(hashing,) if sharded else (),
@@ -184,7 +184,7 @@ class Planner:
                 names.lock(topic, group, shard), {"x-single-active-consumer": True}
             )
 
-    def _letters(self, settings: SubscriptionSettings) -> Plan:
+    def _dead_letters(self, settings: SubscriptionSettings) -> Plan:
         """The dead-letter queues: for what we publish, and for what the broker gives up."""
         names, own = self._names, self._names.group(settings.topic, settings.group)
         queues: list[Queue] = []

@@ -12,7 +12,7 @@ from protoflow.message import Message
 from protoflow.transports.sqlite import rows
 from protoflow.transports.sqlite.recent import Recent
 from protoflow.transports.sqlite.schema import TOPIC_SHIFT
-from protoflow.transports.sqlite.topics import make_letters
+from protoflow.transports.sqlite.topics import make_dead_letters
 
 Results = Sequence[PublishError | None]
 
@@ -28,16 +28,16 @@ class Limits:
 
     Attributes:
         most: the bound in bytes.
-        letters: the topics that may take more.
+        dead_letter_topics: the topics that may take more.
     """
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self.letters: frozenset[str] = frozenset()
+        self.dead_letter_topics: frozenset[str] = frozenset()
 
     def bound(self, topic: str) -> int:
         """The bound for a topic."""
-        return self.most + _HEADROOM if topic in self.letters else self.most
+        return self.most + _HEADROOM if topic in self.dead_letter_topics else self.most
 
 
 class Outgoing:
@@ -92,7 +92,7 @@ class Outgoing:
             first = (id << TOPIC_SHIFT) + following - count
             rows.insert(connection, first, values)
             if dead:
-                make_letters(connection, id, first, first + count - 1)
+                make_dead_letters(connection, id, first, first + count - 1)
             if recent is not None and topic in recent.topics:
                 times, sizes = values[3 :: rows.COLUMNS], values[5 :: rows.COLUMNS]
                 recent.add(first, self._messages[topic], times, sizes)
@@ -155,7 +155,7 @@ class Publication:
         return unsubscribed
 
     def done(self, result: Collection[str]) -> None:
-        """Tells who waits, and the subscriptions."""
+        """Answers the submissions, and wakes subscriptions."""
         for future, messages, refused in self._submissions:
             errors: list[PublishError | None] = [None] * len(messages)
             if result:

@@ -23,7 +23,7 @@ DELETE FROM protoflow_deliveries WHERE group_id = ? AND token = ? AND {}
 _HELD = f"""
 SELECT count(*) FROM protoflow_deliveries WHERE group_id = ? AND token = ? AND {_LISTED}
 """  # noqa: S608  a constant
-# A message goes when every group is beyond it, no group has it to do and it is no letter.
+# A message goes when every group is beyond it, no group has it to do and it is no dead letter.
 _REMOVE = """
 DELETE FROM protoflow_messages WHERE {{}}
 AND (sequence <= (SELECT min(position) FROM protoflow_groups WHERE topic = ?) OR sequence > {})

@@ -48,7 +48,7 @@ class Session:
 
 def make_topic(connection: sqlite3.Connection, name: str, *, dead: bool = False) -> int:
     """The id of a topic, made if need be. What it holds when it becomes a dead-letter
-    topic are letters from then on."""
+    topic are dead letters from then on."""
     connection.execute(
         "INSERT INTO protoflow_topics (name) VALUES (?) ON CONFLICT (name) DO NOTHING", (name,)
     )
@@ -57,11 +57,11 @@ def make_topic(connection: sqlite3.Connection, name: str, *, dead: bool = False)
     if dead and not was_dead:
         connection.execute("UPDATE protoflow_topics SET dead = 1 WHERE id = ?", (topic,))
         first = topic << TOPIC_SHIFT
-        make_letters(connection, topic, first, first + (1 << TOPIC_SHIFT) - 1)
+        make_dead_letters(connection, topic, first, first + (1 << TOPIC_SHIFT) - 1)
     return int(topic)
 
 
-def make_letters(connection: sqlite3.Connection, topic: int, first: int, last: int) -> None:
+def make_dead_letters(connection: sqlite3.Connection, topic: int, first: int, last: int) -> None:
     """Makes messages dead letters."""
     connection.execute(
         "INSERT INTO protoflow_letters SELECT sequence, ?, coalesce(CASE WHEN json_valid(head) "
@@ -73,8 +73,8 @@ def make_letters(connection: sqlite3.Connection, topic: int, first: int, last: i
 
 def make_group(connection: sqlite3.Connection, settings: SubscriptionSettings, name: str) -> Group:
     """The group of a subscription, made if need be, with its dead-letter topics."""
-    for letters in settings.dead_letter_topics:
-        make_topic(connection, letters, dead=True)
+    for dead_letter_topic in settings.dead_letter_topics:
+        make_topic(connection, dead_letter_topic, dead=True)
     topic = make_topic(connection, settings.topic)
     position = topic << TOPIC_SHIFT
     if settings.start is Start.LATEST or settings.broadcast:
