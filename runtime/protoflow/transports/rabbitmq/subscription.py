@@ -225,6 +225,7 @@ class RabbitMQSubscription:
             except Exception as error:
                 _logger.info("subscription %s begins anew: %s", self._settings.name, error)
                 await channel.leave()
+                break
         self._forget(session)
         _, reason = channel.closed_by_broker or (0, "the connection was lost")
         return f"subscription {self._settings.name}: {reason}"
@@ -241,8 +242,8 @@ class RabbitMQSubscription:
             raise TimeoutError("unsettled for too long")  # all goes back, in order
         for delivery in expired:
             session.requeue(delivery.receipt.tag)
-        waiting = {*self._ready.withdraw(expired)}
-        if lost := [delivery for delivery in expired if delivery not in waiting]:
+        self._ready.withdraw(expired)
+        if lost := [delivery for delivery in expired if delivery.receipt.handed]:
             self._listener.deliveries_lost(lost)
 
     def _forget(self, session: Session) -> None:
