@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import importlib
 import inspect
 import re
 import struct
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from cli_reference import reference  # type: ignore[import-not-found]  # beside this script
 from pamqp.header import ContentHeader
 from protoflow import transports, wire
 from protoflow.codecs.cloudevents import wrap
@@ -25,30 +27,21 @@ from protoflow.contract.spec import Ordering
 from protoflow.message import Message
 from protoflow.middleware import default_chain
 from protoflow.transport import Capabilities, SubscriptionSettings, Topology, TransportSettings
+from protoflow.transports.built_in import BUILT_IN, BuiltInTransport
 from protoflow.transports.kafka import headers as kafka_headers
 from protoflow.transports.kafka.asking import HEADROOM
 from protoflow.transports.kafka.options import KafkaOptions
 from protoflow.transports.kafka.topology import wanted_topics
-from protoflow.transports.memory.broker import MemoryOptions
 from protoflow.transports.nats.jetstream.topology import Architect
 from protoflow.transports.nats.names import Names as JetStreamNames
-from protoflow.transports.nats.options import CoreOptions, JetStreamOptions
+from protoflow.transports.nats.options import JetStreamOptions
 from protoflow.transports.nats.wire import headers as nats_headers
 from protoflow.transports.rabbitmq import codec as amqp
 from protoflow.transports.rabbitmq.names import Names as RabbitMQNames
-from protoflow.transports.rabbitmq.options import RabbitMQOptions
 from protoflow.transports.rabbitmq.topology import TopologyPlanner
-from protoflow.transports.sqlite.options import SqliteOptions
 
 ROOT = Path(__file__).parents[1]
-TRANSPORTS = {
-    "memory": "memory://",
-    "SQLite": "sqlite:///queue.db",
-    "Kafka": "kafka://localhost",
-    "RabbitMQ": "amqp://localhost",
-    "JetStream": "jetstream://localhost",
-    "NATS core": "nats://localhost",
-}
+TRANSPORTS = {item.title: item.example for item in BUILT_IN}
 #: The claims that the README tells of, in its words.
 CLAIMS = {
     "at_least_once": "at least once",
@@ -62,15 +55,6 @@ CLAIMS = {
     "delayed_publish": "delayed publish",
     "atomic": "atomic",
     "broadcast": "broadcast",
-}
-#: What `make acceptance` was run against.
-PROVED = {
-    "memory": "",
-    "SQLite": "SQLite 3.40",
-    "Kafka": "Apache Kafka 4.3.1",
-    "RabbitMQ": "RabbitMQ 3.10.8",
-    "JetStream": "nats-server 2.15.1",
-    "NATS core": "nats-server 2.15.1",
 }
 #: What the tables of names and headers are about.
 EXAMPLE = SubscriptionSettings(
@@ -136,7 +120,7 @@ def capabilities_table() -> str:
 
 def proved_table() -> str:
     """Where the claims were proved."""
-    return table(["", *PROVED], [["proved on", *(where or "-" for where in PROVED.values())]])
+    return table(["", *TRANSPORTS], [["proved on", *(item.proved_on or "-" for item in BUILT_IN)]])
 
 
 def kafka_topology() -> str:
@@ -265,6 +249,13 @@ def default_of(field: dataclasses.Field[Any]) -> str:
     return default.value if isinstance(default, enum.Enum) else repr(default)
 
 
+def options_of(transport: BuiltInTransport) -> type:
+    """The options of a transport."""
+    module, _, name = transport.options.partition(":")
+    found: type = getattr(importlib.import_module(f"protoflow.transports.{module}"), name)
+    return found
+
+
 def options_table(cls: type) -> Callable[[], str]:
     """Every option of a transport."""
 
@@ -327,12 +318,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "wire-nats-structured": nats_wire(wrap(MESSAGE)),
     "config": config_table,
     "middleware": middleware_list,
-    "options-memory": options_table(MemoryOptions),
-    "options-sqlite": options_table(SqliteOptions),
-    "options-kafka": options_table(KafkaOptions),
-    "options-rabbitmq": options_table(RabbitMQOptions),
-    "options-nats": options_table(CoreOptions),
-    "options-jetstream": options_table(JetStreamOptions),
+    "commands": reference,
+    **{f"options-{item.name}": options_table(options_of(item)) for item in BUILT_IN},
 }
 
 

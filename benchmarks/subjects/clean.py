@@ -40,9 +40,10 @@ async def rabbitmq(url: str, runs: Sequence[str]) -> None:
     import aio_pika
     from protoflow.config import Config
     from protoflow.transports.rabbitmq.names import Names
+    from protoflow.transports.rabbitmq.options import RabbitMQOptions
 
     settings = Config(environ={})
-    names = Names(settings.exchange, 1)
+    names = Names(RabbitMQOptions().exchange, 1)
     async with await aio_pika.connect(url) as connection:
         channel = await connection.channel()
         for run in runs:

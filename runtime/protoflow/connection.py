@@ -30,11 +30,6 @@ T = TypeVar("T")
 
 def transport_for(config: Config, clock: Clock) -> Transport:
     """The transport that the settings name, not yet open. Raises ConfigError."""
-    if config.origin("transport") == "built in":
-        _log.warning(
-            "no transport is set: messages stay in the memory of this process and are lost with "
-            "it; set PROTOFLOW_TRANSPORT or Config(transport=...), to memory:// if that is meant"
-        )
     return create(
         TransportSettings(
             url=config.url,
@@ -43,11 +38,19 @@ def transport_for(config: Config, clock: Clock) -> Transport:
             client_name=config.client_name,
             connect_timeout=config.connect_timeout,
             ladder=config.retry_ladder,
-            exchange=config.exchange,
             require_subscriber=config.require_subscriber,
             on_lost_position=config.on_lost_position,
         )
     )
+
+
+def warn_of_memory(config: Config) -> None:
+    """Logs that nothing lasts, if no transport is set."""
+    if config.origin("transport") == "built in":
+        _log.warning(
+            "no transport is set: messages stay in the memory of this process and are lost with "
+            "it; set PROTOFLOW_TRANSPORT or Config(transport=...), to memory:// if that is meant"
+        )
 
 
 class Connection(EventPublisher):
@@ -55,6 +58,7 @@ class Connection(EventPublisher):
 
     def __init__(self, config: Config, clock: Clock | None = None) -> None:
         clock = clock or Clock()
+        warn_of_memory(config)
         self._transport = transport_for(config, clock)
         super().__init__(MessagePublisher(config, self._transport, clock))
 

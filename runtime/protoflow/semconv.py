@@ -23,11 +23,3 @@ ERROR_TYPE: Final = "error.type"
 HANDLER: Final = "protoflow.handler"
 ATTEMPT: Final = "protoflow.attempt"
 OUTCOME: Final = "protoflow.outcome"
-
-#: `messaging.system` by URL scheme, where it has another word for it.
-_SYSTEMS = {"amqp": "rabbitmq", "amqps": "rabbitmq", "jetstream": "nats", "sqs": "aws_sqs"}
-
-
-def system(scheme: str) -> str:
-    """`messaging.system` of a transport."""
-    return _SYSTEMS.get(scheme, scheme)

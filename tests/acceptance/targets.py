@@ -1,19 +1,20 @@
 """The transports that the acceptance suite runs against: one target for each.
 
-A new transport adds one line to TARGETS. `broker` names the server that `tests.brokers`
+A new transport adds one line to HOW. `broker` names the server that `tests.brokers`
 finds or starts; a transport without a broker needs no server.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from protoflow.testing.transports import TransportTarget
 from protoflow.transport import Transport
+from protoflow.transports.built_in import BUILT_IN
 from protoflow.transports.memory import MemoryTransport
 
 
@@ -23,20 +24,13 @@ class Target(TransportTarget):
 
     Attributes:
         name: what `--transport` says.
-        module: the module in `protoflow.transports`.
         url: the URL; `{directory}` is a fresh directory, `{unique}` a fresh name.
         broker: the server in `tests.brokers` whose URL is taken instead.
     """
 
     name: str
-    module: str
     url: str = ""
     broker: str | None = None
-
-    @property
-    def written(self) -> bool:
-        """Whether the transport is there."""
-        return importlib.util.find_spec(f"protoflow.transports.{self.module}") is not None
 
     def fresh_url(self, directory: Path) -> str | None:
         """A URL under which nothing has happened yet; None without a broker."""
@@ -58,25 +52,22 @@ def _crash_memory(transport: Transport) -> None:
     transport.vanish()
 
 
-TARGETS = {
-    target.name: target
-    for target in (
-        Target(name="memory", module="memory", url="memory://{unique}", crash=_crash_memory),
-        Target(name="sqlite", module="sqlite", url="sqlite:///{directory}/queue.db"),
-        Target(
-            name="kafka",
-            module="kafka",
-            broker="kafka",
-            patience=4.0,
-            crash_options={"session_timeout": 3.0, "heartbeat_interval": 0.5},
-            restarts=7,
-            # Kafka refuses a topic whose name differs from another's only in dots and underscores.
-            refused_names=frozenset(
-                {"dot and underscore in the topic", "dot and underscore in the group"}
-            ),
+#: How each transport is tested.
+HOW: dict[str, dict[str, Any]] = {
+    "memory": {"url": "memory://{unique}", "crash": _crash_memory},
+    "sqlite": {"url": "sqlite:///{directory}/queue.db"},
+    "kafka": {
+        "broker": "kafka",
+        "patience": 4.0,
+        "crash_options": {"session_timeout": 3.0, "heartbeat_interval": 0.5},
+        "restarts": 7,
+        # Kafka refuses a topic whose name differs from another's only in dots and underscores.
+        "refused_names": frozenset(
+            {"dot and underscore in the topic", "dot and underscore in the group"}
         ),
-        Target(name="rabbitmq", module="rabbitmq", broker="rabbitmq", patience=3.0),
-        Target(name="nats", module="nats", broker="nats", patience=2.0),
-        Target(name="jetstream", module="jetstream", broker="jetstream", patience=3.0),
-    )
+    },
+    "rabbitmq": {"broker": "rabbitmq", "patience": 3.0},
+    "nats": {"broker": "nats", "patience": 2.0},
+    "jetstream": {"broker": "jetstream", "patience": 3.0},
 }
+TARGETS = {item.name: Target(name=item.name, **HOW[item.name]) for item in BUILT_IN}

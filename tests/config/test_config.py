@@ -7,6 +7,7 @@ import json
 from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -24,7 +25,7 @@ from protoflow.errors import ConfigError
 from protoflow.transport import TopologyMode
 
 
-def config(environ: dict[str, str] | None = None, **settings: object) -> Config:
+def config(environ: dict[str, str] | None = None, **settings: Any) -> Config:
     return Config(environ=environ or {}, **settings)
 
 
@@ -295,6 +296,7 @@ def test_service_links_of_kubernetes_are_no_settings() -> None:
         ({"PROTOFLOW_TRANPORT": "memory://"}, "did you mean transport?"),
         ({"PROTOFLOW_DEFAULTS__CONCURENCY": "3"}, "did you mean concurrency?"),
         ({"PROTOFLOW_XYZ": "3"}, "known are"),
+        ({"PROTOFLOW_EXCHANGE": "x"}, "was moved to transport_options: exchange on RabbitMQ"),
     ],
 )
 def test_a_name_that_is_none_brings_the_one_that_was_meant(
@@ -318,7 +320,7 @@ def test_a_name_that_is_none_brings_the_one_that_was_meant(
         ({"client_name": "\x00"}, "client_name: has control characters"),
     ],
 )
-def test_what_can_only_fail_later_is_refused(settings: dict[str, object], words: str) -> None:
+def test_what_can_only_fail_later_is_refused(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         config(**settings)
     assert words in str(caught.value)

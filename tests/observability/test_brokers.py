@@ -58,7 +58,7 @@ class Place:
 
 @pytest.fixture(
     # NATS core delivers at most once: it has neither retries nor dead letters.
-    params=[target for target in TARGETS.values() if target.written and target.name != "nats"],
+    params=[target for target in TARGETS.values() if target.name != "nats"],
     ids=lambda target: target.name,
 )
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:

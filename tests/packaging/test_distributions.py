@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from protoflow.transports.built_in import BUILT_IN
 
 from tests.packaging.conftest import ROOT, Distributions, Environment
 
@@ -87,12 +88,7 @@ def test_a_runtime_needs_two_packages(installed: Callable[[str], Environment]) -
 
 @pytest.mark.parametrize(
     ("url", "extra"),
-    [
-        ("kafka://localhost:1", "kafka"),
-        ("amqp://localhost:1", "rabbitmq"),
-        ("nats://localhost:1", "nats"),
-        ("jetstream://localhost:1", "nats"),
-    ],
+    [(item.example, item.extra) for item in BUILT_IN if item.extra],
 )
 def test_a_missing_client_is_named(
     installed: Callable[[str], Environment], url: str, extra: str

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import protoflow
 import pytest
+from protoflow.transports.built_in import BUILT_IN
 
 from tests.acceptance.contract import program_environment
 
-CLIENTS = {"aiokafka", "aio_pika", "aiormq", "pamqp", "nats", "aiohttp", "aiobotocore"}
+CLIENTS = {"aiohttp", *(client for item in BUILT_IN for client in item.clients)}
 EXTRAS = CLIENTS | {
     *("jinja2", "black", "grpc", "grpc_tools", "protoc_gen_protoflow"),
     *("protovalidate", "prometheus_client", "opentelemetry", "psycopg", "redis"),

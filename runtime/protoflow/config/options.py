@@ -37,6 +37,7 @@ def parse_options(
 ) -> T:
     """An instance of `cls`; what the URL's query says goes before the config's options.
 
+    `cls` may have a mapping `RENAMED` from earlier names of options to their names now.
     A `__post_init__` may raise ConfigError or ValueError for values that contradict each
     other. Raises ConfigError naming every mistake, and no secret.
     """
@@ -46,7 +47,9 @@ def parse_options(
     values: dict[str, Any] = {}
     for name, value in {**options, **query}.items():
         if name not in known:
-            problems.append(f"transport: {transport}: {_unknown(name, known)}")
+            renamed = getattr(cls, "RENAMED", {})
+            problem = _renamed(name, renamed) if name in renamed else _unknown(name, known)
+            problems.append(f"transport: {transport}: {problem}")
             continue
         try:
             values[name] = convert(hints[name], value)
@@ -84,6 +87,10 @@ def parse_duration(text: str) -> float:
     if not text or position < len(text):
         raise ValueError("must be a number or a duration such as 250ms, 30s, 5m or 1h")
     return total
+
+
+def _renamed(name: str, renamed: Mapping[str, str]) -> str:
+    return f"option {name} was renamed to {renamed[name]}"
 
 
 def _unknown(name: str, known: list[str]) -> str:

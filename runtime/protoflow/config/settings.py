@@ -92,7 +92,6 @@ class Config:
     connect_timeout: float = _setting(30.0, "before an unreachable broker is an error at start")
     require_subscriber: bool = _setting(False, "publishing to nobody is an error")
     on_lost_position: str = _setting("stop", "stop, earliest or latest")
-    exchange: str = _setting("protoflow", "common name of what a transport owns")
     client_name: str = _setting("protoflow", "how this process calls itself at the broker")
     sync_threads: int = _setting(32, "threads for handlers that are plain functions")
     handle_signals: bool = _setting(True, "run() stops on SIGTERM and SIGINT")
@@ -243,8 +242,6 @@ def _mistakes_in(config: Config) -> list[str]:
         mistakes.append("retry_ladder: must be positive and ascending")
     if config.on_lost_position not in ("stop", "earliest", "latest"):
         mistakes.append("on_lost_position: must be one of stop, earliest, latest")
-    if topics.problem(config.exchange):
-        mistakes.append("exchange: must be letters, digits, '.', '_' and '-'")
     return mistakes + _http_mistakes_in(config)
 
 

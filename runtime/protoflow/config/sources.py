@@ -10,6 +10,8 @@ from typing import Any
 from protoflow.config.options import did_you_mean
 
 _PREFIX = "PROTOFLOW_"
+#: Settings of earlier versions -> where they are set now.
+_MOVED = {"exchange": "transport_options: exchange on RabbitMQ, prefix on JetStream"}
 #: Variables with the prefix that are no settings.
 _RESERVED = frozenset({"PROTOFLOW_CONFIG", "PROTOFLOW_REQUIRE_BROKERS"})
 #: What Kubernetes sets for every service whose name begins with `protoflow`.
@@ -93,7 +95,10 @@ def known_only(
     """What is a setting; what is none is a mistake."""
     for name in [name for name in content if name not in names]:
         shown = _PREFIX + name.upper() if where == "environment" else name
-        hint = did_you_mean(name.lower(), names) or f"; known are {', '.join(sorted(names))}"
-        mistakes.append(f"{shown} ({where}): no such setting{hint}")
+        if moved := _MOVED.get(name.lower()):
+            mistakes.append(f"{shown} ({where}): was moved to {moved}")
+        else:
+            hint = did_you_mean(name.lower(), names) or f"; known are {', '.join(sorted(names))}"
+            mistakes.append(f"{shown} ({where}): no such setting{hint}")
         del content[name]
     return content

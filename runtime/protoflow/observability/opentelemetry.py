@@ -17,6 +17,7 @@ from protoflow.outcomes import DONE, Outcome, Postpone, Skip
 from protoflow.pipeline import HandlerSpec, Middleware, Next
 from protoflow.scheduling.scheduler import Scheduler
 from protoflow.stats.latency import BOUNDS
+from protoflow.transports.built_in import messaging_system
 
 try:
     from opentelemetry.metrics import Meter, MeterProvider, Observation, get_meter_provider
@@ -45,7 +46,7 @@ def process_duration(provider: MeterProvider | None = None) -> Middleware:
         )
         now = spec.clock.monotonic
         fixed = {
-            semconv.SYSTEM: semconv.system(spec.config.url.scheme),
+            semconv.SYSTEM: messaging_system(spec.config.url.scheme),
             semconv.OPERATION_NAME: "process",
             semconv.DESTINATION: spec.topic,
             semconv.GROUP: spec.group,

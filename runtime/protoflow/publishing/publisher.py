@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from protoflow import semconv
 from protoflow.clock import Clock
 from protoflow.config.settings import Config
 from protoflow.contract.spec import PublicationSpec
@@ -15,10 +14,12 @@ from protoflow.errors import CapabilityError, ProtoflowError
 from protoflow.message import Message
 from protoflow.output import AnyOutput
 from protoflow.publishing.encoder import Encoder
-from protoflow.publishing.submitter import Submitter, delay_problem
+from protoflow.publishing.submitter import Submitter
 from protoflow.stats.handlers import SentMessages
 from protoflow.tracing import find_provider
+from protoflow.transport.capabilities import delay_problem
 from protoflow.transport.interface import Topology, TopologyMode, Transport
+from protoflow.transports.built_in import messaging_system
 
 if TYPE_CHECKING:
     from protoflow.tracing.spans import PublishTracing
@@ -36,7 +37,7 @@ class MessagePublisher:
     ) -> None:
         self._transport = transport
         self._mode = config.topology
-        self._system = semconv.system(config.url.scheme)
+        self._system = messaging_system(config.url.scheme)
         self._ensured: set[str] = set()
         #: Submits what is published at once, and what schedulers publish.
         self.submitter = Submitter(transport, sent or SentMessages())

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from protoflow import semconv
 from protoflow.clock import Clock
 from protoflow.config.settings import Config
 from protoflow.errors import RegistrationError
@@ -15,6 +14,7 @@ from protoflow.scheduling.scheduler import Scheduler
 from protoflow.service.running import Running
 from protoflow.stats.handlers import Counters
 from protoflow.transport.interface import Transport
+from protoflow.transports.built_in import messaging_system
 
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
@@ -66,7 +66,7 @@ class Inspection:
         if self._reporter is None:
             from protoflow.observability.report import Reporter
 
-            system = semconv.system(self._config.url.scheme)
+            system = messaging_system(self._config.url.scheme)
             self._reporter = Reporter(self, self._clock, system)
         return self._reporter
 
@@ -128,7 +128,7 @@ class Inspection:
         from protoflow.outbox import OutboxRelay, RelayedOutbox
 
         if isinstance(self._outbox, RelayedOutbox):
-            relay = OutboxRelay(self._outbox, self.transport)
+            relay = OutboxRelay(self._outbox, self.transport, sent=self.counters.sent)
             self._relay = await resources.enter_async_context(relay)
             self.reporter.relay = relay
 

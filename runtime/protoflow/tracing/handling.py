@@ -27,6 +27,7 @@ from protoflow.outcomes import DONE, DeadLetter, Outcome, Postpone, Skip
 from protoflow.pipeline import HandlerSpec, Next
 from protoflow.tracing.propagation import context_in, extract, headers_of, span_context
 from protoflow.tracing.spans import drops_unsampled, failed, is_unsampled, sending, tracer_of
+from protoflow.transports.built_in import messaging_system
 
 #: A span has no more links by default (OTEL_SPAN_LINK_COUNT_LIMIT).
 _MOST_LINKS = 128
@@ -38,7 +39,7 @@ class HandlerTracing:
     def __init__(self, provider: TracerProvider, spec: HandlerSpec) -> None:
         self._spec = spec
         self._tracer = tracer_of(provider)
-        self._system = semconv.system(spec.config.url.scheme)
+        self._system = messaging_system(spec.config.url.scheme)
         self._kafka = self._system == "kafka"
         self._linked = spec.config.trace_links
         self._recorded = True

@@ -27,7 +27,8 @@ class SubscriptionSettings:
         start: where a group without a position starts.
         broadcast: an ephemeral group of this process.
         atomic: outputs and settlement are demanded to be visible together.
-        defers: failed runs may have waits that the broker must keep (see `Subscription.defer`).
+        needs_broker_retry: failed runs may have waits that the broker must keep (see
+            `Subscription.defer`).
         dead_letter_topics: where the dead letters of this group go, namespace included.
         lease: seconds before an unrenewed delivery may go to another process.
         max_hold: seconds for which a lease is renewed at most.
@@ -44,7 +45,7 @@ class SubscriptionSettings:
     start: Start = Start.EARLIEST
     broadcast: bool = False
     atomic: bool = False
-    defers: bool = True
+    needs_broker_retry: bool = True
     dead_letter_topics: tuple[str, ...] = ()
     lease: float = 30.0
     max_hold: float = 3600.0
@@ -70,7 +71,6 @@ class TransportSettings:
         client_name: how this process calls itself at the broker.
         connect_timeout: seconds before an unreachable broker is an error at start.
         ladder: the constant waits, in seconds, of brokers that keep retries in queues.
-        exchange: the common prefix of what the transport owns, `protoflow`.
         require_subscriber: publishing to a topic that nobody consumes is an error.
         on_lost_position: `stop`, `earliest` or `latest` when a group's position is gone.
     """
@@ -81,6 +81,5 @@ class TransportSettings:
     client_name: str = "protoflow"
     connect_timeout: float = 30.0
     ladder: tuple[float, ...] = (5.0, 30.0, 120.0, 600.0, 3600.0)
-    exchange: str = "protoflow"
     require_subscriber: bool = False
     on_lost_position: str = "stop"

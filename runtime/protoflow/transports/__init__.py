@@ -1,60 +1,41 @@
-"""One module per broker, imported when its URL scheme is used."""
+"""One package per broker, imported when its URL scheme is used."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, cast
 
 from protoflow.errors import ConfigError, MissingExtraError
 from protoflow.transport.interface import Transport, TransportFactory, TransportSettings
+from protoflow.transports.built_in import BY_SCHEME
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
-
-#: Scheme -> (module, extra that installs its client).
-_BUILT_IN: Final = {
-    "memory": ("memory", None),
-    "sqlite": ("sqlite", None),
-    "kafka": ("kafka", "kafka"),
-    "kafka+ssl": ("kafka", "kafka"),
-    "amqp": ("rabbitmq", "rabbitmq"),
-    "amqps": ("rabbitmq", "rabbitmq"),
-    "nats": ("nats", "nats"),
-    "nats+tls": ("nats", "nats"),
-    "jetstream": ("jetstream", "nats"),
-    "jetstream+tls": ("jetstream", "nats"),
-}
-#: Python module of a client -> its name on the package index, for the error text.
-_CLIENTS: Final = {
-    "aiokafka": "aiokafka",
-    "aio_pika": "aio-pika",
-    "aiormq": "aio-pika",
-    "nats": "nats-py",
-}
 
 
 def factory(scheme: str) -> TransportFactory:
     """The factory for a URL scheme.
 
     Raises:
-        ConfigError: nobody knows the scheme.
+        ConfigError: the scheme is unknown.
         MissingExtraError: the client library is not installed.
     """
-    if scheme in _BUILT_IN:
-        module, extra = _BUILT_IN[scheme]
+    built_in = BY_SCHEME.get(scheme)
+    if built_in is not None:
         try:
-            return cast(TransportFactory, importlib.import_module(f"{__name__}.{module}").create)
+            module = importlib.import_module(f"{__name__}.{built_in.module}")
         except ModuleNotFoundError as error:
-            client = _CLIENTS.get((error.name or "").partition(".")[0])
-            if client is None or extra is None:
+            client = built_in.clients.get((error.name or "").partition(".")[0])
+            if client is None:
                 raise
-            raise MissingExtraError(extra, client) from error
+            raise MissingExtraError(built_in.extra, client) from error
+        return cast(TransportFactory, module.create)
     installed = _installed()
     if scheme in installed:
         return cast(TransportFactory, installed[scheme].load())
-    known = ", ".join(sorted({*_BUILT_IN, *installed}))
-    raise ConfigError(f"transport: nobody knows the scheme {scheme}://; known are {known}")
+    known = ", ".join(sorted({*BY_SCHEME, *installed}))
+    raise ConfigError(f"transport: unknown scheme {scheme}://; known are {known}")
 
 
 def _installed() -> Mapping[str, EntryPoint]:

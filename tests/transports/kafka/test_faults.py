@@ -134,15 +134,15 @@ async def test_bad_credentials_are_told_at_once_and_without_them(own: RunningBro
 
 async def test_tls_reaches_the_broker(own: RunningBroker) -> None:
     topic = unique()
-    options = {"ssl_ca_file": own.details["ca_file"]}
+    options = {"tls_ca_file": own.details["ca_file"]}
     async with opened(own.details["tls_url"], options=options) as broker:
         subscription = await join(broker, settings(topic))
         await publish(broker, topic, b"x")
         assert payloads(await take(subscription, 1)) == [b"x"]
 
 
-async def test_an_unknown_authority_is_told_at_once(own: RunningBroker) -> None:
-    with pytest.raises(ConnectionFailedError, match="ssl_ca_file"):
+async def test_an_unknown_authority_is_an_error_at_once(own: RunningBroker) -> None:
+    with pytest.raises(ConnectionFailedError, match="tls_ca_file"):
         await transport(own.details["tls_url"]).open()
 
 

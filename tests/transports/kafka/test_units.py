@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from protoflow import transports, wire
 from protoflow.codecs.bindings import KAFKA
+from protoflow.config.secret import Secret
 from protoflow.config.url import TransportURL
 from protoflow.errors import ConfigError, PublishError, TopologyError
 from protoflow.message import Delivery, Message
@@ -159,6 +160,9 @@ def test_security_follows_from_the_url() -> None:
     assert sasl["security_protocol"] == "SASL_SSL"
     assert (sasl["sasl_plain_username"], sasl["sasl_plain_password"]) == ("me", "pa$s")
     assert sasl["sasl_mechanism"] == "PLAIN"
+    given = arguments("kafka://a", username="me", password=Secret("pa$s"))
+    assert given["security_protocol"] == "SASL_PLAINTEXT"
+    assert (given["sasl_plain_username"], given["sasl_plain_password"]) == ("me", "pa$s")
 
 
 @pytest.mark.parametrize(
@@ -179,12 +183,12 @@ def test_bad_options_are_refused(query: str, problem: str) -> None:
     assert "secret@" not in str(caught.value)
 
 
-def test_a_missing_certificate_is_told_without_secrets() -> None:
+def test_a_missing_authority_is_reported_without_secrets() -> None:
     settings = TransportSettings(
         url=TransportURL.parse("kafka+ssl://u:hunter2@a"),
-        options={"ssl_ca_file": "/nowhere/ca.pem"},
+        options={"tls_ca_file": "/nowhere/ca.pem"},
     )
-    with pytest.raises(ConfigError, match="ssl_ca_file") as caught:
+    with pytest.raises(ConfigError, match="tls_ca_file") as caught:
         transports.create(settings)
     assert "hunter2" not in str(caught.value)
 
@@ -281,7 +285,7 @@ def test_what_a_subscription_needs_is_made() -> None:
     letters = subscribed("t", "g", broadcast=True, dead_letter_topics=("t..g..dead",))
     made = wanted_topics(Topology(subscriptions=(letters,)), topology_context())
     assert [topic.name for topic in made] == ["t", "t..g..dead"], "a broadcast has letters, too"
-    ordered = subscribed("t", "g", defers=False, dead_letter_topics=("d",))
+    ordered = subscribed("t", "g", needs_broker_retry=False, dead_letter_topics=("d",))
     made = wanted_topics(Topology(subscriptions=(ordered,)), topology_context())
     assert [(topic.name, topic.like, topic.roomy_for) for topic in made] == [
         ("t", None, None),
@@ -299,7 +303,7 @@ def test_rungs_of_an_earlier_ladder_are_found_by_name() -> None:
         "t..g..dead",
         "t..g..retry.",
     ]
-    topics = SubscriptionTopics(subscribed("t", "g", defers=False), (5.0,), existing)
+    topics = SubscriptionTopics(subscribed("t", "g", needs_broker_retry=False), (5.0,), existing)
     assert topics.rungs == {"t..g..retry.0": 0.0, "t..g..retry.5": 5.0, "t..g..retry.7": 7.0}
     assert set(topics.earlier) == {"t..g..retry.5", "t..g..retry.7"}
     assert topics.shard("t..g..retry.7", 3) == "retry.7/3"

@@ -145,7 +145,7 @@ async def test_a_file_that_is_away_for_a_moment_ends_no_connection(tmp_path: Pat
         with start_own(server) as broker:
             await asyncio.sleep(0.3)
             secure = broker.url.replace("nats://", "nats+tls://").replace("127.0.0.1", "localhost")
-            async with opened(secure, tls_ca=str(authority), reconnect_max=0.3) as transport:
+            async with opened(secure, tls_ca_file=str(authority), reconnect_max=0.3) as transport:
                 authority.rename(away)
                 broker.signal(signal.SIGKILL)
                 assert broker.process is not None
@@ -154,7 +154,7 @@ async def test_a_file_that_is_away_for_a_moment_ends_no_connection(tmp_path: Pat
                 again = server.start(broker.directory, int(broker.details["port"]))
                 try:
                     async with asyncio.timeout(15):
-                        while "TLS files" not in (transport.health() or ""):
+                        while "tls_ca_file" not in (transport.health() or ""):
                             await asyncio.sleep(0.05)
                     away.rename(authority)
                     async with asyncio.timeout(15):

@@ -366,7 +366,7 @@ async def test_tls(tmp_path: Path) -> None:
     with start_own(server) as broker:
         await asyncio.sleep(0.3)
         secure = broker.url.replace("nats://", "nats+tls://")
-        async with opened(secure, tls_ca=str(certificate)) as transport:
+        async with opened(secure, tls_ca_file=str(certificate)) as transport:
             await publish(transport, message(topic()))
         with pytest.raises(ConnectionFailedError, match="TLS"):
             await make(secure).open()
@@ -382,9 +382,9 @@ async def test_a_server_without_tls_gets_no_credentials(url: str) -> None:
     ("options", "mistake"),
     [
         ({"nonsense": 1}, "unknown option 'nonsense'"),
-        ({"user": "a", "token": "b"}, "options user and token exclude each other"),
+        ({"username": "a", "token": "b"}, "options username and token exclude each other"),
         ({"ping_interval": 0}, "option ping_interval must be above 0"),
-        ({"tls_key": "k"}, "option tls_key needs tls_certificate"),
+        ({"tls_key_file": "k"}, "option tls_key_file needs tls_cert_file"),
         ({"prefix": "a b"}, "option prefix must be"),
     ],
 )

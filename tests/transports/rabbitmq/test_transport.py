@@ -194,7 +194,7 @@ class TestPublishing:
 
     async def test_a_missing_exchange_is_an_error_that_heals(self, url: str) -> None:
         settings = TransportSettings(
-            url=TransportURL.parse(url), exchange=f"late-{uuid.uuid4().hex[:8]}"
+            url=TransportURL.parse(url), options={"exchange": f"late-{uuid.uuid4().hex[:8]}"}
         )
         transport = create(settings)
         await transport.open()
@@ -310,7 +310,7 @@ class TestDelays:
 
     async def test_the_queues_must_be_there_where_they_may_not_be_made(self, url: str) -> None:
         exchange = f"verified-{uuid.uuid4().hex[:8]}"
-        settings = TransportSettings(url=TransportURL.parse(url), exchange=exchange)
+        settings = TransportSettings(url=TransportURL.parse(url), options={"exchange": exchange})
         transport = create(settings)
         await transport.open()
         message = Message(id="1", topic="t", payload=b"", delay=1.0)

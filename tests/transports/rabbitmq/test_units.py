@@ -246,7 +246,7 @@ class TestSettings:
             ("prefetch=0", "prefetch must be from 1 to 65535"),
             ("shards=0", "shards must be from 1 to 256"),
             ("heartbeat=70000s", "heartbeat"),
-            ("key_file=k", "needs cert_file"),
+            ("tls_key_file=k", "needs tls_cert_file"),
             ("max_hold=0", "max_hold must be positive"),
         ],
     )
@@ -257,7 +257,7 @@ class TestSettings:
     @pytest.mark.parametrize("exchange", ["amq.topic", "", "a/b", "x" * 101])
     def test_bad_exchanges_are_refused(self, exchange: str) -> None:
         with pytest.raises(ConfigError, match="exchange"):
-            make("amqp://localhost", exchange=exchange)
+            make("amqp://localhost", options={"exchange": exchange})
 
     async def test_an_unreachable_server_is_one_error_in_time(self) -> None:
         transport = make("amqp://u:hunter2@127.0.0.1:1/", connect_timeout=0.3)

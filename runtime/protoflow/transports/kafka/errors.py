@@ -49,7 +49,7 @@ def transport_error(error: BaseException, what: str, where: str) -> TransportErr
         )
     elif isinstance(error, ssl.SSLError):
         translated = ConnectionFailedError(
-            f"kafka: {what}: TLS with {where} failed ({error.reason}); check ssl_ca_file"
+            f"kafka: {what}: TLS with {where} failed ({error.reason}); check tls_ca_file"
         )
     elif isinstance(error, OSError | asyncio.TimeoutError | kafka.KafkaConnectionError):
         translated = ConnectionFailedError(

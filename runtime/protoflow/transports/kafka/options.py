@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import enum
 import importlib
-import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from protoflow.config.secret import Secret
 from protoflow.config.url import TransportURL
 from protoflow.errors import ConfigError
-from protoflow.transport.interface import TransportSettings
+from protoflow.transport.kit.security_options import CredentialOptions, TlsOptions
+from protoflow.transport.settings import TransportSettings
 from protoflow.transports.kafka.note import REACH
 
 DEFAULT_PORT = 9092
@@ -57,21 +57,15 @@ _WINDOW = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KafkaOptions:
+class KafkaOptions(TlsOptions, CredentialOptions):
     """Tunables of the Kafka transport.
 
     Attributes:
         client_id: the name for the broker's logs and quotas; else the runtime's.
-        sasl_mechanism: used when the URL has a user, or for gssapi and oauthbearer.
+        sasl_mechanism: used if there is a user, and for gssapi and oauthbearer.
         sasl_kerberos_service_name: for gssapi.
         sasl_kerberos_domain_name: for gssapi; else the broker's host.
         sasl_oauth_token_provider: `package.module:factory` of an aiokafka token provider.
-        ssl_ca_file: authorities to trust, PEM; else the system's.
-        ssl_cert_file: the client's certificate, PEM.
-        ssl_key_file: its key, if not in the same file.
-        ssl_key_password: the password of the key.
-        ssl_check_hostname: the certificate must name the host.
-        ssl_verify: the certificate must be signed by an authority; off for experiments only.
         request_timeout: how long one request may take.
         retry_backoff: the pause before a failed request is repeated.
         metadata_max_age: how old the knowledge of topics and leaders may become.
@@ -105,17 +99,20 @@ class KafkaOptions:
         transaction_timeout: the broker ends a transaction that takes longer.
     """
 
+    RENAMED: ClassVar[Mapping[str, str]] = {
+        "ssl_ca_file": "tls_ca_file",
+        "ssl_cert_file": "tls_cert_file",
+        "ssl_key_file": "tls_key_file",
+        "ssl_key_password": "tls_key_password",
+        "ssl_check_hostname": "tls_verify_hostname",
+        "ssl_verify": "tls_verify",
+    }
+
     client_id: str | None = None
     sasl_mechanism: SaslMechanism = SaslMechanism.PLAIN
     sasl_kerberos_service_name: str = "kafka"
     sasl_kerberos_domain_name: str | None = None
     sasl_oauth_token_provider: str | None = None
-    ssl_ca_file: str | None = None
-    ssl_cert_file: str | None = None
-    ssl_key_file: str | None = None
-    ssl_key_password: Secret | None = None
-    ssl_check_hostname: bool = True
-    ssl_verify: bool = True
     request_timeout: float = 15.0
     retry_backoff: float = 0.1
     metadata_max_age: float = 300.0
@@ -152,7 +149,8 @@ class KafkaOptions:
         return self.window or min(REACH, max(_WINDOW, 5 * concurrency))
 
     def __post_init__(self) -> None:
-        problems = [
+        problems = [*self.tls_problems()]
+        problems += [
             f"option {name} must be above zero"
             for name in ("commit_interval", "request_timeout", "health_interval")
             if getattr(self, name) <= 0
@@ -189,40 +187,24 @@ def client_arguments(settings: TransportSettings, options: KafkaOptions) -> dict
 
 
 def _security(url: TransportURL, options: KafkaOptions) -> dict[str, Any]:
-    tls = url.scheme.endswith("+ssl")
+    tls = options.tls_context("kafka", "kafka+ssl", encrypted=url.scheme.endswith("+ssl"))
+    user, password = options.login(url)
     token = options.sasl_mechanism in (SaslMechanism.GSSAPI, SaslMechanism.OAUTHBEARER)
-    sasl = url.user is not None or token
+    sasl = user is not None or token
     protocol = ("SASL_SSL" if tls else "SASL_PLAINTEXT") if sasl else "SSL" if tls else "PLAINTEXT"
     arguments: dict[str, Any] = {"security_protocol": protocol}
     if tls:
-        arguments["ssl_context"] = _ssl_context(options)
+        arguments["ssl_context"] = tls
     if sasl:
         arguments |= {
             "sasl_mechanism": options.sasl_mechanism.value.upper(),
-            "sasl_plain_username": url.user,
-            "sasl_plain_password": url.password.reveal() if url.password else "",
+            "sasl_plain_username": user,
+            "sasl_plain_password": password.reveal() if password else "",
             "sasl_kerberos_service_name": options.sasl_kerberos_service_name,
             "sasl_kerberos_domain_name": options.sasl_kerberos_domain_name,
             "sasl_oauth_token_provider": _token_provider(options),
         }
     return arguments
-
-
-def _ssl_context(options: KafkaOptions) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=options.ssl_ca_file)
-        if options.ssl_cert_file:
-            password = options.ssl_key_password.reveal() if options.ssl_key_password else None
-            context.load_cert_chain(options.ssl_cert_file, options.ssl_key_file, password)
-    except OSError as error:  # ssl.SSLError is one
-        raise ConfigError(
-            "transport: kafka: ssl_ca_file, ssl_cert_file or ssl_key_file cannot be loaded:"
-            f" {error.strerror or type(error).__name__}"
-        ) from error
-    context.check_hostname = options.ssl_check_hostname and options.ssl_verify
-    if not options.ssl_verify:
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def _token_provider(options: KafkaOptions) -> Any:

@@ -39,7 +39,7 @@ class MemoryTransport(BrokerClient):
             delayed_publish=True,
             broker_retry=True,
             retry_lateness=0.1,
-            remembers_failures=True,
+            persists_attempts=True,
             counts_deliveries=True,
             atomic=True,
             dead_letters=True,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from protoflow.config.secret import Secret
 from protoflow.errors import ConfigError
+from protoflow.transport.kit.security_options import CredentialOptions, TlsOptions
 
 _TOKENS = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
@@ -20,20 +23,14 @@ class Storage(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionOptions:
-    """What both transports take; user and password may stand in the URL as well.
+class ConnectionOptions(TlsOptions, CredentialOptions):
+    """What both transports take.
 
     Attributes:
-        user: the user name.
-        password: the password.
         token: a token instead of user and password.
         credentials_file: a `.creds` file with a JWT and its seed (needs `pip install nkeys`).
         nkey_file: a file with an NKey seed (needs `pip install nkeys`).
         nkey_seed: the seed itself.
-        tls_ca: a file with the authorities that are trusted, instead of the system's.
-        tls_certificate: a file with this client's certificate.
-        tls_key: a file with its key, if that is not in the same file.
-        tls_hostname: the name in the server's certificate, if it is not the host.
         tls_first: the TLS handshake comes before the server says anything.
         ping_interval: seconds between signs of life asked of a silent server.
         max_pings: how many of them may be missing before the connection counts as lost.
@@ -42,16 +39,18 @@ class ConnectionOptions:
         publish_timeout: seconds before a publication that is not confirmed is an error.
     """
 
-    user: str | None = None
-    password: Secret | None = None
+    RENAMED: ClassVar[Mapping[str, str]] = {
+        "user": "username",
+        "tls_ca": "tls_ca_file",
+        "tls_certificate": "tls_cert_file",
+        "tls_key": "tls_key_file",
+        "tls_hostname": "tls_server_name",
+    }
+
     token: Secret | None = None
     credentials_file: str | None = None
     nkey_file: str | None = None
     nkey_seed: Secret | None = None
-    tls_ca: str | None = None
-    tls_certificate: str | None = None
-    tls_key: str | None = None
-    tls_hostname: str | None = None
     tls_first: bool = False
     ping_interval: float = 10.0
     max_pings: int = 2
@@ -67,14 +66,12 @@ class ConnectionOptions:
     def _problems(self) -> list[str]:
         given = [
             name
-            for name in ("user", "token", "credentials_file", "nkey_file", "nkey_seed")
+            for name in ("username", "token", "credentials_file", "nkey_file", "nkey_seed")
             if getattr(self, name) is not None
         ]
-        problems = []
+        problems = [*self.tls_problems()]
         if len(given) > 1:
             problems.append(f"options {' and '.join(given)} exclude each other")
-        if self.tls_key and not self.tls_certificate:
-            problems.append("option tls_key needs tls_certificate")
         problems += [
             f"option {name} must be above 0"
             for name in (
@@ -119,8 +116,7 @@ class JetStreamOptions(ConnectionOptions):
     """The options of `jetstream://`.
 
     Attributes:
-        prefix: what goes before a topic in its subject and before the names of streams;
-            the config's `exchange` by default.
+        prefix: what goes before a topic in its subject and before the names of streams.
         domain: the JetStream domain.
         storage: where new streams are kept: `file` or `memory`.
         replicas: how many servers keep a stream.
@@ -138,7 +134,7 @@ class JetStreamOptions(ConnectionOptions):
         fetch_expires: seconds that a request waits at the server.
     """
 
-    prefix: str | None = None
+    prefix: str = "protoflow"
     domain: str | None = None
     storage: Storage = Storage.FILE
     replicas: int = 1
@@ -156,7 +152,7 @@ class JetStreamOptions(ConnectionOptions):
         problems += [
             f"option {name} must be letters, digits, '_' and '-' between dots"
             for name in ("prefix", "domain")
-            if getattr(self, name) and not _TOKENS.fullmatch(getattr(self, name))
+            if getattr(self, name) is not None and not _TOKENS.fullmatch(getattr(self, name))
         ]
         if not 1 <= self.replicas <= 5:
             problems.append("option replicas must be from 1 to 5")

@@ -9,20 +9,14 @@ its dead letters. Messages that are published before any group has a queue are n
 from __future__ import annotations
 
 from protoflow.config.options import parse_options
-from protoflow.errors import MissingExtraError
 from protoflow.transport.interface import Transport, TransportSettings
 from protoflow.transports.rabbitmq.options import RabbitMQOptions
+from protoflow.transports.rabbitmq.transport import RabbitMQTransport
 
 __all__ = ["RabbitMQOptions", "create"]
 
 
 def create(settings: TransportSettings) -> Transport:
-    """A transport for RabbitMQ."""
-    try:
-        from protoflow.transports.rabbitmq.transport import RabbitMQTransport
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("aiormq", "pamqp", "yarl"):
-            raise
-        raise MissingExtraError("rabbitmq", "aio-pika") from error
+    """A transport for RabbitMQ, not yet open. Raises ConfigError for bad options."""
     options = parse_options(RabbitMQOptions, settings.url.query, settings.options, "rabbitmq")
     return RabbitMQTransport(settings, options)

@@ -12,7 +12,7 @@ import aiormq.exceptions
 from yarl import URL
 
 from protoflow.clock import Clock
-from protoflow.errors import AuthenticationError, ConfigError, ConnectionFailedError
+from protoflow.errors import AuthenticationError, ConnectionFailedError
 from protoflow.transport.interface import TransportSettings
 from protoflow.transport.kit.backoff import Backoff
 from protoflow.transport.kit.supervisor import Supervisor
@@ -220,33 +220,20 @@ class Link:
 
     def _url(self, host: str, port: int | None) -> URL:
         url, options = self._settings.url, self._options
-        password = url.password or options.password
+        user, password = options.login(url)
         return URL.build(
             scheme=url.scheme,
             host=host,
             port=port or _PORTS[url.scheme],
-            user=url.user or options.username or "guest",
+            user=user or "guest",
             password=password.reveal() if password is not None else "guest",
             path="/" + url.path.removeprefix("/").replace("/", "%2F"),
             encoded=False,
         ).update_query(heartbeat=str(round(options.heartbeat)))
 
     def _tls(self) -> ssl.SSLContext | None:
-        if self._settings.url.scheme != "amqps":
-            return None
-        options = self._options
-        try:
-            context = ssl.create_default_context(cafile=options.ca_file)
-            if options.cert_file:
-                context.load_cert_chain(options.cert_file, options.key_file)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(
-                f"transport: rabbitmq: ca_file, cert_file or key_file: {error}"
-            ) from error
-        if not options.verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context
+        encrypted = self._settings.url.scheme == "amqps"
+        return self._options.tls_context("rabbitmq", "amqps", encrypted=encrypted)
 
 
 async def _closed(connection: Connection) -> BaseException | None:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
-from protoflow.config.secret import Secret
 from protoflow.errors import ConfigError
+from protoflow.transport.kit.security_options import CredentialOptions, TlsOptions
+
+_EXCHANGE = re.compile(r"(?!amq\.)[A-Za-z0-9._-]{1,100}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RabbitMQOptions:
+class RabbitMQOptions(TlsOptions, CredentialOptions):
     """The tunables of RabbitMQ; times are seconds.
 
     Attributes:
-        username: the user, where the URL does not hold one.
-        password: its password, where the URL does not hold one.
-        ca_file: the certificates that `amqps://` trusts; None is the system's.
-        cert_file: this client's certificate.
-        key_file: the key of this client's certificate.
-        verify: whether the server's certificate is verified.
+        exchange: the topic exchange, and what the names of everything else begin with.
         heartbeat: how often both sides show that they live; three missed ones end the
             connection; 0 is never.
         prefetch: deliveries that the broker hands out in advance, per subscription; None is
@@ -34,12 +34,14 @@ class RabbitMQOptions:
             RabbitMQ 4 on and 128 MiB before.
     """
 
-    username: str | None = None
-    password: Secret | None = None
-    ca_file: str | None = None
-    cert_file: str | None = None
-    key_file: str | None = None
-    verify: bool = True
+    RENAMED: ClassVar[Mapping[str, str]] = {
+        "ca_file": "tls_ca_file",
+        "cert_file": "tls_cert_file",
+        "key_file": "tls_key_file",
+        "verify": "tls_verify",
+    }
+
+    exchange: str = "protoflow"
     heartbeat: float = 10.0
     prefetch: int | None = None
     shards: int = 1
@@ -50,7 +52,8 @@ class RabbitMQOptions:
     max_message_bytes: int | None = None
 
     def __post_init__(self) -> None:
-        problems = [
+        problems = [*self.tls_problems()]
+        problems += [
             f"option {name} must be positive"
             for name in ("max_hold", "confirm_timeout", "request_timeout", "watchdog")
             if getattr(self, name) <= 0
@@ -63,7 +66,10 @@ class RabbitMQOptions:
             problems.append("option shards must be from 1 to 256")
         if self.max_message_bytes is not None and self.max_message_bytes < 1:
             problems.append("option max_message_bytes must be positive")
-        if self.key_file and not self.cert_file:
-            problems.append("option key_file needs cert_file")
+        if not _EXCHANGE.fullmatch(self.exchange):
+            problems.append(
+                "option exchange must be 1 to 100 of A-Z a-z 0-9 . _ - and not begin with amq.,"
+                " which rabbitmq keeps for itself"
+            )
         if problems:
             raise ConfigError(problems)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import re
 from collections.abc import Sequence
 
 from protoflow.errors import (
-    ConfigError,
     ConnectionFailedError,
     PublishError,
     TopologyError,
@@ -40,7 +38,6 @@ from protoflow.transports.rabbitmq.subscription import RabbitMQSubscription
 from protoflow.transports.rabbitmq.topology import Plan, TopologyPlanner
 
 _OLDEST = (3, 10)  # time to live and dead-lettering at least once in quorum queues
-_EXCHANGE = re.compile(r"(?!amq\.)[A-Za-z0-9._-]{1,100}")
 
 
 class RabbitMQTransport:
@@ -51,14 +48,9 @@ class RabbitMQTransport:
     """
 
     def __init__(self, settings: TransportSettings, options: RabbitMQOptions) -> None:
-        if not _EXCHANGE.fullmatch(settings.exchange):
-            raise ConfigError(
-                "transport: exchange: must be 1 to 100 of A-Z a-z 0-9 . _ - and not begin "
-                "with amq., which rabbitmq keeps for itself"
-            )
         self._settings = settings
         self._options = options
-        self._names = Names(settings.exchange, options.shards)
+        self._names = Names(options.exchange, options.shards)
         self._out = Link(settings, options, "publisher")
         self._in = Link(settings, options, "consumer")
         self._publisher = Publisher(self._out, self._names, settings, options)

@@ -1,1 +1,16 @@
-"""JetStream: at least once, with streams."""
+"""NATS JetStream, durable and at least once: `jetstream://` and `jetstream+tls://`."""
+
+from __future__ import annotations
+
+from protoflow.config.options import parse_options
+from protoflow.transport.interface import Transport, TransportSettings
+from protoflow.transports.nats.jetstream.transport import JetStreamTransport
+from protoflow.transports.nats.options import JetStreamOptions
+
+__all__ = ["create"]
+
+
+def create(settings: TransportSettings) -> Transport:
+    """A transport for JetStream. Raises ConfigError for bad options."""
+    options = parse_options(JetStreamOptions, settings.url.query, settings.options, "jetstream")
+    return JetStreamTransport(settings, options)

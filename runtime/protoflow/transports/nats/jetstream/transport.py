@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
-from protoflow.contract.spec import Ordering
+from protoflow.contract.spec import Ordering, Start
 from protoflow.errors import (
     AuthenticationError,
     CapabilityError,
@@ -24,6 +24,7 @@ from protoflow.transport.interface import (
     TransportSettings,
 )
 from protoflow.transport.lag import Lag
+from protoflow.transport.topic_reader import TopicRecord
 from protoflow.transports.nats.jetstream.api import API, STREAM_NOT_FOUND, APIError
 from protoflow.transports.nats.jetstream.consumers import Consumers, Ephemeral
 from protoflow.transports.nats.jetstream.dead_letters import JetStreamDeadLetterStore
@@ -32,6 +33,7 @@ from protoflow.transports.nats.jetstream.marks import Marks
 from protoflow.transports.nats.jetstream.publisher import Publisher
 from protoflow.transports.nats.jetstream.puller import Puller, PullSettings
 from protoflow.transports.nats.jetstream.subscription import JetStreamSubscription
+from protoflow.transports.nats.jetstream.topic_reader import JetStreamTopicReader
 from protoflow.transports.nats.jetstream.topology import Architect
 from protoflow.transports.nats.names import Names
 from protoflow.transports.nats.options import JetStreamOptions
@@ -49,7 +51,7 @@ class JetStreamTransport:
         self._settings = settings
         self._options = options
         self._connection = Connection(settings, options)
-        self._names = Names(options.prefix or settings.exchange, options.shards)
+        self._names = Names(options.prefix, options.shards)
         self._api = API(options.domain)
         self._architect = Architect(self._api, self._names, options)
         self._publisher = Publisher(self._connection, self._names, self._architect)
@@ -166,6 +168,13 @@ class JetStreamTransport:
     def health(self) -> str | None:
         """As `Transport.health`."""
         return self._connection.problem
+
+    def read_topic(
+        self, topic: str, *, start: Start | float, follow: bool
+    ) -> AsyncIterator[TopicRecord]:
+        """As `TopicReader.read_topic`."""
+        reader = JetStreamTopicReader(self._connection, self._api, self._names)
+        return reader.read(topic, start, follow)
 
     async def lag(self, topic: str, group: str) -> Lag:
         """As `LagReader.lag`; what waits for a retry counts too."""

@@ -1,9 +1,8 @@
-"""Credentials and TLS files, read and checked before anything is sent."""
+"""Credentials, read and checked before anything is sent."""
 
 from __future__ import annotations
 
 import importlib.util
-import ssl
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from protoflow.transports.nats.options import ConnectionOptions
 
 def credentials(url: TransportURL, options: ConnectionOptions) -> dict[str, Any]:
     """The arguments of nats-py's `connect` that hold secrets. Raises ConfigError."""
-    user, password = url.user or options.user, url.password or options.password
+    user, password = options.login(url)
     keys = options.nkey_seed or options.nkey_file or options.credentials_file
     if keys and importlib.util.find_spec("nkeys") is None:
         raise ConfigError("transport: nats: NKeys and credentials files need: pip install nkeys")
@@ -58,16 +57,3 @@ def _check_seed(option: str, seed: str) -> None:
         raise ConfigError(
             f"transport: nats: option {option} holds no NKey seed; it begins with SU"
         ) from None
-
-
-def tls_context(options: ConnectionOptions) -> ssl.SSLContext:
-    """The context that the options describe. Raises ConfigError."""
-    try:
-        context = ssl.create_default_context(cafile=options.tls_ca)
-        if options.tls_certificate:
-            context.load_cert_chain(options.tls_certificate, options.tls_key)
-    except OSError as error:
-        raise ConfigError(
-            f"transport: nats: the TLS files cannot be read: {error.strerror or error}"
-        ) from error
-    return context

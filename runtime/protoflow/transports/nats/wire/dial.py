@@ -12,14 +12,13 @@ from nats import errors
 
 from protoflow.errors import (
     AuthenticationError,
-    ConfigError,
     ConnectionFailedError,
     TransportError,
 )
 from protoflow.transport.interface import TransportSettings
 from protoflow.transports.nats.options import ConnectionOptions
 from protoflow.transports.nats.wire.client import FastClient
-from protoflow.transports.nats.wire.credentials import credentials, tls_context
+from protoflow.transports.nats.wire.credentials import credentials
 from protoflow.transports.nats.wire.servers import Server, Servers
 
 _AUTHENTICATION = ("authorization", "authentication", "user jwt", "nkey")
@@ -121,7 +120,7 @@ class Dialer:
         host, port = server
         address = f"[{host}]" if ":" in host else host
         found: dict[str, Any] = {"servers": [f"nats://{address}:{port}"]}
-        if "tls" in arguments and "tls_hostname" not in arguments and self.servers.is_told(server):
+        if "tls" in arguments and self.servers.is_told(server):
             # Certificates have names, servers tell of addresses.
             names = [given for given, _ in self._settings.url.hosts if not _is_ip(given)]
             if names and _is_ip(host):
@@ -189,11 +188,10 @@ def connect_arguments(
         "max_outstanding_pings": options.max_pings,
     }
     arguments |= credentials(url, options)
-    if url.scheme.endswith("+tls"):
-        arguments["tls"] = tls_context(options)
+    encrypted = url.scheme.endswith("+tls")
+    scheme = url.scheme.removesuffix("+tls")
+    context = options.tls_context(scheme, f"{scheme}+tls", encrypted=encrypted)
+    if context is not None:
+        arguments["tls"] = context
         arguments["tls_handshake_first"] = options.tls_first
-        if options.tls_hostname:
-            arguments["tls_hostname"] = options.tls_hostname
-    elif options.tls_ca or options.tls_certificate or options.tls_first or options.tls_hostname:
-        raise ConfigError(f"transport: options tls_* need the scheme {url.scheme}+tls://")
     return arguments

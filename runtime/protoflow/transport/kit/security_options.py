@@ -1,0 +1,127 @@
+"""The options for TLS and credentials, which have the same names on every transport."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+from protoflow.config.secret import Secret
+from protoflow.config.url import TransportURL
+from protoflow.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TlsOptions:
+    """How the server is verified, and how the client identifies itself to it.
+
+    A transport's options inherit it. It has no slots, so that they may inherit both classes.
+
+    Attributes:
+        tls_ca_file: a PEM file with the authorities to trust; none: those of the system.
+        tls_cert_file: a PEM file with this client's certificate.
+        tls_key_file: a PEM file with its key, if the certificate's file does not hold it.
+        tls_key_password: the password of the key.
+        tls_verify: the server's certificate must be signed by a trusted authority; turn it off
+            for experiments only.
+        tls_verify_hostname: the certificate must name the server's host.
+        tls_server_name: the name in the server's certificate, if it is not the host.
+    """
+
+    tls_ca_file: str | None = None
+    tls_cert_file: str | None = None
+    tls_key_file: str | None = None
+    tls_key_password: Secret | None = None
+    tls_verify: bool = True
+    tls_verify_hostname: bool = True
+    tls_server_name: str | None = None
+
+    def tls_problems(self) -> Iterator[str]:
+        """Yields what contradicts itself."""
+        if self.tls_key_file and not self.tls_cert_file:
+            yield "option tls_key_file needs tls_cert_file"
+        if self.tls_key_password and not self.tls_cert_file:
+            yield "option tls_key_password needs tls_cert_file"
+        if self.tls_server_name and not (self.tls_verify and self.tls_verify_hostname):
+            yield "option tls_server_name needs tls_verify and tls_verify_hostname"
+
+    def tls_context(self, transport: str, scheme: str, *, encrypted: bool) -> ssl.SSLContext | None:
+        """The TLS context of a connection; None for one that is not encrypted.
+
+        Args:
+            transport: the name for error texts.
+            scheme: the URL scheme that encrypts, for error texts.
+            encrypted: whether the URL has that scheme.
+
+        Raises:
+            ConfigError: a file cannot be loaded, or an option is set that has no effect.
+        """
+        if encrypted:
+            return self._context(transport)
+        given = [
+            field.name
+            for field in fields(self)
+            if field.name.startswith("tls_") and getattr(self, field.name) != field.default
+        ]
+        if given:
+            raise ConfigError(
+                f"transport: {transport}: option {given[0]} needs the scheme {scheme}://"
+            )
+        return None
+
+    def _context(self, transport: str) -> ssl.SSLContext:
+        context = _NamedServer(ssl.PROTOCOL_TLS_CLIENT)
+        context.server_name = self.tls_server_name
+        name = path = ""
+        try:
+            if self.tls_ca_file:
+                name, path = "tls_ca_file", self.tls_ca_file
+                context.load_verify_locations(cafile=path)
+            else:
+                context.load_default_certs()
+            if self.tls_cert_file:
+                name, path = "tls_cert_file or tls_key_file", self.tls_cert_file
+                password = self.tls_key_password.reveal() if self.tls_key_password else ""
+                # A password that is text: without one, OpenSSL would ask on the terminal.
+                context.load_cert_chain(path, self.tls_key_file, password)
+        except OSError as error:  # ssl.SSLError is one
+            raise ConfigError(
+                f"transport: {transport}: option {name}: {path} cannot be loaded:"
+                f" {error.strerror or type(error).__name__}"
+            ) from error
+        context.check_hostname = self.tls_verify_hostname and self.tls_verify
+        if not self.tls_verify:
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+
+class _NamedServer(ssl.SSLContext):
+    """Expects a name in the server's certificate, whatever host the client connects to."""
+
+    server_name: str | None = None
+
+    def wrap_bio(self, *arguments: Any, **keywords: Any) -> ssl.SSLObject:
+        """Wraps as `ssl.SSLContext` does; asyncio gives `server_hostname` as a keyword."""
+        if self.server_name:
+            keywords["server_hostname"] = self.server_name
+        return super().wrap_bio(*arguments, **keywords)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CredentialOptions:
+    """Who the client is; what stands in the URL goes before it.
+
+    Attributes:
+        username: the user, where the URL does not name one.
+        password: its password, where the URL does not hold one.
+    """
+
+    username: str | None = None
+    password: Secret | None = None
+
+    def login(self, url: TransportURL) -> tuple[str | None, Secret | None]:
+        """The user and the password of the URL, or else those of the options."""
+        if url.user is not None:
+            return url.user, url.password or self.password
+        return self.username, self.password

@@ -1,0 +1,118 @@
+"""The built-in transports: one record each, read by all code, tests and tables that list them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Final
+
+from protoflow.dataclass_record import dataclass_record
+
+
+@dataclass_record
+class BuiltInTransport:
+    """How a transport is found, installed, named and documented.
+
+    Attributes:
+        name: the name in texts, tests and the tables of options.
+        title: the name in tables.
+        schemes: the URL schemes, the plain one first.
+        module: the module in `protoflow.transports` that has `create`.
+        options: the dataclass of the options, `module:name` in `protoflow.transports`.
+        example: a URL for tables.
+        extra: the extra that installs the client; empty: none is needed.
+        clients: top-level modules of the client -> the distribution that has them.
+        system: `messaging.system` of OpenTelemetry's semantic conventions.
+        proved_on: the server that `make acceptance` was run against.
+    """
+
+    name: str
+    title: str
+    schemes: tuple[str, ...]
+    module: str
+    options: str
+    example: str
+    extra: str = ""
+    clients: Mapping[str, str] = field(default_factory=dict)
+    system: str
+    proved_on: str = ""
+
+
+_NATS: Final = {"nats": "nats-py"}
+
+BUILT_IN: Final = (
+    BuiltInTransport(
+        name="memory",
+        title="memory",
+        schemes=("memory",),
+        module="memory",
+        options="memory.broker:MemoryOptions",
+        example="memory://",
+        system="memory",
+    ),
+    BuiltInTransport(
+        name="sqlite",
+        title="SQLite",
+        schemes=("sqlite",),
+        module="sqlite",
+        options="sqlite.options:SqliteOptions",
+        example="sqlite:///queue.db",
+        system="sqlite",
+        proved_on="SQLite 3.40",
+    ),
+    BuiltInTransport(
+        name="kafka",
+        title="Kafka",
+        schemes=("kafka", "kafka+ssl"),
+        module="kafka",
+        options="kafka.options:KafkaOptions",
+        example="kafka://localhost",
+        extra="kafka",
+        clients={"aiokafka": "aiokafka"},
+        system="kafka",
+        proved_on="Apache Kafka 4.3.1",
+    ),
+    BuiltInTransport(
+        name="rabbitmq",
+        title="RabbitMQ",
+        schemes=("amqp", "amqps"),
+        module="rabbitmq",
+        options="rabbitmq.options:RabbitMQOptions",
+        example="amqp://localhost",
+        extra="rabbitmq",
+        clients={"aiormq": "aio-pika", "pamqp": "aio-pika", "yarl": "aio-pika"},
+        system="rabbitmq",
+        proved_on="RabbitMQ 3.10.8",
+    ),
+    BuiltInTransport(
+        name="jetstream",
+        title="JetStream",
+        schemes=("jetstream", "jetstream+tls"),
+        module="nats.jetstream",
+        options="nats.options:JetStreamOptions",
+        example="jetstream://localhost",
+        extra="nats",
+        clients=_NATS,
+        system="nats",
+        proved_on="nats-server 2.15.1",
+    ),
+    BuiltInTransport(
+        name="nats",
+        title="NATS core",
+        schemes=("nats", "nats+tls"),
+        module="nats.core",
+        options="nats.options:CoreOptions",
+        example="nats://localhost",
+        extra="nats",
+        clients=_NATS,
+        system="nats",
+        proved_on="nats-server 2.15.1",
+    ),
+)
+#: The transport of each URL scheme.
+BY_SCHEME: Final = {scheme: item for item in BUILT_IN for scheme in item.schemes}
+
+
+def messaging_system(scheme: str) -> str:
+    """`messaging.system` of the transport of a URL scheme; the scheme where it is not built in."""
+    return BY_SCHEME[scheme].system if scheme in BY_SCHEME else scheme
