@@ -38,7 +38,7 @@ from protoflow.transports.nats.options import JetStreamOptions
 from protoflow.transports.nats.wire import headers as nats_headers
 from protoflow.transports.rabbitmq import codec as amqp
 from protoflow.transports.rabbitmq.names import Names as RabbitMQNames
-from protoflow.transports.rabbitmq.topology import Planner
+from protoflow.transports.rabbitmq.topology import TopologyPlanner
 
 ROOT = Path(__file__).parents[1]
 TRANSPORTS = {item.title: item.example for item in BUILT_IN}
@@ -144,7 +144,7 @@ def kafka_topology() -> str:
 def rabbitmq_topology() -> str:
     """The exchanges and queues of a subscription, with one shard."""
     ladder = TransportSettings(url=TransportURL.parse("amqp://localhost")).ladder
-    plan = Planner(RabbitMQNames("protoflow", 1), ladder, (4, 0)).plan(
+    plan = TopologyPlanner(RabbitMQNames("protoflow", 1), ladder, (4, 0)).plan(
         Topology(subscriptions=(EXAMPLE,))
     )
     rows = [[f"exchange `{item.name}`", f"{item.kind}, durable"] for item in plan.exchanges]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class SubscriptionListener(Protocol):
-    """What a subscription tells the scheduler, on the event loop."""
+    """What a subscription reports to the scheduler, on the event loop."""
 
     async def shards_revoked(self, shards: Collection[str | int], drain: float) -> None:
         """Shards move away: returns when their work is settled, at the latest after
@@ -44,7 +44,7 @@ class SubscriptionListener(Protocol):
 class Subscription(Protocol):
     """The deliveries of one topic to one group in this process.
 
-    It renews its leases by itself, and reconnects by itself; `health_changed` tells.
+    It renews its leases by itself, and reconnects by itself; `health_changed` reports it.
     """
 
     async def receive(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
@@ -92,7 +92,7 @@ class Isolation(Protocol):
         That is `delivery` itself where the message has an identity that lasts. Elsewhere
         `delivery` is moved to the group's solo queue (confirmed, then acknowledged), and what is
         first there is taken. With None only a solo queue is asked. None: there is nothing to
-        run. Raises TransportError: it cannot be told now."""
+        run. Raises TransportError: it is unknown now."""
         ...
 
     async def mark(self, delivery: Delivery) -> None:
@@ -110,7 +110,7 @@ class Availability(Protocol):
 
     async def available(self) -> int | None:
         """How many messages this member could be handed now: the lag of its own shards, or the
-        rows that are due; what is in flight here is not counted. None: cannot be told now. Called
+        rows that are due; what is in flight here is not counted. None: unknown now. Called
         rarely, and only when the scheduler has had nothing to do for a while."""
         ...
 

@@ -62,7 +62,7 @@ class Topology:
 
 @dataclass_record
 class TransportSettings:
-    """What the runtime tells a transport when it is made.
+    """What the runtime gives a transport when it is made.
 
     Attributes:
         url: where the broker is.

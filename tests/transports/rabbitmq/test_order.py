@@ -21,12 +21,12 @@ pytestmark = pytest.mark.timeout(90)
 def kill(transport: Transport) -> None:
     """Ends a transport as the death of its process would: without a word to the broker."""
     assert isinstance(transport, RabbitMQTransport)
-    tasks = [subscription._supervisor for _, subscription in transport._subscriptions] + [
+    tasks = [subscription._supervisor._task for _, subscription in transport._subscriptions] + [
         transport._publisher._supervisor
     ]
     transport._subscriptions.clear()
     for link in (transport._in, transport._out):
-        tasks.append(link._supervisor)
+        tasks.append(link._supervisor._task)
         link._running = False
         if link._connection is not None:
             link._connection.abort()

@@ -25,7 +25,7 @@ from protoflow.transports.rabbitmq.codec import Native, decode, encode
 from protoflow.transports.rabbitmq.frames import content, route
 from protoflow.transports.rabbitmq.names import Names
 from protoflow.transports.rabbitmq.reading import Properties, properties
-from protoflow.transports.rabbitmq.topology import Planner
+from protoflow.transports.rabbitmq.topology import TopologyPlanner
 
 _OWNER = "protoflow/"
 _NAME = st.text("abz09._-", min_size=1, max_size=200)
@@ -210,7 +210,7 @@ class TestMessages:
 
 class TestTopology:
     def test_no_argument_depends_on_a_policy(self) -> None:
-        planner = Planner(Names("protoflow", 1), (5.0, 30.0), (3, 10))
+        planner = TopologyPlanner(Names("protoflow", 1), (5.0, 30.0), (3, 10))
         shapes: dict[str, Any] = {}
         for ordering, letters in itertools.product(Ordering, ((), ("t..g..dead",))):
             subscription = SubscriptionSettings(
@@ -231,7 +231,7 @@ class TestTopology:
         subscription = SubscriptionSettings(
             name="s", topic="t", group="g", dead_letter_topics=("d",)
         )
-        plan = Planner(Names("protoflow", 1), (5.0,), version).plan(
+        plan = TopologyPlanner(Names("protoflow", 1), (5.0,), version).plan(
             Topology(subscriptions=(subscription,))
         )
         (letters,) = [queue for queue in plan.queues if queue.name == "protoflow/d"]

@@ -6,7 +6,7 @@ from protoflow.transport.interface import SubscriptionListener
 
 
 class HealthReporter:
-    """Keeps what is wrong by its cause, and tells the listener about changes only.
+    """Keeps what is wrong by its cause, and reports changes only to the listener.
 
     Args:
         listener: gets `health_changed`.

@@ -25,7 +25,7 @@ class QueueSource:
     Attributes:
         fetch: claims up to so many messages and, in all but the first, so many bytes. It returns
             at once, with nothing from an empty queue. Each delivery has a receipt that can be
-            hashed and tells this claim from every other that is held here.
+            hashed and differs from that of every other claim that is held here.
         settle: settles what is held here; one answer each, in order. ACK removes the message;
             NACK and RELEASE make it free again: NACK after `Settlement.delay` and with the
             failures to be kept, RELEASE as if it had not been claimed. LOST for what others may
@@ -36,9 +36,9 @@ class QueueSource:
         poll: seconds before an empty queue is looked at again; None: only after `wake`.
         lease: seconds that a lease lasts; None is what the subscription's settings say.
         expires: whether what could not be renewed is lost after `lease`. False: only `renew` and
-            `settle` tell, for nobody else can take it before the broker says so.
+            `settle` know, for nobody else can take it before the broker says so.
         defer: see `Subscription.defer`; None: `settle` keeps every wait.
-        available: see `Availability`; None: it cannot be told.
+        available: see `Availability`; None: it is unknown.
         shards: the shards of what `fetch` returns; it is called unless all of them are paused.
     """
 

@@ -102,7 +102,7 @@ class Broker:
             topic.retained.clear()
 
     def join(self, topic: str, name: str, ordering: Ordering, start: Start) -> Group:
-        """The group, made if need be; where it then starts is told by `start`."""
+        """The group, made if need be; `start` says where a new one starts."""
         home = self.topic(topic)
         group = home.groups.get(name)
         if group is not None:

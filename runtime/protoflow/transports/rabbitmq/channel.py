@@ -78,7 +78,7 @@ class Connection(aiormq.Connection):
 
     @property
     def version(self) -> tuple[int, int]:
-        """The server's version; (0, 0) if it does not tell."""
+        """The server's version; (0, 0) if it is unknown."""
         text = str(self.server_properties.get("version", ""))
         parts = [part for part in text.split(".")[:2] if part.isdecimal()]
         return (int(parts[0]), int(parts[1])) if len(parts) == 2 else (0, 0)

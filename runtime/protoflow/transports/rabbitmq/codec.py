@@ -2,7 +2,7 @@
 
 The id, content type, type and correlation id stand in the properties too, where other
 clients look. The key travels in the header `pf_key`, in base64 if it is not text, and a
-tombstone is told from an empty payload by `pf_tombstone`.
+tombstone differs from an empty payload by `pf_tombstone`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def encode(message: Message, now: float, owner: str) -> tuple[int, bytes]:
     Args:
         message: the message.
         now: the time in seconds since the epoch.
-        owner: the prefix of queues whose deaths are not told on: they are ours, and a
+        owner: the prefix of queues whose deaths are not passed on: they are ours, and a
             message that was in a queue before would be taken for one in a cycle.
 
     Raises:

@@ -16,7 +16,7 @@ from protoflow.transports.rabbitmq.topology import Binding, Plan
 _MEND = "make it by starting once with topology mode create"
 
 
-class Declarer:
+class TopologyManager:
     """Declares or verifies a plan, on channels of its own."""
 
     def __init__(self, link: Link) -> None:

@@ -14,7 +14,7 @@ import math
 from protoflow.errors import PublishError, TransportError
 from protoflow.transport.interface import TopologyMode
 from protoflow.transports.rabbitmq.channel import FAILURES
-from protoflow.transports.rabbitmq.declare import Declarer
+from protoflow.transports.rabbitmq.declare import TopologyManager
 from protoflow.transports.rabbitmq.link import Link, describe
 from protoflow.transports.rabbitmq.names import DELAY_BITS, Names
 from protoflow.transports.rabbitmq.topology import (
@@ -52,7 +52,7 @@ class Delays:
         """Makes the queues or, where that is not allowed, looks for them."""
         verified = TopologyMode.CREATE if mode is TopologyMode.CREATE else TopologyMode.VERIFY
         try:
-            await Declarer(self._link).ensure(plan(self._names), verified)
+            await TopologyManager(self._link).ensure(plan(self._names), verified)
         except (TransportError, *FAILURES) as error:
             return PublishError(f"delayed publishing is not ready: {describe(error)}")
         self.ready = True

@@ -31,7 +31,7 @@ from protoflow.transports.rabbitmq.session import Session
 _logger = logging.getLogger("protoflow.rabbitmq")
 
 #: How soon a shard is looked at again that is ours while somebody else still consumes it, and
-#: after which time that is a problem to be told.
+#: after which time that is a problem to report.
 _SOON_SECONDS = 0.05
 _OTHERS_SECONDS = 10.0
 _FIRST_LOCKS_SECONDS = 0.5
@@ -126,8 +126,8 @@ class Intake:
             waiting.cancel()
         self._changed.clear()
 
-    async def tend(self, session: Session) -> None:
-        """Looks after the consumers; called every second or so. Raises FAILURES."""
+    async def check(self, session: Session) -> None:
+        """Checks the consumers; called every second or so. Raises FAILURES."""
         if self._cancelled:
             _logger.warning("consumer ended by rabbitmq", extra=self._extra())
             await session.channel.leave()
@@ -164,7 +164,7 @@ class Intake:
 
     async def waiting(self, session: Session) -> int:
         """How many messages wait in the queues that are consumed. Raises FAILURES."""
-        found = [await self._look(session, queue) for queue in self._consuming.values()]
+        found = [await self._count(session, queue) for queue in self._consuming.values()]
         return sum(messages for messages, _ in found)
 
     async def _consume_held(self, session: Session, locks: Locks) -> None:
@@ -173,7 +173,7 @@ class Intake:
             if shard in self._consuming or not locks.holds(shard):
                 continue
             queue = self._queue(shard)
-            _, consumers = await self._look(session, queue)
+            _, consumers = await self._count(session, queue)
             if consumers:
                 self._obstructed.setdefault(shard, now)
                 continue
@@ -214,7 +214,7 @@ class Intake:
             ) from error
         return queue
 
-    async def _look(self, session: Session, queue: str) -> tuple[int, int]:
+    async def _count(self, session: Session, queue: str) -> tuple[int, int]:
         """How many messages wait in a queue, and how many consumers it has."""
         beside = await session.channel.sibling()
         try:

@@ -18,8 +18,8 @@ from protoflow.transports.rabbitmq.names import Names
 from protoflow.transports.rabbitmq.session import Results
 from protoflow.transports.rabbitmq.solo import Solo
 
-#: How often the solo queue is looked at for what others have left there.
-_LOOK_SECONDS = 60.0
+#: How often the solo queue is checked for what others have left there.
+_CHECK_SECONDS = 60.0
 
 SettleCallback = Callable[[Sequence[Settlement]], Results]
 
@@ -42,7 +42,7 @@ class Isolating:
         self._marks = marks
         self._broadcast = settings.broadcast
         self._ordered = settings.ordering is not Ordering.NONE
-        self._looked = 0.0
+        self._checked = 0.0
         self._steps: set[asyncio.Task[Any]] = set()
         self._marked: Delivery | None = None  # of an ordered shard: it runs, or ends
         self._solo = Solo(link, publish, names, settings.topic, settings.group, self._lost)
@@ -62,7 +62,7 @@ class Isolating:
         """Looks for what was left to be run alone. Raises TransportError."""
         if self._broadcast:
             return
-        self._looked = asyncio.get_running_loop().time()
+        self._checked = asyncio.get_running_loop().time()
         if not await self._solo.waiting():
             return
         if self._ordered:
@@ -70,11 +70,11 @@ class Isolating:
         else:
             self._listener.suspects_waiting()
 
-    async def tend(self, max_hold: float) -> None:
+    async def check(self, max_hold: float) -> None:
         """Called every second or so. Raises TransportError."""
         now = asyncio.get_running_loop().time()
         self._solo.expire(now - max_hold)
-        if now - self._looked >= _LOOK_SECONDS and not self.held:
+        if now - self._checked >= _CHECK_SECONDS and not self.held:
             await self.begin()
 
     async def end(self) -> None:

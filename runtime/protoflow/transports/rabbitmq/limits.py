@@ -22,7 +22,7 @@ class Limits:
         self._options = options
 
     def learn(self, version: tuple[int, int]) -> None:
-        """The limit of a server that does not tell it otherwise."""
+        """The limit of a server that does not report it otherwise."""
         default = (16 if version >= (4, 0) else 128) * _MEBIBYTE
         self.max_bytes = self._options.max_message_bytes or default
 

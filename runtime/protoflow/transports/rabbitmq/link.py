@@ -11,8 +11,11 @@ from typing import Any
 import aiormq.exceptions
 from yarl import URL
 
+from protoflow.clock import Clock
 from protoflow.errors import AuthenticationError, ConnectionFailedError
 from protoflow.transport.interface import TransportSettings
+from protoflow.transport.kit.backoff import Backoff
+from protoflow.transport.kit.supervisor import Supervisor
 from protoflow.transports.rabbitmq.channel import (
     FAILURES,
     Channel,
@@ -30,21 +33,9 @@ _NOTICE_SECONDS = 0.01
 _CLOSE_SECONDS = 3.0
 
 
-class Backoff:
-    """Waits between attempts: doubled each time, jittered, bounded."""
-
-    def __init__(self, settings: TransportSettings) -> None:
-        self._clock = settings.clock
-        self._next = _FIRST_WAIT
-
-    def reset(self) -> None:
-        """The next wait is the first again."""
-        self._next = _FIRST_WAIT
-
-    async def wait(self) -> None:
-        """Waits."""
-        seconds, self._next = self._next, min(self._next * 2, _LONGEST_WAIT)
-        await self._clock.sleep(seconds * (0.5 + self._clock.random() / 2))
+def new_backoff(clock: Clock) -> Backoff:
+    """Returns the waits between attempts to connect, or to begin anew on a connection."""
+    return Backoff(_FIRST_WAIT, _LONGEST_WAIT, clock.random)
 
 
 class Link:
@@ -69,13 +60,21 @@ class Link:
         self._connection: Connection | None = None
         self._changed = asyncio.Event()
         self._running = False
-        self._supervisor: asyncio.Task[None] | None = None
+        self._supervisor = Supervisor(
+            lambda: self._connect(_ROUND_SECONDS),
+            self._watch,
+            up=lambda _: _logger.info("connected again", extra={"connection": self._name}),
+            down=self._fail,
+            clock=settings.clock,
+            backoff=new_backoff(settings.clock),
+        )
         self._given_up: set[asyncio.Future[bool]] = set()
 
     async def open(self) -> None:
         """Connects. Raises ConnectionFailedError after `connect_timeout`, and
         AuthenticationError at once."""
-        backoff = Backoff(self._settings)
+        clock = self._settings.clock
+        backoff = new_backoff(clock)
         failure: Exception | None = None
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.connect_timeout
@@ -87,14 +86,14 @@ class Link:
                         await self._connect(deadline - loop.time())
                     except ConnectionFailedError as error:
                         failure = error
-                        await backoff.wait()
+                        await clock.sleep(backoff.next())
         except TimeoutError:
             await self.close()
             raise ConnectionFailedError(
                 f"no connection to rabbitmq at {self._settings.url.safe} within "
                 f"{self._settings.connect_timeout:g} s: {failure or 'no answer'}"
             ) from failure
-        self._supervisor = asyncio.create_task(self._supervise())
+        self._supervisor.start(None)
 
     async def connection(self) -> Connection:
         """The connection, waiting for it. Raises ConnectionError where none will come."""
@@ -121,13 +120,10 @@ class Link:
         """Disconnects, whether the server answers or not. Idempotent."""
         self._running = False
         self._changed.set()
-        supervisor, self._supervisor = self._supervisor, None
         connection, self._connection = self._connection, None
         self.problem = "the transport is closed"
         try:
-            if supervisor is not None:
-                supervisor.cancel()
-                await asyncio.gather(supervisor, return_exceptions=True)
+            await self._supervisor.stop()
         finally:
             if connection is not None:
                 await self._end(connection)
@@ -143,26 +139,18 @@ class Link:
                 connection.abort()  # what waits for an answer ends with it
             closing.add_done_callback(_seen)
 
-    async def _supervise(self) -> None:
-        while self._connection is not None:
-            lost = await _closed(self._connection)
-            self._connection = None
-            self._changed.clear()
-            self.problem = f"connection to rabbitmq lost: {describe(lost)}"
-            _logger.warning("connection lost", extra={"connection": self._name})
-            self._block(None)
-            await self._reconnect()
-            _logger.info("connected again", extra={"connection": self._name})
+    async def _watch(self, _: None) -> str:
+        """Returns why the connection was lost, once it was."""
+        connection = self._connection
+        lost = await _closed(connection) if connection is not None else None
+        self._connection = None
+        self._changed.clear()
+        _logger.warning("connection lost", extra={"connection": self._name})
+        self._block(None)
+        return f"connection to rabbitmq lost: {describe(lost)}"
 
-    async def _reconnect(self) -> None:
-        backoff = Backoff(self._settings)
-        while self._connection is None:
-            await backoff.wait()
-            try:
-                await self._connect(_ROUND_SECONDS)
-            except Exception as error:
-                # Whatever it is may pass: a password is put right, a certificate renewed.
-                self.problem = str(error) or f"rabbitmq: {type(error).__name__}"
+    def _fail(self, problem: str) -> None:
+        self.problem = problem
 
     async def _connect(self, within: float) -> None:
         """Tries each host once, beginning after the one that was tried last: a host that takes
@@ -216,7 +204,7 @@ class Link:
                 connecting.add_done_callback(_seen)
         if not done:
             raise TimeoutError(f"{host} did not answer within {patience:.1f} s")
-        if connecting.cancelled():  # aiormq's way to tell that the connection was lost
+        if connecting.cancelled():  # aiormq's way to show that the connection was lost
             raise ConnectionError("the connection was lost")
         error = connecting.exception()
         if error is not None:

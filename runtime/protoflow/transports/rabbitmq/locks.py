@@ -2,7 +2,7 @@
 
 Each shard has a quorum queue with a single active consumer and one message in it. Whoever holds
 that message unacknowledged holds the lock: so it is decided by the same consensus that replicates
-the messages, and a process is told when the lock is its own. Nothing is published for taking it
+the messages, and a process learns when the lock is its own. Nothing is published for taking it
 over, so an alarm of the server is not in the way. (`x-single-active-consumer` on the shard itself
 would do too, but ordering is a delivery policy, and no queue's arguments may depend on one.)
 

@@ -1,6 +1,6 @@
 """What becomes of the messages that were unconfirmed when the broker ended the channel.
 
-AMQP tells the reason, but never the message. Where the reason names it, that message is refused
+AMQP gives the reason, but never the message. Where the reason names it, that message is refused
 and the others may be published again. Where it does not, each of them is sent alone when it is
 published again, so that the one which ends the channel again is known, and harms no other.
 """

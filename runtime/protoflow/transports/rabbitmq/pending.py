@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TypeAlias
 
 from protoflow.errors import PublishError
 from protoflow.message import Message
+from protoflow.transport.kit.submission import Submission
 
 Result = PublishError | None
-#: What tells one message from another: its id and its topic.
+#: What distinguishes one message from another: its id and its topic.
 Key: TypeAlias = tuple[str, str]
 
 _REMEMBERED = 10_000
-
-
-class Batch:
-    """The messages of one call, and what came of them."""
-
-    __slots__ = ("future", "left", "results")
-
-    def __init__(self, future: asyncio.Future[Sequence[Result]], size: int) -> None:
-        self.future = future
-        self.left = size
-        self.results: list[Result] = [None] * size
-
-    def done(self, index: int, result: Result) -> None:
-        """What came of one message."""
-        self.results[index] = result
-        self.left -= 1
-        if not self.left and not self.future.done():
-            self.future.set_result(self.results)
 
 
 class Entry:
@@ -43,13 +25,13 @@ class Entry:
         deadline: when it is given up.
         probing: whether it was sent as mandatory only to learn whether anybody keeps its topic.
         returned: whether the broker found no queue for it.
-        settled: whether its result was told.
+        settled: whether it has a result.
     """
 
     __slots__ = ("batch", "deadline", "index", "message", "probing", "returned", "settled", "since")
 
     def __init__(
-        self, message: Message, batch: Batch, index: int, since: float, deadline: float
+        self, message: Message, batch: Submission, index: int, since: float, deadline: float
     ) -> None:
         self.message = message
         self.batch = batch
@@ -62,7 +44,7 @@ class Entry:
 
     @property
     def key(self) -> Key:
-        """What tells it from others."""
+        """What distinguishes it from others."""
         return self.message.id, self.message.topic
 
     def done(self, result: Result) -> None:

@@ -10,20 +10,21 @@ from collections.abc import Sequence
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message
 from protoflow.transport.interface import TopologyMode, TransportSettings
+from protoflow.transport.kit.submission import Submission
 from protoflow.transports.rabbitmq import codec, frames
 from protoflow.transports.rabbitmq.channel import Channel
 from protoflow.transports.rabbitmq.delays import Delays, units
 from protoflow.transports.rabbitmq.limits import Limits
-from protoflow.transports.rabbitmq.link import Backoff, Link
+from protoflow.transports.rabbitmq.link import Link, new_backoff
 from protoflow.transports.rabbitmq.losses import Losses
 from protoflow.transports.rabbitmq.names import Names
-from protoflow.transports.rabbitmq.nobody import Unheard
 from protoflow.transports.rabbitmq.options import RabbitMQOptions
-from protoflow.transports.rabbitmq.pending import Batch, Entry, GivenUp, Result, oldest, same
+from protoflow.transports.rabbitmq.pending import Entry, GivenUp, Result, oldest, same
 from protoflow.transports.rabbitmq.reading import Properties
+from protoflow.transports.rabbitmq.unrouted import UnroutedTopics
 
 _logger = logging.getLogger("protoflow.rabbitmq")
-_PATIENCE = 10.0  # for so long a message may be unconfirmed before readiness tells
+_PATIENCE = 10.0  # for so long a message may be unconfirmed before readiness turns red
 
 
 class Publisher:
@@ -48,7 +49,7 @@ class Publisher:
         self._unconfirmed: dict[int, Entry] = {}
         self._given_up = GivenUp()
         self._losses = Losses(self._route)
-        self._unheard = Unheard(settings.require_subscriber)
+        self._unrouted = UnroutedTopics(settings.require_subscriber)
         self._tag = 0
         self._delays = Delays(link, names)
         self._held: list[Entry] = []
@@ -98,13 +99,8 @@ class Publisher:
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[Result]]:
         """Publishes; see `Transport.submit`."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Sequence[Result]] = loop.create_future()
-        if not messages:
-            future.set_result([])
-            return future
-        batch = Batch(future, len(messages))
-        now = loop.time()
+        batch = Submission(len(messages))
+        now = asyncio.get_running_loop().time()
         deadline = now + self._options.confirm_timeout
         for index, message in enumerate(messages):
             if refusal := self.limits.refusal(message):
@@ -120,7 +116,7 @@ class Publisher:
         self._flush()
         if self._sweeper is None and (self._unconfirmed or self._waiting or self._held):
             self._schedule_sweep()
-        return future
+        return batch.future
 
     def _flush(self) -> None:
         channel = self._channel
@@ -168,7 +164,7 @@ class Publisher:
     def _encode(self, channel: Channel, entry: Entry, now: float) -> bytes:
         message = entry.message
         exchange, routing_key = self._route(message)
-        mandatory = message.mandatory or self._unheard.asks(entry)
+        mandatory = message.mandatory or self._unrouted.asks(entry)
         route = frames.route(exchange, routing_key, mandatory)
         flags, properties = codec.encode(message, now, self._names.owner)
         if not frames.header_fits(properties, channel.frame_max):
@@ -206,7 +202,7 @@ class Publisher:
             tags = [tag] if tag in unconfirmed else []
         for known in tags:
             entry = unconfirmed.pop(known)
-            if entry.returned and (error := self._unheard.returned(entry)) is not None:
+            if entry.returned and (error := self._unrouted.returned(entry)) is not None:
                 entry.done(error)
             elif accepted:
                 if entry.settled:
@@ -243,7 +239,8 @@ class Publisher:
         self._flush()
 
     async def _supervise(self) -> None:
-        backoff = Backoff(self._settings)
+        clock = self._settings.clock
+        backoff = new_backoff(clock)
         while True:
             if self._channel is not None:
                 await asyncio.wait([self._channel.closing])
@@ -255,7 +252,7 @@ class Publisher:
             except Exception as error:  # whatever it is may pass
                 _logger.info("publishing waits: %s", error)
             if self._channel is None or self._channel.is_closed:
-                await backoff.wait()
+                await clock.sleep(backoff.next())
 
     def _lost(self, channel: Channel) -> None:
         entries, self._unconfirmed = [*self._unconfirmed.values()], {}

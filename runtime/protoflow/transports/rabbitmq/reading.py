@@ -3,7 +3,7 @@
 The client library ends the connection for one value that it cannot decode, and the broker then
 hands out the same message again. Here each part is read by itself: text that is not UTF-8 is
 taken for Latin-1, values that are no text are kept as they came, and what cannot be read at all
-is told in `Properties.problem`.
+is described in `Properties.problem`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ RETURNED: Final = b"\0\x3c\0\x32"
 
 _SHORT, _LONG, _LONGLONG = Struct(">H"), Struct(">I"), Struct(">Q")
 _TEXT, _ARRAY, _TABLE, _TIMESTAMP = b"SAFT"
-#: The sizes of values by their types; those that tell their own length are not here.
+#: The sizes of values by their types; those that hold their own length are not here.
 _SIZES = {
     ord(kind): size
     for size, kinds in ((0, "V\0"), (1, "tbB"), (2, "su"), (4, "Iif"), (5, "D"), (8, "lLdT"))
@@ -237,7 +237,7 @@ def time_text(value: int, unit: int) -> str:
 
 def moment(value: int, unit: int = 1) -> float | None:
     """Seconds since the epoch. AMQP counts seconds, others milli-, micro- or nanoseconds,
-    and the size of the number tells which; None is beyond all of them.
+    and the size of the number shows which; None is beyond all of them.
 
     Args:
         value: the number.

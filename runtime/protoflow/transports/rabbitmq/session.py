@@ -23,7 +23,7 @@ class Receipt:
     Attributes:
         since: when it came.
         handed: whether it was handed out to the scheduler.
-        token: what tells this publication from others, in a solo queue.
+        token: what distinguishes this publication from others, in a solo queue.
         marks: how many start marks it has there.
     """
 
@@ -108,7 +108,7 @@ class Session:
     def _flush(self) -> None:
         self._flushing = False
         if self.channel.is_closed:
-            return  # `_closed` has told everybody, or is about to
+            return  # `_closed` has answered everything, or is about to
         parts = [frames.requeue(self.channel.number, tag) for tag in self._requeued]
         self._requeued.clear()
         if self._acked:

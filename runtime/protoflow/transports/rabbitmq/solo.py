@@ -31,7 +31,7 @@ from protoflow.transports.rabbitmq.session import Session
 
 _logger = logging.getLogger("protoflow.rabbitmq")
 
-#: Tells one publication to the solo queue from another of the same message.
+#: Distinguishes one publication to the solo queue from another of the same message.
 _TOKEN = "pf_solo"  # noqa: S105  not a password
 #: How many start marks it has.
 _MARKS = "pf_marks"
@@ -47,7 +47,7 @@ class Solo:
         names: the names.
         topic: the topic, and
         group: the group.
-        lost: told what was held when its channel ended.
+        lost: gets what was held when its channel ended.
 
     Attributes:
         session: the channel that holds what runs alone; None before the first.
@@ -94,8 +94,8 @@ class Solo:
 
     async def move(self, delivery: Delivery) -> None:
         """Publishes the message of a delivery to the queue. Raises TransportError."""
-        told = str(delivery.failures), f"{delivery.first_failure:.3f}"
-        await self._put(self._written(delivery.message, *told, token=uuid.uuid4().hex, marks=0))
+        attempts = str(delivery.failures), f"{delivery.first_failure:.3f}"
+        await self._put(self._written(delivery.message, *attempts, token=uuid.uuid4().hex, marks=0))
 
     async def take(self) -> Delivery | None:
         """The first message. Raises TransportError."""
@@ -125,15 +125,15 @@ class Solo:
         """Gives back what is held, for the process ends in order; then leaves."""
         async with self._turn:
             for delivery in self.held:
-                told = delivery.failures, delivery.first_failure
-                await self._settle(Settlement(delivery, Action.RELEASE, 0.0, *told))
+                attempts = delivery.failures, delivery.first_failure
+                await self._settle(Settlement(delivery, Action.RELEASE, 0.0, *attempts))
             if self.session is not None:
                 await self.session.channel.leave()
 
     async def drain(self) -> None:
         """Gives everything back to the group as any other. Raises TransportError."""
         while (delivery := await self.take()) is not None:
-            attempt, first = _told(delivery.message)
+            attempt, first = _attempts(delivery.message)
             await self._put(self._written(delivery.message, attempt, first))
             await self.settle((Settlement(delivery),))
 
@@ -148,9 +148,9 @@ class Solo:
         if not self.holds(delivery):
             return SettleResult.LOST
         if settlement.action is not Action.ACK:
-            told = str(settlement.failures), f"{settlement.first_failure:.3f}"
+            attempts = str(settlement.failures), f"{settlement.first_failure:.3f}"
             try:
-                await self._put(self._written(delivery.message, *told))
+                await self._put(self._written(delivery.message, *attempts))
             except TransportError as error:
                 _logger.warning("a message could not be given back: %s", error)
                 return SettleResult.UNKNOWN
@@ -165,8 +165,8 @@ class Solo:
     async def _rewrite(self, delivery: Delivery, marks: int) -> None:
         session: Session = delivery.receipt.session
         token = uuid.uuid4().hex
-        told = _told(delivery.message)
-        await self._put(self._written(delivery.message, *told, token=token, marks=marks))
+        attempts = _attempts(delivery.message)
+        await self._put(self._written(delivery.message, *attempts, token=token, marks=marks))
         if not self.holds(delivery):
             raise TransportError(f"queue {self._queue}: the channel of the message was lost")
         tag = delivery.receipt.tag
@@ -184,9 +184,9 @@ class Solo:
     async def _behind(self, session: Session, delivery: Delivery) -> None:
         """Puts what was before a message behind it."""
         receipt = delivery.receipt
-        told = _told(delivery.message)
+        attempts = _attempts(delivery.message)
         await self._put(
-            self._written(delivery.message, *told, token=receipt.token, marks=receipt.marks)
+            self._written(delivery.message, *attempts, token=receipt.token, marks=receipt.marks)
         )
         session.ack(receipt.tag)
 
@@ -270,7 +270,7 @@ class Solo:
             self._lost(delivery)
 
 
-def _told(message: Message) -> tuple[str, str]:
+def _attempts(message: Message) -> tuple[str, str]:
     """Attempts and the first failure, as the message has them."""
     metadata = message.metadata
     return metadata.get(wire.PF_ATTEMPT, "0"), metadata.get(wire.PF_FIRST_FAILURE, "0")

@@ -18,20 +18,22 @@ from protoflow.transport.interface import (
     SubscriptionSettings,
     TransportSettings,
 )
+from protoflow.transport.kit.health_reporter import HealthReporter
+from protoflow.transport.kit.ready_queue import ReadyQueue
+from protoflow.transport.kit.supervisor import Supervisor
 from protoflow.transports.rabbitmq.arriving import Arriving
 from protoflow.transports.rabbitmq.channel import FAILURES
 from protoflow.transports.rabbitmq.intake import Intake
 from protoflow.transports.rabbitmq.isolating import Isolating
-from protoflow.transports.rabbitmq.link import Backoff, describe
+from protoflow.transports.rabbitmq.link import describe, new_backoff
 from protoflow.transports.rabbitmq.names import Names
 from protoflow.transports.rabbitmq.reading import Handed, Properties
-from protoflow.transports.rabbitmq.ready import Ready
 from protoflow.transports.rabbitmq.session import Results, Session
 from protoflow.transports.rabbitmq.settling import Settling
 
 _logger = logging.getLogger("protoflow.rabbitmq")
 
-_TEND_SECONDS = 1.0
+_CHECK_SECONDS = 1.0
 _WORK_OFF_SECONDS = 0.1
 
 
@@ -60,11 +62,17 @@ class RabbitMQSubscription:
         self._ordered = settings.ordering is not Ordering.NONE
         self._settling = Settling(self._give_out)
         self._arriving = Arriving(settings, names, intake.marks)
-        self._ready = Ready(intake.shards)
-        self._waiter: asyncio.Future[None] | None = None
-        self._problem: str | None = None
+        self._ready = ReadyQueue()
+        self._health = HealthReporter(listener)
         self._stopping: asyncio.Future[None] | None = None
-        self._supervisor: asyncio.Task[None] | None = None
+        self._supervisor = Supervisor(
+            self._begin,
+            self._watch,
+            up=lambda _: self._health.set(self, None),
+            down=lambda reason: self._health.set(self, reason),
+            clock=transport.clock,
+            backoff=new_backoff(transport.clock),
+        )
 
     @property
     def unsettled(self) -> int:
@@ -74,26 +82,19 @@ class RabbitMQSubscription:
 
     async def start(self) -> None:
         """Joins the group. Raises TransportError."""
+        session = await self._begin()
         try:
-            session = await self._begin()
             await self._isolating.begin()
         except FAILURES as error:
             raise self._translated(error) from error
-        self._supervisor = asyncio.create_task(self._supervise(session))
+        self._supervisor.start(session)
 
     async def receive(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
         """The next deliveries, waiting for one."""
-        while self._stopping is None:
-            if batch := self._ready.take(max_messages, max_bytes):
-                for delivery in batch:
-                    delivery.receipt.handed = True
-                return batch
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        return ()
+        batch = await self._ready.receive(max_messages, max_bytes)
+        for delivery in batch:
+            delivery.receipt.handed = True
+        return batch
 
     def settle(self, settlements: Sequence[Settlement]) -> Results:
         """Settles; results come when the broker has worked them off."""
@@ -120,7 +121,6 @@ class RabbitMQSubscription:
     def resume(self, shards: Collection[str | int]) -> None:
         """Ends `pause`."""
         self._ready.resume(shards)
-        self._wake()
 
     async def isolate(self, delivery: Delivery | None) -> tuple[Delivery, int] | None:
         """See `protoflow.transport.Isolation`."""
@@ -150,11 +150,9 @@ class RabbitMQSubscription:
             await asyncio.shield(self._stopping)
             return
         self._stopping = asyncio.get_running_loop().create_future()
-        self._wake()
+        self._ready.close()
         try:
-            if self._supervisor is not None:
-                self._supervisor.cancel()
-                await asyncio.gather(self._supervisor, return_exceptions=True)
+            await self._supervisor.stop()
             try:
                 await self._isolating.end()
                 if self._settling.session is not None:
@@ -187,16 +185,18 @@ class RabbitMQSubscription:
         delivery = self._arriving.delivery(shard, handed, properties, body)
         session.arrived(delivery, handed[1])
         self._ready.append(delivery)
-        self._wake()
 
     async def _begin(self) -> Session:
-        """A session that consumes. Raises FAILURES or TransportError."""
+        """A session that consumes. Raises TransportError."""
         try:
-            return await self._try()
-        except aiormq.exceptions.ChannelNotFoundEntity:
-            # The server lost the queue, or somebody deleted it.
-            await self._redeclare(self._settings)
-            return await self._try()
+            try:
+                return await self._try()
+            except aiormq.exceptions.ChannelNotFoundEntity:
+                # The server lost the queue, or somebody deleted it.
+                await self._redeclare(self._settings)
+                return await self._try()
+        except FAILURES as error:
+            raise self._translated(error) from error
 
     async def _try(self) -> Session:
         session = await self._intake.open(self._arrived)
@@ -209,47 +209,26 @@ class RabbitMQSubscription:
             raise
         return session
 
-    async def _supervise(self, session: Session) -> None:
-        """Looks after the subscription until it is stopped. Nothing ends it: what is refused
-        today may be granted tomorrow."""
-        backoff = Backoff(self._transport)
-        while self._stopping is None:
-            await self._tend(session)
-            self._forget(session)
-            _, reason = session.channel.closed_by_broker or (0, "the connection was lost")
-            self._tell(f"subscription {self._settings.name}: {reason}")
-            while self._settling.session is None:
-                await backoff.wait()
-                try:
-                    session = await self._begin()
-                except Exception as error:
-                    self._tell(str(self._translated(error)))
-            backoff.reset()
-            self._tell(None)
-
-    async def _tend(self, session: Session) -> None:
-        """Looks after a session until its channel is closed."""
+    async def _watch(self, session: Session) -> str:
+        """Checks a session until its channel is closed. Returns why it was."""
         channel = session.channel
         channel.closing.add_done_callback(lambda _: self._intake.wake())
         while not channel.is_closed:
-            await self._intake.pause(_TEND_SECONDS * (0.75 + self._transport.clock.random() / 2))
+            await self._intake.pause(_CHECK_SECONDS * (0.75 + self._transport.clock.random() / 2))
             if channel.is_closed:
-                return
+                break
             try:
                 self._expire(session)
-                await self._intake.tend(session)
-                await self._isolating.tend(self._max_hold)
-                self._tell(self._intake.problem)
+                await self._intake.check(session)
+                await self._isolating.check(self._max_hold)
+                self._health.set(self, self._intake.problem)
             except Exception as error:
                 _logger.info("subscription %s begins anew: %s", self._settings.name, error)
                 await channel.leave()
-                return
-
-    def _tell(self, problem: str | None) -> None:
-        """Tells the listener of changes only."""
-        before, self._problem = self._problem, problem
-        if (before is None) != (problem is None):
-            self._listener.health_changed(problem is None, problem or "")
+                break
+        self._forget(session)
+        _, reason = channel.closed_by_broker or (0, "the connection was lost")
+        return f"subscription {self._settings.name}: {reason}"
 
     def _expire(self, session: Session) -> None:
         """Gives up what was unsettled for too long, before the server ends the channel."""
@@ -263,7 +242,7 @@ class RabbitMQSubscription:
             raise TimeoutError("unsettled for too long")  # all goes back, in order
         for delivery in expired:
             session.requeue(delivery.receipt.tag)
-            self._ready.discard(delivery)
+        self._ready.withdraw(expired)
         if lost := [delivery for delivery in expired if delivery.receipt.handed]:
             self._listener.deliveries_lost(lost)
 
@@ -286,9 +265,4 @@ class RabbitMQSubscription:
     def _give_out(self, delivery: Delivery) -> None:
         # It stays with us, before what was handed out after it. Sent back, the broker would
         # put it behind, count it, and most likely hand it to us again.
-        self._ready.insert(delivery)
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self._ready.put_back(delivery)

@@ -82,7 +82,7 @@ class Plan:
     together: tuple[tuple[str, str, str], ...] = ()
 
 
-class Planner:
+class TopologyPlanner:
     """Says what a topology needs on this server."""
 
     def __init__(self, names: Names, ladder: Sequence[float], version: tuple[int, int]) -> None:

@@ -25,7 +25,7 @@ from protoflow.transport.interface import (
 from protoflow.transport.lag import Lag
 from protoflow.transports.rabbitmq.channel import FAILURES
 from protoflow.transports.rabbitmq.dead_letters import RabbitMQDeadLetterStore
-from protoflow.transports.rabbitmq.declare import Declarer
+from protoflow.transports.rabbitmq.declare import TopologyManager
 from protoflow.transports.rabbitmq.delays import MAX_DELAY
 from protoflow.transports.rabbitmq.intake import Intake
 from protoflow.transports.rabbitmq.isolating import Isolating
@@ -35,7 +35,7 @@ from protoflow.transports.rabbitmq.options import RabbitMQOptions
 from protoflow.transports.rabbitmq.probe import count
 from protoflow.transports.rabbitmq.publisher import Publisher
 from protoflow.transports.rabbitmq.subscription import RabbitMQSubscription
-from protoflow.transports.rabbitmq.topology import Plan, Planner
+from protoflow.transports.rabbitmq.topology import Plan, TopologyPlanner
 
 _OLDEST = (3, 10)  # time to live and dead-lettering at least once in quorum queues
 
@@ -160,7 +160,7 @@ class RabbitMQTransport:
 
     async def lag(self, topic: str, group: str) -> Lag:
         """What waits in the group's queues and on its ladder, and what this process has in
-        flight; what other processes have in flight AMQP does not tell."""
+        flight; what other processes have in flight AMQP does not show."""
         names = self._names
         queues = [
             *(names.queue(topic, group, shard) for shard in range(names.shards)),
@@ -180,11 +180,11 @@ class RabbitMQTransport:
         return (await self._publisher.submit((message,)))[0]
 
     def _plan(self, topology: Topology) -> Plan:
-        return Planner(self._names, self._settings.ladder, self._version).plan(topology)
+        return TopologyPlanner(self._names, self._settings.ladder, self._version).plan(topology)
 
     async def _declare(self, plan: Plan, mode: TopologyMode) -> None:
         try:
-            await Declarer(self._out).ensure(plan, mode)
+            await TopologyManager(self._out).ensure(plan, mode)
         except FAILURES as error:
             raise TransportError(f"topology of rabbitmq: {describe(error)}") from error
 

@@ -220,7 +220,7 @@ class Claim:
         used: int,
     ) -> int:
         """Looks at fresh messages one by one: takes what may be taken, sets aside what has
-        to wait, and tells how far it came."""
+        to wait, and returns how far it came."""
         group = self.group
         per_partition = group.ordering is Ordering.PER_PARTITION
         blocked = self._blocked(connection, position)

@@ -155,7 +155,7 @@ class Publication:
         return unsubscribed
 
     def done(self, result: Collection[str]) -> None:
-        """Tells who waits, and the subscriptions."""
+        """Answers the submissions, and wakes subscriptions."""
         for future, messages, refused in self._submissions:
             errors: list[PublishError | None] = [None] * len(messages)
             if result:

@@ -37,7 +37,7 @@ WHERE CASE WHEN boot = ?1 AND boot <> '' THEN deadline < ?2 ELSE expires < ?3 EN
 
 
 def _boot() -> str:
-    """Which start of the machine this is; empty where it cannot be told."""
+    """Which start of the machine this is; empty where it is unknown."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

@@ -98,7 +98,7 @@ def acknowledge(
     """Removes what is done from a group and, where no group needs it any more, from its topic."""
     first, last = min(acked), max(acked)
     condition = _LISTED
-    values: list[object] = [json.dumps(acked)]
+    values: Sequence[object] = [json.dumps(acked)]
     if last - first + 1 == len(acked):
         condition, values = _RANGE, [first, last]
     connection.execute(_ACK.format(condition), (group.id, session, *values))

@@ -96,7 +96,7 @@ class SqliteTransport(Database):
             await self.worker.stop()
 
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
-        """Makes topics and groups, or tells which are missing."""
+        """Makes topics and groups, or reports which are missing."""
         self.dead_letters.sources.add(topology.subscriptions)
         if mode is TopologyMode.CREATE:
             await self.worker.call(lambda connection: topics.make(connection, topology))
@@ -160,7 +160,7 @@ class SqliteTransport(Database):
 
     async def _clean(self) -> None:
         before, most = self.clock.now() - self.options.retention, self.options.retained_messages
-        with contextlib.suppress(ProtoflowError):  # `health` tells; tried again in a while
+        with contextlib.suppress(ProtoflowError):  # `health` shows it; repeated in a while
             await self.worker.call(
                 lambda connection: topics.drop_retained(connection, before, most)
             )

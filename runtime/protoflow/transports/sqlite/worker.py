@@ -161,8 +161,8 @@ class Worker:
                     job.failed(result)
                 else:
                     job.done(result)
-            except Exception:  # one that cannot be told keeps no other from it
-                _log.exception("what was written could not be told")
+            except Exception:  # one that fails keeps no other from its answer
+                _log.exception("a job could not be answered")
         if self.problem is not None and not self._probing and not self._stopped:
             self._probing = True
             self._loop.call_later(_PROBE_AFTER, self._probe)
@@ -183,15 +183,15 @@ class Worker:
         try:
             self._open_connection()
         except Exception as error:
-            self._tell(self._open_failed, error)
+            self._call_loop(self._open_failed, error)
             return
-        self._tell(self._opened.set_result, None)
+        self._call_loop(self._opened.set_result, None)
         while (lot := self._lots.get()) is not None:
             results = self._execute(lot)
-            self._tell(self._finished, lot, results)
+            self._call_loop(self._finished, lot, results)
         if self._connection is not None:
             self._connection.close()
-        self._tell(self._was_closed)
+        self._call_loop(self._was_closed)
 
     def _open_connection(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -211,7 +211,7 @@ class Worker:
         failure.__cause__ = None if failure is error else error
         self._opened.set_exception(failure)
 
-    def _tell(self, callback: Callable[..., object], *arguments: object) -> None:
+    def _call_loop(self, callback: Callable[..., object], *arguments: object) -> None:
         try:
             self._loop.call_soon_threadsafe(callback, *arguments)
         except RuntimeError:
@@ -286,7 +286,7 @@ def _is_busy(error: Exception) -> bool:
 
 
 def explain(error: Exception) -> str:
-    """What is wrong with the database, and what mends it."""
+    """What is wrong with the database, and how to fix it."""
     if _is_busy(error):
         return f"{error}: another transaction writes for longer than busy_timeout"
     return f"the database failed: {error}"

@@ -13,7 +13,7 @@ _logger = logging.getLogger("protoflow.rabbitmq")
 _TOPICS = 4096
 
 
-class Unheard:
+class UnroutedTopics:
     """Learns of each topic, from the first message to it, whether anybody keeps it."""
 
     def __init__(self, required: bool) -> None:
