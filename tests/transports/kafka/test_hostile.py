@@ -20,8 +20,8 @@ from protoflow import wire
 from protoflow.dead_letters import dead_letters_of
 from protoflow.message import Message, Settlement, SettleResult
 from protoflow.transport import Topology, TopologyMode
-from protoflow.transports.kafka.lenient import Unreadable, _Fetched
 from protoflow.transports.kafka.transport import KafkaTransport
+from protoflow.transports.kafka.unreadable_records import Unreadable, _Fetched
 
 from tests.brokers import url_of
 from tests.transports.kafka.bench import (

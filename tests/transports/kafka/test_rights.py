@@ -221,7 +221,7 @@ async def refused(attempt: Awaitable[object], error: type[Exception]) -> None:
             await attempt
 
 
-class Work:
+class PendingSettlement:
     """A handler: number 1 works, everything else waits and fails."""
 
     def __init__(self) -> None:
@@ -239,7 +239,7 @@ async def test_a_publisher_reaches_its_topic_and_no_place_of_a_group(
 ) -> None:
     await server.grant(lines(optional=False), names_in(lab))
     topic, group = lab.physical("tasks"), lab.physical(MEMBERS)
-    work = Work()
+    work = PendingSettlement()
     async with lab.running(handler("Transform", work), **QUICK):
         forged = [
             *((name, value.encode()) for name, value in task_metadata().items()),
@@ -270,7 +270,7 @@ async def test_a_publisher_moves_no_position_and_takes_no_partition(
 ) -> None:
     await server.grant(lines(optional=False), names_in(lab))
     topic, group = lab.physical("tasks"), lab.physical(MEMBERS)
-    await lab.prepare(handler("Transform", Work()), **QUICK)
+    await lab.prepare(handler("Transform", PendingSettlement()), **QUICK)
     partition = TopicPartition(topic, 0)
     consumer = AIOKafkaConsumer(**server.login("other"), group_id=group, enable_auto_commit=False)
     await consumer.start()
@@ -290,7 +290,7 @@ async def test_a_service_needs_the_documented_rights_and_no_more(
     server: Server, lab: Lab, atomic: bool
 ) -> None:
     await server.grant(lines(optional=False), names_in(lab))
-    work = Work()
+    work = PendingSettlement()
     policy = DeliveryPolicy(retry=TWICE.retry, atomic=atomic)
     wanted = {**QUICK, "transport": server.url_of("billing"), "policy": policy}
     async with lab.running(handler("Transform", work), **wanted) as service:
@@ -306,7 +306,7 @@ async def test_a_service_needs_the_documented_rights_and_no_more(
     assert letter.metadata.get(wire.PF_ATTEMPT) == "2", "hop state fits beside it"
     rung = f"{lab.physical('tasks')}..{lab.physical(MEMBERS)}..retry.0.5"
     assert await server.has_messages(rung), "it waited at the broker"
-    again = Work()
+    again = PendingSettlement()
     async with lab.running(handler("Transform", again), **wanted):
         await lab.quiet()
     assert again.runs == [], "its positions were committed"

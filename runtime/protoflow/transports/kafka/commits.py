@@ -35,8 +35,8 @@ class Commits:
         offsets = {}
         for partition in partitions:
             watermark = partition.watermark
-            note = partition.note(self._writer, clean=clean).encode(watermark)
-            offsets[partition.tp] = OffsetAndMetadata(watermark, note)
+            metadata = partition.metadata(self._writer, clean=clean).encode(watermark)
+            offsets[partition.tp] = OffsetAndMetadata(watermark, metadata)
             partition.dirty = False
         try:
             async with asyncio.timeout(self._timeout):

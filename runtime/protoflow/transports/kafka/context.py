@@ -14,7 +14,7 @@ from protoflow.transports.kafka.options import KafkaOptions
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Context:
+class KafkaContext:
     """Settings, and the client for questions to the broker.
 
     Attributes:

@@ -12,7 +12,7 @@ from protoflow.config.url import TransportURL
 from protoflow.errors import ConfigError
 from protoflow.transport.kit.security_options import CredentialOptions, TlsOptions
 from protoflow.transport.settings import TransportSettings
-from protoflow.transports.kafka.note import REACH
+from protoflow.transports.kafka.commit_metadata import REACH
 
 DEFAULT_PORT = 9092
 

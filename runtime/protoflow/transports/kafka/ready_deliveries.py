@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Iterable
 
 from protoflow.message import Delivery
-from protoflow.transports.kafka.bell import Bell
 from protoflow.transports.kafka.fair_share import FairShare
 from protoflow.transports.kafka.partition import Partition
+from protoflow.transports.kafka.reader_wakeup import ReaderWakeup
 
 
 class ReadyDeliveries:
@@ -20,12 +20,12 @@ class ReadyDeliveries:
 
     Args:
         share: how much of one partition may be in flight.
-        bell: rung when everything is handed out but what is left out.
+        wakeup: rung when everything is handed out but what is left out.
     """
 
-    def __init__(self, share: FairShare, bell: Bell) -> None:
+    def __init__(self, share: FairShare, wakeup: ReaderWakeup) -> None:
         self._share = share
-        self._bell = bell
+        self._wakeup = wakeup
         self._turns: deque[Partition] = deque()
         self._arrived: asyncio.Future[None] | None = None
         self._closed = False
@@ -62,7 +62,7 @@ class ReadyDeliveries:
         if partition in self._turns:
             self._turns.remove(partition)
         if not self._turns:
-            self._bell.ring()
+            self._wakeup.wake()
         return found
 
     def uncap(self, partition: Partition) -> None:
@@ -78,7 +78,7 @@ class ReadyDeliveries:
             partition.ready.clear()
             partition.capped_at = None
         self._turns.clear()
-        self._bell.ring()
+        self._wakeup.wake()
 
     @property
     def is_empty(self) -> bool:
@@ -122,14 +122,14 @@ class ReadyDeliveries:
             if len(taken) == max_messages or size >= max_bytes:
                 break
         if not turns:
-            self._bell.ring()
+            self._wakeup.wake()
         return taken
 
     def close(self, error: Exception | None = None) -> None:
         """No more deliveries: `get` returns empty, or raises the error."""
         self._closed = True
         self._error = self._error or error
-        self._bell.ring()
+        self._wakeup.wake()
         self._wake()
 
     def _wake(self) -> None:

@@ -18,13 +18,24 @@ from aiokafka.structs import OffsetAndMetadata
 
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message, SettleResult
-from protoflow.transports.kafka.context import Context
+from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.errors import malformed
 from protoflow.transports.kafka.groups import Groups
-from protoflow.transports.kafka.outgoing import Outbound, Outgoing, checked, physical_topic
-from protoflow.transports.kafka.ownership import Ended, Owner, Places, Work, end
 from protoflow.transports.kafka.partition import Partition
 from protoflow.transports.kafka.producers import abandon_producer, producer_arguments
+from protoflow.transports.kafka.record_encoder import (
+    EncodedRecord,
+    RecordEncoder,
+    checked,
+    physical_topic,
+)
+from protoflow.transports.kafka.transaction_queue import (
+    Offsets,
+    OnResult,
+    PartitionProducer,
+    PendingSettlement,
+    end,
+)
 
 _log = logging.getLogger("protoflow.transports.kafka")
 
@@ -35,9 +46,9 @@ class Transactions:
     def __init__(
         self,
         group: str,
-        context: Context,
+        context: KafkaContext,
         groups: Groups,
-        outbound: Outbound,
+        encoder: RecordEncoder,
         *,
         is_member: Callable[[], Awaitable[bool]],
         fenced: Callable[[Partition], None],
@@ -45,16 +56,16 @@ class Transactions:
         self._group = group
         self._context = context
         self._groups = groups
-        self._outbound = outbound
+        self._encoder = encoder
         self._is_member = is_member
         self._fenced = fenced
-        self._owners: dict[TopicPartition, Owner] = {}
+        self._owners: dict[TopicPartition, PartitionProducer] = {}
 
     async def take(self, tps: Collection[TopicPartition]) -> None:
         """Fences the owners before and ends what they left open. Raises KafkaError."""
         await self.leave(tps)
         for tp in sorted(tps):
-            owner = Owner(await self._started(tp))
+            owner = PartitionProducer(await self._started(tp))
             owner.idle.set()
             self._owners[tp] = owner
 
@@ -77,7 +88,7 @@ class Transactions:
         producers = [owner.producer for owner in owners if owner.producer is not None]
         await asyncio.gather(*(self._stop(producer) for producer in producers))
 
-    def add(self, places: Places, outputs: Sequence[Message], ended: Ended) -> None:
+    def add(self, places: Offsets, outputs: Sequence[Message], ended: OnResult) -> None:
         """Settles with the next transaction of the first place's partition."""
         partition, _ = places[0]
         owner = self._owners.get(partition.tp)
@@ -87,7 +98,7 @@ class Transactions:
         if not outputs and all(place.is_done(offset) for place, offset in places):
             ended(SettleResult.DONE)
             return
-        owner.queue.append(Work(places, outputs, ended))
+        owner.queue.append(PendingSettlement(places, outputs, ended))
         owner.arrived.set()
         owner.idle.clear()
         if owner.task is None:
@@ -132,14 +143,14 @@ class Transactions:
             await abandon_producer(producer)
             raise
 
-    async def _give_up(self, owner: Owner) -> None:
+    async def _give_up(self, owner: PartitionProducer) -> None:
         """What the producer began is ended by its successor, one way or the other."""
         owner.unsure = True
         producer, owner.producer = owner.producer, None
         if producer is not None:
             await self._stop(producer)
 
-    async def _work(self, owner: Owner, partition: Partition) -> None:
+    async def _work(self, owner: PartitionProducer, partition: Partition) -> None:
         while True:
             await owner.arrived.wait()
             owner.arrived.clear()
@@ -155,7 +166,9 @@ class Transactions:
             if not owner.queue:
                 owner.idle.set()
 
-    async def _settle(self, owner: Owner, partition: Partition, batch: list[Work]) -> None:
+    async def _settle(
+        self, owner: PartitionProducer, partition: Partition, batch: list[PendingSettlement]
+    ) -> None:
         batch, records = await self._encode(batch)
         if not batch:
             return
@@ -168,7 +181,9 @@ class Transactions:
                 await alone.enter_async_context(involved.alone)
             await self._settle_alone(owner, partition, batch, records)
 
-    def _involved(self, batch: Sequence[Work], owner: Owner) -> list[Owner] | None:
+    def _involved(
+        self, batch: Sequence[PendingSettlement], owner: PartitionProducer
+    ) -> list[PartitionProducer] | None:
         """The owners of all partitions, always in one order; None if one has moved away."""
         tps = sorted({place.tp for work in batch for place, _ in work.places})
         owners = [self._owners.get(tp) for tp in tps]
@@ -176,7 +191,11 @@ class Transactions:
         return found if len(found) == len(owners) and owner in found else None
 
     async def _settle_alone(
-        self, owner: Owner, partition: Partition, batch: list[Work], records: list[Outgoing]
+        self,
+        owner: PartitionProducer,
+        partition: Partition,
+        batch: list[PendingSettlement],
+        records: list[EncodedRecord],
     ) -> None:
         try:
             producer = await self._usable(owner, partition)
@@ -203,13 +222,15 @@ class Transactions:
                     place.finish(offset)
             end(batch, SettleResult.DONE)
 
-    def _lose(self, partition: Partition, batch: list[Work]) -> None:
+    def _lose(self, partition: Partition, batch: list[PendingSettlement]) -> None:
         _log.warning("a partition has a new owner", extra={"partition": str(partition.tp)})
         partition.live = False
         end(batch, SettleResult.LOST)
         self._fenced(partition)
 
-    async def _find_out(self, owner: Owner, partition: Partition, batch: list[Work]) -> None:
+    async def _find_out(
+        self, owner: PartitionProducer, partition: Partition, batch: list[PendingSettlement]
+    ) -> None:
         """What came of a transaction that has no answer, if that can be told now."""
         try:
             await self._usable(owner, partition)
@@ -225,8 +246,8 @@ class Transactions:
             work.ended(SettleResult.DONE if held and done else unknown)
 
     async def _not_done(
-        self, batch: list[Work], records: list[Outgoing]
-    ) -> tuple[list[Work], list[Outgoing]]:
+        self, batch: list[PendingSettlement], records: list[EncodedRecord]
+    ) -> tuple[list[PendingSettlement], list[EncodedRecord]]:
         """What is still to be done: a transaction of before may have been committed."""
         rest = []
         for work in batch:
@@ -237,7 +258,7 @@ class Transactions:
                 rest.append(work)
         return (rest, records) if len(rest) == len(batch) else await self._encode(rest)
 
-    async def _usable(self, owner: Owner, partition: Partition) -> AIOKafkaProducer:
+    async def _usable(self, owner: PartitionProducer, partition: Partition) -> AIOKafkaProducer:
         """The producer of a partition. A new one ends the transaction of the one before, and
         what was committed then tells which way. Raises ProducerFenced if another process has
         the partition by now: taking its id would fence the rightful owner."""
@@ -247,15 +268,17 @@ class Transactions:
             owner.producer = await self._started(partition.tp)
         if owner.unsure:
             places = await self._groups.committed(self._group, [partition.tp])
-            offset, note = places.get(partition.tp, (0, None))
-            partition.committed(offset, note.finished if note else ())
+            offset, metadata = places.get(partition.tp, (0, None))
+            partition.committed(offset, metadata.finished if metadata else ())
             owner.unsure = False
         return owner.producer
 
-    async def _encode(self, batch: list[Work]) -> tuple[list[Work], list[Outgoing]]:
+    async def _encode(
+        self, batch: list[PendingSettlement]
+    ) -> tuple[list[PendingSettlement], list[EncodedRecord]]:
         """What may be sent; a settlement whose output is refused is told so and left out."""
-        accepted: list[Work] = []
-        records: list[Outgoing] = []
+        accepted: list[PendingSettlement] = []
+        records: list[EncodedRecord] = []
         for work in batch:
             try:
                 encoded = [await self._outgoing(message) for message in work.outputs]
@@ -269,11 +292,11 @@ class Transactions:
                 records += encoded
         return accepted, records
 
-    async def _outgoing(self, message: Message) -> Outgoing:
+    async def _outgoing(self, message: Message) -> EncodedRecord:
         topic = physical_topic(message.topic)
-        await self._outbound.learn(topic)
+        await self._encoder.learn(topic)
         try:
-            return checked(self._outbound.encode(message, topic))
+            return checked(self._encoder.encode(message, topic))
         except PublishError:
             raise
         except Exception as error:  # what is no bytes, no text: the others must go on
@@ -283,7 +306,7 @@ class Transactions:
         self,
         producer: AIOKafkaProducer,
         done: dict[Partition, set[int]],
-        records: Sequence[Outgoing],
+        records: Sequence[EncodedRecord],
     ) -> None:
         async with asyncio.timeout(self._context.options.transaction_timeout):
             await producer.begin_transaction()
@@ -294,7 +317,7 @@ class Transactions:
             await asyncio.gather(*sent)
             places = {}
             for partition, offsets in done.items():
-                offset, note = partition.outlook(offsets, self._context.writer)
-                places[partition.tp] = OffsetAndMetadata(offset, note.encode(offset))
+                offset, metadata = partition.outlook(offsets, self._context.writer)
+                places[partition.tp] = OffsetAndMetadata(offset, metadata.encode(offset))
             await producer.send_offsets_to_transaction(places, self._group)
             await producer.commit_transaction()

@@ -55,7 +55,7 @@ def check(subject: str) -> None:
     _legal.add(subject)
 
 
-class Names:
+class JetStreamNames:
     """The names below one prefix.
 
     Args:

@@ -83,11 +83,11 @@ def _under_way(wanted: JSON, found: Mapping[str, Any]) -> str:
     return ""
 
 
-def differences(name: str, wanted: JSON, found: JSON, mend: str) -> list[str]:
+def differences(name: str, wanted: JSON, found: JSON, heal: str) -> list[str]:
     """What differs, each with the way to mend it."""
     return [
         f"{name}: {key} is {found.get(key)!r}, not {wanted[key]!r}; change the option, or the"
-        f" server with {mend}"
+        f" server with {heal}"
         for key in wanted
         if not _same(key, wanted[key], found)
     ]

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from protoflow.transports.nats.jetstream.lanes import Buffer
+from protoflow.transports.nats.jetstream.leases import Buffer
 from protoflow.transports.nats.wire.client import FastClient, publication
-from protoflow.transports.nats.wire.connection import Connection, subscribe
+from protoflow.transports.nats.wire.connection import NatsConnection, subscribe
 from protoflow.transports.nats.wire.headers import read
 from protoflow.transports.nats.wire.reader import Received
 
@@ -92,7 +92,7 @@ class Puller:
     """The messages of one consumer, as they come."""
 
     def __init__(
-        self, connection: Connection, owner: Owner, settings: PullSettings, buffer: Buffer
+        self, connection: NatsConnection, owner: Owner, settings: PullSettings, buffer: Buffer
     ) -> None:
         self.settings = settings
         self.stream = settings.stream

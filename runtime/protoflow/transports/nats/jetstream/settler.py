@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from itertools import count
 
 from protoflow.message import Action, Delivery, Settlement, SettleResult
-from protoflow.transports.nats.jetstream.leases import NAK, Lease, Source, said
+from protoflow.transports.nats.jetstream.leases import NAK, Lease, Source, encode_command
 from protoflow.transports.nats.wire.client import FastClient, publication
-from protoflow.transports.nats.wire.connection import Connection, subscribe
+from protoflow.transports.nats.wire.connection import NatsConnection, subscribe
 from protoflow.transports.nats.wire.reader import Received
 
 _ACKED = b"+ACK"
@@ -49,7 +49,7 @@ class _Group:
         if payload is _ACKED:
             self.commands.append(b"PUB " + lease.reply + _ACK)
         else:
-            self.commands.append(said(lease.reply, payload))
+            self.commands.append(encode_command(lease.reply, payload))
 
     def text(self, answer: bytes) -> bytes:
         """All of it, the last one with the subject of the answer."""
@@ -97,7 +97,7 @@ class Settler:
         lease: seconds for which a delivery is ours.
     """
 
-    def __init__(self, connection: Connection, lease: float) -> None:
+    def __init__(self, connection: NatsConnection, lease: float) -> None:
         self._connection = connection
         self._lease = lease
         self._patience = min(_PATIENCE, lease / 2)
@@ -128,7 +128,7 @@ class Settler:
         that; it is acknowledged again then."""
         if not self._done or _identity(lease) not in self._done:
             return False
-        self._connection.write(said(lease.reply, _ACKED))
+        self._connection.write(encode_command(lease.reply, _ACKED))
         return True
 
     def send(self, settling: Settling) -> asyncio.Future[Sequence[SettleResult]]:

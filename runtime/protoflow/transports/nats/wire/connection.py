@@ -50,7 +50,7 @@ class Member(Protocol):
         """A moment has passed."""
 
 
-class Connection:
+class NatsConnection:
     """A connection that is always being had."""
 
     def __init__(self, settings: TransportSettings, options: ConnectionOptions) -> None:

@@ -120,7 +120,7 @@ class Dialer:
         host, port = server
         address = f"[{host}]" if ":" in host else host
         found: dict[str, Any] = {"servers": [f"nats://{address}:{port}"]}
-        if "tls" in arguments and self.servers.is_told(server):
+        if "tls" in arguments and self.servers.is_learned(server):
             # Certificates have names, servers tell of addresses.
             names = [given for given, _ in self._settings.url.hosts if not _is_ip(given)]
             if names and _is_ip(host):

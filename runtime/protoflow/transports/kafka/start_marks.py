@@ -18,7 +18,7 @@ from protoflow.transports.kafka.partition import Partition
 Write: TypeAlias = Callable[[Partition], Coroutine[Any, Any, None]]
 
 
-class Marks:
+class StartMarks:
     """Counts starts that have not ended; see `protoflow.transport.Isolation`."""
 
     def __init__(self, name: str, write: Write) -> None:

@@ -27,29 +27,29 @@ REACH: Final = _BITMAP_BYTES * 8
 _MARKS: Final = 8
 
 
-class UnknownNoteError(ValueError):
+class UnknownMetadataError(ValueError):
     """The note was written by another version of the runtime."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Note:
+class CommitMetadata:
     """What a commit remembers beside its offset.
 
     Attributes:
         writer: who wrote it, to tell one's own note from another process's.
         starts: unclean starts since the watermark moved; the writer's own while it runs.
-        careful_until: below this offset messages are suspects, to be run alone; 0 is none.
+        isolated_until: below this offset messages are suspects, to be run alone; 0 is none.
         marks: offsets that were begun alone, and how often without an end.
-        born: how many partitions the topic had when the group began with it; 0 is unknown.
+        initial_partitions: partitions of the topic when the group began with it; 0 is unknown.
         topic: the id of the topic; empty where the broker tells none.
         finished: offsets beyond the committed one that are done.
     """
 
     writer: str = ""
     starts: int = 0
-    careful_until: int = 0
+    isolated_until: int = 0
     marks: Mapping[int, int] = field(default_factory=dict)
-    born: int = 0
+    initial_partitions: int = 0
     topic: str = ""
     finished: Collection[int] = field(default=frozenset())
 
@@ -60,16 +60,16 @@ class Note:
             _VERSION,
             self.writer,
             self.starts,
-            max(self.careful_until - offset, 0),
+            max(self.isolated_until - offset, 0),
             ",".join(f"{place - offset}:{count}" for place, count in marks),
-            self.born,
+            self.initial_partitions,
             self.topic,
             base64.b64encode(_pack(offset, self.finished)).decode(),
         )
         return ";".join(map(str, parts))
 
     @classmethod
-    def decode(cls, text: str | None, offset: int) -> Note:
+    def decode(cls, text: str | None, offset: int) -> CommitMetadata:
         """What was committed with `offset`; foreign text is an empty note.
 
         Raises:
@@ -78,10 +78,10 @@ class Note:
         parts = (text or "").split(";")
         if parts[0] != _VERSION or len(parts) != _FIELDS:
             if parts[0].startswith(_FAMILY) and parts[0][2:].isdecimal() and parts[0] != _VERSION:
-                raise UnknownNoteError(parts[0])
+                raise UnknownMetadataError(parts[0])
             return cls()
         try:
-            starts, careful, born = int(parts[2]), int(parts[3]), int(parts[5])
+            starts, isolated, initial_partitions = int(parts[2]), int(parts[3]), int(parts[5])
             marks = _marks(parts[4], offset)
             bitmap = base64.b64decode(parts[7], validate=True)
         except (ValueError, binascii.Error):
@@ -89,9 +89,9 @@ class Note:
         return cls(
             writer=parts[1],
             starts=max(starts, 0),
-            careful_until=offset + careful if careful > 0 else 0,
+            isolated_until=offset + isolated if isolated > 0 else 0,
             marks=marks,
-            born=max(born, 0),
+            initial_partitions=max(initial_partitions, 0),
             topic=parts[6],
             finished=_unpack(offset, bitmap),
         )

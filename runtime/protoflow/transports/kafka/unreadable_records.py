@@ -69,7 +69,7 @@ class Unreadable:
         """Why records of a partition could not be read."""
         return self._reasons.pop(tp, {})
 
-    def note(self, tp: TopicPartition, offset: int, reason: str) -> None:
+    def metadata(self, tp: TopicPartition, offset: int, reason: str) -> None:
         """Remembers a record."""
         self._reasons.setdefault(tp, {})[offset] = reason
 
@@ -184,9 +184,9 @@ class _Taking:
         for record, reason in _records(self._tp, batch, start, repr(error)):
             found.append(record)
             if damaged:
-                self._unreadable.note(self._tp, record.offset, reason or "its batch is damaged")
+                self._unreadable.metadata(self._tp, record.offset, reason or "its batch is damaged")
             elif reason is not None:
-                self._unreadable.note(self._tp, record.offset, reason)
+                self._unreadable.metadata(self._tp, record.offset, reason)
         records.next_fetch_offset = batch.next_offset
         records._records_iterator = records._unpack_records()
         return found

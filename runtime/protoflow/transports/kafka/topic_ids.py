@@ -11,7 +11,7 @@ from aiokafka.errors import IncompatibleBrokerVersion
 from protoflow.transports.kafka.requests import TopicIds
 
 
-class Identities:
+class TopicIdSource:
     """Asks for the ids of topics."""
 
     def __init__(self, admin: AIOKafkaAdminClient) -> None:

@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from aiokafka import TopicPartition
 
 from protoflow.transport.interface import SubscriptionListener, SubscriptionSettings
-from protoflow.transports.kafka.bell import Bell
-from protoflow.transports.kafka.context import Context
+from protoflow.transports.kafka.commit_metadata import CommitMetadata
+from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.fair_share import FairShare
-from protoflow.transports.kafka.intake import Intake
-from protoflow.transports.kafka.note import Note
 from protoflow.transports.kafka.partition import Partition
+from protoflow.transports.kafka.partition_flow import PartitionFlow
+from protoflow.transports.kafka.reader_wakeup import ReaderWakeup
 from protoflow.transports.kafka.ready_deliveries import ReadyDeliveries
 from protoflow.transports.kafka.topics import SubscriptionTopics
 
 
-class Feed:
+class Consumption:
     """What a subscription has read, and the partitions that it reads.
 
     Attributes:
@@ -25,7 +25,7 @@ class Feed:
         topics: what it consumes.
         listener: hears of shards that leave.
         ready: what was read and not yet handed out.
-        intake: decides what goes there.
+        flow_control: decides what goes there.
         partitions: its partitions in this process.
         open: it is read for.
         found_missing: topics that were said to be missing.
@@ -36,19 +36,19 @@ class Feed:
         settings: SubscriptionSettings,
         topics: SubscriptionTopics,
         listener: SubscriptionListener,
-        context: Context,
-        bell: Bell,
+        context: KafkaContext,
+        wakeup: ReaderWakeup,
     ) -> None:
         self.settings = settings
         self.topics = topics
         self.listener = listener
         self.partitions: dict[TopicPartition, Partition] = {}
-        self.ready = ReadyDeliveries(FairShare(settings, self.partitions), bell)
-        self.intake = Intake(
+        self.ready = ReadyDeliveries(FairShare(settings, self.partitions), wakeup)
+        self.flow_control = PartitionFlow(
             self.ready,
             context.settings.clock,
             context.options.window_for(settings.concurrency),
-            bell,
+            wakeup,
         )
         self.open = True
         self._writer = context.writer
@@ -59,18 +59,20 @@ class Feed:
         """Whether progress is committed by transactions."""
         return self.settings.atomic and not self.settings.broadcast
 
-    def make(self, tp: TopicPartition, offset: int, note: Note | None = None) -> Partition:
+    def make(
+        self, tp: TopicPartition, offset: int, metadata: CommitMetadata | None = None
+    ) -> Partition:
         """A partition that is read from an offset on."""
         return Partition(
             tp,
             self.topics.shard(tp.topic, tp.partition),
             offset,
-            note,
+            metadata,
             hold=self.topics.hold(tp.topic),
             own=tp.topic in self.topics.rungs,
             atomic=self.is_atomic,
             writer=self._writer,
-            feed=self,
+            consumption=self,
         )
 
     def waiting(self, ends: Mapping[TopicPartition, int]) -> int:
