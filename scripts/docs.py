@@ -159,7 +159,7 @@ def jetstream_topology() -> str:
     streams = [
         topology_manager.topic_stream(EXAMPLE.topic),
         topology_manager.group_stream(EXAMPLE.group),
-        topology_manager.topic_stream(EXAMPLE.dead_letter_topics[0], letters=True),
+        topology_manager.topic_stream(EXAMPLE.dead_letter_topics[0], dead_letters=True),
     ]
     rows = [
         [

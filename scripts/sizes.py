@@ -27,7 +27,6 @@ EXCEPTIONS: dict[str, tuple[int, str]] = {
     "runtime/protoflow/scheduling/suspects.py::Suspects._next": (55, "to be split"),
     "runtime/protoflow/testing.py": (342, "to become a package"),
     "runtime/protoflow/transport/interface.py": (325, "docstrings are the contract"),
-    "runtime/protoflow/transports/kafka/membership.py::Membership.__init__": (48, "to be split"),
     "runtime/protoflow/transports/kafka/records.py::deliveries": (43, "hot path: no calls"),
     "runtime/protoflow/transports/memory/broker.py::Broker.admit": (41, "to be split"),
     "runtime/protoflow/transports/memory/group.py": (303, "to be split"),

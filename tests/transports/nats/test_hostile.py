@@ -18,7 +18,7 @@ from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Action, Delivery, Message, Settlement
 from protoflow.transport import Transport
 from protoflow.transports.nats.jetstream.leases import Lease
-from protoflow.transports.nats.jetstream.publications import refusal
+from protoflow.transports.nats.jetstream.pending import refusal
 from protoflow.transports.nats.jetstream.settler import payload_of
 from protoflow.transports.nats.names import JetStreamNames
 from protoflow.transports.nats.wire import headers

@@ -1,4 +1,4 @@
-"""Partitions that come and go: drained and committed before they leave, noted when they come."""
+"""Partitions of a group member: drained and committed before they leave, loaded when they come."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
     """What a group member is assigned.
 
     aiokafka takes every partition away at each rebalance and waits for `revoked` to return;
-    then it tells the new ones. Reading goes on when `prepare` has looked up their notes.
+    then it names the new ones. Reading goes on when `prepare` has loaded their positions.
 
     Attributes:
         partitions: the partitions being read, by topic and partition.

@@ -1,9 +1,8 @@
-"""The note in the metadata of an offset commit: what Kafka itself does not remember.
+"""The metadata of an offset commit: what Kafka itself does not store.
 
-Kafka counts neither deliveries nor what is finished beyond the committed offset. The note
-says how often this position was started without an orderly end, which messages were begun
-alone and never ended, which later messages are finished already, and of which topic all this
-was written.
+Kafka counts neither deliveries nor what is finished beyond the committed offset. The metadata
+say how often this position was started without an orderly end, which messages were started
+alone and never ended, which later messages are finished already, and the id of the topic.
 """
 
 from __future__ import annotations
@@ -15,33 +14,33 @@ from dataclasses import dataclass, field
 from typing import Final
 
 _VERSION: Final = "pf2"
-#: What the note of any version begins with.
+#: The beginning of the metadata of any version.
 _FAMILY: Final = "pf"
 _FIELDS: Final = 8
 #: Kafka refuses more than 4096 bytes by default; ours stay below 1 KiB.
 MAX_LENGTH: Final = 1024
 _BITMAP_BYTES: Final = 640  # 856 characters of base64
-#: How far beyond the committed offset a note remembers what is finished.
+#: How far beyond the committed offset the metadata store what is finished.
 REACH: Final = _BITMAP_BYTES * 8
-#: How many start marks a note has room for.
+#: How many start marks there is room for.
 _MARKS: Final = 8
 
 
 class UnknownMetadataError(ValueError):
-    """The note was written by another version of the runtime."""
+    """Another version of the runtime wrote the metadata."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitMetadata:
-    """What a commit remembers beside its offset.
+    """What a commit stores beside its offset.
 
     Attributes:
-        writer: who wrote it, to tell one's own note from another process's.
+        writer: the process that wrote it.
         starts: unclean starts since the watermark moved; the writer's own while it runs.
         isolated_until: below this offset messages are suspects, to be run alone; 0 is none.
         marks: offsets that were begun alone, and how often without an end.
         initial_partitions: partitions of the topic when the group began with it; 0 is unknown.
-        topic: the id of the topic; empty where the broker tells none.
+        topic: the id of the topic; empty where the broker has none.
         finished: offsets beyond the committed one that are done.
     """
 
@@ -70,7 +69,7 @@ class CommitMetadata:
 
     @classmethod
     def decode(cls, text: str | None, offset: int) -> CommitMetadata:
-        """What was committed with `offset`; foreign text is an empty note.
+        """What was committed with `offset`; foreign text is read as empty metadata.
 
         Raises:
             UnknownNoteError: another version of the runtime wrote it.

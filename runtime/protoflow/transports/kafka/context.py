@@ -25,7 +25,7 @@ class KafkaContext:
         forget: called with a subscription that has stopped.
         existing: topics that were seen at the broker when this process began.
         roomy: retry and dead-letter topics, which take larger messages than others.
-        writer: tells the notes of this process from those of others.
+        writer: the name of this process in the metadata of its commits.
     """
 
     settings: TransportSettings

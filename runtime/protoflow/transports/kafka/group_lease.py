@@ -23,7 +23,7 @@ _ASKING_AGAIN = 0.5
 class GroupLease:
     """Knows when the coordinator of the group answered last.
 
-    aiokafka goes on with an assignment for as long as nobody tells it otherwise; but the group
+    aiokafka goes on with an assignment until the group takes it away; but the group
     gives the partitions of a member that it does not hear to others, who then work beside it.
     """
 
@@ -57,7 +57,7 @@ class GroupLease:
                 async with asyncio.timeout(self._session):
                     return await self.is_member()
             except Exception as error:  # whatever it was, it is asked again
-                _log.info("the group does not tell its members", extra={"error": repr(error)})
+                _log.info("asking the group for its members failed", extra={"error": repr(error)})
                 await asyncio.sleep(_ASKING_AGAIN)
 
     async def watch(

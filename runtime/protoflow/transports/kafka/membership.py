@@ -39,7 +39,7 @@ _ANNOUNCED = 60.0
 
 
 class Membership:
-    """A consumer and what goes on around it.
+    """A consumer of a group, and the tasks around it.
 
     Attributes:
         group: the group; empty for a broadcast.
@@ -84,20 +84,21 @@ class Membership:
             fenced=self._fenced,
         )
         positions = StartPositions(settings.group, consumer, groups, context)
-        self._assignment: Assignment | None = None
-        if not settings.broadcast:
-            self._assignment = Assignment(
-                settings.group,
-                consumer,
-                positions,
-                self.commits,
-                self._consumption_of,
-                self.transactions,
-                self.wakeup,
-            )
-            self._partitions = self._assignment.partitions
-        self._topic_ids = positions.topic_ids
         self._positions = positions
+        self._assignment = None if settings.broadcast else self._make_assignment()
+        if self._assignment is not None:
+            self._partitions = self._assignment.partitions
+
+    def _make_assignment(self) -> Assignment:
+        return Assignment(
+            self.group,
+            self._consumer,
+            self._positions,
+            self.commits,
+            self._consumption_of,
+            self.transactions,
+            self.wakeup,
+        )
 
     def _know(self, topics: SubscriptionTopics) -> None:
         """Retry topics are dealt out together with the topic that they belong to."""
@@ -149,7 +150,7 @@ class Membership:
             interval = self._context.options.commit_interval
             self._start_task(self.commits.run(self._partitions, interval))
             self._start_task(self.lease.watch(self._assignment, self._report))
-            watch = TopicWatch(self, self._positions, self._topic_ids, self._context)
+            watch = TopicWatch(self, self._positions, self._context)
             self._start_task(watch.run())
             self._start_task(self._forget_unused())
 
@@ -197,7 +198,7 @@ class Membership:
             self._tasks.append(self._restarting)
 
     async def _restart(self) -> None:
-        """Takes the assignment anew, if it is still ours; else the group tells."""
+        """Takes the assignment anew, if it is still ours; else the group revokes it."""
         assignment = self._assignment
         if assignment is None or not await self.lease.is_member_still():
             return

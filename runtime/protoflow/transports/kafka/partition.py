@@ -86,9 +86,8 @@ class Partition:
         own: bool = False,
         atomic: bool = False,
         writer: str = "",
-        consumption: Any = None,  # Any: a feed, which knows this module
+        consumption: Any = None,  # Any: a Consumption, which imports this module
     ) -> None:
-        metadata = metadata or CommitMetadata()
         self.tp = tp
         self.shard = shard
         self.hold = hold
@@ -106,18 +105,21 @@ class Partition:
         self.mean_size = 0.0
         self.paused = False
         self.resting = False
+        self._floor = offset
+        self._pending: deque[int] = deque()
+        self._finished: set[int] = set()
+        self._restore(metadata or CommitMetadata(), offset, writer)
+
+    def _restore(self, metadata: CommitMetadata, offset: int, writer: str) -> None:
         self.isolated_until = metadata.isolated_until if metadata.isolated_until > offset else 0
         self.marks = {place: count for place, count in metadata.marks.items() if place >= offset}
         self.initial_partitions = metadata.initial_partitions
         self.topic = metadata.topic
-        self._floor = offset
-        self._pending: deque[int] = deque()
-        self._finished: set[int] = set()
         self._redone = set(metadata.finished)
-        # A note of one's own that was never made clean: the commit at the revoke failed, but
-        # the process lives. That is unknown, not unclean.
-        own = metadata.writer == writer != ""
-        self._prior_starts = max(metadata.starts - own, 0)
+        # If this process wrote the metadata and never made them clean, its commit at the revoke
+        # failed, but it lives: that start did not end uncleanly.
+        is_own = metadata.writer == writer != ""
+        self._prior_starts = max(metadata.starts - is_own, 0)
 
     @property
     def watermark(self) -> int:

@@ -1,4 +1,4 @@
-"""The loop that reads: it never ends in silence."""
+"""The loop that reads records; its end is always reported."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class RecordReader:
         self._ill = False
 
     async def run(self) -> None:
-        """Reads until cancelled: a failure may pass, so it is only told. Raises TransportError
+        """Reads until cancelled: a failure may pass, so it is only reported. Raises TransportError
         where positions mean nothing any more."""
         failures = 0
         while True:

@@ -1,4 +1,4 @@
-"""Settling: what is finished, what is handed out again, outputs first where there are any."""
+"""Settlements: offsets that are finished or handed out again, after their outputs."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ class _Results:
         self._results[index] = result
 
     def expect(self) -> None:
-        """Something more comes later, told by `complete`."""
+        """Waits for one more call of `complete`."""
         self._open += 1
 
     def complete(self) -> None:
-        """What was expected has come."""
+        """Counts a result that was expected."""
         self._open -= 1
         if not self._open and not self.future.done():
             self.future.set_result(self._results)
 
 
 class KafkaSettler:
-    """Carries out settlements of one subscription."""
+    """Settles the deliveries of one subscription."""
 
     def __init__(
         self,

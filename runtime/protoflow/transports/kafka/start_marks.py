@@ -1,7 +1,7 @@
-"""Start marks of suspects, in the notes beside the positions.
+"""Start marks of suspects, in the metadata of offset commits.
 
 After repeated unclean starts some message kills the process. Run alone, and on record before
-it is run, it is found: the next start reads from the note which one it was and how often.
+it is run, it is found: the next start reads from the metadata which one it was and how often.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class StartMarks:
         if not partition.live:
             return  # whoever has it now has read the mark, and runs it alone
         if partition.leaving:
-            partition.marks.pop(int(delivery.position), None)  # the last commit tells of none
+            partition.marks.pop(int(delivery.position), None)  # the last commit holds none
             return
         if partition.marks.pop(int(delivery.position), None) is not None:
             try:

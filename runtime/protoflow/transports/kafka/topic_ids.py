@@ -18,7 +18,7 @@ class TopicIdSource:
         self._admin = admin
 
     async def of(self, topics: Collection[str]) -> dict[str, str]:
-        """The ids of those topics that exist; empty text where the broker tells none. Raises
+        """The ids of those topics that exist; empty text where the broker has none. Raises
         KafkaError."""
         if not topics:
             return {}

@@ -15,7 +15,6 @@ from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.partition import Partition
 from protoflow.transports.kafka.record_reader import RecordReader
 from protoflow.transports.kafka.start_positions import StartPositions
-from protoflow.transports.kafka.topic_ids import TopicIdSource
 
 _log = logging.getLogger("protoflow.transports.kafka")
 #: How often in a row a topic must be missing: one node may lag behind the others.
@@ -57,12 +56,11 @@ class TopicWatch:
         self,
         member: WatchedMember,
         positions: StartPositions,
-        topic_ids: TopicIdSource,
         context: KafkaContext,
     ) -> None:
         self._member = member
         self._positions = positions
-        self._topic_ids = topic_ids
+        self._topic_ids = positions.topic_ids
         self._interval = context.options.health_interval
         self._missing: dict[str, int] = {}
 

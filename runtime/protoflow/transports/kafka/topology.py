@@ -195,7 +195,7 @@ async def create(
 ) -> list[str]:
     """Makes topics and waits until they can be used; what went wrong."""
     # How much retry and dead-letter topics must take is asked of the topic that they belong to,
-    # for a broker tells its own limit only to those who may read its configuration.
+    # for a broker shows its own limit only to those who may read its configuration.
     for portion in (
         [topic for topic in absent if topic.roomy_for is None],
         [topic for topic in absent if topic.roomy_for is not None],
@@ -239,7 +239,7 @@ async def _send_create(new: list[Any], context: KafkaContext) -> Any:
     try:
         return await context.admin._send_to_controller(CreateTopics(new, timeout_ms))
     except (NotImplementedError, IncompatibleBrokerVersion):
-        # A broker before 2.4 must be told the numbers that it would take itself.
+        # A broker before 2.4 must be given the numbers that it would take itself.
         partitions, replication = await _defaults(context.admin)
         topics = [
             NewTopic(

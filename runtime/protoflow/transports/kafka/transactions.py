@@ -1,8 +1,8 @@
-"""Transactions: outputs and the progress that they belong to become visible together.
+"""Transactions: outputs and the offsets that they belong to become visible together.
 
 Each partition of a group has a transactional id of its own, taken when it is assigned. That
 fences the owner before, whose offset commit within a transaction Kafka would not otherwise
-refuse; the note carries what is finished out of turn, so handlers may run concurrently.
+refuse; the commit metadata hold what is finished out of turn, so handlers may run concurrently.
 """
 
 from __future__ import annotations
@@ -16,19 +16,13 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import ProducerFenced
 from aiokafka.structs import OffsetAndMetadata
 
-from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message, SettleResult
 from protoflow.transports.kafka.context import KafkaContext
-from protoflow.transports.kafka.errors import malformed
 from protoflow.transports.kafka.groups import Groups
 from protoflow.transports.kafka.partition import Partition
 from protoflow.transports.kafka.producers import abandon_producer, producer_arguments
-from protoflow.transports.kafka.record_encoder import (
-    EncodedRecord,
-    RecordEncoder,
-    checked,
-    physical_topic,
-)
+from protoflow.transports.kafka.record_encoder import EncodedRecord, RecordEncoder
+from protoflow.transports.kafka.transaction_outputs import encode_outputs
 from protoflow.transports.kafka.transaction_queue import (
     Offsets,
     OnResult,
@@ -105,7 +99,7 @@ class Transactions:
             owner.task = asyncio.get_running_loop().create_task(self._work(owner, partition))
 
     async def write(self, partition: Partition) -> None:
-        """Commits progress and note of a partition in a transaction of its own. Raises
+        """Commits offset and metadata of a partition in a transaction of its own. Raises
         KafkaError."""
         owner = self._owners.get(partition.tp)
         if owner is None:
@@ -169,7 +163,7 @@ class Transactions:
     async def _settle(
         self, owner: PartitionProducer, partition: Partition, batch: list[PendingSettlement]
     ) -> None:
-        batch, records = await self._encode(batch)
+        batch, records = await encode_outputs(batch, self._encoder)
         if not batch:
             return
         owners = self._involved(batch, owner)
@@ -231,14 +225,14 @@ class Transactions:
     async def _find_out(
         self, owner: PartitionProducer, partition: Partition, batch: list[PendingSettlement]
     ) -> None:
-        """What came of a transaction that has no answer, if that can be told now."""
+        """What came of a transaction that has no answer, if it is known now."""
         try:
             await self._usable(owner, partition)
         except ProducerFenced:
             self._lose(partition, batch)
             return
         except Exception as error:  # asked for again before the next one
-            _log.info("what became of it is not known yet", extra={"error": repr(error)})
+            _log.info("the result of a transaction is unknown", extra={"error": repr(error)})
         for work in batch:
             held = all(place.live for place, _ in work.places)
             done = all(place.is_done(offset) for place, offset in work.places)
@@ -256,11 +250,15 @@ class Transactions:
                 work.ended(SettleResult.LOST if False in done else SettleResult.DONE)
             else:
                 rest.append(work)
-        return (rest, records) if len(rest) == len(batch) else await self._encode(rest)
+        return (
+            (rest, records)
+            if len(rest) == len(batch)
+            else await encode_outputs(rest, self._encoder)
+        )
 
     async def _usable(self, owner: PartitionProducer, partition: Partition) -> AIOKafkaProducer:
         """The producer of a partition. A new one ends the transaction of the one before, and
-        what was committed then tells which way. Raises ProducerFenced if another process has
+        what was committed then shows which way. Raises ProducerFenced if another process has
         the partition by now: taking its id would fence the rightful owner."""
         if owner.producer is None:
             if not await self._is_member():
@@ -272,35 +270,6 @@ class Transactions:
             partition.committed(offset, metadata.finished if metadata else ())
             owner.unsure = False
         return owner.producer
-
-    async def _encode(
-        self, batch: list[PendingSettlement]
-    ) -> tuple[list[PendingSettlement], list[EncodedRecord]]:
-        """What may be sent; a settlement whose output is refused is told so and left out."""
-        accepted: list[PendingSettlement] = []
-        records: list[EncodedRecord] = []
-        for work in batch:
-            try:
-                encoded = [await self._outgoing(message) for message in work.outputs]
-            except PublishRefusedError:
-                work.ended(SettleResult.REFUSED)
-            except Exception as error:
-                _log.info("an output must wait", extra={"error": repr(error)})
-                work.ended(SettleResult.UNKNOWN)
-            else:
-                accepted.append(work)
-                records += encoded
-        return accepted, records
-
-    async def _outgoing(self, message: Message) -> EncodedRecord:
-        topic = physical_topic(message.topic)
-        await self._encoder.learn(topic)
-        try:
-            return checked(self._encoder.encode(message, topic))
-        except PublishError:
-            raise
-        except Exception as error:  # what is no bytes, no text: the others must go on
-            raise malformed(error, topic) from error
 
     async def _transact(
         self,

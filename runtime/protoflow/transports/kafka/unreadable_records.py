@@ -2,7 +2,7 @@
 
 Other clients may write what is no text as the name of a header, and disks may damage a batch.
 aiokafka raises then out of the reading of all partitions, at every attempt, and loses what it
-had taken of the others. Here such a record is read leniently and told apart; what lies before
+had taken of the others. Here such a record is read leniently and marked; what lies before
 and behind it is read as ever.
 """
 
@@ -159,7 +159,7 @@ class _Taking:
             if not taken:
                 raise
             result._update_position()
-            result._partition_records = None  # fetched again, and told then
+            result._partition_records = None  # fetched again, and reported then
             return taken
         except Exception as error:
             taken += self._pass(records, error)

@@ -9,7 +9,7 @@
 `=` stands in no topic, so nothing of a user's can be meant by these; a retry is addressed
 like a topic, `=retry.<group>.<topic>`. NATS has no empty tokens in subjects: the one between two
 dots of a derived topic is written `=`. A topic's stream is `<prefix>-topic-<topic>`, that
-of a group's retries `<prefix>-group-<group>`, in letters without dots (`.` is `_`, `_` is `=`);
+of a group's retries `<prefix>-group-<group>`, in text without dots (`.` is `_`, `_` is `=`);
 `~` parts a durable from its shard, for it stands in none of these.
 """
 

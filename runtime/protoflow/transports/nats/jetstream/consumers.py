@@ -58,7 +58,7 @@ class Consumers:
 
     async def recover(self, puller: Puller) -> None:
         """Makes a consumer anew if it is gone. Raises Gone if it must not be, TransportError if
-        it cannot be told or made now."""
+        it cannot be read or made now."""
         if await self._exists(puller):
             return  # the server was only not ready
         await self.connection.clock.sleep(_ASKED_AGAIN)
@@ -82,7 +82,7 @@ class Consumers:
 
     async def check(self, puller: Puller) -> None:
         """Looks for messages that left the stream unread. Raises Gone if that ends the
-        subscription, TransportError if it cannot be told now."""
+        subscription, TransportError if it is not known now."""
         self._next_look[puller] = self.connection.clock.monotonic() + _LOOK
         name, stream = puller.settings.consumer, puller.stream
         places = await missed(self.api, self.connection.client, stream, name)

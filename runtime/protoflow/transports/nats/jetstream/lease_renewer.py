@@ -85,7 +85,7 @@ class LeaseRenewer:
                 self.run(self.open(puller))
 
     def sweep(self, now: float) -> None:
-        """Tells of what was lost. What an ordered consumer lent goes back together with it, for
+        """Reports what was lost. What an ordered consumer lent goes back together with it, for
         later ones would overtake it."""
         if self._swept and now - self._swept > self._settings.lease / 2:
             self.doubt()

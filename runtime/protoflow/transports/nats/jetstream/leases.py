@@ -42,7 +42,7 @@ class Buffer(Protocol):
 
 
 class Source(Protocol):
-    """Where messages come from, as a delivery tells it."""
+    """Where messages come from, as a delivery names it."""
 
     @property
     def stream(self) -> str:
@@ -209,7 +209,7 @@ class Leases:
 
     def sweep(self, now: float, *, connected: bool) -> list[Lease]:
         """Renews what is due, at most for `max_hold`; what was not renewed in time is lost,
-        and told. What nobody took in all that time is given back for another process."""
+        and reported. What nobody took in all that time is given back for another process."""
         settings = self._settings
         lost: list[Lease] = []
         if now < self._next_sweep:

@@ -9,13 +9,7 @@ from itertools import count
 from protoflow import wire
 from protoflow.errors import PublishError, PublishRefusedError, TransportError
 from protoflow.message import Message
-from protoflow.transports.nats.jetstream.publications import (
-    Batch,
-    Pending,
-    give_up,
-    is_plain,
-    refusal,
-)
+from protoflow.transports.nats.jetstream.pending import Batch, Pending, give_up, is_plain, refusal
 from protoflow.transports.nats.jetstream.topology import TopologyManager
 from protoflow.transports.nats.names import JetStreamNames, check
 from protoflow.transports.nats.wire import headers as wire_headers
@@ -41,7 +35,7 @@ class JetStreamPublisher:
     """
 
     def __init__(
-        self, connection: NatsConnection, names: JetStreamNames, topology_manager: TopologyManager
+        self, connection: NatsConnection, names: JetStreamNames, topology: TopologyManager
     ) -> None:
         self.creates = True
         self.known: set[str] = set()
@@ -52,7 +46,7 @@ class JetStreamPublisher:
         self._delays: set[str] = set()
         self._connection = connection
         self._names = names
-        self._topology_manager = topology_manager
+        self._topology = topology
         self._pending: dict[str, Pending] = {}
         self._held: dict[str, list[Pending]] = {}
         self._why: dict[str, str] = {}
@@ -162,7 +156,7 @@ class JetStreamPublisher:
             id = message.deduplication_id + address
             headers[wire_headers.MESSAGE_ID] = wire_headers.deduplication(id)
         if message.delay > 0:
-            if problem := self._topology_manager.delay_problem(topic, message.delay):
+            if problem := self._topology.delay_problem(topic, message.delay):
                 raise PublishRefusedError(f"{topic}: {problem}")
             due = self._connection.clock.now() + message.delay
             headers |= wire_headers.schedule(due, subject)
@@ -183,7 +177,7 @@ class JetStreamPublisher:
         return topic in self.known and not pending.needs_group
 
     def _unheard(self, message: Message) -> bool:
-        """Whether it is not known that a group consumes the topic; letters need none."""
+        """Whether it is not known that a group consumes the topic; dead letters need none."""
         topic = message.topic
         return (
             topic not in self._heard
@@ -199,13 +193,9 @@ class JetStreamPublisher:
 
     def _write(self, token: str, pending: Pending) -> None:
         pending.sent = True
+        reply = (self._inbox + token).encode()
         self._connection.write(
-            publication(
-                pending.subject.encode(),
-                pending.payload,
-                (self._inbox + token).encode(),
-                pending.block,
-            )
+            publication(pending.subject.encode(), pending.payload, reply, pending.block)
         )
 
     def _on_acks(self, acks: Sequence[Received]) -> None:
@@ -273,24 +263,22 @@ class JetStreamPublisher:
 
     async def _look(self, topic: str, *, again: bool) -> str:
         """What is wrong with the stream of a topic; it is made if it may be. Raises
-        TransportError: it cannot be told now."""
+        TransportError: it is not known now."""
         client = self._connection.client
         if self.creates and not topic.startswith("="):
-            if problems := await self._topology_manager.ensure_topic(client, topic):
+            if problems := await self._topology.ensure_topic(client, topic):
                 return "\n".join(problems)
-        elif again and not await self._topology_manager.knows(client, topic):
+        elif again and not await self._topology.knows(client, topic):
             return "no stream keeps it"
         if topic.startswith("="):
             return ""
         if late := [pending for pending in self._held[topic] if pending.delayed]:
-            if text := await self._topology_manager.ensure_delays(
-                client, topic, changes=self.creates
-            ):
+            if text := await self._topology.ensure_delays(client, topic, changes=self.creates):
                 give_up(self._held[topic], late, text)
             else:
                 self._delays.add(topic)
         if self.require_subscriber:
-            if await self._topology_manager.has_group(client, topic):
+            if await self._topology.has_group(client, topic):
                 self._heard.add(topic)
             else:
                 unheard = [pending for pending in self._held[topic] if pending.needs_group]

@@ -63,7 +63,7 @@ class PullSettings:
         api: the prefix of JetStream's API.
         stream: the stream.
         consumer: the consumer.
-        shard: what the deliveries tell as their shard.
+        shard: the shard of its deliveries.
         batch: how many messages are asked for at most.
         max_bytes: how many bytes one request may bring.
         expires: seconds that a request waits at the server.

@@ -25,7 +25,7 @@ from protoflow.transports.nats.options import JetStreamOptions
 
 _NS = 1_000_000_000
 #: What a stream of dead letters is known by: it keeps them, whatever the options say of topics.
-_LETTERS: Final = "protoflow dead letters"
+_DEAD_LETTERS: Final = "protoflow dead letters"
 #: A stream of that name, or with such subjects, is there.
 _IN_THE_WAY = (10058, 10065)
 _KNOWN_STREAMS = 10_000
@@ -71,15 +71,15 @@ class TopologyManager:
             )
         return None
 
-    def topic_stream(self, topic: str, *, letters: bool = False) -> JSON:
+    def topic_stream(self, topic: str, *, dead_letters: bool = False) -> JSON:
         """The stream of a topic; one of dead letters keeps them."""
         names, options = self._names, self._options
         return {
             **self._stream(names.stream(topic), names.subjects(topic)),
             "retention": "limits",
-            "max_age": 0 if letters else int(options.max_age * _NS),
-            "max_bytes": -1 if letters else options.max_bytes or -1,
-            **({"description": _LETTERS} if letters else {}),
+            "max_age": 0 if dead_letters else int(options.max_age * _NS),
+            "max_bytes": -1 if dead_letters else options.max_bytes or -1,
+            **({"description": _DEAD_LETTERS} if dead_letters else {}),
         }
 
     def group_stream(self, group: str) -> JSON:
@@ -169,11 +169,14 @@ class TopologyManager:
         raise_all(problems)
 
     def _streams(self, topology: Topology) -> list[JSON]:
-        letters = {t for s in topology.subscriptions for t in s.dead_letter_topics}
-        topics = {s.topic for s in topology.subscriptions} | set(topology.topics) | letters
+        dead_letters = {t for s in topology.subscriptions for t in s.dead_letter_topics}
+        topics = {s.topic for s in topology.subscriptions} | set(topology.topics) | dead_letters
         groups = {s.group for s in topology.subscriptions if not s.broadcast}
         return [
-            *(self.topic_stream(topic, letters=topic in letters) for topic in sorted(topics)),
+            *(
+                self.topic_stream(topic, dead_letters=topic in dead_letters)
+                for topic in sorted(topics)
+            ),
             *map(self.group_stream, sorted(groups)),
         ]
 
@@ -188,7 +191,7 @@ class TopologyManager:
 
     async def ensure_topic(self, client: Client, topic: str) -> list[str]:
         """Makes the stream of a topic that no topology named; what is wrong with it. Raises
-        TransportError: it cannot be told now."""
+        TransportError: it is not known now."""
         wanted = self.topic_stream(topic)
         found = await self._api.stream(client, wanted["name"])
         if found is None:
@@ -202,7 +205,7 @@ class TopologyManager:
 
     async def ensure_delays(self, client: Client, topic: str, *, changes: bool) -> str:
         """Has the stream of a topic keep schedules, if it may be changed; what is wrong. Raises
-        TransportError: it cannot be told now."""
+        TransportError: it is not known now."""
         name, waits = self._names.stream(topic), self._names.schedules(topic)
         found = await self._api.stream(client, name)
         if found is None:
@@ -238,7 +241,7 @@ class TopologyManager:
         if len(self._limits) >= _KNOWN_STREAMS:
             self._limits.clear()  # topics that come from data must not pile up
         self._limits[wanted["name"]] = age / _NS, room > 0 or found.get("max_msgs", -1) > 0
-        if found.get("description") == _LETTERS:
+        if found.get("description") == _DEAD_LETTERS:
             wanted = {**wanted, "max_age": 0, "max_bytes": -1}
         wanted = {name: value for name, value in wanted.items() if name != "description"}
         subjects = found.get("subjects") or []

@@ -51,8 +51,8 @@ class JetStreamTransport:
         self._connection = NatsConnection(settings, options)
         self._names = JetStreamNames(options.prefix, options.shards)
         self._api = API(options.domain)
-        self._topology_manager = TopologyManager(self._api, self._names, options)
-        self._publisher = JetStreamPublisher(self._connection, self._names, self._topology_manager)
+        self._topology = TopologyManager(self._api, self._names, options)
+        self._publisher = JetStreamPublisher(self._connection, self._names, self._topology)
         self._publisher.require_subscriber = settings.require_subscriber
         self.dead_letters = JetStreamDeadLetterStore(
             self._connection, self._api, self._names, self._publisher
@@ -85,8 +85,8 @@ class JetStreamTransport:
             client = self._connection.client
             version = client.connected_server_version
             release = (version.major, version.minor)
-            self._topology_manager.schedules = release >= _SCHEDULES_SINCE
-            self._topology_manager.pins = release >= _PINS_SINCE
+            self._topology.schedules = release >= _SCHEDULES_SINCE
+            self._topology.pins = release >= _PINS_SINCE
             await self._api.call(client, "INFO")
             await self._connection.join(self._publisher)
         except BaseException:
@@ -94,7 +94,7 @@ class JetStreamTransport:
             raise
         self._capabilities = replace(
             self._capabilities,
-            delayed_publish=self._topology_manager.schedules,
+            delayed_publish=self._topology.schedules,
             max_message_bytes=client.max_payload,
         )
 
@@ -110,7 +110,7 @@ class JetStreamTransport:
         self._publisher.creates = mode is TopologyMode.CREATE
         if mode is TopologyMode.NONE:
             return
-        await self._topology_manager.ensure(self._connection.client, topology, mode)
+        await self._topology.ensure(self._connection.client, topology, mode)
         self._publisher.known.update(topology.topics)
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
@@ -126,13 +126,13 @@ class JetStreamTransport:
         if settings.broadcast:
             return await self._subscribe_alone(settings, listener)
         client = self._connection.client
-        problems = await self._topology_manager.ensure_durables(client, settings, self._mode)
+        problems = await self._topology.ensure_durables(client, settings, self._mode)
         if problems and self._mode is not TopologyMode.NONE:
             raise TopologyError("\n".join(problems))
         retries = self._names.retry_topic(settings.topic, settings.group)
         # An ordered lane waits in its place: a message that comes back later is out of order.
-        deferred = self._topology_manager.schedules and settings.ordering is Ordering.NONE
-        durables = self._topology_manager.durables(settings)
+        deferred = self._topology.schedules and settings.ordering is Ordering.NONE
+        durables = self._topology.durables(settings)
         subscription = JetStreamSubscription(
             self._connection,
             settings,
@@ -190,7 +190,7 @@ class JetStreamTransport:
         max_payload = self._connection.client.max_payload
         # Replays and retries of an ordered group are past their place in the order anyway.
         ordered = settings.ordering is not Ordering.NONE and shard != _RETRY
-        pins = self._topology_manager.pins
+        pins = self._topology.pins
         pull = PullSettings(
             api=self._api.prefix,
             stream=stream,
@@ -217,7 +217,7 @@ class JetStreamTransport:
             self._connection,
             self._api,
             settings,
-            self._topology_manager.ephemeral(settings),
+            self._topology.ephemeral(settings),
             stream,
         )
         try:

@@ -246,7 +246,7 @@ class NatsConnection:
             async with asyncio.timeout(_TICK):
                 await self._lost.wait()
         except TimeoutError:
-            # Asked rather than told: some ways in which nats-py ends call nobody.
+            # Asked for: some ways in which nats-py ends call nobody.
             client = self._client
             if client is None or not client.is_connected:
                 return False

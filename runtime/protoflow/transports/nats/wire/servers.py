@@ -1,4 +1,4 @@
-"""The servers that may be tried: those of the URL, and those that a server told of."""
+"""The servers to try: those of the URL, and those that a server announced."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Servers:
         self._last: Server | None = None
 
     def learn(self, urls: Iterable[object]) -> None:
-        """Servers that a server told of, as `host:port`; they replace those told of before."""
+        """Adds servers that a server announced, as `host:port`, in place of earlier ones."""
         learned = [server for server in map(_server, urls) if server is not None]
         self._learned = [server for server in learned[:_MOST] if server not in self._given]
 
