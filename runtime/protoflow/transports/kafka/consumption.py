@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from aiokafka import TopicPartition
 
 from protoflow.transport.interface import SubscriptionListener, SubscriptionSettings
+from protoflow.transport.kit.health_reporter import HealthReporter
 from protoflow.transports.kafka.commit_metadata import CommitMetadata
 from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.fair_share import FairShare
@@ -52,7 +53,7 @@ class Consumption:
         )
         self.open = True
         self._writer = context.writer
-        self._problems: dict[str, str] = {}
+        self._health = HealthReporter(listener)
 
     @property
     def is_atomic(self) -> bool:
@@ -87,19 +88,11 @@ class Consumption:
         return unread + paused + sum(len(item.ready) for item in partitions)
 
     def set_problem(self, name: str, detail: str | None) -> None:
-        """Something went wrong, or is right again; the runtime hears of the first problem and
-        of the end of the last one."""
-        before = "; ".join(self._problems.values())
-        if detail is None:
-            self._problems.pop(name, None)
-        else:
-            self._problems[name] = detail
-        after = "; ".join(self._problems.values())
-        if bool(before) != bool(after):
-            self.listener.health_changed(not after, after)
+        """Sets the detail of a problem, or ends it with None."""
+        self._health.set(name, detail)
 
     def fail(self, error: Exception) -> None:
-        """The subscription can never go on."""
-        self.set_problem("reading", str(error))
+        """Ends the subscription for good."""
+        self._health.fail(str(error))
         self.open = False
         self.ready.close(error)

@@ -18,6 +18,7 @@ from aiokafka.errors import (
 )
 
 from protoflow.errors import TransportError
+from protoflow.transport.kit.backoff import Backoff
 from protoflow.transports.kafka.assignment import Assignment, ConsumptionOf
 from protoflow.transports.kafka.consumption import Consumption
 from protoflow.transports.kafka.partition import Partition
@@ -67,19 +68,18 @@ class RecordReader:
     async def run(self) -> None:
         """Reads until cancelled: a failure may pass, so it is only reported. Raises TransportError
         where positions mean nothing any more."""
-        failures = 0
+        backoff = Backoff(_PAUSE, _LONGEST_PAUSE)
         while True:
             try:
                 await self._turn_or_relocate()
             except (ConsumerStoppedError, TransportError):
                 raise
             except Exception as error:
-                failures += 1
                 self._report(error)
                 self._read_again()
-                await asyncio.sleep(min(_PAUSE * failures, _LONGEST_PAUSE))
+                await asyncio.sleep(backoff.next())
                 continue
-            failures = 0
+            backoff.reset()
             if self._ill:
                 self._ill = False
                 self._health_changed(None)

@@ -12,8 +12,8 @@ from protoflow.contract.spec import Ordering
 from protoflow.errors import ConnectionFailedError, TransportError
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
 from protoflow.transport.interface import SubscriptionListener, SubscriptionSettings
+from protoflow.transport.kit.health_reporter import HealthReporter
 from protoflow.transports.nats.jetstream.consumers import Consumers
-from protoflow.transports.nats.jetstream.health import Health
 from protoflow.transports.nats.jetstream.lease_renewer import LeaseRenewer
 from protoflow.transports.nats.jetstream.leases import Lease
 from protoflow.transports.nats.jetstream.puller import Puller
@@ -58,7 +58,7 @@ class JetStreamSubscription:
         )
         self._leases = self._renewer.leases
         self._settler = Settler(connection, settings.lease)
-        self._health = Health(settings.name, listener)
+        self._health = HealthReporter(listener, settings.name)
         self._error: TransportError | None = None
         self._stopped = False
         self._next = 0
@@ -180,7 +180,7 @@ class JetStreamSubscription:
         for puller in self.pullers:
             await puller.connected(client)
             self._renewer.once(puller, self._consumers.check)
-        self._health.report(None, None)
+        self._health.set(None, None)
 
     def disconnected(self, detail: str) -> None:
         """Nothing comes for a while."""
@@ -188,7 +188,7 @@ class JetStreamSubscription:
         for puller in self.pullers:
             puller.disconnected()
         if not self._stopped:
-            self._health.report(None, detail)
+            self._health.set(None, detail)
 
     def denied(self, subject: str) -> None:
         """A right is missing: it is asked again, more seldom."""
@@ -233,8 +233,8 @@ class JetStreamSubscription:
             except Exception:  # it comes again; nothing else is held up by it
                 _log.exception("jetstream: a message was not taken")
         self._renewer.wake.set()
-        if not self._health.is_well:
-            self._health.report(puller, None)
+        if not self._health.healthy:
+            self._health.set(puller, None)
 
     def late(self) -> None:
         """Nothing was heard for a time that is long for a lease."""
@@ -242,7 +242,7 @@ class JetStreamSubscription:
 
     def answered(self, puller: Puller, problem: str | None, *, gone: bool = False) -> None:
         """A puller gets answers, or not."""
-        self._health.report(puller, problem)
+        self._health.set(puller, problem)
         if gone and not self._stopped:
             self._renewer.once(puller, self._consumers.recover)
 

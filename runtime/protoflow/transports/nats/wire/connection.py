@@ -19,6 +19,7 @@ from nats import errors
 
 from protoflow.errors import ConnectionFailedError, TransportError
 from protoflow.transport.interface import TransportSettings
+from protoflow.transport.kit.backoff import Backoff
 from protoflow.transports.nats.options import ConnectionOptions
 from protoflow.transports.nats.wire.client import FastClient
 from protoflow.transports.nats.wire.dial import Dialer, discard
@@ -222,16 +223,16 @@ class NatsConnection:
     async def _supervise(self) -> None:
         """Has a client at all times. Survives every error: nothing that goes wrong in connecting
         is final, a file that cannot be read included."""
-        wait = self.options.reconnect_wait
+        options = self.options
+        backoff = Backoff(options.reconnect_wait, options.reconnect_max, self.clock.random)
         while True:
             try:
                 if await self._is_well():
-                    wait = self.options.reconnect_wait
+                    backoff.reset()
                     self._problem = None  # also what one look went wrong with
                     continue
                 await self._detach("connection lost")
-                await self.clock.sleep(wait * (0.5 + self.clock.random()))
-                wait = min(wait * 2, self.options.reconnect_max)
+                await self.clock.sleep(backoff.next())
                 client = await self._dialer.dial()  # each server once
                 _log.info("nats: connected again")
                 await self._attach(client)
