@@ -135,7 +135,7 @@ class ModuleBuilder:
             group=method.group,
             delivery=self._delivery(method.delivery),
             output=self._message(method.output) if method.output else None,
-            output_topic=method.output_topic,
+            output_topic=_other_topic(method),
             batched=method.batched,
             streams=method.streams,
             batch=_settings(method.batch, ""),
@@ -198,6 +198,13 @@ def _message_settings(contract: MessageContract) -> Iterator[Setting]:
             yield Setting(name, literal(value))
     if contract.encoding is not None:
         yield Setting("encoding", contract.encoding)
+
+
+def _other_topic(method: MethodContract) -> str:
+    """The topic of the output, or nothing where it is the message's own."""
+    if method.output and method.output.topic == method.output_topic:
+        return ""
+    return method.output_topic
 
 
 def _settings(leaves: Leaves, prefix: str) -> tuple[Setting, ...]:

@@ -86,13 +86,11 @@ def module(context, missing=missing, environment=environment):
             yield '\n'
         l_1_sensitive = missing
         yield '}\n\n'
-    yield '_messages = {\n'
+    yield '_messages = _pf.messages_by_name(\n'
     for l_1_message in environment.getattr((undefined(name='module') if l_0_module is missing else l_0_module), 'messages'):
         _loop_vars = {}
         pass
-        yield '    '
-        yield str(t_4(environment.getattr(l_1_message, 'name')))
-        yield ': _pf.MessageSpec(\n        message_class='
+        yield '    _pf.MessageSpec(\n        message_class='
         yield str(environment.getattr(l_1_message, 'reference'))
         yield ',\n'
         for l_2_setting in environment.getattr(l_1_message, 'settings'):
@@ -113,7 +111,7 @@ def module(context, missing=missing, environment=environment):
             yield '        sensitive=_sensitive,\n'
         yield '    ),\n'
     l_1_message = missing
-    yield '}\n'
+    yield ')\n'
     if environment.getattr((undefined(name='module') if l_0_module is missing else l_0_module), 'deliveries'):
         pass
         yield '\n'
@@ -238,7 +236,11 @@ def handler(context, missing=missing, environment=environment):
                 yield '                delivery='
                 yield str(environment.getattr(l_1_method, 'delivery'))
                 yield ',\n'
-            if environment.getattr(l_1_method, 'output'):
+            if (environment.getattr(l_1_method, 'output') and (not environment.getattr(l_1_method, 'output_topic'))):
+                pass
+                yield str(t_2('publication=_pf.own_topic', [str_join(('_messages[', t_4(environment.getattr(environment.getattr(l_1_method, 'output'), 'name')), ']', ))], ',', 16))
+                yield '\n'
+            elif environment.getattr(l_1_method, 'output'):
                 pass
                 yield '                publication=_pf.PublicationSpec(\n                    topic='
                 yield str(t_4(environment.getattr(l_1_method, 'output_topic')))
@@ -396,4 +398,4 @@ def spec(context, missing=missing, environment=environment):
     yield str(t_2('producers=', environment.getattr((undefined(name='module') if l_0_module is missing else l_0_module), 'producer_specs'), 4))
     yield '\n)\n'
 
-CHECKSUM = 3355644817
+CHECKSUM = 908353723

@@ -26,8 +26,8 @@ def python_module(path: str, parameters: Parameters) -> str:
 class Imports:
     """Aliases for the modules that a file can name; remembers which it does name.
 
-    The module beside the generated one is `_orders_pb2`, any other has its whole path in
-    its alias: `_billing_v1_orders_pb2`. Aliases end in `_pb2` and so never clash with
+    A module in the directory of the generated one is `_orders_pb2`, any other has its whole
+    path in its alias: `_billing_v1_orders_pb2`. Aliases end in `_pb2` and so never clash with
     classes; all that a file imports takes part in choosing them, used or not, so that they
     stay when an rpc is added.
     """
@@ -51,10 +51,13 @@ class Imports:
 
 
 def _aliases(file: File, visible: list[str]) -> dict[str, str]:
-    aliases = {file.name: _alias(file.module.rpartition(".")[2])}
+    directory, _, own = file.module.rpartition(".")
+    aliases = {file.name: _alias(own)}
     taken = set(aliases.values())
     for name in visible:
-        base = alias = _alias(module_stem(name).replace(".", "_"))
+        package, _, last = module_stem(name).rpartition(".")
+        stem = last if package == directory else f"{package}_{last}".replace(".", "_")
+        base = alias = _alias(stem)
         number = 2
         while alias in taken:
             alias = f"{base.removesuffix('_pb2')}_{number}_pb2"

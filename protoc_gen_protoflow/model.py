@@ -70,6 +70,7 @@ class Method(NamedTuple):
     """An rpc that consumes; the attributes are those of `MethodSpec`.
 
     `delivery` names the variable of a `Delivery`; empty if file, service and method set nothing.
+    `output_topic` is empty if it is the message's own.
     """
 
     name: str

@@ -23,6 +23,7 @@ from protoflow.contract.spec import (
     ServiceSpec,
     Start,
     UnhandledTypes,
+    messages_by_name,
 )
 from protoflow.errors import GencodeError
 from protoflow.handler import Batch, Handler, HandlerSync
@@ -38,6 +39,7 @@ from protoflow.producer import (
     SyncPublisher,
     consumed_by,
     events,
+    own_topic,
 )
 from protoflow.sync_context import SyncContext
 
@@ -77,6 +79,8 @@ __all__ = [
     "UnhandledTypes",
     "consumed_by",
     "events",
+    "messages_by_name",
+    "own_topic",
     "require",
 ]
 

@@ -94,12 +94,14 @@ class PublishManySync(Protocol[T_contra]):
         ...
 
 
+def own_topic(message: MessageSpec) -> PublicationSpec:
+    """Returns the publication of a message to its own topic."""
+    return PublicationSpec(topic=message.topic or "", message=message)
+
+
 def events(**messages: MessageSpec) -> dict[str, PublicationSpec]:
     """Returns what an event producer publishes: each message to its own topic, by method."""
-    return {
-        method: PublicationSpec(topic=message.topic or "", message=message)
-        for method, message in messages.items()
-    }
+    return {method: own_topic(message) for method, message in messages.items()}
 
 
 def consumed_by(service: ServiceSpec) -> dict[str, PublicationSpec]:

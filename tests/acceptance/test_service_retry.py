@@ -234,7 +234,7 @@ async def test_attempts_survive_a_restart(lab: Lab) -> None:
     assert letter.metadata[wire.PF_ATTEMPT] == "3"
 
 
-@needs("remembers_failures")
+@needs("persists_attempts")
 async def test_failed_runs_in_place_survive_a_restart_where_the_store_remembers(lab: Lab) -> None:
     seen = Seen(lab)
     policy = retry(initial_backoff=3.0, max_backoff=3.0, max_attempts=3)

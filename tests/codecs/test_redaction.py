@@ -86,7 +86,7 @@ def _pool() -> Any:
         extendee=".red.v1.Login",
     )  # fmt: skip
     pool = descriptor_pool.Default()
-    pool.AddSerializedFile(file.SerializeToString())  # type: ignore[no-untyped-call]  # no stub
+    pool.AddSerializedFile(file.SerializeToString())
     return pool
 
 

@@ -7,6 +7,7 @@ import json
 from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -24,7 +25,7 @@ from protoflow.errors import ConfigError
 from protoflow.transport import TopologyMode
 
 
-def config(environ: dict[str, str] | None = None, **settings: object) -> Config:
+def config(environ: dict[str, str] | None = None, **settings: Any) -> Config:
     return Config(environ=environ or {}, **settings)
 
 
@@ -319,7 +320,7 @@ def test_a_name_that_is_none_brings_the_one_that_was_meant(
         ({"client_name": "\x00"}, "client_name: has control characters"),
     ],
 )
-def test_what_can_only_fail_later_is_refused(settings: dict[str, object], words: str) -> None:
+def test_what_can_only_fail_later_is_refused(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         config(**settings)
     assert words in str(caught.value)

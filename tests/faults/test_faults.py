@@ -11,8 +11,9 @@ import os
 import random
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ SETTLED = {"rabbitmq": 9.0}
 #: How many messages may be unsettled in a consumer: so many copies one fault may make.
 IN_FLIGHT = 256
 
-Fault = Callable[[Lab], Awaitable[None]]
+Fault = Callable[[Lab], Coroutine[Any, Any, None]]
 
 
 async def consumer_killed(run: Lab) -> None:
@@ -199,8 +200,8 @@ def _in_doubt(fault: Fault) -> int:
     """How many copies the fault can explain: what was unsettled when it struck."""
     if fault in (slow_consumer, connection_slow, letters_unwritable):
         return 0
-    times = {consumer_killed: 3, connection_cut: 4, consumers_come_and_go: 20}.get(fault, 2)
-    return IN_FLIGHT * times
+    times: dict[Fault, int] = {consumer_killed: 3, connection_cut: 4, consumers_come_and_go: 20}
+    return IN_FLIGHT * times.get(fault, 2)
 
 
 def _tail(run: Lab) -> str:

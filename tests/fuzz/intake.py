@@ -174,7 +174,7 @@ class Intake:
         await self._start()
 
     def _make(self) -> Service:
-        class Mixed(pf.MixedHandler):
+        class Mixed(pf.MixedHandler):  # type: ignore[misc]  # generated when it runs
             async def on_task(_, message: Any, context: Any, /) -> None:  # noqa: N805
                 await self._handle(message, context)
 

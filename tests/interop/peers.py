@@ -60,7 +60,9 @@ class Peer(Protocol):
 
     name: str
     prefix: str
-    content_type: str | None
+
+    @property
+    def content_type(self) -> str | None: ...
 
     async def publish(self, topic: str, posted: Posted) -> None: ...
 

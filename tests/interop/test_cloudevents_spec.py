@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from protoflow import CloudEvent, wire
@@ -341,4 +341,4 @@ class TestEvents:
     @pytest.mark.parametrize("field", ["id", "type", "source"])
     def test_empty_is_missing(self, field: str) -> None:
         with pytest.raises(ValueError, match=field):
-            CloudEvent(**{"type": "a", "source": "/b", "id": "1", field: ""})
+            CloudEvent(**cast("Any", {"type": "a", "source": "/b", "id": "1", field: ""}))

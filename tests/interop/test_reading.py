@@ -7,7 +7,7 @@ import base64
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import aio_pika
 import pytest
@@ -283,7 +283,7 @@ async def test_amqp_headers_of_native_types(rabbitmq: Party) -> None:
         exchange = await channel.get_exchange("protoflow")
         message = aio_pika.Message(
             task(1),
-            headers=headers,
+            headers=cast("Any", headers),
             content_type="application/protobuf",
             correlation_id="c-1",
             message_id="not-this",

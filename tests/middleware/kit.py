@@ -69,7 +69,7 @@ def worker(
         batch=batch or BatchPolicy(),
         streams=streams,
     )
-    made = type(
+    made: type[Worker] = type(
         "Worker", (Worker,), {"__protoflow_spec__": ServiceSpec(name="w", methods=(method,))}
     )
     return made(do)

@@ -33,7 +33,10 @@ class Broker:
         self.taken: list[str] = []
         self.submitted: list[list[str]] = []
 
-    async def submit(self, messages: Sequence[Message]) -> list[Verdict]:
+    def submit(self, messages: Sequence[Message]) -> asyncio.Future[list[Verdict]]:
+        return asyncio.ensure_future(self._submit(messages))
+
+    async def _submit(self, messages: Sequence[Message]) -> list[Verdict]:
         self.submitted.append([message.id for message in messages])
         verdicts = [self.judge(message) for message in messages]
         self.taken += [

@@ -7,12 +7,13 @@ import builtins
 import keyword
 
 import black
+from black.mode import TargetVersion
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from .conftest import HEAD, Compile, answer
 
-MODE = black.Mode(target_versions={black.TargetVersion.PY311})
+MODE = black.Mode(target_versions={TargetVersion.PY311})
 WORDS = [
     *keyword.kwlist,
     *keyword.softkwlist,

@@ -291,7 +291,7 @@ def annotations_size(file: FileDescriptorProto) -> int:
 
     def size(options: Message, name: str) -> int:
         text = text_format.MessageToString(options, as_one_line=True)
-        return len(f"option (protoflow.v1.{name}) = {{{text}}};\n")
+        return len(f"    option (protoflow.v1.{name}) = {{{text}}};\n")
 
     def of_message(message: DescriptorProto) -> int:
         total = sum(map(of_message, message.nested_type))

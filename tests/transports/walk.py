@@ -258,7 +258,7 @@ class Walk(RuleBasedStateMachine):
 
         async def look() -> Sequence[Delivery]:
             receiving = asyncio.ensure_future(subscription.receive(count, 10**6))
-            while not receiving.done() and subscription._waiter is None:
+            while not receiving.done() and not subscription.waiting:
                 await asyncio.sleep(0)
             if receiving.done():
                 return receiving.result()

@@ -11,6 +11,7 @@ import pytest
 from aiohttp import ClientSession, web
 from protoflow import Config, Context, Service
 from protoflow.errors import ConfigError, RegistrationError
+from protoflow.message import Message
 from protoflow.testing import TestedService
 from protoflow.web.deadlines import Deadlines
 
@@ -103,6 +104,47 @@ async def test_dead_letters_are_listed_shown_replayed_and_purged() -> None:
         assert (book.received, book.replayed, book.purged) == (3, 1, 1)
 
 
+async def test_dead_letters_are_paged_and_filtered() -> None:
+    async with served() as (service, client):
+        ids = await put(service, "bad 1", "bad 2", "bad 3")
+        first = await client.get(f"/api/dlq/{DEAD}?limit=2")
+        rest = await client.get(f"/api/dlq/{DEAD}?limit=2&after={first[-1]['position']}")
+        assert [record["id"] for record in first + rest] == ids
+        for query, expected in (
+            (f"error_type=ValueError&handler={NAME}&group=workers&error_class=exhausted", ids),
+            ("message_type=google.protobuf.StringValue&since=2020-01-01T00:00:00Z", ids),
+            ("error_type=KeyError", []),
+            ("key=k", []),
+            ("until=86400", []),
+            ("since=2020-01-01", ids),
+        ):
+            records = await client.get(f"/api/dlq/{DEAD}?{query}")
+            assert [record["id"] for record in records] == expected, query
+        path = f"/api/dlq/{DEAD}/purge?error_type="
+        status, body, _ = await client.ask("POST", f"{path}KeyError")
+        assert (status, body) == (200, {"purged": 0})
+        status, body, _ = await client.ask("POST", f"{path}ValueError", json={"ids": ids[:1]})
+        assert (status, body) == (200, {"purged": 1})
+        path = f"/api/dlq/{DEAD}/replay?error_type="
+        status, body, _ = await client.ask("POST", f"{path}KeyError")
+        assert (status, body) == (200, {"replayed": 0})
+        status, body, _ = await client.ask("POST", f"{path}ValueError")
+        assert (status, body) == (200, {"replayed": 2})
+
+
+async def test_what_could_not_be_replayed_is_in_the_answer() -> None:
+    async with served() as (service, client):
+        await put(service, "bad 1")
+        forged = Message(id="forged", topic=DEAD, payload=b"", metadata={"pf_group": "others"})
+        assert await service.service.transport.submit([forged]) == [None]
+        status, body, _ = await client.ask("POST", f"/api/dlq/{DEAD}/replay")
+        assert status == 409
+        assert (body["replayed"], body["left_count"], [*body["left"]]) == (1, 1, ["forged"])
+        assert "1 replayed, 1 left: forged: it names no original topic" in body["error"]
+        counters = service.service.counters.dead_letters.topics[DEAD]
+        assert counters.replayed == 1
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "expected"),
     [
@@ -116,6 +158,12 @@ async def test_dead_letters_are_listed_shown_replayed_and_purged() -> None:
         ("POST", f"/api/dlq/{DEAD}/purge", {"id": "x"}, 400),
         ("POST", f"/api/dlq/{DEAD}/replay", {"ids": "x"}, 400),
         ("GET", f"/api/dlq/{DEAD}?limit=many", None, 400),
+        ("GET", f"/api/dlq/{DEAD}?after=nowhere", None, 400),
+        ("GET", f"/api/dlq/{DEAD}?since=yesterday", None, 400),
+        ("GET", f"/api/dlq/{DEAD}?until=nan", None, 400),
+        ("GET", f"/api/dlq/{DEAD}?error=x", None, 400),
+        ("POST", f"/api/dlq/{DEAD}/purge?eror_type=x", {"all": True}, 400),
+        ("POST", f"/api/dlq/{DEAD}/replay?limit=5", None, 400),
         ("GET", "/nowhere", None, 404),
     ],
 )
@@ -129,14 +177,14 @@ async def test_health_and_readiness() -> None:
     async with served() as (service, client):
         assert await client.get("/healthz") == {"status": "ok", "problems": {}}
         assert await client.get("/readyz") == {"status": "ok", "problems": {}}
-        service.service.subscriptions[0].block("dead letters cannot be published", True)
+        service.service.subscriptions[0].pause_for("dead letters cannot be published", True)
         status, body, _ = await client.ask("GET", "/readyz")
         assert status == 503
         assert "dead letters" in str(body["problems"])
         assert (await client.ask("GET", "/healthz"))[0] == 200
         (info,) = await client.get("/api/handlers")
         assert info["stats"]["dependencies"][1]["status"] == "degraded"
-        service.service.subscriptions[0].block("dead letters cannot be published", False)
+        service.service.subscriptions[0].pause_for("dead letters cannot be published", False)
         service.service._lifetime.crashed(RuntimeError("gone"))
         assert (await client.ask("GET", "/healthz"))[0] == 503
 

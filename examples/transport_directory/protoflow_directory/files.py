@@ -61,6 +61,10 @@ class Group:
         entries = map(Entry.parse, sorted(os.listdir(self.ready)))
         return (entry for entry in entries if entry.time <= now)
 
+    def hold(self, source: str, entry: Entry, held: Entry) -> bool:
+        """Claims a message, or changes a claim. False: another process was first."""
+        return move(self.path / source / str(entry), self.held / str(held))
+
     def free(self, held: Entry, entry: Entry) -> bool:
         """Lets any member claim a message again. False: it is not held any more."""
         return move(self.held / str(held), self.ready / str(entry._replace(claim="")))
@@ -90,19 +94,20 @@ class Topic:
                     group.add(file, Entry(due, sequence))
                 complete.touch()
 
-    def publish(self, content: bytes, sequence: str, due: int, group: Group | None = None) -> None:
+    def publish(self, content: bytes, entry: Entry, group: Group | None, *, sync: bool) -> None:
         """Adds a message to the topic and its groups, or to one group alone."""
         self.log.mkdir(parents=True, exist_ok=True)
-        draft = self.path / f"draft.{sequence}"
+        draft = self.path / f"draft.{entry.sequence}"
         with draft.open("wb") as output:
             output.write(content)
             output.flush()
-            os.fsync(output.fileno())
+            if sync:
+                os.fsync(output.fileno())
         if group is None:
-            os.link(draft, self.log / f"{sequence}.{due}")
+            os.link(draft, self.log / f"{entry.sequence}.{entry.time}")
         for each in [group] if group else map(Group, self.path.glob("group.*")):
             if each.ready.is_dir():
-                each.add(draft, Entry(due, sequence))
+                each.add(draft, entry)
         draft.unlink()
 
     def messages(self) -> Iterator[tuple[Path, str, int]]:
@@ -141,10 +146,14 @@ def encode(message: Message, limit: int) -> bytes:
         raise PublishRefusedError(f"message {message.id!r} cannot be stored: {error}") from error
 
 
-def decode(content: bytes, topic: str) -> Message:
-    """The message in a file. Raises ValueError."""
+def decode(content: bytes, topic: str, sequence: str) -> tuple[Message, str | None]:
+    """The message in a file, and why it cannot be read."""
     line, _, payload = content.partition(b"\n")
-    id, key, tombstone, metadata = json.loads(line)
-    key = None if key is None else bytes.fromhex(key)
+    try:
+        id, key, tombstone, metadata = json.loads(line)
+        key = None if key is None else bytes.fromhex(key)
+    except (TypeError, ValueError) as error:
+        damaged = Message(id=sequence, topic=topic, payload=content)
+        return damaged, f"the file is damaged: {error}"
     body = None if tombstone else payload
-    return Message(id=id, topic=topic, payload=body, key=key, metadata=metadata)
+    return Message(id=id, topic=topic, payload=body, key=key, metadata=metadata), None

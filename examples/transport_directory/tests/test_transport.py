@@ -10,4 +10,4 @@ from protoflow.testing.transports.cases import *  # noqa: F403
 @pytest.fixture
 def target(tmp_path: Path) -> TransportTarget:
     """An empty directory for each case."""
-    return TransportTarget(url=f"directory://{tmp_path}/broker")
+    return TransportTarget(url=f"directory://{tmp_path}/broker", options={"sync": False})

@@ -139,6 +139,11 @@ class MessageSpec:
         return cls(type=message_class.DESCRIPTOR.full_name, message_class=message_class)
 
 
+def messages_by_name(*messages: MessageSpec) -> dict[str, MessageSpec]:
+    """Returns the messages by the full names of their classes."""
+    return {message.message_class.DESCRIPTOR.full_name: message for message in messages}
+
+
 @dataclass_record
 class PublicationSpec:
     """A message and the topic it is published to; the topic may hold {variables}."""

@@ -1,4 +1,4 @@
-"""The relay: publishes what waits in an outbox, each key in order, and deletes what is confirmed.
+"""The relay: publishes the messages of an outbox, each key in order, and deletes confirmed ones.
 
 What shares a topic and a key is a lane. A message of a lane is submitted only after all before it
 are confirmed (or parked), so a failure never lets a later one pass. Lanes do not wait for each
@@ -21,7 +21,10 @@ from typing import Final
 from protoflow.errors import ConnectionFailedError, PublishRefusedError, TransportError
 from protoflow.message import Message
 from protoflow.outbox.store import Pending, RelayedOutbox
+from protoflow.publishing.submitter import Results, Submitter
+from protoflow.stats.handlers import SentMessages
 from protoflow.transport.interface import Transport
+from protoflow.transport.kit.backoff import Backoff
 
 _log = logging.getLogger("protoflow.outbox")
 
@@ -44,20 +47,20 @@ class _Trouble:
     Attributes:
         position: the message.
         retry_at: when it is tried again, by the loop's clock.
-        pause: seconds until then.
+        backoff: the waits between attempts.
         attempts: how often it failed while others were taken.
         taken: how many had been taken when it last failed.
     """
 
     position: int
     retry_at: float
-    pause: float
+    backoff: Backoff
     attempts: int
     taken: int
 
 
 class OutboxRelay:
-    """Publishes what waits in an outbox, each key in order, and deletes what is confirmed.
+    """Publishes the messages of an outbox, each key in order, and deletes the confirmed ones.
 
     A crash in between publishes again, with the same ids. A clean stop waits for what is on its
     way and deletes it, and leaves the rest for the next start.
@@ -68,6 +71,7 @@ class OutboxRelay:
         poll: seconds between two looks at an empty outbox.
         batch: how many are read at once.
         attempts: how often a message may fail, while others are taken, until it is parked.
+        sent: counts what is confirmed; a service gives its own.
     """
 
     def __init__(
@@ -78,9 +82,10 @@ class OutboxRelay:
         poll: float = 0.5,
         batch: int = 500,
         attempts: int = 10,
+        sent: SentMessages | None = None,
     ) -> None:
         self._store = store
-        self._transport = transport
+        self._submitter = Submitter(transport, sent or SentMessages())
         self._poll = poll
         self._batch = batch
         self._attempts = attempts
@@ -102,7 +107,7 @@ class OutboxRelay:
         return self._store_problem or self._broker_problem
 
     async def relay(self) -> int:
-        """Publishes one batch; how many were confirmed. Raises what the store raises."""
+        """Publishes one batch; returns how many were confirmed. Raises what the store raises."""
         await self._delete()
         now = asyncio.get_running_loop().time()
         waiting = [each.position for each in self._troubled.values() if each.retry_at > now]
@@ -113,7 +118,7 @@ class OutboxRelay:
         for item in await self._store.pending(limit, waiting):
             lanes.setdefault(item.lane, deque()).append(item)
         if not lanes and not waiting:
-            self._got_on()
+            self._recovered()
         before, deleted_at = self._taken, now
         while lanes and not self._stopping.is_set():
             await self._submit_heads(lanes)
@@ -133,7 +138,7 @@ class OutboxRelay:
         except ConnectionFailedError:  # its table is of another version
             raise
         except Exception as error:  # an outbox that is away may come back
-            self._store_problem = self._stuck(error)
+            self._store_problem = self._report(error)
         self._task = asyncio.get_running_loop().create_task(self._serve())
         return self
 
@@ -150,7 +155,7 @@ class OutboxRelay:
             await asyncio.wait([self._task], timeout=_STOP_PATIENCE)
         finally:
             if not self._task.done():
-                _log.warning("what the outbox relay sent was not confirmed; it is sent again")
+                _log.warning("messages of the outbox were not confirmed; they are published again")
                 self._task.cancel()
                 await asyncio.wait([self._task], timeout=_STOP_PATIENCE)
 
@@ -174,7 +179,7 @@ class OutboxRelay:
             await self._park(item, str(error))
         passing = [each for each in failed if each not in refused]
         if taken or refused:
-            self._got_on()
+            self._recovered()
         for lane, _, _ in passing:
             lanes.pop(lane, None)
         news = None
@@ -184,15 +189,10 @@ class OutboxRelay:
         if passing and not taken:
             lanes.clear()
             if news is not None:
-                self._broker_problem = self._stuck(news)
+                self._broker_problem = self._report(news)
 
-    async def _submit(self, messages: Sequence[Message]) -> Sequence[Exception | None]:
-        if not messages:
-            return ()
-        try:
-            return await self._transport.submit(messages)
-        except Exception as error:
-            return [error] * len(messages)
+    async def _submit(self, messages: Sequence[Message]) -> Results:
+        return await self._submitter.publish(messages) if messages else ()
 
     async def _trouble(
         self, lane: Hashable, item: Pending, error: Exception, *, others: bool
@@ -201,7 +201,8 @@ class OutboxRelay:
         may be the broker's: this message did not fail yet while others were taken."""
         trouble = self._troubled.get(lane)
         if trouble is None or trouble.position != item.position:
-            trouble = _Trouble(item.position, 0.0, self._poll, int(others), self._taken)
+            backoff = Backoff(self._poll, _LONGEST_PAUSE)
+            trouble = _Trouble(item.position, 0.0, backoff, int(others), self._taken)
             self._troubled[lane] = trouble
         elif self._taken > trouble.taken:
             trouble.attempts += 1
@@ -209,8 +210,7 @@ class OutboxRelay:
         if trouble.attempts >= self._attempts:
             await self._park(item, _text(error))
             return False
-        trouble.retry_at = asyncio.get_running_loop().time() + trouble.pause
-        trouble.pause = min(_LONGEST_PAUSE, trouble.pause * 2)
+        trouble.retry_at = asyncio.get_running_loop().time() + trouble.backoff.next()
         return not trouble.attempts
 
     async def _park(self, item: Pending, reason: str) -> None:
@@ -233,29 +233,33 @@ class OutboxRelay:
             await self._store.delete(self._confirmed)
             self._confirmed = []
 
-    def _got_on(self) -> None:
+    def _recovered(self) -> None:
         if self._broker_problem is not None:
             _log.info("the outbox is relayed again")
             self._broker_problem = None
             for trouble in self._troubled.values():  # what failed with all may work now
-                trouble.retry_at, trouble.pause = 0.0, self._poll
+                trouble.retry_at = 0.0
+                trouble.backoff.reset()
 
-    def _stuck(self, error: Exception) -> str:
+    def _report(self, error: Exception) -> str:
         text = f"the outbox is not relayed: {_text(error)}"
         if self.problem is None:
             _log.error(text)
         return text
 
     async def _serve(self) -> None:
+        backoff = Backoff(self._poll, _LONGEST_PAUSE)
         pause = self._poll
         while not self._stopping.is_set():
             try:
                 taken = await self.relay()
             except Exception as error:  # of the store
-                self._store_problem = self._stuck(error)
-                pause = min(_LONGEST_PAUSE, pause * 2)
+                self._store_problem = self._report(error)
+                pause = backoff.next()
             else:
-                self._store_problem, pause = None, self._poll
+                self._store_problem = None
+                backoff.reset()
+                pause = self._poll
                 if taken:
                     continue
             with suppress(TimeoutError):

@@ -14,9 +14,10 @@ from protoflow.errors import CapabilityError, ProtoflowError
 from protoflow.message import Message
 from protoflow.output import AnyOutput
 from protoflow.publishing.encoder import Encoder
-from protoflow.publishing.submitter import Submitter, delay_problem
+from protoflow.publishing.submitter import Submitter
 from protoflow.stats.handlers import SentMessages
 from protoflow.tracing import find_provider
+from protoflow.transport.capabilities import delay_problem
 from protoflow.transport.interface import Topology, TopologyMode, Transport
 from protoflow.transports.built_in import messaging_system
 

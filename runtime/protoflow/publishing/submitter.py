@@ -11,7 +11,8 @@ from typing import Any
 from protoflow.errors import PublishError, PublishRefusedError, TransportError
 from protoflow.message import Message
 from protoflow.stats.handlers import SentMessages
-from protoflow.transport.interface import Capabilities, Transport
+from protoflow.transport.capabilities import Capabilities, delay_problem
+from protoflow.transport.interface import Transport
 
 _log = logging.getLogger("protoflow.publisher")
 
@@ -97,16 +98,6 @@ def unconfirmed(
             refused = next((e for e in results if isinstance(e, PublishRefusedError)), None)
             return messages[index:], refused or error
     return (), None
-
-
-def delay_problem(message: Message, capabilities: Capabilities) -> str | None:
-    """Returns why the transport cannot keep the delay of a message; None: it can."""
-    what = f"a message to {message.topic} is to be delayed by {message.delay:g} s, but"
-    if not capabilities.delayed_publish:
-        return f"{what} the transport has no delayed publish; publish it when it is due"
-    if capabilities.max_delay is not None and message.delay > capabilities.max_delay:
-        return f"{what} the transport allows {capabilities.max_delay:g} s; publish it later"
-    return None
 
 
 def refusal(messages: Sequence[Message], capabilities: Capabilities) -> PublishRefusedError | None:

@@ -124,7 +124,7 @@ def _settings(handlers: Sequence[HandlerPlan], config: Config) -> SubscriptionSe
         start=Start.LATEST if first.registration.broadcast else policy.start,
         broadcast=first.registration.broadcast,
         atomic=policy.atomic,
-        defers=policy.ordering is Ordering.NONE
+        needs_broker_retry=policy.ordering is Ordering.NONE
         and any(_longest_wait(handler.policy) > config.retry_in_place for handler in handlers),
         dead_letter_topics=tuple(sorted({handler.dead_letter_topic for handler in handlers})),
         lease=config.lease,

@@ -128,7 +128,7 @@ class Inspection:
         from protoflow.outbox import OutboxRelay, RelayedOutbox
 
         if isinstance(self._outbox, RelayedOutbox):
-            relay = OutboxRelay(self._outbox, self.transport)
+            relay = OutboxRelay(self._outbox, self.transport, sent=self.counters.sent)
             self._relay = await resources.enter_async_context(relay)
             self.reporter.relay = relay
 

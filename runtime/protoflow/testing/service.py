@@ -111,7 +111,7 @@ class TestedService:
         return [
             as_record(stored)
             for topic in list(self._broker.topics.values())
-            for stored in (topic.letters or {}).values()
+            for stored in (topic.dead_letters or {}).values()
         ]
 
     async def settled(self, patience: float = PATIENCE) -> None:

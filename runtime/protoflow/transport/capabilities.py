@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from protoflow.dataclass_record import dataclass_record
+from protoflow.message import Message
 
 
 @dataclass_record
@@ -21,7 +22,7 @@ class Capabilities:
         max_delay: the longest delay in seconds that one publish can have; None is any.
         broker_retry: waits longer than `retry_in_place` are kept by the broker.
         retry_lateness: seconds by which such a wait may be too long.
-        remembers_failures: failed runs survive the process at every NACK.
+        persists_attempts: failed runs survive the process at every NACK.
         counts_deliveries: `Delivery.deliveries` is the broker's count.
         atomic: `Settlement.outputs` and the settlement become visible together.
         atomic_on_demand: ... but only where the policy says `atomic`, for it has a price.
@@ -47,7 +48,7 @@ class Capabilities:
     max_delay: float | None = None
     broker_retry: bool = False
     retry_lateness: float = 1.0
-    remembers_failures: bool = False
+    persists_attempts: bool = False
     counts_deliveries: bool = False
     atomic: bool = False
     atomic_on_demand: bool = False
@@ -58,3 +59,13 @@ class Capabilities:
     broadcast: bool = False
     max_message_bytes: int | None = None
     proves_killers: bool = False
+
+
+def delay_problem(message: Message, capabilities: Capabilities) -> str | None:
+    """Why the transport cannot keep the delay of a message; None: it can."""
+    what = f"a message to {message.topic} is to be delayed by {message.delay:g} s, but"
+    if not capabilities.delayed_publish:
+        return f"{what} the transport has no delayed publish; publish it when it is due"
+    if capabilities.max_delay is not None and message.delay > capabilities.max_delay:
+        return f"{what} the transport allows {capabilities.max_delay:g} s; publish it later"
+    return None

@@ -27,7 +27,8 @@ class SubscriptionSettings:
         start: where a group without a position starts.
         broadcast: an ephemeral group of this process.
         atomic: outputs and settlement are demanded to be visible together.
-        defers: failed runs may have waits that the broker must keep (see `Subscription.defer`).
+        needs_broker_retry: failed runs may have waits that the broker must keep (see
+            `Subscription.defer`).
         dead_letter_topics: where the letters of this group go, namespace included.
         lease: seconds before an unrenewed delivery may go to another process.
         max_hold: seconds for which a lease is renewed at most.
@@ -44,7 +45,7 @@ class SubscriptionSettings:
     start: Start = Start.EARLIEST
     broadcast: bool = False
     atomic: bool = False
-    defers: bool = True
+    needs_broker_retry: bool = True
     dead_letter_topics: tuple[str, ...] = ()
     lease: float = 30.0
     max_hold: float = 3600.0

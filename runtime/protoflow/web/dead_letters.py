@@ -1,24 +1,23 @@
-"""Pages of dead letters: list, show, replay, purge. Payloads, keys and foreign metadata are
-not shown: they may hold what must not be seen."""
+"""Pages of dead letters: list, show, replay, purge.
+
+Payloads, keys and foreign metadata are not shown: they may hold sensitive data.
+"""
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from aiohttp import web
 
 from protoflow import wire
-from protoflow.codecs.json_text import loads
-from protoflow.errors import CapabilityError, DeadLetterNotFoundError, TransportError
+from protoflow.errors import CapabilityError, DeadLetterNotFoundError, ReplayError, TransportError
 from protoflow.observability.report import Reporter
 from protoflow.stats.dead_letters import timestamp
 from protoflow.transport.dead_letters import DeadLetterRecord
 from protoflow.transport.kit.dead_letters import DeadLetters
-from protoflow.web.deadlines import PATIENCE
+from protoflow.web.dead_letter_requests import body_of, filter_of, page_of
 from protoflow.web.guard import Page, problem
 
-_LONGEST_LIST = 1000
 _SHOWN = {
     "type": wire.CE_TYPE,
     "source": wire.CE_SOURCE,
@@ -44,13 +43,13 @@ class DeadLetterPages:
         self._reporter = reporter
 
     def routes(self) -> list[web.RouteDef]:
-        """What is asked where."""
+        """Routes."""
         return [
-            web.get("/api/dlq", _told(self.topics)),
-            web.get("/api/dlq/{topic}", _told(self.list)),
-            web.get("/api/dlq/{topic}/{id}", _told(self.show)),
-            web.post("/api/dlq/{topic}/replay", _told(self.replay)),
-            web.post("/api/dlq/{topic}/purge", _told(self.purge)),
+            web.get("/api/dlq", _answered(self.topics)),
+            web.get("/api/dlq/{topic}", _answered(self.list)),
+            web.get("/api/dlq/{topic}/{id}", _answered(self.show)),
+            web.post("/api/dlq/{topic}/replay", _answered(self.replay)),
+            web.post("/api/dlq/{topic}/purge", _answered(self.purge)),
         ]
 
     async def topics(self, _request: web.Request) -> web.Response:
@@ -59,37 +58,46 @@ class DeadLetterPages:
         return web.json_response(self._reporter.host.counters.dead_letters.snapshot())
 
     async def list(self, request: web.Request) -> web.Response:
-        """The oldest letters of a topic."""
-        limit = min(_LONGEST_LIST, max(1, int(request.query.get("limit", "100"))))
-        records = await self._dead_letters.list(request.match_info["topic"], limit=limit)
+        """A page of the oldest dead letters of a topic, filtered."""
+        limit, after, filter = page_of(request.query)
+        records = await self._dead_letters.list(
+            request.match_info["topic"], limit=limit, after=after, filter=filter
+        )
         return web.json_response([shown(record) for record in records])
 
     async def show(self, request: web.Request) -> web.Response:
-        """One letter."""
+        """One dead letter."""
         record = await self._dead_letters.show(
             request.match_info["topic"], request.match_info["id"]
         )
         return web.json_response(shown(record))
 
     async def replay(self, request: web.Request) -> web.Response:
-        """Gives letters back: `{"ids": [...], "to_origin": false}`; no ids is all."""
-        asked = await _asked(request)
+        """Replays `{"ids": [...], "to_origin": false}`, or all that match the filter."""
+        filter, body = filter_of(request.query), await body_of(request)
         count = await self._dead_letters.replay(
-            request.match_info["topic"], asked.get("ids"), to_origin=asked.get("to_origin", False)
+            request.match_info["topic"],
+            body.get("ids"),
+            to_origin=body.get("to_origin", False),
+            filter=filter,
         )
         return web.json_response({"replayed": count})
 
     async def purge(self, request: web.Request) -> web.Response:
-        """Deletes letters: `{"ids": [...]}`, or all of them: `{"all": true}`."""
-        asked = await _asked(request)
-        if asked.get("ids") is None and not asked.get("all"):
-            raise ValueError('name the letters, {"ids": [...]}, or say {"all": true}')
-        count = await self._dead_letters.purge(request.match_info["topic"], asked.get("ids"))
+        """Removes `{"ids": [...]}`, what matches the filter, or all: `{"all": true}`."""
+        filter, body = filter_of(request.query), await body_of(request)
+        if body.get("ids") is None and not body.get("all") and filter is None:
+            raise ValueError(
+                'name the dead letters, {"ids": [...]}, give a filter, or say {"all": true}'
+            )
+        count = await self._dead_letters.purge(
+            request.match_info["topic"], body.get("ids"), filter=filter
+        )
         return web.json_response({"purged": count})
 
 
 def shown(record: DeadLetterRecord) -> dict[str, Any]:
-    """A letter as JSON, without payload and key."""
+    """Returns a dead letter as JSON, without payload and key."""
     message = record.message
     return {
         "id": message.id,
@@ -100,34 +108,7 @@ def shown(record: DeadLetterRecord) -> dict[str, Any]:
     }
 
 
-async def _asked(request: web.Request) -> dict[str, Any]:
-    """The body. Raises ValueError."""
-    body = b""
-    if request.can_read_body:
-        async with asyncio.timeout(PATIENCE):
-            body = await request.read()
-    try:
-        asked = loads(body) if body.strip() else {}
-    except RecursionError:
-        raise ValueError("the body nests too deeply") from None
-    except ValueError:
-        raise ValueError("the body is not JSON") from None
-    if not isinstance(asked, dict) or not asked.keys() <= {"ids", "all", "to_origin"}:
-        raise ValueError('the body is {"ids": [...], "all": false, "to_origin": false}')
-    ids = asked.get("ids")
-    if ids is not None and not (
-        isinstance(ids, list) and all(isinstance(item, str) for item in ids)
-    ):
-        raise ValueError("ids is a list of message ids")
-    for name in ("all", "to_origin"):
-        if not isinstance(asked.get(name, False), bool):
-            raise ValueError(f"{name} is true or false")
-    if ids is not None and asked.get("all"):
-        raise ValueError("give ids or all, not both")
-    return asked
-
-
-def _told(page: Page) -> Page:
+def _answered(page: Page) -> Page:
     """Errors become answers."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -135,6 +116,16 @@ def _told(page: Page) -> Page:
             return await page(request)
         except DeadLetterNotFoundError as error:
             return problem(404, str(error))
+        except ReplayError as error:
+            return web.json_response(
+                {
+                    "error": str(error),
+                    "replayed": error.replayed,
+                    "left_count": error.left_count,
+                    "left": {id: f"{reason}" for id, reason in error.left.items()},
+                },
+                status=409,
+            )
         except CapabilityError as error:
             return problem(501, str(error))
         except TransportError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from protoflow.transport.kit.health_reporter import HealthReporter
 
@@ -13,6 +13,7 @@ CHANGES = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(changes=CHANGES)
 def test_only_edges_are_reported(changes: list[tuple[str, str | None]]) -> None:
     listener = Listener()

@@ -8,7 +8,7 @@ from collections.abc import Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from protoflow.clock import Clock
 from protoflow.contract.spec import Ordering
@@ -205,6 +205,7 @@ STEP = st.one_of(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(steps=st.lists(STEP, max_size=25))
 def test_every_message_is_handled_whatever_fails(steps: list[tuple[str, Any]]) -> None:
     async def body(case: Case) -> None:

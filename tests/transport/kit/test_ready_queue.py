@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from protoflow.message import Delivery
@@ -95,6 +96,7 @@ class ReadyQueueMachine(RuleBasedStateMachine):
 
 
 TestReadyQueueMachine = ReadyQueueMachine.TestCase
+TestReadyQueueMachine.settings = settings(deadline=None)
 
 
 async def _make(max_messages: int, max_bytes: int) -> ReadyQueue:

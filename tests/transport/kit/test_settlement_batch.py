@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from protoflow.message import Action, Delivery, Settlement, SettleResult
 from protoflow.transport.kit.leases import LeaseTable
@@ -21,6 +21,7 @@ def _table(*deliveries: Delivery) -> LeaseTable:
     return table
 
 
+@settings(deadline=None)
 @given(
     kinds=st.lists(st.sampled_from(["held", "settled", "stranger"]), max_size=12),
     answers=st.lists(st.sampled_from(list(SettleResult)), min_size=12, max_size=12),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from protoflow.errors import PublishError
 from protoflow.transport.kit.submission import Submission
@@ -12,6 +12,7 @@ from protoflow.transport.kit.submission import Submission
 STEPS = st.lists(st.tuples(st.integers(0, 4), st.booleans()))
 
 
+@settings(deadline=None)
 @given(steps=STEPS, size=st.integers(0, 5), late=st.booleans())
 def test_the_first_result_of_each_message_counts(
     steps: list[tuple[int, bool]], size: int, late: bool

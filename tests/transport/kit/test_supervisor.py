@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from protoflow.errors import ConnectionFailedError
 from protoflow.transport.kit.backoff import Backoff
@@ -13,6 +13,7 @@ from protoflow.transport.kit.supervisor import Supervisor
 from tests.transport.kit.virtual import virtual_time
 
 
+@settings(deadline=None)
 @given(
     attempts=st.lists(st.sampled_from(["refused", "bug", "connected"]), max_size=12),
     lost=st.sampled_from(["returns", "raises"]),

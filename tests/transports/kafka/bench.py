@@ -72,7 +72,7 @@ async def opened(url: str, **fields: Any) -> AsyncIterator[KafkaTransport]:
 
 def settings(topic: str, group: str = "billing", **fields: Any) -> SubscriptionSettings:
     fields.setdefault("dead_letter_topics", (f"{topic}..{group}..dead",))
-    fields.setdefault("defers", False)
+    fields.setdefault("needs_broker_retry", False)
     return SubscriptionSettings(name=f"{topic}/{group}", topic=topic, group=group, **fields)
 
 

@@ -34,7 +34,7 @@ async def main(url: str, topic: str, options: str, lives_for: str) -> None:
     )
     await transport.open()
     wanted = SubscriptionSettings(
-        name=topic, topic=topic, group="billing", defers=False, atomic=True
+        name=topic, topic=topic, group="billing", needs_broker_retry=False, atomic=True
     )
     subscription = await transport.subscribe(wanted, Listener())
     asyncio.get_running_loop().call_later(float(lives_for), os._exit, 9)

@@ -33,7 +33,9 @@ async def main(url: str, topic: str, options: str) -> None:
         TransportSettings(url=TransportURL.parse(url), options=json.loads(options))
     )
     await transport.open()
-    wanted = SubscriptionSettings(name=topic, topic=topic, group="billing", defers=False)
+    wanted = SubscriptionSettings(
+        name=topic, topic=topic, group="billing", needs_broker_retry=False
+    )
     subscription: Any = await transport.subscribe(wanted, Listener())
     while True:
         batch = await subscription.receive(100, 1 << 20)

@@ -272,7 +272,7 @@ async def test_retries_and_letters_of_the_largest_messages_fit(
     url: str, broker: KafkaTransport
 ) -> None:
     topic = unique()
-    subscription = await join(broker, settings(topic, defers=True))
+    subscription = await join(broker, settings(topic, needs_broker_retry=True))
     largest = 1048576 - 61 - 21 - 200
     await publish(broker, topic, bytes(largest), key=b"k")
     (delivery,) = await take(subscription, 1)

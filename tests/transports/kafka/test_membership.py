@@ -203,7 +203,7 @@ async def test_retries_under_way_in_rungs_of_an_earlier_deployment_are_handled(
 ) -> None:
     topic = unique()
     async with opened(url, ladder=(1.0, 30.0)) as broker:
-        subscription = await join(broker, settings(topic, defers=True))
+        subscription = await join(broker, settings(topic, needs_broker_retry=True))
         await publish(broker, topic, b"x", key=b"k")
         (delivery,) = await take(subscription, 1)
         deferred = subscription.defer(delivery.message, 1.0)
@@ -213,7 +213,7 @@ async def test_retries_under_way_in_rungs_of_an_earlier_deployment_are_handled(
     ladder = (2.0, 30.0) if change == "ladder" else (1.0, 30.0)
     ordering = Ordering.PER_KEY if change == "ordering" else Ordering.NONE
     async with opened(url, ladder=ladder) as broker:
-        wanted = settings(topic, defers=change == "ladder", ordering=ordering)
+        wanted = settings(topic, needs_broker_retry=change == "ladder", ordering=ordering)
         subscription = await join(broker, wanted)
         (again,) = await take(subscription, 1)
         assert again.message.payload == b"x"

@@ -368,7 +368,7 @@ async def test_a_paused_shard_does_not_stop_the_others(url: str, broker: KafkaTr
 async def test_a_retry_rests_on_its_rung_and_comes_back_under_its_topic(url: str) -> None:
     topic = unique()
     async with opened(url, ladder=(1.0, 3.0)) as broker:
-        subscription = await join(broker, settings(topic, defers=True))
+        subscription = await join(broker, settings(topic, needs_broker_retry=True))
         await publish(broker, topic, b"x", metadata={"a": "1"}, key=b"k")
         (delivery,) = await take(subscription, 1)
         before = time.time()
@@ -444,7 +444,7 @@ async def test_a_lost_position_is_set_anew_where_config_says_so(
 async def test_verify_reports_everything_and_changes_nothing(url: str) -> None:
     topic = unique()
     await make_topic(url, topic, 3)
-    wanted = settings(topic, defers=True)
+    wanted = settings(topic, needs_broker_retry=True)
     async with opened(url, ladder=(5.0,), options={"partitions": 4}) as broker:
         with pytest.raises(TopologyError) as caught:
             await broker.ensure(Topology(subscriptions=(wanted,)), TopologyMode.VERIFY)

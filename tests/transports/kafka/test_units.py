@@ -285,7 +285,7 @@ def test_what_a_subscription_needs_is_made() -> None:
     letters = subscribed("t", "g", broadcast=True, dead_letter_topics=("t..g..dead",))
     made = wanted_topics(Topology(subscriptions=(letters,)), topology_context())
     assert [topic.name for topic in made] == ["t", "t..g..dead"], "a broadcast has letters, too"
-    ordered = subscribed("t", "g", defers=False, dead_letter_topics=("d",))
+    ordered = subscribed("t", "g", needs_broker_retry=False, dead_letter_topics=("d",))
     made = wanted_topics(Topology(subscriptions=(ordered,)), topology_context())
     assert [(topic.name, topic.like, topic.roomy_for) for topic in made] == [
         ("t", None, None),
@@ -303,7 +303,7 @@ def test_rungs_of_an_earlier_ladder_are_found_by_name() -> None:
         "t..g..dead",
         "t..g..retry.",
     ]
-    topics = SubscriptionTopics(subscribed("t", "g", defers=False), (5.0,), existing)
+    topics = SubscriptionTopics(subscribed("t", "g", needs_broker_retry=False), (5.0,), existing)
     assert topics.rungs == {"t..g..retry.0": 0.0, "t..g..retry.5": 5.0, "t..g..retry.7": 7.0}
     assert set(topics.earlier) == {"t..g..retry.5", "t..g..retry.7"}
     assert topics.shard("t..g..retry.7", 3) == "retry.7/3"

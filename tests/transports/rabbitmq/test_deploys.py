@@ -43,9 +43,9 @@ class TestRetriesUnderWay:
         "after",
         [
             {},
-            {"ordering": Ordering.PER_KEY, "defers": False},
-            {"ordering": Ordering.PER_PARTITION, "defers": False},
-            {"defers": False},  # max_attempts 1
+            {"ordering": Ordering.PER_KEY, "needs_broker_retry": False},
+            {"ordering": Ordering.PER_PARTITION, "needs_broker_retry": False},
+            {"needs_broker_retry": False},  # max_attempts 1
             {"dead_letter_topics": ()},
             {"max_in_flight": 1, "concurrency": 1},
         ],

@@ -21,7 +21,7 @@ from protoflow.errors import (
 )
 from protoflow.message import Settlement
 from protoflow.transport import Topology, TopologyMode
-from protoflow.transports.sqlite import place, schema
+from protoflow.transports.sqlite import location, schema
 from protoflow.transports.sqlite.options import SqliteOptions
 
 from tests.transports.making import Listener, ack, make, messages, opened, settings, take
@@ -302,7 +302,7 @@ async def test_verify_names_everything_that_is_missing(url: str) -> None:
 def test_several_may_make_the_file_at_once(tmp_path: Path) -> None:
     def make(path: str) -> None:
         start.wait()
-        place.make(path)
+        location.make(path)
         connection = schema.connect(path, SqliteOptions())
         schema.prepare(connection)
         connection.close()

@@ -257,14 +257,15 @@ async def test_what_could_not_be_settled_while_the_file_was_locked_is_repeated(u
 async def test_a_new_session_that_cannot_begin_ends_no_subscription(url: str) -> None:
     async with opened(f"{url}?busy_timeout=50ms") as transport:
         subscription = await transport.subscribe(settings(), Listener())
-        begin, failures = subscription.keeper.begin, [TransportError("database is locked")] * 2
+        begin = subscription.session_lease.begin
+        failures = [TransportError("database is locked")] * 2
 
         async def failing() -> None:
             if failures:
                 raise failures.pop()
             await begin()
 
-        subscription.keeper.begin = failing
+        subscription.session_lease.begin = failing
         change(url, "DELETE FROM protoflow_sessions")
         receiving = asyncio.ensure_future(subscription.receive(1, 100))
         await transport.submit(messages(1))

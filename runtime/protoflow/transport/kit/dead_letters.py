@@ -2,65 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from protoflow import wire
-from protoflow.dataclass_record import dataclass_record
 from protoflow.errors import DeadLetterNotFoundError, ReplayError, TransportError
 from protoflow.transport.dead_letters import DeadLetterRecord, DeadLetterScan, DeadLetterStore
+from protoflow.transport.kit.dead_letter_selection import (
+    PORTION,
+    DeadLetterFilter,
+    not_found,
+    selected,
+)
 from protoflow.transport.kit.replay import left_behind, may_pass
 
-#: How many records are in memory at once when all are read.
-PORTION = 100
-#: How many dead letters a ReplayError holds, and how many ids a text.
+#: How many dead letters a ReplayError holds.
 _MOST_NAMED = 1000
-_MOST_IN_TEXT = 10
-
-
-@dataclass_record
-class DeadLetterFilter:
-    """Which dead letters are meant; all conditions that are given must hold.
-
-    Attributes:
-        error_class: the class of the cause, as in `pf_error_class`.
-        error_type: the name of the exception.
-        handler: the full name of the handler that failed.
-        message_type: the full name of the message's type.
-        since: dead-lettered at this time or later, in seconds since the epoch.
-        until: dead-lettered before this time.
-        key: the key of the message; text is encoded as UTF-8.
-        group: the group that failed, namespace included.
-    """
-
-    error_class: str | None = None
-    error_type: str | None = None
-    handler: str | None = None
-    message_type: str | None = None
-    since: float | None = None
-    until: float | None = None
-    key: str | bytes | None = None
-    group: str | None = None
-
-    def matches(self, record: DeadLetterRecord) -> bool:
-        """Whether all conditions hold for a record."""
-        key = self.key.encode() if isinstance(self.key, str) else self.key
-        metadata = record.message.metadata
-        return (
-            (self.since is None or record.time >= self.since)
-            and (self.until is None or record.time < self.until)
-            and (key is None or record.message.key == key)
-            and all(
-                wanted is None or metadata.get(name) == wanted
-                for name, wanted in (
-                    (wire.PF_ERROR_CLASS, self.error_class),
-                    (wire.PF_ERROR_TYPE, self.error_type),
-                    (wire.PF_HANDLER, self.handler),
-                    (wire.CE_TYPE, self.message_type),
-                    (wire.PF_GROUP, self.group),
-                )
-            )
-        )
 
 
 class DeadLetterObserver(Protocol):
@@ -148,7 +104,7 @@ class DeadLetters:
                 for record in records:
                     if record.message.id == id:
                         return record
-        raise _not_found(topic, (id,))
+        raise not_found(topic, (id,))
 
     async def replay(
         self,
@@ -181,7 +137,7 @@ class DeadLetters:
         run = _Replay(topic, to_origin=to_origin)
         try:
             async with self._store.scan(topic, ids=ids) as scan:
-                async for records in _selected(scan, topic, ids, filter):
+                async for records in selected(scan, topic, ids, filter):
                     if not await run.replay(scan, records):
                         break
         except TransportError as error:
@@ -210,7 +166,7 @@ class DeadLetters:
                 purged = await self._store.clear(topic)
             else:
                 async with self._store.scan(topic, ids=ids) as scan:
-                    async for records in _selected(scan, topic, ids, filter):
+                    async for records in selected(scan, topic, ids, filter):
                         await scan.remove(records)
                         purged += len(records)
         finally:
@@ -245,7 +201,8 @@ class _Replay:
                 self._leave(record, left_behind())
             else:
                 free.append(record)
-        results = await scan.replay(free, to_origin=self._to_origin)
+        failure: Exception | None = None
+        results = await scan.replay(free, to_origin=self._to_origin) if free else ()
         for record, error in zip(free, results, strict=True):
             if error is None:
                 self.replayed += 1
@@ -253,13 +210,13 @@ class _Replay:
             elif not isinstance(error, DeadLetterNotFoundError):  # else somebody removed it
                 self._leave(record, error)
                 if may_pass(error):
+                    failure = error
                     self._failed_in_row += 1
                     if record.message.key is not None:
                         self._blocked.add(record.message.key)
-        if self._failed_in_row < PORTION:
-            return True
-        self._error = error
-        return False
+        if self._failed_in_row >= PORTION:
+            self._error = failure
+        return self._error is None
 
     def stopped(self, error: TransportError) -> None:
         """The broker failed; what was not read is left."""
@@ -280,36 +237,3 @@ class _Replay:
             self._left[record.message.id] = error
         else:
             self._more += 1
-
-
-async def _selected(
-    scan: DeadLetterScan,
-    topic: str,
-    ids: Collection[str] | None,
-    filter: DeadLetterFilter | None,
-) -> AsyncIterator[Sequence[DeadLetterRecord]]:
-    """The records that are meant, in portions. Raises DeadLetterNotFoundError before the
-    first if an id is not there."""
-    found: list[DeadLetterRecord] = []
-    wanted = frozenset(ids or ())
-    missing = set(wanted)
-    while records := await scan.take(PORTION):
-        if ids is not None:
-            records = [each for each in records if each.message.id in wanted]
-            missing.difference_update(each.message.id for each in records)
-        if filter is not None:
-            records = [each for each in records if filter.matches(each)]
-        if ids is not None:
-            found += records
-        elif records:
-            yield records
-    if missing:
-        raise _not_found(topic, missing)
-    for start in range(0, len(found), PORTION):
-        yield found[start : start + PORTION]
-
-
-def _not_found(topic: str, ids: Collection[str]) -> DeadLetterNotFoundError:
-    named = ", ".join(sorted(ids)[:_MOST_IN_TEXT])
-    more = f" and {len(ids) - _MOST_IN_TEXT} more" if len(ids) > _MOST_IN_TEXT else ""
-    return DeadLetterNotFoundError(f"no dead letter {named}{more} in {topic}")

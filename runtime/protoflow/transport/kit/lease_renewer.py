@@ -82,7 +82,8 @@ class LeaseRenewer:
         try:
             if renew is not None:
                 due: list[Delivery] = []
-                leases.sweep(now, due.extend, self._lost)
+                if self._source.expires:
+                    leases.sweep(now, due.extend, self._lost)
                 gone = await renew(due)
                 leases.renewed(due, now)
                 if lost := [delivery for delivery in gone if leases.release(delivery)]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from protoflow.message import Delivery
+
+_receipt = attrgetter("receipt")
 
 Report = Callable[[Sequence[Delivery]], object]
 
@@ -58,9 +61,8 @@ class LeaseTable:
         elif now - self._since > self._lease / 6:
             self._see()
             self._since = now
-        held = self.held
-        for delivery in deliveries:
-            held[delivery.receipt] = delivery
+        added = [*deliveries]
+        self.held.update(zip(map(_receipt, added), added, strict=True))
 
     def restore(self, delivery: Delivery, renewed: float) -> None:
         """Holds a delivery again that was released; its lease was renewed at `renewed`."""

@@ -35,6 +35,8 @@ class QueueSource:
             a limit.
         poll: seconds before an empty queue is looked at again; None: only after `wake`.
         lease: seconds that a lease lasts; None is what the subscription's settings say.
+        expires: whether what could not be renewed is lost after `lease`. False: only `renew` and
+            `settle` tell, for nobody else can take it before the broker says so.
         defer: see `Subscription.defer`; None: `settle` keeps every wait.
         available: see `Availability`; None: it cannot be told.
         shards: the shards of what `fetch` returns; it is called unless all of them are paused.
@@ -45,6 +47,7 @@ class QueueSource:
     renew: Renew | None = None
     poll: float | None = 1.0
     lease: float | None = None
+    expires: bool = True
     defer: Defer | None = None
     available: Available | None = None
     shards: frozenset[str | int] = frozenset((0,))

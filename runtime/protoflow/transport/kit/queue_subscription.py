@@ -115,6 +115,11 @@ class QueueSubscription:
         return None if waiting is None else waiting + len(self._ready)
 
     @property
+    def waiting(self) -> bool:
+        """Whether a receiver waits for something to arrive."""
+        return self._ready.signal.waiting
+
+    @property
     def paused(self) -> bool:
         """Whether every shard is paused."""
         return bool(self._ready.paused) and self._ready.paused >= self._source.shards
@@ -151,6 +156,7 @@ class QueueSubscription:
             lost = self.leases.clear()
         else:
             lost = [delivery for delivery in deliveries if self.leases.release(delivery)]
+        self.wake()
         if not lost:
             return
         _log.warning(

@@ -5,12 +5,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
+from operator import attrgetter
 from typing import Any
 
 from protoflow.message import Delivery
 from protoflow.transport.kit.wake_signal import WakeSignal
 
 _UNLIMITED = 1 << 62
+_shard, _size = attrgetter("shard"), attrgetter("size")
 
 
 class ReadyQueue:
@@ -58,7 +60,14 @@ class ReadyQueue:
 
     def extend(self, deliveries: Iterable[Delivery]) -> None:
         """Adds deliveries, each behind the others of its shard, and wakes receivers."""
-        for delivery in deliveries:
+        added = [*deliveries]
+        shards = {*map(_shard, added)}
+        if len(shards) == 1:
+            self._shards.setdefault(shards.pop(), deque()).extend(added)
+            self.bytes += sum(map(_size, added))
+            self.signal.wake()
+            return
+        for delivery in added:
             self.append(delivery)
 
     def put_back(self, delivery: Delivery) -> None:
@@ -99,6 +108,10 @@ class ReadyQueue:
         for shard, queue in self._shards.items():
             if shard in paused:
                 continue
+            if self.bytes <= max_bytes and len(queue) <= max_messages - len(batch):
+                batch += queue  # all of it fits
+                size += sum(map(_size, queue))
+                queue.clear()
             while queue and len(batch) < max_messages:
                 size += queue[0].size
                 if size > max_bytes and batch:

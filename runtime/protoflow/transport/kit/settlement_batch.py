@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from operator import attrgetter, is_
 
 from protoflow.message import Action, Delivery, Settlement, SettleResult
 from protoflow.transport.kit.leases import LeaseTable
 
+_delivery, _others = attrgetter("delivery"), attrgetter("others")
+_receipt = attrgetter("receipt")
 _DONE, _LOST, _UNKNOWN = SettleResult.DONE, SettleResult.LOST, SettleResult.UNKNOWN
 
 
@@ -31,7 +35,31 @@ class SettlementBatch:
     __slots__ = ("_epoch", "_leases", "_now", "accepted", "results")
 
     def __init__(self, leases: LeaseTable, settlements: Sequence[Settlement], now: float) -> None:
-        held = leases.held
+        self._leases = leases
+        self._epoch = leases.epoch
+        self._now = now
+        self.accepted = [*settlements]
+        self.results = [_UNKNOWN] * len(settlements)
+        if not self._accept_all():
+            self._accept_each(settlements)
+
+    def _accept_all(self) -> bool:
+        """Whether, as nearly always, every settlement is of a delivery of its own that is held;
+        without a step of Python for each."""
+        held = self._leases.held
+        deliveries = [*map(_delivery, self.accepted)]
+        receipts = [*map(_receipt, deliveries)]
+        if (
+            any(map(_others, self.accepted))
+            or len({*receipts}) < len(receipts)
+            or not all(map(is_, map(held.get, receipts), deliveries))
+        ):
+            return False
+        deque(map(held.pop, receipts), maxlen=0)
+        return True
+
+    def _accept_each(self, settlements: Sequence[Settlement]) -> None:
+        leases, held = self._leases, self._leases.held
         results: list[SettleResult] = []
         accepted: list[Settlement] = []
         for settlement in settlements:
@@ -51,23 +79,21 @@ class SettlementBatch:
             results.append(_UNKNOWN)
         self.accepted = accepted
         self.results = results
-        self._leases = leases
-        self._epoch = leases.epoch
-        self._now = now
 
     def confirm(self, answers: Sequence[SettleResult]) -> list[SettleResult]:
         """Returns all results, given the broker's answer to each settlement that was sent."""
         if len(answers) != len(self.accepted):
             raise ValueError(f"{len(answers)} answers to {len(self.accepted)} settlements")
-        final: list[SettleResult] = []
-        for settlement, answer in zip(self.accepted, answers, strict=True):
-            if answer is _DONE:
-                settlement.delivery.receipt = settlement.action
+        final = [*answers]
+        for index, settlement in enumerate(self.accepted):
+            if (answer := final[index]) is not _DONE:
+                if answer is not _LOST:
+                    final[index] = self._restored(settlement, answer)
+                continue
+            settlement.delivery.receipt = settlement.action
+            if settlement.others:
                 for other in settlement.others:
                     other.receipt = settlement.action
-            elif answer is not _LOST:
-                answer = self._restored(settlement, answer)
-            final.append(answer)
         if len(final) < len(self.results):
             sent = iter(final)
             final = [next(sent) if each is _UNKNOWN else each for each in self.results]

@@ -30,7 +30,7 @@ class SubscriptionTopics:
         self.rungs: dict[str, float] = {}
         self.earlier: Collection[str] = ()
         if not settings.broadcast:
-            steps = (0.0, *ladder) if settings.defers else (0.0,)
+            steps = (0.0, *ladder) if settings.needs_broker_retry else (0.0,)
             self.rungs = {
                 names.retry_topic(settings.topic, settings.group, step): step for step in steps
             }

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from protoflow.contract.spec import Ordering, Start
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message
-from protoflow.transports.memory.group import Entry, Group, Member
+from protoflow.transports.memory.group import Entry, Group
 
 #: What a dead letter may have more than the message: the reason, the origin, the attempts.
 _HEADROOM = 256 * 1024
@@ -60,12 +60,12 @@ class Topic:
         self.name = name
         self.groups: dict[str, Group] = {}
         self.retained: deque[Stored] = deque()
-        self.letters: dict[int, Stored] | None = None
+        self.dead_letters: dict[int, Stored] | None = None
 
     def stored(self) -> list[Stored]:
         """Everything that a new group with start EARLIEST gets, oldest first."""
         kept = {item.sequence: item for item in self.retained}
-        kept |= self.letters or {}
+        kept |= self.dead_letters or {}
         for group in self.groups.values():
             kept |= {
                 entry.sequence: Stored(
@@ -94,11 +94,11 @@ class Broker:
             topic = self.topics[name] = Topic(name)
         return topic
 
-    def make_letters(self, name: str) -> None:
-        """The topic is a dead-letter topic from now on; what it retained are letters."""
+    def make_dead_letters(self, name: str) -> None:
+        """The topic is a dead-letter topic from now on; what it retained are dead letters."""
         topic = self.topic(name)
-        if topic.letters is None:
-            topic.letters = {item.sequence: item for item in topic.retained}
+        if topic.dead_letters is None:
+            topic.dead_letters = {item.sequence: item for item in topic.retained}
             topic.retained.clear()
 
     def join(self, topic: str, name: str, ordering: Ordering, start: Start) -> Group:
@@ -106,7 +106,7 @@ class Broker:
         home = self.topic(topic)
         group = home.groups.get(name)
         if group is not None:
-            group.lose_what_is_gone()
+            group.remove_gone()
         else:
             stored = home.stored() if start is Start.EARLIEST else ()
             group = Group(topic, name, ordering)
@@ -144,7 +144,7 @@ class Broker:
             try:
                 sizes += [size_of(message) for message in messages]
             except _NO_MESSAGE:
-                pass  # told one by one
+                pass  # reported one by one
             else:
                 return [None] * len(messages)
         errors: list[PublishError | None] = []
@@ -175,8 +175,8 @@ class Broker:
     def _check_room(self, message: Message, size: int, limit: int) -> None:
         """Dead letters have more room: each holds a message and why it failed."""
         topic = self.topics.get(message.topic)
-        letters = topic is not None and topic.letters is not None
-        if size > limit + (_HEADROOM if letters else 0):
+        dead = topic is not None and topic.dead_letters is not None
+        if size > limit + (_HEADROOM if dead else 0):
             raise ValueError(f"it has {size} bytes, max_message_bytes is {limit}")
 
     def kept(self) -> int:
@@ -203,8 +203,8 @@ class Broker:
                 group.fresh.append(Entry(group, message, sequence, now, due, size))
                 group.size += 1
                 touched[group] = None
-            if topic.letters is not None:
-                topic.letters[sequence] = Stored(message, sequence, now, due, size)
+            if topic.dead_letters is not None:
+                topic.dead_letters[sequence] = Stored(message, sequence, now, due, size)
             elif not topic.groups:
                 _retain(topic.retained, Stored(message, sequence, now, due, size), options)
         for group in touched:
@@ -214,11 +214,6 @@ class Broker:
         """Gives a message to one group."""
         self._sequence += 1
         group.extend([Entry(group, message, self._sequence, now, 0.0, size_of(message))])
-        group.wake()
-
-    def leave(self, group: Group, member: Member) -> None:
-        """Gives back what a member holds and tells the others."""
-        group.forsake(member)
         group.wake()
 
 

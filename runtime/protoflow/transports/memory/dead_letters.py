@@ -62,7 +62,7 @@ class MemoryDeadLetterStore:
 
     def of(self, topic: str) -> dict[int, Stored]:
         """The dead letters of a topic by sequence, oldest first; with the broker locked."""
-        found = self.host.broker.topic(topic).letters
+        found = self.host.broker.topic(topic).dead_letters
         return {} if found is None else found
 
 

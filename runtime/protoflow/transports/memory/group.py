@@ -157,12 +157,10 @@ class Group:
         if entry.lane is not None:
             self._leave(entry.lane)
 
-    def give_back(self, entry: Entry, due: float) -> None:
+    def give_back(self, entry: Entry, due: float, *, keep_mark: bool = False) -> None:
         """The entry is to be handed out again, at `due` or later."""
-        entry.mark = 0
-        self._give_back(entry, due)
-
-    def _give_back(self, entry: Entry, due: float) -> None:
+        if not keep_mark:
+            entry.mark = 0
         entry.delivery = None
         entry.due = due
         del self._held[entry.sequence]
@@ -174,27 +172,21 @@ class Group:
         else:
             heapq.heappush(self._returned, (entry.sequence, entry))
 
-    def forsake(self, member: Member) -> None:
-        """Gives back everything that a member holds, and forgets the member."""
+    def remove_member(self, member: Member, *, killed: bool) -> None:
+        """Gives back everything that a member holds; start marks stay if it was killed."""
         self.members.pop(member, None)
         for entry in [entry for entry in self._held.values() if entry.member is member]:
-            self.give_back(entry, 0.0)
-
-    def lose(self, member: Member) -> None:
-        """The same for a member that was killed: start marks stay."""
-        self.members.pop(member, None)
-        for entry in [entry for entry in self._held.values() if entry.member is member]:
-            self._give_back(entry, 0.0)
+            self.give_back(entry, 0.0, keep_mark=killed)
 
     def wake(self) -> None:
-        """Tells every member that there may be something to claim."""
+        """Wakes every member: there may be something to claim."""
         for member in tuple(self.members):
             member.wake()
 
-    def lose_what_is_gone(self) -> None:
+    def remove_gone(self) -> None:
         """Members whose event loop was closed are as good as killed."""
         for member in [member for member in self.members if member.gone]:
-            self.lose(member)
+            self.remove_member(member, killed=True)
 
     def available(self, member: Member, now: float) -> int:
         """How much a member could be handed now."""

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from protoflow.errors import CapabilityError, PublishError, TopologyError, TransportError
-from protoflow.message import Action, Message, Settlement, SettleResult
+from protoflow.message import Message, Settlement
 from protoflow.transport.interface import (
     Capabilities,
     SubscriptionListener,
@@ -18,22 +18,19 @@ from protoflow.transport.interface import (
     TransportSettings,
 )
 from protoflow.transport.lag import Lag
-from protoflow.transports.memory.broker import Broker, MemoryOptions, shared
+from protoflow.transports.memory.broker import MemoryOptions, shared
+from protoflow.transports.memory.client import BrokerClient, check
 from protoflow.transports.memory.dead_letters import MemoryDeadLetterStore
-from protoflow.transports.memory.group import Entry, Group
-from protoflow.transports.memory.subscription import MemorySubscription, check, settle
+from protoflow.transports.memory.subscription import MemorySubscription
 
 
-class MemoryTransport:
+class MemoryTransport(BrokerClient):
     """Topics and groups in the memory of this process."""
 
     def __init__(self, settings: TransportSettings, options: MemoryOptions) -> None:
-        self.clock = settings.clock
-        self.options = options
-        self.broker = Broker()
+        super().__init__(settings.clock, options, require_subscriber=settings.require_subscriber)
         self.dead_letters = MemoryDeadLetterStore(self)
         self._name = "".join(host for host, _ in settings.url.hosts) + settings.url.path
-        self._require_subscriber = settings.require_subscriber
         self._subscriptions: list[MemorySubscription] = []
         self.capabilities = Capabilities(
             per_key=True,
@@ -42,7 +39,7 @@ class MemoryTransport:
             delayed_publish=True,
             broker_retry=True,
             retry_lateness=0.1,
-            remembers_failures=True,
+            persists_attempts=True,
             counts_deliveries=True,
             atomic=True,
             dead_letters=True,
@@ -60,16 +57,16 @@ class MemoryTransport:
     async def close(self) -> None:
         """Gives back what was not settled."""
         while self._subscriptions:
-            self._subscriptions.pop().abandon()
+            self._subscriptions.pop().leave(killed=False)
 
     def vanish(self) -> None:
         """Leaves as a killed process does, for tests: nothing is settled, start marks stay, and
         what was handed out is for others at once."""
         while self._subscriptions:
-            self._subscriptions.pop().vanish()
+            self._subscriptions.pop().leave(killed=True)
 
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
-        """Makes topics and groups, or tells which are missing."""
+        """Makes topics and groups, or reports which are missing."""
         self.dead_letters.sources.add(topology.subscriptions)
         with self.broker.lock:
             if mode is TopologyMode.CREATE:
@@ -98,7 +95,7 @@ class MemoryTransport:
         future = asyncio.get_running_loop().create_future()
         sizes: list[int] = []
         with self.broker.lock:
-            errors = self._admit(messages, sizes, bounded=True)
+            errors = self.admit(messages, sizes, bounded=True)
             taken: Sequence[Message] = messages
             if len(sizes) < len(messages):
                 taken = [
@@ -117,7 +114,7 @@ class MemoryTransport:
         with self.broker.lock:
             if settings.broadcast:
                 group = self.broker.join_alone(settings.topic, settings.group, settings.ordering)
-                self._make_letters(settings)
+                self._make_dead_letters(settings)
             else:
                 group = self._join(settings)
             subscription = MemorySubscription(self, settings, group)
@@ -146,7 +143,7 @@ class MemoryTransport:
         yield transaction
         outputs = [output for each in transaction.settlements for output in each.outputs]
         with self.broker.lock:
-            for error in self._admit([*transaction.messages, *outputs], [], bounded=False):
+            for error in self.admit([*transaction.messages, *outputs], [], bounded=False):
                 if error is not None:
                     raise error
             if any(check(settlement) is not None for settlement in transaction.settlements):
@@ -154,70 +151,13 @@ class MemoryTransport:
             self.broker.publish(transaction.messages, self.options, self.clock.now())
             self.settle(transaction.settlements)
 
-    def settle(self, settlements: Sequence[Settlement]) -> list[SettleResult]:
-        """Settles, each settlement wholly or not at all."""
-        now = self.clock.now()
-        groups: dict[Group, None] = {}
-        results: list[SettleResult] = []
-        with self.broker.lock:
-            for settlement in settlements:
-                delivery = settlement.delivery
-                entry = delivery.receipt
-                if (
-                    settlement.action is Action.ACK
-                    and not settlement.outputs
-                    and not settlement.others
-                    and entry.__class__ is Entry
-                    and entry.delivery is delivery
-                ):  # as nearly always: what follows says the same, at twice the cost
-                    delivery.receipt = Action.ACK
-                    groups[entry.group] = None
-                    entry.group.finish(entry)
-                    results.append(SettleResult.DONE)
-                    continue
-                if (result := check(settlement)) is not None:
-                    results.append(result)
-                    continue
-                outputs = settlement.outputs
-                sizes: list[int] = []
-                if outputs and any(self._admit(outputs, sizes, bounded=False)):
-                    results.append(SettleResult.REFUSED)
-                    continue
-                groups[settlement.delivery.receipt.group] = None
-                settle(settlement, now)
-                if outputs:
-                    self.broker.publish(outputs, self.options, now, sizes)
-                results.append(SettleResult.DONE)
-            for group in groups:
-                if group.has_returned:
-                    group.wake()
-        return results
-
-    def _admit(
-        self, messages: Sequence[Message], sizes: list[int], *, bounded: bool
-    ) -> list[PublishError | None]:
-        if not self._require_subscriber:
-            return self.broker.admit(messages, self.options, sizes, bounded=bounded)
-        errors: list[PublishError | None] = []
-        for message in messages:
-            topic = self.broker.topic(message.topic)
-            if topic.groups or topic.letters is not None:
-                errors += self.broker.admit([message], self.options, sizes, bounded=bounded)
-            else:
-                errors.append(
-                    PublishError(
-                        f"no group consumes {message.topic}, and require_subscriber is set"
-                    )
-                )
-        return errors
-
     def _join(self, settings: SubscriptionSettings) -> Any:
-        self._make_letters(settings)
+        self._make_dead_letters(settings)
         return self.broker.join(settings.topic, settings.group, settings.ordering, settings.start)
 
-    def _make_letters(self, settings: SubscriptionSettings) -> None:
+    def _make_dead_letters(self, settings: SubscriptionSettings) -> None:
         for name in settings.dead_letter_topics:
-            self.broker.make_letters(name)
+            self.broker.make_dead_letters(name)
 
 
 class MemoryTransaction:

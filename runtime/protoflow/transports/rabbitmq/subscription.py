@@ -104,7 +104,7 @@ class RabbitMQSubscription:
     def defer(self, message: Message, delay: float) -> Message | None:
         """The message, addressed to the rung of this group that it waits on."""
         settings, names = self._settings, self._names
-        if settings.broadcast or not settings.defers:
+        if settings.broadcast or not settings.needs_broker_retry:
             return None
         address = (
             names.rung(settings.topic, settings.group, rung(self._transport.ladder, delay))

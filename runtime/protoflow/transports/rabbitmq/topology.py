@@ -146,7 +146,7 @@ class Planner:
             for shard in range(names.shards)
         ]
         waiting = [*self._isolating(settings)]
-        if settings.defers:
+        if settings.needs_broker_retry:
             waiting += (self._rung(settings, seconds) for seconds in self._ladder)
         queues += waiting
         bindings += (

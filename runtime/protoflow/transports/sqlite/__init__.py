@@ -45,6 +45,6 @@ def create(settings: TransportSettings) -> Transport:
         raise ConfigError([*problems, *error.problems]) from None
     if problems:
         raise ConfigError(problems)
-    # Directories may be links; the file may not be one (`place.make`).
+    # Directories may be links; the file may not be one (`location.make`).
     directory, name = os.path.split(os.path.abspath(path))
     return SqliteTransport(settings, os.path.join(os.path.realpath(directory), name), options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -129,7 +129,7 @@ class Claim:
     max_bytes: int
     now: float
     recent: Recent
-    known: Collection[int] | None = None
+    known: Collection[Hashable] | None = None
 
     def run(self, connection: sqlite3.Connection) -> Claimed | None:
         """Takes what may be taken; None if the session is lost."""

@@ -121,11 +121,11 @@ class Publication:
     writes = True
 
     def __init__(
-        self, recent: Recent, published: Callable[[Collection[str]], None], strict: bool
+        self, recent: Recent, published: Callable[[Collection[str]], None], require_subscriber: bool
     ) -> None:
         self._outgoing = Outgoing(recent)
         self._published = published
-        self._strict = strict
+        self._require_subscriber = require_subscriber
         self._submissions: list[
             tuple[asyncio.Future[Results], Sequence[Message], dict[int, PublishError] | None]
         ] = []
@@ -146,9 +146,13 @@ class Publication:
 
     def run(self, connection: sqlite3.Connection) -> Collection[str]:
         """Stores the messages; returns the topics for which nothing was stored."""
-        deserted = deserted_topics(connection, self._outgoing.topics) if self._strict else ()
-        self._outgoing.write(connection, deserted)
-        return deserted
+        unsubscribed = (
+            unsubscribed_topics(connection, self._outgoing.topics)
+            if self._require_subscriber
+            else ()
+        )
+        self._outgoing.write(connection, unsubscribed)
+        return unsubscribed
 
     def done(self, result: Collection[str]) -> None:
         """Tells who waits, and the subscriptions."""
@@ -178,7 +182,7 @@ class Publication:
                 future.set_result(errors)
 
 
-def deserted_topics(connection: sqlite3.Connection, topics: Iterable[str]) -> set[str]:
+def unsubscribed_topics(connection: sqlite3.Connection, topics: Iterable[str]) -> set[str]:
     """Those of the topics that no group consumes and that are no dead-letter topics."""
     query = (
         "SELECT 1 FROM protoflow_topics t WHERE t.name = ? AND (t.dead OR EXISTS "

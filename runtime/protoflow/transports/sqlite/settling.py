@@ -1,15 +1,13 @@
-"""Settling: acknowledge, give back, and publish outputs, all in one transaction."""
+"""Statements that settle: acknowledge, give back, mark, unblock."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Hashable, Iterable, Sequence
+from dataclasses import dataclass
 
 from protoflow.contract.spec import Ordering
-from protoflow.message import Delivery
-from protoflow.transports.sqlite.publishing import Outgoing
 from protoflow.transports.sqlite.schema import BLOCKED, REPLAYS
 from protoflow.transports.sqlite.topics import Group, Session
 
@@ -89,72 +87,22 @@ class GivenBack:
     uncounted: int = 0
 
 
-@dataclass(slots=True)
-class Settling:
-    """What one member settles; runs in the thread, in a transaction."""
+def exists(connection: sqlite3.Connection, session: int) -> bool:
+    """Returns whether a session was not ended by others."""
+    return bool(connection.execute(_HOLDS, (session,)).fetchall())
 
-    group: Group
-    session: int
-    now: float
-    acked: list[int] = field(default_factory=list)
-    lanes: set[bytes] = field(default_factory=set)
-    given_back: list[GivenBack] = field(default_factory=list)
-    outgoing: Outgoing | None = None
 
-    @property
-    def topics(self) -> set[str]:
-        """The topics that are published to."""
-        return set(self.outgoing.topics) if self.outgoing is not None else set()
-
-    def add_outgoing(self, outgoing: Outgoing) -> None:
-        """Publishes more."""
-        if self.outgoing is None:
-            self.outgoing = outgoing
-        else:
-            self.outgoing.merge(outgoing)
-
-    def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
-        """Acknowledges more."""
-        for delivery in deliveries:
-            self.acked.append(delivery.receipt)
-            self.add_lane(delivery)
-
-    def add_lane(self, delivery: Delivery) -> None:
-        """An acknowledged delivery may have held back others."""
-        if (lane := self.group.lane(delivery.message.key)) is not None:
-            self.lanes.add(lane)
-
-    def copy(self) -> Settling:
-        """The same, to which more can be added."""
-        return replace(self, acked=[*self.acked], lanes={*self.lanes})
-
-    def run(self, connection: sqlite3.Connection) -> bool:
-        """Settles everything; False, and nothing done, if the session is lost.
-
-        A session holds its rows until it is ended as a whole, so its own row is all that
-        has to be looked at.
-        """
-        if not connection.execute(_HOLDS, (self.session,)).fetchall():
-            return False
-        if self.outgoing is not None:
-            self.outgoing.write(connection)
-        if self.acked:
-            self._acknowledge(connection)
-        for item in self.given_back:
-            give_back(connection, self.group, self.session, item, self.now)
-        if self.lanes:
-            unblock(connection, self.group, self.lanes, self.now)
-        return True
-
-    def _acknowledge(self, connection: sqlite3.Connection) -> None:
-        acked = self.acked
-        first, last = min(acked), max(acked)
-        where: tuple[str, Sequence[object]] = (_LISTED, (json.dumps(acked),))
-        if last - first + 1 == len(acked):
-            where = (_RANGE, (first, last))
-        condition, values = where
-        connection.execute(_ACK.format(condition), (self.group.id, self.session, *values))
-        connection.execute(_REMOVE.format(condition), (*values, self.group.topic))
+def acknowledge(
+    connection: sqlite3.Connection, group: Group, session: int, acked: Sequence[int]
+) -> None:
+    """Removes what is done from a group and, where no group needs it any more, from its topic."""
+    first, last = min(acked), max(acked)
+    condition = _LISTED
+    values: list[object] = [json.dumps(acked)]
+    if last - first + 1 == len(acked):
+        condition, values = _RANGE, [first, last]
+    connection.execute(_ACK.format(condition), (group.id, session, *values))
+    connection.execute(_REMOVE.format(condition), (*values, group.topic))
 
 
 def acknowledged(
@@ -207,7 +155,11 @@ def give_back(
 
 
 def give_back_unknown(
-    connection: sqlite3.Connection, group: Group, session: int, known: Collection[int], now: float
+    connection: sqlite3.Connection,
+    group: Group,
+    session: int,
+    known: Collection[Hashable],
+    now: float,
 ) -> None:
     """Frees the rows that a session holds and knows nothing of."""
     held = connection.execute(_HELD_ROWS, (group.id, session)).fetchall()

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from protoflow.errors import TransportError
 from protoflow.message import Message, Settlement, SettleResult
-from protoflow.transports.sqlite.acknowledging import Settlements
+from protoflow.transport.kit.settlement_batch import SettlementBatch
+from protoflow.transports.sqlite.database import Database
 from protoflow.transports.sqlite.publishing import Outgoing
 from protoflow.transports.sqlite.schema import connect
+from protoflow.transports.sqlite.settle_job import SettleJob
+from protoflow.transports.sqlite.subscription import SqliteSubscription
 from protoflow.transports.sqlite.worker import explain
 
-if TYPE_CHECKING:
-    from protoflow.transports.sqlite.transport import SqliteTransport
-
 T = TypeVar("T")
+Holders = Iterable[SqliteSubscription]
 
 
 class SqliteTransaction:
@@ -29,10 +30,13 @@ class SqliteTransaction:
     it may wait for a publish or a settlement that does not go through it.
     """
 
-    def __init__(self, transport: SqliteTransport, connection: sqlite3.Connection) -> None:
-        self._transport = transport
+    def __init__(
+        self, holders: Holders, database: Database, connection: sqlite3.Connection
+    ) -> None:
+        self._holders = holders
+        self._database = database
         self._connection = connection
-        self._settlements: list[Settlements] = []
+        self._batches: list[tuple[SettlementBatch, SettleJob]] = []
         self._topics: set[str] = set()
 
     @property
@@ -44,8 +48,7 @@ class SqliteTransaction:
     async def publish(self, *messages: Message) -> None:
         """Publishes on commit. Raises PublishError."""
         outgoing = Outgoing()
-        limits = self._transport.limits
-        if refused := outgoing.add(messages, self._transport.clock.now(), limits):
+        if refused := outgoing.add(messages, self._database.clock.now(), self._database.limits):
             raise next(iter(refused.values()))
         await run(lambda: outgoing.write(self._connection))
         self._topics |= outgoing.topics.keys()
@@ -53,46 +56,51 @@ class SqliteTransaction:
     async def settle(self, *settlements: Settlement) -> None:
         """Settles on commit. Raises TransportError if a lease was lost."""
         for settlement in settlements:
-            job = self._transport.settlements_for(settlement.delivery)
-            if job is None:
+            holder = next(
+                (each for each in self._holders if each.leases.holds(settlement.delivery)), None
+            )
+            if holder is None:
                 raise TransportError("the lease of a delivery was lost, or it was settled before")
-            self._settlements.append(job)
-            job.add((settlement,), self._transport.clock.now(), self._transport.limits)
+            job, batch = holder.new_job(None), holder.settling((settlement,))
+            self._batches.append((batch, job))
+            job.add(batch.accepted, self._database.clock.now(), self._database.limits)
             if job.answers != [SettleResult.DONE]:
-                raise TransportError(f"a delivery could not be settled: {job.answers[0].name}")
+                answer = (job.answers or batch.results)[0]
+                raise TransportError(f"a delivery could not be settled: {answer.name}")
             if not await run(partial(job.run, self._connection)):
                 raise TransportError("the lease of a delivery was lost")
-            if job.refused:
+            if job.answers != [SettleResult.DONE]:
                 raise TransportError("no group consumes an output, and require_subscriber is set")
 
     def committed(self) -> None:
-        """Tells the subscriptions."""
-        for job in self._settlements:
+        """Takes note of what is settled, and wakes subscriptions."""
+        for batch, job in self._batches:
+            batch.confirm(job.answers)
             job.done(True)
         if self._topics:
-            self._transport.published(self._topics)
+            self._database.published(self._topics)
 
     def rolled_back(self) -> None:
         """What was to be settled is held as before."""
-        for job in self._settlements:
-            job.restore()
+        for batch, _ in self._batches:
+            batch.unknown()
 
 
 @asynccontextmanager
-async def transaction(transport: SqliteTransport) -> AsyncIterator[SqliteTransaction]:
+async def transaction(holders: Holders, database: Database) -> AsyncIterator[SqliteTransaction]:
     """Begins; commits on leaving, rolls back on an exception. Raises TransportError."""
-    connection = await _finished(partial(_begin, transport))
+    connection = await _finished(partial(_begin, database))
     try:
-        open_transaction = SqliteTransaction(transport, connection)
+        open_transaction = SqliteTransaction(holders, database, connection)
         try:
             yield open_transaction
-            await _finished(partial(_commit, transport, connection))
+            await _finished(partial(_commit, database, connection))
         except BaseException:
             open_transaction.rolled_back()
             raise
         open_transaction.committed()
     finally:
-        await _finished(partial(_end, transport, connection))
+        await _finished(partial(_end, database, connection))
 
 
 async def run(function: Callable[[], T]) -> T:
@@ -113,13 +121,13 @@ async def _finished(function: Callable[[], T]) -> T:
         raise
 
 
-def _begin(transport: SqliteTransport) -> sqlite3.Connection:
-    writing = transport.worker.writing
-    if not writing.acquire(timeout=max(0.001, transport.options.busy_timeout)):
+def _begin(database: Database) -> sqlite3.Connection:
+    writing = database.worker.writing
+    if not writing.acquire(timeout=max(0.001, database.options.busy_timeout)):
         raise sqlite3.OperationalError("database is locked by a transaction of this process")
     try:
-        transport.check_place()
-        connection = connect(transport.path, transport.options)
+        database.check_location()
+        connection = connect(database.path, database.options)
         try:
             connection.execute("BEGIN IMMEDIATE")
         except BaseException:
@@ -131,15 +139,15 @@ def _begin(transport: SqliteTransport) -> sqlite3.Connection:
     return connection
 
 
-def _commit(transport: SqliteTransport, connection: sqlite3.Connection) -> None:
-    transport.check_place()
+def _commit(database: Database, connection: sqlite3.Connection) -> None:
+    database.check_location()
     connection.execute("COMMIT")
 
 
-def _end(transport: SqliteTransport, connection: sqlite3.Connection) -> None:
+def _end(database: Database, connection: sqlite3.Connection) -> None:
     try:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         connection.close()
     finally:
-        transport.worker.writing.release()
+        database.worker.writing.release()

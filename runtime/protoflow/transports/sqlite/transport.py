@@ -6,13 +6,12 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-import weakref
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from protoflow.errors import ConnectionFailedError, ProtoflowError, PublishError, TopologyError
-from protoflow.message import Delivery, Message
+from protoflow.message import Message
 from protoflow.transport.interface import (
     Capabilities,
     SubscriptionListener,
@@ -22,44 +21,26 @@ from protoflow.transport.interface import (
     TransportSettings,
 )
 from protoflow.transport.lag import Lag
-from protoflow.transports.sqlite import place, sessions, topics
-from protoflow.transports.sqlite.acknowledging import Settlements
+from protoflow.transports.sqlite import topics
+from protoflow.transports.sqlite.database import Database
 from protoflow.transports.sqlite.dead_letters import SqliteDeadLetterStore
-from protoflow.transports.sqlite.keeper import Keeper
 from protoflow.transports.sqlite.options import SqliteOptions
-from protoflow.transports.sqlite.publishing import Limits, Publication
-from protoflow.transports.sqlite.recent import Recent
-from protoflow.transports.sqlite.schema import connect, prepare
-from protoflow.transports.sqlite.sessions import Moment
+from protoflow.transports.sqlite.publishing import Publication
+from protoflow.transports.sqlite.session_lease import SessionLease
 from protoflow.transports.sqlite.subscription import SqliteSubscription
 from protoflow.transports.sqlite.transaction import SqliteTransaction, transaction
-from protoflow.transports.sqlite.watcher import Watcher
-from protoflow.transports.sqlite.worker import Worker
 
 _OLDEST_SQLITE: Final = (3, 35, 0)
 _MAINTENANCE: Final = 30.0
 
-#: The open transports of this process by file: they tell each other what was published.
-_open: dict[str, weakref.WeakSet[SqliteTransport]] = {}
 
-
-class SqliteTransport:
+class SqliteTransport(Database):
     """Topics and groups in a file that several processes may share."""
 
     def __init__(self, settings: TransportSettings, path: str, options: SqliteOptions) -> None:
-        self.path = path
-        self.options = options
-        self.clock = settings.clock
-        self.client_name = settings.client_name
-        self.require_subscriber = settings.require_subscriber
-        self.worker: Worker
+        super().__init__(settings, path, options)
         self.dead_letters = SqliteDeadLetterStore(self)
-        self.recent = Recent()
-        self.limits = Limits(options.max_message_bytes)
-        self._place: place.Place | None = None
         self._subscriptions: list[SqliteSubscription] = []
-        self._loop: asyncio.AbstractEventLoop
-        self._watcher: Watcher
         self._maintenance: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._opened = False
@@ -72,7 +53,7 @@ class SqliteTransport:
             delayed_publish=True,
             broker_retry=True,
             retry_lateness=1.0,
-            remembers_failures=True,
+            persists_attempts=True,
             counts_deliveries=True,
             atomic=True,
             dead_letters=True,
@@ -89,17 +70,8 @@ class SqliteTransport:
             raise ConnectionFailedError(
                 f"SQLite {sqlite3.sqlite_version} is too old, 3.35 or newer is needed"
             )
-        self._loop = asyncio.get_running_loop()
-        self.worker = Worker(
-            self._connect,
-            self.check_place,
-            max(0.001, self.options.busy_timeout),
-            self.recent.clear,
-        )
-        await self.worker.start()
+        await self.connect_file()
         self._opened = True
-        self._watcher = Watcher(self.worker, self.options.poll_interval, self._wake_waiting)
-        _open.setdefault(self.path, weakref.WeakSet()).add(self)
         self._maintain()
 
     async def close(self) -> None:
@@ -107,16 +79,12 @@ class SqliteTransport:
         if not self._opened:
             return
         self._opened = False
-        _open[self.path].discard(self)
-        if not _open[self.path]:
-            del _open[self.path]
         if self._maintenance is not None:
             self._maintenance.cancel()
-        self._watcher.stop()
-        self.worker.hurry()
+        self.leave()
         subscriptions, self._subscriptions = self._subscriptions, []
         try:
-            await asyncio.gather(*(each.abandon() for each in subscriptions))
+            await asyncio.gather(*(each.close() for each in subscriptions))
             if self._tasks:
                 await asyncio.wait(self._tasks)
         finally:
@@ -150,10 +118,11 @@ class SqliteTransport:
         self, settings: SubscriptionSettings, listener: SubscriptionListener
     ) -> SqliteSubscription:
         """Joins the group, which is made if need be."""
-        keeper = Keeper(self, settings)
-        await keeper.begin()
-        subscription = SqliteSubscription(self, settings, listener, keeper)
+        session_lease = SessionLease(self, settings)
+        await session_lease.begin()
+        subscription = SqliteSubscription(self, settings, listener, session_lease)
         self._subscriptions.append(subscription)
+        self.members.append(subscription)
         self.recent.topics |= {settings.topic}
         self.limits.letters |= {*settings.dead_letter_topics}
         return subscription
@@ -172,85 +141,7 @@ class SqliteTransport:
 
     def transaction(self) -> AbstractAsyncContextManager[SqliteTransaction]:
         """Commits on leaving, rolls back on an exception."""
-        return transaction(self)
-
-    def settlements_for(self, delivery: Delivery) -> Settlements | None:
-        """A job for settling a delivery in a transaction of the application, if a
-        subscription here holds it."""
-        for subscription in self._subscriptions:
-            if subscription.held.get(delivery.receipt) is delivery:
-                return subscription.new_settlements(None)
-        return None
-
-    def published(self, names: Collection[str]) -> None:
-        """Wakes the subscriptions of topics, in every transport of this process."""
-        for transport in tuple(_open.get(self.path, ())):
-            if transport is self:
-                self._wake_topics(names)
-            else:
-                transport.call_soon(transport._wake_topics, names)
-
-    def settled(self, topic: str, group: str) -> None:
-        """Wakes the subscriptions of a group, in every transport of this process."""
-        for transport in tuple(_open.get(self.path, ())):
-            if transport is self:
-                self._wake_group(topic, group)
-            else:
-                transport.call_soon(transport._wake_group, topic, group)
-
-    def watch(self) -> None:
-        """A subscription waits: what other processes publish is looked for."""
-        self._watcher.start()
-
-    async def end_expired(self) -> None:
-        """Ends the sessions of processes that died."""
-        now = Moment.now(self.clock)
-        if await self.worker.call(lambda connection: sessions.end_expired(connection, now)):
-            self._wake_waiting()
-
-    def call_soon(self, callback: Callable[..., object], *arguments: object) -> None:
-        """Calls on the loop of this transport, from any thread."""
-        with contextlib.suppress(RuntimeError):  # that loop is closed
-            self._loop.call_soon_threadsafe(callback, *arguments)
-
-    def check_place(self) -> None:
-        """Raises TransportError if the file is no longer the one that was opened."""
-        if self._place is not None:
-            self._place.check()
-
-    def _connect(self) -> sqlite3.Connection:
-        if self._place is None:
-            place.make(self.path)
-        else:
-            self._place.check_file()
-        connection = connect(self.path, self.options)
-        try:
-            prepare(connection)
-            if self._place is None:
-                self._place = place.Place(self.path)
-            else:
-                self._place.connected_again()
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _wake_topics(self, names: Collection[str]) -> None:
-        for subscription in self._subscriptions:
-            if subscription.topic in names:
-                subscription.wake()
-
-    def _wake_group(self, topic: str, group: str) -> None:
-        for subscription in self._subscriptions:
-            if subscription.topic == topic and subscription.group_name == group:
-                subscription.wake()
-
-    def _wake_waiting(self) -> bool:
-        """Whether anybody waits."""
-        waiting = [each for each in self._subscriptions if each.waiting]
-        for subscription in waiting:
-            subscription.wake()
-        return bool(waiting)
+        return transaction(self._subscriptions, self)
 
     def _maintain(self) -> None:
         task = self._loop.create_task(self._clean())

@@ -13,10 +13,10 @@ _SHORTEST: Final = 0.005
 
 
 class Watcher:
-    """Looks at `PRAGMA data_version` while subscriptions wait: often after something
+    """Reads `PRAGMA data_version` while subscriptions wait: often after something
     happened, then ever more rarely, up to `interval`."""
 
-    def __init__(self, worker: Worker, interval: float, changed: Callable[[], bool]) -> None:
+    def __init__(self, worker: Worker, interval: float, changed: Callable[[], object]) -> None:
         self._worker = worker
         self._longest = interval
         self._interval = min(_SHORTEST, interval)
@@ -28,18 +28,18 @@ class Watcher:
         self._stopped = False
 
     def start(self) -> None:
-        """Somebody waits."""
+        """Reads it from now on, until it has changed."""
         if not self._running and not self._stopped:
             self._running = True
-            self._timer = self._loop.call_later(self._interval, self._look)
+            self._timer = self._loop.call_later(self._interval, self._read)
 
     def stop(self) -> None:
-        """Nobody waits any more."""
+        """Reads it no longer."""
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
 
-    def _look(self) -> None:
+    def _read(self) -> None:
         if self._stopped:
             return
         call = Call(_data_version, writes=False)

@@ -33,10 +33,10 @@ async def test_each_key_keeps_its_order(harness: TransportHarness) -> None:
     assert seen == {b"k%d" % key: list(range(key, 60, 3)) for key in range(3)}
 
 
-@needs("per_key", "broker_retry", "remembers_failures")
+@needs("per_key", "broker_retry", "persists_attempts")
 async def test_a_waiting_message_holds_its_key_and_no_other(harness: TransportHarness) -> None:
     topic = harness.topic()
-    member = await harness.join(topic, ordering=Ordering.PER_KEY, defers=False)
+    member = await harness.join(topic, ordering=Ordering.PER_KEY, needs_broker_retry=False)
     await harness.send(topic, b"a1", b"a2", b"a3", key=b"a")
     first, *rest = await member.take(3)
     assert first.message.payload == b"a1"
@@ -57,10 +57,10 @@ async def test_a_waiting_message_holds_its_key_and_no_other(harness: TransportHa
     assert seen == [b"a1", b"a2", b"a3", b"a4"]
 
 
-@needs("per_key", "broker_retry", "remembers_failures")
+@needs("per_key", "broker_retry", "persists_attempts")
 async def test_what_was_released_stays_behind_what_then_failed(harness: TransportHarness) -> None:
     topic = harness.topic()
-    member = await harness.join(topic, ordering=Ordering.PER_KEY, defers=False)
+    member = await harness.join(topic, ordering=Ordering.PER_KEY, needs_broker_retry=False)
     await harness.send(topic, b"a1", b"a2", b"a3", key=b"a")
     await member.release(*await member.take(3))
     (first,) = await member.take(1)
@@ -75,7 +75,7 @@ async def test_what_was_released_stays_behind_what_then_failed(harness: Transpor
     await member.ack(*batch)
 
 
-@needs("per_key", "delayed_publish", "remembers_failures")
+@needs("per_key", "delayed_publish", "persists_attempts")
 async def test_a_delayed_publish_keeps_its_place_in_its_key(harness: TransportHarness) -> None:
     topic = harness.topic()
     member = await harness.join(topic, ordering=Ordering.PER_KEY)
@@ -160,7 +160,7 @@ async def test_two_members_of_a_group_keep_the_order_of_each_key(harness: Transp
 @needs("per_partition", "at_least_once")
 async def test_a_partition_is_handled_one_at_a_time(harness: TransportHarness) -> None:
     topic = harness.topic()
-    member = await harness.join(topic, ordering=Ordering.PER_PARTITION, defers=False)
+    member = await harness.join(topic, ordering=Ordering.PER_PARTITION, needs_broker_retry=False)
     await harness.send(topic, *numbers(0, 5), key=b"k")
     first, *rest = await member.take(5)
     assert payloads([first, *rest]) == numbers(0, 5)
@@ -174,10 +174,10 @@ async def test_a_partition_is_handled_one_at_a_time(harness: TransportHarness) -
     await member.ack(*again)
 
 
-@needs("per_partition", "broker_retry", "remembers_failures")
+@needs("per_partition", "broker_retry", "persists_attempts")
 async def test_a_waiting_message_holds_its_partition(harness: TransportHarness) -> None:
     topic = harness.topic()
-    member = await harness.join(topic, ordering=Ordering.PER_PARTITION, defers=False)
+    member = await harness.join(topic, ordering=Ordering.PER_PARTITION, needs_broker_retry=False)
     await harness.send(topic, b"1", key=b"k")
     (delivery,) = await member.take(1)
     await member.settle(Settlement(delivery, Action.NACK, delay=1.0, failures=1))

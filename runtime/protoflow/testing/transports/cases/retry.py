@@ -48,7 +48,7 @@ async def test_a_nack_without_delay_comes_at_once(harness: TransportHarness) -> 
     await member.nothing()
 
 
-@needs("remembers_failures")
+@needs("persists_attempts")
 async def test_failed_runs_are_remembered_over_a_restart(harness: TransportHarness) -> None:
     topic = harness.topic()
     member = await harness.join(topic)

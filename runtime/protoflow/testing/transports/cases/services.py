@@ -191,7 +191,7 @@ async def test_a_shutdown_finishes_what_runs_and_gives_back_the_rest(
     assert {attempt for _, attempt in runs.seen} == {1}
 
 
-@needs("at_least_once", "remembers_failures", "broker_retry")
+@needs("at_least_once", "persists_attempts", "broker_retry")
 async def test_failed_runs_are_counted_over_a_restart(services: ServiceHarness) -> None:
     first, second = Runs(failures=1), Runs()
     retry = RetryPolicy(max_attempts=3, initial_backoff=1.0, jitter=0.0)

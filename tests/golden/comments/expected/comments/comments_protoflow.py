@@ -18,13 +18,13 @@ __all__ = [
     "CommentsProducer",
 ]
 
-_messages = {
-    "comments.Event": _pf.MessageSpec(
+_messages = _pf.messages_by_name(
+    _pf.MessageSpec(
         message_class=_comments_pb2.Event,
         type="comments.Event",
         topic="events",
     ),
-    "comments.Strings": _pf.MessageSpec(
+    _pf.MessageSpec(
         message_class=_comments_pb2.Strings,
         type='it\'s "both" \\',
         topic="strings",
@@ -35,7 +35,7 @@ _messages = {
             '""\'',
         ),
     ),
-}
+)
 
 
 class CommentsHandler(_pf.Handler):

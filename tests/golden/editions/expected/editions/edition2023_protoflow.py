@@ -14,14 +14,14 @@ __all__ = [
     "Edition2023EventProducer",
 ]
 
-_messages = {
-    "editions.E2023": _pf.MessageSpec(
+_messages = _pf.messages_by_name(
+    _pf.MessageSpec(
         message_class=_edition2023_pb2.E2023,
         type="editions.E2023",
         topic="e2023",
         partition_key="id",
     ),
-}
+)
 
 
 class Edition2023EventProducer(_pf.Producer):

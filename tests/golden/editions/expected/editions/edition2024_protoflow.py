@@ -14,14 +14,14 @@ __all__ = [
     "Edition2024EventProducer",
 ]
 
-_messages = {
-    "editions.E2024": _pf.MessageSpec(
+_messages = _pf.messages_by_name(
+    _pf.MessageSpec(
         message_class=_edition2024_pb2.E2024,
         type="editions.E2024",
         topic="e2024",
         partition_key="id",
     ),
-}
+)
 
 
 class Edition2024EventProducer(_pf.Producer):

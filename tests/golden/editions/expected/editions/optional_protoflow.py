@@ -14,15 +14,15 @@ __all__ = [
     "OptionalEventProducer",
 ]
 
-_messages = {
-    "editions.P3": _pf.MessageSpec(
+_messages = _pf.messages_by_name(
+    _pf.MessageSpec(
         message_class=_optional_pb2.P3,
         type="editions.P3",
         topic="p3",
         partition_key="id",
         subject="name",
     ),
-}
+)
 
 
 class OptionalEventProducer(_pf.Producer):

@@ -20,20 +20,20 @@ _sensitive: _c.Mapping[str, tuple[str, ...]] = {
     "editions.P2.Inner": ("secret",),
 }
 
-_messages = {
-    "editions.P2": _pf.MessageSpec(
+_messages = _pf.messages_by_name(
+    _pf.MessageSpec(
         message_class=_proto2_pb2.P2,
         type="editions.P2",
         topic="p2",
         partition_key="id",
         sensitive=_sensitive,
     ),
-    "editions.P2.Inner": _pf.MessageSpec(
+    _pf.MessageSpec(
         message_class=_proto2_pb2.P2.Inner,
         type="editions.P2.Inner",
         sensitive=_sensitive,
     ),
-}
+)
 
 
 class Proto2EventProducer(_pf.Producer):

@@ -14,13 +14,13 @@ __all__ = [
     "EventProducer",
 ]
 
-_messages = {
-    "events.Happened": _pf.MessageSpec(
+_messages = _pf.messages_by_name(
+    _pf.MessageSpec(
         message_class=_events_pb2.Happened,
         type="events.Happened",
         topic="happened",
     ),
-}
+)
 
 
 class EventProducer(_pf.Producer):

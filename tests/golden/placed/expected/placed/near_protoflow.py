@@ -20,22 +20,22 @@ __all__ = [
     "PlacedProducer",
 ]
 
-_messages = {
-    "placed.Near": _pf.MessageSpec(
+_messages = _pf.messages_by_name(
+    _pf.MessageSpec(
         message_class=_near_pb2.Near,
         type="placed.Near",
         topic="near",
     ),
-    "placed.far.Far": _pf.MessageSpec(
+    _pf.MessageSpec(
         message_class=_placed_far_far_pb2.Far,
         type="placed.far.Far",
         topic="far",
     ),
-    "google.protobuf.Empty": _pf.MessageSpec(
+    _pf.MessageSpec(
         message_class=_google_protobuf_empty_pb2.Empty,
         type="google.protobuf.Empty",
     ),
-}
+)
 
 
 class PlacedHandler(_pf.Handler):
@@ -50,10 +50,7 @@ class PlacedHandler(_pf.Handler):
                 input=_messages["placed.Near"],
                 topic="near",
                 group="placed.Placed",
-                publication=_pf.PublicationSpec(
-                    topic="far",
-                    message=_messages["placed.far.Far"],
-                ),
+                publication=_pf.own_topic(_messages["placed.far.Far"]),
             ),
             _pf.MethodSpec(
                 name="placed.Placed.Done",

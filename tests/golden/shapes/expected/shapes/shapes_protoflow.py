@@ -21,18 +21,18 @@ __all__ = [
     "ShapesProducerSync",
 ]
 
-_messages = {
-    "shapes.In": _pf.MessageSpec(
+_messages = _pf.messages_by_name(
+    _pf.MessageSpec(
         message_class=_shapes_pb2.In,
         type="shapes.In",
         topic="in",
     ),
-    "shapes.Out": _pf.MessageSpec(
+    _pf.MessageSpec(
         message_class=_shapes_pb2.Out,
         type="shapes.Out",
         topic="out",
     ),
-}
+)
 
 
 class ShapesHandler(_pf.Handler):
@@ -54,10 +54,7 @@ class ShapesHandler(_pf.Handler):
                 input=_messages["shapes.In"],
                 topic="in",
                 group="one-to-one",
-                publication=_pf.PublicationSpec(
-                    topic="out",
-                    message=_messages["shapes.Out"],
-                ),
+                publication=_pf.own_topic(_messages["shapes.Out"]),
             ),
             _pf.MethodSpec(
                 name="shapes.Shapes.OneToMany",
@@ -89,10 +86,7 @@ class ShapesHandler(_pf.Handler):
                 input=_messages["shapes.In"],
                 topic="in",
                 group="many-to-one",
-                publication=_pf.PublicationSpec(
-                    topic="out",
-                    message=_messages["shapes.Out"],
-                ),
+                publication=_pf.own_topic(_messages["shapes.Out"]),
                 batched=True,
             ),
             _pf.MethodSpec(
@@ -101,10 +95,7 @@ class ShapesHandler(_pf.Handler):
                 input=_messages["shapes.In"],
                 topic="in",
                 group="many-to-many",
-                publication=_pf.PublicationSpec(
-                    topic="out",
-                    message=_messages["shapes.Out"],
-                ),
+                publication=_pf.own_topic(_messages["shapes.Out"]),
                 batched=True,
                 streams=True,
             ),

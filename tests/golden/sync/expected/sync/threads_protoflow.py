@@ -18,18 +18,18 @@ __all__ = [
     "ThreadsProducerSync",
 ]
 
-_messages = {
-    "sync.In": _pf.MessageSpec(
+_messages = _pf.messages_by_name(
+    _pf.MessageSpec(
         message_class=_threads_pb2.In,
         type="sync.In",
         topic="in",
     ),
-    "sync.Out": _pf.MessageSpec(
+    _pf.MessageSpec(
         message_class=_threads_pb2.Out,
         type="sync.Out",
         topic="out",
     ),
-}
+)
 
 
 class ThreadsHandlerSync(_pf.HandlerSync):
@@ -51,10 +51,7 @@ class ThreadsHandlerSync(_pf.HandlerSync):
                 input=_messages["sync.In"],
                 topic="in",
                 group="one-to-one",
-                publication=_pf.PublicationSpec(
-                    topic="out",
-                    message=_messages["sync.Out"],
-                ),
+                publication=_pf.own_topic(_messages["sync.Out"]),
             ),
             _pf.MethodSpec(
                 name="sync.Threads.OneToMany",
@@ -86,10 +83,7 @@ class ThreadsHandlerSync(_pf.HandlerSync):
                 input=_messages["sync.In"],
                 topic="in",
                 group="many-to-one",
-                publication=_pf.PublicationSpec(
-                    topic="out",
-                    message=_messages["sync.Out"],
-                ),
+                publication=_pf.own_topic(_messages["sync.Out"]),
                 batched=True,
             ),
             _pf.MethodSpec(
@@ -98,10 +92,7 @@ class ThreadsHandlerSync(_pf.HandlerSync):
                 input=_messages["sync.In"],
                 topic="in",
                 group="many-to-many",
-                publication=_pf.PublicationSpec(
-                    topic="out",
-                    message=_messages["sync.Out"],
-                ),
+                publication=_pf.own_topic(_messages["sync.Out"]),
                 batched=True,
                 streams=True,
             ),

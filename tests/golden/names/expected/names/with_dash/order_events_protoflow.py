@@ -25,36 +25,36 @@ _sensitive: _c.Mapping[str, tuple[str, ...]] = {
     "names.dash.Outer": ("class",),
 }
 
-_messages = {
-    "names.dash.Outer": _pf.MessageSpec(
+_messages = _pf.messages_by_name(
+    _pf.MessageSpec(
         message_class=_order_events_pb2.Outer,
         type="names.dash.Outer",
         topic="outer",
         partition_key="import",
         sensitive=_sensitive,
     ),
-    "names.dash.Outer.Middle.InnerHTTPMessage": _pf.MessageSpec(
+    _pf.MessageSpec(
         message_class=_order_events_pb2.Outer.Middle.InnerHTTPMessage,
         type="names.dash.Outer.Middle.InnerHTTPMessage",
         topic="inner",
         partition_key="id",
     ),
-    "names.dash.match": _pf.MessageSpec(
+    _pf.MessageSpec(
         message_class=_order_events_pb2.match,
         type="names.dash.match",
         topic="match",
     ),
-    "names.dash.Same": _pf.MessageSpec(
+    _pf.MessageSpec(
         message_class=_order_events_pb2.Same,
         type="names.dash.Same",
         topic="same",
     ),
-    "names.dash.List": _pf.MessageSpec(
+    _pf.MessageSpec(
         message_class=_order_events_pb2.List,
         type="names.dash.List",
         topic="list",
     ),
-}
+)
 
 
 class SameHandler(_pf.Handler):
@@ -69,9 +69,8 @@ class SameHandler(_pf.Handler):
                 input=_messages["names.dash.Outer"],
                 topic="outer",
                 group="names.dash.SameService",
-                publication=_pf.PublicationSpec(
-                    topic="inner",
-                    message=_messages["names.dash.Outer.Middle.InnerHTTPMessage"],
+                publication=_pf.own_topic(
+                    _messages["names.dash.Outer.Middle.InnerHTTPMessage"]
                 ),
             ),
             _pf.MethodSpec(

@@ -26,8 +26,8 @@ _sensitive: _c.Mapping[str, tuple[str, ...]] = {
     "orders.v1.OrderPlaced": ("customer",),
 }
 
-_messages = {
-    "orders.v1.OrderPlaced": _pf.MessageSpec(
+_messages = _pf.messages_by_name(
+    _pf.MessageSpec(
         message_class=_orders_pb2.OrderPlaced,
         type="orders.v1.OrderPlaced",
         topic="shop.{stage}.orders.placed",
@@ -40,26 +40,26 @@ _messages = {
         ),
         sensitive=_sensitive,
     ),
-    "orders.v1.OrderPlaced.Line": _pf.MessageSpec(
+    _pf.MessageSpec(
         message_class=_orders_pb2.OrderPlaced.Line,
         type="orders.v1.OrderPlaced.Line",
         topic="shop.{stage}.orders.line",
         source="//shop/{stage}",
         sensitive=_sensitive,
     ),
-    "orders.v1.Card": _pf.MessageSpec(
+    _pf.MessageSpec(
         message_class=_orders_pb2.Card,
         type="orders.v1.Card",
         source="//shop/{stage}",
         sensitive=_sensitive,
     ),
-    "orders.v1.Card.OthersEntry": _pf.MessageSpec(
+    _pf.MessageSpec(
         message_class=_orders_pb2.Card.OthersEntry,
         type="orders.v1.Card.OthersEntry",
         source="//shop/{stage}",
         sensitive=_sensitive,
     ),
-    "orders.v1.OrderBilled": _pf.MessageSpec(
+    _pf.MessageSpec(
         message_class=_orders_pb2.OrderBilled,
         type="com.shop.order-billed",
         topic="shop.{stage}.orders.billed",
@@ -67,7 +67,7 @@ _messages = {
         data_schema="https://shop.example/schema#OrderBilled",
         encoding=_pf.Encoding.JSON,
     ),
-}
+)
 
 _delivery_1 = _pf.DeliveryPolicy(
     concurrency=32,
@@ -126,10 +126,7 @@ class OrdersHandler(_pf.Handler):
                 topic="shop.{stage}.orders.placed",
                 group="billing",
                 delivery=_delivery_1,
-                publication=_pf.PublicationSpec(
-                    topic="shop.{stage}.orders.billed",
-                    message=_messages["orders.v1.OrderBilled"],
-                ),
+                publication=_pf.own_topic(_messages["orders.v1.OrderBilled"]),
             ),
             _pf.MethodSpec(
                 name="orders.v1.Orders.CountOrder",

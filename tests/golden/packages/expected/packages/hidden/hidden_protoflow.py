@@ -14,13 +14,13 @@ __all__ = [
     "HiddenEventProducer",
 ]
 
-_messages = {
-    "packages.hidden.Kept.Deep.Deeper": _pf.MessageSpec(
+_messages = _pf.messages_by_name(
+    _pf.MessageSpec(
         message_class=_hidden_pb2.Kept.Deep.Deeper,
         type="packages.hidden.Kept.Deep.Deeper",
         topic="kept",
     ),
-}
+)
 
 
 class HiddenEventProducer(_pf.Producer):

@@ -14,13 +14,13 @@ __all__ = [
     "FarEventProducer",
 ]
 
-_messages = {
-    "placed.far.Far": _pf.MessageSpec(
+_messages = _pf.messages_by_name(
+    _pf.MessageSpec(
         message_class=_far_pb2.Far,
         type="placed.far.Far",
         topic="far",
     ),
-}
+)
 
 
 class FarEventProducer(_pf.Producer):

@@ -20,14 +20,14 @@ _sensitive: _c.Mapping[str, tuple[str, ...]] = {
     "packages.billing.v1.Billed": ("iban",),
 }
 
-_messages = {
-    "packages.billing.v1.Billed": _pf.MessageSpec(
+_messages = _pf.messages_by_name(
+    _pf.MessageSpec(
         message_class=_events_pb2.Billed,
         type="packages.billing.v1.Billed",
         topic="billing.billed",
         sensitive=_sensitive,
     ),
-}
+)
 
 
 class EventProducer(_pf.Producer):

@@ -28,38 +28,38 @@ _sensitive: _c.Mapping[str, tuple[str, ...]] = {
     "packages.billing.v1.Billed": ("iban",),
 }
 
-_messages = {
-    "packages.shop.v1.Placed": _pf.MessageSpec(
+_messages = _pf.messages_by_name(
+    _pf.MessageSpec(
         message_class=_events_pb2.Placed,
         type="packages.shop.v1.Placed",
         topic="placed",
         sensitive=_sensitive,
     ),
-    "packages.billing.v1.Billed": _pf.MessageSpec(
+    _pf.MessageSpec(
         message_class=_packages_billing_v1_events_pb2.Billed,
         type="packages.billing.v1.Billed",
         topic="billing.billed",
         sensitive=_sensitive,
     ),
-    "packages.hidden.Kept.Deep.Deeper": _pf.MessageSpec(
+    _pf.MessageSpec(
         message_class=_packages_hidden_hidden_pb2.Kept.Deep.Deeper,
         type="packages.hidden.Kept.Deep.Deeper",
         topic="kept",
     ),
-    "google.protobuf.Duration": _pf.MessageSpec(
+    _pf.MessageSpec(
         message_class=_google_protobuf_duration_pb2.Duration,
         type="google.protobuf.Duration",
     ),
-    "google.protobuf.StringValue": _pf.MessageSpec(
+    _pf.MessageSpec(
         message_class=_google_protobuf_wrappers_pb2.StringValue,
         type="google.protobuf.StringValue",
     ),
-    "google.protobuf.Any": _pf.MessageSpec(
+    _pf.MessageSpec(
         message_class=_google_protobuf_any_pb2.Any,
         type="google.protobuf.Any",
         sensitive=_sensitive,
     ),
-}
+)
 
 
 class EventsHandler(_pf.Handler):
@@ -74,10 +74,7 @@ class EventsHandler(_pf.Handler):
                 input=_messages["packages.shop.v1.Placed"],
                 topic="placed",
                 group="packages.shop.v1.Events",
-                publication=_pf.PublicationSpec(
-                    topic="billing.billed",
-                    message=_messages["packages.billing.v1.Billed"],
-                ),
+                publication=_pf.own_topic(_messages["packages.billing.v1.Billed"]),
             ),
             _pf.MethodSpec(
                 name="packages.shop.v1.Events.Keep",
@@ -85,9 +82,8 @@ class EventsHandler(_pf.Handler):
                 input=_messages["packages.billing.v1.Billed"],
                 topic="billing.billed",
                 group="packages.shop.v1.Events",
-                publication=_pf.PublicationSpec(
-                    topic="kept",
-                    message=_messages["packages.hidden.Kept.Deep.Deeper"],
+                publication=_pf.own_topic(
+                    _messages["packages.hidden.Kept.Deep.Deeper"]
                 ),
             ),
             _pf.MethodSpec(

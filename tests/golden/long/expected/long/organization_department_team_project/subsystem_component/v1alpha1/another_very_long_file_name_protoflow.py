@@ -28,19 +28,19 @@ _sensitive: _c.Mapping[str, tuple[str, ...]] = {
     ),
 }
 
-_messages = {
-    "long.organization.department.team.project.subsystem.component.v1alpha1.AnotherMessageOfAnotherFileWithALongName": _pf.MessageSpec(
+_messages = _pf.messages_by_name(
+    _pf.MessageSpec(
         message_class=_another_very_long_file_name_pb2.AnotherMessageOfAnotherFileWithALongName,
         type="long.organization.department.team.project.subsystem.component.v1alpha1.AnotherMessageOfAnotherFileWithALongName",
         topic="another",
         sensitive=_sensitive,
     ),
-    "long.organization.department.team.project.subsystem.component.v1alpha1.AnotherMessageOfAnotherFileWithALongName.Inner": _pf.MessageSpec(
+    _pf.MessageSpec(
         message_class=_another_very_long_file_name_pb2.AnotherMessageOfAnotherFileWithALongName.Inner,
         type="long.organization.department.team.project.subsystem.component.v1alpha1.AnotherMessageOfAnotherFileWithALongName.Inner",
         sensitive=_sensitive,
     ),
-}
+)
 
 
 class AnotherVeryLongFileNameEventProducer(_pf.Producer):

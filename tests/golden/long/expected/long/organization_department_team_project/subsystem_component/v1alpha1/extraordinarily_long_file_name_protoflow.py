@@ -10,7 +10,7 @@ from collections import abc as _c
 from protoflow import gencode as _pf
 
 from long.organization_department_team_project.subsystem_component.v1alpha1 import (
-    another_very_long_file_name_pb2 as _long_organization_department_team_project_subsystem_component_v1alpha1_another_very_long_file_name_pb2,
+    another_very_long_file_name_pb2 as _another_very_long_file_name_pb2,
 )
 from long.organization_department_team_project.subsystem_component.v1alpha1 import (
     extraordinarily_long_file_name_pb2 as _extraordinarily_long_file_name_pb2,
@@ -34,19 +34,19 @@ _sensitive: _c.Mapping[str, tuple[str, ...]] = {
     ),
 }
 
-_messages = {
-    "long.organization.department.team.project.subsystem.component.v1alpha1.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose": _pf.MessageSpec(
+_messages = _pf.messages_by_name(
+    _pf.MessageSpec(
         message_class=_extraordinarily_long_file_name_pb2.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose,
         type="long.organization.department.team.project.subsystem.component.v1alpha1.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose",
         topic="an.extraordinarily.long.topic.of.a.message.that.nobody.would.choose.in.earnest",
     ),
-    "long.organization.department.team.project.subsystem.component.v1alpha1.AnotherMessageOfAnotherFileWithALongName": _pf.MessageSpec(
-        message_class=_long_organization_department_team_project_subsystem_component_v1alpha1_another_very_long_file_name_pb2.AnotherMessageOfAnotherFileWithALongName,
+    _pf.MessageSpec(
+        message_class=_another_very_long_file_name_pb2.AnotherMessageOfAnotherFileWithALongName,
         type="long.organization.department.team.project.subsystem.component.v1alpha1.AnotherMessageOfAnotherFileWithALongName",
         topic="another",
         sensitive=_sensitive,
     ),
-}
+)
 
 
 class AnExtraordinarilyLongNameOfAServiceThatNobodyWouldEverChooseHandler(_pf.Handler):
@@ -65,9 +65,8 @@ class AnExtraordinarilyLongNameOfAServiceThatNobodyWouldEverChooseHandler(_pf.Ha
                 ],
                 topic="an.extraordinarily.long.topic.of.a.message.that.nobody.would.choose.in.earnest",
                 group="long",
-                publication=_pf.PublicationSpec(
-                    topic="another",
-                    message=_messages[
+                publication=_pf.own_topic(
+                    _messages[
                         "long.organization.department.team.project.subsystem.component.v1alpha1.AnotherMessageOfAnotherFileWithALongName"
                     ],
                 ),
@@ -82,9 +81,8 @@ class AnExtraordinarilyLongNameOfAServiceThatNobodyWouldEverChooseHandler(_pf.Ha
                 ],
                 topic="another",
                 group="long",
-                publication=_pf.PublicationSpec(
-                    topic="an.extraordinarily.long.topic.of.a.message.that.nobody.would.choose.in.earnest",
-                    message=_messages[
+                publication=_pf.own_topic(
+                    _messages[
                         "long.organization.department.team.project.subsystem.component.v1alpha1.AnExtraordinarilyLongNameOfAMessageThatNobodyWouldChoose"
                     ],
                 ),
@@ -101,7 +99,7 @@ class AnExtraordinarilyLongNameOfAServiceThatNobodyWouldEverChooseHandler(_pf.Ha
         context: _pf.Context,
         /,
     ) -> _pf.Results[
-        _long_organization_department_team_project_subsystem_component_v1alpha1_another_very_long_file_name_pb2.AnotherMessageOfAnotherFileWithALongName
+        _another_very_long_file_name_pb2.AnotherMessageOfAnotherFileWithALongName
     ]:
         """Consumes
         `an.extraordinarily.long.topic.of.a.message.that.nobody.would.choose.in.earnest`
@@ -111,7 +109,7 @@ class AnExtraordinarilyLongNameOfAServiceThatNobodyWouldEverChooseHandler(_pf.Ha
     @_abc.abstractmethod
     async def short(
         self,
-        message: _long_organization_department_team_project_subsystem_component_v1alpha1_another_very_long_file_name_pb2.AnotherMessageOfAnotherFileWithALongName,
+        message: _another_very_long_file_name_pb2.AnotherMessageOfAnotherFileWithALongName,
         context: _pf.Context,
         /,
     ) -> _pf.Result[
@@ -150,11 +148,11 @@ class AnExtraordinarilyLongNameOfAServiceThatNobodyWouldEverChooseProducer(
     ]
 
     short: _pf.Publish[
-        _long_organization_department_team_project_subsystem_component_v1alpha1_another_very_long_file_name_pb2.AnotherMessageOfAnotherFileWithALongName
+        _another_very_long_file_name_pb2.AnotherMessageOfAnotherFileWithALongName
     ]
     """Publishes to `another`."""
     short_many: _pf.PublishMany[
-        _long_organization_department_team_project_subsystem_component_v1alpha1_another_very_long_file_name_pb2.AnotherMessageOfAnotherFileWithALongName
+        _another_very_long_file_name_pb2.AnotherMessageOfAnotherFileWithALongName
     ]
 
 

@@ -58,7 +58,7 @@ def _make_private(directory: str, path: str) -> None:
         os.unlink(unnamed)
 
 
-class Place:
+class Location:
     """What stood at the path, and beside it, when the file was opened."""
 
     def __init__(self, path: str) -> None:
