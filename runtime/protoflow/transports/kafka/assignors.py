@@ -1,4 +1,4 @@
-"""Dealing out partitions so that a topic and its retry topics stay together.
+"""Assignors that give a topic and its retry topics to the same member.
 
 Replays of ordered groups go to the partition of the retry topic that has the number of the
 key's partition. In one process, lanes keep a replay and a live message of one key apart; in two

@@ -1,4 +1,4 @@
-"""Committing: always explicit offsets, each with its note."""
+"""Commits of explicit offsets, each with its metadata."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Commits:
         self._timeout = timeout
 
     async def commit(self, partitions: Collection[Partition], *, clean: bool = False) -> None:
-        """Commits progress and notes. Raises one of COMMIT_ERRORS."""
+        """Commits offsets and metadata. Raises one of COMMIT_ERRORS."""
         if not partitions:
             return
         offsets = {}

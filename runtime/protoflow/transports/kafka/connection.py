@@ -1,4 +1,4 @@
-"""The first contact: is somebody there, and are we let in?"""
+"""The first connection: whether a broker answers and accepts the credentials."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""aiokafka's consumers, as subscriptions and questions need them."""
+"""aiokafka's consumers for subscriptions and scans."""
 
 from __future__ import annotations
 

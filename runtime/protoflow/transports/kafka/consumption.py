@@ -1,4 +1,4 @@
-"""What one subscription shares with the member of the group that reads for it."""
+"""The state that a subscription shares with the member of the group that reads for it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from protoflow.transports.kafka.topics import SubscriptionTopics
 
 
 class Consumption:
-    """What a subscription has read, and the partitions that it reads.
+    """The partitions that a subscription reads, and its deliveries that are not handed out.
 
     Attributes:
         settings: the subscription.

@@ -1,4 +1,4 @@
-"""What the broker knows of groups: committed offsets with their notes."""
+"""What the broker knows of groups: committed offsets with their metadata."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Groups:
     async def committed(
         self, group: str, tps: Collection[TopicPartition]
     ) -> dict[TopicPartition, tuple[int, CommitMetadata]]:
-        """Offset and note of the partitions that have a position. Raises KafkaError, and
-        UnknownNoteError for a note of another version."""
+        """Offset and metadata of the partitions that have a position. Raises KafkaError, and
+        UnknownMetadataError for those of another version."""
         if not tps:
             return {}
         found = await self._committed(group, list(tps))

@@ -1,4 +1,4 @@
-"""How much waits in a group."""
+"""The lag of a group."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The member of a group that a process has: one for all its topics. A member for each would make
-the process's own earlier ones drain whenever a further one joins or leaves."""
+"""The one member of a group that a process has, for all its topics."""
 
 from __future__ import annotations
 
@@ -227,7 +226,7 @@ class Membership:
             self._subscribe()
 
     async def write(self, partition: Partition) -> None:
-        """Commits progress and note of a partition. Raises KafkaError or TimeoutError."""
+        """Commits offset and metadata of a partition. Raises KafkaError or TimeoutError."""
         if partition.atomic:
             await self.transactions.write(partition)
         else:

@@ -1,4 +1,4 @@
-"""Kafka's names: topics, the retry topics of a group, what a name may look like."""
+"""Names of topics and of the retry topics of a group, and which names are valid."""
 
 from __future__ import annotations
 

@@ -148,11 +148,11 @@ class Partition:
         return self._prior_starts >= _TOLERATED_STARTS
 
     def is_full(self, window: int) -> bool:
-        """Whether no more should be read: of messages, or of offsets that a note can reach."""
+        """Whether enough messages, or as many offsets as metadata can store, were read."""
         return len(self._pending) >= window or self.position - self.watermark >= REACH // 2
 
     def admit(self, offset: int) -> bool:
-        """Takes note of an offset that was read; False if it was finished in an earlier life."""
+        """Adds an offset that was read; False if it was finished before the partition came."""
         self.position = offset + 1
         if offset in self._redone:
             self._redone.discard(offset)
@@ -184,7 +184,7 @@ class Partition:
         return not self._pending or offset < self._pending[0] or offset in self._finished
 
     def outlook(self, done: Collection[int], writer: str) -> tuple[int, CommitMetadata]:
-        """The offset and note to commit once these are finished too."""
+        """Returns the offset and the metadata to commit once these are finished, too."""
         finished = self._finished.union(done)
         watermark = next((item for item in self._pending if item not in finished), self.position)
         metadata = self.metadata(writer, clean=False)

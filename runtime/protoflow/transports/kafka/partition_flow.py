@@ -1,4 +1,4 @@
-"""What was read on its way to the scheduler: held until due, paused, bounded."""
+"""Flow control of partitions: deliveries wait until due, while paused, or while too many."""
 
 from __future__ import annotations
 

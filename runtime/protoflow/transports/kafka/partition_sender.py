@@ -1,4 +1,4 @@
-"""The messages on their way to one partition."""
+"""Sends the messages of one partition in batches, in order."""
 
 from __future__ import annotations
 

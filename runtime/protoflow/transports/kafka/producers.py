@@ -1,4 +1,4 @@
-"""The producer that everything is published through, and its successors."""
+"""The producer for all messages outside of transactions, replaced after failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Publishing: each message to its partition's lane, each lane a batch at a time."""
+"""Publishes each message through the sender of its partition."""
 
 from __future__ import annotations
 

@@ -13,14 +13,14 @@ from protoflow.transports.kafka.reader_wakeup import ReaderWakeup
 
 
 class ReadyDeliveries:
-    """A queue for each partition, served in turn, with one reader; it can be closed.
+    """A queue for each partition; partitions are served in turn.
 
     A partition that has its share of what may be in flight is left out until a quarter of that
     is settled. Meanwhile no more of it is read, and the others go on.
 
     Args:
         share: how much of one partition may be in flight.
-        wakeup: rung when everything is handed out but what is left out.
+        wakeup: wakes the reader when no partition but those left out has deliveries.
     """
 
     def __init__(self, share: FairShare, wakeup: ReaderWakeup) -> None:

@@ -1,4 +1,4 @@
-"""Messages as records to be sent, refused where the broker would refuse them."""
+"""Encodes messages as records, and refuses those that the broker would refuse."""
 
 from __future__ import annotations
 

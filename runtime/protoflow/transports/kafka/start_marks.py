@@ -14,7 +14,7 @@ from protoflow.message import Delivery
 from protoflow.transports.kafka.errors import transport_error
 from protoflow.transports.kafka.partition import Partition
 
-#: Commits the progress and the note of a partition; durable when it returns.
+#: Commits the offset and the metadata of a partition; durable when it returns.
 Write: TypeAlias = Callable[[Partition], Coroutine[Any, Any, None]]
 
 

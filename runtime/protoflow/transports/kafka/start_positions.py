@@ -1,5 +1,4 @@
-"""Where partitions start: their positions, what the notes beside them say, and topics that are
-not the same any more."""
+"""Positions at which partitions start, and topics that were created again."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ _log = logging.getLogger("protoflow.transports.kafka")
 
 
 class StartPositions:
-    """Makes partitions of what the broker knows of them.
+    """Loads partitions with their positions from the broker.
 
     Attributes:
         topic_ids: the ids of the topics that are read.
@@ -49,7 +48,7 @@ class StartPositions:
         except UnknownMetadataError as error:
             raise TopologyError(
                 f"kafka: the positions of group {self._group} were written by another version of"
-                f" Protoflow (note {error}); let that version handle what is under way, then"
+                f" Protoflow (metadata {error}); let that version handle what is under way, then"
                 " delete the group or set its offsets anew"
             ) from error
         partitions = {}

@@ -1,4 +1,4 @@
-"""One topic read by one group: what the member of the group reads for it, and its settling."""
+"""A subscription: one topic read by one group."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ids of topics: a topic that was deleted and made anew has another one."""
+"""The ids of topics, which differ after a topic is deleted and created again."""
 
 from __future__ import annotations
 

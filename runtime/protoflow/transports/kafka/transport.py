@@ -1,4 +1,4 @@
-"""The transport: one producer, one client for questions, one consumer for each group."""
+"""The transport: one producer, one admin client, one consumer for each group."""
 
 from __future__ import annotations
 

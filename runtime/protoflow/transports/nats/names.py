@@ -1,4 +1,4 @@
-"""Names at NATS: subjects, streams and durables, injective and legal.
+"""Names of subjects, streams and durables, valid and without collisions.
 
     <prefix>.<topic>                              messages of a topic with one shard
     <prefix>.<topic>.=<shard>                     ... with several

@@ -1,4 +1,4 @@
-"""Publishing to core NATS, as far as there can be results: the server has the message."""
+"""Publishes to core NATS; a result says that the server has the message."""
 
 from __future__ import annotations
 

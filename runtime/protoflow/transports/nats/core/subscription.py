@@ -1,4 +1,4 @@
-"""What core NATS pushes to us: buffered within bounds, and settled by being received."""
+"""A subscription to core NATS: buffered within bounds, settled by being received."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What arrived and is not handed out: first in, first out, or in the order of lanes.
+"""Deliveries that wait to be handed out: first in, first out, or in the order of lanes.
 
 JetStream hands out a message that was given back after newer ones. So an ordered
 subscription gives nothing back while it lives: it keeps the message, and its lane waits.

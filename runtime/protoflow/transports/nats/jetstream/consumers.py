@@ -1,4 +1,4 @@
-"""The consumers of one subscription at the server: asked, made anew, left."""
+"""The consumers of one subscription at the server: read, created, unpinned."""
 
 from __future__ import annotations
 

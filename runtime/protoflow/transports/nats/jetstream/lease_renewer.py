@@ -1,4 +1,4 @@
-"""What a subscription holds and may lose: leases in time, shards that come and go.
+"""Renews the leases of a subscription, and gives back what it loses.
 
 JetStream hands out a message that was given back after newer ones. So whatever one ordered
 consumer lent is held and given back as a whole.

@@ -1,4 +1,4 @@
-"""What the server lent to one subscription: counted, renewed, and noticed when lost."""
+"""The leases of one subscription: counted, renewed, and reported when lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Positions that are gone: messages that left the stream before their group read them.
+"""Lost positions: messages that left the stream before their group read them.
 
 Sequences show it: the first one in the stream lies behind the last one that was lent.
 Streams with several shards are not judged, for sequences between belong to other shards; nor is a

@@ -1,4 +1,4 @@
-"""Publishing to JetStream: many at a time, each confirmed by the server's PubAck."""
+"""Publishes to JetStream; the server's PubAck confirms each message."""
 
 from __future__ import annotations
 

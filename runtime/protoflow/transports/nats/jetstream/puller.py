@@ -1,4 +1,4 @@
-"""Pulling from one consumer: long-lived requests, always enough of them, supervised.
+"""Pulls from one consumer with long-lived, supervised requests.
 
 Each request names a number of messages and an expiry, and the server answers it with that
 many messages to our inbox, or with a status message that says how many it will not send.

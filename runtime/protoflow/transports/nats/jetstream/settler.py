@@ -1,4 +1,4 @@
-"""Settlements on their way to the server, until the consumers' leaders have them."""
+"""Sends settlements until the leader of their consumer confirms them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One group's deliveries of a topic: handed out, kept leased, settled."""
+"""A subscription: one topic read by one group."""
 
 from __future__ import annotations
 

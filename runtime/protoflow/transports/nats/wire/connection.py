@@ -1,4 +1,4 @@
-"""The way to the servers: one client after the other, writing in order, supervised.
+"""The supervised connection to the servers: one client after the other, writing in order.
 
 nats-py's own reconnecting is left off: it forgets what was written but not confirmed, and
 some errors close its client for good. Here every loss is handled alike: a new client is

@@ -1,4 +1,4 @@
-"""Connecting one client: each server for a while, in turn; and what went wrong."""
+"""Connects one client to the servers in turn, and describes failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the server sends: messages read in batches, everything else left to nats-py.
+"""Reads messages in batches, and leaves the rest of the protocol to nats-py.
 
 nats-py tries every message against one pattern after the other, and hands it on through a
 queue and a task. Here a message costs a search, a split and two slices, and all that came
