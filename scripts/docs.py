@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from cli_reference import reference  # type: ignore[import-not-found]  # beside this script
 from pamqp.header import ContentHeader
 from protoflow import transports, wire
 from protoflow.codecs.cloudevents import wrap
@@ -317,6 +318,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "wire-nats-structured": nats_wire(wrap(MESSAGE)),
     "config": config_table,
     "middleware": middleware_list,
+    "commands": reference,
     **{f"options-{item.name}": options_table(options_of(item)) for item in BUILT_IN},
 }
 

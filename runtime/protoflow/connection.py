@@ -30,11 +30,6 @@ T = TypeVar("T")
 
 def transport_for(config: Config, clock: Clock) -> Transport:
     """The transport that the settings name, not yet open. Raises ConfigError."""
-    if config.origin("transport") == "built in":
-        _log.warning(
-            "no transport is set: messages stay in the memory of this process and are lost with "
-            "it; set PROTOFLOW_TRANSPORT or Config(transport=...), to memory:// if that is meant"
-        )
     return create(
         TransportSettings(
             url=config.url,
@@ -49,11 +44,21 @@ def transport_for(config: Config, clock: Clock) -> Transport:
     )
 
 
+def warn_of_memory(config: Config) -> None:
+    """Logs that nothing lasts, if no transport is set."""
+    if config.origin("transport") == "built in":
+        _log.warning(
+            "no transport is set: messages stay in the memory of this process and are lost with "
+            "it; set PROTOFLOW_TRANSPORT or Config(transport=...), to memory:// if that is meant"
+        )
+
+
 class Connection(EventPublisher):
     """A connection that producers publish through; an asynchronous context manager."""
 
     def __init__(self, config: Config, clock: Clock | None = None) -> None:
         clock = clock or Clock()
+        warn_of_memory(config)
         self._transport = transport_for(config, clock)
         super().__init__(MessagePublisher(config, self._transport, clock))
 

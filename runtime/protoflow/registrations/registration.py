@@ -78,7 +78,9 @@ def registrations(handler: Handler | HandlerSync) -> list[Registration]:
             "generated module"
         )
     sync = isinstance(handler, HandlerSync)
-    made = [_of(method, getattr(handler, method.handler), sync) for method in spec.methods]
+    made = [
+        of_method(method, getattr(handler, method.handler), sync=sync) for method in spec.methods
+    ]
     problems = [
         problem
         for one in made
@@ -89,7 +91,8 @@ def registrations(handler: Handler | HandlerSync) -> list[Registration]:
     return made
 
 
-def _of(method: MethodSpec, call: Callable[..., Any], sync: bool) -> Registration:
+def of_method(method: MethodSpec, call: Callable[..., Any], *, sync: bool) -> Registration:
+    """The registration of a method of the contract that this function handles."""
     return Registration(
         name=method.name,
         topic=method.topic,

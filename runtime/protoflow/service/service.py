@@ -77,6 +77,11 @@ class Service:
         self._events = self._components.events
         self._inspection = self._components.inspection
 
+    @property
+    def registered(self) -> tuple[str, ...]:
+        """The full names of the registered handlers."""
+        return tuple(one.name for one in self._registry.registrations)
+
     # Registering, before the service starts.
 
     def register(self, *handlers: Handler | HandlerSync) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from protoflow import ids
 from protoflow.clock import Clock
-from protoflow.connection import transport_for
+from protoflow.connection import transport_for, warn_of_memory
 from protoflow.errors import ConfigError
 from protoflow.middleware import default_chain
 from protoflow.pipeline import Chain, Middleware, chain_of
@@ -60,6 +60,8 @@ class Components:
         self.clock = clock or Clock()
         chain = _chain(middleware, dependencies)
         self.counters = Counters(dependencies.get("error_classifier") or classify_error)
+        if transport is None:
+            warn_of_memory(config)
         self.transport = transport or transport_for(config, self.clock)
         self.publisher = MessagePublisher(config, self.transport, self.clock, self.counters.sent)
         self.publisher.encode.validator = dependencies.get("validator")

@@ -22,3 +22,5 @@ from protoflow.transport.interface import TransportFactory as TransportFactory
 from protoflow.transport.interface import TransportSettings as TransportSettings
 from protoflow.transport.lag import Lag as Lag
 from protoflow.transport.lag import LagReader as LagReader
+from protoflow.transport.topic_reader import TopicReader as TopicReader
+from protoflow.transport.topic_reader import TopicRecord as TopicRecord

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from protoflow.contract.spec import Start
 from protoflow.errors import ConnectionFailedError, PublishError, TopologyError
 from protoflow.message import Message
 from protoflow.transport.interface import (
@@ -22,6 +23,7 @@ from protoflow.transport.interface import (
     TransportSettings,
 )
 from protoflow.transport.lag import Lag
+from protoflow.transport.topic_reader import TopicRecord
 from protoflow.transports.kafka import broker_queries
 from protoflow.transports.kafka.connection import prefer, reach
 from protoflow.transports.kafka.consumers import group_joining_timeout
@@ -34,6 +36,7 @@ from protoflow.transports.kafka.membership import Membership
 from protoflow.transports.kafka.options import KafkaOptions, client_arguments
 from protoflow.transports.kafka.publisher import KafkaPublisher
 from protoflow.transports.kafka.subscription import KafkaSubscription
+from protoflow.transports.kafka.topic_reader import read_topic
 from protoflow.transports.kafka.topics import SubscriptionTopics
 from protoflow.transports.kafka.topology import ensure
 
@@ -260,6 +263,12 @@ class KafkaTransport:
         if self._publisher is None:
             raise ConnectionFailedError("kafka: the transport is not open")
         return self._publisher
+
+    def read_topic(
+        self, topic: str, *, start: Start | float, follow: bool
+    ) -> AsyncIterator[TopicRecord]:
+        """See `protoflow.transport.TopicReader`."""
+        return read_topic(self._opened(), topic, start, follow)
 
     async def lag(self, topic: str, group: str) -> Lag:
         """See `protoflow.transport.LagReader`."""

@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
+from protoflow.contract.spec import Start
 from protoflow.errors import ConnectionFailedError, ProtoflowError, PublishError, TopologyError
 from protoflow.message import Message
 from protoflow.transport.interface import (
@@ -21,6 +22,7 @@ from protoflow.transport.interface import (
     TransportSettings,
 )
 from protoflow.transport.lag import Lag
+from protoflow.transport.topic_reader import TopicRecord
 from protoflow.transports.sqlite import topics
 from protoflow.transports.sqlite.database import Database
 from protoflow.transports.sqlite.dead_letters import SqliteDeadLetterStore
@@ -28,6 +30,7 @@ from protoflow.transports.sqlite.options import SqliteOptions
 from protoflow.transports.sqlite.publishing import Publication
 from protoflow.transports.sqlite.session_lease import SessionLease
 from protoflow.transports.sqlite.subscription import SqliteSubscription
+from protoflow.transports.sqlite.topic_reader import read_topic
 from protoflow.transports.sqlite.transaction import SqliteTransaction, transaction
 
 _OLDEST_SQLITE: Final = (3, 35, 0)
@@ -130,6 +133,12 @@ class SqliteTransport(Database):
     def health(self) -> str | None:
         """Why the file cannot be written or read; None again when something was written."""
         return self.worker.problem if self._opened else "the transport is not open"
+
+    def read_topic(
+        self, topic: str, *, start: Start | float, follow: bool
+    ) -> AsyncIterator[TopicRecord]:
+        """See `protoflow.transport.TopicReader`; what every group has settled is gone."""
+        return read_topic(self.worker, topic, start, follow)
 
     async def lag(self, topic: str, group: str) -> Lag:
         """What the group has not finished."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
-from protoflow.contract.spec import Ordering
+from protoflow.contract.spec import Ordering, Start
 from protoflow.errors import (
     AuthenticationError,
     CapabilityError,
@@ -24,6 +24,7 @@ from protoflow.transport.interface import (
     TransportSettings,
 )
 from protoflow.transport.lag import Lag
+from protoflow.transport.topic_reader import TopicRecord
 from protoflow.transports.nats.jetstream.api import API, STREAM_NOT_FOUND, APIError
 from protoflow.transports.nats.jetstream.buffers import FifoBuffer, OrderedBuffer
 from protoflow.transports.nats.jetstream.consumers import Consumers, Ephemeral
@@ -32,6 +33,7 @@ from protoflow.transports.nats.jetstream.publisher import JetStreamPublisher
 from protoflow.transports.nats.jetstream.puller import Puller, PullSettings
 from protoflow.transports.nats.jetstream.start_marks import StartMarks
 from protoflow.transports.nats.jetstream.subscription import JetStreamSubscription
+from protoflow.transports.nats.jetstream.topic_reader import JetStreamTopicReader
 from protoflow.transports.nats.jetstream.topology import TopologyManager
 from protoflow.transports.nats.names import JetStreamNames
 from protoflow.transports.nats.options import JetStreamOptions
@@ -166,6 +168,13 @@ class JetStreamTransport:
     def health(self) -> str | None:
         """As `Transport.health`."""
         return self._connection.problem
+
+    def read_topic(
+        self, topic: str, *, start: Start | float, follow: bool
+    ) -> AsyncIterator[TopicRecord]:
+        """As `TopicReader.read_topic`."""
+        reader = JetStreamTopicReader(self._connection, self._api, self._names)
+        return reader.read(topic, start, follow)
 
     async def lag(self, topic: str, group: str) -> Lag:
         """As `LagReader.lag`; what waits for a retry counts too."""

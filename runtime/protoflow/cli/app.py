@@ -1,0 +1,79 @@
+"""The group of commands, the options that all share, and the exit code of a run."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import cast
+
+import click
+
+from protoflow.cli.commands import COMMANDS
+from protoflow.cli.exits import ExitCode, code_of
+from protoflow.errors import ProtoflowError
+
+
+class _Commands(click.Group):
+    """Imports a command when it is run; its help for the list stands in a table."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of a name."""
+        row = COMMANDS.get(cmd_name)
+        if row is None:
+            return None
+        return cast(click.Command, importlib.import_module(row.module).command)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands, from the table."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, row.help) for name, row in COMMANDS.items()])
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Print the traceback of an internal error.")
+def app(debug: bool) -> None:
+    """Contract-first, event-driven Python, from the shell."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command; the exit code."""
+    try:
+        return int(app.main(list(arguments), prog_name="protoflow", standalone_mode=False) or 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return ExitCode.USAGE
+    except click.UsageError as error:
+        error.show()
+        return ExitCode.USAGE
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code if error.exit_code > 1 else ExitCode.USAGE
+    except (click.Abort, KeyboardInterrupt):
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # Python would complain about what it cannot flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.DONE
+    except ProtoflowError as error:
+        _report(error)
+        return code_of(error)
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        _say(f"internal error: {type(error).__name__}: {error}; --debug prints the traceback")
+        return ExitCode.INTERNAL
+
+
+def _report(error: ProtoflowError) -> None:
+    for problem in getattr(error, "problems", (str(error),)):
+        _say(f"error: {problem}")
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)

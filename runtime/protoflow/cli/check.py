@@ -1,0 +1,68 @@
+"""`protoflow check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from protoflow.cli import checks, contract, plan, settings
+from protoflow.config import Config
+from protoflow.contract.catalog import Catalog
+from protoflow.errors import ProtoflowError
+
+
+@click.command("check")
+@settings.connects
+@settings.reads_contract
+@settings.prints_json
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    transport: str | None,
+    config_file: str | None,
+    contract_name: str | None,
+    as_json: bool,
+) -> None:
+    """Check settings and contract as a start of the service would, without a broker.
+
+    Exits with 1 if a check fails. For use in CI, before a deploy.
+    """
+    found: dict[str, Any] = {}
+
+    def read_settings() -> str:
+        config = found["config"] = settings.config_of(transport, config_file)
+        return f"transport {config.url.safe}"
+
+    def read_contract() -> str:
+        catalog = found["catalog"] = contract.load(contract_name)
+        return f"{_many(len(catalog.messages), 'message')}, {_many(len(catalog.methods), 'method')}"
+
+    results = [
+        checks.examined("settings", read_settings),
+        checks.examined("contract", read_contract),
+    ]
+    if {"config", "catalog"} <= found.keys():
+        results.append(checks.examined("plan", lambda: _planned(found["catalog"], found["config"])))
+    if any(Path().rglob("*.proto")):
+        results.append(checks.examined("generated code", checks.up_to_date))
+    ctx.exit(checks.report(results, as_json=as_json))
+
+
+def _planned(catalog: Catalog, config: Config) -> str:
+    """Whether the transport can keep what the contract demands."""
+    handlers = plan.planned(catalog, config).handlers
+    skipping = [one.registration.name for one in handlers if str(one.policy.unhandled) == "skip"]
+    if not handlers:
+        raise ProtoflowError("the contract has no method that consumes")
+    note = f"{_many(len(handlers), 'handler')} on {config.url.scheme}"
+    if skipping:
+        # Between two versions of a service the older one would drop new types.
+        note += f"; types without a handler are skipped in {_many(len(skipping), 'subscription')}"
+    return note
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,90 @@
+"""The rows of `check` and `doctor`: each examines one thing."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import click
+
+from protoflow import __version__
+from protoflow.cli import output
+from protoflow.cli.exits import ExitCode
+from protoflow.cli.generate import output as generated
+from protoflow.cli.generate import project
+from protoflow.errors import MissingExtraError, ProtoflowError
+
+_OLDEST = (3, 11)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What an examination found.
+
+    Attributes:
+        check: what was examined.
+        ok: whether it is as it should be; None: it was not examined.
+        note: what was found, or what to do.
+    """
+
+    check: str
+    ok: bool | None
+    note: str
+
+
+def examined(check: str, examine: Callable[[], str]) -> Result:
+    """Runs one examination; an error of Protoflow is its finding."""
+    try:
+        return Result(check=check, ok=True, note=examine())
+    except MissingExtraError as error:
+        return Result(check=check, ok=None, note=str(error))
+    except ProtoflowError as error:
+        return Result(check=check, ok=False, note="; ".join(str(error).splitlines()))
+
+
+def report(results: Iterable[Result], *, as_json: bool) -> ExitCode:
+    """Prints the results; 1 if one of them is not as it should be."""
+    results = list(results)
+    if as_json:
+        output.as_json([{"check": one.check, "ok": one.ok, "note": one.note} for one in results])
+    else:
+        for one in results:
+            mark = {True: "ok  ", False: "FAIL", None: "-   "}[one.ok]
+            click.echo(f"{mark} {one.check}: {one.note}")
+    return ExitCode.FINDING if any(one.ok is False for one in results) else ExitCode.DONE
+
+
+def python() -> str:
+    """The version of Python."""
+    if sys.version_info < _OLDEST:
+        raise ProtoflowError(f"Python {platform.python_version()} is too old; use 3.11 or later")
+    return platform.python_version()
+
+
+def versions() -> str:
+    """Whether plugin and runtime are of one version: they are one distribution."""
+    try:
+        installed = metadata.version("protoc-gen-protoflow")
+    except metadata.PackageNotFoundError:
+        return f"runtime {__version__}, not installed as a distribution"
+    if installed != __version__:
+        raise ProtoflowError(
+            f"the installed distribution is {installed}, the imported runtime is {__version__};"
+            " one of them comes from elsewhere: look at PYTHONPATH"
+        )
+    return installed
+
+
+def up_to_date() -> str:
+    """Whether the generated modules are those of the .proto files."""
+    found = project.load(Path.cwd())
+    difference = generated.difference(found, Path.cwd())
+    stale = [*difference.changed, *difference.orphans]
+    if stale:
+        more = f" and {len(stale) - 1} more" if len(stale) > 1 else ""
+        raise ProtoflowError(f"{found.out / stale[0]}{more} is stale; run: protoflow generate")
+    return f"{difference.unchanged} files in {found.out}"

@@ -1,0 +1,1 @@
+"""`protoflow dlq`: dead letters, without running a service."""

@@ -1,0 +1,102 @@
+"""The broker, the contract and the dead-letter topics of one command."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from protoflow import wire
+from protoflow.cli import contract, plan, records, settings
+from protoflow.cli.dlq.filters import Selection
+from protoflow.config import Config
+from protoflow.connection import Connection
+from protoflow.contract.catalog import Catalog
+from protoflow.dead_letters import DeadLetterRecord, DeadLetters
+from protoflow.errors import DeadLetterNotFoundError
+
+T = TypeVar("T")
+
+PAGE = 100
+
+
+class Access:
+    """The broker, the contract and the topics of one command."""
+
+    def __init__(self, selection: Selection, where: dict[str, Any]) -> None:
+        self.config: Config = settings.broker_of(where["transport"], where["config_file"])
+        named = where["contract_name"]
+        # With topics a contract only decodes; without, it names them.
+        self.catalog: Catalog = (
+            contract.optional(named) if selection.topics else contract.load(named)
+        )
+        self.topics = selection.topics or self._planned(selection)
+
+    def run(self, act: Callable[[DeadLetters], Awaitable[T]]) -> T:
+        """Connects, acts and disconnects."""
+
+        async def connected() -> T:
+            async with _connection(self.config) as dead_letters:
+                return await act(dead_letters)
+
+        return asyncio.run(connected())
+
+    def _planned(self, selection: Selection) -> tuple[str, ...]:
+        handlers = plan.planned(self.catalog, self.config).handlers
+        return tuple(
+            sorted(
+                {
+                    handler.dead_letter_topic
+                    for handler in handlers
+                    if selection.handler in (None, handler.registration.name)
+                    and selection.group in (None, handler.group)
+                }
+            )
+        )
+
+
+@asynccontextmanager
+async def _connection(config: Config) -> AsyncIterator[DeadLetters]:
+    async with Connection(config) as connection:
+        yield connection.dead_letters
+
+
+async def all_of(
+    dead_letters: DeadLetters, topic: str, selection: Selection
+) -> AsyncIterator[DeadLetterRecord]:
+    """All dead letters of a topic that fit, a page at a time."""
+    after = ""
+    while page := await dead_letters.list(topic, limit=PAGE, after=after, filter=selection.filter):
+        for record in page:
+            yield record
+        after = page[-1].position
+
+
+async def found_in(
+    dead_letters: DeadLetters, topics: Sequence[str], id: str
+) -> tuple[str, DeadLetterRecord]:
+    """The dead letter of an id, and its topic. Raises DeadLetterNotFoundError."""
+    for topic in topics:
+        try:
+            return topic, await dead_letters.show(topic, id)
+        except DeadLetterNotFoundError:
+            continue
+    raise DeadLetterNotFoundError(f"no dead letter {id} in {', '.join(topics)}")
+
+
+def row_of(topic: str, record: DeadLetterRecord) -> dict[str, Any]:
+    """A dead letter as the list shows it."""
+    metadata = record.message.metadata
+    return {
+        "id": record.message.id,
+        "time": records.time_text(record.time),
+        "topic": topic,
+        "position": record.position,
+        "handler": metadata.get(wire.PF_HANDLER, ""),
+        "group": metadata.get(wire.PF_GROUP, ""),
+        "attempts": metadata.get(wire.PF_ATTEMPT, ""),
+        "error_class": metadata.get(wire.PF_ERROR_CLASS, ""),
+        "error_type": metadata.get(wire.PF_ERROR_TYPE, ""),
+        "error": metadata.get(wire.PF_ERROR_MESSAGE, ""),
+    }

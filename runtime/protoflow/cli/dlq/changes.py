@@ -1,0 +1,161 @@
+"""`dlq replay` and `dlq purge`: which, a preview, a confirmation, and a report."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from protoflow.cli import output, settings
+from protoflow.cli.dlq.access import Access, all_of
+from protoflow.cli.dlq.filters import Selection, filters
+from protoflow.cli.exits import ExitCode
+from protoflow.dead_letters import DeadLetters
+from protoflow.errors import DeadLetterNotFoundError, ReplayError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def changes(action: F) -> F:
+    """Adds what commands that change something share: which, a preview, and a confirmation."""
+    for option in (
+        click.option("--yes", is_flag=True, help="Do not ask."),
+        click.option("--dry-run", is_flag=True, help="Only count what would be changed."),
+        click.option("--all", "everything", is_flag=True, help="All that fit the filters."),
+        click.argument("ids", nargs=-1),
+    ):
+        action = option(action)
+    return action
+
+
+@click.command("replay")
+@changes
+@settings.connects
+@settings.reads_contract
+@settings.prints_json
+@filters
+@click.option("--to-origin", is_flag=True, help="To the original topic, so to all its groups.")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="So many a second at most.")
+@click.pass_context
+def replay(
+    ctx: click.Context,
+    /,
+    *,
+    selection: Selection,
+    to_origin: bool,
+    rate: float | None,
+    **where: Any,
+) -> None:
+    """Give dead letters back to the group that failed, with their attempts reset."""
+
+    async def act(dead_letters: DeadLetters, topic: str, ids: Sequence[str]) -> None:
+        started = time.monotonic()
+        size = max(1, int(rate)) if rate else len(ids)
+        for start in range(0, len(ids), size):
+            if rate:
+                await asyncio.sleep(max(0.0, started + start / rate - time.monotonic()))
+            await dead_letters.replay(topic, ids[start : start + size], to_origin=to_origin)
+
+    ctx.exit(_change("replay", act, selection, where))
+
+
+@click.command("purge")
+@changes
+@settings.connects
+@settings.reads_contract
+@settings.prints_json
+@filters
+@click.pass_context
+def purge(ctx: click.Context, /, *, selection: Selection, **where: Any) -> None:
+    """Delete dead letters for good."""
+
+    async def act(dead_letters: DeadLetters, topic: str, ids: Sequence[str]) -> None:
+        await dead_letters.purge(topic, ids)
+
+    ctx.exit(_change("purge", act, selection, where))
+
+
+def _change(
+    verb: str,
+    act: Callable[[DeadLetters, str, Sequence[str]], Awaitable[None]],
+    selection: Selection,
+    where: dict[str, Any],
+) -> ExitCode:
+    """Selects, previews, asks, acts and reports."""
+    ids, everything = where["ids"], where["everything"]
+    if not ids and not everything and not selection.is_filter:
+        raise click.UsageError("name ids, give a filter, or say --all")
+    if ids and everything:
+        raise click.UsageError("give ids or --all, not both")
+    access = Access(selection, where)
+    return access.run(
+        lambda dead_letters: _changed(dead_letters, verb, act, access, selection, where)
+    )
+
+
+async def _changed(
+    dead_letters: DeadLetters,
+    verb: str,
+    act: Callable[[DeadLetters, str, Sequence[str]], Awaitable[None]],
+    access: Access,
+    selection: Selection,
+    where: dict[str, Any],
+) -> ExitCode:
+    wanted = frozenset(where["ids"])
+    chosen = {
+        topic: [
+            record.message.id
+            async for record in all_of(dead_letters, topic, selection)
+            if not wanted or record.message.id in wanted
+        ]
+        for topic in access.topics
+    }
+    missing = wanted.difference(*chosen.values())
+    if missing:
+        raise DeadLetterNotFoundError(
+            f"no dead letter {', '.join(sorted(missing))} in {', '.join(access.topics)}"
+        )
+    matched = sum(map(len, chosen.values()))
+    for topic, found in chosen.items():
+        if found:
+            click.echo(f"{verb} {len(found)} of {topic}", err=True)
+    report: dict[str, Any] = {"matched": matched, "done": 0, "failed": {}}
+    if matched and not where["dry_run"]:
+        if not where["yes"] and not _confirmed(verb, matched):
+            raise click.Abort
+        for topic, found in chosen.items():
+            await _act(act, dead_letters, topic, found, report)
+    if where["as_json"]:
+        output.as_json(report)
+    else:
+        for id, reason in report["failed"].items():
+            click.echo(f"left {id}: {reason}", err=True)
+        click.echo(f"{matched} matched, {report['done']} done, {len(report['failed'])} failed")
+    return ExitCode.PARTLY if report["failed"] else ExitCode.DONE
+
+
+async def _act(
+    act: Callable[[DeadLetters, str, Sequence[str]], Awaitable[None]],
+    dead_letters: DeadLetters,
+    topic: str,
+    ids: Sequence[str],
+    report: dict[str, Any],
+) -> None:
+    if not ids:
+        return
+    try:
+        await act(dead_letters, topic, ids)
+        report["done"] += len(ids)
+    except ReplayError as error:
+        report["done"] += error.replayed
+        report["failed"] |= {id: str(reason) for id, reason in error.left.items()}
+
+
+def _confirmed(verb: str, count: int) -> bool:
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"to {verb} without being asked, say --yes")
+    return click.confirm(f"{verb} {count} dead letters?", err=True)

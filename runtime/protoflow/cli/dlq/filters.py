@@ -1,0 +1,95 @@
+"""The options that select dead letters."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+from protoflow.dead_letters import DeadLetterFilter
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_NAMES = ("handler", "topics", "group", "error", "message_type", "key", "since", "until")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """What the options say.
+
+    Attributes:
+        topics: dead-letter topics; empty are those of the contract.
+        handler: only those of this handler.
+        group: only those of this group.
+        filter: the conditions; None is no condition.
+    """
+
+    topics: tuple[str, ...]
+    handler: str | None
+    group: str | None
+    filter: DeadLetterFilter | None
+
+    @property
+    def is_filter(self) -> bool:
+        """Whether anything is left out."""
+        return self.filter is not None
+
+
+def filters(command: F) -> F:
+    """Adds the options, and hands the command a `selection`."""
+
+    @functools.wraps(command)
+    def called(*arguments: Any, **options: Any) -> Any:
+        given = {name: options.pop(name) for name in _NAMES}
+        return command(*arguments, selection=_selection(given), **options)
+
+    made: Any = called
+    for option in (
+        click.option("--until", type=_time, metavar="TIME", help="Dead-lettered before."),
+        click.option("--since", type=_time, metavar="TIME", help="2026-11-27T05:00Z, or 2h: ago."),
+        click.option("--key", help="Of this key."),
+        click.option("--type", "message_type", help="Of this CloudEvents type."),
+        click.option("--error", help="Of this error type, such as ValueError."),
+        click.option("--group", help="Given up by this group."),
+        click.option("--handler", help="Given up by this handler, shop.v1.Orders.BillOrder."),
+        click.option("--topic", "topics", multiple=True, help="Dead-letter topic; repeatable."),
+    ):
+        made = option(made)
+    found: F = made
+    return found
+
+
+def _selection(given: dict[str, Any]) -> Selection:
+    conditions = {
+        "handler": given["handler"],
+        "group": given["group"],
+        "error_type": given["error"],
+        "message_type": given["message_type"],
+        "key": given["key"],
+        "since": given["since"],
+        "until": given["until"],
+    }
+    set_ones = {name: value for name, value in conditions.items() if value is not None}
+    return Selection(
+        topics=given["topics"],
+        handler=given["handler"],
+        group=given["group"],
+        filter=DeadLetterFilter(**set_ones) if set_ones else None,
+    )
+
+
+def _time(text: str) -> float:
+    """Seconds since the epoch, of a time or of how long ago."""
+    now = datetime.datetime.now(datetime.UTC)
+    if match := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text):
+        return now.timestamp() - float(match[1]) * _UNITS[match[2]]
+    try:
+        return datetime.datetime.fromisoformat(text).astimezone(datetime.UTC).timestamp()
+    except ValueError:
+        raise click.BadParameter(f"{text}: write an ISO 8601 time, or an age such as 90m") from None

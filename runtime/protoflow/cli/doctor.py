@@ -1,0 +1,44 @@
+"""`protoflow doctor`."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from protoflow.cli import checks, contract, settings
+from protoflow.cli.generate import protoc
+from protoflow.config import Config
+from protoflow.connection import Connection
+
+
+@click.command("doctor")
+@settings.connects
+@settings.prints_json
+@click.pass_context
+def command(
+    ctx: click.Context, /, transport: str | None, config_file: str | None, as_json: bool
+) -> None:
+    """Examine the installation, the settings, the contract and the way to the broker."""
+
+    def connect() -> str:
+        config = settings.broker_of(transport, config_file)
+        asyncio.run(_connect(config))
+        return f"connected to {config.url.safe}"
+
+    def read_contract() -> str:
+        return ", ".join(file.source for file in contract.load(None).files)
+
+    results = [
+        checks.examined("Python", checks.python),
+        checks.examined("Protoflow", checks.versions),
+        checks.examined("protoc", protoc.versions),
+        checks.examined("contract", read_contract),
+        checks.examined("broker", connect),
+    ]
+    ctx.exit(checks.report(results, as_json=as_json))
+
+
+async def _connect(config: Config) -> None:
+    async with Connection(config):
+        pass

@@ -1,0 +1,39 @@
+"""Exit codes: one table for all commands."""
+
+from __future__ import annotations
+
+import enum
+
+from protoflow.errors import (
+    DeadLetterNotFoundError,
+    MissingExtraError,
+    ProtoflowError,
+    TopologyError,
+    TransportError,
+)
+
+
+class ExitCode(enum.IntEnum):
+    """What the exit code of a command means."""
+
+    DONE = 0
+    #: Stale files, a breaking change, a failed check.
+    FINDING = 1
+    #: Wrong usage, wrong configuration, or not supported by the transport.
+    USAGE = 2
+    #: The broker or the service cannot be reached, or refuses the credentials.
+    UNREACHABLE = 3
+    #: Some of the work is done; the report lists what is not.
+    PARTLY = 4
+    #: A fault of Protoflow.
+    INTERNAL = 5
+    INTERRUPTED = 130
+
+
+def code_of(error: ProtoflowError) -> ExitCode:
+    """The exit code of a command that ended with this error."""
+    if isinstance(error, TopologyError | MissingExtraError | DeadLetterNotFoundError):
+        return ExitCode.USAGE
+    if isinstance(error, TransportError):
+        return ExitCode.UNREACHABLE
+    return ExitCode.USAGE

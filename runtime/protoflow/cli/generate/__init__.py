@@ -1,0 +1,1 @@
+"""`protoflow generate`: protoc, the plugin, and the imports of what they write."""

@@ -1,0 +1,90 @@
+"""The generated files: what a run makes, against what lies in the output directory."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from protoflow.cli.generate import packages, protoc
+from protoflow.cli.generate.project import Project
+
+_SUFFIXES = ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py", "_protoflow.py")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """How the output directory differs from what the contract says now.
+
+    Attributes:
+        changed: files to write, with their content, by path beneath the output directory.
+        orphans: generated modules whose .proto file is gone.
+        unchanged: how many files are up to date.
+    """
+
+    changed: dict[str, str]
+    orphans: list[str]
+    unchanged: int
+
+
+def difference(project: Project, directory: Path) -> Difference:
+    """Generates beside the output directory, and compares. Raises as `protoc.run` does."""
+    made = _generated(project, directory)
+    out = directory / project.out
+    changed = {name: text for name, text in made.items() if _content(out / name) != text}
+    there = {
+        file.relative_to(out).as_posix() for suffix in _SUFFIXES for file in out.rglob(f"*{suffix}")
+    }
+    return Difference(
+        changed=changed, orphans=sorted(there - made.keys()), unchanged=len(made) - len(changed)
+    )
+
+
+def write(found: Difference, out: Path) -> None:
+    """Writes what has changed. A file is replaced at once: a reader never sees half of it."""
+    for name, text in found.changed.items():
+        file = out / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        new = file.with_name(f".{file.name}.new")
+        new.write_text(text, encoding="utf-8")
+        new.replace(file)
+
+
+def _generated(project: Project, directory: Path) -> dict[str, str]:
+    with tempfile.TemporaryDirectory(prefix="protoflow-") as scratch:
+        out = Path(scratch)
+        protoc.run(project, directory, out)
+        files = {
+            file.relative_to(out).as_posix(): file.read_text(encoding="utf-8")
+            for file in sorted(out.rglob("*"))
+            if file.is_file()
+        }
+    modules = {_module(name) for name in files}
+    made = {
+        name: packages.rewrite(text, project.package if "_protoflow." not in name else "", modules)
+        for name, text in files.items()
+    }
+    if project.package:
+        for name in _missing_inits(made, directory / project.out):
+            made[name] = ""
+    return made
+
+
+def _module(name: str) -> str:
+    return name.rpartition(".")[0].replace("/", ".")
+
+
+def _missing_inits(made: dict[str, str], out: Path) -> list[str]:
+    folders = {parent for name in made for parent in Path(name).parents}
+    return sorted(
+        (folder / "__init__.py").as_posix()
+        for folder in folders
+        if not (out / folder / "__init__.py").exists()
+    )
+
+
+def _content(file: Path) -> str | None:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+        return None

@@ -1,0 +1,107 @@
+"""Runs protoc of grpcio-tools with the plugin that is installed beside this Python."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from protoflow.cli.generate import validate_proto
+from protoflow.cli.generate.project import Project
+from protoflow.errors import ConfigError, MissingExtraError
+
+_PLUGIN = "protoc-gen-protoflow"
+#: What protoc writes before the errors of a plugin.
+#: What its libraries log.
+_WARNING = re.compile(r"WARNING: All log messages|[IW]\d{4} ")
+_PREFIX = re.compile(r"^--protoflow_out: (?:protoc-gen-protoflow: )?", re.MULTILINE)
+
+
+def versions() -> str:
+    """The versions of protoc and of the plugin, for people. Raises MissingExtraError."""
+    from importlib import metadata
+
+    try:
+        protoc = metadata.version("grpcio-tools")
+    except metadata.PackageNotFoundError:
+        raise MissingExtraError("codegen", "grpcio-tools") from None
+    return f"protoc of grpcio-tools {protoc}, {_PLUGIN} {metadata.version(_PLUGIN)}"
+
+
+def run(project: Project, directory: Path, out: Path) -> None:
+    """Generates the modules of a project into `out`.
+
+    Raises:
+        MissingExtraError: the extra `codegen` or `validate` is missing.
+        ConfigError: what protoc and the plugin complain of, a line each.
+    """
+    from protoc_gen_protoflow import resources
+
+    versions()
+    roots = [directory / root for root in project.roots]
+    files = list(project.files)
+    arguments = [f"-I{root}" for root in project.roots]
+    arguments.append(f"-I{resources.include()}")
+    with tempfile.TemporaryDirectory(prefix="protoflow-") as scratch:
+        if validate_proto.is_imported(files, roots):
+            arguments.append(f"--descriptor_set_in={_validate(Path(scratch))}")
+            files.append(validate_proto.NAME)
+        arguments += [
+            f"--plugin={_PLUGIN}={_plugin()}",
+            f"--python_out={out}",
+            f"--pyi_out={out}",
+            f"--protoflow_out={out}",
+        ]
+        if project.package:
+            arguments.append(f"--protoflow_opt=import_prefix={project.package}")
+        if project.handlers:
+            arguments.append(f"--protoflow_opt=handlers={project.handlers}")
+        if project.grpc:
+            arguments.append(f"--grpc_python_out={out}")
+        _call([*arguments, *files], project, directory)
+
+
+def _validate(scratch: Path) -> Path:
+    descriptors = validate_proto.descriptors()
+    if descriptors is None:
+        raise MissingExtraError("validate", "protovalidate")
+    file = scratch / "validate.binpb"
+    file.write_bytes(descriptors.SerializeToString())
+    return file
+
+
+def _call(arguments: Sequence[str], project: Project, directory: Path) -> None:
+    command = [sys.executable, "-m", "grpc_tools.protoc", *arguments]
+    done = subprocess.run(  # noqa: S603  no shell, and its own interpreter
+        command, cwd=directory, capture_output=True, text=True, check=False
+    )
+    if done.returncode == 0:
+        return
+    lines = [
+        _with_root(line, project, directory)
+        for line in _PREFIX.sub("", done.stderr).splitlines()
+        if line.strip() and not _WARNING.match(line)
+    ]
+    raise ConfigError(lines or [f"protoc ended with {done.returncode}"])
+
+
+def _with_root(line: str, project: Project, directory: Path) -> str:
+    """A complaint with the path of its file from here: the plugin knows it from its root only."""
+    name = line.partition(":")[0]
+    for root in project.roots:
+        if root.parts and name in project.files and (directory / root / name).is_file():
+            return f"{root.as_posix()}/{line}"
+    return line
+
+
+def _plugin() -> str:
+    """The plugin's script beside this Python: another one on PATH may be of another version."""
+    for folder in (Path(sys.executable).parent, Path(sys.prefix) / "bin"):
+        for name in (_PLUGIN, f"{_PLUGIN}.exe"):
+            if os.access(folder / name, os.X_OK):
+                return str(folder / name)
+    raise ConfigError(f"{_PLUGIN} is not installed beside {sys.executable}; install it there")

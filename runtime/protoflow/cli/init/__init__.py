@@ -1,0 +1,1 @@
+"""`protoflow init`: a project that runs."""

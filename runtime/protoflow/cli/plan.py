@@ -1,0 +1,74 @@
+"""The plan of a contract under the settings: topics, groups and policies, without a broker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from protoflow.clock import Clock
+from protoflow.config import Config
+from protoflow.connection import transport_for
+from protoflow.contract.catalog import Catalog
+from protoflow.contract.names import NameResolver
+from protoflow.contract.spec import PublicationSpec
+from protoflow.errors import ConfigError
+from protoflow.registrations.plan import plan
+from protoflow.registrations.registration import of_method
+from protoflow.registrations.subscription_plan import HandlerPlan
+from protoflow.transport import Topology
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """A contract under settings.
+
+    Attributes:
+        handlers: one for each method that consumes.
+        published: physical topics that only producers write to.
+        topology: what a service of all of these handlers needs.
+    """
+
+    handlers: tuple[HandlerPlan, ...]
+    published: tuple[str, ...]
+    topology: Topology
+
+
+def planned(catalog: Catalog, config: Config) -> Planned:
+    """The plan of all methods of a contract.
+
+    Raises:
+        ConfigError, RegistrationError, CapabilityError: as when a service starts.
+    """
+    capabilities = transport_for(config, Clock()).capabilities
+    registrations = [of_method(method, _never_called, sync=False) for method in catalog.methods]
+    subscriptions = plan(registrations, config, capabilities)
+    handlers = tuple(handler for one in subscriptions for handler in one.handlers)
+    topics = {topic_of(method.publication, config) for method in catalog.methods}
+    topics |= {physical(spec.topic, config) for spec in catalog.messages.values() if spec.topic}
+    published = tuple(sorted(topics - {"", *(handler.topic for handler in handlers)}))
+    return Planned(
+        handlers=handlers,
+        published=published,
+        topology=Topology(
+            subscriptions=tuple(one.settings for one in subscriptions),
+            topics=tuple(sorted(topics - {""})),
+        ),
+    )
+
+
+def topic_of(publication: PublicationSpec | None, config: Config) -> str:
+    """The physical topic of a publication; "" of none. Raises ConfigError."""
+    return "" if publication is None else physical(publication.topic, config)
+
+
+def physical(template: str, config: Config) -> str:
+    """A topic with variables filled, beneath the namespace. Raises ConfigError."""
+    names = NameResolver(config.namespace, config.variables)
+    found = names.physical(template, "topic")
+    if names.problems:
+        raise ConfigError(names.problems)
+    return found
+
+
+async def _never_called(*_: Any) -> None:
+    raise NotImplementedError

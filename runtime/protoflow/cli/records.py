@@ -1,0 +1,72 @@
+"""Messages as commands show them: decoded by the contract, sensitive fields hidden."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from typing import Any
+
+from protoflow import wire
+from protoflow.codecs.payload import decode
+from protoflow.codecs.plain import shown
+from protoflow.codecs.printable import printable
+from protoflow.contract.catalog import Catalog
+from protoflow.errors import DecodeError
+from protoflow.message import Message
+
+_LONGEST = 200
+
+
+def time_text(seconds: float) -> str:
+    """A time in UTC; - if it is not known."""
+    if not seconds:
+        return "-"
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def payload(message: Message, catalog: Catalog) -> Any:
+    """The message as plain data; a text in brackets where the contract does not know it."""
+    if message.payload is None:
+        return None
+    spec = catalog.message(message.metadata.get(wire.CE_TYPE, ""))
+    if spec is None:
+        return f"({len(message.payload)} bytes)"
+    try:
+        decoded = decode(
+            message.payload, message.metadata.get(wire.CONTENT_TYPE), spec.message_class
+        )
+    except DecodeError as error:
+        return f"({error})"
+    return shown(decoded, spec.sensitive)
+
+
+def as_dict(message: Message, time: float, position: str, catalog: Catalog) -> dict[str, Any]:
+    """A message for `--json`."""
+    return {
+        "time": time_text(time),
+        "id": message.id,
+        "type": message.metadata.get(wire.CE_TYPE, ""),
+        "key": key_text(message.key),
+        "position": position,
+        "payload": payload(message, catalog),
+    }
+
+
+def line(fields: dict[str, Any]) -> str:
+    """A message on one line, for people."""
+    value = fields["payload"]
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    parts = [fields["time"], fields["id"], fields["type"] or "-", fields["key"] or "-"]
+    return "  ".join(printable(part, _LONGEST) for part in parts) + f"  {printable(text, 10_000)}"
+
+
+def key_text(key: bytes | None) -> str | None:
+    """A key as text; hexadecimal where it is none."""
+    if key is None:
+        return None
+    try:
+        text = key.decode()
+    except UnicodeDecodeError:
+        return f"0x{key.hex()}"
+    return text if text.isprintable() else f"0x{key.hex()}"

@@ -1,0 +1,67 @@
+"""`protoflow run`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+import click
+
+from protoflow.cli import logs, settings, supervisor, target
+from protoflow.service import Service
+
+
+@click.command("run")
+@click.argument("name", metavar="MODULE[:SERVICE|:HANDLER]")
+@settings.connects
+@click.option("--workers", type=click.IntRange(1), default=1, help="Processes; 1 by default.")
+@click.option("--reload", is_flag=True, help="Drain and start again when a source changes.")
+@click.option("--http", type=click.IntRange(1, 65535), help="Port of the HTTP pages.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text")
+@click.option(
+    "--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), default="INFO"
+)
+@click.pass_context
+def command(ctx: click.Context, /, name: str, workers: int, reload: bool, **options: Any) -> None:
+    """Run the service of a module until Ctrl-C or SIGTERM, then drain.
+
+    A second signal cancels the handlers, a third ends the process. Options go before settings of
+    the environment and of files, not before arguments that the module gives to Config.
+    """
+    if workers > 1 or reload:
+        ctx.exit(_supervise(name, workers, reload, options))
+    settings.export(options["transport"], options["config_file"])
+    if options["http"]:
+        os.environ["PROTOFLOW_HTTP_PORT"] = str(options["http"])
+    logs.configure(options["log_format"], options["log_level"])
+    settings.use_working_directory()
+    service = target.load(name)
+    click.echo(_summary(service))
+    asyncio.run(service.run())
+
+
+def _supervise(name: str, workers: int, reload: bool, options: dict[str, Any]) -> int:
+    if workers > 1 and reload:
+        raise click.UsageError("--reload runs one process; leave out --workers")
+    if workers > 1 and options["http"]:
+        raise click.UsageError("--http binds one process; leave out --workers")
+    transport, file = options["transport"], options["config_file"]
+    if workers > 1 and settings.config_of(transport, file).url.scheme == "memory":
+        raise click.UsageError("memory:// lives in one process; leave out --workers")
+    passed = [f"--log-format={options['log_format']}", f"--log-level={options['log_level']}"]
+    passed += [f"--transport={transport}"] if transport else []
+    passed += [f"--config={file}"] if file else []
+    passed += [f"--http={options['http']}"] if options["http"] else []
+    if reload:
+        return supervisor.run_reloading(name, passed)
+    return supervisor.run_workers(name, workers, passed)
+
+
+def _summary(service: Service) -> str:
+    """What runs where, in one line."""
+    handlers = service.registered
+    count = f"{len(handlers)} handler{'' if len(handlers) == 1 else 's'}"
+    config = service.config
+    pages = f", HTTP on {config.http_host}:{config.http_port}" if config.http_port else ""
+    return f"{count} on {config.url.safe}{pages}: {', '.join(handlers)}"

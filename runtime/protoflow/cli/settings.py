@@ -1,0 +1,106 @@
+"""The options that most commands share, and the settings that they lead to."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from protoflow.config import Config
+from protoflow.errors import ConfigError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option("--transport", metavar="URL", help="Where the broker is."),
+    click.option("--config", "config_file", metavar="FILE", help="TOML file of settings."),
+)
+_CONTRACT = click.option(
+    "--contract", "contract_name", metavar="MODULE", help="Module or package of generated code."
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def connects(command: F) -> F:
+    """Adds --transport and --config."""
+    return functools.reduce(lambda made, option: option(made), reversed(_OPTIONS), command)
+
+
+def reads_contract(command: F) -> F:
+    """Adds --contract."""
+    return _CONTRACT(command)
+
+
+def prints_json(command: F) -> F:
+    """Adds --json."""
+    return _JSON(command)
+
+
+def config_of(transport: str | None, config_file: str | None) -> Config:
+    """The settings as a service reads them; the options go before the environment.
+
+    Raises:
+        ConfigError: with every mistake.
+    """
+    given: dict[str, Any] = {"transport": transport} if transport else {}
+    return Config(file=config_file or _project_file(), **given)
+
+
+def broker_of(transport: str | None, config_file: str | None) -> Config:
+    """`config_of`, for commands that need a broker that outlives its process.
+
+    Raises:
+        ConfigError: no transport is set, or it lives in the memory of one process.
+    """
+    config = config_of(transport, config_file)
+    if config.origin("transport") == "built in":
+        raise ConfigError(
+            "no transport is set: give --transport URL or --config FILE, set PROTOFLOW_TRANSPORT,"
+            " or name a file of settings in pyproject.toml: [tool.protoflow] config"
+        )
+    if config.url.scheme == "memory":
+        raise ConfigError("memory:// lives in its process and cannot be reached from another")
+    return config
+
+
+def export(transport: str | None, config_file: str | None) -> None:
+    """Sets options for a service that a module makes: it reads them from the environment."""
+    if transport:
+        os.environ["PROTOFLOW_TRANSPORT"] = transport
+    if file := config_file or _project_file():
+        os.environ["PROTOFLOW_CONFIG"] = file
+
+
+def _project_file() -> str | None:
+    """The settings that `[tool.protoflow] config` names, where the environment names none."""
+    found: str | None = project_settings().get("config")
+    return None if os.environ.get("PROTOFLOW_CONFIG") else found
+
+
+def project_settings(directory: Path = Path()) -> dict[str, Any]:
+    """`[tool.protoflow]` of pyproject.toml in a directory. Raises ConfigError."""
+    file = directory / "pyproject.toml"
+    if not file.exists():
+        return {}
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"pyproject.toml cannot be read: {error}") from None
+    found: dict[str, Any] = content.get("tool", {}).get("protoflow", {})
+    return found
+
+
+def use_working_directory() -> None:
+    """Puts the working directory on `sys.path`, and the output of `generate` if it is there."""
+    out = project_settings().get("generate", {})
+    folders = ["", str(out.get("out", "gen"))] if not out.get("package") else [""]
+    for folder in reversed(folders):
+        path = str(Path(folder).resolve())
+        if Path(path).is_dir() and path not in sys.path:
+            sys.path.insert(0, path)

@@ -1,0 +1,144 @@
+"""Child processes of `run`: workers that are started again, or one that follows the sources."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+
+from protoflow.transport.kit.backoff import Backoff
+
+_POLL = 0.2
+#: A worker that has run for so many seconds has started well.
+_STABLE = 10.0
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
+_SOURCES = (".py", ".toml")
+
+
+class Worker:
+    """One child process.
+
+    Attributes:
+        number: its number, for people.
+        process: the process; None while it waits for its next start.
+    """
+
+    def __init__(self, number: int, command: Sequence[str]) -> None:
+        self.number = number
+        self.process: subprocess.Popen[bytes] | None = None
+        self._command = command
+        self._backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
+        self._started = self._due = 0.0
+
+    def tick(self, now: float) -> int | None:
+        """Starts the process if it is due; the exit code if it has just ended."""
+        if self.process is None:
+            if now >= self._due:
+                self._started = now
+                # A session of its own: the terminal's Ctrl-C reaches the parent only.
+                self.process = subprocess.Popen(self._command, start_new_session=True)  # noqa: S603
+            return None
+        code = self.process.poll()
+        if code is not None:
+            self.process = None
+            if now - self._started > _STABLE:
+                self._backoff.reset()
+            self._due = now + self._backoff.next()
+        return code
+
+    def signal(self, number: int) -> None:
+        """Sends a signal, if the process runs."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(number)
+
+
+class Signals:
+    """SIGINT and SIGTERM, counted; each is passed on to the workers."""
+
+    def __init__(self, workers: Sequence[Worker]) -> None:
+        self.count = 0
+        self._workers = workers
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._received)
+
+    def _received(self, number: int, _frame: object) -> None:
+        self.count += 1
+        for worker in self._workers:
+            worker.signal(signal.SIGKILL if self.count > 2 else signal.SIGTERM)
+
+
+def run_workers(target: str, count: int, options: Sequence[str]) -> int:
+    """Runs workers until a signal drains them; one that ends is started again. The exit code."""
+    workers = [Worker(number, _command(target, options)) for number in range(1, count + 1)]
+    signals = Signals(workers)
+    while not signals.count:
+        now = time.monotonic()
+        for worker in workers:
+            code = worker.tick(now)
+            if code == 2:
+                # Wrong configuration: another start would fail alike.
+                _stop(workers, signals)
+                return code
+            if code is not None:
+                click.echo(f"worker {worker.number} ended with {code}; it is restarted", err=True)
+        time.sleep(_POLL)
+    return _stop(workers, signals)
+
+
+def run_reloading(target: str, options: Sequence[str]) -> int:
+    """Runs one worker, and drains and starts it anew whenever a source changes."""
+    worker = Worker(1, _command(target, options))
+    signals = Signals([worker])
+    seen = _times()
+    while not signals.count:
+        if worker.process is None or worker.process.poll() is None:
+            worker.tick(time.monotonic())
+        now = _times()
+        changed = [path for path, at in now.items() if seen.get(path) != at]
+        if changed or now.keys() != seen.keys():
+            seen = now
+            named = f": {os.path.relpath(changed[0])}" if changed else ""
+            click.echo(f"sources changed{named}; restarting", err=True)
+            worker.signal(signal.SIGTERM)
+            if worker.process is not None:
+                worker.process.wait()
+            worker = Worker(1, _command(target, options))
+            signals = Signals([worker])
+        time.sleep(_POLL)
+    return _stop([worker], signals)
+
+
+def _stop(workers: Sequence[Worker], signals: Signals) -> int:
+    """Waits for all workers to drain; the worst exit code."""
+    if not signals.count:
+        for worker in workers:
+            worker.signal(signal.SIGTERM)
+    codes = [worker.process.wait() for worker in workers if worker.process is not None]
+    # A worker that got the signal before it had begun has nothing to drain.
+    codes = [0 if code == -signal.SIGTERM else code for code in codes]
+    return max((code if code >= 0 else 128 - code for code in codes), default=0)
+
+
+def _command(target: str, options: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "protoflow.cli", "run", target, *options]
+
+
+def _times() -> dict[Path, float]:
+    return {path: path.stat().st_mtime for path in _sources(Path.cwd()) if path.exists()}
+
+
+def _sources(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith((".", "__"))
+            and not (Path(parent) / name / "pyvenv.cfg").exists()
+        ]
+        yield from (Path(parent) / name for name in files if name.endswith(_SOURCES))

@@ -1,0 +1,192 @@
+"""`protoflow tail`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import uuid
+from collections.abc import AsyncIterator, Collection, Sequence
+from typing import Any
+
+import click
+
+from protoflow.cli import contract, output, plan, records, settings
+from protoflow.config import Config
+from protoflow.connection import Connection
+from protoflow.contract.catalog import Catalog
+from protoflow.contract.spec import Ordering, Start
+from protoflow.errors import CapabilityError, TransportError
+from protoflow.message import Delivery, Settlement
+from protoflow.transport import SubscriptionSettings, Topology, TopologyMode, Transport
+from protoflow.transport.topic_reader import TopicReader, TopicRecord
+
+_BYTES = 16 * 1024 * 1024
+
+
+@click.command("tail")
+@click.argument("topic")
+@settings.connects
+@settings.reads_contract
+@settings.prints_json
+@click.option("--from", "start", default="latest", metavar="earliest|latest|TIME")
+@click.option("--where", multiple=True, metavar="FIELD=VALUE", help="Messages with this value.")
+@click.option("-n", "--number", type=click.IntRange(1), help="End after so many messages.")
+@click.option("--follow/--no-follow", default=True, help="Go on with what comes; the default.")
+def command(
+    topic: str,
+    transport: str | None,
+    config_file: str | None,
+    contract_name: str | None,
+    as_json: bool,
+    start: str,
+    where: tuple[str, ...],
+    number: int | None,
+    follow: bool,
+) -> None:
+    """Show the messages of TOPIC: time, id, type, key and payload, sensitive fields hidden.
+
+    No group is joined and nothing is settled. TOPIC is a topic of the contract, a type, or a
+    topic of the broker. TIME is ISO 8601, such as 2026-11-27T05:00:00Z.
+    """
+    config = settings.broker_of(transport, config_file)
+    catalog = contract.optional(contract_name)
+    conditions = [_condition(text, catalog) for text in where]
+    physical = _physical(topic, catalog, config)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(
+            _tail(config, physical, _start(start), follow, catalog, conditions, number, as_json)
+        )
+
+
+async def _tail(
+    config: Config,
+    topic: str,
+    start: Start | float,
+    follow: bool,
+    catalog: Catalog,
+    conditions: Sequence[tuple[str, str]],
+    number: int | None,
+    as_json: bool,
+) -> None:
+    async with Connection(config) as connection:
+        found = _records(connection.transport, topic, start, follow)
+        async with contextlib.aclosing(found):  # type: ignore[type-var]  # generators, all of them
+            count = 0
+            async for record in found:
+                fields = records.as_dict(record.message, record.time, record.position, catalog)
+                if not all(_fits(fields["payload"], *one) for one in conditions):
+                    continue
+                if as_json:
+                    output.as_json(fields)
+                else:
+                    click.echo(records.line(fields))
+                count += 1
+                if count == number:
+                    return
+
+
+def _records(
+    transport: Transport, topic: str, start: Start | float, follow: bool
+) -> AsyncIterator[TopicRecord]:
+    if isinstance(transport, TopicReader):
+        return transport.read_topic(topic, start=start, follow=follow)
+    if start is not Start.LATEST or not follow:
+        raise CapabilityError(
+            "this broker shows only what is published from now on; leave out --from and --no-follow"
+        )
+    if not transport.capabilities.broadcast:
+        raise CapabilityError("this transport cannot show a topic without joining a group")
+    return _broadcast(transport, topic)
+
+
+class _Quiet:
+    """Listens to a subscription that holds nothing that could be lost."""
+
+    def __init__(self) -> None:
+        self.problem = ""
+
+    async def shards_revoked(self, shards: Collection[str | int], drain: float) -> None:
+        """Nothing is in flight."""
+
+    def deliveries_lost(self, deliveries: Sequence[Delivery]) -> None:
+        """They were shown already."""
+
+    def health_changed(self, healthy: bool, detail: str) -> None:
+        """The subscription reconnects by itself."""
+        if not healthy:
+            click.echo(detail, err=True)
+
+    def suspects_waiting(self) -> None:
+        """Nothing is run."""
+
+
+async def _broadcast(transport: Transport, topic: str) -> AsyncIterator[TopicRecord]:
+    """What is published from now on, through a private queue that goes with this process."""
+    one = SubscriptionSettings(
+        name=f"{topic}/tail", topic=topic, group=f"tail-{uuid.uuid4().hex[:12]}",
+        ordering=Ordering.NONE, start=Start.LATEST, broadcast=True, dead_letter_topics=(),
+    )  # fmt: skip
+    await transport.ensure(Topology(subscriptions=(one,), topics=()), TopologyMode.CREATE)
+    subscription = await transport.subscribe(one, _Quiet())
+    try:
+        while True:
+            found = await subscription.receive(100, _BYTES)
+            for delivery in found:
+                yield TopicRecord(
+                    message=delivery.message, position=str(delivery.position), time=delivery.time
+                )
+            with contextlib.suppress(TransportError):
+                await subscription.settle([Settlement(delivery) for delivery in found])
+    finally:
+        await subscription.stop()
+
+
+def _physical(topic: str, catalog: Catalog, config: Config) -> str:
+    """The topic at the broker of a type, of a topic of the contract, or of the broker itself."""
+    spec = catalog.message(topic)
+    if spec is not None and spec.topic:
+        return plan.physical(spec.topic, config)
+    known = {plan.physical(method.topic, config) for method in catalog.methods}
+    if topic in known or ".." in topic:
+        return topic
+    return plan.physical(topic, config)
+
+
+def _start(text: str) -> Start | float:
+    if text in ("earliest", "latest"):
+        return Start(text)
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        raise click.UsageError(
+            f"--from {text}: write earliest, latest or an ISO 8601 time"
+        ) from None
+    return moment.astimezone(datetime.UTC).timestamp()
+
+
+def _condition(text: str, catalog: Catalog) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise click.UsageError(f"--where {text}: write FIELD=VALUE")
+    if not catalog.files:
+        raise click.UsageError("--where needs a contract: give --contract MODULE")
+    last = name.rpartition(".")[2]
+    hidden = {field for spec in catalog.messages.values() for names in spec.sensitive.values()
+              for field in names}  # fmt: skip
+    if any(part in hidden for part in (name, last, *name.split("."))):
+        raise click.UsageError(f"--where {name}: the field is sensitive, so it is not searched")
+    return name, value
+
+
+def _fits(payload: Any, name: str, value: str) -> bool:
+    """Whether a field of plain data, by its path, has this value as text."""
+    for part in name.split("."):
+        if not isinstance(payload, dict) or part not in payload:
+            return False
+        payload = payload[part]
+    return (
+        str(payload).lower() == value.lower()
+        if isinstance(payload, bool)
+        else str(payload) == value
+    )

@@ -1,0 +1,72 @@
+"""`protoflow topology`: what the contract needs at the broker, and whether it is there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from protoflow.cli import contract, output, plan, settings
+from protoflow.cli.exits import ExitCode
+from protoflow.config import Config
+from protoflow.connection import Connection
+from protoflow.errors import TopologyError
+from protoflow.transport import Topology, TopologyMode
+
+
+@click.command("topology")
+@click.argument("action", type=click.Choice(["plan", "apply", "verify"]))
+@settings.connects
+@settings.reads_contract
+@settings.prints_json
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    action: str,
+    transport: str | None,
+    config_file: str | None,
+    contract_name: str | None,
+    as_json: bool,
+) -> None:
+    """Compare topics, queues and streams of the contract with those of the broker.
+
+    plan and verify change nothing, and exit with 1 if anything is missing (+) or differs (!).
+    apply makes what is missing.
+    """
+    config = settings.broker_of(transport, config_file)
+    wanted = plan.planned(contract.load(contract_name), config).topology
+    rows = asyncio.run(_compared(config, wanted, apply=action == "apply"))
+    if as_json:
+        output.as_json(rows)
+    else:
+        for row in rows:
+            click.echo(f"{row['state']} {row['name']}{': ' if row['note'] else ''}{row['note']}")
+    if any(row["state"] != "=" for row in rows):
+        ctx.exit(ExitCode.FINDING)
+
+
+async def _compared(config: Config, wanted: Topology, *, apply: bool) -> list[dict[str, Any]]:
+    async with Connection(config) as connection:
+        if apply:
+            await connection.transport.ensure(wanted, TopologyMode.CREATE)
+        rows = []
+        for name, part in _parts(wanted):
+            state, note = "=", ""
+            try:
+                await connection.transport.ensure(part, TopologyMode.VERIFY)
+            except TopologyError as error:
+                note = str(error).replace("\n", "; ")
+                state = "+" if "missing" in note else "!"
+            rows.append({"name": name, "state": state, "note": note})
+        return rows
+
+
+def _parts(wanted: Topology) -> Iterator[tuple[str, Topology]]:
+    """Each subscription and each topic by itself, so that each has a verdict of its own."""
+    for one in wanted.subscriptions:
+        yield f"subscription {one.name}", Topology(subscriptions=(one,), topics=())
+    for topic in wanted.topics:
+        yield f"topic {topic}", Topology(subscriptions=(), topics=(topic,))

@@ -1,0 +1,137 @@
+"""A project in a folder of its own, and the command in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+ORDERS = """\
+syntax = "proto3";
+package shop.v1;
+import "protoflow/v1/options.proto";
+message OrderPlaced {
+  option (protoflow.v1.message).topic = "orders.placed";
+  string order_id = 1 [(protoflow.v1.field).partition_key = true];
+  int64 cents = 2;
+  string email = 3 [(protoflow.v1.field).sensitive = true];
+}
+message OrderBilled {
+  option (protoflow.v1.message).topic = "orders.billed";
+  string order_id = 1;
+}
+service Orders {
+  option (protoflow.v1.service).consumer_group = "billing";
+  rpc BillOrder(OrderPlaced) returns (OrderBilled) {
+    option (protoflow.v1.consume) = {
+      delivery: {
+        ordering: ORDERING_PER_KEY
+        retry: {max_attempts: 2, initial_backoff: {nanos: 1000000}}
+      }
+    };
+    option (protoflow.v1.publish) = {};
+  }
+}
+"""
+
+APP = """\
+from shop.v1.orders_pb2 import OrderBilled
+from shop.v1.orders_protoflow import OrdersHandler
+
+
+class Billing(OrdersHandler):
+    async def bill_order(self, order, context, /):
+        if not order.cents:
+            raise ValueError("no sum")
+        print(f"billed {order.order_id}", flush=True)
+        return OrderBilled(order_id=order.order_id)
+"""
+
+
+@dataclass
+class Done:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+class Project:
+    """A folder that commands run in."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environ = {
+            **{name: value for name, value in os.environ.items() if "PROTOFLOW" not in name},
+            "PYTHONPATH": str(ROOT / "runtime"),
+        }
+
+    def write(self, name: str, text: str) -> Path:
+        file = self.folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        return file
+
+    def use(self, transport: str) -> None:
+        """Every command uses this transport."""
+        self.environ["PROTOFLOW_TRANSPORT"] = transport
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "protoflow.cli", *arguments]
+
+    def __call__(self, *arguments: str, stdin: str = "") -> Done:
+        done = subprocess.run(
+            self.command(*arguments), cwd=self.folder, env=self.environ, input=stdin,
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert "Traceback" not in done.stderr, done.stderr
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """A command that goes on."""
+        return subprocess.Popen(
+            self.command(*arguments), cwd=self.folder, env=self.environ,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def python(self, program: str) -> str:
+        """What a program prints that imports the generated modules."""
+        path = f"{self.folder / 'gen'}:{self.folder}:{ROOT / 'runtime'}"
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=self.folder,
+            env={**self.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """An empty folder."""
+    return Project(tmp_path)
+
+
+@pytest.fixture
+def shop(project: Project) -> Project:
+    """A generated contract with a handler, on SQLite."""
+    project.write("proto/shop/v1/orders.proto", ORDERS)
+    project.write("app.py", APP)
+    project.use("sqlite:///shop.db")
+    assert project("generate", "-q").code == 0
+    return project

@@ -1,0 +1,98 @@
+"""`protoflow run`: one process, several, and one that follows its sources."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+
+from tests.cli.conftest import Project
+
+_PLACED = '{"orderId": "A-1", "cents": 5}'
+
+
+def _until(condition: Callable[[], bool], patience: float = 30.0) -> None:
+    deadline = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def _waiting(shop: Project) -> int | None:
+    found: int | None = shop("lag", "--json").json()[0]["waiting"]
+    return found
+
+
+def _ended(running: subprocess.Popen[str], number: int = signal.SIGTERM) -> tuple[int, str, str]:
+    running.send_signal(number)
+    out, err = running.communicate(timeout=30)
+    assert "Traceback" not in err
+    return running.returncode, out, err
+
+
+def test_run_says_what_runs_where_and_drains(shop: Project) -> None:
+    running = shop.start("run", "app", "--log-format", "json")
+    assert running.stdout is not None
+    first = running.stdout.readline()
+    assert first == "1 handler on sqlite:///shop.db: shop.v1.Orders.BillOrder\n"
+    assert shop("publish", "OrderPlaced", _PLACED).code == 0
+    assert running.stdout.readline() == "billed A-1\n"
+    code, _, err = _ended(running, signal.SIGINT)
+    assert code == 0
+    records = [json.loads(line) for line in err.splitlines()]
+    assert {"time", "level", "logger", "message"} <= records[0].keys()
+    assert _waiting(shop) == 0
+
+
+def test_workers_share_the_work_and_drain_together(shop: Project) -> None:
+    running = shop.start("run", "app", "--workers", "2")
+    assert running.stdout is not None
+    lines = [running.stdout.readline() for _ in range(2)]
+    assert {line.split(" on ")[0] for line in lines} == {"1 handler"}
+    assert shop("publish", "OrderPlaced", _PLACED, "--count", "20").code == 0
+    _until(lambda: _waiting(shop) == 0)
+    code, out, _ = _ended(running)
+    assert code == 0
+    assert out.count("billed A-1") == 20
+
+
+def test_a_worker_that_dies_is_restarted(shop: Project) -> None:
+    app = (shop.folder / "app.py").read_text()
+    shop.write("app.py", app.replace(
+        "        if not order.cents:",
+        "        import os, pathlib\n"
+        "        if order.order_id == 'die' and not pathlib.Path('died').exists():\n"
+        "            pathlib.Path('died').touch()\n"
+        "            os._exit(9)\n"
+        "        if not order.cents:",
+    ))  # fmt: skip
+    shop.environ["PROTOFLOW_LEASE"] = "2"
+    running = shop.start("run", "app", "--workers", "2")
+    assert shop("publish", "OrderPlaced", '{"orderId": "die", "cents": 1}').code == 0
+    _until(lambda: (shop.folder / "died").exists())
+    _until(lambda: _waiting(shop) == 0)
+    code, out, err = _ended(running)
+    assert code == 0
+    assert "ended with 9; it is restarted" in err
+    assert "billed die" in out
+
+
+def test_workers_with_a_wrong_configuration_are_not_restarted(shop: Project) -> None:
+    done = shop("run", "nothing", "--workers", "2")
+    assert done.code == 2
+    assert "module nothing is not found" in done.err
+
+
+def test_reload_follows_the_sources(shop: Project) -> None:
+    running = shop.start("run", "app", "--reload")
+    assert running.stdout is not None
+    assert running.stdout.readline().startswith("1 handler")
+    shop.write("app.py", (shop.folder / "app.py").read_text().replace("billed", "charged"))
+    assert running.stdout.readline().startswith("1 handler")
+    assert shop("publish", "OrderPlaced", _PLACED).code == 0
+    assert running.stdout.readline() == "charged A-1\n"
+    code, _, err = _ended(running)
+    assert code == 0
+    assert "sources changed: app.py; restarting" in err
