@@ -29,11 +29,11 @@ from protoflow.middleware import default_chain
 from protoflow.transport import Capabilities, SubscriptionSettings, Topology, TransportSettings
 from protoflow.transports.built_in import BUILT_IN, BuiltInTransport
 from protoflow.transports.kafka import headers as kafka_headers
-from protoflow.transports.kafka.asking import HEADROOM
+from protoflow.transports.kafka.broker_queries import HEADROOM
 from protoflow.transports.kafka.options import KafkaOptions
 from protoflow.transports.kafka.topology import wanted_topics
-from protoflow.transports.nats.jetstream.topology import Architect
-from protoflow.transports.nats.names import Names as JetStreamNames
+from protoflow.transports.nats.jetstream.topology import TopologyManager
+from protoflow.transports.nats.names import JetStreamNames
 from protoflow.transports.nats.options import JetStreamOptions
 from protoflow.transports.nats.wire import headers as nats_headers
 from protoflow.transports.rabbitmq import codec as amqp
@@ -155,12 +155,12 @@ def rabbitmq_topology() -> str:
 def jetstream_topology() -> str:
     """The streams and durables of a subscription, on a server that schedules messages."""
     names = JetStreamNames("protoflow")
-    architect = Architect(cast("Any", None), names, JetStreamOptions())
-    architect.schedules = architect.pins = True
+    topology_manager = TopologyManager(cast("Any", None), names, JetStreamOptions())
+    topology_manager.schedules = topology_manager.pins = True
     streams = [
-        architect.topic_stream(EXAMPLE.topic),
-        architect.group_stream(EXAMPLE.group),
-        architect.topic_stream(EXAMPLE.dead_letter_topics[0], dead_letters=True),
+        topology_manager.topic_stream(EXAMPLE.topic),
+        topology_manager.group_stream(EXAMPLE.group),
+        topology_manager.topic_stream(EXAMPLE.dead_letter_topics[0], dead_letters=True),
     ]
     rows = [
         [
@@ -176,7 +176,7 @@ def jetstream_topology() -> str:
             f"of `{stream}`",
             _pairs({key: durable[key] for key in ("max_deliver", "max_ack_pending")}),
         ]
-        for stream, durable in architect.durables(EXAMPLE)
+        for stream, durable in topology_manager.durables(EXAMPLE)
     ]
     return table(["what", "subjects", "how"], rows)
 

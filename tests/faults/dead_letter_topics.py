@@ -8,7 +8,7 @@ import aio_pika
 import nats
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from protoflow.transports.nats.names import Names
+from protoflow.transports.nats.names import JetStreamNames
 
 
 async def writable(broker: str, url: str, topic: str, *, open: bool) -> None:
@@ -47,7 +47,7 @@ async def _jetstream(url: str, topic: str, open: bool) -> None:
     client = await nats.connect(url.replace("jetstream://", "nats://"))
     try:
         stream = client.jetstream()
-        name = Names("protoflow").stream(topic)
+        name = JetStreamNames("protoflow").stream(topic)
         config = (await stream.stream_info(name)).config
         config.max_msg_size = -1 if open else 1
         await stream.update_stream(config)

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from protoflow.transports.nats.names import Names
+from protoflow.transports.nats.names import JetStreamNames
 
 from tests.brokers.base import BrokerUnavailable
 from tests.brokers.nats_cluster import NatsCluster
@@ -31,7 +31,7 @@ Fault = Callable[[Harness, NatsCluster], Awaitable[None]]
 
 async def leaders_move(run: Harness, cluster: NatsCluster) -> None:
     """The leaders of the stream and of its consumer step down, again and again."""
-    stream = Names("protoflow").stream(f"{run.run}.orders")
+    stream = JetStreamNames("protoflow").stream(f"{run.run}.orders")
     end = time.monotonic() + run.duration
     while time.monotonic() < end:
         await asyncio.sleep(0.7)
@@ -41,7 +41,7 @@ async def leaders_move(run: Harness, cluster: NatsCluster) -> None:
 async def node_lost(run: Harness, cluster: NatsCluster) -> None:
     """The node that leads the stream is killed, and comes back."""
     await asyncio.sleep(run.duration / 3)
-    leader = await cluster.leader(Names("protoflow").stream(f"{run.run}.orders")) or 0
+    leader = await cluster.leader(JetStreamNames("protoflow").stream(f"{run.run}.orders")) or 0
     cluster.kill(leader)
     await asyncio.sleep(2.0)
     cluster.start(leader)
@@ -50,7 +50,7 @@ async def node_lost(run: Harness, cluster: NatsCluster) -> None:
 async def node_frozen(run: Harness, cluster: NatsCluster) -> None:
     """The node that leads the stream stops for some seconds, its connections stay."""
     await asyncio.sleep(run.duration / 3)
-    leader = await cluster.leader(Names("protoflow").stream(f"{run.run}.orders")) or 0
+    leader = await cluster.leader(JetStreamNames("protoflow").stream(f"{run.run}.orders")) or 0
     cluster.signal(signal.SIGSTOP, leader)
     await asyncio.sleep(5.0)
     cluster.signal(signal.SIGCONT, leader)

@@ -7,7 +7,7 @@ import json
 import uuid
 from urllib.parse import quote_from_bytes, urlsplit
 
-from protoflow.transports.nats.names import Names
+from protoflow.transports.nats.names import JetStreamNames
 
 from tests.acceptance.harness import Harness
 from tests.hostile.table import NUMBERS, Hostile
@@ -29,7 +29,7 @@ class JetStreamWriter:
 
     def __init__(self, harness: Harness) -> None:
         self._address = urlsplit(harness.url)
-        self._names = Names("protoflow")
+        self._names = JetStreamNames("protoflow")
         self._reply = f"_INBOX.{uuid.uuid4().hex}"
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("faststream", reason="package: faststream")
 from faststream import AckPolicy
-from protoflow.transports.nats.names import Names, tokens
+from protoflow.transports.nats.names import JetStreamNames, tokens
 
 from tests.acceptance.contract import pb, pf
 from tests.interop.conftest import Party
@@ -69,7 +69,7 @@ def _jetstream(party: Party, topic: str) -> Any:
     from faststream.nats.annotations import NatsMessage
 
     made = NatsBroker(party.peer.address)
-    stream = Names("protoflow").stream(topic)
+    stream = JetStreamNames("protoflow").stream(topic)
     return made, _annotated(
         NatsMessage,
         made.subscriber(f"protoflow.{tokens(topic)}", stream=JStream(stream, declare=False)),

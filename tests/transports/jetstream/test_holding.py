@@ -12,7 +12,7 @@ from protoflow.errors import TransportError
 from protoflow.message import Action, Delivery, Settlement, SettleResult
 from protoflow.transport import Availability, Isolation, Transport
 from protoflow.transports.nats.jetstream.consumers import Gone
-from protoflow.transports.nats.names import Names
+from protoflow.transports.nats.names import JetStreamNames
 
 from tests.brokers.base import RunningBroker
 from tests.faults.proxy import FaultProxy
@@ -141,7 +141,7 @@ async def test_what_came_during_a_stall_is_taken_when_it_is_lent_afresh(url: str
         name = topic()
         subscription, _ = await join(transport, name, lease=2.0)
         client = transport._connection.client  # type: ignore[attr-defined]
-        stream = Names("protoflow").stream(name)
+        stream = JetStreamNames("protoflow").stream(name)
         # It comes while the loop stands still, for longer than it is lent.
         for number in range(5):
             await client.publish(f"protoflow.{name}", b"%d" % number)

@@ -16,7 +16,7 @@ from protoflow.dead_letters import dead_letters_of
 from protoflow.errors import PublishRefusedError, ReplayError, TopologyError, TransportError
 from protoflow.message import Message
 from protoflow.transport import Topology, TopologyMode, Transport
-from protoflow.transports.nats.names import Names
+from protoflow.transports.nats.names import JetStreamNames
 
 from tests.brokers import start_own
 from tests.brokers.base import BrokerUnavailable
@@ -97,7 +97,7 @@ async def test_a_new_lease_or_window_is_adopted_in_place(url: str) -> None:
     async with opened(url, ordered_window=10) as transport:
         await join(transport, name, group, ordering=Ordering.PER_KEY, lease=10.0)
         api = transport._api  # type: ignore[attr-defined]
-        names = Names("protoflow")
+        names = JetStreamNames("protoflow")
         client = transport._connection.client  # type: ignore[attr-defined]
         found = await api.consumer(client, names.stream(name), names.group_token(group))
         assert found["config"]["ack_wait"] == 10_000_000_000
@@ -346,7 +346,7 @@ async def _forge(url: str) -> None:
         stranger = await nats.connect(
             url.replace("shop:pw", "other:pw"), error_cb=denied, allow_reconnect=False
         )
-        names = Names("protoflow")
+        names = JetStreamNames("protoflow")
         retry = names.subject(names.retry_topic(name, "billing"))
         forged = {"pf_attempt": "9", "pf_group": "billing", "pf_due": "9e15"}
         schedule = {"Nats-Schedule": "@at 2020-01-01T00:00:00Z", "Nats-Schedule-Target": retry}

@@ -36,7 +36,7 @@ from protoflow.transport import (
     Transport,
     TransportSettings,
 )
-from protoflow.transports.nats.names import Names
+from protoflow.transports.nats.names import JetStreamNames
 
 from tests.brokers import start_own
 from tests.brokers.base import RunningBroker
@@ -85,7 +85,7 @@ async def api(url: str, subject: str, request: dict[str, Any] | None = None) -> 
 async def test_streams_and_durables_are_as_promised(url: str, transport: Transport) -> None:
     name = topic()
     await join(transport, name, "shop.v1.Billing", lease=20.0)
-    names = Names("protoflow")
+    names = JetStreamNames("protoflow")
     stream = (await api(url, f"STREAM.INFO.{names.stream(name)}"))["config"]
     assert (stream["retention"], stream["storage"], stream["max_age"]) == ("limits", "file", 0)
     group = (await api(url, f"STREAM.INFO.{names.group_stream('shop.v1.Billing')}"))["config"]
@@ -179,7 +179,7 @@ async def test_without_a_stream_publishing_is_an_error_unless_streams_may_be_mad
 async def test_a_stream_that_was_deleted_is_made_again(url: str, transport: Transport) -> None:
     name = topic()
     await publish(transport, message(name))
-    await api(url, f"STREAM.DELETE.{Names('protoflow').stream(name)}")
+    await api(url, f"STREAM.DELETE.{JetStreamNames('protoflow').stream(name)}")
     await publish(transport, message(name))
 
 
@@ -193,7 +193,7 @@ async def test_others_without_headers_can_publish(url: str, transport: Transport
         first, second = await take(subscription, 2)
     finally:
         await client.close()
-    assert first.message.id == f"{Names('protoflow').stream(name)}:1"
+    assert first.message.id == f"{JetStreamNames('protoflow').stream(name)}:1"
     assert second.message.id == "theirs"
 
 
@@ -230,7 +230,7 @@ async def test_a_stream_keeps_delayed_messages_from_the_first_one_on(
     url: str, transport: Transport
 ) -> None:
     name = topic()
-    names = Names("protoflow")
+    names = JetStreamNames("protoflow")
     stream = names.stream(name)
     subscription, _ = await join(transport, name)
     before = (await api(url, f"STREAM.INFO.{stream}"))["config"]
@@ -593,7 +593,7 @@ async def test_a_durable_that_was_deleted_stops_the_subscription(
     subscription, listener = await join(transport, name)
     receiving = asyncio.ensure_future(subscription.receive(1, MEGABYTE))
     await asyncio.sleep(0.1)
-    await api(url, f"CONSUMER.DELETE.{Names('protoflow').stream(name)}.billing")
+    await api(url, f"CONSUMER.DELETE.{JetStreamNames('protoflow').stream(name)}.billing")
     with pytest.raises(TransportError, match="on_lost_position"):
         await asyncio.wait_for(receiving, 10)
     assert not listener.health[-1][0]
@@ -608,7 +608,7 @@ async def test_a_lost_position_may_be_made_anew(url: str) -> None:
         subscription, _ = await join(transport, name)
         await publish(transport, message(name))
         await ack(subscription, *await take(subscription, 1))
-        await api(url, f"CONSUMER.DELETE.{Names('protoflow').stream(name)}.billing")
+        await api(url, f"CONSUMER.DELETE.{JetStreamNames('protoflow').stream(name)}.billing")
         assert payloads(await take(subscription, 1)) == [b"x"]
     finally:
         await transport.close()
@@ -625,7 +625,7 @@ async def test_broadcast_is_for_every_process_and_leaves_nothing_behind(url: str
             assert delivery.message.payload == b"x"
             await ack(member, delivery)
             await member.stop()
-    listed = await api(url, f"CONSUMER.NAMES.{Names('protoflow').stream(name)}")
+    listed = await api(url, f"CONSUMER.NAMES.{JetStreamNames('protoflow').stream(name)}")
     assert not listed["consumers"]
 
 

@@ -17,7 +17,7 @@ from aiokafka.errors import KafkaConnectionError
 from aiokafka.structs import OffsetAndMetadata
 from protoflow.message import Delivery, Message, Settlement, SettleResult
 from protoflow.transport import Isolation, SubscriptionSettings, Topology, TopologyMode
-from protoflow.transports.kafka.note import Note
+from protoflow.transports.kafka.commit_metadata import CommitMetadata
 from protoflow.transports.kafka.transactions import Transactions
 from protoflow.transports.kafka.transport import KafkaTransport
 
@@ -313,7 +313,7 @@ async def test_positions_are_those_after_the_owner_before_was_fenced(
     )
     await zombie.start()
     await zombie.begin_transaction()
-    place = OffsetAndMetadata(5, Note(writer="zombie", starts=1).encode(5))
+    place = OffsetAndMetadata(5, CommitMetadata(writer="zombie", starts=1).encode(5))
     await zombie.send_offsets_to_transaction({tp: place}, "billing")
     start = Transactions._started
 

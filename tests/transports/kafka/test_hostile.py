@@ -19,8 +19,8 @@ from protoflow import wire
 from protoflow.dead_letters import dead_letters_of
 from protoflow.message import Message, Settlement, SettleResult
 from protoflow.transport import Topology, TopologyMode
-from protoflow.transports.kafka.lenient import Unreadable, _Fetched
 from protoflow.transports.kafka.transport import KafkaTransport
+from protoflow.transports.kafka.unreadable_records import Unreadable, _Fetched
 
 from tests.transports.kafka.evil_name import Name
 from tests.transports.kafka.harness import (

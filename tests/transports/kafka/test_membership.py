@@ -18,8 +18,8 @@ from protoflow.contract.spec import Ordering, Start
 from protoflow.errors import TransportError
 from protoflow.message import Action, Settlement, SettleResult
 from protoflow.transport import Availability, Topology, TopologyMode
-from protoflow.transports.kafka.lease import Lease
-from protoflow.transports.kafka.together import together
+from protoflow.transports.kafka.assignors import keep_retries_beside
+from protoflow.transports.kafka.group_lease import GroupLease
 from protoflow.transports.kafka.transport import KafkaTransport
 
 from tests.transports.kafka.harness import (
@@ -128,7 +128,7 @@ def test_a_partition_and_its_retries_have_one_owner(
         f"m{number}": ConsumerProtocolMemberMetadata(0, sorted(partitions), b"")
         for number in range(members)
     }
-    assignor: Any = together(base, mains)
+    assignor: Any = keep_retries_beside(base, mains)
     owners: dict[tuple[str, int], str] = {}
     for member, assignment in assignor.assign(Cluster(partitions), subscribed).items():
         for tp in assignment.partitions():
@@ -278,7 +278,7 @@ async def test_the_assignment_ends_with_the_last_answered_heartbeat(
     subscription = await join(broker, settings(topic), listener)
     await publish(broker, topic, b"0", b"1")
     held, other = await take(subscription, 2)
-    monkeypatch.setattr(Lease, "is_over", property(lambda _self: True))
+    monkeypatch.setattr(GroupLease, "is_over", property(lambda _self: True))
     async with asyncio.timeout(10):
         while not listener.revoked:
             await asyncio.sleep(0.05)

@@ -8,7 +8,11 @@ import pytest
 from aiokafka import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
-from protoflow.transports.kafka.note import MAX_LENGTH, Note, UnknownNoteError
+from protoflow.transports.kafka.commit_metadata import (
+    MAX_LENGTH,
+    CommitMetadata,
+    UnknownMetadataError,
+)
 from protoflow.transports.kafka.partition import Partition
 
 TP = TopicPartition("orders", 0)
@@ -56,8 +60,8 @@ def test_a_restart_redoes_exactly_what_was_not_finished(
     # A life that ends early must not forget what the one before it had finished.
     for life_span in (read_again, len(offsets)):
         place = first.watermark
-        text = first.note("w", clean=True).encode(place)
-        second = Partition(TP, 0, place, Note.decode(text, place))
+        text = first.metadata("w", clean=True).encode(place)
+        second = Partition(TP, 0, place, CommitMetadata.decode(text, place))
         again = [offset for offset in offsets if offset >= place][:life_span]
         redone = [offset for offset in again if second.admit(offset)]
         assert redone == [offset for offset in again if offset not in set(order)]
@@ -77,22 +81,22 @@ def test_a_note_comes_back_as_far_as_it_reaches(
     offset: int, ahead: set[int], a: int, b: int
 ) -> None:
     finished = {offset + distance for distance in ahead}
-    careful = offset + b if b else 0
+    isolated = offset + b if b else 0
     marks = {offset + distance: a % 100 for distance in list(ahead)[:8]}
-    note = Note(
+    metadata = CommitMetadata(
         writer="a1b2c3",
         starts=a,
-        careful_until=careful,
+        isolated_until=isolated,
         marks=marks,
-        born=b,
+        initial_partitions=b,
         topic="A" * 22,
         finished=finished,
     )
-    text = note.encode(offset)
+    text = metadata.encode(offset)
     assert len(text) <= MAX_LENGTH
-    back = Note.decode(text, offset)
-    assert (back.writer, back.starts, back.careful_until) == ("a1b2c3", a, careful)
-    assert (back.marks, back.born, back.topic) == (marks, b, "A" * 22)
+    back = CommitMetadata.decode(text, offset)
+    assert (back.writer, back.starts, back.isolated_until) == ("a1b2c3", a, isolated)
+    assert (back.marks, back.initial_partitions, back.topic) == (marks, b, "A" * 22)
     assert set(back.finished) <= finished
     assert set(back.finished) >= {item for item in finished if item <= offset + 5000}
 
@@ -100,28 +104,30 @@ def test_a_note_comes_back_as_far_as_it_reaches(
 @given(st.text(max_size=60) | st.just(None) | st.from_regex(r"pf2(;[^;]*){7}", fullmatch=True))
 def test_foreign_text_is_an_empty_note(text: str | None) -> None:
     try:
-        note = Note.decode(text, 7)
-    except UnknownNoteError:
+        metadata = CommitMetadata.decode(text, 7)
+    except UnknownMetadataError:
         assert text is not None
         assert re.match(r"pf\d+(;|$)", text)
         return
-    assert note.starts >= 0
+    assert metadata.starts >= 0
     if text is None or not text.startswith("pf2;"):
-        assert note == Note()
+        assert metadata == CommitMetadata()
 
 
 @pytest.mark.parametrize("text", ["pf1;a1b2c3;1;0;-1;0;", "pf3;whatever"])
 def test_a_note_of_another_version_is_refused(text: str) -> None:
-    with pytest.raises(UnknownNoteError, match=text[:3]):
-        Note.decode(text, 7)
+    with pytest.raises(UnknownMetadataError, match=text[:3]):
+        CommitMetadata.decode(text, 7)
 
 
-def note_after(starts: int, *, clean: bool, progress: bool = False, writer: str = "other") -> Note:
-    partition = Partition(TP, 0, 5, Note(writer="first", starts=starts), writer=writer)
+def note_after(
+    starts: int, *, clean: bool, progress: bool = False, writer: str = "other"
+) -> CommitMetadata:
+    partition = Partition(TP, 0, 5, CommitMetadata(writer="first", starts=starts), writer=writer)
     partition.admit(5)
     if progress:
         partition.finish(5)
-    return partition.note(writer, clean=clean)
+    return partition.metadata(writer, clean=clean)
 
 
 def test_an_unclean_start_is_counted_until_the_watermark_moves() -> None:
@@ -137,33 +143,33 @@ def test_a_failed_commit_of_this_process_is_unknown_and_not_unclean() -> None:
 
 
 def test_two_unclean_starts_are_suspicious() -> None:
-    assert not Partition(TP, 0, 5, Note(starts=1)).is_suspicious
-    assert Partition(TP, 0, 5, Note(starts=2)).is_suspicious
+    assert not Partition(TP, 0, 5, CommitMetadata(starts=1)).is_suspicious
+    assert Partition(TP, 0, 5, CommitMetadata(starts=2)).is_suspicious
 
 
 def test_a_mark_stays_until_its_message_is_finished() -> None:
     """Another suspect of the partition must not hide it."""
-    partition = Partition(TP, 0, 5, Note(marks={5: 1, 7: 1, 2: 9}))
+    partition = Partition(TP, 0, 5, CommitMetadata(marks={5: 1, 7: 1, 2: 9}))
     for offset in range(5, 9):
         partition.admit(offset)
     assert partition.marks == {5: 1, 7: 1}
     assert [partition.is_suspect(offset) for offset in range(5, 9)] == [True, False, True, False]
     partition.marks[6] = 1
     partition.finish(7)
-    assert partition.note("w", clean=False).marks == {5: 1, 6: 1}
+    assert partition.metadata("w", clean=False).marks == {5: 1, 6: 1}
     assert partition.outlook({6}, "w")[1].marks == {5: 1}
 
 
 def test_careful_ends_where_the_window_ends() -> None:
     partition = Partition(TP, 0, 5)
-    partition.begin_careful(2)
+    partition.begin_isolation(2)
     for offset in range(5, 9):
         partition.admit(offset)
     assert [partition.is_suspect(offset) for offset in range(5, 9)] == [True, True, False, False]
-    assert partition.note("w", clean=False).careful_until == 7
+    assert partition.metadata("w", clean=False).isolated_until == 7
     partition.finish(5)
     partition.finish(6)
-    assert partition.note("w", clean=False).careful_until == 0
+    assert partition.metadata("w", clean=False).isolated_until == 0
 
 
 def test_what_the_broker_says_is_done_is_done() -> None:

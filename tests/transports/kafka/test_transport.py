@@ -32,7 +32,7 @@ from protoflow.transport import (
     Topology,
     TopologyMode,
 )
-from protoflow.transports.kafka.note import Note
+from protoflow.transports.kafka.commit_metadata import CommitMetadata
 from protoflow.transports.kafka.transport import KafkaTransport
 
 from tests.transports.kafka.harness import (
@@ -55,7 +55,7 @@ def servers(url: str) -> str:
     return url.partition("://")[2].partition("?")[0]
 
 
-async def committed(url: str, group: str, tp: TopicPartition) -> tuple[int, Note]:
+async def committed(url: str, group: str, tp: TopicPartition) -> tuple[int, CommitMetadata]:
     admin = AIOKafkaAdminClient(bootstrap_servers=servers(url))
     await admin.start()
     try:
@@ -63,7 +63,7 @@ async def committed(url: str, group: str, tp: TopicPartition) -> tuple[int, Note
     finally:
         await admin.close()
     place = found[tp]
-    return place.offset, Note.decode(place.metadata, place.offset)
+    return place.offset, CommitMetadata.decode(place.metadata, place.offset)
 
 
 async def make_topic(url: str, topic: str, partitions: int = 1, **configs: str) -> None:
@@ -219,10 +219,10 @@ async def test_only_the_finished_prefix_is_committed_and_the_rest_is_noted(
     await ack(subscription, batch[0], batch[2], batch[5])
     await subscription.settle([Settlement(batch[n], Action.RELEASE) for n in (1, 3, 4)])
     await broker.close()
-    offset, note = await committed(url, "billing", TopicPartition(topic, 0))
+    offset, metadata = await committed(url, "billing", TopicPartition(topic, 0))
     assert offset == 1
-    assert note.finished == {2, 5}
-    assert note.starts == 0
+    assert metadata.finished == {2, 5}
+    assert metadata.starts == 0
     async with opened(url) as later:
         subscription = await join(later, settings(topic))
         assert payloads(await take(subscription, 3)) == [b"1", b"3", b"4"]

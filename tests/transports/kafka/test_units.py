@@ -22,12 +22,12 @@ from protoflow.transport import (
     TransportSettings,
 )
 from protoflow.transports.kafka import headers, names
-from protoflow.transports.kafka.bell import Bell
-from protoflow.transports.kafka.context import Context
+from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.fair_share import FairShare
 from protoflow.transports.kafka.options import KafkaOptions, client_arguments
 from protoflow.transports.kafka.partition import Partition
-from protoflow.transports.kafka.publisher import Publisher
+from protoflow.transports.kafka.publisher import KafkaPublisher
+from protoflow.transports.kafka.reader_wakeup import ReaderWakeup
 from protoflow.transports.kafka.ready_deliveries import ReadyDeliveries
 from protoflow.transports.kafka.submission import Deadlines
 from protoflow.transports.kafka.topics import SubscriptionTopics
@@ -202,7 +202,7 @@ def reading() -> tuple[ReadyDeliveries, Partition]:
     tp = TopicPartition("t", 0)
     partition = Partition(tp, 0, 0)
     share = FairShare(subscribed("t", "g"), {tp: partition})
-    return ReadyDeliveries(share, Bell()), partition
+    return ReadyDeliveries(share, ReaderWakeup()), partition
 
 
 async def test_ready_deliveries_keep_order_when_some_are_put_back() -> None:
@@ -248,7 +248,7 @@ async def test_an_empty_submission_is_done() -> None:
 def topology_context(ladder: tuple[float, ...] = (5.0,)) -> Any:
     url = TransportURL.parse("kafka://a")
     settings = TransportSettings(url=url, ladder=ladder)
-    return Context(
+    return KafkaContext(
         settings=settings,
         options=KafkaOptions(),
         client={},
@@ -310,7 +310,7 @@ def test_rungs_of_an_earlier_ladder_are_found_by_name() -> None:
 
 
 async def test_topics_named_by_data_are_not_remembered_for_ever() -> None:
-    publisher = Publisher(topology_context())
+    publisher = KafkaPublisher(topology_context())
     for number in range(3000):
         publisher._open_topic(f"t{number}")
     assert len(publisher._topics) <= 1024

@@ -20,7 +20,7 @@ from protoflow.transport import Transport
 from protoflow.transports.nats.jetstream.leases import Lease
 from protoflow.transports.nats.jetstream.pending import refusal
 from protoflow.transports.nats.jetstream.settler import payload_of
-from protoflow.transports.nats.names import Names
+from protoflow.transports.nats.names import JetStreamNames
 from protoflow.transports.nats.wire import headers
 
 from tests.brokers import url_of
@@ -92,7 +92,7 @@ async def test_two_messages_with_one_foreign_id_in_their_metadata_both_arrive(
     subscription, _ = await join(jetstream, name)
     target, _ = await join(jetstream, other)
     client = await nats.connect((url_of("jetstream") or "").replace("jetstream://", "nats://"))
-    orders = {"Nats-Expected-Stream": Names("protoflow").stream(name), "a": "b"}
+    orders = {"Nats-Expected-Stream": JetStreamNames("protoflow").stream(name), "a": "b"}
     await client.publish(f"protoflow.{name}", b"1", headers={**orders, "Nats-Msg-Id": "one"})
     await client.publish(f"protoflow.{name}", b"2", headers={**orders, "Nats-Msg-Id": "two"})
     await client.close()
@@ -327,7 +327,7 @@ def test_a_topic_is_one_word_of_the_protocol_or_refused(name: str) -> None:
     from protoflow.transports.nats.names import check
 
     try:
-        check(Names("protoflow").subject(name))
+        check(JetStreamNames("protoflow").subject(name))
     except ValueError:
         return
     assert len(f"protoflow.{name}".split()) == 1

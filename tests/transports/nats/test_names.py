@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from protoflow.contract import names as naming
-from protoflow.transports.nats.names import Names, tokens
+from protoflow.transports.nats.names import JetStreamNames, tokens
 
 #: What JetStream takes as one token of a subject and as a name, as far as we use it.
 _SUBJECT = re.compile(r"[^\s.*>]+(\.[^\s.*>]+)*")
@@ -39,14 +39,14 @@ _any_topic = st.one_of(_topics, _derived, _derived.map(lambda name: naming.fit(n
     ],
 )
 def test_names_of_topics_do_not_change(topic: str, stream: str, subject: str) -> None:
-    names = Names("protoflow")
+    names = JetStreamNames("protoflow")
     assert names.stream(topic) == stream
     assert names.subjects(topic) == [subject]
     assert names.subject(topic) == names.all_of(topic) == subject
 
 
 def test_names_of_groups_shards_and_schedules_do_not_change() -> None:
-    names = Names("protoflow", 2)
+    names = JetStreamNames("protoflow", 2)
     group = "shop.v1.Billing_a"
     assert names.group_stream(group) == "protoflow-group-shop_v1_Billing=a"
     assert names.durables(group) == ["shop_v1_Billing=a~0", "shop_v1_Billing=a~1"]
@@ -73,7 +73,7 @@ def test_names_of_groups_shards_and_schedules_do_not_change() -> None:
 
 @given(_any_topic)
 def test_every_name_is_legal(topic: str) -> None:
-    names = Names("protoflow.eu" * 20, 2)
+    names = JetStreamNames("protoflow.eu" * 20, 2)
     assert _SUBJECT.fullmatch(tokens(topic))
     assert _SUBJECT.fullmatch(names.subject(names.retry_topic(topic, topic)))
     assert _SUBJECT.fullmatch(names.schedule(topic))
@@ -84,7 +84,7 @@ def test_every_name_is_legal(topic: str) -> None:
 
 @given(_any_topic, _any_topic)
 def test_no_two_topics_or_groups_become_one(one: str, other: str) -> None:
-    names, sharded = Names("protoflow"), Names("protoflow", 12)
+    names, sharded = JetStreamNames("protoflow"), JetStreamNames("protoflow", 12)
     same = one == other
     assert (tokens(one) == tokens(other)) == same
     assert (names.stream(one) == names.stream(other)) == same
@@ -99,6 +99,6 @@ def test_no_two_topics_or_groups_become_one(one: str, other: str) -> None:
     ("one", "other"), [("a.b", "a_b"), ("a.b_c", "a_b.c"), ("a..b", "a.b"), ("a..b", "a_.b")]
 )
 def test_dots_and_underscores_stay_apart(one: str, other: str) -> None:
-    names = Names("protoflow")
+    names = JetStreamNames("protoflow")
     assert names.stream(one) != names.stream(other)
     assert names.durables(one) != names.durables(other)

@@ -19,7 +19,7 @@ pytest.importorskip("nats")
 from nats.aio.client import Client
 from nats.errors import BadSubjectError, ProtocolError
 from nats.protocol.parser import Parser
-from protoflow.transports.nats.jetstream.leases import Lease, Leases, said
+from protoflow.transports.nats.jetstream.leases import Lease, Leases, encode_command
 from protoflow.transports.nats.wire import headers
 from protoflow.transports.nats.wire.client import FastClient
 from protoflow.transports.nats.wire.reader import Reader, Received
@@ -240,7 +240,7 @@ def test_the_same_message_lent_again_takes_the_place_of_the_first() -> None:
     message = (b"s", b"$JS.ACK.s.c.1.2.3.4.5", b"", b"payload")
     first, second = (Lease.of(message, source, "t", now) for now in (1.0, 2.0))
     leases.add(first)
-    leases.hand(first, 1.0)
+    leases.hand_out(first, 1.0)
     leases.add(second)
     assert (len(leases), source.held, leases.handed) == (1, 1, 0)
     assert leases.of(first.delivery) is None
@@ -259,7 +259,9 @@ def test_leases_are_renewed_in_time_and_not_more_often() -> None:
         if leases.sweep(tenth / 10, connected=True):
             pytest.fail("lost")
         if written:
-            assert written.pop() == said(reply, b"+WPI") == b"PUB %b 4\r\n+WPI\r\n" % reply
+            assert (
+                written.pop() == encode_command(reply, b"+WPI") == b"PUB %b 4\r\n+WPI\r\n" % reply
+            )
             renewed.append(tenth / 10)
     assert len(renewed) == 5
     assert all(10 <= after - before < 11 for before, after in pairwise([0.0, *renewed]))

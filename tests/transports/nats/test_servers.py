@@ -84,8 +84,8 @@ def test_each_round_begins_after_the_server_that_was_tried_last() -> None:
     assert servers.round()[-1] == first
     servers.learn(["c:3", "[::1]:4", "a:1", "nonsense", ":5", "d:x", 7])
     assert sorted(servers.round()) == [("::1", 4), ("a", 1), ("b", 2), ("c", 3)]
-    assert servers.is_told(("c", 3))
-    assert not servers.is_told(("a", 1))
+    assert servers.is_learned(("c", 3))
+    assert not servers.is_learned(("a", 1))
     servers.learn([])
     assert len(servers.round()) == 2
 

@@ -1,4 +1,4 @@
-"""Partitions that come and go: drained and committed before they leave, noted when they come."""
+"""Partitions of a group member: drained and committed before they leave, loaded when they come."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import TypeAlias
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import IllegalGenerationError, UnknownMemberIdError
 
-from protoflow.transports.kafka.bell import Bell
 from protoflow.transports.kafka.commits import COMMIT_ERRORS, Commits
-from protoflow.transports.kafka.feed import Feed
+from protoflow.transports.kafka.consumption import Consumption
 from protoflow.transports.kafka.partition import Partition
-from protoflow.transports.kafka.starting import Starting
+from protoflow.transports.kafka.reader_wakeup import ReaderWakeup
+from protoflow.transports.kafka.start_positions import StartPositions
 from protoflow.transports.kafka.transactions import Transactions
 
 _log = logging.getLogger("protoflow.transports.kafka")
 #: Beyond the drain that the runtime was promised: it did not come back in time.
 _GRACE = 5.0
 #: Finds the subscription that a topic is read for.
-FeedOf: TypeAlias = Callable[[str], Feed | None]
+ConsumptionOf: TypeAlias = Callable[[str], Consumption | None]
 
 
 class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is not typed
     """What a group member is assigned.
 
     aiokafka takes every partition away at each rebalance and waits for `revoked` to return;
-    then it tells the new ones. Reading goes on when `prepare` has looked up their notes.
+    then it names the new ones. Reading goes on when `prepare` has loaded their positions.
 
     Attributes:
         partitions: the partitions being read, by topic and partition.
@@ -41,18 +41,18 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
         self,
         group: str,
         consumer: AIOKafkaConsumer,
-        starting: Starting,
+        positions: StartPositions,
         commits: Commits,
-        feed_of: FeedOf,
+        consumption_of: ConsumptionOf,
         transactions: Transactions,
-        bell: Bell,
+        wakeup: ReaderWakeup,
     ) -> None:
         self._group = group
-        self._bell = bell
+        self._wakeup = wakeup
         self._consumer = consumer
-        self._starting = starting
+        self._positions = positions
         self._commits = commits
-        self._feed_of = feed_of
+        self._consumption_of = consumption_of
         self._transactions = transactions
         self._changed = asyncio.Event()
         self._astray = False
@@ -74,13 +74,13 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
     def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         """Remembers them for `prepare`."""
         self.assigned = frozenset(assigned)
-        self.look_again()
+        self.prepare_again()
 
-    def look_again(self) -> None:
+    def prepare_again(self) -> None:
         """Partitions of the assignment may have to be prepared."""
         self.prepared.clear()
         self._changed.set()
-        self._bell.ring()
+        self._wakeup.wake()
 
     async def give_up(self, *, drains: bool) -> None:
         """Lets go of all partitions: what has not started is dropped, what runs may finish."""
@@ -89,15 +89,21 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
         partitions = list(self.partitions.values())
         for partition in partitions:
             partition.leaving = True
-        feeds = {partition.feed for partition in partitions}
-        for feed in feeds:
-            feed.ready.clear()
+        consumptions = {partition.consumption for partition in partitions}
+        for consumption in consumptions:
+            consumption.ready.clear()
         if not partitions:
             return
         try:
-            drain = max(feed.settings.rebalance_drain for feed in feeds) if drains else 0.0
+            drain = (
+                max(consumption.settings.rebalance_drain for consumption in consumptions)
+                if drains
+                else 0.0
+            )
             async with asyncio.timeout(drain + _GRACE):
-                await asyncio.gather(*(_revoke(feed, drains=drains) for feed in feeds))
+                await asyncio.gather(
+                    *(_revoke(consumption, drains=drains) for consumption in consumptions)
+                )
                 await self._transactions.quiet()
             await self._commits.commit(partitions, clean=True)
         except Exception as error:  # whatever it was, the partitions leave
@@ -113,7 +119,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
         for partition in partitions:
             partition.live = False
             self.partitions.pop(partition.tp, None)
-            partition.feed.partitions.pop(partition.tp, None)
+            partition.consumption.partitions.pop(partition.tp, None)
 
     async def _is_evicted(self, partitions: Collection[Partition]) -> bool:
         """Commits what there is; whether the group has put us out, so others work already."""
@@ -152,14 +158,16 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
             raise
 
     async def _prepare(self, generation: int, assigned: frozenset[TopicPartition]) -> None:
-        feeds: dict[TopicPartition, Feed] = {}
+        consumptions: dict[TopicPartition, Consumption] = {}
         for tp in assigned - self.partitions.keys():
-            feed = self._feed_of(tp.topic)
-            if feed is not None:
-                feeds[tp] = feed
+            consumption = self._consumption_of(tp.topic)
+            if consumption is not None:
+                consumptions[tp] = consumption
         # First, so that no earlier owner commits after the positions were looked up.
-        await self._transactions.take({tp for tp, feed in feeds.items() if feed.is_atomic})
-        partitions = await self._starting.look_up(feeds)
+        await self._transactions.take(
+            {tp for tp, consumption in consumptions.items() if consumption.is_atomic}
+        )
+        partitions = await self._positions.load(consumptions)
         if generation != self.generation or assigned is not self.assigned:
             self._changed.set()
             return
@@ -179,12 +187,12 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
     def _take(self, partitions: Mapping[TopicPartition, Partition]) -> None:
         for tp, partition in partitions.items():
             self.partitions[tp] = partition
-            partition.feed.partitions[tp] = partition
+            partition.consumption.partitions[tp] = partition
         if not self._changed.is_set():
             self.prepared.set()
 
 
-async def _revoke(feed: Feed, *, drains: bool) -> None:
-    drain = feed.settings.rebalance_drain if drains else 0.0
-    shards = [partition.shard for partition in feed.partitions.values()]
-    await feed.listener.shards_revoked(shards, drain)
+async def _revoke(consumption: Consumption, *, drains: bool) -> None:
+    drain = consumption.settings.rebalance_drain if drains else 0.0
+    shards = [partition.shard for partition in consumption.partitions.values()]
+    await consumption.listener.shards_revoked(shards, drain)

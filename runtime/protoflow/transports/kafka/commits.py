@@ -1,4 +1,4 @@
-"""Committing: always explicit offsets, each with its note."""
+"""Commits of explicit offsets, each with its metadata."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Commits:
         self._timeout = timeout
 
     async def commit(self, partitions: Collection[Partition], *, clean: bool = False) -> None:
-        """Commits progress and notes. Raises one of COMMIT_ERRORS."""
+        """Commits offsets and metadata. Raises one of COMMIT_ERRORS."""
         if not partitions:
             return
         offsets = {}
         for partition in partitions:
             watermark = partition.watermark
-            note = partition.note(self._writer, clean=clean).encode(watermark)
-            offsets[partition.tp] = OffsetAndMetadata(watermark, note)
+            metadata = partition.metadata(self._writer, clean=clean).encode(watermark)
+            offsets[partition.tp] = OffsetAndMetadata(watermark, metadata)
             partition.dirty = False
         try:
             async with asyncio.timeout(self._timeout):

@@ -1,4 +1,4 @@
-"""The first contact: is somebody there, and are we let in?"""
+"""The first connection: whether a broker answers and accepts the credentials."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def reach(client: Mapping[str, Any], shown: str, seconds: float) -> str:
     """The first of the brokers, as `host:port`, that lets us in.
 
     aiokafka's own bootstrap makes one error of everything, so that a wrong password looks
-    like a broker that is down; this tells them apart, and asks until the time is over.
+    like a broker that is down; this distinguishes them, and asks until the time is over.
 
     Raises:
         ConnectionFailedError: nobody answered in time.

@@ -1,4 +1,4 @@
-"""aiokafka's consumers, as subscriptions and questions need them."""
+"""aiokafka's consumers for subscriptions and scans."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssigno
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
 from protoflow.transport.interface import SubscriptionSettings
-from protoflow.transports.kafka.context import Context
+from protoflow.transports.kafka.assignors import keep_retries_beside
+from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.options import Assignor
-from protoflow.transports.kafka.together import together
 
 #: aiokafka leaves a group whose consumer was not asked for records for so long. Ours is not
 #: asked while handlers are busy, which is no reason to leave: the reader is supervised here.
@@ -30,7 +30,7 @@ _ASSIGNORS: Final = {
 
 
 def group_consumer(
-    planned: Sequence[SubscriptionSettings], context: Context, mains: Mapping[str, str]
+    planned: Sequence[SubscriptionSettings], context: KafkaContext, mains: Mapping[str, str]
 ) -> AIOKafkaConsumer:
     """A member of a group, or a consumer without one for broadcast; not yet started.
 
@@ -51,14 +51,14 @@ def group_consumer(
         # aiokafka blocks in the revoke callback: the others must wait for our drain.
         rebalance_timeout_ms=int(rebalance_timeout(planned, context) * 1000),
         max_poll_interval_ms=_NEVER_IDLE,
-        partition_assignment_strategy=(together(_ASSIGNORS[options.assignor], mains),),
+        partition_assignment_strategy=(keep_retries_beside(_ASSIGNORS[options.assignor], mains),),
         # Neither where a group starts nor what a lost position means is left to a default.
         auto_offset_reset="none",
         enable_auto_commit=False,
     )
 
 
-def free_consumer(context: Context) -> AIOKafkaConsumer:
+def free_consumer(context: KafkaContext) -> AIOKafkaConsumer:
     """A consumer without group, for looking into topics; not yet started."""
     return AIOKafkaConsumer(**_reading(context), auto_offset_reset="earliest")
 
@@ -98,18 +98,18 @@ async def abandon(consumer: AIOKafkaConsumer) -> None:
         await consumer._client.close()
 
 
-def rebalance_timeout(planned: Sequence[SubscriptionSettings], context: Context) -> float:
+def rebalance_timeout(planned: Sequence[SubscriptionSettings], context: KafkaContext) -> float:
     """How long the group waits for members that drain."""
     drain = max(settings.rebalance_drain for settings in planned)
     return max(context.options.rebalance_timeout or 0.0, drain + _JOINING)
 
 
-def group_joining_timeout(planned: Sequence[SubscriptionSettings], context: Context) -> float:
+def group_joining_timeout(planned: Sequence[SubscriptionSettings], context: KafkaContext) -> float:
     """How long joining may take: the other members drain first."""
     return context.settings.connect_timeout + rebalance_timeout(planned, context)
 
 
-def _reading(context: Context) -> dict[str, Any]:
+def _reading(context: KafkaContext) -> dict[str, Any]:
     options = context.options
     arguments = context.client | {
         "fetch_max_wait_ms": int(options.fetch_max_wait * 1000),

@@ -14,7 +14,7 @@ from protoflow.transports.kafka.options import KafkaOptions
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Context:
+class KafkaContext:
     """Settings, and the client for questions to the broker.
 
     Attributes:
@@ -25,7 +25,7 @@ class Context:
         forget: called with a subscription that has stopped.
         existing: topics that were seen at the broker when this process began.
         roomy: retry and dead-letter topics, which take larger messages than others.
-        writer: tells the notes of this process from those of others.
+        writer: the name of this process in the metadata of its commits.
     """
 
     settings: TransportSettings

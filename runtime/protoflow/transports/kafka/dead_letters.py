@@ -16,11 +16,11 @@ from protoflow.message import Message
 from protoflow.transport.dead_letters import DeadLetterRecord
 from protoflow.transport.kit.replay import DeadLetterSources, number_of, replay_in_order
 from protoflow.transports.kafka import headers, names
-from protoflow.transports.kafka.asking import describe
-from protoflow.transports.kafka.context import Context
+from protoflow.transports.kafka.broker_queries import describe
+from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.errors import transport_error
-from protoflow.transports.kafka.looking import Look, look
-from protoflow.transports.kafka.publisher import Publisher, partition_of
+from protoflow.transports.kafka.publisher import KafkaPublisher, partition_of
+from protoflow.transports.kafka.topic_scan import TopicScan, open_scan
 
 _MARKER = wire.PF_DLQ_RESOLVED
 _MARKER_KEY = _MARKER.encode()
@@ -57,7 +57,9 @@ class KafkaDeadLetterStore:
         sources: whose dead letters lie where.
     """
 
-    def __init__(self, context: Callable[[], Context], publisher: Callable[[], Publisher]) -> None:
+    def __init__(
+        self, context: Callable[[], KafkaContext], publisher: Callable[[], KafkaPublisher]
+    ) -> None:
         self.sources = DeadLetterSources()
         self.context = context
         self.publisher = publisher
@@ -90,9 +92,9 @@ class KafkaDeadLetterStore:
         return count
 
     @asynccontextmanager
-    async def _looking(self, topic: str) -> AsyncIterator[Look]:
+    async def _looking(self, topic: str) -> AsyncIterator[TopicScan]:
         try:
-            async with look(self.context(), names.physical(topic)) as looking:
+            async with open_scan(self.context(), names.physical(topic)) as looking:
                 yield looking
         except KafkaError as error:
             raise transport_error(error, "dead letters", topic) from error
@@ -105,7 +107,7 @@ class KafkaScan:
         self,
         store: KafkaDeadLetterStore,
         topic: str,
-        looking: Look,
+        looking: TopicScan,
         locations: Sequence[_Location],
     ) -> None:
         self._store = store
@@ -182,7 +184,7 @@ class KafkaScan:
         return partition_of(message.key or b"", partitions)
 
 
-async def _open(looking: Look, after: tuple[int, int] = (0, -1)) -> list[_Location]:
+async def _open(looking: TopicScan, after: tuple[int, int] = (0, -1)) -> list[_Location]:
     """Open dead letters, the oldest first: dead letters and markers folded in one pass.
 
     Those up to the location `after`, as partition and offset, are left out.
@@ -220,7 +222,7 @@ def _resolved(record: ConsumerRecord) -> int | None:
 
 
 async def _read(
-    looking: Look, topic: str, locations: Sequence[_Location]
+    looking: TopicScan, topic: str, locations: Sequence[_Location]
 ) -> list[DeadLetterRecord]:
     """The dead letters at these locations, in the same order."""
     if not locations:

@@ -1,4 +1,4 @@
-"""aiokafka's exceptions as ours, and which of them mean that trying again cannot help."""
+"""Translation of aiokafka's exceptions; which of them no repetition can fix."""
 
 from __future__ import annotations
 

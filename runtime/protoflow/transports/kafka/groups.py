@@ -1,4 +1,4 @@
-"""What the broker knows of groups: committed offsets with their notes."""
+"""What the broker knows of groups: committed offsets with their metadata."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
-from protoflow.transports.kafka.asking import describe
-from protoflow.transports.kafka.note import Note
+from protoflow.transports.kafka.broker_queries import describe
+from protoflow.transports.kafka.commit_metadata import CommitMetadata
 
 
 async def has_group(admin: AIOKafkaAdminClient, topic: str) -> bool:
@@ -34,19 +34,19 @@ class Groups:
 
     async def committed(
         self, group: str, tps: Collection[TopicPartition]
-    ) -> dict[TopicPartition, tuple[int, Note]]:
-        """Offset and note of the partitions that have a position. Raises KafkaError, and
-        UnknownNoteError for a note of another version."""
+    ) -> dict[TopicPartition, tuple[int, CommitMetadata]]:
+        """Offset and metadata of the partitions that have a position. Raises KafkaError, and
+        UnknownMetadataError for those of another version."""
         if not tps:
             return {}
-        found = await self._look_up(group, list(tps))
+        found = await self._committed(group, list(tps))
         return {
-            tp: (place.offset, Note.decode(place.metadata, place.offset))
+            tp: (place.offset, CommitMetadata.decode(place.metadata, place.offset))
             for tp, place in found.items()
             if place.offset >= 0
         }
 
-    async def _look_up(
+    async def _committed(
         self, group: str, tps: list[TopicPartition]
     ) -> dict[TopicPartition, OffsetAndMetadata]:
         for remaining in reversed(range(self._tries)):

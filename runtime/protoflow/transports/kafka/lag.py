@@ -1,4 +1,4 @@
-"""How much waits in a group."""
+"""The lag of a group."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from protoflow.errors import TopologyError
 from protoflow.transport.lag import Lag
 from protoflow.transports.kafka import names
-from protoflow.transports.kafka.asking import describe
+from protoflow.transports.kafka.broker_queries import describe
 from protoflow.transports.kafka.consumers import free_consumer, stop_consumer
-from protoflow.transports.kafka.context import Context
+from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.groups import Groups
 
 _LOOK_MS = 1000
 _LOOKS = 3
 
 
-async def read_lag(context: Context, topic: str, group: str) -> Lag:
+async def read_lag(context: KafkaContext, topic: str, group: str) -> Lag:
     """Messages of topic and retry topics that are not settled, and the age of the oldest."""
     main = names.physical(topic)
     steps = (0.0, *context.settings.ladder)
@@ -40,8 +40,10 @@ async def read_lag(context: Context, topic: str, group: str) -> Lag:
         messages = 0
         oldest: dict[TopicPartition, int] = {}
         for tp in tps:
-            offset, note = committed.get(tp, (begins[tp], None))
-            waiting = ends[tp] - max(offset, begins[tp]) - (len(note.finished) if note else 0)
+            offset, metadata = committed.get(tp, (begins[tp], None))
+            waiting = (
+                ends[tp] - max(offset, begins[tp]) - (len(metadata.finished) if metadata else 0)
+            )
             if waiting > 0:
                 messages += waiting
                 oldest[tp] = max(offset, begins[tp])

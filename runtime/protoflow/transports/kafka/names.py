@@ -1,4 +1,4 @@
-"""Kafka's names: topics, the retry topics of a group, what a name may look like."""
+"""Names of topics and of the retry topics of a group, and which names are valid."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def is_retry(name: str) -> bool:
 
 
 def clashes(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs of different names that Kafka takes for one: it does not tell `.` from `_`."""
+    """Pairs of different names that Kafka takes for one: to it, `.` and `_` are the same."""
     seen: dict[str, str] = {}
     pairs = []
     for name in sorted(set(names)):

@@ -1,4 +1,4 @@
-"""What can be set about Kafka; the names are Kafka's own where it has one, times are seconds."""
+"""Options of Kafka, named as Kafka names them; times are seconds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from protoflow.config.url import TransportURL
 from protoflow.errors import ConfigError
 from protoflow.transport.kit.security_options import CredentialOptions, TlsOptions
 from protoflow.transport.settings import TransportSettings
-from protoflow.transports.kafka.note import REACH
+from protoflow.transports.kafka.commit_metadata import REACH
 
 DEFAULT_PORT = 9092
 
@@ -156,7 +156,9 @@ class KafkaOptions(TlsOptions, CredentialOptions):
             if getattr(self, name) <= 0
         ]
         if not 0 <= self.window <= REACH:
-            problems.append(f"option window must be 0 to {REACH}: what a note can remember")
+            problems.append(
+                f"option window must be 0 to {REACH}: what the metadata of a commit can store"
+            )
         if self.heartbeat_interval >= self.session_timeout:
             problems.append("option heartbeat_interval must be below session_timeout")
         if problems:

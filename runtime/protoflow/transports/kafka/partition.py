@@ -10,7 +10,7 @@ from typing import Any, Final
 from aiokafka import TopicPartition
 
 from protoflow.message import Delivery
-from protoflow.transports.kafka.note import REACH, Note
+from protoflow.transports.kafka.commit_metadata import REACH, CommitMetadata
 
 #: Unclean starts without progress after which messages are handed out as suspects.
 _TOLERATED_STARTS: Final = 2
@@ -27,7 +27,7 @@ class Partition:
         shard: how deliveries name it.
         hold: seconds that each message rests here after the broker got it (retry topics).
         own: only the runtime writes here (retry topics).
-        feed: what is read goes there.
+        consumption: what is read goes there.
         atomic: progress is committed by transactions.
         live: still ours; settlements of a partition that moved away are lost.
         leaving: about to move away; what is given back is not handed out again.
@@ -40,9 +40,9 @@ class Partition:
         mean_size: bytes of a message, as last handed out.
         paused: the runtime asked for no more of it.
         resting: no more of it is read.
-        careful_until: messages below this offset are suspects.
+        isolated_until: messages below this offset are suspects.
         marks: offsets that were begun alone, and how often without an end.
-        born: how many partitions the topic had when the group began with it.
+        initial_partitions: how many partitions the topic had when the group began with it.
         topic: the id of the topic.
     """
 
@@ -54,12 +54,12 @@ class Partition:
         "_redone",
         "atomic",
         "backlog",
-        "born",
         "capped_at",
-        "careful_until",
+        "consumption",
         "dirty",
-        "feed",
         "hold",
+        "initial_partitions",
+        "isolated_until",
         "leaving",
         "live",
         "marks",
@@ -80,21 +80,20 @@ class Partition:
         tp: TopicPartition,
         shard: str | int,
         offset: int,
-        note: Note | None = None,
+        metadata: CommitMetadata | None = None,
         *,
         hold: float = 0.0,
         own: bool = False,
         atomic: bool = False,
         writer: str = "",
-        feed: Any = None,  # Any: a feed, which knows this module
+        consumption: Any = None,  # Any: a Consumption, which imports this module
     ) -> None:
-        note = note or Note()
         self.tp = tp
         self.shard = shard
         self.hold = hold
         self.own = own
         self.atomic = atomic
-        self.feed = feed
+        self.consumption = consumption
         self.live = True
         self.leaving = False
         self.dirty = False
@@ -106,18 +105,21 @@ class Partition:
         self.mean_size = 0.0
         self.paused = False
         self.resting = False
-        self.careful_until = note.careful_until if note.careful_until > offset else 0
-        self.marks = {place: count for place, count in note.marks.items() if place >= offset}
-        self.born = note.born
-        self.topic = note.topic
         self._floor = offset
         self._pending: deque[int] = deque()
         self._finished: set[int] = set()
-        self._redone = set(note.finished)
-        # A note of one's own that was never made clean: the commit at the revoke failed, but
-        # the process lives. That is unknown, not unclean.
-        own_note = note.writer == writer != ""
-        self._prior_starts = max(note.starts - own_note, 0)
+        self._restore(metadata or CommitMetadata(), offset, writer)
+
+    def _restore(self, metadata: CommitMetadata, offset: int, writer: str) -> None:
+        self.isolated_until = metadata.isolated_until if metadata.isolated_until > offset else 0
+        self.marks = {place: count for place, count in metadata.marks.items() if place >= offset}
+        self.initial_partitions = metadata.initial_partitions
+        self.topic = metadata.topic
+        self._redone = set(metadata.finished)
+        # If this process wrote the metadata and never made them clean, its commit at the revoke
+        # failed, but it lives: that start did not end uncleanly.
+        is_own = metadata.writer == writer != ""
+        self._prior_starts = max(metadata.starts - is_own, 0)
 
     @property
     def watermark(self) -> int:
@@ -146,11 +148,11 @@ class Partition:
         return self._prior_starts >= _TOLERATED_STARTS
 
     def is_full(self, window: int) -> bool:
-        """Whether no more should be read: of messages, or of offsets that a note can reach."""
+        """Whether enough messages, or as many offsets as metadata can store, were read."""
         return len(self._pending) >= window or self.position - self.watermark >= REACH // 2
 
     def admit(self, offset: int) -> bool:
-        """Takes note of an offset that was read; False if it was finished in an earlier life."""
+        """Adds an offset that was read; False if it was finished before the partition came."""
         self.position = offset + 1
         if offset in self._redone:
             self._redone.discard(offset)
@@ -181,15 +183,15 @@ class Partition:
         """Whether an offset that was read is finished."""
         return not self._pending or offset < self._pending[0] or offset in self._finished
 
-    def outlook(self, done: Collection[int], writer: str) -> tuple[int, Note]:
-        """The offset and note to commit once these are finished too."""
+    def outlook(self, done: Collection[int], writer: str) -> tuple[int, CommitMetadata]:
+        """Returns the offset and the metadata to commit once these are finished, too."""
         finished = self._finished.union(done)
         watermark = next((item for item in self._pending if item not in finished), self.position)
-        note = self.note(writer, clean=False)
+        metadata = self.metadata(writer, clean=False)
         return watermark, dataclasses.replace(
-            note,
-            starts=1 if watermark > self._floor else note.starts,
-            marks={place: count for place, count in note.marks.items() if place not in done},
+            metadata,
+            starts=1 if watermark > self._floor else metadata.starts,
+            marks={place: count for place, count in metadata.marks.items() if place not in done},
             finished={item for item in finished | self._redone if item > watermark},
         )
 
@@ -205,36 +207,36 @@ class Partition:
             self.position = position
             self.dirty = True
 
-    def begin_careful(self, span: int) -> None:
+    def begin_isolation(self, span: int) -> None:
         """From now on messages are suspects, as many as can have been in flight."""
-        self.careful_until = max(self.careful_until, self.watermark + span)
+        self.isolated_until = max(self.isolated_until, self.watermark + span)
 
     def is_suspect(self, offset: int) -> bool:
         """Whether a message is to be run alone."""
-        return offset < self.careful_until or offset in self.marks
+        return offset < self.isolated_until or offset in self.marks
 
     def trust(self) -> None:
         """Forgets the unclean starts: nothing can have been in flight here."""
         self._prior_starts = 0
 
-    def note(self, writer: str, *, clean: bool) -> Note:
+    def metadata(self, writer: str, *, clean: bool) -> CommitMetadata:
         """What is to be remembered; `clean` at an orderly end."""
         watermark = self.watermark
         moved = watermark > self._floor
-        if self.careful_until and watermark >= self.careful_until:
-            self.careful_until = 0
+        if self.isolated_until and watermark >= self.isolated_until:
+            self.isolated_until = 0
         if self.marks:
             self.marks = {
                 place: count
                 for place, count in self.marks.items()
                 if place >= watermark and place not in self._finished
             }
-        return Note(
+        return CommitMetadata(
             writer=writer,
             starts=(0 if moved else self._prior_starts) + (not clean),
-            careful_until=self.careful_until,
+            isolated_until=self.isolated_until,
             marks=self.marks,
-            born=self.born,
+            initial_partitions=self.initial_partitions,
             topic=self.topic,
             finished=self._finished | self._redone,
         )

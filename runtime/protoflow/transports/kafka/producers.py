@@ -1,4 +1,4 @@
-"""The producer that everything is published through, and its successors."""
+"""The producer for all messages outside of transactions, replaced after failures."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from protoflow.errors import PublishError
-from protoflow.transports.kafka.asking import HEADROOM
+from protoflow.transports.kafka.broker_queries import HEADROOM
 from protoflow.transports.kafka.connection import prefer_who_answers
-from protoflow.transports.kafka.context import Context
+from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.options import Compression, KafkaOptions
 
 _log = logging.getLogger("protoflow.transports.kafka")
@@ -30,7 +30,7 @@ class Producers:
         current: the producer; None while it is replaced.
     """
 
-    def __init__(self, context: Context, replaced: Callable[[], None]) -> None:
+    def __init__(self, context: KafkaContext, replaced: Callable[[], None]) -> None:
         self.current: AIOKafkaProducer | None = None
         self._context = context
         self._replaced = replaced
@@ -132,7 +132,7 @@ async def abandon_producer(producer: AIOKafkaProducer) -> None:
     producer._closed = True  # else it complains when it is collected
 
 
-def producer_arguments(context: Context) -> dict[str, Any]:
+def producer_arguments(context: KafkaContext) -> dict[str, Any]:
     """The keyword arguments of aiokafka's producer."""
     options: KafkaOptions = context.options
     return context.client | {

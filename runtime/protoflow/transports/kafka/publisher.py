@@ -1,4 +1,4 @@
-"""Publishing: each message to its partition's lane, each lane a batch at a time."""
+"""Publishes each message through the sender of its partition."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from aiokafka.partitioner import murmur2
 from protoflow import wire
 from protoflow.errors import CapabilityError, PublishError
 from protoflow.message import Message
-from protoflow.transports.kafka.context import Context
+from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.errors import malformed, publish_error
 from protoflow.transports.kafka.groups import has_group
-from protoflow.transports.kafka.lane import Lane
-from protoflow.transports.kafka.outgoing import Outbound, physical_topic
+from protoflow.transports.kafka.partition_sender import PartitionSender
 from protoflow.transports.kafka.producers import Producers
+from protoflow.transports.kafka.record_encoder import RecordEncoder, physical_topic
 from protoflow.transports.kafka.submission import Deadlines, Result, Submission
 
 #: A message on its way: itself, its partition if that is fixed, and where the result goes.
@@ -58,7 +58,7 @@ class _Topic:
         self.name = name
         self.partitions: list[int] = []
         self.available: list[int] = []
-        self.lanes: dict[int, Lane] = {}
+        self.lanes: dict[int, PartitionSender] = {}
         self.unsorted: deque[_Item] = deque()
         self.task: asyncio.Task[None] | None = None
         self.has_group = False
@@ -83,14 +83,14 @@ class _Topic:
         return self._place
 
 
-class Publisher:
+class KafkaPublisher:
     """Publishes in order per partition and maps what comes of it."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: KafkaContext) -> None:
         self._context = context
-        self.outbound = Outbound(context)
+        self.encoder = RecordEncoder(context)
         # A lowered limit may have been the reason why a producer is replaced.
-        self._producers = Producers(context, self.outbound.forget)
+        self._producers = Producers(context, self.encoder.forget)
         self._topics: dict[str, _Topic] = {}
         self._deadlines = Deadlines(context.options.publish_timeout)
         self._closed = False
@@ -122,7 +122,7 @@ class Publisher:
             item = (message, partitions[index] if partitions else None, submission, index)
             if ready:
                 self._sort(topic, *item)
-                ready = self.outbound.knows(topic.name)
+                ready = self.encoder.knows(topic.name)
                 continue
             topic.unsorted.append(item)
             if topic.task is None:
@@ -140,7 +140,7 @@ class Publisher:
     def _is_known(self, topic: _Topic) -> bool:
         """Whether messages to a topic need not wait for anything to be found out."""
         producer = self._producers.current
-        if producer is None or not self.outbound.knows(topic.name):
+        if producer is None or not self.encoder.knows(topic.name):
             return False
         cluster = producer.client.cluster
         topic.partitions = sorted(cluster.partitions_for_topic(topic.name) or ())
@@ -162,8 +162,8 @@ class Publisher:
             place = topic.partition_of(message.key) if partition is None else partition
             lane = topic.lanes.get(place)
             if lane is None:
-                lane = topic.lanes[place] = Lane(
-                    topic.name, place, self._producers, self.outbound, self._context.options
+                lane = topic.lanes[place] = PartitionSender(
+                    topic.name, place, self._producers, self.encoder, self._context.options
                 )
             lane.add(message, submission, index)
         except PublishError as error:
@@ -183,7 +183,7 @@ class Publisher:
                     while waiting:
                         _, _, submission, index = waiting.popleft()
                         submission.settle(index, publish_error(error, topic.name, 0))
-                while waiting and self.outbound.knows(topic.name) and topic.partitions:
+                while waiting and self.encoder.knows(topic.name) and topic.partitions:
                     item = waiting.popleft()
                     message, _, submission, index = item
                     try:
@@ -201,7 +201,7 @@ class Publisher:
         async with asyncio.timeout(self._context.options.metadata_timeout):
             if not await producer.partitions_for(topic.name):
                 raise UnknownTopicOrPartitionError(topic.name)
-            await self.outbound.learn(topic.name)
+            await self.encoder.learn(topic.name)
 
     async def _require_group(self, message: Message, topic: _Topic) -> None:
         """Retries and dead letters are kept for whoever looks; other messages need a group."""

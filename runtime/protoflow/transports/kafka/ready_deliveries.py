@@ -7,25 +7,25 @@ from collections import deque
 from collections.abc import Iterable
 
 from protoflow.message import Delivery
-from protoflow.transports.kafka.bell import Bell
 from protoflow.transports.kafka.fair_share import FairShare
 from protoflow.transports.kafka.partition import Partition
+from protoflow.transports.kafka.reader_wakeup import ReaderWakeup
 
 
 class ReadyDeliveries:
-    """A queue for each partition, served in turn, with one reader; it can be closed.
+    """A queue for each partition; partitions are served in turn.
 
     A partition that has its share of what may be in flight is left out until a quarter of that
     is settled. Meanwhile no more of it is read, and the others go on.
 
     Args:
         share: how much of one partition may be in flight.
-        bell: rung when everything is handed out but what is left out.
+        wakeup: wakes the reader when no partition but those left out has deliveries.
     """
 
-    def __init__(self, share: FairShare, bell: Bell) -> None:
+    def __init__(self, share: FairShare, wakeup: ReaderWakeup) -> None:
         self._share = share
-        self._bell = bell
+        self._wakeup = wakeup
         self._turns: deque[Partition] = deque()
         self._arrived: asyncio.Future[None] | None = None
         self._closed = False
@@ -62,7 +62,7 @@ class ReadyDeliveries:
         if partition in self._turns:
             self._turns.remove(partition)
         if not self._turns:
-            self._bell.ring()
+            self._wakeup.wake()
         return found
 
     def uncap(self, partition: Partition) -> None:
@@ -78,7 +78,7 @@ class ReadyDeliveries:
             partition.ready.clear()
             partition.capped_at = None
         self._turns.clear()
-        self._bell.ring()
+        self._wakeup.wake()
 
     @property
     def is_empty(self) -> bool:
@@ -122,14 +122,14 @@ class ReadyDeliveries:
             if len(taken) == max_messages or size >= max_bytes:
                 break
         if not turns:
-            self._bell.ring()
+            self._wakeup.wake()
         return taken
 
     def close(self, error: Exception | None = None) -> None:
         """No more deliveries: `get` returns empty, or raises the error."""
         self._closed = True
         self._error = self._error or error
-        self._bell.ring()
+        self._wakeup.wake()
         self._wake()
 
     def _wake(self) -> None:

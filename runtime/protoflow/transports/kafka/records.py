@@ -55,7 +55,7 @@ def deliveries(
         )
     if partition.own:
         result = _own(partition, result)
-    if partition.careful_until or partition.marks:
+    if partition.isolated_until or partition.marks:
         for delivery in result:
             delivery.suspect = partition.is_suspect(int(delivery.position))
     return result
@@ -64,7 +64,7 @@ def deliveries(
 def _own(partition: Partition, found: list[Delivery]) -> list[Delivery]:
     """What the group's own retry topic holds: hop state there is believed. A record of another
     group is not for us, whoever wrote it."""
-    group = partition.feed.settings.group
+    group = partition.consumption.settings.group
     mine = []
     for delivery in found:
         if delivery.message.metadata.get(wire.PF_GROUP, group) == group:

@@ -1,4 +1,4 @@
-"""Requests that aiokafka does not know in the version that is needed here."""
+"""Protocol requests in versions that aiokafka does not have."""
 
 from __future__ import annotations
 

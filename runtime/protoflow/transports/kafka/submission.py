@@ -1,4 +1,4 @@
-"""Publishes that wait for their confirmation, and the one timer that gives up on them."""
+"""Messages that wait for confirmation, and the timer that expires them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One topic read by one group: what the member of the group reads for it, and its settling."""
+"""A subscription: one topic read by one group."""
 
 from __future__ import annotations
 
@@ -10,50 +10,56 @@ from protoflow import wire
 from protoflow.contract import ladder
 from protoflow.message import Delivery, Message, Settlement, SettleResult
 from protoflow.transport.interface import SubscriptionSettings
-from protoflow.transports.kafka.context import Context
-from protoflow.transports.kafka.feed import Feed
-from protoflow.transports.kafka.isolation import Marks
+from protoflow.transports.kafka.consumption import Consumption
+from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.membership import Membership
 from protoflow.transports.kafka.partition import Partition
-from protoflow.transports.kafka.publisher import Publisher
-from protoflow.transports.kafka.settling import Settling
+from protoflow.transports.kafka.publisher import KafkaPublisher
+from protoflow.transports.kafka.settler import KafkaSettler
+from protoflow.transports.kafka.start_marks import StartMarks
 
 
 class KafkaSubscription:
     """See `protoflow.transport.Subscription`, `Isolation` and `Availability`."""
 
     def __init__(
-        self, feed: Feed, membership: Membership, context: Context, publisher: Publisher
+        self,
+        consumption: Consumption,
+        membership: Membership,
+        context: KafkaContext,
+        publisher: KafkaPublisher,
     ) -> None:
-        self._feed = feed
+        self._consumption = consumption
         self._membership = membership
         self._context = context
-        self._settings: SubscriptionSettings = feed.settings
+        self._settings: SubscriptionSettings = consumption.settings
         self._stopping: asyncio.Task[None] | None = None
         self._orderly: set[Partition] = set()
-        self._marks = Marks(feed.settings.name, membership.write)
-        transactions = membership.transactions if feed.is_atomic else None
-        self._settling = Settling(feed.ready, feed.intake, publisher.submit, transactions)
+        self._marks = StartMarks(consumption.settings.name, membership.write)
+        transactions = membership.transactions if consumption.is_atomic else None
+        self._settler = KafkaSettler(
+            consumption.ready, consumption.flow_control, publisher.submit, transactions
+        )
 
     async def start(self) -> None:
         """Joins the group, unless this process has, and waits until positions are known."""
         try:
-            await self._membership.attach(self._feed)
+            await self._membership.attach(self._consumption)
         except BaseException:
             await self.stop()
             raise
 
     def set_problem(self, name: str, detail: str | None) -> None:
         """Something went wrong, or is right again."""
-        self._feed.set_problem(name, detail)
+        self._consumption.set_problem(name, detail)
 
     async def receive(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
         """See `protoflow.transport.Subscription`."""
-        return await self._feed.ready.get(max_messages, max_bytes)
+        return await self._consumption.ready.get(max_messages, max_bytes)
 
     def settle(self, settlements: Sequence[Settlement]) -> asyncio.Future[Sequence[SettleResult]]:
         """See `protoflow.transport.Subscription`."""
-        return self._settling.settle(settlements)
+        return self._settler.settle(settlements)
 
     def defer(self, message: Message, delay: float) -> Message | None:
         """The message for the retry topic whose constant wait fits best."""
@@ -63,7 +69,7 @@ class KafkaSubscription:
         step = ladder.rung(self._context.settings.ladder, delay)
         return dataclasses.replace(
             message,
-            topic=self._feed.topics.retry(step),
+            topic=self._consumption.topics.retry(step),
             metadata={
                 wire.PF_ORIGINAL_TOPIC: self._settings.topic,
                 **message.metadata,
@@ -74,15 +80,15 @@ class KafkaSubscription:
     def pause(self, shards: Collection[str | int]) -> None:
         """See `protoflow.transport.Subscription`."""
         for partition in self._of(shards):
-            self._feed.intake.pause(partition)
+            self._consumption.flow_control.pause(partition)
 
     def resume(self, shards: Collection[str | int]) -> None:
         """See `protoflow.transport.Subscription`."""
         for partition in self._of(shards):
-            self._feed.intake.resume(partition)
+            self._consumption.flow_control.resume(partition)
 
     def _of(self, shards: Collection[str | int]) -> list[Partition]:
-        return [item for item in self._feed.partitions.values() if item.shard in shards]
+        return [item for item in self._consumption.partitions.values() if item.shard in shards]
 
     async def isolate(self, delivery: Delivery | None) -> tuple[Delivery, int] | None:
         """See `protoflow.transport.Isolation`: offsets last, so nothing is moved."""
@@ -100,28 +106,28 @@ class KafkaSubscription:
         """See `protoflow.transport.Availability`."""
         try:
             async with asyncio.timeout(self._context.options.request_timeout):
-                return await self._membership.available(self._feed)
+                return await self._membership.available(self._consumption)
         except Exception:  # whatever it was, nothing is known
             return None
 
     async def stop(self) -> None:
         """Commits, and leaves the group with the last subscription of this process."""
         if self._stopping is None:
-            partitions = self._feed.partitions.values()
-            self._orderly = {item for item in partitions if self._settling.is_orderly(item)}
-            self._settling.stop()
-            self._feed.ready.clear()
-            self._feed.ready.close()
+            partitions = self._consumption.partitions.values()
+            self._orderly = {item for item in partitions if self._settler.is_orderly(item)}
+            self._settler.stop()
+            self._consumption.ready.clear()
+            self._consumption.ready.close()
             self._stopping = asyncio.get_running_loop().create_task(self._stop())
         try:
             await asyncio.shield(self._stopping)
         except asyncio.CancelledError:
             self._stopping.cancel()
             await asyncio.wait([self._stopping])
-            await self._membership.abandon(self._feed)
+            await self._membership.abandon(self._consumption)
             raise
         finally:
             self._context.forget(self)
 
     async def _stop(self) -> None:
-        await self._membership.detach(self._feed, self._orderly)
+        await self._membership.detach(self._consumption, self._orderly)

@@ -11,26 +11,26 @@ from protoflow.contract.spec import Start
 from protoflow.message import Message
 from protoflow.transport.topic_reader import TopicRecord
 from protoflow.transports.kafka import headers, names
-from protoflow.transports.kafka.context import Context
+from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.errors import transport_error
-from protoflow.transports.kafka.looking import look
+from protoflow.transports.kafka.topic_scan import open_scan
 
 _WAIT_MS = 500
 
 
 async def read_topic(
-    context: Context, topic: str, start: Start | float, follow: bool
+    context: KafkaContext, topic: str, start: Start | float, follow: bool
 ) -> AsyncIterator[TopicRecord]:
     """Yields the messages of a topic, committed ones only; see `TopicReader`."""
     try:
-        async with look(context, names.physical(topic)) as looking:
-            ends = await looking.ends()
-            consumer = looking.consumer
-            starts = await _starts(consumer, looking.tps, ends, start)
-            consumer.assign(looking.tps)
+        async with open_scan(context, names.physical(topic)) as scan:
+            ends = await scan.ends()
+            consumer = scan.consumer
+            starts = await _starts(consumer, scan.tps, ends, start)
+            consumer.assign(scan.tps)
             for tp, offset in starts.items():
                 consumer.seek(tp, offset)
-            open_ = {tp for tp in looking.tps if starts[tp] < ends[tp]}
+            open_ = {tp for tp in scan.tps if starts[tp] < ends[tp]}
             while follow or open_:
                 found = await consumer.getmany(timeout_ms=_WAIT_MS)
                 records = [record for each in found.values() for record in each]

@@ -14,15 +14,15 @@ from aiokafka.errors import IncompatibleBrokerVersion, for_code
 from protoflow.errors import TopologyError
 from protoflow.transport.interface import Topology, TopologyMode
 from protoflow.transports.kafka import names
-from protoflow.transports.kafka.asking import (
+from protoflow.transports.kafka.broker_queries import (
     HEADROOM,
     broker_configs,
     broker_limit,
     describe,
-    missing,
+    missing_topics,
     topic_limit,
 )
-from protoflow.transports.kafka.context import Context
+from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.requests import CreateTopics
 from protoflow.transports.kafka.topics import SubscriptionTopics
 
@@ -48,7 +48,7 @@ class WantedTopic:
     roomy_for: str | None = None
 
 
-def wanted_topics(topology: Topology, context: Context) -> list[WantedTopic]:
+def wanted_topics(topology: Topology, context: KafkaContext) -> list[WantedTopic]:
     """Every topic that is consumed, published, retried through or dead-lettered to."""
     options = context.options
     wanted: dict[str, WantedTopic] = {}
@@ -84,7 +84,7 @@ def wanted_topics(topology: Topology, context: Context) -> list[WantedTopic]:
     return list(wanted.values())
 
 
-async def ensure(topology: Topology, mode: TopologyMode, context: Context) -> None:
+async def ensure(topology: Topology, mode: TopologyMode, context: KafkaContext) -> None:
     """Makes what is missing (create) or reports it (verify). Raises TopologyError."""
     wanted = wanted_topics(topology, context)
     context.roomy |= {topic.name for topic in wanted if topic.roomy_for}
@@ -104,7 +104,7 @@ async def ensure(topology: Topology, mode: TopologyMode, context: Context) -> No
         if topic.name in found:
             problems += _differences(topic, found)
     if mode is TopologyMode.VERIFY:
-        lacking = await missing(context, [topic.name for topic in absent])
+        lacking = await missing_topics(context, [topic.name for topic in absent])
         problems += [f"topic {name} is missing" for name in lacking]
         problems += _too_few(wanted, found)
     elif not problems:
@@ -115,7 +115,7 @@ async def ensure(topology: Topology, mode: TopologyMode, context: Context) -> No
         raise TopologyError("kafka: " + "; ".join(problems))
 
 
-def shared_names(topology: Topology, context: Context) -> list[str]:
+def shared_names(topology: Topology, context: KafkaContext) -> list[str]:
     """Names of which two subscriptions would derive one: each would handle the other's."""
     owners: dict[str, str] = {}
     problems = []
@@ -174,7 +174,7 @@ def _too_few(
 
 
 async def _grow(
-    wanted: Iterable[WantedTopic], found: Mapping[str, list[dict[str, Any]]], context: Context
+    wanted: Iterable[WantedTopic], found: Mapping[str, list[dict[str, Any]]], context: KafkaContext
 ) -> None:
     """The topic for replays grows with the topic that it belongs to."""
     grown = {
@@ -191,11 +191,11 @@ async def _grow(
 
 
 async def create(
-    absent: list[WantedTopic], found: Mapping[str, list[dict[str, Any]]], context: Context
+    absent: list[WantedTopic], found: Mapping[str, list[dict[str, Any]]], context: KafkaContext
 ) -> list[str]:
     """Makes topics and waits until they can be used; what went wrong."""
     # How much retry and dead-letter topics must take is asked of the topic that they belong to,
-    # for a broker tells its own limit only to those who may read its configuration.
+    # for a broker shows its own limit only to those who may read its configuration.
     for portion in (
         [topic for topic in absent if topic.roomy_for is None],
         [topic for topic in absent if topic.roomy_for is not None],
@@ -206,7 +206,7 @@ async def create(
 
 
 async def _create(
-    absent: list[WantedTopic], found: Mapping[str, list[dict[str, Any]]], context: Context
+    absent: list[WantedTopic], found: Mapping[str, list[dict[str, Any]]], context: KafkaContext
 ) -> list[str]:
     """Makes topics in one request."""
     limits: dict[str, int | None] = {}
@@ -234,12 +234,12 @@ async def _create(
     return problems
 
 
-async def _send_create(new: list[Any], context: Context) -> Any:
+async def _send_create(new: list[Any], context: KafkaContext) -> Any:
     timeout_ms = int(context.options.request_timeout * 1000)
     try:
         return await context.admin._send_to_controller(CreateTopics(new, timeout_ms))
     except (NotImplementedError, IncompatibleBrokerVersion):
-        # A broker before 2.4 must be told the numbers that it would take itself.
+        # A broker before 2.4 must be given the numbers that it would take itself.
         partitions, replication = await _defaults(context.admin)
         topics = [
             NewTopic(
@@ -253,7 +253,7 @@ async def _send_create(new: list[Any], context: Context) -> Any:
         return await context.admin.create_topics(topics)
 
 
-async def _until_known(context: Context, topics: list[str]) -> None:
+async def _until_known(context: KafkaContext, topics: list[str]) -> None:
     """A topic that was just made is not yet known to every broker."""
     try:
         async with asyncio.timeout(context.options.metadata_timeout):

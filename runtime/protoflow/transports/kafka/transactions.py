@@ -1,8 +1,8 @@
-"""Transactions: outputs and the progress that they belong to become visible together.
+"""Transactions: outputs and the offsets that they belong to become visible together.
 
 Each partition of a group has a transactional id of its own, taken when it is assigned. That
 fences the owner before, whose offset commit within a transaction Kafka would not otherwise
-refuse; the note carries what is finished out of turn, so handlers may run concurrently.
+refuse; the commit metadata hold what is finished out of turn, so handlers may run concurrently.
 """
 
 from __future__ import annotations
@@ -16,15 +16,20 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import ProducerFenced
 from aiokafka.structs import OffsetAndMetadata
 
-from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message, SettleResult
-from protoflow.transports.kafka.context import Context
-from protoflow.transports.kafka.errors import malformed
+from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.groups import Groups
-from protoflow.transports.kafka.outgoing import Outbound, Outgoing, checked, physical_topic
-from protoflow.transports.kafka.ownership import Ended, Owner, Places, Work, end
 from protoflow.transports.kafka.partition import Partition
 from protoflow.transports.kafka.producers import abandon_producer, producer_arguments
+from protoflow.transports.kafka.record_encoder import EncodedRecord, RecordEncoder
+from protoflow.transports.kafka.transaction_outputs import encode_outputs
+from protoflow.transports.kafka.transaction_queue import (
+    Offsets,
+    OnResult,
+    PartitionProducer,
+    PendingSettlement,
+    end,
+)
 
 _log = logging.getLogger("protoflow.transports.kafka")
 
@@ -35,9 +40,9 @@ class Transactions:
     def __init__(
         self,
         group: str,
-        context: Context,
+        context: KafkaContext,
         groups: Groups,
-        outbound: Outbound,
+        encoder: RecordEncoder,
         *,
         is_member: Callable[[], Awaitable[bool]],
         fenced: Callable[[Partition], None],
@@ -45,16 +50,16 @@ class Transactions:
         self._group = group
         self._context = context
         self._groups = groups
-        self._outbound = outbound
+        self._encoder = encoder
         self._is_member = is_member
         self._fenced = fenced
-        self._owners: dict[TopicPartition, Owner] = {}
+        self._owners: dict[TopicPartition, PartitionProducer] = {}
 
     async def take(self, tps: Collection[TopicPartition]) -> None:
         """Fences the owners before and ends what they left open. Raises KafkaError."""
         await self.leave(tps)
         for tp in sorted(tps):
-            owner = Owner(await self._started(tp))
+            owner = PartitionProducer(await self._started(tp))
             owner.idle.set()
             self._owners[tp] = owner
 
@@ -77,7 +82,7 @@ class Transactions:
         producers = [owner.producer for owner in owners if owner.producer is not None]
         await asyncio.gather(*(self._stop(producer) for producer in producers))
 
-    def add(self, places: Places, outputs: Sequence[Message], ended: Ended) -> None:
+    def add(self, places: Offsets, outputs: Sequence[Message], ended: OnResult) -> None:
         """Settles with the next transaction of the first place's partition."""
         partition, _ = places[0]
         owner = self._owners.get(partition.tp)
@@ -87,14 +92,14 @@ class Transactions:
         if not outputs and all(place.is_done(offset) for place, offset in places):
             ended(SettleResult.DONE)
             return
-        owner.queue.append(Work(places, outputs, ended))
+        owner.queue.append(PendingSettlement(places, outputs, ended))
         owner.arrived.set()
         owner.idle.clear()
         if owner.task is None:
             owner.task = asyncio.get_running_loop().create_task(self._work(owner, partition))
 
     async def write(self, partition: Partition) -> None:
-        """Commits progress and note of a partition in a transaction of its own. Raises
+        """Commits offset and metadata of a partition in a transaction of its own. Raises
         KafkaError."""
         owner = self._owners.get(partition.tp)
         if owner is None:
@@ -132,14 +137,14 @@ class Transactions:
             await abandon_producer(producer)
             raise
 
-    async def _give_up(self, owner: Owner) -> None:
+    async def _give_up(self, owner: PartitionProducer) -> None:
         """What the producer began is ended by its successor, one way or the other."""
         owner.unsure = True
         producer, owner.producer = owner.producer, None
         if producer is not None:
             await self._stop(producer)
 
-    async def _work(self, owner: Owner, partition: Partition) -> None:
+    async def _work(self, owner: PartitionProducer, partition: Partition) -> None:
         while True:
             await owner.arrived.wait()
             owner.arrived.clear()
@@ -155,8 +160,10 @@ class Transactions:
             if not owner.queue:
                 owner.idle.set()
 
-    async def _settle(self, owner: Owner, partition: Partition, batch: list[Work]) -> None:
-        batch, records = await self._encode(batch)
+    async def _settle(
+        self, owner: PartitionProducer, partition: Partition, batch: list[PendingSettlement]
+    ) -> None:
+        batch, records = await encode_outputs(batch, self._encoder)
         if not batch:
             return
         owners = self._involved(batch, owner)
@@ -168,7 +175,9 @@ class Transactions:
                 await alone.enter_async_context(involved.alone)
             await self._settle_alone(owner, partition, batch, records)
 
-    def _involved(self, batch: Sequence[Work], owner: Owner) -> list[Owner] | None:
+    def _involved(
+        self, batch: Sequence[PendingSettlement], owner: PartitionProducer
+    ) -> list[PartitionProducer] | None:
         """The owners of all partitions, always in one order; None if one has moved away."""
         tps = sorted({place.tp for work in batch for place, _ in work.places})
         owners = [self._owners.get(tp) for tp in tps]
@@ -176,7 +185,11 @@ class Transactions:
         return found if len(found) == len(owners) and owner in found else None
 
     async def _settle_alone(
-        self, owner: Owner, partition: Partition, batch: list[Work], records: list[Outgoing]
+        self,
+        owner: PartitionProducer,
+        partition: Partition,
+        batch: list[PendingSettlement],
+        records: list[EncodedRecord],
     ) -> None:
         try:
             producer = await self._usable(owner, partition)
@@ -203,21 +216,23 @@ class Transactions:
                     place.finish(offset)
             end(batch, SettleResult.DONE)
 
-    def _lose(self, partition: Partition, batch: list[Work]) -> None:
+    def _lose(self, partition: Partition, batch: list[PendingSettlement]) -> None:
         _log.warning("a partition has a new owner", extra={"partition": str(partition.tp)})
         partition.live = False
         end(batch, SettleResult.LOST)
         self._fenced(partition)
 
-    async def _find_out(self, owner: Owner, partition: Partition, batch: list[Work]) -> None:
-        """What came of a transaction that has no answer, if that can be told now."""
+    async def _find_out(
+        self, owner: PartitionProducer, partition: Partition, batch: list[PendingSettlement]
+    ) -> None:
+        """What came of a transaction that has no answer, if it is known now."""
         try:
             await self._usable(owner, partition)
         except ProducerFenced:
             self._lose(partition, batch)
             return
         except Exception as error:  # asked for again before the next one
-            _log.info("what became of it is not known yet", extra={"error": repr(error)})
+            _log.info("the result of a transaction is unknown", extra={"error": repr(error)})
         for work in batch:
             held = all(place.live for place, _ in work.places)
             done = all(place.is_done(offset) for place, offset in work.places)
@@ -225,8 +240,8 @@ class Transactions:
             work.ended(SettleResult.DONE if held and done else unknown)
 
     async def _not_done(
-        self, batch: list[Work], records: list[Outgoing]
-    ) -> tuple[list[Work], list[Outgoing]]:
+        self, batch: list[PendingSettlement], records: list[EncodedRecord]
+    ) -> tuple[list[PendingSettlement], list[EncodedRecord]]:
         """What is still to be done: a transaction of before may have been committed."""
         rest = []
         for work in batch:
@@ -235,11 +250,15 @@ class Transactions:
                 work.ended(SettleResult.LOST if False in done else SettleResult.DONE)
             else:
                 rest.append(work)
-        return (rest, records) if len(rest) == len(batch) else await self._encode(rest)
+        return (
+            (rest, records)
+            if len(rest) == len(batch)
+            else await encode_outputs(rest, self._encoder)
+        )
 
-    async def _usable(self, owner: Owner, partition: Partition) -> AIOKafkaProducer:
+    async def _usable(self, owner: PartitionProducer, partition: Partition) -> AIOKafkaProducer:
         """The producer of a partition. A new one ends the transaction of the one before, and
-        what was committed then tells which way. Raises ProducerFenced if another process has
+        what was committed then shows which way. Raises ProducerFenced if another process has
         the partition by now: taking its id would fence the rightful owner."""
         if owner.producer is None:
             if not await self._is_member():
@@ -247,43 +266,16 @@ class Transactions:
             owner.producer = await self._started(partition.tp)
         if owner.unsure:
             places = await self._groups.committed(self._group, [partition.tp])
-            offset, note = places.get(partition.tp, (0, None))
-            partition.committed(offset, note.finished if note else ())
+            offset, metadata = places.get(partition.tp, (0, None))
+            partition.committed(offset, metadata.finished if metadata else ())
             owner.unsure = False
         return owner.producer
-
-    async def _encode(self, batch: list[Work]) -> tuple[list[Work], list[Outgoing]]:
-        """What may be sent; a settlement whose output is refused is told so and left out."""
-        accepted: list[Work] = []
-        records: list[Outgoing] = []
-        for work in batch:
-            try:
-                encoded = [await self._outgoing(message) for message in work.outputs]
-            except PublishRefusedError:
-                work.ended(SettleResult.REFUSED)
-            except Exception as error:
-                _log.info("an output must wait", extra={"error": repr(error)})
-                work.ended(SettleResult.UNKNOWN)
-            else:
-                accepted.append(work)
-                records += encoded
-        return accepted, records
-
-    async def _outgoing(self, message: Message) -> Outgoing:
-        topic = physical_topic(message.topic)
-        await self._outbound.learn(topic)
-        try:
-            return checked(self._outbound.encode(message, topic))
-        except PublishError:
-            raise
-        except Exception as error:  # what is no bytes, no text: the others must go on
-            raise malformed(error, topic) from error
 
     async def _transact(
         self,
         producer: AIOKafkaProducer,
         done: dict[Partition, set[int]],
-        records: Sequence[Outgoing],
+        records: Sequence[EncodedRecord],
     ) -> None:
         async with asyncio.timeout(self._context.options.transaction_timeout):
             await producer.begin_transaction()
@@ -294,7 +286,7 @@ class Transactions:
             await asyncio.gather(*sent)
             places = {}
             for partition, offsets in done.items():
-                offset, note = partition.outlook(offsets, self._context.writer)
-                places[partition.tp] = OffsetAndMetadata(offset, note.encode(offset))
+                offset, metadata = partition.outlook(offsets, self._context.writer)
+                places[partition.tp] = OffsetAndMetadata(offset, metadata.encode(offset))
             await producer.send_offsets_to_transaction(places, self._group)
             await producer.commit_transaction()

@@ -1,4 +1,4 @@
-"""The transport: one producer, one client for questions, one consumer for each group."""
+"""The transport: one producer, one admin client, one consumer for each group."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from protoflow.transport.interface import (
 )
 from protoflow.transport.lag import Lag
 from protoflow.transport.topic_reader import TopicRecord
-from protoflow.transports.kafka import asking
+from protoflow.transports.kafka import broker_queries
 from protoflow.transports.kafka.connection import prefer, reach
 from protoflow.transports.kafka.consumers import group_joining_timeout
-from protoflow.transports.kafka.context import Context
+from protoflow.transports.kafka.consumption import Consumption
+from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.dead_letters import KafkaDeadLetterStore
 from protoflow.transports.kafka.errors import transport_error
-from protoflow.transports.kafka.feed import Feed
 from protoflow.transports.kafka.lag import read_lag
 from protoflow.transports.kafka.membership import Membership
 from protoflow.transports.kafka.options import KafkaOptions, client_arguments
-from protoflow.transports.kafka.publisher import Publisher
+from protoflow.transports.kafka.publisher import KafkaPublisher
 from protoflow.transports.kafka.subscription import KafkaSubscription
 from protoflow.transports.kafka.topic_reader import read_topic
 from protoflow.transports.kafka.topics import SubscriptionTopics
@@ -54,8 +54,8 @@ class KafkaTransport:
         self._settings = settings
         self._options = options
         self._client = client_arguments(settings, options)
-        self._context: Context | None = None
-        self._publisher: Publisher | None = None
+        self._context: KafkaContext | None = None
+        self._publisher: KafkaPublisher | None = None
         self._watching: asyncio.Task[None] | None = None
         self._subscriptions: set[KafkaSubscription] = set()
         self._memberships: list[Membership] = []
@@ -88,18 +88,18 @@ class KafkaTransport:
         """Connects the producer and the client for questions."""
         seconds = self._settings.connect_timeout
         prefer(self._client, await reach(self._client, self._settings.url.safe, seconds))
-        context = Context(
+        context = KafkaContext(
             settings=self._settings,
             options=self._options,
             client=self._client,
             admin=AIOKafkaAdminClient(**self._client),
             forget=self._subscriptions.discard,
         )
-        publisher = Publisher(context)
+        publisher = KafkaPublisher(context)
         try:
             async with asyncio.timeout(seconds):
                 await context.admin.start()
-                limit = await asking.broker_limit(context.admin)
+                limit = await broker_queries.broker_limit(context.admin)
                 await publisher.open()
         except BaseException as error:
             await context.admin.close()
@@ -113,13 +113,13 @@ class KafkaTransport:
         self._problem = None
         self._watching = asyncio.get_running_loop().create_task(self._watch(context))
 
-    async def _watch(self, context: Context) -> None:
+    async def _watch(self, context: KafkaContext) -> None:
         """Asks the brokers from time to time whether they are there; aiokafka would not say."""
         detail: str | None
         while True:
             await asyncio.sleep(self._options.health_interval)
             try:
-                answered = await asking.somebody_answers(
+                answered = await broker_queries.any_broker_answers(
                     context.admin, self._options.health_interval
                 )
             except Exception:  # whatever it is, it asks again
@@ -203,8 +203,8 @@ class KafkaTransport:
             membership, wanted = await self._membership_for(settings, context)
         except (KafkaError, TimeoutError, OSError) as error:
             raise transport_error(error, "subscribing", settings.name) from error
-        feed = Feed(settings, wanted, listener, context, membership.bell)
-        subscription = KafkaSubscription(feed, membership, context, self._opened_publisher())
+        consumption = Consumption(settings, wanted, listener, context, membership.wakeup)
+        subscription = KafkaSubscription(consumption, membership, context, self._opened_publisher())
         self._subscriptions.add(subscription)
         try:
             async with asyncio.timeout(group_joining_timeout([settings], context)):
@@ -218,12 +218,12 @@ class KafkaTransport:
         return subscription
 
     async def _membership_for(
-        self, settings: SubscriptionSettings, context: Context
+        self, settings: SubscriptionSettings, context: KafkaContext
     ) -> tuple[Membership, SubscriptionTopics]:
         """This process's member of the group, and the topics of the subscription."""
-        await asking.look(context)
+        await broker_queries.refresh_existing(context)
         wanted = SubscriptionTopics(settings, self._settings.ladder, context.existing)
-        if missing := await asking.missing(context, list(wanted.all)):
+        if missing := await broker_queries.missing_topics(context, list(wanted.all)):
             raise TopologyError(
                 f"kafka: topics are missing: {', '.join(missing)}; create them or start with"
                 " topology create"
@@ -244,7 +244,7 @@ class KafkaTransport:
             if name in context.existing or item is settings
         )
         publisher = self._opened_publisher()
-        membership = Membership(planned, list(every), context, publisher.outbound)
+        membership = Membership(planned, list(every), context, publisher.encoder)
         self._memberships.append(membership)
         return membership, wanted
 
@@ -254,12 +254,12 @@ class KafkaTransport:
             return self._publisher.problem
         return self._problem
 
-    def _opened(self) -> Context:
+    def _opened(self) -> KafkaContext:
         if self._context is None:
             raise ConnectionFailedError("kafka: the transport is not open")
         return self._context
 
-    def _opened_publisher(self) -> Publisher:
+    def _opened_publisher(self) -> KafkaPublisher:
         if self._publisher is None:
             raise ConnectionFailedError("kafka: the transport is not open")
         return self._publisher

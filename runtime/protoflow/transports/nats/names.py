@@ -1,4 +1,4 @@
-"""Names at NATS: subjects, streams and durables, injective and legal.
+"""Names of subjects, streams and durables, valid and without collisions.
 
     <prefix>.<topic>                              messages of a topic with one shard
     <prefix>.<topic>.=<shard>                     ... with several
@@ -9,7 +9,7 @@
 `=` stands in no topic, so nothing of a user's can be meant by these; a retry is addressed
 like a topic, `=retry.<group>.<topic>`. NATS has no empty tokens in subjects: the one between two
 dots of a derived topic is written `=`. A topic's stream is `<prefix>-topic-<topic>`, that
-of a group's retries `<prefix>-group-<group>`, in letters without dots (`.` is `_`, `_` is `=`);
+of a group's retries `<prefix>-group-<group>`, in text without dots (`.` is `_`, `_` is `=`);
 `~` parts a durable from its shard, for it stands in none of these.
 """
 
@@ -55,7 +55,7 @@ def check(subject: str) -> None:
     _legal.add(subject)
 
 
-class Names:
+class JetStreamNames:
     """The names below one prefix.
 
     Args:

@@ -105,7 +105,7 @@ class CoreOptions(ConnectionOptions):
     def _problems(self) -> list[str]:
         problems = ConnectionOptions._problems(self)  # zero-argument super fails with slots
         if self.prefix and not _TOKENS.fullmatch(self.prefix):
-            problems.append("option prefix must be letters, digits, '_' and '-' between dots")
+            problems.append("option prefix must be A-Z a-z 0-9 _ - between dots")
         if self.pending_messages < 1 or self.pending_bytes < 1:
             problems.append("options pending_messages and pending_bytes must be above 0")
         return problems
@@ -150,7 +150,7 @@ class JetStreamOptions(ConnectionOptions):
     def _problems(self) -> list[str]:
         problems = ConnectionOptions._problems(self)  # zero-argument super fails with slots
         problems += [
-            f"option {name} must be letters, digits, '_' and '-' between dots"
+            f"option {name} must be A-Z a-z 0-9 _ - between dots"
             for name in ("prefix", "domain")
             if getattr(self, name) is not None and not _TOKENS.fullmatch(getattr(self, name))
         ]

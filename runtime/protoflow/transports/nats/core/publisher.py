@@ -1,4 +1,4 @@
-"""Publishing to core NATS, as far as there can be results: the server has the message."""
+"""Publishes to core NATS; a result says that the server has the message."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from protoflow.message import Message
 from protoflow.transports.nats.names import check, tokens
 from protoflow.transports.nats.wire import headers as wire_headers
 from protoflow.transports.nats.wire.client import FastClient, publication
-from protoflow.transports.nats.wire.connection import Connection, subscribe
+from protoflow.transports.nats.wire.connection import NatsConnection, subscribe
 from protoflow.transports.nats.wire.reader import Received
 
 
@@ -58,7 +58,7 @@ class CorePublisher:
         mandatory: it is an error if nobody is subscribed to a message.
     """
 
-    def __init__(self, connection: Connection, prefix: str, *, mandatory: bool) -> None:
+    def __init__(self, connection: NatsConnection, prefix: str, *, mandatory: bool) -> None:
         self._connection = connection
         self._prefix = prefix
         self._mandatory = mandatory

@@ -1,4 +1,4 @@
-"""What core NATS pushes to us: buffered within bounds, and settled by being received."""
+"""A subscription to core NATS: buffered within bounds, settled by being received."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from protoflow.transport.interface import SubscriptionListener, SubscriptionSett
 from protoflow.transports.nats.options import CoreOptions
 from protoflow.transports.nats.wire import headers as wire_headers
 from protoflow.transports.nats.wire.client import FastClient
-from protoflow.transports.nats.wire.connection import Connection, subscribe
+from protoflow.transports.nats.wire.connection import NatsConnection, subscribe
 from protoflow.transports.nats.wire.reader import Received
 
 _log = logging.getLogger("protoflow.transports.nats")
@@ -31,7 +31,7 @@ class CoreSubscription:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: NatsConnection,
         settings: SubscriptionSettings,
         listener: SubscriptionListener,
         subject: str,

@@ -22,7 +22,7 @@ from protoflow.transports.nats.core.publisher import CorePublisher
 from protoflow.transports.nats.core.subscription import CoreSubscription
 from protoflow.transports.nats.names import tokens
 from protoflow.transports.nats.options import CoreOptions
-from protoflow.transports.nats.wire.connection import Connection
+from protoflow.transports.nats.wire.connection import NatsConnection
 
 
 class CoreTransport:
@@ -30,7 +30,7 @@ class CoreTransport:
 
     def __init__(self, settings: TransportSettings, options: CoreOptions) -> None:
         self._options = options
-        self._connection = Connection(settings, options)
+        self._connection = NatsConnection(settings, options)
         self._prefix = f"{options.prefix}." if options.prefix else ""
         self._publisher = CorePublisher(
             self._connection, self._prefix, mandatory=settings.require_subscriber

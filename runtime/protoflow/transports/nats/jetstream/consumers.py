@@ -1,4 +1,4 @@
-"""The consumers of one subscription at the server: asked, made anew, left."""
+"""The consumers of one subscription at the server: read, created, unpinned."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from protoflow.errors import TransportError
 from protoflow.transport.interface import SubscriptionSettings
 from protoflow.transports.nats.jetstream.api import API, JSON
-from protoflow.transports.nats.jetstream.position import missed
+from protoflow.transports.nats.jetstream.lost_positions import missed
 from protoflow.transports.nats.jetstream.puller import PIN_GROUP, Puller
-from protoflow.transports.nats.wire.connection import Connection
+from protoflow.transports.nats.wire.connection import NatsConnection
 
 _log = logging.getLogger("protoflow.transports.jetstream")
 #: Seconds between two looks for what is gone: one answer is no proof.
@@ -34,7 +34,7 @@ class Consumers:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: NatsConnection,
         api: API,
         settings: SubscriptionSettings,
         durables: Sequence[tuple[str, JSON]] = (),
@@ -46,7 +46,7 @@ class Consumers:
         self._durables = durables
         self._lost = on_lost_position
         self._next_look: dict[Puller, float] = {}
-        self._told: dict[Puller, int] = {}
+        self._known: dict[Puller, int] = {}
 
     async def lent(self, puller: Puller) -> int:
         """How many messages are lent to all processes. Raises TransportError."""
@@ -58,7 +58,7 @@ class Consumers:
 
     async def recover(self, puller: Puller) -> None:
         """Makes a consumer anew if it is gone. Raises Gone if it must not be, TransportError if
-        it cannot be told or made now."""
+        it cannot be read or made now."""
         if await self._exists(puller):
             return  # the server was only not ready
         await self.connection.clock.sleep(_ASKED_AGAIN)
@@ -82,13 +82,13 @@ class Consumers:
 
     async def check(self, puller: Puller) -> None:
         """Looks for messages that left the stream unread. Raises Gone if that ends the
-        subscription, TransportError if it cannot be told now."""
+        subscription, TransportError if it is not known now."""
         self._next_look[puller] = self.connection.clock.monotonic() + _LOOK
         name, stream = puller.settings.consumer, puller.stream
         places = await missed(self.api, self.connection.client, stream, name)
-        if not places or places == self._told.get(puller):
+        if not places or places == self._known.get(puller):
             return
-        self._told[puller] = places
+        self._known[puller] = places
         what = (
             f"{places} places of stream {stream} were emptied (max_age, max_bytes) before"
             f" consumer {name} came to them"
@@ -144,7 +144,7 @@ class Ephemeral(Consumers):
 
     def __init__(
         self,
-        connection: Connection,
+        connection: NatsConnection,
         api: API,
         settings: SubscriptionSettings,
         config: JSON,

@@ -14,11 +14,11 @@ from protoflow.message import Message
 from protoflow.transport.dead_letters import DeadLetterRecord
 from protoflow.transport.kit.replay import DeadLetterSources, number_of, replay_in_order
 from protoflow.transports.nats.jetstream.api import API, JSON
-from protoflow.transports.nats.jetstream.publisher import Publisher
-from protoflow.transports.nats.names import Names
+from protoflow.transports.nats.jetstream.publisher import JetStreamPublisher
+from protoflow.transports.nats.names import JetStreamNames
 from protoflow.transports.nats.wire import headers as wire_headers
 from protoflow.transports.nats.wire.client import FastClient
-from protoflow.transports.nats.wire.connection import Connection
+from protoflow.transports.nats.wire.connection import NatsConnection
 
 _DIGITS = 20
 
@@ -37,7 +37,11 @@ class JetStreamDeadLetterStore:
     """
 
     def __init__(
-        self, connection: Connection, api: API, names: Names, publisher: Publisher
+        self,
+        connection: NatsConnection,
+        api: API,
+        names: JetStreamNames,
+        publisher: JetStreamPublisher,
     ) -> None:
         self.sources = DeadLetterSources()
         self.api = api

@@ -56,7 +56,7 @@ async def adapt(
 
 
 def _normal(config: JSON) -> JSON:
-    """A consumer's settings, what is not told as the server understands it."""
+    """A consumer's settings, with the server's defaults."""
     return {
         **config,
         "priority_policy": config.get("priority_policy") or "none",
@@ -83,11 +83,11 @@ def _under_way(wanted: JSON, found: Mapping[str, Any]) -> str:
     return ""
 
 
-def differences(name: str, wanted: JSON, found: JSON, mend: str) -> list[str]:
-    """What differs, each with the way to mend it."""
+def differences(name: str, wanted: JSON, found: JSON, heal: str) -> list[str]:
+    """What differs, each with the way to fix it."""
     return [
         f"{name}: {key} is {found.get(key)!r}, not {wanted[key]!r}; change the option, or the"
-        f" server with {mend}"
+        f" server with {heal}"
         for key in wanted
         if not _same(key, wanted[key], found)
     ]

@@ -1,18 +1,15 @@
-"""What the server lent to one subscription: counted, renewed, and noticed when lost."""
+"""The leases of one subscription: counted, renewed, and reported when lost."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from protoflow.message import Delivery, Message, Settlement
 from protoflow.transport.interface import SubscriptionSettings
 from protoflow.transports.nats.wire.headers import decode
 from protoflow.transports.nats.wire.reader import Received
-
-if TYPE_CHECKING:
-    from protoflow.transports.nats.jetstream.lanes import Buffer
 
 _NS = 1_000_000_000
 #: How many times in the length of a lease it is looked at whether it must be renewed.
@@ -21,8 +18,31 @@ _WORKING = b"+WPI"
 NAK: Final = b"-NAK"
 
 
+class Buffer(Protocol):
+    """Leases that wait to be handed out."""
+
+    def add(self, lease: Lease) -> None:
+        """Puts in what arrived, or what is to be handed out again."""
+
+    def take(self, now: float, accept: Callable[[Lease], bool]) -> bool:
+        """Offers what may be handed out now, in order, until `accept` says no more; False
+        then."""
+        ...
+
+    def ready(self, now: float) -> int:
+        """How many could be handed out now."""
+        ...
+
+    def settled(self, lease: Lease) -> None:
+        """What was handed out is done or given back."""
+
+    def drain(self) -> list[Lease]:
+        """Takes out everything, in order."""
+        ...
+
+
 class Source(Protocol):
-    """Where messages come from, as a delivery tells it."""
+    """Where messages come from, as a delivery names it."""
 
     @property
     def stream(self) -> str:
@@ -169,7 +189,7 @@ class Leases:
         lease.source.held += 1
         self._bytes += lease.delivery.size
 
-    def hand(self, lease: Lease, now: float) -> Delivery:
+    def hand_out(self, lease: Lease, now: float) -> Delivery:
         """The message is handed out."""
         lease.handed = now
         self.handed += 1
@@ -189,7 +209,7 @@ class Leases:
 
     def sweep(self, now: float, *, connected: bool) -> list[Lease]:
         """Renews what is due, at most for `max_hold`; what was not renewed in time is lost,
-        and told. What nobody took in all that time is given back for another process."""
+        and reported. What nobody took in all that time is given back for another process."""
         settings = self._settings
         lost: list[Lease] = []
         if now < self._next_sweep:
@@ -205,15 +225,15 @@ class Leases:
             elif not connected:
                 continue
             elif now - (lease.handed or lease.arrived) <= settings.max_hold:
-                self._write(said(lease.reply, _WORKING))
+                self._write(encode_command(lease.reply, _WORKING))
                 lease.renewed = now
             elif not lease.handed:
                 self.release(lease)
-                self._write(said(lease.reply, NAK))
+                self._write(encode_command(lease.reply, NAK))
                 lost.append(lease)
         return lost
 
 
-def said(reply: bytes, payload: bytes) -> bytes:
+def encode_command(reply: bytes, payload: bytes) -> bytes:
     """What is said to the server of a message, in the words of its protocol."""
     return b"PUB %b %d\r\n%b\r\n" % (reply, len(payload), payload)

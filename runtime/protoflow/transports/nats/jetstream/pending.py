@@ -1,4 +1,4 @@
-"""Publications on their way: what was submitted together, and each by itself."""
+"""Messages that wait for confirmation, and the batches that they were submitted in."""
 
 from __future__ import annotations
 

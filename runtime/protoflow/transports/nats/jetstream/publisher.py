@@ -1,4 +1,4 @@
-"""Publishing to JetStream: many at a time, each confirmed by the server's PubAck."""
+"""Publishes to JetStream; the server's PubAck confirms each message."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from protoflow import wire
 from protoflow.errors import PublishError, PublishRefusedError, TransportError
 from protoflow.message import Message
 from protoflow.transports.nats.jetstream.pending import Batch, Pending, give_up, is_plain, refusal
-from protoflow.transports.nats.jetstream.topology import Architect
-from protoflow.transports.nats.names import Names, check
+from protoflow.transports.nats.jetstream.topology import TopologyManager
+from protoflow.transports.nats.names import JetStreamNames, check
 from protoflow.transports.nats.wire import headers as wire_headers
 from protoflow.transports.nats.wire.client import FastClient, publication
-from protoflow.transports.nats.wire.connection import Connection, subscribe
+from protoflow.transports.nats.wire.connection import NatsConnection, subscribe
 from protoflow.transports.nats.wire.reader import Received
 
 _KNOWN_TOPICS = 10_000
@@ -27,14 +27,16 @@ _PATIENCE = 3
 _LOOKS = 2
 
 
-class Publisher:
+class JetStreamPublisher:
     """Publishes, and makes streams for topics that no topology named if it may.
 
     What no stream takes is held back, with everything of its topic that comes after it, and
     sent again in order: a stream without leader for a moment is no failed publication.
     """
 
-    def __init__(self, connection: Connection, names: Names, architect: Architect) -> None:
+    def __init__(
+        self, connection: NatsConnection, names: JetStreamNames, topology: TopologyManager
+    ) -> None:
         self.creates = True
         self.known: set[str] = set()
         self.max_payload = 0
@@ -44,7 +46,7 @@ class Publisher:
         self._delays: set[str] = set()
         self._connection = connection
         self._names = names
-        self._architect = architect
+        self._topology = topology
         self._pending: dict[str, Pending] = {}
         self._held: dict[str, list[Pending]] = {}
         self._why: dict[str, str] = {}
@@ -154,7 +156,7 @@ class Publisher:
             id = message.deduplication_id + address
             headers[wire_headers.MESSAGE_ID] = wire_headers.deduplication(id)
         if message.delay > 0:
-            if problem := self._architect.delay_problem(topic, message.delay):
+            if problem := self._topology.delay_problem(topic, message.delay):
                 raise PublishRefusedError(f"{topic}: {problem}")
             due = self._connection.clock.now() + message.delay
             headers |= wire_headers.schedule(due, subject)
@@ -191,13 +193,9 @@ class Publisher:
 
     def _write(self, token: str, pending: Pending) -> None:
         pending.sent = True
+        reply = (self._inbox + token).encode()
         self._connection.write(
-            publication(
-                pending.subject.encode(),
-                pending.payload,
-                (self._inbox + token).encode(),
-                pending.block,
-            )
+            publication(pending.subject.encode(), pending.payload, reply, pending.block)
         )
 
     def _on_acks(self, acks: Sequence[Received]) -> None:
@@ -265,22 +263,22 @@ class Publisher:
 
     async def _look(self, topic: str, *, again: bool) -> str:
         """What is wrong with the stream of a topic; it is made if it may be. Raises
-        TransportError: it cannot be told now."""
+        TransportError: it is not known now."""
         client = self._connection.client
         if self.creates and not topic.startswith("="):
-            if problems := await self._architect.ensure_topic(client, topic):
+            if problems := await self._topology.ensure_topic(client, topic):
                 return "\n".join(problems)
-        elif again and not await self._architect.knows(client, topic):
+        elif again and not await self._topology.knows(client, topic):
             return "no stream keeps it"
         if topic.startswith("="):
             return ""
         if late := [pending for pending in self._held[topic] if pending.delayed]:
-            if text := await self._architect.ensure_delays(client, topic, changes=self.creates):
+            if text := await self._topology.ensure_delays(client, topic, changes=self.creates):
                 give_up(self._held[topic], late, text)
             else:
                 self._delays.add(topic)
         if self.require_subscriber:
-            if await self._architect.has_group(client, topic):
+            if await self._topology.has_group(client, topic):
                 self._heard.add(topic)
             else:
                 unheard = [pending for pending in self._held[topic] if pending.needs_group]

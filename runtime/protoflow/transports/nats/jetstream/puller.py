@@ -1,4 +1,4 @@
-"""Pulling from one consumer: long-lived requests, always enough of them, supervised.
+"""Pulls from one consumer with long-lived, supervised requests.
 
 Each request names a number of messages and an expiry, and the server answers it with that
 many messages to our inbox, or with a status message that says how many it will not send.
@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from protoflow.transports.nats.jetstream.lanes import Buffer
+from protoflow.transports.nats.jetstream.leases import Buffer
 from protoflow.transports.nats.wire.client import FastClient, publication
-from protoflow.transports.nats.wire.connection import Connection, subscribe
+from protoflow.transports.nats.wire.connection import NatsConnection, subscribe
 from protoflow.transports.nats.wire.headers import read
 from protoflow.transports.nats.wire.reader import Received
 
@@ -63,7 +63,7 @@ class PullSettings:
         api: the prefix of JetStream's API.
         stream: the stream.
         consumer: the consumer.
-        shard: what the deliveries tell as their shard.
+        shard: the shard of its deliveries.
         batch: how many messages are asked for at most.
         max_bytes: how many bytes one request may bring.
         expires: seconds that a request waits at the server.
@@ -92,7 +92,7 @@ class Puller:
     """The messages of one consumer, as they come."""
 
     def __init__(
-        self, connection: Connection, owner: Owner, settings: PullSettings, buffer: Buffer
+        self, connection: NatsConnection, owner: Owner, settings: PullSettings, buffer: Buffer
     ) -> None:
         self.settings = settings
         self.stream = settings.stream

@@ -1,4 +1,4 @@
-"""Settlements on their way to the server, until the consumers' leaders have them."""
+"""Sends settlements until the leader of their consumer confirms them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from itertools import count
 
 from protoflow.message import Action, Delivery, Settlement, SettleResult
-from protoflow.transports.nats.jetstream.leases import NAK, Lease, Source, said
+from protoflow.transports.nats.jetstream.leases import NAK, Lease, Source, encode_command
 from protoflow.transports.nats.wire.client import FastClient, publication
-from protoflow.transports.nats.wire.connection import Connection, subscribe
+from protoflow.transports.nats.wire.connection import NatsConnection, subscribe
 from protoflow.transports.nats.wire.reader import Received
 
 _ACKED = b"+ACK"
@@ -30,7 +30,7 @@ def payload_of(settlement: Settlement) -> bytes:
 
 
 class _Group:
-    """What one consumer is told: all that it is told arrives in order, so the answer to the last
+    """The commands for one consumer: all of them arrive in order, so the answer to the last
     one confirms the others."""
 
     __slots__ = ("commands", "leases", "payload", "places", "settling")
@@ -49,7 +49,7 @@ class _Group:
         if payload is _ACKED:
             self.commands.append(b"PUB " + lease.reply + _ACK)
         else:
-            self.commands.append(said(lease.reply, payload))
+            self.commands.append(encode_command(lease.reply, payload))
 
     def text(self, answer: bytes) -> bytes:
         """All of it, the last one with the subject of the answer."""
@@ -74,7 +74,7 @@ class Settling:
         self.results.append(result)
 
     def send(self, lease: Lease, settlement: Settlement) -> None:
-        """The next one is to be told to the server."""
+        """Adds one that is to be sent to the server."""
         group = self.groups.get(lease.source)
         if group is None:
             group = self.groups[lease.source] = _Group(self)
@@ -88,7 +88,7 @@ class Settling:
 
 
 class Settler:
-    """Sends settlements; each is told until its consumer's leader answers, or for some seconds.
+    """Sends settlements; each is repeated until its consumer's leader answers, or for some seconds.
 
     What is unknown then may be settled again, as long as its lease lasts. What was acknowledged
     without answer is remembered: it is acknowledged again, and not handed out, if it comes again.
@@ -97,7 +97,7 @@ class Settler:
         lease: seconds for which a delivery is ours.
     """
 
-    def __init__(self, connection: Connection, lease: float) -> None:
+    def __init__(self, connection: NatsConnection, lease: float) -> None:
         self._connection = connection
         self._lease = lease
         self._patience = min(_PATIENCE, lease / 2)
@@ -128,11 +128,11 @@ class Settler:
         that; it is acknowledged again then."""
         if not self._done or _identity(lease) not in self._done:
             return False
-        self._connection.write(said(lease.reply, _ACKED))
+        self._connection.write(encode_command(lease.reply, _ACKED))
         return True
 
     def send(self, settling: Settling) -> asyncio.Future[Sequence[SettleResult]]:
-        """Sends; the future tells what became of each."""
+        """Sends settlements; the future has the result of each."""
         groups = settling.groups
         if not groups:
             settling.finish()
@@ -142,7 +142,7 @@ class Settler:
         self._open.append(settling)
         if self._inbox:
             for group in groups.values():
-                self._tell(group)
+                self._send_group(group)
         return settling.future
 
     async def connected(self, client: FastClient) -> None:
@@ -156,7 +156,7 @@ class Settler:
         for group in groups:
             if group.leases:
                 self._remember(group)
-                self._tell(group)
+                self._send_group(group)
 
     def disconnected(self) -> None:
         """What is open is sent again with the next client, if there will be one."""
@@ -167,11 +167,11 @@ class Settler:
             self._open.clear()
 
     def tick(self, now: float) -> None:
-        """Tells again what nobody took, gives up on what was not confirmed in time."""
+        """Sends again what nobody took, gives up on what was not confirmed in time."""
         again, self._again = self._again, []
         for group in again:
             if not group.settling.future.done() and self._inbox:
-                self._tell(group)
+                self._send_group(group)
         while self._open and self._open[0].deadline <= now:
             settling = self._open.pop(0)
             for group in settling.groups.values():
@@ -188,7 +188,7 @@ class Settler:
         if self._open:
             await asyncio.wait([settling.future for settling in self._open])
 
-    def _tell(self, group: _Group) -> None:
+    def _send_group(self, group: _Group) -> None:
         token = b"%x" % next(self._tokens)
         self._asked[token] = group
         self._connection.write(group.text(self._inbox + token))

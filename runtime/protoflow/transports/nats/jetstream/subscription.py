@@ -1,4 +1,4 @@
-"""One group's deliveries of a topic: handed out, kept leased, settled."""
+"""A subscription: one topic read by one group."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from protoflow.contract.spec import Ordering
 from protoflow.errors import ConnectionFailedError, TransportError
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
 from protoflow.transport.interface import SubscriptionListener, SubscriptionSettings
+from protoflow.transport.kit.health_reporter import HealthReporter
 from protoflow.transports.nats.jetstream.consumers import Consumers
-from protoflow.transports.nats.jetstream.health import Health
-from protoflow.transports.nats.jetstream.keeper import Keeper
+from protoflow.transports.nats.jetstream.lease_renewer import LeaseRenewer
 from protoflow.transports.nats.jetstream.leases import Lease
-from protoflow.transports.nats.jetstream.marks import Marks
 from protoflow.transports.nats.jetstream.puller import Puller
 from protoflow.transports.nats.jetstream.settler import Settler, Settling
+from protoflow.transports.nats.jetstream.start_marks import StartMarks
 from protoflow.transports.nats.wire.client import FastClient
-from protoflow.transports.nats.wire.connection import Connection
+from protoflow.transports.nats.wire.connection import NatsConnection
 from protoflow.transports.nats.wire.reader import Received
 
 _log = logging.getLogger("protoflow.transports.jetstream")
@@ -37,13 +37,13 @@ class JetStreamSubscription:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: NatsConnection,
         settings: SubscriptionSettings,
         listener: SubscriptionListener,
         *,
         consumers: Consumers,
         retry_topic: str | None = None,
-        marks: Marks | None = None,
+        marks: StartMarks | None = None,
     ) -> None:
         self.settings = settings
         self.pullers: list[Puller] = []
@@ -53,10 +53,12 @@ class JetStreamSubscription:
         self._retry_topic = retry_topic
         self._consumers = consumers
         self._marks = marks
-        self._keeper = Keeper(connection, settings, listener, consumers, self.pullers, self._fail)
-        self._leases = self._keeper.leases
+        self._renewer = LeaseRenewer(
+            connection, settings, listener, consumers, self.pullers, self._fail
+        )
+        self._leases = self._renewer.leases
         self._settler = Settler(connection, settings.lease)
-        self._health = Health(settings.name, listener)
+        self._health = HealthReporter(listener, settings.name)
         self._error: TransportError | None = None
         self._stopped = False
         self._next = 0
@@ -69,8 +71,8 @@ class JetStreamSubscription:
                 raise self._error
             if taken := self._take(max_messages, max_bytes):
                 return taken
-            self._keeper.wake.clear()
-            await self._keeper.wake.wait()
+            self._renewer.wake.clear()
+            await self._renewer.wake.wait()
         return ()
 
     def settle(self, settlements: Sequence[Settlement]) -> asyncio.Future[Sequence[SettleResult]]:
@@ -90,7 +92,7 @@ class JetStreamSubscription:
                 continue
             settling.send(lease, settlement)
         self._pull()
-        self._keeper.wake.set()
+        self._renewer.wake.set()
         return self._settler.send(settling)
 
     def _keep(self, lease: Lease, settlement: Settlement) -> bool:
@@ -119,19 +121,19 @@ class JetStreamSubscription:
         for puller in self.pullers:
             puller.paused = puller.paused and puller.shard not in shards
         self._pull()
-        self._keeper.wake.set()
+        self._renewer.wake.set()
 
     async def stop(self) -> None:
         """As `Subscription.stop`. What was handed out stays leased until it is settled."""
         if self._stopped:
             return
         self._stopped = True
-        self._keeper.stop()
+        self._renewer.stop()
         try:
             await asyncio.gather(*(puller.stop() for puller in self.pullers))
         finally:
             for puller in self.pullers:
-                self._keeper.give_back(puller.buffer.drain())
+                self._renewer.give_back(puller.buffer.drain())
         answers = False
         with contextlib.suppress(ConnectionFailedError):
             await self._connection.flush()
@@ -177,8 +179,8 @@ class JetStreamSubscription:
         await self._settler.connected(client)
         for puller in self.pullers:
             await puller.connected(client)
-            self._keeper.once(puller, self._consumers.check)
-        self._health.report(None, None)
+            self._renewer.once(puller, self._consumers.check)
+        self._health.set(None, None)
 
     def disconnected(self, detail: str) -> None:
         """Nothing comes for a while."""
@@ -186,7 +188,7 @@ class JetStreamSubscription:
         for puller in self.pullers:
             puller.disconnected()
         if not self._stopped:
-            self._health.report(None, detail)
+            self._health.set(None, detail)
 
     def denied(self, subject: str) -> None:
         """A right is missing: it is asked again, more seldom."""
@@ -197,15 +199,15 @@ class JetStreamSubscription:
 
     def tick(self, now: float) -> None:
         """Renews leases, gives up on settlements, asks again."""
-        self._keeper.sweep(now)
+        self._renewer.sweep(now)
         self._settler.tick(now)
         if not self._stopped:
             for puller in self.pullers:
                 puller.tick(now)
                 if self._consumers.is_due(puller, now):
-                    self._keeper.once(puller, self._consumers.check)
+                    self._renewer.once(puller, self._consumers.check)
             if self._ordered:
-                self._keeper.wake.set()  # a lane that waited may be due
+                self._renewer.wake.set()  # a lane that waited may be due
         elif not len(self._leases) and not self._settler.open:
             self._connection.leave(self)
 
@@ -218,8 +220,8 @@ class JetStreamSubscription:
 
     def arrived(self, messages: Sequence[Received], puller: Puller, now: float) -> None:
         """Messages came."""
-        self._keeper.sweep(now)  # what was lost meanwhile goes before what came
-        if self._keeper.in_doubt:
+        self._renewer.sweep(now)  # what was lost meanwhile goes before what came
+        if self._renewer.in_doubt:
             return
         topic, leases, buffer = self.settings.topic, self._leases, puller.buffer
         for message in messages:
@@ -230,42 +232,42 @@ class JetStreamSubscription:
                     buffer.add(lease)
             except Exception:  # it comes again; nothing else is held up by it
                 _log.exception("jetstream: a message was not taken")
-        self._keeper.wake.set()
-        if not self._health.is_well:
-            self._health.report(puller, None)
+        self._renewer.wake.set()
+        if not self._health.healthy:
+            self._health.set(puller, None)
 
     def late(self) -> None:
         """Nothing was heard for a time that is long for a lease."""
-        self._keeper.doubt()
+        self._renewer.doubt()
 
     def answered(self, puller: Puller, problem: str | None, *, gone: bool = False) -> None:
         """A puller gets answers, or not."""
-        self._health.report(puller, problem)
+        self._health.set(puller, problem)
         if gone and not self._stopped:
-            self._keeper.once(puller, self._consumers.recover)
+            self._renewer.once(puller, self._consumers.recover)
 
     def pinned(self, puller: Puller) -> None:
         """A puller became the one; what others hold of its messages is waited for."""
-        self._keeper.run(self._keeper.open(puller))
+        self._renewer.run(self._renewer.open(puller))
 
     def unpinned(self, puller: Puller) -> None:
         """A puller is not the one any more; its messages move."""
-        self._keeper.give_back(puller.buffer.drain())
-        self._keeper.run(self._keeper.move(puller))
+        self._renewer.give_back(puller.buffer.drain())
+        self._renewer.run(self._renewer.move(puller))
 
     def _fail(self, error: TransportError) -> None:
         """It is over: what waits here goes to other processes."""
         self._error = error
         self._health.fail(str(error))
         for puller in self.pullers:
-            self._keeper.give_back(puller.buffer.drain())
-            self._keeper.run(puller.stop())
-        self._keeper.wake.set()
+            self._renewer.give_back(puller.buffer.drain())
+            self._renewer.run(puller.stop())
+        self._renewer.wake.set()
 
     def _take(self, limit: int, max_bytes: int) -> list[Delivery]:
         leases, pullers = self._leases, self.pullers
         now = self._connection.clock.monotonic()
-        self._keeper.sweep(now)  # after a stall: what was lost is not handed out
+        self._renewer.sweep(now)  # after a stall: what was lost is not handed out
         limit = min(limit, self.settings.max_in_flight - leases.handed)
         oldest = now - self.settings.lease
         taken: list[Delivery] = []
@@ -279,7 +281,7 @@ class JetStreamSubscription:
             if taken and lease.delivery.size > max_bytes:
                 return False
             max_bytes -= lease.delivery.size
-            taken.append(leases.hand(lease, now))
+            taken.append(leases.hand_out(lease, now))
             return True
 
         self._next += 1  # no puller is always the first

@@ -12,9 +12,9 @@ from protoflow.errors import TopologyError
 from protoflow.message import Message
 from protoflow.transport.topic_reader import TopicRecord
 from protoflow.transports.nats.jetstream.api import API, JSON
-from protoflow.transports.nats.names import Names
+from protoflow.transports.nats.names import JetStreamNames
 from protoflow.transports.nats.wire import headers
-from protoflow.transports.nats.wire.connection import Connection
+from protoflow.transports.nats.wire.connection import NatsConnection
 
 _INTERVAL = 0.2
 
@@ -22,7 +22,7 @@ _INTERVAL = 0.2
 class JetStreamTopicReader:
     """Reads topics. The stream keeps messages whether they are handled or not."""
 
-    def __init__(self, connection: Connection, api: API, names: Names) -> None:
+    def __init__(self, connection: NatsConnection, api: API, names: JetStreamNames) -> None:
         self._connection = connection
         self._api = api
         self._names = names

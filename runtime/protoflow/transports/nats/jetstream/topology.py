@@ -20,7 +20,7 @@ from protoflow.transport.interface import SubscriptionSettings, Topology, Topolo
 from protoflow.transports.nats.jetstream.api import API, JSON, APIError, raise_all
 from protoflow.transports.nats.jetstream.durables import adapt, differences
 from protoflow.transports.nats.jetstream.puller import PIN_GROUP
-from protoflow.transports.nats.names import Names
+from protoflow.transports.nats.names import JetStreamNames
 from protoflow.transports.nats.options import JetStreamOptions
 
 _NS = 1_000_000_000
@@ -31,7 +31,7 @@ _IN_THE_WAY = (10058, 10065)
 _KNOWN_STREAMS = 10_000
 
 
-class Architect:
+class TopologyManager:
     """Knows the streams and durables of a topology.
 
     Args:
@@ -39,7 +39,7 @@ class Architect:
         schedules: the server keeps scheduled messages.
     """
 
-    def __init__(self, api: API, names: Names, options: JetStreamOptions) -> None:
+    def __init__(self, api: API, names: JetStreamNames, options: JetStreamOptions) -> None:
         self._api = api
         self._names = names
         self._options = options
@@ -191,7 +191,7 @@ class Architect:
 
     async def ensure_topic(self, client: Client, topic: str) -> list[str]:
         """Makes the stream of a topic that no topology named; what is wrong with it. Raises
-        TransportError: it cannot be told now."""
+        TransportError: it is not known now."""
         wanted = self.topic_stream(topic)
         found = await self._api.stream(client, wanted["name"])
         if found is None:
@@ -205,7 +205,7 @@ class Architect:
 
     async def ensure_delays(self, client: Client, topic: str, *, changes: bool) -> str:
         """Has the stream of a topic keep schedules, if it may be changed; what is wrong. Raises
-        TransportError: it cannot be told now."""
+        TransportError: it is not known now."""
         name, waits = self._names.stream(topic), self._names.schedules(topic)
         found = await self._api.stream(client, name)
         if found is None:

@@ -26,18 +26,18 @@ from protoflow.transport.interface import (
 from protoflow.transport.lag import Lag
 from protoflow.transport.topic_reader import TopicRecord
 from protoflow.transports.nats.jetstream.api import API, STREAM_NOT_FOUND, APIError
+from protoflow.transports.nats.jetstream.buffers import FifoBuffer, OrderedBuffer
 from protoflow.transports.nats.jetstream.consumers import Consumers, Ephemeral
 from protoflow.transports.nats.jetstream.dead_letters import JetStreamDeadLetterStore
-from protoflow.transports.nats.jetstream.lanes import Fifo, Lanes
-from protoflow.transports.nats.jetstream.marks import Marks
-from protoflow.transports.nats.jetstream.publisher import Publisher
+from protoflow.transports.nats.jetstream.publisher import JetStreamPublisher
 from protoflow.transports.nats.jetstream.puller import Puller, PullSettings
+from protoflow.transports.nats.jetstream.start_marks import StartMarks
 from protoflow.transports.nats.jetstream.subscription import JetStreamSubscription
 from protoflow.transports.nats.jetstream.topic_reader import JetStreamTopicReader
-from protoflow.transports.nats.jetstream.topology import Architect
-from protoflow.transports.nats.names import Names
+from protoflow.transports.nats.jetstream.topology import TopologyManager
+from protoflow.transports.nats.names import JetStreamNames
 from protoflow.transports.nats.options import JetStreamOptions
-from protoflow.transports.nats.wire.connection import Connection
+from protoflow.transports.nats.wire.connection import NatsConnection
 
 _RETRY = "retry"
 _SCHEDULES_SINCE = (2, 12)
@@ -50,11 +50,11 @@ class JetStreamTransport:
     def __init__(self, settings: TransportSettings, options: JetStreamOptions) -> None:
         self._settings = settings
         self._options = options
-        self._connection = Connection(settings, options)
-        self._names = Names(options.prefix, options.shards)
+        self._connection = NatsConnection(settings, options)
+        self._names = JetStreamNames(options.prefix, options.shards)
         self._api = API(options.domain)
-        self._architect = Architect(self._api, self._names, options)
-        self._publisher = Publisher(self._connection, self._names, self._architect)
+        self._topology = TopologyManager(self._api, self._names, options)
+        self._publisher = JetStreamPublisher(self._connection, self._names, self._topology)
         self._publisher.require_subscriber = settings.require_subscriber
         self.dead_letters = JetStreamDeadLetterStore(
             self._connection, self._api, self._names, self._publisher
@@ -87,8 +87,8 @@ class JetStreamTransport:
             client = self._connection.client
             version = client.connected_server_version
             release = (version.major, version.minor)
-            self._architect.schedules = release >= _SCHEDULES_SINCE
-            self._architect.pins = release >= _PINS_SINCE
+            self._topology.schedules = release >= _SCHEDULES_SINCE
+            self._topology.pins = release >= _PINS_SINCE
             await self._api.call(client, "INFO")
             await self._connection.join(self._publisher)
         except BaseException:
@@ -96,7 +96,7 @@ class JetStreamTransport:
             raise
         self._capabilities = replace(
             self._capabilities,
-            delayed_publish=self._architect.schedules,
+            delayed_publish=self._topology.schedules,
             max_message_bytes=client.max_payload,
         )
 
@@ -112,7 +112,7 @@ class JetStreamTransport:
         self._publisher.creates = mode is TopologyMode.CREATE
         if mode is TopologyMode.NONE:
             return
-        await self._architect.ensure(self._connection.client, topology, mode)
+        await self._topology.ensure(self._connection.client, topology, mode)
         self._publisher.known.update(topology.topics)
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
@@ -128,13 +128,13 @@ class JetStreamTransport:
         if settings.broadcast:
             return await self._subscribe_alone(settings, listener)
         client = self._connection.client
-        problems = await self._architect.ensure_durables(client, settings, self._mode)
+        problems = await self._topology.ensure_durables(client, settings, self._mode)
         if problems and self._mode is not TopologyMode.NONE:
             raise TopologyError("\n".join(problems))
         retries = self._names.retry_topic(settings.topic, settings.group)
         # An ordered lane waits in its place: a message that comes back later is out of order.
-        deferred = self._architect.schedules and settings.ordering is Ordering.NONE
-        durables = self._architect.durables(settings)
+        deferred = self._topology.schedules and settings.ordering is Ordering.NONE
+        durables = self._topology.durables(settings)
         subscription = JetStreamSubscription(
             self._connection,
             settings,
@@ -143,7 +143,7 @@ class JetStreamTransport:
                 self._connection, self._api, settings, durables, self._settings.on_lost_position
             ),
             retry_topic=retries if deferred else None,
-            marks=Marks(self._connection, self._api, self._names, settings),
+            marks=StartMarks(self._connection, self._api, self._names, settings),
         )
         for shard, (stream, config) in enumerate(durables):
             last = shard == len(durables) - 1
@@ -199,7 +199,7 @@ class JetStreamTransport:
         max_payload = self._connection.client.max_payload
         # Replays and retries of an ordered group are past their place in the order anyway.
         ordered = settings.ordering is not Ordering.NONE and shard != _RETRY
-        pins = self._architect.pins
+        pins = self._topology.pins
         pull = PullSettings(
             api=self._api.prefix,
             stream=stream,
@@ -214,7 +214,7 @@ class JetStreamTransport:
             own=shard == _RETRY,
             lease=settings.lease,
         )
-        buffer = Lanes(settings.ordering) if ordered else Fifo()
+        buffer = OrderedBuffer(settings.ordering) if ordered else FifoBuffer()
         return Puller(self._connection, subscription, pull, buffer)
 
     async def _subscribe_alone(
@@ -223,7 +223,11 @@ class JetStreamTransport:
         """An ephemeral consumer of this process; after a long outage it starts anew."""
         stream = self._names.stream(settings.topic)
         consumers = Ephemeral(
-            self._connection, self._api, settings, self._architect.ephemeral(settings), stream
+            self._connection,
+            self._api,
+            settings,
+            self._topology.ephemeral(settings),
+            stream,
         )
         try:
             name = await consumers.create()

@@ -1,4 +1,4 @@
-"""The client: nats-py's, with a faster way for what comes in great numbers.
+"""nats-py's client with a faster path for messages.
 
 Only what nats-py has had unchanged since 2.10 is used of its inside; a test names all of it.
 """

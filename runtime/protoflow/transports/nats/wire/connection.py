@@ -1,4 +1,4 @@
-"""The way to the servers: one client after the other, writing in order, supervised.
+"""The supervised connection to the servers: one client after the other, writing in order.
 
 nats-py's own reconnecting is left off: it forgets what was written but not confirmed, and
 some errors close its client for good. Here every loss is handled alike: a new client is
@@ -19,6 +19,7 @@ from nats import errors
 
 from protoflow.errors import ConnectionFailedError, TransportError
 from protoflow.transport.interface import TransportSettings
+from protoflow.transport.kit.backoff import Backoff
 from protoflow.transports.nats.options import ConnectionOptions
 from protoflow.transports.nats.wire.client import FastClient
 from protoflow.transports.nats.wire.dial import Dialer, discard
@@ -50,7 +51,7 @@ class Member(Protocol):
         """A moment has passed."""
 
 
-class Connection:
+class NatsConnection:
     """A connection that is always being had."""
 
     def __init__(self, settings: TransportSettings, options: ConnectionOptions) -> None:
@@ -222,16 +223,16 @@ class Connection:
     async def _supervise(self) -> None:
         """Has a client at all times. Survives every error: nothing that goes wrong in connecting
         is final, a file that cannot be read included."""
-        wait = self.options.reconnect_wait
+        options = self.options
+        backoff = Backoff(options.reconnect_wait, options.reconnect_max, self.clock.random)
         while True:
             try:
                 if await self._is_well():
-                    wait = self.options.reconnect_wait
+                    backoff.reset()
                     self._problem = None  # also what one look went wrong with
                     continue
                 await self._detach("connection lost")
-                await self.clock.sleep(wait * (0.5 + self.clock.random()))
-                wait = min(wait * 2, self.options.reconnect_max)
+                await self.clock.sleep(backoff.next())
                 client = await self._dialer.dial()  # each server once
                 _log.info("nats: connected again")
                 await self._attach(client)
@@ -246,7 +247,7 @@ class Connection:
             async with asyncio.timeout(_TICK):
                 await self._lost.wait()
         except TimeoutError:
-            # Asked rather than told: some ways in which nats-py ends call nobody.
+            # Asked for: some ways in which nats-py ends call nobody.
             client = self._client
             if client is None or not client.is_connected:
                 return False

@@ -1,4 +1,4 @@
-"""Connecting one client: each server for a while, in turn; and what went wrong."""
+"""Connects one client to the servers in turn, and describes failures."""
 
 from __future__ import annotations
 
@@ -120,15 +120,15 @@ class Dialer:
         host, port = server
         address = f"[{host}]" if ":" in host else host
         found: dict[str, Any] = {"servers": [f"nats://{address}:{port}"]}
-        if "tls" in arguments and self.servers.is_told(server):
-            # Certificates have names, servers tell of addresses.
+        if "tls" in arguments and self.servers.is_learned(server):
+            # Certificates have names, servers announce addresses.
             names = [given for given, _ in self._settings.url.hosts if not _is_ip(given)]
             if names and _is_ip(host):
                 found["tls_hostname"] = names[0]
         return found
 
     def _final(self, error: Exception | None) -> TransportError | None:
-        """What trying again does not mend."""
+        """An error that another attempt does not fix."""
         url = self._settings.url
         if isinstance(error, _TLSMissing):
             return ConnectionFailedError(

@@ -1,4 +1,4 @@
-"""What the server sends: messages read in batches, everything else left to nats-py.
+"""Reads messages in batches, and leaves the rest of the protocol to nats-py.
 
 nats-py tries every message against one pattern after the other, and hands it on through a
 queue and a task. Here a message costs a search, a split and two slices, and all that came
@@ -15,7 +15,7 @@ from nats.protocol.parser import Parser
 
 _log = logging.getLogger("protoflow.transports.nats")
 _END = b"\r\n"
-#: Whether the head of a message tells of headers.
+#: Whether the head of a message announces headers.
 _HEADED = {b"MSG": False, b"HMSG": True}
 
 #: A message as it came: subject, reply subject, block of headers, payload.
@@ -68,7 +68,7 @@ class Reader(Parser):
             try:
                 head = _HEADED[words[0]] and int(words[-2])
                 start, stop = end + 2, end + 2 + int(words[-1])
-            except (LookupError, ValueError):  # no message, or none that can be: it will tell
+            except (LookupError, ValueError):  # no message: nats-py reports it
                 foreign, at = data[at : end + 2], end + 2
                 break
             if stop + 2 > len(data):

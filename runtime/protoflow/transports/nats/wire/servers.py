@@ -1,4 +1,4 @@
-"""The servers that may be tried: those of the URL, and those that a server told of."""
+"""The servers to try: those of the URL, and those that a server announced."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ class Servers:
         hosts = url.hosts or (("127.0.0.1", None),)
         self._given: list[Server] = [(host, port or _PORT) for host, port in hosts]
         random.shuffle(self._given)  # or all processes of a fleet would sit on the first
-        self._told: list[Server] = []
+        self._learned: list[Server] = []
         self._last: Server | None = None
 
     def learn(self, urls: Iterable[object]) -> None:
-        """Servers that a server told of, as `host:port`; they replace those told of before."""
-        told = [server for server in map(_server, urls) if server is not None]
-        self._told = [server for server in told[:_MOST] if server not in self._given]
+        """Adds servers that a server announced, as `host:port`, in place of earlier ones."""
+        learned = [server for server in map(_server, urls) if server is not None]
+        self._learned = [server for server in learned[:_MOST] if server not in self._given]
 
     def round(self) -> Sequence[Server]:
         """All of them, each once, beginning after the one that was tried last."""
-        known = [*self._given, *self._told]
+        known = [*self._given, *self._learned]
         start = known.index(self._last) + 1 if self._last in known else 0
         return [*known[start:], *known[:start]]
 
@@ -47,9 +47,9 @@ class Servers:
     @property
     def several(self) -> bool:
         """Whether there is another one than the last."""
-        return len(self._given) + len(self._told) > 1
+        return len(self._given) + len(self._learned) > 1
 
-    def is_told(self, server: Server) -> bool:
+    def is_learned(self, server: Server) -> bool:
         """Whether it is known from a server only."""
         return server not in self._given
 

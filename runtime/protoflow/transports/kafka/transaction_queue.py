@@ -1,4 +1,4 @@
-"""Settlements that wait for a transaction, and whose transaction it is."""
+"""Settlements that wait for the transaction of a partition."""
 
 from __future__ import annotations
 
@@ -13,47 +13,47 @@ from protoflow.message import Message, SettleResult
 from protoflow.transports.kafka.partition import Partition
 
 #: Called with what came of a settlement.
-Ended: TypeAlias = Callable[[SettleResult], None]
+OnResult: TypeAlias = Callable[[SettleResult], None]
 #: What is settled: partitions and offsets.
-Places: TypeAlias = Sequence[tuple[Partition, int]]
+Offsets: TypeAlias = Sequence[tuple[Partition, int]]
 
 
 @dataclass(slots=True, eq=False)
-class Work:
-    """One settlement: what it settles, its outputs, and who waits for it."""
+class PendingSettlement:
+    """A settlement with its outputs, and the callback for its result."""
 
-    places: Places
+    places: Offsets
     outputs: Sequence[Message]
-    tell: Ended
-    told: bool = False
+    report: OnResult
+    is_reported: bool = False
 
     def ended(self, result: SettleResult) -> None:
-        """Tells the result, once."""
-        if not self.told:
-            self.told = True
-            self.tell(result)
+        """Reports the result, once."""
+        if not self.is_reported:
+            self.is_reported = True
+            self.report(result)
 
 
 @dataclass(slots=True, eq=False)
-class Owner:
+class PartitionProducer:
     """The producer of one partition and the settlements that wait for it.
 
     Attributes:
         producer: None where it has to be made anew.
-        unsure: a transaction ended without an answer: the committed note tells which way.
+        unsure: a transaction ended without an answer: the committed metadata say which way.
         alone: held while progress of the partition is written.
     """
 
     producer: AIOKafkaProducer | None
     unsure: bool = False
-    queue: list[Work] = field(default_factory=list)
+    queue: list[PendingSettlement] = field(default_factory=list)
     alone: asyncio.Lock = field(default_factory=asyncio.Lock)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
 
-def end(batch: Sequence[Work], result: SettleResult) -> None:
-    """Tells all of them the same."""
+def end(batch: Sequence[PendingSettlement], result: SettleResult) -> None:
+    """Reports one result for all of them."""
     for work in batch:
         work.ended(result)

@@ -1,4 +1,4 @@
-"""Questions to the brokers about topics and about themselves."""
+"""Queries for topics and for the configuration of brokers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.metadata import MetadataRequest
 
-from protoflow.transports.kafka.context import Context
+from protoflow.transports.kafka.context import KafkaContext
 
 #: How much larger messages retry and dead-letter topics take than the topic itself: hop state
 #: must fit beside a message of the largest size.
@@ -26,12 +26,12 @@ _ASKING = 3.0
 _NOT_ALLOWED = (ClusterAuthorizationFailedError, TopicAuthorizationFailedError)
 
 
-async def look(context: Context) -> None:
-    """Learns which topics there are, once more. Raises KafkaError."""
+async def refresh_existing(context: KafkaContext) -> None:
+    """Updates the set of topics that exist. Raises KafkaError."""
     context.existing = set(await context.admin.list_topics())
 
 
-async def missing(context: Context, topics: Sequence[str]) -> list[str]:
+async def missing_topics(context: KafkaContext, topics: Sequence[str]) -> list[str]:
     """Topics that there are not. One node may lag behind the others, so that in a cluster
     topics are asked for until `metadata_timeout`. Raises KafkaError."""
     loop = asyncio.get_running_loop()
@@ -77,7 +77,7 @@ async def broker_configs(admin: AIOKafkaAdminClient) -> dict[str, str | None]:
         except (KafkaError, TimeoutError, LookupError) as error:
             problem = error
     if problem is not None:
-        raise KafkaError(f"no broker tells its configuration: {problem!r}") from problem
+        raise KafkaError(f"no broker returns its configuration: {problem!r}") from problem
     return {}
 
 
@@ -86,7 +86,7 @@ def nodes_of(admin: AIOKafkaAdminClient) -> list[int]:
     return [node.nodeId for node in admin._client.cluster.brokers()]
 
 
-async def somebody_answers(admin: AIOKafkaAdminClient, seconds: float) -> bool:
+async def any_broker_answers(admin: AIOKafkaAdminClient, seconds: float) -> bool:
     """Whether one of the brokers answers within so many seconds."""
     asking = {
         asyncio.ensure_future(admin._client.send(node, MetadataRequest([])))
@@ -126,7 +126,7 @@ async def read_configs(
 
 
 async def topic_limit(admin: AIOKafkaAdminClient, topic: str) -> int | None:
-    """The largest batch that a topic takes; None if that is not told."""
+    """The largest batch that a topic takes; None if the broker does not say."""
     configs = await read_configs(admin, ConfigResourceType.TOPIC, topic)
     value = configs.get("max.message.bytes")
     return int(value) if value else None

@@ -1,4 +1,4 @@
-"""What was read on its way to the scheduler: held until due, paused, bounded."""
+"""Flow control of partitions: deliveries wait until due, while paused, or while too many."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ from collections.abc import Sequence
 
 from protoflow.clock import Clock
 from protoflow.message import Delivery
-from protoflow.transports.kafka.bell import Bell
 from protoflow.transports.kafka.partition import Partition
+from protoflow.transports.kafka.reader_wakeup import ReaderWakeup
 from protoflow.transports.kafka.ready_deliveries import ReadyDeliveries
 
 
-class Intake:
+class PartitionFlow:
     """Decides for each partition what goes on to the scheduler and whether more is read.
 
     A partition that rests is not asked for; aiokafka keeps what it has prefetched of it. (Were
     it paused, aiokafka would drop that and fetch it again.) Nothing is ever sought back.
     """
 
-    def __init__(self, ready: ReadyDeliveries, clock: Clock, window: int, bell: Bell) -> None:
+    def __init__(
+        self, ready: ReadyDeliveries, clock: Clock, window: int, wakeup: ReaderWakeup
+    ) -> None:
         self._ready = ready
         self._clock = clock
         self._window = window
-        self._bell = bell
+        self._wakeup = wakeup
 
     def accept(self, partition: Partition, deliveries: Sequence[Delivery]) -> None:
         """Takes what was just read of a partition."""
@@ -72,7 +74,7 @@ class Intake:
             partition.resting = bool(waits) or partition.is_full(self._window)
         elif not waits and not partition.is_full(self._window * 3 // 4 + 1):
             partition.resting = False
-            self._bell.ring()
+            self._wakeup.wake()
 
     def pause(self, partition: Partition) -> None:
         """Keeps back what is there of a partition, and reads no more."""

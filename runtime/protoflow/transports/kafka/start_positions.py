@@ -1,5 +1,4 @@
-"""Where partitions start: their positions, what the notes beside them say, and topics that are
-not the same any more."""
+"""Positions at which partitions start, and topics that were created again."""
 
 from __future__ import annotations
 
@@ -10,69 +9,71 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from protoflow.contract.spec import Ordering, Start
 from protoflow.errors import TopologyError, TransportError
-from protoflow.transports.kafka.context import Context
-from protoflow.transports.kafka.feed import Feed
+from protoflow.transports.kafka.commit_metadata import CommitMetadata, UnknownMetadataError
+from protoflow.transports.kafka.consumption import Consumption
+from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.groups import Groups
-from protoflow.transports.kafka.identities import Identities
-from protoflow.transports.kafka.note import Note, UnknownNoteError
 from protoflow.transports.kafka.partition import Partition
+from protoflow.transports.kafka.topic_ids import TopicIdSource
 
 _log = logging.getLogger("protoflow.transports.kafka")
 
 
-class Starting:
-    """Makes partitions of what the broker knows of them.
+class StartPositions:
+    """Loads partitions with their positions from the broker.
 
     Attributes:
-        identities: the ids of the topics that are read.
+        topic_ids: the ids of the topics that are read.
     """
 
     def __init__(
-        self, group: str, consumer: AIOKafkaConsumer, groups: Groups, context: Context
+        self, group: str, consumer: AIOKafkaConsumer, groups: Groups, context: KafkaContext
     ) -> None:
         self._group = group
         self._consumer = consumer
         self._groups = groups
         self._policy = context.settings.on_lost_position
-        self.identities = Identities(context.admin)
+        self.topic_ids = TopicIdSource(context.admin)
 
-    async def look_up(
-        self, feeds: Mapping[TopicPartition, Feed]
+    async def load(
+        self, consumptions: Mapping[TopicPartition, Consumption]
     ) -> dict[TopicPartition, Partition]:
         """The partitions as they start. Raises KafkaError; TransportError where it makes no
         sense to try again."""
-        if not feeds:
+        if not consumptions:
             return {}
-        ids = await self.identities.of({tp.topic for tp in feeds})
+        ids = await self.topic_ids.of({tp.topic for tp in consumptions})
         try:
-            places = await self._groups.committed(self._group, feeds)
-        except UnknownNoteError as error:
+            places = await self._groups.committed(self._group, consumptions)
+        except UnknownMetadataError as error:
             raise TopologyError(
                 f"kafka: the positions of group {self._group} were written by another version of"
-                f" Protoflow (note {error}); let that version handle what is under way, then"
+                f" Protoflow (metadata {error}); let that version handle what is under way, then"
                 " delete the group or set its offsets anew"
             ) from error
         partitions = {}
-        for tp, (offset, note) in places.items():
+        for tp, (offset, metadata) in places.items():
             now = ids.get(tp.topic, "")
-            if note.topic and now and note.topic != now:
+            if metadata.topic and now and metadata.topic != now:
                 try:
-                    offset, note = await self.made_anew(tp, offset), Note()
+                    offset, metadata = await self.after_recreation(tp, offset), CommitMetadata()
                 except TransportError as error:
-                    feeds[tp].fail(error)
-            partitions[tp] = feeds[tp].make(tp, offset, note)
+                    consumptions[tp].fail(error)
+            partitions[tp] = consumptions[tp].make(tp, offset, metadata)
         partitions |= await self._without_position(
-            {tp: feed for tp, feed in feeds.items() if tp not in places}
+            {tp: consumption for tp, consumption in consumptions.items() if tp not in places}
         )
-        partitions = {tp: item for tp, item in partitions.items() if feeds[tp].open}
+        partitions = {tp: item for tp, item in partitions.items() if consumptions[tp].open}
         for tp, partition in partitions.items():
             partition.topic = ids.get(tp.topic, "")
-            if not partition.born:
-                partition.born = len(self._consumer.partitions_for_topic(tp.topic) or ())
+            if not partition.initial_partitions:
+                partition.initial_partitions = len(
+                    self._consumer.partitions_for_topic(tp.topic) or ()
+                )
         await self._judge(partitions)
         return partitions
 
-    async def made_anew(self, tp: TopicPartition, offset: int) -> int:
+    async def after_recreation(self, tp: TopicPartition, offset: int) -> int:
         """Where a topic starts that was deleted and made anew. Raises TransportError."""
         where = f"{tp.topic}[{tp.partition}] at {offset}"
         if self._policy == "stop":
@@ -92,49 +93,66 @@ class Starting:
         return int(places[tp])
 
     async def _without_position(
-        self, feeds: Mapping[TopicPartition, Feed]
+        self, consumptions: Mapping[TopicPartition, Consumption]
     ) -> dict[TopicPartition, Partition]:
         """Partitions that the group has never read; a retry topic is never skipped."""
         latest: list[TopicPartition] = []
-        born: dict[TopicPartition, int] = {}
-        for topic, feed in {tp.topic: feed for tp, feed in feeds.items()}.items():
-            if topic != feed.topics.main:
+        initial_partitions: dict[TopicPartition, int] = {}
+        for topic, consumption in {
+            tp.topic: consumption for tp, consumption in consumptions.items()
+        }.items():
+            if topic != consumption.topics.main:
                 continue
-            count = await self._born(topic)
-            for tp in feeds:
+            count = await self._initial_partitions(topic)
+            for tp in consumptions:
                 if tp.topic != topic:
                     continue
-                born[tp] = count
-                if feed.settings.start is Start.LATEST and (not count or tp.partition < count):
+                initial_partitions[tp] = count
+                if consumption.settings.start is Start.LATEST and (
+                    not count or tp.partition < count
+                ):
                     latest.append(tp)
-            self._warn(feed, topic, count)
+            self._warn(consumption, topic, count)
         offsets = await self._consumer.end_offsets(latest) if latest else {}
-        earliest = [tp for tp in feeds if tp not in offsets]
+        earliest = [tp for tp in consumptions if tp not in offsets]
         if earliest:
             offsets |= await self._consumer.beginning_offsets(earliest)
         return {
-            tp: feeds[tp].make(tp, offset, Note(born=born.get(tp, 0)))
+            tp: consumptions[tp].make(
+                tp, offset, CommitMetadata(initial_partitions=initial_partitions.get(tp, 0))
+            )
             for tp, offset in offsets.items()
         }
 
-    async def _born(self, topic: str) -> int:
+    async def _initial_partitions(self, topic: str) -> int:
         """How many partitions the topic had when the group began with it; 0 is that it has not
         begun. What was added since starts at its beginning, or messages would be skipped."""
         tps = [TopicPartition(topic, item) for item in self._numbers(topic)]
         places = await self._groups.committed(self._group, tps)
-        return min((note.born for _, note in places.values() if note.born), default=0)
+        return min(
+            (
+                metadata.initial_partitions
+                for _, metadata in places.values()
+                if metadata.initial_partitions
+            ),
+            default=0,
+        )
 
     def _numbers(self, topic: str) -> Collection[int]:
         return self._consumer.partitions_for_topic(topic) or ()
 
-    def _warn(self, feed: Feed, topic: str, born: int) -> None:
+    def _warn(self, consumption: Consumption, topic: str, initial_partitions: int) -> None:
         now = len(self._numbers(topic))
-        if born and now > born and feed.settings.ordering is Ordering.PER_KEY:
+        if (
+            initial_partitions
+            and now > initial_partitions
+            and consumption.settings.ordering is Ordering.PER_KEY
+        ):
             _log.warning(
                 "topic %s has grown from %d partitions to %d: keys have moved, and what was"
                 " published before may be handled after what comes now; to keep order per key,"
                 " drain the group before partitions are added",
-                topic, born, now, extra={"subscription": feed.settings.name},
+                topic, initial_partitions, now, extra={"subscription": consumption.settings.name},
             )  # fmt: skip
 
     async def _judge(self, partitions: Mapping[TopicPartition, Partition]) -> None:
@@ -146,8 +164,11 @@ class Starting:
             if end <= partition.watermark:
                 partition.trust()
             else:
-                partition.begin_careful(partition.feed.settings.max_in_flight)
+                partition.begin_isolation(partition.consumption.settings.max_in_flight)
                 _log.warning(
                     "a partition was started repeatedly without an end: one message at a time",
-                    extra={"subscription": partition.feed.settings.name, "partition": str(tp)},
+                    extra={
+                        "subscription": partition.consumption.settings.name,
+                        "partition": str(tp),
+                    },
                 )

@@ -11,17 +11,21 @@ from protoflow.errors import TransportError
 from protoflow.message import Delivery
 from protoflow.transport.interface import SubscriptionSettings
 from protoflow.transports.nats.jetstream.api import API
-from protoflow.transports.nats.names import Names
-from protoflow.transports.nats.wire.connection import Connection
+from protoflow.transports.nats.names import JetStreamNames
+from protoflow.transports.nats.wire.connection import NatsConnection
 
 _VERSION = "1"
 
 
-class Marks:
+class StartMarks:
     """The start marks of one subscription."""
 
     def __init__(
-        self, connection: Connection, api: API, names: Names, settings: SubscriptionSettings
+        self,
+        connection: NatsConnection,
+        api: API,
+        names: JetStreamNames,
+        settings: SubscriptionSettings,
     ) -> None:
         self._connection = connection
         self._api = api

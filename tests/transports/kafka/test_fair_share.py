@@ -19,10 +19,10 @@ from protoflow.contract.spec import DeliveryPolicy, Ordering
 from protoflow.message import Delivery, Message
 from protoflow.scheduling.in_flight import InFlight
 from protoflow.transport import SubscriptionSettings
-from protoflow.transports.kafka.bell import Bell
 from protoflow.transports.kafka.fair_share import FairShare
-from protoflow.transports.kafka.intake import Intake
 from protoflow.transports.kafka.partition import Partition
+from protoflow.transports.kafka.partition_flow import PartitionFlow
+from protoflow.transports.kafka.reader_wakeup import ReaderWakeup
 from protoflow.transports.kafka.ready_deliveries import ReadyDeliveries
 
 from tests.acceptance.harness import Harness, handler
@@ -77,24 +77,26 @@ async def test_a_blocked_partition_holds_up_no_other(harness: Harness, blocked: 
         await harness.until(lambda: all(handled[key] == count for key in keys), within=15)
 
 
-class Consumption:
+class Simulation:
     """A scheduler and a reader: what is blocked is held, everything else is settled in turn."""
 
     def __init__(self, settings: SubscriptionSettings, counts: list[int], size: int) -> None:
-        bell = Bell()
+        wakeup = ReaderWakeup()
         self.partitions = [
             Partition(TopicPartition("orders", number), number, 0) for number in range(len(counts))
         ]
         share = FairShare(settings, {item.tp: item for item in self.partitions})
-        self.ready = ReadyDeliveries(share, bell)
-        self.intake = Intake(self.ready, Clock(), 10_000, bell)
+        self.ready = ReadyDeliveries(share, wakeup)
+        self.flow_control = PartitionFlow(self.ready, Clock(), 10_000, wakeup)
         self.in_flight = InFlight(settings)
         self.held: list[Delivery] = []
         self.most = [0] * len(counts)
         for partition, count in zip(self.partitions, counts, strict=True):
             offsets = range(count)
             assert all(partition.admit(offset) for offset in offsets)
-            self.intake.accept(partition, [delivery(partition, offset, size) for offset in offsets])
+            self.flow_control.accept(
+                partition, [delivery(partition, offset, size) for offset in offsets]
+            )
 
     async def receive(self) -> None:
         """Takes messages for as long as there is room and something may be handed out."""
@@ -118,7 +120,7 @@ class Consumption:
         assert partition.finish(int(settled.position))
         self.in_flight.left(1, settled.size)
         if partition.resting:
-            self.intake.throttle(partition)
+            self.flow_control.throttle(partition)
 
 
 def delivery(partition: Partition, offset: int, size: int) -> Delivery:
@@ -145,14 +147,14 @@ def test_whatever_is_blocked_the_rest_is_handled(
     blocked = {number for number, (_, is_blocked) in enumerate(loads) if is_blocked}
 
     async def consume() -> None:
-        consumption = Consumption(settings, [count for count, _ in loads], size)
+        simulation = Simulation(settings, [count for count, _ in loads], size)
         while True:
-            await consumption.receive()
-            flowing = [item for item in consumption.held if item.shard not in blocked]
+            await simulation.receive()
+            flowing = [item for item in simulation.held if item.shard not in blocked]
             if not flowing:
                 break
-            consumption.settle(flowing[0])
-        for number, partition in enumerate(consumption.partitions):
+            simulation.settle(flowing[0])
+        for number, partition in enumerate(simulation.partitions):
             if number not in blocked:
                 assert not partition.unsettled, "a partition that is not blocked is held up"
 
@@ -161,10 +163,10 @@ def test_whatever_is_blocked_the_rest_is_handled(
 
 async def test_one_partition_alone_fills_the_bound_and_among_others_half_of_it() -> None:
     settings = SubscriptionSettings(name="t/g", topic="t", group="g", max_in_flight=256)
-    alone = Consumption(settings, [500], 1)
+    alone = Simulation(settings, [500], 1)
     await alone.receive()
     assert alone.most == [256]
-    among_others = Consumption(settings, [500, 0, 0], 1)
+    among_others = Simulation(settings, [500, 0, 0], 1)
     await among_others.receive()
     assert among_others.most == [117, 0, 0]
 
@@ -173,6 +175,6 @@ async def test_bounds_that_leave_no_room_for_others_keep_every_handler_busy() ->
     settings = SubscriptionSettings(
         name="t/g", topic="t", group="g", concurrency=8, max_in_flight=8
     )
-    consumption = Consumption(settings, [20, 20], 1)
-    await consumption.receive()
-    assert sum(consumption.most) == 8
+    simulation = Simulation(settings, [20, 20], 1)
+    await simulation.receive()
+    assert sum(simulation.most) == 8

@@ -1,4 +1,4 @@
-"""Reading topics from one end to the other, without a group."""
+"""Scans of topics from a start to an end, without a group."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import AsyncIterator, Mapping
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from protoflow.errors import TopologyError
-from protoflow.transports.kafka.asking import describe
+from protoflow.transports.kafka.broker_queries import describe
 from protoflow.transports.kafka.consumers import free_consumer, stop_consumer
-from protoflow.transports.kafka.context import Context
+from protoflow.transports.kafka.context import KafkaContext
 
-_LOOK_MS = 500
+_POLL_MS = 500
 
 
-class Look:
-    """A consumer that looks into one topic."""
+class TopicScan:
+    """A consumer of one topic without a group."""
 
     def __init__(self, consumer: AIOKafkaConsumer, tps: list[TopicPartition]) -> None:
         self.consumer = consumer
@@ -34,12 +34,12 @@ class Look:
         for tp in open_:
             self.consumer.seek(tp, starts[tp])
         while open_:
-            found = await self.consumer.getmany(timeout_ms=_LOOK_MS)
+            found = await self.consumer.getmany(timeout_ms=_POLL_MS)
             for tp, records in found.items():
                 for record in records:
                     if record.offset < ends[tp]:
                         yield record
-            # The last offsets may hold no record: the position tells, not what was read.
+            # The last offsets may hold no record: the position counts, not what was read.
             open_ = {tp for tp in open_ if await self.consumer.position(tp) < ends[tp]}
 
     async def ends(self) -> dict[TopicPartition, int]:
@@ -49,8 +49,8 @@ class Look:
 
 
 @contextlib.asynccontextmanager
-async def look(context: Context, topic: str) -> AsyncIterator[Look]:
-    """Looks into a topic. Raises TopologyError if there is none."""
+async def open_scan(context: KafkaContext, topic: str) -> AsyncIterator[TopicScan]:
+    """Opens a scan of a topic. Raises TopologyError if the topic is missing."""
     found = await describe(context.admin, [topic])
     if topic not in found:
         raise TopologyError(f"kafka: topic {topic} is missing")
@@ -58,6 +58,6 @@ async def look(context: Context, topic: str) -> AsyncIterator[Look]:
     consumer = free_consumer(context)
     try:
         await consumer.start()
-        yield Look(consumer, sorted(tps))
+        yield TopicScan(consumer, sorted(tps))
     finally:
         await stop_consumer(consumer)

@@ -1,6 +1,6 @@
-"""Positions that are gone: messages that left the stream before their group read them.
+"""Lost positions: messages that left the stream before their group read them.
 
-It is told from sequences: the first one in the stream lies behind the last one that was lent.
+Sequences show it: the first one in the stream lies behind the last one that was lent.
 Streams with several shards are not judged, for sequences between belong to other shards; nor is a
 gap that ends at a message which was delayed, for its schedule left the stream with it.
 """
@@ -19,7 +19,7 @@ _FROM_A_SCHEDULE = b"\r\nNats-Scheduler:"
 
 async def missed(api: API, client: Client, stream: str, durable: str) -> int:
     """How many places of a limited stream were emptied before a group came to them. Raises
-    TransportError: it cannot be told now."""
+    TransportError: it is not known now."""
     info = await api.stream(client, stream)
     if info is None or not _drops(info["config"]):
         return 0

@@ -2,7 +2,7 @@
 
 Other clients may write what is no text as the name of a header, and disks may damage a batch.
 aiokafka raises then out of the reading of all partitions, at every attempt, and loses what it
-had taken of the others. Here such a record is read leniently and told apart; what lies before
+had taken of the others. Here such a record is read leniently and marked; what lies before
 and behind it is read as ever.
 """
 
@@ -69,7 +69,7 @@ class Unreadable:
         """Why records of a partition could not be read."""
         return self._reasons.pop(tp, {})
 
-    def note(self, tp: TopicPartition, offset: int, reason: str) -> None:
+    def metadata(self, tp: TopicPartition, offset: int, reason: str) -> None:
         """Remembers a record."""
         self._reasons.setdefault(tp, {})[offset] = reason
 
@@ -159,7 +159,7 @@ class _Taking:
             if not taken:
                 raise
             result._update_position()
-            result._partition_records = None  # fetched again, and told then
+            result._partition_records = None  # fetched again, and reported then
             return taken
         except Exception as error:
             taken += self._pass(records, error)
@@ -184,9 +184,9 @@ class _Taking:
         for record, reason in _records(self._tp, batch, start, repr(error)):
             found.append(record)
             if damaged:
-                self._unreadable.note(self._tp, record.offset, reason or "its batch is damaged")
+                self._unreadable.metadata(self._tp, record.offset, reason or "its batch is damaged")
             elif reason is not None:
-                self._unreadable.note(self._tp, record.offset, reason)
+                self._unreadable.metadata(self._tp, record.offset, reason)
         records.next_fetch_offset = batch.next_offset
         records._records_iterator = records._unpack_records()
         return found

@@ -1,4 +1,4 @@
-"""What arrived and is not handed out: first in, first out, or in the order of lanes.
+"""Deliveries that wait to be handed out: first in, first out, or in the order of lanes.
 
 JetStream hands out a message that was given back after newer ones. So an ordered
 subscription gives nothing back while it lives: it keeps the message, and its lane waits.
@@ -9,36 +9,12 @@ from __future__ import annotations
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Hashable
-from typing import Protocol
 
 from protoflow.contract.spec import Ordering
 from protoflow.transports.nats.jetstream.leases import Lease
 
 
-class Buffer(Protocol):
-    """Leases that wait to be handed out."""
-
-    def add(self, lease: Lease) -> None:
-        """Puts in what arrived, or what is to be handed out again."""
-
-    def take(self, now: float, accept: Callable[[Lease], bool]) -> bool:
-        """Offers what may be handed out now, in order, until `accept` says no more; False
-        then."""
-        ...
-
-    def ready(self, now: float) -> int:
-        """How many could be handed out now."""
-        ...
-
-    def settled(self, lease: Lease) -> None:
-        """What was handed out is done or given back."""
-
-    def drain(self) -> list[Lease]:
-        """Takes out everything, in order."""
-        ...
-
-
-class Fifo:
+class FifoBuffer:
     """A buffer without lanes."""
 
     def __init__(self) -> None:
@@ -71,7 +47,7 @@ class Fifo:
         return waiting
 
 
-class Lanes:
+class OrderedBuffer:
     """A buffer in which a message waits for the earlier ones of its lane."""
 
     def __init__(self, ordering: Ordering) -> None:

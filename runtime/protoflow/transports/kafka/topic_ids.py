@@ -1,4 +1,4 @@
-"""The ids of topics: a topic that was deleted and made anew has another one."""
+"""The ids of topics, which differ after a topic is deleted and created again."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from aiokafka.errors import IncompatibleBrokerVersion
 from protoflow.transports.kafka.requests import TopicIds
 
 
-class Identities:
+class TopicIdSource:
     """Asks for the ids of topics."""
 
     def __init__(self, admin: AIOKafkaAdminClient) -> None:
         self._admin = admin
 
     async def of(self, topics: Collection[str]) -> dict[str, str]:
-        """The ids of those topics that exist; empty text where the broker tells none. Raises
+        """The ids of those topics that exist; empty text where the broker has none. Raises
         KafkaError."""
         if not topics:
             return {}

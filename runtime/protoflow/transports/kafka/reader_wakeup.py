@@ -1,23 +1,23 @@
-"""What wakes the reader before its look for records is over."""
+"""Wakes the reader while it waits for records."""
 
 from __future__ import annotations
 
 import asyncio
 
 
-class Bell:
-    """Rung when something may be read that was left out of the look."""
+class ReaderWakeup:
+    """Ends a wait for records when partitions that it leaves out may be read again."""
 
     def __init__(self) -> None:
         self._waiting: asyncio.Future[None] | None = None
 
-    def ring(self) -> None:
-        """Wakes whoever listens."""
+    def wake(self) -> None:
+        """Wakes the reader."""
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
 
-    def listen(self) -> asyncio.Future[None]:
-        """Done when it is rung next."""
+    def next_wake(self) -> asyncio.Future[None]:
+        """Returns a future that the next `wake` resolves."""
         if self._waiting is None or self._waiting.done():
             self._waiting = asyncio.get_running_loop().create_future()
         return self._waiting

@@ -21,7 +21,7 @@ from aiokafka import AIOKafkaConsumer
 _SHARE: Final = 0.1
 
 
-def hasten(consumer: AIOKafkaConsumer) -> None:
+def shorten_fetch_wait(consumer: AIOKafkaConsumer) -> None:
     """Lets fetches of a started consumer wait only shortly while something lies unread.
 
     aiokafka has no option for this, so its planning of fetches is wrapped; an aiokafka that

@@ -1,4 +1,4 @@
-"""The loop that reads: it never ends in silence."""
+"""The loop that reads records; its end is always reported."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from aiokafka.errors import (
 )
 
 from protoflow.errors import TransportError
-from protoflow.transports.kafka.assignment import Assignment, FeedOf
-from protoflow.transports.kafka.bell import Bell
-from protoflow.transports.kafka.feed import Feed
-from protoflow.transports.kafka.lenient import Unreadable
+from protoflow.transport.kit.backoff import Backoff
+from protoflow.transports.kafka.assignment import Assignment, ConsumptionOf
+from protoflow.transports.kafka.consumption import Consumption
 from protoflow.transports.kafka.partition import Partition
+from protoflow.transports.kafka.reader_wakeup import ReaderWakeup
 from protoflow.transports.kafka.records import deliveries, mark_unreadable
+from protoflow.transports.kafka.unreadable_records import Unreadable
 
 _log = logging.getLogger("protoflow.transports.kafka")
 #: How long one look for records lasts; a new assignment is noticed after it at the latest.
@@ -33,7 +34,7 @@ _BATCH = 500
 _PAUSE, _LONGEST_PAUSE = 0.5, 5.0
 
 
-class Reader:
+class RecordReader:
     """Reads for the subscriptions of which everything read before was handed out.
 
     aiokafka prefetches beneath, and heartbeats by itself; its idle clock, which would evict
@@ -45,9 +46,9 @@ class Reader:
         consumer: AIOKafkaConsumer,
         assignment: Assignment | None,
         partitions: dict[TopicPartition, Partition],
-        feeds: Collection[Feed],
-        feed_of: FeedOf,
-        bell: Bell,
+        consumptions: Collection[Consumption],
+        consumption_of: ConsumptionOf,
+        wakeup: ReaderWakeup,
         unreadable: Unreadable,
         *,
         on_lost_position: str,
@@ -56,30 +57,29 @@ class Reader:
         self._consumer = consumer
         self._assignment = assignment
         self._partitions = partitions
-        self._feeds = feeds
-        self._feed_of = feed_of
-        self._bell = bell
+        self._consumptions = consumptions
+        self._consumption_of = consumption_of
+        self._wakeup = wakeup
         self._unreadable = unreadable
         self._on_lost_position = on_lost_position
         self._health_changed = health_changed
         self._ill = False
 
     async def run(self) -> None:
-        """Reads until cancelled: a failure may pass, so it is only told. Raises TransportError
+        """Reads until cancelled: a failure may pass, so it is only reported. Raises TransportError
         where positions mean nothing any more."""
-        failures = 0
+        backoff = Backoff(_PAUSE, _LONGEST_PAUSE)
         while True:
             try:
                 await self._turn_or_relocate()
             except (ConsumerStoppedError, TransportError):
                 raise
             except Exception as error:
-                failures += 1
-                self._told(error)
+                self._report(error)
                 self._read_again()
-                await asyncio.sleep(min(_PAUSE * failures, _LONGEST_PAUSE))
+                await asyncio.sleep(backoff.next())
                 continue
-            failures = 0
+            backoff.reset()
             if self._ill:
                 self._ill = False
                 self._health_changed(None)
@@ -90,7 +90,7 @@ class Reader:
             with contextlib.suppress(KafkaError):  # it has moved away
                 self._consumer.seek(tp, partition.position)
 
-    def _told(self, error: Exception) -> None:
+    def _report(self, error: Exception) -> None:
         self._ill = True
         self._health_changed(f"reading failed: {_reason(error)}")
         if not isinstance(error, KafkaError | TimeoutError | OSError):
@@ -129,18 +129,18 @@ class Reader:
 
     async def _left_out(self) -> Collection[TopicPartition]:
         """Partitions not to be read now, once there is one that is."""
-        feeds = [feed for feed in self._feeds if feed.open]
+        consumptions = [consumption for consumption in self._consumptions if consumption.open]
         busy = False
-        while feeds:
-            empty = [feed for feed in feeds if feed.ready.is_empty]
-            busy = len(empty) < len(feeds)
+        while consumptions:
+            empty = [consumption for consumption in consumptions if consumption.ready.is_empty]
+            busy = len(empty) < len(consumptions)
             if empty or not self._is_prepared:
                 break
-            await self._bell.listen()
+            await self._wakeup.next_wake()
         left_out = [
             tp
             for tp, partition in self._partitions.items()
-            if partition.resting or (busy and not partition.feed.ready.is_empty)
+            if partition.resting or (busy and not partition.consumption.ready.is_empty)
         ]
         assignment = self._assignment
         if assignment is not None and len(self._partitions) < len(assignment.assigned or ()):
@@ -156,7 +156,7 @@ class Reader:
             found: Mapping[TopicPartition, Sequence[ConsumerRecord]]
             found = await self._consumer.getmany(timeout_ms=_LOOK_MS, max_records=_BATCH)
             return found
-        roused = self._bell.listen()
+        roused = self._wakeup.next_wake()
         wanted = self._consumer.assignment().difference(left_out)
         if not wanted:
             await asyncio.wait((roused,), timeout=_LOOK_MS / 1000)
@@ -176,18 +176,18 @@ class Reader:
             partition = self._partitions.get(tp) or self._make(tp, records[0].offset)
             if partition is None:
                 continue
-            feed: Feed = partition.feed
-            read = deliveries(partition, records, feed.settings.topic)
+            consumption: Consumption = partition.consumption
+            read = deliveries(partition, records, consumption.settings.topic)
             if self._unreadable:
                 mark_unreadable(read, self._unreadable.take(tp))
-            feed.intake.accept(partition, read)
+            consumption.flow_control.accept(partition, read)
 
     def _make(self, tp: TopicPartition, offset: int) -> Partition | None:
         """A partition of a broadcast; those of groups are made when they are assigned."""
-        feed = self._feed_of(tp.topic)
-        if feed is None or self._assignment is not None:
+        consumption = self._consumption_of(tp.topic)
+        if consumption is None or self._assignment is not None:
             return None
-        partition = self._partitions[tp] = feed.partitions[tp] = feed.make(tp, offset)
+        partition = self._partitions[tp] = consumption.partitions[tp] = consumption.make(tp, offset)
         return partition
 
     async def _skip_empty_offsets(self) -> None:
@@ -217,10 +217,10 @@ class Reader:
 
     def end(self, topic: str, error: TransportError) -> None:
         """The subscription that a topic is read for can never go on; the others can."""
-        feed = self._feed_of(topic)
-        if feed is not None and self._assignment is not None:
-            self._assignment.drop(list(feed.partitions.values()))
-            feed.fail(error)
+        consumption = self._consumption_of(topic)
+        if consumption is not None and self._assignment is not None:
+            self._assignment.drop(list(consumption.partitions.values()))
+            consumption.fail(error)
 
     async def relocate(self, tp: TopicPartition, offset: int) -> None:
         """Reads a partition from elsewhere. What is under way of it belongs to what is gone."""
@@ -228,14 +228,18 @@ class Reader:
         if partition is not None:
             partition.live = False
             partition.leaving = True
-            feed: Feed = partition.feed
-            feed.ready.withdraw(partition)
-            await feed.listener.shards_revoked([partition.shard], 0.0)
+            consumption: Consumption = partition.consumption
+            consumption.ready.withdraw(partition)
+            await consumption.listener.shards_revoked([partition.shard], 0.0)
             if self._partitions.get(tp) is not partition:
                 return  # it moved away meanwhile
-            anew = feed.make(tp, offset)
-            anew.topic, anew.born, anew.dirty = partition.topic, partition.born, True
-            self._partitions[tp] = feed.partitions[tp] = anew
+            anew = consumption.make(tp, offset)
+            anew.topic, anew.initial_partitions, anew.dirty = (
+                partition.topic,
+                partition.initial_partitions,
+                True,
+            )
+            self._partitions[tp] = consumption.partitions[tp] = anew
         self._consumer.seek(tp, offset)
 
 

@@ -1,4 +1,4 @@
-"""Dealing out partitions so that a topic and its retry topics stay together.
+"""Assignors that give a topic and its retry topics to the same member.
 
 Replays of ordered groups go to the partition of the retry topic that has the number of the
 key's partition. In one process, lanes keep a replay and a live message of one key apart; in two
@@ -18,7 +18,7 @@ from aiokafka.coordinator.protocol import (
 )
 
 
-def together(
+def keep_retries_beside(
     base: type[AbstractPartitionAssignor], mains: Mapping[str, str]
 ) -> type[AbstractPartitionAssignor]:
     """An assignor that deals out topics as `base` does, and gives whoever has a partition the
@@ -29,7 +29,7 @@ def together(
         mains: the topic that each retry topic belongs to.
     """
 
-    class Together(base):  # type: ignore[misc]  # a base that is chosen at run time
+    class RetriesBeside(base):  # type: ignore[misc]  # a base that is chosen at run time
         """See `together`."""
 
         name = f"protoflow-{base.name}"  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]  # as aiokafka's
@@ -38,14 +38,14 @@ def together(
         def assign(
             cls, cluster: Any, members: Mapping[str, ConsumerProtocolMemberMetadata]
         ) -> dict[str, ConsumerProtocolMemberAssignment]:
-            alone = {id: _without(member, mains) for id, member in members.items()}
+            alone = {id: _without_retries(member, mains) for id, member in members.items()}
             dealt = super().assign(cluster, alone)
             return _with_retries(cluster, members, dealt, mains)
 
-    return Together
+    return RetriesBeside
 
 
-def _without(
+def _without_retries(
     member: ConsumerProtocolMemberMetadata, mains: Mapping[str, str]
 ) -> ConsumerProtocolMemberMetadata:
     """What a member subscribes to, without the retry topics of what it subscribes to."""

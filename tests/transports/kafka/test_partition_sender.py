@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message
-from protoflow.transports.kafka.lane import Lane
 from protoflow.transports.kafka.options import KafkaOptions
-from protoflow.transports.kafka.outgoing import Outbound
+from protoflow.transports.kafka.partition_sender import PartitionSender
 from protoflow.transports.kafka.publisher import _Topic
+from protoflow.transports.kafka.record_encoder import RecordEncoder
 from protoflow.transports.kafka.submission import Deadlines, Result
 
 LARGEST = 2000
@@ -85,10 +85,10 @@ def ids(buffer: bytes) -> list[str]:
     return found
 
 
-def lane(broker: Any, **options: Any) -> Lane:
+def lane(broker: Any, **options: Any) -> PartitionSender:
     tunables = KafkaOptions(max_batch_size=LARGEST, **options)
     context: Any = SimpleNamespace(options=tunables, admin=None)
-    return Lane("orders", 3, broker, Outbound(context), tunables)
+    return PartitionSender("orders", 3, broker, RecordEncoder(context), tunables)
 
 
 def message(number: int, size: int) -> Message:

@@ -1,9 +1,8 @@
-"""The note in the metadata of an offset commit: what Kafka itself does not remember.
+"""The metadata of an offset commit: what Kafka itself does not store.
 
-Kafka counts neither deliveries nor what is finished beyond the committed offset. The note
-says how often this position was started without an orderly end, which messages were begun
-alone and never ended, which later messages are finished already, and of which topic all this
-was written.
+Kafka counts neither deliveries nor what is finished beyond the committed offset. The metadata
+say how often this position was started without an orderly end, which messages were started
+alone and never ended, which later messages are finished already, and the id of the topic.
 """
 
 from __future__ import annotations
@@ -15,41 +14,41 @@ from dataclasses import dataclass, field
 from typing import Final
 
 _VERSION: Final = "pf2"
-#: What the note of any version begins with.
+#: The beginning of the metadata of any version.
 _FAMILY: Final = "pf"
 _FIELDS: Final = 8
 #: Kafka refuses more than 4096 bytes by default; ours stay below 1 KiB.
 MAX_LENGTH: Final = 1024
 _BITMAP_BYTES: Final = 640  # 856 characters of base64
-#: How far beyond the committed offset a note remembers what is finished.
+#: How far beyond the committed offset the metadata store what is finished.
 REACH: Final = _BITMAP_BYTES * 8
-#: How many start marks a note has room for.
+#: How many start marks there is room for.
 _MARKS: Final = 8
 
 
-class UnknownNoteError(ValueError):
-    """The note was written by another version of the runtime."""
+class UnknownMetadataError(ValueError):
+    """Another version of the runtime wrote the metadata."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Note:
-    """What a commit remembers beside its offset.
+class CommitMetadata:
+    """What a commit stores beside its offset.
 
     Attributes:
-        writer: who wrote it, to tell one's own note from another process's.
+        writer: the process that wrote it.
         starts: unclean starts since the watermark moved; the writer's own while it runs.
-        careful_until: below this offset messages are suspects, to be run alone; 0 is none.
+        isolated_until: below this offset messages are suspects, to be run alone; 0 is none.
         marks: offsets that were begun alone, and how often without an end.
-        born: how many partitions the topic had when the group began with it; 0 is unknown.
-        topic: the id of the topic; empty where the broker tells none.
+        initial_partitions: partitions of the topic when the group began with it; 0 is unknown.
+        topic: the id of the topic; empty where the broker has none.
         finished: offsets beyond the committed one that are done.
     """
 
     writer: str = ""
     starts: int = 0
-    careful_until: int = 0
+    isolated_until: int = 0
     marks: Mapping[int, int] = field(default_factory=dict)
-    born: int = 0
+    initial_partitions: int = 0
     topic: str = ""
     finished: Collection[int] = field(default=frozenset())
 
@@ -60,17 +59,17 @@ class Note:
             _VERSION,
             self.writer,
             self.starts,
-            max(self.careful_until - offset, 0),
+            max(self.isolated_until - offset, 0),
             ",".join(f"{place - offset}:{count}" for place, count in marks),
-            self.born,
+            self.initial_partitions,
             self.topic,
             base64.b64encode(_pack(offset, self.finished)).decode(),
         )
         return ";".join(map(str, parts))
 
     @classmethod
-    def decode(cls, text: str | None, offset: int) -> Note:
-        """What was committed with `offset`; foreign text is an empty note.
+    def decode(cls, text: str | None, offset: int) -> CommitMetadata:
+        """What was committed with `offset`; foreign text is read as empty metadata.
 
         Raises:
             UnknownNoteError: another version of the runtime wrote it.
@@ -78,10 +77,10 @@ class Note:
         parts = (text or "").split(";")
         if parts[0] != _VERSION or len(parts) != _FIELDS:
             if parts[0].startswith(_FAMILY) and parts[0][2:].isdecimal() and parts[0] != _VERSION:
-                raise UnknownNoteError(parts[0])
+                raise UnknownMetadataError(parts[0])
             return cls()
         try:
-            starts, careful, born = int(parts[2]), int(parts[3]), int(parts[5])
+            starts, isolated, initial_partitions = int(parts[2]), int(parts[3]), int(parts[5])
             marks = _marks(parts[4], offset)
             bitmap = base64.b64decode(parts[7], validate=True)
         except (ValueError, binascii.Error):
@@ -89,9 +88,9 @@ class Note:
         return cls(
             writer=parts[1],
             starts=max(starts, 0),
-            careful_until=offset + careful if careful > 0 else 0,
+            isolated_until=offset + isolated if isolated > 0 else 0,
             marks=marks,
-            born=max(born, 0),
+            initial_partitions=max(initial_partitions, 0),
             topic=parts[6],
             finished=_unpack(offset, bitmap),
         )

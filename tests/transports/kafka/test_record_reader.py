@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from protoflow.clock import Clock
 from protoflow.message import Delivery, Message
 from protoflow.transport import SubscriptionSettings
-from protoflow.transports.kafka.bell import Bell
 from protoflow.transports.kafka.fair_share import FairShare
-from protoflow.transports.kafka.fetching import wait_ms
-from protoflow.transports.kafka.intake import Intake
-from protoflow.transports.kafka.lenient import Unreadable
+from protoflow.transports.kafka.fetch_wait import wait_ms
 from protoflow.transports.kafka.partition import Partition
-from protoflow.transports.kafka.reader import Reader
+from protoflow.transports.kafka.partition_flow import PartitionFlow
+from protoflow.transports.kafka.reader_wakeup import ReaderWakeup
 from protoflow.transports.kafka.ready_deliveries import ReadyDeliveries
+from protoflow.transports.kafka.record_reader import RecordReader
+from protoflow.transports.kafka.unreadable_records import Unreadable
 
 LONGEST = 500
 BUSY, IDLE = TopicPartition("orders", 0), TopicPartition("orders.retry", 0)
@@ -70,52 +70,52 @@ class Consumer:
 
 
 @dataclass
-class FakeFeed:
+class FakeConsumption:
     """A subscription that is read for."""
 
     ready: ReadyDeliveries
-    intake: Intake
+    flow_control: PartitionFlow
     open: bool = True
 
 
-def ready_deliveries(bell: Bell) -> ReadyDeliveries:
+def ready_deliveries(wakeup: ReaderWakeup) -> ReadyDeliveries:
     settings = SubscriptionSettings(name="orders/billing", topic="orders", group="billing")
-    return ReadyDeliveries(FairShare(settings, {}), bell)
+    return ReadyDeliveries(FairShare(settings, {}), wakeup)
 
 
 def member(
     consumer: Any, *names: Any, on_lost_position: str = "stop"
-) -> tuple[Reader, Intake, list[Partition]]:
-    bell = Bell()
-    ready = ready_deliveries(bell)
-    intake = Intake(ready, Clock(), 100, bell)
-    feed = FakeFeed(ready, intake)
-    partitions = [Partition(tp, shard, 0, feed=feed) for tp, shard in names]
-    reader = Reader(
+) -> tuple[RecordReader, PartitionFlow, list[Partition]]:
+    wakeup = ReaderWakeup()
+    ready = ready_deliveries(wakeup)
+    flow_control = PartitionFlow(ready, Clock(), 100, wakeup)
+    consumption = FakeConsumption(ready, flow_control)
+    partitions = [Partition(tp, shard, 0, consumption=consumption) for tp, shard in names]
+    reader = RecordReader(
         consumer,
         None,
         {partition.tp: partition for partition in partitions},
-        [feed],  # type: ignore[list-item]  # as much of one as the reader looks at
+        [consumption],  # type: ignore[list-item]  # as much of one as the reader looks at
         lambda _topic: None,
-        bell,
+        wakeup,
         Unreadable(),
         on_lost_position=on_lost_position,
         health_changed=lambda _detail: None,
     )
-    return reader, intake, partitions
+    return reader, flow_control, partitions
 
 
 async def test_a_partition_that_is_roused_is_asked_for_at_once() -> None:
     consumer = Consumer()
-    reader, intake, (busy, idle) = member(consumer, (BUSY, 0), (IDLE, "retry"))
+    reader, flow_control, (busy, idle) = member(consumer, (BUSY, 0), (IDLE, "retry"))
     running = asyncio.create_task(reader.run())
     try:
-        intake.pause(busy)
-        intake.pause(idle)
-        intake.resume(idle)
+        flow_control.pause(busy)
+        flow_control.pause(idle)
+        flow_control.resume(idle)
         await asyncio.sleep(0.01)
         assert consumer.asked == [{IDLE}], "what rests is not asked for"
-        intake.resume(busy)
+        flow_control.resume(busy)
         await asyncio.sleep(0.01)
         assert consumer.asked == [{IDLE}, {BUSY, IDLE}]
     finally:
@@ -126,13 +126,13 @@ async def test_a_partition_that_is_roused_is_asked_for_at_once() -> None:
 
 async def test_a_reader_whose_partitions_all_rest_asks_for_none() -> None:
     consumer = Consumer()
-    reader, intake, partitions = member(consumer, (BUSY, 0), (IDLE, "retry"))
+    reader, flow_control, partitions = member(consumer, (BUSY, 0), (IDLE, "retry"))
     for partition in partitions:
-        intake.pause(partition)
+        flow_control.pause(partition)
     running = asyncio.create_task(reader.run())
     await asyncio.sleep(0.3)
     assert consumer.asked == []
-    intake.resume(partitions[0])
+    flow_control.resume(partitions[0])
     await asyncio.sleep(0.01)
     assert consumer.asked == [{BUSY}]
     running.cancel()
@@ -190,17 +190,17 @@ def test_a_partition_rests_from_a_full_window_until_a_quarter_of_it_is_free(
     window: int, steps: list[int | None]
 ) -> None:
     """A number reads so many messages, None finishes the oldest."""
-    intake = Intake(ready_deliveries(Bell()), Clock(), window, Bell())
+    flow_control = PartitionFlow(ready_deliveries(ReaderWakeup()), Clock(), window, ReaderWakeup())
     partition = Partition(BUSY, 0, 0)
     rests = False
     for step in steps:
         if step is None:
             partition.finish(partition.watermark)
-            intake.throttle(partition)
+            flow_control.throttle(partition)
             rests = rests and partition.unfinished > window * 3 // 4
         else:
             offsets = range(partition.position, partition.position + step)
             assert all(partition.admit(offset) for offset in offsets)
-            intake.accept(partition, [delivery(partition, offset) for offset in offsets])
+            flow_control.accept(partition, [delivery(partition, offset) for offset in offsets])
             rests = rests or partition.unfinished >= window
         assert partition.resting == rests

@@ -1,4 +1,4 @@
-"""What a subscription holds and may lose: leases in time, shards that come and go.
+"""Renews the leases of a subscription, and gives back what it loses.
 
 JetStream hands out a message that was given back after newer ones. So whatever one ordered
 consumer lent is held and given back as a whole.
@@ -15,16 +15,16 @@ from typing import Any
 from protoflow.errors import TransportError
 from protoflow.transport.interface import SubscriptionListener, SubscriptionSettings
 from protoflow.transports.nats.jetstream.consumers import Consumers, Gone
-from protoflow.transports.nats.jetstream.leases import NAK, Lease, Leases, said
+from protoflow.transports.nats.jetstream.leases import NAK, Lease, Leases, encode_command
 from protoflow.transports.nats.jetstream.puller import Puller
-from protoflow.transports.nats.wire.connection import Connection
+from protoflow.transports.nats.wire.connection import NatsConnection
 
 _log = logging.getLogger("protoflow.transports.jetstream")
 _POLL = 0.1
 _Work = Coroutine[Any, Any, None]  # Any: it is sent nothing
 
 
-class Keeper:
+class LeaseRenewer:
     """The leases of a subscription, and the work that is done beside its messages.
 
     Args:
@@ -35,7 +35,7 @@ class Keeper:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: NatsConnection,
         settings: SubscriptionSettings,
         listener: SubscriptionListener,
         consumers: Consumers,
@@ -85,7 +85,7 @@ class Keeper:
                 self.run(self.open(puller))
 
     def sweep(self, now: float) -> None:
-        """Tells of what was lost. What an ordered consumer lent goes back together with it, for
+        """Reports what was lost. What an ordered consumer lent goes back together with it, for
         later ones would overtake it."""
         if self._swept and now - self._swept > self._settings.lease / 2:
             self.doubt()
@@ -156,4 +156,4 @@ class Keeper:
         for lease in leases:
             if self.leases.release(lease):
                 lease.source.buffer.settled(lease)
-                self._connection.write(said(lease.reply, NAK))
+                self._connection.write(encode_command(lease.reply, NAK))

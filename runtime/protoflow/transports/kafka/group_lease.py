@@ -20,10 +20,10 @@ _log = logging.getLogger("protoflow.transports.kafka")
 _ASKING_AGAIN = 0.5
 
 
-class Lease:
+class GroupLease:
     """Knows when the coordinator of the group answered last.
 
-    aiokafka goes on with an assignment for as long as nobody tells it otherwise; but the group
+    aiokafka goes on with an assignment until the group takes it away; but the group
     gives the partitions of a member that it does not hear to others, who then work beside it.
     """
 
@@ -57,10 +57,12 @@ class Lease:
                 async with asyncio.timeout(self._session):
                     return await self.is_member()
             except Exception as error:  # whatever it was, it is asked again
-                _log.info("the group does not tell its members", extra={"error": repr(error)})
+                _log.info("asking the group for its members failed", extra={"error": repr(error)})
                 await asyncio.sleep(_ASKING_AGAIN)
 
-    async def watch(self, assignment: Assignment, told: Callable[[str, str | None], None]) -> None:
+    async def watch(
+        self, assignment: Assignment, report: Callable[[str, str | None], None]
+    ) -> None:
         """Gives the assignment up when it is over, and takes it again if the group still has
         this member when it answers; for ever."""
         self._listen()
@@ -71,13 +73,13 @@ class Lease:
                 if assignment.assigned is not None and self.is_over:
                     given_up = assignment.assigned
                     detail = f"no heartbeat was answered for {self._session:g} s"
-                    told("group", detail)
+                    report("group", detail)
                     _log.warning("%s: the partitions are given up", detail)
                     await assignment.give_up(drains=True)
             elif not self.is_over:
-                told("group", None)
+                report("group", None)
                 if assignment.assigned is given_up:
-                    assignment.look_again()
+                    assignment.prepare_again()
                 given_up = None
 
     def _listen(self) -> None:

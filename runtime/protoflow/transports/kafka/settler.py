@@ -1,4 +1,4 @@
-"""Settling: what is finished, what is handed out again, outputs first where there are any."""
+"""Settlements: offsets that are finished or handed out again, after their outputs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TypeAlias
 
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
-from protoflow.transports.kafka.intake import Intake
 from protoflow.transports.kafka.partition import Partition
+from protoflow.transports.kafka.partition_flow import PartitionFlow
 from protoflow.transports.kafka.ready_deliveries import ReadyDeliveries
 from protoflow.transports.kafka.transactions import Transactions
 
@@ -38,33 +38,33 @@ class _Results:
         self._results[index] = result
 
     def expect(self) -> None:
-        """Something more comes later, told by `complete`."""
+        """Waits for one more call of `complete`."""
         self._open += 1
 
     def complete(self) -> None:
-        """What was expected has come."""
+        """Counts a result that was expected."""
         self._open -= 1
         if not self._open and not self.future.done():
             self.future.set_result(self._results)
 
 
-class Settling:
-    """Carries out settlements of one subscription."""
+class KafkaSettler:
+    """Settles the deliveries of one subscription."""
 
     def __init__(
         self,
         ready: ReadyDeliveries,
-        intake: Intake,
+        flow_control: PartitionFlow,
         submit: Submit,
         transactions: Transactions | None,
     ) -> None:
         self._ready = ready
-        self._intake = intake
+        self._flow_control = flow_control
         self._submit = submit
         self._transactions = transactions
         self._stopped = False
         #: What was given back, as it is handed out again: a settlement may come twice.
-        self._again: dict[tuple[Partition, int], Delivery] = {}
+        self._handed_again: dict[tuple[Partition, int], Delivery] = {}
         #: What waits here to be handed out again.
         self.waiting: dict[Delivery, asyncio.TimerHandle] = {}
 
@@ -98,7 +98,7 @@ class Settling:
         if again:
             self._ready.put_back(again)
         for partition in touched:
-            self._intake.throttle(partition)
+            self._flow_control.throttle(partition)
         results.complete()
         return results.future
 
@@ -129,7 +129,7 @@ class Settling:
             return _LOST
         for partition, offset in places:
             partition.finish(offset)
-            self._intake.throttle(partition)
+            self._flow_control.throttle(partition)
         return _DONE
 
     def _in_transaction(self, settlement: Settlement, results: _Results, index: int) -> None:
@@ -142,7 +142,7 @@ class Settling:
             results.set(index, result)
             results.complete()
             for item, _ in places:
-                self._intake.throttle(item)
+                self._flow_control.throttle(item)
 
         self._transactions.add(places, settlement.outputs, ended)
 
@@ -150,18 +150,18 @@ class Settling:
         """What is handed out again from memory: Kafka gives back only what is not committed."""
         delivery = settlement.delivery
         place = (partition, int(delivery.position))
-        if self._again.get(place, delivery) is not delivery or partition.is_done(place[1]):
+        if self._handed_again.get(place, delivery) is not delivery or partition.is_done(place[1]):
             return ()
         if partition.marks and partition.marks.pop(int(delivery.position), None) is not None:
             partition.dirty = True  # its run ended while the process lives
         if partition.leaving or self._stopped:
             return ()
-        if len(self._again) >= _REMEMBERED:
+        if len(self._handed_again) >= _REMEMBERED:
             self._forget_finished()
         if settlement.action is Action.RELEASE:
-            self._again[place] = delivery = dataclasses.replace(delivery)
+            self._handed_again[place] = delivery = dataclasses.replace(delivery)
             return (delivery,)
-        self._again[place] = delivery = dataclasses.replace(
+        self._handed_again[place] = delivery = dataclasses.replace(
             delivery, failures=settlement.failures, first_failure=settlement.first_failure
         )
         if settlement.delay <= 0:
@@ -172,9 +172,9 @@ class Settling:
         return ()
 
     def _forget_finished(self) -> None:
-        self._again = {
+        self._handed_again = {
             place: delivery
-            for place, delivery in self._again.items()
+            for place, delivery in self._handed_again.items()
             if place[0].live and not place[0].is_done(place[1])
         }
 

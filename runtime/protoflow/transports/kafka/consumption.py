@@ -1,4 +1,4 @@
-"""What one subscription shares with the member of the group that reads for it."""
+"""The state that a subscription shares with the member of the group that reads for it."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ from collections.abc import Mapping
 from aiokafka import TopicPartition
 
 from protoflow.transport.interface import SubscriptionListener, SubscriptionSettings
-from protoflow.transports.kafka.bell import Bell
-from protoflow.transports.kafka.context import Context
+from protoflow.transport.kit.health_reporter import HealthReporter
+from protoflow.transports.kafka.commit_metadata import CommitMetadata
+from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.fair_share import FairShare
-from protoflow.transports.kafka.intake import Intake
-from protoflow.transports.kafka.note import Note
 from protoflow.transports.kafka.partition import Partition
+from protoflow.transports.kafka.partition_flow import PartitionFlow
+from protoflow.transports.kafka.reader_wakeup import ReaderWakeup
 from protoflow.transports.kafka.ready_deliveries import ReadyDeliveries
 from protoflow.transports.kafka.topics import SubscriptionTopics
 
 
-class Feed:
-    """What a subscription has read, and the partitions that it reads.
+class Consumption:
+    """The partitions that a subscription reads, and its deliveries that are not handed out.
 
     Attributes:
         settings: the subscription.
         topics: what it consumes.
         listener: hears of shards that leave.
         ready: what was read and not yet handed out.
-        intake: decides what goes there.
+        flow_control: decides what goes there.
         partitions: its partitions in this process.
         open: it is read for.
         found_missing: topics that were said to be missing.
@@ -36,41 +37,43 @@ class Feed:
         settings: SubscriptionSettings,
         topics: SubscriptionTopics,
         listener: SubscriptionListener,
-        context: Context,
-        bell: Bell,
+        context: KafkaContext,
+        wakeup: ReaderWakeup,
     ) -> None:
         self.settings = settings
         self.topics = topics
         self.listener = listener
         self.partitions: dict[TopicPartition, Partition] = {}
-        self.ready = ReadyDeliveries(FairShare(settings, self.partitions), bell)
-        self.intake = Intake(
+        self.ready = ReadyDeliveries(FairShare(settings, self.partitions), wakeup)
+        self.flow_control = PartitionFlow(
             self.ready,
             context.settings.clock,
             context.options.window_for(settings.concurrency),
-            bell,
+            wakeup,
         )
         self.open = True
         self._writer = context.writer
-        self._problems: dict[str, str] = {}
+        self._health = HealthReporter(listener)
 
     @property
     def is_atomic(self) -> bool:
         """Whether progress is committed by transactions."""
         return self.settings.atomic and not self.settings.broadcast
 
-    def make(self, tp: TopicPartition, offset: int, note: Note | None = None) -> Partition:
+    def make(
+        self, tp: TopicPartition, offset: int, metadata: CommitMetadata | None = None
+    ) -> Partition:
         """A partition that is read from an offset on."""
         return Partition(
             tp,
             self.topics.shard(tp.topic, tp.partition),
             offset,
-            note,
+            metadata,
             hold=self.topics.hold(tp.topic),
             own=tp.topic in self.topics.rungs,
             atomic=self.is_atomic,
             writer=self._writer,
-            feed=self,
+            consumption=self,
         )
 
     def waiting(self, ends: Mapping[TopicPartition, int]) -> int:
@@ -85,19 +88,11 @@ class Feed:
         return unread + paused + sum(len(item.ready) for item in partitions)
 
     def set_problem(self, name: str, detail: str | None) -> None:
-        """Something went wrong, or is right again; the runtime hears of the first problem and
-        of the end of the last one."""
-        before = "; ".join(self._problems.values())
-        if detail is None:
-            self._problems.pop(name, None)
-        else:
-            self._problems[name] = detail
-        after = "; ".join(self._problems.values())
-        if bool(before) != bool(after):
-            self.listener.health_changed(not after, after)
+        """Sets the detail of a problem, or ends it with None."""
+        self._health.set(name, detail)
 
     def fail(self, error: Exception) -> None:
-        """The subscription can never go on."""
-        self.set_problem("reading", str(error))
+        """Ends the subscription for good."""
+        self._health.fail(str(error))
         self.open = False
         self.ready.close(error)

@@ -1,4 +1,4 @@
-"""Messages as records to be sent, refused where the broker would refuse them."""
+"""Encodes messages as records, and refuses those that the broker would refuse."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from protoflow.errors import PublishRefusedError
 from protoflow.message import Message
 from protoflow.transports.kafka import headers, names
-from protoflow.transports.kafka.asking import HEADROOM, topic_limit
-from protoflow.transports.kafka.context import Context
+from protoflow.transports.kafka.broker_queries import HEADROOM, topic_limit
+from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.errors import malformed, too_large
 from protoflow.transports.kafka.options import Compression
 
@@ -19,7 +19,7 @@ _BATCH_OVERHEAD, _RECORD_OVERHEAD, _HEADER_OVERHEAD = 61, 21, 4
 
 
 @dataclass(slots=True, eq=False)
-class Outgoing:
+class EncodedRecord:
     """A record on its way; `size` is what the broker counts at most."""
 
     topic: str
@@ -29,11 +29,11 @@ class Outgoing:
     size: int
 
 
-class Outbound:
+class RecordEncoder:
     """Knows the limits of topics. A batch that the broker refuses would cost the producer its
     sequence numbers, so what is too large is found out before."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: KafkaContext) -> None:
         self._context = context
         self._limits: dict[str, int] = {}
 
@@ -60,7 +60,7 @@ class Outbound:
         """The most bytes that a batch to a physical topic may have."""
         return self._limits.get(topic, self._context.options.max_request_size)
 
-    def encode(self, message: Message, topic: str) -> Outgoing:
+    def encode(self, message: Message, topic: str) -> EncodedRecord:
         """The record. Raises PublishRefusedError for what no broker would take."""
         value, key = message.payload, message.key
         if value is None and key is None:
@@ -75,7 +75,7 @@ class Outbound:
             # waits for that must go out.
             self._limits.pop(topic, None)
             raise too_large(topic, size, limit)
-        return Outgoing(topic, value, key, wanted, size)
+        return EncodedRecord(topic, value, key, wanted, size)
 
     def _is_exact(self, size: int) -> bool:
         """Compressed, a message above the topic's limit may still fit."""
@@ -92,7 +92,7 @@ def physical_topic(topic: str) -> str:
     return name
 
 
-def checked(record: Outgoing) -> Outgoing:
+def checked(record: EncodedRecord) -> EncodedRecord:
     """A record that aiokafka can write: in a transaction one that it cannot would take the
     others with it. Raises PublishRefusedError."""
     parts = (record.value, record.key)

@@ -1,7 +1,7 @@
-"""Start marks of suspects, in the notes beside the positions.
+"""Start marks of suspects, in the metadata of offset commits.
 
 After repeated unclean starts some message kills the process. Run alone, and on record before
-it is run, it is found: the next start reads from the note which one it was and how often.
+it is run, it is found: the next start reads from the metadata which one it was and how often.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from protoflow.message import Delivery
 from protoflow.transports.kafka.errors import transport_error
 from protoflow.transports.kafka.partition import Partition
 
-#: Commits the progress and the note of a partition; durable when it returns.
+#: Commits the offset and the metadata of a partition; durable when it returns.
 Write: TypeAlias = Callable[[Partition], Coroutine[Any, Any, None]]
 
 
-class Marks:
+class StartMarks:
     """Counts starts that have not ended; see `protoflow.transport.Isolation`."""
 
     def __init__(self, name: str, write: Write) -> None:
@@ -51,7 +51,7 @@ class Marks:
         if not partition.live:
             return  # whoever has it now has read the mark, and runs it alone
         if partition.leaving:
-            partition.marks.pop(int(delivery.position), None)  # the last commit tells of none
+            partition.marks.pop(int(delivery.position), None)  # the last commit holds none
             return
         if partition.marks.pop(int(delivery.position), None) is not None:
             try:

@@ -1,4 +1,4 @@
-"""The messages on their way to one partition."""
+"""Sends the messages of one partition in batches, in order."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from protoflow.errors import PublishError
 from protoflow.message import Message
 from protoflow.transports.kafka.errors import publish_error
 from protoflow.transports.kafka.options import KafkaOptions
-from protoflow.transports.kafka.outgoing import Outbound, Outgoing
 from protoflow.transports.kafka.producers import Producers
+from protoflow.transports.kafka.record_encoder import EncodedRecord, RecordEncoder
 from protoflow.transports.kafka.submission import Submission
 
 
@@ -30,7 +30,7 @@ class _Batch:
         self.builder = builder
         self.items: list[tuple[Message, Submission, int]] = []
 
-    def append(self, record: Outgoing, most: int) -> bool:
+    def append(self, record: EncodedRecord, most: int) -> bool:
         """Writes a record; False if there is no room for it within so many bytes."""
         builder = self.builder
         if builder.record_count() and builder.size() + record.size > most:
@@ -52,7 +52,7 @@ class _Batch:
             submission.settle(index, publish_error(error, topic, size) if error else None)
 
 
-class Lane:
+class PartitionSender:
     """Sends the messages of one partition in the order in which they were submitted.
 
     One batch is on its way at a time, and what comes meanwhile goes with the next: the busier
@@ -64,13 +64,13 @@ class Lane:
         topic: str,
         partition: int,
         producers: Producers,
-        outbound: Outbound,
+        encoder: RecordEncoder,
         options: KafkaOptions,
     ) -> None:
         self._topic = topic
         self._partition = partition
         self._producers = producers
-        self._outbound = outbound
+        self._encoder = encoder
         self._options = options
         self._waiting: deque[_Batch] = deque()
         self.task: asyncio.Task[None] | None = None
@@ -79,8 +79,8 @@ class Lane:
         """Sends a message after those before it. Raises PublishRefusedError, or whatever writing
         a malformed one raises."""
         waiting = self._waiting
-        record = self._outbound.encode(message, self._topic)
-        most = min(self._options.max_batch_size, self._outbound.limit(self._topic))
+        record = self._encoder.encode(message, self._topic)
+        most = min(self._options.max_batch_size, self._encoder.limit(self._topic))
         if not waiting or not waiting[-1].append(record, most):
             batch = _Batch(self._producers.create_batch())
             batch.append(record, most)
@@ -129,7 +129,7 @@ class Lane:
         singles = []
         for message, submission, index in batch.items:
             try:
-                record = self._outbound.encode(message, self._topic)
+                record = self._encoder.encode(message, self._topic)
             except PublishError as error:
                 submission.settle(index, error)
                 continue
