@@ -52,8 +52,6 @@ class RetryAfter(Retry):
         reason: why, for logs and for the dead letter.
     """
 
-    delay: float
-
     def __init__(self, delay: timedelta | float, reason: str = "") -> None:
         super().__init__(reason)
         self.delay = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,7 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._started: list[subprocess.Popen[str]] = []
         self.environ = {
             **{name: value for name, value in os.environ.items() if "PROTOFLOW" not in name},
             "PYTHONPATH": str(ROOT / "runtime"),
@@ -105,10 +107,19 @@ class Project:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """A command that goes on."""
-        return subprocess.Popen(
+        started = subprocess.Popen(
             self.command(*arguments), cwd=self.folder, env=self.environ,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
+        self._started.append(started)
+        return started
+
+    def close(self) -> None:
+        """Ends the commands that a failed test has left."""
+        for started in self._started:
+            if started.poll() is None:
+                started.terminate()
+                started.communicate(timeout=30)
 
     def python(self, program: str) -> str:
         """What a program prints that imports the generated modules."""
@@ -122,9 +133,11 @@ class Project:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
+def project(tmp_path: Path) -> Iterator[Project]:
     """An empty folder."""
-    return Project(tmp_path)
+    made = Project(tmp_path)
+    yield made
+    made.close()
 
 
 @pytest.fixture

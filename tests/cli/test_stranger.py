@@ -31,7 +31,8 @@ def test_from_an_empty_directory_to_a_replayed_dead_letter(project: Project, bro
         "  protoflow run app",
     ]
     assert project("init", name).code == 2
-    shop = Project(project.folder / name)
+    project.folder /= name
+    shop = project
 
     assert shop("generate").code == 0
     assert shop("check").code == 0
