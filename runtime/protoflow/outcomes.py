@@ -52,6 +52,9 @@ class RetryAfter(Retry):
         reason: why, for logs and for the dead letter.
     """
 
+    # Narrower than in Retry: it is always given.
+    delay: float  # pyright: ignore[reportIncompatibleVariableOverride]
+
     def __init__(self, delay: timedelta | float, reason: str = "") -> None:
         super().__init__(reason)
         self.delay = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
