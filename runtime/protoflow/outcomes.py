@@ -52,12 +52,13 @@ class RetryAfter(Retry):
         reason: why, for logs and for the dead letter.
     """
 
-    # Narrower than in Retry: it is always given.
-    delay: float  # pyright: ignore[reportIncompatibleVariableOverride]
+    delay: float
 
     def __init__(self, delay: timedelta | float, reason: str = "") -> None:
         super().__init__(reason)
-        self.delay = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
+        seconds = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
+        # Narrower than in Retry: it is always given.
+        self.delay = seconds  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
 class DeadLetter(Outcome):
