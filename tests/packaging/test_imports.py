@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import pkgutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import protoflow
 import pytest
+from protoflow.transport import kit
 from protoflow.transports.built_in import BUILT_IN
 
 from tests.acceptance.contract import program_environment
@@ -169,3 +171,44 @@ def test_exports_are_sorted_and_typed() -> None:
     assert list(protoflow.__all__) == sorted(protoflow.__all__)
     homes = {*protoflow._HOMES, "__version__"}
     assert set(protoflow.__all__) == homes
+
+
+#: Paths that people import from, and a name of each: they stay where they are.
+PUBLIC = {
+    "protoflow": "Service",
+    "protoflow.config": "Config",
+    "protoflow.dead_letters": "DeadLetterFilter",
+    "protoflow.errors": "ProtoflowError",
+    "protoflow.gencode": "Handler",
+    "protoflow.message": "Message",
+    "protoflow.middleware.circuit_breaker": "CircuitBreaker",
+    "protoflow.middleware.concurrency_limit": "concurrency_limit",
+    "protoflow.middleware.deduplicate": "deduplicate",
+    "protoflow.middleware.rate_limit": "rate_limit",
+    "protoflow.observability.opentelemetry": "observe",
+    "protoflow.observability.prometheus": "ServiceCollector",
+    "protoflow.outbox": "SQLiteOutbox",
+    "protoflow.outcomes": "Retry",
+    "protoflow.pipeline": "Chain",
+    "protoflow.service": "Service",
+    "protoflow.testing": "run",
+    "protoflow.testing.transports": "TransportTarget",
+    "protoflow.transport": "Transport",
+    "protoflow.transport.kit": "queue_subscription",
+    "protoflow.v1.options_pb2": "DESCRIPTOR",
+}
+
+
+@pytest.mark.parametrize("path", PUBLIC)
+def test_public_paths_stay(path: str) -> None:
+    assert getattr(importlib.import_module(path), PUBLIC[path]) is not None
+
+
+def test_at_most_24_modules_lie_flat() -> None:
+    flat = [one.name for one in pkgutil.iter_modules(protoflow.__path__) if not one.ispkg]
+    assert len(flat) + 1 <= 24, flat
+
+
+@pytest.mark.parametrize("name", kit._HOMES)
+def test_every_part_of_the_kit_resolves(name: str) -> None:
+    assert getattr(kit, name) is not None

@@ -16,8 +16,8 @@ import protoflow.transport as api
 from protoflow import errors
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
 from protoflow.transport.kit.queue_source import QueueSource
-from protoflow.transport.kit.queue_subscription import QueueSubscription
 from protoflow.transport.kit.replay import DeadLetterSources, replay_in_order
+from protoflow.transport.kit.subscription import QueueSubscription
 
 from protoflow_directory.files import Entry, Group, Topic, decode, encode, move
 

@@ -4,21 +4,75 @@
 |---|---|
 | `queue_subscription` | a whole subscription to a broker of queues, from fetch, settle and renew |
 | `QueueSource` | those functions |
+| `QueueSubscription` | what `queue_subscription` returns, for transports that keep start marks |
 | `ReadyQueue` | deliveries that wait to be handed out |
 | `LeaseTable` | deliveries that the broker lent for a time |
 | `LeaseRenewer` | renewing those leases, and giving back |
 | `SettlementBatch` | settlements on their way to the broker |
 | `Submission` | several published messages, one future |
-| `DeadLetters` | list, show, replay and purge over a store of dead letters |
 | `HealthReporter` | problems, reported when the first begins and the last ends |
 | `Supervisor` | a connection that is made again whenever it is lost |
 | `Backoff` | waits between repeated attempts |
-| `TlsOptions`, `CredentialOptions` | options that have the same names on every transport |
 | `WakeSignal` | waiting until something may have arrived |
-| `dead_letters.DeadLetters` | list, show, replay and purge over a `DeadLetterStore` |
-| `replay.DeadLetterSources` | the message of a replay, if its origin is believed |
-| `replay.replay_in_order` | replays where publishing and removing are two steps |
+| `TlsOptions`, `CredentialOptions` | options that have the same names on every transport |
+| `DeadLetters`, `DeadLetterFilter` | list, show, replay and purge over a `DeadLetterStore` |
+| `DeadLetterSources` | the message of a replay, if its origin is believed |
+| `replay_in_order` | replays where publishing and removing are two steps |
 
-Import each from its own module, `protoflow.transport.kit.ready_queue` and so on; both kinds of
-options from `protoflow.transport.kit.security_options`.
+Names are loaded when first used, so a transport loads only the parts that it has.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from protoflow.transport.kit.backoff import Backoff as Backoff
+    from protoflow.transport.kit.dead_letter_selection import DeadLetterFilter as DeadLetterFilter
+    from protoflow.transport.kit.dead_letters import DeadLetters as DeadLetters
+    from protoflow.transport.kit.health_reporter import HealthReporter as HealthReporter
+    from protoflow.transport.kit.lease_renewer import LeaseRenewer as LeaseRenewer
+    from protoflow.transport.kit.leases import LeaseTable as LeaseTable
+    from protoflow.transport.kit.queue_source import QueueSource as QueueSource
+    from protoflow.transport.kit.ready_queue import ReadyQueue as ReadyQueue
+    from protoflow.transport.kit.replay import DeadLetterSources as DeadLetterSources
+    from protoflow.transport.kit.replay import replay_in_order as replay_in_order
+    from protoflow.transport.kit.security_options import CredentialOptions as CredentialOptions
+    from protoflow.transport.kit.security_options import TlsOptions as TlsOptions
+    from protoflow.transport.kit.settlement_batch import SettlementBatch as SettlementBatch
+    from protoflow.transport.kit.submission import Submission as Submission
+    from protoflow.transport.kit.subscription import QueueSubscription as QueueSubscription
+    from protoflow.transport.kit.subscription import queue_subscription as queue_subscription
+    from protoflow.transport.kit.supervisor import Supervisor as Supervisor
+    from protoflow.transport.kit.wake_signal import WakeSignal as WakeSignal
+
+_HOMES = {
+    "Backoff": "backoff",
+    "CredentialOptions": "security_options",
+    "DeadLetterFilter": "dead_letter_selection",
+    "DeadLetterSources": "replay",
+    "DeadLetters": "dead_letters",
+    "HealthReporter": "health_reporter",
+    "LeaseRenewer": "lease_renewer",
+    "LeaseTable": "leases",
+    "QueueSource": "queue_source",
+    "QueueSubscription": "subscription",
+    "ReadyQueue": "ready_queue",
+    "SettlementBatch": "settlement_batch",
+    "Submission": "submission",
+    "Supervisor": "supervisor",
+    "TlsOptions": "security_options",
+    "WakeSignal": "wake_signal",
+    "queue_subscription": "subscription",
+    "replay_in_order": "replay",
+}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib
+
+        return getattr(importlib.import_module(f"{__name__}.{home}"), name)

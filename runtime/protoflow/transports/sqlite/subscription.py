@@ -10,7 +10,7 @@ from protoflow.errors import TransportError
 from protoflow.message import Action, Delivery, Settlement, SettleResult
 from protoflow.transport.interface import SubscriptionListener
 from protoflow.transport.kit.queue_source import QueueSource
-from protoflow.transport.kit.queue_subscription import QueueSubscription
+from protoflow.transport.kit.subscription import QueueSubscription
 from protoflow.transport.settings import SubscriptionSettings
 from protoflow.transports.sqlite.available import claimable
 from protoflow.transports.sqlite.claiming import Claim, Claimed

@@ -16,7 +16,7 @@ from protoflow.errors import TransportError
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
 from protoflow.transport import SubscriptionSettings
 from protoflow.transport.kit.queue_source import QueueSource
-from protoflow.transport.kit.queue_subscription import QueueSubscription, queue_subscription
+from protoflow.transport.kit.subscription import QueueSubscription, queue_subscription
 
 from tests.transport.kit import Listener
 from tests.transport.kit.virtual import virtual_time
