@@ -31,11 +31,6 @@ def namespaced(namespace: str, name: str) -> str:
     return join(namespace, name) if namespace else name
 
 
-def retry_topic(topic: str, group: str, step: float) -> str:
-    """Where the messages of a group wait for `step` seconds; 0 is for replays."""
-    return join(topic, group, f"retry.{seconds(step)}")
-
-
 def seconds(step: float) -> str:
     """A number of seconds as it stands in names: `5`, `0.5`."""
     return str(int(step)) if step == int(step) else f"{step:f}".rstrip("0")

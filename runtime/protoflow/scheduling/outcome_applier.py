@@ -13,12 +13,12 @@ from protoflow.failure_policy import Dropped, as_outcome, scheduled_retry
 from protoflow.message import Action, Message, Settlement
 from protoflow.outcomes import DeadLetter, Done, Outcome, Postpone, Retry, RetryAfter
 from protoflow.publishing.submitter import Submitter
+from protoflow.scheduling.completed_runs import Outputs
 from protoflow.scheduling.dead_letter_publisher import DeadLetterPublisher
 from protoflow.scheduling.hop_state import dead_letter_message, retry_message, stub
 from protoflow.scheduling.host import Host
 from protoflow.scheduling.job import Job
 from protoflow.scheduling.outcome_log import log_outcome, reported_text
-from protoflow.scheduling.outputs import Outputs
 from protoflow.scheduling.settler import Settler
 from protoflow.transport.interface import Subscription
 

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Collection, Sequence
 
 from protoflow import wire
-from protoflow.contract import ladder
+from protoflow.contract import retry_ladder
 from protoflow.message import Delivery, Message, Settlement, SettleResult
 from protoflow.transport.interface import SubscriptionSettings
 from protoflow.transports.kafka.consumption import Consumption
@@ -66,7 +66,7 @@ class KafkaSubscription:
         if self._settings.broadcast:
             return None
         due = self._context.settings.clock.now() + delay
-        step = ladder.rung(self._context.settings.ladder, delay)
+        step = retry_ladder.rung(self._context.settings.ladder, delay)
         return dataclasses.replace(
             message,
             topic=self._consumption.topics.retry(step),

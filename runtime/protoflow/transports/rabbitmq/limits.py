@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from protoflow.errors import PublishRefusedError
 from protoflow.message import Message
-from protoflow.transports.rabbitmq.delays import MAX_DELAY
+from protoflow.transports.rabbitmq.delayed_publishing import MAX_DELAY
 from protoflow.transports.rabbitmq.options import RabbitMQOptions
 
 _MEBIBYTE = 1024 * 1024

@@ -13,7 +13,7 @@ from protoflow.transport.interface import TopologyMode, TransportSettings
 from protoflow.transport.kit.submission import Submission
 from protoflow.transports.rabbitmq import codec, frames
 from protoflow.transports.rabbitmq.channel import Channel
-from protoflow.transports.rabbitmq.delays import Delays, units
+from protoflow.transports.rabbitmq.delayed_publishing import Delays, units
 from protoflow.transports.rabbitmq.limits import Limits
 from protoflow.transports.rabbitmq.link import Link, new_backoff
 from protoflow.transports.rabbitmq.losses import Losses

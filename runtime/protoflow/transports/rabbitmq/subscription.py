@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import aiormq.exceptions
 
-from protoflow.contract.ladder import rung
+from protoflow.contract.retry_ladder import rung
 from protoflow.contract.spec import Ordering
 from protoflow.errors import AuthenticationError, TransportError
 from protoflow.message import Delivery, Message, Settlement

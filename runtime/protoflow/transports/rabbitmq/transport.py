@@ -26,7 +26,7 @@ from protoflow.transport.lag import Lag
 from protoflow.transports.rabbitmq.channel import FAILURES
 from protoflow.transports.rabbitmq.dead_letters import RabbitMQDeadLetterStore
 from protoflow.transports.rabbitmq.declare import TopologyManager
-from protoflow.transports.rabbitmq.delays import MAX_DELAY
+from protoflow.transports.rabbitmq.delayed_publishing import MAX_DELAY
 from protoflow.transports.rabbitmq.intake import Intake
 from protoflow.transports.rabbitmq.isolating import Isolating
 from protoflow.transports.rabbitmq.link import Link, describe

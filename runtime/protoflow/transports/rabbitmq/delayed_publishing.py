@@ -5,6 +5,8 @@ worth, and before it an exchange that looks at this bit of the routing key: a me
 the queues of its set bits, from the highest down, and then reaches the groups of its topic.
 So the queues are few and constant whatever the delays are, none has a head that blocks it,
 and being quorum queues that dead-letter at least once they lose nothing.
+
+Waits between retries are not kept here: see `Subscription.defer` and `contract.retry_ladder`.
 """
 
 from __future__ import annotations

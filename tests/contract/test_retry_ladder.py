@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from protoflow.contract.ladder import rung
+from protoflow.contract.retry_ladder import rung
 
 ladders = st.lists(st.floats(0.5, 3600.0), min_size=1, max_size=6, unique=True).map(sorted)
 
