@@ -144,3 +144,26 @@ def test_doctor_names_what_is_broken(shop: Project) -> None:
     done = shop("doctor", "--transport", "nats://127.0.0.1:1")
     assert done.code == 1
     assert any(line.startswith("FAIL broker: ") for line in done.lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["topology", "plan"], 1),
+        (["topology", "verify"], 1),
+        (["lag"], 0),
+        (["doctor"], 0),
+        (["dlq", "list"], 0),
+        (["dlq", "purge", "--all", "--yes"], 0),
+        (["tail", "OrderPlaced", "--no-follow"], 2),
+    ],
+)
+def test_commands_that_look_make_no_file(shop: Project, arguments: list[str], code: int) -> None:
+    assert shop(*arguments).code == code
+    assert not (shop.folder / "shop.db").exists()
+
+
+def test_a_folder_that_is_not_there_is_told(shop: Project) -> None:
+    done = shop("topology", "plan", "--transport", "sqlite:///nothing/shop.db")
+    assert done.code == 3
+    assert "nothing does not exist" in done.err

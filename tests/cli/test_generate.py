@@ -222,6 +222,44 @@ def test_wrong_arguments_are_named(project: Project, arguments: list[str], said:
     assert said in done.err
 
 
+def test_of_some_files_the_others_are_no_orphans(project: Project) -> None:
+    project.write("proto/a.proto", 'syntax = "proto3";')
+    project.write("proto/b.proto", 'syntax = "proto3";')
+    assert project("generate", "-q").code == 0
+    done = project("generate", "-q", "proto/a.proto", "--check")
+    assert (done.code, done.out) == (0, "2 files are up to date\n")
+
+
+def test_modules_of_libraries_are_no_orphans(project: Project) -> None:
+    project.write("proto/a.proto", 'syntax = "proto3";')
+    project.write(".venv/lib/x_pb2.py", "")
+    project.write("env/pyvenv.cfg", "")
+    project.write("env/y_pb2.py", "")
+    assert "orphan" not in project("generate", "-q", "--out", ".").out
+
+
+def test_a_file_that_another_root_hides_is_an_error(project: Project) -> None:
+    project.write("one/a.proto", 'syntax = "proto3";')
+    project.write("two/a.proto", 'syntax = "proto3";')
+    done = project("generate", "-q", "-I", "one", "-I", "two")
+    assert done.code == 2
+    assert "two/a.proto is hidden by one/a.proto: both are a.proto" in done.err
+
+
+def test_a_link_in_a_root_is_of_that_root(project: Project) -> None:
+    project.write("shared/a.proto", 'syntax = "proto3";')
+    (project.folder / "proto").mkdir()
+    (project.folder / "proto/a.proto").symlink_to("../shared/a.proto")
+    assert project("generate", "-q").lines == ["wrote  gen/a_pb2.py", "wrote  gen/a_pb2.pyi"]
+
+
+def test_an_output_that_cannot_be_written_ends_with_2(project: Project) -> None:
+    project.write("proto/a.proto", 'syntax = "proto3";')
+    done = project("generate", "-q", "--out", "proto/a.proto")
+    assert (done.code, done.out) == (2, "")
+    assert "File exists" in done.err
+
+
 def test_watch_generates_again(project: Project) -> None:
     project.write("proto/a.proto", 'syntax = "proto3";\nmessage A {}\n')
     watching = project.start("generate", "-q", "--watch")

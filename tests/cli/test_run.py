@@ -96,3 +96,48 @@ def test_reload_follows_the_sources(shop: Project) -> None:
     code, _, err = _ended(running)
     assert code == 0
     assert "sources changed: app.py; restarting" in err
+
+
+def _children(parent: int) -> list[int]:
+    done = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True, check=False
+    )
+    return [int(word) for word in done.stdout.split()]
+
+
+def _runs(process: int) -> bool:
+    # A zombie has ended; in a container nobody may wait for it.
+    done = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip()[:1] not in ("", "Z")
+
+
+def test_workers_drain_when_their_parent_is_killed(shop: Project) -> None:
+    running = shop.start("run", "app", "--workers", "2")
+    assert running.stdout is not None
+    for _ in range(2):
+        assert running.stdout.readline().startswith("1 handler")
+    workers = _children(running.pid)
+    assert len(workers) == 2
+    running.kill()
+    _until(lambda: not any(map(_runs, workers)))
+    assert "SIGTERM: draining" in running.communicate(timeout=30)[1]
+
+
+def test_a_signal_while_a_reload_drains_ends_the_command(shop: Project) -> None:
+    text = (shop.folder / "app.py").read_text()
+    slow = "import asyncio; print('slow', flush=True); await asyncio.sleep(5)"
+    shop.write("app.py", text.replace("        if not", f"        {slow}\n        if not"))
+    running = shop.start("run", "app", "--reload")
+    assert running.stdout is not None
+    assert running.stderr is not None
+    assert running.stdout.readline().startswith("1 handler")
+    assert shop("publish", "OrderPlaced", _PLACED).code == 0
+    assert running.stdout.readline() == "slow\n"
+    shop.write("app.py", text)
+    while "draining" not in running.stderr.readline():
+        pass
+    code, out, _ = _ended(running)
+    assert code == 0
+    assert "1 handler" not in out

@@ -66,6 +66,9 @@ def main(arguments: Sequence[str]) -> int:
     except Exception as error:
         if "--debug" in arguments:
             raise
+        if isinstance(error, OSError) and error.filename is not None:
+            _say(f"error: {error.filename}: {error.strerror}")
+            return ExitCode.USAGE
         _say(f"internal error: {type(error).__name__}: {error}; --debug prints the traceback")
         return ExitCode.INTERNAL
 

@@ -6,10 +6,9 @@ import asyncio
 
 import click
 
-from protoflow.cli import checks, contract, settings
+from protoflow.cli import checks, contract, looking, settings
 from protoflow.cli.generate import protoc
 from protoflow.config import Config
-from protoflow.connection import Connection
 
 
 @click.command("doctor")
@@ -40,5 +39,5 @@ def command(
 
 
 async def _connect(config: Config) -> None:
-    async with Connection(config):
+    async with looking.connection(config):
         pass

@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 
-from protoflow.cli import contract, output, plan, settings
+from protoflow.cli import contract, looking, output, plan, settings
 from protoflow.config import Config
-from protoflow.connection import Connection
 from protoflow.errors import CapabilityError, TopologyError
 from protoflow.transport import LagReader, SubscriptionSettings
 
@@ -43,7 +42,7 @@ def command(
 
 async def _read(config: Config, subscriptions: list[SubscriptionSettings]) -> list[dict[str, Any]]:
     rows = []
-    async with Connection(config) as connection:
+    async with looking.connection(config) as connection:
         reader = connection.transport
         if not isinstance(reader, LagReader):
             raise CapabilityError(f"{config.url.scheme} does not say how much waits")

@@ -22,6 +22,7 @@ from protoflow.service import Service
 @click.option(
     "--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), default="INFO"
 )
+@click.option("--parent", type=int, hidden=True)
 @click.pass_context
 def command(ctx: click.Context, /, name: str, workers: int, reload: bool, **options: Any) -> None:
     """Run the service of a module until Ctrl-C or SIGTERM, then drain.
@@ -31,6 +32,8 @@ def command(ctx: click.Context, /, name: str, workers: int, reload: bool, **opti
     """
     if workers > 1 or reload:
         ctx.exit(_supervise(name, workers, reload, options))
+    if options["parent"]:
+        supervisor.follow(options["parent"])
     settings.export(options["transport"], options["config_file"])
     if options["http"]:
         os.environ["PROTOFLOW_HTTP_PORT"] = str(options["http"])

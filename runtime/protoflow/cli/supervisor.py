@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +17,8 @@ import click
 from protoflow.transport.kit.backoff import Backoff
 
 _POLL = 0.2
+#: Seconds between two looks of a worker at its parent.
+_PARENT_POLL = 1.0
 #: A worker that has run for so many seconds has started well.
 _STABLE = 10.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
@@ -27,11 +31,13 @@ class Worker:
     Attributes:
         number: its number, for people.
         process: the process; None while it waits for its next start.
+        signalled: whether the process was sent a signal.
     """
 
     def __init__(self, number: int, command: Sequence[str]) -> None:
         self.number = number
         self.process: subprocess.Popen[bytes] | None = None
+        self.signalled = False
         self._command = command
         self._backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
         self._started = self._due = 0.0
@@ -40,7 +46,7 @@ class Worker:
         """Starts the process if it is due; the exit code if it has just ended."""
         if self.process is None:
             if now >= self._due:
-                self._started = now
+                self._started, self.signalled = now, False
                 # A session of its own: the terminal's Ctrl-C reaches the parent only.
                 self.process = subprocess.Popen(self._command, start_new_session=True)  # noqa: S603
             return None
@@ -55,6 +61,7 @@ class Worker:
     def signal(self, number: int) -> None:
         """Sends a signal, if the process runs."""
         if self.process is not None and self.process.poll() is None:
+            self.signalled = True
             self.process.send_signal(number)
 
 
@@ -83,20 +90,21 @@ def run_workers(target: str, count: int, options: Sequence[str]) -> int:
             code = worker.tick(now)
             if code == 2:
                 # Wrong configuration: another start would fail alike.
-                _stop(workers, signals)
+                _stop(workers)
                 return code
             if code is not None:
                 click.echo(f"worker {worker.number} ended with {code}; it is restarted", err=True)
         time.sleep(_POLL)
-    return _stop(workers, signals)
+    return _stop(workers)
 
 
 def run_reloading(target: str, options: Sequence[str]) -> int:
     """Runs one worker, and drains and starts it anew whenever a source changes."""
-    worker = Worker(1, _command(target, options))
-    signals = Signals([worker])
+    workers = [Worker(1, _command(target, options))]
+    signals = Signals(workers)
     seen = _times()
     while not signals.count:
+        (worker,) = workers
         if worker.process is None or worker.process.poll() is None:
             worker.tick(time.monotonic())
         now = _times()
@@ -108,16 +116,27 @@ def run_reloading(target: str, options: Sequence[str]) -> int:
             worker.signal(signal.SIGTERM)
             if worker.process is not None:
                 worker.process.wait()
-            worker = Worker(1, _command(target, options))
-            signals = Signals([worker])
+            workers[:] = [Worker(1, _command(target, options))]
         time.sleep(_POLL)
-    return _stop([worker], signals)
+    return _stop(workers)
 
 
-def _stop(workers: Sequence[Worker], signals: Signals) -> int:
+def follow(parent: int) -> None:
+    """Drains this process when its parent is gone: nobody else would end a worker then."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_PARENT_POLL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="protoflow-parent", daemon=True).start()
+
+
+def _stop(workers: Sequence[Worker]) -> int:
     """Waits for all workers to drain; the worst exit code."""
-    if not signals.count:
-        for worker in workers:
+    for worker in workers:
+        # A signal that comes while a worker is being started has not reached it.
+        if not worker.signalled:
             worker.signal(signal.SIGTERM)
     codes = [worker.process.wait() for worker in workers if worker.process is not None]
     # A worker that got the signal before it had begun has nothing to drain.
@@ -126,11 +145,17 @@ def _stop(workers: Sequence[Worker], signals: Signals) -> int:
 
 
 def _command(target: str, options: Sequence[str]) -> list[str]:
-    return [sys.executable, "-m", "protoflow.cli", "run", target, *options]
+    # -P: as for the command itself, no module of the working directory hides a library's.
+    command = [sys.executable, "-P", "-m", "protoflow.cli", "run", f"--parent={os.getpid()}"]
+    return [*command, *options, target]
 
 
 def _times() -> dict[Path, float]:
-    return {path: path.stat().st_mtime for path in _sources(Path.cwd()) if path.exists()}
+    found = {}
+    for path in _sources(Path.cwd()):
+        with contextlib.suppress(FileNotFoundError):  # editors replace files
+            found[path] = path.stat().st_mtime
+    return found
 
 
 def _sources(folder: Path) -> Iterator[Path]:

@@ -11,9 +11,8 @@ from typing import Any
 
 import click
 
-from protoflow.cli import contract, output, plan, records, settings
+from protoflow.cli import contract, looking, output, plan, records, settings
 from protoflow.config import Config
-from protoflow.connection import Connection
 from protoflow.contract.catalog import Catalog
 from protoflow.contract.spec import Ordering, Start
 from protoflow.errors import CapabilityError, TransportError
@@ -69,7 +68,7 @@ async def _tail(
     number: int | None,
     as_json: bool,
 ) -> None:
-    async with Connection(config) as connection:
+    async with looking.connection(config) as connection:
         found = _records(connection.transport, topic, start, follow)
         async with contextlib.aclosing(found):  # type: ignore[type-var]  # generators, all of them
             count = 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from protoflow.cli import contract, output, plan, settings
+from protoflow.cli import contract, looking, output, plan, settings
 from protoflow.cli.exits import ExitCode
 from protoflow.config import Config
 from protoflow.connection import Connection
@@ -49,7 +49,8 @@ def command(
 
 
 async def _compared(config: Config, wanted: Topology, *, apply: bool) -> list[dict[str, Any]]:
-    async with Connection(config) as connection:
+    opened = Connection(config) if apply else looking.connection(config)
+    async with opened as connection:
         if apply:
             await connection.transport.ensure(wanted, TopologyMode.CREATE)
         rows = []

@@ -8,10 +8,9 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from protoflow import wire
-from protoflow.cli import contract, plan, records, settings
+from protoflow.cli import contract, looking, plan, records, settings
 from protoflow.cli.dlq.filters import Selection
 from protoflow.config import Config
-from protoflow.connection import Connection
 from protoflow.contract.catalog import Catalog
 from protoflow.dead_letters import DeadLetterRecord, DeadLetters
 from protoflow.errors import DeadLetterNotFoundError
@@ -58,7 +57,7 @@ class Access:
 
 @asynccontextmanager
 async def _connection(config: Config) -> AsyncIterator[DeadLetters]:
-    async with Connection(config) as connection:
+    async with looking.connection(config) as connection:
         yield connection.dead_letters
 
 

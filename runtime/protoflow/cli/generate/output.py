@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from protoflow.cli.generate import packages, protoc
-from protoflow.cli.generate.project import Project
+from protoflow.cli.generate.project import Project, files_of
 
 _SUFFIXES = ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py", "_protoflow.py")
 
@@ -18,7 +18,8 @@ class Difference:
 
     Attributes:
         changed: files to write, with their content, by path beneath the output directory.
-        orphans: generated modules whose .proto file is gone.
+        orphans: generated modules whose .proto file is gone; none are sought where only some
+            files are generated.
         unchanged: how many files are up to date.
     """
 
@@ -32,9 +33,11 @@ def difference(project: Project, directory: Path) -> Difference:
     made = _generated(project, directory)
     out = directory / project.out
     changed = {name: text for name, text in made.items() if _content(out / name) != text}
-    there = {
-        file.relative_to(out).as_posix() for suffix in _SUFFIXES for file in out.rglob(f"*{suffix}")
-    }
+    there = (
+        {file.relative_to(out).as_posix() for file in files_of(out, _SUFFIXES)}
+        if project.complete
+        else set()
+    )
     return Difference(
         changed=changed, orphans=sorted(there - made.keys()), unchanged=len(made) - len(changed)
     )

@@ -34,6 +34,7 @@ class Project:
         package: the Python package that `out` is; "" if `out` is on the path itself.
         grpc: whether gRPC stubs are made, too.
         handlers: the plugin's parameter of that name; "" is its default.
+        complete: whether these are all files; otherwise arguments have chosen some.
     """
 
     roots: tuple[Path, ...]
@@ -42,6 +43,7 @@ class Project:
     package: str
     grpc: bool
     handlers: str
+    complete: bool
 
 
 def load(
@@ -71,6 +73,7 @@ def load(
         package=settings.get("package", "") if package is None else package,
         grpc=bool(settings.get("grpc", False) if grpc is None else grpc),
         handlers=settings.get("handlers", ""),
+        complete=not paths,
     )
 
 
@@ -95,7 +98,9 @@ def _fits(value: Any, form: str) -> bool:
 
 def _usual_roots(directory: Path) -> list[Path]:
     if (directory / "buf.yaml").exists():
-        modules = _buf_modules((directory / "buf.yaml").read_text(encoding="utf-8"))
+        modules = _buf_modules(
+            (directory / "buf.yaml").read_text(encoding="utf-8", errors="replace")
+        )
         if modules:
             return modules
     return [Path("proto")] if (directory / "proto").is_dir() else [Path()]
@@ -121,7 +126,7 @@ def _files(directory: Path, roots: Sequence[Path], paths: Sequence[str]) -> tupl
     for path in paths or [str(root) for root in roots]:
         place = directory / path
         if place.is_dir():
-            sources = list(_sources(place))
+            sources = list(files_of(place, (".proto",)))
             if paths and not sources:
                 problems.append(f"{path}: the directory holds no .proto file")
         elif place.is_file():
@@ -135,8 +140,14 @@ def _files(directory: Path, roots: Sequence[Path], paths: Sequence[str]) -> tupl
                 shown = ", ".join(map(str, roots))
                 problems.append(f"{path} lies in none of the roots ({shown}); add one with -I")
                 break
-            if name != _OURS:
-                names[name.as_posix()] = None
+            if name == _OURS:
+                continue
+            names[name.as_posix()] = None
+            if (hiding := _first(name, directory, roots)) and not source.samefile(
+                directory / hiding
+            ):
+                shown = os.path.relpath(source, directory)
+                problems.append(f"{shown} is hidden by {hiding}: both are {name}; rename one")
     if not names and not problems:
         shown = ", ".join(f"{root}/" for root in roots)
         problems.append(f"no .proto file in {shown}; name files or directories, or a root with -I")
@@ -145,7 +156,13 @@ def _files(directory: Path, roots: Sequence[Path], paths: Sequence[str]) -> tupl
     return tuple(sorted(names))
 
 
-def _sources(place: Path) -> Iterator[Path]:
+def _first(name: PurePosixPath, directory: Path, roots: Sequence[Path]) -> Path | None:
+    """The file that protoc takes for a name: that of the first root that has one."""
+    return next((root / name for root in roots if (directory / root / name).is_file()), None)
+
+
+def files_of(place: Path, endings: tuple[str, ...]) -> Iterator[Path]:
+    """The files beneath a directory with one of these endings, those of libraries left out."""
     for parent, folders, files in os.walk(place):
         folders[:] = sorted(
             name
@@ -153,14 +170,16 @@ def _sources(place: Path) -> Iterator[Path]:
             if not name.startswith(".") and name not in _NOT_SOURCES
             and not (Path(parent) / name / "pyvenv.cfg").exists()
         )  # fmt: skip
-        yield from (Path(parent) / name for name in sorted(files) if name.endswith(".proto"))
+        yield from (Path(parent) / name for name in sorted(files) if name.endswith(endings))
 
 
 def _beneath(file: Path, roots: Sequence[Path]) -> PurePosixPath | None:
     """The name of a file as protoc knows it: relative to the innermost root."""
-    resolved = file.resolve()
-    inner = [root.resolve() for root in roots if resolved.is_relative_to(root.resolve())]
-    if not inner:
-        return None
-    root = max(inner, key=lambda root: len(root.parts))
-    return PurePosixPath(resolved.relative_to(root).as_posix())
+    # As it is written first: a link in a root may lead out of it.
+    for real in (os.path.abspath, os.path.realpath):
+        place = Path(real(file))
+        inner = [Path(real(root)) for root in roots if place.is_relative_to(real(root))]
+        if inner:
+            root = max(inner, key=lambda root: len(root.parts))
+            return PurePosixPath(place.relative_to(root).as_posix())
+    return None

@@ -1,0 +1,36 @@
+"""A connection of commands that only look: SQLite would make a file that is not there."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from protoflow.config import Config
+from protoflow.connection import Connection
+
+
+@asynccontextmanager
+async def connection(config: Config) -> AsyncIterator[Connection]:
+    """A connection, open while the block runs; a file that is not there counts as empty.
+
+    Args:
+        config: the settings.
+
+    Raises:
+        ConnectionFailedError, AuthenticationError: as when a service starts.
+    """
+    made = Connection(config)
+    with tempfile.TemporaryDirectory(prefix="protoflow-") as scratch:
+        transport: Any = made.transport
+        if config.url.scheme == "sqlite" and _is_makeable(Path(transport.path)):
+            transport.path = str(Path(scratch) / Path(transport.path).name)
+        async with made:
+            yield made
+
+
+def _is_makeable(file: Path) -> bool:
+    """Whether there is no such file, and nothing stands in the way of one."""
+    return file.parent.is_dir() and not file.exists() and not file.is_symlink()
