@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
 import uuid
 from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import click
 
 from protoflow.cli import contract, looking, output, plan, records, settings
+from protoflow.cli.values import time_of
 from protoflow.config import Config
 from protoflow.contract.catalog import Catalog
 from protoflow.contract.spec import Ordering, Start
@@ -156,12 +156,11 @@ def _start(text: str) -> Start | float:
     if text in ("earliest", "latest"):
         return Start(text)
     try:
-        moment = datetime.datetime.fromisoformat(text)
+        return time_of(text)
     except ValueError:
         raise click.UsageError(
             f"--from {text}: write earliest, latest or an ISO 8601 time"
         ) from None
-    return moment.astimezone(datetime.UTC).timestamp()
 
 
 def _condition(text: str, catalog: Catalog) -> tuple[str, str]:

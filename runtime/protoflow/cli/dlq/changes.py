@@ -14,6 +14,7 @@ from protoflow.cli import output, settings
 from protoflow.cli.dlq.access import Access, all_of
 from protoflow.cli.dlq.filters import Selection, filters
 from protoflow.cli.exits import ExitCode
+from protoflow.cli.values import Finite
 from protoflow.dead_letters import DeadLetters
 from protoflow.errors import DeadLetterNotFoundError, ReplayError
 
@@ -39,7 +40,7 @@ def changes(action: F) -> F:
 @settings.prints_json
 @filters
 @click.option("--to-origin", is_flag=True, help="To the original topic, so to all its groups.")
-@click.option("--rate", type=click.FloatRange(0, min_open=True), help="So many a second at most.")
+@click.option("--rate", type=Finite(0, min_open=True), help="So many a second at most.")
 @click.pass_context
 def replay(
     ctx: click.Context,
@@ -156,6 +157,6 @@ async def _act(
 
 
 def _confirmed(verb: str, count: int) -> bool:
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise click.UsageError(f"to {verb} without being asked, say --yes")
     return click.confirm(f"{verb} {count} dead letters?", err=True)

@@ -17,6 +17,7 @@ from protoflow.cli.dlq.changes import purge, replay
 from protoflow.cli.dlq.filters import Selection, filters
 from protoflow.cli.exits import ExitCode
 from protoflow.dead_letters import DeadLetters
+from protoflow.errors import ProtoflowError
 
 _COLUMNS = ("id", "time", "handler", "attempts", "error")
 
@@ -64,7 +65,12 @@ def list_(
             )
         ]
 
-    rows = access.run(read)
+    try:
+        rows = access.run(read)
+    except ValueError as error:  # not yet a fault: the transport reads the position
+        if not cursor or isinstance(error, ProtoflowError):
+            raise
+        raise click.UsageError(f"--cursor: {error}; take one that --json shows") from None
     if as_json:
         output.as_json(rows)
     else:
