@@ -126,8 +126,7 @@ async def _changed(
         if not where["yes"] and not _confirmed(verb, matched):
             raise click.Abort
         for topic, found in chosen.items():
-            # One id may be there twice; it is changed at once.
-            async for ids in _paced([*dict.fromkeys(found)], where["rate"]):
+            async for ids in _paced(found, where["rate"]):
                 await _act(act, dead_letters, topic, ids, report)
     if where["as_json"]:
         output.as_json(report)
@@ -141,6 +140,7 @@ async def _changed(
 async def _paced(ids: Sequence[str], rate: float | None) -> AsyncIterator[Sequence[str]]:
     """The ids in portions, no more of them a second than the rate."""
     started = time.monotonic()
+    ids = [*dict.fromkeys(ids)]  # what is there twice is changed at once
     size = max(1, int(rate)) if rate else max(1, len(ids))
     for start in range(0, len(ids), size):
         if rate:
