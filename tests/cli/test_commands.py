@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import pytest
 
 from tests.cli.conftest import Project
@@ -34,6 +38,14 @@ def test_help_lists_every_command(project: Project) -> None:
         ["publish", "OrderPlaced", '{"nothing": 1}'],
         ["publish", "OrderPlaced", "@nothing.json"],
         ["publish", "OrderPlaced", "{}", "--metadata", "x"],
+        ["publish", "OrderPlaced", "{}", "--delay", "nan"],
+        ["publish", "OrderPlaced", "{}", "--delay", "1e300"],
+        ["publish", "OrderPlaced", "{}", "--rate", "inf"],
+        ["publish", "OrderPlaced", "{}", "--topic", ""],
+        ["tail", "OrderPlaced", "--from", "0001-01-01"],
+        ["dlq", "list", "--until", "9999-12-31T23:59:59-23:00"],
+        ["dlq", "list", "--cursor", "x", "--topic", "orders.dead"],
+        ["dlq", "replay", "--all", "--rate", "nan"],
         ["publish", "OrderPlaced", "{}", "--transport", "memory://"],
         ["publish", "OrderPlaced", "{}", "--transport", "nothing://"],
         ["publish", "OrderPlaced", "{}", "--contract", "nothing"],
@@ -146,6 +158,51 @@ def test_doctor_names_what_is_broken(shop: Project) -> None:
     assert any(line.startswith("FAIL broker: ") for line in done.lines)
 
 
+def test_a_message_that_is_too_large_is_no_fault_of_the_broker(shop: Project) -> None:
+    shop.use("sqlite:///shop.db?max_message_bytes=1000")
+    text = json.dumps({"orderId": "x" * 2000})
+    done = shop("publish", "OrderPlaced", "-", stdin=text)
+    assert done.code == 2
+    assert "max_message_bytes is 1000" in done.err
+
+
+def test_a_closed_standard_input_is_told(shop: Project) -> None:
+    closed = "import os, sys; os.close(0); os.execv(sys.argv[1], sys.argv[1:])"
+    command = shop.command("publish", "OrderPlaced", "-")
+    done = subprocess.run(
+        [sys.executable, "-c", closed, *command], cwd=shop.folder, env=shop.environ,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "standard input is closed" in done.stderr
+
+
+def _pyproject(shop: Project, text: str) -> str:
+    shop.write("pyproject.toml", text)
+    codes = {}
+    for arguments in (["lag"], ["config"], ["generate", "-q"], ["describe"]):
+        done = shop(*arguments)
+        codes[done.code] = done.err
+    assert list(codes) == [2], codes
+    return codes[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("tool = 1", "tool.protoflow is no table; write [tool.protoflow]"),
+        ("[tool]\nprotoflow = 1", "tool.protoflow is no table; write [tool.protoflow]"),
+        ("[tool.protoflow]\ngenerate = 1", "[tool.protoflow] generate is 1; write a table"),
+        ("[tool.protoflow]\nconfig = 5", "[tool.protoflow] config is 5; write a string"),
+        ("[tool.protoflow]\ncontract = ['a']", "contract is ['a']; write a string"),
+        ("[tool.protoflow]\nconfg = 'a'", "[tool.protoflow] has no confg; known: config"),
+        ("[tool.protoflow.generate]\nout = 5", "out is 5; write a string"),
+    ],
+)
+def test_mistakes_in_pyproject_are_named(shop: Project, text: str, said: str) -> None:
+    assert said in _pyproject(shop, text)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
@@ -167,3 +224,16 @@ def test_a_folder_that_is_not_there_is_told(shop: Project) -> None:
     done = shop("topology", "plan", "--transport", "sqlite:///nothing/shop.db")
     assert done.code == 3
     assert "nothing does not exist" in done.err
+
+
+def test_a_reader_that_goes_away_is_no_finding(shop: Project) -> None:
+    assert shop("publish", "OrderPlaced", _PLACED, "--count", "3").code == 0
+    running = shop.start("tail", "OrderPlaced", "--from", "earliest")
+    assert running.stdout is not None
+    assert running.stderr is not None
+    assert "A-1" in running.stdout.readline()
+    running.stdout.close()
+    assert shop("publish", "OrderPlaced", _PLACED, "--count", "3").code == 0
+    assert running.wait(timeout=30) == 0
+    with running.stderr as said:
+        assert said.read() == ""

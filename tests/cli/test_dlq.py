@@ -108,6 +108,7 @@ def test_export_is_private_and_holds_payloads_on_demand(shop: Project) -> None:
         (["replay"], "name ids, give a filter, or say --all"),
         (["purge", "x", "--all"], "give ids or --all, not both"),
         (["replay", "nothing", "--yes"], "no dead letter nothing in "),
+        (["list", "--handler", "nothing"], "the contract has no such handler or group"),
         (["show", "nothing"], "no dead letter nothing in "),
         (["list", "--since", "yesterday"], "write an ISO 8601 time, or an age"),
     ],

@@ -5,12 +5,26 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+import tomllib
 import uuid
 
 import pytest
 
 from tests.brokers import url_of
 from tests.cli.conftest import Project
+
+
+@pytest.mark.parametrize("name", ["json", "app", "click", "class", "shop_", "../shop", "Ünï"])
+def test_names_that_python_cannot_import_are_refused(project: Project, name: str) -> None:
+    done = project("init", name)
+    assert (done.code, done.out) == (2, "")
+    assert list(project.folder.iterdir()) == []
+
+
+def test_a_transport_with_quotes_is_written_as_toml(project: Project) -> None:
+    assert project("init", "shop", "--transport", 'kafka://a"b:1').code == 0
+    found = tomllib.loads((project.folder / "shop/protoflow.toml").read_text())
+    assert found == {"transport": 'kafka://a"b:1'}
 
 
 @pytest.mark.timeout(300)

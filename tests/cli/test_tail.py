@@ -96,6 +96,7 @@ def test_a_topic_that_is_not_there_is_an_error(shop: Project) -> None:
     ("arguments", "said"),
     [
         (["--where", "email=ann"], "the field is sensitive"),
+        (["--where", "orderId=A-1"], "has a field orderId; did you mean order_id?"),
         (["--where", "email"], "write FIELD=VALUE"),
         (["--from", "yesterday"], "write earliest, latest or an ISO 8601 time"),
     ],

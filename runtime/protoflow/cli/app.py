@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import click
 
@@ -28,6 +28,15 @@ class _Commands(click.Group):
         if row is None:
             return None
         return cast(click.Command, importlib.import_module(row.module).command)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command; a reader of its output may go away, as `head` does."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # Python would complain about what it cannot flush at exit; click would exit with 1.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return ExitCode.DONE
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands, from the table."""
@@ -56,10 +65,6 @@ def main(arguments: Sequence[str]) -> int:
         return error.exit_code if error.exit_code > 1 else ExitCode.USAGE
     except (click.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        # Python would complain about what it cannot flush at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.DONE
     except ProtoflowError as error:
         _report(error)
         return code_of(error)

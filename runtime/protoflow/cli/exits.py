@@ -5,9 +5,8 @@ from __future__ import annotations
 import enum
 
 from protoflow.errors import (
-    DeadLetterNotFoundError,
-    MissingExtraError,
     ProtoflowError,
+    PublishRefusedError,
     TopologyError,
     TransportError,
 )
@@ -32,7 +31,8 @@ class ExitCode(enum.IntEnum):
 
 def code_of(error: ProtoflowError) -> ExitCode:
     """The exit code of a command that ended with this error."""
-    if isinstance(error, TopologyError | MissingExtraError | DeadLetterNotFoundError):
+    # PublishRefusedError: a message that is too large, or that this broker cannot keep.
+    if isinstance(error, TopologyError | PublishRefusedError):
         return ExitCode.USAGE
     if isinstance(error, TransportError):
         return ExitCode.UNREACHABLE

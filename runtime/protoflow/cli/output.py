@@ -8,6 +8,10 @@ from typing import Any
 
 import click
 
+from protoflow.codecs.printable import printable
+
+_LONGEST = 500
+
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, empty: str) -> None:
     """Prints rows beneath their headings; the text `empty` on stderr if there are none.
@@ -35,4 +39,4 @@ def as_json(value: Any) -> None:
 def _text(value: Any) -> str:
     if value is None or value == "":
         return "-"
-    return f"{value:.1f}" if isinstance(value, float) else str(value)
+    return f"{value:.1f}" if isinstance(value, float) else printable(str(value), _LONGEST)

@@ -15,6 +15,7 @@ import click
 from google.protobuf import json_format
 
 from protoflow.cli import contract, output, settings
+from protoflow.cli.values import Finite
 from protoflow.config import Config
 from protoflow.connection import Connection
 from protoflow.contract.spec import MessageSpec, PublicationSpec
@@ -29,10 +30,10 @@ from protoflow.output import Output
 @settings.prints_json
 @click.option("--topic", help="Instead of the topic of the contract.")
 @click.option("--key", help="Instead of the partition key of the message.")
-@click.option("--delay", type=click.FloatRange(0), help="Seconds before it is delivered.")
+@click.option("--delay", type=Finite(0), help="Seconds before it is delivered.")
 @click.option("--metadata", multiple=True, metavar="K=V", help="Metadata; may be repeated.")
 @click.option("--count", type=click.IntRange(1), default=1, help="Publish each so many times.")
-@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Messages a second at most.")
+@click.option("--rate", type=Finite(0, min_open=True), help="Messages a second at most.")
 def command(
     type_name: str,
     source: str,
@@ -49,7 +50,7 @@ def command(
     """
     config = settings.broker_of(transport, config_file)
     spec = contract.message(contract.load(contract_name), type_name)
-    topic = options["topic"] or spec.topic
+    topic = spec.topic if options["topic"] is None else options["topic"]
     if not topic:
         raise click.UsageError(f"{spec.type} has no topic in the contract; give --topic")
     publication = PublicationSpec(topic=topic, message=spec)
@@ -97,6 +98,8 @@ def _outputs(spec: MessageSpec, source: str, options: dict[str, Any]) -> Iterato
 def _texts(source: str) -> Iterator[tuple[str, str]]:
     """The messages, and where each stands."""
     if source == "-":
+        if sys.stdin is None:
+            raise click.UsageError("standard input is closed")
         yield from _lines("standard input", sys.stdin)
     elif source.startswith("@"):
         try:

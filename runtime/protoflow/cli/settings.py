@@ -6,7 +6,7 @@ import functools
 import os
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,9 @@ from protoflow.config import Config
 from protoflow.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+#: What `[tool.protoflow]` may hold.
+_KNOWN = {"config": str, "contract": str, "generate": dict}
 
 _OPTIONS = (
     click.option("--transport", metavar="URL", help="Where the broker is."),
@@ -90,10 +93,30 @@ def project_settings(directory: Path = Path()) -> dict[str, Any]:
         return {}
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"pyproject.toml cannot be read: {error}") from None
-    found: dict[str, Any] = content.get("tool", {}).get("protoflow", {})
+    tool = content.get("tool", {})
+    found = tool.get("protoflow", {}) if isinstance(tool, dict) else None
+    if not isinstance(found, dict):
+        raise ConfigError("pyproject.toml: tool.protoflow is no table; write [tool.protoflow]")
+    if problems := list(_problems(found)):
+        raise ConfigError(problems)
     return found
+
+
+def _problems(table: dict[str, Any]) -> Iterator[str]:
+    for name, value in table.items():
+        if name not in _KNOWN:
+            known = ", ".join(_KNOWN)
+            yield f"pyproject.toml: [tool.protoflow] has no {name}; known: {known}"
+        elif not isinstance(value, _KNOWN[name]):
+            form = "a string" if _KNOWN[name] is str else "a table"
+            yield f"pyproject.toml: [tool.protoflow] {name} is {value!r}; write {form}"
+    generate = table.get("generate")
+    for name in ("out", "package"):  # which other commands read, too
+        value = generate.get(name, "") if isinstance(generate, dict) else ""
+        if not isinstance(value, str):
+            yield f"pyproject.toml: [tool.protoflow.generate] {name} is {value!r}; write a string"
 
 
 def use_working_directory() -> None:

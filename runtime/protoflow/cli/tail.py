@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
 import uuid
 from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any
@@ -12,7 +11,9 @@ from typing import Any
 import click
 
 from protoflow.cli import contract, looking, output, plan, records, settings
+from protoflow.cli.values import time_of
 from protoflow.config import Config
+from protoflow.config.options import did_you_mean
 from protoflow.contract.catalog import Catalog
 from protoflow.contract.spec import Ordering, Start
 from protoflow.errors import CapabilityError, TransportError
@@ -156,12 +157,11 @@ def _start(text: str) -> Start | float:
     if text in ("earliest", "latest"):
         return Start(text)
     try:
-        moment = datetime.datetime.fromisoformat(text)
+        return time_of(text)
     except ValueError:
         raise click.UsageError(
             f"--from {text}: write earliest, latest or an ISO 8601 time"
         ) from None
-    return moment.astimezone(datetime.UTC).timestamp()
 
 
 def _condition(text: str, catalog: Catalog) -> tuple[str, str]:
@@ -175,6 +175,14 @@ def _condition(text: str, catalog: Catalog) -> tuple[str, str]:
               for field in names}  # fmt: skip
     if any(part in hidden for part in (name, last, *name.split("."))):
         raise click.UsageError(f"--where {name}: the field is sensitive, so it is not searched")
+    known = {field.name for spec in catalog.messages.values()
+             for field in spec.message_class.DESCRIPTOR.fields}  # fmt: skip
+    first = name.partition(".")[0]
+    if first not in known:
+        raise click.UsageError(
+            f"--where {name}: no message of the contract has a field {first}"
+            f"{did_you_mean(first, known)}"
+        )
     return name, value
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import traceback
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -48,19 +49,19 @@ def import_module(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise ConfigError(f"module {name} is not found from the working directory") from None
-        raise ConfigError(_failure(name, error)) from error
+        raise ConfigError(_failure(f"module {name} cannot be imported", error)) from error
     except ProtoflowError:
         raise
-    except Exception as error:
-        raise ConfigError(_failure(name, error)) from error
+    except (Exception, SystemExit) as error:
+        raise ConfigError(_failure(f"module {name} cannot be imported", error)) from error
 
 
-def _failure(name: str, error: BaseException) -> str:
-    """Where the import of a module fails, in one line."""
+def _failure(what: str, error: BaseException) -> str:
+    """What fails in the user's code and where, in one line."""
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [frame for frame in frames if "importlib" not in frame.filename]
     place = f" ({theirs[-1].filename}:{theirs[-1].lineno})" if len(theirs) > 1 else ""
-    return f"module {name} cannot be imported: {type(error).__name__}: {error}{place}"
+    return f"{what}: {type(error).__name__}: {error}{place}"
 
 
 def _attribute(module: ModuleType, name: str) -> Any:
@@ -78,9 +79,12 @@ def _service(value: Any, target: str) -> Service:
     if isinstance(value, Handler | HandlerSync):
         return _registered([value])
     if callable(value):
-        made = value()
+        made = _called(value, target)
         if isinstance(made, Service):
             return made
+        if inspect.iscoroutine(made):
+            made.close()
+            raise ConfigError(f"{target} is asynchronous; name a plain function, or a Service")
         raise ConfigError(f"{target} returned {type(made).__name__}, not a Service")
     raise ConfigError(f"{target} is {type(value).__name__}, neither a Service nor a handler")
 
@@ -96,11 +100,22 @@ def _is_handler(value: Any, module: ModuleType) -> bool:
 
 def _made(handler: type[Handler | HandlerSync], target: str) -> Handler | HandlerSync:
     try:
-        return handler()
+        inspect.signature(handler).bind()
     except TypeError as error:
         raise ConfigError(
             f"{target}: {handler.__name__} cannot be made without arguments ({error}); make a"
              " Service that has it and name that") from None  # fmt: skip
+    made: Handler | HandlerSync = _called(handler, target)
+    return made
+
+
+def _called(make: Callable[[], Any], target: str) -> Any:
+    try:
+        return make()
+    except ProtoflowError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ConfigError(_failure(f"{target} cannot be made", error)) from error
 
 
 def _registered(handlers: list[Handler | HandlerSync]) -> Service:

@@ -13,7 +13,7 @@ from protoflow.cli.dlq.filters import Selection
 from protoflow.config import Config
 from protoflow.contract.catalog import Catalog
 from protoflow.dead_letters import DeadLetterRecord, DeadLetters
-from protoflow.errors import DeadLetterNotFoundError
+from protoflow.errors import ConfigError, DeadLetterNotFoundError
 
 T = TypeVar("T")
 
@@ -31,6 +31,10 @@ class Access:
             contract.optional(named) if selection.topics else contract.load(named)
         )
         self.topics = selection.topics or self._planned(selection)
+        if not self.topics and (selection.handler or selection.group):
+            raise ConfigError(
+                "the contract has no such handler or group; for one that is gone, give --topic"
+            )
 
     def run(self, act: Callable[[DeadLetters], Awaitable[T]]) -> T:
         """Connects, acts and disconnects."""

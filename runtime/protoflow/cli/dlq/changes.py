@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 import click
 
@@ -14,10 +14,13 @@ from protoflow.cli import output, settings
 from protoflow.cli.dlq.access import Access, all_of
 from protoflow.cli.dlq.filters import Selection, filters
 from protoflow.cli.exits import ExitCode
+from protoflow.cli.values import Finite
 from protoflow.dead_letters import DeadLetters
 from protoflow.errors import DeadLetterNotFoundError, ReplayError
 
 F = TypeVar("F", bound=Callable[..., Any])
+#: Changes the dead letters of these ids in a topic; how many they were.
+_Act: TypeAlias = Callable[[DeadLetters, str, Sequence[str]], Awaitable[int]]
 
 
 def changes(action: F) -> F:
@@ -39,7 +42,7 @@ def changes(action: F) -> F:
 @settings.prints_json
 @filters
 @click.option("--to-origin", is_flag=True, help="To the original topic, so to all its groups.")
-@click.option("--rate", type=click.FloatRange(0, min_open=True), help="So many a second at most.")
+@click.option("--rate", type=Finite(0, min_open=True), help="So many a second at most.")
 @click.pass_context
 def replay(
     ctx: click.Context,
@@ -52,15 +55,10 @@ def replay(
 ) -> None:
     """Give dead letters back to the group that failed, with their attempts reset."""
 
-    async def act(dead_letters: DeadLetters, topic: str, ids: Sequence[str]) -> None:
-        started = time.monotonic()
-        size = max(1, int(rate)) if rate else len(ids)
-        for start in range(0, len(ids), size):
-            if rate:
-                await asyncio.sleep(max(0.0, started + start / rate - time.monotonic()))
-            await dead_letters.replay(topic, ids[start : start + size], to_origin=to_origin)
+    async def act(dead_letters: DeadLetters, topic: str, ids: Sequence[str]) -> int:
+        return await dead_letters.replay(topic, ids, to_origin=to_origin, filter=selection.filter)
 
-    ctx.exit(_change("replay", act, selection, where))
+    ctx.exit(_change("replay", act, selection, where | {"rate": rate}))
 
 
 @click.command("purge")
@@ -73,15 +71,15 @@ def replay(
 def purge(ctx: click.Context, /, *, selection: Selection, **where: Any) -> None:
     """Delete dead letters for good."""
 
-    async def act(dead_letters: DeadLetters, topic: str, ids: Sequence[str]) -> None:
-        await dead_letters.purge(topic, ids)
+    async def act(dead_letters: DeadLetters, topic: str, ids: Sequence[str]) -> int:
+        return await dead_letters.purge(topic, ids, filter=selection.filter)
 
-    ctx.exit(_change("purge", act, selection, where))
+    ctx.exit(_change("purge", act, selection, where | {"rate": None}))
 
 
 def _change(
     verb: str,
-    act: Callable[[DeadLetters, str, Sequence[str]], Awaitable[None]],
+    act: _Act,
     selection: Selection,
     where: dict[str, Any],
 ) -> ExitCode:
@@ -100,7 +98,7 @@ def _change(
 async def _changed(
     dead_letters: DeadLetters,
     verb: str,
-    act: Callable[[DeadLetters, str, Sequence[str]], Awaitable[None]],
+    act: _Act,
     access: Access,
     selection: Selection,
     where: dict[str, Any],
@@ -128,7 +126,8 @@ async def _changed(
         if not where["yes"] and not _confirmed(verb, matched):
             raise click.Abort
         for topic, found in chosen.items():
-            await _act(act, dead_letters, topic, found, report)
+            async for ids in _paced(found, where["rate"]):
+                await _act(act, dead_letters, topic, ids, report)
     if where["as_json"]:
         output.as_json(report)
     else:
@@ -138,24 +137,34 @@ async def _changed(
     return ExitCode.PARTLY if report["failed"] else ExitCode.DONE
 
 
+async def _paced(ids: Sequence[str], rate: float | None) -> AsyncIterator[Sequence[str]]:
+    """The ids in portions, no more of them a second than the rate."""
+    started = time.monotonic()
+    ids = [*dict.fromkeys(ids)]  # what is there twice is changed at once
+    size = max(1, int(rate)) if rate else max(1, len(ids))
+    for start in range(0, len(ids), size):
+        if rate:
+            await asyncio.sleep(max(0.0, started + start / rate - time.monotonic()))
+        yield ids[start : start + size]
+
+
 async def _act(
-    act: Callable[[DeadLetters, str, Sequence[str]], Awaitable[None]],
+    act: _Act,
     dead_letters: DeadLetters,
     topic: str,
     ids: Sequence[str],
     report: dict[str, Any],
 ) -> None:
-    if not ids:
-        return
     try:
-        await act(dead_letters, topic, ids)
-        report["done"] += len(ids)
+        report["done"] += await act(dead_letters, topic, ids)
+    except DeadLetterNotFoundError as error:  # gone meanwhile
+        report["failed"] |= dict.fromkeys(ids, str(error))
     except ReplayError as error:
         report["done"] += error.replayed
         report["failed"] |= {id: str(reason) for id, reason in error.left.items()}
 
 
 def _confirmed(verb: str, count: int) -> bool:
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise click.UsageError(f"to {verb} without being asked, say --yes")
     return click.confirm(f"{verb} {count} dead letters?", err=True)

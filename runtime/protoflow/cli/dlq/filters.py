@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from protoflow.cli.values import time_of
 from protoflow.dead_letters import DeadLetterFilter
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -90,6 +91,6 @@ def _time(text: str) -> float:
     if match := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text):
         return now.timestamp() - float(match[1]) * _UNITS[match[2]]
     try:
-        return datetime.datetime.fromisoformat(text).astimezone(datetime.UTC).timestamp()
+        return time_of(text)
     except ValueError:
         raise click.BadParameter(f"{text}: write an ISO 8601 time, or an age such as 90m") from None

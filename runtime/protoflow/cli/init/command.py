@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import keyword
 import re
 from pathlib import Path
@@ -13,16 +14,25 @@ from protoflow.config.url import TransportURL
 from protoflow.transports.built_in import BUILT_IN
 
 
+def _is_taken(package: str) -> bool:
+    """Whether Python finds a module of this name; packages without a file add up."""
+    found = importlib.util.find_spec(package)
+    return found is not None and found.origin is not None
+
+
 @click.command("init")
 @click.argument("name")
 @click.option("--transport", default="", metavar="URL", help="sqlite:///NAME.db by default.")
 def command(name: str, transport: str) -> None:
     """Write a project into the new folder NAME: a contract, its handlers, a test."""
     package = name.replace("-", "_").lower()
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", package) or keyword.iskeyword(package):
+    if not re.fullmatch(r"[a-z]([a-z0-9_]*[a-z0-9])?", package) or keyword.iskeyword(package):
         raise click.UsageError(
-            f"{name} gives no Python package; use a to z, 0 to 9 and -, and begin with a to z"
+            f"{name} gives no Python package; use a to z, 0 to 9 and -, begin with a to z"
+            " and end with neither - nor _"
         )
+    if package == "app" or _is_taken(package):
+        raise click.UsageError(f"{name} would hide, or be hidden by, a module; choose another name")
     folder = Path(name)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise click.UsageError(f"{name} exists and is not an empty folder; choose another name")

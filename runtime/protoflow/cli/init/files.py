@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from string import Template
 
 _PYPROJECT = """\
@@ -27,7 +28,7 @@ asyncio_mode = "auto"
 
 _SETTINGS = """\
 # Every setting: protoflow config --all
-transport = "$url"
+transport = $url
 """
 
 _PROTO = """\
@@ -129,7 +130,8 @@ def of(name: str, package: str, url: str, extra: str) -> dict[str, str]:
     values = {
         "name": name,
         "package": package,
-        "url": url,
+        # JSON writes a text as TOML does.
+        "url": json.dumps(url),
         "runtime_extra": f"[{extra}]" if extra else "",
     }
     texts = {
