@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -140,11 +141,19 @@ def project(tmp_path: Path) -> Iterator[Project]:
     made.close()
 
 
+@pytest.fixture(scope="session")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a generated contract and a handler; made once, to be copied."""
+    made = Project(tmp_path_factory.mktemp("shop"))
+    made.write("proto/shop/v1/orders.proto", ORDERS)
+    made.write("app.py", APP)
+    assert made("generate", "-q").code == 0
+    return made.folder
+
+
 @pytest.fixture
-def shop(project: Project) -> Project:
+def shop(project: Project, generated: Path) -> Project:
     """A generated contract with a handler, on SQLite."""
-    project.write("proto/shop/v1/orders.proto", ORDERS)
-    project.write("app.py", APP)
+    shutil.copytree(generated, project.folder, dirs_exist_ok=True)
     project.use("sqlite:///shop.db")
-    assert project("generate", "-q").code == 0
     return project

@@ -166,7 +166,7 @@ def test_a_message_that_is_too_large_is_no_fault_of_the_broker(shop: Project) ->
     assert "max_message_bytes is 1000" in done.err
 
 
-def test_a_closed_standard_input_is_told(shop: Project) -> None:
+def test_a_closed_standard_input_is_named(shop: Project) -> None:
     closed = "import os, sys; os.close(0); os.execv(sys.argv[1], sys.argv[1:])"
     command = shop.command("publish", "OrderPlaced", "-")
     done = subprocess.run(
@@ -220,7 +220,7 @@ def test_commands_that_look_make_no_file(shop: Project, arguments: list[str], co
     assert not (shop.folder / "shop.db").exists()
 
 
-def test_a_folder_that_is_not_there_is_told(shop: Project) -> None:
+def test_a_folder_that_is_not_there_is_named(shop: Project) -> None:
     done = shop("topology", "plan", "--transport", "sqlite:///nothing/shop.db")
     assert done.code == 3
     assert "nothing does not exist" in done.err
