@@ -80,3 +80,11 @@ def test_from_an_empty_directory_to_a_replayed_dead_letter(project: Project, bro
     _, err = running.communicate(timeout=30)
     assert "billed A-2: 0 cents" in err
     assert shop("dlq", "list", "--json").json() == []
+
+
+def test_a_secret_is_not_written_into_a_project(project: Project) -> None:
+    done = project("init", "shop", "--transport", "amqp://ann:hunter2@127.0.0.1/")
+    assert (done.code, done.out) == (2, "")
+    assert "leave it out here" in done.err
+    assert "hunter2" not in done.err
+    assert not (project.folder / "shop").exists()

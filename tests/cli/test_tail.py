@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import signal
 import subprocess
 import time
 import uuid
@@ -105,3 +106,14 @@ def test_wrong_options_are_named(shop: Project, arguments: list[str], said: str)
     done = shop("tail", "OrderPlaced", *arguments)
     assert done.code == 2
     assert said in done.err
+
+
+def test_an_interrupted_tail_ends_with_130(shop: Project) -> None:
+    assert shop("topology", "apply").code == 0
+    running = shop.start("tail", "OrderPlaced", "--from", "earliest")
+    (id,) = _publish(shop, 1)
+    assert running.stdout is not None
+    assert id in running.stdout.readline()
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=30)
+    assert (running.returncode, err.strip()) == (130, "")

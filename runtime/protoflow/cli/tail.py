@@ -53,10 +53,9 @@ def command(
     catalog = contract.optional(contract_name)
     conditions = [_condition(text, catalog) for text in where]
     physical = _physical(topic, catalog, config)
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(
-            _tail(config, physical, _start(start), follow, catalog, conditions, number, as_json)
-        )
+    asyncio.run(
+        _tail(config, physical, _start(start), follow, catalog, conditions, number, as_json)
+    )
 
 
 async def _tail(

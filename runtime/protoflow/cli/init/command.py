@@ -37,8 +37,13 @@ def command(name: str, transport: str) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise click.UsageError(f"{name} exists and is not an empty folder; choose another name")
     url = transport or f"sqlite:///{package}.db"
-    scheme = TransportURL.parse(url).scheme
-    extra = next((one.extra for one in BUILT_IN if scheme in one.schemes), "")
+    parsed = TransportURL.parse(url)
+    if parsed.safe != url:
+        raise click.UsageError(
+            "the URL holds a secret, which would stand in a file of the project; leave it out"
+            " here, and set PROTOFLOW_TRANSPORT where the service runs"
+        )
+    extra = next((one.extra for one in BUILT_IN if parsed.scheme in one.schemes), "")
     for path, text in files.of(name, package, url, extra).items():
         file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
