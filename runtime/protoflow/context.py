@@ -255,11 +255,6 @@ class Context:
         outputs, self.outputs = self.outputs, ()
         return list(outputs)
 
-    @property
-    def was_cancelled(self) -> bool:
-        """Whether the run was cancelled or timed out."""
-        return self._cancelled is not None and self._cancelled.is_set()
-
     def mark_cancelled(self) -> None:
         """Sets `cancelled`, for handlers in threads; for the runtime."""
         self.cancelled.set()

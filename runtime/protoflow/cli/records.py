@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 from typing import Any
 
@@ -13,16 +12,9 @@ from protoflow.codecs.printable import printable
 from protoflow.contract.catalog import Catalog
 from protoflow.errors import DecodeError
 from protoflow.message import Message
+from protoflow.stats.dead_letters import timestamp
 
 _LONGEST = 200
-
-
-def time_text(seconds: float) -> str:
-    """A time in UTC; - if it is not known."""
-    if not seconds:
-        return "-"
-    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def payload(message: Message, catalog: Catalog) -> Any:
@@ -44,7 +36,7 @@ def payload(message: Message, catalog: Catalog) -> Any:
 def as_dict(message: Message, time: float, position: str, catalog: Catalog) -> dict[str, Any]:
     """A message for `--json`."""
     return {
-        "time": time_text(time),
+        "time": timestamp(time) or "-",
         "id": message.id,
         "type": message.metadata.get(wire.CE_TYPE, ""),
         "key": key_text(message.key),

@@ -8,12 +8,13 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from protoflow import wire
-from protoflow.cli import contract, looking, plan, records, settings
+from protoflow.cli import contract, looking, plan, settings
 from protoflow.cli.dlq.filters import Selection
 from protoflow.config import Config
 from protoflow.contract.catalog import Catalog
 from protoflow.dead_letters import DeadLetterRecord, DeadLetters
 from protoflow.errors import ConfigError, DeadLetterNotFoundError
+from protoflow.stats.dead_letters import timestamp
 
 T = TypeVar("T")
 
@@ -93,7 +94,7 @@ def row_of(topic: str, record: DeadLetterRecord) -> dict[str, Any]:
     metadata = record.message.metadata
     return {
         "id": record.message.id,
-        "time": records.time_text(record.time),
+        "time": timestamp(record.time) or "-",
         "topic": topic,
         "position": record.position,
         "handler": metadata.get(wire.PF_HANDLER, ""),

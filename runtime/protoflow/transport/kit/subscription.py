@@ -8,7 +8,7 @@ from collections.abc import Collection, Hashable, Sequence
 from functools import partial
 
 from protoflow.clock import Clock
-from protoflow.errors import ProtoflowError, TransportError
+from protoflow.errors import TransportError
 from protoflow.message import Delivery, Message, Settlement, SettleResult
 from protoflow.transport.interface import SubscriptionListener, SubscriptionSettings
 from protoflow.transport.kit.backoff import Backoff
@@ -18,6 +18,7 @@ from protoflow.transport.kit.leases import LeaseTable
 from protoflow.transport.kit.queue_source import QueueSource, Results
 from protoflow.transport.kit.ready_queue import ReadyQueue
 from protoflow.transport.kit.settlement_batch import SettlementBatch
+from protoflow.transport.kit.supervisor import describe
 
 _log = logging.getLogger("protoflow.transport.kit")
 _FIRST_RETRY, _LAST_RETRY = 0.1, 5.0
@@ -203,7 +204,7 @@ class QueueSubscription:
             fetched = await asyncio.shield(fetching)
             self._keep_fetched(fetching)  # its callback may not have run yet
         except Exception as error:
-            self.health.set(self, _describe(error))
+            self.health.set(self, describe(error))
             self.wake_after(self._backoff.next())
             return False
         if not self.health.healthy:
@@ -255,9 +256,3 @@ def _fail(future: asyncio.Future[Results], batch: SettlementBatch, error: BaseEx
     if not isinstance(error, TransportError):
         _log.error("settling failed", exc_info=error)
     future.set_result(results)
-
-
-def _describe(error: BaseException) -> str:
-    if isinstance(error, ProtoflowError):
-        return str(error)
-    return f"{type(error).__name__}: {error}"

@@ -62,7 +62,7 @@ class Supervisor(Generic[T]):
             try:
                 reason = await self._watch(connection)
             except Exception as error:
-                reason = _describe(error)
+                reason = describe(error)
             self._report(self._down, reason)
             connection = await self._connected()
             self._backoff.reset()
@@ -74,7 +74,7 @@ class Supervisor(Generic[T]):
             try:
                 return await self._connect()
             except Exception as error:  # what is refused today may be granted tomorrow
-                self._report(self._down, _describe(error))
+                self._report(self._down, describe(error))
 
     def _report(
         self, callback: Callable[[T], object] | Callable[[str], object], value: T | str
@@ -85,7 +85,8 @@ class Supervisor(Generic[T]):
             _log.exception("a callback of a supervised connection failed")
 
 
-def _describe(error: Exception) -> str:
+def describe(error: BaseException) -> str:
+    """Returns an error as text for people: ours by its own text, others with their type."""
     text = str(error)
     if isinstance(error, ProtoflowError) and text:
         return text

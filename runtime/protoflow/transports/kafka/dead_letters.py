@@ -15,12 +15,18 @@ from protoflow.errors import NotReplayableError, PublishError
 from protoflow.message import Message
 from protoflow.transport.dead_letters import DeadLetterRecord
 from protoflow.transport.kit.replay import DeadLetterSources, number_of, replay_in_order
-from protoflow.transports.kafka import headers, names
+from protoflow.transports.kafka import names
 from protoflow.transports.kafka.broker_queries import describe
 from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.errors import transport_error
 from protoflow.transports.kafka.publisher import KafkaPublisher, partition_of
-from protoflow.transports.kafka.topic_scan import TopicScan, open_scan
+from protoflow.transports.kafka.topic_scan import (
+    TopicScan,
+    identity_of,
+    message_of,
+    open_scan,
+    position_of,
+)
 
 _MARKER = wire.PF_DLQ_RESOLVED
 _MARKER_KEY = _MARKER.encode()
@@ -197,7 +203,7 @@ async def _open(looking: TopicScan, after: tuple[int, int] = (0, -1)) -> list[_L
         if resolved is not None:
             locations.pop((tp, resolved), None)
             continue
-        id, _ = _identity(record)
+        id, _ = identity_of(record)
         location = _Location(tp, record.offset, id, record.timestamp / 1000)
         locations[tp, record.offset] = location
         if (record.partition, record.offset) == after:
@@ -214,7 +220,7 @@ def _resolved(record: ConsumerRecord) -> int | None:
     """
     if record.value is not None or record.key != _MARKER_KEY:
         return None
-    _, metadata = _identity(record)
+    _, metadata = identity_of(record)
     offset = metadata.get(_MARKER, "")
     if wire.PF_DEAD_LETTER in metadata or not (offset.isascii() and offset.isdecimal()):
         return None
@@ -241,22 +247,9 @@ async def _read(
     return [records[index] for index in sorted(records)]
 
 
-def _identity(record: ConsumerRecord) -> tuple[str, dict[str, str]]:
-    id, metadata, _ = headers.read(record.headers)
-    return id or f"{record.topic}-{record.partition}-{record.offset}", metadata
-
-
 def _as_record(topic: str, record: ConsumerRecord) -> DeadLetterRecord:
-    id, metadata = _identity(record)
     return DeadLetterRecord(
-        message=Message(
-            id=id,
-            topic=topic,
-            payload=record.value,
-            key=record.key,
-            metadata=metadata,
-            headers=record.headers,
-        ),
-        position=f"{record.partition}/{record.offset}",
+        message=message_of(topic, record),
+        position=position_of(record),
         time=record.timestamp / 1000,
     )

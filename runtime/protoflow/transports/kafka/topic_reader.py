@@ -8,12 +8,11 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from protoflow.contract.spec import Start
-from protoflow.message import Message
 from protoflow.transport.topic_reader import TopicRecord
-from protoflow.transports.kafka import headers, names
+from protoflow.transports.kafka import names
 from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.errors import transport_error
-from protoflow.transports.kafka.topic_scan import open_scan
+from protoflow.transports.kafka.topic_scan import message_of, open_scan, position_of
 
 _WAIT_MS = 500
 
@@ -62,16 +61,8 @@ async def _starts(
 
 
 def _record(topic: str, record: ConsumerRecord) -> TopicRecord:
-    id, metadata, _ = headers.read(record.headers)
     return TopicRecord(
-        message=Message(
-            id=id or f"{record.topic}-{record.partition}-{record.offset}",
-            topic=topic,
-            payload=record.value,
-            key=record.key,
-            metadata=metadata,
-            headers=record.headers,
-        ),
-        position=f"{record.partition}/{record.offset}",
+        message=message_of(topic, record),
+        position=position_of(record),
         time=record.timestamp / 1000,
     )

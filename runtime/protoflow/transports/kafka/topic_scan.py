@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Mapping
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from protoflow.errors import TopologyError
+from protoflow.message import Message
+from protoflow.transports.kafka import headers
 from protoflow.transports.kafka.broker_queries import describe
 from protoflow.transports.kafka.consumers import free_consumer, stop_consumer
 from protoflow.transports.kafka.context import KafkaContext
@@ -61,3 +63,27 @@ async def open_scan(context: KafkaContext, topic: str) -> AsyncIterator[TopicSca
         yield TopicScan(consumer, sorted(tps))
     finally:
         await stop_consumer(consumer)
+
+
+def identity_of(record: ConsumerRecord) -> tuple[str, dict[str, str]]:
+    """Returns the id and the metadata of a record; its place is the id if it has none."""
+    id, metadata, _ = headers.read(record.headers)
+    return id or f"{record.topic}-{record.partition}-{record.offset}", metadata
+
+
+def message_of(topic: str, record: ConsumerRecord) -> Message:
+    """Returns the message of a record."""
+    id, metadata = identity_of(record)
+    return Message(
+        id=id,
+        topic=topic,
+        payload=record.value,
+        key=record.key,
+        metadata=metadata,
+        headers=record.headers,
+    )
+
+
+def position_of(record: ConsumerRecord) -> str:
+    """Returns where a record lies, as text: `partition/offset`."""
+    return f"{record.partition}/{record.offset}"

@@ -1,4 +1,4 @@
-"""Groups begin where they are told to; what is missing is named; lag is known."""
+"""Groups start at the configured position; verify names missing parts; lag is counted."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import datetime
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -15,8 +13,8 @@ from protoflow.transport.dead_letters import DeadLetterRecord
 from protoflow.transport.kit.replay import DeadLetterSources, number_of, replay_in_order
 from protoflow.transports.nats.jetstream.api import API, JSON
 from protoflow.transports.nats.jetstream.publisher import JetStreamPublisher
+from protoflow.transports.nats.jetstream.stored_messages import message_of, time_of
 from protoflow.transports.nats.names import JetStreamNames
-from protoflow.transports.nats.wire import headers as wire_headers
 from protoflow.transports.nats.wire.client import FastClient
 from protoflow.transports.nats.wire.connection import NatsConnection
 
@@ -168,23 +166,8 @@ def _same_id(found: str, named: str) -> bool:
 
 
 def _as_record(topic: str, stream: str, stored: JSON) -> DeadLetterRecord:
-    payload = base64.b64decode(stored.get("data", ""))
-    raw = base64.b64decode(stored.get("hdrs", ""))
-    try:
-        message = wire_headers.decode(topic, payload, raw)
-    except Exception:  # one dead letter that cannot be read does not hide the others
-        message = Message(id="", topic=topic, payload=payload)
-    message.id = message.id or f"{stream}:{stored['seq']}"
     return DeadLetterRecord(
-        message=message, position=str(stored["seq"]), time=_seconds(stored.get("time", ""))
+        message=message_of(topic, stream, stored),
+        position=str(stored["seq"]),
+        time=time_of(stored),
     )
-
-
-def _seconds(text: str) -> float:
-    """Seconds since the epoch of `2026-01-02T03:04:05.123456789Z`."""
-    whole, _, fraction = text.removesuffix("Z").partition(".")
-    try:
-        moment = datetime.datetime.fromisoformat(whole).replace(tzinfo=datetime.UTC)
-    except ValueError:
-        return 0.0
-    return moment.timestamp() + float(f"0.{fraction or 0}")

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import datetime
 from collections.abc import AsyncIterator
 
 from protoflow.contract.spec import Start
 from protoflow.errors import TopologyError
-from protoflow.message import Message
 from protoflow.transport.topic_reader import TopicRecord
 from protoflow.transports.nats.jetstream.api import API, JSON
+from protoflow.transports.nats.jetstream.stored_messages import message_of, time_of
 from protoflow.transports.nats.names import JetStreamNames
-from protoflow.transports.nats.wire import headers
 from protoflow.transports.nats.wire.connection import NatsConnection
 
 _INTERVAL = 0.2
@@ -45,7 +42,7 @@ class JetStreamTopicReader:
             )
             if stored is not None:
                 sequence = stored["seq"] + 1
-                yield _record(topic, stored)
+                yield _record(topic, stream, stored)
             elif not follow:
                 return
             else:
@@ -56,24 +53,16 @@ class JetStreamTopicReader:
         while first <= last:
             middle = (first + last) // 2
             stored = await self._api.next_message(self._connection.client, stream, middle, subject)
-            if stored is None or _seconds(stored["time"]) >= time:
+            if stored is None or time_of(stored) >= time:
                 last = middle - 1
             else:
                 first = stored["seq"] + 1
         return first
 
 
-def _record(topic: str, stored: JSON) -> TopicRecord:
-    payload = base64.b64decode(stored.get("data", ""))
-    try:
-        message = headers.decode(topic, payload, base64.b64decode(stored.get("hdrs", "")))
-    except Exception:  # one message that cannot be read does not hide the others
-        message = Message(id="", topic=topic, payload=payload)
-    return TopicRecord(message=message, position=str(stored["seq"]), time=_seconds(stored["time"]))
-
-
-def _seconds(text: str) -> float:
-    """Seconds since the epoch of `2026-01-02T03:04:05.123456789Z`."""
-    whole, _, fraction = text.removesuffix("Z").partition(".")
-    moment = datetime.datetime.fromisoformat(whole).replace(tzinfo=datetime.UTC)
-    return moment.timestamp() + float(f"0.{fraction or 0}")
+def _record(topic: str, stream: str, stored: JSON) -> TopicRecord:
+    return TopicRecord(
+        message=message_of(topic, stream, stored),
+        position=str(stored["seq"]),
+        time=time_of(stored),
+    )
