@@ -1,7 +1,7 @@
 """The contract as data: what generated modules hold and everything else reads.
 
 A policy here is what file, service and method say, merged; what none of them says is
-None and is filled at start (see `protoflow.policy`). Durations are seconds.
+None and is filled at start (see `protoflow.contract.policy`). Durations are seconds.
 """
 
 from __future__ import annotations
