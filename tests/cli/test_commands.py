@@ -88,9 +88,11 @@ def test_publish_prints_one_id_a_line(shop: Project) -> None:
 
 def test_a_bad_line_is_named_by_its_number(shop: Project) -> None:
     done = shop("publish", "OrderPlaced", "-", stdin=f"{_PLACED}\n{{]\n")
-    assert done.code == 2
+    assert done.code == 4
     assert len(done.lines) == 1
     assert "standard input:2 is not a shop.v1.OrderPlaced" in done.err
+    assert "1 published before it" in done.err
+    assert shop("publish", "OrderPlaced", "-", stdin="{]\n").code == 2
 
 
 def test_lag_counts_what_waits(shop: Project) -> None:

@@ -15,10 +15,12 @@ import click
 from google.protobuf import json_format
 
 from protoflow.cli import contract, output, settings
+from protoflow.cli.exits import ExitCode
 from protoflow.cli.values import Finite
 from protoflow.config import Config
 from protoflow.connection import Connection
 from protoflow.contract.spec import MessageSpec, PublicationSpec
+from protoflow.errors import ProtoflowError
 from protoflow.output import Output
 
 
@@ -65,16 +67,29 @@ async def _publish(
     rate: float | None,
     as_json: bool,
 ) -> None:
+    published = 0
     async with Connection(config) as connection:
         started = time.monotonic()
-        for number, made in enumerate(outputs):
-            if rate is not None:
-                await asyncio.sleep(max(0.0, started + number / rate - time.monotonic()))
-            (id,) = await connection.publish_outputs(publication, (made,))
-            if as_json:
-                output.as_json({"id": id, "type": publication.message.type})
-            else:
-                click.echo(id)
+        try:
+            for made in outputs:
+                if rate is not None:
+                    await asyncio.sleep(max(0.0, started + published / rate - time.monotonic()))
+                (id,) = await connection.publish_outputs(publication, (made,))
+                published += 1
+                if as_json:
+                    output.as_json({"id": id, "type": publication.message.type})
+                else:
+                    click.echo(id)
+        except (click.UsageError, ProtoflowError) as error:
+            if not published:
+                raise
+            raise _PartlyError(f"{error}; {published} published before it") from error
+
+
+class _PartlyError(click.ClickException):
+    """A failure after the first messages were published."""
+
+    exit_code = ExitCode.PARTLY
 
 
 def _outputs(spec: MessageSpec, source: str, options: dict[str, Any]) -> Iterator[Output[Any]]:
