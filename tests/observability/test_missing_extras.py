@@ -50,4 +50,4 @@ async def test_other_pages_do_without_prometheus(monkeypatch: pytest.MonkeyPatch
         assert await client.get("/api/handlers")
         status, body, _ = await client.ask("GET", "/metrics")
     assert status == 501
-    assert "[metrics]" in body["error"]
+    assert "[metrics]" in body["detail"]
