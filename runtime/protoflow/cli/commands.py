@@ -21,6 +21,7 @@ COMMANDS = {
     "init": Row("protoflow.cli.init.command", "Start a project: contract, handlers, tests."),
     "generate": Row("protoflow.cli.generate.command", "Generate Python from .proto files."),
     "run": Row("protoflow.cli.run", "Run a service."),
+    "dev": Row("protoflow.cli.dev", "Run a service on a file, and follow its sources."),
     "publish": Row("protoflow.cli.publish", "Publish messages of a type, written as JSON."),
     "tail": Row("protoflow.cli.tail", "Show the messages of a topic as they come."),
     "lag": Row("protoflow.cli.lag", "Show how much waits in each group."),

@@ -34,7 +34,7 @@ class Route:
         body: the name of the schema of the body; "" takes none.
         content_type: of the response.
         seconds: how long it may take.
-        across: how the responses of several workers become one; see `workers`.
+        across: how the responses of several workers become one; `any` takes the first.
     """
 
     method: str

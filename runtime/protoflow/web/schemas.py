@@ -16,7 +16,8 @@ BY_NAME: Schema = {"type": "object", "additionalProperties": TEXT}
 MAYBE_TEXT: Schema = {"type": ["string", "null"]}
 MAYBE_NUMBER: Schema = {"type": ["number", "null"]}
 ANYTHING: Schema = {"type": "object"}
-STATE: Schema = {"enum": ["running", "paused", "draining", "drained"]}
+#: `mixed`: of several workers, some run and some do not.
+STATE: Schema = {"enum": ["running", "paused", "draining", "drained", "mixed"]}
 
 
 def _object(_optional: tuple[str, ...] = (), /, **properties: Schema) -> Schema:
