@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from protoflow.cli import run, supervisor
+from protoflow.cli import settings, supervisor
 
 _FOLDER = Path(".protoflow")
 _TRANSPORT = f"sqlite:///{_FOLDER}/dev.db"
@@ -21,7 +21,7 @@ _TRANSPORT = f"sqlite:///{_FOLDER}/dev.db"
     show_default=True,
     help="Port of the HTTP pages.",
 )
-@run.logs_records
+@settings.logs_records
 @click.pass_context
 def command(ctx: click.Context, /, name: str, http: int, log_format: str, log_level: str) -> None:
     """Run the service of a module on SQLite, with HTTP pages, and start it again on changes.

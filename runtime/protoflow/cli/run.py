@@ -4,28 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from protoflow.cli import logs, settings, supervisor, target
 from protoflow.cli.worker_pages import WorkerPages
 from protoflow.service import Service
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-_LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR"]
-
-
-def logs_records(command: F) -> F:
-    """Adds --log-format and --log-level."""
-    for option in (
-        click.option("--log-level", type=click.Choice(_LEVELS), default="INFO"),
-        click.option("--log-format", type=click.Choice(["text", "json"]), default="text"),
-    ):
-        command = option(command)
-    return command
 
 
 @click.command("run")
@@ -34,7 +19,7 @@ def logs_records(command: F) -> F:
 @click.option("--workers", type=click.IntRange(1), default=1, help="Processes; 1 by default.")
 @click.option("--reload", is_flag=True, help="Drain and start again when a source changes.")
 @click.option("--http", type=click.IntRange(1, 65535), help="Port of the HTTP pages.")
-@logs_records
+@settings.logs_records
 @click.option("--parent", type=int, hidden=True)
 @click.pass_context
 def command(ctx: click.Context, /, name: str, workers: int, reload: bool, **options: Any) -> None:
