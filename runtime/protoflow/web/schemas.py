@@ -45,10 +45,11 @@ _DEAD_LETTER = {
     "position": TEXT,
     "dead_lettered_at": MAYBE_TEXT,
     "size": COUNT,
+    "attempts": {"type": ["integer", "null"]},
     **dict.fromkeys(
         (
             "type", "source", "original_topic", "original_partition", "original_offset", "group",
-            "handler", "attempts", "error_class", "error_type", "error_message",
+            "handler", "error_class", "error_type", "error_message",
             "correlation_id", "traceparent",
         ),
         MAYBE_TEXT,

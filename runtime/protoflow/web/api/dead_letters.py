@@ -36,7 +36,6 @@ _SHOWN = {
     "original_offset": wire.PF_ORIGINAL_POSITION,
     "group": wire.PF_GROUP,
     "handler": wire.PF_HANDLER,
-    "attempts": wire.PF_ATTEMPT,
     "error_class": wire.PF_ERROR_CLASS,
     "error_type": wire.PF_ERROR_TYPE,
     "error_message": wire.PF_ERROR_MESSAGE,
@@ -157,8 +156,13 @@ def shown(topic: str, record: DeadLetterRecord) -> dict[str, Any]:
         "position": record.position,
         "dead_lettered_at": timestamp(record.time),
         "size": len(message.payload or b""),
+        "attempts": _number(message.metadata.get(wire.PF_ATTEMPT, "")),
         **{name: message.metadata.get(header) for name, header in _SHOWN.items()},
     }
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
 
 
 def _full(host: Host, topic: str, record: DeadLetterRecord, payloads: bool) -> dict[str, Any]:
