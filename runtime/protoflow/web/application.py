@@ -43,6 +43,8 @@ class Application:
         """Returns the response; an error is one, too."""
         try:
             response = await self._answer(request)
+            if request.method == "HEAD":
+                await response.close()
         except Exception as error:
             response = self.failed(error).response
         response.headers.update(self.headers(request))

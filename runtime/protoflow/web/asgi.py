@@ -112,7 +112,7 @@ async def _send(request: Request, response: Response, send: Send) -> None:
                 ],
             }
         )
-        if response.stream is not None and request.method != "HEAD":
+        if response.stream is not None:
             async for part in response.stream:
                 await send({"type": "http.response.body", "body": part, "more_body": True})
     finally:

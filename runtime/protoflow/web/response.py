@@ -36,9 +36,10 @@ class Response:
     async def close(self) -> None:
         """Ends the stream, whether it was read to its end or not. Idempotent."""
         ended, self.ended = self.ended, None
+        stream, self.stream = self.stream, None
         try:
-            if isinstance(self.stream, AsyncGenerator):
-                await self.stream.aclose()
+            if isinstance(stream, AsyncGenerator):
+                await stream.aclose()
         finally:
             if ended is not None:
                 ended()
