@@ -74,6 +74,7 @@ class KafkaTransport:
             atomic_on_demand=True,
             dead_letters=True,
             lag=True,
+            reads_topics=True,
             broadcast=True,
             max_message_bytes=options.max_request_size,
             proves_killers=True,

@@ -62,6 +62,7 @@ class SqliteTransport(Database):
             dead_letters=True,
             leases=True,
             lag=True,
+            reads_topics=True,
             broadcast=True,
             max_message_bytes=options.max_message_bytes,
             proves_killers=True,
