@@ -9,7 +9,8 @@ from itertools import count
 from protoflow import wire
 from protoflow.errors import PublishError, PublishRefusedError, TransportError
 from protoflow.message import Message
-from protoflow.transports.nats.jetstream.pending import Batch, Pending, give_up, is_plain, refusal
+from protoflow.transport.kit.submission import Submission
+from protoflow.transports.nats.jetstream.pending import Pending, give_up, is_plain, refusal
 from protoflow.transports.nats.jetstream.topology import TopologyManager
 from protoflow.transports.nats.names import JetStreamNames, check
 from protoflow.transports.nats.wire import headers as wire_headers
@@ -58,7 +59,7 @@ class JetStreamPublisher:
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
         """As `Transport.submit`."""
-        batch = Batch(len(messages))
+        batch = Submission(len(messages))
         deadline = self._connection.clock.monotonic() + self._connection.options.publish_timeout
         for index, message in enumerate(messages):
             try:
@@ -145,7 +146,7 @@ class JetStreamPublisher:
         held = [pending for waiting in self._held.values() for pending in waiting]
         return [*self._pending.values(), *held]
 
-    def _prepare(self, batch: Batch, index: int, message: Message) -> Pending:
+    def _prepare(self, batch: Submission, index: int, message: Message) -> Pending:
         headers = wire_headers.encode(message)
         topic = message.topic
         subject = self._names.subject(topic, message.key)
@@ -211,7 +212,7 @@ class JetStreamPublisher:
                 except ValueError:
                     continue  # somebody else's answer: the stream's is still to come
                 del self._pending[token]
-                pending.done(error)
+                pending.batch.done(pending.index, error)
             else:  # 503: nobody takes it
                 del self._pending[token]
                 pending.sent = False
@@ -264,21 +265,20 @@ class JetStreamPublisher:
     async def _look(self, topic: str, *, again: bool) -> str:
         """What is wrong with the stream of a topic; it is made if it may be. Raises
         TransportError: it is not known now."""
-        client = self._connection.client
         if self.creates and not topic.startswith("="):
-            if problems := await self._topology.ensure_topic(client, topic):
+            if problems := await self._topology.ensure_topic(topic):
                 return "\n".join(problems)
-        elif again and not await self._topology.knows(client, topic):
+        elif again and not await self._topology.knows(topic):
             return "no stream keeps it"
         if topic.startswith("="):
             return ""
         if late := [pending for pending in self._held[topic] if pending.delayed]:
-            if text := await self._topology.ensure_delays(client, topic, changes=self.creates):
+            if text := await self._topology.ensure_delays(topic, changes=self.creates):
                 give_up(self._held[topic], late, text)
             else:
                 self._delays.add(topic)
         if self.require_subscriber:
-            if await self._topology.has_group(client, topic):
+            if await self._topology.has_group(topic):
                 self._heard.add(topic)
             else:
                 unheard = [pending for pending in self._held[topic] if pending.needs_group]
