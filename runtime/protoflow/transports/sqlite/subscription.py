@@ -41,8 +41,6 @@ class SqliteSubscription(QueueSubscription):
             available=self._claimable,
         )
         super().__init__(source, settings, listener, database.clock)
-        self.topic = settings.topic
-        self.group_name = settings.group
         self.session_lease = session_lease
         self._database = database
         self._doubtful: set[int] = set()
@@ -131,4 +129,4 @@ class SqliteSubscription(QueueSubscription):
         if topics:
             self._database.published(topics)
         if claimable:
-            self._database.settled(self.topic, self.group_name)
+            self._database.settled(self.settings.topic, self.settings.group)
