@@ -12,8 +12,7 @@ from protoflow.transport.interface import SubscriptionListener
 from protoflow.transport.kit.queue_source import QueueSource
 from protoflow.transport.kit.subscription import QueueSubscription
 from protoflow.transport.settings import SubscriptionSettings
-from protoflow.transports.sqlite.available import claimable
-from protoflow.transports.sqlite.claiming import Claim, Claimed
+from protoflow.transports.sqlite.claiming import Claim, Claimed, claimable
 from protoflow.transports.sqlite.database import Database
 from protoflow.transports.sqlite.recent import Recent
 from protoflow.transports.sqlite.session_lease import SessionLease
