@@ -11,9 +11,9 @@ from protoflow.errors import NotReplayableError, PublishError
 from protoflow.message import Message
 from protoflow.transport.dead_letters import DeadLetterRecord
 from protoflow.transport.kit.replay import DeadLetterSources, number_of, replay_in_order
-from protoflow.transports.nats.jetstream.api import API, JSON
+from protoflow.transports.nats.jetstream.api import API
 from protoflow.transports.nats.jetstream.publisher import JetStreamPublisher
-from protoflow.transports.nats.jetstream.topic_reader import message_of, time_of
+from protoflow.transports.nats.jetstream.topic_reader import as_record
 from protoflow.transports.nats.names import JetStreamNames
 
 _DIGITS = 20
@@ -79,7 +79,11 @@ class JetStreamScan:
                 self._next = self._last + 1
                 break
             self._next = stored["seq"] + 1
-            taken.append(await self._completed(_as_record(self._topic, self._stream, stored)))
+            taken.append(
+                await self._completed(
+                    as_record(DeadLetterRecord, self._topic, self._stream, stored)
+                )
+            )
         return taken
 
     async def replay(
@@ -122,7 +126,9 @@ class JetStreamScan:
         origin, sequence = place
         stream = store.names.stream(origin)
         stored = await store.api.message(stream, sequence)
-        found = None if stored is None else _as_record(origin, stream, stored).message
+        found = (
+            None if stored is None else as_record(DeadLetterRecord, origin, stream, stored).message
+        )
         if found is None or not _same_id(found.id, message.id):
             return record
         metadata = {**found.metadata, **message.metadata}
@@ -149,11 +155,3 @@ def _has_metadata(message: Message) -> bool:
 
 def _same_id(found: str, named: str) -> bool:
     return found == named or (len(named) > 100 and found.startswith(named))
-
-
-def _as_record(topic: str, stream: str, stored: JSON) -> DeadLetterRecord:
-    return DeadLetterRecord(
-        message=message_of(topic, stream, stored),
-        position=str(stored["seq"]),
-        time=time_of(stored),
-    )

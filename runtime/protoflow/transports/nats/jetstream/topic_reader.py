@@ -6,15 +6,18 @@ import asyncio
 import base64
 import datetime
 from collections.abc import AsyncIterator
+from typing import TypeVar
 
 from protoflow.contract.spec import Start
 from protoflow.errors import TopologyError
 from protoflow.message import Message
+from protoflow.transport.dead_letters import DeadLetterRecord
 from protoflow.transport.topic_reader import TopicRecord
 from protoflow.transports.nats.jetstream.api import API, JSON
 from protoflow.transports.nats.names import JetStreamNames
 from protoflow.transports.nats.wire import headers
 
+R = TypeVar("R", TopicRecord, DeadLetterRecord)
 _INTERVAL = 0.2
 
 
@@ -41,26 +44,23 @@ async def read_topic(
         stored = await api.next_message(stream, sequence, subject)
         if stored is not None:
             sequence = stored["seq"] + 1
-            yield TopicRecord(
-                message=message_of(topic, stream, stored),
-                position=str(stored["seq"]),
-                time=time_of(stored),
-            )
+            yield as_record(TopicRecord, topic, stream, stored)
         elif not follow:
             return
         else:
             await asyncio.sleep(_INTERVAL)
 
 
-def message_of(topic: str, stream: str, stored: JSON) -> Message:
-    """Returns the message. If its headers cannot be read, only the payload is in it."""
+def as_record(kind: type[R], topic: str, stream: str, stored: JSON) -> R:
+    """Returns what a stream holds as a record of a topic or of its dead letters. If its headers
+    cannot be read, only the payload is in its message."""
     payload = base64.b64decode(stored.get("data", ""))
     try:
         message = headers.decode(topic, payload, base64.b64decode(stored.get("hdrs", "")))
     except Exception:  # one message that cannot be read does not hide the others
         message = Message(id="", topic=topic, payload=payload)
     message.id = message.id or f"{stream}:{stored['seq']}"
-    return message
+    return kind(message=message, position=str(stored["seq"]), time=time_of(stored))
 
 
 def time_of(stored: JSON) -> float:
