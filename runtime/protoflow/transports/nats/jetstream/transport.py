@@ -58,8 +58,12 @@ class JetStreamTransport:
         self._names = JetStreamNames(options.prefix, options.shards)
         self._api = API(self._connection, options.domain)
         self._topology = TopologyManager(self._api, self._names, options)
-        self._publisher = JetStreamPublisher(self._connection, self._names, self._topology)
-        self._publisher.require_subscriber = settings.require_subscriber
+        self._publisher = JetStreamPublisher(
+            self._connection,
+            self._names,
+            self._topology,
+            require_subscriber=settings.require_subscriber,
+        )
         self.dead_letters = JetStreamDeadLetterStore(self._api, self._names, self._publisher)
         self._mode = TopologyMode.CREATE
         self.capabilities = Capabilities(
@@ -106,11 +110,11 @@ class JetStreamTransport:
         """As `Transport.ensure`."""
         self._mode = mode
         self.dead_letters.sources.add(topology.subscriptions)
-        self._publisher.creates = mode is TopologyMode.CREATE
+        self._publisher.held.creates = mode is TopologyMode.CREATE
         if mode is TopologyMode.NONE:
             return
         await self._topology.ensure(topology, mode)
-        self._publisher.known.update(topology.topics)
+        self._publisher.held.known.update(topology.topics)
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
         """As `Transport.submit`."""
