@@ -73,6 +73,7 @@ class KafkaTransport:
             atomic=options.idempotence,
             atomic_on_demand=True,
             dead_letters=True,
+            ordered_replays=True,
             lag=True,
             reads_topics=True,
             broadcast=True,
