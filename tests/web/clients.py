@@ -19,7 +19,7 @@ from tests.middleware.harness import running, worker
 
 DEAD = "work..workers..dead"
 TOKEN, READ_TOKEN = "operate-ä", "read-ö"
-TOKENS = {"http_token": TOKEN, "http_read_token": READ_TOKEN}
+TOKENS: dict[str, Any] = {"http_token": TOKEN, "http_read_token": READ_TOKEN}
 
 
 def bearer(token: str | None) -> dict[str, str]:

@@ -270,9 +270,9 @@ def test_mistakes_in_settings_are_told_and_the_token_is_not() -> None:
         Config(environ={}, metrics_port=70000)
     for name in ("http_token", "http_read_token"):
         with pytest.raises(ConfigError, match=f"{name}: has blanks"):
-            Config(environ={}, **{name: "hunter2\n"})
+            config(**{name: "hunter2\n"})
     with pytest.raises(ConfigError, match="http_read_token: is the same as http_token") as raised:
-        Config(environ={}, http_token="hunter2", http_read_token="hunter2")
+        config(http_token="hunter2", http_read_token="hunter2")
     assert "hunter2" not in str(raised.value)
     settings = Config(environ={"PROTOFLOW_HTTP_TOKEN": "hunter2", "PROTOFLOW_HTTP_CORS": "a,b"})
     assert settings.http_cors == ("a", "b")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from protoflow.config.settings import Config
 from protoflow.contract.names import NameResolver
@@ -55,12 +55,8 @@ class Findings:
     dead_letters: Sequence[dict[str, Any]] = ()
 
 
-class MessageSearch(Protocol):
-    """Looks for one message; a page of a message joins what all of them find."""
-
-    def __call__(self, id: str) -> Awaitable[Findings]:
-        """Returns where it looked and what it found."""
-        ...
+#: Looks for the message of an id; the page of a message joins what all searches find.
+MessageSearch: TypeAlias = Callable[[str], Awaitable[Findings]]
 
 
 @dataclass(kw_only=True)
