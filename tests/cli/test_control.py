@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import threading
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
+from protoflow.cli import control
 from protoflow.cli.app import main
 
 from tests.cli.conftest import Done, Project
@@ -45,6 +50,14 @@ def running(shop: Project) -> Running:
     return Running(shop, process, f"http://127.0.0.1:{port}")
 
 
+def validated(verb: str, done: Done) -> Any:
+    """The processes that a command has printed, as its committed schema has them."""
+    schema = json.loads((Path(control.__file__).parents[1] / f"schemas/{verb}.json").read_text())
+    content = done.json()
+    jsonschema.Draft202012Validator(schema).validate(content)
+    return content["processes"]
+
+
 def test_pause_resume_and_drain(running: Running) -> None:
     for handler in ((), ("orders.placed/billing",)):
         done = running("pause", *handler)
@@ -55,7 +68,7 @@ def test_pause_resume_and_drain(running: Running) -> None:
         assert "orders.placed/billing" in done.lines[1]
         assert " paused " in done.lines[1]
         assert "other processes of the group go on" in done.err
-        (process,) = running("resume", *handler, "--json").json()["processes"]
+        (process,) = validated("resume", running("resume", *handler, "--json"))
         (subscription,) = process["subscriptions"]
         assert (subscription["state"], subscription["handlers"]) == ("running", [NAME])
         assert process["pid"] == running.process.pid
@@ -65,8 +78,8 @@ def test_pause_resume_and_drain(running: Running) -> None:
         pass
     done = running("drain", NAME, "--json")
     assert (done.code, done.err.count("drain acts on")) == (0, 1)
-    assert done.json()["processes"][0]["subscriptions"][0]["state"] == "drained"
-    assert running("drain").code == 0
+    assert validated("drain", done)[0]["subscriptions"][0]["state"] == "drained"
+    assert validated("drain", running("drain", "--json"))
     for verb in ("pause", "resume"):
         done = running(verb)
         assert (done.code, "is drained" in done.err) == (2, True)
