@@ -15,10 +15,10 @@ from fastapi import FastAPI
 from protoflow import Service
 from protoflow.errors import RegistrationError
 from protoflow.message import Message
-from protoflow.web import asgi
+from protoflow.web import application, asgi, response
 
-from tests.middleware.harness import NAME, config, nothing, running, worker
-from tests.web.clients import ASGI, DEAD, bearer
+from tests.middleware.harness import NAME, config, nothing, put, running, worker
+from tests.web.clients import ASGI, DEAD, bearer, broken
 
 
 async def test_mounted_in_fastapi() -> None:
@@ -148,3 +148,25 @@ async def test_a_body_that_does_not_come_is_a_problem(monkeypatch: pytest.Monkey
             await app(scope, receive, send)
             statuses.append(json.loads(sent[1]["body"])["status"])
         assert statuses == [408, 400]
+
+
+async def test_a_client_that_takes_nothing_gives_its_place_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(response, "TAKING", 0.05)
+    monkeypatch.setattr(application, "_AT_ONCE", 1)
+    async with running(worker(broken), virtual_time=False) as service:
+        await put(service, "bad")
+        app = service.service.asgi_app()
+        scope = {
+            "type": "http", "method": "GET", "path": "/api/v1/dead-letters/export",
+            "headers": [(b"host", b"localhost")], "server": ("127.0.0.1", 1),
+        }  # fmt: skip
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.body":
+                await asyncio.Event().wait()
+
+        with pytest.raises(TimeoutError):
+            await app(scope, lambda: asyncio.sleep(0, {}), send)
+        assert (await ASGI(app).ask("GET", "/api/v1/handlers")).status == 200

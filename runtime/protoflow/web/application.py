@@ -84,12 +84,11 @@ class Application:
         except Problem:
             self.admit(request, Role.READ)  # without a token nobody learns what is there
             raise
-        # Not of the guard's concern where a probe asks: it sees the status alone.
         routed = request.routed(parameters, self.admit(request, route.role))
-        if request.path in PROBES:
+        if request.path in PROBES:  # answered however busy the process is
             return await self._call(route, routed)
         if self._busy >= _AT_ONCE:
-            raise Problem(503, "too many requests are answered", headers={"Retry-After": "1"})
+            raise Problem(503, "too many requests at once", headers={"Retry-After": "1"})
         self._busy += 1
         try:
             response = await self._in_time(route, routed)

@@ -112,9 +112,9 @@ async def _send(request: Request, response: Response, send: Send) -> None:
                 ],
             }
         )
-        if response.stream is not None:
-            async for part in response.stream:
-                await send({"type": "http.response.body", "body": part, "more_body": True})
+        await response.write_to(
+            lambda part: send({"type": "http.response.body", "body": part, "more_body": True})
+        )
     finally:
         await response.close()
     body = b"" if request.method == "HEAD" else response.body

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import http
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
 NDJSON: Final = "application/x-ndjson"
+#: Seconds in which a client must take a part of a stream: a stream holds one of few places.
+TAKING: float = 30.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,6 +35,13 @@ class Response:
     content_type: str = JSON
     headers: dict[str, str] = field(default_factory=dict)
     ended: Callable[[], None] | None = None
+
+    async def write_to(self, write: Callable[[bytes], Awaitable[object]]) -> None:
+        """Writes the parts of the stream. Raises TimeoutError: the client takes none."""
+        if self.stream is not None:
+            async for part in self.stream:
+                async with asyncio.timeout(TAKING):
+                    await write(part)
 
     async def close(self) -> None:
         """Ends the stream, whether it was read to its end or not. Idempotent."""

@@ -203,8 +203,7 @@ async def _sent(request: web.Request, response: Response) -> web.StreamResponse:
     )
     try:
         await stream.prepare(request)
-        async for part in response.stream:
-            await stream.write(part)
+        await response.write_to(stream.write)
         await stream.write_eof()
     finally:
         await response.close()
