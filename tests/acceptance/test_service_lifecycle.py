@@ -100,7 +100,7 @@ async def test_a_drained_subscription_leaves_its_messages_to_other_processes(
     first, second = Seen(harness), Seen(harness)
     audit = Seen(harness)
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         first.note(task, context)
         await asyncio.sleep(0.2)
         first.done.append(task.number)
