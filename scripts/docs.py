@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from annotation_tables import annotation_tables  # type: ignore[import-not-found]  # beside it
 from cli_reference import reference  # type: ignore[import-not-found]  # beside this script
 from pamqp.header import ContentHeader
 from protoflow import transports, wire
@@ -324,6 +325,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "config": config_table,
     "middleware": middleware_list,
     "commands": reference,
+    **annotation_tables(table),
     **{f"options-{item.name}": options_table(options_of(item)) for item in BUILT_IN},
 }
 

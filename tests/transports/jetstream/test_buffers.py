@@ -46,7 +46,7 @@ def test_what_is_ready_is_what_would_be_taken(
             every[-1].due = when if ordering is not Ordering.NONE else 0.0
             buffer.add(every[-1])
         elif kind == "take":
-            left = what
+            left: int = what
 
             def accept(lease: Lease) -> bool:
                 nonlocal left

@@ -252,7 +252,7 @@ def topology_context(ladder: tuple[float, ...] = (5.0,)) -> Any:
         settings=settings,
         options=KafkaOptions(),
         client={},
-        admin=None,  # type: ignore[arg-type]  # nothing is asked
+        admin=None,  # nothing is asked
         forget=lambda _subscription: None,
     )
 

@@ -65,6 +65,7 @@ class RabbitMQTransport:
             retry_lateness=min(settings.ladder, default=0.0) + 1.0,
             counts_deliveries=True,
             dead_letters=True,
+            ordered_replays=True,
             leases=True,
             lag=True,
             broadcast=True,

@@ -150,8 +150,14 @@ class LeaseRenewer:
         puller.compete()
 
     def give_back(self, leases: Iterable[Lease]) -> None:
-        """For any process, this one included."""
+        """For any process, this one included. What may be another's by now is let go without a
+        word: the server would take it from the other, and hand it out twice."""
         for lease in leases:
             if self.leases.release(lease):
                 lease.source.buffer.settled(lease)
-                self._connection.write(encode_command(lease.reply, NAK))
+                if not self.is_over(lease):
+                    self._connection.write(encode_command(lease.reply, NAK))
+
+    def is_over(self, lease: Lease) -> bool:
+        """Whether the time for which a message was lent is over."""
+        return self._connection.clock.monotonic() - lease.renewed >= self._settings.lease

@@ -79,8 +79,7 @@ class JetStreamSubscription:
             if lease is not None:
                 leases.release(lease)
                 lease.source.buffer.settled(lease)
-                if settlement.action is not Action.ACK and self._keep(lease, settlement):
-                    settling.known(SettleResult.DONE)
+                if settlement.action is not Action.ACK and self._keep(lease, settlement, settling):
                     continue
             elif (lease := self._settler.held(settlement.delivery)) is None:
                 settling.known(SettleResult.LOST)
@@ -90,14 +89,17 @@ class JetStreamSubscription:
         self._renewer.wake.set()
         return self._settler.send(settling)
 
-    def _keep(self, lease: Lease, settlement: Settlement) -> bool:
-        """Whether it stays here: given back to the server it would come after newer ones."""
+    def _keep(self, lease: Lease, settlement: Settlement, settling: Settling) -> bool:
+        """Whether nothing is sent: another's by now, or later ones would overtake it there."""
         puller = lease.source
+        if self._renewer.is_over(lease):
+            settling.known(SettleResult.LOST)
+            return True
         if self._stopped or not puller.window:
             return False
-        again = lease.again(settlement, self._connection.clock.monotonic())
-        self._leases.add(again)
+        self._leases.add(again := lease.again(settlement, self._connection.clock.monotonic()))
         puller.buffer.add(again)
+        settling.known(SettleResult.DONE)
         return True
 
     def defer(self, message: Message, delay: float) -> Message | None:

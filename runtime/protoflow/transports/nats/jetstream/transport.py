@@ -72,6 +72,7 @@ class JetStreamTransport:
             dead_letters=True,
             leases=True,
             lag=True,
+            reads_topics=True,
             broadcast=True,
             proves_killers=True,
         )
