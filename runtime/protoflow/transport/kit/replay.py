@@ -42,11 +42,7 @@ class DeadLetterSources:
         return known is None or any(topic == source for source, _ in known)
 
     def replayed(
-        self,
-        record: DeadLetterRecord,
-        *,
-        to_origin: bool,
-        origin: tuple[str, str] | None = None,
+        self, record: DeadLetterRecord, *, to_origin: bool, origin: tuple[str, str] | None = None
     ) -> tuple[Message, str]:
         """Returns the message that replays a dead letter, and the group that failed.
 

@@ -20,12 +20,7 @@ from protoflow.transports.kafka.broker_queries import describe
 from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.errors import transport_error
 from protoflow.transports.kafka.publisher import KafkaPublisher, partition_of
-from protoflow.transports.kafka.topic_scan import (
-    TopicScan,
-    as_record,
-    identity_of,
-    open_scan,
-)
+from protoflow.transports.kafka.topic_scan import TopicScan, as_record, identity_of, open_scan
 
 _MARKER = wire.PF_DLQ_RESOLVED
 _MARKER_KEY = _MARKER.encode()

@@ -58,10 +58,7 @@ class Connection(aiormq.Connection):
     ) -> None:
         self._wire = Wire(url.scheme, blocked)
         super().__init__(
-            url,
-            context=context,
-            client_properties=client_properties,
-            transport_factory=self._wire,
+            url, context=context, client_properties=client_properties, transport_factory=self._wire
         )
 
     def abort(self) -> None:

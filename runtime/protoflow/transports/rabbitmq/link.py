@@ -16,11 +16,7 @@ from protoflow.errors import AuthenticationError, ConnectionFailedError
 from protoflow.transport.interface import TransportSettings
 from protoflow.transport.kit.backoff import Backoff
 from protoflow.transport.kit.supervisor import Supervisor
-from protoflow.transports.rabbitmq.channel import (
-    FAILURES,
-    Channel,
-    Connection,
-)
+from protoflow.transports.rabbitmq.channel import FAILURES, Channel, Connection
 from protoflow.transports.rabbitmq.options import RabbitMQOptions
 
 _logger = logging.getLogger("protoflow.rabbitmq")

@@ -6,12 +6,7 @@ import asyncio
 import dataclasses
 from collections.abc import Sequence
 
-from protoflow.errors import (
-    ConnectionFailedError,
-    PublishError,
-    TopologyError,
-    TransportError,
-)
+from protoflow.errors import ConnectionFailedError, PublishError, TopologyError, TransportError
 from protoflow.message import Message
 from protoflow.transport.interface import (
     Capabilities,

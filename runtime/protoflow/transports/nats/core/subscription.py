@@ -90,10 +90,7 @@ class CoreSubscription:
         if self._stopped:
             return SettleResult.LOST
         again = replace(
-            old,
-            failures=settlement.failures,
-            first_failure=settlement.first_failure,
-            receipt=self,
+            old, failures=settlement.failures, first_failure=settlement.first_failure, receipt=self
         )
         if settlement.delay > 0:
             asyncio.get_running_loop().call_later(settlement.delay, self._ready.put_back, again)
@@ -196,9 +193,5 @@ class CoreSubscription:
         if not message.id:
             message.id = new_id()
         return Delivery(
-            message=message,
-            position=self._received,
-            size=size,
-            receipt=self,
-            unreadable=unreadable,
+            message=message, position=self._received, size=size, receipt=self, unreadable=unreadable
         )

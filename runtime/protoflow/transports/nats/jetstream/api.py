@@ -8,11 +8,7 @@ from typing import Any
 
 from nats import errors
 
-from protoflow.errors import (
-    AuthenticationError,
-    ConnectionFailedError,
-    TransportError,
-)
+from protoflow.errors import AuthenticationError, ConnectionFailedError, TransportError
 from protoflow.transports.nats.wire.connection import NatsConnection
 
 JSON = dict[str, Any]  # Any: JSON

@@ -39,11 +39,7 @@ class JetStreamPublisher:
         require_subscriber: bool,
     ) -> None:
         self.held = HeldTopics(
-            connection,
-            topology,
-            self._send,
-            self._in_flight,
-            require_subscriber=require_subscriber,
+            connection, topology, self._send, self._in_flight, require_subscriber=require_subscriber
         )
         self._max_payload = 0
         self._require_subscriber = require_subscriber

@@ -256,11 +256,7 @@ class TopologyManager:
         return problems
 
     async def ensure_durables(
-        self,
-        settings: SubscriptionSettings,
-        mode: TopologyMode,
-        *,
-        adapts: bool = False,
+        self, settings: SubscriptionSettings, mode: TopologyMode, *, adapts: bool = False
     ) -> list[str]:
         """Makes or compares the durables of a subscription; what is wrong with them. If it
         `adapts`, what follows from the options or the ordering is changed in place."""

@@ -7,12 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 from protoflow.contract.spec import Ordering, Start
-from protoflow.errors import (
-    AuthenticationError,
-    CapabilityError,
-    PublishError,
-    TopologyError,
-)
+from protoflow.errors import AuthenticationError, CapabilityError, PublishError, TopologyError
 from protoflow.message import Message
 from protoflow.transport.interface import (
     Capabilities,
