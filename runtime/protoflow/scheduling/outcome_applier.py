@@ -49,7 +49,7 @@ class OutcomeApplier:
         self._loop = asyncio.get_running_loop()
         self._timers: dict[Job, asyncio.TimerHandle] = {}
         #: Jobs whose retries the broker has not confirmed yet.
-        self._deferring: set[Job] = set()
+        self._deferring: dict[Job, None] = {}
         self.outputs = Outputs(host, settler, self._not_published)
         self.dead_letters = DeadLetterPublisher(host, submitter, settler)
         #: Jobs whose attempts are used up and that are tried for ever (BLOCK).
@@ -138,7 +138,8 @@ class OutcomeApplier:
         settlements are repeated: nothing of them is published or settled any more."""
         taken = self.outputs.take(unwanted) + self.dead_letters.take(unwanted)
         deferring = [job for job in self._deferring if unwanted(job)]
-        self._deferring.difference_update(deferring)
+        for job in deferring:
+            del self._deferring[job]
         _outputs, settlements = self._settler.take(unwanted)
         return list(dict.fromkeys(taken + deferring + settlements))
 
@@ -219,12 +220,12 @@ class OutcomeApplier:
                 Settlement(delivery, Action.NACK, delay, delivery.failures, delivery.first_failure),
             )
             return
-        self._deferring.add(job)
+        self._deferring[job] = None
 
         def confirmed(refused: PublishRefusedError | None) -> None:
             if job not in self._deferring:
                 return  # taken out meanwhile
-            self._deferring.discard(job)
+            del self._deferring[job]
             if refused is None:
                 self.acknowledge(job)
             else:  # the broker refuses it: the message waits in memory, unsettled

@@ -1,0 +1,337 @@
+"""One run of one seed: broker, client, processes, faults, and the verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from protoflow.config.settings import Config
+from protoflow.errors import TransportError
+from protoflow.message import Delivery
+from protoflow.service.service import Service
+from protoflow.testing.simulation.broker import SimulatedBroker
+from protoflow.testing.simulation.choices import Choices
+from protoflow.testing.simulation.client import Client
+from protoflow.testing.simulation.faults import Fault, Faults
+from protoflow.testing.simulation.invariants import Contract
+from protoflow.testing.simulation.ledger import Run
+from protoflow.testing.simulation.loop import OUTSIDE, SimulatedLoop, Stuck, start
+from protoflow.testing.simulation.process import Process
+from protoflow.testing.simulation.profiles import Lending, Profile
+from protoflow.testing.simulation.scenario import Invariant, Scenario
+from protoflow.testing.simulation.service_process import ServiceProcess
+from protoflow.testing.simulation.trace import Trace
+
+T = TypeVar("T")
+ServiceFactory = Callable[[ServiceProcess], Service]
+OnRestart = Callable[["Simulation", str], object]
+
+#: How long outages and the like last at most, in seconds.
+_LONGEST = 40.0
+#: What a drain may take beyond `shutdown_timeout`, in seconds.
+_GRACE = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What a run has found.
+
+    Attributes:
+        invariant: the name of what does not hold.
+        text: what happened.
+        message: the id of the message that it is about; empty is none.
+        time: when.
+    """
+
+    invariant: str
+    text: str
+    message: str
+    time: float
+
+
+class Replica:
+    """A place where a service runs, one process after the other."""
+
+    def __init__(self, simulation: Simulation, name: str, build: ServiceFactory) -> None:
+        self.name = name
+        self.process: ServiceProcess | None = None
+        self.lives = 0
+        self.deploys = 0
+        self.stopped: asyncio.Future[None] | None = None
+        self._simulation = simulation
+        self._build = build
+
+    def start(self) -> None:
+        """Starts a process."""
+        simulation = self._simulation
+        self.lives += 1
+        if self.lives > 1 and simulation.on_restart is not None:
+            simulation.on_restart(simulation, self.name)
+        process = ServiceProcess(simulation, self.name, self.lives, self.deploys)
+        self.process = process
+        self.stopped = None
+        simulation.processes.append(process)
+        simulation.trace.add(simulation.now, str(process), "start")
+        start(simulation.loop, self._live(process), process)
+
+    @property
+    def running(self) -> bool:
+        """Whether its service has started and is not stopping."""
+        return self.stopped is not None
+
+    @property
+    def settled(self) -> bool:
+        """Whether it has nothing to do."""
+        service = self.process.built if self.process is not None else None
+        return self.running and service is not None and all(
+            one.settled for one in service.subscriptions
+        )
+
+    def stop(self) -> None:
+        """Asks the service to drain."""
+        if self.stopped is not None and not self.stopped.done():
+            self.stopped.set_result(None)
+
+    async def _live(self, process: ServiceProcess) -> None:
+        simulation = self._simulation
+        service = self._build(process)
+        if service is not process.built:
+            raise TypeError(f"{self.name}: return what process.service() makes")
+        try:
+            await service.start()
+        except TransportError:
+            process.alive = False  # as a supervisor sees it: it exits, and is started again
+            simulation.loop.call_later(1.0, self.start, context=OUTSIDE)
+            return
+        self.stopped = simulation.loop.create_future()
+        await self.stopped
+        began = simulation.now
+        simulation.trace.add(began, str(process), "stopping")
+        for topic, group in simulation.contract.ledgers:
+            simulation.contract.disturb(topic, group)
+        await service.stop()
+        took, limit = simulation.now - began, service.config.shutdown_timeout
+        simulation.trace.add(simulation.now, str(process), "stopped")
+        if took > limit + _GRACE:
+            simulation.fail("drain", f"{process} drained for {took:.3f} s of {limit:g} s", "")
+        process.alive = False
+        if not simulation.ending:
+            simulation.loop.call_later(0.2, self.start, context=OUTSIDE)
+
+
+class Simulation:
+    """One run of one seed; scenarios and invariants get it.
+
+    Attributes:
+        seed: what made all choices.
+        publisher: the outside world's; a `Publisher`.
+        trace: what happened so far.
+    """
+
+    def __init__(
+        self, seed: int, services: Sequence[tuple[str, ServiceFactory]], scenario: Scenario,
+        profile: Profile, planned: Sequence[Fault], only: Sequence[str] | None,
+        invariants: Sequence[Invariant], on_restart: OnRestart | None,
+    ) -> None:  # fmt: skip
+        self.seed = seed
+        self.scenario = scenario
+        self.choices = Choices(seed)
+        self.loop = SimulatedLoop(seed, lambda: self.choices.latency("thread", 0.02))
+        self.loop.set_exception_handler(self._unhandled)
+        self.trace = Trace()
+        self.faults = Faults(planned, only)
+        self.contract = Contract(
+            self.loop.time, self.trace, self.fail,
+            lambda delivery: self.broker.held(delivery.receipt) is not None,
+        )  # fmt: skip
+        self.broker = SimulatedBroker(self.loop, profile, self.contract)
+        self.publisher = Client(self, _CONFIG)
+        self.failure: Failure | None = None
+        self.poisoned: dict[str, None] = {}
+        self.processes: list[ServiceProcess] = []
+        self.replicas = [Replica(self, name, build) for name, build in services]
+        self.on_restart = on_restart
+        self.crashes = 0
+        self.ending = False
+        self._stores: dict[Any, Any] = {}
+        self._stepwise = [each for each in invariants if each.every_step]
+        self._invariants = invariants
+        self._over: asyncio.Future[None] = self.loop.create_future()
+
+    # For scenarios and invariants.
+
+    @property
+    def now(self) -> float:
+        """The virtual time in seconds."""
+        return self.loop.now
+
+    @property
+    def runs(self) -> Sequence[Run]:
+        """Every run of a handler so far."""
+        return self.contract.runs
+
+    def store(self, make: Callable[[], T]) -> T:
+        """Returns what `make` makes, once for each seed."""
+        if make not in self._stores:
+            self._stores[make] = make()
+        found: T = self._stores[make]
+        return found
+
+    def random(self) -> float:
+        """Returns a number from 0 up to 1, chosen by the seed."""
+        return self.choices.number("scenario")
+
+    async def sleep(self, seconds: float) -> None:
+        """Lets virtual time pass."""
+        await asyncio.sleep(seconds)
+
+    # The host of links and processes.
+
+    def fail(self, invariant: str, text: str, message: str = "") -> None:
+        """An invariant does not hold: the run ends. Of several the first counts."""
+        if self.failure is None:
+            self.failure = Failure(invariant, text, message, self.now)
+            self.trace.add(self.now, "", "VIOLATED", message, f"{invariant}: {text}")
+            if not self._over.done():
+                self._over.set_result(None)
+
+    def crash(self, process: Process) -> None:
+        """Kills a process, and starts it again some time later."""
+        if not process.alive or not isinstance(process, ServiceProcess):
+            return
+        process.alive = False
+        self.crashes += 1
+        self.trace.add(self.now, str(process), "crash")
+        self.contract.died(process)
+        if self.broker.profile.lending is Lending.CONNECTION:
+            self.loop.call_later(0.01, self._disconnected, process, context=OUTSIDE)
+        replica = next(each for each in self.replicas if each.process is process)
+        wait = self.choices.between(f"{process.name}.restart", 0.2, 8.0)
+        self.loop.call_later(wait, replica.start, context=OUTSIDE)
+
+    def _disconnected(self, process: ServiceProcess) -> None:
+        for subscription in process.transport.subscriptions:
+            self.broker.leave(subscription.member, killed=True)
+
+    def lost(self, process: Process, deliveries: Sequence[Delivery]) -> None:
+        """A process lost leases."""
+        self.contract.lost(process, deliveries)
+
+    def stepped(self) -> None:
+        """Checks the invariants of every step."""
+        for each in self._stepwise:
+            self._check(each)
+
+    # The run.
+
+    def run(self, then: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Runs the seed, and then something more; `failure` says what it has found."""
+        main = start(self.loop, self._main(then), None)
+        main.add_done_callback(self._main_ended)
+        try:
+            self.loop.run_until(self._over)
+        except Stuck as error:
+            self.fail("liveness", str(error))
+
+    def close(self) -> None:
+        """Discards the processes."""
+        self.loop.finish([*self.processes])
+
+    def _main_ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            lines = traceback.format_exception_only(error)
+            self.fail("scenario", f"it raised {''.join(lines).strip()}")
+        if not self._over.done():
+            self._over.set_result(None)
+
+    async def _main(self, then: Callable[[], Awaitable[None]] | None) -> None:
+        for replica in self.replicas:
+            replica.start()
+        while not all(replica.running for replica in self.replicas):
+            await asyncio.sleep(0.01)
+        for fault in self.faults.timed:
+            self.loop.call_later(fault.at / 1000, self._begin, fault, context=OUTSIDE)
+        await self.scenario.publish(self)
+        await asyncio.sleep(max(0.0, self.scenario.duration - self.now))
+        self.faults.over = True
+        await self._quiescence()
+        self.contract.quiescent()
+        for each in self._invariants:
+            self._check(each)
+        if then is not None:
+            await then()
+        self.ending = True
+        for replica in self.replicas:
+            replica.stop()
+        while any(replica.process and replica.process.alive for replica in self.replicas):
+            await asyncio.sleep(0.1)
+
+    async def _quiescence(self) -> None:
+        deadline, pause = self.now + self.scenario.patience, 0.05
+        while left := self._left():
+            if self.now > deadline:
+                self.fail("liveness", f"after {self.scenario.patience:g} s: {', '.join(left)}")
+                return
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, 10.0)
+        for replica in self.replicas:
+            service = replica.process.built if replica.process else None
+            for one in service.subscriptions if service is not None else ():
+                if (count := one.in_flight.count) != 0 or one.in_flight.bytes != 0:
+                    self.fail("in flight", f"{count} in {one.settings.name}, nothing is left")
+
+    def _left(self) -> list[str]:
+        left = [
+            f"{group.size} messages of {topic.name} in group {group.name}"
+            for topic in self.broker.state.topics.values()
+            for group in topic.groups.values()
+            if group.size
+        ]
+        for replica in self.replicas:
+            if not replica.settled:
+                left.append(f"{replica.name} is not at rest")
+        return left
+
+    def _check(self, invariant: Invariant) -> None:
+        try:
+            invariant.check(self)
+        except AssertionError as error:
+            self.fail(invariant.name, str(error) or "it does not hold")
+
+    def _begin(self, fault: Fault) -> None:
+        """A fault that begins at a time."""
+        replica = next((each for each in self.replicas if each.name == fault.target), None)
+        process = replica.process if replica is not None else None
+        if self.faults.over or (fault.target and (process is None or not process.alive)):
+            return
+        self.faults.happened.append(fault)
+        lasts = self.choices.between("fault.lasts", 0.5, _LONGEST)
+        self.trace.add(self.now, fault.target or "broker", f"fault {fault.kind}", "", str(fault))
+        if fault.kind == "outage":
+            self.broker.down = True
+            self.loop.call_later(lasts, setattr, self.broker, "down", False, context=OUTSIDE)
+        elif fault.kind == "dead-letters-down":
+            self.broker.dead_letters_down = True
+            self.loop.call_later(
+                lasts, setattr, self.broker, "dead_letters_down", False, context=OUTSIDE
+            )
+        elif process is not None and fault.kind == "stall":
+            process.resumes = self.now + lasts
+        elif process is not None and fault.kind == "clock":
+            process.clock.offset += (lasts - _LONGEST / 2) * 10
+        elif replica is not None and fault.kind == "deploy":
+            replica.deploys += 1
+            replica.stop()
+
+    def _unhandled(self, _loop: object, context: dict[str, Any]) -> None:
+        """What nobody caught: an error in a callback."""
+        error = context.get("exception")
+        if context.get("handle") is not None or "callback" in str(context.get("message", "")):
+            self.fail("errors", f"{context.get('message')}: {error!r}")
+
+
+_CONFIG = Config(environ={})
