@@ -155,6 +155,8 @@ class SimulatedBroker:
         """Lends messages; and says when the next is due."""
         holder.seen = self._loop.now
         group = holder.group
+        if holder not in group.members:
+            return [], None  # it left while the request was on its way
         if self.profile.single_active and group.ordering is not Ordering.NONE:
             if self._active(group) is not holder:
                 return [], None
