@@ -15,7 +15,7 @@ from protoflow.testing.simulation.idempotency import Snapshot, check_idempotency
 from protoflow.testing.simulation.profiles import profile_of
 from protoflow.testing.simulation.report import explain
 from protoflow.testing.simulation.scenario import Invariant, Publish, Scenario
-from protoflow.testing.simulation.seeds import Seed, seeds_of
+from protoflow.testing.seeds import Seed, seeds_of
 from protoflow.testing.simulation.trace import Trace, divergence
 from protoflow.testing.simulation.world import Failure, OnRestart, ServiceFactory, Simulation
 
