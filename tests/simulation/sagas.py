@@ -6,7 +6,6 @@ import asyncio
 from collections import Counter
 
 from google.protobuf.wrappers_pb2 import StringValue
-
 from protoflow.context import Context
 from protoflow.contract.spec import DeliveryPolicy, Ordering, RetryPolicy
 from protoflow.output import Output

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-
 from protoflow.testing import Scenario, simulate
+
 from tests.simulation.sagas import SERVICES, orders
 
 

@@ -78,7 +78,7 @@ _gates: weakref.WeakKeyDictionary[object, SoloGate] = weakref.WeakKeyDictionary(
 
 def solo_gate() -> SoloGate:
     """The gate of this process: shared by all services that run on the current event loop. A loop
-    that simulates several processes tells which one is running (`protoflow_process`)."""
+    that simulates several processes names the one that is running (`protoflow_process`)."""
     loop = asyncio.get_running_loop()
     process: object = getattr(loop, "protoflow_process", loop)
     gate = _gates.get(process)

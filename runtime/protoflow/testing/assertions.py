@@ -51,7 +51,9 @@ def assert_dead_lettered(
         reason: a part of the error text of each.
     """
     records = service.dead_letters
-    found = [_decoded(each.message, type(like)) for each, like in zip(records, expected, strict=False)]
+    found = [
+        _decoded(each.message, type(like)) for each, like in zip(records, expected, strict=False)
+    ]
     if len(records) != len(expected) or found != [*expected]:
         rows = "\n".join(
             f"    {each.message.metadata.get(wire.PF_ORIGINAL_TOPIC)}: "

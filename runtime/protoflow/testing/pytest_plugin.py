@@ -69,7 +69,7 @@ def _count(config: pytest.Config, marker: pytest.Mark | None) -> int:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Tells simulations how many seeds to run, and which test runs them."""
+    """Sets how many seeds simulations run, and the test that runs them."""
     DEFAULTS.seeds = _count(item.config, item.get_closest_marker("protoflow_seeds"))
     # A part is chosen by its seeds, and there is one seed to repeat.
     DEFAULTS.test = item.nodeid.partition("[")[0]

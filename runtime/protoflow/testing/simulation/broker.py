@@ -151,15 +151,17 @@ class SimulatedBroker:
 
     # Lending.
 
-    def claim(self, holder: Holder, limit: int, max_bytes: int) -> tuple[list[Delivery], float | None]:
+    def claim(
+        self, holder: Holder, limit: int, max_bytes: int
+    ) -> tuple[list[Delivery], float | None]:
         """Lends messages; and says when the next is due."""
         holder.seen = self._loop.now
         group = holder.group
         if holder not in group.members:
             return [], None  # it left while the request was on its way
-        if self.profile.single_active and group.ordering is not Ordering.NONE:
-            if self._active(group) is not holder:
-                return [], None
+        in_turn = self.profile.single_active and group.ordering is not Ordering.NONE
+        if in_turn and self._active(group) is not holder:
+            return [], None
         lent: list[Delivery] = []
         for delivery in group.claim(holder, limit, max_bytes, self.now()):
             entry: Entry = delivery.receipt

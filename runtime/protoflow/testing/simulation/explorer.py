@@ -8,16 +8,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from protoflow.testing.seeds import Seed, seeds_of
 from protoflow.testing.simulation.choices import Choices
 from protoflow.testing.simulation.determinism import determined
 from protoflow.testing.simulation.faults import plan
 from protoflow.testing.simulation.idempotency import Snapshot, check_idempotency
 from protoflow.testing.simulation.profiles import profile_of
+from protoflow.testing.simulation.replica import ServiceFactory
 from protoflow.testing.simulation.report import explain
 from protoflow.testing.simulation.scenario import Invariant, Publish, Scenario
-from protoflow.testing.seeds import Seed, seeds_of
 from protoflow.testing.simulation.trace import Trace, divergence
-from protoflow.testing.simulation.world import Failure, OnRestart, ServiceFactory, Simulation
+from protoflow.testing.simulation.world import Failure, OnRestart, Simulation
 
 #: How often garbage is collected: after so many seeds.
 _COLLECT = 25
@@ -215,14 +216,15 @@ def simulate(
     if idempotent and snapshot is None:
         raise ValueError("idempotent=True compares snapshots: give snapshot=, a function")
     explorer = Explorer(
-        services=_named(services), scenario=scenario, as_=as_, invariants=invariants,
+        services=named(services), scenario=scenario, as_=as_, invariants=invariants,
         on_restart=on_restart, snapshot=snapshot if idempotent else None,
     )  # fmt: skip
     profile_of(as_)
     return explorer.explore(seeds_of(seeds), seconds)
 
 
-def _named(services: Sequence[ServiceFactory]) -> Sequence[tuple[str, ServiceFactory]]:
+def named(services: Sequence[ServiceFactory]) -> Sequence[tuple[str, ServiceFactory]]:
+    """Returns services with the names of their processes."""
     names = [getattr(each, "__name__", type(each).__name__) for each in services]
     counts: dict[str, int] = {}
     result: list[tuple[str, ServiceFactory]] = []

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
 from protoflow.testing.simulation.ledger import Ledger
+from protoflow.testing.simulation.loop import until
 from protoflow.testing.simulation.world import Simulation
 
 Snapshot = Callable[[Simulation], Any]  # Any: whatever can be compared
@@ -28,16 +28,14 @@ async def _twice(simulation: Simulation, snapshot: Snapshot) -> None:
                 await _again(simulation, snapshot, ledger, message)
 
 
-async def _again(
-    simulation: Simulation, snapshot: Snapshot, ledger: Ledger, message: str
-) -> None:
+async def _again(simulation: Simulation, snapshot: Snapshot, ledger: Ledger, message: str) -> None:
     broker, runs = simulation.broker, simulation.contract.runs
     group = broker.state.topics[ledger.topic].groups[ledger.group]
     before, count, known = snapshot(simulation), len(runs), len(simulation.contract.stored_ids)
     ledger.disturbances += 1
     broker.hand_again(group, simulation.contract.stored_ids[message])
-    while group.size or not all(replica.settled for replica in simulation.replicas):
-        await asyncio.sleep(0.05)
+    replicas = simulation.replicas
+    await until(lambda: not group.size and all(each.settled for each in replicas), 0.05)
     handler = runs[count].handler if len(runs) > count else f"group {ledger.group}"
     after = snapshot(simulation)
     if after != before:

@@ -76,9 +76,7 @@ class Link:
             host.crash(self.process)
             return future
         self._arrival = max(self._arrival, loop.now + host.choices.latency(site))
-        loop.call_at(
-            self._arrival, self._arrived, future, site, apply, name, size, context=OUTSIDE
-        )
+        loop.call_at(self._arrival, self._arrived, future, site, apply, name, size, context=OUTSIDE)
         return future
 
     def _arrived(

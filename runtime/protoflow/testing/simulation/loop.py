@@ -7,11 +7,13 @@ import contextvars
 import heapq
 from asyncio import events
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 from protoflow.testing.simulation.process import Process, current
 
 T = TypeVar("T")
+_Ts = TypeVarTuple("_Ts")
 
 #: Callbacks after which a run without progress of time is taken for an endless loop.
 _MOST_WITHOUT_TIME = 1_000_000
@@ -51,8 +53,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def call_at(
         self,
         when: float,
-        callback: Callable[..., Any],
-        *args: Any,
+        callback: Callable[[Unpack[_Ts]], object],
+        *args: *_Ts,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
         """See `asyncio.AbstractEventLoop`."""
@@ -65,8 +67,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def call_later(
         self,
         delay: float,
-        callback: Callable[..., Any],
-        *args: Any,
+        callback: Callable[[Unpack[_Ts]], object],
+        *args: *_Ts,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
         """See `asyncio.AbstractEventLoop`."""
@@ -88,23 +90,17 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             task.add_done_callback(process.tasks.pop, context=context)
         return task
 
-    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> Any:
+    def run_in_executor(
+        self, executor: Any, func: Callable[[Unpack[_Ts]], T], *args: *_Ts
+    ) -> asyncio.Future[T]:
         """Calls the function at once; its result comes after a time that the seed chooses."""
-        future = self.create_future()
+        future: asyncio.Future[T] = self.create_future()
+        answer: Callable[[], None]
         try:
-            result, error = func(*args), None
-        except Exception as raised:
-            result, error = None, raised
-
-        def answer() -> None:
-            if future.done():
-                return
-            if error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error)
-
-        self.call_later(self._duration(), answer)
+            answer = partial(future.set_result, func(*args))
+        except Exception as error:
+            answer = partial(future.set_exception, error)
+        self.call_later(self._duration(), lambda: None if future.done() else answer())
         return future
 
     def run_until(self, task: asyncio.Future[Any]) -> None:
@@ -193,6 +189,11 @@ def start(
     return loop.create_task(coroutine, context=context)
 
 
+async def until(condition: Callable[[], bool], pause: float) -> None:
+    """Waits until a condition holds; looking again costs nothing in virtual time."""
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(pause)
+
+
 #: The context of what happens outside of processes.
 OUTSIDE = contextvars.Context()
-

@@ -39,7 +39,7 @@ class Process:
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is meant to be
             if not task.done() and (coroutine := task.get_coro()) is not None:
                 with contextlib.suppress(BaseException):  # its `finally` may await
-                    coroutine.close()  # type: ignore[union-attr]  # tasks run coroutines here
+                    coroutine.close()
 
 
 #: The process to which the running code belongs; None is the outside world.

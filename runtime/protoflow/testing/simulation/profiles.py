@@ -22,7 +22,7 @@ class Lending(enum.Enum):
 
 @dataclass_record
 class Profile:
-    """A transport, as far as a simulation tells it from others.
+    """A transport, as far as a simulation knows it.
 
     Attributes:
         name: its name.

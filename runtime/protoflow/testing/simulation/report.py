@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from protoflow.testing.simulation.faults import Fault
 from protoflow.testing.seeds import DEFAULTS, Seed
+from protoflow.testing.simulation.faults import Fault
 from protoflow.testing.simulation.trace import Trace
 from protoflow.testing.simulation.world import Failure
 

@@ -65,9 +65,7 @@ class ServiceProcess(Process):
         super().__init__(name, life)
         self.service_name = name
         self.deploy = deploy
-        self.clock = SimulatedClock(
-            host.loop.time, lambda: host.choices.number(f"{name}.jitter")
-        )
+        self.clock = SimulatedClock(host.loop.time, lambda: host.choices.number(f"{name}.jitter"))
         self.transport = SimulatedTransport(host, self, name, self.clock)
         self.built: Service | None = None
         self._host = host
@@ -184,9 +182,7 @@ def _disturbed(process: ServiceProcess, host: SimulationHost) -> Middleware:
             fault = host.faults.at(site)
             kind = fault.kind if fault else ""
             if fault is not None:
-                host.trace.add(
-                    host.loop.now, str(process), f"fault {kind}", context.id, str(fault)
-                )
+                host.trace.add(host.loop.now, str(process), f"fault {kind}", context.id, str(fault))
             if context.id in host.poisoned:
                 raise ValueError("a poison message")
             if kind == "error":

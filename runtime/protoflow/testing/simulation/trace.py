@@ -36,7 +36,9 @@ class Trace:
     def __init__(self) -> None:
         self._events: list[tuple[float, str, str, str, str]] = []
 
-    def add(self, time: float, process: str, what: str, message: str = "", detail: str = "") -> None:
+    def add(
+        self, time: float, process: str, what: str, message: str = "", detail: str = ""
+    ) -> None:
         """Adds an event."""
         self._events.append((time, process, what, message, detail))
 

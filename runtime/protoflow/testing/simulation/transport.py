@@ -114,7 +114,7 @@ class SimulatedTransport:
         mine = [subscription.member for subscription in self.subscriptions]
         broker.give_back(lambda hold: hold.holder in mine, killed=False)
         for subscription in self.subscriptions:
-            subscription.member.context.run(self.host.loop.call_soon, subscription.lose)
+            self.host.loop.call_soon(subscription.lose, context=subscription.member.context)
 
 
 class _Watched:
@@ -157,7 +157,7 @@ class Member:
         return not self._link.process.alive
 
     def wake(self) -> None:
-        """Tells the process, which takes a moment."""
+        """Notifies the process, which takes a moment."""
         if self._woken or self.gone:
             return
         self._woken = True
@@ -238,7 +238,9 @@ class SimulatedSubscription(QueueSubscription):
         session = not deliveries or self._broker.profile.lending is Lending.SESSION
         held = [*self.leases.held.values()] if session else deliveries
         by_token = {each.receipt: each for each in held}
-        gone = await self._link.call("renew", lambda _: self._broker.renew(self.member, [*by_token]))
+        gone = await self._link.call(
+            "renew", lambda _: self._broker.renew(self.member, [*by_token])
+        )
         return [by_token[token] for token in gone]
 
     async def _available(self) -> int:

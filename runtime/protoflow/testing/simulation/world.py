@@ -9,30 +9,26 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from protoflow.config.settings import Config
-from protoflow.errors import TransportError
 from protoflow.message import Delivery
-from protoflow.service.service import Service
 from protoflow.testing.simulation.broker import SimulatedBroker
 from protoflow.testing.simulation.choices import Choices
 from protoflow.testing.simulation.client import Client
 from protoflow.testing.simulation.faults import Fault, Faults
 from protoflow.testing.simulation.invariants import Contract
 from protoflow.testing.simulation.ledger import Run
-from protoflow.testing.simulation.loop import OUTSIDE, SimulatedLoop, Stuck, start
+from protoflow.testing.simulation.loop import OUTSIDE, SimulatedLoop, Stuck, start, until
 from protoflow.testing.simulation.process import Process
 from protoflow.testing.simulation.profiles import Lending, Profile
+from protoflow.testing.simulation.replica import Replica, ServiceFactory
 from protoflow.testing.simulation.scenario import Invariant, Scenario
 from protoflow.testing.simulation.service_process import ServiceProcess
 from protoflow.testing.simulation.trace import Trace
 
 T = TypeVar("T")
-ServiceFactory = Callable[[ServiceProcess], Service]
 OnRestart = Callable[["Simulation", str], object]
 
 #: How long outages and the like last at most, in seconds.
 _LONGEST = 40.0
-#: What a drain may take beyond `shutdown_timeout`, in seconds.
-_GRACE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,76 +46,6 @@ class Failure:
     text: str
     message: str
     time: float
-
-
-class Replica:
-    """A place where a service runs, one process after the other."""
-
-    def __init__(self, simulation: Simulation, name: str, build: ServiceFactory) -> None:
-        self.name = name
-        self.process: ServiceProcess | None = None
-        self.lives = 0
-        self.deploys = 0
-        self.stopped: asyncio.Future[None] | None = None
-        self._simulation = simulation
-        self._build = build
-
-    def start(self) -> None:
-        """Starts a process."""
-        simulation = self._simulation
-        self.lives += 1
-        if self.lives > 1 and simulation.on_restart is not None:
-            simulation.on_restart(simulation, self.name)
-        process = ServiceProcess(simulation, self.name, self.lives, self.deploys)
-        self.process = process
-        self.stopped = None
-        simulation.processes.append(process)
-        simulation.trace.add(simulation.now, str(process), "start")
-        start(simulation.loop, self._live(process), process)
-
-    @property
-    def running(self) -> bool:
-        """Whether its service has started and is not stopping."""
-        return self.stopped is not None
-
-    @property
-    def settled(self) -> bool:
-        """Whether it has nothing to do."""
-        service = self.process.built if self.process is not None else None
-        return self.running and service is not None and all(
-            one.settled for one in service.subscriptions
-        )
-
-    def stop(self) -> None:
-        """Asks the service to drain."""
-        if self.stopped is not None and not self.stopped.done():
-            self.stopped.set_result(None)
-
-    async def _live(self, process: ServiceProcess) -> None:
-        simulation = self._simulation
-        service = self._build(process)
-        if service is not process.built:
-            raise TypeError(f"{self.name}: return what process.service() makes")
-        try:
-            await service.start()
-        except TransportError:
-            process.alive = False  # as a supervisor sees it: it exits, and is started again
-            simulation.loop.call_later(1.0, self.start, context=OUTSIDE)
-            return
-        self.stopped = simulation.loop.create_future()
-        await self.stopped
-        began = simulation.now
-        simulation.trace.add(began, str(process), "stopping")
-        for topic, group in simulation.contract.ledgers:
-            simulation.contract.disturb(topic, group)
-        await service.stop()
-        took, limit = simulation.now - began, service.config.shutdown_timeout
-        simulation.trace.add(simulation.now, str(process), "stopped")
-        if took > limit + _GRACE:
-            simulation.fail("drain", f"{process} drained for {took:.3f} s of {limit:g} s", "")
-        process.alive = False
-        if not simulation.ending:
-            simulation.loop.call_later(0.2, self.start, context=OUTSIDE)
 
 
 class Simulation:
@@ -188,6 +114,11 @@ class Simulation:
         """Lets virtual time pass."""
         await asyncio.sleep(seconds)
 
+    def restarting(self, name: str) -> None:
+        """A service is about to be built again."""
+        if self.on_restart is not None:
+            self.on_restart(self, name)
+
     # The host of links and processes.
 
     def fail(self, invariant: str, text: str, message: str = "") -> None:
@@ -251,8 +182,7 @@ class Simulation:
     async def _main(self, then: Callable[[], Awaitable[None]] | None) -> None:
         for replica in self.replicas:
             replica.start()
-        while not all(replica.running for replica in self.replicas):
-            await asyncio.sleep(0.01)
+        await until(lambda: all(replica.running for replica in self.replicas), 0.01)
         for fault in self.faults.timed:
             self.loop.call_later(fault.at / 1000, self._begin, fault, context=OUTSIDE)
         await self.scenario.publish(self)
@@ -267,8 +197,7 @@ class Simulation:
         self.ending = True
         for replica in self.replicas:
             replica.stop()
-        while any(replica.process and replica.process.alive for replica in self.replicas):
-            await asyncio.sleep(0.1)
+        await until(lambda: all(replica.ended for replica in self.replicas), 0.1)
 
     async def _quiescence(self) -> None:
         deadline, pause = self.now + self.scenario.patience, 0.05
@@ -291,10 +220,8 @@ class Simulation:
             for group in topic.groups.values()
             if group.size
         ]
-        for replica in self.replicas:
-            if not replica.settled:
-                left.append(f"{replica.name} is not at rest")
-        return left
+        moving = [replica.name for replica in self.replicas if not replica.settled]
+        return left + [f"{name} is not at rest" for name in moving]
 
     def _check(self, invariant: Invariant) -> None:
         try:

@@ -116,9 +116,7 @@ class LeaseRenewer:
         lanes = {lane(delivery) for delivery in ended} - {None, b""}
         these = {*ended}
         return [
-            each
-            for each in self._leases.held.values()
-            if lane(each) in lanes and each not in these
+            each for each in self._leases.held.values() if lane(each) in lanes and each not in these
         ]
 
     def _warn(self, text: str, error: Exception) -> None:
