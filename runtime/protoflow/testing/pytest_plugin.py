@@ -56,8 +56,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         marker = metafunc.definition.get_closest_marker("protoflow_seeds")
         count = _count(metafunc.config, marker)
         parts = [range(at, min(count, at + _PART)) for at in range(0, count, _PART)]
-    names = [f"{part[0]}-{part[-1]}" if len(part) > 1 else "seed" for part in parts]
+    names = [_name(part) for part in parts]
     metafunc.parametrize("protoflow_seeds", parts, ids=names)
+
+
+def _name(part: Sequence[int | str]) -> str:
+    return f"{part[0]}-{part[-1]}" if len(part) > 1 else "seed"
 
 
 def _count(config: pytest.Config, marker: pytest.Mark | None) -> int:
@@ -71,8 +75,12 @@ def _count(config: pytest.Config, marker: pytest.Mark | None) -> int:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Sets how many seeds simulations run, and the test that runs them."""
     DEFAULTS.seeds = _count(item.config, item.get_closest_marker("protoflow_seeds"))
-    # A part is chosen by its seeds, and there is one seed to repeat.
-    DEFAULTS.test = item.nodeid.partition("[")[0]
+    DEFAULTS.test = item.nodeid
+    callspec = getattr(item, "callspec", None)
+    if callspec is not None and (part := callspec.params.get("protoflow_seeds")) is not None:
+        # A part is named after its seeds, and there will be one seed.
+        before, bracket, parameters = item.nodeid.rpartition("[")
+        DEFAULTS.test = before + bracket + parameters.replace(_name(part), "seed")
 
 
 def pytest_runtest_teardown(item: pytest.Item) -> None:

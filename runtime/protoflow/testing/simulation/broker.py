@@ -49,9 +49,11 @@ class Holder(Protocol):
     seen: float
     lease: float
 
+    gone: bool
+
     @property
-    def gone(self) -> bool:
-        """Whether it is known to be gone."""
+    def dead(self) -> bool:
+        """Whether its process is dead."""
         ...
 
     def wake(self) -> None:
@@ -239,7 +241,7 @@ class SimulatedBroker:
             return now >= (hold.holder.seen + hold.holder.lease if session else hold.until)
 
         for holder in dict.fromkeys(hold.holder for hold in self.holds.values() if ended(hold)):
-            if holder.gone:
+            if holder.dead:
                 holder.group.members.pop(holder, None)
         self.give_back(ended, killed=True)
         self._watch()

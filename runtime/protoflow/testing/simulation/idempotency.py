@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 from protoflow.testing.simulation.ledger import Ledger
@@ -31,7 +32,11 @@ async def _twice(simulation: Simulation, snapshot: Snapshot) -> None:
 async def _again(simulation: Simulation, snapshot: Snapshot, ledger: Ledger, message: str) -> None:
     broker, runs = simulation.broker, simulation.contract.runs
     group = broker.state.topics[ledger.topic].groups[ledger.group]
-    before, count, known = snapshot(simulation), len(runs), len(simulation.contract.stored_ids)
+    before, count, known = (
+        deepcopy(snapshot(simulation)),
+        len(runs),
+        len(simulation.contract.stored_ids),
+    )
     ledger.disturbances += 1
     broker.hand_again(group, simulation.contract.stored_ids[message])
     replicas = simulation.replicas

@@ -9,8 +9,8 @@ from protoflow.testing.simulation.faults import Fault
 from protoflow.testing.simulation.trace import Trace
 from protoflow.testing.simulation.world import Failure
 
-#: How much of a trace a report shows.
-_LINES = 60
+#: How many events a report shows.
+_LINES = 40
 
 
 def explain(

@@ -46,7 +46,7 @@ class SimulationHost(Host, Protocol):
         """What `make` makes, once for each seed."""
         ...
 
-    def stepped(self) -> None:
+    def stepped(self, message: str) -> None:
         """A run ended: invariants of every step are checked."""
 
 
@@ -165,7 +165,7 @@ def _seen(process: ServiceProcess, host: SimulationHost) -> Middleware:
                 contract.cancelled(runs, spec)
                 raise
             contract.ended(runs, spec, outcome, context)
-            host.stepped()
+            host.stepped(context.id)
             return outcome
 
         return run

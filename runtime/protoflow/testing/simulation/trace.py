@@ -35,12 +35,18 @@ class Trace:
 
     def __init__(self) -> None:
         self._events: list[tuple[float, str, str, str, str]] = []
+        self._closed = False
 
     def add(
         self, time: float, process: str, what: str, message: str = "", detail: str = ""
     ) -> None:
         """Adds an event."""
-        self._events.append((time, process, what, message, detail))
+        if not self._closed:
+            self._events.append((time, process, what, message, detail))
+
+    def close(self) -> None:
+        """What comes later is left out: the run is over."""
+        self._closed = True
 
     def __len__(self) -> int:
         return len(self._events)

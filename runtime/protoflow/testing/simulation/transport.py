@@ -136,6 +136,8 @@ class _Watched:
 class Member:
     """A subscription as the broker knows it; see `broker.Holder`."""
 
+    gone = False  # for the group: what it holds is free when the broker says so
+
     def __init__(
         self, transport: SimulatedTransport, settings: SubscriptionSettings, group: Group
     ) -> None:
@@ -152,13 +154,13 @@ class Member:
         group.members[self] = None
 
     @property
-    def gone(self) -> bool:
-        """Whether its process is dead."""
+    def dead(self) -> bool:
+        """Whether its process is dead, which the broker does not know."""
         return not self._link.process.alive
 
     def wake(self) -> None:
         """Notifies the process, which takes a moment."""
-        if self._woken or self.gone:
+        if self._woken or self.dead:
             return
         self._woken = True
         delay = self._host.choices.latency(f"{self._link.service}.wake")

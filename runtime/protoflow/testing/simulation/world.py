@@ -27,8 +27,10 @@ from protoflow.testing.simulation.trace import Trace
 T = TypeVar("T")
 OnRestart = Callable[["Simulation", str], object]
 
-#: How long outages and the like last at most, in seconds.
-_LONGEST = 40.0
+#: How long outages and the like last, in seconds: shorter or longer than a lease.
+_SHORT, _LONG = (0.5, 10.0), (25.0, 50.0)
+#: By how much a clock jumps at most, in seconds.
+_JUMP = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +153,10 @@ class Simulation:
         """A process lost leases."""
         self.contract.lost(process, deliveries)
 
-    def stepped(self) -> None:
+    def stepped(self, message: str) -> None:
         """Checks the invariants of every step."""
         for each in self._stepwise:
-            self._check(each)
+            self._check(each, message)
 
     # The run.
 
@@ -169,6 +171,7 @@ class Simulation:
 
     def close(self) -> None:
         """Discards the processes."""
+        self.trace.close()
         self.loop.finish([*self.processes])
 
     def _main_ended(self, task: asyncio.Task[None]) -> None:
@@ -223,11 +226,13 @@ class Simulation:
         moving = [replica.name for replica in self.replicas if not replica.settled]
         return left + [f"{name} is not at rest" for name in moving]
 
-    def _check(self, invariant: Invariant) -> None:
+    def _check(self, invariant: Invariant, message: str = "") -> None:
         try:
             invariant.check(self)
         except AssertionError as error:
-            self.fail(invariant.name, str(error) or "it does not hold")
+            # pytest adds the expression below the text.
+            text = str(error).partition("\n")[0] or "it does not hold"
+            self.fail(invariant.name, text, message)
 
     def _begin(self, fault: Fault) -> None:
         """A fault that begins at a time."""
@@ -236,7 +241,8 @@ class Simulation:
         if self.faults.over or (fault.target and (process is None or not process.alive)):
             return
         self.faults.happened.append(fault)
-        lasts = self.choices.between("fault.lasts", 0.5, _LONGEST)
+        number = self.choices.fixed(str(fault))
+        lasts = self.choices.between("fault.lasts", *(_LONG if number < 0.5 else _SHORT))
         self.trace.add(self.now, fault.target or "broker", f"fault {fault.kind}", "", str(fault))
         if fault.kind == "outage":
             self.broker.down = True
@@ -249,7 +255,7 @@ class Simulation:
         elif process is not None and fault.kind == "stall":
             process.resumes = self.now + lasts
         elif process is not None and fault.kind == "clock":
-            process.clock.offset += (lasts - _LONGEST / 2) * 10
+            process.clock.offset += (number - 0.5) * 2 * _JUMP
         elif replica is not None and fault.kind == "deploy":
             replica.deploys += 1
             replica.stop()
