@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from protoflow.testing.simulation.profiles import PROFILES
+
 from tests.simulation.plant import PATCHES, search, transport_of
 
 _PART = 250

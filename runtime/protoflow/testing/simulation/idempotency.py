@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from copy import deepcopy
+from pprint import pformat
 from typing import Any
 
 from protoflow.testing.simulation.ledger import Ledger
 from protoflow.testing.simulation.loop import until
 from protoflow.testing.simulation.world import Simulation
+
+#: How many lines of a difference are shown.
+_LINES = 10
 
 Snapshot = Callable[[Simulation], Any]  # Any: whatever can be compared
 
@@ -46,8 +51,7 @@ async def _again(simulation: Simulation, snapshot: Snapshot, ledger: Ledger, mes
     if after != before:
         simulation.fail(
             "idempotency",
-            f"{handler} has another effect when the message comes again:\n"
-            f"    once:  {before!r:.500}\n    twice: {after!r:.500}",
+            f"{handler} has another effect when the message comes again:\n{_difference(before, after)}",
             message,
         )
     elif len(simulation.contract.stored_ids) != known:
@@ -56,3 +60,12 @@ async def _again(simulation: Simulation, snapshot: Snapshot, ledger: Ledger, mes
             f"{handler} publishes outputs with other ids when the message comes again",
             message,
         )
+
+
+def _difference(before: object, after: object) -> str:
+    """Returns the lines in which two snapshots differ, the first of them."""
+    lines = difflib.unified_diff(
+        pformat(before).splitlines(), pformat(after).splitlines(), lineterm="", n=0
+    )
+    shown = [line for line in lines if not line.startswith(("---", "+++", "@@"))][:_LINES]
+    return "\n".join(f"    {line}" for line in shown)

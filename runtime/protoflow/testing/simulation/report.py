@@ -26,9 +26,12 @@ def explain(
     ]
     if divergence is not None:
         lines += ["  NOT REPEATABLE: two runs of this seed differ first at", f"  {divergence}"]
-    if shrunk.only is not None:
-        lines.append(f"  {len(faults)} of its faults are needed:")
-    lines += [f"    {fault}" for fault in faults] or ["    none: it fails without any fault"]
+    if not faults:
+        lines.append("  it fails without any fault")
+    else:
+        count = f"{len(faults)} faults" if len(faults) > 1 else "1 fault"
+        lines.append(f"  with {count}{'' if shrunk.only is None else ', and with no fewer'}:")
+        lines += [f"    {fault}" for fault in faults]
     events = trace.of(failure.message) if failure.message else [*trace]
     lines.append(f"  what happened to {failure.message}:" if failure.message else "  the end:")
     shown = events if len(events) <= _LINES else events[-_LINES:]
