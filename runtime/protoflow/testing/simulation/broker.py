@@ -35,6 +35,12 @@ class Witness(Protocol):
     def settled(self, group: Group, settlement: Settlement, message: Message) -> None:
         """A delivery was settled."""
 
+    def committed(self, group: Group, message: Message) -> None:
+        """The offset of a message was committed."""
+
+    def disturbed(self, group: Group) -> None:
+        """Something happened that may repeat runs."""
+
     def taken_away(self, group: Group, message: Message) -> None:
         """A message goes to others though its holder did not settle it."""
 
@@ -128,6 +134,9 @@ class SimulatedBroker:
             self._taken[key] = self._loop.now
             if last is not None and self._loop.now - last < _WINDOW:
                 return None
+        return self._store(message)
+
+    def _store(self, message: Message) -> PublishError | None:
         if (place := self._places.get(message.topic)) is not None:
             self._defer(message, *place)
             return None
@@ -196,6 +205,10 @@ class SimulatedBroker:
         """Returns the hold of a receipt if it is still good."""
         hold = self.holds.get(token) if isinstance(token, int) else None
         return hold if hold is not None and hold.entry.delivery is hold.delivery else None
+
+    def holds_receipt(self, receipt: object) -> bool:
+        """Whether a delivery with this receipt is still lent."""
+        return self.held(receipt) is not None
 
     def renew(self, holder: Holder, tokens: Sequence[object]) -> list[object]:
         """Extends leases; returns the receipts of those that are held no more."""
@@ -283,6 +296,18 @@ class SimulatedBroker:
             group.give_back(entry, due)
         if group.has_returned:
             group.wake()
+
+    def rebalance_all(self) -> None:
+        """Every group rebalances, where groups do."""
+
+    def unfinished(self) -> list[str]:
+        """Returns what groups have still to do, for people."""
+        return [
+            f"{group.size} messages of {topic.name} in group {group.name}"
+            for topic in self.state.topics.values()
+            for group in topic.groups.values()
+            if group.size
+        ]
 
     # Start marks.
 

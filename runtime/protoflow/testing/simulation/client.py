@@ -40,10 +40,7 @@ class Client:
                 host.trace.add(
                     host.loop.now, "client", f"fault {fault.kind}", message.id, str(fault)
                 )
-                if fault.kind == "poison":
-                    host.poisoned[message.id] = None
-                else:
-                    self._publish_garbage(message)
+                self._publish_garbage(message)
             (error,) = host.broker.publish([message])
             if error is not None:
                 raise PublishError(str(error))

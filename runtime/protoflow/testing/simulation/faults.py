@@ -6,15 +6,16 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from protoflow.testing.simulation.choices import Choices
-from protoflow.testing.simulation.profiles import Profile
+from protoflow.testing.simulation.profiles import Lending, Profile
 
 #: How often each site is passed at least in a run with so many messages as a scenario has.
 _CALLS = 24
-#: Faults of runs: the handler fails before or after its work, or takes longer than a lease.
-_RUNS = ("error", "late-error", "slow-run")
+#: Faults of runs: the handler fails before or after its work, takes longer than a lease, or fails
+#: for this message from now on.
+_RUNS = ("error", "late-error", "slow-run", "poison")
 #: Faults that begin at a time and last for a while.
 _TIMED = ("outage", "dead-letters-down", "stall", "clock", "deploy")
-_CLIENT = ("poison", "garbage")
+_CLIENT = ("garbage",)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -72,6 +73,8 @@ def plan(
     calls = [(call, kind) for call, kinds in profile.faults for kind in kinds]
     menu = [*calls, *(("run", kind) for kind in _RUNS), *(("time", kind) for kind in _TIMED)]
     menu += [("publish", kind) for kind in _CLIENT]
+    if profile.lending is Lending.PARTITION:
+        menu += [("time", "rebalance")]
     kinds = [menu[choices.whole("plan.menu", 0, len(menu) - 1)] for _ in range(4)]
     found: dict[str, Fault] = {}
     for _ in range(crashes):

@@ -51,7 +51,8 @@ async def _again(simulation: Simulation, snapshot: Snapshot, ledger: Ledger, mes
     if after != before:
         simulation.fail(
             "idempotency",
-            f"{handler} has another effect when the message comes again:\n{_difference(before, after)}",
+            f"{handler} has another effect when the message comes again:\n"
+            + _difference(before, after),
             message,
         )
     elif len(simulation.contract.stored_ids) != known:

@@ -76,10 +76,23 @@ class Contract(RunChecks):
         wait = f" for {settlement.delay:.3f} s" if settlement.delay else ""
         text = f"{group.name}{wait}"
         self._trace.add(self._now(), "broker", action.name.lower(), message.id, text)
+        if action is Action.ACK:
+            self._acknowledged(group, message)
+        elif action is Action.RELEASE:
+            self.disturb(group.topic, group.name)
+
+    def committed(self, group: Group, message: Message) -> None:
+        """See `broker.Witness`."""
+        self._trace.add(self._now(), "broker", "committed", message.id, group.name)
+        self._acknowledged(group, message)
+
+    def disturbed(self, group: Group) -> None:
+        """See `broker.Witness`."""
+        self.disturb(group.topic, group.name)
+
+    def _acknowledged(self, group: Group, message: Message) -> None:
         record = self._record(group, message)
-        if record is None or action is not Action.ACK:
-            if record is not None and action is Action.RELEASE:
-                self.disturb(group.topic, group.name)
+        if record is None:
             return
         ledger = self.ledgers[group.topic, group.name]
         if not record.done:

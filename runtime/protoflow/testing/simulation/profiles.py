@@ -18,6 +18,8 @@ class Lending(enum.Enum):
     SESSION = "session"
     #: Until the connection ends: RabbitMQ.
     CONNECTION = "connection"
+    #: Whole partitions, while the process is a member of its group: Kafka.
+    PARTITION = "partition"
 
 
 @dataclass_record
@@ -91,7 +93,21 @@ _RABBITMQ = Profile(
     ),
 )  # fmt: skip
 
-PROFILES = {profile.name: profile for profile in (_SQLITE, _JETSTREAM, _RABBITMQ)}
+_KAFKA = Profile(
+    name="kafka",
+    capabilities=Capabilities(
+        durable=True, processes=True, per_key=True, per_partition=True, retains=True,
+        broker_retry=True, retry_lateness=5.0, dead_letters=True, lag=True, proves_killers=True,
+        max_message_bytes=1048576,
+    ),
+    lending=Lending.PARTITION,
+    faults=(
+        ("settle", ("refused", "lost", "slow")), ("submit", ("refused", "lost", "partial", "slow")),
+        ("fetch", ("refused", "lost")), ("join", ("refused", "lost")),
+    ),
+)  # fmt: skip
+
+PROFILES = {profile.name: profile for profile in (_SQLITE, _JETSTREAM, _RABBITMQ, _KAFKA)}
 
 
 def profile_of(name: str) -> Profile:

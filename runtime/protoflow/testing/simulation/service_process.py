@@ -183,6 +183,8 @@ def _disturbed(process: ServiceProcess, host: SimulationHost) -> Middleware:
             kind = fault.kind if fault else ""
             if fault is not None:
                 host.trace.add(host.loop.now, str(process), f"fault {kind}", context.id, str(fault))
+            if kind == "poison":
+                host.poisoned[context.id] = None
             if context.id in host.poisoned:
                 raise ValueError("a poison message")
             if kind == "error":

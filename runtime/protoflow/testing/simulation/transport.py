@@ -14,8 +14,13 @@ from protoflow.message import Delivery, Message, Settlement, SettleResult
 from protoflow.testing.simulation.broker import SimulatedBroker
 from protoflow.testing.simulation.link import Allowed, Host, Link
 from protoflow.testing.simulation.process import Process
-from protoflow.testing.simulation.profiles import Lending
-from protoflow.transport.interface import SubscriptionListener, Topology, TopologyMode
+from protoflow.testing.simulation.profiles import Lending, Profile
+from protoflow.transport.interface import (
+    Subscription,
+    SubscriptionListener,
+    Topology,
+    TopologyMode,
+)
 from protoflow.transport.kit.queue_source import QueueSource
 from protoflow.transport.kit.submission import Submission
 from protoflow.transport.kit.subscription import QueueSubscription
@@ -46,6 +51,7 @@ class SimulatedTransport:
         self.options = host.broker.options
         self.dead_letters = MemoryDeadLetterStore(self)
         self.subscriptions: list[SimulatedSubscription] = []
+        self.readers: list[Subscription] = []
 
     async def open(self) -> None:
         """Connects."""
@@ -53,6 +59,8 @@ class SimulatedTransport:
 
     async def close(self) -> None:
         """Gives back what was not settled."""
+        while self.readers:
+            await self.readers.pop().stop()
         while self.subscriptions:
             subscription = self.subscriptions.pop()
             await subscription.close()
@@ -95,14 +103,32 @@ class SimulatedTransport:
 
     async def subscribe(
         self, settings: SubscriptionSettings, listener: SubscriptionListener
-    ) -> SimulatedSubscription:
+    ) -> Subscription:
         """Joins the group."""
         groups = self.broker.topic(settings.topic).groups
         group = await self.link.call("subscribe", lambda _: groups[settings.group])
         watched = _Watched(self, listener)
+        if self.host.broker.profile.lending is Lending.PARTITION:
+            return self._read_log(settings, watched, group)
         subscription = SimulatedSubscription(self, settings, watched, group)
         self.subscriptions.append(subscription)
         return subscription
+
+    def _read_log(
+        self, settings: SubscriptionSettings, listener: SubscriptionListener, group: Group
+    ) -> Subscription:
+        # Here, for they need the client of Kafka.
+        from protoflow.testing.simulation.log_broker import LogBroker
+        from protoflow.testing.simulation.log_subscription import LogSubscription
+
+        broker = self.host.broker
+        if not isinstance(broker, LogBroker):
+            raise TypeError("the broker has no logs")
+        reader = LogSubscription(
+            broker, self.link, broker.open(group), settings, listener, self.submit, self.clock
+        )
+        self.readers.append(reader)
+        return reader
 
     def health(self) -> str | None:
         """Whether the broker answers."""
@@ -115,6 +141,15 @@ class SimulatedTransport:
         broker.give_back(lambda hold: hold.holder in mine, killed=False)
         for subscription in self.subscriptions:
             self.host.loop.call_soon(subscription.lose, context=subscription.member.context)
+
+
+def broker_of(profile: Profile) -> type[SimulatedBroker]:
+    """Returns the class of the broker for a transport."""
+    if profile.lending is not Lending.PARTITION:
+        return SimulatedBroker
+    from protoflow.testing.simulation.log_broker import LogBroker
+
+    return LogBroker
 
 
 class _Watched:

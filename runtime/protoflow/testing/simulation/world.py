@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 from protoflow.config.settings import Config
 from protoflow.message import Delivery
-from protoflow.testing.simulation.broker import SimulatedBroker
 from protoflow.testing.simulation.choices import Choices
 from protoflow.testing.simulation.client import Client
 from protoflow.testing.simulation.faults import Fault, Faults
@@ -23,6 +22,7 @@ from protoflow.testing.simulation.replica import Replica, ServiceFactory
 from protoflow.testing.simulation.scenario import Invariant, Scenario
 from protoflow.testing.simulation.service_process import ServiceProcess
 from protoflow.testing.simulation.trace import Trace
+from protoflow.testing.simulation.transport import broker_of
 
 T = TypeVar("T")
 OnRestart = Callable[["Simulation", str], object]
@@ -73,9 +73,9 @@ class Simulation:
         self.faults = Faults(planned, only)
         self.contract = Contract(
             self.loop.time, self.trace, self.fail,
-            lambda delivery: self.broker.held(delivery.receipt) is not None,
+            lambda delivery: self.broker.holds_receipt(delivery.receipt),
         )  # fmt: skip
-        self.broker = SimulatedBroker(self.loop, profile, self.contract)
+        self.broker = broker_of(profile)(self.loop, profile, self.contract)
         self.publisher = Client(self, _CONFIG)
         self.failure: Failure | None = None
         self.poisoned: dict[str, None] = {}
@@ -217,12 +217,7 @@ class Simulation:
                     self.fail("in flight", f"{count} in {one.settings.name}, nothing is left")
 
     def _left(self) -> list[str]:
-        left = [
-            f"{group.size} messages of {topic.name} in group {group.name}"
-            for topic in self.broker.state.topics.values()
-            for group in topic.groups.values()
-            if group.size
-        ]
+        left = self.broker.unfinished()
         moving = [replica.name for replica in self.replicas if not replica.settled]
         return left + [f"{name} is not at rest" for name in moving]
 
@@ -256,6 +251,8 @@ class Simulation:
             process.resumes = self.now + lasts
         elif process is not None and fault.kind == "clock":
             process.clock.offset += (number - 0.5) * 2 * _JUMP
+        elif fault.kind == "rebalance":
+            self.broker.rebalance_all()
         elif replica is not None and fault.kind == "deploy":
             replica.deploys += 1
             replica.stop()
