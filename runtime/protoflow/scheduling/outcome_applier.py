@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from protoflow.contract.spec import Ordering
+from protoflow.contract.spec import OnExhausted, Ordering
 from protoflow.errors import PublishRefusedError, TransportError
 from protoflow.failure_policy import Dropped, as_outcome, scheduled_retry
 from protoflow.message import Action, Message, Settlement
@@ -105,12 +105,16 @@ class OutcomeApplier:
                 self.failed(job, error)
 
     def release(self, job: Job) -> None:
-        """Gives the message back, uncounted."""
-        job.route.spec.stats.released += 1
-        delivery = job.delivery
+        """Gives the message back, uncounted. If it was exhausted and its dead letter is not
+        confirmed, its last run is repeated: no run may have a higher number."""
+        spec, delivery = job.route.spec, job.delivery
+        spec.stats.released += 1
+        failures = delivery.failures
+        if spec.policy.on_exhausted is not OnExhausted.BLOCK:
+            failures = min(failures, spec.policy.retry.max_attempts - 1)
         self._settler.settle(
             job,
-            Settlement(delivery, Action.RELEASE, 0.0, delivery.failures, delivery.first_failure),
+            Settlement(delivery, Action.RELEASE, 0.0, failures, delivery.first_failure),
         )
 
     def wait(self, job: Job, delay: float) -> None:

@@ -25,6 +25,7 @@ from protoflow.transport.kit.queue_source import QueueSource
 from protoflow.transport.kit.submission import Submission
 from protoflow.transport.kit.subscription import QueueSubscription
 from protoflow.transport.settings import SubscriptionSettings
+from protoflow.transports.memory.client import BrokerClient
 from protoflow.transports.memory.dead_letters import MemoryDeadLetterStore
 from protoflow.transports.memory.group import Group
 
@@ -47,9 +48,8 @@ class SimulatedTransport:
         self.clock = clock
         self.link = Link(host, process, service, self._flapped)
         self.capabilities = host.broker.profile.capabilities
-        self.broker = host.broker.state  # for the store of dead letters
-        self.options = host.broker.options
-        self.dead_letters = MemoryDeadLetterStore(self)
+        self.broker = host.broker.state
+        self.dead_letters = MemoryDeadLetterStore(_client(host, clock))
         self.subscriptions: list[SimulatedSubscription] = []
         self.readers: list[Subscription] = []
 
@@ -150,6 +150,13 @@ def broker_of(profile: Profile) -> type[SimulatedBroker]:
     from protoflow.testing.simulation.log_broker import LogBroker
 
     return LogBroker
+
+
+def _client(host: Host, clock: Clock) -> BrokerClient:
+    """Returns what the store of dead letters works on: the broker itself, never disturbed."""
+    client = BrokerClient(clock, host.broker.options, require_subscriber=False)
+    client.broker = host.broker.state
+    return client
 
 
 class _Watched:
