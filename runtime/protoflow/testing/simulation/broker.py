@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import replace
 
 from protoflow.contract.spec import Ordering
 from protoflow.errors import PublishError, TransportError
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
 from protoflow.testing.simulation.determinism import START
+from protoflow.testing.simulation.holds import Hold, Holder, Witness
 from protoflow.testing.simulation.loop import OUTSIDE, SimulatedLoop
 from protoflow.testing.simulation.profiles import Lending, Profile
 from protoflow.transport.settings import SubscriptionSettings
@@ -18,62 +18,6 @@ from protoflow.transports.memory.group import Entry, Group
 
 #: Seconds for which a deduplication id is remembered.
 _WINDOW = 120.0
-
-
-class Witness(Protocol):
-    """Sees what becomes durable, and judges it."""
-
-    def stored(self, message: Message, sequence: int) -> None:
-        """A message was published."""
-
-    def deferred(self, group: Group, message: Message) -> None:
-        """A retry of a message waits in a place of the group's own."""
-
-    def handed_out(self, group: Group, message: Message, holder: Holder) -> None:
-        """A message was lent to a process."""
-
-    def settled(self, group: Group, settlement: Settlement, message: Message) -> None:
-        """A delivery was settled."""
-
-    def committed(self, group: Group, message: Message) -> None:
-        """The offset of a message was committed."""
-
-    def disturbed(self, group: Group) -> None:
-        """Something happened that may repeat runs."""
-
-    def taken_away(self, group: Group, message: Message) -> None:
-        """A message goes to others though its holder did not settle it."""
-
-
-class Holder(Protocol):
-    """A subscription of a process, as the broker knows it."""
-
-    name: str
-    settings: SubscriptionSettings
-    group: Group
-    #: When it was heard of last.
-    seen: float
-    lease: float
-
-    gone: bool
-
-    @property
-    def dead(self) -> bool:
-        """Whether its process is dead."""
-        ...
-
-    def wake(self) -> None:
-        """There may be something to claim."""
-
-
-@dataclass(slots=True, eq=False)
-class Hold:
-    """A delivery that is lent to a process."""
-
-    entry: Entry
-    delivery: Delivery
-    holder: Holder
-    until: float
 
 
 class SimulatedBroker:

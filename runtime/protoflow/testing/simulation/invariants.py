@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from protoflow import wire
 from protoflow.message import Action, Message, Settlement
-from protoflow.testing.simulation.broker import Holder
+from protoflow.testing.simulation.holds import Holder
 from protoflow.testing.simulation.ledger import Ledger, Record
 from protoflow.testing.simulation.run_checks import RunChecks
 from protoflow.transports.memory.group import Group
 
 
 class Contract(RunChecks):
-    """Implements `broker.Witness`, too: what is durable must agree with the runs."""
+    """Implements `holds.Witness`, too: what is durable must agree with the runs."""
 
     def stored(self, message: Message, sequence: int) -> None:
-        """See `broker.Witness`."""
+        """See `holds.Witness`."""
         self._trace.add(self._now(), "broker", "stored", message.id, message.topic)
         if wire.PF_DEAD_LETTER in message.metadata:
             self._dead_lettered(message)
@@ -56,22 +56,22 @@ class Contract(RunChecks):
         record.dead = True
 
     def deferred(self, group: Group, message: Message) -> None:
-        """See `broker.Witness`."""
+        """See `holds.Witness`."""
         self._trace.add(self._now(), "broker", "retry stored", message.id, group.name)
         if (record := self._record(group, message)) is not None:
             record.retries += 1
 
     def handed_out(self, group: Group, message: Message, holder: Holder) -> None:
-        """See `broker.Witness`."""
+        """See `holds.Witness`."""
         self._trace.add(self._now(), holder.name, "delivered", message.id, group.name)
 
     def taken_away(self, group: Group, message: Message) -> None:
-        """See `broker.Witness`."""
+        """See `holds.Witness`."""
         self._trace.add(self._now(), "broker", "taken away", message.id, group.name)
         self.disturb(group.topic, group.name)
 
     def settled(self, group: Group, settlement: Settlement, message: Message) -> None:
-        """See `broker.Witness`."""
+        """See `holds.Witness`."""
         action = settlement.action
         wait = f" for {settlement.delay:.3f} s" if settlement.delay else ""
         text = f"{group.name}{wait}"
@@ -82,12 +82,12 @@ class Contract(RunChecks):
             self.disturb(group.topic, group.name)
 
     def committed(self, group: Group, message: Message) -> None:
-        """See `broker.Witness`."""
+        """See `holds.Witness`."""
         self._trace.add(self._now(), "broker", "committed", message.id, group.name)
         self._acknowledged(group, message)
 
     def disturbed(self, group: Group) -> None:
-        """See `broker.Witness`."""
+        """See `holds.Witness`."""
         self.disturb(group.topic, group.name)
 
     def _acknowledged(self, group: Group, message: Message) -> None:

@@ -9,7 +9,8 @@ from zlib import crc32
 
 from protoflow.errors import PublishError, TransportError
 from protoflow.message import Message
-from protoflow.testing.simulation.broker import SimulatedBroker, Witness
+from protoflow.testing.simulation.broker import SimulatedBroker
+from protoflow.testing.simulation.holds import Witness
 from protoflow.testing.simulation.loop import OUTSIDE, SimulatedLoop
 from protoflow.testing.simulation.profiles import Profile
 from protoflow.transports.memory.group import Group

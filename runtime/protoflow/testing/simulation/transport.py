@@ -176,7 +176,7 @@ class _Watched:
 
 
 class Member:
-    """A subscription as the broker knows it; see `broker.Holder`."""
+    """A subscription as the broker knows it; see `holds.Holder`."""
 
     gone = False  # for the group: what it holds is free when the broker says so
 
