@@ -10,8 +10,8 @@ from protoflow.testing import Scenario, simulate
 from tests.simulation.sagas import SERVICES, orders
 
 
-@pytest.mark.protoflow_seeds(60)
-@pytest.mark.parametrize("as_", ["sqlite", "jetstream", "rabbitmq"])
+@pytest.mark.protoflow_seeds(25)
+@pytest.mark.parametrize("as_", ["sqlite", "jetstream", "rabbitmq", "kafka"])
 def test_the_engine_survives(as_: str, protoflow_seeds: Sequence[int]) -> None:
     report = simulate(*SERVICES, scenario=orders, as_=as_, seeds=protoflow_seeds)
     assert report.runs > 80 * report.seeds
