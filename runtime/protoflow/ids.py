@@ -56,7 +56,7 @@ def new_id() -> str:
     try:
         return current.prefix + _PAIRS[counted >> 10] + _PAIRS[counted & 1023]
     except IndexError:  # half a million in a millisecond: the clock stands still
-        _forget()
+        forget()
         return new_id()
 
 
@@ -94,11 +94,12 @@ def _load_hash() -> Callable[..., Any]:
     return blake2b
 
 
-def _forget() -> None:
+def forget() -> None:
+    """Forgets the current millisecond: the next id begins with fresh randomness."""
     global _current
     _current = None
 
 
 # A child would count on from the same number as its parent.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=forget)
