@@ -27,6 +27,9 @@ COMMANDS = {
     "dlq": Row("protoflow.cli.dlq.command", "List, show, replay, purge or export dead letters."),
     "describe": Row("protoflow.cli.describe", "Show the handlers and topics of a contract."),
     "check": Row("protoflow.cli.check", "Check settings and contract before a deploy."),
+    "breaking": Row(
+        "protoflow.cli.breaking.command", "Show what a change of the contract does to messages."
+    ),
     "topology": Row("protoflow.cli.topology", "Compare topics and queues with the broker's."),
     "doctor": Row("protoflow.cli.doctor", "Examine the installation and the way to the broker."),
     "config": Row("protoflow.cli.config", "Show the settings and where each comes from."),
