@@ -23,11 +23,13 @@ def compare(
         scheme: of the transport's URL; "" is any.
         retention: seconds for which the broker keeps a message.
     """
+    pairs = subscriptions.pairs_of(old, new)
+    handlers = {before.registration.name: after.registration.name for before, after in pairs}
     found = merged(
         [
             *_settings(old, new),
-            *subscriptions.changes(old, new, retention),
-            *messages.changes(old, new),
+            *subscriptions.changes(old, new, pairs, retention),
+            *messages.changes(old, new, handlers),
         ]
     )
     return sorted(found, key=lambda one: -one.consequence(scheme).verdict.severity)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from protoflow.breaking import payloads
 from protoflow.breaking.change import Change, change
@@ -10,15 +10,21 @@ from protoflow.breaking.contract import Contract, Event
 from protoflow.contract.spec import Encoding, MessageSpec
 
 
-def changes(old: Contract, new: Contract) -> Iterator[Change]:
-    """Yields the differences between the messages that are published or consumed."""
+def changes(old: Contract, new: Contract, handlers: Mapping[str, str]) -> Iterator[Change]:
+    """Yields the differences between the messages that are published or consumed.
+
+    Args:
+        old: the old contract.
+        new: the new one.
+        handlers: the new names of the handlers that both have, by the old ones.
+    """
     renamed = _renamed(old, new)
     for name, before in old.messages.items():
         after_name = renamed.get(name, name)
         after = new.messages.get(after_name)
         if after is not None:
             yield from _message(old, new, before, after)
-    yield from _events(old, new, renamed)
+    yield from _events(old, new, {**handlers, **renamed})
 
 
 def _renamed(old: Contract, new: Contract) -> dict[str, str]:

@@ -37,7 +37,7 @@ _SUBSCRIPTIONS = {
     "handler.removed": Rule(
         "the last handler of a topic in a group is removed",
         Consequence(
-            Verdict.DRAIN,
+            Verdict.PRODUCERS_FIRST,
             "what waits for the group, and its dead letters, stay at the broker unhandled",
             Rollout.PRODUCERS_FIRST,
         ),
@@ -77,7 +77,7 @@ _SUBSCRIPTIONS = {
     "type.removed.dead_lettered": Rule(
         "the same with UNHANDLED_TYPES_DEAD_LETTER",
         Consequence(
-            Verdict.DRAIN,
+            Verdict.PRODUCERS_FIRST,
             "new consumers dead-letter messages of the type, and only the old version can replay"
             " them",
             Rollout.PRODUCERS_FIRST,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from protoflow.breaking.change import Change, change
 from protoflow.breaking.contract import Contract
@@ -10,18 +10,20 @@ from protoflow.breaking.policies import PolicyComparison
 from protoflow.contract.spec import Start, UnhandledTypes
 from protoflow.registrations.subscription_plan import HandlerPlan
 
-_Pair = tuple[HandlerPlan, HandlerPlan]
+Pair = tuple[HandlerPlan, HandlerPlan]
 
 
-def changes(old: Contract, new: Contract, retention: float) -> Iterator[Change]:
+def changes(
+    old: Contract, new: Contract, pairs: Sequence[Pair], retention: float
+) -> Iterator[Change]:
     """Yields the differences between the subscriptions.
 
     Args:
         old: the old contract.
         new: the new one.
+        pairs: the handlers that both have.
         retention: seconds for which the broker keeps a message.
     """
-    pairs = _pairs(old, new)
     for before, after in pairs:
         yield from _moves(old, new, before, after)
         yield from PolicyComparison(old, new, before, after, retention).changes()
@@ -40,9 +42,9 @@ def changes(old: Contract, new: Contract, retention: float) -> Iterator[Change]:
     yield from _types(old, new)
 
 
-def _pairs(old: Contract, new: Contract) -> list[_Pair]:
+def pairs_of(old: Contract, new: Contract) -> list[Pair]:
     """The handlers of both versions that are the same, whatever they are called."""
-    pairs: list[_Pair] = []
+    pairs: list[Pair] = []
     before = dict(old.handlers)
     after = dict(new.handlers)
     for same in (_by_name, _by_subscription, _by_method):

@@ -10,6 +10,7 @@ import click
 
 from protoflow.breaking.change import Change
 from protoflow.breaking.compare import RETENTION, compare
+from protoflow.breaking.deployment import deployment
 from protoflow.breaking.verdict import Verdict
 from protoflow.cli import output, settings
 from protoflow.cli.breaking import sources
@@ -89,6 +90,10 @@ def _report(found: list[Change], against: str, scheme: str) -> dict[str, Any]:
         "against": against,
         "transport": scheme or None,
         "verdict": max(verdicts, key=lambda one: one.severity, default=Verdict.SAFE),
+        "rollouts": [
+            {"rollout": part.rollout, "changes": part.kinds, "steps": part.rollout.steps}
+            for part in deployment(found, scheme)
+        ],
         "changes": [_row(one, scheme) for one in found],
     }
 
@@ -105,7 +110,6 @@ def _row(one: Change, scheme: str) -> dict[str, Any]:
         "place": one.place or None,
         "effect": effect,
         "rollout": rollout,
-        "steps": list(rollout.steps),
     }
 
 
@@ -133,13 +137,16 @@ def _subjects(subjects: tuple[str, ...]) -> str:
 
 
 def _print_rollouts(found: list[Change], scheme: str) -> None:
-    """Each kind of change that is not safe: what happens, and the steps that avoid it."""
-    explained: set[str] = set()
-    for one in found:
-        verdict, effect, rollout = one.consequence(scheme)
-        if verdict is Verdict.SAFE or one.kind in explained:
-            continue
-        explained.add(one.kind)
-        click.echo(f"\n{one.kind}: {effect}")
-        for number, step in enumerate(rollout.steps, 1):
+    """What happens, and the steps that avoid it."""
+    effects = {
+        one.kind: effect
+        for one in found
+        for verdict, effect, _ in [one.consequence(scheme)]
+        if verdict is not Verdict.SAFE
+    }
+    for part in deployment(found, scheme):
+        click.echo(f"\nrollout: {part.rollout}")
+        for kind in part.kinds:
+            click.echo(f"  {kind}: {effects[kind]}")
+        for number, step in enumerate(part.rollout.steps, 1):
             click.echo(f"  {number}. {step}")
