@@ -20,6 +20,9 @@ from typing import Any, cast
 from cli_reference import reference  # type: ignore[import-not-found]  # beside this script
 from pamqp.header import ContentHeader
 from protoflow import transports, wire
+from protoflow.breaking.rule import Consequence
+from protoflow.breaking.rules import RULES
+from protoflow.breaking.verdict import MEANINGS, Rollout
 from protoflow.codecs.cloudevents import wrap
 from protoflow.config import Config
 from protoflow.config.url import TransportURL
@@ -299,6 +302,38 @@ def shown(value: object) -> str:
     return f"`{value:g}`" if isinstance(value, float) else f"`{value!r}`"
 
 
+def verdicts_table() -> str:
+    """What each verdict of `protoflow breaking` means."""
+    return table(
+        ["verdict", "meaning"], ([verdict.value, text] for verdict, text in MEANINGS.items())
+    )
+
+
+def rollouts_table() -> str:
+    """The steps of each rollout."""
+    return table(["rollout", "steps"], ([one.value, " ".join(one.steps)] for one in Rollout))
+
+
+def changes_table() -> str:
+    """Every kind of change: what it does on any transport, and on those where it differs."""
+    rows = []
+    for name, rule in RULES.items():
+        rows.append([f"`{name}`", rule.title, *_consequence(rule.usual)])
+        others: dict[Consequence, list[str]] = {}
+        for scheme, consequence in rule.on.items():
+            if scheme not in ("amqps", "nats+tls", "jetstream+tls"):  # as without TLS
+                others.setdefault(consequence, []).append(scheme)
+        rows += [
+            ["", f"on {', '.join(schemes)}", *_consequence(consequence)]
+            for consequence, schemes in others.items()
+        ]
+    return table(["change", "meaning", "verdict", "what happens", "rollout"], rows)
+
+
+def _consequence(consequence: Consequence) -> list[str]:
+    return [consequence.verdict.value, consequence.effect, consequence.rollout.value]
+
+
 def middleware_list() -> str:
     """The default chain, outermost first."""
     return " > ".join(f"`{name}`" for name in (*default_chain().names, "handler")) + "\n"
@@ -319,6 +354,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "config": config_table,
     "middleware": middleware_list,
     "commands": reference,
+    "verdicts": verdicts_table,
+    "rollouts": rollouts_table,
+    "changes": changes_table,
     **{f"options-{item.name}": options_table(options_of(item)) for item in BUILT_IN},
 }
 
