@@ -1,7 +1,7 @@
 # The commands of this repository. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint fmt generated brokers acceptance faults fuzz bench docs
+.PHONY: help setup demo test lint fmt generated brokers acceptance breaking faults fuzz bench docs
 
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -44,6 +44,9 @@ brokers: setup ## Start Kafka, RabbitMQ and NATS and keep them, or stop them: AR
 
 acceptance: setup ## Run the acceptance suite and print a row for each transport: ARGS="--transport kafka"
 	@PROTOFLOW_REQUIRE_BROKERS=$(ALL) PYTHONPATH=runtime $(PY) -m tests.acceptance_report $(ARGS)
+
+breaking: setup ## Roll changes of a contract over SQLite and, a dozen of them, over Kafka
+	@PROTOFLOW_BREAKING=long PROTOFLOW_REQUIRE_BROKERS=kafka $(PYTEST) tests/breaking $(ARGS)
 
 faults: setup ## Kill, freeze and cut off brokers and processes, and count the messages
 	@PROTOFLOW_FAULTS=long PROTOFLOW_REQUIRE_BROKERS=$(ALL) $(PYTEST) tests/faults $(ARGS) || test $$? -eq 5

@@ -150,7 +150,10 @@ _BROADCAST = changed(
     "rpc Record(OrderBilled) returns (google.protobuf.Empty) {\n"
     "    option (protoflow.v1.consume) = { broadcast: true }",
 )
-_HANDLED_REFUND = "  rpc Refund(OrderRefunded) returns (google.protobuf.Empty) {\n    option (protoflow.v1.consume) = {};\n  }\n"
+_HANDLED_REFUND = """  rpc Refund(OrderRefunded) returns (google.protobuf.Empty) {
+    option (protoflow.v1.consume) = {};
+  }
+"""
 _BILLED_TYPE = changed(
     _AUDIT_ALONE,
     'message OrderBilled {\n  option (protoflow.v1.message).topic = "bills";',
@@ -176,14 +179,18 @@ _BATCHED = changed(
     "rpc TakePayment(stream OrderPaid) returns (google.protobuf.Empty) {\n"
     "    option (protoflow.v1.consume) = { batch: { max_messages: 5 max_wait: {nanos: 5000000} } }",
 )
-_RECORD = "rpc Record(OrderBilled) returns (google.protobuf.Empty) {\n    option (protoflow.v1.consume) = {}"
+_RECORD = """rpc Record(OrderBilled) returns (google.protobuf.Empty) {
+    option (protoflow.v1.consume) = {}"""
 
 MUTATIONS: dict[str, Mutation] = {
     # What adds: nothing of it may alarm.
     "nothing": Mutation(kinds=""),
     "comment": Mutation(kinds="", new="// An order.\n" + BASE),
     "field added": Mutation(
-        kinds="", new=changed(BASE, "  string customer_id = 3;", "  string customer_id = 3;\n  bool gift = 5;")
+        kinds="",
+        new=changed(
+            BASE, "  string customer_id = 3;", "  string customer_id = 3;\n  bool gift = 5;"
+        ),
     ),
     "field removed": Mutation(kinds="", new=changed(BASE, "  string customer_id = 3;\n", "")),
     "field renamed": Mutation(kinds="", new=changed(BASE, "customer_id", "buyer_id")),
@@ -320,7 +327,9 @@ MUTATIONS: dict[str, Mutation] = {
         kinds="ordering.stronger", new=changed(BASE, "ORDERING_PER_KEY", "ORDERING_PER_PARTITION")
     ),
     "ordering by key": Mutation(
-        kinds="ordering.stronger", old=changed(BASE, "ORDERING_PER_KEY", "ORDERING_NONE"), kafka=True
+        kinds="ordering.stronger",
+        old=changed(BASE, "ORDERING_PER_KEY", "ORDERING_NONE"),
+        kafka=True,
     ),
     "ordering of the file, which one service overrides": Mutation(
         kinds="ordering.stronger", new=_file("ordering: ORDERING_PER_PARTITION"),
@@ -336,7 +345,8 @@ MUTATIONS: dict[str, Mutation] = {
         new=changed(_BATCHED, "max_messages: 5", "max_messages: 9"),
     ),
     "streamed outputs": Mutation(
-        kinds="streams.changed", new=changed(BASE, "returns (OrderBilled)", "returns (stream OrderBilled)")
+        kinds="streams.changed",
+        new=changed(BASE, "returns (OrderBilled)", "returns (stream OrderBilled)"),
     ),
     "atomic": Mutation(kinds="atomic.on", new=_policy("atomic: true"), kafka=True),
     "not atomic": Mutation(kinds="atomic.off", old=_policy("atomic: true")),

@@ -115,6 +115,8 @@ class World:
         await self.start(after)
         subscriptions = after.contract.subscriptions.keys()
         if not subscriptions or subscriptions & before.contract.subscriptions.keys():
+            self.failing_outputs.clear()
+            await self.still()
             await self.stop(before)
 
     async def stop(self, version: Version) -> None:
@@ -188,16 +190,20 @@ class World:
             for spec, topic in list(_published(version)):
                 for key in KEYS:
                     sent = self._sent(version, spec, topic, key, final=final)
-                    if sent.message == "OrderPlaced" and key == 0:
-                        is_old = version.name == self.old.name
-                        (self.failing if is_old else self.failing_once).add(sent.n)
-                    elif sent.message == "OrderPlaced" and key == 1 and first:
-                        self.failing_outputs.add((sent.n, "OrderBilled"))
-                    elif sent.message == "OrderPlaced" and key == 2 and first:
-                        self.poisoned.add(sent.n)
-                        sent.refused = True
+                    if sent.message == "OrderPlaced":
+                        self._spoil(sent, first=first)
                     self.ids[await _send(connection, spec, sent)] = sent.n
         await self.still()
+
+    def _spoil(self, sent: Sent, *, first: bool) -> None:
+        is_old = sent.version.name == self.old.name
+        if sent.key == 0:
+            (self.failing if is_old else self.failing_once).add(sent.n)
+        elif sent.key == 1 and first and not _broadcasts(sent.version):
+            self.failing_outputs.add((sent.n, "OrderBilled"))
+        elif sent.key == 2 and first:
+            self.poisoned.add(sent.n)
+            sent.refused = True
 
     def _sent(
         self, version: Version, spec: MessageSpec, topic: str, key: int, *, final: bool

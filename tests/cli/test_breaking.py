@@ -159,7 +159,7 @@ def test_what_is_gone_is_shown_where_it_was(repository: Repository) -> None:
     report = repository("breaking", "--against", "HEAD", "--json").json()
     [gone] = [one for one in report["changes"] if one["change"] == "handler.removed"]
     assert gone["verdict"] == "producers first"
-    assert gone["place"] == "HEAD:proto/shop/v1/more.proto:20"
+    assert gone["place"] == "HEAD:proto/shop/v1/more.proto:16"
 
 
 def test_settings_of_the_ref_are_compared(repository: Repository) -> None:
