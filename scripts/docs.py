@@ -17,12 +17,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from annotation_tables import annotation_tables  # type: ignore[import-not-found]  # beside it
+from breaking_tables import breaking_tables  # type: ignore[import-not-found]  # beside it
 from cli_reference import reference  # type: ignore[import-not-found]  # beside this script
 from pamqp.header import ContentHeader
 from protoflow import transports, wire
-from protoflow.breaking.rule import Consequence
-from protoflow.breaking.rules import RULES
-from protoflow.breaking.verdict import MEANINGS, Rollout
 from protoflow.codecs.cloudevents import wrap
 from protoflow.config import Config
 from protoflow.config.url import TransportURL
@@ -41,7 +40,7 @@ from protoflow.transports.nats.options import JetStreamOptions
 from protoflow.transports.nats.wire import headers as nats_headers
 from protoflow.transports.rabbitmq import codec as amqp
 from protoflow.transports.rabbitmq.names import Names as RabbitMQNames
-from protoflow.transports.rabbitmq.topology import TopologyPlanner
+from protoflow.transports.rabbitmq.planner import TopologyPlanner
 
 ROOT = Path(__file__).parents[1]
 TRANSPORTS = {item.title: item.example for item in BUILT_IN}
@@ -150,8 +149,13 @@ def rabbitmq_topology() -> str:
     plan = TopologyPlanner(RabbitMQNames("protoflow", 1), ladder, (4, 0)).plan(
         Topology(subscriptions=(EXAMPLE,))
     )
-    rows = [[f"exchange `{item.name}`", f"{item.kind}, durable"] for item in plan.exchanges]
-    rows += [[f"queue `{item.name}`", f"quorum {_pairs(item.arguments)}"] for item in plan.queues]
+    rows = [
+        [f"exchange `{item.name}`", f"{item.kind}, durable"] for item in plan.exchanges.values()
+    ]
+    rows += [
+        [f"queue `{item.name}`", f"quorum {_pairs(item.arguments)}"]
+        for item in plan.queues.values()
+    ]
     return table(["what", "how"], rows)
 
 
@@ -302,38 +306,6 @@ def shown(value: object) -> str:
     return f"`{value:g}`" if isinstance(value, float) else f"`{value!r}`"
 
 
-def verdicts_table() -> str:
-    """What each verdict of `protoflow breaking` means."""
-    return table(
-        ["verdict", "meaning"], ([verdict.value, text] for verdict, text in MEANINGS.items())
-    )
-
-
-def rollouts_table() -> str:
-    """The steps of each rollout."""
-    return table(["rollout", "steps"], ([one.value, " ".join(one.steps)] for one in Rollout))
-
-
-def changes_table() -> str:
-    """Every kind of change: what it does on any transport, and on those where it differs."""
-    rows = []
-    for name, rule in RULES.items():
-        rows.append([f"`{name}`", rule.title, *_consequence(rule.usual)])
-        others: dict[Consequence, list[str]] = {}
-        for scheme, consequence in rule.on.items():
-            if scheme not in ("amqps", "nats+tls", "jetstream+tls"):  # as without TLS
-                others.setdefault(consequence, []).append(scheme)
-        rows += [
-            ["", f"on {', '.join(schemes)}", *_consequence(consequence)]
-            for consequence, schemes in others.items()
-        ]
-    return table(["change", "meaning", "verdict", "what happens", "rollout"], rows)
-
-
-def _consequence(consequence: Consequence) -> list[str]:
-    return [consequence.verdict.value, consequence.effect, consequence.rollout.value]
-
-
 def middleware_list() -> str:
     """The default chain, outermost first."""
     return " > ".join(f"`{name}`" for name in (*default_chain().names, "handler")) + "\n"
@@ -354,9 +326,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "config": config_table,
     "middleware": middleware_list,
     "commands": reference,
-    "verdicts": verdicts_table,
-    "rollouts": rollouts_table,
-    "changes": changes_table,
+    **annotation_tables(table),
+    **breaking_tables(table),
     **{f"options-{item.name}": options_table(options_of(item)) for item in BUILT_IN},
 }
 

@@ -354,7 +354,7 @@ MUTATIONS: dict[str, Mutation] = {
     "more attempts": Mutation(kinds="retry.more", new=changed(BASE, "1000", "2000")),
     "fewer attempts": Mutation(kinds="retry.fewer", new=_THREE, kafka=True),
     "fewer attempts, dropped": Mutation(
-        kinds="retry.fewer.dropped", old=_policy(_DROP), new=_policy(_DROP, _THREE)
+        kinds="retry.fewer.dropped retry.fewer", old=_policy(_DROP), new=_policy(_DROP, _THREE)
     ),
     "fewer attempts in the method": Mutation(
         kinds="retry.fewer", new=_method("retry: {max_attempts: 3}")

@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from protoc_gen_protoflow.contract import MessageContract, MethodContract
 from protoc_gen_protoflow.problems import Location
 from protoc_gen_protoflow.request import (
-    FILE_OPTIONS,
     MESSAGE_FIELDS,
-    MESSAGE_OPTIONS,
     METHOD_OPTIONS,
     SERVICE_OPTIONS,
     options_pb2,
@@ -17,8 +15,6 @@ from protoc_gen_protoflow.request import (
 )
 from protoflow.cli.breaking.specs import FileContracts
 
-_FILE = options_pb2.FILE_FIELD_NUMBER
-_MESSAGE = options_pb2.MESSAGE_FIELD_NUMBER
 _SERVICE = options_pb2.SERVICE_FIELD_NUMBER
 _CONSUME = options_pb2.CONSUME_FIELD_NUMBER
 _PUBLISH = options_pb2.PUBLISH_FIELD_NUMBER
@@ -80,21 +76,15 @@ def _first(place: Location, is_set: bool) -> Location | None:
 
 
 def _topic(message: MessageContract) -> Location:
-    return message.declared.place.at(MESSAGE_OPTIONS, _MESSAGE, 1)
+    leaf = message.values.get("topic")
+    return leaf.place if leaf else message.declared.place
 
 
 def _of_message(message: MessageContract) -> Iterator[tuple[str, Location]]:
     declared = message.declared
     name, place = declared.full_name, declared.place
     yield name, place
-    options = place.at(MESSAGE_OPTIONS, _MESSAGE)
-    proto = declared.proto.options.Extensions[options_pb2.message]
-    for aspect in ("topic", "type", "source", "data_schema", "encoding"):
-        number = options_pb2.MessageOptions.DESCRIPTOR.fields_by_name[aspect].number
-        if proto.HasField(aspect):
-            yield f"{name} {aspect}", options.at(number)
-        elif aspect in ("source", "encoding"):
-            file = declared.file.place.at(FILE_OPTIONS, _FILE)
-            yield f"{name} {aspect}", file.at({"source": 2, "encoding": 3}[aspect])
+    for aspect, leaf in message.values.items():
+        yield f"{name} {aspect}", leaf.place
     for index, field in enumerate(declared.proto.field):
         yield f"{name} {text(field.name)}", place.at(MESSAGE_FIELDS, index)

@@ -13,7 +13,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from protoc_gen_protoflow import names, ours
 from protoc_gen_protoflow.contract import Leaves, MessageContract, MethodContract, ServiceContract
 from protoc_gen_protoflow.messages import MessageReader
-from protoc_gen_protoflow.policy import PolicyReader
+from protoc_gen_protoflow.options import OptionReader
 from protoc_gen_protoflow.problems import Problems, UserError
 from protoc_gen_protoflow.request import File, Request
 from protoc_gen_protoflow.sensitive import SensitiveFields
@@ -90,9 +90,9 @@ class Descriptors:
         """The annotations, read as the plugin does."""
         ours.mark(self._request)
         problems = Problems()
-        policies = PolicyReader(problems)
-        messages = MessageReader(self._request, problems, policies, self._sensitive)
-        services = ServiceReader(self._request, problems, policies, messages)
+        reader = OptionReader(problems)
+        messages = MessageReader(self._request, problems, reader, self._sensitive)
+        services = ServiceReader(self._request, problems, reader, messages)
         for file in self._request.wanted.values():
             ours.check(file, problems)
             if not file.ours:
@@ -112,16 +112,10 @@ class Descriptors:
         declared = contract.declared
         fields, hiding = self._sensitive.of_module(declared.file, [declared])
         return MessageSpec(
-            type=contract.type,
             message_class=self._class(declared.full_name),
-            topic=contract.topic,
-            partition_key=contract.partition_key,
-            subject=contract.subject,
-            source=contract.source,
-            data_schema=contract.data_schema,
-            encoding=None if contract.encoding is None else _value(contract.encoding),
             aliases=contract.aliases,
             sensitive=fields if declared.full_name in hiding else {},
+            **_leaves(contract.values, ""),
         )
 
     def _method(self, method: MethodContract) -> MethodSpec:
