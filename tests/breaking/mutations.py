@@ -249,7 +249,7 @@ MUTATIONS: dict[str, Mutation] = {
         new='option (protoflow.v1.file).topic_prefix = "shop.";\n' + BASE,
     ),
     "group renamed": Mutation(
-        kinds="group.moved", new=changed(BASE, '"billing"', '"invoicing"'), kafka=True
+        kinds="group.moved", new=changed(BASE, '"billing"', '"invoicing"')
     ),
     "group of one method": Mutation(
         kinds="group.moved type.removed",
@@ -348,7 +348,7 @@ MUTATIONS: dict[str, Mutation] = {
         kinds="streams.changed",
         new=changed(BASE, "returns (OrderBilled)", "returns (stream OrderBilled)"),
     ),
-    "atomic": Mutation(kinds="atomic.on", new=_policy("atomic: true"), kafka=True),
+    "atomic": Mutation(kinds="atomic.on", new=_policy("atomic: true")),
     "not atomic": Mutation(kinds="atomic.off", old=_policy("atomic: true")),
     # Failures.
     "more attempts": Mutation(kinds="retry.more", new=changed(BASE, "1000", "2000")),
@@ -404,7 +404,6 @@ MUTATIONS: dict[str, Mutation] = {
         old=_WITHOUT_AUDIT,
         new=changed(_WITHOUT_AUDIT, '"bills"', '"invoices"'),
         elsewhere=(_AUDIT_ALONE, changed(_AUDIT_ALONE, '"bills"', '"invoices"')),
-        kafka=True,
     ),
     "output moved, still consumed": Mutation(
         kinds="publication.moved.consumed",

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from protoflow.breaking.verdict import Rollout
 from protoflow.connection import Connection
+from protoflow.contract.names import namespaced
 
 from tests.breaking.world import World
 
@@ -86,7 +87,8 @@ async def replayed(world: World) -> None:
     await consumers_first(world)
     async with Connection(world.old.config) as connection:
         for handler in world.old.contract.handlers.values():
-            await world.replay_topic(connection.dead_letters, handler.dead_letter_topic)
+            topic = namespaced(world.old.config.namespace, handler.dead_letter_topic)
+            await world.replay_topic(connection.dead_letters, topic)
     await world.settled()
 
 
