@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from annotation_tables import annotation_tables  # type: ignore[import-not-found]  # beside it
+from breaking_tables import breaking_tables  # type: ignore[import-not-found]  # beside it
 from cli_reference import reference  # type: ignore[import-not-found]  # beside this script
 from pamqp.header import ContentHeader
 from protoflow import transports, wire
@@ -337,6 +338,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "commands": reference,
     "http-routes": http_routes,
     **annotation_tables(table),
+    **breaking_tables(table),
     **{f"options-{item.name}": options_table(options_of(item)) for item in BUILT_IN},
 }
 

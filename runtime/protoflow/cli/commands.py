@@ -31,6 +31,9 @@ COMMANDS = {
     "drain": Row("protoflow.cli.control.drain", "Finish what runs and leave the group."),
     "describe": Row("protoflow.cli.describe", "Show the handlers and topics of a contract."),
     "check": Row("protoflow.cli.check", "Check settings and contract before a deploy."),
+    "breaking": Row(
+        "protoflow.cli.breaking.command", "Show what a change of the contract does to messages."
+    ),
     "topology": Row("protoflow.cli.topology", "Compare topics and queues with the broker's."),
     "doctor": Row("protoflow.cli.doctor", "Examine the installation and the way to the broker."),
     "config": Row("protoflow.cli.config", "Show the settings and where each comes from."),
