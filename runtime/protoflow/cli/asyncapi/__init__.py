@@ -1,0 +1,1 @@
+"""`protoflow asyncapi`."""

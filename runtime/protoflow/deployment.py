@@ -1,0 +1,104 @@
+"""A contract under the configuration of a service: what AsyncAPI documents say of it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+from protoflow import asyncapi
+from protoflow.asyncapi import Bindings, Consumer, Deployment
+from protoflow.clock import Clock
+from protoflow.config.settings import Config
+from protoflow.connection import transport_for, transport_settings
+from protoflow.contract.catalog import Catalog
+from protoflow.contract.names import NameResolver
+from protoflow.errors import ConfigError
+from protoflow.registrations.plan import plan
+from protoflow.registrations.registration import of_method
+from protoflow.registrations.subscription_plan import SubscriptionPlan
+from protoflow.transport.interface import Capabilities
+from protoflow.transports.built_in import BY_SCHEME
+
+
+def document(catalog: Catalog, config: Config, **options: Any) -> dict[str, Any]:
+    """The AsyncAPI document of a contract under these settings, as plain data.
+
+    Args:
+        catalog: the contract.
+        config: the settings.
+        options: keywords of `protoflow.asyncapi.document`: title, version, payload, perspective,
+            comments.
+
+    Raises:
+        ConfigError, RegistrationError, CapabilityError: as when a service starts.
+    """
+    return asyncapi.document(catalog, deployment_of(catalog, config), **options)
+
+
+def deployment_of(catalog: Catalog, config: Config) -> Deployment:
+    """Names, policies and bindings of a contract under these settings. Raises as `document`."""
+    capabilities = transport_for(config, Clock()).capabilities
+    return Deployment(
+        transport=config.url.scheme,
+        consumers=_consumers(subscriptions(catalog, config, capabilities), capabilities),
+        topics=_topics(catalog, config),
+        encoding=config.encoding,
+        structured=config.structured,
+        bindings=_bindings(config),
+    )
+
+
+def subscriptions(
+    catalog: Catalog, config: Config, capabilities: Capabilities
+) -> list[SubscriptionPlan]:
+    """The subscriptions of a service that handles every method. Raises as `document`."""
+    registrations = [of_method(method, _never_called, sync=False) for method in catalog.methods]
+    return plan(registrations, config, capabilities)
+
+
+def _consumers(
+    plans: Sequence[SubscriptionPlan], capabilities: Capabilities
+) -> dict[str, Consumer]:
+    return {
+        handler.registration.name: Consumer(
+            topic=handler.topic,
+            group=handler.group,
+            policy=handler.policy,
+            dead_letters=handler.dead_letter_topic if capabilities.at_least_once else "",
+            waits=one.settings.needs_broker_retry,
+        )
+        for one in plans
+        for handler in one.handlers
+    }
+
+
+def _topics(catalog: Catalog, config: Config) -> dict[str, str]:
+    """The physical topics that the contract publishes to. Raises ConfigError."""
+    names = NameResolver(config.namespace, config.variables)
+    templates = {spec.topic for spec in catalog.messages.values() if spec.topic}
+    templates |= {
+        publication.topic
+        for file in catalog.files
+        for producer in file.producers
+        for publication in producer.publications.values()
+    }
+    templates |= {one.publication.topic for one in catalog.methods if one.publication}
+    found = {template: names.physical(template, "topic") for template in sorted(templates)}
+    if names.problems:
+        raise ConfigError(names.problems)
+    return found
+
+
+def _bindings(config: Config) -> Bindings:
+    built_in = BY_SCHEME.get(config.url.scheme)
+    if built_in is None or not built_in.bindings:
+        return Bindings()
+    module, _, name = built_in.bindings.partition(":")
+    made: Any = getattr(importlib.import_module(f"protoflow.transports.{module}"), name)
+    bindings: Bindings = made(transport_settings(config, Clock()))
+    return bindings
+
+
+async def _never_called(*_: Any) -> None:
+    raise NotImplementedError
