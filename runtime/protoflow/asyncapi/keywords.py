@@ -188,12 +188,18 @@ def rejects_zero(said: Keywords, field: Any, *, plural: bool) -> bool:
         return True
     if isinstance(first, str) and (field.type in (field.TYPE_STRING, field.TYPE_BYTES)):
         return _rejects_empty(said)
+    return _excludes(said) or first in said.get("not", {}).get("enum", ())
+
+
+def _excludes(said: Keywords) -> bool:
+    """Whether bounds exclude 0."""
+    outside = said.get("anyOf", ())
     return (
         said.get("minimum", 0) > 0
         or said.get("exclusiveMinimum", -1) >= 0
         or said.get("maximum", 0) < 0
         or said.get("exclusiveMaximum", 1) <= 0
-        or first in said.get("not", {}).get("enum", ())
+        or (bool(outside) and all(_excludes(part) for part in outside))
     )
 
 

@@ -74,11 +74,15 @@ def _finite(schema: dict[str, Any], limits: Mapping[str, Any]) -> dict[str, Any]
         return schema
     lower = limits.keys() & {"minimum", "exclusiveMinimum"}
     upper = limits.keys() & {"maximum", "exclusiveMaximum"}
-    if not (lower and upper) and not limits.get("x-protovalidate", {}).get("finite"):
+    finite = limits.get("x-protovalidate", {}).get("finite")
+    if not lower and not upper and not finite:
         return schema
-    if _is_nullable(schema):
-        return {**choices[0], "type": ["number", "null"]}
-    return {**choices[0]}
+    # No bound holds for NaN.
+    passing = "Infinity" if not upper else "-Infinity"
+    special = [] if finite or (lower and upper) else [{"type": "string", "enum": [passing]}]
+    null = [{"type": "null"}] if _is_nullable(schema) else []
+    left = [choices[0], *special, *null]
+    return {**choices[0]} if len(left) == 1 else {"anyOf": left}
 
 
 def cel_of_message(message: Any) -> dict[str, Any]:

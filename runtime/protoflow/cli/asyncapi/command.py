@@ -19,14 +19,14 @@ from protoflow.cli.asyncapi import comments
 @click.option("--html", metavar="FILE", help="Write a page into this file instead; - is stdout.")
 @click.option(
     "--payload",
-    type=click.Choice([*Payload]),
-    default=Payload.JSONSCHEMA,
+    type=click.Choice([str(one) for one in Payload]),
+    default=str(Payload.JSONSCHEMA),
     help="Describe payloads by JSON Schema or by protobuf's own language.",
 )
 @click.option(
     "--perspective",
-    type=click.Choice([*Perspective]),
-    default=Perspective.SERVICE,
+    type=click.Choice([str(one) for one in Perspective]),
+    default=str(Perspective.SERVICE),
     help="Describe the service, or its clients, who send what it receives.",
 )
 @click.option("--static", is_flag=True, help="Leave the settings out: what the .proto says.")
