@@ -58,8 +58,9 @@ def run(project: Project, directory: Path, out: Path) -> None:
         ]
         if project.package:
             arguments.append(f"--protoflow_opt=import_prefix={project.package}")
-        if project.handlers:
-            arguments.append(f"--protoflow_opt=handlers={project.handlers}")
+        for name in ("handlers", "asyncapi"):
+            if value := getattr(project, name):
+                arguments.append(f"--protoflow_opt={name}={value}")
         if project.grpc:
             arguments.append(f"--grpc_python_out={out}")
         _call([*arguments, *files], project, directory)
