@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+import sys
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from protoflow import asyncapi
@@ -13,9 +15,10 @@ from protoflow.config.settings import Config
 from protoflow.connection import transport_for, transport_settings
 from protoflow.contract.catalog import Catalog
 from protoflow.contract.names import NameResolver
+from protoflow.contract.spec import FileSpec
 from protoflow.errors import ConfigError
 from protoflow.registrations.plan import plan
-from protoflow.registrations.registration import of_method
+from protoflow.registrations.registration import Registration, of_method
 from protoflow.registrations.subscription_plan import SubscriptionPlan
 from protoflow.transport.interface import Capabilities
 from protoflow.transports.built_in import BY_SCHEME
@@ -27,13 +30,36 @@ def document(catalog: Catalog, config: Config, **options: Any) -> dict[str, Any]
     Args:
         catalog: the contract.
         config: the settings.
-        options: keywords of `protoflow.asyncapi.document`: title, version, payload, perspective,
-            comments.
+        options: keywords of `protoflow.asyncapi.document`: title, version, payload, perspective.
 
     Raises:
         ConfigError, RegistrationError, CapabilityError: as when a service starts.
     """
-    return asyncapi.document(catalog, deployment_of(catalog, config), **options)
+    comments = asyncapi.comments_of(catalog)
+    return asyncapi.document(catalog, deployment_of(catalog, config), comments=comments, **options)
+
+
+def catalog_of(registrations: Iterable[Registration]) -> Catalog:
+    """The contract of registered handlers: the files of their generated modules, with those
+    methods alone that are registered. Handlers without a generated class are not in it."""
+    registrations = list(registrations)
+    names = {registration.name for registration in registrations}
+    files: dict[str, FileSpec] = {}
+    for registration in registrations:
+        handler = getattr(registration.call, "__self__", None)
+        for base in type(handler).__mro__:
+            file = getattr(sys.modules.get(base.__module__), "__protoflow_spec__", None)
+            if isinstance(file, FileSpec):
+                files[file.source] = file
+    return Catalog(_only(file, names) for file in files.values())
+
+
+def _only(file: FileSpec, names: Collection[str]) -> FileSpec:
+    services = [
+        replace(service, methods=tuple(one for one in service.methods if one.name in names))
+        for service in file.services
+    ]
+    return replace(file, services=tuple(one for one in services if one.methods))
 
 
 def deployment_of(catalog: Catalog, config: Config) -> Deployment:

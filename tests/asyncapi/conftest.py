@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from protoflow import Config, asyncapi, deployment
 from protoflow.asyncapi import Payload, Perspective
-from protoflow.cli.asyncapi import comments
 from protoflow.cli.generate import output, project
 from protoflow.contract.catalog import Catalog
 
@@ -57,9 +56,8 @@ def config(name: str) -> Config:
 @pytest.fixture(scope="session")
 def documents(catalog: Catalog) -> dict[str, dict[str, Any]]:
     """A document of every kind."""
-    said = comments.of(catalog)
-    made = {name: deployment.document(catalog, config(name), comments=said) for name in DEPLOYMENTS}
-    made["static"] = asyncapi.document(catalog, comments=said)
+    made = {name: deployment.document(catalog, config(name)) for name in DEPLOYMENTS}
+    made["static"] = asyncapi.document(catalog, comments=asyncapi.comments_of(catalog))
     made["protobuf"] = asyncapi.document(catalog, payload=Payload.PROTOBUF)
     made["client"] = deployment.document(
         catalog, config("kafka"), perspective=Perspective.CLIENT, title="Clients", version="7"

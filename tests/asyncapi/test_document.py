@@ -12,6 +12,8 @@ import jsonschema
 import pytest
 from protoflow import asyncapi, deployment
 from protoflow.contract.catalog import Catalog
+from protoflow.middleware import default_chain
+from protoflow.registrations.registry import Registry
 
 from tests.asyncapi import peers
 from tests.asyncapi.conftest import SECRETS, config
@@ -235,3 +237,25 @@ def test_an_empty_contract_has_a_valid_document() -> None:
     assert document["info"]["title"] == "protoflow"
     assert document["channels"] == document["operations"] == {}
     assert asyncapi.to_html(document).startswith("<!doctype html>")
+
+
+def test_a_service_describes_the_methods_that_it_handles(catalog: Catalog) -> None:
+    import importlib
+
+    orders: Any = importlib.import_module("shop.v1.orders_protoflow")
+
+    class Billing(orders.OrdersHandler):  # type: ignore[misc]
+        async def bill_order(self, message: Any, context: Any, /) -> None:
+            """Bills nothing."""
+
+    async def raw(message: Any, context: Any) -> None:
+        """Is not in the contract."""
+
+    registry = Registry(default_chain(), str)
+    registry.register(Billing())
+    registry.register_message_handler("raw", "raw", raw)
+    found = deployment.catalog_of(registry.registrations)
+    document = deployment.document(found, config("sqlite"))
+    received = [name for name, one in document["operations"].items() if one["action"] == "receive"]
+    assert received == ["Orders.BillOrder"]
+    assert document["operations"]["Orders.BillOrder"]["summary"] == "Bills an order."

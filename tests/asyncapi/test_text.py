@@ -27,7 +27,7 @@ _VALUES = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.dictionaries(_TEXTS, _VALUES, max_size=5))
 @example({"a": [[], {}, [[1, [2]]], {"b": [{"c": "x\ny"}]}]})
 @example({"a": 1e-07, "b": 1e22, "c": 5e-324, "d": -0.0})

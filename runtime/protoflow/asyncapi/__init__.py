@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from protoflow.asyncapi.bindings import Bindings
 from protoflow.asyncapi.deployment import Consumer, Deployment
+from protoflow.asyncapi.docstrings import comments_of
 from protoflow.asyncapi.document import Payload, Perspective, document
 from protoflow.asyncapi.page import to_html
 from protoflow.asyncapi.text import to_json, to_yaml
@@ -19,6 +20,7 @@ __all__ = [
     "Deployment",
     "Payload",
     "Perspective",
+    "comments_of",
     "document",
     "to_html",
     "to_json",

@@ -26,7 +26,7 @@ COMMANDS = {
     "lag": Row("protoflow.cli.lag", "Show how much waits in each group."),
     "dlq": Row("protoflow.cli.dlq.command", "List, show, replay, purge or export dead letters."),
     "describe": Row("protoflow.cli.describe", "Show the handlers and topics of a contract."),
-    "asyncapi": Row("protoflow.cli.asyncapi.command", "Describe the contract by AsyncAPI 3.1."),
+    "asyncapi": Row("protoflow.cli.asyncapi", "Describe the contract by AsyncAPI 3.1."),
     "check": Row("protoflow.cli.check", "Check settings and contract before a deploy."),
     "topology": Row("protoflow.cli.topology", "Compare topics and queues with the broker's."),
     "doctor": Row("protoflow.cli.doctor", "Examine the installation and the way to the broker."),

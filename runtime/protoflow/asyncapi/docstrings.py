@@ -10,16 +10,17 @@ from pathlib import Path
 from types import ModuleType
 
 from protoflow.contract.catalog import Catalog
-from protoflow.contract.spec import ProducerSpec, ServiceSpec
+from protoflow.contract.spec import FileSpec, ProducerSpec, ServiceSpec
 
 
-def of(catalog: Catalog) -> dict[str, str]:
+def comments_of(catalog: Catalog) -> dict[str, str]:
     """The comments on services, methods and messages with topics, by full name."""
-    files = {id(file) for file in catalog.files}
+    sources = {file.source for file in catalog.files}
     modules = [
         module
         for module in [*sys.modules.values()]
-        if id(getattr(module, "__protoflow_spec__", None)) in files
+        if isinstance(file := getattr(module, "__dict__", {}).get("__protoflow_spec__"), FileSpec)
+        and file.source in sources
     ]
     return {name: comment for module in modules for name, comment in _of_module(module) if comment}
 

@@ -9,7 +9,6 @@ import click
 from protoflow import asyncapi, deployment
 from protoflow.asyncapi import Payload, Perspective
 from protoflow.cli import contract, settings
-from protoflow.cli.asyncapi import comments
 
 
 @click.command("asyncapi")
@@ -62,7 +61,7 @@ def command(
         version=doc_version,
         payload=Payload(payload),
         perspective=Perspective(perspective),
-        comments=comments.of(catalog),
+        comments=asyncapi.comments_of(catalog),
     )
     if html and html != "-":
         Path(html).write_text(asyncapi.to_html(document), encoding="utf-8")

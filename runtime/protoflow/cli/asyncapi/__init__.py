@@ -1,1 +1,0 @@
-"""`protoflow asyncapi`."""
