@@ -169,3 +169,15 @@ def test_each_transport_with_bindings_can_be_loaded() -> None:
     for item in named:
         found = Config(environ={}, transport=item.example)
         assert deployment.deployment_of(Catalog([]), found).bindings.servers()
+
+
+def test_retries_come_from_where_they_wait(documents: Documents) -> None:
+    """A group in order keeps its waits in the process, and so does one with short ones."""
+    for name in ("kafka", "rabbitmq", "jetstream"):
+        operations = documents[name]["operations"]
+        in_order = operations["Orders.BillOrder"]["x-retry"]["channel"]["$ref"]
+        assert in_order == "#/channels/shop.env.orders.placed"
+        waiting = operations["AuditService.Drop"]["x-retry"]["channel"]["$ref"]
+        assert waiting == "#/channels/orders.billed..drop..retry"
+    sqlite = documents["sqlite"]["operations"]["AuditService.Drop"]
+    assert sqlite["x-retry"]["channel"]["$ref"] == "#/channels/orders.billed"

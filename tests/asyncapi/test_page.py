@@ -99,7 +99,7 @@ def test_pages_show_what_people_look_for(documents: Documents) -> None:
     shown = Page(to_html(documents["kafka"])).text
     for text in (
         "k1:9093", "shop.live.orders.placed", "billing.live", "PER_KEY", "30s", "orderId",
-        "sensitive", "dead-letter", "How long the message waits", "deprecated", "ce_type",
+        "sensitive", "dead-letter", "How long a failed message waits", "deprecated", "ce_type",
         "At most one of text, number, nothing.", "Exactly one of left, right.", "COLOR_RED",
     ):  # fmt: skip
         assert text in shown, text

@@ -54,9 +54,10 @@ class Channels:
         key = self._key(names.join(method.topic, method.group, "retry"), found.address)
         channel = self.objects.setdefault(key, {"address": found.address, "messages": {}})
         if found.waits:
+            replays = "; 0 is for replayed dead letters" if "0" in found.waits else ""
             channel["parameters"] = {
                 "wait": {
-                    "description": "How long the message waits; 0 is for replayed dead letters.",
+                    "description": f"How long a failed message waits, in seconds{replays}.",
                     "enum": [*found.waits],
                 }
             }

@@ -85,7 +85,8 @@ class Operations:
             dead_letters = self._channels.dead_letters(method, consumer)
         own: Fields = {}
         if not method.broadcast:  # such a group lasts as long as its process
-            waiting = self._channels.retries(method, consumer)
+            retries = self._channels.retries(method, consumer)
+            waiting = retries if consumer.waits else None
             own = self._deployment.bindings.receive(consumer.topic, consumer.group)
         return with_fields(
             operation,
