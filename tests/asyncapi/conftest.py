@@ -37,15 +37,22 @@ DEPLOYMENTS: Mapping[str, Mapping[str, Any]] = {
 
 
 @pytest.fixture(scope="session")
-def catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalog]:
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The contract, generated as the command does it."""
     folder = tmp_path_factory.mktemp("contract")
     shutil.copytree(HERE / "proto", folder / "proto")
+    (folder / "pyproject.toml").write_text('[tool.protoflow.generate]\nasyncapi = "yaml"\n')
     output.write(output.difference(project.load(folder), folder), folder / "gen")
-    sys.path.insert(0, str(folder / "gen"))
+    return folder / "gen"
+
+
+@pytest.fixture(scope="session")
+def catalog(generated: Path) -> Iterator[Catalog]:
+    """The contract, loaded."""
+    sys.path.insert(0, str(generated))
     names = ("shop.v1.orders", "kinds.v1.kinds", "limits.v1.limits")
     yield Catalog(importlib.import_module(f"{name}_protoflow").__protoflow_spec__ for name in names)
-    sys.path.remove(str(folder / "gen"))
+    sys.path.remove(str(generated))
 
 
 def config(name: str) -> Config:

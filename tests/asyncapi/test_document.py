@@ -10,6 +10,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import yaml
 from protoflow import asyncapi, deployment
 from protoflow.contract.catalog import Catalog
 from protoflow.middleware import default_chain
@@ -259,3 +260,25 @@ def test_a_service_describes_the_methods_that_it_handles(catalog: Catalog) -> No
     received = [name for name, one in document["operations"].items() if one["action"] == "receive"]
     assert received == ["Orders.BillOrder"]
     assert document["operations"]["Orders.BillOrder"]["summary"] == "Bills an order."
+
+
+def test_the_plugin_describes_a_file_as_its_module_does(generated: Path, catalog: Catalog) -> None:
+    """Rules, policies and sensitive fields: from descriptors here, from the request there."""
+    for file in catalog.files:
+        path = generated / f"{file.source.removesuffix('.proto')}.asyncapi.yaml"
+        by_plugin = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert without_comments(by_plugin) == without_comments(asyncapi.document(Catalog([file])))
+    schemas = by_plugin["components"]["schemas"]
+    line = schemas["shop.v1.OrderPlaced"]["properties"]["orderId"]
+    assert line["description"] == "The number on the invoice."  # which the module does not keep
+
+
+def without_comments(value: Any) -> Any:
+    """Plain data without what comments of the .proto say."""
+    if isinstance(value, dict):
+        return {
+            name: without_comments(inner)
+            for name, inner in value.items()
+            if not (name in ("summary", "description") and isinstance(inner, str))
+        }
+    return [without_comments(inner) for inner in value] if isinstance(value, list) else value

@@ -37,6 +37,7 @@ th, td { text-align: left; vertical-align: top; padding: .3rem .75rem .3rem 0;
   border-top: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 600; }
 th:empty { padding: 0; border: 0; }
+td:first-child { min-width: 9rem; }
 code, pre { font-family: ui-monospace, monospace; font-size: .85em; }
 pre { overflow-x: auto; padding: .75rem; background: var(--page); border: 1px solid var(--line);
   border-radius: .35rem; }
