@@ -119,14 +119,8 @@ class DocumentBuilder:
     def _message(self, file: File, contract: MessageContract) -> spec.MessageSpec:
         sensitive, _ = self._sensitive.of_module(file, [contract.declared])
         return spec.MessageSpec(
-            type=contract.type,
             message_class=self._class(contract.declared.full_name),
-            topic=contract.topic,
-            partition_key=contract.partition_key,
-            subject=contract.subject,
-            source=contract.source,
-            data_schema=contract.data_schema,
-            encoding=_enum(contract.encoding) if contract.encoding else None,
+            **_leaves(contract.values, ""),
             aliases=contract.aliases,
             sensitive=sensitive,
         )

@@ -20,7 +20,7 @@ from protoflow.transports.kafka.topology import wanted_topics
 from protoflow.transports.nats.asyncapi import CoreBindings, JetStreamBindings
 from protoflow.transports.rabbitmq.asyncapi import RabbitMQBindings
 from protoflow.transports.rabbitmq.names import Names
-from protoflow.transports.rabbitmq.topology import TopologyPlanner
+from protoflow.transports.rabbitmq.planner import TopologyPlanner
 
 from tests.asyncapi.conftest import config
 
@@ -76,7 +76,7 @@ def test_rabbitmqs_queues_are_those_that_it_makes(catalog: Catalog, documents: D
     said |= {address for address in addressed(document) if "/retry-" in address}
     for operation in document["operations"].values():
         said |= {*operation.get("x-protoflow", {}).get("queues", ())}
-    queues = {queue.name for queue in plan.queues}
+    queues = {*plan.queues}
     inner = {
         name
         for name in queues

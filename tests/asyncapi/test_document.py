@@ -218,7 +218,7 @@ def test_structured_mode_has_an_envelope(documents: Documents) -> None:
     assert "headers" not in billed
 
 
-def test_services_of_one_name_are_told_apart_by_their_packages(catalog: Catalog) -> None:
+def test_services_of_one_name_have_their_full_names(catalog: Catalog) -> None:
     from dataclasses import replace
 
     (file,) = (file for file in catalog.files if file.services)

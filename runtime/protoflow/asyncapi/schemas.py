@@ -62,14 +62,15 @@ class Schemas:
             properties[field.json_name] = _beside(schema, extensions)
             if scalars.is_required(field) or (limits and limits.must_be_there):
                 required.append(field.json_name)
-        schema = {"type": "object", **described(self._comment(message), summarized=False)}
+        comment = described(self._comment(message), summarized=False)
+        found: Schema = {"type": "object", **comment}
         if properties:
-            schema["properties"] = properties
+            found["properties"] = properties
         if required:
-            schema["required"] = required
+            found["required"] = required
         if groups := _choices(message):
-            schema |= groups[0] if len(groups) == 1 else {"allOf": groups}
-        return schema | rules.cel_of_message(message)
+            found |= groups[0] if len(groups) == 1 else {"allOf": groups}
+        return found | rules.cel_of_message(message)
 
     def _of_field(self, field: Descriptor, limits: rules.Limits | None = None) -> Schema:
         if _is_map(field):

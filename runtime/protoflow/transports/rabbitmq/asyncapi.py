@@ -63,8 +63,8 @@ class RabbitMQBindings(Bindings):
 
     def receive(self, topic: str, group: str) -> Fields:
         """The queue of the group: AMQP's binding has no field for it."""
-        shards = range(self._options.shards)
-        queues = [self._names.queue(topic, group, shard) for shard in shards]
+        own, shards = self._names.of(topic, group), range(self._options.shards)
+        queues = [own.queue(shard) for shard in shards]
         return {
             "bindings": {"amqp": {"ack": True, **_VERSION}},
             "x-protoflow": {"queues": queues},
@@ -82,7 +82,7 @@ class RabbitMQBindings(Bindings):
         """The queues in which retries of a group wait, one for each wait."""
         if not waits:
             return None
-        rungs = [self._names.rung(topic, group, step) for step in self._ladder]
+        rungs = [self._names.of(topic, group).retry(step) for step in self._ladder]
         marks = [name.rpartition("/retry-") for name in rungs]
         return RetryChannel(
             address=f"{marks[0][0]}/retry-{{wait}}", waits=tuple(wait for _, _, wait in marks)
