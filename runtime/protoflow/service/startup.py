@@ -71,7 +71,7 @@ class Components:
         self.running = Running()
         self.inspection = Inspection(
             config, self.clock, self.transport, self.counters, self.publisher, self.running,
-            dependencies.get("outbox"),
+            self.registry, dependencies.get("outbox"),
         )  # fmt: skip
         self._tracer_provider = dependencies.get("tracer_provider")
 
