@@ -30,17 +30,20 @@ T = TypeVar("T")
 
 def transport_for(config: Config, clock: Clock) -> Transport:
     """The transport that the settings name, not yet open. Raises ConfigError."""
-    return create(
-        TransportSettings(
-            url=config.url,
-            options=config.transport_options,
-            clock=clock,
-            client_name=config.client_name,
-            connect_timeout=config.connect_timeout,
-            ladder=config.retry_ladder,
-            require_subscriber=config.require_subscriber,
-            on_lost_position=config.on_lost_position,
-        )
+    return create(transport_settings(config, clock))
+
+
+def transport_settings(config: Config, clock: Clock) -> TransportSettings:
+    """What a transport is made with."""
+    return TransportSettings(
+        url=config.url,
+        options=config.transport_options,
+        clock=clock,
+        client_name=config.client_name,
+        connect_timeout=config.connect_timeout,
+        ladder=config.retry_ladder,
+        require_subscriber=config.require_subscriber,
+        on_lost_position=config.on_lost_position,
     )
 
 

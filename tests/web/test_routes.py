@@ -409,3 +409,10 @@ async def test_browsers_of_other_origins_and_names_are_refused(adapter: str) -> 
         for name, expected in (("evil.example", 403), ("[", 403), ("localhost:1", 200)):
             answer = await client.ask("GET", "/api/v1/handlers", headers={"Host": name})
             assert answer.status == expected, name
+
+
+async def test_the_contract_is_an_asyncapi_document(adapter: str) -> None:
+    async with served(adapter) as (_, client):
+        document = await get(client, "/api/asyncapi")
+    assert document["asyncapi"] == "3.1.0"
+    assert document["info"]["x-protoflow-transport"] == "memory"

@@ -83,6 +83,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     _get("/readyz", health.ready, "Status", Role.NONE, across="probe"),
     _get("/metrics", metrics.metrics, "Text", content_type="text/plain", across="metrics"),
     _get("/api/handlers", handlers.infos, "HandlerInfos", across="infos"),
+    _get("/api/asyncapi", service.asyncapi, "Document"),
     _get(f"{V1}/openapi.json", _openapi, "Document"),
     _get(f"{V1}/processes", control.processes, "Processes", across="all"),
     _get(f"{V1}/handlers", handlers.handlers, "Handlers", across="handlers"),

@@ -50,8 +50,9 @@ def run(project: Project, directory: Path, out: Path) -> None:
     ]
     if project.package:
         plugin.append(f"--protoflow_opt=import_prefix={project.package}")
-    if project.handlers:
-        plugin.append(f"--protoflow_opt=handlers={project.handlers}")
+    for name in ("handlers", "asyncapi"):
+        if value := getattr(project, name):
+            plugin.append(f"--protoflow_opt={name}={value}")
     if project.grpc:
         plugin.append(f"--grpc_python_out={out}")
     _compile(project, directory, plugin, rules=(validate_proto.NAME,))

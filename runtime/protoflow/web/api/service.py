@@ -83,6 +83,14 @@ async def topology(host: Host, request: Request) -> Response:
     return as_json({"nodes": list(nodes.values()), "edges": edges})
 
 
+async def asyncapi(host: Host, request: Request) -> Response:
+    """The contract of the handlers as AsyncAPI 3.1, with the bindings of the transport."""
+    from protoflow import deployment  # put off: few ask for it
+
+    request.given(frozenset())
+    return as_json(deployment.document(deployment.catalog_of(host.registrations()), host.config))
+
+
 async def contract(host: Host, request: Request) -> Response:
     """The messages and operations of the handlers."""
     request.given(frozenset())
