@@ -19,6 +19,7 @@ from protoflow.transports.built_in import messaging_system
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
+    from protoflow.journal import Journal
     from protoflow.observability.health import Health
     from protoflow.observability.report import Reporter
     from protoflow.outbox import OutboxRelay, OutboxStore
@@ -37,11 +38,13 @@ class Inspection:
         publisher: knows where handlers publish to.
         running: the state of the service.
         outbox: emptied while the service runs, if it is a `RelayedOutbox`.
+        journal: records replays and purges.
     """
 
     def __init__(
         self, config: Config, clock: Clock, transport: Transport, counters: Counters,
         publisher: MessagePublisher, running: Running, outbox: OutboxStore | None,
+        journal: Journal | None = None,
     ) -> None:  # fmt: skip
         self.transport = transport
         self.counters = counters
@@ -50,6 +53,7 @@ class Inspection:
         self._publisher = publisher
         self._running = running
         self._outbox = outbox
+        self._journal = journal
         self._http_handlers: dict[tuple[str, str], Any] = {}
         self._web: WebServer | None = None
         self._reporter: Reporter | None = None
@@ -75,7 +79,9 @@ class Inspection:
         """The dead letters of the handlers."""
         from protoflow.dead_letters.access import dead_letters_of_service
 
-        return dead_letters_of_service(self.transport, self.counters.dead_letters, self._clock)
+        return dead_letters_of_service(
+            self.transport, self.counters.dead_letters, self._clock, self._journal
+        )
 
     @property
     def outbox_problem(self) -> str | None:

@@ -306,10 +306,12 @@ class Service:
             name: the full name of a handler, or `<topic>/<group>`.
         """
         self._components.running.named(name).pause()
+        self._components.journaling.record_action("pause", name)
 
     def resume(self, name: str) -> None:
         """Ends `pause`."""
         self._components.running.named(name).resume()
+        self._components.journaling.record_action("resume", name)
 
     # State.
 

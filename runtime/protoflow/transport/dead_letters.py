@@ -18,11 +18,14 @@ class DeadLetterRecord:
         message: the message as it was dead-lettered; its metadata holds cause, origin and attempts.
         position: where it lies, as text; `scan` continues after it.
         time: when it was dead-lettered, in seconds since the epoch; 0.0 is unknown.
+        destination: for replays: the topic that an operator has named instead of the original
+            one; empty where none is named.
     """
 
     message: Message
     position: str = ""
     time: float = 0.0
+    destination: str = ""
 
 
 class DeadLetterScan(Protocol):
