@@ -25,6 +25,7 @@ COMMANDS = {
     "tail": Row("protoflow.cli.tail", "Show the messages of a topic as they come."),
     "lag": Row("protoflow.cli.lag", "Show how much waits in each group."),
     "dlq": Row("protoflow.cli.dlq.command", "List, show, replay, purge or export dead letters."),
+    "why": Row("protoflow.cli.why.command", "Show what became of one message."),
     "describe": Row("protoflow.cli.describe", "Show the handlers and topics of a contract."),
     "check": Row("protoflow.cli.check", "Check settings and contract before a deploy."),
     "topology": Row("protoflow.cli.topology", "Compare topics and queues with the broker's."),

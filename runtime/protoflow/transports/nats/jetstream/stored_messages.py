@@ -6,8 +6,9 @@ import base64
 import datetime
 
 from protoflow.message import Message
-from protoflow.transports.nats.jetstream.api import JSON
+from protoflow.transports.nats.jetstream.api import API, JSON
 from protoflow.transports.nats.wire import headers
+from protoflow.transports.nats.wire.client import FastClient
 
 
 def message_of(topic: str, stream: str, stored: JSON) -> Message:
@@ -32,3 +33,18 @@ def time_of(stored: JSON) -> float:
     except ValueError:
         return 0.0
     return moment.timestamp() + float(f"0.{fraction or 0}")
+
+
+async def sequence_at(
+    api: API, client: FastClient, stream: str, filter: str, time: float, bounds: tuple[int, int]
+) -> int:
+    """Returns the sequence of the first message at or after a time, by halves."""
+    first, last = bounds
+    while first <= last:
+        middle = (first + last) // 2
+        stored = await api.next_message(client, stream, middle, filter)
+        if stored is None or time_of(stored) >= time:
+            last = middle - 1
+        else:
+            first = stored["seq"] + 1
+    return first

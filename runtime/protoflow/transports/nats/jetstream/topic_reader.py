@@ -9,7 +9,7 @@ from protoflow.contract.spec import Start
 from protoflow.errors import TopologyError
 from protoflow.transport.topic_reader import TopicRecord
 from protoflow.transports.nats.jetstream.api import API, JSON
-from protoflow.transports.nats.jetstream.stored_messages import message_of, time_of
+from protoflow.transports.nats.jetstream.stored_messages import message_of, sequence_at, time_of
 from protoflow.transports.nats.names import JetStreamNames
 from protoflow.transports.nats.wire.connection import NatsConnection
 
@@ -35,7 +35,8 @@ class JetStreamTopicReader:
         first, last = info["state"]["first_seq"], info["state"]["last_seq"]
         sequence = last + 1 if start is Start.LATEST else first
         if isinstance(start, float):
-            sequence = await self._at(stream, subject, start, first, last)
+            client = self._connection.client
+            sequence = await sequence_at(self._api, client, stream, subject, start, (first, last))
         while True:
             stored = await self._api.next_message(
                 self._connection.client, stream, sequence, subject
@@ -47,17 +48,6 @@ class JetStreamTopicReader:
                 return
             else:
                 await asyncio.sleep(_INTERVAL)
-
-    async def _at(self, stream: str, subject: str, time: float, first: int, last: int) -> int:
-        """The sequence of the first message at or after a time, by halves."""
-        while first <= last:
-            middle = (first + last) // 2
-            stored = await self._api.next_message(self._connection.client, stream, middle, subject)
-            if stored is None or time_of(stored) >= time:
-                last = middle - 1
-            else:
-                first = stored["seq"] + 1
-        return first
 
 
 def _record(topic: str, stream: str, stored: JSON) -> TopicRecord:
