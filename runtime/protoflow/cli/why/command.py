@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from protoflow.cli import contract, output, settings
+from protoflow.cli import contract, output, plan, settings
 from protoflow.cli.exits import ExitCode
 from protoflow.cli.values import moment_of, seconds_of
 from protoflow.cli.why import search
@@ -55,7 +55,12 @@ def command(
     report = Report(id=id)
     search.search_journal(config, report)
     bounds = {"since": since, "within": within, "limit": scan_limit}
-    asyncio.run(search.search_broker(config, contract.optional(contract_name), report, bounds))
+    catalog = contract.optional(contract_name)
+    if catalog.files:
+        topology = plan.planned(catalog, config).topology
+        asyncio.run(search.search_broker(config, topology, report, bounds))
+    else:
+        report.not_searched.append("broker: no contract is known; give --contract MODULE")
     if as_json:
         output.as_json(_as_dict(report))
     else:

@@ -6,11 +6,10 @@ import time
 from typing import Any
 
 from protoflow import ids
-from protoflow.cli import looking, plan
+from protoflow.cli import looking
 from protoflow.cli.why.timeline import Report
 from protoflow.config import Config
 from protoflow.connection import Connection
-from protoflow.contract.catalog import Catalog
 from protoflow.errors import CapabilityError, DeadLetterNotFoundError, TransportError
 from protoflow.journal import JournalError, JournalReader
 from protoflow.stats.dead_letters import timestamp
@@ -47,20 +46,16 @@ def search_journal(config: Config, report: Report) -> None:
 
 
 async def search_broker(
-    config: Config, catalog: Catalog, report: Report, bounds: dict[str, Any]
+    config: Config, topology: Topology, report: Report, bounds: dict[str, Any]
 ) -> None:
-    """Adds what the broker knows of the topics of a contract.
+    """Adds what the broker knows.
 
     Args:
         config: the settings.
-        catalog: the contract; without one no topic is known.
+        topology: the topics and groups that are searched.
         report: gets what is found.
         bounds: `since`, `within` and `limit`, as in `MessageQuery`.
     """
-    if not catalog.files:
-        report.not_searched.append("broker: no contract is known; give --contract MODULE")
-        return
-    topology = plan.planned(catalog, config).topology
     try:
         async with looking.connection(config) as connection:
             await _search_topics(connection, config, topology, report, bounds)
