@@ -64,7 +64,24 @@ def test_what_commands_print_keeps_to_the_schemas(shop: Project) -> None:
         text = (shop.folder / file).read_text()
         assert json.loads(text)["id"] == id
         schemas.validate(["dlq", "export"], text)
-    for arguments in RUNS:
-        done = shop(*[id if one == "ID" else one for one in arguments])
-        assert done.code in (0, 1), f"{arguments}: {done.err}"
-        assert done.out, arguments
+    runs = [[id if one == "ID" else one for one in arguments] for arguments in RUNS]
+    for arguments, line in zip(
+        runs, shop.python(PROGRAM.format(runs=runs)).splitlines(), strict=True
+    ):
+        code, out = json.loads(line)
+        assert code in (0, 1), arguments
+        assert out, arguments
+        schemas.validate(arguments, out)
+
+
+#: Runs commands in one process, and prints the exit code and the output of each.
+PROGRAM = """
+import contextlib, io, json
+from protoflow.cli.app import main
+
+for arguments in {runs}:
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        code = main(arguments)
+    print(json.dumps([code, out.getvalue()]))
+"""
