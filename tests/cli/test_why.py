@@ -65,7 +65,7 @@ async def searched(config: Config, id: str, topology: Topology, **bounds: Any) -
 
 
 @pytest.mark.parametrize("name", ["sqlite", "kafka", "jetstream", "rabbitmq", "nats"])
-async def test_each_broker_tells_what_it_knows(name: str, tmp_path: Path) -> None:
+async def test_each_broker_is_asked_for_what_it_knows(name: str, tmp_path: Path) -> None:
     topic, group = f"why-{uuid.uuid4().hex[:8]}", "billing"
     once = name == "nats"  # which delivers at most once
     journal = "" if name != "nats" else str(tmp_path / "journal.db")
@@ -157,13 +157,13 @@ def test_the_command_joins_journal_and_broker(shop: Project) -> None:
 
     done = shop("why", bad, "--json")
     assert done.code == 0, done.err
-    told = done.json()
-    timeline = [(row["event"], row["attempt"]) for row in told["timeline"]]
+    report = done.json()
+    timeline = [(row["event"], row["attempt"]) for row in report["timeline"]]
     assert timeline == [
         *(("failed", 1), ("failed", 2), ("dead-lettered", 2), ("replayed", None)),
         ("waits again", None),
     ]
-    assert told["groups"] == [
+    assert report["groups"] == [
         {"topic": "orders.placed", "group": "billing", "state": "waiting"},
     ]
     table = shop("why", bad)

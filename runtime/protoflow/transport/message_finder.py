@@ -67,7 +67,7 @@ class FoundMessages:
     Attributes:
         sightings: the message itself.
         caused: messages whose causation id it is.
-        groups: how far each group is with it, where the broker can tell.
+        groups: how far each group is with it, where the broker knows it.
         searched: the places that were searched to the end.
         not_searched: the places that were not, and why.
     """

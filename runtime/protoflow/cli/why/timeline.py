@@ -6,14 +6,14 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from protoflow import wire
+from protoflow import ids, wire
 from protoflow.codecs.printable import printable
 from protoflow.dead_letters import DeadLetterRecord
 from protoflow.journal import Event, MessageEvent
 from protoflow.stats.dead_letters import timestamp
 from protoflow.transport import FoundMessages, Sighting, SubscriptionSettings
 
-#: Journal and broker mean the same moment if they are not further apart, in seconds.
+#: Journal, broker and id mean the same moment if they are not further apart, in seconds.
 _SAME = 5.0
 _RETRY = "waits again"
 #: Events whose topic is that of the dead letters.
@@ -163,11 +163,15 @@ class Report:
 
 
 def _published(record: DeadLetterRecord) -> Row | None:
-    """What a dead letter tells of the time before; None: nothing."""
+    """When the message of a dead letter was published; None: not known, as after a replay, when
+    the broker got the message again."""
     named = record.message.metadata.get
     try:
         time = float(named(wire.PF_ORIGINAL_TIME, ""))
     except ValueError:
+        return None
+    named_time = ids.time_of(record.message.id)
+    if named_time is None or abs(time - named_time) > _SAME:
         return None
     position = f"{named(wire.PF_ORIGINAL_SHARD, '')}/{named(wire.PF_ORIGINAL_POSITION, '')}"
     return Row(
@@ -209,7 +213,7 @@ def _row_of_sighting(sighting: Sighting) -> Row:
 
 
 def _same(known: Row, row: Row) -> bool:
-    """Whether journal and broker tell of one thing."""
+    """Whether journal and broker report one thing."""
     topics = (known.where.partition(",")[0], row.where.partition(",")[0])
     return (
         (known.source != row.source or row.event == Event.PUBLISHED)

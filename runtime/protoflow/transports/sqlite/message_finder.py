@@ -39,7 +39,7 @@ _DELIVERY = "SELECT token, failures FROM protoflow_deliveries WHERE sequence = ?
 
 
 def find_message(connection: sqlite3.Connection, query: MessageQuery) -> FoundMessages:
-    """Returns what the rows tell of a message; see `MessageFinder`."""
+    """Returns what the rows show of a message; see `MessageFinder`."""
     found = FoundMessages()
     for topic in query.topics:
         row = connection.execute(_TOPIC, (topic,)).fetchone()

@@ -134,7 +134,7 @@ class JetStreamMessageFinder:
 
 
 def _state(info: JSON | None, sequence: int) -> str:
-    """What a consumer tells of a message: all up to its floor is acknowledged."""
+    """What a consumer reports of a message: all up to its floor is acknowledged."""
     if info is None:
         return "the group has no consumer"
     if sequence <= info["ack_floor"]["stream_seq"]:
