@@ -222,6 +222,12 @@ def test_a_file_that_is_no_journal_is_reported_once_and_counted(
         JournalReader(str(path))
 
 
+def test_who_records_nothing_makes_no_file(tmp_path: Path) -> None:
+    with Journal(str(tmp_path / "journal.db")):
+        pass
+    assert [*tmp_path.iterdir()] == []
+
+
 def test_a_gap_stands_in_the_journal(tmp_path: Path) -> None:
     path = str(tmp_path / "journal.db")
     journal = Journal(path)

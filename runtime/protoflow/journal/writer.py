@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -93,7 +94,13 @@ class JournalWriter:
                 if error.sqlite_errorcode != sqlite3.SQLITE_FULL or not remaining:
                     raise
                 self._shrink(self._connection)
-        self._expire(self._connection, now)
+        with contextlib.suppress(sqlite3.OperationalError):  # the next batch tries it again
+            self._expire(self._connection, now)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the file was written since the last `close`."""
+        return self._connection is not None
 
     def close(self) -> None:
         """Closes the file; `write` opens it again."""
