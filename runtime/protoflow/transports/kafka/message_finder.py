@@ -18,12 +18,13 @@ from protoflow.transport.message_finder import (
     Sighting,
 )
 from protoflow.transport.settings import SubscriptionSettings
+from protoflow.transport.topic_reader import TopicRecord
 from protoflow.transports.kafka import names
 from protoflow.transports.kafka.commit_metadata import UnknownMetadataError
 from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.errors import transport_error
-from protoflow.transports.kafka.groups import Groups
-from protoflow.transports.kafka.topic_scan import identity_of, message_of, open_scan, position_of
+from protoflow.transports.kafka.groups import committed
+from protoflow.transports.kafka.topic_scan import as_record, identity_of, open_scan
 
 #: What is said of a group before its commits have passed the message, and after.
 _SETTLED, _UNSETTLED = "settled", "not settled yet"
@@ -105,11 +106,12 @@ class KafkaMessageFinder:
         is_caused = not group and metadata.get(wire.CAUSATION_ID) == self._query.id
         if id != self._query.id and not is_caused:
             return False
+        found = as_record(TopicRecord, topic, record)
         sighting = Sighting(
-            message=message_of(topic, record),
+            message=found.message,
             topic=physical,
-            position=position_of(record),
-            time=record.timestamp / 1000,
+            position=found.position,
+            time=found.time,
             group=group,
         )
         (self._found.caused if is_caused else self._found.sightings).append(sighting)
@@ -121,13 +123,13 @@ class KafkaMessageFinder:
             return
         tps = {TopicPartition(record.topic, record.partition) for record in records}
         try:
-            committed = await Groups(self._context.admin).committed(settings.group, tps)
+            positions = await committed(self._context.admin, settings.group, tps)
         except (KafkaError, UnknownMetadataError) as error:
             self._found.not_searched.append(f"positions of group {settings.group}: {error}")
             return
         done = True
         for record in records:
-            offset, metadata = committed.get(
+            offset, metadata = positions.get(
                 TopicPartition(record.topic, record.partition), (0, None)
             )
             finished = metadata is not None and record.offset in metadata.finished

@@ -13,26 +13,22 @@ from protoflow.transport.message_finder import (
     Sighting,
 )
 from protoflow.transport.settings import SubscriptionSettings
+from protoflow.transport.topic_reader import TopicRecord
 from protoflow.transports.nats.jetstream.api import API, JSON
-from protoflow.transports.nats.jetstream.stored_messages import message_of, sequence_at, time_of
+from protoflow.transports.nats.jetstream.topic_reader import as_record, sequence_at, time_of
 from protoflow.transports.nats.names import JetStreamNames
-from protoflow.transports.nats.wire.client import FastClient
 
 
 class JetStreamMessageFinder:
     """Implements `MessageFinder` for one search. No consumer is made.
 
     Args:
-        client: the client of the connection.
         api: asks the server.
         names: the names.
         query: what is looked for.
     """
 
-    def __init__(
-        self, client: FastClient, api: API, names: JetStreamNames, query: MessageQuery
-    ) -> None:
-        self._client = client
+    def __init__(self, api: API, names: JetStreamNames, query: MessageQuery) -> None:
         self._api = api
         self._names = names
         self._query = query
@@ -69,17 +65,17 @@ class JetStreamMessageFinder:
     ) -> list[JSON]:
         """The message in the subjects of a stream."""
         query, found = self._query, self._found
-        info = await self._api.stream(self._client, stream)
+        info = await self._api.stream(stream)
         if info is None:
             found.not_searched.append(f"stream {stream}: there is no such stream")
             return []
         sequence, last = info["state"]["first_seq"], info["state"]["last_seq"]
         sequence = await sequence_at(
-            self._api, self._client, stream, filter, query.since or 0.0, (sequence, last)
+            self._api, stream, filter, query.since or 0.0, (sequence, last)
         )
         mine: list[JSON] = []
         for count in range(query.limit + 1):
-            stored = await self._api.next_message(self._client, stream, sequence, filter)
+            stored = await self._api.next_message(stream, sequence, filter)
             if stored is None or (until is not None and time_of(stored) > until):
                 found.searched.append(f"{filter} in stream {stream} ({count} messages)")
                 return mine
@@ -94,15 +90,16 @@ class JetStreamMessageFinder:
 
     def _sees(self, stored: JSON, stream: str, topic: str, group: str) -> bool:
         """Whether it is the message itself; notes that, and what the message has caused."""
-        message = message_of(topic, stream, stored)
+        record = as_record(TopicRecord, topic, stream, stored)
+        message = record.message
         is_caused = not group and message.metadata.get(wire.CAUSATION_ID) == self._query.id
         if message.id != self._query.id and not is_caused:
             return False
         sighting = Sighting(
             message=message,
             topic=f"stream {stream}",
-            position=str(stored["seq"]),
-            time=time_of(stored),
+            position=record.position,
+            time=record.time,
             group=group,
         )
         (self._found.caused if is_caused else self._found.sightings).append(sighting)
@@ -117,7 +114,7 @@ class JetStreamMessageFinder:
         stream, states = self._names.stream(settings.topic), set[str]()
         for each in stored:
             durable = self._durable(settings.group, each["subject"])
-            info = await self._api.consumer(self._client, stream, durable)
+            info = await self._api.consumer(stream, durable)
             states.add(_state(info, each["seq"]))
             self._found.searched.append(f"consumer {durable} of stream {stream}")
         if waiting:  # what the group's own stream holds is not settled
