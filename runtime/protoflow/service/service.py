@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from protoflow.contract.spec import ProtoClass, PublicationSpec
     from protoflow.events import CloudEvent
     from protoflow.handler import Handler, HandlerSync
+    from protoflow.journal import Journal
     from protoflow.message import Message
     from protoflow.middleware import Dependencies
     from protoflow.observability.health import Health
@@ -354,6 +355,11 @@ class Service:
     def dead_letters(self) -> DeadLetters:
         """The dead letters of the handlers: list, show, replay, purge; each is counted."""
         return self._inspection.dead_letters
+
+    @property
+    def journal(self) -> Journal | None:
+        """The journal, for actions of operators; None: the settings name none."""
+        return self._components.journaling.journal
 
     @property
     def outbox_problem(self) -> str | None:
