@@ -40,6 +40,7 @@ from protoflow.transports.nats.wire import headers as nats_headers
 from protoflow.transports.rabbitmq import codec as amqp
 from protoflow.transports.rabbitmq.names import Names as RabbitMQNames
 from protoflow.transports.rabbitmq.planner import TopologyPlanner
+from protoflow.web.routes import ROUTES
 
 ROOT = Path(__file__).parents[1]
 TRANSPORTS = {item.title: item.example for item in BUILT_IN}
@@ -305,6 +306,15 @@ def shown(value: object) -> str:
     return f"`{value:g}`" if isinstance(value, float) else f"`{value!r}`"
 
 
+def http_routes() -> str:
+    """Every route of the HTTP API."""
+    rows = [
+        [f"`{route.method} {route.path}`", route.role.label, route.summary.removesuffix(".")]
+        for route in ROUTES
+    ]
+    return table(["request", "role", "response or effect"], rows)
+
+
 def middleware_list() -> str:
     """The default chain, outermost first."""
     return " > ".join(f"`{name}`" for name in (*default_chain().names, "handler")) + "\n"
@@ -325,6 +335,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "config": config_table,
     "middleware": middleware_list,
     "commands": reference,
+    "http-routes": http_routes,
     **annotation_tables(table),
     **{f"options-{item.name}": options_table(options_of(item)) for item in BUILT_IN},
 }

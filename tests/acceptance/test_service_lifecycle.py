@@ -94,6 +94,38 @@ async def test_what_does_not_finish_in_time_is_given_back_uncounted(harness: Har
 
 
 @needs("at_least_once")
+async def test_a_drained_subscription_leaves_its_messages_to_other_processes(
+    harness: Harness,
+) -> None:
+    first, second = Seen(harness), Seen(harness)
+    audit = Seen(harness)
+
+    async def work(task: Any, context: Context) -> None:
+        first.note(task, context)
+        await asyncio.sleep(0.2)
+        first.done.append(task.number)
+
+    handlers = (handler("Work", work), handler("Audit", audit.ok))
+    async with harness.running(*handlers, policy=DeliveryPolicy(concurrency=1)) as service:
+        await harness.send(*range(5))
+        await first.until(1)
+        service.drain(method("Work"))
+        drained = next(one for one in service.subscriptions if one.state == "draining")
+        await harness.until(lambda: drained.state == "drained", within=20)
+        assert first.numbers == first.done, "what runs is finished"
+        assert not service.health().ready
+        left = set(range(5)) - set(first.done)
+        async with harness.running(handler("Work", second.ok)):
+            await second.until(len(left), within=20)
+            # Other subscriptions of the process go on.
+            await harness.send(5)
+            await second.until(len(left) + 1, within=20)
+            await audit.until(6, within=20)
+    assert set(second.numbers) == left | {5}
+    assert first.numbers == first.done
+
+
+@needs("at_least_once")
 async def test_what_has_not_begun_is_given_back_and_handled_by_the_next(harness: Harness) -> None:
     seen = Seen(harness)
 

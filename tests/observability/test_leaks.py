@@ -21,6 +21,7 @@ from protoflow.config.secret import Secret
 from protoflow.errors import ConfigError
 from protoflow.middleware import Dependencies, logging_hooks
 from protoflow.observability.prometheus import Exposition
+from protoflow.web.routes import ROUTES
 
 from tests.middleware.harness import config, running, worker
 from tests.middleware.rules import PLAIN, TO_PLAIN, Plain
@@ -77,10 +78,12 @@ async def test_nothing_leaks(caplog: pytest.LogCaptureFixture, log_payloads: boo
             dead = own.dead_letters.topics[0]
             ids = [letter.message.id for letter in service.dead_letters]
             assert len(ids) == 3
-            for path in (
-                "/api/handlers", "/api/dlq", f"/api/dlq/{dead}", f"/api/dlq/{dead}/{ids[0]}",
-                f"/api/dlq/{dead}/{ids[1]}", "/readyz", "/healthz", "/metrics", "/nowhere",
-            ):  # fmt: skip
+            paths = ["/nowhere", f"/api/v1/dead-letters?topic={dead}"]
+            for route in ROUTES:
+                if route.method == "GET":
+                    path = route.path.replace("{name}", own.registered[0])
+                    paths += {path.replace("{id}", id) for id in ids}
+            for path in paths:
                 async with session.get(f"http://127.0.0.1:{port}{path}") as answer:
                     pages.append(await answer.text() + str(answer.headers))
         texts = [

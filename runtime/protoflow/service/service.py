@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from protoflow.stats.handlers import Counters, HandlerStats
     from protoflow.transport.interface import Capabilities, Transport
     from protoflow.transport.kit.dead_letters import DeadLetters
+    from protoflow.web.asgi import ASGIApplication
 
 _NOTHING = DeliveryPolicy()
 
@@ -314,6 +315,12 @@ class Service:
         self._components.running.named(name).resume()
         self._components.journaling.record_action("resume", name)
 
+    def drain(self, name: str) -> None:
+        """Begins to stop one subscription, as `pause` names it: what runs is finished, the rest
+        given back. It consumes again when the process is restarted."""
+        self._components.running.named(name).drain(self.config.shutdown_timeout)
+        self._components.journaling.record_action("drain", name)
+
     # State.
 
     @property
@@ -392,6 +399,15 @@ class Service:
             MissingExtraError: aiohttp is not installed.
         """
         return await self._inspection.start_web_ui(port)
+
+    def asgi_app(self) -> ASGIApplication:
+        """Returns the HTTP pages as an ASGI application, to be mounted in FastAPI or Starlette.
+        Without `http_token` it answers requests of this machine alone.
+
+        Raises:
+            RegistrationError: a handler of `register_http_handler` needs aiohttp.
+        """
+        return self._inspection.asgi_app()
 
     async def stop_web_ui(self) -> None:
         """Closes the ports; `stop` does so itself."""

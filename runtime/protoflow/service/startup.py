@@ -74,7 +74,7 @@ class Components:
         self.running = Running()
         self.inspection = Inspection(
             config, self.clock, self.transport, self.counters, self.publisher, self.running,
-            dependencies.get("outbox"), self.journaling.journal,
+            self.registry, dependencies.get("outbox"), self.journaling.journal,
         )  # fmt: skip
         self._tracer_provider = dependencies.get("tracer_provider")
 
