@@ -19,8 +19,8 @@ WITHOUT = {
 }
 #: Commands that act on a running service: tests/cli/test_control.py runs them.
 CONTROL = {"pause", "resume", "drain"}
-#: One run of each other command, in order, on a project with a dead letter ID. Tests of single commands
-#: validate what these print as well: `Project` does.
+#: One run of each other command, in order, on a project with a dead letter ID. Tests of single
+#: commands validate what these print as well: `Project` does.
 RUNS = [
     ["generate", "--json"],
     ["generate", "--check", "--json"],
