@@ -21,6 +21,7 @@ from protoflow.transport.interface import Transport, TransportSettings
 from protoflow.transports import create
 
 if TYPE_CHECKING:
+    from protoflow.journal import Journal
     from protoflow.transport.kit.dead_letters import DeadLetters
 
 _log = logging.getLogger("protoflow.service")
@@ -47,6 +48,21 @@ def transport_settings(config: Config, clock: Clock) -> TransportSettings:
     )
 
 
+def journal_for(config: Config, clock: Clock) -> Journal | None:
+    """The journal that the settings name, not yet open; None: they name none."""
+    if not config.journal:
+        return None
+    from protoflow.journal import Journal
+
+    return Journal(
+        config.journal,
+        successes=config.journal_successes,
+        max_bytes=config.journal_max_bytes,
+        actor=config.client_name,
+        now=clock.now,
+    )
+
+
 def warn_of_memory(config: Config) -> None:
     """Logs that nothing lasts, if no transport is set."""
     if config.origin("transport") == "built in":
@@ -63,7 +79,14 @@ class Connection(EventPublisher):
         clock = clock or Clock()
         warn_of_memory(config)
         self._transport = transport_for(config, clock)
-        super().__init__(MessagePublisher(config, self._transport, clock))
+        #: Records what is published and what operators do, if the settings name a journal.
+        self.journal = journal_for(config, clock)
+        sent = None
+        if self.journal is not None and self.journal.successes:
+            from protoflow.journal.sent_messages import JournaledMessages
+
+            sent = JournaledMessages(self.journal)
+        super().__init__(MessagePublisher(config, self._transport, clock, sent))
 
     @property
     def transport(self) -> Transport:
@@ -75,17 +98,21 @@ class Connection(EventPublisher):
         """The dead letters at the broker: list, show, replay, purge, in any topic."""
         from protoflow.dead_letters.access import dead_letters_of
 
-        return dead_letters_of(self._transport)
+        return dead_letters_of(self._transport, self.journal)
 
     async def open(self) -> None:
         """Connects. Raises ConnectionFailedError, AuthenticationError."""
         await self._transport.open()
         self._publisher.open()
+        if self.journal is not None:
+            self.journal.open()
 
     async def close(self) -> None:
         """Flushes and disconnects. Idempotent."""
         self._publisher.close()
         await self._transport.close()
+        if self.journal is not None:
+            await asyncio.to_thread(self.journal.close)
 
     async def __aenter__(self) -> Connection:
         await self.open()

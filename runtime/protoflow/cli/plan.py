@@ -65,3 +65,14 @@ def physical(template: str, config: Config) -> str:
     if names.problems:
         raise ConfigError(names.problems)
     return found
+
+
+def topic_named(name: str, catalog: Catalog, config: Config) -> str:
+    """The topic at the broker of a type, of a topic of the contract, or of the broker itself."""
+    spec = catalog.message(name)
+    if spec is not None and spec.topic:
+        return physical(spec.topic, config)
+    known = {physical(method.topic, config) for method in catalog.methods}
+    if name in known or ".." in name:
+        return name
+    return physical(name, config)

@@ -25,6 +25,8 @@ _NOT_NEGATIVE = (
     *("retry_in_place", "max_in_flight", "rebalance_drain", "shutdown_timeout"),
     *("max_deliveries_margin", "gc_threshold"),
 )
+#: Less would hold hardly more than the tables.
+_SMALLEST_JOURNAL = 1024 * 1024
 
 
 class _Default:
@@ -102,6 +104,9 @@ class Config:
     validate: bool = _setting(True, "check messages against the rules of their contract")
     trace_links: bool = _setting(False, "spans link to the sender's, in traces of their own")
     log_payloads: bool = _setting(False, "DEBUG records show messages, sensitive fields hidden")
+    journal: str = _setting("", "SQLite file for what became of messages; empty is none")
+    journal_successes: bool = _setting(False, "the journal holds publishes and successes, too")
+    journal_max_bytes: int = _setting(64 * 1024 * 1024, "how large the journal may become")
     http_host: str = _setting("127.0.0.1", "where the HTTP pages bind")
     http_port: int = _setting(0, "of the HTTP pages; 0 is none")
     http_socket: str = _setting("", "Unix socket of the HTTP pages, for a proxy on this machine")
@@ -247,6 +252,8 @@ def _mistakes_in(config: Config) -> list[str]:
         mistakes.append("retry_ladder: must be positive and ascending")
     if config.on_lost_position not in ("stop", "earliest", "latest"):
         mistakes.append("on_lost_position: must be one of stop, earliest, latest")
+    if config.journal_max_bytes < _SMALLEST_JOURNAL:
+        mistakes.append(f"journal_max_bytes: must be at least {_SMALLEST_JOURNAL}")
     return mistakes + _http_mistakes_in(config)
 
 

@@ -101,6 +101,8 @@ class DeadLetterPublisher:
                     self._host.pause_for(_UNPUBLISHED, False)
         spec.stats.dead_lettered += 1
         spec.stats.dead_letters.add(job.delivery.failures, spec.clock.now())
+        if spec.journal is not None:
+            spec.journal.dead_lettered(job.message, job.delivery.failures, spec.dead_letter_topic)
         if job.lane is not None:
             self._host.end_turn(job)
 

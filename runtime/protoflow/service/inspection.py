@@ -20,6 +20,7 @@ from protoflow.transports.built_in import messaging_system
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
+    from protoflow.journal import Journal
     from protoflow.observability.health import Health
     from protoflow.observability.report import Reporter
     from protoflow.outbox import OutboxRelay, OutboxStore
@@ -41,12 +42,13 @@ class Inspection:
         running: the state of the service.
         registry: the handlers.
         outbox: emptied while the service runs, if it is a `RelayedOutbox`.
+        journal: records replays and purges.
     """
 
     def __init__(
         self, config: Config, clock: Clock, transport: Transport, counters: Counters,
         publisher: MessagePublisher, running: Running, registry: Registry,
-        outbox: OutboxStore | None,
+        outbox: OutboxStore | None, journal: Journal | None = None,
     ) -> None:  # fmt: skip
         self.transport = transport
         self.counters = counters
@@ -56,6 +58,7 @@ class Inspection:
         self._running = running
         self._registry = registry
         self._outbox = outbox
+        self._journal = journal
         self._http_handlers: dict[tuple[str, str], Any] = {}
         self._mounted = False
         self._web: WebServer | None = None
@@ -83,7 +86,9 @@ class Inspection:
         """The dead letters of the handlers."""
         from protoflow.dead_letters.access import dead_letters_of_service
 
-        return dead_letters_of_service(self.transport, self.counters.dead_letters, self._clock)
+        return dead_letters_of_service(
+            self.transport, self.counters.dead_letters, self._clock, self._journal
+        )
 
     @property
     def outbox_problem(self) -> str | None:
@@ -189,7 +194,7 @@ class Inspection:
                 config=self._config, reporter=self.reporter, dead_letters=self.dead_letters,
                 health=self.health, named=self._running.named,
                 registrations=lambda: self._registry.registrations,
-                started=lambda: self._running.active,
+                started=lambda: self._running.active, journal=self._journal,
             )  # fmt: skip
         return self._host
 

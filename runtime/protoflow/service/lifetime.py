@@ -101,6 +101,7 @@ class Lifetime:
         components.registry.chain.check()
         await components.transport.open()
         self._opened = True
+        components.journaling.open()
         schedulers = await components.assemble(self.crashed)
         await components.inspection.start_relay(self._resources)
         if self._lifespan is not None:
@@ -126,6 +127,7 @@ class Lifetime:
                 await shutdown.close("the connection to the broker", components.transport.close)
             components.publisher.close()
             components.threads.close()
+            await shutdown.close("the journal", components.journaling.close)
 
     def _report_start(self, schedulers: Sequence[Scheduler]) -> None:
         count = len(schedulers)

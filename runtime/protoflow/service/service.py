@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from protoflow.contract.spec import ProtoClass, PublicationSpec
     from protoflow.events import CloudEvent
     from protoflow.handler import Handler, HandlerSync
+    from protoflow.journal import Journal
     from protoflow.message import Message
     from protoflow.middleware import Dependencies
     from protoflow.observability.health import Health
@@ -307,15 +308,18 @@ class Service:
             name: the full name of a handler, or `<topic>/<group>`.
         """
         self._components.running.named(name).pause()
+        self._components.journaling.record_action("pause", name)
 
     def resume(self, name: str) -> None:
         """Ends `pause`."""
         self._components.running.named(name).resume()
+        self._components.journaling.record_action("resume", name)
 
     def drain(self, name: str) -> None:
         """Begins to stop one subscription, as `pause` names it: what runs is finished, the rest
         given back. It consumes again when the process is restarted."""
         self._components.running.named(name).drain(self.config.shutdown_timeout)
+        self._components.journaling.record_action("drain", name)
 
     # State.
 
@@ -358,6 +362,11 @@ class Service:
     def dead_letters(self) -> DeadLetters:
         """The dead letters of the handlers: list, show, replay, purge; each is counted."""
         return self._inspection.dead_letters
+
+    @property
+    def journal(self) -> Journal | None:
+        """The journal, for actions of operators; None: the settings name none."""
+        return self._components.journaling.journal
 
     @property
     def outbox_problem(self) -> str | None:

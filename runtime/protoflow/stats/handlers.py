@@ -82,7 +82,8 @@ class ErrorBreakdown:
         }
 
 
-_COUNTERS = (
+#: The names of the counters of a handler.
+COUNTERS = (
     "handled", "failed_runs", "retried", "dead_lettered", "skipped", "dropped", "unhandled",
     "tombstones", "published", "lost", "unknown", "released",
 )  # fmt: skip
@@ -135,7 +136,7 @@ class HandlerStats:
     """
 
     __slots__ = (
-        *_COUNTERS,
+        *COUNTERS,
         "classify",
         "errors",
         "dead_letters",
@@ -174,7 +175,7 @@ class HandlerStats:
 
     def as_dict(self) -> dict[str, int]:
         """The counters by name."""
-        return {name: getattr(self, name) for name in _COUNTERS}
+        return {name: getattr(self, name) for name in COUNTERS}
 
 
 class Counters:

@@ -15,7 +15,13 @@ class DeadLetterRecord(TopicRecord):
     """A message in a dead-letter topic; its metadata holds cause, origin and attempts.
 
     `DeadLetterStore.scan` continues after its position.
+
+    Attributes:
+        destination: for replays: the topic that an operator has named instead of the original
+            one; empty where none is named.
     """
+
+    destination: str = ""
 
 
 class DeadLetterScan(Protocol):

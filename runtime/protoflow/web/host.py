@@ -20,6 +20,7 @@ from protoflow.scheduling.scheduler import Scheduler
 from protoflow.transport.kit.dead_letters import DeadLetters
 
 if TYPE_CHECKING:
+    from protoflow.journal import Journal
     from protoflow.observability.prometheus import Exposition
 
 
@@ -73,6 +74,7 @@ class Host:
         started: whether the broker can be asked.
         searches: further places where a message is looked for.
         started_at: seconds since the epoch.
+        journal: records what operators do, if there is one.
     """
 
     config: Config
@@ -84,6 +86,7 @@ class Host:
     started: Callable[[], bool]
     searches: list[MessageSearch] = field(default_factory=list)
     started_at: float = field(default_factory=time.time)
+    journal: Journal | None = None
     _plans: list[SubscriptionPlan] | None = field(default=None, init=False)
     _exposition: Exposition | None = field(default=None, init=False)
 

@@ -111,7 +111,8 @@ class Scan:
             assert len({*keys}) == len(keys), "one message of a key is under way"
             results: list[PublishError | None] = []
             for record, message in zip(chosen, messages, strict=True):
-                assert (message.id, message.topic) == (record.message.id, "orders")
+                assert message.topic == (record.destination or "orders")
+                assert message.id == record.message.id
                 fate = fates.get(message.id, GOOD)
                 if fate == FAILS:
                     results.append(PublishError("the broker is full"))
@@ -217,16 +218,16 @@ def test_pages_give_each_matching_record_once_and_in_order(
 
 class Observer:
     def __init__(self) -> None:
-        self.seen: list[tuple[str, int]] = []
+        self.seen: list[tuple[object, ...]] = []
 
     def counted(self, topic: str, count: int) -> None:
         self.seen.append(("counted", count))
 
-    def replayed(self, topic: str, count: int) -> None:
-        self.seen.append(("replayed", count))
+    def replayed(self, topic: str, count: int, ids: Sequence[str], to: str) -> None:
+        self.seen.append(("replayed", count, *ids, to))
 
-    def purged(self, topic: str, count: int) -> None:
-        self.seen.append(("purged", count))
+    def purged(self, topic: str, count: int, ids: Sequence[str]) -> None:
+        self.seen.append(("purged", count, *ids))
 
 
 async def test_what_is_done_is_observed_also_when_some_are_left() -> None:
@@ -240,7 +241,9 @@ async def test_what_is_done_is_observed_also_when_some_are_left() -> None:
         await dead_letters.replay(DEAD, ["a", "b", "c"])
     assert await dead_letters.purge(DEAD, ["d"]) == 1
     assert await dead_letters.purge(DEAD) == 2
-    assert observer.seen == [("counted", 5), ("replayed", 2), ("purged", 1), ("purged", 2)]
+    assert observer.seen == [
+        *(("counted", 5), ("replayed", 2, "a", "c", ""), ("purged", 1, "d"), ("purged", 2)),
+    ]
     assert dead_letters.topics == (DEAD,)
     for use in (
         dead_letters.count("orders"),
@@ -251,6 +254,24 @@ async def test_what_is_done_is_observed_also_when_some_are_left() -> None:
     ):
         with pytest.raises(DeadLetterNotFoundError, match="no handler"):
             await use
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_an_operator_may_name_another_topic(known: bool) -> None:
+    store, observer = Store(), Observer()
+    if known:
+        store.sources.add([SubscriptionSettings(
+            name="orders/billing", topic="orders", group="billing", dead_letter_topics=(DEAD,),
+        )])  # fmt: skip
+    for id in "ab":
+        store.add(id)
+    dead_letters = DeadLetters(store, observer=observer)
+    assert await dead_letters.replay(DEAD, ["a"], to="repaired") == 1
+    assert await dead_letters.replay(DEAD, ["b"], to_origin=True) == 1
+    assert store.published == ["a", "b"]
+    assert observer.seen == [
+        *(("replayed", 1, "a", "repaired"), ("replayed", 1, "b", "the original topic")),
+    ]
 
 
 async def test_an_unknown_id_changes_nothing() -> None:

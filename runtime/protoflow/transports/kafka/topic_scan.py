@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import TypeVar
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -30,7 +30,7 @@ class TopicScan:
 
     async def records(
         self, ends: Mapping[TopicPartition, int], starts: Mapping[TopicPartition, int] | None = None
-    ) -> AsyncIterator[ConsumerRecord]:
+    ) -> AsyncGenerator[ConsumerRecord, None]:
         """Everything from the beginnings, or the given starts, up to the ends."""
         starts = starts or await self.consumer.beginning_offsets(self.tps)
         open_ = {tp for tp in self.tps if starts.get(tp, 0) < ends.get(tp, 0)}

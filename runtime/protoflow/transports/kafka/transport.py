@@ -23,6 +23,7 @@ from protoflow.transport.interface import (
     TransportSettings,
 )
 from protoflow.transport.lag import Lag
+from protoflow.transport.message_finder import FoundMessages, MessageQuery
 from protoflow.transport.topic_reader import TopicRecord
 from protoflow.transports.kafka import broker_queries
 from protoflow.transports.kafka.connection import prefer, reach
@@ -33,6 +34,7 @@ from protoflow.transports.kafka.dead_letters import KafkaDeadLetterStore
 from protoflow.transports.kafka.errors import transport_error
 from protoflow.transports.kafka.lag import read_lag
 from protoflow.transports.kafka.membership import Membership
+from protoflow.transports.kafka.message_finder import KafkaMessageFinder
 from protoflow.transports.kafka.options import KafkaOptions, client_arguments
 from protoflow.transports.kafka.publisher import KafkaPublisher
 from protoflow.transports.kafka.subscription import KafkaSubscription
@@ -266,6 +268,12 @@ class KafkaTransport:
     ) -> AsyncIterator[TopicRecord]:
         """See `protoflow.transport.TopicReader`."""
         return read_topic(self._opened(), topic, start, follow)
+
+    async def find_message(self, query: MessageQuery) -> FoundMessages:
+        """See `protoflow.transport.MessageFinder`."""
+        context = self._opened()
+        await broker_queries.refresh_existing(context)
+        return await KafkaMessageFinder(context, query).find()
 
     async def lag(self, topic: str, group: str) -> Lag:
         """See `protoflow.transport.LagReader`."""

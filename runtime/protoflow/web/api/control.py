@@ -52,6 +52,9 @@ def _act(host: Host, request: Request, verb: str, act: Callable[[Scheduler], obj
         )  # fmt: skip
     for scheduler in chosen:
         act(scheduler)
+        if host.journal is not None:
+            detail = f"by {request.role.label} from {request.peer}"
+            host.journal.record_action(verb, scheduler.settings.name, detail=detail)
     _log.info(
         "an operator changed the service",
         extra={

@@ -32,14 +32,7 @@ async def read_topic(
     first, last = info["state"]["first_seq"], info["state"]["last_seq"]
     sequence = last + 1 if start is Start.LATEST else first
     if isinstance(start, float):
-        while first <= last:  # the first message at or after that time, by halves
-            middle = (first + last) // 2
-            stored = await api.next_message(stream, middle, subject)
-            if stored is None or time_of(stored) >= start:
-                last = middle - 1
-            else:
-                first = stored["seq"] + 1
-        sequence = first
+        sequence = await sequence_at(api, stream, subject, start, (first, last))
     while True:
         stored = await api.next_message(stream, sequence, subject)
         if stored is not None:
@@ -49,6 +42,21 @@ async def read_topic(
             return
         else:
             await asyncio.sleep(_INTERVAL)
+
+
+async def sequence_at(
+    api: API, stream: str, filter: str, time: float, bounds: tuple[int, int]
+) -> int:
+    """Returns the sequence of the first message at or after a time, by halves."""
+    first, last = bounds
+    while first <= last:
+        middle = (first + last) // 2
+        stored = await api.next_message(stream, middle, filter)
+        if stored is None or time_of(stored) >= time:
+            last = middle - 1
+        else:
+            first = stored["seq"] + 1
+    return first
 
 
 def as_record(kind: type[R], topic: str, stream: str, stored: JSON) -> R:

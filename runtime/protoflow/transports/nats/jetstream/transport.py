@@ -19,11 +19,13 @@ from protoflow.transport.interface import (
     TransportSettings,
 )
 from protoflow.transport.lag import Lag
+from protoflow.transport.message_finder import FoundMessages, MessageQuery
 from protoflow.transport.topic_reader import TopicRecord
 from protoflow.transports.nats.jetstream.api import API, STREAM_NOT_FOUND, APIError
 from protoflow.transports.nats.jetstream.buffers import Buffer, OrderedBuffer
 from protoflow.transports.nats.jetstream.consumers import Consumers, Ephemeral
 from protoflow.transports.nats.jetstream.dead_letters import JetStreamDeadLetterStore
+from protoflow.transports.nats.jetstream.message_finder import JetStreamMessageFinder
 from protoflow.transports.nats.jetstream.publisher import JetStreamPublisher
 from protoflow.transports.nats.jetstream.puller import Puller
 from protoflow.transports.nats.jetstream.start_marks import StartMarks
@@ -164,6 +166,10 @@ class JetStreamTransport:
     ) -> AsyncIterator[TopicRecord]:
         """As `TopicReader.read_topic`."""
         return read_topic(self._api, self._names, topic, start, follow)
+
+    async def find_message(self, query: MessageQuery) -> FoundMessages:
+        """As `MessageFinder.find_message`."""
+        return await JetStreamMessageFinder(self._api, self._names, query).find()
 
     async def lag(self, topic: str, group: str) -> Lag:
         """As `LagReader.lag`; what waits for a retry counts too."""
