@@ -12,7 +12,7 @@ from protoc_gen_protoflow.build import ModuleBuilder
 from protoc_gen_protoflow.clashes import check_names, check_paths
 from protoc_gen_protoflow.messages import MessageReader
 from protoc_gen_protoflow.model import Module
-from protoc_gen_protoflow.policy import PolicyReader
+from protoc_gen_protoflow.options import OptionReader
 from protoc_gen_protoflow.problems import Problems, UserError
 from protoc_gen_protoflow.render import render, templates
 from protoc_gen_protoflow.request import File, Request
@@ -54,9 +54,9 @@ def build(request: Request, options: parameters.Parameters) -> list[Module]:
     ours.mark(request)
     problems = Problems()
     sensitive = SensitiveFields(request)
-    policies = PolicyReader(problems)
-    messages = MessageReader(request, problems, policies, sensitive)
-    services = ServiceReader(request, problems, policies, messages)
+    reader = OptionReader(problems)
+    messages = MessageReader(request, problems, reader, sensitive)
+    services = ServiceReader(request, problems, reader, messages)
     modules: list[Module] = []
     made: list[File] = []
     for file in request.wanted.values():

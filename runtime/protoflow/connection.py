@@ -15,7 +15,7 @@ from protoflow.contract.spec import PublicationSpec
 from protoflow.errors import ProtoflowError
 from protoflow.message import Message
 from protoflow.output import AnyOutput
-from protoflow.publishing.events import EventPublisher
+from protoflow.publishing.event_publisher import EventPublisher
 from protoflow.publishing.publisher import MessagePublisher
 from protoflow.transport.interface import Transport, TransportSettings
 from protoflow.transports import create

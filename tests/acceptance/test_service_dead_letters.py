@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from protoflow import wire
+from protoflow.context import Context
 from protoflow.contract.spec import DeadLetterPolicy, DeliveryPolicy, RetryPolicy
 from protoflow.errors import DeadLetterNotFoundError, PublishRefusedError
+from protoflow.message import Message
 from protoflow.outcomes import Unprocessable
 
 from tests.acceptance.contract import pb
-from tests.acceptance.faulty import nothing_fails, topic_fails
+from tests.acceptance.faulty import faulty_of, nothing_fails, topic_fails
 from tests.acceptance.harness import Harness, Seen, failing, handler, method, task_metadata
 
 needs = pytest.mark.needs
@@ -23,14 +26,14 @@ ONCE = DeliveryPolicy(retry=RetryPolicy(max_attempts=1))
 async def test_a_letter_that_cannot_be_published_is_never_acknowledged(harness: Harness) -> None:
     seen = Seen(harness)
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         seen.note(task, context)
         if task.number == 0:
             raise ValueError("bad")
 
     service = harness.service(handler("Work", work), policy=ONCE, faulty=True)
     async with service:
-        faulty = service.transport
+        faulty = faulty_of(service)
         faulty.rule = topic_fails(harness.letters_of())
         await harness.send(0)
         await harness.until(lambda: len(faulty.refused) >= 2)
@@ -60,9 +63,9 @@ async def test_a_letter_that_cannot_be_published_before_shutdown_is_not_lost(
         handler("Work", seen.fails), policy=ONCE, faulty=True, shutdown_timeout=0.3
     )
     async with service:
-        service.transport.rule = topic_fails(harness.letters_of())
+        faulty_of(service).rule = topic_fails(harness.letters_of())
         await harness.send(1)
-        await harness.until(lambda: service.transport.refused)
+        await harness.until(lambda: faulty_of(service).refused)
     assert await harness.letters(0) == []
     async with harness.running(handler("Work", seen.fails), policy=ONCE):
         await harness.letters(1)
@@ -73,10 +76,10 @@ async def test_several_letters_that_wait_for_the_broker_all_arrive(harness: Harn
     seen = Seen(harness)
     service = harness.service(handler("Work", seen.fails), policy=ONCE, faulty=True)
     async with service:
-        service.transport.rule = topic_fails(harness.letters_of())
+        faulty_of(service).rule = topic_fails(harness.letters_of())
         await harness.send(*range(10))
-        await harness.until(lambda: len(service.transport.refused) >= 3)
-        service.transport.rule = nothing_fails
+        await harness.until(lambda: len(faulty_of(service).refused) >= 3)
+        faulty_of(service).rule = nothing_fails
         letters = await harness.letters(10, within=20)
         await harness.until(lambda: service.health().ready)
         await harness.send(10)
@@ -92,13 +95,13 @@ async def test_a_letter_refused_for_its_size_goes_out_with_the_least_metadata(
     seen = Seen(harness)
     service = harness.service(handler("Work", seen.fails), policy=ONCE, faulty=True)
 
-    def too_large(message):
+    def too_large(message: Message) -> Any:
         size = sum(map(len, message.metadata.values()))
         dead = message.topic == harness.letters_of()
         return PublishRefusedError("too large") if dead and size > 500 else None
 
     async with service:
-        service.transport.rule = too_large
+        faulty_of(service).rule = too_large
         sent = await harness.publish(
             "tasks", pb.Task(number=1).SerializeToString(), metadata=task_metadata(long="x" * 600)
         )
@@ -170,7 +173,7 @@ async def test_a_replay_reaches_the_failing_group_alone_with_its_id_and_fresh_at
     work, audit = Seen(harness), Seen(harness)
     mended = False
 
-    async def working(task, context):
+    async def working(task: Any, context: Context) -> None:
         work.note(task, context)
         if not mended:
             raise ValueError

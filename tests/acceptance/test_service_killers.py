@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from protoflow import wire
+from protoflow.context import Context
 from protoflow.contract.spec import DeadLetterPolicy, DeliveryPolicy, OnExhausted, RetryPolicy
 
 from tests.acceptance.contract import pb
@@ -152,7 +153,7 @@ async def test_many_restarts_with_a_backlog_bury_nothing(harness: Harness) -> No
     count = 40
     slow = True
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         seen.note(task, context)
         if slow:
             await asyncio.sleep(30)
@@ -208,7 +209,7 @@ async def test_blocked_for_long_never_ends_as_a_redelivery_limit(harness: Harnes
     loop = asyncio.get_running_loop()
     begun = loop.time()
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         seen.note(task, context)
         if task.number == 0 and loop.time() < begun + 6 * settings["max_hold"]:
             raise RuntimeError("the downstream is away")

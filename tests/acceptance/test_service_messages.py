@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import json
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from protoflow import wire
+from protoflow.context import Context
 from protoflow.contract.spec import DeliveryPolicy, UnhandledTypes
+from protoflow.sync_context import SyncContext
 from protoflow.testing.transports.harness import MEGABYTE
 
 from tests.acceptance.contract import pb, pf
@@ -20,7 +23,7 @@ needs = pytest.mark.needs
 async def test_a_published_message_reaches_its_handler_as_it_was(harness: Harness) -> None:
     got = []
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         got.append((task, context))
 
     sent = pb.Task(number=7, key="k", note="näh", blob=bytes(range(256)))
@@ -48,7 +51,7 @@ async def test_a_handler_that_is_a_plain_function_runs_in_a_thread(harness: Harn
 
     got = []
 
-    def work(task, context):
+    def work(task: Any, context: SyncContext) -> None:
         got.append((task.number, threading.current_thread().name, context.id))
 
     async with harness.running(sync_handler("Work", work)):
@@ -101,7 +104,7 @@ async def test_a_broadcast_reaches_every_process(harness: Harness) -> None:
 async def test_a_megabyte_arrives(harness: Harness) -> None:
     got = []
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         got.append(task.blob)
 
     limit = min(harness.capabilities.max_message_bytes or MEGABYTE, MEGABYTE)
@@ -115,11 +118,11 @@ async def test_a_megabyte_arrives(harness: Harness) -> None:
 async def test_types_of_one_topic_reach_their_own_handlers(harness: Harness) -> None:
     got = []
 
-    class Mixed(pf.MixedHandler):
-        async def on_task(self, message, context, /):
+    class Mixed(pf.MixedHandler):  # type: ignore[misc]  # generated while the suite runs
+        async def on_task(self, message: Any, context: Context, /) -> None:
             got.append(("task", message.number))
 
-        async def on_remark(self, message, context, /):
+        async def on_remark(self, message: Any, context: Context, /) -> None:
             got.append(("remark", message.text))
 
     async with harness.running(Mixed()):
@@ -269,7 +272,7 @@ async def test_a_content_type_that_is_not_read_is_undecodable(harness: Harness) 
 async def test_json_by_contract_and_a_topic_with_a_variable(harness: Harness) -> None:
     got = []
 
-    async def report(report, context):
+    async def report(report: Any, context: Context) -> None:
         got.append((report.id, report.text, context))
 
     settings = {"variables": {"region": "eu-1", "team": "blue"}}
@@ -281,7 +284,7 @@ async def test_json_by_contract_and_a_topic_with_a_variable(harness: Harness) ->
     assert context.topic == harness.physical("reports.eu-1")
     assert context.group == harness.physical("blue-reports")
     assert context.key == str(2**60).encode()
-    assert json.loads(context.message.payload) == {"id": str(2**60), "text": "fine"}
+    assert json.loads(context.message.payload or b"") == {"id": str(2**60), "text": "fine"}
     assert context.cloudevent.type == "suite.report.v1"
     assert context.cloudevent.data_schema == "https://example.com/report"
 
@@ -290,7 +293,7 @@ async def test_json_by_contract_and_a_topic_with_a_variable(harness: Harness) ->
 async def test_a_structured_cloud_event_is_unwrapped(harness: Harness, as_json: bool) -> None:
     got = []
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         got.append((task.number, context))
 
     envelope = {
@@ -376,7 +379,7 @@ async def test_the_correlation_id_that_came_along_is_known(harness: Harness) -> 
 
     got = []
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         got.append((context.correlation_id, current_correlation_id()))
 
     async with harness.running(handler("Work", work)):

@@ -7,11 +7,14 @@ import itertools
 import threading
 import time
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from protoflow import wire
+from protoflow.context import Context
 from protoflow.contract.spec import DeadLetterPolicy, DeliveryPolicy, OnExhausted, RetryPolicy
 from protoflow.outcomes import DeadLetter, Retry, RetryAfter, Skip, Unprocessable
+from protoflow.sync_context import SyncContext
 
 from tests.acceptance.contract import pb, pf
 from tests.acceptance.harness import (
@@ -31,7 +34,7 @@ pytestmark = needs("at_least_once")
 SKEW = 0.02
 
 
-def retry(**fields: object) -> DeliveryPolicy:
+def retry(**fields: Any) -> DeliveryPolicy:
     return DeliveryPolicy(retry=RetryPolicy(**fields))
 
 
@@ -156,7 +159,7 @@ async def test_asking_for_another_run_counts_as_an_attempt(harness: Harness) -> 
 async def test_the_wait_between_runs_is_the_policys(harness: Harness) -> None:
     at = []
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         at.append(time.monotonic())
         raise ValueError
 
@@ -172,7 +175,7 @@ async def test_the_wait_between_runs_is_the_policys(harness: Harness) -> None:
 async def test_a_waiting_message_holds_no_worker(harness: Harness) -> None:
     seen = Seen(harness)
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         seen.note(task, context)
         if task.number < 4:
             raise RetryAfter(1.0)
@@ -191,7 +194,7 @@ async def test_a_wait_beyond_retry_in_place_is_kept_by_the_broker_and_never_earl
 ) -> None:
     at = []
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         at.append((context.attempt, time.monotonic()))
         raise RetryAfter(1.2, "not yet")
 
@@ -308,7 +311,7 @@ async def test_block_tries_for_ever_and_degrades_readiness(harness: Harness) -> 
     seen = Seen(harness)
     mended = False
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         seen.note(task, context)
         if task.number == 1 and not mended:
             raise ValueError("the database is down")
@@ -338,7 +341,7 @@ async def test_block_holds_its_key_and_no_other(harness: Harness) -> None:
     seen = Seen(harness)
     mended = False
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         if task.number == 1 and not mended:
             raise ValueError
         seen.note(task, context)
@@ -363,7 +366,7 @@ async def test_a_run_that_takes_too_long_is_cancelled_and_counted(harness: Harne
     seen = Seen(harness)
     cancelled = []
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         seen.note(task, context)
         assert context.deadline is not None
         try:
@@ -389,7 +392,7 @@ async def test_a_thread_that_takes_too_long_is_held_until_it_ends(harness: Harne
     told = []
     lock = threading.Lock()
 
-    def work(task, context):
+    def work(task: Any, context: SyncContext) -> None:
         nonlocal running, most
         with lock:
             running += 1
@@ -414,7 +417,7 @@ async def test_a_thread_that_takes_too_long_is_held_until_it_ends(harness: Harne
 async def test_a_handlers_own_cancellation_is_a_failure(harness: Harness) -> None:
     seen = Seen(harness)
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         seen.note(task, context)
         raise asyncio.CancelledError
 
@@ -429,8 +432,8 @@ async def test_an_error_of_a_middleware_is_retried_and_dead_lettered(harness: Ha
     seen = Seen(harness)
     passes = []
 
-    def broken(next, spec):
-        async def run(delivery, context):
+    def broken(next: Any, spec: Any) -> Any:
+        async def run(delivery: Any, context: Context) -> None:
             passes.append(context.attempt)
             raise LookupError("a middleware is broken")
 
@@ -451,7 +454,7 @@ async def test_an_error_of_a_middleware_is_retried_and_dead_lettered(harness: Ha
 async def test_sensitive_values_reach_neither_the_letter_nor_the_log(
     harness: Harness, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         raise ValueError(f"cannot charge {task.secret}")
 
     caplog.set_level("DEBUG", "protoflow")
@@ -466,7 +469,7 @@ async def test_sensitive_values_reach_neither_the_letter_nor_the_log(
 
 @needs("dead_letters")
 async def test_the_text_of_the_cause_is_cut_at_a_kibibyte(harness: Harness) -> None:
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         raise ValueError("ü" * 5000)
 
     async with harness.running(handler("Work", work), policy=retry(max_attempts=1)):
@@ -478,7 +481,7 @@ async def test_the_text_of_the_cause_is_cut_at_a_kibibyte(harness: Harness) -> N
 async def test_failures_of_one_message_hold_up_no_other(harness: Harness) -> None:
     seen = Seen(harness)
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         if task.number == 0:
             raise ValueError
         seen.note(task, context)

@@ -28,10 +28,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from protoflow import Context, Service, testing, wire
 from protoflow.codecs import bindings
-from protoflow.codecs.aside import LARGE
 from protoflow.codecs.cloudevents import is_structured, unwrap, without_content_type, wrap
 from protoflow.codecs.json_codec import json_decoder
 from protoflow.codecs.payload import decode
+from protoflow.codecs.threaded import LARGE
 from protoflow.errors import DecodeError
 from protoflow.events import CloudEvent
 from protoflow.message import Message

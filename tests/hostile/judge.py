@@ -152,6 +152,7 @@ class Judge:
 
     def _hostile(self, row: Hostile, number: int) -> Parcel:
         key = row.key if row.key is not None else b"k%d" % ((self._count + 1) // 2 % KEYS)
+        payload: bytes | None
         metadata, payload = valid(row.topic, number, key if row.key is None else b"k")
         metadata.update({name: self._filled(value) for name, value in row.metadata.items()})
         for name, value in row.metadata.items():
@@ -207,7 +208,7 @@ class Judge:
                 raise Unprocessable(f"strange note {json.dumps(value)[:300]} {value!r:.300}")
             ledger.end("notes", number)
 
-        class Mixed(pf.MixedHandler):
+        class Mixed(pf.MixedHandler):  # type: ignore[misc]  # generated while the suite runs
             async def on_task(self, message: Any, context: Any, /) -> None:
                 await noting("mixed", lambda task: task.number)(message, context)
 
@@ -345,9 +346,9 @@ class Judge:
             for number, name in self.must_be_handled.items():
                 if self.rows[-number - 1].topic != topic or group == "things":
                     continue
-                attempt = first.get(number)
-                if attempt != 1:
-                    what = "not handled" if attempt is None else f"handled as attempt {attempt}"
+                found = first.get(number)
+                if found != 1:
+                    what = "not handled" if found is None else f"handled as attempt {found}"
                     wrongs.append(f"{when}: {group}: {name!r} was {what}")
         return [*wrongs[:SHOWN], f"{when}: {len(wrongs)} like these"] if wrongs else []
 

@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from protoflow import Config, Context, Output, Service, Unprocessable
+from protoflow.config.secret import Secret
 from protoflow.errors import ConfigError
 from protoflow.middleware import Dependencies, logging_hooks
 from protoflow.observability.prometheus import Exposition
@@ -114,7 +115,7 @@ async def test_nothing_leaks(caplog: pytest.LogCaptureFixture, log_payloads: boo
 )
 def test_settings_do_not_show_credentials(url: str) -> None:
     settings = Config(
-        environ={}, transport=url, transport_options={"password": OPTION}, http_token=TOKEN
+        environ={}, transport=url, transport_options={"password": OPTION}, http_token=Secret(TOKEN)
     )
     assert_clean(repr(settings))
     assert_clean(str(settings))
@@ -130,7 +131,7 @@ def test_mistakes_in_settings_do_not_show_credentials() -> None:
         Config(
             transport=f"amqp://alice:{PASSWORD}@broker:notaport/v",
             environ={"PROTOFLOW_HTTP_PORT": "x"},
-            http_token=TOKEN,
+            http_token=Secret(TOKEN),
         )
     assert_clean(str(raised.value))
 

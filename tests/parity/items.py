@@ -38,7 +38,7 @@ ITEMS = [
     Item("NewProtoMessage", f"{_HERE}:message_of", f"{_HERE}::test_a_message_class_is_its_own_factory"),
     Item("NewEventID", "protoflow.ids:new_id", "tests/runtime/test_ids.py::test_ids_are_ulids_of_this_moment"),
     Item("NewMessageFromProto", "protoflow.publishing.encoder:Encoder", f"{_PLAIN}::test_protobuf_without_a_generated_module"),
-    Item("PublishProto", "protoflow.publishing.events:EventPublisher.publish_proto", f"{_PLAIN}::test_protobuf_without_a_generated_module"),
+    Item("PublishProto", "protoflow.publishing.event_publisher:EventPublisher.publish_proto", f"{_PLAIN}::test_protobuf_without_a_generated_module"),
     Item("RegisterCloudEventsHandler", "protoflow.service:Service.register_cloudevents_handler", _VOCABULARY),
     Item("RegisterJSONHandler", "protoflow.service:Service.register_json_handler", f"{_PLAIN}::test_json_is_read_as_the_type_and_written_with_correlation"),
     Item("RegisterMessageHandler", "protoflow.service:Service.register_message_handler", f"{_PLAIN}::test_raw_messages_are_handled_and_what_is_returned_is_published"),

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.protobuf import text_format
@@ -303,11 +304,12 @@ def annotations_size(file: FileDescriptorProto) -> int:
             if field.options.HasExtension(options_pb2.field)
         )
 
+    extensions: tuple[Any, ...] = (options_pb2.consume, options_pb2.publish)
     return sum(map(of_message, file.message_type)) + sum(
         size(method.options.Extensions[extension], extension.name)
         for service in file.service
         for method in service.method
-        for extension in (options_pb2.consume, options_pb2.publish)
+        for extension in extensions
         if method.options.HasExtension(extension)
     )
 

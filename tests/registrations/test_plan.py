@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from protoflow.config import Config
 from protoflow.contract import topics
 from protoflow.contract.spec import (
+    BatchPolicy,
     DeadLetterPolicy,
     DeliveryPolicy,
     MessageSpec,
@@ -243,6 +244,14 @@ def test_broadcast_starts_at_the_latest() -> None:
 def test_in_flight_is_sixteen_times_the_concurrency_unless_told() -> None:
     assert one(registration()).settings.max_in_flight == 256
     assert one(registration(), config(max_in_flight=9)).settings.max_in_flight == 9
+
+
+def test_three_of_the_largest_batches_are_in_flight_at_least() -> None:
+    batched = registration(batched=True, batch=BatchPolicy(max_messages=500))
+    assert one(batched).settings.max_in_flight == 1500
+    assert one(batched, config(max_in_flight=9)).settings.max_in_flight == 1500
+    assert one(batched, config(max_in_flight=2000)).settings.max_in_flight == 2000
+    assert one(registration(batched=True)).settings.max_in_flight == 300
 
 
 def test_every_setting_of_the_config_that_concerns_subscriptions_reaches_them() -> None:

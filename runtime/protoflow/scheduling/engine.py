@@ -16,9 +16,9 @@ from protoflow.message import Delivery, Message, Settlement, SettleResult
 from protoflow.outcomes import DONE, Done, Outcome
 from protoflow.publishing.submitter import Submitter
 from protoflow.scheduling.activity import Activity
+from protoflow.scheduling.admission import Admission
 from protoflow.scheduling.arrival import Arrival
 from protoflow.scheduling.batch_run import run_batch
-from protoflow.scheduling.checks import Checks
 from protoflow.scheduling.draining import Drain
 from protoflow.scheduling.gate import solo_gate
 from protoflow.scheduling.in_flight import InFlight
@@ -92,8 +92,8 @@ class Engine:
             self.workers, readiness, self.settler, self.applier, self._receive_alone, self._drop
         )
         self.suspects = self._suspects(_isolation(subscription, capabilities))
-        checks = Checks(settings.group, self.applier, self.suspects)
-        self._turns = Turns(self._lanes, self.workers, checks)
+        admission = Admission(settings.group, self.applier, self.suspects)
+        self._turns = Turns(self._lanes, self.workers, admission)
         self.put_batch = self._turns.put_batch
         self.run_again = self._turns.run_again
         self.run_singly = self._turns.run_singly

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final, Protocol
 
@@ -20,10 +20,11 @@ SOLO: Final = "a suspect runs alone"
 class Member(Protocol):
     """A subscription of the process."""
 
-    #: Starts nothing more, for a reason.
-    close_gate: Callable[[str], None]
-    #: Ends `close_gate`.
-    open_gate: Callable[[str], None]
+    def close_gate(self, reason: str, /) -> None:
+        """Starts nothing more, for a reason."""
+
+    def open_gate(self, reason: str, /) -> None:
+        """Ends `close_gate`."""
 
     async def quiet(self) -> None:
         """Waits until nothing runs and every settlement is answered."""

@@ -13,8 +13,8 @@ from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 from protoflow import wire
-from protoflow.codecs.aside import LARGE, decode_aside
 from protoflow.codecs.payload import decode
+from protoflow.codecs.threaded import LARGE, decode_in_thread
 from protoflow.context import Context
 from protoflow.contract.spec import ProtoClass, PublicationSpec
 from protoflow.errors import AuthenticationError, DecodeError, TopologyError, TransportError
@@ -104,7 +104,7 @@ def _unary(
 ) -> Next:
     async def consume(delivery: Delivery, context: Context) -> Outcome:
         if delivery.size > LARGE:
-            await decode_aside(decode_once, context)
+            await decode_in_thread(decode_once, context)
         await call(decode_once(context), context)
         if context.outputs and topics.unknown(context.outputs):
             await _ensure(topics, context.outputs)
@@ -112,7 +112,7 @@ def _unary(
 
     async def transform(delivery: Delivery, context: Context) -> Outcome:
         if delivery.size > LARGE:
-            await decode_aside(decode_once, context)
+            await decode_in_thread(decode_once, context)
         result = await call(decode_once(context), context)
         if result is not None:
             _add(context, publication, result)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from protoflow.outbox import OutboxStore
     from protoflow.output import AnyOutput
     from protoflow.pipeline import Chain, Middleware
-    from protoflow.publishing.events import PublishOptions
+    from protoflow.publishing.event_publisher import PublishOptions
     from protoflow.registrations.plain_handlers import (
         EventHandler,
         JSONHandler,

@@ -15,7 +15,7 @@ from protoflow.connection import transport_for, warn_of_memory
 from protoflow.errors import ConfigError
 from protoflow.middleware import default_chain
 from protoflow.pipeline import Chain, Middleware, chain_of
-from protoflow.publishing.events import EventPublisher, publication_of
+from protoflow.publishing.event_publisher import EventPublisher, publication_of
 from protoflow.publishing.publisher import MessagePublisher
 from protoflow.registrations.plan import plan
 from protoflow.registrations.registry import Registry

@@ -33,6 +33,7 @@ class Capabilities:
         tombstones: `payload=None` arrives as None.
         leases: a delivery not settled in time is given to another process.
         lag: the transport knows how much waits in a group.
+        reads_topics: a topic can be read without joining a group (`TopicReader`).
         broadcast: ephemeral groups, one a process.
         max_message_bytes: what the broker refuses beyond; None is unknown or unlimited.
         proves_killers: start marks survive the process (`Isolation`), so a message that kills
@@ -60,6 +61,7 @@ class Capabilities:
     tombstones: bool = True
     leases: bool = False
     lag: bool = False
+    reads_topics: bool = False
     broadcast: bool = False
     max_message_bytes: int | None = None
     proves_killers: bool = False

@@ -149,7 +149,7 @@ async def test_what_came_during_a_stall_is_taken_when_it_is_lent_afresh(url: str
         time.sleep(2.5)
         taken = await take(subscription, 5)
         api = transport._api  # type: ignore[attr-defined]
-        info = await api.consumer(client, stream, "billing")
+        info = await api.consumer(stream, "billing")
         assert info["num_ack_pending"] == 5
         await ack(subscription, *taken)
         assert sorted(payloads(taken)) == [b"%d" % number for number in range(5)]

@@ -29,6 +29,7 @@ from protoflow.errors import (
     TransportError,
 )
 from protoflow.message import Action, Settlement, SettleResult
+from protoflow.testing import Listener
 from protoflow.transport import (
     LagReader,
     Topology,
@@ -44,7 +45,6 @@ from tests.brokers.nats import NatsBroker
 from tests.faults.proxy import FaultProxy
 from tests.transports.nats.harness import (
     MEGABYTE,
-    Listener,
     ack,
     join,
     make,
@@ -581,9 +581,9 @@ async def test_cut_connections_lose_nothing_and_keep_the_order(
             worker.cancel()
             await asyncio.gather(worker, return_exceptions=True)
     if ordering is Ordering.PER_KEY:
-        for key in range(3):
-            firsts = [*dict.fromkeys(lanes[b"k%d" % key])]
-            assert firsts == [*range(key, 300, 3)]
+        for first in range(3):
+            firsts = [*dict.fromkeys(lanes[b"k%d" % first])]
+            assert firsts == [*range(first, 300, 3)]
 
 
 async def test_a_durable_that_was_deleted_stops_the_subscription(

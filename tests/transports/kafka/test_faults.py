@@ -11,12 +11,12 @@ from collections.abc import Iterator
 import pytest
 from protoflow.errors import AuthenticationError, ConnectionFailedError, PublishError
 from protoflow.message import Message, Settlement
+from protoflow.testing import Listener
 from protoflow.transport import Topology, TopologyMode
 
 from tests.brokers import BrokerUnavailable, kind, start_own
 from tests.brokers.base import RunningBroker, free_port
 from tests.transports.kafka.harness import (
-    Listener,
     ack,
     join,
     opened,

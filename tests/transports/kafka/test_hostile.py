@@ -102,7 +102,8 @@ RECORDS = st.lists(
 def test_every_record_is_read_once_and_in_order_whatever_its_headers_are(
     batches: list[list[tuple[bytes | None, bool]]], at_once: int, skipped: int
 ) -> None:
-    raw, wanted = b"", []
+    raw = b""
+    wanted: list[tuple[bytes | None, bool]] = []
     for batch in batches:
         raw += batch_of(len(wanted), batch)
         wanted += batch

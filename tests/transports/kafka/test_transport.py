@@ -25,6 +25,7 @@ from protoflow.errors import (
     TransportError,
 )
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
+from protoflow.testing import Listener
 from protoflow.transport import (
     Isolation,
     LagReader,
@@ -37,7 +38,6 @@ from protoflow.transports.kafka.transport import KafkaTransport
 
 from tests.transports.kafka.harness import (
     QUICK,
-    Listener,
     ack,
     join,
     opened,

@@ -13,6 +13,7 @@ from aiormq.abc import AbstractChannel
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pamqp.commands import Basic
+from pamqp.common import FieldTable
 from protoflow import wire
 from protoflow.dead_letters import dead_letters_of
 from protoflow.errors import PublishRefusedError
@@ -226,7 +227,7 @@ class TestOwnPlaces:
     ) -> None:
         topic = harness.topic()
         member = await harness.join(topic)
-        forged = {"pf_group": "billing", "pf_attempt": "9", "x-death": [
+        forged: FieldTable = {"pf_group": "billing", "pf_attempt": "9", "x-death": [
             {"queue": f"protoflow/{topic}/billing/retry-5s", "reason": "expired", "count": 1}
         ]}  # fmt: skip
         for exchange, key in (
@@ -238,7 +239,7 @@ class TestOwnPlaces:
                 b"forged",
                 exchange=exchange,
                 routing_key=key,
-                properties=Basic.Properties(headers=dict(forged)),
+                properties=Basic.Properties(headers=forged),
                 mandatory=True,
             )
             (delivery,) = await member.take(1)
@@ -254,7 +255,7 @@ class TestOwnPlaces:
     ) -> None:
         topic = harness.topic()
         transport = await harness.connect()
-        monkeypatch.setattr("protoflow.transports.rabbitmq.subscription.rung", lambda *_: 5.0)
+        monkeypatch.setattr("protoflow.transports.rabbitmq.retry_delays.rung", lambda *_: 5.0)
         member = await harness.join(topic, transport=transport)
         deferred = member.subscription.defer(harness.message(topic, b"again"), delay)
         assert deferred is not None

@@ -63,6 +63,7 @@ class SqliteTransport(Database):
             ordered_replays=True,
             leases=True,
             lag=True,
+            reads_topics=True,
             broadcast=True,
             max_message_bytes=options.max_message_bytes,
             proves_killers=True,

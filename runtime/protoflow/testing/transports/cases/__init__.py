@@ -11,6 +11,7 @@ from protoflow.testing.transports.cases.isolation import *
 from protoflow.testing.transports.cases.messages import *
 from protoflow.testing.transports.cases.order import *
 from protoflow.testing.transports.cases.partial import *
+from protoflow.testing.transports.cases.reading import *
 from protoflow.testing.transports.cases.replays import *
 from protoflow.testing.transports.cases.retry import *
 from protoflow.testing.transports.cases.services import *

@@ -1,4 +1,4 @@
-"""Policies as leaves: `retry.max_attempts` and the like, so that merging is by leaf.
+"""Options as leaves: `retry.max_attempts` and the like, so that merging is by leaf.
 
 A Duration is one leaf; `MergeFrom` would merge the seconds of one with the nanos of another.
 """
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from protoc_gen_protoflow import check
+from protoc_gen_protoflow import value_rules
+from protoc_gen_protoflow.annotations import RULES
 from protoc_gen_protoflow.contract import Leaf, Leaves
 from protoc_gen_protoflow.problems import Location, Problems
 from protoc_gen_protoflow.text import literal
@@ -21,24 +22,28 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 
-class PolicyReader:
+class OptionReader:
     """Reads leaves out of option messages and notes what is wrong with each."""
 
     def __init__(self, problems: Problems) -> None:
         self._problems = problems
 
-    def leaves(self, policy: Message, place: Location, level: int) -> dict[str, Leaf]:
+    def values(self, options: Message, place: Location, level: int) -> dict[str, Leaf]:
+        """The values that are set in an option message, without lists and messages inside it."""
+        self.unknown(options, place)
+        found: dict[str, Leaf] = {}
+        for field, value in options.ListFields():
+            if isinstance(value, str | int | float):
+                leaf = self._scalar(field, field.name, value, place.at(field.number), level)
+                if leaf:
+                    found[field.name] = leaf
+        return found
+
+    def policy(self, policy: Message, place: Location, level: int) -> dict[str, Leaf]:
         """The leaves that are set in a policy."""
         found = dict(self._walk(policy, place, level, ""))
         self._problems_of_backoff(found)
         return found
-
-    def enum(self, message: Message, field: str, place: Location) -> str | None:
-        """The value of an enum field as Python text; None where unset or wrong."""
-        if not message.HasField(field):
-            return None
-        descriptor = cast("FieldDescriptor", message.DESCRIPTOR.fields_by_name[field])
-        return self._enum(descriptor, getattr(message, field), place.at(descriptor.number))
 
     def unknown(self, options: Message, place: Location) -> None:
         """Notes the fields that this plugin does not know."""
@@ -65,12 +70,11 @@ class PolicyReader:
             name = prefix + field.name
             location = place.at(field.number)
             if field.message_type is None:
-                text = self._scalar(field, name, value, location)
                 if name == "dead_letter.topic":
-                    found = check.dead_letter_problems(name, value, is_shared=level < 2)
+                    found = value_rules.dead_letter_problems(name, value, is_shared=level < 2)
                     self._problems.extend(location, found)
-                if text is not None:
-                    yield name, Leaf(text if field.enum_type else value, text, location, level)
+                if leaf := self._scalar(field, name, value, location, level):
+                    yield name, leaf
             elif field.message_type.full_name == "google.protobuf.Duration":
                 seconds = self._duration(name, value, location)
                 if seconds is not None:
@@ -79,15 +83,15 @@ class PolicyReader:
                 yield from self._walk(value, location, level, f"{name}.")
 
     def _scalar(
-        self, field: FieldDescriptor, name: str, value: float | str, place: Location
-    ) -> str | None:
+        self, field: FieldDescriptor, name: str, value: float | str, place: Location, level: int
+    ) -> Leaf | None:
         if field.enum_type is not None:
-            return self._enum(field, int(value), place)
-        if isinstance(value, str):
-            return literal(value)
-        if rule := check.NUMBER_RULES.get(name):
+            text = self._enum(field, int(value), place)
+            return Leaf(text, text, place, level) if text else None
+        if rule := RULES.get(name):
             self._problems.extend(place, rule(name, value))
-        return number_text(value)
+        text = literal(value) if isinstance(value, str) else number_text(value)
+        return Leaf(value, text, place, level)
 
     def _enum(self, field: FieldDescriptor, number: int, place: Location) -> str | None:
         enum = cast("EnumDescriptor", field.enum_type)
@@ -109,7 +113,7 @@ class PolicyReader:
         return f"_pf.{enum.name}.{known.name.removeprefix(zero.removesuffix('UNSPECIFIED'))}"
 
     def _duration(self, name: str, value: Duration, place: Location) -> float | None:
-        problems = list(check.duration_problems(name, value.seconds, value.nanos))
+        problems = list(value_rules.duration_problems(name, value.seconds, value.nanos))
         self._problems.extend(place, problems)
         return None if problems else value.seconds + value.nanos / 1_000_000_000
 

@@ -1,4 +1,4 @@
-"""The check of a job that has its turn for the first time: it starts, waits or ends."""
+"""The admission of a job that has its turn for the first time: it starts, waits or ends."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Turn(enum.Enum):
     ENDS = 2
 
 
-class Checks:
-    """Checks the jobs of one subscription that may not start at once.
+class Admission:
+    """Decides whether a job of a subscription that has its turn may start.
 
     Args:
         group: whose retries are not due yet.

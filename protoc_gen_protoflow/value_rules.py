@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from protoflow.v1.policy_fields import Limit
 
 _VARIABLE = r"\{[a-z][a-z0-9_]*\}"
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
@@ -125,21 +129,7 @@ def duration_problems(what: str, seconds: int, nanos: int) -> Iterator[str]:
         yield f"{what} is 0; use more than 0 or remove it"
 
 
-def _at_least_one(what: str, value: float) -> Iterator[str]:
-    if not 1 <= value < float("inf"):
-        yield f"{what} is {value}; use at least 1"
-
-
-def _share(what: str, value: float) -> Iterator[str]:
-    if not 0 <= value <= 1:
-        yield f"{what} is {value}; use a share from 0 to 1"
-
-
-#: The rules for numbers, by the path of the option.
-NUMBER_RULES: dict[str, Callable[[str, float], Iterator[str]]] = {
-    "concurrency": _at_least_one,
-    "max_messages": _at_least_one,
-    "retry.max_attempts": _at_least_one,
-    "retry.backoff_multiplier": _at_least_one,
-    "retry.jitter": _share,
-}
+def number_problems(limit: Limit, what: str, value: float) -> Iterator[str]:
+    """Whether a number is outside of the limit of its option."""
+    if not limit.allows(value):
+        yield f"{what} is {value}; {limit.fix}"

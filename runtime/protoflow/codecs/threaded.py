@@ -11,7 +11,7 @@ from typing import Any, Final
 LARGE: Final = 1_000_000
 
 
-async def decode_aside(decode: Callable[[Any], Any], context: Any) -> None:
+async def decode_in_thread(decode: Callable[[Any], Any], context: Any) -> None:
     """Decodes the input of a run into `context.decoded`, unless it is there.
 
     Args:
