@@ -32,8 +32,8 @@ async def end_rabbitmq(subscription: Any) -> None:
     """The server ends the channels, for a tag that it never gave out."""
     from protoflow.transports.rabbitmq import frames
 
-    channels = [subscription._settling.session.channel]
-    if (locks := subscription._intake._locks) is not None:
+    channels = [subscription._session.channel]
+    if (locks := subscription._consumers._locks) is not None:
         channels.append(locks._channel)
     for channel in channels:
         channel.send(frames.ack(channel.number, 1 << 40))
