@@ -22,9 +22,8 @@ async def end_kafka(subscription: Any) -> None:
     """The coordinator removes the member, as an operator's command can."""
     from aiokafka.protocol.group import LeaveGroupRequest
 
-    membership = subscription._membership
-    coordinator = membership._consumer._coordinator
-    request = LeaveGroupRequest(membership.group, coordinator.member_id)
+    coordinator = subscription._membership._consumer._coordinator
+    request = LeaveGroupRequest(coordinator.group_id, coordinator.member_id)
     await coordinator._send_req(request)
 
 
@@ -32,8 +31,8 @@ async def end_rabbitmq(subscription: Any) -> None:
     """The server ends the channels, for a tag that it never gave out."""
     from protoflow.transports.rabbitmq import frames
 
-    channels = [subscription._settling.session.channel]
-    if (locks := subscription._intake._locks) is not None:
+    channels = [subscription._session.channel]
+    if (locks := subscription._consumers._locks) is not None:
         channels.append(locks._channel)
     for channel in channels:
         channel.send(frames.ack(channel.number, 1 << 40))
@@ -42,12 +41,10 @@ async def end_rabbitmq(subscription: Any) -> None:
 async def end_jetstream(subscription: Any) -> None:
     """The server gives the pin to another client; without one, it ends what was asked for as
     it does when a consumer's leader moves."""
-    connection = subscription._connection
-    client = connection.client
+    client = subscription._connection.client
     for puller in subscription.pullers:
-        settings = puller.settings
-        if settings.pin:
-            subject = f"{settings.api}.CONSUMER.UNPIN.{settings.stream}.{settings.consumer}"
+        if puller.pin_timeout:
+            subject = f"{puller.api}.CONSUMER.UNPIN.{puller.stream}.{puller.consumer}"
             await client.request(subject, json.dumps({"group": "protoflow"}).encode())
         else:
             headers = {"Status": "409", "Description": "Leadership Change"}

@@ -64,6 +64,7 @@ HOW: dict[str, dict[str, Any]] = {
         "crash_options": {"session_timeout": 3.0, "heartbeat_interval": 0.5},
         "restarts": 7,
         "end_session": sessions.end_kafka,
+        "commits_later": True,
         # Kafka refuses a topic whose name differs from another's only in dots and underscores.
         "refused_names": frozenset(
             {"dot and underscore in the topic", "dot and underscore in the group"}

@@ -297,13 +297,13 @@ class Intake:
             self._report.add("wrong", f"{name}: given back, for {delay:.0f} s", where)
 
     def _look_at_letters(self, where: str) -> None:
-        for letter in self._script.published:
-            text = letter.metadata.get("pf_error_message", "")
-            if letter.metadata.get("pf_error_class") == "stub":
-                error = letter.metadata.get("pf_error_type")
+        for dead_letter in self._script.published:
+            text = dead_letter.metadata.get("pf_error_message", "")
+            if dead_letter.metadata.get("pf_error_class") == "stub":
+                error = dead_letter.metadata.get("pf_error_type")
                 self._report.add("wrong", f"the outcome was not applied: {error}", where)
             if SECRET in text or SECRET.encode().hex() in text:
-                self._report.add("told", f"a secret in a letter of {letter.topic}", where)
+                self._report.add("told", f"a secret in a letter of {dead_letter.topic}", where)
 
     def _look_at_sizes(self, sizes: list[int]) -> None:
         # The first are from before caches are full.

@@ -27,6 +27,8 @@ class TransportTarget:
         end_session: makes the broker end what a subscription receives through (a channel, a
             session, a membership) while its connection lives; where another member may take over
             an ordered group, it does. None: the broker has nothing of the kind.
+        commits_later: progress is committed a little after it is settled, so what a member had
+            settled last comes again when its session ends.
         refused_names: the cases of look-alike names that the broker itself refuses, by their
             description in `cases.trust`; `ensure` then raises TopologyError.
     """
@@ -39,4 +41,5 @@ class TransportTarget:
     restarts: int = 20
     crash: Callable[[Transport], object] | None = None
     end_session: Callable[[Any], Awaitable[None]] | None = None  # Any: the transport's own
+    commits_later: bool = False
     refused_names: frozenset[str] = frozenset()
