@@ -36,6 +36,7 @@ _POLICY = DeliveryPolicy(
     retry=RetryPolicy(max_attempts=2, initial_backoff=0.001, max_backoff=0.002, jitter=0.0)
 )
 _LOGGERS = ("protoflow", "protoflow.messages")
+_STANDARD = vars(logging.makeLogRecord({})).keys()
 #: Of the fields of a delivery, those that this version has.
 _DELIVERY = {item.name for item in dataclasses.fields(Delivery)}
 
@@ -98,7 +99,8 @@ class _Listening(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
-        shown = f"{text} {record.__dict__.get('payload', '')}"
+        fields = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        shown = f"{text} {fields}"
         if SECRET in shown or SECRET.encode().hex() in shown:
             at = shown.find(SECRET)
             near = shown[max(0, at - 40) : at]

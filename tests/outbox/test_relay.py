@@ -109,7 +109,8 @@ async def test_a_refused_one_is_parked_and_its_key_goes_on(
         await empty(store)
     assert broker.taken == ["0", "2", "3", "4"]
     assert relay.parked == 1
-    assert "cannot be published and is parked: too large" in caplog.text
+    (record,) = [one for one in caplog.records if "was parked" in one.getMessage()]
+    assert "too large" in record.__dict__["error"]
     (parked,) = await store.parked()
     assert (parked.message.id, parked.reason) == ("1", "too large")
     await store.unpark([parked.position])

@@ -111,7 +111,7 @@ class WebServer:
                 f"http_host, http_port: {host}:{port} cannot be served: {error.strerror}"
             ) from error
         bound = int(runner.addresses[0][1])
-        _log.info("serving on http://%s:%d", host, bound)
+        _log.info("the HTTP server started", extra={"host": host, "port": bound})
         return bound
 
 
@@ -124,7 +124,9 @@ async def _unbroken(request: web.Request, handler: Page) -> web.StreamResponse:
         raise
     except Exception as error:
         _log.error(
-            "a page failed: %s", type(error).__name__, exc_info=_log.isEnabledFor(logging.DEBUG)
+            "a page failed",
+            extra={"error": type(error).__name__},
+            exc_info=_log.isEnabledFor(logging.DEBUG),
         )
         return problem(500, "the page failed; the log of the service says more")
 

@@ -152,7 +152,7 @@ class Solo:
             try:
                 await self._put(self._written(delivery.message, *attempts))
             except TransportError as error:
-                _logger.warning("a message could not be given back: %s", error)
+                _logger.warning("a message was not given back", extra={"error": str(error)})
                 return SettleResult.UNKNOWN
             if not self.holds(delivery):
                 return SettleResult.LOST

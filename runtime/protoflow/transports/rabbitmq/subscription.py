@@ -158,7 +158,9 @@ class RabbitMQSubscription:
                 if self._settling.session is not None:
                     await self._leave(self._settling.session)
             except (*FAILURES, TransportError) as error:
-                _logger.info("the broker did not see the end of a subscription: %s", error)
+                _logger.info(
+                    "the broker did not see the end of a subscription", extra={"error": str(error)}
+                )
         finally:
             self._stopping.set_result(None)
 
@@ -223,7 +225,10 @@ class RabbitMQSubscription:
                 await self._isolating.check(self._max_hold)
                 self._health.set(self, self._intake.problem)
             except Exception as error:
-                _logger.info("subscription %s begins anew: %s", self._settings.name, error)
+                _logger.info(
+                    "a subscription began anew",
+                    extra={"subscription": self._settings.name, "error": str(error)},
+                )
                 await channel.leave()
                 break
         self._forget(session)
