@@ -90,7 +90,7 @@ async def test_what_does_not_finish_in_time_is_given_back_uncounted(harness: Har
         # Given back, a message may be handed out once more before the process has left.
         assert again.contexts[0].delivery.deliveries <= 4
     if harness.capabilities.dead_letters:
-        assert await harness.letters(0) == []
+        assert await harness.dead_letter_messages(0) == []
 
 
 @needs("at_least_once")

@@ -282,7 +282,7 @@ class Intake:
         calls = sum(one.calls for one in self._script.subscriptions.values())
         if calls > 20 * BATCH or spent > PATIENCE * 0.8:
             report.add("hot", f"{calls} calls, {spent:.1f} s of CPU for {BATCH} messages", where)
-        self._look_at_letters(where)
+        self._look_at_dead_letters(where)
         held = sum(one.in_flight.count for one in self._service.subscriptions)
         if held and crash is None and not unsettled:
             report.add("leaks", f"{held} jobs in flight, all of them settled", where)
@@ -298,11 +298,11 @@ class Intake:
         for _, delay in subscription.returned:
             self._report.add("wrong", f"{name}: given back, for {delay:.0f} s", where)
 
-    def _look_at_letters(self, where: str) -> None:
-        for letter in self._script.published:
-            text = letter.metadata.get("pf_error_message", "")
+    def _look_at_dead_letters(self, where: str) -> None:
+        for dead_letter in self._script.published:
+            text = dead_letter.metadata.get("pf_error_message", "")
             if SECRET in text or SECRET.encode().hex() in text:
-                self._report.add("told", f"a secret in a letter of {letter.topic}", where)
+                self._report.add("told", f"a secret in a letter of {dead_letter.topic}", where)
 
     def _look_at_sizes(self, sizes: list[int]) -> None:
         # The first are from before caches are full.

@@ -86,13 +86,13 @@ async def test_dead_letters_are_listed_shown_replayed_and_purged() -> None:
         ids = await put(service, "bad card 4111", "bad card 4222")
         overview = await client.get("/api/dlq")
         assert overview["topic_metrics"][DEAD]["messages_current"] == 2
-        letters = await client.get(f"/api/dlq/{DEAD}")
-        assert [letter["id"] for letter in letters] == ids
-        assert [letter["attempts"] for letter in letters] == ["3", "3"]
+        dead_letters = await client.get(f"/api/dlq/{DEAD}")
+        assert [dead_letter["id"] for dead_letter in dead_letters] == ids
+        assert [dead_letter["attempts"] for dead_letter in dead_letters] == ["3", "3"]
         shown = await client.get(f"/api/dlq/{DEAD}/{ids[0]}")
         assert shown["error_type"] == "ValueError"
         assert shown["error_message"] == "no good: ***"
-        assert "4111" not in json.dumps([letters, shown])
+        assert "4111" not in json.dumps([dead_letters, shown])
         status, body, _ = await client.ask("POST", f"/api/dlq/{DEAD}/purge", json={"ids": [ids[0]]})
         assert (status, body) == (200, {"purged": 1})
         status, body, _ = await client.ask("POST", f"/api/dlq/{DEAD}/purge")

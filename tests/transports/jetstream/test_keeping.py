@@ -1,4 +1,4 @@
-"""What JetStream keeps: streams, durables and letters through changes, limits and strangers."""
+"""What JetStream keeps: streams, durables, dead letters; through changes, limits, strangers."""
 
 from __future__ import annotations
 

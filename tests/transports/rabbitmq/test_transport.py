@@ -193,17 +193,17 @@ class TestForeignMessages:
         message = delivery.message
         assert (message.id, message.payload, message.topic) == ("m-1", b"body", topic)
         assert message.metadata["ce_type"] == "a.B"
-        letters = f"{topic}..billing..dead"
+        dead_letters = f"{topic}..billing..dead"
         dead = Message(
             id=message.id,
-            topic=letters,
+            topic=dead_letters,
             payload=message.payload,
             metadata={**message.metadata, wire.PF_GROUP: "billing"},
             headers=message.headers,
             mandatory=True,
         )
         await harness.publish(dead)
-        found = await native.basic_get(f"protoflow/{letters}", no_ack=True)
+        found = await native.basic_get(f"protoflow/{dead_letters}", no_ack=True)
         kept = found.header.properties.headers
         assert kept is not None
         assert (kept["x-death"], kept["n"], kept["text"]) == (deaths, 5, "t")
@@ -489,7 +489,7 @@ class TestDeadLetters:
         topic = harness.topic()
         member = await harness.join(topic)
         await harness.send(topic, b"killer")
-        letters, transport = f"{topic}..billing..dead", harness.transport
+        dead_letters, transport = f"{topic}..billing..dead", harness.transport
         for count in range(3):
             (delivery,) = await member.take(1)
             assert delivery.deliveries == count + 1
@@ -497,11 +497,11 @@ class TestDeadLetters:
             if count < 2:
                 member = await harness.join(topic)
         async with asyncio.timeout(10):
-            while not await dead_letters_of(transport).count(letters):
+            while not await dead_letters_of(transport).count(dead_letters):
                 await asyncio.sleep(0.05)
-        [letter] = await dead_letters_of(transport).list(letters)
-        assert letter.message.payload == b"killer"
-        assert await dead_letters_of(transport).replay(letters, [letter.message.id]) == 1
+        [dead_letter] = await dead_letters_of(transport).list(dead_letters)
+        assert dead_letter.message.payload == b"killer"
+        assert await dead_letters_of(transport).replay(dead_letters, [dead_letter.message.id]) == 1
         member = await harness.join(topic)
         (delivery,) = await member.take(1)
         assert (delivery.message.topic, delivery.deliveries) == (topic, 1)
@@ -510,15 +510,17 @@ class TestDeadLetters:
     async def test_looking_often_loses_nothing_and_keeps_the_order(self, harness: Harness) -> None:
         topic = harness.topic()
         await harness.join(topic)
-        letters, transport = f"{topic}..billing..dead", harness.transport
-        sent = await harness.send(letters, *(b"%d" % number for number in range(5)))
+        dead_letters, transport = f"{topic}..billing..dead", harness.transport
+        sent = await harness.send(dead_letters, *(b"%d" % number for number in range(5)))
         for _ in range(25):
-            listed = await dead_letters_of(transport).list(letters, limit=3)
-            assert [letter.message.id for letter in listed] == [m.id for m in sent[:3]]
-            assert await dead_letters_of(transport).count(letters) == 5  # they are back at once
-        assert await dead_letters_of(transport).count(letters) == 5
-        assert await dead_letters_of(transport).purge(letters, [sent[1].id]) == 1
-        assert await dead_letters_of(transport).purge(letters) == 4
+            listed = await dead_letters_of(transport).list(dead_letters, limit=3)
+            assert [dead_letter.message.id for dead_letter in listed] == [m.id for m in sent[:3]]
+            assert (
+                await dead_letters_of(transport).count(dead_letters) == 5
+            )  # they are back at once
+        assert await dead_letters_of(transport).count(dead_letters) == 5
+        assert await dead_letters_of(transport).purge(dead_letters, [sent[1].id]) == 1
+        assert await dead_letters_of(transport).purge(dead_letters) == 4
 
 
 class TestOthers:

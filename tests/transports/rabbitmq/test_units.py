@@ -212,9 +212,9 @@ class TestTopology:
     def test_no_argument_depends_on_a_policy(self) -> None:
         planner = TopologyPlanner(Names("protoflow", 1), (5.0, 30.0), (3, 10))
         shapes: dict[str, Any] = {}
-        for ordering, letters in itertools.product(Ordering, ((), ("t..g..dead",))):
+        for ordering, dead_letters in itertools.product(Ordering, ((), ("t..g..dead",))):
             subscription = SubscriptionSettings(
-                name="s", topic="t", group="g", ordering=ordering, dead_letter_topics=letters
+                name="s", topic="t", group="g", ordering=ordering, dead_letter_topics=dead_letters
             )
             plan = planner.plan(Topology(subscriptions=(subscription,)))
             for queue in plan.queues:
@@ -225,7 +225,7 @@ class TestTopology:
         assert shapes["protoflow/t/g/retry-30s"]["x-dead-letter-routing-key"] == "protoflow/t/g"
 
     @pytest.mark.parametrize(("version", "limit"), [((3, 10), None), ((4, 0), -1), ((4, 3), -1)])
-    def test_letters_are_not_lost_by_looking_at_them(
+    def test_dead_letters_are_not_lost_by_looking_at_them(
         self, version: tuple[int, int], limit: int | None
     ) -> None:
         subscription = SubscriptionSettings(
@@ -234,8 +234,8 @@ class TestTopology:
         plan = TopologyPlanner(Names("protoflow", 1), (5.0,), version).plan(
             Topology(subscriptions=(subscription,))
         )
-        (letters,) = [queue for queue in plan.queues if queue.name == "protoflow/d"]
-        assert letters.arguments.get("x-delivery-limit") == limit
+        (dead_letters,) = [queue for queue in plan.queues if queue.name == "protoflow/d"]
+        assert dead_letters.arguments.get("x-delivery-limit") == limit
 
 
 class TestSettings:
