@@ -155,8 +155,8 @@ async def _handles(harness: Harness, work: Work, deploy: Deploy, numbers: set[in
     else:
         refusal = ""
     if refusal:
-        told = any(words in refusal.lower() for words in _DRAINING)
-        assert told, f"refused without the way out: {refusal}"
+        reported = any(words in refusal.lower() for words in _DRAINING)
+        assert reported, f"refused without the way out: {refusal}"
         return False
     try:
         await harness.until(

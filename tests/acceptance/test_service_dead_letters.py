@@ -175,18 +175,18 @@ async def test_a_replay_reaches_the_failing_group_alone_with_its_id_and_fresh_at
     harness: Harness,
 ) -> None:
     work, audit = Seen(harness), Seen(harness)
-    mended = False
+    fixed = False
 
     async def working(task: Any, context: Context) -> None:
         work.note(task, context)
-        if not mended:
+        if not fixed:
             raise ValueError
 
     async with harness.running(handler("Work", working), handler("Audit", audit.ok)) as service:
         (id,) = await harness.send(1, key="k")
         await harness.dead_letter_messages(1)
         await audit.until(1)
-        mended = True
+        fixed = True
         assert await harness.dead_letters.replay(harness.dead_letter_topic()) == 1
         await work.until(4)
         await harness.settled(service)

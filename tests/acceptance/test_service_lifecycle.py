@@ -329,7 +329,9 @@ async def test_verify_finds_what_create_made_and_names_what_is_missing(harness: 
 
 
 @needs("retains")
-async def test_a_new_group_starts_at_the_earliest_unless_told_otherwise(harness: Harness) -> None:
+async def test_a_new_group_starts_at_the_earliest_unless_reported_otherwise(
+    harness: Harness,
+) -> None:
     from protoflow.contract.spec import Start
 
     await harness.prepare(handler("Audit", Seen(harness).ok))

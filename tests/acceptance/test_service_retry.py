@@ -309,11 +309,11 @@ async def test_drop_acknowledges_counts_and_logs(
 
 async def test_block_tries_for_ever_and_degrades_readiness(harness: Harness) -> None:
     seen = Seen(harness)
-    mended = False
+    fixed = False
 
     async def work(task: Any, context: Context) -> None:
         seen.note(task, context)
-        if task.number == 1 and not mended:
+        if task.number == 1 and not fixed:
             raise ValueError("the database is down")
         seen.done.append(task.number)
 
@@ -328,7 +328,7 @@ async def test_block_tries_for_ever_and_degrades_readiness(harness: Harness) -> 
         await harness.until(lambda: not service.health().ready)
         assert "block" in str(service.health().problems)
         assert service.health().live
-        mended = True
+        fixed = True
         await harness.until(lambda: sorted(seen.done) == [1, 2])
         await harness.until(lambda: service.health().ready)
     assert max(seen.attempts) > 2
@@ -339,10 +339,10 @@ async def test_block_tries_for_ever_and_degrades_readiness(harness: Harness) -> 
 @needs("per_key")
 async def test_block_holds_its_key_and_no_other(harness: Harness) -> None:
     seen = Seen(harness)
-    mended = False
+    fixed = False
 
     async def work(task: Any, context: Context) -> None:
-        if task.number == 1 and not mended:
+        if task.number == 1 and not fixed:
             raise ValueError
         seen.note(task, context)
 
@@ -356,7 +356,7 @@ async def test_block_holds_its_key_and_no_other(harness: Harness) -> None:
         await seen.until(1)
         await harness.quiet(0.1)
         assert seen.numbers == [3]
-        mended = True
+        fixed = True
         await seen.until(3)
     assert seen.numbers == [3, 1, 2]
 
@@ -389,7 +389,7 @@ async def test_a_thread_that_takes_too_long_is_held_until_it_ends(harness: Harne
     running = 0
     most = 0
     attempts = []
-    told = []
+    reported = []
     lock = threading.Lock()
 
     def work(task: Any, context: SyncContext) -> None:
@@ -399,7 +399,7 @@ async def test_a_thread_that_takes_too_long_is_held_until_it_ends(harness: Harne
             most = max(most, running)
         attempts.append(context.attempt)
         if context.attempt == 1:
-            told.append(context.cancelled.wait(10))
+            reported.append(context.cancelled.wait(10))
             time.sleep(0.3)
         with lock:
             running -= 1
@@ -409,7 +409,7 @@ async def test_a_thread_that_takes_too_long_is_held_until_it_ends(harness: Harne
         await harness.send(1)
         await harness.until(lambda: attempts == [1, 2])
         await harness.settled(service)
-    assert told == [True]
+    assert reported == [True]
     assert most == 1, "a run began while the one before was not over"
 
 

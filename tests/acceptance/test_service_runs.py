@@ -100,10 +100,10 @@ async def test_any_error_is_a_failed_run(harness: Harness, error: type[BaseExcep
         health = service.health()
     assert (health.live, health.ready) == (True, True), health.problems
     assert dead_letter.metadata[wire.PF_ATTEMPT] == "2"
-    told = (
+    reported = (
         f"{dead_letter.metadata[wire.PF_ERROR_TYPE]} {dead_letter.metadata[wire.PF_ERROR_MESSAGE]}"
     )
-    assert error is not Panic or "Panic" in told, told
+    assert error is not Panic or "Panic" in reported, reported
     assert [attempt for number, attempt in seen.runs if number == 1] == [1, 2]
 
 

@@ -63,10 +63,10 @@ class Consumer:
     def ready(self) -> bool:
         """What it says of itself."""
         try:
-            told = json.loads(self.status.read_text())
+            reported = json.loads(self.status.read_text())
         except (OSError, ValueError):
             return False
-        return bool(told["live"] and told["ready"] and self.process.poll() is None)
+        return bool(reported["live"] and reported["ready"] and self.process.poll() is None)
 
 
 class Harness:

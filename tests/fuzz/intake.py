@@ -66,7 +66,7 @@ class Report:
     wrong: Counter[str] = field(default_factory=Counter)
     hot: Counter[str] = field(default_factory=Counter)
     leaks: Counter[str] = field(default_factory=Counter)
-    told: Counter[str] = field(default_factory=Counter)
+    reported: Counter[str] = field(default_factory=Counter)
     where: dict[str, str] = field(default_factory=dict)
 
     def add(self, kind: str, text: str, where: str) -> None:
@@ -77,13 +77,13 @@ class Report:
     def findings(self) -> list[str]:
         return [
             f"{kind}: {text} ({count} times, first in {self.where.get(text, '?')})"
-            for kind in ("crashes", "foreign", "stuck", "wrong", "hot", "leaks", "told")
+            for kind in ("crashes", "foreign", "stuck", "wrong", "hot", "leaks", "reported")
             for text, count in getattr(self, kind).most_common(20)
         ]
 
     def lines(self) -> list[str]:
         """The report, for people."""
-        names = ("crashes", "foreign", "stuck", "wrong", "hot", "leaks", "told")
+        names = ("crashes", "foreign", "stuck", "wrong", "hot", "leaks", "reported")
         counts = ", ".join(f"{name} {sum(getattr(self, name).values())}" for name in names)
         head = f"{self.messages:,} messages, {self.runs:,} runs, {self.seconds:.0f} s: {counts}"
         return [head, *self.findings]
@@ -104,14 +104,14 @@ class _Listening(logging.Handler):
         if SECRET in shown or SECRET.encode().hex() in shown:
             at = shown.find(SECRET)
             near = shown[max(0, at - 40) : at]
-            self._report.add("told", f"a secret in {record.name} after {near!r}", self.where)
+            self._report.add("reported", f"a secret in {record.name} after {near!r}", self.where)
         first, *more = text.split("\n")
         controls = any(
             ord(one) < 32 or 0xD800 <= ord(one) < 0xE000 for one in "".join([first, *more])
         )
         if controls or any(not line.startswith("  ") for line in more):
             what = f"control characters in {record.name}: {str(record.msg)[:50]}"
-            self._report.add("told", what, self.where)
+            self._report.add("reported", what, self.where)
 
 
 @contextmanager
@@ -302,7 +302,7 @@ class Intake:
         for dead_letter in self._script.published:
             text = dead_letter.metadata.get("pf_error_message", "")
             if SECRET in text or SECRET.encode().hex() in text:
-                self._report.add("told", f"a secret in a letter of {dead_letter.topic}", where)
+                self._report.add("reported", f"a secret in a letter of {dead_letter.topic}", where)
 
     def _look_at_sizes(self, sizes: list[int]) -> None:
         # The first are from before caches are full.

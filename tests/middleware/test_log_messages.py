@@ -36,11 +36,11 @@ async def test_every_run_is_a_record_with_fields(caplog: pytest.LogCaptureFixtur
     assert first.levelno == logging.DEBUG
     assert first.getMessage() == "handled"
     fields = second.__dict__
-    told = {
+    reported = {
         "handler": NAME, "topic": "work", "group": "workers", "message_id": id,
         "correlation_id": "c1", "attempt": 2, "outcome": "done",
     }  # fmt: skip
-    assert {name: fields[name] for name in told} == told
+    assert {name: fields[name] for name in reported} == reported
     assert fields["duration_ms"] == 0
     assert "payload" not in fields
     assert "secret" not in caplog.text

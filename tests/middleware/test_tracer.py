@@ -135,7 +135,7 @@ async def test_attributes_are_those_of_the_conventions(traced: Traced) -> None:
     }
 
 
-async def test_errors_are_told_by_type_and_skips_are_none(traced: Traced) -> None:
+async def test_errors_are_reported_by_type_and_skips_are_none(traced: Traced) -> None:
     async def picky(message: Any, _context: Context) -> None:
         raise Skip if message.value == "skip" else ValueError("secret")
 

@@ -139,7 +139,7 @@ async def test_one_that_never_works_throttles_nobody_and_is_parked_at_last(
     assert lane == list(range(7, 700, 7))
 
 
-async def test_an_outage_parks_nothing_and_is_told(store: SQLiteOutbox) -> None:
+async def test_an_outage_parks_nothing_and_is_reported(store: SQLiteOutbox) -> None:
     away = True
     broker = Broker(lambda each: PublishError("no connection") if away else None)
     await store.store([message(i, b"%d" % (i % 300)) for i in range(600)], None)

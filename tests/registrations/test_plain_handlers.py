@@ -90,7 +90,7 @@ async def test_protobuf_without_a_generated_module() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "attempts", "letters"),
+    ("outcome", "attempts", "dead_letters"),
     [
         (None, 1, 0),
         (Retry("later"), 5, 1),

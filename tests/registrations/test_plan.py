@@ -70,7 +70,7 @@ def test_variables_and_namespace_stand_in_every_name() -> None:
     assert dead_letters == "test..orders.eu..blue-billing..dead"
 
 
-def test_everything_that_is_wrong_with_names_is_told_at_once() -> None:
+def test_everything_that_is_wrong_with_names_is_reported_at_once() -> None:
     items = [registration("a.B.C", topic="{x}"), registration("a.B.D", group="{y}.{z}")]
     with pytest.raises(ConfigError) as caught:
         plan(items, config(handlers={"a.B.E": DeliveryPolicy()}), ALL)
@@ -197,7 +197,7 @@ def test_types_that_nobody_handles_end_a_round_unless_they_are_dead_lettered() -
         plan([*items, registration("a.L2.M", topic="x2", **other)], config(), ALL)
 
 
-def test_backoffs_that_contradict_over_contract_and_config_are_told() -> None:
+def test_backoffs_that_contradict_over_contract_and_config_are_reported() -> None:
     item = registration(delivery=DeliveryPolicy(retry=RetryPolicy(max_backoff=2.0)))
     first = DeliveryPolicy(retry=RetryPolicy(initial_backoff=3.0))
     with pytest.raises(ConfigError, match=r"Bill: retry\.max_backoff is less than"):
@@ -241,7 +241,7 @@ def test_broadcast_starts_at_the_latest() -> None:
     assert settings.start is Start.LATEST
 
 
-def test_in_flight_is_sixteen_times_the_concurrency_unless_told() -> None:
+def test_in_flight_is_sixteen_times_the_concurrency_unless_reported() -> None:
     assert one(registration()).settings.max_in_flight == 256
     assert one(registration(), config(max_in_flight=9)).settings.max_in_flight == 9
 

@@ -182,7 +182,7 @@ async def test_messages_that_left_the_stream_unread_stop_the_subscription(url: s
 
 
 @pytest.mark.parametrize("lost", ["earliest", "latest"])
-async def test_a_lost_position_goes_on_where_it_is_told_to(
+async def test_a_lost_position_goes_on_where_it_is_reported_to(
     url: str, lost: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     transport, subscription, _, name = await _away(url, lost)

@@ -107,9 +107,9 @@ class TestShards:
         member = await harness.join(topic, transport=await harness.connect(shards=2))
         await member.subscription.stop()
         wider = await harness.connect(shards=3)
-        with pytest.raises(TopologyError, match=r"set option shards as it was.*delete") as told:
+        with pytest.raises(TopologyError, match=r"set option shards as it was.*delete") as reported:
             await harness.join(topic, transport=wider)
-        assert f"protoflow/{topic}/billing" in str(told.value)
+        assert f"protoflow/{topic}/billing" in str(reported.value)
         for shard in (0, 1):
             await native.queue_delete(f"protoflow/{topic}/billing/shard-{shard}")
         again = await harness.join(topic, transport=wider, ordering=Ordering.PER_KEY)

@@ -86,7 +86,7 @@ class TestPublishing:
         assert isinstance(errors[1], PublishError)
         assert f"nobody consumes topic {nobody}" in str(errors[1])
 
-    async def test_one_id_twice_in_flight_is_told_apart(self, harness: Harness) -> None:
+    async def test_one_id_twice_in_flight_is_reported_apart(self, harness: Harness) -> None:
         topic, nobody = harness.topic(), harness.topic("nobody")
         await harness.join(topic)
         messages = [
@@ -96,16 +96,18 @@ class TestPublishing:
         errors = await harness.transport.submit(messages)
         assert [error is None for error in errors] == [True, False, True, False]
 
-    async def test_what_nobody_consumes_is_told_once(
+    async def test_what_nobody_consumes_is_reported_once(
         self, harness: Harness, caplog: pytest.LogCaptureFixture
     ) -> None:
         topic, known = harness.topic("nobody"), harness.topic()
         await harness.join(known)
         for _ in range(3):
             await harness.publish(harness.message(topic), harness.message(known))
-        told = [record for record in caplog.records if "without consumers" in record.getMessage()]
-        assert len(told) == 1
-        assert topic == told[0].__dict__["topic"]
+        reported = [
+            record for record in caplog.records if "without consumers" in record.getMessage()
+        ]
+        assert len(reported) == 1
+        assert topic == reported[0].__dict__["topic"]
 
     async def test_before_opening_and_after_closing_it_is_an_error_at_once(self, url: str) -> None:
         transport = create(TransportSettings(url=TransportURL.parse(url)))
@@ -317,7 +319,7 @@ class TestTopology:
         await harness.transport.ensure(topology, TopologyMode.VERIFY)
 
     @pytest.mark.parametrize("mode", [TopologyMode.VERIFY, TopologyMode.CREATE])
-    async def test_differences_are_reported_and_not_mended(
+    async def test_differences_are_reported_and_not_fixed(
         self, harness: Harness, native: AbstractChannel, mode: TopologyMode
     ) -> None:
         topic = harness.topic()
@@ -558,7 +560,7 @@ class TestOthers:
             await transport.lag(topic, "nobody")
 
     @pytest.mark.parametrize("path", ["/", "/no-such-vhost"])
-    async def test_bad_credentials_are_told_at_once_and_not_shown(
+    async def test_bad_credentials_are_reported_at_once_and_not_shown(
         self, url: str, path: str
     ) -> None:
         parsed = TransportURL.parse(url)

@@ -100,7 +100,7 @@ class TestNames:
         assert len({*made}) == len(made)
         assert max(map(len, made)) <= 255
 
-    def test_addresses_are_told_from_topics(self) -> None:
+    def test_addresses_are_reported_from_topics(self) -> None:
         names = Names("protoflow", 1)
         assert names.route("orders") == ("protoflow", "orders")
         assert names.route(names.to_group("t", "g")) == ("protoflow/+retry", "protoflow/t/g")
@@ -178,7 +178,7 @@ class TestMessages:
         assert written.headers is not None
         assert (written.headers["n"], written.headers["m"]) == ("9", 2)
 
-    def test_our_own_deaths_are_not_told_on_and_those_of_others_are(self) -> None:
+    def test_our_own_deaths_are_not_reported_on_and_those_of_others_are(self) -> None:
         # Told on, the broker would take a second retry for a cycle, and drop it.
         ours: dict[str, Any] = {"queue": "protoflow/t/g/retry-5s", "reason": "expired"}
         theirs: dict[str, Any] = {"queue": "legacy", "reason": "rejected"}
