@@ -39,7 +39,7 @@ from protoflow.transports.nats.options import JetStreamOptions
 from protoflow.transports.nats.wire import headers as nats_headers
 from protoflow.transports.rabbitmq import codec as amqp
 from protoflow.transports.rabbitmq.names import Names as RabbitMQNames
-from protoflow.transports.rabbitmq.topology import TopologyPlanner
+from protoflow.transports.rabbitmq.planner import TopologyPlanner
 
 ROOT = Path(__file__).parents[1]
 TRANSPORTS = {item.title: item.example for item in BUILT_IN}
@@ -148,8 +148,13 @@ def rabbitmq_topology() -> str:
     plan = TopologyPlanner(RabbitMQNames("protoflow", 1), ladder, (4, 0)).plan(
         Topology(subscriptions=(EXAMPLE,))
     )
-    rows = [[f"exchange `{item.name}`", f"{item.kind}, durable"] for item in plan.exchanges]
-    rows += [[f"queue `{item.name}`", f"quorum {_pairs(item.arguments)}"] for item in plan.queues]
+    rows = [
+        [f"exchange `{item.name}`", f"{item.kind}, durable"] for item in plan.exchanges.values()
+    ]
+    rows += [
+        [f"queue `{item.name}`", f"quorum {_pairs(item.arguments)}"]
+        for item in plan.queues.values()
+    ]
     return table(["what", "how"], rows)
 
 

@@ -51,7 +51,7 @@ class Report:
         crashes: the process died.
         foreign: errors that are not Protoflow's, out of a decoder.
         stuck: messages that were never settled.
-        wrong: settled twice, run again after success, given back.
+        wrong: settled twice, run again after success, given back, no outcome.
         hot: the loop turned and nothing happened.
         leaks: jobs, tasks or objects that stayed.
         told: secrets or line breaks in what people read.
@@ -301,6 +301,9 @@ class Intake:
     def _look_at_dead_letters(self, where: str) -> None:
         for dead_letter in self._script.published:
             text = dead_letter.metadata.get("pf_error_message", "")
+            if dead_letter.metadata.get("pf_error_class") == "stub":
+                error = dead_letter.metadata.get("pf_error_type")
+                self._report.add("wrong", f"the outcome was not applied: {error}", where)
             if SECRET in text or SECRET.encode().hex() in text:
                 self._report.add("reported", f"a secret in a letter of {dead_letter.topic}", where)
 

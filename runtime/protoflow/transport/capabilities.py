@@ -27,6 +27,9 @@ class Capabilities:
         atomic: `Settlement.outputs` and the settlement become visible together.
         atomic_on_demand: ... but only where the policy says `atomic`, for it has a price.
         dead_letters: dead letters can be listed, shown, replayed, purged and counted.
+        ordered_replays: a replay to an ordered group runs where its key runs, so never beside
+            another message of its key. Without: replays keep their own order, and one may run in
+            one process while a new message of its key runs in another.
         tombstones: `payload=None` arrives as None.
         leases: a delivery not settled in time is given to another process.
         lag: the transport knows how much waits in a group.
@@ -54,6 +57,7 @@ class Capabilities:
     atomic: bool = False
     atomic_on_demand: bool = False
     dead_letters: bool = False
+    ordered_replays: bool = False
     tombstones: bool = True
     leases: bool = False
     lag: bool = False

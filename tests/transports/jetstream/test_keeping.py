@@ -98,8 +98,7 @@ async def test_a_new_lease_or_window_is_adopted_in_place(url: str) -> None:
         await join(transport, name, group, ordering=Ordering.PER_KEY, lease=10.0)
         api = transport._api  # type: ignore[attr-defined]
         names = JetStreamNames("protoflow")
-        client = transport._connection.client  # type: ignore[attr-defined]
-        found = await api.consumer(client, names.stream(name), names.group_token(group))
+        found = await api.consumer(names.stream(name), names.group_token(group))
         assert found["config"]["ack_wait"] == 10_000_000_000
         assert found["config"]["max_ack_pending"] == 10
         assert found["config"]["priority_timeout"] == 10_000_000_000

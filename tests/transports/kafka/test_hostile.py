@@ -9,10 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
-from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
-from aiokafka.record.memory_records import MemoryRecords
+from aiokafka import AIOKafkaProducer
 from hypothesis import given
 from hypothesis import strategies as st
 from protoflow import wire
@@ -20,9 +17,8 @@ from protoflow.dead_letters import dead_letters_of
 from protoflow.message import Message, Settlement, SettleResult
 from protoflow.transport import Topology, TopologyMode
 from protoflow.transports.kafka.transport import KafkaTransport
-from protoflow.transports.kafka.unreadable_records import Unreadable, _Fetched
 
-from tests.transports.kafka.evil_name import Name
+from tests.transports.kafka.batches import TP, batch_of, fetched
 from tests.transports.kafka.harness import (
     ack,
     join,
@@ -35,7 +31,6 @@ from tests.transports.kafka.harness import (
 )
 
 EVIL = Path(__file__).with_name("evil.py")
-TP = TopicPartition("t", 0)
 
 
 def servers(url: str) -> str:
@@ -96,41 +91,6 @@ async def test_neighbours_of_the_unreadable_are_read_after_a_restart_too(
             first, second = [await join(member, item) for item in wanted]
             assert len(await take(first, 6)) == 6
             assert len(await take(second, 50)) == 50
-
-
-def batch_of(base: int, records: list[tuple[bytes | None, bool]]) -> bytes:
-    """A batch with so many records, some of them with a name that is no text."""
-    builder = _DefaultRecordBatchBuilderPy(2, 0, 0, -1, -1, -1, 1 << 20)
-    for offset, (value, evil) in enumerate(records):
-        headers = [("a", b"1"), (Name("b") if evil else "b", b"2")]
-        builder.append(offset, 1000 + offset, b"k", value, headers)
-    raw = builder.build()
-    raw[:8] = base.to_bytes(8, "big")
-    return bytes(raw)
-
-
-class Assignment:
-    """As much of aiokafka's as results look at."""
-
-    active = True
-
-    def __init__(self, position: int) -> None:
-        self.position = position
-        self.paused = False
-
-    def state_value(self, _tp: TopicPartition) -> Assignment:
-        return self
-
-    def consumed_to(self, position: int) -> None:
-        self.position = position
-
-
-def fetched(raw: bytes, position: int) -> tuple[FetchResult, Unreadable, Assignment]:
-    assignment, unreadable = Assignment(position), Unreadable()
-    records = PartitionRecords(TP, MemoryRecords(raw), [], position, None, None, False, 0)
-    results = _Fetched({TP: raw}, unreadable)
-    results[TP] = FetchResult(TP, assignment=assignment, partition_records=records, backoff=0)
-    return results[TP], unreadable, assignment
 
 
 RECORDS = st.lists(

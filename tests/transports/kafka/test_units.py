@@ -26,10 +26,10 @@ from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.fair_share import FairShare
 from protoflow.transports.kafka.options import KafkaOptions, client_arguments
 from protoflow.transports.kafka.partition import Partition
+from protoflow.transports.kafka.publish_deadlines import Deadlines
 from protoflow.transports.kafka.publisher import KafkaPublisher
 from protoflow.transports.kafka.reader_wakeup import ReaderWakeup
 from protoflow.transports.kafka.ready_deliveries import ReadyDeliveries
-from protoflow.transports.kafka.submission import Deadlines
 from protoflow.transports.kafka.topics import SubscriptionTopics
 from protoflow.transports.kafka.topology import ensure, wanted_topics
 
@@ -232,12 +232,12 @@ async def test_closed_ready_deliveries_raise_the_reason() -> None:
 async def test_a_submission_that_is_never_confirmed_expires() -> None:
     deadlines = Deadlines(0.02)
     early, late = deadlines.submission(2), deadlines.submission(1)
-    early.settle(0, None)
+    early.done(0, None)
     (first, second), (third,) = await asyncio.gather(early.future, late.future)
     assert first is None
     assert isinstance(second, PublishError)
     assert isinstance(third, PublishError)
-    early.settle(1, None)
+    early.done(1, None)
     assert deadlines.open == []
 
 

@@ -150,7 +150,7 @@ class TestDeadLetters:
         harness: Harness,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr("protoflow.transports.rabbitmq.topology.DELIVERY_LIMIT", 1)
+        monkeypatch.setattr("protoflow.transports.rabbitmq.planner.DELIVERY_LIMIT", 1)
         topic = harness.topic()
         dead_letters, transport = f"{topic}..billing..dead", harness.transport
         forged = {wire.PF_GROUP: "billing", wire.PF_ATTEMPT: "99"}

@@ -255,7 +255,7 @@ class TestOwnPlaces:
     ) -> None:
         topic = harness.topic()
         transport = await harness.connect()
-        monkeypatch.setattr("protoflow.transports.rabbitmq.subscription.rung", lambda *_: 5.0)
+        monkeypatch.setattr("protoflow.transports.rabbitmq.retry_delays.rung", lambda *_: 5.0)
         member = await harness.join(topic, transport=transport)
         deferred = member.subscription.defer(harness.message(topic, b"again"), delay)
         assert deferred is not None

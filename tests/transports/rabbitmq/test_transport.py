@@ -487,7 +487,7 @@ class TestDeadLetters:
     async def test_the_servers_own_limit_ends_in_the_dead_letters(
         self, harness: Harness, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("protoflow.transports.rabbitmq.topology.DELIVERY_LIMIT", 2)
+        monkeypatch.setattr("protoflow.transports.rabbitmq.planner.DELIVERY_LIMIT", 2)
         topic = harness.topic()
         member = await harness.join(topic)
         await harness.send(topic, b"killer")

@@ -62,7 +62,7 @@ class KafkaTransport:
         self._planned: dict[str, list[SubscriptionSettings]] = {}
         self._problem: str | None = "not opened"
         self.dead_letters = KafkaDeadLetterStore(self._opened, self._opened_publisher)
-        self._capabilities = Capabilities(
+        self.capabilities = Capabilities(
             durable=True,
             processes=True,
             per_key=True,
@@ -73,17 +73,13 @@ class KafkaTransport:
             atomic=options.idempotence,
             atomic_on_demand=True,
             dead_letters=True,
+            ordered_replays=True,
             lag=True,
             reads_topics=True,
             broadcast=True,
             max_message_bytes=options.max_request_size,
             proves_killers=True,
         )
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """See `protoflow.transport.Transport`."""
-        return self._capabilities
 
     async def open(self) -> None:
         """Connects the producer and the client for questions."""
@@ -110,7 +106,7 @@ class KafkaTransport:
         self._context, self._publisher = context, publisher
         if limit is not None:
             limit = min(limit, self._options.max_request_size)
-            self._capabilities = replace(self._capabilities, max_message_bytes=limit)
+            self.capabilities = replace(self.capabilities, max_message_bytes=limit)
         self._problem = None
         self._watching = asyncio.get_running_loop().create_task(self._watch(context))
 
@@ -204,7 +200,7 @@ class KafkaTransport:
             membership, wanted = await self._membership_for(settings, context)
         except (KafkaError, TimeoutError, OSError) as error:
             raise transport_error(error, "subscribing", settings.name) from error
-        consumption = Consumption(settings, wanted, listener, context, membership.wakeup)
+        consumption = Consumption(settings, wanted, listener, context, membership.member.wakeup)
         subscription = KafkaSubscription(consumption, membership, context, self._opened_publisher())
         self._subscriptions.add(subscription)
         try:
@@ -231,7 +227,7 @@ class KafkaTransport:
             )
         self._memberships = [item for item in self._memberships if not item.left]
         for membership in self._memberships:
-            mine = membership.group == settings.group and not settings.broadcast
+            mine = membership.member.group == settings.group and not settings.broadcast
             if mine and not membership.serves(wanted.main):
                 return membership, wanted
         planned = [settings]

@@ -60,6 +60,7 @@ class SqliteTransport(Database):
             counts_deliveries=True,
             atomic=True,
             dead_letters=True,
+            ordered_replays=True,
             leases=True,
             lag=True,
             reads_topics=True,

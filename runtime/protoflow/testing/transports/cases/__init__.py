@@ -5,6 +5,7 @@ import pytest
 from protoflow.testing.transports.cases.atomic import *
 from protoflow.testing.transports.cases.dead_letters import *
 from protoflow.testing.transports.cases.delivery import *
+from protoflow.testing.transports.cases.disturbed import *
 from protoflow.testing.transports.cases.ending import *
 from protoflow.testing.transports.cases.isolation import *
 from protoflow.testing.transports.cases.messages import *

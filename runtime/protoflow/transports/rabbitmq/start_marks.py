@@ -16,8 +16,8 @@ from protoflow.errors import TransportError
 from protoflow.message import Delivery, Message
 from protoflow.transports.rabbitmq import frames
 from protoflow.transports.rabbitmq.channel import FAILURES, Channel
-from protoflow.transports.rabbitmq.link import Link, describe
-from protoflow.transports.rabbitmq.locks import PublishCallback
+from protoflow.transports.rabbitmq.context import SubscriptionContext
+from protoflow.transports.rabbitmq.link import describe
 from protoflow.transports.rabbitmq.reading import Properties
 
 #: How many start marks a message of the queue stands for.
@@ -26,18 +26,17 @@ _COUNT = "pf_marks"
 Known = dict[str, tuple[int, list[int]]]
 
 
-class Marks:
+class StartMarks:
     """The start marks of the shards that this process consumes.
 
     Attributes:
         any: whether there are some; looked at for each message.
     """
 
-    def __init__(self, link: Link, publish: PublishCallback, queues: list[str]) -> None:
+    def __init__(self, context: SubscriptionContext) -> None:
         self.any = False
-        self._link = link
-        self._publish = publish
-        self._queues = queues
+        self._context = context
+        self._queues = [*map(context.own.marks, context.own.shards)]
         self._channel: Channel | None = None
         self._known: dict[int, Known] = {}
 
@@ -56,7 +55,7 @@ class Marks:
         try:
             channel = await self._ensure()
             count, old = self._known[shard].get(key, (0, []))
-            error = await self._publish(
+            await self._context.put(
                 Message(
                     id=key,
                     topic=self._queues[shard],
@@ -65,8 +64,6 @@ class Marks:
                     mandatory=True,
                 )
             )
-            if error is not None:
-                raise TransportError(str(error)) from error
             self._known[shard].pop(key, None)
             await self._take(channel, shard)
             await self._acknowledge(old)
@@ -99,7 +96,7 @@ class Marks:
         wanted = {*self._known, *shards}
         channel = self._channel
         if channel is None or channel.is_closed:
-            channel = self._channel = await self._link.channel(confirms=False)
+            channel = self._channel = await self._context.link.channel(confirms=False)
             self._known.clear()
         for shard in sorted(wanted - self._known.keys()):
             self._known[shard] = {}

@@ -1,49 +1,12 @@
-"""Messages that wait for confirmation, and the timer that expires them."""
+"""Deadlines of what is submitted: one timer gives up what is not confirmed in time."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
-from typing import TypeAlias
 
 from protoflow.errors import PublishError
-
-Result: TypeAlias = PublishError | None
-#: The result of a message that is neither confirmed nor refused.
-_OPEN = PublishError("kafka: not confirmed yet")
-
-
-class Submission:
-    """The results of one `submit`: complete when the last one is there."""
-
-    __slots__ = ("_open", "_results", "deadline", "future")
-
-    def __init__(self, size: int, deadline: float) -> None:
-        self.deadline = deadline
-        self.future: asyncio.Future[Sequence[Result]] = asyncio.get_running_loop().create_future()
-        self._results: list[Result] = [_OPEN] * size
-        self._open = size
-        if not size:
-            self.future.set_result(self._results)
-
-    def is_open(self, index: int) -> bool:
-        """Whether somebody still waits for this result."""
-        return self._results[index] is _OPEN
-
-    def settle(self, index: int, error: Result) -> None:
-        """Sets the result of one message; a second one, after the deadline, is ignored."""
-        if self._results[index] is not _OPEN:
-            return
-        self._results[index] = error
-        self._open -= 1
-        if not self._open and not self.future.done():
-            self.future.set_result(self._results)
-
-    def expire(self, error: PublishError) -> None:
-        """Gives up on what is still open."""
-        for index in range(len(self._results)):
-            self.settle(index, error)
+from protoflow.transport.kit.submission import Submission
 
 
 class Deadlines:
@@ -83,7 +46,7 @@ class Deadlines:
     def expire_all(self, detail: str) -> None:
         """Gives up on everything, and stops the timer."""
         for submission in self._waiting:
-            submission.expire(PublishError(f"kafka: {detail}"))
+            submission.finish(PublishError(f"kafka: {detail}"))
         self._waiting.clear()
         if self._timer is not None:
             self._timer.cancel()
@@ -94,7 +57,7 @@ class Deadlines:
         self._timer = None
         waiting = self._waiting
         while waiting and (waiting[0].future.done() or waiting[0].deadline <= loop.time()):
-            waiting.popleft().expire(
+            waiting.popleft().finish(
                 PublishError(
                     f"kafka: not confirmed within {self._seconds:g} s; it may have been published"
                 )

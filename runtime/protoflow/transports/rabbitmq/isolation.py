@@ -7,16 +7,12 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from protoflow.contract.spec import Ordering
 from protoflow.errors import TransportError
 from protoflow.message import Delivery, Settlement, SettleResult
-from protoflow.transport.interface import SubscriptionListener, SubscriptionSettings
-from protoflow.transports.rabbitmq.link import Link
-from protoflow.transports.rabbitmq.locks import PublishCallback
-from protoflow.transports.rabbitmq.marks import Marks
-from protoflow.transports.rabbitmq.names import Names
+from protoflow.transports.rabbitmq.context import SubscriptionContext
 from protoflow.transports.rabbitmq.session import Results
-from protoflow.transports.rabbitmq.solo import Solo
+from protoflow.transports.rabbitmq.solo_queue import SoloQueue
+from protoflow.transports.rabbitmq.start_marks import StartMarks
 
 #: How often the solo queue is checked for what others have left there.
 _CHECK_SECONDS = 60.0
@@ -26,26 +22,17 @@ SettleCallback = Callable[[Sequence[Settlement]], Results]
 _T = TypeVar("_T")
 
 
-class Isolating:
+class Isolation:
     """The start marks of one subscription; see `protoflow.transport.Isolation`."""
 
-    def __init__(
-        self,
-        link: Link,
-        publish: PublishCallback,
-        names: Names,
-        settings: SubscriptionSettings,
-        listener: SubscriptionListener,
-        marks: Marks | None,
-    ) -> None:
-        self._listener = listener
+    def __init__(self, context: SubscriptionContext, marks: StartMarks | None) -> None:
+        self._listener = context.listener
         self._marks = marks
-        self._broadcast = settings.broadcast
-        self._ordered = settings.ordering is not Ordering.NONE
+        self._broadcast = context.settings.broadcast
         self._checked = 0.0
         self._steps: set[asyncio.Task[Any]] = set()
         self._marked: Delivery | None = None  # of an ordered shard: it runs, or ends
-        self._solo = Solo(link, publish, names, settings.topic, settings.group, self._lost)
+        self._solo = SoloQueue(context, self._lost)
 
     @property
     def held(self) -> int:
@@ -65,7 +52,7 @@ class Isolating:
         self._checked = asyncio.get_running_loop().time()
         if not await self._solo.waiting():
             return
-        if self._ordered:
+        if self._marks is not None:
             await self._solo.drain()
         else:
             self._listener.suspects_waiting()
@@ -121,11 +108,11 @@ class Isolating:
                 return delivery, self._marks.count(delivery)
             if self._solo.holds(delivery):
                 return delivery, delivery.receipt.marks
-            if not _holds(delivery):
+            if not delivery.receipt.session.holds(delivery):
                 return None  # its lease is lost already
             await self._solo.move(delivery)
             await settle((Settlement(delivery),))
-        if self._ordered or self._broadcast:
+        if self._marks is not None or self._broadcast:
             return None
         found = await self._solo.take()
         return (found, found.receipt.marks) if found is not None else None
@@ -169,8 +156,3 @@ class Isolating:
     def _lost(self, delivery: Delivery) -> None:
         self._listener.deliveries_lost((delivery,))
         self._listener.suspects_waiting()
-
-
-def _holds(delivery: Delivery) -> bool:
-    receipt = delivery.receipt
-    return receipt.session.unsettled.get(receipt.tag) is delivery

@@ -23,9 +23,8 @@ from protoflow.errors import TransportError
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
 from protoflow.transports.rabbitmq import codec
 from protoflow.transports.rabbitmq.channel import FAILURES
-from protoflow.transports.rabbitmq.link import Link, describe
-from protoflow.transports.rabbitmq.locks import PublishCallback
-from protoflow.transports.rabbitmq.names import Names
+from protoflow.transports.rabbitmq.context import SubscriptionContext
+from protoflow.transports.rabbitmq.link import describe
 from protoflow.transports.rabbitmq.probe import count
 from protoflow.transports.rabbitmq.session import Session
 
@@ -38,38 +37,21 @@ _MARKS = "pf_marks"
 _REMEMBERED = 1000
 
 
-class Solo:
+class SoloQueue:
     """The solo queue of one subscription.
 
     Args:
-        link: the consumer's connection.
-        publish: publishes one message.
-        names: the names.
-        topic: the topic, and
-        group: the group.
+        context: the subscription.
         lost: gets what was held when its channel ended.
 
     Attributes:
         session: the channel that holds what runs alone; None before the first.
     """
 
-    def __init__(
-        self,
-        link: Link,
-        publish: PublishCallback,
-        names: Names,
-        topic: str,
-        group: str,
-        lost: Callable[[Delivery], None],
-    ) -> None:
+    def __init__(self, context: SubscriptionContext, lost: Callable[[Delivery], None]) -> None:
         self.session: Session | None = None
-        self._link = link
-        self._publish = publish
-        self._owner = names.owner
-        self._topic = topic
-        self._group = group
-        self._queue = names.solo(topic, group)
-        self._address = names.to_group(topic, group)
+        self._context = context
+        self._queue = context.own.solo
         self._lost = lost
         self._alive: dict[str, int] = {}
         self._turn = asyncio.Lock()
@@ -81,21 +63,16 @@ class Solo:
 
     def holds(self, delivery: Delivery) -> bool:
         """Whether a delivery is held here."""
-        session, receipt = self.session, delivery.receipt
-        return (
-            session is not None
-            and receipt.session is session
-            and session.unsettled.get(receipt.tag) is delivery
-        )
+        return self.session is not None and self.session.holds(delivery)
 
     async def waiting(self) -> int:
         """How many messages wait to be run alone. Raises TransportError."""
-        return await count(self._link, self._queue) or 0
+        return await count(self._context.link, self._queue) or 0
 
     async def move(self, delivery: Delivery) -> None:
         """Publishes the message of a delivery to the queue. Raises TransportError."""
         attempts = str(delivery.failures), f"{delivery.first_failure:.3f}"
-        await self._put(self._written(delivery.message, *attempts, token=uuid.uuid4().hex, marks=0))
+        await self._put(delivery.message, *attempts, token=uuid.uuid4().hex)
 
     async def take(self) -> Delivery | None:
         """The first message. Raises TransportError."""
@@ -134,7 +111,7 @@ class Solo:
         """Gives everything back to the group as any other. Raises TransportError."""
         while (delivery := await self.take()) is not None:
             attempt, first = _attempts(delivery.message)
-            await self._put(self._written(delivery.message, attempt, first))
+            await self._put(delivery.message, attempt, first)
             await self.settle((Settlement(delivery),))
 
     def expire(self, limit: float) -> None:
@@ -150,7 +127,7 @@ class Solo:
         if settlement.action is not Action.ACK:
             attempts = str(settlement.failures), f"{settlement.first_failure:.3f}"
             try:
-                await self._put(self._written(delivery.message, *attempts))
+                await self._put(delivery.message, *attempts)
             except TransportError as error:
                 _logger.warning("a message was not given back", extra={"error": str(error)})
                 return SettleResult.UNKNOWN
@@ -158,15 +135,13 @@ class Solo:
                 return SettleResult.LOST
         session: Session = delivery.receipt.session
         session.ack(delivery.receipt.tag)
-        future: asyncio.Future[Sequence[SettleResult]] = asyncio.get_running_loop().create_future()
-        session.resolve(future, [SettleResult.DONE])
-        return (await future)[0]
+        return await session.settled()
 
     async def _rewrite(self, delivery: Delivery, marks: int) -> None:
         session: Session = delivery.receipt.session
         token = uuid.uuid4().hex
         attempts = _attempts(delivery.message)
-        await self._put(self._written(delivery.message, *attempts, token=token, marks=marks))
+        await self._put(delivery.message, *attempts, token=token, marks=marks)
         if not self.holds(delivery):
             raise TransportError(f"queue {self._queue}: the channel of the message was lost")
         tag = delivery.receipt.tag
@@ -178,19 +153,13 @@ class Solo:
                 delivery.receipt = found.receipt
                 session.unsettled[found.receipt.tag] = delivery
                 return
-            await self._behind(session, found)
+            # What was before it goes behind it.
+            old, attempts = found.receipt, _attempts(found.message)
+            await self._put(found.message, *attempts, token=old.token, marks=old.marks)
+            session.ack(old.tag)
         self._lost(delivery)  # another process was quicker, and runs it
 
-    async def _behind(self, session: Session, delivery: Delivery) -> None:
-        """Puts what was before a message behind it."""
-        receipt = delivery.receipt
-        attempts = _attempts(delivery.message)
-        await self._put(
-            self._written(delivery.message, *attempts, token=receipt.token, marks=receipt.marks)
-        )
-        session.ack(receipt.tag)
-
-    def _written(
+    async def _put(
         self,
         message: Message,
         attempt: str,
@@ -198,8 +167,9 @@ class Solo:
         *,
         token: str | None = None,
         marks: int = 0,
-    ) -> Message:
-        """A message as it is published to the solo queue or, without a token, to the group."""
+    ) -> None:
+        """Publishes a message to the solo queue or, without a token, to the group. Raises
+        TransportError."""
         # What comes from there is believed, so it says nothing but what this process knows.
         metadata = {
             name: text
@@ -207,29 +177,26 @@ class Solo:
             if not name.startswith(wire.PF_PREFIX)
         }
         metadata |= {
-            wire.PF_GROUP: self._group,
+            wire.PF_GROUP: self._context.settings.group,
             wire.PF_ATTEMPT: attempt,
             wire.PF_FIRST_FAILURE: first_failure,
             wire.PF_ORIGINAL_TOPIC: message.topic,
         }
         if token is not None:
             metadata |= {_TOKEN: token, _MARKS: str(marks)}
-        topic = self._queue if token is not None else self._address
-        return dataclasses.replace(
-            message, topic=topic, metadata=metadata, delay=0.0, mandatory=True
+        topic = self._queue if token is not None else self._context.own.address
+        await self._context.put(
+            dataclasses.replace(message, topic=topic, metadata=metadata, delay=0.0, mandatory=True)
         )
-
-    async def _put(self, message: Message) -> None:
-        error = await self._publish(message)
-        if error is not None:
-            raise TransportError(f"queue {self._queue}: {error}") from error
 
     async def _get(self, session: Session) -> Delivery | None:
         got = await session.channel.get(self._queue)
         if got is None:
             return None
         (_, tag, again, _), properties, body = got
-        message, size = codec.decode(self._topic, properties, body, self._owner)
+        message, size = codec.decode(
+            self._context.settings.topic, properties, body, self._context.names.owner
+        )
         metadata = dict(message.metadata)
         token, marks = metadata.pop(_TOKEN, ""), metadata.pop(_MARKS, "0")
         delivery = Delivery(
@@ -252,7 +219,7 @@ class Solo:
     async def _open(self) -> Session:
         if self.session is not None and not self.session.channel.is_closed:
             return self.session
-        channel = await self._link.channel(confirms=False)
+        channel = await self._context.link.channel(confirms=False)
         await channel.request(Basic.Qos(prefetch_count=1))
         channel.tap()
         session = self.session = Session(channel, 1)

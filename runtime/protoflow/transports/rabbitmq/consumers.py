@@ -16,17 +16,14 @@ import aiormq.exceptions
 from pamqp.commands import Basic
 from pamqp.commands import Queue as Methods
 
-from protoflow.contract.spec import Ordering
 from protoflow.errors import AuthenticationError
-from protoflow.transport.interface import SubscriptionSettings
 from protoflow.transports.rabbitmq.channel import Channel
-from protoflow.transports.rabbitmq.link import Link, describe
-from protoflow.transports.rabbitmq.locks import Locks, PublishCallback
-from protoflow.transports.rabbitmq.marks import Marks
-from protoflow.transports.rabbitmq.names import Names
-from protoflow.transports.rabbitmq.options import RabbitMQOptions
+from protoflow.transports.rabbitmq.context import SubscriptionContext
+from protoflow.transports.rabbitmq.link import describe
+from protoflow.transports.rabbitmq.locks import Locks
 from protoflow.transports.rabbitmq.reading import Handed, Properties
 from protoflow.transports.rabbitmq.session import Session
+from protoflow.transports.rabbitmq.start_marks import StartMarks
 
 _logger = logging.getLogger("protoflow.rabbitmq")
 
@@ -39,7 +36,7 @@ _FIRST_LOCKS_SECONDS = 0.5
 ArriveCallback = Callable[[Session, int, Handed, Properties, bytes], None]
 
 
-class Intake:
+class Consumers:
     """Starts the consumers of one subscription.
 
     Attributes:
@@ -48,39 +45,24 @@ class Intake:
         problem: why a shard that is ours is not consumed, if it takes long.
     """
 
-    def __init__(
-        self,
-        link: Link,
-        publish: PublishCallback,
-        names: Names,
-        settings: SubscriptionSettings,
-        options: RabbitMQOptions,
-    ) -> None:
-        self.shards = 1 if settings.broadcast else names.shards
-        self.marks: Marks | None = None
+    def __init__(self, context: SubscriptionContext) -> None:
+        self.shards = 1 if context.settings.broadcast else context.names.shards
+        self.marks = StartMarks(context) if context.ordered else None
         self.problem: str | None = None
-        self._link = link
-        self._names = names
-        self._settings = settings
-        self._options = options
-        self._locks: Locks | None = None
+        self._context = context
+        self._locks = Locks(context, self.wake) if context.ordered else None
         self._changed = asyncio.Event()
         self._consuming: dict[int, str] = {}
         self._obstructed: dict[int, float] = {}
         self._cancelled = False
         self._checked = (0.0, -1)  # when the watchdog looked last, and the arrivals until then
-        if settings.ordering is not Ordering.NONE and not settings.broadcast:
-            topic, group, shards = settings.topic, settings.group, range(self.shards)
-            locks = [names.lock(topic, group, shard) for shard in shards]
-            marks = [names.marks(topic, group, shard) for shard in shards]
-            self._locks = Locks(link, publish, locks, options.max_hold, self.wake)
-            self.marks = Marks(link, publish, marks)
+        self._extra = {"subscription": context.settings.name}
 
     async def open(self, arrived: ArriveCallback) -> Session:
         """A session without consumers. Raises FAILURES."""
-        prefetch = self._options.prefetch or self._settings.max_in_flight
+        prefetch = self._context.options.prefetch or self._context.settings.max_in_flight
         prefetch = min(max(prefetch // self.shards, 1), 65535)
-        channel = await self._link.channel(confirms=False)
+        channel = await self._context.link.channel(confirms=False)
         await channel.request(Basic.Qos(prefetch_count=prefetch))
         self._consuming, self._cancelled = {}, False
         self._obstructed, self.problem = {}, None
@@ -95,8 +77,8 @@ class Intake:
 
     async def consume(self, session: Session) -> None:
         """Starts the consumers that may be started. Raises FAILURES and TransportError."""
-        queues = [self._queue(shard) for shard in range(self.shards)]
-        if self._settings.broadcast:
+        queues = [*map(self._context.own.queue, range(self.shards))]
+        if self._context.settings.broadcast:
             queues = [await self._own_queue(session.channel)]
         session.channel.tap()
         if self._locks is None:
@@ -129,12 +111,12 @@ class Intake:
     async def check(self, session: Session) -> None:
         """Checks the consumers; called every second or so. Raises FAILURES."""
         if self._cancelled:
-            _logger.warning("consumer ended by rabbitmq", extra=self._extra())
+            _logger.warning("consumer ended by rabbitmq", extra=self._extra)
             await session.channel.leave()
             return
         if self._locks is not None:
             if self._locks.lost:
-                _logger.warning("a shard's lock was lost", extra=self._extra())
+                _logger.warning("a shard's lock was lost", extra=self._extra)
                 await session.channel.leave()
                 if self.marks is not None:
                     await self.marks.leave()
@@ -143,11 +125,11 @@ class Intake:
             await self._locks.compete()
             await self._consume_held(session, self._locks)
         now, (last, arrivals) = asyncio.get_running_loop().time(), self._checked
-        if now - last < self._options.watchdog:
+        if now - last < self._context.options.watchdog:
             return
         self._checked = (now, session.arrivals)
         if session.arrivals == arrivals and not session.unsettled and await self.waiting(session):
-            _logger.warning("messages wait but none come; consuming anew", extra=self._extra())
+            _logger.warning("messages wait but none come; consuming anew", extra=self._extra)
             await session.channel.leave()
 
     async def cancel(self, session: Session) -> None:
@@ -164,7 +146,7 @@ class Intake:
 
     async def waiting(self, session: Session) -> int:
         """How many messages wait in the queues that are consumed. Raises FAILURES."""
-        found = [await self._count(session, queue) for queue in self._consuming.values()]
+        found = [await session.channel.peek(queue) for queue in self._consuming.values()]
         return sum(messages for messages, _ in found)
 
     async def _consume_held(self, session: Session, locks: Locks) -> None:
@@ -172,8 +154,8 @@ class Intake:
         for shard in range(self.shards):
             if shard in self._consuming or not locks.holds(shard):
                 continue
-            queue = self._queue(shard)
-            _, consumers = await self._count(session, queue)
+            queue = self._context.own.queue(shard)
+            _, consumers = await session.channel.peek(queue)
             if consumers:
                 self._obstructed.setdefault(shard, now)
                 continue
@@ -183,8 +165,8 @@ class Intake:
             await self._consume(session, shard, queue)
         late = [shard for shard, since in self._obstructed.items() if now - since > _OTHERS_SECONDS]
         self.problem = (
-            f"{self._queue(late[0])} is consumed by others, who do not hold its lock: stop the "
-            "processes that run with ordering NONE, and foreign consumers of it"
+            f"{self._context.own.queue(late[0])} is consumed by others, who do not hold its lock: "
+            "stop the processes that run with ordering NONE, and foreign consumers of it"
             if late
             else None
         )
@@ -194,17 +176,16 @@ class Intake:
         await session.channel.request(Basic.Consume(queue=queue, consumer_tag=str(shard)))
 
     async def _own_queue(self, channel: Channel) -> str:
-        names, settings = self._names, self._settings
+        names, settings = self._context.names, self._context.settings
         # A new name each time: the old one may live until the server misses its connection.
-        queue = names.broadcast(settings.topic, settings.group, uuid.uuid4().hex)
+        queue, key = (
+            self._context.own.broadcast(uuid.uuid4().hex),
+            names.routing_key(settings.topic),
+        )
         try:
             await channel.request(Methods.Declare(queue=queue, exclusive=True, auto_delete=True))
             await channel.request(
-                Methods.Bind(
-                    queue=queue,
-                    exchange=names.exchange,
-                    routing_key=names.routing_key(settings.topic),
-                )
+                Methods.Bind(queue=queue, exchange=names.exchange, routing_key=key)
             )
         except aiormq.exceptions.ChannelAccessRefused as error:
             raise AuthenticationError(
@@ -214,21 +195,6 @@ class Intake:
             ) from error
         return queue
 
-    async def _count(self, session: Session, queue: str) -> tuple[int, int]:
-        """How many messages wait in a queue, and how many consumers it has."""
-        beside = await session.channel.sibling()
-        try:
-            found = await beside.request(Methods.Declare(queue=queue, passive=True))
-        finally:
-            await beside.leave()
-        return found.message_count or 0, found.consumer_count or 0
-
     def _on_cancel(self, _: str) -> None:
         self._cancelled = True
         self.wake()
-
-    def _queue(self, shard: int) -> str:
-        return self._names.queue(self._settings.topic, self._settings.group, shard)
-
-    def _extra(self) -> dict[str, str]:
-        return {"subscription": self._settings.name}
