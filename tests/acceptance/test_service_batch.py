@@ -102,12 +102,14 @@ async def test_a_batch_may_fail_in_part(harness: Harness) -> None:
 
     async with harness.running(handler("Bulk", bulk)) as service:
         await harness.send(*range(5))
-        (letter,) = await harness.letters(1, harness.letters_of("tasks", "bulk"))
+        (dead_letter,) = await harness.dead_letter_messages(
+            1, harness.dead_letter_topic("tasks", "bulk")
+        )
         await harness.settled(service)
         await harness.quiet()
-    assert pb.Task.FromString(letter.payload).number == 3
-    assert letter.metadata[wire.PF_ERROR_MESSAGE] == "no 3"
-    assert letter.metadata[wire.PF_ATTEMPT] == "3"
+    assert pb.Task.FromString(dead_letter.payload).number == 3
+    assert dead_letter.metadata[wire.PF_ERROR_MESSAGE] == "no 3"
+    assert dead_letter.metadata[wire.PF_ATTEMPT] == "3"
     assert got.attempts[3] == [1, 2, 3]
     assert sorted(got.done) == [0, 1, 2, 4]
 
@@ -128,9 +130,11 @@ async def test_outcomes_may_be_given_for_single_messages(harness: Harness) -> No
 
     async with harness.running(handler("Bulk", bulk)) as service:
         await harness.send(1, 2)
-        (letter,) = await harness.letters(1, harness.letters_of("tasks", "bulk"))
+        (dead_letter,) = await harness.dead_letter_messages(
+            1, harness.dead_letter_topic("tasks", "bulk")
+        )
         await harness.until(lambda: service.stats()[method("Bulk")].skipped == 1)
-    assert letter.metadata[wire.PF_ERROR_CLASS] == "validation"
+    assert dead_letter.metadata[wire.PF_ERROR_CLASS] == "validation"
     assert got.attempts == {1: [1], 2: [1]}
 
 
@@ -148,10 +152,12 @@ async def test_a_batch_that_fails_as_a_whole_blames_nobody_but_the_culprit(
 
     async with harness.running(handler("Bulk", bulk)) as service:
         await harness.send(*range(5))
-        (letter,) = await harness.letters(1, harness.letters_of("tasks", "bulk"))
+        (dead_letter,) = await harness.dead_letter_messages(
+            1, harness.dead_letter_topic("tasks", "bulk")
+        )
         await harness.settled(service)
-    assert pb.Task.FromString(letter.payload).number == 2
-    assert letter.metadata[wire.PF_ATTEMPT] == "3"
+    assert pb.Task.FromString(dead_letter.payload).number == 2
+    assert dead_letter.metadata[wire.PF_ATTEMPT] == "3"
     assert sorted(got.done) == [0, 1, 3, 4]
     for number in (0, 1, 3, 4):
         assert set(got.attempts[number]) == {1}, "a neighbour was blamed"
@@ -164,9 +170,11 @@ async def test_what_cannot_be_decoded_never_reaches_the_handler(harness: Harness
         await harness.send(1, 2)
         await harness.publish("tasks", b"\xff\xff\xff", metadata=task_metadata())
         await harness.send(3)
-        (letter,) = await harness.letters(1, harness.letters_of("tasks", "bulk"))
+        (dead_letter,) = await harness.dead_letter_messages(
+            1, harness.dead_letter_topic("tasks", "bulk")
+        )
         await harness.until(lambda: len(got.done) == 3)
-    assert letter.metadata[wire.PF_ERROR_CLASS] == "decode"
+    assert dead_letter.metadata[wire.PF_ERROR_CLASS] == "decode"
     assert sorted(got.done) == [1, 2, 3]
     assert all(attempts == [1] for attempts in got.attempts.values())
 
@@ -236,7 +244,7 @@ async def test_outputs_of_failed_messages_are_dropped_and_those_of_the_others_go
 
     async with harness.running(handler("Bulk", bulk)) as service:
         await harness.send(*range(4))
-        await harness.letters(2, harness.letters_of("tasks", "bulk"))
+        await harness.dead_letter_messages(2, harness.dead_letter_topic("tasks", "bulk"))
         await harness.settled(service)
         messages = await watcher.exactly(2)
     assert sorted(tasks(messages)) == [0, 2]
@@ -323,7 +331,7 @@ async def test_a_batch_of_one_key_that_fails_as_a_whole_is_redone_in_order(
     async with harness.running(handler("BulkKeyed", bulk)):
         await harness.send(*range(5), key="k")
         await harness.until(lambda: len(order) == 4)
-        await harness.letters(1, harness.letters_of("tasks", "bulk-keyed"))
+        await harness.dead_letter_messages(1, harness.dead_letter_topic("tasks", "bulk-keyed"))
     assert order == [0, 1, 3, 4]
 
 

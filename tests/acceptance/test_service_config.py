@@ -164,7 +164,7 @@ async def test_a_message_handed_out_too_often_runs_alone_and_is_not_given_up(
                 break
             await harness.send(number)
             await asyncio.sleep(0.1)
-        await harness.letters(0)
+        await harness.dead_letter_messages(0)
     assert len(runs) >= 4
     # Not every broker counts a hand-out that ended with `max_hold`.
     assert {beside for deliveries, beside in runs if deliveries > 2} <= {1}, runs

@@ -233,7 +233,7 @@ async def test_a_message_that_kills_its_process_ends_in_the_dead_letters_alone(
             async with asyncio.timeout(15 * harness.patience):
                 while program.process.returncode is None:
                     await asyncio.sleep(0.05)
-                    if await harness.dead_letters.count(harness.letters_of()):
+                    if await harness.dead_letters.count(harness.dead_letter_topic()):
                         break
         except TimeoutError:
             pass
@@ -243,11 +243,11 @@ async def test_a_message_that_kills_its_process_ends_in_the_dead_letters_alone(
             done |= set(program.ended)
             break
         killed.append(program)
-    (letter,) = await harness.letters(1)
-    assert pb.Task.FromString(letter.payload).number == killer
-    assert letter.metadata[wire.PF_ERROR_CLASS] == "redelivery limit"
-    assert letter.metadata[wire.PF_ATTEMPT] == "0"
-    assert int(letter.metadata[wire.PF_DELIVERIES]) >= 2
+    (dead_letter,) = await harness.dead_letter_messages(1)
+    assert pb.Task.FromString(dead_letter.payload).number == killer
+    assert dead_letter.metadata[wire.PF_ERROR_CLASS] == "redelivery limit"
+    assert dead_letter.metadata[wire.PF_ATTEMPT] == "0"
+    assert int(dead_letter.metadata[wire.PF_DELIVERIES]) >= 2
     assert done == innocent, "a neighbour was harmed"
     assert killed
     assert killer in killed[-1].begun

@@ -73,10 +73,12 @@ async def test_a_lone_surrogate_in_the_text_of_an_error_is_no_crash(harness: Har
         await harness.publish("notes", json.dumps({"name": "a\u20acb"}).encode(), metadata=_JSON)
         await harness.publish("notes", b"{}", metadata=_JSON)
         await harness.until(lambda: len(seen) == 2)
-        (letter,) = await harness.letters(1, harness.letters_of("notes", "notes"))
+        (dead_letter,) = await harness.dead_letter_messages(
+            1, harness.dead_letter_topic("notes", "notes")
+        )
         health = service.health()
     assert (health.live, health.ready) == (True, True), health.problems
-    assert letter.metadata[wire.PF_ERROR_MESSAGE].startswith("unknown customer")
+    assert dead_letter.metadata[wire.PF_ERROR_MESSAGE].startswith("unknown customer")
 
 
 class _NoText(Exception):
@@ -93,10 +95,10 @@ async def test_an_error_without_a_text_is_an_error(harness: Harness) -> None:
     once = DeliveryPolicy(retry=RetryPolicy(max_attempts=1))
     async with harness.running(handler("Work", work), policy=once) as service:
         await harness.send(1, 2)
-        (letter,) = await harness.letters(1)
+        (dead_letter,) = await harness.dead_letter_messages(1)
         await harness.until(lambda: service.stats()[method("Work")].handled == 1)
         assert service.health().live
-    assert letter.metadata[wire.PF_ERROR_TYPE] == "_NoText"
+    assert dead_letter.metadata[wire.PF_ERROR_TYPE] == "_NoText"
 
 
 @needs("dead_letters")
@@ -108,8 +110,8 @@ async def test_a_mark_of_a_stranger_hides_no_dead_letter(harness: Harness) -> No
     once = DeliveryPolicy(retry=RetryPolicy(max_attempts=1))
     async with harness.running(handler("Work", work), policy=once):
         ids = await harness.send(1, 2)
-        letters = await harness.letters(2)
-        for value in (*ids, *(letter.id for letter in letters), "0:0", "0/0", "*"):
+        dead_letters = await harness.dead_letter_messages(2)
+        for value in (*ids, *(dead_letter.id for dead_letter in dead_letters), "0:0", "0/0", "*"):
             for metadata in (
                 {wire.PF_DLQ_RESOLVED: value},
                 {wire.PF_DLQ_RESOLVED: value, wire.PF_DEAD_LETTER: "true"},
@@ -117,8 +119,8 @@ async def test_a_mark_of_a_stranger_hides_no_dead_letter(harness: Harness) -> No
                 await harness.publish(
                     "tasks", b"\xff", metadata=task_metadata(**metadata), id=value
                 )
-        found = await harness.letters(2 + 2 * (len(ids) * 2 + 3))
-    assert set(ids) <= {letter.id for letter in found}
+        found = await harness.dead_letter_messages(2 + 2 * (len(ids) * 2 + 3))
+    assert set(ids) <= {dead_letter.id for dead_letter in found}
 
 
 @needs("per_key", "tombstones")
@@ -186,7 +188,9 @@ async def test_a_callback_that_raises_is_that_messages_alone(harness: Harness) -
 
 
 @needs("dead_letters")
-async def test_a_letter_that_is_refused_is_written_smaller_until_it_fits(harness: Harness) -> None:
+async def test_a_dead_letter_that_is_refused_is_written_smaller_until_it_fits(
+    harness: Harness,
+) -> None:
     """Whatever the broker refuses, in the end a stub names where the message lies."""
 
     async def work(task: Any, context: Context) -> None:
@@ -195,7 +199,7 @@ async def test_a_letter_that_is_refused_is_written_smaller_until_it_fits(harness
 
     once = DeliveryPolicy(retry=RetryPolicy(max_attempts=1))
     service = harness.service(handler("Work", work), policy=once, faulty=True)
-    where = harness.letters_of()
+    where = harness.dead_letter_topic()
 
     def too_large(message: Message) -> Any:
         size = len(message.payload or b"") + len("".join(message.metadata.values()))
@@ -208,9 +212,9 @@ async def test_a_letter_that_is_refused_is_written_smaller_until_it_fits(harness
         metadata = {"long": "x" * 3000}
         await harness.producer.publish_task(pb.Task(number=1, blob=b"x" * 5000), metadata=metadata)
         await harness.send(2)
-        (letter,) = await harness.letters(1)
+        (dead_letter,) = await harness.dead_letter_messages(1)
         await harness.until(lambda: service.stats()[method("Work")].handled == 1)
         await harness.settled(service)
         assert service.health().ready, service.health().problems
-    assert letter.metadata[wire.PF_ORIGINAL_TOPIC] == harness.physical("tasks")
+    assert dead_letter.metadata[wire.PF_ORIGINAL_TOPIC] == harness.physical("tasks")
     assert len(faulty_of(service).refused) <= 4, "each form is tried once"

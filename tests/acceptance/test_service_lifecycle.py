@@ -90,7 +90,7 @@ async def test_what_does_not_finish_in_time_is_given_back_uncounted(harness: Har
         # Given back, a message may be handed out once more before the process has left.
         assert again.contexts[0].delivery.deliveries <= 4
     if harness.capabilities.dead_letters:
-        assert await harness.letters(0) == []
+        assert await harness.dead_letter_messages(0) == []
 
 
 @needs("at_least_once")
@@ -361,7 +361,9 @@ async def test_verify_finds_what_create_made_and_names_what_is_missing(harness: 
 
 
 @needs("retains")
-async def test_a_new_group_starts_at_the_earliest_unless_told_otherwise(harness: Harness) -> None:
+async def test_a_new_group_starts_at_the_earliest_unless_reported_otherwise(
+    harness: Harness,
+) -> None:
     from protoflow.contract.spec import Start
 
     await harness.prepare(handler("Audit", Seen(harness).ok))

@@ -161,7 +161,7 @@ async def test_a_dead_letter_is_a_hole_in_its_keys_order(harness: Harness) -> No
     async with harness.running(handler("Keyed", work)):
         await harness.send(0, 1, 2, 3, key="k")
         await seen.until(3)
-        await harness.letters(1, harness.letters_of("tasks", "keyed"))
+        await harness.dead_letter_messages(1, harness.dead_letter_topic("tasks", "keyed"))
     assert seen.numbers == [0, 2, 3]
 
 

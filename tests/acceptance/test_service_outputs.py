@@ -308,10 +308,12 @@ async def test_an_output_refused_for_good_fails_its_message_at_once(harness: Har
     async with service:
         faulty_of(service).rule = topic_fails(harness.physical("done"), error)
         await harness.send(1)
-        (letter,) = await harness.letters(1, harness.letters_of("tasks", "suite.v1.Transform"))
+        (dead_letter,) = await harness.dead_letter_messages(
+            1, harness.dead_letter_topic("tasks", "suite.v1.Transform")
+        )
         assert service.stats()[method("Transform")].retried == 0
-    assert letter.metadata[wire.PF_ERROR_CLASS] == "output"
-    assert letter.metadata[wire.PF_ATTEMPT] == "1"
+    assert dead_letter.metadata[wire.PF_ERROR_CLASS] == "output"
+    assert dead_letter.metadata[wire.PF_ATTEMPT] == "1"
 
 
 @needs("at_least_once")
@@ -362,9 +364,11 @@ async def test_an_output_that_is_too_large_fails_its_message_at_once(harness: Ha
 
     async with harness.running(handler("Transform", work)) as service:
         await harness.send(1)
-        (letter,) = await harness.letters(1, harness.letters_of("tasks", "suite.v1.Transform"))
+        (dead_letter,) = await harness.dead_letter_messages(
+            1, harness.dead_letter_topic("tasks", "suite.v1.Transform")
+        )
         assert service.stats()[method("Transform")].retried == 0
-    assert letter.metadata[wire.PF_ERROR_CLASS] == "output"
+    assert dead_letter.metadata[wire.PF_ERROR_CLASS] == "output"
 
 
 @needs("dead_letters", "at_least_once")
@@ -374,8 +378,10 @@ async def test_an_output_of_a_wrong_type_fails_its_run(harness: Harness) -> None
 
     async with harness.running(handler("Transform", work)):
         await harness.send(1)
-        (letter,) = await harness.letters(1, harness.letters_of("tasks", "suite.v1.Transform"))
-    assert letter.metadata[wire.PF_ERROR_TYPE] == "TypeError"
+        (dead_letter,) = await harness.dead_letter_messages(
+            1, harness.dead_letter_topic("tasks", "suite.v1.Transform")
+        )
+    assert dead_letter.metadata[wire.PF_ERROR_TYPE] == "TypeError"
 
 
 @needs("delayed_publish")

@@ -95,13 +95,15 @@ async def test_any_error_is_a_failed_run(harness: Harness, error: type[BaseExcep
 
     async with harness.running(handler("Work", work), policy=_policy(2)) as service:
         await harness.send(1, 2, 3)
-        (letter,) = await harness.letters(1)
+        (dead_letter,) = await harness.dead_letter_messages(1)
         await harness.until(lambda: service.stats()[method("Work")].handled == 2)
         health = service.health()
     assert (health.live, health.ready) == (True, True), health.problems
-    assert letter.metadata[wire.PF_ATTEMPT] == "2"
-    told = f"{letter.metadata[wire.PF_ERROR_TYPE]} {letter.metadata[wire.PF_ERROR_MESSAGE]}"
-    assert error is not Panic or "Panic" in told, told
+    assert dead_letter.metadata[wire.PF_ATTEMPT] == "2"
+    reported = (
+        f"{dead_letter.metadata[wire.PF_ERROR_TYPE]} {dead_letter.metadata[wire.PF_ERROR_MESSAGE]}"
+    )
+    assert error is not Panic or "Panic" in reported, reported
     assert [attempt for number, attempt in seen.runs if number == 1] == [1, 2]
 
 

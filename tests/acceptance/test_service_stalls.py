@@ -389,7 +389,7 @@ async def dead_letters_are_not_taken(harness: Harness, stack: AsyncExitStack) ->
     once = {method("Work"): DeliveryPolicy(retry=RetryPolicy(max_attempts=1))}
     service, transport = _hanging(harness, handler("Work", Seen(harness).fails), handlers=once)
     await stack.enter_async_context(service)
-    transport.rule = topic_fails(harness.letters_of())
+    transport.rule = topic_fails(harness.dead_letter_topic())
     await harness.send(0)
     return service
 

@@ -105,7 +105,7 @@ async def test_all_or_nothing_where_atomic(harness: Harness) -> None:
 
     async with harness.running(handler("Split", split), policy=DeliveryPolicy(atomic=True)):
         await harness.send(1)
-        await harness.letters(1, harness.letters_of("tasks", "suite.v1.Split"))
+        await harness.dead_letter_messages(1, harness.dead_letter_topic("tasks", "suite.v1.Split"))
         await watcher.exactly(0)
 
 
@@ -190,6 +190,8 @@ async def test_a_handler_that_is_no_generator_fails_with_a_sentence(harness: Har
 
     async with harness.running(handler("Split", split)):
         await harness.send(1)
-        (letter,) = await harness.letters(1, harness.letters_of("tasks", "suite.v1.Split"))
-    assert letter.metadata[wire.PF_ERROR_TYPE] == "TypeError"
-    assert "asynchronous generator" in letter.metadata[wire.PF_ERROR_MESSAGE]
+        (dead_letter,) = await harness.dead_letter_messages(
+            1, harness.dead_letter_topic("tasks", "suite.v1.Split")
+        )
+    assert dead_letter.metadata[wire.PF_ERROR_TYPE] == "TypeError"
+    assert "asynchronous generator" in dead_letter.metadata[wire.PF_ERROR_MESSAGE]

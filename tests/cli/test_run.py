@@ -180,7 +180,7 @@ def test_workers_drain_when_their_parent_is_killed(shop: Project) -> None:
     assert len(workers) == 2
     running.kill()
     _until(lambda: not any(map(_runs, workers)))
-    assert "SIGTERM: draining" in running.communicate(timeout=30)[1]
+    assert "began the drain" in running.communicate(timeout=30)[1]
 
 
 def test_a_signal_while_a_reload_drains_ends_the_command(shop: Project) -> None:
@@ -194,7 +194,7 @@ def test_a_signal_while_a_reload_drains_ends_the_command(shop: Project) -> None:
     assert shop("publish", "OrderPlaced", _PLACED).code == 0
     assert running.stdout.readline() == "slow\n"
     shop.write("app.py", text)
-    while "draining" not in running.stderr.readline():
+    while "began the drain" not in running.stderr.readline():
         pass
     code, out, _ = _ended(running)
     assert code == 0

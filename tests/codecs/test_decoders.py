@@ -274,9 +274,9 @@ async def test_an_undecodable_message_is_not_quoted_in_the_log(
             Message(id="1", topic="in", payload=b'"LEAK-4111"', metadata=metadata)
         )
         await tested.settled()
-        (letter,) = tested.dead_letters
+        (dead_letter,) = tested.dead_letters
     assert "LEAK" not in caplog.text
-    assert "LEAK" not in letter.message.metadata[wire.PF_ERROR_MESSAGE]
+    assert "LEAK" not in dead_letter.message.metadata[wire.PF_ERROR_MESSAGE]
 
 
 @pytest.mark.parametrize("large", [True, False])

@@ -174,7 +174,7 @@ class Judge:
         return (
             value.replace("{group}", self.harness.physical("keyed"))
             .replace("{topic}", self.harness.physical("tasks"))
-            .replace("{letter}", self.harness.letters_of("tasks", "keyed"))
+            .replace("{letter}", self.harness.dead_letter_topic("tasks", "keyed"))
         )
 
     # Reading.
@@ -236,7 +236,7 @@ class Judge:
             if not service.health().live:
                 return
             if not self._missing():
-                found = await asyncio.gather(*map(self._letters, SUBSCRIPTIONS))
+                found = await asyncio.gather(*map(self._dead_letters, SUBSCRIPTIONS))
                 counts = dict(zip(SUBSCRIPTIONS, found, strict=True))
                 if all(
                     self._accounted(service, group, counts[group]) >= self.taken[topic]
@@ -262,9 +262,9 @@ class Judge:
         while self._missing() and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.05)
 
-    async def _letters(self, group: str) -> int:
+    async def _dead_letters(self, group: str) -> int:
         topic, _ = SUBSCRIPTIONS[group]
-        where = self.harness.letters_of(topic, group)
+        where = self.harness.dead_letter_topic(topic, group)
         return len(await self.harness.dead_letters.list(where, limit=10_000))
 
     def _skipped(self, service: Service) -> dict[str, int]:
@@ -278,8 +278,8 @@ class Judge:
             for group, (_, first) in SUBSCRIPTIONS.items()
         }
 
-    def _accounted(self, service: Service, group: str, letters: int) -> int:
-        return self.ledger.hostile(group) + self._skipped(service)[group] + letters
+    def _accounted(self, service: Service, group: str, dead_letters: int) -> int:
+        return self.ledger.hostile(group) + self._skipped(service)[group] + dead_letters
 
     def _missing(self) -> dict[str, set[int]]:
         missing = {
@@ -305,14 +305,14 @@ class Judge:
         wrongs += self._repeated() + self._out_of_order() + self._not_handled(when)
         skipped = self._skipped(service)
         for group, (topic, _) in SUBSCRIPTIONS.items():
-            letters = await self._letters(group)
+            dead_letters = await self._dead_letters(group)
             passed = skipped[group] + (self._before[group] if when != "with them" else 0)
-            total = self.ledger.hostile(group) + passed + letters
+            total = self.ledger.hostile(group) + passed + dead_letters
             if total != self.taken[topic]:
                 wrongs.append(
                     f"{when}: {group}: {self.taken[topic]} hostile messages, {total} accounted "
                     f"for: {self.ledger.hostile(group)} handled, {passed} skipped, "
-                    f"{letters} dead letters"
+                    f"{dead_letters} dead letters"
                 )
         return wrongs
 

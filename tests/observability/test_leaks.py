@@ -76,7 +76,7 @@ async def test_nothing_leaks(caplog: pytest.LogCaptureFixture, log_payloads: boo
         pages = []
         async with ClientSession(headers={"Authorization": f"Bearer {TOKEN}"}) as session:
             dead = own.dead_letters.topics[0]
-            ids = [letter.message.id for letter in service.dead_letters]
+            ids = [dead_letter.message.id for dead_letter in service.dead_letters]
             assert len(ids) == 3
             paths = ["/nowhere", f"/api/v1/dead-letters?topic={dead}"]
             for route in ROUTES:
@@ -89,7 +89,7 @@ async def test_nothing_leaks(caplog: pytest.LogCaptureFixture, log_payloads: boo
         texts = [
             *pages,
             *(span.to_json() for span in exporter.get_finished_spans()),
-            *(repr(letter.message) for letter in service.dead_letters),
+            *(repr(dead_letter.message) for dead_letter in service.dead_letters),
             *(repr(run.message) for run in service.runs),
             repr(own.config), str(own.config), json.dumps(own.config.describe()),
             repr(own.stats()), json.dumps([info.as_dict() for info in own.handlers()]),
@@ -97,7 +97,7 @@ async def test_nothing_leaks(caplog: pytest.LogCaptureFixture, log_payloads: boo
             Exposition(own.reporter).render()[0].decode(),
             json.dumps(own.counters.dead_letters.snapshot()),
             *(
-                letter.message.metadata["pf_error_message"] for letter in service.dead_letters
+                one.message.metadata["pf_error_message"] for one in service.dead_letters
             ),
         ]  # fmt: skip
     for record in caplog.records:

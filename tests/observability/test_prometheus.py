@@ -81,11 +81,11 @@ async def test_every_count_is_there() -> None:
         )
         == 2
     )
-    letters = {"dead_letter_topic": "work..workers..dead"}
-    assert value("protoflow_dead_letters_total", **letters) == 1
-    assert value("protoflow_dead_letter_attempts_total", **letters) == 3
-    assert value("protoflow_dead_letters_waiting", **letters) == 1
-    assert value("protoflow_dead_letters_oldest_timestamp_seconds", **letters) > 1.7e9
+    dead_letters = {"dead_letter_topic": "work..workers..dead"}
+    assert value("protoflow_dead_letters_total", **dead_letters) == 1
+    assert value("protoflow_dead_letter_attempts_total", **dead_letters) == 3
+    assert value("protoflow_dead_letters_waiting", **dead_letters) == 1
+    assert value("protoflow_dead_letters_oldest_timestamp_seconds", **dead_letters) > 1.7e9
 
 
 async def test_a_scrape_is_what_the_books_say_once_and_only_once() -> None:

@@ -116,7 +116,7 @@ def test_parameters() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "reported"),
     [
         ("x", "unknown parameter 'x'; known are handlers, import_prefix, import_map and asyncapi"),
         ("asyncapi=xml", "parameter asyncapi is 'xml'; it is one of none, yaml, json"),
@@ -133,10 +133,10 @@ def test_parameters() -> None:
         ("import_map=a=x,import_map=a/=y", "parameter import_map names a/ twice"),
     ],
 )
-def test_wrong_parameters(given: str, told: str) -> None:
+def test_wrong_parameters(given: str, reported: str) -> None:
     with pytest.raises(UserError) as caught:
         parameters.parse(given)
-    assert str(caught.value).startswith(told)
+    assert str(caught.value).startswith(reported)
 
 
 def test_all_wrong_parameters_at_once() -> None:

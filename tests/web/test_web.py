@@ -53,7 +53,7 @@ async def served(
             yield service, Client(session, port)
 
 
-async def test_handlers_are_told_in_the_shape_of_go() -> None:
+async def test_handlers_are_reported_in_the_shape_of_go() -> None:
     async with served() as (service, client):
         await put(service, "good", "bad")
         (info,) = await client.get("/api/handlers")
@@ -265,7 +265,7 @@ async def test_pages_of_ones_own_are_under_the_same_token() -> None:
             service.register_http_handler("/late", hello)
 
 
-def test_mistakes_in_settings_are_told_and_the_token_is_not() -> None:
+def test_mistakes_in_settings_are_reported_and_the_token_is_not() -> None:
     with pytest.raises(ConfigError, match="metrics_port: must be 0 to 65535"):
         Config(environ={}, metrics_port=70000)
     for name in ("http_token", "http_read_token"):

@@ -224,13 +224,14 @@ class OutboxRelay:
         self._troubled.pop(item.lane, None)
         self.parked += 1
         _log.error(
-            "a message of the outbox cannot be published and is parked: %s", reason,
+            "a message of the outbox was parked",
             extra={
                 "position": item.position,
                 "topic": item.message.topic,
                 "message_id": item.message.id,
+                "error": reason,
             },
-        )  # fmt: skip
+        )
 
     async def _delete(self) -> None:
         """Deletes what was confirmed; it is remembered until that has worked."""
@@ -249,7 +250,7 @@ class OutboxRelay:
     def _report(self, error: Exception) -> str:
         text = f"the outbox is not relayed: {_text(error)}"
         if self.problem is None:
-            _log.error(text)
+            _log.error("relaying the outbox failed", extra={"error": _text(error)})
         return text
 
     async def _serve(self) -> None:

@@ -164,8 +164,8 @@ def _within(
     scheme = config.url.scheme
     if plans and not capabilities.at_least_once:
         _log.warning(
-            "%s delivers at most once: retries are kept in memory and dead letters are dropped",
-            scheme,
+            "the transport delivers at most once: retries stay in memory, dead letters are dropped",
+            extra={"transport": scheme},
         )
     return list(plans)
 

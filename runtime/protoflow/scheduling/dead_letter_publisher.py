@@ -110,9 +110,13 @@ class DeadLetterPublisher:
         self._failing += 1
         self._host.pause_for(_UNPUBLISHED, True)
         _log.error(
-            "%s: the dead letter of %s was not published, the subscription pauses: %s",
-            job.route.spec.name, printable(job.message.id), error,
-        )  # fmt: skip
+            "a dead letter was not published, and the subscription paused",
+            extra={
+                "handler": job.route.spec.name,
+                "message_id": printable(job.message.id),
+                "error": str(error),
+            },
+        )
 
     async def _try(
         self, job: Job, dead_letter: Message, on_settled: Callable[[], None]

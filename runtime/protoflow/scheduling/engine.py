@@ -207,9 +207,13 @@ class Engine:
         if result is not SettleResult.DONE:
             job.route.spec.stats.lost += 1
             _log.warning(
-                "%s: settling %s: %s; it may be delivered again",
-                self._settings.name, job.message.id, result.name.lower(),
-            )  # fmt: skip
+                "a message was not settled, and may be redelivered",
+                extra={
+                    "subscription": self._settings.name,
+                    "message_id": job.message.id,
+                    "result": result.name.lower(),
+                },
+            )
 
     # Suspects, and what was held for too long.
 
@@ -230,9 +234,9 @@ class Engine:
         self.watchdog.beat = asyncio.get_running_loop().time()
         jobs = self.unfinished.take_unstarted(_every)
         _log.warning(
-            "%s: the process stood still for longer than a lease; %d messages were given back",
-            self._settings.name, len(jobs),
-        )  # fmt: skip
+            "the process stood still for longer than a lease, and messages were given back",
+            extra={"subscription": self._settings.name, "messages": len(jobs)},
+        )
         for job in jobs:
             self.applier.release(job)
             if job.lane is not None:

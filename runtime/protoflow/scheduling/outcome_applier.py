@@ -72,10 +72,16 @@ class OutcomeApplier:
         """Dead-letters a job whose outcome could not be applied, with a stub."""
         spec = job.route.spec
         _log.error(
-            "%s: the outcome of a message at %s/%s of %s could not be applied: %s",
-            spec.name, job.delivery.shard, job.delivery.position, spec.topic,
-            type(error).__name__, exc_info=error,
-        )  # fmt: skip
+            "an outcome was not applied",
+            extra={
+                "handler": spec.name,
+                "topic": spec.topic,
+                "partition": str(job.delivery.shard),
+                "position": str(job.delivery.position),
+                "error": type(error).__name__,
+            },
+            exc_info=error,
+        )
         dead_letter = stub(job.delivery, spec, type(error).__name__, spec.clock.now())
         self.dead_letters.publish(job, dead_letter)
 
@@ -233,7 +239,10 @@ class OutcomeApplier:
             if refused is None:
                 self.acknowledge(job)
             else:  # the broker refuses it: the message waits in memory, unsettled
-                _log.warning("%s: a retry could not be published: %s", spec.name, refused)
+                _log.warning(
+                    "a retry was not published, and waits in memory",
+                    extra={"handler": spec.name, "error": str(refused)},
+                )
                 self._wait_in_memory(job, delay)
 
         self._settler.publish(job, (deferred,), confirmed)

@@ -76,6 +76,8 @@ def log_outcome(level: int, what: str, job: Job, outcome: Outcome, decoded: Any)
             "topic": spec.topic,
             "message_id": message_id,
             "attempt": job.delivery.failures,
+            "error": type(cause).__name__,
+            "error_message": text,
             "correlation_id": printable(
                 job.message.metadata.get(wire.CORRELATION_ID) or job.message.id
             ),

@@ -266,7 +266,10 @@ class Scheduler:
         error = None if task.cancelled() else task.exception()
         if isinstance(error, TransportError):
             self._readiness.mark_unready(_INTAKE, str(error))
-            _log.error("%s: the subscription ended: %s", self.settings.name, error)
+            _log.error(
+                "the subscription ended",
+                extra={"subscription": self.settings.name, "error": str(error)},
+            )
         elif error is not None:
             self._crashed(error)
         elif self._stopping is None:

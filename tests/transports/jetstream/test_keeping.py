@@ -1,4 +1,4 @@
-"""What JetStream keeps: streams, durables and letters through changes, limits and strangers."""
+"""What JetStream keeps: streams, durables, dead letters; through changes, limits, strangers."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ async def test_messages_that_left_the_stream_unread_stop_the_subscription(url: s
 
 
 @pytest.mark.parametrize("lost", ["earliest", "latest"])
-async def test_a_lost_position_goes_on_where_it_is_told_to(
+async def test_a_lost_position_goes_on_where_it_is_reported_to(
     url: str, lost: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     transport, subscription, _, name = await _away(url, lost)

@@ -277,7 +277,7 @@ async def test_lag_counts_what_waits_for_a_retry(transport: Transport) -> None:
 # Dead letters
 
 
-def letter(name: str, number: int) -> Any:
+def dead_letter(name: str, number: int) -> Any:
     return message(
         f"{name}..billing..dead",
         b"%d" % number,
@@ -298,7 +298,7 @@ async def test_dead_letters_are_listed_replayed_and_purged(transport: Transport)
     dead = f"{name}..billing..dead"
     billing, _ = await join(transport, name, "billing")
     mailing, _ = await join(transport, name, "mailing")
-    await publish(transport, *[letter(name, number) for number in range(5)])
+    await publish(transport, *[dead_letter(name, number) for number in range(5)])
     assert await dead_letters_of(transport).count(dead) == 5
     listed = await dead_letters_of(transport).list(dead, limit=3)
     assert [item.message.id for item in listed] == ["id-0", "id-1", "id-2"]
@@ -324,7 +324,7 @@ async def test_dead_letters_are_listed_replayed_and_purged(transport: Transport)
     assert await dead_letters_of(transport).count(dead) == 2
     assert await dead_letters_of(transport).replay(dead) == 2
     assert sorted(payloads(await take(billing, 2))) == [b"3", b"4"]
-    await publish(transport, letter(name, 7))
+    await publish(transport, dead_letter(name, 7))
     assert await dead_letters_of(transport).purge(dead) == 1
     assert await dead_letters_of(transport).count(dead) == 0
 
@@ -333,7 +333,7 @@ async def test_replays_are_no_duplicates_of_each_other(transport: Transport) -> 
     name = topic()
     billing, _ = await join(transport, name)
     for _ in range(2):
-        await publish(transport, letter(name, 1))
+        await publish(transport, dead_letter(name, 1))
         assert await dead_letters_of(transport).replay(f"{name}..billing..dead") == 1
         await ack(billing, *await take(billing, 1))
 

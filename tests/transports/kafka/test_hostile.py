@@ -161,7 +161,7 @@ async def test_hop_state_is_believed_in_retry_topics_only(url: str, broker: Kafk
     ]
 
 
-def letter(topic: str, id: str, **metadata: str) -> Message:
+def dead_letter(topic: str, id: str, **metadata: str) -> Message:
     return Message(
         id=id,
         topic=f"{topic}..billing..dead",
@@ -180,9 +180,11 @@ async def test_nobody_hides_the_dead_letters_of_others(broker: KafkaTransport) -
     topic = unique()
     await join(broker, settings(topic))
     dead = f"{topic}..billing..dead"
-    assert not any(await broker.submit([letter(topic, "victim")]))
+    assert not any(await broker.submit([dead_letter(topic, "victim")]))
     for forged in ("victim", "0", "-1", "9" * 400):
-        assert not any(await broker.submit([letter(topic, "x", **{wire.PF_DLQ_RESOLVED: forged})]))
+        assert not any(
+            await broker.submit([dead_letter(topic, "x", **{wire.PF_DLQ_RESOLVED: forged})])
+        )
         bare = Message(
             id="x", topic=dead, payload=b"", key=b"k", metadata={wire.PF_DLQ_RESOLVED: forged}
         )
@@ -200,11 +202,11 @@ async def test_what_is_dead_lettered_again_during_its_replay_stays_open(
     topic = unique()
     subscription = await join(broker, settings(topic))
     dead = f"{topic}..billing..dead"
-    assert not any(await broker.submit([letter(topic, "a"), letter(topic, "b")]))
+    assert not any(await broker.submit([dead_letter(topic, "a"), dead_letter(topic, "b")]))
     removed = KafkaScan.remove
 
     async def dead_lettered_again(self: KafkaScan, *arguments: object) -> None:
-        assert not any(await broker.submit([letter(topic, "a")]))
+        assert not any(await broker.submit([dead_letter(topic, "a")]))
         await removed(self, *arguments)  # type: ignore[arg-type]  # passed on as they came
 
     monkeypatch.setattr(KafkaScan, "remove", dead_lettered_again)
@@ -213,7 +215,7 @@ async def test_what_is_dead_lettered_again_during_its_replay_stays_open(
     assert len(await take(subscription, 2)) == 2
 
 
-async def test_retries_and_letters_of_the_largest_messages_fit(
+async def test_retries_and_dead_letters_of_the_largest_messages_fit(
     url: str, broker: KafkaTransport
 ) -> None:
     topic = unique()

@@ -107,19 +107,19 @@ class TestReading:
         assert not [delivery for delivery in taken if delivery.own_place or delivery.suspect]
         assert (member.listener.healthy, neighbour.listener.healthy) == ([], [])
         # Each can be dead-lettered, listed and replayed.
-        letters, transport = f"{topic}..billing..dead", harness.transport
+        dead_letters, transport = f"{topic}..billing..dead", harness.transport
         for delivery in taken:
             metadata = {**delivery.message.metadata, wire.PF_ORIGINAL_TOPIC: topic}
             metadata[wire.PF_GROUP] = "billing"
             await harness.publish(
                 dataclasses.replace(
-                    delivery.message, topic=letters, metadata=metadata, mandatory=True
+                    delivery.message, topic=dead_letters, metadata=metadata, mandatory=True
                 )
             )
         await member.ack(*taken)
-        listed = await dead_letters_of(transport).list(letters, limit=1000)
-        assert [letter.message.payload for letter in listed] == payloads(taken)
-        assert await dead_letters_of(transport).replay(letters) == len(taken)
+        listed = await dead_letters_of(transport).list(dead_letters, limit=1000)
+        assert [dead_letter.message.payload for dead_letter in listed] == payloads(taken)
+        assert await dead_letters_of(transport).replay(dead_letters) == len(taken)
         again = await member.take(len(taken))
         assert sorted(payloads(again)) == sorted(payloads(taken))
 

@@ -240,7 +240,7 @@ class TestAlarms:
 
 
 class TestFrozen:
-    async def test_stopping_and_closing_end_when_they_are_told_to(
+    async def test_stopping_and_closing_end_when_they_are_reported_to(
         self, server: Server, harness: Harness
     ) -> None:
         topic = harness.topic()

@@ -100,7 +100,7 @@ class TestNames:
         assert len({*made}) == len(made)
         assert max(map(len, made)) <= 255
 
-    def test_addresses_are_told_from_topics(self) -> None:
+    def test_addresses_and_topics_are_distinguished(self) -> None:
         names = Names("protoflow", 1)
         assert names.route("orders") == ("protoflow", "orders")
         assert names.route(names.of("t", "g").address) == ("protoflow/+retry", "protoflow/t/g")
@@ -178,7 +178,7 @@ class TestMessages:
         assert written.headers is not None
         assert (written.headers["n"], written.headers["m"]) == ("9", 2)
 
-    def test_our_own_deaths_are_not_told_on_and_those_of_others_are(self) -> None:
+    def test_our_own_deaths_are_not_reported_on_and_those_of_others_are(self) -> None:
         # Told on, the broker would take a second retry for a cycle, and drop it.
         ours: dict[str, Any] = {"queue": "protoflow/t/g/retry-5s", "reason": "expired"}
         theirs: dict[str, Any] = {"queue": "legacy", "reason": "rejected"}
@@ -212,9 +212,9 @@ class TestTopology:
     def test_no_argument_depends_on_a_policy(self) -> None:
         planner = TopologyPlanner(Names("protoflow", 1), (5.0, 30.0), (3, 10))
         shapes: dict[str, Any] = {}
-        for ordering, letters in itertools.product(Ordering, ((), ("t..g..dead",))):
+        for ordering, dead_letters in itertools.product(Ordering, ((), ("t..g..dead",))):
             subscription = SubscriptionSettings(
-                name="s", topic="t", group="g", ordering=ordering, dead_letter_topics=letters
+                name="s", topic="t", group="g", ordering=ordering, dead_letter_topics=dead_letters
             )
             plan = planner.plan(Topology(subscriptions=(subscription,)))
             for queue in plan.queues.values():
@@ -225,7 +225,7 @@ class TestTopology:
         assert shapes["protoflow/t/g/retry-30s"]["x-dead-letter-routing-key"] == "protoflow/t/g"
 
     @pytest.mark.parametrize(("version", "limit"), [((3, 10), None), ((4, 0), -1), ((4, 3), -1)])
-    def test_letters_are_not_lost_by_looking_at_them(
+    def test_dead_letters_are_not_lost_by_looking_at_them(
         self, version: tuple[int, int], limit: int | None
     ) -> None:
         subscription = SubscriptionSettings(
@@ -234,8 +234,8 @@ class TestTopology:
         plan = TopologyPlanner(Names("protoflow", 1), (5.0,), version).plan(
             Topology(subscriptions=(subscription,))
         )
-        (letters,) = [queue for queue in plan.queues.values() if queue.name == "protoflow/d"]
-        assert letters.arguments.get("x-delivery-limit") == limit
+        (dead_letters,) = [queue for queue in plan.queues.values() if queue.name == "protoflow/d"]
+        assert dead_letters.arguments.get("x-delivery-limit") == limit
 
 
 class TestSettings:

@@ -50,9 +50,11 @@ def run(project: Project, directory: Path, out: Path) -> None:
     ]
     if project.package:
         plugin.append(f"--protoflow_opt=import_prefix={project.package}")
-    for name in ("handlers", "asyncapi"):
-        if value := getattr(project, name):
-            plugin.append(f"--protoflow_opt={name}={value}")
+    plugin += [
+        f"--protoflow_opt={name}={value}"
+        for name in ("handlers", "asyncapi")
+        if (value := getattr(project, name))
+    ]
     if project.grpc:
         plugin.append(f"--grpc_python_out={out}")
     _compile(project, directory, plugin, rules=(validate_proto.NAME,))

@@ -72,7 +72,7 @@ class LeaseRenewer:
             ]
         except Exception as error:
             self.owed += owed
-            self._warn("messages were not given back; this is repeated: %s", error)
+            self._warn("messages were not given back yet", error)
 
     def _start(self) -> None:
         self._sweeping = self._loop.create_task(self._sweep())
@@ -92,7 +92,7 @@ class LeaseRenewer:
                 await self._end([delivery for delivery in gone if leases.release(delivery)])
             await self._end(leases.overdue(now))
         except Exception as error:  # whatever it is, the leases must be renewed again
-            self._warn("leases could not be renewed: %s", error)
+            self._warn("leases were not renewed", error)
         if not self._ended:
             self._timer = self._loop.call_later(self._interval, self._start)
 
@@ -123,7 +123,6 @@ class LeaseRenewer:
         known = isinstance(error, ProtoflowError)
         _log.warning(
             text,
-            error,
-            extra={"subscription": self._settings.name},
+            extra={"subscription": self._settings.name, "error": str(error)},
             exc_info=None if known else error,
         )

@@ -146,11 +146,15 @@ class StartPositions:
             and consumption.settings.ordering is Ordering.PER_KEY
         ):
             _log.warning(
-                "topic %s has grown from %d partitions to %d: keys have moved, and what was"
-                " published before may be handled after what comes now; to keep order per key,"
-                " drain the group before partitions are added",
-                topic, initial_partitions, now, extra={"subscription": consumption.settings.name},
-            )  # fmt: skip
+                "a topic has more partitions than before: keys moved, and messages of a key may be"
+                " handled out of order; drain the group before partitions are added",
+                extra={
+                    "subscription": consumption.settings.name,
+                    "topic": topic,
+                    "partitions_before": initial_partitions,
+                    "partitions": now,
+                },
+            )
 
     async def _judge(self, partitions: Mapping[TopicPartition, Partition]) -> None:
         """Is careful with partitions whose starts ended badly, if there was work in them."""

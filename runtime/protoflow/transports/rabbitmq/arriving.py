@@ -46,7 +46,9 @@ class Arriving:
             unreadable=problem,
         )
         if problem is not None:
-            _logger.error("a message of %s is unreadable: %s", self._name, problem)
+            _logger.error(
+                "a message was not readable", extra={"subscription": self._name, "error": problem}
+            )
         if self._marks is not None and self._marks.any:
             delivery.suspect = self._marks.count(delivery) > 0
         return delivery

@@ -211,7 +211,7 @@ class Link:
         if reason != self.blocked:
             self.blocked = reason
             if reason is not None:
-                _logger.warning("rabbitmq blocks publishers: %s", reason)
+                _logger.warning("rabbitmq blocked publishers", extra={"reason": reason})
             self.on_blocked()
 
     def _url(self, host: str, port: int | None) -> URL:

@@ -223,7 +223,7 @@ class Publisher:
                 await self._connect()
                 backoff.reset()
             except Exception as error:  # whatever it is may pass
-                _logger.info("publishing waits: %s", error)
+                _logger.info("publishing has no channel yet", extra={"error": str(error)})
             if self._channel is None or self._channel.is_closed:
                 await clock.sleep(backoff.next())
 

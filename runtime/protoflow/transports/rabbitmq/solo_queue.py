@@ -129,7 +129,7 @@ class SoloQueue:
             try:
                 await self._put(delivery.message, *attempts)
             except TransportError as error:
-                _logger.warning("a message could not be given back: %s", error)
+                _logger.warning("a message was not given back", extra={"error": str(error)})
                 return SettleResult.UNKNOWN
             if not self.holds(delivery):
                 return SettleResult.LOST

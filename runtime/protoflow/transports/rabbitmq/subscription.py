@@ -143,7 +143,9 @@ class RabbitMQSubscription:
                 if self._session is not None:
                     await self._leave(self._session)
             except (*FAILURES, TransportError) as error:
-                _logger.info("the broker did not see the end of a subscription: %s", error)
+                _logger.info(
+                    "the broker did not see the end of a subscription", extra={"error": str(error)}
+                )
         finally:
             self._stopping.set_result(None)
 
@@ -210,7 +212,10 @@ class RabbitMQSubscription:
                 await self._isolation.check(self._max_hold)
                 self._health.set(self, self._consumers.problem)
             except Exception as error:
-                _logger.info("subscription %s begins anew: %s", self.settings.name, error)
+                _logger.info(
+                    "a subscription began anew",
+                    extra={"subscription": self.settings.name, "error": str(error)},
+                )
                 await channel.leave()
                 break
         self._forget(session)

@@ -97,9 +97,8 @@ class Consumers:
         if self._lost == "stop":
             raise Gone(f"{self.settings.name}: {what}; set on_lost_position")
         _log.warning(
-            "jetstream: position lost: %s",
-            what,
-            extra={"subscription": self.settings.name, "now": self._lost},
+            "jetstream: position lost",
+            extra={"subscription": self.settings.name, "now": self._lost, "detail": what},
         )
         if self._lost == "latest":
             await self.api.delete_consumer(stream, name)

@@ -124,7 +124,7 @@ class LeaseRenewer:
             except Gone as error:
                 self._fail(error)
             except TransportError as error:
-                _log.debug("jetstream: %s", error)
+                _log.debug("jetstream: a request failed", extra={"error": str(error)})
             finally:
                 self._busy.discard((puller, work.__name__))
 
