@@ -93,8 +93,8 @@ class KafkaMessageFinder:
         else:
             if count > query.limit:
                 found.not_searched.append(
-                    f"{physical}: behind the first {query.limit} messages; raise --scan-limit or"
-                    " set --since"
+                    f"{physical}: behind the first {query.limit} messages; raise scan-limit or"
+                    " set since"
                 )
             else:
                 found.searched.append(f"{physical} ({count} messages)")

@@ -84,7 +84,7 @@ class JetStreamMessageFinder:
                 mine.append(stored)
         found.not_searched.append(
             f"{filter} in stream {stream}: behind the first {query.limit} messages; raise"
-            " --scan-limit or set --since"
+            " scan-limit or set since"
         )
         return mine
 
