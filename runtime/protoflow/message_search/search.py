@@ -6,6 +6,7 @@ import time
 
 from protoflow import ids
 from protoflow.config import Config
+from protoflow.counted import counted
 from protoflow.dataclass_record import dataclass_record
 from protoflow.dead_letters import DeadLetters
 from protoflow.errors import CapabilityError, DeadLetterNotFoundError, TransportError
@@ -56,7 +57,9 @@ def search_journal(config: Config, report: Report) -> None:
     if not config.journal_successes:
         report.not_searched.append("successful runs: only journaled with journal_successes")
     if lost:
-        report.not_searched.append(f"{place}: it could not keep {lost} entries")
+        report.not_searched.append(
+            f"{place}: it could not keep {counted(lost, 'entry', 'entries')}"
+        )
 
 
 async def search_broker(

@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from protoflow import wire
+from protoflow.counted import counted
 from protoflow.errors import TopologyError
 from protoflow.transport.message_finder import (
     NO_TIME,
@@ -97,7 +98,7 @@ class KafkaMessageFinder:
                     " set since"
                 )
             else:
-                found.searched.append(f"{physical} ({count} messages)")
+                found.searched.append(f"{physical} ({counted(count, 'message')})")
         return mine
 
     def _sees(self, record: ConsumerRecord, topic: str, physical: str, group: str) -> bool:

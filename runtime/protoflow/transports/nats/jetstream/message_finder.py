@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from protoflow import wire
+from protoflow.counted import counted
 from protoflow.transport.message_finder import (
     NO_TIME,
     FoundMessages,
@@ -77,7 +78,7 @@ class JetStreamMessageFinder:
         for count in range(query.limit + 1):
             stored = await self._api.next_message(stream, sequence, filter)
             if stored is None or (until is not None and time_of(stored) > until):
-                found.searched.append(f"{filter} in stream {stream} ({count} messages)")
+                found.searched.append(f"{filter} in stream {stream} ({counted(count, 'message')})")
                 return mine
             sequence = stored["seq"] + 1
             if self._sees(stored, stream, topic, group):
