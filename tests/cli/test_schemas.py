@@ -35,6 +35,8 @@ RUNS = [
     ["why", "ID", "--json"],
     ["describe", "--json"],
     ["check", "--json"],
+    ["asyncapi", "--json"],
+    ["breaking", "--against", "proto", "--json"],
     ["topology", "plan", "--json"],
     ["doctor", "--json"],
     ["config", "--json"],
