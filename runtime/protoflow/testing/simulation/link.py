@@ -85,6 +85,8 @@ class Link:
     ) -> None:  # fmt: skip
         host, loop = self._host, self._host.loop
         if host.broker.down or fault == "refused":
+            if fault == "crash-after":
+                host.crash(self.process)
             self._later(future, None, PublishError("the broker does not answer"), 0.05)
             return
         done = size
