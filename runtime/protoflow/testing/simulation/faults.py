@@ -11,6 +11,8 @@ from protoflow.testing.simulation.profiles import Lending, Profile
 #: The last occurrence of a site at which a fault is planned, and the seconds for each after which
 #: the fault waits for its occurrence no longer: so it happens at every pace.
 _CALLS, _PACE = 24, 0.5
+#: Seconds between faults that are meant to meet, at most.
+_NEAR = 3.0
 #: What every service passes, however its day is; and what only some do.
 _CERTAIN_CRASHES, _UNCERTAIN = ("settle", "run", "fetch"), ("submit", "renew", "join")
 #: How many faults and crashes of a plan surely meet something.
@@ -21,7 +23,8 @@ _MOST_POISON = 3
 #: for this message from now on.
 _RUNS = ("error", "late-error", "slow-run", "poison")
 #: Faults that begin at a time and last for a while.
-_TIMED = ("outage", "dead-letters-down", "stall", "clock", "deploy")
+_TIMED = ("outage", "dead-letters-down", "stall", "clock")
+_DEPLOY = ("time", "deploy")
 _CLIENT = ("garbage",)
 
 
@@ -71,8 +74,8 @@ class Faults:
 
     @property
     def waiting(self) -> bool:
-        """Whether a fault of a call has not met its call yet."""
-        return any(self._due.values())
+        """Whether a fault has not met its call or its process yet."""
+        return bool(self.timed) or any(self._due.values())
 
     def at(self, site: str) -> Fault | None:
         """Returns the fault that happens now at a site, which is passed once more."""
@@ -85,30 +88,72 @@ class Faults:
         return fault
 
 
+class _Plan:
+    """What was chosen so far. Half of all faults meet the process of the one before, soon after."""
+
+    def __init__(self, choices: Choices, services: Sequence[str], duration: float) -> None:
+        self.found: dict[str, Fault] = {}
+        self._choices = choices
+        self._services = services
+        self._duration = duration
+        self._last: tuple[str, float] | None = None
+
+    def add(self, call: str, kind: str) -> None:
+        """Plans a fault."""
+        if kind == "poison" and self._count(kind) == _MOST_POISON:
+            kind = "error"
+        service, moment = self._place(kind)
+        target = ""
+        if call == "time":
+            site, at = "time", int(moment * 1000)
+            target = service if kind in ("stall", "clock", "deploy") else ""
+        else:
+            site = "client.publish" if call == "publish" else f"{service}.{call}"
+            at = min(max(1, round(moment / _PACE)), _CALLS)
+        while f"{site}#{at}" in self.found:
+            at += 1
+        self.found[f"{site}#{at}"] = Fault(site, at, kind, target)
+
+    def _place(self, kind: str) -> tuple[str, float]:
+        """Chooses a process, and a second."""
+        choices = self._choices
+        near = choices.number("plan.near") < 0.5
+        if near and self._last is not None:
+            service, moment = self._last
+            moment += choices.between("plan.after", 0.0, _NEAR)
+        else:
+            service = self._services[choices.whole("plan.service", 0, len(self._services) - 1)]
+            # While messages come; a deploy meets what follows, too.
+            until = self._duration if kind == "deploy" else _CALLS * _PACE
+            moment = choices.between("plan.moment", 0.0, until)
+        self._last = service, moment
+        return service, moment
+
+    def _count(self, kind: str) -> int:
+        return sum(fault.kind == kind for fault in self.found.values())
+
+
 def plan(
     choices: Choices, profile: Profile, services: Sequence[str], faults: int, crashes: int,
     duration: float,
 ) -> list[Fault]:  # fmt: skip
     """Chooses the faults of a seed. Each seed has its own few kinds, so that their effects meet;
-    the first crashes and faults are of kinds that surely happen."""
+    the first crashes and faults are of kinds that surely happen, and one is a deploy."""
     menu = _menu(profile)
     certain = [each for each in menu if each[0] not in _UNCERTAIN]
     kinds = [menu[choices.whole("plan.menu", 0, len(menu) - 1)] for _ in range(3)]
     kinds.append(certain[choices.whole("plan.certain", 0, len(certain) - 1)])
     sure = [each for each in kinds if each in certain]
-    found: dict[str, Fault] = {}
+    planned = _Plan(choices, services, duration)
+    for number in range(faults):
+        among = sure if number < _SURE_FAULTS else kinds
+        chosen = among[choices.whole("plan.kind", 0, len(among) - 1)]
+        planned.add(*(chosen if number else _DEPLOY))
     for number in range(crashes):
         calls = _CERTAIN_CRASHES if number < _SURE_CRASHES else (*_CERTAIN_CRASHES, "submit")
         call = calls[choices.whole("plan.crash", 0, len(calls) - 1)]
-        when = ("crash-before", "crash-after")[choices.whole("plan.when", 0, 1)]
-        _add(found, choices, services, call, when, duration)
-    for number in range(faults):
-        among = sure if number < _SURE_FAULTS else kinds
-        call, kind = among[choices.whole("plan.kind", 0, len(among) - 1)]
-        if kind == "poison" and _count(found, kind) == _MOST_POISON:
-            kind = "error"
-        _add(found, choices, services, call, kind, duration)
-    return sorted(found.values())
+        planned.add(call, ("crash-before", "crash-after")[choices.whole("plan.when", 0, 1)])
+    return sorted(planned.found.values())
 
 
 def _menu(profile: Profile) -> list[tuple[str, str]]:
@@ -119,24 +164,3 @@ def _menu(profile: Profile) -> list[tuple[str, str]]:
     if profile.lending is Lending.PARTITION:
         menu += [("time", "rebalance")]
     return menu
-
-
-def _count(found: dict[str, Fault], kind: str) -> int:
-    return sum(fault.kind == kind for fault in found.values())
-
-
-def _add(
-    found: dict[str, Fault], choices: Choices, services: Sequence[str], call: str, kind: str,
-    duration: float,
-) -> None:  # fmt: skip
-    service, target = services[choices.whole("plan.service", 0, len(services) - 1)], ""
-    if call == "time":
-        # While messages come: the second half of the time is for what follows.
-        at = int(choices.between("plan.time", 0.0, duration / 2) * 1000)
-        site, target = "time", service if kind in ("stall", "clock", "deploy") else ""
-    else:
-        site = "client.publish" if call == "publish" else f"{service}.{call}"
-        at = choices.whole("plan.at", 1, _CALLS)
-    while f"{site}#{at}" in found:
-        at += 1
-    found[f"{site}#{at}"] = Fault(site, at, kind, target)

@@ -244,6 +244,7 @@ class Simulation:
         if replica is not None and not replica.running:
             self.loop.call_later(_AGAIN, self._begin, fault, context=OUTSIDE)
             return
+        self.faults.timed.remove(fault)
         self.faults.happened.append(fault)
         number = self.choices.fixed(str(fault))
         lasts = self.choices.between("fault.lasts", *(_LONG if number < 0.5 else _SHORT))
