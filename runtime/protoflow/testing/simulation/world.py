@@ -258,7 +258,7 @@ class Simulation:
                 lasts, setattr, self.broker, "dead_letters_down", False, context=OUTSIDE
             )
         elif process is not None and fault.kind == "stall":
-            process.resumes = self.now + lasts
+            process.resumes = max(process.resumes, self.now + lasts)
         elif process is not None and fault.kind == "clock":
             process.clock.offset += (number - 0.5) * 2 * _JUMP
         elif fault.kind == "rebalance":
