@@ -107,7 +107,7 @@ class Contract(RunChecks):
                 message.id,
             )
         missing = [each for each in record.outputs if each not in self.stored_ids]
-        if record.successes and missing:
+        if record.successes and missing and not record.dead:
             self._fail(
                 "outputs with success",
                 f"acknowledged by {group.name} before its output {missing[0]} was stored",
