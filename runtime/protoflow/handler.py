@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar, overload
 from google.protobuf.message import Message as ProtoMessage
 
 from protoflow.contract.spec import ServiceSpec
+from protoflow.counted import counted
 
 if TYPE_CHECKING:
     from protoflow.context import Context
@@ -54,4 +55,4 @@ class Batch(Sequence[T_co]):
         return len(self._messages)
 
     def __repr__(self) -> str:
-        return f"Batch({len(self._messages)} messages)"
+        return f"Batch({counted(len(self._messages), 'message')})"

@@ -118,7 +118,7 @@ async def test_the_policy_decides_wait_and_blocking_once() -> None:
     assert (decided.delay, decided.blocks) == (2.0, True)
     made.applier.apply_outcome(job, decided)
     assert made.applier.exhausted == {job}
-    assert "1 exhausted messages block: 1" in made.host.problems.values()
+    assert "blocked by 1 exhausted message: 1" in made.host.problems.values()
     assert made.applier.waiting == 1
     assert made.settler.settled == []
 

@@ -81,7 +81,7 @@ async def test_another_ordering_is_refused_while_the_old_one_is_at_work(url: str
         with pytest.raises(TopologyError) as caught:
             await new.ensure(Topology(subscriptions=(settings,)), TopologyMode.CREATE)
         text = str(caught.value)
-        assert "becomes per_key, and 1 requests of running processes wait there" in text
+        assert "becomes per_key, and requests of running processes wait there: 1" in text
         assert "stop every process of the group" in text
         await ack(subscription, *taken)
         await subscription.stop()

@@ -105,7 +105,7 @@ def _under_way(wanted: JSON, found: Mapping[str, Any]) -> str:
     """Why the ordering cannot change now; empty: it can."""
     lent, waiting = found.get("num_ack_pending", 0), found.get("num_waiting", 0)
     if waiting:
-        return f"{waiting} requests of running processes wait there"
+        return f"requests of running processes wait there: {waiting}"
     window = wanted["max_ack_pending"]
     if wanted["priority_policy"] != "none" and lent > window:
         return f"{lent} of its messages are under way, more than ordered_window ({window}) holds"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from protoflow import wire
 from protoflow.contract.spec import Ordering
+from protoflow.counted import counted
 from protoflow.transport.message_finder import (
     NO_TIME,
     FoundMessages,
@@ -88,14 +89,14 @@ class JetStreamMessageFinder:
         for count in range(query.limit + 1):
             stored = await self._api.next_message(stream, sequence, filter)
             if stored is None or (until is not None and time_of(stored) > until):
-                found.searched.append(f"{filter} in stream {stream} ({count} messages)")
+                found.searched.append(f"{filter} in stream {stream} ({counted(count, 'message')})")
                 return mine
             sequence = stored["seq"] + 1
             if self._sees(stored, stream, topic, group):
                 mine.append(stored)
         found.not_searched.append(
             f"{filter} in stream {stream}: behind the first {query.limit} messages; raise"
-            " --scan-limit or set --since"
+            " scan-limit or set since"
         )
         return mine
 
