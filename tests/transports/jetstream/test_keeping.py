@@ -350,7 +350,9 @@ async def _forge(url: str) -> None:
         forged = {"pf_attempt": "9", "pf_group": "billing", "pf_due": "9e15"}
         schedule = {"Nats-Schedule": "@at 2020-01-01T00:00:00Z", "Nats-Schedule-Target": retry}
         mark = names.mark(name, "billing", held.position)
+        replay = names.subject(names.replay_topic(name, "billing"))
         await stranger.publish(retry, b"forged", headers=forged)
+        await stranger.publish(replay, b"forged", headers=forged)
         await stranger.publish(mark, b"1 9 0")
         await stranger.publish(names.schedule(name), b"forged", headers=schedule)
         await stranger.publish(held.receipt.decode(), b"+TERM")
@@ -359,7 +361,7 @@ async def _forge(url: str) -> None:
         await stranger.publish(f"protoflow.{name}", b"allowed", headers=forged)
         await stranger.flush()
         await asyncio.sleep(0.3)
-        assert len(refused) == 5
+        assert len(refused) == 6
         (allowed,) = await take(subscription, 1)
         assert allowed.message.payload == b"allowed"
         assert not allowed.own_place
