@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar, overload
 from google.protobuf.message import Message as ProtoMessage
 
 from protoflow.contract.spec import ServiceSpec
-from protoflow.counted import counted
 
 if TYPE_CHECKING:
     from protoflow.context import Context
@@ -55,4 +54,6 @@ class Batch(Sequence[T_co]):
         return len(self._messages)
 
     def __repr__(self) -> str:
+        from protoflow.counted import counted  # put off: contracts need no texts
+
         return f"Batch({counted(len(self._messages), 'message')})"
