@@ -26,9 +26,13 @@ class Stranger:
     def __init__(self, installed: Environment, folder: Path) -> None:
         self.folder = folder
         self._bin = installed.directory / "bin"
-        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         self._environ = {
-            **{name: value for name, value in inherited.items() if "PROTOFLOW" not in name},
+            # What this run of pytest was told (PYTEST_ADDOPTS) means nothing in that environment.
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if not name.startswith(("PYTHONPATH", "PYTEST_", "PROTOFLOW_"))
+            },
             "PATH": f"{self._bin}:{os.environ['PATH']}",
         }
         self.port = _free_port()
@@ -52,7 +56,7 @@ class Stranger:
             [self._bin / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider"],
             cwd=self.folder, env=self._environ, capture_output=True, text=True, check=False,
         )  # fmt: skip
-        return done.stdout
+        return f"{done.stdout}{done.stderr}"
 
     def start(self) -> str:
         """Starts the service; the first line that it prints."""
