@@ -153,7 +153,7 @@ def rabbitmq(form: Form) -> Group:
 def redis(form: Form) -> Group:
     """Redis Streams; FastStream reads 100 entries at a time and acknowledges each."""
     modes = {"ours": ALL, "raw": ("",), "faststream": ("traced", "untraced")}
-    made = _subjects("redis", modes, form.count(8000, 30_000), form.count(2000, 5000))
+    made = _subjects("redis", modes, form.count(4000, 20_000), form.count(1000, 2000))
     rows = _rows(made, "redis", "Redis", {"traced": 0.20, "untraced": 0.10})
     bare = (made["ours", "untraced"].name, made["faststream", "untraced"].name)
     rows.append(Target("Redis, no tracing: messages a second", "per_second", bare, 8.0, True))

@@ -111,12 +111,13 @@ class _Sentinel(RedisBroker):
 
 async def test_the_rights_of_the_documentation_suffice_and_others_are_refused() -> None:
     text = (ROOT / "docs" / "redis.md").read_text()
-    (rule,) = re.findall(r"^ACL SETUSER orders (.*)$", text, re.MULTILINE)
+    rules = re.findall(r"^ACL SETUSER (.*)$", text, re.MULTILINE)
+    assert len(rules) == 2
     with server() as broker:
         client: Any
         async with redis.asyncio.from_url(broker.url) as client:
-            await client.execute_command("ACL", "SETUSER", "orders", *rule.split())
-            await client.execute_command("ACL", "SETUSER", "orders", "on", ">secret")
+            for rule in rules:
+                await client.execute_command("ACL", "SETUSER", *rule.split())
         url = broker.url.replace("redis://", "redis://orders:secret@")
         async with opened(url) as transport:
             await all_paths(transport, 1)
@@ -125,6 +126,18 @@ async def test_the_rights_of_the_documentation_suffice_and_others_are_refused() 
             await publish(transport, message(name, b"x"))
             await ack(screens, *await take(screens, 1))
             await screens.stop()
+            subscription, _ = await join(transport, "orders.placed")
+            stream, guest = (
+                "protoflow:{orders.placed:0}",
+                broker.url.replace("//", "//guest:secret@"),
+            )
+            async with redis.asyncio.from_url(guest) as client:
+                await client.xadd(stream, {"_payload": "x", "pf_attempt": "7"})
+                for part in ("state", "marks", "waiting"):
+                    with pytest.raises(redis.exceptions.NoPermissionError):
+                        await client.hset(f"{stream}:{part}:billing", "0-1", "7 1.0 7")
+            (delivery,) = await take(subscription, 1)
+            assert (delivery.failures, delivery.deliveries, delivery.own_place) == (0, 1, False)
         async with opened(url, prefix="elsewhere") as transport:
             topology = Topology(subscriptions=(settings_of(topic()),))
             with pytest.raises(AuthenticationError):
