@@ -21,8 +21,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 _KNOWN = {"config": str, "contract": str, "generate": dict}
 
 _OPTIONS = (
-    click.option("--transport", metavar="URL", help="Where the broker is."),
-    click.option("--config", "config_file", metavar="FILE", help="TOML file of settings."),
+    click.option("--transport", metavar="URL", help="URL of the broker."),
+    click.option("--config", "config_file", metavar="FILE", help="TOML file with the settings."),
 )
 _CONTRACT = click.option(
     "--contract", "contract_name", metavar="MODULE", help="Module or package of generated code."
