@@ -45,7 +45,7 @@ async def _read(config: Config, subscriptions: list[SubscriptionSettings]) -> li
     async with looking.connection(config) as connection:
         reader = connection.transport
         if not isinstance(reader, LagReader):
-            raise CapabilityError(f"{config.url.scheme} does not say how much waits")
+            raise CapabilityError(f"{config.url.scheme} does not report lag")
         for one in subscriptions:
             row: dict[str, Any] = {"topic": one.topic, "group": one.group}
             try:

@@ -59,7 +59,7 @@ def _supervise(name: str, workers: int, reload: bool, options: dict[str, Any]) -
         os.environ["PROTOFLOW_HTTP_PORT"] = str(options["http"])
     config = settings.config_of(transport, file)
     if config.url.scheme == "memory":
-        raise click.UsageError("memory:// lives in one process; leave out --workers")
+        raise click.UsageError("memory:// exists in one process; leave out --workers")
     if not config.http_port:
         return supervisor.run_workers(name, workers, passed)
     with WorkerPages(config, workers) as pages:

@@ -78,7 +78,7 @@ def broker_of(transport: str | None, config_file: str | None) -> Config:
             " or name a file of settings in pyproject.toml: [tool.protoflow] config"
         )
     if config.url.scheme == "memory":
-        raise ConfigError("memory:// lives in its process and cannot be reached from another")
+        raise ConfigError("memory:// exists in its process and cannot be reached from another")
     return config
 
 

@@ -94,7 +94,7 @@ def _records(
         return transport.read_topic(topic, start=start, follow=follow)
     if start is not Start.LATEST or not follow:
         raise CapabilityError(
-            "this broker shows only what is published from now on; leave out --from and --no-follow"
+            "this broker shows only new messages; leave out --from and --no-follow"
         )
     if not transport.capabilities.broadcast:
         raise CapabilityError("this transport cannot show a topic without joining a group")

@@ -169,7 +169,7 @@ class Config:
 
     @property
     def stalled_after(self) -> float:
-        """Seconds without movement after which work that waits is stalled; 0.0 is never."""
+        """Seconds without progress after which waiting messages count as stalled; 0.0: never."""
         return max(60.0, 3 * self.lease) if self.stall_after is None else self.stall_after
 
     def origin(self, name: str) -> str:

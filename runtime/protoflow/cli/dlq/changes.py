@@ -100,7 +100,7 @@ def _change(
     """Selects, previews, asks, acts and reports."""
     ids, everything = where["ids"], where["everything"]
     if not ids and not everything and not selection.is_filter:
-        raise click.UsageError("name ids, give a filter, or say --all")
+        raise click.UsageError("name ids, give a filter, or give --all")
     if ids and everything:
         raise click.UsageError("give ids or --all, not both")
     return access.run(

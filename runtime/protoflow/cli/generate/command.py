@@ -79,7 +79,7 @@ def _print(found_project: project.Project, found: output.Difference, *, check: b
     for name in sorted(found.changed):
         click.echo(f"{'stale' if check else 'wrote'}  {found_project.out / name}")
     for name in found.orphans:
-        click.echo(f"orphan {found_project.out / name}: no .proto file makes it; delete it")
+        click.echo(f"orphan {found_project.out / name}: no .proto file generates it; delete it")
     if not found.changed:
         verb = "is" if found.unchanged == 1 else "are"
         click.echo(f"{counted(found.unchanged, 'file')} {verb} up to date")

@@ -1,4 +1,4 @@
-"""Parts that transports are built of, each usable alone.
+"""Building blocks for transports; each can be used alone.
 
 | part | for |
 |---|---|

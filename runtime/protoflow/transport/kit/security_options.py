@@ -39,7 +39,7 @@ class TlsOptions:
     tls_server_name: str | None = None
 
     def tls_problems(self) -> Iterator[str]:
-        """Yields what contradicts itself."""
+        """Yields an error text for each contradiction."""
         if self.tls_key_file and not self.tls_cert_file:
             yield "option tls_key_file needs tls_cert_file"
         if self.tls_key_password and not self.tls_cert_file:

@@ -38,7 +38,7 @@ class MemoryOptions:
 
     def __post_init__(self) -> None:
         if self.max_messages < 1 or self.retained_messages < 0 or self.retention < 0:
-            raise ValueError("max_messages must be above 0, the retentions not below")
+            raise ValueError("max_messages must be above 0, the others at least 0")
 
 
 @dataclass(slots=True)

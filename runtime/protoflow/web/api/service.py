@@ -45,7 +45,7 @@ async def lag(host: Host, request: Request) -> Response:
         found = host.reporter.lag.get(one.settings.name)
         note = "every process reads all messages" if one.settings.broadcast else ""
         if found is None and not note:
-            note = f"{host.config.url.scheme} does not say how much waits"
+            note = f"{host.config.url.scheme} does not report lag"
         rows.append(
             {
                 "topic": one.settings.topic,
