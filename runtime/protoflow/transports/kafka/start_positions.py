@@ -70,8 +70,8 @@ class StartPositions:
         where = f"{tp.topic}[{tp.partition}] at {offset}"
         if self._policy == "stop":
             raise TransportError(
-                f"kafka: group {self._member.group}: topic {tp.topic} was deleted and created again, so"
-                f" the position {where} is invalid; set on_lost_position to earliest or latest,"
+                f"kafka: group {self._member.group}: topic {tp.topic} was deleted and created"
+                f" again, so the position {where} is invalid; set on_lost_position to earliest or latest,"
                 " or set the group's offsets"
             )
         _log.warning(

@@ -65,7 +65,7 @@ class TopologyManager:
             )
         if drops:
             return (
-                "its stream drops the oldest messages, even waiting ones, when it reaches max_bytes;"
+                "its stream drops the oldest messages, even waiting ones, at max_bytes;"
                 " remove that limit, or publish the message when it is due"
             )
         return None
