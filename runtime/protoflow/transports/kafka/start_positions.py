@@ -71,8 +71,8 @@ class StartPositions:
         if self._policy == "stop":
             raise TransportError(
                 f"kafka: group {self._member.group}: topic {tp.topic} was deleted and created"
-                f" again, so the position {where} is invalid; set on_lost_position to earliest or latest,"
-                " or set the group's offsets"
+                f" again, so the position {where} is invalid; set on_lost_position to earliest or"
+                " latest, or set the group's offsets"
             )
         _log.warning(
             "a topic was deleted and created again, and the group begins again",
