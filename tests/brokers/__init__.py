@@ -32,6 +32,7 @@ KINDS = {
     "rabbitmq": ("rabbitmq", "RabbitMQBroker"),
     "kafka": ("kafka", "KafkaBroker"),
     "nats": ("nats", "NatsBroker"),
+    "postgresql": ("postgresql", "PostgresBroker"),
 }
 _SAME_SERVER = {"jetstream": "nats"}
 _REQUIRED = "PROTOFLOW_REQUIRE_BROKERS"
@@ -109,7 +110,7 @@ def status() -> list[str]:
 
 def kind_variable(name: str) -> str:
     """The environment variable that may hold the URL of a broker."""
-    return {"kafka": "KAFKA_URL", "rabbitmq": "AMQP_URL", "nats": "NATS_URL"}[name]
+    return {"kafka": "KAFKA_URL", "rabbitmq": "AMQP_URL", "nats": "NATS_URL", "postgresql": "POSTGRES_URL"}[name]
 
 
 @contextlib.contextmanager

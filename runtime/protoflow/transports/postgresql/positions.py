@@ -1,0 +1,83 @@
+"""Where a group stands in the log of a topic.
+
+A sequence has gaps, and transactions commit in another order than they took their numbers. So a
+group reads the log in batches. A batch holds what the snapshot `open` sees and the snapshot `base`,
+with which the batch before was opened, does not. Within a batch the order is that of `seq`.
+
+Before a batch is opened, `upto` is read from the sequence, and then a transaction that has an id is
+committed. It has a higher id than whoever took a number up to `upto`. So the next batch finds such
+a row by the list of transactions that ran (`xip`), and all others above `upto`; long transactions
+hold nobody up. A transaction's id is assigned before it takes a number (see `publish`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from protoflow.transports.postgresql.database import Database
+
+_UPTO = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {s}.log_seq"
+OPEN = f"SELECT pg_current_snapshot()::text, ({_UPTO})"
+
+
+class Position(NamedTuple):
+    """A batch, and the number behind which it is still to be read."""
+
+    base: str
+    open: str
+    low: int
+    high: int
+    upto: int
+    seq: int
+
+
+class Opening(NamedTuple):
+    """What a batch is opened with."""
+
+    open: str
+    high: int
+    upto: int
+
+
+#: Before everything.
+START = Position("1:1:", "1:1:", 0, 0, 0, 0)
+
+
+def next_batch(position: Position, opening: Opening) -> Position:
+    """Returns the batch that follows."""
+    upto = max(position.upto, opening.upto)
+    return Position(position.open, opening.open, position.upto, opening.high, upto, 0)
+
+
+def end(opening: Opening) -> Position:
+    """Returns the position behind everything that an opening sees."""
+    return Position(opening.open, opening.open, opening.upto, 0, opening.upto, opening.high)
+
+
+async def raise_ids(database: Database) -> int:
+    """Returns `upto`, below which no transaction with a later id can have a number."""
+    async with database.transaction(relaxed=True) as connection:
+        upto: int = await connection.fetchval(database.sql(_UPTO))
+        await connection.fetchval("SELECT pg_current_xact_id()::text")
+    return upto
+
+
+async def open_batch(database: Database) -> Opening:
+    """Opens a batch."""
+    upto = await raise_ids(database)
+    ((opened, high),) = await database.fetch(OPEN)
+    return Opening(opened, high, upto)
+
+
+
+
+async def look(database: Database) -> tuple[str, int]:
+    """Returns a snapshot and the last number: if both stay the same, nothing was committed."""
+    ((opened, high),) = await database.fetch(OPEN)
+    return opened, high
+
+
+READ = """
+SELECT bucket, seq, key, head, payload, at FROM {s}.read_log($1, $2, $3::text[]::pg_snapshot[],
+  $4::text[]::pg_snapshot[], $5, $6, $7, $8)
+"""
