@@ -56,7 +56,7 @@ def _crash_memory(transport: Transport) -> None:
 HOW: dict[str, dict[str, Any]] = {
     "memory": {"url": "memory://{unique}", "crash": _crash_memory},
     "sqlite": {"url": "sqlite:///{directory}/queue.db"},
-    "postgresql": {"broker": "postgresql", "patience": 2.0},
+    "postgresql": {"broker": "postgresql"},
     "kafka": {
         "broker": "kafka",
         "patience": 4.0,

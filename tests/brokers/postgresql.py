@@ -31,8 +31,9 @@ class PostgresBroker(TestBroker):
     def probe(self, url: str) -> str:
         parsed = TransportURL.parse(url)
         host, port = parsed.hosts[0]
-        import asyncpg
         import asyncio
+
+        import asyncpg
 
         async def version() -> str:
             connection = await asyncpg.connect(
@@ -67,8 +68,20 @@ class PostgresBroker(TestBroker):
             if user is not None:
                 shutil.chown(data, user)
             _run(
-                [binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8",
-                 "--locale", "C.UTF-8", "-N"]
+                [
+                    binaries / "initdb",
+                    "-D",
+                    data,
+                    "-U",
+                    "postgres",
+                    "-A",
+                    "trust",
+                    "-E",
+                    "UTF8",
+                    "--locale",
+                    "C.UTF-8",
+                    "-N",
+                ]
             )
         settings = [
             f"port={port}",
@@ -133,7 +146,9 @@ def _unprivileged() -> str | None:
 
 
 def _find() -> Path:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    found = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name)
+    )
     if found:
         return found[-1]
     if (binary := shutil.which("postgres")) is not None:

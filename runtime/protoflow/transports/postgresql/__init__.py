@@ -7,9 +7,9 @@ a lease. Rows are written once and never updated; they go with their partition.
 
 from __future__ import annotations
 
+from protoflow.config.options import parse_options
 from protoflow.errors import ConfigError
 from protoflow.transport.interface import Transport, TransportSettings
-from protoflow.config.options import parse_options
 from protoflow.transports.postgresql.options import PostgresOptions
 
 __all__ = ["PostgresOptions", "create"]

@@ -18,6 +18,7 @@ class Returned(NamedTuple):
     position: int
     due: float
     delivery: Delivery
+    lane: Hashable
 
 
 @dataclass(slots=True)
@@ -59,10 +60,13 @@ class Bucket:
         seen: what the log looked like before the batch was opened; None: unknown.
     """
 
-    def __init__(self, number: int, position: Position, done: Collection[int], crashes: int) -> None:
+    def __init__(
+        self, number: int, position: Position, done: Collection[int], crashes: int
+    ) -> None:
         self.number = number
         self.crashes = crashes
         self.returned: list[Returned] = []
+        self._lanes: dict[Hashable, int] = {}
         self.settling: dict[Hashable, int] = {}
         self.leaving = False
         self.seen: tuple[str, int] | None = None
@@ -139,9 +143,36 @@ class Bucket:
         done += self._skipped
         return batch.start._replace(seq=mark), done
 
-    def give_back(self, delivery: Delivery, due: float) -> None:
+    def give_back(self, delivery: Delivery, lane: Hashable, due: float = 0.0) -> None:
         """A delivery is handed out again, not before `due`."""
-        insort(self.returned, Returned(int(delivery.position), due, delivery), key=_position)
+        returned = Returned(int(delivery.position), due, delivery, lane)
+        insort(self.returned, returned, key=_position)
+        if lane is not None:
+            self._lanes[lane] = self._lanes.get(lane, 0) + 1
+
+    def take_returned(self, now: float, most: int) -> list[Delivery]:
+        """Removes and returns what was given back and may be handed out, in turn."""
+        taken: list[Delivery] = []
+        kept: list[Returned] = []
+        blocked = {*self.settling}
+        for each in self.returned:
+            if each.due <= now and len(taken) < most and each.lane not in blocked:
+                taken.append(each.delivery)
+                continue
+            kept.append(each)
+            if each.lane is not None:
+                blocked.add(each.lane)
+        if taken:
+            self.returned = kept
+            self._lanes = {}
+            for each in kept:
+                if each.lane is not None:
+                    self._lanes[each.lane] = self._lanes.get(each.lane, 0) + 1
+        return taken
+
+    def is_blocked(self, lane: Hashable) -> bool:
+        """Whether something earlier of a lane waits here, or is being given back."""
+        return lane is not None and (lane in self._lanes or lane in self.settling)
 
     def _drop_finished(self) -> None:
         batches = self._batches

@@ -83,6 +83,7 @@ class Buckets:
         wake_after: calls `fetch` again after some seconds.
         revoke: lets the handlers of buckets finish, and takes back what they did not settle.
         paused: the buckets of which nothing is handed out.
+        withdraw: takes back what was received and not handed out.
     """
 
     def __init__(
@@ -92,12 +93,16 @@ class Buckets:
         wake_after: Callable[[float], None],
         revoke: Callable[[Collection[int]], Awaitable[None]],
         paused: Callable[[], Collection[Hashable]],
+        withdraw: Callable[[Callable[[Delivery], bool]], Sequence[Delivery]],
     ) -> None:
         self._database = database
         self._membership = membership
         self._wake_after = wake_after
         self._revoke = revoke
         self._paused = paused
+        self._withdraw = withdraw
+        #: What `fetch` is about to return.
+        self._handed: list[Delivery] = []
         self._loop = asyncio.get_running_loop()
         self._turns = count()
         self._owned: dict[int, Bucket] = {}
@@ -125,17 +130,21 @@ class Buckets:
             self._wake_after(next_due)
         if due:
             await self._claim_waiting(max_messages)
-        found: list[Delivery] = []
-        size = 0
-        blocked: dict[int, set[Hashable]] = {}
+        self._handed = found = []
+        now = self._loop.time()
         for bucket in self._open_buckets():
-            blocked[bucket.number] = self._take_returned(bucket, found, max_messages)
+            found += bucket.take_returned(now, max_messages - len(found))
+            self._wake_at(bucket)
         size = sum(each.size for each in found)
         if len(found) < max_messages and size < max_bytes:
-            await self._read(found, blocked, max_messages, max_bytes - size)
+            await self._read(found, max_messages, max_bytes - size)
         if len(found) < max_messages and await self._open((opened, high)):
-            await self._read(found, blocked, max_messages, max_bytes - size)
+            await self._read(found, max_messages, max_bytes - size)
+        self._loop.call_soon(self._hand_over)  # runs just before the caller gets them
         return found
+
+    def _hand_over(self) -> None:
+        self._handed = []
 
     async def _open(self, state: tuple[str, int]) -> bool:
         """Opens the next batch of buckets, if there may be something in it."""
@@ -157,6 +166,7 @@ class Buckets:
         """What is given back goes before the later messages of its lane."""
         for bucket, lane in self._given_back(settlements):
             bucket.settling[lane] = bucket.settling.get(lane, 0) + 1
+            self._withdraw_lane(bucket, lane)
 
     def end(self, settlements: Sequence[Settlement]) -> None:
         """See `Holdings.end`."""
@@ -236,9 +246,7 @@ class Buckets:
             [*self._owned],
         )
         now = self._loop.time()
-        back = sum(
-            each.due <= now for bucket in self._open_buckets() for each in bucket.returned
-        )
+        back = sum(each.due <= now for bucket in self._open_buckets() for each in bucket.returned)
         return int(found) + back
 
     def clear(self) -> None:
@@ -258,9 +266,7 @@ class Buckets:
     def _open_buckets(self) -> list[Bucket]:
         paused = self._paused()
         return [
-            each
-            for each in self._owned.values()
-            if not each.leaving and each.number not in paused
+            each for each in self._owned.values() if not each.leaving and each.number not in paused
         ]
 
     def _lane(self, delivery: Delivery) -> Hashable:
@@ -279,27 +285,22 @@ class Buckets:
                     found.append((bucket, lane))
         return found
 
-    def _take_returned(
-        self, bucket: Bucket, found: list[Delivery], most: int
-    ) -> set[Hashable]:
-        """Hands out what was given back; returns the lanes that must wait."""
-        blocked = {*bucket.settling}
-        if not bucket.returned:
-            return blocked
-        now, kept = self._loop.time(), []
-        for each in bucket.returned:
-            lane = self._lane(each.delivery)
-            ready = each.due <= now and len(found) < most
-            if ready and (lane is None or lane not in blocked):
-                found.append(each.delivery)
-                continue
-            kept.append(each)
-            if lane is not None:
-                blocked.add(lane)
-            if each.due > now:
-                self._wake_after(each.due - now)
-        bucket.returned = kept
-        return blocked
+    def _wake_at(self, bucket: Bucket) -> None:
+        due = min((each.due for each in bucket.returned if each.due), default=None)
+        if due is not None:
+            self._wake_after(max(0.0, due - self._loop.time()))
+
+    def _withdraw_lane(self, bucket: Bucket, lane: Hashable) -> None:
+        """Takes back what of a lane was fetched and not handed out."""
+
+        def unwanted(delivery: Delivery) -> bool:
+            return delivery.shard == bucket.number and self._lane(delivery) == lane
+
+        for delivery in [each for each in self._handed if unwanted(each)]:
+            self._handed.remove(delivery)
+            bucket.give_back(delivery, lane)
+        for delivery in self._withdraw(unwanted):
+            bucket.give_back(delivery, lane)
 
     async def _claim_waiting(self, most: int) -> None:
         group = self._membership.group
@@ -316,19 +317,16 @@ class Buckets:
             )
         for delivery in found:
             if (bucket := self._owned.get(int(delivery.shard))) is not None:
-                bucket.give_back(delivery, 0.0)
+                bucket.give_back(delivery, self._lane(delivery))
 
     async def _read(
         self,
         found: list[Delivery],
-        blocked: dict[int, set[Hashable]],
         max_messages: int,
         max_bytes: int,
     ) -> None:
         hungry = [
-            each
-            for each in self._open_buckets()
-            if not each.exhausted and each.window < _WINDOW and each.number in blocked
+            each for each in self._open_buckets() if not each.exhausted and each.window < _WINDOW
         ]
         while hungry and len(found) < max_messages and max_bytes > 0:
             most = max(1, -(-(max_messages - len(found)) // len(hungry)))
@@ -347,17 +345,15 @@ class Buckets:
             counts: dict[int, int] = {}
             for row in rows:
                 counts[row[0]] = counts.get(row[0], 0) + 1
-                max_bytes -= self._keep(row, blocked, found)
+                max_bytes -= self._keep(row, found)
             for bucket in hungry:
                 if counts.get(bucket.number, 0) < most:
                     bucket.exhaust()
             hungry = [each for each in hungry if not each.exhausted and each.window < _WINDOW]
 
-    def _keep(
-        self, row: Sequence[Any], blocked: dict[int, set[Hashable]], found: list[Delivery]
-    ) -> int:
+    def _keep(self, row: Sequence[Any], found: list[Delivery]) -> int:
         """Takes a row that was read; returns how many bytes of it are handed out."""
-        number, seq, *content = row
+        number, seq, wait, *content = row
         bucket = self._owned.get(number)
         if bucket is None or not bucket.read(seq):
             return 0
@@ -369,16 +365,14 @@ class Buckets:
             receipt=InBucket(number, seq, next(self._turns)),
             deliveries=bucket.crashes + 1,
         )
-        due = 0.0
+        due = self._loop.time() + wait if wait > 0 else 0.0
         if seq in self._known:
             delivery.failures, delivery.first_failure, due, marks = self._known[seq]
             delivery.suspect = marks > 0
         lane = self._lane(delivery)
-        if due > self._loop.time() or (lane is not None and lane in blocked[number]):
-            if lane is not None:
-                blocked[number].add(lane)
-            bucket.give_back(delivery, due)
-            self._wake_after(max(0.0, due - self._loop.time()))
+        if due > self._loop.time() or bucket.is_blocked(lane):
+            bucket.give_back(delivery, lane, due)
+            self._wake_at(bucket)
             return 0
         found.append(delivery)
         return delivery.size
@@ -436,7 +430,7 @@ class Buckets:
                     due,
                     marks,
                 )
-            bucket.give_back(again, due)
+            bucket.give_back(again, self._lane(again), due)
 
     async def _keep_balance(self) -> None:
         while True:
@@ -480,9 +474,7 @@ class Buckets:
             self._owned.pop(number, None)
         member = self._membership.id
         async with self._database.transaction() as connection:
-            await connection.execute(
-                self._database.sql(_LEAVE_WAITING), member, numbers
-            )
+            await connection.execute(self._database.sql(_LEAVE_WAITING), member, numbers)
             await connection.execute(
                 self._database.sql(_LEAVE), self._membership.group.id, numbers, member
             )

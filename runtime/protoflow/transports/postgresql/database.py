@@ -113,11 +113,13 @@ class Database:
         if self._pool is None:
             raise TransportError("the transport is not open")
         try:
-            async with self._pool.acquire(timeout=self.options.command_timeout) as connection:
-                async with connection.transaction():
-                    if relaxed:
-                        await connection.execute("SET LOCAL synchronous_commit = off")
-                    yield connection
+            async with (
+                self._pool.acquire(timeout=self.options.command_timeout) as connection,
+                connection.transaction(),
+            ):
+                if relaxed:
+                    await connection.execute("SET LOCAL synchronous_commit = off")
+                yield connection
         except _FAILURES as error:
             self.problem = describe(error)
             raise TransportError(f"PostgreSQL: {describe(error)}") from error
@@ -176,7 +178,9 @@ class Database:
         version = self.sql("SELECT version FROM {s}.meta")
         if connection is None:
             async with self.transaction() as connection:
-                return await connection.fetchval(version) if await connection.fetchval(query) else None
+                return (
+                    await connection.fetchval(version) if await connection.fetchval(query) else None
+                )
         return await connection.fetchval(version) if await connection.fetchval(query) else None
 
 

@@ -48,9 +48,7 @@ class PostgresDeadLetterStore:
         sources: whose dead letters lie where.
     """
 
-    def __init__(
-        self, database: Database, published: Callable[[Collection[str]], None]
-    ) -> None:
+    def __init__(self, database: Database, published: Callable[[Collection[str]], None]) -> None:
         self.sources = DeadLetterSources()
         self._database = database
         self._published = published

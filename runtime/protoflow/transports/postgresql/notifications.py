@@ -17,12 +17,11 @@ import asyncpg
 from protoflow.errors import ProtoflowError, TransportError
 from protoflow.transport.kit.backoff import Backoff
 from protoflow.transport.kit.supervisor import Supervisor
-from protoflow.transports.postgresql import members, positions, waiting
+from protoflow.transports.postgresql import members, positions
 from protoflow.transports.postgresql.database import Database
 
 _log = logging.getLogger("protoflow.transports.postgresql")
 _FIRST_RETRY, _LAST_RETRY = 0.1, 5.0
-_DUE = "SELECT min(due) - {s}.now() FROM {s}.waiting WHERE group_id IS NULL"
 _CHECK_ALIVE = 10.0
 
 
@@ -33,9 +32,7 @@ class Notifications:
         wake: wakes the subscriptions of topics; None: all of them.
     """
 
-    def __init__(
-        self, database: Database, wake: Callable[[Collection[str] | None], None]
-    ) -> None:
+    def __init__(self, database: Database, wake: Callable[[Collection[str] | None], None]) -> None:
         self._database = database
         self._wake = wake
         self._loop = asyncio.get_running_loop()
@@ -117,7 +114,7 @@ class Notifications:
         self._wake(names.split(",") if names else None)
 
     async def _poll(self) -> None:
-        """Looks whether anything was committed, and publishes delayed messages that are due."""
+        """Looks whether anything was committed, and ends the memberships of dead processes."""
         seen: object = None
         expire_at = 0.0
         while True:
@@ -125,9 +122,6 @@ class Notifications:
                 if (state := await positions.look(self._database)) != seen:
                     seen = state
                     self._wake(None)
-                ((due,),) = await self._database.fetch(_DUE)
-                if due is not None and due <= 0:
-                    self.published(await waiting.publish_due(self._database))
                 if self._loop.time() >= expire_at:
                     expire_at = self._loop.time() + 1.0
                     if await members.end_expired(self._database):

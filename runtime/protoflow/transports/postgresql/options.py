@@ -41,10 +41,18 @@ class PostgresOptions(TlsOptions, CredentialOptions):
     def __post_init__(self) -> None:
         problems = [*self.tls_problems()]
         if not _SCHEMA.fullmatch(self.schema):
-            problems.append("option schema must be a lower-case identifier of 41 characters at most")
+            problems.append(
+                "option schema must be a lower-case identifier of 41 characters at most"
+            )
         problems += [
             f"option {name} must be above 0"
-            for name in ("poll_interval", "notify_interval", "command_timeout", "lease", "retention")
+            for name in (
+                "poll_interval",
+                "notify_interval",
+                "command_timeout",
+                "lease",
+                "retention",
+            )
             if getattr(self, name) is not None and getattr(self, name) <= 0
         ]
         if self.connections < 3:

@@ -69,8 +69,6 @@ async def open_batch(database: Database) -> Opening:
     return Opening(opened, high, upto)
 
 
-
-
 async def look(database: Database) -> tuple[str, int]:
     """Returns a snapshot and the last number: if both stay the same, nothing was committed."""
     ((opened, high),) = await database.fetch(OPEN)
@@ -78,6 +76,7 @@ async def look(database: Database) -> tuple[str, int]:
 
 
 READ = """
-SELECT bucket, seq, key, head, payload, at FROM {s}.read_log($1, $2, $3::text[]::pg_snapshot[],
+SELECT bucket, seq, CASE WHEN due > 0 THEN due - {s}.now() ELSE 0 END, key, head, payload, at
+FROM {s}.read_log($1, $2, $3::text[]::pg_snapshot[],
   $4::text[]::pg_snapshot[], $5, $6, $7, $8)
 """

@@ -88,7 +88,9 @@ class Queue:
         group = self._membership.group
         ((waiting_due, free, next_due, *state),) = await self._database.fetch(_STATE, group.id)
         state = (state[0], state[1])
-        unread = self._read_at is None or state[0] != self._read_at[0] or state[1] != self._read_at[1]
+        unread = (
+            self._read_at is None or state[0] != self._read_at[0] or state[1] != self._read_at[1]
+        )
         if next_due is not None and next_due > 0:
             self._wake_after(next_due)
         if not (waiting_due or free or unread):
@@ -256,17 +258,13 @@ class Queue:
         """Claims again what others gave back, or held when they died."""
         database, group, member = self._database, self._membership.group, self._membership.id
         found: list[Delivery] = []
-        for id, deliveries, buckets, seqs in await connection.fetch(
-            database.sql(_FREE), group.id
-        ):
+        for id, deliveries, buckets, seqs in await connection.fetch(database.sql(_FREE), group.id):
             if not room:
                 break
             most = room.messages
             claim = id
             if len(seqs) > most:
-                await connection.execute(
-                    database.sql(_SHORTEN), id, buckets[most:], seqs[most:]
-                )
+                await connection.execute(database.sql(_SHORTEN), id, buckets[most:], seqs[most:])
                 buckets, seqs = buckets[:most], seqs[:most]
                 claim = await connection.fetchval(
                     database.sql(_INSERT), group.id, member, deliveries + 1, buckets, seqs
@@ -359,9 +357,14 @@ class Queue:
             )
             counts: dict[int, int] = {}
             full: set[int] = set()
-            for bucket, seq, *content in rows:
+            delayed: list[tuple[int, int, float]] = []
+            for bucket, seq, wait, *content in rows:
                 counts[bucket] = counts.get(bucket, 0) + 1
                 if bucket in full:
+                    continue
+                if wait > 0:
+                    seqs[bucket] = seq
+                    delayed.append((bucket, seq, wait))
                     continue
                 delivery = read_delivery(
                     self._membership.group.topic_name, bucket, seq, content, receipt=None
@@ -372,6 +375,12 @@ class Queue:
                 room.take(delivery.size)
                 seqs[bucket] = seq
                 found.append(delivery)
+            if delayed:
+                group = self._membership.group
+                await waiting.set_aside(
+                    self._database, connection, (group.id, group.topic), delayed
+                )
+                self._wake_after(min(wait for _, _, wait in delayed))
             if full:
                 return False
             hungry = [bucket for bucket in hungry if counts.get(bucket, 0) >= most]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Container, Sequence
-from itertools import count
+from itertools import chain, count
 from typing import Any
 
 from protoflow.errors import PublishRefusedError
@@ -43,7 +43,9 @@ class Columns:
                 raise TypeError(f"its payload is {type(payload).__name__}, not bytes")
             if size > limit:
                 raise ValueError(f"it has {size} bytes, max_message_bytes is {limit}")
-            for value in message.metadata.values():
+            if key is not None and not isinstance(key, bytes):
+                raise TypeError(f"its key is {type(key).__name__}, not bytes")
+            for value in chain(message.metadata, message.metadata.values()):
                 if value.__class__ is not str:
                     raise TypeError(f"its metadata has a {type(value).__name__}")
             message.topic.encode()

@@ -26,7 +26,8 @@ CREATE TABLE {s}.topics (
 CREATE SEQUENCE {s}.log_seq CACHE 1;
 CREATE TABLE {s}.log (
   slot int NOT NULL, topic int NOT NULL, bucket int NOT NULL, seq int8 NOT NULL,
-  xid xid8 NOT NULL, key bytea, head text NOT NULL, payload bytea, at float8 NOT NULL
+  xid xid8 NOT NULL, due float8 NOT NULL, key bytea, head text NOT NULL, payload bytea,
+  at float8 NOT NULL
 ) PARTITION BY LIST (slot);
 CREATE INDEX ON {s}.log (topic, bucket, seq);
 CREATE INDEX ON {s}.log (xid);
@@ -65,15 +66,14 @@ CREATE TABLE {s}.failures (
   first_failure float8 NOT NULL DEFAULT 0, due float8 NOT NULL DEFAULT 0,
   marks int NOT NULL DEFAULT 0, PRIMARY KEY (group_id, seq));
 
--- Copies that wait: retries, replays, delayed messages (no group).
+-- Copies that wait for one group: retries, replays, delayed messages.
 CREATE TABLE {s}.waiting (
-  id int8 PRIMARY KEY DEFAULT nextval('{s}.log_seq'), group_id int, topic int NOT NULL,
+  id int8 PRIMARY KEY DEFAULT nextval('{s}.log_seq'), group_id int NOT NULL, topic int NOT NULL,
   bucket int NOT NULL, due float8 NOT NULL, member int8, deliveries int NOT NULL DEFAULT 0,
   failures int NOT NULL DEFAULT 0, first_failure float8 NOT NULL DEFAULT 0,
   marks int NOT NULL DEFAULT 0, key bytea, head text NOT NULL, payload bytea,
   at float8 NOT NULL);
 CREATE INDEX ON {s}.waiting (group_id, due) WHERE member IS NULL;
-CREATE INDEX ON {s}.waiting (due) WHERE group_id IS NULL;
 CREATE INDEX ON {s}.waiting (member);
 
 CREATE TABLE {s}.dead_letters (
@@ -97,16 +97,11 @@ DECLARE
   current int;
 BEGIN
   SELECT slot INTO current FROM {s}.meta;
-  INSERT INTO {s}.log (slot, topic, bucket, seq, xid, key, head, payload, at)
-    SELECT current, t, b, nextval('{s}.log_seq'), own, k, h, p, now
-    FROM unnest(given_topics, given_buckets, given_keys, given_heads, given_payloads, given_delays) AS u(t, b, k, h, p, d)
-    WHERE d <= 0;
-  IF 0 < ANY (given_delays) THEN
-    INSERT INTO {s}.waiting (topic, bucket, due, key, head, payload, at)
-      SELECT t, b, now + d, k, h, p, now
-      FROM unnest(given_topics, given_buckets, given_keys, given_heads, given_payloads, given_delays) AS u(t, b, k, h, p, d)
-      WHERE d > 0;
-  END IF;
+  INSERT INTO {s}.log (slot, topic, bucket, seq, xid, due, key, head, payload, at)
+    SELECT current, t, b, nextval('{s}.log_seq'), own, CASE WHEN d > 0 THEN now + d ELSE 0 END,
+      k, h, p, now
+    FROM unnest(given_topics, given_buckets, given_keys, given_heads, given_payloads,
+      given_delays) AS u(t, b, k, h, p, d);
   IF EXISTS (SELECT 1 FROM {s}.topics WHERE id = ANY (given_topics) AND dead) THEN
     INSERT INTO {s}.dead_letters (topic, message, key, head, payload, at)
       SELECT t, i, k, h, p, now
@@ -130,21 +125,21 @@ END $$;
 CREATE FUNCTION {s}.read_log(
   wanted int, buckets int[], bases pg_snapshot[], opens pg_snapshot[], lows int8[],
   highs int8[], seqs int8[], most int)
-RETURNS TABLE (bucket int, seq int8, key bytea, head text, payload bytea, at float8)
+RETURNS TABLE (bucket int, seq int8, due float8, key bytea, head text, payload bytea, at float8)
 LANGUAGE plpgsql STABLE AS $$
 #variable_conflict use_column
 BEGIN
   RETURN QUERY
-  SELECT b.bucket, r.seq, r.key, r.head, r.payload, r.at
+  SELECT b.bucket, r.seq, r.due, r.key, r.head, r.payload, r.at
   FROM unnest(buckets, bases, opens, lows, highs, seqs) AS b(bucket, base, open, low, high, seq),
   LATERAL (
-    (SELECT l.seq, l.key, l.head, l.payload, l.at FROM {s}.log l
+    (SELECT l.seq, l.due, l.key, l.head, l.payload, l.at FROM {s}.log l
       WHERE l.topic = wanted AND l.bucket = b.bucket
         AND l.seq > greatest(b.low, b.seq) AND l.seq <= b.high
         AND l.xid >= pg_snapshot_xmax(b.base) AND pg_visible_in_snapshot(l.xid, b.open)
       ORDER BY l.seq LIMIT most)
     UNION ALL
-    (SELECT l.seq, l.key, l.head, l.payload, l.at FROM {s}.log l
+    (SELECT l.seq, l.due, l.key, l.head, l.payload, l.at FROM {s}.log l
       WHERE l.topic = wanted AND l.bucket = b.bucket AND l.seq > b.seq
         AND l.xid = ANY (ARRAY(SELECT pg_snapshot_xip(b.base)))
         AND pg_visible_in_snapshot(l.xid, b.open)

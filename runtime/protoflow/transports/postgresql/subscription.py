@@ -54,7 +54,12 @@ class PostgresSubscription(QueueSubscription):
             self.holdings = Queue(database, membership, self.wake_after)
         else:
             self.holdings = Buckets(
-                database, membership, self.wake_after, self._revoke, lambda: self._ready.paused
+                database,
+                membership,
+                self.wake_after,
+                self._revoke,
+                lambda: self._ready.paused,
+                self._withdraw,
             )
         self.settler = Settler(database, limits, self.holdings, published)
         source = QueueSource(
@@ -83,9 +88,7 @@ class PostgresSubscription(QueueSubscription):
         if isinstance(receipt, InWaiting):
             rows = await self._database.fetch(_MARKS_OF_WAITING, receipt.id)
         else:
-            rows = await self._database.fetch(
-                _MARKS_OF_LOG, self.membership.group.id, receipt.seq
-            )
+            rows = await self._database.fetch(_MARKS_OF_LOG, self.membership.group.id, receipt.seq)
         return delivery, rows[0][0] if rows else 0
 
     async def mark(self, delivery: Delivery) -> None:
@@ -141,6 +144,14 @@ class PostgresSubscription(QueueSubscription):
         if await end_expired(self._database):
             self.wake()
         return ()
+
+    def _withdraw(self, unwanted: Callable[[Delivery], bool]) -> list[Delivery]:
+        """Takes back what was fetched and not handed out."""
+        found = [each for each in self.leases.held.values() if unwanted(each)]
+        waiting = self._ready.withdraw(found)
+        for delivery in waiting:
+            self.leases.release(delivery)
+        return waiting
 
     async def _revoke(self, buckets: Collection[int]) -> None:
         """Lets the handlers of buckets finish, and drops what they did not settle."""

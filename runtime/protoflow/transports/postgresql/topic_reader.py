@@ -65,10 +65,17 @@ async def _bucket(
     seq = place.seq
     while True:
         rows = await database.fetch(
-            positions.READ, number, [bucket], [place.base], [place.open], [place.low],
-            [place.high], [seq], _PAGE,
+            positions.READ,
+            number,
+            [bucket],
+            [place.base],
+            [place.open],
+            [place.low],
+            [place.high],
+            [seq],
+            _PAGE,
         )
-        for _, seq, key, head, payload, at in rows:  # noqa: B007  the last one is read behind
+        for _, seq, _, key, head, payload, at in rows:
             message, _ = read_message(topic, seq, key, head, payload)
             yield TopicRecord(message=message, position=str(seq), time=at)
         if len(rows) < _PAGE:

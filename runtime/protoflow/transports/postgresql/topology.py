@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from protoflow.contract.spec import Ordering
 from protoflow.errors import TopologyError
 from protoflow.transport.lag import Lag
 from protoflow.transport.settings import Topology
@@ -12,7 +13,6 @@ from protoflow.transports.postgresql.database import Database
 from protoflow.transports.postgresql.members import Group
 from protoflow.transports.postgresql.positions import Position
 from protoflow.transports.postgresql.schema import BUCKETS
-from protoflow.contract.spec import Ordering
 
 _MARK_DEAD = "UPDATE {s}.topics SET dead = true WHERE id = ANY ($1::int[]) AND NOT dead"
 _TOPICS = "SELECT name FROM {s}.topics WHERE name = ANY ($1::text[])"
@@ -64,9 +64,11 @@ async def missing(database: Database, topology: Topology) -> list[str]:
         names |= {each.topic, *each.dead_letter_topics}
     found = {name for (name,) in await database.fetch(_TOPICS, [*names])}
     lacking = [f"topic {name}" for name in sorted(names - found)]
-    for each in topology.subscriptions:
-        if not each.broadcast and not await members.find_group(database, each.topic, each.group):
-            lacking.append(f"group {each.group} of topic {each.topic}")
+    lacking += [
+        f"group {each.group} of topic {each.topic}"
+        for each in topology.subscriptions
+        if not each.broadcast and not await members.find_group(database, each.topic, each.group)
+    ]
     return lacking
 
 

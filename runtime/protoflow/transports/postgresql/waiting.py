@@ -1,4 +1,4 @@
-"""Rows that wait: retries and replays of a group, and delayed messages of a topic."""
+"""Rows that wait for a group: retries, replays and delayed messages."""
 
 from __future__ import annotations
 
@@ -40,22 +40,6 @@ SELECT $1, l.topic, l.bucket, {s}.now() + u.delay, u.deliveries, u.failures, u.f
 FROM unnest($3::int[], $4::int8[], $5::float8[], $6::int[], $7::int[], $8::float8[])
   AS u(bucket, seq, delay, deliveries, failures, first)
 JOIN {s}.log l ON l.topic = $2 AND l.bucket = u.bucket AND l.seq = u.seq
-"""
-# A delayed message that is due joins the log of its topic.
-_PUBLISH_DUE = """
-WITH own AS MATERIALIZED (SELECT pg_current_xact_id() AS xid),
-due AS (
-  DELETE FROM {s}.waiting WHERE id IN (
-    SELECT id FROM {s}.waiting WHERE group_id IS NULL AND due <= {s}.now()
-    ORDER BY due, id LIMIT 1000 FOR UPDATE SKIP LOCKED)
-  RETURNING id, topic, bucket, key, head, payload, at, due),
-inserted AS (
-  INSERT INTO {s}.log (slot, topic, bucket, seq, xid, key, head, payload, at)
-  SELECT (SELECT slot FROM {s}.meta), topic, bucket, nextval('{s}.log_seq'), own.xid,
-    key, head, payload, at
-  FROM own, (SELECT * FROM due ORDER BY due, id) d
-  RETURNING topic)
-SELECT DISTINCT t.name FROM inserted i JOIN {s}.topics t ON t.id = i.topic
 """
 
 
@@ -120,6 +104,24 @@ async def settle(
         await connection.execute(database.sql(_KEEP if keep else _GIVE_BACK), *values)
 
 
+async def set_aside(
+    database: Database,
+    connection: Connection,
+    group: tuple[int, int],
+    delayed: Sequence[tuple[int, int, float]],
+) -> None:
+    """Copies delayed messages of the log, each with bucket, number and seconds to wait."""
+    size = len(delayed)
+    await connection.execute(
+        database.sql(_COPY),
+        *group,
+        [bucket for bucket, _, _ in delayed],
+        [seq for _, seq, _ in delayed],
+        [seconds for _, _, seconds in delayed],
+        *([0] * size, [0] * size, [0.0] * size),
+    )
+
+
 async def copy(
     database: Database,
     connection: Connection,
@@ -138,8 +140,3 @@ async def copy(
         [each.failures for _, each in settlements],
         [each.first_failure for _, each in settlements],
     )
-
-
-async def publish_due(database: Database) -> set[str]:
-    """Publishes delayed messages that are due; returns their topics."""
-    return {name for (name,) in await database.fetch(_PUBLISH_DUE)}
