@@ -130,7 +130,8 @@ class Buckets:
             self._wake_after(next_due)
         if due:
             await self._claim_waiting(max_messages)
-        self._handed = found = []
+        found: list[Delivery] = []
+        self._handed = found
         now = self._loop.time()
         for bucket in self._open_buckets():
             found += bucket.take_returned(now, max_messages - len(found))

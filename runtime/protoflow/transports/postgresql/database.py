@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import AsyncIterator, Callable, Collection
-from typing import Any
+from collections.abc import AsyncIterator, Collection, Sequence
+from typing import Any, Protocol
 
 import asyncpg
 
@@ -18,7 +18,6 @@ from protoflow.transports.postgresql import schema
 from protoflow.transports.postgresql.options import PostgresOptions
 
 _log = logging.getLogger("protoflow.transports.postgresql")
-Connection = asyncpg.Connection
 _FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncio.TimeoutError)
 _REFUSED = (
     asyncpg.InvalidPasswordError,
@@ -27,7 +26,27 @@ _REFUSED = (
 )
 
 
-class _Stateless(Connection):  # type: ignore[misc,type-arg]  # asyncpg has no types
+class Connection(Protocol):
+    """What is used of asyncpg's connection, which has no types of its own."""
+
+    async def execute(self, query: str, *values: object) -> str:
+        """Runs a statement."""
+        ...
+
+    async def fetch(self, query: str, *values: object) -> Sequence[Any]:
+        """Returns all rows."""
+        ...
+
+    async def fetchrow(self, query: str, *values: object) -> Any:
+        """Returns the first row, or None."""
+        ...
+
+    async def fetchval(self, query: str, *values: object) -> Any:
+        """Returns the first value of the first row, or None."""
+        ...
+
+
+class _Stateless(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
     """Nothing is set for a session, so nothing is reset: a pooler may stand between."""
 
     def get_reset_query(self) -> str:
@@ -182,6 +201,3 @@ class Database:
                     await connection.fetchval(version) if await connection.fetchval(query) else None
                 )
         return await connection.fetchval(version) if await connection.fetchval(query) else None
-
-
-Wake = Callable[[], None]

@@ -306,17 +306,19 @@ class Queue:
         row = await connection.fetchrow(database.sql(_CURSOR), group.id)
         if row is None:
             return [], False  # another member claims at this moment
-        *batch, seqs = row
+        seqs = row[5]
+        base, opened, low, high, beyond = row[:5]
+        batch = Position(base, opened, low, high, beyond, 0)
         found: list[Delivery] = []
-        exhausted = await self._read(connection, Position(*batch, 0), seqs, room, found)
+        exhausted = await self._read(connection, batch, seqs, room, found)
         if exhausted and room:
-            opening = Opening(*await _open(database, connection), upto)
-            batch = positions.next_batch(Position(*batch, 0), opening)[:5]
+            opened, high = await connection.fetchrow(database.sql(positions.OPEN))
+            batch = positions.next_batch(batch, Opening(opened, high, upto))
             seqs = [0] * BUCKETS
-            exhausted = await self._read(connection, Position(*batch, 0), seqs, room, found)
+            exhausted = await self._read(connection, batch, seqs, room, found)
         else:
             exhausted = False
-        await connection.execute(database.sql(_MOVE), group.id, *batch, seqs)
+        await connection.execute(database.sql(_MOVE), group.id, *batch[:5], seqs)
         if found:
             claim = await connection.fetchval(
                 database.sql(_INSERT),
@@ -407,7 +409,3 @@ class _Room:
         self.messages -= 1
         self._size -= size
         self._empty = False
-
-
-async def _open(database: Database, connection: Connection) -> tuple[Any, ...]:
-    return tuple(await connection.fetchrow(database.sql(positions.OPEN)))
