@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from typing import NamedTuple
 
 from protoflow.contract.spec import Ordering, Start
@@ -87,18 +88,19 @@ async def make_group(database: Database, settings: SubscriptionSettings) -> Grou
         TopologyError: the group has work under way, and another kind of ordering.
     """
     topic = (await database.topic_ids([settings.topic]))[settings.topic]
+    name = f"{settings.group}..{uuid.uuid4().hex}" if settings.broadcast else settings.group
     wanted = _ORDERINGS[settings.ordering]
     position = positions.START
     if settings.start is Start.LATEST or settings.broadcast:
         position = positions.end(await positions.open_batch(database))
     async with database.transaction() as connection:
         id = await connection.fetchval(
-            database.sql(_NEW_GROUP), topic, settings.group, wanted, settings.broadcast
+            database.sql(_NEW_GROUP), topic, name, wanted, settings.broadcast
         )
         if id is not None:
             await _place(database, connection, id, position, ordered=wanted > 0)
         else:
-            row = await connection.fetchrow(database.sql(_GROUP), topic, settings.group)
+            row = await connection.fetchrow(database.sql(_GROUP), topic, name)
             id, ordering = row
             if (ordering > 0) != (wanted > 0):
                 raise TopologyError(
@@ -168,17 +170,11 @@ class Membership:
                     database.sql("DELETE FROM {s}.members WHERE id = $1"), self.id
                 )
                 await connection.execute(
-                    database.sql(
-                        "UPDATE {s}.claims SET member = NULL, deliveries = deliveries - 1 "
-                        "WHERE member = $1"
-                    ),
+                    database.sql("UPDATE {s}.claims SET member = NULL WHERE member = $1"),
                     self.id,
                 )
                 await connection.execute(
-                    database.sql(
-                        "UPDATE {s}.waiting SET member = NULL, deliveries = deliveries - 1 "
-                        "WHERE member = $1"
-                    ),
+                    database.sql("UPDATE {s}.waiting SET member = NULL WHERE member = $1"),
                     self.id,
                 )
                 await connection.execute(
