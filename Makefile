@@ -1,7 +1,7 @@
 # The commands of this repository. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint fmt generated brokers acceptance faults fuzz bench docs
+.PHONY: help setup demo test lint fmt generated brokers acceptance faults fuzz simulate bench docs
 
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -50,6 +50,9 @@ faults: setup ## Kill, freeze and cut off brokers and processes, and count the m
 
 fuzz: setup ## Fuzz intake with a million messages: ARGS="--messages N --seed S --brokers kafka,rabbitmq"
 	@PYTHONPATH=runtime $(PY) -m tests.fuzz $(ARGS)
+
+simulate: setup ## Run ten thousand seeds, and look for planted bugs: ARGS="--seeds N --as sqlite --planted"
+	@PYTHONPATH=runtime $(PY) -m tests.simulation $(ARGS)
 
 bench: $(VENV)/.bench ## Measure against raw clients and peers: ARGS="--full --write" writes docs/performance.md
 	@PYTHONPATH=runtime $(PY) -m benchmarks $(ARGS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TypeAlias
 
 from protoc_gen_protoflow import __version__, docs, names
@@ -99,7 +99,7 @@ class ModuleBuilder:
             message = Message(
                 name=declared.full_name,
                 reference=self._imports.reference(declared.file, declared.name),
-                settings=tuple(_message_settings(contract)),
+                settings=tuple(Setting(name, leaf.text) for name, leaf in contract.values.items()),
                 aliases=tuple(map(literal, contract.aliases)),
             )
             found = self._messages[declared.full_name] = message, declared
@@ -188,16 +188,6 @@ class ModuleBuilder:
             ),
             doc=docs.event_producer(self._file),
         )
-
-
-def _message_settings(contract: MessageContract) -> Iterator[Setting]:
-    yield Setting("type", literal(contract.type))
-    for name in ("topic", "partition_key", "subject", "source", "data_schema"):
-        value: str | None = getattr(contract, name)
-        if value is not None:
-            yield Setting(name, literal(value))
-    if contract.encoding is not None:
-        yield Setting("encoding", contract.encoding)
 
 
 def _other_topic(method: MethodContract) -> str:

@@ -10,13 +10,13 @@ from protoc_gen_protoflow.request import Declared, File
 
 
 class Leaf(NamedTuple):
-    """One value of a policy.
+    """One value of an annotation.
 
     Attributes:
         value: the value to compare with others; seconds for a duration.
         text: the value as Python text.
         place: where it is written.
-        level: 0 in the file, 1 in the service, 2 in the method.
+        level: 0 in the file, 1 in the service or message, 2 in the method.
     """
 
     value: float | str
@@ -25,33 +25,55 @@ class Leaf(NamedTuple):
     level: int
 
 
-#: The values of a policy by path, `retry.max_attempts`.
+#: Values by path, `retry.max_attempts`.
 Leaves = Mapping[str, Leaf]
 
 
 class FileContract(NamedTuple):
-    """What the options of a file say."""
+    """What the options of a file say.
+
+    Attributes:
+        topic_prefix: goes before each topic that is written in the file.
+        messages: the values that its messages inherit.
+        delivery: the policy that its services inherit.
+    """
 
     topic_prefix: str
-    source: str | None
-    encoding: str | None
+    messages: Leaves
     delivery: Leaves
 
 
 class MessageContract(NamedTuple):
-    """What the options of a message and its fields say; see `MessageSpec`."""
+    """What the options of a file, a message and its fields say about the message.
+
+    Attributes:
+        declared: the message.
+        values: the fields of its `MessageSpec`, by name.
+        aliases: other types that are read as this message.
+        is_annotated: whether the message itself says something.
+    """
 
     declared: Declared
-    type: str
-    topic: str | None = None
-    partition_key: str | None = None
-    subject: str | None = None
-    source: str | None = None
-    data_schema: str | None = None
-    encoding: str | None = None
+    values: Leaves
     aliases: tuple[str, ...] = ()
-    holds_sensitive: bool = False
     is_annotated: bool = False
+
+    @property
+    def type(self) -> str:
+        """The CloudEvents type."""
+        return str(self.values["type"].value)
+
+    @property
+    def topic(self) -> str | None:
+        """The topic, prefix included."""
+        leaf = self.values.get("topic")
+        return str(leaf.value) if leaf else None
+
+    @property
+    def partition_key(self) -> str | None:
+        """The name of the field that is the partition key."""
+        leaf = self.values.get("partition_key")
+        return str(leaf.value) if leaf else None
 
 
 class MethodContract(NamedTuple):

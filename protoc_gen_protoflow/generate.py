@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 from google.protobuf.compiler.plugin_pb2 import CodeGeneratorResponse
 from google.protobuf.descriptor_pb2 import Edition
@@ -12,13 +13,28 @@ from protoc_gen_protoflow.build import ModuleBuilder
 from protoc_gen_protoflow.clashes import check_names, check_paths
 from protoc_gen_protoflow.messages import MessageReader
 from protoc_gen_protoflow.model import Module
-from protoc_gen_protoflow.policy import PolicyReader
+from protoc_gen_protoflow.options import OptionReader
 from protoc_gen_protoflow.problems import Problems, UserError
 from protoc_gen_protoflow.render import render, templates
 from protoc_gen_protoflow.request import File, Request
 from protoc_gen_protoflow.sensitive import SensitiveFields
 from protoc_gen_protoflow.services import ServiceReader
 from protoc_gen_protoflow.subscriptions import shared
+
+if TYPE_CHECKING:
+    from protoc_gen_protoflow.asyncapi import DocumentBuilder
+
+
+class Output(NamedTuple):
+    """What is made of a request.
+
+    Attributes:
+        modules: the modules to render.
+        documents: the path and the text of each AsyncAPI document.
+    """
+
+    modules: list[Module]
+    documents: list[tuple[str, str]]
 
 
 def respond(data: bytes) -> Iterator[bytes]:
@@ -34,19 +50,25 @@ def respond(data: bytes) -> Iterator[bytes]:
         maximum_edition=Edition.EDITION_2024,
     ).SerializeToString()
     try:
-        modules = build(request, parameters.parse(request.parameter))
+        output = build(request, parameters.parse(request.parameter))
         template = templates()
     except UserError as error:
         yield CodeGeneratorResponse(error=str(error)).SerializeToString()
         return
-    for module in modules:
+    for module in output.modules:
         # One response for each file: a large one would be copied again and again.
-        file = CodeGeneratorResponse.File(name=module.path, content=render(module, template))
-        yield CodeGeneratorResponse(file=[file]).SerializeToString()
+        yield _file(module.path, render(module, template))
+    for path, content in output.documents:
+        yield _file(path, content)
 
 
-def build(request: Request, options: parameters.Parameters) -> list[Module]:
-    """The modules to generate. Raises `UserError` with every mistake.
+def _file(path: str, content: str) -> bytes:
+    file = CodeGeneratorResponse.File(name=path, content=content)
+    return CodeGeneratorResponse(file=[file]).SerializeToString()
+
+
+def build(request: Request, options: parameters.Parameters) -> Output:
+    """What to generate. Raises `UserError` with every mistake.
 
     Each file is looked at by itself: what it becomes depends on it and its imports alone, however
     a build splits its files into requests.
@@ -54,10 +76,12 @@ def build(request: Request, options: parameters.Parameters) -> list[Module]:
     ours.mark(request)
     problems = Problems()
     sensitive = SensitiveFields(request)
-    policies = PolicyReader(problems)
-    messages = MessageReader(request, problems, policies, sensitive)
-    services = ServiceReader(request, problems, policies, messages)
+    reader = OptionReader(problems)
+    messages = MessageReader(request, problems, reader, sensitive)
+    services = ServiceReader(request, problems, reader, messages)
     modules: list[Module] = []
+    documents: list[tuple[str, str]] = []
+    described = _documents(request, options, sensitive)
     made: list[File] = []
     for file in request.wanted.values():
         ours.check(file, problems)
@@ -75,7 +99,19 @@ def build(request: Request, options: parameters.Parameters) -> list[Module]:
         if not problems:
             builder = ModuleBuilder(file, request, options, sensitive)
             modules.append(builder.build(consuming, annotated))
+            if described is not None:
+                documents.append(described.build(file, consuming, annotated))
     check_paths(made, problems)
     if problems:
         raise UserError(problems.report())
-    return modules
+    return Output(modules, documents)
+
+
+def _documents(
+    request: Request, options: parameters.Parameters, sensitive: SensitiveFields
+) -> DocumentBuilder | None:
+    if options.asyncapi == "none":
+        return None
+    from protoc_gen_protoflow.asyncapi import DocumentBuilder  # put off: few ask for it
+
+    return DocumentBuilder(request, options, sensitive)

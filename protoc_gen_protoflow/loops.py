@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from protoc_gen_protoflow import check as rules
+from protoc_gen_protoflow import value_rules
 from protoc_gen_protoflow.contract import MethodContract
 from protoc_gen_protoflow.problems import Location, Problems
 
@@ -34,7 +34,7 @@ def check(methods: Sequence[MethodContract], problems: Problems) -> None:
 
 def _route(method: MethodContract) -> _Route:
     leaf = method.delivery.get("dead_letter.topic")
-    template = str(leaf.value) if leaf else rules.DEFAULT_DEAD_LETTER
+    template = str(leaf.value) if leaf else value_rules.DEFAULT_DEAD_LETTER
     topic = template.replace("{topic}", method.topic).replace("{group}", method.group)
     return _Route(method, topic, leaf.place if leaf else method.place, leaf is None)
 
@@ -43,9 +43,9 @@ def _check_length(route: _Route, problems: Problems) -> None:
     what = "dead_letter.topic"
     fix = ""
     if route.is_default:
-        what = f"the dead-letter topic, {rules.DEFAULT_DEAD_LETTER} unless set,"
+        what = f"the dead-letter topic, {value_rules.DEFAULT_DEAD_LETTER} unless set,"
         fix = ": shorten topic or consumer_group, or set dead_letter.topic"
-    for text in rules.length_problems(f"{what} filled in", route.topic):
+    for text in value_rules.length_problems(f"{what} filled in", route.topic):
         problems.add(route.place, text + fix)
 
 

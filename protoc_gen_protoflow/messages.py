@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto
 
-from protoc_gen_protoflow import check
-from protoc_gen_protoflow.contract import FileContract, MessageContract
+from protoc_gen_protoflow import value_rules
+from protoc_gen_protoflow.annotations import ROLES
+from protoc_gen_protoflow.contract import FileContract, Leaf, MessageContract
 from protoc_gen_protoflow.problems import Location, Problems
 from protoc_gen_protoflow.request import (
     FIELD_OPTIONS,
@@ -23,19 +24,16 @@ from protoc_gen_protoflow.request import (
     options_pb2,
     text,
 )
+from protoc_gen_protoflow.text import literal
 
 if TYPE_CHECKING:
-    from protoc_gen_protoflow.policy import PolicyReader
+    from protoc_gen_protoflow.options import OptionReader
     from protoc_gen_protoflow.sensitive import SensitiveFields
 
-_INTEGERS = frozenset(
-    FieldDescriptorProto.Type.Value(f"TYPE_{kind}{bits}")
-    for kind in ("INT", "UINT", "SINT", "FIXED", "SFIXED")
-    for bits in (32, 64)
-)
-_SUBJECTS = _INTEGERS | {FieldDescriptorProto.TYPE_STRING}
-_KEYS = _SUBJECTS | {FieldDescriptorProto.TYPE_BYTES}
 _NUMBER = options_pb2.MESSAGE_FIELD_NUMBER
+_OPTIONS = tuple(field.name for field in options_pb2.MessageOptions.DESCRIPTOR.fields)
+#: The fields of a `MessageSpec` in the order in which generated modules hold them.
+_ORDER = dict.fromkeys(("type", "topic", *ROLES, *_OPTIONS))
 
 
 class MessageReader:
@@ -45,12 +43,12 @@ class MessageReader:
         self,
         request: Request,
         problems: Problems,
-        policies: PolicyReader,
+        reader: OptionReader,
         sensitive: SensitiveFields,
     ) -> None:
         self._request = request
         self._problems = problems
-        self._policies = policies
+        self._reader = reader
         self._sensitive = sensitive
         self._files: dict[str, FileContract] = {}
         self._messages: dict[str, MessageContract] = {}
@@ -72,8 +70,8 @@ class MessageReader:
         """A topic as it is written at a place, with the prefix of the file before it."""
         prefix = self.file(place.file).topic_prefix
         full = prefix + topic
-        self._problems.extend(place, check.topic_problems(what, full if topic else ""))
-        self._problems.extend(place, check.doubled_problems(what, topic, prefix))
+        self._problems.extend(place, value_rules.topic_problems(what, full if topic else ""))
+        self._problems.extend(place, value_rules.doubled_problems(what, topic, prefix))
         return full
 
     def marks_inside(self, declared: Declared) -> list[str]:
@@ -107,99 +105,65 @@ class MessageReader:
 
     def _read_file(self, file: File) -> FileContract:
         if not file.says(file.proto.options, options_pb2.file):
-            return FileContract(topic_prefix="", source=None, encoding=None, delivery={})
+            return FileContract(topic_prefix="", messages={}, delivery={})
         options = file.proto.options.Extensions[options_pb2.file]
         place = file.place.at(FILE_OPTIONS, _NUMBER)
-        self._policies.unknown(options, place)
-        prefix = options.topic_prefix
-        if options.HasField("topic_prefix"):
-            found = list(check.prefix_problems("topic_prefix", prefix))
-            self._problems.extend(place.at(1), found)
-            prefix = "" if found else prefix
+        values = self._reader.values(options, place, level=0)
+        prefix = ""
+        if leaf := values.pop("topic_prefix", None):
+            found = list(value_rules.prefix_problems("topic_prefix", str(leaf.value)))
+            self._problems.extend(leaf.place, found)
+            prefix = "" if found else str(leaf.value)
         return FileContract(
             topic_prefix=prefix,
-            source=self._source(options, place),
-            encoding=self._policies.enum(options, "encoding", place),
-            delivery=self._policies.leaves(options.delivery, place.at(4), level=0),
+            messages=values,
+            delivery=self._reader.policy(options.delivery, place.at(4), level=0),
         )
 
     def _read_message(self, declared: Declared) -> MessageContract:
-        file = self.file(declared.file)
         roles = self._read_fields(declared)
-        holds_sensitive = self._sensitive.holds(declared)
-        contract = MessageContract(
-            declared=declared,
-            type=declared.full_name,
-            partition_key=roles.get("partition_key"),
-            subject=roles.get("subject"),
-            source=file.source,
-            encoding=file.encoding,
-            holds_sensitive=holds_sensitive,
-            is_annotated=bool(roles) or holds_sensitive,
-        )
+        name = declared.full_name
+        values = {
+            "type": Leaf(name, literal(name), declared.place, level=0),
+            **self.file(declared.file).messages,
+            **roles,
+        }
+        aliases: tuple[str, ...] = ()
+        is_annotated = bool(roles) or self._sensitive.holds(declared)
         proto = declared.proto
         if proto.HasField("options") and declared.file.says(proto.options, options_pb2.message):
-            return self._with_options(contract, proto.options.Extensions[options_pb2.message])
-        return contract
+            options = proto.options.Extensions[options_pb2.message]
+            values |= self._own_values(declared, options)
+            aliases = self._aliases(declared, options)
+            is_annotated = is_annotated or bool(options.ListFields())
+        ordered = {name: values[name] for name in _ORDER if name in values}
+        return MessageContract(declared, ordered, aliases, is_annotated)
 
-    def _with_options(
-        self, contract: MessageContract, options: options_pb2.MessageOptions
-    ) -> MessageContract:
-        declared = contract.declared
-        place = declared.place.at(MESSAGE_OPTIONS, _NUMBER)
-        self._policies.unknown(options, place)
-        topic = None
-        if options.HasField("topic"):
-            topic = self.topic(place.at(1), "topic", options.topic)
-        return contract._replace(
-            type=self._text(options, "type", place) or declared.full_name,
-            topic=topic,
-            source=self._source(options, place) or contract.source,
-            data_schema=self._text(options, "data_schema", place),
-            encoding=self._policies.enum(options, "encoding", place) or contract.encoding,
-            aliases=self._aliases(declared, options, place.at(6)) if options.aliases else (),
-            is_annotated=contract.is_annotated or bool(options.ListFields()),
-        )
+    def _own_values(
+        self, declared: Declared, options: options_pb2.MessageOptions
+    ) -> dict[str, Leaf]:
+        values = self._reader.values(options, _place_of_options(declared), level=1)
+        if leaf := values.get("topic"):
+            topic = self.topic(leaf.place, "topic", str(leaf.value))
+            values["topic"] = leaf._replace(value=topic, text=literal(topic))
+        return values
 
-    def _text(
-        self,
-        options: options_pb2.MessageOptions,
-        field: Literal["type", "data_schema"],
-        place: Location,
-    ) -> str | None:
-        if not options.HasField(field):
-            return None
-        value: str = getattr(options, field)
-        number = options.DESCRIPTOR.fields_by_name[field].number
-        self._problems.extend(place.at(number), check.text_problems(field, value))
-        return value
-
-    def _source(
-        self, options: options_pb2.MessageOptions | options_pb2.FileOptions, place: Location
-    ) -> str | None:
-        if not options.HasField("source"):
-            return None
-        number = options.DESCRIPTOR.fields_by_name["source"].number
-        self._problems.extend(place.at(number), check.source_problems("source", options.source))
-        return options.source
-
-    def _aliases(
-        self, declared: Declared, options: options_pb2.MessageOptions, place: Location
-    ) -> tuple[str, ...]:
+    def _aliases(self, declared: Declared, options: options_pb2.MessageOptions) -> tuple[str, ...]:
+        number = options_pb2.MessageOptions.ALIASES_FIELD_NUMBER
         taken = {options.type or declared.full_name}
         for index, alias in enumerate(options.aliases):
-            self._problems.extend(place.at(index), check.text_problems("alias", alias))
+            place = _place_of_options(declared).at(number, index)
+            self._problems.extend(place, value_rules.text_problems("alias", alias))
             if alias in taken:
                 self._problems.add(
-                    place.at(index),
-                    f"alias {alias!r} is named twice or is the type itself; remove it",
+                    place, f"alias {alias!r} is named twice or is the type itself; remove it"
                 )
             taken.add(alias)
         return tuple(options.aliases)
 
-    def _read_fields(self, declared: Declared) -> dict[str, str]:
-        """The names of the partition key and of the subject."""
-        roles: dict[str, str] = {}
+    def _read_fields(self, declared: Declared) -> dict[str, Leaf]:
+        """The names of the fields that have a role, by role."""
+        roles: dict[str, Leaf] = {}
         for index, field in enumerate(declared.proto.field):
             if not field.HasField("options"):
                 continue
@@ -207,29 +171,32 @@ class MessageReader:
                 continue
             options = field.options.Extensions[options_pb2.field]
             place = declared.place.at(MESSAGE_FIELDS, index, FIELD_OPTIONS, _NUMBER)
-            self._policies.unknown(options, place)
-            if options.partition_key:
-                self._role(roles, "partition_key", field, place.at(1))
-            if options.subject:
-                self._role(roles, "subject", field, place.at(2))
+            for role, mark in self._reader.values(options, place, level=1).items():
+                if role in ROLES and mark.value:
+                    self._take_role(roles, role, field, mark.place)
         return roles
 
-    def _role(
-        self, roles: dict[str, str], role: str, field: FieldDescriptorProto, place: Location
+    def _take_role(
+        self, roles: dict[str, Leaf], role: str, field: FieldDescriptorProto, place: Location
     ) -> None:
         name = text(field.name)
         if field.label == FieldDescriptorProto.LABEL_REPEATED:
             self._problems.add(place, f"{role} {name} is repeated; choose a singular field")
-        elif field.type not in (_KEYS if role == "partition_key" else _SUBJECTS):
-            kinds = "string, bytes or integer" if role == "partition_key" else "string or integer"
+        elif field.type not in ROLES[role].types:
             kind = FieldDescriptorProto.Type.Name(field.type).removeprefix("TYPE_").lower()
             self._problems.add(
                 place,
-                f"{role} {name} is of type {kind}; choose a {kinds} field of the message",
+                f"{role} {name} is of type {kind}; "
+                f"choose a {ROLES[role].kinds} field of the message",
             )
         if role in roles:
             self._problems.add(
                 place,
-                f"{roles[role]} and {name} are both marked as {role}; keep the mark on one of them",
+                f"{roles[role].value} and {name} are both marked as {role}; "
+                "keep the mark on one of them",
             )
-        roles.setdefault(role, name)
+        roles.setdefault(role, Leaf(name, literal(name), place, level=1))
+
+
+def _place_of_options(declared: Declared) -> Location:
+    return declared.place.at(MESSAGE_OPTIONS, _NUMBER)

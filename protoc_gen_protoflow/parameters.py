@@ -9,7 +9,9 @@ from typing import NamedTuple
 from protoc_gen_protoflow.names import bad_module_segment
 from protoc_gen_protoflow.problems import UserError
 
-_HANDLERS = ("async", "sync", "both")
+#: The values of the parameters that have a choice.
+_CHOICES = {"handlers": ("async", "sync", "both"), "asyncapi": ("none", "yaml", "json")}
+_KNOWN = ("handlers", "import_prefix", "import_map", "asyncapi")
 
 
 class Parameters(NamedTuple):
@@ -19,11 +21,13 @@ class Parameters(NamedTuple):
         handlers: which classes to make, `async`, `sync` or `both`.
         import_prefix: the package that the `_pb2` modules lie in.
         import_map: the package of the `_pb2` modules by directory, `shop/` to `myapp.gen.shop`.
+        asyncapi: the form of AsyncAPI documents, `yaml` or `json`; `none`: there are none.
     """
 
     handlers: str = "async"
     import_prefix: str = ""
     import_map: Mapping[str, str] = MappingProxyType({})
+    asyncapi: str = "none"
 
 
 def parse(text: str) -> Parameters:
@@ -33,10 +37,9 @@ def parse(text: str) -> Parameters:
     mistakes: list[str] = []
     for item in filter(None, (part.strip() for part in text.split(","))):
         name, equals, value = item.partition("=")
-        if name not in ("handlers", "import_prefix", "import_map"):
-            mistakes.append(
-                f"unknown parameter {name!r}; known are handlers, import_prefix and import_map"
-            )
+        if name not in _KNOWN:
+            known = f"{', '.join(_KNOWN[:-1])} and {_KNOWN[-1]}"
+            mistakes.append(f"unknown parameter {name!r}; known are {known}")
         elif not equals or not value:
             mistakes.append(f"parameter {name} has no value; write {name}=...")
         elif name == "import_map":
@@ -52,8 +55,9 @@ def parse(text: str) -> Parameters:
 
 
 def _mistakes(name: str, value: str) -> list[str]:
-    if name == "handlers" and value not in _HANDLERS:
-        return [f"parameter handlers is {value!r}; it is one of {', '.join(_HANDLERS)}"]
+    choices = _CHOICES.get(name)
+    if choices and value not in choices:
+        return [f"parameter {name} is {value!r}; it is one of {', '.join(choices)}"]
     if name == "import_prefix" and bad_module_segment(value) is not None:
         return [f"parameter import_prefix is {value!r}; it is a Python package such as myapp.gen"]
     return []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from protoc_gen_protoflow import check
+from protoc_gen_protoflow import value_rules
 from protoc_gen_protoflow.contract import Leaves, MessageContract, MethodContract, ServiceContract
 from protoc_gen_protoflow.problems import Location, Problems
 from protoc_gen_protoflow.request import (
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor_pb2 import MethodDescriptorProto, ServiceDescriptorProto
 
     from protoc_gen_protoflow.messages import MessageReader
-    from protoc_gen_protoflow.policy import PolicyReader
+    from protoc_gen_protoflow.options import OptionReader
 
 _EMPTY = ".google.protobuf.Empty"
 _SERVICE = options_pb2.SERVICE_FIELD_NUMBER
@@ -40,12 +40,12 @@ class ServiceReader:
         self,
         request: Request,
         problems: Problems,
-        policies: PolicyReader,
+        reader: OptionReader,
         messages: MessageReader,
     ) -> None:
         self._request = request
         self._problems = problems
-        self._policies = policies
+        self._reader = reader
         self._messages = messages
 
     def read(self, file: File) -> Iterator[ServiceContract]:
@@ -83,13 +83,13 @@ class ServiceReader:
         if place.file.says(service.options, options_pb2.service):
             options = service.options.Extensions[options_pb2.service]
         location = place.at(SERVICE_OPTIONS, _SERVICE)
-        self._policies.unknown(options, location)
+        self._reader.unknown(options, location)
         group = place.name
         if options.HasField("consumer_group"):
             group = self._group(location.at(1), options.consumer_group)
-        delivery = self._policies.merged(
+        delivery = self._reader.merged(
             self._messages.file(place.file).delivery,
-            self._policies.leaves(options.delivery, location.at(2), level=1),
+            self._reader.policy(options.delivery, location.at(2), level=1),
         )
         contracts = (
             self._method(
@@ -117,7 +117,7 @@ class ServiceReader:
             return None
         options = method.options.Extensions[options_pb2.consume]
         location = place.at(METHOD_OPTIONS, _CONSUME)
-        self._policies.unknown(options, location)
+        self._reader.unknown(options, location)
         declared = self._declared(place, method.input_type)
         if declared is None:
             return None
@@ -126,8 +126,8 @@ class ServiceReader:
         if options.HasField("consumer_group"):
             group = self._group(location.at(2), options.consumer_group)
         if options.HasField("delivery"):
-            own = self._policies.leaves(options.delivery, location.at(3), level=2)
-            delivery = self._policies.merged(delivery, own)
+            own = self._reader.policy(options.delivery, location.at(3), level=2)
+            delivery = self._reader.merged(delivery, own)
         output, output_topic = self._output(place, method)
         return MethodContract(
             place=place,
@@ -170,7 +170,7 @@ class ServiceReader:
                 "batch means nothing without a stream of inputs; "
                 f"write (stream {_short(method.input_type)})",
             )
-        return self._policies.leaves(options.batch, place, level=2)
+        return self._reader.policy(options.batch, place, level=2)
 
     def _output(
         self, place: Location, method: MethodDescriptorProto
@@ -182,7 +182,7 @@ class ServiceReader:
         if publishes:
             options = method.options.Extensions[options_pb2.publish]
         location = place.at(METHOD_OPTIONS, _PUBLISH)
-        self._policies.unknown(options, location)
+        self._reader.unknown(options, location)
         if method.output_type == _EMPTY:
             if publishes:
                 self._problems.add(
@@ -233,7 +233,7 @@ class ServiceReader:
             return delivery
         topic = f"{prefix}{leaf.value}"
         self._problems.extend(
-            leaf.place, check.doubled_problems("dead_letter.topic", str(leaf.value), prefix)
+            leaf.place, value_rules.doubled_problems("dead_letter.topic", str(leaf.value), prefix)
         )
         full = leaf._replace(value=topic, text=literal(topic))
         return {**delivery, "dead_letter.topic": full}
@@ -246,7 +246,7 @@ class ServiceReader:
         )
 
     def _group(self, place: Location, group: str) -> str:
-        self._problems.extend(place, check.topic_problems("consumer_group", group))
+        self._problems.extend(place, value_rules.topic_problems("consumer_group", group))
         return group
 
 

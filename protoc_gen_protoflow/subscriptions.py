@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from protoflow.v1.policy_fields import SHARED_FIELDS
+
 from protoc_gen_protoflow import loops
 from protoc_gen_protoflow.contract import Leaf, MethodContract, ServiceContract
 from protoc_gen_protoflow.messages import MessageReader
 from protoc_gen_protoflow.problems import Problems
-
-#: The settings that belong to the subscription, not to the method.
-_SHARED = ("ordering", "concurrency", "unhandled", "start", "atomic")
 
 
 def shared(
@@ -50,7 +49,7 @@ def _settled(methods: Sequence[MethodContract], problems: Problems) -> list[Meth
     """The methods of a subscription, each with all that holds for it."""
     _check_types(methods, problems)
     leaves: dict[str, Leaf] = {}
-    for name in _SHARED:
+    for name in SHARED_FIELDS:
         if leaf := _shared_leaf(name, methods, problems):
             leaves[name] = leaf
     broadcast = _shared_broadcast(methods, problems)

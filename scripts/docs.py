@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from annotation_tables import annotation_tables  # type: ignore[import-not-found]  # beside it
+from breaking_tables import breaking_tables  # type: ignore[import-not-found]  # beside it
 from cli_reference import reference  # type: ignore[import-not-found]  # beside this script
 from pamqp.header import ContentHeader
 from protoflow import transports, wire
@@ -38,7 +40,8 @@ from protoflow.transports.nats.options import JetStreamOptions
 from protoflow.transports.nats.wire import headers as nats_headers
 from protoflow.transports.rabbitmq import codec as amqp
 from protoflow.transports.rabbitmq.names import Names as RabbitMQNames
-from protoflow.transports.rabbitmq.topology import TopologyPlanner
+from protoflow.transports.rabbitmq.planner import TopologyPlanner
+from protoflow.web.routes import ROUTES
 
 ROOT = Path(__file__).parents[1]
 TRANSPORTS = {item.title: item.example for item in BUILT_IN}
@@ -147,8 +150,13 @@ def rabbitmq_topology() -> str:
     plan = TopologyPlanner(RabbitMQNames("protoflow", 1), ladder, (4, 0)).plan(
         Topology(subscriptions=(EXAMPLE,))
     )
-    rows = [[f"exchange `{item.name}`", f"{item.kind}, durable"] for item in plan.exchanges]
-    rows += [[f"queue `{item.name}`", f"quorum {_pairs(item.arguments)}"] for item in plan.queues]
+    rows = [
+        [f"exchange `{item.name}`", f"{item.kind}, durable"] for item in plan.exchanges.values()
+    ]
+    rows += [
+        [f"queue `{item.name}`", f"quorum {_pairs(item.arguments)}"]
+        for item in plan.queues.values()
+    ]
     return table(["what", "how"], rows)
 
 
@@ -299,6 +307,15 @@ def shown(value: object) -> str:
     return f"`{value:g}`" if isinstance(value, float) else f"`{value!r}`"
 
 
+def http_routes() -> str:
+    """Every route of the HTTP API."""
+    rows = [
+        [f"`{route.method} {route.path}`", route.role.label, route.summary.removesuffix(".")]
+        for route in ROUTES
+    ]
+    return table(["request", "role", "response or effect"], rows)
+
+
 def middleware_list() -> str:
     """The default chain, outermost first."""
     return " > ".join(f"`{name}`" for name in (*default_chain().names, "handler")) + "\n"
@@ -319,6 +336,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "config": config_table,
     "middleware": middleware_list,
     "commands": reference,
+    "http-routes": http_routes,
+    **annotation_tables(table),
+    **breaking_tables(table),
     **{f"options-{item.name}": options_table(options_of(item)) for item in BUILT_IN},
 }
 

@@ -1,6 +1,7 @@
 #!/bin/sh
-# All tests, in two parts. First, one at a time, those whose brokers evict or expire what does
-# not answer within a second or two; then everything else at once (loadgroup hands out case by case).
+# All tests, in two parts. First, one at a time for each broker, those whose brokers evict or expire
+# what does not answer within a second or two: they wait most of the time, each for its own broker.
+# Then everything else at once (loadgroup hands out case by case).
 #
 # Tests kill processes and brokers and wait for what happens then, so on a loaded machine one may
 # run out of patience because of what runs beside it. Those that failed are run once more, by
@@ -28,11 +29,20 @@ run() {
     [ $code -eq 0 ] || [ $code -eq 5 ] || status=1
 }
 
-alone="tests/transports/kafka tests/transports/rabbitmq"
-others=""
-for file in $alone; do others="$others --ignore $file"; done
-at_once="" files=$alone
-run alone
+alone="kafka rabbitmq"
+others="" pids=""
+mkdir -p .pytest_cache
+for name in $alone; do
+    at_once="" files="tests/transports/$name"
+    others="$others --ignore $files"
+    (run "$name"; exit $status) >".pytest_cache/$name.txt" 2>&1 &
+    pids="$pids $!"
+done
+# A run that is ended takes these with it.
+trap 'kill $pids 2>/dev/null; exit 143' INT TERM
+for pid in $pids; do wait "$pid" || status=1; done
+trap - INT TERM
+for name in $alone; do cat ".pytest_cache/$name.txt"; done
 at_once="--numprocesses 3 --dist loadgroup --max-worker-restart 0" files=$others
 run others
 exit $status

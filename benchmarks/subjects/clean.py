@@ -48,10 +48,11 @@ async def rabbitmq(url: str, runs: Sequence[str]) -> None:
         channel = await connection.channel()
         for run in runs:
             topic, group = f"{run}.orders", f"{run}.sink"
+            own = names.of(topic, group)
             queues = [
-                names.queue(topic, group, 0),
+                own.queue(0),
                 names.dead_letters(f"{topic}..{group}..dead"),
-                *(names.rung(topic, group, seconds) for seconds in settings.retry_ladder),
+                *map(own.retry, settings.retry_ladder),
             ]
             for queue in queues:
                 with contextlib.suppress(aio_pika.exceptions.AMQPError):

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from protoflow.output import Results as Results
     from protoflow.producer import Publisher as Publisher
     from protoflow.producer import SyncPublisher as SyncPublisher
-    from protoflow.publishing.events import PublishOptions as PublishOptions
+    from protoflow.publishing.event_publisher import PublishOptions as PublishOptions
     from protoflow.service.service import Service as Service
     from protoflow.stats.handlers import ErrorCategory as ErrorCategory
     from protoflow.sync_context import SyncContext as SyncContext
@@ -59,7 +59,7 @@ _HOMES = {
     "Outcome": "outcomes",
     "Output": "output",
     "ProtoflowError": "errors",
-    "PublishOptions": "publishing.events",
+    "PublishOptions": "publishing.event_publisher",
     "Publisher": "producer",
     "Result": "output",
     "Results": "output",

@@ -15,12 +15,13 @@ from protoflow.contract.spec import PublicationSpec
 from protoflow.errors import ProtoflowError
 from protoflow.message import Message
 from protoflow.output import AnyOutput
-from protoflow.publishing.events import EventPublisher
+from protoflow.publishing.event_publisher import EventPublisher
 from protoflow.publishing.publisher import MessagePublisher
 from protoflow.transport.interface import Transport, TransportSettings
 from protoflow.transports import create
 
 if TYPE_CHECKING:
+    from protoflow.journal import Journal
     from protoflow.transport.kit.dead_letters import DeadLetters
 
 _log = logging.getLogger("protoflow.service")
@@ -30,17 +31,35 @@ T = TypeVar("T")
 
 def transport_for(config: Config, clock: Clock) -> Transport:
     """The transport that the settings name, not yet open. Raises ConfigError."""
-    return create(
-        TransportSettings(
-            url=config.url,
-            options=config.transport_options,
-            clock=clock,
-            client_name=config.client_name,
-            connect_timeout=config.connect_timeout,
-            ladder=config.retry_ladder,
-            require_subscriber=config.require_subscriber,
-            on_lost_position=config.on_lost_position,
-        )
+    return create(transport_settings(config, clock))
+
+
+def transport_settings(config: Config, clock: Clock) -> TransportSettings:
+    """What a transport is made with."""
+    return TransportSettings(
+        url=config.url,
+        options=config.transport_options,
+        clock=clock,
+        client_name=config.client_name,
+        connect_timeout=config.connect_timeout,
+        ladder=config.retry_ladder,
+        require_subscriber=config.require_subscriber,
+        on_lost_position=config.on_lost_position,
+    )
+
+
+def journal_for(config: Config, clock: Clock) -> Journal | None:
+    """The journal that the settings name, not yet open; None: they name none."""
+    if not config.journal:
+        return None
+    from protoflow.journal import Journal
+
+    return Journal(
+        config.journal,
+        successes=config.journal_successes,
+        max_bytes=config.journal_max_bytes,
+        actor=config.client_name,
+        now=clock.now,
     )
 
 
@@ -60,7 +79,14 @@ class Connection(EventPublisher):
         clock = clock or Clock()
         warn_of_memory(config)
         self._transport = transport_for(config, clock)
-        super().__init__(MessagePublisher(config, self._transport, clock))
+        #: Records what is published and what operators do, if the settings name a journal.
+        self.journal = journal_for(config, clock)
+        sent = None
+        if self.journal is not None and self.journal.successes:
+            from protoflow.journal.sent_messages import JournaledMessages
+
+            sent = JournaledMessages(self.journal)
+        super().__init__(MessagePublisher(config, self._transport, clock, sent))
 
     @property
     def transport(self) -> Transport:
@@ -72,17 +98,21 @@ class Connection(EventPublisher):
         """The dead letters at the broker: list, show, replay, purge, in any topic."""
         from protoflow.dead_letters.access import dead_letters_of
 
-        return dead_letters_of(self._transport)
+        return dead_letters_of(self._transport, self.journal)
 
     async def open(self) -> None:
         """Connects. Raises ConnectionFailedError, AuthenticationError."""
         await self._transport.open()
         self._publisher.open()
+        if self.journal is not None:
+            self.journal.open()
 
     async def close(self) -> None:
         """Flushes and disconnects. Idempotent."""
         self._publisher.close()
         await self._transport.close()
+        if self.journal is not None:
+            await asyncio.to_thread(self.journal.close)
 
     async def __aenter__(self) -> Connection:
         await self.open()

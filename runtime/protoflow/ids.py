@@ -56,7 +56,7 @@ def new_id() -> str:
     try:
         return current.prefix + _PAIRS[counted >> 10] + _PAIRS[counted & 1023]
     except IndexError:  # half a million in a millisecond: the clock stands still
-        _forget()
+        forget()
         return new_id()
 
 
@@ -80,6 +80,17 @@ def derived_id(*parts: object) -> str:
     )
 
 
+def time_of(id: str) -> float | None:
+    """The time that a ULID holds, in seconds since the epoch; None if it is none. A derived id
+    looks like one: its time is any of nine thousand years."""
+    if len(id) != 26 or not set(id) <= set(_ALPHABET) or id[0] > "7":
+        return None
+    milliseconds = 0
+    for character in id[:10]:
+        milliseconds = milliseconds << 5 | _ALPHABET.index(character)
+    return milliseconds / 1000
+
+
 def load() -> None:
     """Loads what ids are made with, lest the first message wait for it."""
     new_id()
@@ -94,11 +105,12 @@ def _load_hash() -> Callable[..., Any]:
     return blake2b
 
 
-def _forget() -> None:
+def forget() -> None:
+    """Forgets the current millisecond: the next id begins with fresh randomness."""
     global _current
     _current = None
 
 
 # A child would count on from the same number as its parent.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=forget)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from protoflow.config.settings import Config
     from protoflow.contract.policy import ResolvedDelivery
     from protoflow.contract.spec import MessageSpec, PublicationSpec
+    from protoflow.journal.handler_journal import HandlerJournal
     from protoflow.stats.handlers import HandlerStats
     from protoflow.transport.interface import Capabilities
 
@@ -51,6 +52,7 @@ class HandlerSpec:
         checks: what each message of a batch must pass to be in it; raises if it does not.
             Middlewares append at start.
         pause_for: pauses the subscription for a reason, and turns readiness red; or ends that.
+        journal: records what becomes of messages, if there is one.
     """
 
     name: str
@@ -69,6 +71,7 @@ class HandlerSpec:
     streams: bool = False
     checks: list[Callable[[Any], None]] = field(default_factory=list)
     pause_for: Callable[[str, bool], None] = lambda _reason, _paused: None
+    journal: HandlerJournal | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message, Settlement, SettleResult
+from protoflow.service import Service
 from protoflow.transport import (
     Capabilities,
     Subscription,
@@ -90,6 +91,12 @@ class Faulty:
                 refused = isinstance(error, PublishRefusedError)
                 return SettleResult.REFUSED if refused else SettleResult.UNKNOWN
         return None
+
+
+def faulty_of(service: Service) -> Faulty:
+    """The faulty transport that a service was made with."""
+    assert isinstance(service.transport, Faulty)
+    return service.transport
 
 
 class _Subscription:

@@ -246,14 +246,14 @@ class Harness:
         self.require("dead_letters")
         return dead_letters_of(self.transport)
 
-    def letters_of(self, topic: str = "tasks", group: str = "workers") -> str:
+    def dead_letter_topic(self, topic: str = "tasks", group: str = "workers") -> str:
         return self.physical(f"{topic}..{group}..dead")
 
-    async def letters(
+    async def dead_letter_messages(
         self, count: int, topic: str | None = None, *, within: float = 10.0
     ) -> list[Message]:
         """The dead letters that lie there: so many, and no more for a moment."""
-        where = topic or self.letters_of()
+        where = topic or self.dead_letter_topic()
         deadline = time.monotonic() + within * self.patience
         while (found := await self.dead_letters.count(where)) < count:
             assert time.monotonic() < deadline, f"{found} of {count} dead letters in {where}"
@@ -261,7 +261,7 @@ class Harness:
         await asyncio.sleep(0.05 * self.patience)
         listed = await self.dead_letters.list(where, limit=count + 100)
         assert len(listed) == count
-        return [letter.message for letter in listed]
+        return [dead_letter.message for dead_letter in listed]
 
     # Waiting.
 

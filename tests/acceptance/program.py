@@ -3,8 +3,8 @@
     python -m tests.acceptance.program '{"settings": {...}, "service": "Work", "log": "path", ...}'
 
 `service` is a name or a list of names; `slow` gives some numbers a time of their own. It appends
-a line to the log for each event (`ready`, `begin <number> <attempt>`, `end <number>`, `stopped`);
-a line is written at once, so a kill loses none.
+a line to the log for each event (`ready`, `begin <number> <attempt>`, `end <number> <time>`,
+`stopped`); a line is written at once, so a kill loses none.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import sys
+import time
 from typing import Any
 
 from protoflow.config import Config
@@ -49,7 +50,7 @@ def main(order: dict[str, Any]) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         if wait := slow.get(task.number, seconds):
             await asyncio.sleep(wait)
-        log("end", task.number)
+        log("end", task.number, time.time())
         return pb.Done(number=task.number, key=task.key) if names == ["Transform"] else None
 
     async def run() -> None:

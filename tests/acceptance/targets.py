@@ -17,6 +17,8 @@ from protoflow.transport import Transport
 from protoflow.transports.built_in import BUILT_IN
 from protoflow.transports.memory import MemoryTransport
 
+from tests.acceptance import sessions
+
 
 @dataclass(frozen=True, kw_only=True)
 class Target(TransportTarget):
@@ -55,20 +57,31 @@ def _crash_memory(transport: Transport) -> None:
 #: How each transport is tested.
 HOW: dict[str, dict[str, Any]] = {
     "memory": {"url": "memory://{unique}", "crash": _crash_memory},
-    "sqlite": {"url": "sqlite:///{directory}/queue.db"},
-    "postgresql": {"broker": "postgresql"},
+    "sqlite": {"url": "sqlite:///{directory}/queue.db", "end_session": sessions.end_sqlite},
+    "postgresql": {"broker": "postgresql", "end_session": sessions.end_postgresql},
     "kafka": {
         "broker": "kafka",
         "patience": 4.0,
         "crash_options": {"session_timeout": 3.0, "heartbeat_interval": 0.5},
         "restarts": 7,
+        "end_session": sessions.end_kafka,
+        "commits_later": True,
         # Kafka refuses a topic whose name differs from another's only in dots and underscores.
         "refused_names": frozenset(
             {"dot and underscore in the topic", "dot and underscore in the group"}
         ),
     },
-    "rabbitmq": {"broker": "rabbitmq", "patience": 3.0},
+    "rabbitmq": {
+        "broker": "rabbitmq",
+        "patience": 3.0,
+        "crash_options": {"heartbeat": 2.0},
+        "end_session": sessions.end_rabbitmq,
+    },
     "nats": {"broker": "nats", "patience": 2.0},
-    "jetstream": {"broker": "jetstream", "patience": 3.0},
+    "jetstream": {
+        "broker": "jetstream",
+        "patience": 3.0,
+        "end_session": sessions.end_jetstream,
+    },
 }
 TARGETS = {item.name: Target(name=item.name, **HOW[item.name]) for item in BUILT_IN}

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from protoflow import wire
+from protoflow.context import Context
 from protoflow.contract.spec import DeliveryPolicy, RetryPolicy
 from protoflow.errors import BatchFailed
+from protoflow.handler import Batch
 from protoflow.outcomes import Skip, Unprocessable
 from protoflow.output import Output
+from protoflow.sync_context import SyncContext
 
 from tests.acceptance.contract import pb, pf
-from tests.acceptance.faulty import nothing_fails, topic_fails
+from tests.acceptance.faulty import faulty_of, nothing_fails, topic_fails
 from tests.acceptance.harness import Harness, handler, method, sync_handler, task_metadata, tasks
 
 needs = pytest.mark.needs
@@ -26,12 +31,12 @@ class Batches:
         self.attempts: dict[int, list[int]] = {}
         self.done: list[int] = []
 
-    def note(self, batch) -> None:
+    def note(self, batch: Batch[Any]) -> None:
         self.batches.append([task.number for task in batch])
         for task, context in zip(batch, batch.contexts, strict=True):
             self.attempts.setdefault(task.number, []).append(context.attempt)
 
-    async def ok(self, batch, context) -> None:
+    async def ok(self, batch: Batch[Any], context: Context) -> None:
         self.note(batch)
         self.done += [task.number for task in batch]
 
@@ -56,7 +61,7 @@ async def test_a_batch_that_does_not_fill_waits_no_longer_than_it_may(harness: H
 async def test_a_batch_handler_in_a_thread(harness: Harness) -> None:
     got = Batches()
 
-    def bulk(batch, context):
+    def bulk(batch: Batch[Any], context: SyncContext) -> None:
         got.note(batch)
         got.done += [task.number for task in batch]
 
@@ -68,7 +73,7 @@ async def test_a_batch_handler_in_a_thread(harness: Harness) -> None:
 async def test_each_message_has_a_context_of_its_own(harness: Harness) -> None:
     got = {}
 
-    async def bulk(batch, context):
+    async def bulk(batch: Batch[Any], context: Context) -> None:
         assert len(batch) == len(batch.contexts)
         for task, own in zip(batch, batch.contexts, strict=True):
             got[task.number] = (own.id, own.key, own.metadata["color"])
@@ -88,7 +93,7 @@ async def test_each_message_has_a_context_of_its_own(harness: Harness) -> None:
 async def test_a_batch_may_fail_in_part(harness: Harness) -> None:
     got = Batches()
 
-    async def bulk(batch, context):
+    async def bulk(batch: Batch[Any], context: Context) -> None:
         got.note(batch)
         bad = {i: ValueError(f"no {t.number}") for i, t in enumerate(batch) if t.number == 3}
         got.done += [task.number for task in batch if task.number != 3]
@@ -97,12 +102,14 @@ async def test_a_batch_may_fail_in_part(harness: Harness) -> None:
 
     async with harness.running(handler("Bulk", bulk)) as service:
         await harness.send(*range(5))
-        (letter,) = await harness.letters(1, harness.letters_of("tasks", "bulk"))
+        (dead_letter,) = await harness.dead_letter_messages(
+            1, harness.dead_letter_topic("tasks", "bulk")
+        )
         await harness.settled(service)
         await harness.quiet()
-    assert pb.Task.FromString(letter.payload).number == 3
-    assert letter.metadata[wire.PF_ERROR_MESSAGE] == "no 3"
-    assert letter.metadata[wire.PF_ATTEMPT] == "3"
+    assert pb.Task.FromString(dead_letter.payload).number == 3
+    assert dead_letter.metadata[wire.PF_ERROR_MESSAGE] == "no 3"
+    assert dead_letter.metadata[wire.PF_ATTEMPT] == "3"
     assert got.attempts[3] == [1, 2, 3]
     assert sorted(got.done) == [0, 1, 2, 4]
 
@@ -111,7 +118,7 @@ async def test_a_batch_may_fail_in_part(harness: Harness) -> None:
 async def test_outcomes_may_be_given_for_single_messages(harness: Harness) -> None:
     got = Batches()
 
-    async def bulk(batch, context):
+    async def bulk(batch: Batch[Any], context: Context) -> None:
         got.note(batch)
         raise BatchFailed(
             {
@@ -123,9 +130,11 @@ async def test_outcomes_may_be_given_for_single_messages(harness: Harness) -> No
 
     async with harness.running(handler("Bulk", bulk)) as service:
         await harness.send(1, 2)
-        (letter,) = await harness.letters(1, harness.letters_of("tasks", "bulk"))
+        (dead_letter,) = await harness.dead_letter_messages(
+            1, harness.dead_letter_topic("tasks", "bulk")
+        )
         await harness.until(lambda: service.stats()[method("Bulk")].skipped == 1)
-    assert letter.metadata[wire.PF_ERROR_CLASS] == "validation"
+    assert dead_letter.metadata[wire.PF_ERROR_CLASS] == "validation"
     assert got.attempts == {1: [1], 2: [1]}
 
 
@@ -135,7 +144,7 @@ async def test_a_batch_that_fails_as_a_whole_blames_nobody_but_the_culprit(
 ) -> None:
     got = Batches()
 
-    async def bulk(batch, context):
+    async def bulk(batch: Batch[Any], context: Context) -> None:
         got.note(batch)
         if any(task.number == 2 for task in batch):
             raise ValueError("one of them is bad")
@@ -143,10 +152,12 @@ async def test_a_batch_that_fails_as_a_whole_blames_nobody_but_the_culprit(
 
     async with harness.running(handler("Bulk", bulk)) as service:
         await harness.send(*range(5))
-        (letter,) = await harness.letters(1, harness.letters_of("tasks", "bulk"))
+        (dead_letter,) = await harness.dead_letter_messages(
+            1, harness.dead_letter_topic("tasks", "bulk")
+        )
         await harness.settled(service)
-    assert pb.Task.FromString(letter.payload).number == 2
-    assert letter.metadata[wire.PF_ATTEMPT] == "3"
+    assert pb.Task.FromString(dead_letter.payload).number == 2
+    assert dead_letter.metadata[wire.PF_ATTEMPT] == "3"
     assert sorted(got.done) == [0, 1, 3, 4]
     for number in (0, 1, 3, 4):
         assert set(got.attempts[number]) == {1}, "a neighbour was blamed"
@@ -159,9 +170,11 @@ async def test_what_cannot_be_decoded_never_reaches_the_handler(harness: Harness
         await harness.send(1, 2)
         await harness.publish("tasks", b"\xff\xff\xff", metadata=task_metadata())
         await harness.send(3)
-        (letter,) = await harness.letters(1, harness.letters_of("tasks", "bulk"))
+        (dead_letter,) = await harness.dead_letter_messages(
+            1, harness.dead_letter_topic("tasks", "bulk")
+        )
         await harness.until(lambda: len(got.done) == 3)
-    assert letter.metadata[wire.PF_ERROR_CLASS] == "decode"
+    assert dead_letter.metadata[wire.PF_ERROR_CLASS] == "decode"
     assert sorted(got.done) == [1, 2, 3]
     assert all(attempts == [1] for attempts in got.attempts.values())
 
@@ -169,7 +182,7 @@ async def test_what_cannot_be_decoded_never_reaches_the_handler(harness: Harness
 async def test_one_output_for_a_batch(harness: Harness) -> None:
     watcher = await harness.watch("done")
 
-    async def bulk(batch, context):
+    async def bulk(batch: Batch[Any], context: Context) -> Any:
         return pb.Done(number=sum(task.number for task in batch))
 
     async with harness.running(handler("BulkSum", bulk)) as service:
@@ -184,17 +197,17 @@ async def test_outputs_of_a_batch_are_confirmed_before_any_of_it_is_acknowledged
 ) -> None:
     watcher = await harness.watch("done")
 
-    async def bulk(batch, context):
+    async def bulk(batch: Batch[Any], context: Context) -> Any:
         return pb.Done(number=sum(task.number for task in batch))
 
     policy = DeliveryPolicy(retry=RetryPolicy(max_attempts=50))
     service = harness.service(handler("BulkSum", bulk), faulty=True, policy=policy)
     async with service:
-        service.transport.rule = topic_fails(harness.physical("done"))
+        faulty_of(service).rule = topic_fails(harness.physical("done"))
         await harness.send(1, 2, 3)
-        await harness.until(lambda: len(service.transport.refused) >= 2)
+        await harness.until(lambda: len(faulty_of(service).refused) >= 2)
         assert service.stats()[method("BulkSum")].handled == 0
-        service.transport.rule = nothing_fails
+        faulty_of(service).rule = nothing_fails
         await harness.until(lambda: sum(tasks(watcher.messages)) == 6)
         await harness.until(lambda: service.stats()[method("BulkSum")].handled == 3)
 
@@ -202,7 +215,7 @@ async def test_outputs_of_a_batch_are_confirmed_before_any_of_it_is_acknowledged
 async def test_an_output_names_the_input_that_caused_it(harness: Harness) -> None:
     watcher = await harness.watch("done")
 
-    async def bulk(batch, context):
+    async def bulk(batch: Batch[Any], context: Context) -> AsyncIterator[Any]:
         for task in batch:
             yield Output(pb.Done(number=task.number), caused_by=task)
 
@@ -223,7 +236,7 @@ async def test_outputs_of_failed_messages_are_dropped_and_those_of_the_others_go
 ) -> None:
     watcher = await harness.watch("done")
 
-    async def bulk(batch, context):
+    async def bulk(batch: Batch[Any], context: Context) -> None:
         producer = pf.SuiteEventProducer(context)
         for task in batch:
             await producer.publish_done_many([Output(pb.Done(number=task.number), caused_by=task)])
@@ -231,7 +244,7 @@ async def test_outputs_of_failed_messages_are_dropped_and_those_of_the_others_go
 
     async with harness.running(handler("Bulk", bulk)) as service:
         await harness.send(*range(4))
-        await harness.letters(2, harness.letters_of("tasks", "bulk"))
+        await harness.dead_letter_messages(2, harness.dead_letter_topic("tasks", "bulk"))
         await harness.settled(service)
         messages = await watcher.exactly(2)
     assert sorted(tasks(messages)) == [0, 2]
@@ -240,7 +253,7 @@ async def test_outputs_of_failed_messages_are_dropped_and_those_of_the_others_go
 async def test_what_is_published_through_an_items_context_goes_out(harness: Harness) -> None:
     watcher = await harness.watch("done")
 
-    async def bulk(batch, context):
+    async def bulk(batch: Batch[Any], context: Context) -> None:
         for task, own in zip(batch, batch.contexts, strict=True):
             await pf.SuiteEventProducer(own).publish_done(pb.Done(number=task.number))
 
@@ -256,7 +269,7 @@ async def test_batches_of_one_key_come_in_order_and_never_overlap(harness: Harne
     running: set[str] = set()
     order: dict[str, list[int]] = {}
 
-    async def bulk(batch, context):
+    async def bulk(batch: Batch[Any], context: Context) -> None:
         keys = {task.key for task in batch}
         assert not keys & running, "two batches have one key at once"
         running.update(keys)
@@ -281,7 +294,7 @@ async def test_a_failed_message_of_a_batch_takes_the_later_ones_of_its_key_back(
     order: dict[str, list[int]] = {}
     failed: set[int] = set()
 
-    async def bulk(batch, context):
+    async def bulk(batch: Batch[Any], context: Context) -> None:
         errors: dict[int, Exception] = {}
         broken: set[str] = set()
         for index, task in enumerate(batch):
@@ -308,7 +321,7 @@ async def test_a_batch_of_one_key_that_fails_as_a_whole_is_redone_in_order(
 ) -> None:
     order: list[int] = []
 
-    async def bulk(batch, context):
+    async def bulk(batch: Batch[Any], context: Context) -> None:
         if len(batch) > 1:
             raise ValueError("all of them")
         if batch[0].number == 2:
@@ -318,7 +331,7 @@ async def test_a_batch_of_one_key_that_fails_as_a_whole_is_redone_in_order(
     async with harness.running(handler("BulkKeyed", bulk)):
         await harness.send(*range(5), key="k")
         await harness.until(lambda: len(order) == 4)
-        await harness.letters(1, harness.letters_of("tasks", "bulk-keyed"))
+        await harness.dead_letter_messages(1, harness.dead_letter_topic("tasks", "bulk-keyed"))
     assert order == [0, 1, 3, 4]
 
 

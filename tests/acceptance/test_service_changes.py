@@ -141,7 +141,7 @@ async def test_work_under_way_survives_a_change(harness: Harness, change: str) -
         assert await _handles(harness, work, before, every), "the way to drain is none"
         drained = change in _FIXED or await _handles(harness, work, after, set())
         assert drained, "refused though drained"
-    assert await harness.dead_letters.count(harness.letters_of()) == 0
+    assert await harness.dead_letters.count(harness.dead_letter_topic()) == 0
     assert len(work.seen.done) == len(every), "handled twice"
 
 
@@ -155,8 +155,8 @@ async def _handles(harness: Harness, work: Work, deploy: Deploy, numbers: set[in
     else:
         refusal = ""
     if refusal:
-        told = any(words in refusal.lower() for words in _DRAINING)
-        assert told, f"refused without the way out: {refusal}"
+        reported = any(words in refusal.lower() for words in _DRAINING)
+        assert reported, f"refused without the way out: {refusal}"
         return False
     try:
         await harness.until(

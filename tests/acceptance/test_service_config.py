@@ -7,11 +7,14 @@ import asyncio
 import json
 import threading
 import time
+from typing import Any
 
 import pytest
 from protoflow import wire
+from protoflow.context import Context
 from protoflow.errors import ConfigError, PublishError
 from protoflow.events import CloudEvent
+from protoflow.sync_context import SyncContext
 
 from tests.acceptance.contract import pb, pf
 from tests.acceptance.harness import Harness, Seen, handler, sync_handler
@@ -43,7 +46,7 @@ async def test_source_is_that_of_the_config_where_the_contract_says_nothing(
 ) -> None:
     got = []
 
-    async def work(message, context):
+    async def work(message: Any, context: Context) -> None:
         got.append(context.cloudevent.source)
 
     service = harness.service(source="/from-config")
@@ -57,7 +60,7 @@ async def test_source_is_that_of_the_config_where_the_contract_says_nothing(
 async def test_events_are_published_and_consumed_within_the_namespace(harness: Harness) -> None:
     got = []
 
-    async def placed(event):
+    async def placed(event: Any) -> None:
         got.append((event.event.type, event.event.data))
 
     service = harness.service()
@@ -74,7 +77,7 @@ async def test_events_are_published_and_consumed_within_the_namespace(harness: H
 async def test_results_of_json_handlers_stay_within_the_namespace(harness: Harness) -> None:
     watcher = await harness.watch("totals")
 
-    async def add(value, context):
+    async def add(value: Any, context: Context) -> Any:
         return {"total": sum(value["items"])}
 
     service = harness.service()
@@ -105,7 +108,7 @@ async def test_sync_threads_bound_the_handlers_in_threads(harness: Harness) -> N
     running, most, done = 0, 0, 0
     lock = threading.Lock()
 
-    def work(task, context):
+    def work(task: Any, context: SyncContext) -> None:
         nonlocal running, most, done
         with lock:
             running += 1
@@ -139,7 +142,7 @@ async def test_a_message_handed_out_too_often_runs_alone_and_is_not_given_up(
     runs: list[tuple[int, int]] = []
     others: list[int] = []
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         running.add(task.number)
         try:
             if task.number == 0:
@@ -161,7 +164,7 @@ async def test_a_message_handed_out_too_often_runs_alone_and_is_not_given_up(
                 break
             await harness.send(number)
             await asyncio.sleep(0.1)
-        await harness.letters(0)
+        await harness.dead_letter_messages(0)
     assert len(runs) >= 4
     # Not every broker counts a hand-out that ended with `max_hold`.
     assert {beside for deliveries, beside in runs if deliveries > 2} <= {1}, runs

@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import sys
+import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -24,6 +25,8 @@ pytestmark = [needs("durable", "at_least_once"), pytest.mark.timeout(240)]
 
 #: A short lease, so that what a killed process held comes again soon.
 LEASE = 2.0
+#: Seconds after its end for which a message may be unsettled: Kafka commits once a second.
+SETTLED = 1.3
 
 
 class Program:
@@ -175,6 +178,39 @@ async def test_what_a_killed_process_held_goes_to_the_other(
         assert words[1] == "1", "a crash is no failed run"
 
 
+@needs("processes", "per_key")
+async def test_a_process_that_stands_still_for_longer_than_its_lease(
+    harness: Harness, programs: Programs
+) -> None:
+    """Another takes over; when it goes on, it finds out that its messages are not its own."""
+    count, keys, in_flight = 220, 4, 10
+    settings = {"rebalance_drain": 1.0, "max_in_flight": in_flight}
+    await harness.prepare(handler("Keyed", Seen(harness).ok), lease=LEASE)
+    for key in range(keys):
+        await harness.send(*range(key, count, keys), key=f"k{key}")
+    still = await programs.start("Keyed", seconds=0.04, settings=settings)
+    await still.until(lambda program: len(program.ended) >= 160)
+    still.process.send_signal(signal.SIGSTOP)
+    stopped = time.time()
+    other = await programs.start("Keyed", ready=False, settings=settings)
+    await other.until(lambda program: program.ended, within=30)
+    still.process.send_signal(signal.SIGCONT)
+    await other.until(lambda _: len(still.ended | other.ended) == count, within=30)
+    await harness.quiet(0.3)
+    assert {*still.ended, *other.ended} == set(range(count)), "messages were lost"
+    assert max(still.ended.values()) == max(other.ended.values()) == 1
+    ends = [(float(at), int(number)) for number, at in still.events("end")]
+    settled = {number for ended, number in ends if ended < stopped - SETTLED}
+    assert not settled & set(other.ended), "what was settled was handled again"
+    late = {number for ended, number in ends if ended > stopped}
+    assert len(late & set(other.ended)) <= in_flight, "it went on with what is another's"
+    ends += [(float(at), int(number)) for number, at in other.events("end")]
+    first = dict.fromkeys(number for _, number in sorted(ends))
+    for key in range(keys):
+        lane = [number for number in first if number % keys == key]
+        assert lane == list(range(key, count, keys)), "a key lost its order"
+
+
 @needs("counts_deliveries", "dead_letters", "retains")
 async def test_a_message_that_kills_its_process_ends_in_the_dead_letters_alone(
     harness: Harness, programs: Programs
@@ -197,7 +233,7 @@ async def test_a_message_that_kills_its_process_ends_in_the_dead_letters_alone(
             async with asyncio.timeout(15 * harness.patience):
                 while program.process.returncode is None:
                     await asyncio.sleep(0.05)
-                    if await harness.dead_letters.count(harness.letters_of()):
+                    if await harness.dead_letters.count(harness.dead_letter_topic()):
                         break
         except TimeoutError:
             pass
@@ -207,11 +243,11 @@ async def test_a_message_that_kills_its_process_ends_in_the_dead_letters_alone(
             done |= set(program.ended)
             break
         killed.append(program)
-    (letter,) = await harness.letters(1)
-    assert pb.Task.FromString(letter.payload).number == killer
-    assert letter.metadata[wire.PF_ERROR_CLASS] == "redelivery limit"
-    assert letter.metadata[wire.PF_ATTEMPT] == "0"
-    assert int(letter.metadata[wire.PF_DELIVERIES]) >= 2
+    (dead_letter,) = await harness.dead_letter_messages(1)
+    assert pb.Task.FromString(dead_letter.payload).number == killer
+    assert dead_letter.metadata[wire.PF_ERROR_CLASS] == "redelivery limit"
+    assert dead_letter.metadata[wire.PF_ATTEMPT] == "0"
+    assert int(dead_letter.metadata[wire.PF_DELIVERIES]) >= 2
     assert done == innocent, "a neighbour was harmed"
     assert killed
     assert killer in killed[-1].begun

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from protoflow.context import Context
 from protoflow.contract.spec import (
     DeadLetterPolicy,
     DeliveryPolicy,
@@ -103,7 +106,7 @@ async def test_built_in_defaults_yield(harness: Harness, caplog: pytest.LogCaptu
     """A handler that demands nothing starts on every transport."""
     got = []
 
-    async def raw(message, context):
+    async def raw(message: Any, context: Context) -> None:
         got.append(message.payload)
 
     service = harness.service()
@@ -146,11 +149,11 @@ async def test_registrations_that_contradict_each_other_are_refused(harness: Har
     with pytest.raises(RegistrationError, match="is a class"):
         service.register(pf.WorkHandler)
     with pytest.raises(RegistrationError, match="no generated handler"):
-        service.register(object())
+        service.register(object())  # type: ignore[arg-type]  # the mistake
 
 
 async def test_two_handlers_of_one_type_in_one_group_are_refused(harness: Harness) -> None:
-    async def other(message, context):
+    async def other(message: Any, context: Context) -> None:
         raise AssertionError
 
     service = harness.service(handler("Work", Seen(harness).ok))

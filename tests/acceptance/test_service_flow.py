@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 import pytest
+from protoflow.context import Context
 from protoflow.contract.spec import DeliveryPolicy
 from protoflow.outcomes import RetryAfter
 
@@ -24,7 +26,7 @@ class Gate:
         self.done = 0
         self._open = asyncio.Event()
 
-    async def handle(self, task, context) -> None:
+    async def handle(self, task: Any, context: Context) -> None:
         self.waiting += 1
         self.most = max(self.most, self.waiting)
         try:
@@ -120,7 +122,7 @@ async def test_a_slow_handler_stops_no_other_subscription(harness: Harness) -> N
 async def test_waiting_retries_count_as_in_flight(harness: Harness) -> None:
     seen = Seen(harness)
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         seen.note(task, context)
         if context.attempt == 1:
             raise RetryAfter(0.3)
@@ -147,7 +149,7 @@ async def test_ten_thousand_messages_pass_and_none_is_lost(harness: Harness) -> 
     count = 10_000
     got: Counter[int] = Counter()
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         got[task.number] += 1
         if task.number % 1000 == 0 and context.attempt == 1 and harness.capabilities.at_least_once:
             raise ValueError("once in a thousand")

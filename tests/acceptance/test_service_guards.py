@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 from protoflow import wire
+from protoflow.context import Context
 from protoflow.contract.spec import DeliveryPolicy, RetryPolicy
 from protoflow.errors import PublishRefusedError
+from protoflow.message import Message
 from protoflow.outcomes import Outcome
 
 from tests.acceptance.contract import pb
+from tests.acceptance.faulty import faulty_of
 from tests.acceptance.harness import Harness, Seen, handler, method, task_metadata, tasks
 
 needs = pytest.mark.needs
@@ -58,7 +61,7 @@ async def test_a_message_due_in_the_year_9999_holds_no_key(harness: Harness) -> 
 async def test_a_lone_surrogate_in_the_text_of_an_error_is_no_crash(harness: Harness) -> None:
     seen: list[Any] = []
 
-    async def work(value, context):
+    async def work(value: Any, context: Context) -> None:
         seen.append(value)
         if value.get("name"):
             raise ValueError(f"unknown customer {value['name']}\ud800")
@@ -70,10 +73,12 @@ async def test_a_lone_surrogate_in_the_text_of_an_error_is_no_crash(harness: Har
         await harness.publish("notes", json.dumps({"name": "a\u20acb"}).encode(), metadata=_JSON)
         await harness.publish("notes", b"{}", metadata=_JSON)
         await harness.until(lambda: len(seen) == 2)
-        (letter,) = await harness.letters(1, harness.letters_of("notes", "notes"))
+        (dead_letter,) = await harness.dead_letter_messages(
+            1, harness.dead_letter_topic("notes", "notes")
+        )
         health = service.health()
     assert (health.live, health.ready) == (True, True), health.problems
-    assert letter.metadata[wire.PF_ERROR_MESSAGE].startswith("unknown customer")
+    assert dead_letter.metadata[wire.PF_ERROR_MESSAGE].startswith("unknown customer")
 
 
 class _NoText(Exception):
@@ -83,30 +88,30 @@ class _NoText(Exception):
 
 @needs("dead_letters")
 async def test_an_error_without_a_text_is_an_error(harness: Harness) -> None:
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         if task.number == 1:
             raise _NoText
 
     once = DeliveryPolicy(retry=RetryPolicy(max_attempts=1))
     async with harness.running(handler("Work", work), policy=once) as service:
         await harness.send(1, 2)
-        (letter,) = await harness.letters(1)
+        (dead_letter,) = await harness.dead_letter_messages(1)
         await harness.until(lambda: service.stats()[method("Work")].handled == 1)
         assert service.health().live
-    assert letter.metadata[wire.PF_ERROR_TYPE] == "_NoText"
+    assert dead_letter.metadata[wire.PF_ERROR_TYPE] == "_NoText"
 
 
 @needs("dead_letters")
 async def test_a_mark_of_a_stranger_hides_no_dead_letter(harness: Harness) -> None:
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         if task.number < 3:
             raise ValueError("no")
 
     once = DeliveryPolicy(retry=RetryPolicy(max_attempts=1))
     async with harness.running(handler("Work", work), policy=once):
         ids = await harness.send(1, 2)
-        letters = await harness.letters(2)
-        for value in (*ids, *(letter.id for letter in letters), "0:0", "0/0", "*"):
+        dead_letters = await harness.dead_letter_messages(2)
+        for value in (*ids, *(dead_letter.id for dead_letter in dead_letters), "0:0", "0/0", "*"):
             for metadata in (
                 {wire.PF_DLQ_RESOLVED: value},
                 {wire.PF_DLQ_RESOLVED: value, wire.PF_DEAD_LETTER: "true"},
@@ -114,8 +119,8 @@ async def test_a_mark_of_a_stranger_hides_no_dead_letter(harness: Harness) -> No
                 await harness.publish(
                     "tasks", b"\xff", metadata=task_metadata(**metadata), id=value
                 )
-        found = await harness.letters(2 + 2 * (len(ids) * 2 + 3))
-    assert set(ids) <= {letter.id for letter in found}
+        found = await harness.dead_letter_messages(2 + 2 * (len(ids) * 2 + 3))
+    assert set(ids) <= {dead_letter.id for dead_letter in found}
 
 
 @needs("per_key", "tombstones")
@@ -125,7 +130,7 @@ async def test_a_tombstone_behind_an_earlier_message_of_its_key_is_skipped(
     seen = Seen(harness)
     go = asyncio.Event()
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         seen.note(task, context)
         await go.wait()
 
@@ -149,9 +154,9 @@ async def test_a_callback_that_raises_is_that_messages_alone(harness: Harness) -
     started: list[int] = []
     all_started = asyncio.Event()
 
-    def middleware(next, spec):
+    def middleware(next: Any, spec: Any) -> Any:
         async def run(delivery: Any, context: Any) -> Outcome:
-            outcome = await next(delivery, context)
+            outcome: Outcome = await next(delivery, context)
 
             def call() -> None:
                 raise RuntimeError("it cannot be remembered")
@@ -162,7 +167,7 @@ async def test_a_callback_that_raises_is_that_messages_alone(harness: Harness) -
 
         return run
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> Any:
         started.append(task.number)
         if len(started) == 10:
             all_started.set()
@@ -183,31 +188,33 @@ async def test_a_callback_that_raises_is_that_messages_alone(harness: Harness) -
 
 
 @needs("dead_letters")
-async def test_a_letter_that_is_refused_is_written_smaller_until_it_fits(harness: Harness) -> None:
+async def test_a_dead_letter_that_is_refused_is_written_smaller_until_it_fits(
+    harness: Harness,
+) -> None:
     """Whatever the broker refuses, in the end a stub names where the message lies."""
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         if task.number == 1:
             raise ValueError("no")
 
     once = DeliveryPolicy(retry=RetryPolicy(max_attempts=1))
     service = harness.service(handler("Work", work), policy=once, faulty=True)
-    where = harness.letters_of()
+    where = harness.dead_letter_topic()
 
-    def too_large(message):
+    def too_large(message: Message) -> Any:
         size = len(message.payload or b"") + len("".join(message.metadata.values()))
         if message.topic == where and size > 600:
             return PublishRefusedError("too large")
         return None
 
     async with service:
-        service.transport.rule = too_large
+        faulty_of(service).rule = too_large
         metadata = {"long": "x" * 3000}
         await harness.producer.publish_task(pb.Task(number=1, blob=b"x" * 5000), metadata=metadata)
         await harness.send(2)
-        (letter,) = await harness.letters(1)
+        (dead_letter,) = await harness.dead_letter_messages(1)
         await harness.until(lambda: service.stats()[method("Work")].handled == 1)
         await harness.settled(service)
         assert service.health().ready, service.health().problems
-    assert letter.metadata[wire.PF_ORIGINAL_TOPIC] == harness.physical("tasks")
-    assert len(service.transport.refused) <= 4, "each form is tried once"
+    assert dead_letter.metadata[wire.PF_ORIGINAL_TOPIC] == harness.physical("tasks")
+    assert len(faulty_of(service).refused) <= 4, "each form is tried once"

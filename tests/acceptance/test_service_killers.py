@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from protoflow import wire
+from protoflow.context import Context
 from protoflow.contract.spec import DeadLetterPolicy, DeliveryPolicy, OnExhausted, RetryPolicy
 
 from tests.acceptance.contract import pb
@@ -60,14 +61,14 @@ class Deaths:
         return [number for program in [*self.died, self.last] for number in program.begun]
 
     async def until_all(
-        self, numbers: set[int], letters: list[str], count: int, **order: Any
+        self, numbers: set[int], dead_letters: list[str], count: int, **order: Any
     ) -> None:
-        """... and until these are handled and so many letters lie in the topics."""
+        """... and until these are handled and so many dead letters lie in the topics."""
         for _ in range(MOST_DEATHS):
             self.last = program = await self._programs.start(ready=False, **order)
             deadline = asyncio.get_running_loop().time() + 30 * self._lab.patience
             while program.process.returncode is None:
-                found = sum([await self._lab.dead_letters.count(one) for one in letters])
+                found = sum([await self._lab.dead_letters.count(one) for one in dead_letters])
                 if numbers <= self.ended and found >= count:
                     return
                 assert asyncio.get_running_loop().time() < deadline, (
@@ -81,8 +82,8 @@ class Deaths:
         )
 
 
-def _numbers(letters: list[Any]) -> list[int]:
-    return sorted(pb.Task.FromString(letter.payload).number for letter in letters)
+def _numbers(dead_letters: list[Any]) -> list[int]:
+    return sorted(pb.Task.FromString(dead_letter.payload).number for dead_letter in dead_letters)
 
 
 async def test_a_backlog_of_another_topic_is_not_blamed(
@@ -98,14 +99,14 @@ async def test_a_backlog_of_another_topic_is_not_blamed(
     deaths = Deaths(harness, programs)
     await deaths.until_all(
         {*range(5), *range(100, 112)},
-        [harness.letters_of(), harness.letters_of("done", "side")], 1,
+        [harness.dead_letter_topic(), harness.dead_letter_topic("done", "side")], 1,
         service=list(names), kills=[5], before_kill=0.2, slow=dict.fromkeys(range(100, 112), 1.0),
         settings={**_settings(*names), **common},
     )  # fmt: skip
-    (letter,) = await harness.letters(1)
-    assert _numbers([letter]) == [5]
-    assert letter.metadata[wire.PF_ERROR_CLASS] == "redelivery limit"
-    assert await harness.dead_letters.count(harness.letters_of("done", "side")) == 0
+    (dead_letter,) = await harness.dead_letter_messages(1)
+    assert _numbers([dead_letter]) == [5]
+    assert dead_letter.metadata[wire.PF_ERROR_CLASS] == "redelivery limit"
+    assert await harness.dead_letters.count(harness.dead_letter_topic("done", "side")) == 0
     assert deaths.died
 
 
@@ -117,10 +118,10 @@ async def test_innocents_between_two_killers_are_handled(
     await harness.send(*range(16))
     deaths = Deaths(harness, programs)
     await deaths.until_all(
-        set(range(16)) - {1, 10}, [harness.letters_of()], 2,
+        set(range(16)) - {1, 10}, [harness.dead_letter_topic()], 2,
         kills=[1, 10], seconds=0.02, settings={**_settings("Work", concurrency=2), **common},
     )  # fmt: skip
-    assert _numbers(await harness.letters(2)) == [1, 10]
+    assert _numbers(await harness.dead_letter_messages(2)) == [1, 10]
 
 
 @needs("per_key")
@@ -131,13 +132,13 @@ async def test_innocents_before_and_behind_a_killer_of_their_key_are_handled_in_
     await harness.prepare(handler("Keyed", Seen(harness).ok), **common, lease=1.0)
     await harness.send(*range(5), key="k")
     deaths = Deaths(harness, programs)
-    where = harness.letters_of(group="keyed")
+    where = harness.dead_letter_topic(group="keyed")
     await deaths.until_all(
         {0, 1, 2, 4}, [where], 1, service="Keyed", kills=[3],
         settings={**_settings("Keyed"), **common},
     )  # fmt: skip
-    (letter,) = await harness.letters(1, where)
-    assert _numbers([letter]) == [3]
+    (dead_letter,) = await harness.dead_letter_messages(1, where)
+    assert _numbers([dead_letter]) == [3]
     first = [
         number for index, number in enumerate(deaths.begun) if number not in deaths.begun[:index]
     ]
@@ -152,7 +153,7 @@ async def test_many_restarts_with_a_backlog_bury_nothing(harness: Harness) -> No
     count = 40
     slow = True
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         seen.note(task, context)
         if slow:
             await asyncio.sleep(30)
@@ -174,7 +175,7 @@ async def test_many_restarts_with_a_backlog_bury_nothing(harness: Harness) -> No
             what=f"{len(set(seen.done))} of {count} were handled",
         )  # fmt: skip
         await harness.settled(service)
-    assert await harness.dead_letters.count(harness.letters_of()) == 0
+    assert await harness.dead_letters.count(harness.dead_letter_topic()) == 0
     assert set(seen.attempts) == {1}, "being given back is no failed run"
 
 
@@ -197,7 +198,7 @@ async def test_two_deploys_in_the_middle_of_a_long_job_never_convict_it(
         assert await program.ends(within=30) == 0
     program = await programs.start(settings=settings)
     await program.until(lambda program: program.ended, within=30)
-    assert await harness.dead_letters.count(harness.letters_of()) == 0
+    assert await harness.dead_letters.count(harness.dead_letter_topic()) == 0
     assert program.events("begin") == [["7", "1"]]
 
 
@@ -208,7 +209,7 @@ async def test_blocked_for_long_never_ends_as_a_redelivery_limit(harness: Harnes
     loop = asyncio.get_running_loop()
     begun = loop.time()
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         seen.note(task, context)
         if task.number == 0 and loop.time() < begun + 6 * settings["max_hold"]:
             raise RuntimeError("the downstream is away")
@@ -229,4 +230,4 @@ async def test_blocked_for_long_never_ends_as_a_redelivery_limit(harness: Harnes
         await harness.until(lambda: len(seen.done) == 4, within=30)
         await harness.settled(service)
     assert seen.done == [0, 1, 2, 3]
-    assert await harness.dead_letters.count(harness.letters_of(group="keyed")) == 0
+    assert await harness.dead_letters.count(harness.dead_letter_topic(group="keyed")) == 0

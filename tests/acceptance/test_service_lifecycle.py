@@ -6,12 +6,17 @@ import asyncio
 import contextlib
 import signal
 import time
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
+from protoflow.context import Context
 from protoflow.contract.spec import DeliveryPolicy, RetryPolicy
 from protoflow.errors import ConfigError, ProtoflowError, RegistrationError, TopologyError
 from protoflow.outcomes import RetryAfter
 from protoflow.scheduling.in_flight import InFlight
+from protoflow.service import Service
+from protoflow.sync_context import SyncContext
 from protoflow.transport import TopologyMode
 
 from tests.acceptance.contract import pb, pf
@@ -23,7 +28,7 @@ needs = pytest.mark.needs
 async def test_shutdown_finishes_what_runs(harness: Harness) -> None:
     seen = Seen(harness)
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         seen.note(task, context)
         await asyncio.sleep(0.2)
         seen.done.append(task.number)
@@ -43,7 +48,7 @@ async def test_shutdown_confirms_outputs_before_it_closes(harness: Harness) -> N
     watcher = await harness.watch("done")
     begun = Seen(harness)
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> Any:
         begun.note(task, context)
         await asyncio.sleep(0.1)
         return pb.Done(number=task.number)
@@ -60,7 +65,7 @@ async def test_what_does_not_finish_in_time_is_given_back_uncounted(harness: Har
     seen = Seen(harness)
     cancelled = []
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         seen.note(task, context)
         try:
             await asyncio.sleep(60)
@@ -85,14 +90,46 @@ async def test_what_does_not_finish_in_time_is_given_back_uncounted(harness: Har
         # Given back, a message may be handed out once more before the process has left.
         assert again.contexts[0].delivery.deliveries <= 4
     if harness.capabilities.dead_letters:
-        assert await harness.letters(0) == []
+        assert await harness.dead_letter_messages(0) == []
+
+
+@needs("at_least_once")
+async def test_a_drained_subscription_leaves_its_messages_to_other_processes(
+    harness: Harness,
+) -> None:
+    first, second = Seen(harness), Seen(harness)
+    audit = Seen(harness)
+
+    async def work(task: Any, context: Context) -> None:
+        first.note(task, context)
+        await asyncio.sleep(0.2)
+        first.done.append(task.number)
+
+    handlers = (handler("Work", work), handler("Audit", audit.ok))
+    async with harness.running(*handlers, policy=DeliveryPolicy(concurrency=1)) as service:
+        await harness.send(*range(5))
+        await first.until(1)
+        service.drain(method("Work"))
+        drained = next(one for one in service.subscriptions if one.state == "draining")
+        await harness.until(lambda: drained.state == "drained", within=20)
+        assert first.numbers == first.done, "what runs is finished"
+        assert not service.health().ready
+        left = set(range(5)) - set(first.done)
+        async with harness.running(handler("Work", second.ok)):
+            await second.until(len(left), within=20)
+            # Other subscriptions of the process go on.
+            await harness.send(5)
+            await second.until(len(left) + 1, within=20)
+            await audit.until(6, within=20)
+    assert set(second.numbers) == left | {5}
+    assert first.numbers == first.done
 
 
 @needs("at_least_once")
 async def test_what_has_not_begun_is_given_back_and_handled_by_the_next(harness: Harness) -> None:
     seen = Seen(harness)
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         seen.note(task, context)
         await asyncio.sleep(0.3)
         seen.done.append(task.number)
@@ -116,7 +153,7 @@ async def test_what_has_not_begun_is_given_back_and_handled_by_the_next(harness:
 async def test_what_waits_for_a_retry_is_given_back(harness: Harness) -> None:
     seen = Seen(harness)
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         seen.note(task, context)
         raise RetryAfter(4.0)
 
@@ -137,7 +174,7 @@ async def test_shutdown_does_not_wait_for_a_thread_beyond_the_deadline(harness: 
 
     begun, end = threading.Event(), threading.Event()
 
-    def work(task, context):
+    def work(task: Any, context: SyncContext) -> None:
         begun.set()
         end.wait(30)
 
@@ -147,7 +184,7 @@ async def test_shutdown_does_not_wait_for_a_thread_beyond_the_deadline(harness: 
             await harness.until(begun.is_set)
             started = time.monotonic()
         assert time.monotonic() - started < 10 * harness.patience
-        left = [task for task in asyncio.all_tasks() if "serve" in task.get_coro().__qualname__]
+        left = [task for task in asyncio.all_tasks() if "serve" in str(task.get_coro())]
         await asyncio.sleep(0.05)
         assert [task for task in left if not task.done()] == []
     finally:
@@ -169,7 +206,7 @@ async def test_run_ends_on_request_and_drains(harness: Harness) -> None:
 async def test_cancelling_run_drains_too(harness: Harness) -> None:
     seen = Seen(harness)
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         seen.note(task, context)
         await asyncio.sleep(0.2)
         seen.done.append(task.number)
@@ -212,12 +249,12 @@ async def test_run_handles_signals_and_puts_the_old_handlers_back(harness: Harne
 async def test_the_lifespan_surrounds_everything_that_is_handled(harness: Harness) -> None:
     events = []
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         await asyncio.sleep(0.1)
         events.append("handled")
 
     @contextlib.asynccontextmanager
-    async def lifespan(service):
+    async def lifespan(service: Service) -> AsyncIterator[Any]:
         events.append("entered")
         yield
         events.append("left")
@@ -232,7 +269,7 @@ async def test_a_lifespan_that_fails_stops_the_start_and_leaves_nothing_open(
     harness: Harness,
 ) -> None:
     @contextlib.asynccontextmanager
-    async def lifespan(service):
+    async def lifespan(service: Service) -> AsyncIterator[Any]:
         raise LookupError("no database")
         yield
 
@@ -324,7 +361,9 @@ async def test_verify_finds_what_create_made_and_names_what_is_missing(harness: 
 
 
 @needs("retains")
-async def test_a_new_group_starts_at_the_earliest_unless_told_otherwise(harness: Harness) -> None:
+async def test_a_new_group_starts_at_the_earliest_unless_reported_otherwise(
+    harness: Harness,
+) -> None:
     from protoflow.contract.spec import Start
 
     await harness.prepare(handler("Audit", Seen(harness).ok))
@@ -361,7 +400,7 @@ async def test_the_namespace_keeps_services_apart(harness: Harness) -> None:
 async def test_a_handler_longer_than_its_lease_keeps_it(harness: Harness) -> None:
     seen = Seen(harness)
 
-    async def slow(task, context):
+    async def slow(task: Any, context: Context) -> None:
         seen.note(task, context)
         await asyncio.sleep(2.5)
         seen.done.append(task.number)
@@ -384,7 +423,7 @@ async def test_a_lost_lease_cancels_its_handler_and_settles_nothing(harness: Har
     first, second = Seen(harness), Seen(harness)
     cancelled = []
 
-    async def stuck(task, context):
+    async def stuck(task: Any, context: Context) -> None:
         first.note(task, context)
         try:
             await asyncio.sleep(30)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import defaultdict
+from functools import partial
+from typing import Any
 
 import pytest
+from protoflow.context import Context
 from protoflow.contract.spec import DeliveryPolicy, RetryPolicy
 from protoflow.outcomes import RetryAfter, Unprocessable
+from protoflow.sync_context import SyncContext
 
 from tests.acceptance.contract import pb
 from tests.acceptance.harness import Harness, Seen, handler, sync_handler
@@ -28,7 +32,7 @@ class Ledger:
         self._seconds = seconds
         self._random = random.Random(7)
 
-    async def handle(self, task, context) -> None:
+    async def handle(self, task: Any, context: Context) -> None:
         if task.key in self._running:
             self.overlaps.append(f"{task.key}:{task.number}")
         self._running.add(task.key)
@@ -99,7 +103,7 @@ async def test_each_key_in_order_while_members_come_and_go(harness: Harness) -> 
             before = ledger.handled
             async with harness.running(handler("Keyed", ledger.handle), policy=ALWAYS):
                 await harness.until(
-                    lambda before=before: ledger.handled >= min(200, before + 20), within=30
+                    partial(lambda count: ledger.handled >= count, min(200, before + 20)), within=30
                 )
         await harness.until(
             lambda: len({n for o in ledger.order.values() for n in o}) == 200, within=40
@@ -129,7 +133,7 @@ async def test_a_message_that_waits_holds_its_key_and_no_other(harness: Harness)
     seen = Seen(harness)
     waiting = True
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         if task.number == 0 and waiting:
             raise RetryAfter(0.05)
         seen.note(task, context)
@@ -149,7 +153,7 @@ async def test_a_message_that_waits_holds_its_key_and_no_other(harness: Harness)
 async def test_a_dead_letter_is_a_hole_in_its_keys_order(harness: Harness) -> None:
     seen = Seen(harness)
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         if task.number == 1:
             raise Unprocessable("this one never")
         seen.note(task, context)
@@ -157,7 +161,7 @@ async def test_a_dead_letter_is_a_hole_in_its_keys_order(harness: Harness) -> No
     async with harness.running(handler("Keyed", work)):
         await harness.send(0, 1, 2, 3, key="k")
         await seen.until(3)
-        await harness.letters(1, harness.letters_of("tasks", "keyed"))
+        await harness.dead_letter_messages(1, harness.dead_letter_topic("tasks", "keyed"))
     assert seen.numbers == [0, 2, 3]
 
 
@@ -166,7 +170,7 @@ async def test_messages_without_key_wait_for_nobody(harness: Harness) -> None:
     at_once = 0
     most = 0
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         nonlocal at_once, most
         at_once += 1
         most = max(most, at_once)
@@ -183,7 +187,7 @@ async def test_messages_without_key_wait_for_nobody(harness: Harness) -> None:
 async def test_handlers_in_threads_keep_the_order_too(harness: Harness) -> None:
     order: dict[str, list[int]] = defaultdict(list)
 
-    def work(task, context):
+    def work(task: Any, context: SyncContext) -> None:
         order[task.key].append(task.number)
 
     async with harness.running(sync_handler("Keyed", work)):
@@ -199,7 +203,7 @@ async def test_a_partition_is_handled_one_at_a_time_and_in_order(harness: Harnes
     overlaps = []
     seen = Seen(harness)
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         shard = context.delivery.shard
         if shard in running:
             overlaps.append(task.number)
@@ -228,7 +232,7 @@ async def test_a_slow_handler_stops_its_partition_and_no_other_subscription(
     gate = asyncio.Event()
     audit = Seen(harness)
 
-    async def slow(task, context):
+    async def slow(task: Any, context: Context) -> None:
         await gate.wait()
 
     async with harness.running(handler("Parted", slow), handler("Audit", audit.ok)):

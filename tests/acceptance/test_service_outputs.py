@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from functools import partial
+from typing import Any
 
 import pytest
 from protoflow import wire
+from protoflow.context import Context
 from protoflow.contract.spec import DeliveryPolicy, RetryPolicy
 from protoflow.errors import CapabilityError, PublishRefusedError
 from protoflow.message import Message
 from protoflow.output import Output
+from protoflow.sync_context import SyncContext
 from protoflow.testing.transports.harness import MEGABYTE
 
 from tests.acceptance.contract import pb, pf
-from tests.acceptance.faulty import nothing_fails, topic_fails
+from tests.acceptance.faulty import faulty_of, nothing_fails, topic_fails
 from tests.acceptance.harness import (
     Harness,
     Seen,
@@ -30,7 +34,7 @@ needs = pytest.mark.needs
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-async def transform(task, context):
+async def transform(task: Any, context: Context) -> Any:
     return pb.Done(number=task.number * 10, key=task.key)
 
 
@@ -49,7 +53,7 @@ async def test_a_handler_in_a_thread_publishes_too(harness: Harness) -> None:
     watcher = await harness.watch("done")
     side = await harness.watch("tasks.side")
 
-    def work(task, context):
+    def work(task: Any, context: SyncContext) -> Any:
         producer = pf.SuiteEventProducerSync(context)
         ids.append(producer.publish_done(pb.Done(number=2)))
         return pb.Done(number=1)
@@ -66,7 +70,7 @@ async def test_a_handler_in_a_thread_publishes_too(harness: Harness) -> None:
 async def test_returning_nothing_publishes_nothing(harness: Harness) -> None:
     watcher = await harness.watch("done")
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> Any:
         return None
 
     async with harness.running(handler("Transform", work)) as service:
@@ -78,7 +82,7 @@ async def test_returning_nothing_publishes_nothing(harness: Harness) -> None:
 async def test_an_output_may_say_key_metadata_topic_and_id(harness: Harness) -> None:
     watcher = await harness.watch("elsewhere")
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> Any:
         return Output(
             pb.Done(number=1, key="contract"),
             key="mine", metadata={"color": "red"}, topic="elsewhere", id="my-id",
@@ -129,7 +133,7 @@ async def test_the_metadata_of_an_input_may_be_passed_on_and_the_output_stays_wh
 ) -> None:
     watcher = await harness.watch("done")
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> Any:
         return Output(pb.Done(number=task.number * 10), metadata=context.metadata)
 
     incoming = task_metadata(
@@ -167,7 +171,7 @@ async def test_outputs_of_a_failed_run_are_dropped_and_a_redone_run_repeats_the_
     watcher = await harness.watch("done")
     ids = []
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> Any:
         producer = pf.SuiteEventProducer(context)
         ids.append([await producer.publish_done(pb.Done(number=n)) for n in (1, 2)])
         if context.attempt < 3:
@@ -186,7 +190,7 @@ async def test_outputs_of_a_failed_run_are_dropped_and_a_redone_run_repeats_the_
 async def test_a_run_redone_by_another_process_repeats_the_ids(harness: Harness) -> None:
     ids = []
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         ids.append(await pf.SuiteEventProducer(context).publish_done(pb.Done(number=1)))
         raise RuntimeError("never comes through")
 
@@ -196,7 +200,7 @@ async def test_a_run_redone_by_another_process_repeats_the_ids(harness: Harness)
         async with harness.running(handler("Work", work), policy=policy):
             if not ids:
                 await harness.send(1)
-            await harness.until(lambda before=before: len(ids) > before)
+            await harness.until(partial(lambda count: len(ids) > count, before))
     assert len(set(ids)) == 1
 
 
@@ -213,7 +217,7 @@ async def test_what_is_published_through_the_service_goes_out_at_once(harness: H
     watcher = await harness.watch("done")
     policy = DeliveryPolicy(retry=RetryPolicy(max_attempts=2))
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         await pf.SuiteEventProducer(service).publish_done(pb.Done(number=context.attempt))
         raise ValueError
 
@@ -227,7 +231,7 @@ async def test_what_is_published_through_the_service_goes_out_at_once(harness: H
 async def test_raw_messages_can_be_published_through_the_context(harness: Harness) -> None:
     watcher = await harness.watch("raw")
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         await context.publish(Message(id="raw-1", topic=harness.physical("raw"), payload=b"bytes"))
 
     async with harness.running(handler("Work", work)):
@@ -237,7 +241,7 @@ async def test_raw_messages_can_be_published_through_the_context(harness: Harnes
 
 
 async def test_publishing_to_a_topic_that_nobody_has_made_succeeds(harness: Harness) -> None:
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> Any:
         await pf.SuiteEventProducer(context).publish_report(pb.Report(id=1))
         return Output(pb.Done(number=1), topic="made.by.nobody")
 
@@ -260,23 +264,23 @@ async def test_outputs_that_are_not_taken_are_published_again_and_the_handler_is
     watcher = await harness.watch("done")
     seen = Seen(harness)
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> Any:
         seen.note(task, context)
         return pb.Done(number=1)
 
     policy = DeliveryPolicy(retry=RetryPolicy(max_attempts=2))
     service = harness.service(handler("Transform", work), policy=policy, faulty=True)
     async with service:
-        service.transport.rule = topic_fails(harness.physical("done"))
+        faulty_of(service).rule = topic_fails(harness.physical("done"))
         await harness.send(1)
-        await harness.until(lambda: len(service.transport.refused) >= 4, what="it is repeated")
+        await harness.until(lambda: len(faulty_of(service).refused) >= 4, what="it is repeated")
         assert watcher.messages == []
         assert service.stats()[method("Transform")].handled == 0
-        service.transport.rule = nothing_fails
+        faulty_of(service).rule = nothing_fails
         await watcher.exactly(1)
         await harness.until(lambda: service.stats()[method("Transform")].handled == 1)
     assert seen.attempts == [1], "a broker that does not confirm is no failed run"
-    assert len({message.id for message in service.transport.refused}) == 1, "the same message"
+    assert len({message.id for message in faulty_of(service).refused}) == 1, "the same message"
 
 
 @needs("at_least_once")
@@ -284,9 +288,9 @@ async def test_a_shutdown_gives_back_what_the_broker_did_not_take(harness: Harne
     watcher = await harness.watch("done")
     first = harness.service(handler("Transform", transform), faulty=True, shutdown_timeout=2.0)
     async with first:
-        first.transport.rule = topic_fails(harness.physical("done"))
+        faulty_of(first).rule = topic_fails(harness.physical("done"))
         await harness.send(1)
-        await harness.until(lambda: len(first.transport.refused) >= 2)
+        await harness.until(lambda: len(faulty_of(first).refused) >= 2)
     assert watcher.messages == []
     assert first.stats()[method("Transform")].dead_lettered == 0
     if harness.capabilities.durable:
@@ -302,12 +306,14 @@ async def test_an_output_refused_for_good_fails_its_message_at_once(harness: Har
     service = harness.service(handler("Transform", transform), faulty=True)
     error = PublishRefusedError("not authorised")
     async with service:
-        service.transport.rule = topic_fails(harness.physical("done"), error)
+        faulty_of(service).rule = topic_fails(harness.physical("done"), error)
         await harness.send(1)
-        (letter,) = await harness.letters(1, harness.letters_of("tasks", "suite.v1.Transform"))
+        (dead_letter,) = await harness.dead_letter_messages(
+            1, harness.dead_letter_topic("tasks", "suite.v1.Transform")
+        )
         assert service.stats()[method("Transform")].retried == 0
-    assert letter.metadata[wire.PF_ERROR_CLASS] == "output"
-    assert letter.metadata[wire.PF_ATTEMPT] == "1"
+    assert dead_letter.metadata[wire.PF_ERROR_CLASS] == "output"
+    assert dead_letter.metadata[wire.PF_ATTEMPT] == "1"
 
 
 @needs("at_least_once")
@@ -315,13 +321,13 @@ async def test_nothing_is_acknowledged_before_its_outputs_are_confirmed(harness:
     """The confirmation of an output is held back; the service stops; the input comes again."""
     runs = Seen(harness)
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> Any:
         runs.note(task, context)
         return pb.Done(number=1)
 
     service = harness.service(handler("Transform", work), faulty=True, shutdown_timeout=0.2)
     async with service:
-        service.transport.rule = topic_fails(harness.physical("done"))
+        faulty_of(service).rule = topic_fails(harness.physical("done"))
         await harness.send(1)
         await runs.until(1)
     watcher = await harness.watch("done")
@@ -332,7 +338,7 @@ async def test_nothing_is_acknowledged_before_its_outputs_are_confirmed(harness:
 async def test_outputs_of_one_key_keep_the_order_of_their_calls(harness: Harness) -> None:
     watcher = await harness.watch("done")
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> Any:
         producer = pf.SuiteEventProducer(context)
         for number in range(20):
             await producer.publish_done(pb.Done(number=number, key="k"))
@@ -353,25 +359,29 @@ async def test_an_output_that_is_too_large_fails_its_message_at_once(harness: Ha
     if limit is None or limit > 16 * MEGABYTE:
         pytest.skip("capability: max_message_bytes")
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> Any:
         return pb.Done(key="x" * (limit + 1))
 
     async with harness.running(handler("Transform", work)) as service:
         await harness.send(1)
-        (letter,) = await harness.letters(1, harness.letters_of("tasks", "suite.v1.Transform"))
+        (dead_letter,) = await harness.dead_letter_messages(
+            1, harness.dead_letter_topic("tasks", "suite.v1.Transform")
+        )
         assert service.stats()[method("Transform")].retried == 0
-    assert letter.metadata[wire.PF_ERROR_CLASS] == "output"
+    assert dead_letter.metadata[wire.PF_ERROR_CLASS] == "output"
 
 
 @needs("dead_letters", "at_least_once")
 async def test_an_output_of_a_wrong_type_fails_its_run(harness: Harness) -> None:
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> Any:
         return pb.Task()
 
     async with harness.running(handler("Transform", work)):
         await harness.send(1)
-        (letter,) = await harness.letters(1, harness.letters_of("tasks", "suite.v1.Transform"))
-    assert letter.metadata[wire.PF_ERROR_TYPE] == "TypeError"
+        (dead_letter,) = await harness.dead_letter_messages(
+            1, harness.dead_letter_topic("tasks", "suite.v1.Transform")
+        )
+    assert dead_letter.metadata[wire.PF_ERROR_TYPE] == "TypeError"
 
 
 @needs("delayed_publish")
@@ -379,7 +389,7 @@ async def test_a_delayed_output_comes_later_and_not_early(harness: Harness) -> N
     watcher = await harness.watch("done")
     sent_at = []
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> Any:
         sent_at.append(asyncio.get_running_loop().time())
         return Output(pb.Done(number=1), delay=timedelta(seconds=1))
 

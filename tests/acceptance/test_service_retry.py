@@ -7,11 +7,14 @@ import itertools
 import threading
 import time
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from protoflow import wire
+from protoflow.context import Context
 from protoflow.contract.spec import DeadLetterPolicy, DeliveryPolicy, OnExhausted, RetryPolicy
 from protoflow.outcomes import DeadLetter, Retry, RetryAfter, Skip, Unprocessable
+from protoflow.sync_context import SyncContext
 
 from tests.acceptance.contract import pb, pf
 from tests.acceptance.harness import (
@@ -31,7 +34,7 @@ pytestmark = needs("at_least_once")
 SKEW = 0.02
 
 
-def retry(**fields: object) -> DeliveryPolicy:
+def retry(**fields: Any) -> DeliveryPolicy:
     return DeliveryPolicy(retry=RetryPolicy(**fields))
 
 
@@ -49,13 +52,13 @@ async def test_a_failing_message_is_run_as_often_as_allowed_and_then_dead_letter
             key=b"k",
             metadata=task_metadata(color="red", correlation_id="c-7"),
         )
-        (letter,) = await harness.letters(1)
+        (dead_letter,) = await harness.dead_letter_messages(1)
         await harness.settled(service)
         stats = service.stats()[method("Work")]
         assert (stats.failed_runs, stats.retried, stats.dead_lettered) == (3, 2, 1)
     assert seen.runs == [(7, 1), (7, 2), (7, 3)]
-    assert (letter.id, letter.payload, letter.key) == ("m-7", sent.payload, b"k")
-    metadata = letter.metadata
+    assert (dead_letter.id, dead_letter.payload, dead_letter.key) == ("m-7", sent.payload, b"k")
+    metadata = dead_letter.metadata
     assert {name: metadata[name] for name in sent.metadata} == dict(sent.metadata)
     assert metadata[wire.PF_DEAD_LETTER] == "true"
     assert metadata[wire.PF_ERROR_CLASS] == "exhausted"
@@ -84,7 +87,7 @@ async def test_a_message_that_works_at_last_is_no_dead_letter(harness: Harness) 
         await harness.quiet()
     assert seen.runs == [(1, 1), (1, 2), (1, 3)]
     if harness.capabilities.dead_letters:
-        assert await harness.letters(0) == []
+        assert await harness.dead_letter_messages(0) == []
 
 
 async def test_what_was_settled_never_comes_again(harness: Harness) -> None:
@@ -113,11 +116,11 @@ async def test_a_handler_may_give_up_at_once(
     seen = Seen(harness)
     async with harness.running(handler("Work", failing(error, 99, seen))):
         await harness.send(1)
-        (letter,) = await harness.letters(1)
+        (dead_letter,) = await harness.dead_letter_messages(1)
     assert seen.attempts == [1]
-    assert letter.metadata[wire.PF_ERROR_CLASS] == category
-    assert letter.metadata[wire.PF_ERROR_MESSAGE] == text
-    assert letter.metadata[wire.PF_ATTEMPT] == "1"
+    assert dead_letter.metadata[wire.PF_ERROR_CLASS] == category
+    assert dead_letter.metadata[wire.PF_ERROR_MESSAGE] == text
+    assert dead_letter.metadata[wire.PF_ATTEMPT] == "1"
 
 
 async def test_a_handler_may_skip(harness: Harness) -> None:
@@ -148,15 +151,15 @@ async def test_asking_for_another_run_counts_as_an_attempt(harness: Harness) -> 
     work = failing(RetryAfter(timedelta(milliseconds=10), "never enough"), 99, seen)
     async with harness.running(handler("Work", work)):
         await harness.send(1)
-        (letter,) = await harness.letters(1)
+        (dead_letter,) = await harness.dead_letter_messages(1)
     assert seen.attempts == [1, 2, 3]
-    assert letter.metadata[wire.PF_ERROR_MESSAGE] == "never enough"
+    assert dead_letter.metadata[wire.PF_ERROR_MESSAGE] == "never enough"
 
 
 async def test_the_wait_between_runs_is_the_policys(harness: Harness) -> None:
     at = []
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         at.append(time.monotonic())
         raise ValueError
 
@@ -172,7 +175,7 @@ async def test_the_wait_between_runs_is_the_policys(harness: Harness) -> None:
 async def test_a_waiting_message_holds_no_worker(harness: Harness) -> None:
     seen = Seen(harness)
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         seen.note(task, context)
         if task.number < 4:
             raise RetryAfter(1.0)
@@ -191,7 +194,7 @@ async def test_a_wait_beyond_retry_in_place_is_kept_by_the_broker_and_never_earl
 ) -> None:
     at = []
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         at.append((context.attempt, time.monotonic()))
         raise RetryAfter(1.2, "not yet")
 
@@ -206,15 +209,15 @@ async def test_a_wait_beyond_retry_in_place_is_kept_by_the_broker_and_never_earl
         await harness.until(
             lambda: s.subscriptions[0].in_flight.count == 0, what="the wait is held here"
         )
-        (letter,) = await harness.letters(1)
+        (dead_letter,) = await harness.dead_letter_messages(1)
     assert [attempt for attempt, _ in at] == [1, 2]
     wait = at[1][1] - at[0][1]
     assert 1.2 - SKEW <= wait < 1.2 + harness.capabilities.retry_lateness + 2.0 * harness.patience
-    assert letter.id == sent.id
-    assert letter.metadata[wire.PF_ATTEMPT] == "2"
-    assert letter.metadata["a"] == "b"
-    assert wire.PF_DUE not in letter.metadata
-    assert letter.metadata[wire.PF_ORIGINAL_TOPIC] == harness.physical("tasks")
+    assert dead_letter.id == sent.id
+    assert dead_letter.metadata[wire.PF_ATTEMPT] == "2"
+    assert dead_letter.metadata["a"] == "b"
+    assert wire.PF_DUE not in dead_letter.metadata
+    assert dead_letter.metadata[wire.PF_ORIGINAL_TOPIC] == harness.physical("tasks")
 
 
 @needs("broker_retry")
@@ -241,9 +244,9 @@ async def test_attempts_survive_a_restart(harness: Harness) -> None:
         await seen.until(1)
         await harness.settled(service)
     async with harness.running(handler("Work", work), **settings):
-        (letter,) = await harness.letters(1)
+        (dead_letter,) = await harness.dead_letter_messages(1)
     assert seen.attempts == [1, 2, 3]
-    assert letter.metadata[wire.PF_ATTEMPT] == "3"
+    assert dead_letter.metadata[wire.PF_ATTEMPT] == "3"
 
 
 @needs("persists_attempts")
@@ -280,11 +283,11 @@ async def test_max_elapsed_ends_the_retries_early(harness: Harness) -> None:
     policy = retry(max_attempts=50, initial_backoff=0.1, max_backoff=0.1, max_elapsed=0.45)
     async with harness.running(handler("Work", seen.fails), policy=policy):
         await harness.send(1)
-        (letter,) = await harness.letters(1)
+        (dead_letter,) = await harness.dead_letter_messages(1)
     assert 2 <= len(seen.runs) <= 5
-    assert letter.metadata[wire.PF_ERROR_CLASS] == "exhausted"
-    first = float(letter.metadata[wire.PF_FIRST_FAILURE])
-    assert float(letter.metadata[wire.PF_DEAD_LETTERED_AT]) - first <= 0.45 + harness.patience
+    assert dead_letter.metadata[wire.PF_ERROR_CLASS] == "exhausted"
+    first = float(dead_letter.metadata[wire.PF_FIRST_FAILURE])
+    assert float(dead_letter.metadata[wire.PF_DEAD_LETTERED_AT]) - first <= 0.45 + harness.patience
 
 
 async def test_drop_acknowledges_counts_and_logs(
@@ -301,16 +304,16 @@ async def test_drop_acknowledges_counts_and_logs(
     assert seen.attempts == [1, 2, 3]
     assert any("dropped" in record.getMessage() for record in caplog.records)
     if harness.capabilities.dead_letters:
-        assert await harness.letters(0) == []
+        assert await harness.dead_letter_messages(0) == []
 
 
 async def test_block_tries_for_ever_and_degrades_readiness(harness: Harness) -> None:
     seen = Seen(harness)
-    mended = False
+    fixed = False
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         seen.note(task, context)
-        if task.number == 1 and not mended:
+        if task.number == 1 and not fixed:
             raise ValueError("the database is down")
         seen.done.append(task.number)
 
@@ -325,21 +328,21 @@ async def test_block_tries_for_ever_and_degrades_readiness(harness: Harness) -> 
         await harness.until(lambda: not service.health().ready)
         assert "block" in str(service.health().problems)
         assert service.health().live
-        mended = True
+        fixed = True
         await harness.until(lambda: sorted(seen.done) == [1, 2])
         await harness.until(lambda: service.health().ready)
     assert max(seen.attempts) > 2
     if harness.capabilities.dead_letters:
-        assert await harness.letters(0) == []
+        assert await harness.dead_letter_messages(0) == []
 
 
 @needs("per_key")
 async def test_block_holds_its_key_and_no_other(harness: Harness) -> None:
     seen = Seen(harness)
-    mended = False
+    fixed = False
 
-    async def work(task, context):
-        if task.number == 1 and not mended:
+    async def work(task: Any, context: Context) -> None:
+        if task.number == 1 and not fixed:
             raise ValueError
         seen.note(task, context)
 
@@ -353,7 +356,7 @@ async def test_block_holds_its_key_and_no_other(harness: Harness) -> None:
         await seen.until(1)
         await harness.quiet(0.1)
         assert seen.numbers == [3]
-        mended = True
+        fixed = True
         await seen.until(3)
     assert seen.numbers == [3, 1, 2]
 
@@ -363,7 +366,7 @@ async def test_a_run_that_takes_too_long_is_cancelled_and_counted(harness: Harne
     seen = Seen(harness)
     cancelled = []
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         seen.note(task, context)
         assert context.deadline is not None
         try:
@@ -375,28 +378,28 @@ async def test_a_run_that_takes_too_long_is_cancelled_and_counted(harness: Harne
     policy = DeliveryPolicy(timeout=0.1, retry=RetryPolicy(max_attempts=2))
     async with harness.running(handler("Work", work), policy=policy):
         await harness.send(1)
-        (letter,) = await harness.letters(1)
+        (dead_letter,) = await harness.dead_letter_messages(1)
     assert seen.attempts == [1, 2]
     assert cancelled == [1, 1]
-    assert letter.metadata[wire.PF_ERROR_TYPE] == "TimeoutError"
-    assert letter.metadata[wire.PF_ERROR_MESSAGE] == "timed out after 0.1 s"
+    assert dead_letter.metadata[wire.PF_ERROR_TYPE] == "TimeoutError"
+    assert dead_letter.metadata[wire.PF_ERROR_MESSAGE] == "timed out after 0.1 s"
 
 
 async def test_a_thread_that_takes_too_long_is_held_until_it_ends(harness: Harness) -> None:
     running = 0
     most = 0
     attempts = []
-    told = []
+    reported = []
     lock = threading.Lock()
 
-    def work(task, context):
+    def work(task: Any, context: SyncContext) -> None:
         nonlocal running, most
         with lock:
             running += 1
             most = max(most, running)
         attempts.append(context.attempt)
         if context.attempt == 1:
-            told.append(context.cancelled.wait(10))
+            reported.append(context.cancelled.wait(10))
             time.sleep(0.3)
         with lock:
             running -= 1
@@ -406,7 +409,7 @@ async def test_a_thread_that_takes_too_long_is_held_until_it_ends(harness: Harne
         await harness.send(1)
         await harness.until(lambda: attempts == [1, 2])
         await harness.settled(service)
-    assert told == [True]
+    assert reported == [True]
     assert most == 1, "a run began while the one before was not over"
 
 
@@ -414,13 +417,13 @@ async def test_a_thread_that_takes_too_long_is_held_until_it_ends(harness: Harne
 async def test_a_handlers_own_cancellation_is_a_failure(harness: Harness) -> None:
     seen = Seen(harness)
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         seen.note(task, context)
         raise asyncio.CancelledError
 
     async with harness.running(handler("Work", work)):
         await harness.send(1)
-        await harness.letters(1)
+        await harness.dead_letter_messages(1)
     assert seen.attempts == [1, 2, 3]
 
 
@@ -429,8 +432,8 @@ async def test_an_error_of_a_middleware_is_retried_and_dead_lettered(harness: Ha
     seen = Seen(harness)
     passes = []
 
-    def broken(next, spec):
-        async def run(delivery, context):
+    def broken(next: Any, spec: Any) -> Any:
+        async def run(delivery: Any, context: Context) -> None:
             passes.append(context.attempt)
             raise LookupError("a middleware is broken")
 
@@ -441,24 +444,24 @@ async def test_an_error_of_a_middleware_is_retried_and_dead_lettered(harness: Ha
     chain = default_chain().add("broken", broken, before="poison_queue")
     async with harness.running(handler("Work", seen.ok), options={"middleware": chain}):
         await harness.send(1)
-        (letter,) = await harness.letters(1)
+        (dead_letter,) = await harness.dead_letter_messages(1)
     assert passes == [1, 2, 3]
     assert seen.runs == []
-    assert letter.metadata[wire.PF_ERROR_TYPE] == "LookupError"
+    assert dead_letter.metadata[wire.PF_ERROR_TYPE] == "LookupError"
 
 
 @needs("dead_letters")
-async def test_sensitive_values_reach_neither_the_letter_nor_the_log(
+async def test_sensitive_values_reach_neither_the_dead_letter_nor_the_log(
     harness: Harness, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         raise ValueError(f"cannot charge {task.secret}")
 
     caplog.set_level("DEBUG", "protoflow")
     async with harness.running(handler("Work", work)):
         await harness.send(1, secret="hush-hush-4111")
-        (letter,) = await harness.letters(1)
-    assert letter.metadata[wire.PF_ERROR_MESSAGE] == "cannot charge ***"
+        (dead_letter,) = await harness.dead_letter_messages(1)
+    assert dead_letter.metadata[wire.PF_ERROR_MESSAGE] == "cannot charge ***"
     text = caplog.text + "".join(str(record.__dict__) for record in caplog.records)
     assert "hush" not in text
     assert "cannot charge ***" in caplog.text
@@ -466,19 +469,19 @@ async def test_sensitive_values_reach_neither_the_letter_nor_the_log(
 
 @needs("dead_letters")
 async def test_the_text_of_the_cause_is_cut_at_a_kibibyte(harness: Harness) -> None:
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         raise ValueError("ü" * 5000)
 
     async with harness.running(handler("Work", work), policy=retry(max_attempts=1)):
         await harness.send(1)
-        (letter,) = await harness.letters(1)
-    assert letter.metadata[wire.PF_ERROR_MESSAGE] == "ü" * 512
+        (dead_letter,) = await harness.dead_letter_messages(1)
+    assert dead_letter.metadata[wire.PF_ERROR_MESSAGE] == "ü" * 512
 
 
 async def test_failures_of_one_message_hold_up_no_other(harness: Harness) -> None:
     seen = Seen(harness)
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         if task.number == 0:
             raise ValueError
         seen.note(task, context)

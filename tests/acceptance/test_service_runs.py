@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from functools import partial
 from typing import Any
 
 import pytest
 from protoflow import wire
+from protoflow.context import Context
 from protoflow.contract.spec import DeliveryPolicy, RetryPolicy
+from protoflow.handler import Batch
+from protoflow.sync_context import SyncContext
 
 from tests.acceptance.contract import pb
 from tests.acceptance.harness import Harness, Seen, handler, method, sync_handler
@@ -37,11 +41,11 @@ async def test_context_variables_of_one_run_are_not_seen_by_another(
         found.append(_tenant.get())
         _tenant.set(number)
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         look(task.number)
         await asyncio.sleep(0.001)
 
-    def sync_work(task, context):
+    def sync_work(task: Any, context: SyncContext) -> None:
         look(task.number)
 
     service = sync_handler("Work", sync_work) if sync else handler("Work", work)
@@ -55,7 +59,7 @@ async def test_context_variables_of_one_run_are_not_seen_by_another(
 async def test_context_variables_are_not_seen_by_the_next_of_the_key(harness: Harness) -> None:
     found: list[int | None] = []
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         found.append(_tenant.get())
         _tenant.set(task.number)
 
@@ -68,14 +72,14 @@ async def test_context_variables_are_not_seen_by_the_next_of_the_key(harness: Ha
 async def test_context_variables_of_a_batch_are_not_seen_by_the_next(harness: Harness) -> None:
     found: list[int | None] = []
 
-    async def work(batch, context):
+    async def work(batch: Batch[Any], context: Context) -> None:
         found.append(_tenant.get())
         _tenant.set(1)
 
     async with harness.running(handler("Bulk", work)):
         for start in range(0, 40, 5):
             await harness.send(*range(start, start + 5))
-            await harness.until(lambda start=start: len(found) > start // 5)
+            await harness.until(partial(lambda count: len(found) > count, start // 5))
     assert set(found) == {None}, "a run saw the variables of another"
 
 
@@ -84,20 +88,22 @@ async def test_context_variables_of_a_batch_are_not_seen_by_the_next(harness: Ha
 async def test_any_error_is_a_failed_run(harness: Harness, error: type[BaseException]) -> None:
     seen = Seen(harness)
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         seen.note(task, context)
         if task.number == 1:
             raise error("index out of bounds")
 
     async with harness.running(handler("Work", work), policy=_policy(2)) as service:
         await harness.send(1, 2, 3)
-        (letter,) = await harness.letters(1)
+        (dead_letter,) = await harness.dead_letter_messages(1)
         await harness.until(lambda: service.stats()[method("Work")].handled == 2)
         health = service.health()
     assert (health.live, health.ready) == (True, True), health.problems
-    assert letter.metadata[wire.PF_ATTEMPT] == "2"
-    told = f"{letter.metadata[wire.PF_ERROR_TYPE]} {letter.metadata[wire.PF_ERROR_MESSAGE]}"
-    assert error is not Panic or "Panic" in told, told
+    assert dead_letter.metadata[wire.PF_ATTEMPT] == "2"
+    reported = (
+        f"{dead_letter.metadata[wire.PF_ERROR_TYPE]} {dead_letter.metadata[wire.PF_ERROR_MESSAGE]}"
+    )
+    assert error is not Panic or "Panic" in reported, reported
     assert [attempt for number, attempt in seen.runs if number == 1] == [1, 2]
 
 
@@ -105,10 +111,12 @@ async def test_a_handler_that_cancels_its_own_task_costs_no_worker(harness: Harn
     """Home-made timeouts do so. More of them than there are workers."""
     seen = Seen(harness)
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         seen.note(task, context)
         if task.number < 40:
-            asyncio.current_task().cancel()
+            running = asyncio.current_task()
+            assert running is not None
+            running.cancel()
             await asyncio.sleep(10)
         seen.done.append(task.number)
 
@@ -128,10 +136,12 @@ async def test_a_cancellation_that_a_handler_swallowed_does_not_reach_the_next(
 ) -> None:
     seen = Seen(harness)
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         seen.note(task, context)
         if task.number % 2:
-            asyncio.current_task().cancel()
+            running = asyncio.current_task()
+            assert running is not None
+            running.cancel()
             try:
                 await asyncio.sleep(10)
             except asyncio.CancelledError:
@@ -151,7 +161,7 @@ async def test_a_cancellation_that_a_handler_swallowed_does_not_reach_the_next(
 async def test_a_future_of_others_that_is_cancelled_is_a_failed_run(harness: Harness) -> None:
     seen = Seen(harness)
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         seen.note(task, context)
         if task.number == 1:
             future = asyncio.get_running_loop().create_future()
@@ -171,7 +181,7 @@ async def test_a_panic_in_a_batch_harms_no_neighbour(harness: Harness) -> None:
         pytest.skip("capability: at_least_once")
     done: list[int] = []
 
-    async def work(batch, context):
+    async def work(batch: Batch[Any], context: Context) -> None:
         numbers = [task.number for task in batch]
         if 3 in numbers:
             raise Panic
@@ -188,7 +198,7 @@ async def test_a_panic_in_a_batch_harms_no_neighbour(harness: Harness) -> None:
 async def test_outputs_of_a_run_that_panicked_are_not_published(harness: Harness) -> None:
     watcher = await harness.watch("done")
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> Any:
         if task.number == 1:
             raise Panic
         return pb.Done(number=task.number)

@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from protoflow.context import Context
 from protoflow.contract.spec import DeliveryPolicy, RetryPolicy
 from protoflow.message import Delivery, Settlement
 from protoflow.outcomes import RetryAfter
 from protoflow.service import Service
+from protoflow.sync_context import SyncContext
+from protoflow.transport import Subscription
 
 from tests.acceptance.contract import pb
 from tests.acceptance.faulty import Faulty, topic_fails
@@ -81,7 +84,7 @@ async def everything_is_done(harness: Harness, stack: AsyncExitStack) -> Service
 async def a_long_run(harness: Harness, stack: AsyncExitStack) -> Service:
     seen = Seen(harness)
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         seen.note(task, context)
         await asyncio.sleep(60)
 
@@ -96,7 +99,7 @@ async def a_long_run_in_a_thread(harness: Harness, stack: AsyncExitStack) -> Ser
 
     begun = []
 
-    def work(task, context):
+    def work(task: Any, context: SyncContext) -> None:
         begun.append(task.number)
         time.sleep(QUIET + 1)
 
@@ -109,7 +112,7 @@ async def a_long_run_in_a_thread(harness: Harness, stack: AsyncExitStack) -> Ser
 async def more_waits_than_may_be_in_flight(harness: Harness, stack: AsyncExitStack) -> Service:
     seen = Seen(harness)
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         seen.note(task, context)
         await asyncio.sleep(60)
 
@@ -122,7 +125,7 @@ async def more_waits_than_may_be_in_flight(harness: Harness, stack: AsyncExitSta
 async def slow_runs_one_at_a_time(harness: Harness, stack: AsyncExitStack) -> Service:
     seen = Seen(harness)
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         seen.note(task, context)
         await asyncio.sleep(1.0)
 
@@ -156,7 +159,7 @@ async def a_key_waits_and_its_followers_with_it(harness: Harness, stack: AsyncEx
         return await nothing_ever_came(harness, stack)
     seen = Seen(harness)
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         seen.note(task, context)
         raise RetryAfter(30)
 
@@ -203,7 +206,7 @@ async def another_member_has_it_all(harness: Harness, stack: AsyncExitStack) -> 
         return await nothing_ever_came(harness, stack)
     seen = Seen(harness)
 
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> None:
         seen.note(task, context)
         await asyncio.sleep(60)
 
@@ -285,7 +288,7 @@ class Hanging(Faulty):
 
 
 class _Hanging:
-    def __init__(self, outer: Hanging, inner: Any) -> None:
+    def __init__(self, outer: Hanging, inner: Subscription) -> None:
         self._outer = outer
         self._inner = inner
         self._stopped = asyncio.Event()
@@ -345,6 +348,7 @@ async def it_hands_out_nothing_any_more(harness: Harness, stack: AsyncExitStack)
 
 async def it_hangs_after_it_came_back(harness: Harness, stack: AsyncExitStack) -> Service:
     service = await it_hands_out_nothing_any_more(harness, stack)
+    assert isinstance(service.transport, Hanging)
     listener = service.transport.listener
     listener.health_changed(False, "the connection is lost")
     listener.health_changed(True, "")
@@ -371,7 +375,7 @@ async def settlements_are_never_answered(harness: Harness, stack: AsyncExitStack
 
 
 async def outputs_are_never_confirmed(harness: Harness, stack: AsyncExitStack) -> Service:
-    async def work(task, context):
+    async def work(task: Any, context: Context) -> Any:
         return pb.Done(number=task.number)
 
     service, transport = _hanging(harness, handler("Transform", work))
@@ -385,7 +389,7 @@ async def dead_letters_are_not_taken(harness: Harness, stack: AsyncExitStack) ->
     once = {method("Work"): DeliveryPolicy(retry=RetryPolicy(max_attempts=1))}
     service, transport = _hanging(harness, handler("Work", Seen(harness).fails), handlers=once)
     await stack.enter_async_context(service)
-    transport.rule = topic_fails(harness.letters_of())
+    transport.rule = topic_fails(harness.dead_letter_topic())
     await harness.send(0)
     return service
 

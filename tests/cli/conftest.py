@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.cli import schemas
+
 ROOT = Path(__file__).parents[2]
 
 ORDERS = """\
@@ -104,6 +106,8 @@ class Project:
             capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert "Traceback" not in done.stderr, done.stderr
+        if "--json" in arguments and done.stdout:
+            schemas.validate(arguments, done.stdout)
         return Done(done.returncode, done.stdout, done.stderr)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:

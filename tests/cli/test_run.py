@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 
 from tests.cli.conftest import Project
+from tests.cli.test_control import free_port
 
 _PLACED = '{"orderId": "A-1", "cents": 5}'
 
@@ -58,6 +62,40 @@ def test_workers_share_the_work_and_drain_together(shop: Project) -> None:
     assert out.count("billed A-1") == 20
 
 
+def test_workers_share_one_http_api(shop: Project) -> None:
+    port = free_port()
+    running = shop.start("run", "app", "--workers", "2", "--http", str(port))
+    assert running.stdout is not None
+    assert running.stderr is not None
+    assert running.stderr.readline() == f"HTTP on 127.0.0.1:{port}, for 2 workers\n"
+    api = f"http://127.0.0.1:{port}"
+
+    def ready() -> bool:
+        try:
+            with urllib.request.urlopen(f"{api}/readyz", timeout=10) as answer:
+                return bool(answer.status == 200)
+        except urllib.error.HTTPError:
+            return False
+
+    _until(ready)
+    done = shop("drain", "--url", api, "--json")
+    assert done.code == 0, done.err
+    processes = done.json()["processes"]
+    assert {process["pid"] for process in processes} == set(_children(running.pid))
+    assert [one["subscriptions"][0]["state"] for one in processes] == ["drained", "drained"]
+    code, _, err = _ended(running)
+    assert code == 0
+    assert "restarted" not in err
+
+
+def test_the_port_of_workers_may_be_taken(shop: Project) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        shop.environ["PROTOFLOW_HTTP_PORT"] = str(taken.getsockname()[1])
+        done = shop("run", "app", "--workers", "2")
+    assert done.code == 2
+    assert "cannot be served" in done.err
+
+
 def test_a_worker_that_dies_is_restarted(shop: Project) -> None:
     app = (shop.folder / "app.py").read_text()
     shop.write("app.py", app.replace(
@@ -98,6 +136,26 @@ def test_reload_follows_the_sources(shop: Project) -> None:
     assert "sources changed: app.py; restarting" in err
 
 
+def test_dev_runs_on_a_file_with_http_and_follows_the_sources(shop: Project) -> None:
+    port = free_port()
+    running = shop.start("dev", "app", "--http", str(port))
+    assert running.stdout is not None
+    first = running.stdout.readline()
+    url = "sqlite:///.protoflow/dev.db"
+    assert first == f"1 handler on {url}, HTTP on 127.0.0.1:{port}: shop.v1.Orders.BillOrder\n"
+    shop.write("app.py", (shop.folder / "app.py").read_text().replace("billed", "charged"))
+    assert running.stdout.readline() == first
+    assert shop("publish", "OrderPlaced", _PLACED, "--transport", url).code == 0
+    assert running.stdout.readline() == "charged A-1\n"
+    (process,) = shop("pause", "--url", f"http://127.0.0.1:{port}", "--json").json()["processes"]
+    assert process["transport"] == url
+    assert (shop.folder / ".protoflow" / ".gitignore").read_text() == "*\n"
+    assert not (shop.folder / "shop.db").exists()
+    code, _, err = _ended(running)
+    assert code == 0
+    assert f"export PROTOFLOW_TRANSPORT={url}" in err
+
+
 def _children(parent: int) -> list[int]:
     done = subprocess.run(
         ["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True, check=False
@@ -122,7 +180,7 @@ def test_workers_drain_when_their_parent_is_killed(shop: Project) -> None:
     assert len(workers) == 2
     running.kill()
     _until(lambda: not any(map(_runs, workers)))
-    assert "SIGTERM: draining" in running.communicate(timeout=30)[1]
+    assert "began the drain" in running.communicate(timeout=30)[1]
 
 
 def test_a_signal_while_a_reload_drains_ends_the_command(shop: Project) -> None:
@@ -136,7 +194,7 @@ def test_a_signal_while_a_reload_drains_ends_the_command(shop: Project) -> None:
     assert shop("publish", "OrderPlaced", _PLACED).code == 0
     assert running.stdout.readline() == "slow\n"
     shop.write("app.py", text)
-    while "draining" not in running.stderr.readline():
+    while "began the drain" not in running.stderr.readline():
         pass
     code, out, _ = _ended(running)
     assert code == 0

@@ -166,7 +166,7 @@ def test_any_envelope_is_unwrapped_or_a_decode_error(payload: bytes) -> None:
         ("", False),
     ],
 )
-def test_structured_mode_is_told_by_the_content_type(content_type: str, expected: bool) -> None:
+def test_structured_mode_is_reported_by_the_content_type(content_type: str, expected: bool) -> None:
     assert is_structured(content_type) is expected
 
 

@@ -28,10 +28,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from protoflow import Context, Service, testing, wire
 from protoflow.codecs import bindings
-from protoflow.codecs.aside import LARGE
 from protoflow.codecs.cloudevents import is_structured, unwrap, without_content_type, wrap
 from protoflow.codecs.json_codec import json_decoder
 from protoflow.codecs.payload import decode
+from protoflow.codecs.threaded import LARGE
 from protoflow.errors import DecodeError
 from protoflow.events import CloudEvent
 from protoflow.message import Message
@@ -274,9 +274,9 @@ async def test_an_undecodable_message_is_not_quoted_in_the_log(
             Message(id="1", topic="in", payload=b'"LEAK-4111"', metadata=metadata)
         )
         await tested.settled()
-        (letter,) = tested.dead_letters
+        (dead_letter,) = tested.dead_letters
     assert "LEAK" not in caplog.text
-    assert "LEAK" not in letter.message.metadata[wire.PF_ERROR_MESSAGE]
+    assert "LEAK" not in dead_letter.message.metadata[wire.PF_ERROR_MESSAGE]
 
 
 @pytest.mark.parametrize("large", [True, False])

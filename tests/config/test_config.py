@@ -138,9 +138,9 @@ def test_every_mistake_is_named_at_once() -> None:
         "retry_ladder: must be positive and ascending",
         "max_in_flight: must not be negative",
         "on_lost_position",
-        "defaults: retry.max_attempts is less than 1",
+        "defaults: retry.max_attempts is 0; use at least 1",
         "defaults.speed: no such setting",
-        "handlers.'a.b.C': retry.jitter is not between 0 and 1",
+        "handlers.'a.b.C': retry.jitter is 2.0; use a share from 0 to 1",
         "handlers.'a.b.C'.ordering: must be one of none, per_key, per_partition",
     ):
         assert words in text, text
@@ -149,12 +149,12 @@ def test_every_mistake_is_named_at_once() -> None:
 @pytest.mark.parametrize(
     ("policy", "words"),
     [
-        ({"concurrency": 0}, "concurrency is less than 1"),
-        ({"timeout": 0}, "timeout is not positive"),
-        ({"retry": {"initial_backoff": -1}}, "initial_backoff is negative"),
+        ({"concurrency": 0}, "concurrency is 0; use at least 1"),
+        ({"timeout": 0}, "timeout is 0.0; use more than 0"),
+        ({"retry": {"initial_backoff": -1}}, "initial_backoff is -1.0; use at least 0"),
         ({"retry": {"initial_backoff": 5, "max_backoff": 1}}, "max_backoff is less than"),
-        ({"retry": {"backoff_multiplier": 0.5}}, "backoff_multiplier is less than 1"),
-        ({"retry": {"max_elapsed": 0}}, "max_elapsed is not positive"),
+        ({"retry": {"backoff_multiplier": 0.5}}, "backoff_multiplier is 0.5; use at least 1"),
+        ({"retry": {"max_elapsed": 0}}, "max_elapsed is 0.0; use more than 0"),
     ],
 )
 def test_policies_are_checked(policy: dict[str, object], words: str) -> None:

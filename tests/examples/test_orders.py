@@ -86,3 +86,33 @@ def test_the_example_is_typed(run: Callable[..., str], example: Path) -> None:
     )
     path = f"{example}:{example / 'gen'}:{ROOT / 'runtime'}"
     run("mypy", "--strict", "service.py", "publish.py", "demo.py", MYPYPATH=path)
+
+
+def test_the_example_tests_itself_and_finds_a_careless_bank(
+    run: Callable[..., str], example: Path
+) -> None:
+    (example / "gen").mkdir()
+    include = run("protoc-gen-protoflow", "--include").strip()
+    run(
+        *("python", "-m", "grpc_tools.protoc", "-Iproto", f"-I{include}", "--python_out=gen"),
+        *("--protoflow_out=gen", "proto/shop/v1/orders.proto"),
+    )
+    pytest_here = ("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_orders.py")
+    assert "passed" in run(*pytest_here, "--protoflow-seeds", 1)
+    careless = (
+        (example / "test_orders.py")
+        .read_text()
+        .replace(
+            "self.charged.setdefault(order_id, [cents])",
+            "self.charged.setdefault(order_id, []).append(cents)",
+        )
+    )
+    (example / "test_orders.py").write_text(careless)
+    done = subprocess.run(
+        [sys.executable, *pytest_here[1:], "-k", "bad_days and sqlite or twice"],
+        cwd=example, env=environment(), capture_output=True, text=True, check=False, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "no_order_is_charged_twice: order-" in done.stdout
+    assert "--protoflow-seed '" in done.stdout
+    assert "shop.v1.Orders.BillOrder has another effect when the message comes again" in done.stdout

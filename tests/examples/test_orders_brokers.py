@@ -124,7 +124,7 @@ def test_every_order_is_billed_and_mailed_once(example: Path, settings: dict[str
     services = [Running(example, settings), Running(example, settings)]
     try:
         for service in services:
-            service.until("2 subscriptions on ")
+            service.until("the service started")
         assert publish(example, settings, ORDERS).startswith(f"published {ORDERS} orders to ")
         deadline = time.monotonic() + PATIENCE
         while billed_by(services) < ORDERS and time.monotonic() < deadline:

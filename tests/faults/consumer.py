@@ -48,7 +48,7 @@ async def main(url: str, run: str, log: str, status: str, pace: str) -> None:
     service = Service(config)
     service.register_message_handler("sink", f"{run}.orders", handle, delivery=DELIVERY)
 
-    async def tell() -> None:
+    async def report() -> None:
         while True:
             health = service.health()
             Path(f"{status}.new").write_text(
@@ -61,9 +61,9 @@ async def main(url: str, run: str, log: str, status: str, pace: str) -> None:
 
     # Stalls the loop, as a handler that blocks does, for longer than the lease.
     signal.signal(signal.SIGUSR1, lambda *_: time.sleep(8.4))
-    telling = asyncio.create_task(tell())
+    reporting = asyncio.create_task(report())
     await service.run()
-    telling.cancel()
+    reporting.cancel()
 
 
 if __name__ == "__main__":

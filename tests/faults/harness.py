@@ -63,10 +63,10 @@ class Consumer:
     def ready(self) -> bool:
         """What it says of itself."""
         try:
-            told = json.loads(self.status.read_text())
+            reported = json.loads(self.status.read_text())
         except (OSError, ValueError):
             return False
-        return bool(told["live"] and told["ready"] and self.process.poll() is None)
+        return bool(reported["live"] and reported["ready"] and self.process.poll() is None)
 
 
 class Harness:
@@ -153,27 +153,27 @@ class Harness:
     async def settle(self) -> set[str]:
         """Waits until everything is handled or dead-lettered; the ids of the dead letters."""
         deadline = time.monotonic() + PATIENCE
-        letters: set[str] = set()
+        dead_letters: set[str] = set()
         async with connect(self.url, environ={}, connect_timeout=60) as connection:
             topic = f"{self.run}.orders..sink..dead"
             while time.monotonic() < deadline:
                 # A cluster that has just got its quorum back may not answer yet.
                 with contextlib.suppress(TransportError):
                     found = await connection.dead_letters.list(topic, limit=100_000)
-                    letters = {letter.message.id for letter in found}
-                if self.published.keys() <= self._handled() | letters:
+                    dead_letters = {dead_letter.message.id for dead_letter in found}
+                if self.published.keys() <= self._handled() | dead_letters:
                     break
                 await asyncio.sleep(0.5)
-        return letters
+        return dead_letters
 
     def _handled(self) -> set[str]:
         lines = (self.directory / "handled.log").read_text().splitlines()
         return {"-".join(line.split()[:2]) for line in lines}
 
-    def verdict(self, fault: str, letters: set[str], seconds: float, ready: bool) -> Verdict:
+    def verdict(self, fault: str, dead_letters: set[str], seconds: float, ready: bool) -> Verdict:
         """What is to be said of the run."""
         verdict = Verdict(self.name, fault, seconds=seconds, ready=ready)
-        return judge(verdict, self.published, self.directory / "handled.log", letters)
+        return judge(verdict, self.published, self.directory / "handled.log", dead_letters)
 
     # Hurting the broker.
 

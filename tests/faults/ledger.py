@@ -44,7 +44,7 @@ class Verdict:
 
 
 def judge(
-    verdict: Verdict, published: dict[str, str], log: Path, letters: Iterable[str]
+    verdict: Verdict, published: dict[str, str], log: Path, dead_letters: Iterable[str]
 ) -> Verdict:
     """Fills the verdict.
 
@@ -52,11 +52,11 @@ def judge(
         verdict: of this run.
         published: the mode of every confirmed message, by id `key-seq`.
         log: a line `key seq attempt pid` for every message handled.
-        letters: the ids of the dead letters.
+        dead letters: the ids of the dead letters.
     """
     lines = [line.split() for line in log.read_text().splitlines()]
     counts = Counter(f"{key}-{seq}" for key, seq, *_ in lines)
-    dead = set(letters)
+    dead = set(dead_letters)
     missing = published.keys() - counts.keys() - dead
     last: dict[str, int] = {}
     seen: set[str] = set()

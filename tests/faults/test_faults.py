@@ -101,9 +101,9 @@ async def connection_slow(run: Harness) -> None:
     run.proxy.delay(0.0)
 
 
-async def letters_unwritable(run: Harness) -> None:
+async def dead_letters_unwritable(run: Harness) -> None:
     """The dead-letter topic takes nothing for a while: the subscription pauses and says so,
-    nothing is acknowledged, and when the topic takes letters again all goes on."""
+    nothing is acknowledged, and when the topic takes dead letters again all goes on."""
     topic = f"{run.run}.orders..sink..dead"
     await asyncio.sleep(run.duration / 4)
     await writable(run.name, run.url, topic, open=False)
@@ -124,7 +124,7 @@ async def slow_consumer(run: Harness) -> None:
 PROXIED = (connection_cut, connection_refused, connection_frozen, connection_slow)
 ON_BROKERS = (
     consumer_killed, consumers_come_and_go, broker_killed, broker_restarted, broker_stopped,
-    slow_consumer, letters_unwritable, *PROXIED,
+    slow_consumer, dead_letters_unwritable, *PROXIED,
 )  # fmt: skip
 CASES = [(name, fault) for name in ("kafka", "rabbitmq", "jetstream") for fault in ON_BROKERS]
 CASES += [
@@ -188,17 +188,17 @@ async def _run(run: Harness, fault: Fault) -> Verdict:
         publishing = asyncio.create_task(run.publish())
         await fault(run)
         await publishing
-        letters = await run.settle()
+        dead_letters = await run.settle()
         ready = await run.until_ready(30)
     finally:
         # In a thread: the proxy that the consumers drain through lives on this loop.
         await asyncio.to_thread(run.close)
-    return run.verdict(fault.__name__, letters, time.monotonic() - started, ready)
+    return run.verdict(fault.__name__, dead_letters, time.monotonic() - started, ready)
 
 
 def _in_doubt(fault: Fault) -> int:
     """How many copies the fault can explain: what was unsettled when it struck."""
-    if fault in (slow_consumer, connection_slow, letters_unwritable):
+    if fault in (slow_consumer, connection_slow, dead_letters_unwritable):
         return 0
     times: dict[Fault, int] = {consumer_killed: 3, connection_cut: 4, consumers_come_and_go: 20}
     return IN_FLIGHT * times.get(fault, 2)

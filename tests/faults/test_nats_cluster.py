@@ -119,11 +119,13 @@ async def test_a_cluster_loses_nothing(
         publishing = asyncio.create_task(run.publish())
         await fault(run, cluster)
         await publishing
-        letters = await run.settle()
+        dead_letters = await run.settle()
         ready = await run.until_ready(30)
     finally:
         await asyncio.to_thread(run.close)
-    verdict = run.verdict(f"cluster {fault.__name__}", letters, time.monotonic() - started, ready)
+    verdict = run.verdict(
+        f"cluster {fault.__name__}", dead_letters, time.monotonic() - started, ready
+    )
     record_verdict(verdict)
     assert (verdict.published, verdict.lost) == (COUNT, 0), verdict
     assert verdict.order_violations == 0, verdict

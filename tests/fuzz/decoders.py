@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,10 +13,12 @@ from protoflow.errors import ProtoflowError
 from protoflow.message import Message
 from protoflow.transports.kafka import headers as kafka_headers
 from protoflow.transports.nats.wire import headers as nats_headers
+from protoflow.transports.rabbitmq import codec, reading
 
 from tests.acceptance.contract import pb
 from tests.fuzz.generate import TOPICS, Generator
 from tests.fuzz.intake import Report
+from tests.transports.kafka.batches import batch_of, fetched
 
 #: Seconds that one message may take.
 SLOW = 1.0
@@ -63,12 +66,56 @@ def _nats(generator: Generator, message: Message) -> None:
     found.metadata.get("ce_type", "")
 
 
+def _kafka_batch(generator: Generator, message: Message) -> None:
+    records = [(message.payload, generator.chance(0.3)) for _ in range(1 + generator.below(3))]
+    result, _, _ = fetched(batch_of(0, records), 0)
+    for _ in range(10):
+        if not result.has_more():
+            break
+        for record in result.getall(2):
+            kafka_headers.read(record.headers)
+
+
+def _amqp(generator: Generator, message: Message) -> None:
+    header = bytearray(_amqp_header(generator, message))
+    if generator.chance(0.3):
+        for _ in range(generator.below(4)):
+            header[generator.below(len(header))] = generator.below(256)
+    _, properties = reading.properties(bytes(header))
+    found, _ = codec.decode("t", properties, message.payload or b"", "protoflow")
+    codec.deliveries(properties, True)
+    codec.sent_at(properties)
+    codec.last_death(found)
+
+
+def _amqp_header(generator: Generator, message: Message) -> bytes:
+    """The frame before a body: the properties of which others have their own ideas, too."""
+    table = b""
+    for name, value in message.metadata.items():
+        known = name.encode(errors="surrogatepass")[:127]
+        known = known if generator.chance(0.95) else generator.raw(20)
+        text = value.encode(errors="surrogatepass")
+        native = b"S" + struct.pack(">I", len(text)) + text
+        if generator.chance(0.2):
+            kind = b"TlLIisudfbBtVAFDx"[generator.below(17) :][:1]
+            native = kind + generator.raw(18)
+        table += bytes((len(known),)) + known + native
+    stamp = struct.pack(">Q", generator.below(1 << (1 + generator.below(64))))
+    texts = [generator.text().encode(errors="surrogatepass")[:99], generator.raw(20)]
+    id, app = (bytes((len(text),)) + text for text in texts)
+    flags = 1 << 13 | 1 << 7 | 1 << 6 | 1 << 3
+    body = struct.pack(">I", len(table)) + table + id + stamp + app
+    return struct.pack(">HHQH", 60, 0, len(message.payload or b""), flags) + body
+
+
 DECODERS: dict[str, Callable[[Generator, Message], Any]] = {
     "payload": _payload,
     "envelope": _envelope,
     "without content type": _untold,
     "Kafka's headers": _kafka,
     "NATS's headers": _nats,
+    "Kafka's batches": _kafka_batch,
+    "AMQP's properties": _amqp,
 }
 
 

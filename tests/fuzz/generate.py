@@ -12,7 +12,7 @@ from protoflow.message import Message
 from tests.acceptance.contract import pb
 from tests.hostile.table import CE, NUMBERS, TEXTS
 
-#: Stands in sensitive fields only; in no log and in no text of a letter.
+#: Stands in sensitive fields only; in no log and in no text of a dead letter.
 SECRET = "hunter2-4111"
 TOPICS = ("tasks", "things", "notes", "mixed", "reports.eu")
 _NAMES = (

@@ -36,6 +36,7 @@ _POLICY = DeliveryPolicy(
     retry=RetryPolicy(max_attempts=2, initial_backoff=0.001, max_backoff=0.002, jitter=0.0)
 )
 _LOGGERS = ("protoflow", "protoflow.messages")
+_STANDARD = vars(logging.makeLogRecord({})).keys()
 #: Of the fields of a delivery, those that this version has.
 _DELIVERY = {item.name for item in dataclasses.fields(Delivery)}
 
@@ -50,7 +51,7 @@ class Report:
         crashes: the process died.
         foreign: errors that are not Protoflow's, out of a decoder.
         stuck: messages that were never settled.
-        wrong: settled twice, run again after success, given back.
+        wrong: settled twice, run again after success, given back, no outcome.
         hot: the loop turned and nothing happened.
         leaks: jobs, tasks or objects that stayed.
         told: secrets or line breaks in what people read.
@@ -65,7 +66,7 @@ class Report:
     wrong: Counter[str] = field(default_factory=Counter)
     hot: Counter[str] = field(default_factory=Counter)
     leaks: Counter[str] = field(default_factory=Counter)
-    told: Counter[str] = field(default_factory=Counter)
+    reported: Counter[str] = field(default_factory=Counter)
     where: dict[str, str] = field(default_factory=dict)
 
     def add(self, kind: str, text: str, where: str) -> None:
@@ -76,13 +77,13 @@ class Report:
     def findings(self) -> list[str]:
         return [
             f"{kind}: {text} ({count} times, first in {self.where.get(text, '?')})"
-            for kind in ("crashes", "foreign", "stuck", "wrong", "hot", "leaks", "told")
+            for kind in ("crashes", "foreign", "stuck", "wrong", "hot", "leaks", "reported")
             for text, count in getattr(self, kind).most_common(20)
         ]
 
     def lines(self) -> list[str]:
         """The report, for people."""
-        names = ("crashes", "foreign", "stuck", "wrong", "hot", "leaks", "told")
+        names = ("crashes", "foreign", "stuck", "wrong", "hot", "leaks", "reported")
         counts = ", ".join(f"{name} {sum(getattr(self, name).values())}" for name in names)
         head = f"{self.messages:,} messages, {self.runs:,} runs, {self.seconds:.0f} s: {counts}"
         return [head, *self.findings]
@@ -98,18 +99,19 @@ class _Listening(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
-        shown = f"{text} {record.__dict__.get('payload', '')}"
+        fields = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        shown = f"{text} {fields}"
         if SECRET in shown or SECRET.encode().hex() in shown:
             at = shown.find(SECRET)
             near = shown[max(0, at - 40) : at]
-            self._report.add("told", f"a secret in {record.name} after {near!r}", self.where)
+            self._report.add("reported", f"a secret in {record.name} after {near!r}", self.where)
         first, *more = text.split("\n")
         controls = any(
             ord(one) < 32 or 0xD800 <= ord(one) < 0xE000 for one in "".join([first, *more])
         )
         if controls or any(not line.startswith("  ") for line in more):
             what = f"control characters in {record.name}: {str(record.msg)[:50]}"
-            self._report.add("told", what, self.where)
+            self._report.add("reported", what, self.where)
 
 
 @contextmanager
@@ -280,7 +282,7 @@ class Intake:
         calls = sum(one.calls for one in self._script.subscriptions.values())
         if calls > 20 * BATCH or spent > PATIENCE * 0.8:
             report.add("hot", f"{calls} calls, {spent:.1f} s of CPU for {BATCH} messages", where)
-        self._look_at_letters(where)
+        self._look_at_dead_letters(where)
         held = sum(one.in_flight.count for one in self._service.subscriptions)
         if held and crash is None and not unsettled:
             report.add("leaks", f"{held} jobs in flight, all of them settled", where)
@@ -296,11 +298,14 @@ class Intake:
         for _, delay in subscription.returned:
             self._report.add("wrong", f"{name}: given back, for {delay:.0f} s", where)
 
-    def _look_at_letters(self, where: str) -> None:
-        for letter in self._script.published:
-            text = letter.metadata.get("pf_error_message", "")
+    def _look_at_dead_letters(self, where: str) -> None:
+        for dead_letter in self._script.published:
+            text = dead_letter.metadata.get("pf_error_message", "")
+            if dead_letter.metadata.get("pf_error_class") == "stub":
+                error = dead_letter.metadata.get("pf_error_type")
+                self._report.add("wrong", f"the outcome was not applied: {error}", where)
             if SECRET in text or SECRET.encode().hex() in text:
-                self._report.add("told", f"a secret in a letter of {letter.topic}", where)
+                self._report.add("reported", f"a secret in a letter of {dead_letter.topic}", where)
 
     def _look_at_sizes(self, sizes: list[int]) -> None:
         # The first are from before caches are full.

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from tests.fuzz import decoders
 from tests.fuzz.generate import TOPICS, Generator
 from tests.fuzz.intake import Intake, Report
+from tests.fuzz.mutations import MUTATIONS, RUNTIME, Mutation
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -29,3 +33,14 @@ def test_a_seed_gives_the_same_messages_again() -> None:
         for _ in range(50):
             a, b = one.message(topic, 1), two.message(topic, 1)
             assert (a.id, a.payload, a.key, a.metadata) == (b.id, b.payload, b.key, b.metadata)
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_every_fix_can_be_taken_out_to_try_the_fuzzer(mutation: Mutation, tmp_path: Path) -> None:
+    """That it is found then takes seconds each: `make fuzz ARGS=--mutations`."""
+    for file in {file for file, _, _ in mutation.changes}:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(RUNTIME / file, tmp_path / file)
+    mutation.apply(tmp_path)
+    for file, _, _ in mutation.changes:
+        compile((tmp_path / file).read_text(), file, "exec")

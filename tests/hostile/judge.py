@@ -152,6 +152,7 @@ class Judge:
 
     def _hostile(self, row: Hostile, number: int) -> Parcel:
         key = row.key if row.key is not None else b"k%d" % ((self._count + 1) // 2 % KEYS)
+        payload: bytes | None
         metadata, payload = valid(row.topic, number, key if row.key is None else b"k")
         metadata.update({name: self._filled(value) for name, value in row.metadata.items()})
         for name, value in row.metadata.items():
@@ -173,7 +174,7 @@ class Judge:
         return (
             value.replace("{group}", self.harness.physical("keyed"))
             .replace("{topic}", self.harness.physical("tasks"))
-            .replace("{letter}", self.harness.letters_of("tasks", "keyed"))
+            .replace("{letter}", self.harness.dead_letter_topic("tasks", "keyed"))
         )
 
     # Reading.
@@ -207,7 +208,7 @@ class Judge:
                 raise Unprocessable(f"strange note {json.dumps(value)[:300]} {value!r:.300}")
             ledger.end("notes", number)
 
-        class Mixed(pf.MixedHandler):
+        class Mixed(pf.MixedHandler):  # type: ignore[misc]  # generated while the suite runs
             async def on_task(self, message: Any, context: Any, /) -> None:
                 await noting("mixed", lambda task: task.number)(message, context)
 
@@ -235,7 +236,7 @@ class Judge:
             if not service.health().live:
                 return
             if not self._missing():
-                found = await asyncio.gather(*map(self._letters, SUBSCRIPTIONS))
+                found = await asyncio.gather(*map(self._dead_letters, SUBSCRIPTIONS))
                 counts = dict(zip(SUBSCRIPTIONS, found, strict=True))
                 if all(
                     self._accounted(service, group, counts[group]) >= self.taken[topic]
@@ -261,9 +262,9 @@ class Judge:
         while self._missing() and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.05)
 
-    async def _letters(self, group: str) -> int:
+    async def _dead_letters(self, group: str) -> int:
         topic, _ = SUBSCRIPTIONS[group]
-        where = self.harness.letters_of(topic, group)
+        where = self.harness.dead_letter_topic(topic, group)
         return len(await self.harness.dead_letters.list(where, limit=10_000))
 
     def _skipped(self, service: Service) -> dict[str, int]:
@@ -277,8 +278,8 @@ class Judge:
             for group, (_, first) in SUBSCRIPTIONS.items()
         }
 
-    def _accounted(self, service: Service, group: str, letters: int) -> int:
-        return self.ledger.hostile(group) + self._skipped(service)[group] + letters
+    def _accounted(self, service: Service, group: str, dead_letters: int) -> int:
+        return self.ledger.hostile(group) + self._skipped(service)[group] + dead_letters
 
     def _missing(self) -> dict[str, set[int]]:
         missing = {
@@ -304,14 +305,14 @@ class Judge:
         wrongs += self._repeated() + self._out_of_order() + self._not_handled(when)
         skipped = self._skipped(service)
         for group, (topic, _) in SUBSCRIPTIONS.items():
-            letters = await self._letters(group)
+            dead_letters = await self._dead_letters(group)
             passed = skipped[group] + (self._before[group] if when != "with them" else 0)
-            total = self.ledger.hostile(group) + passed + letters
+            total = self.ledger.hostile(group) + passed + dead_letters
             if total != self.taken[topic]:
                 wrongs.append(
                     f"{when}: {group}: {self.taken[topic]} hostile messages, {total} accounted "
                     f"for: {self.ledger.hostile(group)} handled, {passed} skipped, "
-                    f"{letters} dead letters"
+                    f"{dead_letters} dead letters"
                 )
         return wrongs
 
@@ -345,9 +346,9 @@ class Judge:
             for number, name in self.must_be_handled.items():
                 if self.rows[-number - 1].topic != topic or group == "things":
                     continue
-                attempt = first.get(number)
-                if attempt != 1:
-                    what = "not handled" if attempt is None else f"handled as attempt {attempt}"
+                found = first.get(number)
+                if found != 1:
+                    what = "not handled" if found is None else f"handled as attempt {found}"
                     wrongs.append(f"{when}: {group}: {name!r} was {what}")
         return [*wrongs[:SHOWN], f"{when}: {len(wrongs)} like these"] if wrongs else []
 

@@ -64,7 +64,7 @@ class KafkaWriter:
         topic = physical(parcel.topic)
         if topic not in self._partitions:
             self._partitions[topic] = len(await self._producer.partitions_for(topic))
-        headers = [(_Name.of(b"ce_id"), raw(parcel.id))]
+        headers: list[tuple[_Name, bytes | None]] = [(_Name.of(b"ce_id"), raw(parcel.id))]
         headers += [(_Name.of(raw(name)), raw(value)) for name, value in parcel.metadata.items()]
         headers += [(_Name.of(name), value) for name, value in record.headers]
         batch = self._producer.create_batch()

@@ -205,10 +205,10 @@ def _natives() -> Iterator[tuple[str, str, Native]]:
     }.items():  # fmt: skip
         stamp = struct.pack(">Q", seconds)
         yield "property timestamp", kind, Native(properties={"timestamp": stamp})
-    for value in (0, 7, 255):
-        octet = bytes((value,))
-        yield "property delivery_mode", str(value), Native(properties={"delivery_mode": octet})
-        yield "property priority", str(value), Native(properties={"priority": octet})
+    for number in (0, 7, 255):
+        octet = bytes((number,))
+        yield "property delivery_mode", str(number), Native(properties={"delivery_mode": octet})
+        yield "property priority", str(number), Native(properties={"priority": octet})
     for kind, data in {"words": b"soon", "huge": b"9" * 30, "a day": b"86400000"}.items():
         yield "property expiration", kind, Native(properties={"expiration": short(data)})
     yield "property user_id", "somebody else", Native(properties={"user_id": short(b"root")})

@@ -1,7 +1,7 @@
 """The hostile messages that every broker can carry: fields, kinds, and what must become of them.
 
 Text in metadata may be bytes that are no UTF-8, or have lone surrogates: writers put down what
-their broker can carry. `{group}`, `{topic}` and `{letter}` are filled in by the judge.
+their broker can carry. `{group}`, `{topic}` and `{dead letter}` are filled in by the judge.
 """
 
 from __future__ import annotations

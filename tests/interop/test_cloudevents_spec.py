@@ -133,7 +133,7 @@ class TestJsonFormat:
             ("", False),
         ],
     )
-    def test_the_content_type_tells_the_mode(self, content_type: str, structured: bool) -> None:
+    def test_the_content_type_reports_the_mode(self, content_type: str, structured: bool) -> None:
         assert is_structured(content_type) is structured
 
     @pytest.mark.parametrize(

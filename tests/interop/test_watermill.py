@@ -159,8 +159,8 @@ async def test_watermill_consumes_dead_letters(watermill: Path, party: Party) ->
     if party.peer.name == "nats":
         pytest.skip("capability: dead_letters")
     async with party.running("Work") as service:
-        letters = next(iter(service.dead_letters.topics))
-        async with consuming(watermill, party, letters, 1) as taken:
+        dead_letters = next(iter(service.dead_letters.topics))
+        async with consuming(watermill, party, dead_letters, 1) as taken:
             await publish(
                 watermill,
                 party,

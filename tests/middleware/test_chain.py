@@ -58,7 +58,7 @@ async def test_middlewares_of_ones_own_stand_next_to_the_handler_or_where_they_a
         (lambda chain: chain.replace("nobody", retry), "not in the chain"),
     ],
 )
-def test_mistakes_are_told(change: Any, text: str) -> None:
+def test_mistakes_are_reported(change: Any, text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         change(default_chain())
 

@@ -125,7 +125,8 @@ async def test_an_error_of_a_middleware_is_handled_like_a_handlers(
         await put(service, "a")
         assert service.service.stats()[NAME].handled == 1
         assert service.service.health().live
-    assert "a middleware failed: KeyError" in caplog.text
+    records = [one for one in caplog.records if one.getMessage() == "a middleware failed"]
+    assert {record.__dict__["error"] for record in records} == {"KeyError"}
 
 
 async def test_a_cancellation_that_nobody_asked_for_is_an_error() -> None:
@@ -137,8 +138,8 @@ async def test_a_cancellation_that_nobody_asked_for_is_an_error() -> None:
 
     async with running(worker(cancels_itself)) as service:
         await put(service, "a")
-        (letter,) = service.dead_letters
-    assert letter.message.metadata["pf_attempt"] == "3"
+        (dead_letter,) = service.dead_letters
+    assert dead_letter.message.metadata["pf_attempt"] == "3"
 
 
 class _Cancel(Exception):
@@ -155,6 +156,6 @@ async def test_the_chain_is_logged_without_the_message(caplog: pytest.LogCapture
 
     async with running(worker(handler)) as service:
         await put(service, "4111-1111")
-        (letter,) = service.dead_letters
+        (dead_letter,) = service.dead_letters
     assert "4111" not in caplog.text
-    assert letter.message.metadata["pf_error_message"] == "cannot use ***"
+    assert dead_letter.message.metadata["pf_error_message"] == "cannot use ***"

@@ -178,7 +178,7 @@ async def test_what_waits_for_the_probe_burns_no_attempt() -> None:
         await service.advance(20)
         stats = service.service.stats()[NAME]
         assert stats.failed_runs == sum(ran.values())
-        assert all(ran[letter] == 3 for letter in letters_of(service))
+        assert all(ran[dead_letter] == 3 for dead_letter in dead_letter_topic(service))
         task.cancel()
 
 
@@ -249,10 +249,10 @@ async def test_a_batch_is_put_off_whole_and_comes_again() -> None:
     assert (stats.handled, stats.failed_runs, stats.skipped) == (6, 0, 0)
 
 
-def letters_of(service: TestedService) -> list[str]:
+def dead_letter_topic(service: TestedService) -> list[str]:
     return [
-        StringValue.FromString(letter.message.payload or b"").value
-        for letter in service.dead_letters
+        StringValue.FromString(dead_letter.message.payload or b"").value
+        for dead_letter in service.dead_letters
     ]
 
 

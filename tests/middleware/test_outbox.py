@@ -147,7 +147,7 @@ async def test_a_whole_chain_must_be_given_its_outbox_itself() -> None:
         default_chain({"hook": 1})  # type: ignore[arg-type]  # refused at run time, too
 
 
-async def test_the_outbox_of_a_whole_chain_is_relayed_when_the_service_is_told(
+async def test_the_outbox_of_a_whole_chain_is_relayed_when_the_service_is_reported(
     tmp_path: Path,
 ) -> None:
     store = SQLiteOutbox(tmp_path / "outbox.db")

@@ -53,9 +53,9 @@ def test_rules_are_found_in_fields_oneofs_and_nested_messages() -> None:
 async def test_what_violates_a_rule_is_dead_lettered_at_once() -> None:
     async with running(worker(nothing, input=RULED)) as service:
         await deliver(service, Ruled(name="ab"), Ruled(name="abc"))
-        (letter,) = service.dead_letters
+        (dead_letter,) = service.dead_letters
         stats = service.service.stats()[NAME]
-    metadata = letter.message.metadata
+    metadata = dead_letter.message.metadata
     assert metadata["pf_error_class"] == "validation"
     assert metadata["pf_error_message"] == "test.v1.Ruled: name violates string.min_len"
     assert metadata["pf_attempt"] == "1"
@@ -69,7 +69,9 @@ async def test_nested_messages_and_oneofs_are_checked() -> None:
     )
     async with running(*handlers) as service:
         await deliver(service, Outer(items=[Ruled(name="abc"), Ruled(name="x")]), Choice())
-        texts = {letter.message.metadata["pf_error_message"] for letter in service.dead_letters}
+        texts = {
+            dead_letter.message.metadata["pf_error_message"] for dead_letter in service.dead_letters
+        }
     assert texts == {
         "test.v1.Outer: items.name violates string.min_len",
         "test.v1.Choice: one violates required",
@@ -96,9 +98,9 @@ async def test_an_invalid_message_does_not_spoil_its_batch() -> None:
     handler = worker(batch, input=RULED, batch=BatchPolicy(max_messages=3, max_wait=0.1))
     async with running(handler) as service:
         await deliver(service, Ruled(name="abc"), Ruled(name="x"), Ruled(name="def"))
-        (letter,) = service.dead_letters
+        (dead_letter,) = service.dead_letters
     assert seen == ["abc", "def"]
-    assert letter.message.metadata["pf_error_class"] == "validation"
+    assert dead_letter.message.metadata["pf_error_class"] == "validation"
 
 
 async def test_invalid_outputs_are_not_published() -> None:
@@ -107,8 +109,8 @@ async def test_invalid_outputs_are_not_published() -> None:
 
     async with running(worker(handler, publication=TO_RULED)) as service:
         await put(service, "a")
-        (letter,) = service.dead_letters
-        assert letter.message.metadata["pf_error_class"] == "validation"
+        (dead_letter,) = service.dead_letters
+        assert dead_letter.message.metadata["pf_error_class"] == "validation"
         assert not service.published(Ruled)
         with pytest.raises(InvalidMessageError, match=r"name violates string\.min_len"):
             await service.publish_outputs(TO_RULED, [Output(Ruled(name="no"))])
@@ -144,8 +146,8 @@ async def test_a_validator_of_ones_own_sees_all_messages() -> None:
         service.service._components.publisher.encode._bound.clear()
         service.service._components.publisher.encode.validator = None
         await put(service, "bad", "good")
-        (letter,) = service.dead_letters
-    assert letter.message.metadata["pf_error_message"] == (
+        (dead_letter,) = service.dead_letters
+    assert dead_letter.message.metadata["pf_error_message"] == (
         "google.protobuf.StringValue: ValueError"
     )
 

@@ -91,7 +91,7 @@ async def test_one_trace_from_publisher_to_dead_letter_and_replay(traced: Traced
     failed, again = traced.named("process work")
     create = traced.one("create done")
     *_, last, replayed = traced.named("process done")
-    letter = traced.one("create done..second..dead")
+    dead_letter = traced.one("create done..second..dead")
     assert len({span.context.trace_id for span in traced.spans if span.context}) == 1
     assert send.parent is None
     assert parent_of(failed) == id_of(send)
@@ -99,8 +99,8 @@ async def test_one_trace_from_publisher_to_dead_letter_and_replay(traced: Traced
     assert [link.context.span_id for link in again.links] == [id_of(send)]
     assert parent_of(create) == id_of(again)
     assert parent_of(traced.named("process done")[0]) == id_of(create)
-    assert parent_of(letter) == id_of(last)
-    assert parent_of(replayed) == id_of(letter)
+    assert parent_of(dead_letter) == id_of(last)
+    assert parent_of(replayed) == id_of(dead_letter)
     assert [span.kind for span in (send, failed, create)] == [
         SpanKind.PRODUCER, SpanKind.CONSUMER, SpanKind.PRODUCER,
     ]  # fmt: skip
@@ -135,7 +135,7 @@ async def test_attributes_are_those_of_the_conventions(traced: Traced) -> None:
     }
 
 
-async def test_errors_are_told_by_type_and_skips_are_none(traced: Traced) -> None:
+async def test_errors_are_reported_by_type_and_skips_are_none(traced: Traced) -> None:
     async def picky(message: Any, _context: Context) -> None:
         raise Skip if message.value == "skip" else ValueError("secret")
 

@@ -71,7 +71,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 
 def span_id(span: ReadableSpan) -> int:
     assert span.context is not None
-    return span.context.span_id
+    number: int = span.context.span_id
+    return number
 
 
 async def test_one_trace_from_publisher_to_replay(place: Place) -> None:

@@ -17,9 +17,11 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from protoflow import Config, Context, Output, Service, Unprocessable
+from protoflow.config.secret import Secret
 from protoflow.errors import ConfigError
 from protoflow.middleware import Dependencies, logging_hooks
 from protoflow.observability.prometheus import Exposition
+from protoflow.web.routes import ROUTES
 
 from tests.middleware.harness import config, running, worker
 from tests.middleware.rules import PLAIN, TO_PLAIN, Plain
@@ -74,18 +76,20 @@ async def test_nothing_leaks(caplog: pytest.LogCaptureFixture, log_payloads: boo
         pages = []
         async with ClientSession(headers={"Authorization": f"Bearer {TOKEN}"}) as session:
             dead = own.dead_letters.topics[0]
-            ids = [letter.message.id for letter in service.dead_letters]
+            ids = [dead_letter.message.id for dead_letter in service.dead_letters]
             assert len(ids) == 3
-            for path in (
-                "/api/handlers", "/api/dlq", f"/api/dlq/{dead}", f"/api/dlq/{dead}/{ids[0]}",
-                f"/api/dlq/{dead}/{ids[1]}", "/readyz", "/healthz", "/metrics", "/nowhere",
-            ):  # fmt: skip
+            paths = ["/nowhere", f"/api/v1/dead-letters?topic={dead}"]
+            for route in ROUTES:
+                if route.method == "GET":
+                    path = route.path.replace("{name}", own.registered[0])
+                    paths += {path.replace("{id}", id) for id in ids}
+            for path in paths:
                 async with session.get(f"http://127.0.0.1:{port}{path}") as answer:
                     pages.append(await answer.text() + str(answer.headers))
         texts = [
             *pages,
             *(span.to_json() for span in exporter.get_finished_spans()),
-            *(repr(letter.message) for letter in service.dead_letters),
+            *(repr(dead_letter.message) for dead_letter in service.dead_letters),
             *(repr(run.message) for run in service.runs),
             repr(own.config), str(own.config), json.dumps(own.config.describe()),
             repr(own.stats()), json.dumps([info.as_dict() for info in own.handlers()]),
@@ -93,7 +97,7 @@ async def test_nothing_leaks(caplog: pytest.LogCaptureFixture, log_payloads: boo
             Exposition(own.reporter).render()[0].decode(),
             json.dumps(own.counters.dead_letters.snapshot()),
             *(
-                letter.message.metadata["pf_error_message"] for letter in service.dead_letters
+                one.message.metadata["pf_error_message"] for one in service.dead_letters
             ),
         ]  # fmt: skip
     for record in caplog.records:
@@ -114,7 +118,7 @@ async def test_nothing_leaks(caplog: pytest.LogCaptureFixture, log_payloads: boo
 )
 def test_settings_do_not_show_credentials(url: str) -> None:
     settings = Config(
-        environ={}, transport=url, transport_options={"password": OPTION}, http_token=TOKEN
+        environ={}, transport=url, transport_options={"password": OPTION}, http_token=Secret(TOKEN)
     )
     assert_clean(repr(settings))
     assert_clean(str(settings))
@@ -130,7 +134,7 @@ def test_mistakes_in_settings_do_not_show_credentials() -> None:
         Config(
             transport=f"amqp://alice:{PASSWORD}@broker:notaport/v",
             environ={"PROTOFLOW_HTTP_PORT": "x"},
-            http_token=TOKEN,
+            http_token=Secret(TOKEN),
         )
     assert_clean(str(raised.value))
 

@@ -9,6 +9,7 @@ from protoflow import Service
 from protoflow.errors import MissingExtraError
 
 from tests.middleware.harness import config, nothing, worker
+from tests.web.clients import ASGI
 from tests.web.test_web import Client, free_port
 
 
@@ -31,6 +32,14 @@ async def test_pages_need_aiohttp(monkeypatch: pytest.MonkeyPatch) -> None:
         await service.start()
 
 
+async def test_mounted_pages_do_without_aiohttp(monkeypatch: pytest.MonkeyPatch) -> None:
+    hide(monkeypatch, "aiohttp", "protoflow.web")
+    service = Service(config())
+    service.register(worker(nothing))
+    async with service:
+        assert (await ASGI(service.asgi_app()).ask("GET", "/api/v1/handlers")).status == 200
+
+
 async def test_a_port_for_metrics_needs_prometheus(monkeypatch: pytest.MonkeyPatch) -> None:
     hide(monkeypatch, "prometheus_client", "protoflow.observability.prometheus")
     service = Service(config(metrics_port=free_port()))
@@ -50,4 +59,4 @@ async def test_other_pages_do_without_prometheus(monkeypatch: pytest.MonkeyPatch
         assert await client.get("/api/handlers")
         status, body, _ = await client.ask("GET", "/metrics")
     assert status == 501
-    assert "[metrics]" in body["error"]
+    assert "[metrics]" in body["detail"]

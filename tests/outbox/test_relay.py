@@ -109,7 +109,8 @@ async def test_a_refused_one_is_parked_and_its_key_goes_on(
         await empty(store)
     assert broker.taken == ["0", "2", "3", "4"]
     assert relay.parked == 1
-    assert "cannot be published and is parked: too large" in caplog.text
+    (record,) = [one for one in caplog.records if "was parked" in one.getMessage()]
+    assert "too large" in record.__dict__["error"]
     (parked,) = await store.parked()
     assert (parked.message.id, parked.reason) == ("1", "too large")
     await store.unpark([parked.position])
@@ -138,7 +139,7 @@ async def test_one_that_never_works_throttles_nobody_and_is_parked_at_last(
     assert lane == list(range(7, 700, 7))
 
 
-async def test_an_outage_parks_nothing_and_is_told(store: SQLiteOutbox) -> None:
+async def test_an_outage_parks_nothing_and_is_reported(store: SQLiteOutbox) -> None:
     away = True
     broker = Broker(lambda each: PublishError("no connection") if away else None)
     await store.store([message(i, b"%d" % (i % 300)) for i in range(600)], None)

@@ -66,7 +66,7 @@ def test_links_lead_somewhere(document: Path) -> None:
             assert anchor in slugs, f"{document.name}: {target}"
 
 
-def test_nobody_is_told_to_install_a_stranger() -> None:
+def test_nobody_is_reported_to_install_a_stranger() -> None:
     for path in DOCUMENTS:
         assert not re.search(r"pip install (-\S+ )*'?protoflow", path.read_text()), path
 

@@ -27,7 +27,7 @@ _REPORT = "protoflow.observability.report"
 _OPTIONS = "protoflow:PublishOptions"
 _EVERY_OPTION = f"{_PLAIN}::test_events_carry_every_option"
 _VOCABULARY = f"{_PLAIN}::test_the_vocabulary_of_event_handlers"
-_SHAPE = f"{_WEB}::test_handlers_are_told_in_the_shape_of_go"
+_SHAPE = f"{_WEB}::test_handlers_are_reported_in_the_shape_of_go"
 _CATEGORIES = f"{_STATS}::test_errors_have_categories"
 _LETTERS = f"{_STATS}::test_an_average_of_retries_is_kept_for_dead_letters"
 _COUNTS = f"{_HERE}::test_dead_letters_are_counted_replayed_purged_and_reset"
@@ -38,7 +38,7 @@ ITEMS = [
     Item("NewProtoMessage", f"{_HERE}:message_of", f"{_HERE}::test_a_message_class_is_its_own_factory"),
     Item("NewEventID", "protoflow.ids:new_id", "tests/runtime/test_ids.py::test_ids_are_ulids_of_this_moment"),
     Item("NewMessageFromProto", "protoflow.publishing.encoder:Encoder", f"{_PLAIN}::test_protobuf_without_a_generated_module"),
-    Item("PublishProto", "protoflow.publishing.events:EventPublisher.publish_proto", f"{_PLAIN}::test_protobuf_without_a_generated_module"),
+    Item("PublishProto", "protoflow.publishing.event_publisher:EventPublisher.publish_proto", f"{_PLAIN}::test_protobuf_without_a_generated_module"),
     Item("RegisterCloudEventsHandler", "protoflow.service:Service.register_cloudevents_handler", _VOCABULARY),
     Item("RegisterJSONHandler", "protoflow.service:Service.register_json_handler", f"{_PLAIN}::test_json_is_read_as_the_type_and_written_with_correlation"),
     Item("RegisterMessageHandler", "protoflow.service:Service.register_message_handler", f"{_PLAIN}::test_raw_messages_are_handled_and_what_is_returned_is_published"),
@@ -64,7 +64,7 @@ ITEMS = [
     Item("ErrorCategoryTransport", "protoflow:ErrorCategory", _CATEGORIES),
     Item("ErrorCategoryDownstream", "protoflow:ErrorCategory", _CATEGORIES),
     Item("ErrorCategoryOther", "protoflow:ErrorCategory", _CATEGORIES),
-    Item("ErrorClassifier", "protoflow.stats.handlers:classify_error", f"{_HERE}::test_errors_are_classified_as_told"),
+    Item("ErrorClassifier", "protoflow.stats.handlers:classify_error", f"{_HERE}::test_errors_are_classified_as_reported"),
     Item("DLQMetrics", "protoflow.stats.dead_letters:DLQMetrics", _LETTERS),
     Item("NewDLQMetrics", "protoflow.stats.dead_letters:DLQMetrics", _LETTERS),
     Item("DLQMetrics.GetSnapshot", "protoflow.stats.dead_letters:DLQMetrics.snapshot", _COUNTS),
@@ -115,7 +115,7 @@ ITEMS = [
     Item("Service", "protoflow.service:Service", f"{_LIFE}::test_run_ends_on_request_and_drains"),
     Item("NewService", "protoflow.service:Service", f"{_LIFE}::test_run_ends_on_request_and_drains"),
     Item("TryNewService", "protoflow.service:Service", "tests/config/test_config.py::test_every_mistake_is_named_at_once"),
-    Item("ServiceDependencies", "protoflow.middleware:Dependencies", f"{_HERE}::test_errors_are_classified_as_told"),
+    Item("ServiceDependencies", "protoflow.middleware:Dependencies", f"{_HERE}::test_errors_are_classified_as_reported"),
     Item("Service.ConsumeEvents", "protoflow.service:Service.consume_events", _EVERY_OPTION),
     Item("Service.GetTransportCapabilities", "protoflow.service:Service.capabilities", "tests/registrations/test_plan.py::test_a_start_is_refused_exactly_when_a_demand_is_not_met"),
     Item("Service.Publish", "protoflow.service:Service.publish", f"{_PLAIN}::test_raw_messages_are_handled_and_what_is_returned_is_published"),

@@ -48,7 +48,7 @@ def test_a_message_class_is_its_own_factory() -> None:
     assert StringValue() == StringValue.FromString(b"")
 
 
-async def test_errors_are_classified_as_told() -> None:
+async def test_errors_are_classified_as_reported() -> None:
     async def handle(event: EventContext) -> None:
         raise ConnectionError
 
@@ -79,8 +79,8 @@ async def test_data_of_another_content_type() -> None:
         event = CloudEvent(type="t", source="/s", data=b"raw", data_content_type="image/png")
         await tested.service.publish_event(event)
         await tested.settled()
-    told = [(event.data_content_type, event.data) for event in seen]
-    assert told == [("text/plain", b"plain"), ("image/png", b"raw")]
+    reported = [(event.data_content_type, event.data) for event in seen]
+    assert reported == [("text/plain", b"plain"), ("image/png", b"raw")]
 
 
 async def test_dead_letters_are_counted_replayed_purged_and_reset() -> None:

@@ -13,7 +13,8 @@ EMPTY = "google.protobuf.Empty"
 
 
 def module(compile_request: Compile, proto: str) -> Module:
-    (built,) = build(Request(compile_request(proto).SerializeToString()), parameters.parse(""))
+    request = Request(compile_request(proto).SerializeToString())
+    (built,) = build(request, parameters.parse("")).modules
     return built
 
 

@@ -164,7 +164,7 @@ ONE_MISTAKE = {
 
 
 @pytest.mark.parametrize("proto", ONE_MISTAKE)
-def test_a_mistake_is_told(generate: Generate, proto: str) -> None:
+def test_a_mistake_is_reported(generate: Generate, proto: str) -> None:
     result = generate(proto)
     assert not result.files
     (line,) = result.errors

@@ -74,7 +74,8 @@ def by_buf(case: str, workspace: Path) -> subprocess.CompletedProcess[str]:
 def tree(directory: Path) -> dict[str, str]:
     return {
         str(path.relative_to(directory)): path.read_text(encoding="utf-8")
-        for path in sorted(directory.rglob("*.py"))
+        for path in sorted(directory.rglob("*"))
+        if path.suffix in (".py", ".yaml", ".json")
     }
 
 

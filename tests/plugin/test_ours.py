@@ -69,7 +69,7 @@ def test_options_of_others_are_not_read_beside_ours(generate: Generate) -> None:
         ("service S { rpc R(E) returns (E) { option (acme.reply) = {}; } }", "reply", 50772, "Me"),
     ],
 )
-def test_an_option_that_may_be_either_is_told(
+def test_an_option_that_may_be_either_is_reported(
     generate: Generate, statement: str, name: str, number: int, options: str
 ) -> None:
     text = HEAD + 'import "acme/opts.proto"; message E {}\n' + statement
@@ -118,7 +118,7 @@ def test_options_proto_is_seen_through_other_files(compile_request: Compile, imp
     assert "x_protoflow.py" in answer(request).files
 
 
-def test_options_proto_under_another_path_is_told(compile_request: Compile) -> None:
+def test_options_proto_under_another_path_is_reported(compile_request: Compile) -> None:
     request = compile_request("message A {}")
     for file in request.proto_file:
         if file.name == "protoflow/v1/options.proto":

@@ -32,7 +32,7 @@ def test_compiled_templates_do_what_live_ones_do(case: str, compile_request: Com
     request = Request(compile_request(protos).SerializeToString())
     live, compiled = render.live_templates(), render.templates()
     for handlers in ("async", "sync", "both"):
-        for module in build(request, parameters.parse(f"handlers={handlers}")):
+        for module in build(request, parameters.parse(f"handlers={handlers}")).modules:
             assert render.render(module, compiled) == render.render(module, live)
 
 

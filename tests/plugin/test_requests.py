@@ -160,7 +160,7 @@ def test_comments_that_are_no_utf8_are_shown_as_far_as_they_can_be() -> None:
     assert "Gr\ufffd\ufffde" in made.only
 
 
-def test_options_that_are_no_utf8_are_told() -> None:
+def test_options_that_are_no_utf8_are_reported() -> None:
     data = request(source="Gr..e").SerializeToString().replace(b"Gr..e", b"Gr\xfc\xdfe")
     assert "an option holds text that is not UTF-8; save the .proto as UTF-8" in str(run(data))
 
@@ -260,16 +260,16 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_what_is_broken_is_told(case: str) -> None:
-    edit, told = BROKEN[case]
+def test_what_is_broken_is_reported(case: str) -> None:
+    edit, reported = BROKEN[case]
     made = answer(edited(edit))
-    if told:
-        assert any(told in line for line in made.errors), made.error
+    if reported:
+        assert any(reported in line for line in made.errors), made.error
     else:
         assert not made.error
 
 
-def test_deeper_than_protobuf_reads_is_told() -> None:
+def test_deeper_than_protobuf_reads_is_reported() -> None:
     made = request()
     _nested(made.proto_file[2].message_type[0], 150)
     complaint = str(run(made.SerializeToString()))

@@ -112,13 +112,14 @@ def test_import_prefix_and_map(path: str, module: str) -> None:
 def test_parameters() -> None:
     assert parameters.parse("") == Parameters()
     assert parameters.parse("handlers=both, import_prefix=a.b").handlers == "both"
+    assert parameters.parse("asyncapi=json").asyncapi == "json"
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "reported"),
     [
-        ("x", "unknown parameter 'x'; known are handlers, import_prefix and import_map"),
-        ("asyncapi=yaml", "unknown parameter 'asyncapi'"),
+        ("x", "unknown parameter 'x'; known are handlers, import_prefix, import_map and asyncapi"),
+        ("asyncapi=xml", "parameter asyncapi is 'xml'; it is one of none, yaml, json"),
         ("handlers", "parameter handlers has no value; write handlers=..."),
         ("handlers=", "parameter handlers has no value"),
         ("handlers=all", "parameter handlers is 'all'; it is one of async, sync, both"),
@@ -132,10 +133,10 @@ def test_parameters() -> None:
         ("import_map=a=x,import_map=a/=y", "parameter import_map names a/ twice"),
     ],
 )
-def test_wrong_parameters(given: str, told: str) -> None:
+def test_wrong_parameters(given: str, reported: str) -> None:
     with pytest.raises(UserError) as caught:
         parameters.parse(given)
-    assert str(caught.value).startswith(told)
+    assert str(caught.value).startswith(reported)
 
 
 def test_all_wrong_parameters_at_once() -> None:

@@ -54,8 +54,8 @@ def run(*command: str, cwd: Path, timeout: float = 900) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UnavailableError(f"{command[0]}: {error}") from None
     if result.returncode:
-        told = (result.stderr or result.stdout).strip()[-300:]
-        raise UnavailableError(f"{' '.join(command[:3])}: {told}")
+        reported = (result.stderr or result.stdout).strip()[-300:]
+        raise UnavailableError(f"{' '.join(command[:3])}: {reported}")
 
 
 def _by_pip(target: Path) -> None:

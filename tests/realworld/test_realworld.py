@@ -12,6 +12,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.protobuf import text_format
@@ -113,9 +114,11 @@ def compiled(root: Path, directory: Path) -> None:
         result = run(*command, *arguments, "@paths.txt", cwd=directory)
         if not result.returncode:
             break
-        told = re.findall(r"^(?!.*: warning: )(?:.*?/)??([^:\s]+):", result.stderr, re.MULTILINE)
-        refused = {line.removeprefix(f"{root}/") for line in told}
-        refused |= {path for path in paths for line in told if line.endswith(f"/{path}")}
+        reported = re.findall(
+            r"^(?!.*: warning: )(?:.*?/)??([^:\s]+):", result.stderr, re.MULTILINE
+        )
+        refused = {line.removeprefix(f"{root}/") for line in reported}
+        refused |= {path for path in paths for line in reported if line.endswith(f"/{path}")}
         left = [path for path in paths if path not in refused]
         assert len(left) < len(paths), result.stderr[-2000:]
         paths = left
@@ -216,11 +219,11 @@ def annotated(group: Group) -> Annotated:
         if not response.error:
             break
         for line in response.error.splitlines():
-            told = EXPECTED.match(line)
-            assert told, line
-            left_out.add(told["name"])
-            if told["file"] in wanted and ("in the path of" in line or "is hidden in" in line):
-                wanted.remove(told["file"])
+            reported = EXPECTED.match(line)
+            assert reported, line
+            left_out.add(reported["name"])
+            if reported["file"] in wanted and ("in the path of" in line or "is hidden in" in line):
+                wanted.remove(reported["file"])
     assert not response.error
     return Annotated(group, files, wanted, by_source(response))
 
@@ -256,12 +259,12 @@ def by_source(response: CodeGeneratorResponse) -> dict[str, str]:
 
 def test_most_files_have_modules(annotated: Annotated) -> None:
     """What is left out is the exception: a directory that Python hides, a file of enums."""
-    told = {
+    reported = {
         file.name
         for file in annotated.group.files
         if file.message_type and not file.name.startswith(INSTALLED)
     }
-    assert len(annotated.modules) >= 0.9 * len(told)
+    assert len(annotated.modules) >= 0.9 * len(reported)
 
 
 def text_size(file: FileDescriptorProto) -> int:
@@ -303,11 +306,12 @@ def annotations_size(file: FileDescriptorProto) -> int:
             if field.options.HasExtension(options_pb2.field)
         )
 
+    extensions: tuple[Any, ...] = (options_pb2.consume, options_pb2.publish)
     return sum(map(of_message, file.message_type)) + sum(
         size(method.options.Extensions[extension], extension.name)
         for service in file.service
         for method in service.method
-        for extension in (options_pb2.consume, options_pb2.publish)
+        for extension in extensions
         if method.options.HasExtension(extension)
     )
 

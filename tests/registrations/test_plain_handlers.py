@@ -69,9 +69,9 @@ async def test_what_is_no_json_is_dead_lettered_at_once_without_its_payload_in_t
     async with testing.run(setup=setup) as tested:
         await tested.service.publish(Message(id="1", topic="orders", payload=b'{"secret'))
         await tested.settled()
-        (letter,) = tested.dead_letters
-        assert letter.message.metadata[wire.PF_ERROR_CLASS] == "decode"
-        assert "secret" not in letter.message.metadata[wire.PF_ERROR_MESSAGE]
+        (dead_letter,) = tested.dead_letters
+        assert dead_letter.message.metadata[wire.PF_ERROR_CLASS] == "decode"
+        assert "secret" not in dead_letter.message.metadata[wire.PF_ERROR_MESSAGE]
 
 
 async def test_protobuf_without_a_generated_module() -> None:
@@ -90,7 +90,7 @@ async def test_protobuf_without_a_generated_module() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "attempts", "letters"),
+    ("outcome", "attempts", "dead_letters"),
     [
         (None, 1, 0),
         (Retry("later"), 5, 1),
@@ -102,7 +102,7 @@ async def test_protobuf_without_a_generated_module() -> None:
     ],
 )
 async def test_the_vocabulary_of_event_handlers(
-    outcome: Exception | None, attempts: int, letters: int
+    outcome: Exception | None, attempts: int, dead_letters: int
 ) -> None:
     async def handle(event: EventContext) -> None:
         if outcome is not None:
@@ -114,7 +114,7 @@ async def test_the_vocabulary_of_event_handlers(
     async with testing.run(setup=setup) as tested:
         await tested.service.publish_data("shop.placed", "/shop", {"id": 1})
         await tested.settled()
-        assert (len(tested.runs), len(tested.dead_letters)) == (attempts, letters)
+        assert (len(tested.runs), len(tested.dead_letters)) == (attempts, dead_letters)
 
 
 async def test_max_attempts_of_an_event_handler() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from protoflow.config import Config
 from protoflow.contract import topics
 from protoflow.contract.spec import (
+    BatchPolicy,
     DeadLetterPolicy,
     DeliveryPolicy,
     MessageSpec,
@@ -65,11 +66,11 @@ def test_variables_and_namespace_stand_in_every_name() -> None:
     assert subscription.settings.topic == "test..orders.eu"
     assert subscription.settings.group == "test..blue-billing"
     assert subscription.settings.name == "test..orders.eu/test..blue-billing"
-    (letters,) = subscription.settings.dead_letter_topics
-    assert letters == "test..orders.eu..blue-billing..dead"
+    (dead_letters,) = subscription.settings.dead_letter_topics
+    assert dead_letters == "test..orders.eu..blue-billing..dead"
 
 
-def test_everything_that_is_wrong_with_names_is_told_at_once() -> None:
+def test_everything_that_is_wrong_with_names_is_reported_at_once() -> None:
     items = [registration("a.B.C", topic="{x}"), registration("a.B.D", group="{y}.{z}")]
     with pytest.raises(ConfigError) as caught:
         plan(items, config(handlers={"a.B.E": DeliveryPolicy()}), ALL)
@@ -152,16 +153,16 @@ def test_the_leaf_said_where_it_counts_most_holds_for_a_subscription() -> None:
     assert {handler.policy.concurrency for handler in subscription.handlers} == {2}
 
 
-def letters_to(topic: str, **fields: Any) -> dict[str, Any]:
+def dead_letters_to(topic: str, **fields: Any) -> dict[str, Any]:
     policy = DeliveryPolicy(dead_letter=DeadLetterPolicy(topic=topic), **fields)
     return {"delivery": policy, "types": ("x.Y",)}
 
 
 def test_dead_letters_do_not_go_round() -> None:
     items = [
-        registration("a.L1.M", topic="x1", **letters_to("x2")),
-        registration("a.L2.M", topic="x2", **letters_to("{back}")),
-        registration("a.L3.M", topic="x3", **letters_to("x4")),
+        registration("a.L1.M", topic="x1", **dead_letters_to("x2")),
+        registration("a.L2.M", topic="x2", **dead_letters_to("{back}")),
+        registration("a.L3.M", topic="x3", **dead_letters_to("x4")),
     ]
     with pytest.raises(RegistrationError) as caught:
         plan(items, config(variables={"back": "x1"}), ALL)
@@ -181,22 +182,22 @@ def test_a_raw_handler_takes_part_in_a_round() -> None:
         delivery=DeliveryPolicy(dead_letter=DeadLetterPolicy(topic="x1")),
     )
     with pytest.raises(RegistrationError, match="go round for ever"):
-        plan([registration("a.L1.M", topic="x1", **letters_to("x2")), raw], config(), ALL)
+        plan([registration("a.L1.M", topic="x1", **dead_letters_to("x2")), raw], config(), ALL)
     # A handler that consumes its own dead letters.
     with pytest.raises(RegistrationError, match=r"a\.L1\.M sends those of x1 to x1"):
-        plan([registration("a.L1.M", topic="x1", **letters_to("x1"))], config(), ALL)
+        plan([registration("a.L1.M", topic="x1", **dead_letters_to("x1"))], config(), ALL)
 
 
 def test_types_that_nobody_handles_end_a_round_unless_they_are_dead_lettered() -> None:
-    other = {**letters_to("x1"), "types": ("x.Z",)}
-    items = [registration("a.L1.M", topic="x1", **letters_to("x2"))]
+    other = {**dead_letters_to("x1"), "types": ("x.Z",)}
+    items = [registration("a.L1.M", topic="x1", **dead_letters_to("x2"))]
     assert plan([*items, registration("a.L2.M", topic="x2", **other)], config(), ALL)
-    other = {**letters_to("x1", unhandled=UnhandledTypes.DEAD_LETTER), "types": ("x.Z",)}
+    other = {**dead_letters_to("x1", unhandled=UnhandledTypes.DEAD_LETTER), "types": ("x.Z",)}
     with pytest.raises(RegistrationError, match="go round for ever"):
         plan([*items, registration("a.L2.M", topic="x2", **other)], config(), ALL)
 
 
-def test_backoffs_that_contradict_over_contract_and_config_are_told() -> None:
+def test_backoffs_that_contradict_over_contract_and_config_are_reported() -> None:
     item = registration(delivery=DeliveryPolicy(retry=RetryPolicy(max_backoff=2.0)))
     first = DeliveryPolicy(retry=RetryPolicy(initial_backoff=3.0))
     with pytest.raises(ConfigError, match=r"Bill: retry\.max_backoff is less than"):
@@ -240,9 +241,17 @@ def test_broadcast_starts_at_the_latest() -> None:
     assert settings.start is Start.LATEST
 
 
-def test_in_flight_is_sixteen_times_the_concurrency_unless_told() -> None:
+def test_in_flight_is_sixteen_times_the_concurrency_unless_reported() -> None:
     assert one(registration()).settings.max_in_flight == 256
     assert one(registration(), config(max_in_flight=9)).settings.max_in_flight == 9
+
+
+def test_three_of_the_largest_batches_are_in_flight_at_least() -> None:
+    batched = registration(batched=True, batch=BatchPolicy(max_messages=500))
+    assert one(batched).settings.max_in_flight == 1500
+    assert one(batched, config(max_in_flight=9)).settings.max_in_flight == 1500
+    assert one(batched, config(max_in_flight=2000)).settings.max_in_flight == 2000
+    assert one(registration(batched=True)).settings.max_in_flight == 300
 
 
 def test_every_setting_of_the_config_that_concerns_subscriptions_reaches_them() -> None:

@@ -132,7 +132,7 @@ class WrongSync(HandlerSync):
     async def work(self, message: Any, context: Any, /) -> None: ...
 
 
-def test_register_tells_all_mistakes_at_once_and_registers_nothing() -> None:
+def test_register_reports_all_mistakes_at_once_and_registers_nothing() -> None:
     service = Service(config())
     good = worker(nothing)
     with pytest.raises(RegistrationError) as caught:

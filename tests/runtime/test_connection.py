@@ -56,7 +56,7 @@ def test_without_a_loop_it_is_the_same_error() -> None:
         made.publish_outputs(TO_WORK, OUTPUTS)
 
 
-async def test_another_loop_is_told_what_to_do() -> None:
+async def test_another_loop_is_reported_what_to_do() -> None:
     texts: list[str] = []
 
     async with connect("memory://", environ={}) as publisher:
@@ -75,7 +75,7 @@ async def test_another_loop_is_told_what_to_do() -> None:
     assert "connect_sync" in text
 
 
-def test_memory_that_nobody_asked_for_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_memory_that_nobody_asked_for_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     Service(Config(environ={}))
     (record,) = caplog.records
     assert record.levelno == logging.WARNING

@@ -34,10 +34,10 @@ def test_ids_of_many_threads_are_unique() -> None:
 
 
 def test_ids_are_unique_while_the_clock_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ids.time, "time", lambda: 1_700_000_000.0)
+    monkeypatch.setattr(time, "time", lambda: 1_700_000_000.0)
     made = {new_id() for _ in range(1_200_000)}  # more than one run of numbers holds
     assert len(made) == 1_200_000
-    ids._forget()
+    ids.forget()
 
 
 def _make(queue: Queue[list[str]]) -> None:
@@ -47,7 +47,7 @@ def _make(queue: Queue[list[str]]) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_forked_child_makes_other_ids(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ids.time, "time", lambda: 1_700_000_000.0)  # parent and child agree
+    monkeypatch.setattr(time, "time", lambda: 1_700_000_000.0)  # parent and child agree
     new_id()
     fork = multiprocessing.get_context("fork")
     queue: Queue[list[str]] = fork.Queue()
@@ -57,7 +57,7 @@ def test_a_forked_child_makes_other_ids(monkeypatch: pytest.MonkeyPatch) -> None
     child.join()
     ours = [new_id() for _ in range(100)]
     assert not set(ours) & set(theirs)
-    ids._forget()
+    ids.forget()
 
 
 def test_derived_ids_repeat_and_read_as_ulids() -> None:

@@ -43,7 +43,7 @@ class Story:
     Attributes:
         runs: for each message its key and what its runs come to; then they are ok.
         crashes: after so many runs of one service its transport is cut off.
-        refusals: how many publications of outputs and letters are refused.
+        refusals: how many publications of outputs and dead letters are refused.
         ordering: of the subscription.
         concurrency: of the subscription.
     """
@@ -167,13 +167,13 @@ async def play(story: Story, url: str, clock: Clock, *, patience: float) -> None
         world.running.clear()
         service = service_of(world, url, clock)
         await service.start()
-    letters: set[str] = set()
+    dead_letters: set[str] = set()
 
     async def finished() -> bool:
         found = await dead_letters_of(reader).list(LETTERS, limit=1000)
-        letters.update(letter.message.id for letter in found)
+        dead_letters.update(dead_letter.message.id for dead_letter in found)
         everything = {str(number) for number in range(len(story.runs))}
-        return everything <= letters | {id for id, _ in world.ended} and world.idle
+        return everything <= dead_letters | {id for id, _ in world.ended} and world.idle
 
     deadline = asyncio.get_running_loop().time() + patience
     while not await finished():

@@ -85,10 +85,10 @@ async def test_within_a_handler_a_reserved_name_is_an_output_refused_for_good() 
 
     async with running(worker(handle, publication=TO_DONE)) as service:
         await put(service, "a")
-        (letter,) = service.dead_letters
+        (dead_letter,) = service.dead_letters
     assert len(service.runs) == 1
-    assert letter.message.metadata[wire.PF_ERROR_CLASS] == "output"
-    assert "'ce_type'" in letter.message.metadata[wire.PF_ERROR_MESSAGE]
+    assert dead_letter.message.metadata[wire.PF_ERROR_CLASS] == "output"
+    assert "'ce_type'" in dead_letter.message.metadata[wire.PF_ERROR_MESSAGE]
 
 
 @pytest.mark.parametrize(

@@ -74,9 +74,10 @@ async def test_an_event_goes_to_its_own_topic() -> None:
 
 async def test_many_keep_their_order_and_their_options() -> None:
     log = Log()
-    many = [Duration(seconds=1), Output(Duration(seconds=2), key="k")]
+    second = Output(Duration(seconds=2), key="k")
+    many: list[Duration | Output[Duration]] = [Duration(seconds=1), second]
     assert len(await SpanEventProducer(log).publish_span_many(many)) == 2
-    assert [output for _, output in log.published] == [Output(Duration(seconds=1)), many[1]]
+    assert [output for _, output in log.published] == [Output(Duration(seconds=1)), second]
 
 
 def test_a_client_publishes_to_the_consumed_topic() -> None:

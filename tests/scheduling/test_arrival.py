@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from protoflow import wire
 from protoflow.contract.spec import DeliveryPolicy, Ordering, UnhandledTypes
 from protoflow.message import Delivery
+from protoflow.scheduling.admission import Admission
 from protoflow.scheduling.arrival import Arrival
-from protoflow.scheduling.checks import Checks
 from protoflow.scheduling.job import Job
 from protoflow.scheduling.lanes import Lanes
 from protoflow.scheduling.outcome_applier import OutcomeApplier
@@ -55,7 +55,7 @@ class SuspectJobs:
 
 
 class Arriving:
-    """An arrival with real lanes, turns, checks and outcomes."""
+    """An arrival with real lanes, turns, admission and outcomes."""
 
     def __init__(
         self, ordering: Ordering = Ordering.NONE, delivery: DeliveryPolicy | None = None
@@ -75,8 +75,8 @@ class Arriving:
         subscription: Any = None
         self.applier = OutcomeApplier(host, submitter, subscription, settler, ordering)
         self.lanes = Lanes()
-        checks = Checks("billing", self.applier, suspects)
-        self.turns = Turns(self.lanes, workers, checks)
+        admission = Admission("billing", self.applier, suspects)
+        self.turns = Turns(self.lanes, workers, admission)
         host.end_turn = self.turns.end
         settings = SubscriptionSettings(
             name="orders/billing", topic="orders", group="billing", ordering=ordering

@@ -233,7 +233,7 @@ async def test_stop_cancels_and_names_what_does_not_end() -> None:
     await turns()
 
 
-async def test_a_dead_worker_is_told_of() -> None:
+async def test_a_dead_worker_is_reported_of() -> None:
     harness = Harness(2)
     harness.errors["a"] = KeyError("bug")
     await harness.put("a")

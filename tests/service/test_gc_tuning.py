@@ -80,7 +80,7 @@ async def test_run_raises_it_and_gives_it_back() -> None:
     assert gc.get_threshold() == before
 
 
-async def test_a_service_that_is_told_so_leaves_it() -> None:
+async def test_a_service_that_is_reported_so_leaves_it() -> None:
     before = gc.get_threshold()
     config = Config(transport="memory://", gc_threshold=0)
     assert await _threshold_while_running(config) == before[0]

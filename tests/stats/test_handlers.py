@@ -120,10 +120,10 @@ async def test_what_never_reaches_the_handler_is_an_error_too() -> None:
         )
         await service.settled()
         stats = service.service.stats()[NAME]
-        letters = service.service.counters.dead_letters.topics["work..workers..dead"]
+        dead_letters = service.service.counters.dead_letters.topics["work..workers..dead"]
     assert (stats.dead_lettered, stats.errors.validation) == (1, 1)
-    assert letters.received == letters.current == 1
-    assert letters.average_retries == 0
+    assert dead_letters.received == dead_letters.current == 1
+    assert dead_letters.average_retries == 0
 
 
 async def test_outputs_and_what_the_service_publishes_are_counted_by_topic() -> None:

@@ -250,7 +250,8 @@ class DeliveryModel(RuleBasedStateMachine):
             while not receiving.done() and not subscription.waiting:
                 await asyncio.sleep(0)
             if receiving.done():
-                return receiving.result()
+                batch: Sequence[Delivery] = receiving.result()
+                return batch
             receiving.cancel()
             await asyncio.wait([receiving])
             return ()

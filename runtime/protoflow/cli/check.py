@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from protoflow.cli import checks, contract, plan, settings
+from protoflow.cli import contract, diagnostics, plan, settings
 from protoflow.config import Config
 from protoflow.contract.catalog import Catalog
 from protoflow.errors import ProtoflowError
@@ -41,14 +41,16 @@ def command(
         return f"{_many(len(catalog.messages), 'message')}, {_many(len(catalog.methods), 'method')}"
 
     results = [
-        checks.examined("settings", read_settings),
-        checks.examined("contract", read_contract),
+        diagnostics.examined("settings", read_settings),
+        diagnostics.examined("contract", read_contract),
     ]
     if {"config", "catalog"} <= found.keys():
-        results.append(checks.examined("plan", lambda: _planned(found["catalog"], found["config"])))
+        results.append(
+            diagnostics.examined("plan", lambda: _planned(found["catalog"], found["config"]))
+        )
     if any(Path().rglob("*.proto")):
-        results.append(checks.examined("generated code", checks.up_to_date))
-    ctx.exit(checks.report(results, as_json=as_json))
+        results.append(diagnostics.examined("generated code", diagnostics.up_to_date))
+    ctx.exit(diagnostics.report(results, as_json=as_json))
 
 
 def _planned(catalog: Catalog, config: Config) -> str:

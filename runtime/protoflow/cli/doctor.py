@@ -6,7 +6,7 @@ import asyncio
 
 import click
 
-from protoflow.cli import checks, contract, looking, settings
+from protoflow.cli import contract, diagnostics, looking, settings
 from protoflow.cli.generate import protoc
 from protoflow.config import Config
 
@@ -29,13 +29,13 @@ def command(
         return ", ".join(file.source for file in contract.load(None).files)
 
     results = [
-        checks.examined("Python", checks.python),
-        checks.examined("Protoflow", checks.versions),
-        checks.examined("protoc", protoc.versions),
-        checks.examined("contract", read_contract),
-        checks.examined("broker", connect),
+        diagnostics.examined("Python", diagnostics.python),
+        diagnostics.examined("Protoflow", diagnostics.versions),
+        diagnostics.examined("protoc", protoc.versions),
+        diagnostics.examined("contract", read_contract),
+        diagnostics.examined("broker", connect),
     ]
-    ctx.exit(checks.report(results, as_json=as_json))
+    ctx.exit(diagnostics.report(results, as_json=as_json))
 
 
 async def _connect(config: Config) -> None:

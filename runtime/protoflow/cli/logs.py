@@ -7,6 +7,10 @@ import json
 import logging
 import sys
 
+from protoflow.codecs.printable import printable
+
+#: Characters of a field that are shown.
+_LONGEST = 2000
 #: Attributes that every record has: all others came as `extra`.
 _STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 
@@ -28,7 +32,9 @@ class TextFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  the base's name
         """The line, with the fields of the record."""
-        fields = " ".join(f"{name}={value}" for name, value in _extra(record).items())
+        fields = " ".join(
+            f"{name}={printable(str(value), _LONGEST)}" for name, value in _extra(record).items()
+        )
         text = super().formatMessage(record)
         return f"{text} {fields}" if fields else text
 

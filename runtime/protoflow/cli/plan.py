@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from protoflow.clock import Clock
 from protoflow.config import Config
@@ -11,9 +10,8 @@ from protoflow.connection import transport_for
 from protoflow.contract.catalog import Catalog
 from protoflow.contract.names import NameResolver
 from protoflow.contract.spec import PublicationSpec
+from protoflow.deployment import subscriptions
 from protoflow.errors import ConfigError
-from protoflow.registrations.plan import plan
-from protoflow.registrations.registration import of_method
 from protoflow.registrations.subscription_plan import HandlerPlan
 from protoflow.transport import Topology
 
@@ -40,9 +38,8 @@ def planned(catalog: Catalog, config: Config) -> Planned:
         ConfigError, RegistrationError, CapabilityError: as when a service starts.
     """
     capabilities = transport_for(config, Clock()).capabilities
-    registrations = [of_method(method, _never_called, sync=False) for method in catalog.methods]
-    subscriptions = plan(registrations, config, capabilities)
-    handlers = tuple(handler for one in subscriptions for handler in one.handlers)
+    plans = subscriptions(catalog, config, capabilities)
+    handlers = tuple(handler for one in plans for handler in one.handlers)
     topics = {topic_of(method.publication, config) for method in catalog.methods}
     topics |= {physical(spec.topic, config) for spec in catalog.messages.values() if spec.topic}
     published = tuple(sorted(topics - {"", *(handler.topic for handler in handlers)}))
@@ -50,7 +47,7 @@ def planned(catalog: Catalog, config: Config) -> Planned:
         handlers=handlers,
         published=published,
         topology=Topology(
-            subscriptions=tuple(one.settings for one in subscriptions),
+            subscriptions=tuple(one.settings for one in plans),
             topics=tuple(sorted(topics - {""})),
         ),
     )
@@ -70,5 +67,12 @@ def physical(template: str, config: Config) -> str:
     return found
 
 
-async def _never_called(*_: Any) -> None:
-    raise NotImplementedError
+def topic_named(name: str, catalog: Catalog, config: Config) -> str:
+    """The topic at the broker of a type, of a topic of the contract, or of the broker itself."""
+    spec = catalog.message(name)
+    if spec is not None and spec.topic:
+        return physical(spec.topic, config)
+    known = {physical(method.topic, config) for method in catalog.methods}
+    if name in known or ".." in name:
+        return name
+    return physical(name, config)

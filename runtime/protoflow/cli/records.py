@@ -6,11 +6,9 @@ import json
 from typing import Any
 
 from protoflow import wire
-from protoflow.codecs.payload import decode
-from protoflow.codecs.plain import shown
 from protoflow.codecs.printable import printable
 from protoflow.contract.catalog import Catalog
-from protoflow.errors import DecodeError
+from protoflow.dead_letters.decoding import decoded
 from protoflow.message import Message
 from protoflow.stats.dead_letters import timestamp
 
@@ -19,18 +17,7 @@ _LONGEST = 200
 
 def payload(message: Message, catalog: Catalog) -> Any:
     """The message as plain data; a text in brackets where the contract does not know it."""
-    if message.payload is None:
-        return None
-    spec = catalog.message(message.metadata.get(wire.CE_TYPE, ""))
-    if spec is None:
-        return f"({len(message.payload)} bytes)"
-    try:
-        decoded = decode(
-            message.payload, message.metadata.get(wire.CONTENT_TYPE), spec.message_class
-        )
-    except DecodeError as error:
-        return f"({error})"
-    return shown(decoded, spec.sensitive)
+    return decoded(message, catalog.message)
 
 
 def as_dict(message: Message, time: float, position: str, catalog: Catalog) -> dict[str, Any]:

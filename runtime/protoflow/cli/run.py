@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from protoflow.cli import logs, settings, supervisor, target
+from protoflow.cli.worker_pages import WorkerPages
 from protoflow.service import Service
 
 
@@ -18,10 +19,7 @@ from protoflow.service import Service
 @click.option("--workers", type=click.IntRange(1), default=1, help="Processes; 1 by default.")
 @click.option("--reload", is_flag=True, help="Drain and start again when a source changes.")
 @click.option("--http", type=click.IntRange(1, 65535), help="Port of the HTTP pages.")
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text")
-@click.option(
-    "--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), default="INFO"
-)
+@settings.logs_records
 @click.option("--parent", type=int, hidden=True)
 @click.pass_context
 def command(ctx: click.Context, /, name: str, workers: int, reload: bool, **options: Any) -> None:
@@ -47,18 +45,23 @@ def command(ctx: click.Context, /, name: str, workers: int, reload: bool, **opti
 def _supervise(name: str, workers: int, reload: bool, options: dict[str, Any]) -> int:
     if workers > 1 and reload:
         raise click.UsageError("--reload runs one process; leave out --workers")
-    if workers > 1 and options["http"]:
-        raise click.UsageError("--http binds one process; leave out --workers")
     transport, file = options["transport"], options["config_file"]
-    if workers > 1 and settings.config_of(transport, file).url.scheme == "memory":
-        raise click.UsageError("memory:// lives in one process; leave out --workers")
     passed = [f"--log-format={options['log_format']}", f"--log-level={options['log_level']}"]
     passed += [f"--transport={transport}"] if transport else []
     passed += [f"--config={file}"] if file else []
-    passed += [f"--http={options['http']}"] if options["http"] else []
     if reload:
+        passed += [f"--http={options['http']}"] if options["http"] else []
         return supervisor.run_reloading(name, passed)
-    return supervisor.run_workers(name, workers, passed)
+    if options["http"]:
+        os.environ["PROTOFLOW_HTTP_PORT"] = str(options["http"])
+    config = settings.config_of(transport, file)
+    if config.url.scheme == "memory":
+        raise click.UsageError("memory:// lives in one process; leave out --workers")
+    if not config.http_port:
+        return supervisor.run_workers(name, workers, passed)
+    with WorkerPages(config, workers) as pages:
+        click.echo(f"HTTP on {config.http_host}:{pages.port}, for {workers} workers", err=True)
+        return supervisor.run_workers(name, workers, passed, pages.environ)
 
 
 def _summary(service: Service) -> str:

@@ -27,6 +27,11 @@ _OPTIONS = (
 _CONTRACT = click.option(
     "--contract", "contract_name", metavar="MODULE", help="Module or package of generated code."
 )
+_LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR"]
+_LOGS = (
+    click.option("--log-format", type=click.Choice(["text", "json"]), default="text"),
+    click.option("--log-level", type=click.Choice(_LEVELS), default="INFO"),
+)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -43,6 +48,11 @@ def reads_contract(command: F) -> F:
 def prints_json(command: F) -> F:
     """Adds --json."""
     return _JSON(command)
+
+
+def logs_records(command: F) -> F:
+    """Adds --log-format and --log-level."""
+    return functools.reduce(lambda made, option: option(made), reversed(_LOGS), command)
 
 
 def config_of(transport: str | None, config_file: str | None) -> Config:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -34,11 +34,14 @@ class Worker:
         signalled: whether the process was sent a signal.
     """
 
-    def __init__(self, number: int, command: Sequence[str]) -> None:
+    def __init__(
+        self, number: int, command: Sequence[str], environ: Mapping[str, str] | None = None
+    ) -> None:
         self.number = number
         self.process: subprocess.Popen[bytes] | None = None
         self.signalled = False
         self._command = command
+        self._environ = {**os.environ, **(environ or {})}
         self._backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
         self._started = self._due = 0.0
 
@@ -48,7 +51,9 @@ class Worker:
             if now >= self._due:
                 self._started, self.signalled = now, False
                 # A session of its own: the terminal's Ctrl-C reaches the parent only.
-                self.process = subprocess.Popen(self._command, start_new_session=True)  # noqa: S603
+                self.process = subprocess.Popen(  # noqa: S603
+                    self._command, env=self._environ, start_new_session=True
+                )
             return None
         code = self.process.poll()
         if code is not None:
@@ -80,9 +85,22 @@ class Signals:
             worker.signal(signal.SIGKILL if self.count > 2 else signal.SIGTERM)
 
 
-def run_workers(target: str, count: int, options: Sequence[str]) -> int:
-    """Runs workers until a signal drains them; one that ends is started again. The exit code."""
-    workers = [Worker(number, _command(target, options)) for number in range(1, count + 1)]
+def run_workers(
+    target: str,
+    count: int,
+    options: Sequence[str],
+    environ: Callable[[int], Mapping[str, str]] = lambda _number: {},
+) -> int:
+    """Runs workers until a signal drains them; one that ends is started again. The exit code.
+
+    Args:
+        target: what each runs.
+        count: how many there are.
+        options: of each one's command.
+        environ: further variables of the environment of the worker of a number.
+    """
+    command = _command(target, options)
+    workers = [Worker(number, command, environ(number)) for number in range(1, count + 1)]
     signals = Signals(workers)
     while not signals.count:
         now = time.monotonic()

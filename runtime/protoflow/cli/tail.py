@@ -52,7 +52,7 @@ def command(
     config = settings.broker_of(transport, config_file)
     catalog = contract.optional(contract_name)
     conditions = [_condition(text, catalog) for text in where]
-    physical = _physical(topic, catalog, config)
+    physical = plan.topic_named(topic, catalog, config)
     asyncio.run(
         _tail(config, physical, _start(start), follow, catalog, conditions, number, as_json)
     )
@@ -139,17 +139,6 @@ async def _broadcast(transport: Transport, topic: str) -> AsyncIterator[TopicRec
                 await subscription.settle([Settlement(delivery) for delivery in found])
     finally:
         await subscription.stop()
-
-
-def _physical(topic: str, catalog: Catalog, config: Config) -> str:
-    """The topic at the broker of a type, of a topic of the contract, or of the broker itself."""
-    spec = catalog.message(topic)
-    if spec is not None and spec.topic:
-        return plan.physical(spec.topic, config)
-    known = {plan.physical(method.topic, config) for method in catalog.methods}
-    if topic in known or ".." in topic:
-        return topic
-    return plan.physical(topic, config)
 
 
 def _start(text: str) -> Start | float:

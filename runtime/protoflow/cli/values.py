@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import re
 from typing import Any
 
 import click
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class Finite(click.FloatRange):
@@ -28,3 +31,27 @@ def time_of(text: str) -> float:
         return datetime.datetime.fromisoformat(text).astimezone(datetime.UTC).timestamp()
     except OverflowError as error:
         raise ValueError(str(error)) from None
+
+
+def moment_of(text: str) -> float:
+    """Seconds since the epoch, of a time or of how long ago. Raises BadParameter."""
+    age = _duration_of(text)
+    if age is not None:
+        return datetime.datetime.now(datetime.UTC).timestamp() - age
+    try:
+        return time_of(text)
+    except ValueError:
+        raise click.BadParameter(f"{text}: write an ISO 8601 time, or an age such as 90m") from None
+
+
+def seconds_of(text: str) -> float:
+    """The seconds of a duration such as 90m. Raises BadParameter."""
+    found = _duration_of(text)
+    if found is None:
+        raise click.BadParameter(f"{text}: write a duration such as 30s, 90m, 1h or 2d")
+    return found
+
+
+def _duration_of(text: str) -> float | None:
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhd])", text)
+    return None if match is None else float(match[1]) * _UNITS[match[2]]

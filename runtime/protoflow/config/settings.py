@@ -25,6 +25,8 @@ _NOT_NEGATIVE = (
     *("retry_in_place", "max_in_flight", "rebalance_drain", "shutdown_timeout"),
     *("max_deliveries_margin", "gc_threshold"),
 )
+#: Less would hold hardly more than the tables.
+_SMALLEST_JOURNAL = 1024 * 1024
 
 
 class _Default:
@@ -102,9 +104,17 @@ class Config:
     validate: bool = _setting(True, "check messages against the rules of their contract")
     trace_links: bool = _setting(False, "spans link to the sender's, in traces of their own")
     log_payloads: bool = _setting(False, "DEBUG records show messages, sensitive fields hidden")
+    journal: str = _setting("", "SQLite file for what became of messages; empty is none")
+    journal_successes: bool = _setting(False, "the journal holds publishes and successes, too")
+    journal_max_bytes: int = _setting(64 * 1024 * 1024, "how large the journal may become")
     http_host: str = _setting("127.0.0.1", "where the HTTP pages bind")
     http_port: int = _setting(0, "of the HTTP pages; 0 is none")
-    http_token: Secret | None = _setting(None, "bearer token of the HTTP pages")
+    http_socket: str = _setting("", "Unix socket of the HTTP pages, for a proxy on this machine")
+    http_token: Secret | None = _setting(None, "bearer token that reads and operates")
+    http_read_token: Secret | None = _setting(None, "bearer token that only reads")
+    http_payloads: bool = _setting(
+        False, "pages show payloads of dead letters on demand, sensitive fields hidden"
+    )
     http_cors: tuple[str, ...] = _setting((), "origins whose browsers may read the HTTP pages")
     metrics_port: int = _setting(0, "of /metrics alone; 0 is http_port")
     file: str | os.PathLike[str] | None = None
@@ -242,6 +252,8 @@ def _mistakes_in(config: Config) -> list[str]:
         mistakes.append("retry_ladder: must be positive and ascending")
     if config.on_lost_position not in ("stop", "earliest", "latest"):
         mistakes.append("on_lost_position: must be one of stop, earliest, latest")
+    if config.journal_max_bytes < _SMALLEST_JOURNAL:
+        mistakes.append(f"journal_max_bytes: must be at least {_SMALLEST_JOURNAL}")
     return mistakes + _http_mistakes_in(config)
 
 
@@ -260,12 +272,19 @@ def _numbers_out_of_range(config: Config) -> list[str]:
 
 def _http_mistakes_in(config: Config) -> list[str]:
     mistakes: list[str] = []
-    token = config.http_token.reveal() if config.http_token else ""
-    if token != token.strip() or not token.isprintable():
+    for name in ("http_token", "http_read_token"):
+        secret: Secret | None = getattr(config, name)
+        token = secret.reveal() if secret else ""
+        if token != token.strip() or not token.isprintable():
+            mistakes.append(
+                f"{name}: has blanks or line breaks, which no request can send; remove them"
+            )
+    if config.http_read_token and config.http_token == config.http_read_token:
         mistakes.append(
-            "http_token: has blanks or line breaks, which no request can send; remove them"
+            "http_read_token: is the same as http_token, so whoever reads could operate; choose "
+            "two tokens"
         )
-    if "*" in config.http_cors and not config.http_token:
+    if "*" in config.http_cors and not (config.http_token or config.http_read_token):
         mistakes.append(
             "http_cors: '*' lets any page that a browser here shows purge dead letters; set "
             "http_token, or name the origins"

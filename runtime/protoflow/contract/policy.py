@@ -19,6 +19,7 @@ from protoflow.contract.spec import (
     UnhandledTypes,
 )
 from protoflow.dataclass_record import dataclass_record
+from protoflow.v1.policy_fields import DELIVERY_FIELDS
 
 _Policy = TypeVar("_Policy", DeliveryPolicy, RetryPolicy, DeadLetterPolicy)
 
@@ -99,10 +100,7 @@ def resolve(demanded: DeliveryPolicy) -> ResolvedDelivery:
     if retry["initial_backoff"] > retry["max_backoff"]:
         yields = "max_backoff" if "retry.initial_backoff" in demands else "initial_backoff"
         retry[yields] = retry["initial_backoff" if yields == "max_backoff" else "max_backoff"]
-    values: Any = {
-        name: getattr(full, name)
-        for name in ("ordering", "concurrency", "timeout", "unhandled", "start", "atomic")
-    }
+    values: Any = {path: getattr(full, path) for path in DELIVERY_FIELDS if "." not in path}
     return ResolvedDelivery(
         **values,
         retry=ResolvedRetry(**retry),
@@ -126,35 +124,13 @@ def leaves(policy: Any, prefix: str = "") -> Mapping[str, Any]:
 
 def problems(policy: DeliveryPolicy) -> list[str]:
     """What is wrong with the values of a policy that came from config."""
-    retry = policy.retry
-    checks = [
-        (policy.concurrency is not None and policy.concurrency < 1, "concurrency is less than 1"),
-        (policy.timeout is not None and policy.timeout <= 0, "timeout is not positive"),
-        (
-            retry.max_attempts is not None and retry.max_attempts < 1,
-            "retry.max_attempts is less than 1 (1 is no retry)",
-        ),
-        (
-            retry.initial_backoff is not None and retry.initial_backoff < 0,
-            "retry.initial_backoff is negative",
-        ),
-        (
-            retry.initial_backoff is not None
-            and retry.max_backoff is not None
-            and retry.max_backoff < retry.initial_backoff,
-            "retry.max_backoff is less than retry.initial_backoff",
-        ),
-        (
-            retry.backoff_multiplier is not None and retry.backoff_multiplier < 1,
-            "retry.backoff_multiplier is less than 1",
-        ),
-        (
-            retry.jitter is not None and not 0 <= retry.jitter <= 1,
-            "retry.jitter is not between 0 and 1",
-        ),
-        (
-            retry.max_elapsed is not None and retry.max_elapsed <= 0,
-            "retry.max_elapsed is not positive",
-        ),
+    found = [
+        f"{path} is {value}; {limit.fix}"
+        for path, value in leaves(policy).items()
+        if (limit := DELIVERY_FIELDS[path].limit) and not limit.allows(value)
     ]
-    return [text for wrong, text in checks if wrong]
+    retry = policy.retry
+    first, longest = retry.initial_backoff, retry.max_backoff
+    if first is not None and longest is not None and longest < first:
+        found.append("retry.max_backoff is less than retry.initial_backoff")
+    return found

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
 
 from protoflow.clock import Clock
 from protoflow.errors import CapabilityError
@@ -12,16 +13,21 @@ from protoflow.transport.dead_letters import DeadLetterScan, DeadLetterStore, Ke
 from protoflow.transport.interface import Transport
 from protoflow.transport.kit.dead_letters import DeadLetters
 
-
-def dead_letters_of(transport: Transport) -> DeadLetters:
-    """The dead letters of a transport, in any topic."""
-    return DeadLetters(_store_of(transport))
+if TYPE_CHECKING:
+    from protoflow.journal import Journal
 
 
-def dead_letters_of_service(transport: Transport, metrics: DLQMetrics, clock: Clock) -> DeadLetters:
+def dead_letters_of(transport: Transport, journal: Journal | None = None) -> DeadLetters:
+    """The dead letters of a transport, in any topic; replays and purges are journaled."""
+    return DeadLetters(_store_of(transport), observer=_Observer(journal))
+
+
+def dead_letters_of_service(
+    transport: Transport, metrics: DLQMetrics, clock: Clock, journal: Journal | None = None
+) -> DeadLetters:
     """The dead letters of a service's handlers, and no others; counted in its statistics."""
     return DeadLetters(
-        _store_of(transport), topics=metrics.topics, observer=_Statistics(metrics, clock)
+        _store_of(transport), topics=metrics.topics, observer=_Statistics(metrics, clock, journal)
     )
 
 
@@ -54,10 +60,32 @@ def _no_store(topic: str) -> CapabilityError:
     return CapabilityError(f"{topic}: this transport cannot list its dead letters")
 
 
-class _Statistics:
-    """Enters what is counted, replayed and purged."""
+class _Observer:
+    """Records replays and purges in the journal, if there is one."""
 
-    def __init__(self, metrics: DLQMetrics, clock: Clock) -> None:
+    def __init__(self, journal: Journal | None) -> None:
+        self._journal = journal
+
+    def counted(self, topic: str, count: int) -> None:
+        """So many dead letters wait."""
+
+    def replayed(self, topic: str, count: int, ids: Sequence[str], to: str) -> None:
+        """So many were replayed."""
+        if self._journal is not None:
+            detail = f"to {to}" if to else ""
+            self._journal.record_action("replay", topic, ids=ids, count=count, detail=detail)
+
+    def purged(self, topic: str, count: int, ids: Sequence[str]) -> None:
+        """So many were purged."""
+        if self._journal is not None:
+            self._journal.record_action("purge", topic, ids=ids, count=count)
+
+
+class _Statistics(_Observer):
+    """Enters what is counted, replayed and purged, too."""
+
+    def __init__(self, metrics: DLQMetrics, clock: Clock, journal: Journal | None) -> None:
+        super().__init__(journal)
         self._metrics = metrics
         self._clock = clock
 
@@ -65,10 +93,12 @@ class _Statistics:
         """So many dead letters wait."""
         self._metrics.topic(topic).set_current(count, None, self._clock.now())
 
-    def replayed(self, topic: str, count: int) -> None:
+    def replayed(self, topic: str, count: int, ids: Sequence[str], to: str) -> None:
         """So many were replayed."""
+        super().replayed(topic, count, ids, to)
         self._metrics.topic(topic).replay(count, self._clock.now())
 
-    def purged(self, topic: str, count: int) -> None:
+    def purged(self, topic: str, count: int, ids: Sequence[str]) -> None:
         """So many were purged."""
+        super().purged(topic, count, ids)
         self._metrics.topic(topic).purge(count, self._clock.now())

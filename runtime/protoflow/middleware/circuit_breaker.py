@@ -164,11 +164,11 @@ class _Circuit:
         self._era += 1
         name = self._spec.name
         level = logging.WARNING if state is CircuitState.OPEN else logging.INFO
-        _log.log(level, "%s: circuit %s", name, state, extra={"handler": name, "state": str(state)})
+        _log.log(level, "the circuit changed", extra={"handler": name, "state": str(state)})
         self._spec.pause_for(f"the circuit of {name} is open", state is CircuitState.OPEN)
         if self._settings.on_change is None:
             return
         try:
             self._settings.on_change(name, state)
         except Exception as error:  # a callback must not decide about a message
-            _log.warning("%s: on_change failed: %s", name, type(error).__name__)
+            _log.warning("on_change failed", extra={"handler": name, "error": type(error).__name__})

@@ -70,7 +70,10 @@ def _write(store: DeduplicationStore, key: Key, writes: set[asyncio.Future[None]
         writes.discard(done)
         if not done.cancelled() and (error := done.exception()) is not None:
             # The message is done: the worst that comes of it is a copy that is handled.
-            _log.warning("%s: not remembered as handled: %s", key[1], type(error).__name__)
+            _log.warning(
+                "a message was not remembered as handled",
+                extra={"handler": key[1], "error": type(error).__name__},
+            )
 
     write.add_done_callback(written)
 

@@ -119,14 +119,14 @@ def logging_hooks(logger: logging.Logger | None = None) -> JobHooks:
     log = logger or logging.getLogger("protoflow.jobs")
 
     def started(job: JobContext) -> None:
-        log.info("%s: job started", job.handler_name, extra=_fields(job))
+        log.info("job started", extra=_fields(job))
 
     def done(job: JobContext) -> None:
-        log.info("%s: job done", job.handler_name, extra=_fields(job))
+        log.info("job done", extra=_fields(job))
 
     def failed(job: JobContext, error: BaseException) -> None:
         fields = {**_fields(job), "error": type(error).__name__}
-        log.error("%s: job failed: %s", job.handler_name, type(error).__name__, extra=fields)
+        log.error("job failed", extra=fields)
 
     return JobHooks(on_job_start=started, on_job_done=done, on_job_error=failed)
 
@@ -163,7 +163,7 @@ async def _call(hook: Callable[..., Any] | None, *args: Any) -> None:
             await result
     except Exception as error:
         name = getattr(hook, "__qualname__", type(hook).__name__)
-        _log.warning("hook %s failed: %s", name, type(error).__name__)
+        _log.warning("a job hook failed", extra={"hook": name, "error": type(error).__name__})
 
 
 def _both(first: Any, second: Any) -> Any:

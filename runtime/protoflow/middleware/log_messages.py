@@ -37,7 +37,10 @@ def log_messages(*, payload: bool | None = None, logger: logging.Logger = _log) 
             try:
                 _write(logger, spec, context, outcome, seconds, with_payload)
             except Exception as error:  # a record must never change what becomes of a message
-                logger.debug("%s: no record: %s", spec.name, type(error).__name__)
+                logger.debug(
+                    "a message was not logged",
+                    extra={"handler": spec.name, "error": type(error).__name__},
+                )
             return outcome
 
         return run
@@ -56,8 +59,7 @@ def _write(
     fields = _fields(spec, context, outcome, seconds)
     if with_payload:
         fields["payload"] = _payload(spec, context)
-    id, outcome_name = fields["message_id"], fields["outcome"]
-    logger.debug("%s: %s %s", spec.name, id, outcome_name, extra=fields)
+    logger.debug("handled", extra=fields)
 
 
 def _fields(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from protoflow.codecs.aside import LARGE, decode_aside
+from protoflow.codecs.threaded import LARGE, decode_in_thread
 from protoflow.context import Context
 from protoflow.contract.validation import ProtoValidator, check_of
 from protoflow.message import Delivery
@@ -43,7 +43,7 @@ def proto_validate(validator: ProtoValidator | None = None) -> Middleware:
         async def run(delivery: Delivery, context: Context) -> Outcome:
             if context.message.payload is not None:
                 if delivery.size > LARGE:
-                    await decode_aside(decode, context)
+                    await decode_in_thread(decode, context)
                 refuse(decode(context))
             return await next(delivery, context)
 

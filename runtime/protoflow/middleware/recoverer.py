@@ -29,7 +29,9 @@ def recoverer(next: Next, spec: HandlerSpec) -> Next:
                 raise
             return as_outcome(_Cancelled("cancelled by itself"), error, delivery, spec)
         except Exception as error:
-            _log.warning("%s: a middleware failed: %s", spec.name, type(error).__name__)
+            _log.warning(
+                "a middleware failed", extra={"handler": spec.name, "error": type(error).__name__}
+            )
             return as_outcome(error, error, delivery, spec)
 
     return run

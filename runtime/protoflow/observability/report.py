@@ -143,7 +143,7 @@ class Reporter:
             if counting:
                 await self._refresh_dead_letters(transport)
         except TransportError as error:
-            _log.warning("lag and dead letters could not be read: %s", error)
+            _log.warning("lag and dead letters were not read", extra={"error": str(error)})
         finally:
             if counting:
                 took = self.clock.monotonic() - now

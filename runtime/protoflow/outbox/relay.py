@@ -63,7 +63,7 @@ class OutboxRelay:
     """Publishes the messages of an outbox, each key in order, and deletes the confirmed ones.
 
     A crash in between publishes again, with the same ids. A clean stop waits for what is on its
-    way and deletes it, and leaves the rest for the next start.
+    way and deletes it, and leaves the rest for the next start, or for a relay that stands by.
 
     Args:
         store: the outbox.
@@ -107,7 +107,10 @@ class OutboxRelay:
         return self._store_problem or self._broker_problem
 
     async def relay(self) -> int:
-        """Publishes one batch; returns how many were confirmed. Raises what the store raises."""
+        """Publishes one batch, unless another relay is at it; returns how many were confirmed.
+        Raises what the store raises."""
+        if not await self._store.claim(self):
+            return 0
         await self._delete()
         now = asyncio.get_running_loop().time()
         waiting = [each.position for each in self._troubled.values() if each.retry_at > now]
@@ -158,6 +161,8 @@ class OutboxRelay:
                 _log.warning("messages of the outbox were not confirmed; they are published again")
                 self._task.cancel()
                 await asyncio.wait([self._task], timeout=_STOP_PATIENCE)
+            with suppress(Exception):  # the claim ends with the store or the process, too
+                await self._store.release(self)
 
     async def _submit_heads(self, lanes: dict[Hashable, deque[Pending]]) -> None:
         """Submits the first message of each lane; lanes that are done or in trouble go."""
@@ -219,13 +224,14 @@ class OutboxRelay:
         self._troubled.pop(item.lane, None)
         self.parked += 1
         _log.error(
-            "a message of the outbox cannot be published and is parked: %s", reason,
+            "a message of the outbox was parked",
             extra={
                 "position": item.position,
                 "topic": item.message.topic,
                 "message_id": item.message.id,
+                "error": reason,
             },
-        )  # fmt: skip
+        )
 
     async def _delete(self) -> None:
         """Deletes what was confirmed; it is remembered until that has worked."""
@@ -244,7 +250,7 @@ class OutboxRelay:
     def _report(self, error: Exception) -> str:
         text = f"the outbox is not relayed: {_text(error)}"
         if self.problem is None:
-            _log.error(text)
+            _log.error("relaying the outbox failed", extra={"error": _text(error)})
         return text
 
     async def _serve(self) -> None:

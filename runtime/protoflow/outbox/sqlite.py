@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from protoflow.errors import ConnectionFailedError, PublishRefusedError
 from protoflow.message import Message
+from protoflow.outbox.claim import FileClaim
 from protoflow.outbox.store import Parked, Pending
 
 T = TypeVar("T")
@@ -34,7 +35,7 @@ _PARKED = _SELECT.format("parked IS NOT NULL")
 
 
 class SQLiteOutbox:
-    """An outbox in a SQLite file; one relay may empty it at a time.
+    """An outbox in a SQLite file. Of several relays one empties it, the others stand by.
 
     A `sqlite3.Connection` given to `store` must be of a database with the same table
     (`SQLiteOutbox.SCHEMA`); whoever gave it commits, and calls nothing else meanwhile.
@@ -45,6 +46,7 @@ class SQLiteOutbox:
     def __init__(self, path: Path | str) -> None:
         self._path = str(path)
         self._connection: sqlite3.Connection | None = None
+        self._claim = FileClaim(self._path)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="protoflow-outbox")
 
     async def store(self, messages: Sequence[Message], connection: Any) -> None:
@@ -63,6 +65,14 @@ class SQLiteOutbox:
                 own.executemany(_INSERT, rows)
 
         await self._run(insert)
+
+    async def claim(self, relay: object) -> bool:
+        """Whether this relay may empty the outbox: no other does, in this process or another."""
+        return await self._run(lambda _: self._claim.acquire(relay))
+
+    async def release(self, relay: object) -> None:
+        """Lets another relay empty it."""
+        await self._run(lambda _: self._claim.release(relay))
 
     async def pending(self, limit: int, behind: Collection[int] = ()) -> Sequence[Pending]:
         """The oldest messages that are not parked, in order; without those at the positions
@@ -105,6 +115,7 @@ class SQLiteOutbox:
     async def close(self) -> None:
         """Closes the file."""
         if self._connection is not None:
+            await self._run(lambda _: self._claim.close())
             await self._run(lambda own: own.close())
             self._connection = None
         self._thread.shutdown()

@@ -51,6 +51,15 @@ class Parked:
 class RelayedOutbox(OutboxStore, Protocol):
     """An outbox that the runtime's relay can empty."""
 
+    async def claim(self, relay: object) -> bool:
+        """Whether this relay may empty the outbox: no other does, in this process or another.
+        Asked before each batch; a claim that ends by time must outlast what a batch takes."""
+        ...
+
+    async def release(self, relay: object) -> None:
+        """Lets another relay empty it."""
+        ...
+
     async def pending(self, limit: int, behind: Collection[int] = ()) -> Sequence[Pending]:
         """The oldest messages that are not parked, in order; without those at the positions
         `behind`, and without what has topic and key of one of these."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from protoflow.clock import Clock
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from protoflow.tracing.spans import PublishTracing
 
 
+# Read from many messages in one call: a loop in Python would cost more than what is read.
+_delay, _id, _topic = attrgetter("delay"), attrgetter("id"), attrgetter("topic")
 #: How many topics are remembered as made.
 _REMEMBERED_TOPICS = 10_000
 
@@ -54,7 +57,7 @@ class MessagePublisher:
             self._refuse()
         messages = [self.encode(publication, output) for output in outputs]
         await self.messages(messages, owned=True)
-        return [message.id for message in messages]
+        return list(map(_id, messages))
 
     async def messages(self, messages: Sequence[Message], *, owned: bool = False) -> None:
         """Publishes messages. Raises the first error; the others may be published.
@@ -72,9 +75,8 @@ class MessagePublisher:
             self._refuse()
         if not messages:
             return
-        for message in messages:
-            if message.delay > 0 and (text := delay_problem(message, self._transport.capabilities)):
-                raise CapabilityError(text)
+        if any(map(_delay, messages)):
+            self._check_delays(messages)
         if self.unknown(messages):
             await self.ensure(messages)
         if not owned and (apply_profile := self.encode.apply_profile) is not None:
@@ -87,6 +89,11 @@ class MessagePublisher:
         for error in errors:
             if error is not None:
                 raise error
+
+    def _check_delays(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            if message.delay > 0 and (text := delay_problem(message, self._transport.capabilities)):
+                raise CapabilityError(text)
 
     def close(self) -> None:
         """Publishes no more."""
@@ -120,11 +127,7 @@ class MessagePublisher:
 
     def unknown(self, messages: Sequence[Message]) -> bool:
         """Whether the topic of one of these was not made or verified yet."""
-        ensured = self._ensured
-        for message in messages:  # noqa: SIM110  a generator would cost more than the look-up
-            if message.topic not in ensured:
-                return True
-        return False
+        return not self._ensured.issuperset(map(_topic, messages))
 
     async def ensure(self, messages: Sequence[Message]) -> None:
         """Makes or verifies topics before the first message to them."""

@@ -82,7 +82,9 @@ def failure_of(answer: asyncio.Future[Any], what: str, count: int) -> TransportE
         error = RuntimeError(f"{len(results)} results for {count} entries")
     if isinstance(error, TransportError):
         return error
-    _log.error("%s failed: %s: %s", what, type(error).__name__, error)
+    _log.error(
+        "the transport failed", extra={"call": what, "error": f"{type(error).__name__}: {error}"}
+    )
     failure = PublishError(f"{what} failed: {type(error).__name__}: {error}")
     failure.__cause__ = error
     return failure

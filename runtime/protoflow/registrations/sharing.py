@@ -7,13 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from protoflow.contract.spec import DeliveryPolicy
+from protoflow.v1.policy_fields import SHARED_FIELDS
 
 if TYPE_CHECKING:
     from protoflow.config.settings import Config
     from protoflow.registrations.subscription_plan import HandlerPlan
 
-#: The leaves that belong to the subscription, not to the method.
-_SHARED = ("ordering", "concurrency", "unhandled", "start", "atomic")
 _NOTHING = DeliveryPolicy()
 
 
@@ -29,7 +28,7 @@ def shared(
         f"these consume {handlers[0].topic} in the group {handlers[0].group} together: set it alike"
     )
     leaves: dict[str, Any] = {}
-    for leaf in _SHARED:
+    for leaf in SHARED_FIELDS:
         values = _values(handlers, leaf, config)
         if len(values) > 1:
             said = " and ".join(f"{value} in {name}" for value, name in values.items())

@@ -117,9 +117,14 @@ class Arrival:
         message = delivery.message
         if delivery.unreadable is not None:
             _log.error(
-                "%s: a message at %s/%s cannot be read: %s", self._name, delivery.shard,
-                delivery.position, printable(delivery.unreadable),
-            )  # fmt: skip
+                "a message was not readable",
+                extra={
+                    "subscription": self._name,
+                    "partition": str(delivery.shard),
+                    "position": str(delivery.position),
+                    "error": printable(delivery.unreadable),
+                },
+            )
             self._give_up(delivery, message, Undecodable(delivery.unreadable))
             return None
         try:
@@ -139,7 +144,10 @@ class Arrival:
         spec.stats.unhandled += 1
         if kind not in self._seen and len(self._seen) < _REMEMBERED_TYPES:
             self._seen.add(kind[:1000])
-            _log.warning("%s: no handler takes the type %s", self._name, printable(kind))
+            _log.warning(
+                "a message had a type without a handler",
+                extra={"subscription": self._name, "type": printable(kind)},
+            )
         if spec.policy.unhandled is UnhandledTypes.DEAD_LETTER:
             text = f"no handler takes the type {printable(kind)}"
             self._give_up(delivery, message, Unhandled(text))

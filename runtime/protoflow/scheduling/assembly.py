@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from protoflow.clock import Clock
 from protoflow.config.settings import Config
@@ -20,6 +21,10 @@ from protoflow.scheduling.windows import WindowPublisher
 from protoflow.stats.handlers import Counters
 from protoflow.transport.interface import Capabilities, Transport
 
+if TYPE_CHECKING:
+    from protoflow.journal import Journal
+    from protoflow.journal.handler_journal import HandlerJournal
+
 
 def assemble(
     plan: SubscriptionPlan,
@@ -31,6 +36,7 @@ def assemble(
     clock: Clock,
     counters: Counters,
     crashed: Callable[[BaseException], None],
+    journal: Journal | None = None,
 ) -> Scheduler:
     """Returns the scheduler of a subscription, not yet started."""
     readiness = Readiness()
@@ -40,12 +46,17 @@ def assemble(
 
     made: dict[str, Route] = {}
     for handler in plan.handlers:
-        spec = _spec(handler, config, transport, clock, counters, readiness)
+        spec = _spec(handler, config, transport, clock, counters, readiness, journal)
         windows = WindowPublisher(
             publisher.submitter, transport.capabilities, spec.stats.confirmed, clock, mark_late
         )
         innermost = terminal(handler.registration, spec, windows.publish, threads, publisher)
-        made[spec.name] = Route(spec, handler.registration, chain.compile(innermost, spec))
+        run = chain.compile(innermost, spec)
+        if spec.journal is not None and spec.journal.successes:
+            from protoflow.scheduling.journaled_runs import journaled
+
+            run = journaled(run, spec.journal)
+        made[spec.name] = Route(spec, handler.registration, run)
     router = Router(
         {kind: made[handler.registration.name] for kind, handler in plan.routes.items()},
         tuple(made.values()),
@@ -59,7 +70,7 @@ def assemble(
 
 def _spec(
     handler: HandlerPlan, config: Config, transport: Transport, clock: Clock, counters: Counters,
-    readiness: Readiness,
+    readiness: Readiness, journal: Journal | None,
 ) -> HandlerSpec:  # fmt: skip
     registration = handler.registration
     decode = registration.decode
@@ -81,7 +92,14 @@ def _spec(
         clock=clock,
         streams=registration.streams,
         pause_for=readiness.pause_for,
+        journal=None if journal is None else _journal_of(journal, handler),
     )
+
+
+def _journal_of(journal: Journal, handler: HandlerPlan) -> HandlerJournal:
+    from protoflow.journal.handler_journal import HandlerJournal
+
+    return HandlerJournal(journal, handler.registration.name, handler.group)
 
 
 def _usable(capabilities: Capabilities, handler: HandlerPlan) -> Capabilities:

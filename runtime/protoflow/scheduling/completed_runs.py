@@ -123,9 +123,9 @@ class Outputs:
                     job.confirmed()
                 except Exception as error:  # what was handled stays handled
                     _log.error(
-                        "%s: a callback on confirmation failed: %s",
-                        job.route.spec.name, type(error).__name__,
-                    )  # fmt: skip
+                        "a callback on confirmation failed",
+                        extra={"handler": job.route.spec.name, "error": type(error).__name__},
+                    )
 
 
 def _release(job: Job) -> Settlement:

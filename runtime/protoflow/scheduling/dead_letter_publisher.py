@@ -101,6 +101,8 @@ class DeadLetterPublisher:
                     self._host.pause_for(_UNPUBLISHED, False)
         spec.stats.dead_lettered += 1
         spec.stats.dead_letters.add(job.delivery.failures, spec.clock.now())
+        if spec.journal is not None:
+            spec.journal.dead_lettered(job.message, job.delivery.failures, spec.dead_letter_topic)
         if job.lane is not None:
             self._host.end_turn(job)
 
@@ -108,9 +110,13 @@ class DeadLetterPublisher:
         self._failing += 1
         self._host.pause_for(_UNPUBLISHED, True)
         _log.error(
-            "%s: the dead letter of %s was not published, the subscription pauses: %s",
-            job.route.spec.name, printable(job.message.id), error,
-        )  # fmt: skip
+            "a dead letter was not published, and the subscription paused",
+            extra={
+                "handler": job.route.spec.name,
+                "message_id": printable(job.message.id),
+                "error": str(error),
+            },
+        )
 
     async def _try(
         self, job: Job, dead_letter: Message, on_settled: Callable[[], None]

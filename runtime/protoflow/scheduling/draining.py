@@ -60,9 +60,9 @@ class Drain:
         handling = seconds - min(_MOST_SETTLING, seconds * _SETTLING_SHARE)
         if not await self._workers.quiet(_every, handling):
             _log.warning(
-                "%s: handlers still ran after %.0f s; their messages are given back",
-                self._name, handling,
-            )  # fmt: skip
+                "handlers still ran at the end of the drain, and their messages were given back",
+                extra={"subscription": self._name, "seconds": handling},
+            )
         for job in await self._workers.stop(
             min(_MOST_CANCELLING, max(_LEAST, (deadline - loop.time()) / 2))
         ):
@@ -76,8 +76,8 @@ class Drain:
         self._release(self._unstarted(_every) + self._applier.take_published(_every))
         if not await self._settled_within(deadline - loop.time()):
             _log.warning(
-                "%s: the broker has not answered; what is not settled is delivered again",
-                self._name,
+                "the broker did not answer, and redelivers what is not settled",
+                extra={"subscription": self._name},
             )
 
     async def _settled_within(self, seconds: float) -> bool:

@@ -16,9 +16,9 @@ from protoflow.message import Delivery, Message, Settlement, SettleResult
 from protoflow.outcomes import DONE, Done, Outcome
 from protoflow.publishing.submitter import Submitter
 from protoflow.scheduling.activity import Activity
+from protoflow.scheduling.admission import Admission
 from protoflow.scheduling.arrival import Arrival
 from protoflow.scheduling.batch_run import run_batch
-from protoflow.scheduling.checks import Checks
 from protoflow.scheduling.draining import Drain
 from protoflow.scheduling.gate import solo_gate
 from protoflow.scheduling.in_flight import InFlight
@@ -92,8 +92,8 @@ class Engine:
             self.workers, readiness, self.settler, self.applier, self._receive_alone, self._drop
         )
         self.suspects = self._suspects(_isolation(subscription, capabilities))
-        checks = Checks(settings.group, self.applier, self.suspects)
-        self._turns = Turns(self._lanes, self.workers, checks)
+        admission = Admission(settings.group, self.applier, self.suspects)
+        self._turns = Turns(self._lanes, self.workers, admission)
         self.put_batch = self._turns.put_batch
         self.run_again = self._turns.run_again
         self.run_singly = self._turns.run_singly
@@ -207,9 +207,13 @@ class Engine:
         if result is not SettleResult.DONE:
             job.route.spec.stats.lost += 1
             _log.warning(
-                "%s: settling %s: %s; it may be delivered again",
-                self._settings.name, job.message.id, result.name.lower(),
-            )  # fmt: skip
+                "a message was not settled, and may be redelivered",
+                extra={
+                    "subscription": self._settings.name,
+                    "message_id": job.message.id,
+                    "result": result.name.lower(),
+                },
+            )
 
     # Suspects, and what was held for too long.
 
@@ -230,9 +234,9 @@ class Engine:
         self.watchdog.beat = asyncio.get_running_loop().time()
         jobs = self.unfinished.take_unstarted(_every)
         _log.warning(
-            "%s: the process stood still for longer than a lease; %d messages were given back",
-            self._settings.name, len(jobs),
-        )  # fmt: skip
+            "the process stood still for longer than a lease, and messages were given back",
+            extra={"subscription": self._settings.name, "messages": len(jobs)},
+        )
         for job in jobs:
             self.applier.release(job)
             if job.lane is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final, Protocol
 
@@ -20,10 +20,11 @@ SOLO: Final = "a suspect runs alone"
 class Member(Protocol):
     """A subscription of the process."""
 
-    #: Starts nothing more, for a reason.
-    close_gate: Callable[[str], None]
-    #: Ends `close_gate`.
-    open_gate: Callable[[str], None]
+    def close_gate(self, reason: str, /) -> None:
+        """Starts nothing more, for a reason."""
+
+    def open_gate(self, reason: str, /) -> None:
+        """Ends `close_gate`."""
 
     async def quiet(self) -> None:
         """Waits until nothing runs and every settlement is answered."""
@@ -33,19 +34,19 @@ class SoloGate:
     """Closed for everybody while a suspect runs. First come, first served."""
 
     def __init__(self) -> None:
-        self._members: set[Member] = set()
+        self._members: dict[Member, None] = {}  # in an order that is the same in every run
         self._turn = asyncio.Lock()
         self._closed = False
 
     def join(self, member: Member) -> None:
         """From now on the member waits for the suspects of the process."""
-        self._members.add(member)
+        self._members[member] = None
         if self._closed:
             member.close_gate(SOLO)
 
     def leave(self, member: Member) -> None:
         """Ends `join`."""
-        self._members.discard(member)
+        self._members.pop(member, None)
 
     @asynccontextmanager
     async def alone(self, patience: float) -> AsyncIterator[bool]:
@@ -73,13 +74,15 @@ class SoloGate:
         return True
 
 
-_gates: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, SoloGate] = weakref.WeakKeyDictionary()
+_gates: weakref.WeakKeyDictionary[object, SoloGate] = weakref.WeakKeyDictionary()
 
 
 def solo_gate() -> SoloGate:
-    """The gate of this process: shared by all services that run on the current event loop."""
+    """The gate of this process: shared by all services that run on the current event loop. A loop
+    that simulates several processes names the one that is running (`protoflow_process`)."""
     loop = asyncio.get_running_loop()
-    gate = _gates.get(loop)
+    process: object = getattr(loop, "protoflow_process", loop)
+    gate = _gates.get(process)
     if gate is None:
-        gate = _gates[loop] = SoloGate()
+        gate = _gates[process] = SoloGate()
     return gate

@@ -39,16 +39,21 @@ class SuspectsHost(Protocol):
         """Whether nothing may start for another reason."""
         ...
 
-    #: A job for a delivery of the solo queue; None: it could not be routed, and is settled.
-    job_alone: Callable[[Delivery], Job | None]
-    #: The transport has settled the job's delivery itself.
-    settled_elsewhere: Callable[[Job], None]
-    #: Turns readiness red for a reason; None ends that.
-    mark_unready: Callable[[str, str | None], None]
-    #: Lets the settlements of the last run go out.
-    settle_again: Callable[[], None]
-    #: Dead-letters the job without a run; calls when it is settled.
-    give_up: Callable[[Job, DeadLetter, Callable[[], None]], None]
+    def job_alone(self, delivery: Delivery, /) -> Job | None:
+        """A job for a delivery of the solo queue; None: not routed, and settled."""
+        ...
+
+    def settled_elsewhere(self, job: Job, /) -> None:
+        """Accounts for a job whose delivery the transport has settled itself."""
+
+    def mark_unready(self, reason: str, detail: str | None, /) -> None:
+        """Turns readiness red; None ends that."""
+
+    def settle_again(self) -> None:
+        """Lets the settlements of the last run go out."""
+
+    def give_up(self, job: Job, outcome: DeadLetter, then: Callable[[], None], /) -> None:
+        """Dead-letters the job without a run; calls `then` when it is settled."""
 
     async def run_alone(self, job: Job) -> None:
         """Runs the job; its settlement waits until `settle_again`."""

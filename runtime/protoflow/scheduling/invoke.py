@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
+from functools import partial
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 from protoflow import wire
-from protoflow.codecs.aside import LARGE, decode_aside
 from protoflow.codecs.payload import decode
+from protoflow.codecs.threaded import LARGE, decode_in_thread
 from protoflow.context import Context
 from protoflow.contract.spec import ProtoClass, PublicationSpec
 from protoflow.errors import AuthenticationError, DecodeError, TopologyError, TransportError
@@ -104,7 +105,7 @@ def _unary(
 ) -> Next:
     async def consume(delivery: Delivery, context: Context) -> Outcome:
         if delivery.size > LARGE:
-            await decode_aside(decode_once, context)
+            await decode_in_thread(decode_once, context)
         await call(decode_once(context), context)
         if context.outputs and topics.unknown(context.outputs):
             await _ensure(topics, context.outputs)
@@ -112,7 +113,7 @@ def _unary(
 
     async def transform(delivery: Delivery, context: Context) -> Outcome:
         if delivery.size > LARGE:
-            await decode_aside(decode_once, context)
+            await decode_in_thread(decode_once, context)
         result = await call(decode_once(context), context)
         if result is not None:
             _add(context, publication, result)
@@ -192,7 +193,7 @@ async def _results(
                 yield result
         return
     # A thread hop is dear, so a window of results is pulled at once.
-    sync = _sync(context)
+    sync = _sync(context, threads)
     iterator: Iterator[Any] = iter(
         await _held(lambda: registration.call(given, sync), context, threads)
     )
@@ -207,7 +208,7 @@ async def _results(
 
 def _in_thread(call: Callable[..., Any], threads: Threads) -> Callable[..., Awaitable[Any]]:
     async def run(given: Any, context: Context) -> Any:
-        sync = _sync(context)
+        sync = _sync(context, threads)
         return await _held(lambda: call(given, sync), context, threads)
 
     return run
@@ -231,16 +232,8 @@ async def _held(call: Callable[[], T], context: Context, threads: Threads) -> T:
         raise
 
 
-def _sync(context: Context) -> SyncContext:
-    loop = asyncio.get_running_loop()
-
-    def call(function: Callable[[], Any]) -> Any:
-        async def on_loop() -> Any:
-            return function()
-
-        return asyncio.run_coroutine_threadsafe(on_loop(), loop).result()
-
-    return SyncContext(context, call)
+def _sync(context: Context, threads: Threads) -> SyncContext:
+    return SyncContext(context, partial(threads.call_on_loop, asyncio.get_running_loop()))
 
 
 def _add(context: Context, publication: PublicationSpec | None, result: Any) -> int:

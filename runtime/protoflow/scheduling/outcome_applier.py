@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from protoflow.contract.spec import Ordering
+from protoflow.contract.spec import OnExhausted, Ordering
 from protoflow.errors import PublishRefusedError, TransportError
 from protoflow.failure_policy import Dropped, as_outcome, scheduled_retry
 from protoflow.message import Action, Message, Settlement
@@ -49,7 +49,7 @@ class OutcomeApplier:
         self._loop = asyncio.get_running_loop()
         self._timers: dict[Job, asyncio.TimerHandle] = {}
         #: Jobs whose retries the broker has not confirmed yet.
-        self._deferring: set[Job] = set()
+        self._deferring: dict[Job, None] = {}
         self.outputs = Outputs(host, settler, self._not_published)
         self.dead_letters = DeadLetterPublisher(host, submitter, settler)
         #: Jobs whose attempts are used up and that are tried for ever (BLOCK).
@@ -72,10 +72,16 @@ class OutcomeApplier:
         """Dead-letters a job whose outcome could not be applied, with a stub."""
         spec = job.route.spec
         _log.error(
-            "%s: the outcome of a message at %s/%s of %s could not be applied: %s",
-            spec.name, job.delivery.shard, job.delivery.position, spec.topic,
-            type(error).__name__, exc_info=error,
-        )  # fmt: skip
+            "an outcome was not applied",
+            extra={
+                "handler": spec.name,
+                "topic": spec.topic,
+                "partition": str(job.delivery.shard),
+                "position": str(job.delivery.position),
+                "error": type(error).__name__,
+            },
+            exc_info=error,
+        )
         dead_letter = stub(job.delivery, spec, type(error).__name__, spec.clock.now())
         self.dead_letters.publish(job, dead_letter)
 
@@ -105,12 +111,16 @@ class OutcomeApplier:
                 self.failed(job, error)
 
     def release(self, job: Job) -> None:
-        """Gives the message back, uncounted."""
-        job.route.spec.stats.released += 1
-        delivery = job.delivery
+        """Gives the message back, uncounted. If it was exhausted and its dead letter is not
+        confirmed, its last run is repeated: no run may have a higher number."""
+        spec, delivery = job.route.spec, job.delivery
+        spec.stats.released += 1
+        failures = delivery.failures
+        if spec.policy.on_exhausted is not OnExhausted.BLOCK:
+            failures = min(failures, spec.policy.retry.max_attempts - 1)
         self._settler.settle(
             job,
-            Settlement(delivery, Action.RELEASE, 0.0, delivery.failures, delivery.first_failure),
+            Settlement(delivery, Action.RELEASE, 0.0, failures, delivery.first_failure),
         )
 
     def wait(self, job: Job, delay: float) -> None:
@@ -138,7 +148,8 @@ class OutcomeApplier:
         settlements are repeated: nothing of them is published or settled any more."""
         taken = self.outputs.take(unwanted) + self.dead_letters.take(unwanted)
         deferring = [job for job in self._deferring if unwanted(job)]
-        self._deferring.difference_update(deferring)
+        for job in deferring:
+            del self._deferring[job]
         _outputs, settlements = self._settler.take(unwanted)
         return list(dict.fromkeys(taken + deferring + settlements))
 
@@ -219,16 +230,19 @@ class OutcomeApplier:
                 Settlement(delivery, Action.NACK, delay, delivery.failures, delivery.first_failure),
             )
             return
-        self._deferring.add(job)
+        self._deferring[job] = None
 
         def confirmed(refused: PublishRefusedError | None) -> None:
             if job not in self._deferring:
                 return  # taken out meanwhile
-            self._deferring.discard(job)
+            del self._deferring[job]
             if refused is None:
                 self.acknowledge(job)
             else:  # the broker refuses it: the message waits in memory, unsettled
-                _log.warning("%s: a retry could not be published: %s", spec.name, refused)
+                _log.warning(
+                    "a retry was not published, and waits in memory",
+                    extra={"handler": spec.name, "error": str(refused)},
+                )
                 self._wait_in_memory(job, delay)
 
         self._settler.publish(job, (deferred,), confirmed)

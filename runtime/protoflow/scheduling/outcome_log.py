@@ -46,12 +46,18 @@ def reported_text(error: BaseException, decoded: Any, job: Job) -> str:
 
 
 def log_outcome(level: int, what: str, job: Job, outcome: Outcome, decoded: Any) -> None:
-    """Logs the outcome of a run; `decoded` is the message, to redact by."""
-    if not _log.isEnabledFor(level):
-        return
+    """Logs and journals the outcome of a run; `decoded` is the message, to redact by."""
     spec = job.route.spec
+    enabled = _log.isEnabledFor(level)
+    if not enabled and spec.journal is None:
+        return
     cause = outcome.__cause__ or outcome
     text = reported_text(cause, decoded, job)
+    if spec.journal is not None:
+        error = f"{type(cause).__name__}: {text}" if text else type(cause).__name__
+        spec.journal.failed(job.message, job.delivery.failures, error, what=what)
+    if not enabled:
+        return
     detail = ""
     if level >= logging.ERROR and outcome.__cause__ is not None:
         detail = _traceback(cause, decoded, job)
@@ -70,6 +76,8 @@ def log_outcome(level: int, what: str, job: Job, outcome: Outcome, decoded: Any)
             "topic": spec.topic,
             "message_id": message_id,
             "attempt": job.delivery.failures,
+            "error": type(cause).__name__,
+            "error_message": text,
             "correlation_id": printable(
                 job.message.metadata.get(wire.CORRELATION_ID) or job.message.id
             ),

@@ -32,6 +32,7 @@ _CANCELLING = 1.0
 _INTAKE = "intake"
 _TRANSPORT = "transport"
 _PAUSED = "paused"
+_DRAINED = "drained"
 
 
 class Scheduler:
@@ -69,7 +70,7 @@ class Scheduler:
         self._intake: asyncio.Task[None] | None = None
         self._resumed = asyncio.Event()
         self._resumed.set()
-        self._stopping = False
+        self._stopping: asyncio.Future[None] | None = None
         self._suspects_wait = False
 
     async def join(self) -> None:
@@ -99,8 +100,24 @@ class Scheduler:
             engine.suspects.ask()
 
     async def stop(self, seconds: float) -> None:
-        """Takes nothing more, lets handlers finish, settles, leaves: within so many seconds."""
-        self._stopping = True
+        """Takes nothing more, lets handlers finish, settles, leaves: within so many seconds.
+        Where `drain` has begun that, waits for it."""
+        if self._stopping is None:
+            self._stopping = asyncio.ensure_future(self._leave(seconds))
+        await self._stopping
+
+    def drain(self, seconds: float) -> None:
+        """Begins to stop, and turns readiness red. Idempotent."""
+        if self._stopping is None:
+            self._readiness.mark_unready(_DRAINED, "drained by an operator; restart the process")
+            self._stopping = asyncio.ensure_future(self._leave(seconds))
+            self._stopping.add_done_callback(self._drained)
+
+    def _drained(self, stopping: asyncio.Future[None]) -> None:
+        if not stopping.cancelled() and (error := stopping.exception()) is not None:
+            _log.error("%s: drained, but not cleanly: %s", self.settings.name, error)
+
+    async def _leave(self, seconds: float) -> None:
         engine, subscription = self._engine, self._subscription
         if engine is None or subscription is None:
             return
@@ -133,6 +150,13 @@ class Scheduler:
     def paused(self) -> bool:
         """Whether this subscription was paused by `pause`."""
         return not self._resumed.is_set()
+
+    @property
+    def state(self) -> str:
+        """Returns running, paused, draining or drained."""
+        if self._stopping is not None:
+            return "drained" if self._stopping.done() else "draining"
+        return "paused" if self.paused else "running"
 
     @property
     def problems(self) -> dict[str, str]:
@@ -242,8 +266,11 @@ class Scheduler:
         error = None if task.cancelled() else task.exception()
         if isinstance(error, TransportError):
             self._readiness.mark_unready(_INTAKE, str(error))
-            _log.error("%s: the subscription ended: %s", self.settings.name, error)
+            _log.error(
+                "the subscription ended",
+                extra={"subscription": self.settings.name, "error": str(error)},
+            )
         elif error is not None:
             self._crashed(error)
-        elif not self._stopping:
+        elif self._stopping is None:
             self._readiness.mark_unready(_INTAKE, "the subscription ended")

@@ -233,7 +233,10 @@ class Settler:
     def _repeat_later(self, what: str, error: Exception | None) -> None:
         if self._failing_since is None:
             self._failing_since = self._loop.time()
-            _log.warning("%s are repeated: %s", what, error or "their result is unknown")
+            _log.warning(
+                "the broker did not confirm, and the settler repeats",
+                extra={"call": what, "error": str(error or "the result is unknown")},
+            )
         if self._timer is None:
             self._timer = self._loop.call_later(self._backoff.next(), self._repeat)
 

@@ -234,7 +234,10 @@ class Suspects:
         return True
 
     def _not_now(self, job: Job | None, error: Exception) -> None:
-        _log.warning("%s: the start mark of a suspect failed: %s", self._name, error)
+        _log.warning(
+            "the start mark of a suspect was not written",
+            extra={"subscription": self._name, "error": str(error)},
+        )
         if job is None:
             return
         if job.lost:
@@ -264,7 +267,10 @@ class Suspects:
                 try:
                     return await self._marks.clear(job.delivery)
                 except Exception as error:
-                    _log.warning("%s: a start mark could not be cleared: %s", self._name, error)
+                    _log.warning(
+                        "a start mark was not cleared",
+                        extra={"subscription": self._name, "error": str(error)},
+                    )
                     self._host.mark_unready(_UNCLEARED, f"{_UNCLEARED}: {error}")
                 if job.lost:
                     return None

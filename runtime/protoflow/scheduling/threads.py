@@ -70,6 +70,14 @@ class Threads:
         self._jobs.put(work)
         return future
 
+    def call_on_loop(self, loop: asyncio.AbstractEventLoop, function: Callable[[], T]) -> T:
+        """Calls a function on the event loop, from one of the threads, and waits for it."""
+
+        async def on_loop() -> T:
+            return function()
+
+        return asyncio.run_coroutine_threadsafe(on_loop(), loop).result()
+
     def close(self) -> None:
         """Lets idle threads end; nobody waits any more for calls that still run."""
         for future in tuple(self._futures):

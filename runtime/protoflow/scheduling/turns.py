@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from protoflow.scheduling.checks import Checks, Turn
+from protoflow.scheduling.admission import Admission, Turn
 from protoflow.scheduling.job import Job
 from protoflow.scheduling.lanes import Lanes
 from protoflow.scheduling.workers import Workers
@@ -13,10 +13,10 @@ from protoflow.scheduling.workers import Workers
 class Turns:
     """Gives the jobs of one subscription to its workers, each lane in turn."""
 
-    def __init__(self, lanes: Lanes, workers: Workers, checks: Checks) -> None:
+    def __init__(self, lanes: Lanes, workers: Workers, admission: Admission) -> None:
         self._lanes = lanes
         self._workers = workers
-        self._checks = checks
+        self._admission = admission
 
     def begin(self, job: Job) -> None:
         """Makes a job ready, or adds it to the batch that is gathered."""
@@ -30,7 +30,7 @@ class Turns:
 
     def begin_checked(self, job: Job) -> None:
         """Checks a job that has its turn, and makes it ready if it may start."""
-        turn = self._checks.turn(job)
+        turn = self._admission.turn(job)
         if turn is Turn.BEGINS:
             self.begin(job)
         elif turn is Turn.ENDS and job.lane is not None:
@@ -38,7 +38,7 @@ class Turns:
 
     def run_again(self, job: Job) -> None:
         """Makes a job ready whose wait is over."""
-        if not self._checks.suspected(job) or self._checks.turn(job) is Turn.BEGINS:
+        if not self._admission.suspected(job) or self._admission.turn(job) is Turn.BEGINS:
             self.begin(job)
             self._workers.wake()
 
@@ -71,7 +71,7 @@ class Turns:
         """Makes the next of the job's lane ready; returns whether there is one."""
         follower = self._lanes.leave(job)
         while follower is not None and follower.unchecked:
-            turn = self._checks.turn(follower)
+            turn = self._admission.turn(follower)
             if turn is Turn.WAITS:
                 return False
             if turn is Turn.BEGINS:

@@ -119,7 +119,10 @@ class Watchdog:
             try:
                 await self._check(self.beat)
             except Exception as error:  # a check that fails must not end the watch
-                _log.debug("%s: the watchdog failed: %r", self._watched.name, error)
+                _log.debug(
+                    "the watchdog failed",
+                    extra={"subscription": self._watched.name, "error": repr(error)},
+                )
 
     async def _check(self, now: float) -> None:
         watched = self._watched
@@ -154,9 +157,13 @@ class Watchdog:
                 usual = self._p99(job)
                 if usual is not None and now - began > _LONG * usual:
                     _log.warning(
-                        "%s: a run takes %.0f s so far; 99 of 100 take less than %.3g s",
-                        job.route.spec.name, now - began, usual,
-                    )  # fmt: skip
+                        "a run took longer than 99 of 100",
+                        extra={
+                            "handler": job.route.spec.name,
+                            "seconds": round(now - began),
+                            "usual_seconds": float(f"{usual:.3g}"),
+                        },
+                    )
                     began = -1.0
             runs[id(job)] = began
         self._runs = runs

@@ -10,6 +10,7 @@ from protoflow.config.settings import Config
 from protoflow.errors import RegistrationError
 from protoflow.pipeline import HandlerSpec
 from protoflow.publishing.publisher import MessagePublisher
+from protoflow.registrations.registry import Registry
 from protoflow.scheduling.scheduler import Scheduler
 from protoflow.service.running import Running
 from protoflow.stats.handlers import Counters
@@ -19,10 +20,13 @@ from protoflow.transports.built_in import messaging_system
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
+    from protoflow.journal import Journal
     from protoflow.observability.health import Health
     from protoflow.observability.report import Reporter
     from protoflow.outbox import OutboxRelay, OutboxStore
     from protoflow.transport.kit.dead_letters import DeadLetters
+    from protoflow.web.asgi import ASGIApplication
+    from protoflow.web.host import Host
     from protoflow.web.server import WebServer
 
 
@@ -36,12 +40,15 @@ class Inspection:
         counters: statistics.
         publisher: knows where handlers publish to.
         running: the state of the service.
+        registry: the handlers.
         outbox: emptied while the service runs, if it is a `RelayedOutbox`.
+        journal: records replays and purges.
     """
 
     def __init__(
         self, config: Config, clock: Clock, transport: Transport, counters: Counters,
-        publisher: MessagePublisher, running: Running, outbox: OutboxStore | None,
+        publisher: MessagePublisher, running: Running, registry: Registry,
+        outbox: OutboxStore | None, journal: Journal | None = None,
     ) -> None:  # fmt: skip
         self.transport = transport
         self.counters = counters
@@ -49,9 +56,13 @@ class Inspection:
         self._clock = clock
         self._publisher = publisher
         self._running = running
+        self._registry = registry
         self._outbox = outbox
+        self._journal = journal
         self._http_handlers: dict[tuple[str, str], Any] = {}
+        self._mounted = False
         self._web: WebServer | None = None
+        self._host: Host | None = None
         self._reporter: Reporter | None = None
         self._relay: OutboxRelay | None = None
 
@@ -75,7 +86,9 @@ class Inspection:
         """The dead letters of the handlers."""
         from protoflow.dead_letters.access import dead_letters_of_service
 
-        return dead_letters_of_service(self.transport, self.counters.dead_letters, self._clock)
+        return dead_letters_of_service(
+            self.transport, self.counters.dead_letters, self._clock, self._journal
+        )
 
     @property
     def outbox_problem(self) -> str | None:
@@ -101,19 +114,42 @@ class Inspection:
         self, path: str, handler: Callable[[Any], Awaitable[Any]], *, method: str = "GET"
     ) -> None:
         """Adds a page of the user's. Raises RegistrationError."""
+        if self._mounted:
+            raise RegistrationError(
+                f"{method} {path}: the pages are mounted in an application; add the page to it"
+            )
         if self._web is not None or (method, path) in self._http_handlers:
             raise RegistrationError(f"{method} {path}: taken, or too late: register before start")
         self._http_handlers[method, path] = handler
 
     async def start_web_ui(self, port: int | None = None) -> int:
         """Serves the HTTP pages; returns the port. Raises ConfigError, MissingExtraError."""
-        return await self._server().start_pages(self._config.http_port if port is None else port)
+        from protoflow.web.pages import pages_of
+
+        config = self._config
+        wanted = config.http_port if port is None else port
+        without = ("/metrics",) if config.metrics_port not in (0, wanted) else ()
+        return await self._server().serve(pages_of(self.host, without=without), wanted)
 
     async def stop_web_ui(self) -> None:
         """Closes the ports."""
         if self._web is not None:
             await self._web.stop()
             self._web = None
+
+    def asgi_app(self) -> ASGIApplication:
+        """Returns the HTTP pages as an ASGI application. Raises RegistrationError."""
+        from protoflow.web.asgi import asgi
+        from protoflow.web.pages import pages_of
+
+        if self._http_handlers:
+            method, path = next(iter(self._http_handlers))
+            raise RegistrationError(
+                f"{method} {path}: register_http_handler takes handlers of aiohttp, which an ASGI "
+                "application cannot call; add the page to the application around it"
+            )
+        self._mounted = True
+        return asgi(pages_of(self.host))
 
     def relay_outbox(self, store: OutboxStore) -> None:
         """Empties an outbox while the service runs. Raises RegistrationError."""
@@ -133,18 +169,38 @@ class Inspection:
             self.reporter.relay = relay
 
     async def start_configured_web(self) -> None:
-        """Serves what `http_port` and `metrics_port` ask for."""
+        """Serves what `http_port`, `http_socket` and `metrics_port` ask for."""
         config = self._config
         if config.http_port:
             await self.start_web_ui()
-        if config.metrics_port and config.metrics_port != config.http_port:
-            await self._server().start_metrics(config.metrics_port)
+        metrics = config.metrics_port if config.metrics_port != config.http_port else 0
+        if not (config.http_socket or metrics):
+            return
+        from protoflow.web.pages import pages_of
+
+        if config.http_socket:
+            await self._server().serve_socket(pages_of(self.host), config.http_socket)
+        if metrics:
+            self.host.exposition()  # a missing extra stops the start
+            await self._server().serve(pages_of(self.host, only=("/metrics",)), metrics)
+
+    @property
+    def host(self) -> Host:
+        """What HTTP routes see of the service."""
+        if self._host is None:
+            from protoflow.web.host import Host
+
+            self._host = Host(
+                config=self._config, reporter=self.reporter, dead_letters=self.dead_letters,
+                health=self.health, named=self._running.named,
+                registrations=lambda: self._registry.registrations,
+                started=lambda: self._running.active, journal=self._journal,
+            )  # fmt: skip
+        return self._host
 
     def _server(self) -> WebServer:
         if self._web is None:
             from protoflow.web.server import WebServer
 
-            self._web = WebServer(
-                self._config, self.reporter, self.dead_letters, self.health, self._http_handlers
-            )
+            self._web = WebServer(self._config, self._http_handlers)
         return self._web

@@ -52,8 +52,8 @@ class Lifetime:
             try:
                 if not self._components.registry.registrations:
                     _log.warning(
-                        "no handler is registered: this service on %s handles nothing",
-                        self._config.url.safe,
+                        "the service started without a handler, and handles nothing",
+                        extra={"transport": self._config.url.safe},
                     )
                 with raised_threshold(self._config.gc_threshold):
                     await self._stop_requested.wait()
@@ -93,7 +93,9 @@ class Lifetime:
         """A loop of the runtime died: the process drains and ends with the error."""
         if self._running.crash is None:
             self._running.crash = error
-            _log.critical("a part of the runtime died: %r", error, exc_info=error)
+            _log.critical(
+                "a part of the runtime died", extra={"error": repr(error)}, exc_info=error
+            )
         self.request_stop()
 
     async def _start(self) -> None:
@@ -101,6 +103,7 @@ class Lifetime:
         components.registry.chain.check()
         await components.transport.open()
         self._opened = True
+        components.journaling.open()
         schedulers = await components.assemble(self.crashed)
         await components.inspection.start_relay(self._resources)
         if self._lifespan is not None:
@@ -126,25 +129,36 @@ class Lifetime:
                 await shutdown.close("the connection to the broker", components.transport.close)
             components.publisher.close()
             components.threads.close()
+            await shutdown.close("the journal", components.journaling.close)
 
     def _report_start(self, schedulers: Sequence[Scheduler]) -> None:
-        count = len(schedulers)
         _log.info(
-            "%d subscription%s on %s: %s", count, "" if count == 1 else "s", self._config.url.safe,
-            ", ".join(scheduler.settings.name for scheduler in schedulers) or "it only publishes",
-        )  # fmt: skip
+            "the service started",
+            extra={
+                "transport": self._config.url.safe,
+                "subscriptions": ", ".join(scheduler.settings.name for scheduler in schedulers),
+            },
+        )
 
     def _signalled(self, signal: signal.Signals) -> None:
         """The first signal drains, the second cancels what runs, the third ends the process."""
         self._signals += 1
         if self._signals == 1:
-            _log.info("%s: draining; once more cancels the handlers", signal.name)
+            _log.info(
+                "a signal began the drain; the next one cancels the handlers",
+                extra={"signal": signal.name},
+            )
             self.request_stop()
         elif self._signals == 2:
-            _log.warning("%s: handlers are cancelled; once more exits", signal.name)
+            _log.warning(
+                "a signal cancelled the handlers; the next one exits", extra={"signal": signal.name}
+            )
             for scheduler in self._running.subscriptions:
                 scheduler.cancel_runs()
         else:
-            _log.critical("%s: exiting at once; what runs is delivered again", signal.name)
+            _log.critical(
+                "a signal ended the process; the broker redelivers what ran",
+                extra={"signal": signal.name},
+            )
             logging.shutdown()
             os._exit(128 + signal)  # the status that a shell gives for the signal

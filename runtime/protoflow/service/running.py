@@ -22,6 +22,11 @@ class Running:
         self.started = False
         self.crash: BaseException | None = None
 
+    @property
+    def active(self) -> bool:
+        """Whether the service has started, and has not stopped yet."""
+        return self.started or bool(self.subscriptions)
+
     def named(self, name: str) -> Scheduler:
         """Returns a subscription by its own name or a handler's. Raises RegistrationError."""
         for scheduler in self.subscriptions:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from protoflow.contract.spec import ProtoClass, PublicationSpec
     from protoflow.events import CloudEvent
     from protoflow.handler import Handler, HandlerSync
+    from protoflow.journal import Journal
     from protoflow.message import Message
     from protoflow.middleware import Dependencies
     from protoflow.observability.health import Health
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from protoflow.outbox import OutboxStore
     from protoflow.output import AnyOutput
     from protoflow.pipeline import Chain, Middleware
-    from protoflow.publishing.events import PublishOptions
+    from protoflow.publishing.event_publisher import PublishOptions
     from protoflow.registrations.plain_handlers import (
         EventHandler,
         JSONHandler,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from protoflow.stats.handlers import Counters, HandlerStats
     from protoflow.transport.interface import Capabilities, Transport
     from protoflow.transport.kit.dead_letters import DeadLetters
+    from protoflow.web.asgi import ASGIApplication
 
 _NOTHING = DeliveryPolicy()
 
@@ -306,10 +308,18 @@ class Service:
             name: the full name of a handler, or `<topic>/<group>`.
         """
         self._components.running.named(name).pause()
+        self._components.journaling.record_action("pause", name)
 
     def resume(self, name: str) -> None:
         """Ends `pause`."""
         self._components.running.named(name).resume()
+        self._components.journaling.record_action("resume", name)
+
+    def drain(self, name: str) -> None:
+        """Begins to stop one subscription, as `pause` names it: what runs is finished, the rest
+        given back. It consumes again when the process is restarted."""
+        self._components.running.named(name).drain(self.config.shutdown_timeout)
+        self._components.journaling.record_action("drain", name)
 
     # State.
 
@@ -354,6 +364,11 @@ class Service:
         return self._inspection.dead_letters
 
     @property
+    def journal(self) -> Journal | None:
+        """The journal, for actions of operators; None: the settings name none."""
+        return self._components.journaling.journal
+
+    @property
     def outbox_problem(self) -> str | None:
         """Why the outbox is not emptied; None: it is, or there is none."""
         return self._inspection.outbox_problem
@@ -384,6 +399,15 @@ class Service:
             MissingExtraError: aiohttp is not installed.
         """
         return await self._inspection.start_web_ui(port)
+
+    def asgi_app(self) -> ASGIApplication:
+        """Returns the HTTP pages as an ASGI application, to be mounted in FastAPI or Starlette.
+        Without `http_token` it answers requests of this machine alone.
+
+        Raises:
+            RegistrationError: a handler of `register_http_handler` needs aiohttp.
+        """
+        return self._inspection.asgi_app()
 
     async def stop_web_ui(self) -> None:
         """Closes the ports; `stop` does so itself."""

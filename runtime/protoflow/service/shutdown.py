@@ -49,13 +49,13 @@ class Shutdown:
             task.cancel()
         if late:
             self._log.error(
-                "%d subscriptions did not stop within %.0f s: the broker does not answer; "
-                "what is not settled is delivered again", len(late), self._seconds,
-            )  # fmt: skip
+                "subscriptions did not stop in time; the broker redelivers what is not settled",
+                extra={"subscriptions": len(late), "seconds": self._seconds},
+            )
             await asyncio.wait(late, timeout=_LEAST)
         for task in tasks:
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
-                self._log.error("stopping a subscription failed: %r", error)
+                self._log.error("stopping a subscription failed", extra={"error": repr(error)})
 
     async def close(self, what: str, close: Callable[[], Awaitable[object]]) -> None:
         """Closes something in this task, and cancels that when the time is over."""
@@ -63,4 +63,7 @@ class Shutdown:
             async with asyncio.timeout_at(max(self._end, self._loop.time() + _LEAST)):
                 await close()
         except TimeoutError:
-            self._log.error("%s was not closed within %.0f s, and is left", what, self._seconds)
+            self._log.error(
+                "a component was not closed in time",
+                extra={"component": what, "seconds": self._seconds},
+            )

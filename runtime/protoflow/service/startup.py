@@ -15,13 +15,14 @@ from protoflow.connection import transport_for, warn_of_memory
 from protoflow.errors import ConfigError
 from protoflow.middleware import default_chain
 from protoflow.pipeline import Chain, Middleware, chain_of
-from protoflow.publishing.events import EventPublisher, publication_of
+from protoflow.publishing.event_publisher import EventPublisher, publication_of
 from protoflow.publishing.publisher import MessagePublisher
 from protoflow.registrations.plan import plan
 from protoflow.registrations.registry import Registry
 from protoflow.scheduling.assembly import assemble
 from protoflow.scheduling.threads import Threads
 from protoflow.service.inspection import Inspection
+from protoflow.service.journaling import Journaling
 from protoflow.service.running import Running
 from protoflow.stats.handlers import Counters, classify_error
 from protoflow.transport.interface import Topology, Transport
@@ -46,6 +47,7 @@ class Components:
         threads: for handlers that are plain functions.
         running: what runs.
         inspection: health, reports, dead letters, HTTP pages.
+        journaling: what became of messages, if the settings name a journal.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Components:
         self.clock = clock or Clock()
         chain = _chain(middleware, dependencies)
         self.counters = Counters(dependencies.get("error_classifier") or classify_error)
+        self.journaling = Journaling(config, self.clock, self.counters)
         if transport is None:
             warn_of_memory(config)
         self.transport = transport or transport_for(config, self.clock)
@@ -71,7 +74,7 @@ class Components:
         self.running = Running()
         self.inspection = Inspection(
             config, self.clock, self.transport, self.counters, self.publisher, self.running,
-            dependencies.get("outbox"),
+            self.registry, dependencies.get("outbox"), self.journaling.journal,
         )  # fmt: skip
         self._tracer_provider = dependencies.get("tracer_provider")
 
@@ -89,7 +92,7 @@ class Components:
         schedulers = [
             assemble(
                 subscription, self.config, registry.chain, self.transport, self.publisher,
-                self.threads, self.clock, self.counters, crashed,
+                self.threads, self.clock, self.counters, crashed, self.journaling.journal,
             )
             for subscription in plans
         ]  # fmt: skip

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from protoflow.errors import DecodeError, TransportError
 from protoflow.message import Message
@@ -19,6 +20,7 @@ from protoflow.stats.latency import Timings
 
 #: Messages sent are counted for so many topics, beyond them together.
 _TOPICS = 200
+_topic = attrgetter("topic")
 OTHER_TOPICS = "(other)"
 
 
@@ -80,7 +82,8 @@ class ErrorBreakdown:
         }
 
 
-_COUNTERS = (
+#: The names of the counters of a handler.
+COUNTERS = (
     "handled", "failed_runs", "retried", "dead_lettered", "skipped", "dropped", "unhandled",
     "tombstones", "published", "lost", "unknown", "released",
 )  # fmt: skip
@@ -97,11 +100,12 @@ class SentMessages:
     def add(self, messages: Sequence[Message]) -> None:
         """These are confirmed."""
         counts = self._counts
-        for message in messages:
-            topic = message.topic
+        topics = list(map(_topic, messages))  # nearly always one topic again and again
+        for name in dict.fromkeys(topics):
+            topic = name
             if topic not in counts and len(counts) >= _TOPICS:
                 topic = OTHER_TOPICS  # `Output(topic=...)` may name any number
-            counts[topic] = counts.get(topic, 0) + 1
+            counts[topic] = counts.get(topic, 0) + topics.count(name)
 
     def by_topic(self) -> Mapping[str, int]:
         """The counts by topic."""
@@ -132,7 +136,7 @@ class HandlerStats:
     """
 
     __slots__ = (
-        *_COUNTERS,
+        *COUNTERS,
         "classify",
         "errors",
         "dead_letters",
@@ -171,7 +175,7 @@ class HandlerStats:
 
     def as_dict(self) -> dict[str, int]:
         """The counters by name."""
-        return {name: getattr(self, name) for name in _COUNTERS}
+        return {name: getattr(self, name) for name in COUNTERS}
 
 
 class Counters:

@@ -133,6 +133,11 @@ class TestedService:
         """Lets so much time pass."""
         await asyncio.sleep(seconds)
 
+    async def replay_dead_letters(self) -> int:
+        """Replays every dead letter to the group that failed; returns how many."""
+        dead_letters = self.service.dead_letters
+        return sum([await dead_letters.replay(topic) for topic in dead_letters.topics])
+
     def _left(self) -> list[str]:
         left = [
             f"{group.size} of {topic.name} in group {group.name}"

@@ -12,7 +12,7 @@ from protoflow.clock import Clock
 #: Real seconds for which the loop waits for threads before it looks again.
 _GLANCE = 0.01
 #: Where virtual time starts, in seconds since the epoch: 2026-01-01 UTC.
-_START = 1767225600.0
+START = 1767225600.0
 
 
 class VirtualTime:
@@ -88,7 +88,7 @@ class VirtualClock(Clock):
 
     def now(self) -> float:
         """Virtual seconds since the epoch, starting on 2026-01-01."""
-        return _START + self._time.elapsed
+        return START + self._time.elapsed
 
     def monotonic(self) -> float:
         """The loop's virtual time."""

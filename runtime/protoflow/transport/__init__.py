@@ -22,5 +22,10 @@ from protoflow.transport.interface import TransportFactory as TransportFactory
 from protoflow.transport.interface import TransportSettings as TransportSettings
 from protoflow.transport.lag import Lag as Lag
 from protoflow.transport.lag import LagReader as LagReader
+from protoflow.transport.message_finder import FoundMessages as FoundMessages
+from protoflow.transport.message_finder import GroupState as GroupState
+from protoflow.transport.message_finder import MessageFinder as MessageFinder
+from protoflow.transport.message_finder import MessageQuery as MessageQuery
+from protoflow.transport.message_finder import Sighting as Sighting
 from protoflow.transport.topic_reader import TopicReader as TopicReader
 from protoflow.transport.topic_reader import TopicRecord as TopicRecord

@@ -27,9 +27,13 @@ class Capabilities:
         atomic: `Settlement.outputs` and the settlement become visible together.
         atomic_on_demand: ... but only where the policy says `atomic`, for it has a price.
         dead_letters: dead letters can be listed, shown, replayed, purged and counted.
+        ordered_replays: a replay to an ordered group runs where its key runs, so never beside
+            another message of its key. Without: replays keep their own order, and one may run in
+            one process while a new message of its key runs in another.
         tombstones: `payload=None` arrives as None.
         leases: a delivery not settled in time is given to another process.
         lag: the transport knows how much waits in a group.
+        reads_topics: a topic can be read without joining a group (`TopicReader`).
         broadcast: ephemeral groups, one a process.
         max_message_bytes: what the broker refuses beyond; None is unknown or unlimited.
         proves_killers: start marks survive the process (`Isolation`), so a message that kills
@@ -53,9 +57,11 @@ class Capabilities:
     atomic: bool = False
     atomic_on_demand: bool = False
     dead_letters: bool = False
+    ordered_replays: bool = False
     tombstones: bool = True
     leases: bool = False
     lag: bool = False
+    reads_topics: bool = False
     broadcast: bool = False
     max_message_bytes: int | None = None
     proves_killers: bool = False

@@ -7,22 +7,21 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from protoflow.message import Message
+from protoflow.transport.topic_reader import TopicRecord
 
 
 @dataclass(slots=True, kw_only=True)
-class DeadLetterRecord:
-    """A dead letter as it lies at the broker.
+class DeadLetterRecord(TopicRecord):
+    """A message in a dead-letter topic; its metadata holds cause, origin and attempts.
+
+    `DeadLetterStore.scan` continues after its position.
 
     Attributes:
-        message: the message as it was dead-lettered; its metadata holds cause, origin and attempts.
-        position: where it lies, as text; `scan` continues after it.
-        time: when it was dead-lettered, in seconds since the epoch; 0.0 is unknown.
+        destination: for replays: the topic that an operator has named instead of the original
+            one; empty where none is named.
     """
 
-    message: Message
-    position: str = ""
-    time: float = 0.0
+    destination: str = ""
 
 
 class DeadLetterScan(Protocol):

@@ -12,11 +12,11 @@ from protoflow.message import Message
 
 @dataclass(slots=True, kw_only=True)
 class TopicRecord:
-    """A message in a topic.
+    """A message in a topic, as it lies at the broker.
 
     Attributes:
         message: as it was published.
-        position: where it lies, for people.
+        position: where it lies, as text.
         time: when the broker got it, in seconds since the epoch; 0.0 if it does not say.
     """
 
@@ -27,7 +27,7 @@ class TopicRecord:
 
 @runtime_checkable
 class TopicReader(Protocol):
-    """Optional: the messages that a broker keeps in a topic."""
+    """Optional, with the capability `reads_topics`: the messages that a broker keeps in a topic."""
 
     def read_topic(
         self, topic: str, *, start: Start | float, follow: bool

@@ -24,6 +24,8 @@ class BuiltInTransport:
         clients: top-level modules of the client -> the distribution that has them.
         system: `messaging.system` of OpenTelemetry's semantic conventions.
         proved_on: the server that `make acceptance` was run against.
+        bindings: the class of its bindings in AsyncAPI documents, `module:name` in
+            `protoflow.transports`; empty: it has none.
     """
 
     name: str
@@ -36,6 +38,7 @@ class BuiltInTransport:
     clients: Mapping[str, str] = field(default_factory=dict)
     system: str
     proved_on: str = ""
+    bindings: str = ""
 
 
 _NATS: Final = {"nats": "nats-py"}
@@ -83,6 +86,7 @@ BUILT_IN: Final = (
         clients={"aiokafka": "aiokafka"},
         system="kafka",
         proved_on="Apache Kafka 4.3.1",
+        bindings="kafka.asyncapi:KafkaBindings",
     ),
     BuiltInTransport(
         name="rabbitmq",
@@ -95,6 +99,7 @@ BUILT_IN: Final = (
         clients={"aiormq": "aio-pika", "pamqp": "aio-pika", "yarl": "aio-pika"},
         system="rabbitmq",
         proved_on="RabbitMQ 3.10.8",
+        bindings="rabbitmq.asyncapi:RabbitMQBindings",
     ),
     BuiltInTransport(
         name="jetstream",
@@ -107,6 +112,7 @@ BUILT_IN: Final = (
         clients=_NATS,
         system="nats",
         proved_on="nats-server 2.15.1",
+        bindings="nats.asyncapi:JetStreamBindings",
     ),
     BuiltInTransport(
         name="nats",
@@ -119,6 +125,7 @@ BUILT_IN: Final = (
         clients=_NATS,
         system="nats",
         proved_on="nats-server 2.15.1",
+        bindings="nats.asyncapi:CoreBindings",
     ),
 )
 #: The transport of each URL scheme.

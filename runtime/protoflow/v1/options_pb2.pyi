@@ -144,7 +144,7 @@ class _OnExhaustedEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnExhaust
     ON_EXHAUSTED_DROP: _OnExhausted.ValueType  # 2
     """The message is acknowledged, counted and logged."""
     ON_EXHAUSTED_BLOCK: _OnExhausted.ValueType  # 3
-    """The message is tried for ever; its lane waits and readiness is degraded."""
+    """The message is retried forever; its lane waits and the service is not ready."""
 
 class OnExhausted(_OnExhausted, metaclass=_OnExhaustedEnumTypeWrapper):
     """What happens when the attempts are exhausted."""
@@ -156,7 +156,7 @@ ON_EXHAUSTED_DEAD_LETTER: OnExhausted.ValueType  # 1
 ON_EXHAUSTED_DROP: OnExhausted.ValueType  # 2
 """The message is acknowledged, counted and logged."""
 ON_EXHAUSTED_BLOCK: OnExhausted.ValueType  # 3
-"""The message is tried for ever; its lane waits and readiness is degraded."""
+"""The message is retried forever; its lane waits and the service is not ready."""
 Global___OnExhausted: _TypeAlias = OnExhausted  # noqa: Y015
 
 @_typing.final
@@ -170,17 +170,18 @@ class FileOptions(_message.Message):
     ENCODING_FIELD_NUMBER: _builtins.int
     DELIVERY_FIELD_NUMBER: _builtins.int
     topic_prefix: _builtins.str
-    """Goes literally before every topic written in this file: end it with a dot,
-    a dash or an underscore. Before a dead-letter topic, too, unless that holds
-    {topic}, which has the prefix already.
+    """The prefix of every topic that this file sets, including a dead_letter.topic
+    without {topic}. It must end with a dot, a dash or an underscore.
     """
     source: _builtins.str
-    """The CloudEvents source of the messages published from this file."""
+    """The CloudEvents source of messages published from this file; may hold
+    {variables}. The config's source unless set.
+    """
     encoding: Global___Encoding.ValueType
-    """The payload encoding of the messages of this file."""
+    """The payload encoding of messages of this file. The config's encoding unless set."""
     @_builtins.property
     def delivery(self) -> Global___DeliveryPolicy:
-        """Delivery defaults of this file."""
+        """The delivery policy of every method of this file."""
 
     def __init__(
         self,
@@ -226,18 +227,22 @@ class MessageOptions(_message.Message):
     ENCODING_FIELD_NUMBER: _builtins.int
     ALIASES_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
-    """The topic that the message is published to unless a method says another."""
+    """The topic of the message, unless a method sets another. The event producer gets
+    a method for the message.
+    """
     type: _builtins.str
-    """The CloudEvents type; the full name of the message unless set."""
+    """The CloudEvents type. The full name of the message unless set."""
     source: _builtins.str
-    """The CloudEvents source; overrides the file's."""
+    """The CloudEvents source; may hold {variables}. The file's unless set."""
     data_schema: _builtins.str
     """The CloudEvents dataschema, a URI."""
     encoding: Global___Encoding.ValueType
-    """The payload encoding; overrides the file's."""
+    """The payload encoding when published; when consumed, the content type decides.
+    The file's unless set.
+    """
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Other types that are read as this message, such as its former names."""
+        """Other type names that are read as this message, such as former names."""
 
     def __init__(
         self,
@@ -286,15 +291,17 @@ class FieldOptions(_message.Message):
     SUBJECT_FIELD_NUMBER: _builtins.int
     SENSITIVE_FIELD_NUMBER: _builtins.int
     partition_key: _builtins.bool
-    """The value fixes the order: messages of one key are handled in turn. One
-    top-level singular string, bytes or integer field of a message.
+    """The field is the key; messages of one key are handled in order. At most one
+    top-level singular string, bytes or integer field of a message. An unset or empty
+    field is no key.
     """
     subject: _builtins.bool
-    """The value is the CloudEvents subject."""
+    """The field is the CloudEvents subject. At most one top-level singular string or
+    integer field of a message.
+    """
     sensitive: _builtins.bool
-    """The value never reaches logs, errors or pages, wherever the message lies: in
-    fields, maps and Any, at any depth. Extensions take no options of ours, but
-    what is sensitive inside them is.
+    """The value is hidden in logs, errors and pages, wherever a message contains this
+    type: in fields, maps and Any, at any depth. Every field can be sensitive.
     """
     def __init__(
         self,
@@ -331,12 +338,12 @@ class ServiceOptions(_message.Message):
     CONSUMER_GROUP_FIELD_NUMBER: _builtins.int
     DELIVERY_FIELD_NUMBER: _builtins.int
     consumer_group: _builtins.str
-    """The group that the consumers of this service share; the full name of the
-    service unless set.
+    """The group whose processes share the messages; each group gets every message. The
+    full name of the service unless set.
     """
     @_builtins.property
     def delivery(self) -> Global___DeliveryPolicy:
-        """Delivery defaults of this service."""
+        """The delivery policy of every method of this service. The file's unless set."""
 
     def __init__(
         self,
@@ -371,18 +378,20 @@ class ConsumeOptions(_message.Message):
     BATCH_FIELD_NUMBER: _builtins.int
     BROADCAST_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
-    """The consumed topic; the input message's unless set."""
+    """The consumed topic. The input message's unless set."""
     consumer_group: _builtins.str
-    """The consumer group; the service's unless set."""
+    """The consumer group. The service's unless set."""
     broadcast: _builtins.bool
-    """Every process gets every message, from its start on."""
+    """Whether every process gets every message that is published after its start."""
     @_builtins.property
     def delivery(self) -> Global___DeliveryPolicy:
-        """How the messages are delivered."""
+        """The delivery policy. The service's unless set."""
 
     @_builtins.property
     def batch(self) -> Global___BatchPolicy:
-        """How messages are gathered; only for methods whose input is a stream."""
+        """The size of a batch, max_messages (100 unless set) and max_wait (0.1 s unless set).
+        Only for methods whose input is a stream.
+        """
 
     def __init__(
         self,
@@ -428,7 +437,7 @@ class PublishOptions(_message.Message):
 
     TOPIC_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
-    """The published topic; the output message's unless set."""
+    """The topic of the output. The output message's unless set."""
     def __init__(
         self,
         *,
@@ -453,10 +462,10 @@ class BatchPolicy(_message.Message):
     MAX_MESSAGES_FIELD_NUMBER: _builtins.int
     MAX_WAIT_FIELD_NUMBER: _builtins.int
     max_messages: _builtins.int
-    """A batch holds at most so many messages."""
+    """The largest number of messages in a batch."""
     @_builtins.property
     def max_wait(self) -> _duration_pb2.Duration:
-        """A batch waits at most so long for more messages."""
+        """The longest time that a batch waits for more messages."""
 
     def __init__(
         self,
@@ -494,18 +503,20 @@ class DeliveryPolicy(_message.Message):
     START_FIELD_NUMBER: _builtins.int
     ATOMIC_FIELD_NUMBER: _builtins.int
     ordering: Global___Ordering.ValueType
-    """Which messages are handled in turn."""
+    """Whether messages of one key or one partition are handled in order."""
     concurrency: _builtins.int
-    """How many messages a process handles at once."""
+    """The number of messages that a process handles at once."""
     unhandled: Global___UnhandledTypes.ValueType
-    """What happens to a message of a type that the subscription does not handle."""
+    """Whether messages of types without a handler are skipped or dead-lettered."""
     start: Global___Start.ValueType
-    """Where a group without a position starts."""
+    """Where a new group starts: at the earliest or the latest message."""
     atomic: _builtins.bool
-    """Outputs and settlement become visible together or not at all."""
+    """Whether outputs and acknowledgement become visible together. On SQLite and memory
+    they always do.
+    """
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
-        """How long one run of the handler may take."""
+        """The longest time of one run; a longer run fails."""
 
     @_builtins.property
     def retry(self) -> Global___RetryPolicy:
@@ -581,7 +592,7 @@ class RetryPolicy(_message.Message):
     JITTER_FIELD_NUMBER: _builtins.int
     MAX_ELAPSED_FIELD_NUMBER: _builtins.int
     max_attempts: _builtins.int
-    """How often a message is handled at most; 1 is no retry."""
+    """The runs of a message before it is given up; 1 is no retry."""
     backoff_multiplier: _builtins.float
     """The factor from one wait to the next, at least 1."""
     jitter: _builtins.float
@@ -592,11 +603,11 @@ class RetryPolicy(_message.Message):
 
     @_builtins.property
     def max_backoff(self) -> _duration_pb2.Duration:
-        """The longest wait; the built-in 5 minutes give way to a longer initial_backoff."""
+        """The longest wait. The built-in value gives way to a longer initial_backoff."""
 
     @_builtins.property
     def max_elapsed(self) -> _duration_pb2.Duration:
-        """No retry starts later than so long after the first failed run."""
+        """No retry starts later than this after the first failed run."""
 
     def __init__(
         self,
@@ -648,13 +659,14 @@ class DeadLetterPolicy(_message.Message):
     TOPIC_FIELD_NUMBER: _builtins.int
     ON_EXHAUSTED_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
-    """The dead-letter topic; {topic} and {group} stand for the consumed topic and
-    the group. "{topic}..{group}..dead" unless set: two dots part what has no empty
-    segment, so that no two subscriptions share one. Where exhausted messages are
-    dropped it still gets what cannot be decoded or is refused for good.
+    """The topic of dead letters; {topic} and {group} stand for the consumed topic and
+    the group. Two dots separate them: topics and groups have no empty segment, so no
+    two subscriptions share the name.
     """
     on_exhausted: Global___OnExhausted.ValueType
-    """What happens when the attempts are exhausted."""
+    """What happens after the last attempt: the message is dead-lettered, dropped, or
+    retried forever. Messages that cannot be decoded are dead-lettered in every case.
+    """
     def __init__(
         self,
         *,

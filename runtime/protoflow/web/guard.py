@@ -1,4 +1,4 @@
-"""Who may ask: the bearer token, browsers of other origins, names of other hosts.
+"""Who may ask: bearer tokens, browsers of other origins, names of other hosts.
 
 Without a token the pages under `/api` are for this machine only. A browser on it may be made to
 ask by any page that it shows, so foreign origins and foreign host names are refused.
@@ -8,94 +8,97 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from aiohttp import web
-from aiohttp.typedefs import Middleware
-
 from protoflow.config.secret import Secret
+from protoflow.config.settings import Config
+from protoflow.web.request import Request, Role
+from protoflow.web.response import Problem
 
-Page = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-_OPEN = frozenset({"/healthz", "/readyz", "/metrics"})
+#: What probes and scrapers ask: open to all where no token is set.
+PROBES = frozenset({"/healthz", "/readyz"})
+_OPEN = PROBES | {"/metrics"}
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _METHODS = "GET, POST, OPTIONS"
 _HEADERS = "authorization, content-type"
 
 
 class Guard:
-    """Decides who may ask.
+    """Decides who may ask. The settings name the host, the tokens and the origins."""
 
-    Args:
-        host: what the server binds to.
-        token: the bearer token; None asks for none.
-        origins: the origins of browsers that may read the pages; `*` is all.
-    """
+    def __init__(self, config: Config) -> None:
+        self._host = config.http_host
+        self._tokens = [
+            (_bytes(token), role)
+            for token, role in (
+                (config.http_token, Role.OPERATE),
+                (config.http_read_token, Role.READ),
+            )
+            if token
+        ]
+        self._origins = frozenset(config.http_cors)
 
-    def __init__(self, host: str, token: Secret | None, origins: tuple[str, ...]) -> None:
-        self._host = host
-        self._token = token if token else None
-        self._origins = frozenset(origins)
-        self._local = is_loopback(host)
-
-    def authorized(self, request: web.Request) -> bool:
-        """Whether the request has the token, or none is needed."""
-        if self._token is None:
-            return self._local
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    def role(self, request: Request) -> Role:
+        """Returns what the client may do."""
+        if not self._tokens:
+            return Role.OPERATE if request.local else Role.NONE
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
         # As bytes: text that is not ASCII cannot be compared in constant time. Bytes that are no
-        # UTF-8 come as lone surrogates.
-        return scheme.lower() == "bearer" and hmac.compare_digest(
-            given.strip().encode("utf-8", "surrogateescape"), self._token.reveal().encode()
-        )
+        # UTF-8 come as lone surrogates. Each token is compared, whether one has matched or not.
+        token = given.strip().encode("utf-8", "surrogateescape")
+        matched = [
+            role if hmac.compare_digest(token, expected) else Role.NONE
+            for expected, role in self._tokens
+        ]
+        return max(matched) if scheme.lower() == "bearer" else Role.NONE
 
-    def middleware(self) -> Middleware:
-        """The guard before every page."""
+    def check(self, request: Request) -> None:
+        """Checks host and origin, before anything is looked up. Raises Problem."""
+        if request.local and not self._tokens and not self._known_host(request):
+            raise Problem(403, "this host name is not served; ask for localhost")
+        origin = request.headers.get("origin")
+        if origin is not None and not self.allows(origin) and _netloc(origin) != request.host:
+            raise Problem(403, "this origin is not in http_cors")
 
-        @web.middleware
-        async def guard(request: web.Request, handler: Page) -> web.StreamResponse:
-            origin = request.headers.get("Origin")
-            allowed = origin is not None and bool(self._origins & {origin, "*"})
-            if refused := self._refused(request, origin, allowed):
-                return refused
-            if request.method == "OPTIONS" and allowed:
-                response: web.StreamResponse = web.Response(status=204)
-            else:
-                response = await handler(request)
-            if origin is not None and allowed:
-                response.headers["Access-Control-Allow-Origin"] = origin
-                response.headers["Access-Control-Allow-Methods"] = _METHODS
-                response.headers["Access-Control-Allow-Headers"] = _HEADERS
-                response.headers["Vary"] = "Origin"
-            return response
+    def authorize(self, request: Request, needed: Role, role: Role) -> None:
+        """Checks the role, of a request whose client has this role. Raises Problem."""
+        if role >= needed or (request.path in _OPEN and not self._tokens):
+            return
+        if not self._tokens:
+            raise Problem(403, "beyond this machine set http_token")
+        if role is Role.NONE:
+            raise Problem(401, "a bearer token is needed", headers={"WWW-Authenticate": "Bearer"})
+        raise Problem(403, "this token only reads; use the one of http_token")
 
-        return guard
+    def allows(self, origin: str | None) -> bool:
+        """Whether browsers of an origin may read the pages."""
+        return origin is not None and bool(self._origins & {origin, "*"})
 
-    def _refused(
-        self, request: web.Request, origin: str | None, allowed: bool
-    ) -> web.Response | None:
-        if self._local and self._token is None and not self._known_host(request):
-            return problem(403, "this host name is not served; ask for localhost")
-        if origin is not None and not allowed and _netloc(origin) != request.host:
-            return problem(403, "this origin is not in http_cors")
-        preflight = request.method == "OPTIONS" and allowed
-        if request.path in _OPEN and self._token is None:
-            return None
-        if request.path in ("/healthz", "/readyz") or preflight or self.authorized(request):
-            return None
-        if self._token is None:
-            return problem(403, "beyond this machine set http_token")
-        return problem(401, "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
+    def cors(self, request: Request) -> Mapping[str, str]:
+        """Returns the headers that let a browser of another origin read the response."""
+        origin = request.headers.get("origin")
+        if origin is None or not self.allows(origin):
+            return {}
+        return {
+            "Access-Control-Allow-Origin": origin,
+            "Access-Control-Allow-Methods": _METHODS,
+            "Access-Control-Allow-Headers": _HEADERS,
+            "Vary": "Origin",
+        }
 
-    def _known_host(self, request: web.Request) -> bool:
+    def _known_host(self, request: Request) -> bool:
         name = _hostname(request.host)
         return name in _LOCAL_NAMES or name == self._host or _is_loopback_address(name)
 
 
-def problem(status: int, text: str, headers: dict[str, str] | None = None) -> web.Response:
-    """An error as JSON."""
-    return web.json_response({"error": text}, status=status, headers=headers)
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what is bound to the host."""
+    return host == "localhost" or _is_loopback_address(host)
+
+
+def _bytes(token: Secret | None) -> bytes:
+    return token.reveal().encode() if token else b""
 
 
 def _netloc(origin: str) -> str | None:
@@ -112,11 +115,6 @@ def _hostname(host: str) -> str:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what is bound to the host."""
-    return host == "localhost" or _is_loopback_address(host)
 
 
 def _is_loopback_address(host: str) -> bool:

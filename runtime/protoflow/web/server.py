@@ -1,28 +1,31 @@
-"""The HTTP server of a service."""
+"""The HTTP server of a service, on aiohttp."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeAlias, cast
 
 from protoflow.config.settings import Config
 from protoflow.errors import ConfigError, MissingExtraError
-from protoflow.observability.health import Health
-from protoflow.observability.report import Reporter
-from protoflow.transport.kit.dead_letters import DeadLetters
 
 try:
     from aiohttp import web
 except ImportError as error:
     raise MissingExtraError("http", "aiohttp") from error
 
-from protoflow.web.dead_letters import DeadLetterPages
+from protoflow.web.application import Application
 from protoflow.web.deadlines import PATIENCE, Deadlines
-from protoflow.web.guard import Guard, Page, problem
-from protoflow.web.pages import Pages, metrics_page, metrics_page_if_any
+from protoflow.web.guard import is_loopback
+from protoflow.web.request import LARGEST_BODY, Request, Role
+from protoflow.web.response import Problem, Response
 
 _log = logging.getLogger("protoflow.web")
+
+#: A handler of the user's.
+Page: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class _ProtocolLog(logging.LoggerAdapter[logging.Logger]):
@@ -35,36 +38,50 @@ class _ProtocolLog(logging.LoggerAdapter[logging.Logger]):
 
 
 class WebServer:
-    """Serves the pages; one for a service, on one port or two."""
+    """Serves applications on ports and sockets.
+
+    Args:
+        config: where it binds.
+        handlers: the user's, by method and path as aiohttp routes it.
+    """
 
     def __init__(
-        self,
-        config: Config,
-        reporter: Reporter,
-        dead_letters: DeadLetters,
-        health: Callable[[], Health],
-        handlers: Mapping[tuple[str, str], Page],
+        self, config: Config, handlers: Mapping[tuple[str, str], Page] | None = None
     ) -> None:
-        self._config = config
-        self._reporter = reporter
-        self._guard = Guard(config.http_host, config.http_token, config.http_cors)
-        self._pages = Pages(reporter, health, self._guard)
-        self._dead_letters = DeadLetterPages(dead_letters, reporter)
-        self._handlers = handlers
+        self._host = config.http_host
+        self._handlers = handlers or {}
         self._runners: list[web.AppRunner] = []
         self._deadlines: list[Deadlines] = []
 
-    async def start_pages(self, port: int) -> int:
-        """Serves all pages; the port, which 0 leaves to the system. Raises ConfigError."""
-        routes = [*self._pages.routes(), *self._dead_letters.routes()]
-        routes += [web.route(method, path, page) for (method, path), page in self._handlers.items()]
-        if self._config.metrics_port in (0, port):
-            routes.append(web.get("/metrics", metrics_page_if_any(self._reporter)))
-        return await self._serve(routes, port)
+    async def serve(self, application: Application, port: int) -> int:
+        """Serves on a port; returns it, for 0 leaves it to the system. Raises ConfigError."""
+        runner = await self._runner(application, is_loopback(self._host))
+        site = web.TCPSite(runner, self._host, port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise ConfigError(
+                f"http_host, http_port: {self._host}:{port} cannot be served: {error.strerror}"
+            ) from error
+        bound = int(runner.addresses[0][1])
+        _log.info("serving on http://%s:%d", self._host, bound)
+        return bound
 
-    async def start_metrics(self, port: int) -> int:
-        """Serves `/metrics` alone; the port. Raises ConfigError, MissingExtraError."""
-        return await self._serve([web.get("/metrics", metrics_page(self._reporter))], port)
+    async def serve_socket(self, application: Application, path: str) -> None:
+        """Serves on a Unix socket that the user of the process alone reaches.
+
+        Raises:
+            ConfigError: it cannot be made.
+        """
+        runner = await self._runner(application, local=True)
+        before = os.umask(0o177)
+        try:
+            await web.UnixSite(runner, path).start()
+        except OSError as error:
+            raise ConfigError(f"http_socket: {path} cannot be served: {error.strerror}") from error
+        finally:
+            os.umask(before)
+        _log.info("serving on %s", path)
 
     async def stop(self) -> None:
         """Ends requests and closes the ports. Idempotent."""
@@ -73,6 +90,24 @@ class WebServer:
         runners, self._runners = self._runners, []
         for runner in runners:
             await runner.cleanup()
+
+    async def _runner(self, application: Application, local: bool) -> web.AppRunner:
+        adapter = _Adapter(application, local)
+        app = web.Application(client_max_size=LARGEST_BODY)
+        app.on_response_prepare.append(adapter.prepare)
+        app.add_routes(
+            web.route(method, path, adapter.guarded(page))
+            for (method, path), page in self._handlers.items()
+        )
+        app.router.add_route("*", "/{path:.*}", adapter.answer)
+        # Access logs would show query strings; nobody reads them here.
+        runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=5.0,
+            keepalive_timeout=PATIENCE, logger=cast("Any", _ProtocolLog(_log)),
+        )  # fmt: skip
+        await self._watched(app, runner)
+        self._runners.append(runner)
+        return runner
 
     async def _watched(self, app: web.Application, runner: web.AppRunner) -> None:
         """Sets the runner up; connections that say nothing are closed."""
@@ -89,48 +124,87 @@ class WebServer:
         found.append(Deadlines(runner.server))
         self._deadlines += found
 
-    async def _serve(self, routes: list[web.RouteDef], port: int) -> int:
-        app = web.Application()
-        app.middlewares.append(_unbroken)
-        app.middlewares.append(self._guard.middleware())
-        app.on_response_prepare.append(_plain_headers)
-        app.add_routes(routes)
-        # Access logs would show query strings; nobody reads them here.
-        runner = web.AppRunner(
-            app, access_log=None, handle_signals=False, shutdown_timeout=5.0,
-            keepalive_timeout=PATIENCE, logger=cast("Any", _ProtocolLog(_log)),
-        )  # fmt: skip
-        await self._watched(app, runner)
-        self._runners.append(runner)
-        host = self._config.http_host
-        site = web.TCPSite(runner, host, port)
-        try:
-            await site.start()
-        except OSError as error:
-            raise ConfigError(
-                f"http_host, http_port: {host}:{port} cannot be served: {error.strerror}"
-            ) from error
-        bound = int(runner.addresses[0][1])
-        _log.info("serving on http://%s:%d", host, bound)
-        return bound
 
+class _Adapter:
+    """Between aiohttp's requests and responses and ours.
 
-@web.middleware
-async def _unbroken(request: web.Request, handler: Page) -> web.StreamResponse:
-    """Whatever a page raises is an answer, and one line of the log."""
-    try:
-        return await handler(request)
-    except web.HTTPException:
-        raise
-    except Exception as error:
-        _log.error(
-            "a page failed: %s", type(error).__name__, exc_info=_log.isEnabledFor(logging.DEBUG)
+    Args:
+        application: answers.
+        local: only this machine reaches the server.
+    """
+
+    def __init__(self, application: Application, local: bool) -> None:
+        self._application = application
+        self._local = local
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Answers by the application."""
+        response = await self._application.answer(self._request(request))
+        return await _sent(request, response)
+
+    def guarded(self, page: Page) -> Page:
+        """Returns a handler of the user's behind the guard; all but GET and HEAD operate."""
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            reads = request.method in ("GET", "HEAD")
+            try:
+                self._application.admit(
+                    self._request(request), Role.READ if reads else Role.OPERATE
+                )
+                return await page(request)
+            except web.HTTPException:
+                raise
+            except Exception as error:
+                return _whole(self._application.failed(error).response)
+
+        return answer
+
+    async def prepare(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Sets the headers of every response, and hides the name of the server."""
+        response.headers.update(self._application.headers(self._request(request)))
+        response.headers.popall("Server", None)
+
+    def _request(self, request: web.Request) -> Request:
+        path, _, query = request.raw_path.partition("?")
+        return Request(
+            method=request.method,
+            path=path if path.startswith("/") else request.rel_url.raw_path,
+            query=query,
+            headers={name.lower(): value for name, value in request.headers.items()},
+            local=self._local,
+            peer=request.remote or "",
+            read=lambda: _body(request),
         )
-        return problem(500, "the page failed; the log of the service says more")
 
 
-async def _plain_headers(_request: web.Request, response: web.StreamResponse) -> None:
-    """Forbids caching and sniffing, and hides the name of the server."""
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers.popall("Server", None)
+async def _body(request: web.Request) -> bytes:
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await request.read()
+    except TimeoutError:
+        raise Problem(408, "the body did not come in time") from None
+    except web.HTTPRequestEntityTooLarge:
+        raise Problem(413, f"the body is larger than {LARGEST_BODY} bytes") from None
+    except web.RequestPayloadError:
+        raise Problem(400, "the body cannot be read") from None
+
+
+def _whole(response: Response) -> web.Response:
+    headers = {**response.headers, "Content-Type": response.content_type}
+    return web.Response(status=response.status, body=response.body, headers=headers)
+
+
+async def _sent(request: web.Request, response: Response) -> web.StreamResponse:
+    if response.stream is None:
+        return _whole(response)
+    stream = web.StreamResponse(
+        status=response.status,
+        headers={**response.headers, "Content-Type": response.content_type},
+    )
+    try:
+        await stream.prepare(request)
+        await response.write_to(stream.write)
+        await stream.write_eof()
+    finally:
+        await response.close()
+    return stream

@@ -111,7 +111,8 @@ class Scan:
             assert len({*keys}) == len(keys), "one message of a key is under way"
             results: list[PublishError | None] = []
             for record, message in zip(chosen, messages, strict=True):
-                assert (message.id, message.topic) == (record.message.id, "orders")
+                assert message.topic == (record.destination or "orders")
+                assert message.id == record.message.id
                 fate = fates.get(message.id, GOOD)
                 if fate == FAILS:
                     results.append(PublishError("the broker is full"))
@@ -138,22 +139,22 @@ def run(body: Callable[[], Any]) -> None:
 
 
 KEYS = st.sampled_from([None, b"a", b"b", b"c"])
-LETTERS = st.lists(
+DEAD_LETTERS = st.lists(
     st.tuples(KEYS, st.sampled_from([GOOD, GOOD, GOOD, FAILS, REFUSED, UNREPLAYABLE])),
     max_size=250,
 )
 
 
-@given(LETTERS, st.booleans())
+@given(DEAD_LETTERS, st.booleans())
 def test_a_replay_keeps_the_order_of_each_key_and_accounts_for_all(
-    letters: list[tuple[bytes | None, int]], by_id: bool
+    dead_letters: list[tuple[bytes | None, int]], by_id: bool
 ) -> None:
     async def body() -> None:
         store = Store()
-        for number, (key, fate) in enumerate(letters):
+        for number, (key, fate) in enumerate(dead_letters):
             store.add(str(number), key=key)
             store.fates[str(number)] = fate
-        ids = [str(number) for number in range(len(letters))]
+        ids = [str(number) for number in range(len(dead_letters))]
         left: dict[str, Exception] = {}
         stopped = False
         try:
@@ -168,14 +169,14 @@ def test_a_replay_keeps_the_order_of_each_key_and_accounts_for_all(
         if not stopped:
             assert left.keys() == {*store.ids}, "all that are left are named"
         for key in (b"a", b"b", b"c"):
-            mine = [str(number) for number, (other, _) in enumerate(letters) if other == key]
+            mine = [str(number) for number, (other, _) in enumerate(dead_letters) if other == key]
             gone = [id for id in store.published if id in mine]
             failing = next((id for id in mine if store.fates[id] == FAILS), None)
             before = mine if failing is None else mine[: mine.index(failing)]
             expected = [id for id in before if store.fates[id] == GOOD]
             assert gone == (expected[: len(gone)] if stopped else expected)
         if not stopped:
-            for number, (key, fate) in enumerate(letters):
+            for number, (key, fate) in enumerate(dead_letters):
                 if key is None:
                     assert (str(number) in store.published) == (fate == GOOD)
 
@@ -190,43 +191,43 @@ def test_a_replay_keeps_the_order_of_each_key_and_accounts_for_all(
     st.integers(0, 300),
 )
 def test_pages_give_each_matching_record_once_and_in_order(
-    letters: list[tuple[str, bytes]], limit: int, kind: str, key: bytes | None, since: int
+    dead_letters: list[tuple[str, bytes]], limit: int, kind: str, key: bytes | None, since: int
 ) -> None:
     async def body() -> None:
         store = Store()
-        for number, (error_type, letter_key) in enumerate(letters):
-            store.add(str(number), key=letter_key, metadata={wire.PF_ERROR_TYPE: error_type})
+        for number, (error_type, dead_letter_key) in enumerate(dead_letters):
+            store.add(str(number), key=dead_letter_key, metadata={wire.PF_ERROR_TYPE: error_type})
         chosen = DeadLetterFilter(error_type=kind or None, key=key, since=float(since))
         expected = [
             str(number)
-            for number, (error_type, letter_key) in enumerate(letters)
-            if kind in ("", error_type) and key in (None, letter_key) and number + 1 >= since
+            for number, (error_type, dead_letter_key) in enumerate(dead_letters)
+            if kind in ("", error_type) and key in (None, dead_letter_key) and number + 1 >= since
         ]
-        dead_letters, after, seen = DeadLetters(store), "", list[str]()
-        while page := await dead_letters.list(DEAD, limit=limit, after=after, filter=chosen):
+        all_of_them, after, seen = DeadLetters(store), "", list[str]()
+        while page := await all_of_them.list(DEAD, limit=limit, after=after, filter=chosen):
             assert len(page) <= limit
             after = page[-1].position
             seen += [record.message.id for record in page]
         assert seen == expected
         assert store.largest_take <= 100, "memory is bounded"
-        assert await dead_letters.purge(DEAD, filter=chosen) == len(expected)
-        assert {*store.ids} == {str(number) for number in range(len(letters))} - {*expected}
+        assert await all_of_them.purge(DEAD, filter=chosen) == len(expected)
+        assert {*store.ids} == {str(number) for number in range(len(dead_letters))} - {*expected}
 
     run(body)
 
 
 class Observer:
     def __init__(self) -> None:
-        self.seen: list[tuple[str, int]] = []
+        self.seen: list[tuple[object, ...]] = []
 
     def counted(self, topic: str, count: int) -> None:
         self.seen.append(("counted", count))
 
-    def replayed(self, topic: str, count: int) -> None:
-        self.seen.append(("replayed", count))
+    def replayed(self, topic: str, count: int, ids: Sequence[str], to: str) -> None:
+        self.seen.append(("replayed", count, *ids, to))
 
-    def purged(self, topic: str, count: int) -> None:
-        self.seen.append(("purged", count))
+    def purged(self, topic: str, count: int, ids: Sequence[str]) -> None:
+        self.seen.append(("purged", count, *ids))
 
 
 async def test_what_is_done_is_observed_also_when_some_are_left() -> None:
@@ -240,7 +241,9 @@ async def test_what_is_done_is_observed_also_when_some_are_left() -> None:
         await dead_letters.replay(DEAD, ["a", "b", "c"])
     assert await dead_letters.purge(DEAD, ["d"]) == 1
     assert await dead_letters.purge(DEAD) == 2
-    assert observer.seen == [("counted", 5), ("replayed", 2), ("purged", 1), ("purged", 2)]
+    assert observer.seen == [
+        *(("counted", 5), ("replayed", 2, "a", "c", ""), ("purged", 1, "d"), ("purged", 2)),
+    ]
     assert dead_letters.topics == (DEAD,)
     for use in (
         dead_letters.count("orders"),
@@ -251,6 +254,24 @@ async def test_what_is_done_is_observed_also_when_some_are_left() -> None:
     ):
         with pytest.raises(DeadLetterNotFoundError, match="no handler"):
             await use
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_an_operator_may_name_another_topic(known: bool) -> None:
+    store, observer = Store(), Observer()
+    if known:
+        store.sources.add([SubscriptionSettings(
+            name="orders/billing", topic="orders", group="billing", dead_letter_topics=(DEAD,),
+        )])  # fmt: skip
+    for id in "ab":
+        store.add(id)
+    dead_letters = DeadLetters(store, observer=observer)
+    assert await dead_letters.replay(DEAD, ["a"], to="repaired") == 1
+    assert await dead_letters.replay(DEAD, ["b"], to_origin=True) == 1
+    assert store.published == ["a", "b"]
+    assert observer.seen == [
+        *(("replayed", 1, "a", "repaired"), ("replayed", 1, "b", "the original topic")),
+    ]
 
 
 async def test_an_unknown_id_changes_nothing() -> None:

@@ -388,6 +388,28 @@ def test_what_is_held_for_too_long_is_given_back_with_what_follows_its_key() -> 
     run(body, ordering=Ordering.PER_KEY, max_hold=2 * LEASE)
 
 
+def test_what_follows_the_key_of_a_lost_lease_is_given_back_lest_it_overtakes() -> None:
+    async def body(case: Case) -> None:
+        case.broker.publish(1, key=b"a")
+        [first] = await case.receive()
+        start = case.clock.monotonic()
+        while case.clock.monotonic() < start + LEASE * 0.9:
+            case.broker.fails["renew"] = "before"
+            await asyncio.sleep(1.0)
+        case.broker.publish(2, key=b"a")
+        case.broker.publish(3, key=b"b")
+        second, third = await case.receive()
+        while not case.listener.lost:
+            case.broker.fails["renew"] = "before"
+            await asyncio.sleep(1.0)
+        assert case.listener.lost == [first, second]
+        await asyncio.sleep(1.0)
+        assert await case.subscription.settle([Settlement(second)]) == [LOST]
+        assert await case.subscription.settle([Settlement(third)]) == [DONE]
+
+    run(body, ordering=Ordering.PER_KEY)
+
+
 def test_a_broker_that_fails_is_reported_and_asked_again() -> None:
     async def body(case: Case) -> None:
         case.broker.publish(1)

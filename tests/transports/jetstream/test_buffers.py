@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from protoflow.contract.spec import Ordering
 from protoflow.message import Delivery, Message
-from protoflow.transports.nats.jetstream.buffers import FifoBuffer, OrderedBuffer
-from protoflow.transports.nats.jetstream.leases import Buffer, Lease
+from protoflow.transports.nats.jetstream.buffers import Buffer, Lease, OrderedBuffer
 
 _STEPS = st.lists(
     st.one_of(
@@ -38,7 +37,7 @@ def _lease(key: bytes | None, sequence: int) -> Lease:
 def test_what_is_ready_is_what_would_be_taken(
     ordering: Ordering, steps: list[Any], now: float
 ) -> None:
-    buffer: Buffer = FifoBuffer() if ordering is Ordering.NONE else OrderedBuffer(ordering)
+    buffer: Buffer = Buffer() if ordering is Ordering.NONE else OrderedBuffer(ordering)
     every: list[Lease] = []
     handed: list[Lease] = []
     for kind, what, when in steps:
@@ -47,7 +46,7 @@ def test_what_is_ready_is_what_would_be_taken(
             every[-1].due = when if ordering is not Ordering.NONE else 0.0
             buffer.add(every[-1])
         elif kind == "take":
-            left = what
+            left: int = what
 
             def accept(lease: Lease) -> bool:
                 nonlocal left

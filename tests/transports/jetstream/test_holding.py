@@ -149,10 +149,30 @@ async def test_what_came_during_a_stall_is_taken_when_it_is_lent_afresh(url: str
         time.sleep(2.5)
         taken = await take(subscription, 5)
         api = transport._api  # type: ignore[attr-defined]
-        info = await api.consumer(client, stream, "billing")
+        info = await api.consumer(stream, "billing")
         assert info["num_ack_pending"] == 5
         await ack(subscription, *taken)
         assert sorted(payloads(taken)) == [b"%d" % number for number in range(5)]
+
+
+@pytest.mark.parametrize("handed", [True, False])
+async def test_what_may_be_anothers_by_now_is_not_given_back(
+    transport: Transport, handed: bool
+) -> None:
+    """The server would take it from the other, and hand it out twice."""
+    name = topic()
+    subscription, _ = await join(transport, name, lease=30.0)
+    await publish(transport, *[message(name, b"%d" % n) for n in range(3)])
+    taken = await take(subscription, 3)
+    renewer = subscription._renewer  # type: ignore[attr-defined]
+    for lease in renewer.leases:
+        lease.renewed -= 31.0  # as long as this process stood still
+    if handed:
+        results = await subscription.settle([Settlement(each, Action.RELEASE) for each in taken])
+        assert list(results) == [SettleResult.LOST] * 3
+    else:
+        renewer.give_back(tuple(renewer.leases))
+    await nothing(subscription, 0.5)
 
 
 # Marks

@@ -1,4 +1,4 @@
-"""What JetStream keeps: streams, durables and letters through changes, limits and strangers."""
+"""What JetStream keeps: streams, durables, dead letters; through changes, limits, strangers."""
 
 from __future__ import annotations
 
@@ -98,8 +98,7 @@ async def test_a_new_lease_or_window_is_adopted_in_place(url: str) -> None:
         await join(transport, name, group, ordering=Ordering.PER_KEY, lease=10.0)
         api = transport._api  # type: ignore[attr-defined]
         names = JetStreamNames("protoflow")
-        client = transport._connection.client  # type: ignore[attr-defined]
-        found = await api.consumer(client, names.stream(name), names.group_token(group))
+        found = await api.consumer(names.stream(name), names.group_token(group))
         assert found["config"]["ack_wait"] == 10_000_000_000
         assert found["config"]["max_ack_pending"] == 10
         assert found["config"]["priority_timeout"] == 10_000_000_000
@@ -182,7 +181,7 @@ async def test_messages_that_left_the_stream_unread_stop_the_subscription(url: s
 
 
 @pytest.mark.parametrize("lost", ["earliest", "latest"])
-async def test_a_lost_position_goes_on_where_it_is_told_to(
+async def test_a_lost_position_goes_on_where_it_is_reported_to(
     url: str, lost: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     transport, subscription, _, name = await _away(url, lost)

@@ -29,6 +29,7 @@ from protoflow.errors import (
     TransportError,
 )
 from protoflow.message import Action, Settlement, SettleResult
+from protoflow.testing import Listener
 from protoflow.transport import (
     LagReader,
     Topology,
@@ -44,7 +45,6 @@ from tests.brokers.nats import NatsBroker
 from tests.faults.proxy import FaultProxy
 from tests.transports.nats.harness import (
     MEGABYTE,
-    Listener,
     ack,
     join,
     make,
@@ -277,7 +277,7 @@ async def test_lag_counts_what_waits_for_a_retry(transport: Transport) -> None:
 # Dead letters
 
 
-def letter(name: str, number: int) -> Any:
+def dead_letter(name: str, number: int) -> Any:
     return message(
         f"{name}..billing..dead",
         b"%d" % number,
@@ -298,7 +298,7 @@ async def test_dead_letters_are_listed_replayed_and_purged(transport: Transport)
     dead = f"{name}..billing..dead"
     billing, _ = await join(transport, name, "billing")
     mailing, _ = await join(transport, name, "mailing")
-    await publish(transport, *[letter(name, number) for number in range(5)])
+    await publish(transport, *[dead_letter(name, number) for number in range(5)])
     assert await dead_letters_of(transport).count(dead) == 5
     listed = await dead_letters_of(transport).list(dead, limit=3)
     assert [item.message.id for item in listed] == ["id-0", "id-1", "id-2"]
@@ -324,7 +324,7 @@ async def test_dead_letters_are_listed_replayed_and_purged(transport: Transport)
     assert await dead_letters_of(transport).count(dead) == 2
     assert await dead_letters_of(transport).replay(dead) == 2
     assert sorted(payloads(await take(billing, 2))) == [b"3", b"4"]
-    await publish(transport, letter(name, 7))
+    await publish(transport, dead_letter(name, 7))
     assert await dead_letters_of(transport).purge(dead) == 1
     assert await dead_letters_of(transport).count(dead) == 0
 
@@ -333,7 +333,7 @@ async def test_replays_are_no_duplicates_of_each_other(transport: Transport) -> 
     name = topic()
     billing, _ = await join(transport, name)
     for _ in range(2):
-        await publish(transport, letter(name, 1))
+        await publish(transport, dead_letter(name, 1))
         assert await dead_letters_of(transport).replay(f"{name}..billing..dead") == 1
         await ack(billing, *await take(billing, 1))
 
@@ -581,9 +581,9 @@ async def test_cut_connections_lose_nothing_and_keep_the_order(
             worker.cancel()
             await asyncio.gather(worker, return_exceptions=True)
     if ordering is Ordering.PER_KEY:
-        for key in range(3):
-            firsts = [*dict.fromkeys(lanes[b"k%d" % key])]
-            assert firsts == [*range(key, 300, 3)]
+        for first in range(3):
+            firsts = [*dict.fromkeys(lanes[b"k%d" % first])]
+            assert firsts == [*range(first, 300, 3)]
 
 
 async def test_a_durable_that_was_deleted_stops_the_subscription(

@@ -288,7 +288,7 @@ async def test_a_commit_whose_answer_got_lost_is_looked_up_and_not_made_again(
     monkeypatch.setattr(Transactions, "_transact", lost)
     monkeypatch.setattr(Transactions, "_started", away)
     settlement = copied(delivery, target)
-    results = []
+    results: list[SettleResult] = []
     while SettleResult.DONE not in results:
         results += await subscription.settle([settlement])  # as the runtime repeats it
     assert results[0] is SettleResult.UNKNOWN

@@ -171,6 +171,16 @@ async def test_one_partition_alone_fills_the_bound_and_among_others_half_of_it()
     assert among_others.most == [117, 0, 0]
 
 
+@pytest.mark.parametrize("largest", [1, 5, 100])
+@pytest.mark.parametrize("partitions", [1, 2, 3, 10, 100, 1000])
+async def test_a_third_of_the_bound_fits_into_one_partition(partitions: int, largest: int) -> None:
+    """So a batch fills with the messages of one partition; see `registrations.plan`."""
+    settings = SubscriptionSettings(name="t/g", topic="t", group="g", max_in_flight=3 * largest)
+    simulation = Simulation(settings, [2 * largest] + [0] * (partitions - 1), 1)
+    await simulation.receive()
+    assert simulation.most[0] >= largest
+
+
 async def test_bounds_that_leave_no_room_for_others_keep_every_handler_busy() -> None:
     settings = SubscriptionSettings(
         name="t/g", topic="t", group="g", concurrency=8, max_in_flight=8

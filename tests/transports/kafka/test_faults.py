@@ -11,12 +11,12 @@ from collections.abc import Iterator
 import pytest
 from protoflow.errors import AuthenticationError, ConnectionFailedError, PublishError
 from protoflow.message import Message, Settlement
+from protoflow.testing import Listener
 from protoflow.transport import Topology, TopologyMode
 
 from tests.brokers import BrokerUnavailable, kind, start_own
 from tests.brokers.base import RunningBroker, free_port
 from tests.transports.kafka.harness import (
-    Listener,
     ack,
     join,
     opened,
@@ -52,7 +52,7 @@ async def test_an_unreachable_broker_is_one_error_after_the_timeout() -> None:
     assert "hunter2" not in str(caught.value)
 
 
-async def test_what_is_wrong_with_a_host_is_told_with_what_to_look_at() -> None:
+async def test_what_is_wrong_with_a_host_is_reported_with_what_to_look_at() -> None:
     port = free_port()
     url = f"kafka://127.0.0.1:{port},no-such-host.invalid:9092"
     with pytest.raises(ConnectionFailedError) as caught:
@@ -125,7 +125,7 @@ async def test_credentials_reach_the_broker(own: RunningBroker) -> None:
         await ack(subscription, *await take(subscription, 1))
 
 
-async def test_bad_credentials_are_told_at_once_and_without_them(own: RunningBroker) -> None:
+async def test_bad_credentials_are_reported_at_once_and_without_them(own: RunningBroker) -> None:
     url = own.details["sasl_url"].replace("tester-secret", "hunter2")
     with pytest.raises(AuthenticationError) as caught:
         await transport(url).open()

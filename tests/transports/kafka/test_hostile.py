@@ -9,10 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
-from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
-from aiokafka.record.memory_records import MemoryRecords
+from aiokafka import AIOKafkaProducer
 from hypothesis import given
 from hypothesis import strategies as st
 from protoflow import wire
@@ -20,9 +17,8 @@ from protoflow.dead_letters import dead_letters_of
 from protoflow.message import Message, Settlement, SettleResult
 from protoflow.transport import Topology, TopologyMode
 from protoflow.transports.kafka.transport import KafkaTransport
-from protoflow.transports.kafka.unreadable_records import Unreadable, _Fetched
 
-from tests.transports.kafka.evil_name import Name
+from tests.transports.kafka.batches import TP, batch_of, fetched
 from tests.transports.kafka.harness import (
     ack,
     join,
@@ -35,7 +31,6 @@ from tests.transports.kafka.harness import (
 )
 
 EVIL = Path(__file__).with_name("evil.py")
-TP = TopicPartition("t", 0)
 
 
 def servers(url: str) -> str:
@@ -98,41 +93,6 @@ async def test_neighbours_of_the_unreadable_are_read_after_a_restart_too(
             assert len(await take(second, 50)) == 50
 
 
-def batch_of(base: int, records: list[tuple[bytes | None, bool]]) -> bytes:
-    """A batch with so many records, some of them with a name that is no text."""
-    builder = _DefaultRecordBatchBuilderPy(2, 0, 0, -1, -1, -1, 1 << 20)
-    for offset, (value, evil) in enumerate(records):
-        headers = [("a", b"1"), (Name("b") if evil else "b", b"2")]
-        builder.append(offset, 1000 + offset, b"k", value, headers)
-    raw = builder.build()
-    raw[:8] = base.to_bytes(8, "big")
-    return bytes(raw)
-
-
-class Assignment:
-    """As much of aiokafka's as results look at."""
-
-    active = True
-
-    def __init__(self, position: int) -> None:
-        self.position = position
-        self.paused = False
-
-    def state_value(self, _tp: TopicPartition) -> Assignment:
-        return self
-
-    def consumed_to(self, position: int) -> None:
-        self.position = position
-
-
-def fetched(raw: bytes, position: int) -> tuple[FetchResult, Unreadable, Assignment]:
-    assignment, unreadable = Assignment(position), Unreadable()
-    records = PartitionRecords(TP, MemoryRecords(raw), [], position, None, None, False, 0)
-    results = _Fetched({TP: raw}, unreadable)
-    results[TP] = FetchResult(TP, assignment=assignment, partition_records=records, backoff=0)
-    return results[TP], unreadable, assignment
-
-
 RECORDS = st.lists(
     st.tuples(st.none() | st.binary(max_size=20), st.booleans()), min_size=1, max_size=12
 )
@@ -142,7 +102,8 @@ RECORDS = st.lists(
 def test_every_record_is_read_once_and_in_order_whatever_its_headers_are(
     batches: list[list[tuple[bytes | None, bool]]], at_once: int, skipped: int
 ) -> None:
-    raw, wanted = b"", []
+    raw = b""
+    wanted: list[tuple[bytes | None, bool]] = []
     for batch in batches:
         raw += batch_of(len(wanted), batch)
         wanted += batch
@@ -200,7 +161,7 @@ async def test_hop_state_is_believed_in_retry_topics_only(url: str, broker: Kafk
     ]
 
 
-def letter(topic: str, id: str, **metadata: str) -> Message:
+def dead_letter(topic: str, id: str, **metadata: str) -> Message:
     return Message(
         id=id,
         topic=f"{topic}..billing..dead",
@@ -219,9 +180,11 @@ async def test_nobody_hides_the_dead_letters_of_others(broker: KafkaTransport) -
     topic = unique()
     await join(broker, settings(topic))
     dead = f"{topic}..billing..dead"
-    assert not any(await broker.submit([letter(topic, "victim")]))
+    assert not any(await broker.submit([dead_letter(topic, "victim")]))
     for forged in ("victim", "0", "-1", "9" * 400):
-        assert not any(await broker.submit([letter(topic, "x", **{wire.PF_DLQ_RESOLVED: forged})]))
+        assert not any(
+            await broker.submit([dead_letter(topic, "x", **{wire.PF_DLQ_RESOLVED: forged})])
+        )
         bare = Message(
             id="x", topic=dead, payload=b"", key=b"k", metadata={wire.PF_DLQ_RESOLVED: forged}
         )
@@ -239,11 +202,11 @@ async def test_what_is_dead_lettered_again_during_its_replay_stays_open(
     topic = unique()
     subscription = await join(broker, settings(topic))
     dead = f"{topic}..billing..dead"
-    assert not any(await broker.submit([letter(topic, "a"), letter(topic, "b")]))
+    assert not any(await broker.submit([dead_letter(topic, "a"), dead_letter(topic, "b")]))
     removed = KafkaScan.remove
 
     async def dead_lettered_again(self: KafkaScan, *arguments: object) -> None:
-        assert not any(await broker.submit([letter(topic, "a")]))
+        assert not any(await broker.submit([dead_letter(topic, "a")]))
         await removed(self, *arguments)  # type: ignore[arg-type]  # passed on as they came
 
     monkeypatch.setattr(KafkaScan, "remove", dead_lettered_again)
@@ -252,7 +215,7 @@ async def test_what_is_dead_lettered_again_during_its_replay_stays_open(
     assert len(await take(subscription, 2)) == 2
 
 
-async def test_retries_and_letters_of_the_largest_messages_fit(
+async def test_retries_and_dead_letters_of_the_largest_messages_fit(
     url: str, broker: KafkaTransport
 ) -> None:
     topic = unique()

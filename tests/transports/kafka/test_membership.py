@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from protoflow.contract.spec import Ordering, Start
 from protoflow.errors import TransportError
 from protoflow.message import Action, Settlement, SettleResult
+from protoflow.testing import Listener
 from protoflow.transport import Availability, Topology, TopologyMode
 from protoflow.transports.kafka.assignors import keep_retries_beside
 from protoflow.transports.kafka.group_lease import GroupLease
 from protoflow.transports.kafka.transport import KafkaTransport
 
 from tests.transports.kafka.harness import (
-    Listener,
     ack,
     join,
     opened,
@@ -121,7 +121,7 @@ def test_a_partition_and_its_retries_have_one_owner(
     counts: list[tuple[int, int]], members: int, base: Any
 ) -> None:
     mains = {f"t{number}..g..retry.0": f"t{number}" for number in range(len(counts))}
-    partitions = {}
+    partitions: dict[str, int] = {}
     for number, (main, retries) in enumerate(counts):
         partitions |= {f"t{number}": main, f"t{number}..g..retry.0": retries}
     subscribed = {

@@ -16,9 +16,9 @@ from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message
 from protoflow.transports.kafka.options import KafkaOptions
 from protoflow.transports.kafka.partition_sender import PartitionSender
+from protoflow.transports.kafka.publish_deadlines import Deadlines
 from protoflow.transports.kafka.publisher import _Topic
 from protoflow.transports.kafka.record_encoder import RecordEncoder
-from protoflow.transports.kafka.submission import Deadlines, Result
 
 LARGEST = 2000
 
@@ -97,7 +97,7 @@ def message(number: int, size: int) -> Message:
 
 async def publish(
     sizes: list[int], turns: set[int], broker: Broker, **options: Any
-) -> list[Result]:
+) -> list[PublishError | None]:
     """Submits messages one by one, with a turn of the loop before some."""
     submission = Deadlines(60).submission(len(sizes))
     own = lane(broker, **options)
@@ -168,7 +168,7 @@ async def test_a_malformed_message_keeps_nobody_from_being_sent() -> None:
     with pytest.raises(TypeError):
         own.add(Message(id="1", topic="orders", payload=bad), submission, 1)
     own.add(message(2, 5), submission, 2)
-    submission.settle(1, PublishError("malformed"))
+    submission.done(1, PublishError("malformed"))
     assert (await submission.future)[::2] == [None, None]
     assert broker.taken == ["0", "2"]
 
@@ -178,7 +178,7 @@ async def test_what_was_given_up_before_its_turn_is_not_sent() -> None:
     submission = Deadlines(60).submission(1)
     own = lane(broker)
     own.add(message(0, 5), submission, 0)
-    submission.expire(PublishError("late"))
+    submission.finish(PublishError("late"))
     await asyncio.sleep(0.01)
     assert broker.batches == []
     assert own.task is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from protoflow.message import Delivery, Message
 from protoflow.transport import SubscriptionSettings
 from protoflow.transports.kafka.fair_share import FairShare
 from protoflow.transports.kafka.fetch_wait import wait_ms
+from protoflow.transports.kafka.group_member import GroupMember
 from protoflow.transports.kafka.partition import Partition
 from protoflow.transports.kafka.partition_flow import PartitionFlow
 from protoflow.transports.kafka.reader_wakeup import ReaderWakeup
@@ -77,6 +79,9 @@ class FakeConsumption:
     flow_control: PartitionFlow
     open: bool = True
 
+    def set_problem(self, name: str, detail: str | None) -> None:
+        pass
+
 
 def ready_deliveries(wakeup: ReaderWakeup) -> ReadyDeliveries:
     settings = SubscriptionSettings(name="orders/billing", topic="orders", group="billing")
@@ -91,17 +96,17 @@ def member(
     flow_control = PartitionFlow(ready, Clock(), 100, wakeup)
     consumption = FakeConsumption(ready, flow_control)
     partitions = [Partition(tp, shard, 0, consumption=consumption) for tp, shard in names]
-    reader = RecordReader(
-        consumer,
-        None,
-        {partition.tp: partition for partition in partitions},
-        [consumption],  # type: ignore[list-item]  # as much of one as the reader looks at
-        lambda _topic: None,
-        wakeup,
-        Unreadable(),
-        on_lost_position=on_lost_position,
-        health_changed=lambda _detail: None,
+    context = SimpleNamespace(settings=SimpleNamespace(on_lost_position=on_lost_position))
+    shared = GroupMember(
+        group="billing",
+        context=context,  # type: ignore[arg-type]  # as much of one as the reader looks at
+        consumer=consumer,
+        topics=[],
+        wakeup=wakeup,
+        consumptions=[consumption],  # type: ignore[list-item]  # likewise
+        partitions={partition.tp: partition for partition in partitions},
     )
+    reader = RecordReader(shared, None, Unreadable())
     return reader, flow_control, partitions
 
 

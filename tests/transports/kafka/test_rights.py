@@ -197,7 +197,7 @@ async def harness(server: Server, tmp_path: Path) -> AsyncIterator[Harness]:
 def names_in(harness: Harness) -> dict[str, str]:
     """What the names of the document are in the namespace of a test."""
     return {
-        f"{TOPIC}..{GROUP}..dead": harness.letters_of(group=MEMBERS),
+        f"{TOPIC}..{GROUP}..dead": harness.dead_letter_topic(group=MEMBERS),
         TOPIC: harness.physical("tasks"),
         OUTPUT: harness.physical("done"),
         GROUP: harness.physical(MEMBERS),
@@ -258,7 +258,7 @@ async def test_a_publisher_reaches_its_topic_and_no_place_of_a_group(
                         TopicAuthorizationFailedError,
                     )
                 await refused(
-                    foreign.send_and_wait(harness.letters_of(group=MEMBERS), payload),
+                    foreign.send_and_wait(harness.dead_letter_topic(group=MEMBERS), payload),
                     TopicAuthorizationFailedError,
                 )
         await harness.until(
@@ -299,13 +299,15 @@ async def test_a_service_needs_the_documented_rights_and_no_more(
         watcher = await harness.watch("done")
         await harness.send(1)
         [large] = await harness.producer.publish_task_many([pb.Task(number=2, blob=LARGE)])
-        (letter,) = await harness.letters(1, harness.letters_of(group=MEMBERS), within=20)
+        (dead_letter,) = await harness.dead_letter_messages(
+            1, harness.dead_letter_topic(group=MEMBERS), within=20
+        )
         assert tasks(await watcher.exactly(1, within=20)) == [10]
         await harness.settled(service)
     assert sorted(work.runs) == [(1, 1), (2, 1), (2, 2)]
-    assert pb.Task.FromString(letter.payload or b"").blob == LARGE
-    assert letter.id == large
-    assert letter.metadata.get(wire.PF_ATTEMPT) == "2", "hop state fits beside it"
+    assert pb.Task.FromString(dead_letter.payload or b"").blob == LARGE
+    assert dead_letter.id == large
+    assert dead_letter.metadata.get(wire.PF_ATTEMPT) == "2", "hop state fits beside it"
     rung = f"{harness.physical('tasks')}..{harness.physical(MEMBERS)}..retry.0.5"
     assert await server.has_messages(rung), "it waited at the broker"
     again = Work()
@@ -317,7 +319,7 @@ async def test_a_service_needs_the_documented_rights_and_no_more(
 async def test_what_is_optional_is_refused_without_its_line(server: Server) -> None:
     topic, sent = unique(), unique("sent")
     names = {TOPIC: topic, OUTPUT: sent}
-    letters = f"{topic}..{GROUP}..dead"
+    dead_letters = f"{topic}..{GROUP}..dead"
     topology = Topology(subscriptions=(settings(topic),), topics=(sent,))
     await server.grant(lines(optional=False), names)
     user = server.url_of("billing")
@@ -329,9 +331,9 @@ async def test_what_is_optional_is_refused_without_its_line(server: Server) -> N
             await has_partitions(admin, topic, 2)
         with pytest.raises(AuthenticationError, match="rights"):
             await billing.ensure(topology, TopologyMode.CREATE)
-        await publish(operator, letters, b"letter")
+        await publish(operator, dead_letters, b"letter")
         with pytest.raises(AuthenticationError, match="rights"):
-            await dead_letters_of(billing).list(letters)
+            await dead_letters_of(billing).list(dead_letters)
         message = Message(id="m", topic=sent, payload=b"x")
         assert isinstance((await billing.submit([message]))[0], PublishError)
 
@@ -339,7 +341,7 @@ async def test_what_is_optional_is_refused_without_its_line(server: Server) -> N
         await billing.ensure(topology, TopologyMode.CREATE)
         async with server.admin() as admin:
             await has_partitions(admin, f"{topic}..{GROUP}..retry.0", 2)
-        assert len(await dead_letters_of(billing).list(letters)) == 1
-        assert await dead_letters_of(billing).purge(letters) == 1
-        assert await dead_letters_of(billing).count(letters) == 0
+        assert len(await dead_letters_of(billing).list(dead_letters)) == 1
+        assert await dead_letters_of(billing).purge(dead_letters) == 1
+        assert await dead_letters_of(billing).count(dead_letters) == 0
         assert await billing.submit([message]) == [None]

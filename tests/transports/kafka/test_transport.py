@@ -25,6 +25,7 @@ from protoflow.errors import (
     TransportError,
 )
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
+from protoflow.testing import Listener
 from protoflow.transport import (
     Isolation,
     LagReader,
@@ -37,7 +38,6 @@ from protoflow.transports.kafka.transport import KafkaTransport
 
 from tests.transports.kafka.harness import (
     QUICK,
-    Listener,
     ack,
     join,
     opened,
@@ -446,7 +446,7 @@ async def test_verify_reports_everything_and_changes_nothing(url: str) -> None:
         await broker.ensure(Topology(subscriptions=(wanted,)), TopologyMode.VERIFY)
 
 
-def letter(topic: str, id: str, group: str = "billing") -> Message:
+def dead_letter(topic: str, id: str, group: str = "billing") -> Message:
     return Message(
         id=id,
         topic=f"{topic}..{group}..dead",
@@ -469,7 +469,7 @@ async def test_dead_letters_are_listed_shown_replayed_and_purged(broker: KafkaTr
     failing = await join(broker, settings(topic))
     other = await join(broker, settings(topic, "mailing"))
     assert await dead_letters_of(broker).count(dead) == 0
-    assert not any(await broker.submit([letter(topic, str(number)) for number in range(5)]))
+    assert not any(await broker.submit([dead_letter(topic, str(number)) for number in range(5)]))
     assert await dead_letters_of(broker).count(dead) == 5
     listed = await dead_letters_of(broker).list(dead, limit=2)
     assert [item.message.id for item in listed] == ["0", "1"]
@@ -485,7 +485,7 @@ async def test_dead_letters_are_listed_shown_replayed_and_purged(broker: KafkaTr
     await ack(failing, again)
     assert await dead_letters_of(broker).purge(dead, ["2"]) == 1
     assert [item.message.id for item in await dead_letters_of(broker).list(dead)] == ["0", "3", "4"]
-    assert not any(await broker.submit([letter(topic, "1")]))  # it failed once more
+    assert not any(await broker.submit([dead_letter(topic, "1")]))  # it failed once more
     assert await dead_letters_of(broker).count(dead) == 4
     assert await dead_letters_of(broker).replay(dead, ["0"], to_origin=True) == 1
     for subscription in (failing, other):

@@ -26,10 +26,10 @@ from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.fair_share import FairShare
 from protoflow.transports.kafka.options import KafkaOptions, client_arguments
 from protoflow.transports.kafka.partition import Partition
+from protoflow.transports.kafka.publish_deadlines import Deadlines
 from protoflow.transports.kafka.publisher import KafkaPublisher
 from protoflow.transports.kafka.reader_wakeup import ReaderWakeup
 from protoflow.transports.kafka.ready_deliveries import ReadyDeliveries
-from protoflow.transports.kafka.submission import Deadlines
 from protoflow.transports.kafka.topics import SubscriptionTopics
 from protoflow.transports.kafka.topology import ensure, wanted_topics
 
@@ -232,12 +232,12 @@ async def test_closed_ready_deliveries_raise_the_reason() -> None:
 async def test_a_submission_that_is_never_confirmed_expires() -> None:
     deadlines = Deadlines(0.02)
     early, late = deadlines.submission(2), deadlines.submission(1)
-    early.settle(0, None)
+    early.done(0, None)
     (first, second), (third,) = await asyncio.gather(early.future, late.future)
     assert first is None
     assert isinstance(second, PublishError)
     assert isinstance(third, PublishError)
-    early.settle(1, None)
+    early.done(1, None)
     assert deadlines.open == []
 
 
@@ -252,7 +252,7 @@ def topology_context(ladder: tuple[float, ...] = (5.0,)) -> Any:
         settings=settings,
         options=KafkaOptions(),
         client={},
-        admin=None,  # type: ignore[arg-type]  # nothing is asked
+        admin=None,  # nothing is asked
         forget=lambda _subscription: None,
     )
 
@@ -282,8 +282,8 @@ async def test_names_that_would_be_one_stop_the_start(
 
 
 def test_what_a_subscription_needs_is_made() -> None:
-    letters = subscribed("t", "g", broadcast=True, dead_letter_topics=("t..g..dead",))
-    made = wanted_topics(Topology(subscriptions=(letters,)), topology_context())
+    dead_letters = subscribed("t", "g", broadcast=True, dead_letter_topics=("t..g..dead",))
+    made = wanted_topics(Topology(subscriptions=(dead_letters,)), topology_context())
     assert [topic.name for topic in made] == ["t", "t..g..dead"], "a broadcast has letters, too"
     ordered = subscribed("t", "g", needs_broker_retry=False, dead_letter_topics=("d",))
     made = wanted_topics(Topology(subscriptions=(ordered,)), topology_context())

@@ -211,7 +211,7 @@ async def test_what_a_loop_held_that_was_closed_is_for_others_with_its_mark() ->
         await ack(subscription, batch)
 
 
-async def test_a_letter_of_the_largest_message_fits() -> None:
+async def test_a_dead_letter_of_the_largest_message_fits() -> None:
     async with opened("memory://?max_message_bytes=100") as transport:
         await transport.subscribe(settings(dead_letter_topics=("t..g..dead",)), Listener())
         large = [Message(id="m", topic=topic, payload=bytes(5000)) for topic in ("t", "t..g..dead")]

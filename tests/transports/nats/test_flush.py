@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.brokers import url_of
@@ -17,7 +19,8 @@ async def test_a_ping_does_not_overtake_what_is_not_written_yet() -> None:
     client = FastClient()
     await client.connect(url)
     written: list[bytes] = []
-    write, write_lines = client._transport.write, client._transport.writelines
+    transport: Any = client._transport
+    write, write_lines = transport.write, transport.writelines
 
     def record(data: bytes) -> None:
         written.append(data)
@@ -27,7 +30,7 @@ async def test_a_ping_does_not_overtake_what_is_not_written_yet() -> None:
         written.extend(lines)
         write_lines(lines)
 
-    client._transport.write, client._transport.writelines = record, record_lines
+    transport.write, transport.writelines = record, record_lines
     try:
         await client.subscribe("flush.test")
         await client.publish("flush.test", b"1")

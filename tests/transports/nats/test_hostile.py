@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Action, Delivery, Message, Settlement
 from protoflow.transport import Transport
-from protoflow.transports.nats.jetstream.leases import Lease
+from protoflow.transports.nats.jetstream.buffers import Lease
 from protoflow.transports.nats.jetstream.pending import refusal
 from protoflow.transports.nats.jetstream.settler import payload_of
 from protoflow.transports.nats.names import JetStreamNames
@@ -217,7 +217,7 @@ def test_a_message_that_cannot_be_decoded_is_handed_out_as_it_came(
     def fail(*_: object) -> Message:
         raise RuntimeError("no such thing")
 
-    monkeypatch.setattr("protoflow.transports.nats.jetstream.leases.decode", fail)
+    monkeypatch.setattr("protoflow.transports.nats.jetstream.buffers.decode", fail)
     source: Any = SimpleNamespace(stream="stream", shard=2, held=0, own=False)
     lease = Lease.of((b"s", b"$JS.ACK.s.c.1.2.3.4.5", b"NATS/1.0", b"payload"), source, "t", 1.0)
     assert lease.delivery.unreadable == "headers: RuntimeError: no such thing"

@@ -19,7 +19,8 @@ pytest.importorskip("nats")
 from nats.aio.client import Client
 from nats.errors import BadSubjectError, ProtocolError
 from nats.protocol.parser import Parser
-from protoflow.transports.nats.jetstream.leases import Lease, Leases, encode_command
+from protoflow.transports.nats.jetstream.buffers import Lease
+from protoflow.transports.nats.jetstream.leases import Leases, encode_command
 from protoflow.transports.nats.wire import headers
 from protoflow.transports.nats.wire.client import FastClient
 from protoflow.transports.nats.wire.reader import Reader, Received

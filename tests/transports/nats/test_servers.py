@@ -175,7 +175,7 @@ async def test_a_file_that_is_away_for_a_moment_ends_no_connection(tmp_path: Pat
         pytest.skip(f"broker: {error}")
 
 
-async def test_servers_that_a_server_told_of_are_used(tmp_path: Path) -> None:
+async def test_servers_that_a_server_reported_of_are_used(tmp_path: Path) -> None:
     """One host in the URL: it says that it is about to stop, and later it dies."""
     try:
         cluster = NatsCluster(tmp_path)

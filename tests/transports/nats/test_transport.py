@@ -20,6 +20,7 @@ from protoflow.errors import (
     PublishRefusedError,
 )
 from protoflow.message import Action, Settlement, SettleResult
+from protoflow.testing import Listener
 
 from tests.brokers import start_own
 from tests.brokers.base import RunningBroker, free_port
@@ -291,7 +292,7 @@ async def test_rights_that_are_missing_are_named(tmp_path: Path) -> None:
                 type(None),
             ]
             with pytest.raises(AuthenticationError, match="secret"):
-                await transport.subscribe(settings_of("secret"), _Ignore())
+                await transport.subscribe(settings_of("secret"), Listener())
 
 
 async def test_a_right_that_is_taken_away_may_come_back(tmp_path: Path) -> None:
@@ -316,12 +317,6 @@ async def test_a_right_that_is_taken_away_may_come_back(tmp_path: Path) -> None:
                     await asyncio.sleep(0.05)
             await publish(transport, message(name, b"again"))
             assert payloads(await take(subscription, 1)) == [b"again"]
-
-
-class _Ignore:
-    async def shards_revoked(self, shards: object, drain: float) -> None: ...
-    def deliveries_lost(self, deliveries: object) -> None: ...
-    def health_changed(self, healthy: bool, detail: str) -> None: ...
 
 
 def _certificate(directory: Path) -> tuple[Path, Path]:

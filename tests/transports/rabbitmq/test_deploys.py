@@ -107,9 +107,9 @@ class TestShards:
         member = await harness.join(topic, transport=await harness.connect(shards=2))
         await member.subscription.stop()
         wider = await harness.connect(shards=3)
-        with pytest.raises(TopologyError, match=r"set option shards as it was.*delete") as told:
+        with pytest.raises(TopologyError, match=r"set option shards as it was.*delete") as reported:
             await harness.join(topic, transport=wider)
-        assert f"protoflow/{topic}/billing" in str(told.value)
+        assert f"protoflow/{topic}/billing" in str(reported.value)
         for shard in (0, 1):
             await native.queue_delete(f"protoflow/{topic}/billing/shard-{shard}")
         again = await harness.join(topic, transport=wider, ordering=Ordering.PER_KEY)
@@ -126,30 +126,33 @@ class TestDeadLetters:
     ) -> None:
         topic, other = harness.topic(), harness.topic("other")
         member, victim = await harness.join(topic), await harness.join(other)
-        letters, transport = f"{topic}..billing..dead", harness.transport
+        dead_letters, transport = f"{topic}..billing..dead", harness.transport
         places = [(other, "billing"), (topic, "billing/solo"), (f"protoflow/{other}/billing", "g")]
         for number, (origin, group) in enumerate([*places, (topic, "billing")]):
             metadata = {wire.PF_ORIGINAL_TOPIC: origin, wire.PF_GROUP: group}
-            await harness.publish(harness.message(letters, b"%d" % number, metadata=metadata))
+            await harness.publish(harness.message(dead_letters, b"%d" % number, metadata=metadata))
         with pytest.raises(ReplayError, match="1 replayed, 3 left"):
-            await dead_letters_of(transport).replay(letters, to_origin=to_origin)
+            await dead_letters_of(transport).replay(dead_letters, to_origin=to_origin)
         (delivery,) = await member.take(1)
         assert delivery.message.payload == b"3"
         await member.ack(delivery)
         await victim.nothing()
-        assert await dead_letters_of(transport).count(letters) == 3
-        ids = [letter.message.id for letter in await dead_letters_of(transport).list(letters)]
+        assert await dead_letters_of(transport).count(dead_letters) == 3
+        ids = [
+            dead_letter.message.id
+            for dead_letter in await dead_letters_of(transport).list(dead_letters)
+        ]
         with pytest.raises(ReplayError, match="dead letters do not lie here"):
-            await dead_letters_of(transport).replay(letters, ids[:1], to_origin=to_origin)
+            await dead_letters_of(transport).replay(dead_letters, ids[:1], to_origin=to_origin)
 
     async def test_replays_of_the_brokers_own_dead_letters_believe_nothing(
         self,
         harness: Harness,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr("protoflow.transports.rabbitmq.topology.DELIVERY_LIMIT", 1)
+        monkeypatch.setattr("protoflow.transports.rabbitmq.planner.DELIVERY_LIMIT", 1)
         topic = harness.topic()
-        letters, transport = f"{topic}..billing..dead", harness.transport
+        dead_letters, transport = f"{topic}..billing..dead", harness.transport
         forged = {wire.PF_GROUP: "billing", wire.PF_ATTEMPT: "99"}
         for hand_out in range(2):
             member = await harness.join(topic)
@@ -158,9 +161,9 @@ class TestDeadLetters:
             await member.take(1)
             await member.subscription.stop()
         async with asyncio.timeout(20):
-            while not await dead_letters_of(transport).count(letters):
+            while not await dead_letters_of(transport).count(dead_letters):
                 await asyncio.sleep(0.05)
-        assert await dead_letters_of(transport).replay(letters) == 1
+        assert await dead_letters_of(transport).replay(dead_letters) == 1
         member = await harness.join(topic)
         (delivery,) = await member.take(1)
         assert delivery.own_place

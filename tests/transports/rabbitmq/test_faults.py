@@ -19,7 +19,7 @@ from protoflow.errors import ConfigError, ConnectionFailedError, PublishError
 from protoflow.message import Settlement, SettleResult
 from protoflow.transport import TransportSettings
 from protoflow.transports import create
-from protoflow.transports.rabbitmq.intake import Intake
+from protoflow.transports.rabbitmq.consumers import Consumers
 from protoflow.transports.rabbitmq.link import Link
 from protoflow.transports.rabbitmq.session import Session
 from protoflow.transports.rabbitmq.transport import RabbitMQTransport
@@ -300,16 +300,16 @@ class TestSupervisors:
         async with connected(proxy.url, tmp_path) as harness:
             topic = harness.topic()
             member = await harness.join(topic)
-            consume, refused = Intake.consume, 0
+            consume, refused = Consumers.consume, 0
 
-            async def refuse(intake: Intake, session: Session) -> None:
+            async def refuse(consumers: Consumers, session: Session) -> None:
                 nonlocal refused
                 if refused < 3:
                     refused += 1
                     raise aiormq.exceptions.ChannelAccessRefused("ACCESS_REFUSED")
-                await consume(intake, session)
+                await consume(consumers, session)
 
-            monkeypatch.setattr(Intake, "consume", refuse)
+            monkeypatch.setattr(Consumers, "consume", refuse)
             proxy.reset()
             await until(lambda: member.listener.healthy == [False, True])
             assert refused == 3

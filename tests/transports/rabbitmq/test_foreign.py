@@ -13,6 +13,7 @@ from aiormq.abc import AbstractChannel
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pamqp.commands import Basic
+from pamqp.common import FieldTable
 from protoflow import wire
 from protoflow.dead_letters import dead_letters_of
 from protoflow.errors import PublishRefusedError
@@ -106,19 +107,19 @@ class TestReading:
         assert not [delivery for delivery in taken if delivery.own_place or delivery.suspect]
         assert (member.listener.healthy, neighbour.listener.healthy) == ([], [])
         # Each can be dead-lettered, listed and replayed.
-        letters, transport = f"{topic}..billing..dead", harness.transport
+        dead_letters, transport = f"{topic}..billing..dead", harness.transport
         for delivery in taken:
             metadata = {**delivery.message.metadata, wire.PF_ORIGINAL_TOPIC: topic}
             metadata[wire.PF_GROUP] = "billing"
             await harness.publish(
                 dataclasses.replace(
-                    delivery.message, topic=letters, metadata=metadata, mandatory=True
+                    delivery.message, topic=dead_letters, metadata=metadata, mandatory=True
                 )
             )
         await member.ack(*taken)
-        listed = await dead_letters_of(transport).list(letters, limit=1000)
-        assert [letter.message.payload for letter in listed] == payloads(taken)
-        assert await dead_letters_of(transport).replay(letters) == len(taken)
+        listed = await dead_letters_of(transport).list(dead_letters, limit=1000)
+        assert [dead_letter.message.payload for dead_letter in listed] == payloads(taken)
+        assert await dead_letters_of(transport).replay(dead_letters) == len(taken)
         again = await member.take(len(taken))
         assert sorted(payloads(again)) == sorted(payloads(taken))
 
@@ -226,7 +227,7 @@ class TestOwnPlaces:
     ) -> None:
         topic = harness.topic()
         member = await harness.join(topic)
-        forged = {"pf_group": "billing", "pf_attempt": "9", "x-death": [
+        forged: FieldTable = {"pf_group": "billing", "pf_attempt": "9", "x-death": [
             {"queue": f"protoflow/{topic}/billing/retry-5s", "reason": "expired", "count": 1}
         ]}  # fmt: skip
         for exchange, key in (
@@ -238,7 +239,7 @@ class TestOwnPlaces:
                 b"forged",
                 exchange=exchange,
                 routing_key=key,
-                properties=Basic.Properties(headers=dict(forged)),
+                properties=Basic.Properties(headers=forged),
                 mandatory=True,
             )
             (delivery,) = await member.take(1)
@@ -254,7 +255,7 @@ class TestOwnPlaces:
     ) -> None:
         topic = harness.topic()
         transport = await harness.connect()
-        monkeypatch.setattr("protoflow.transports.rabbitmq.subscription.rung", lambda *_: 5.0)
+        monkeypatch.setattr("protoflow.transports.rabbitmq.retry_delays.rung", lambda *_: 5.0)
         member = await harness.join(topic, transport=transport)
         deferred = member.subscription.defer(harness.message(topic, b"again"), delay)
         assert deferred is not None

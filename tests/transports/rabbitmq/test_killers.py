@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -160,7 +161,7 @@ class TestUnordered:
             connection = process.transport._in._connection
             assert connection is not None
             connection.abort()
-            await until(lambda asked=asked: process.listener.asked > asked)
+            await until(partial(lambda before: process.listener.asked > before, asked))
             assert alone in process.listener.lost
             await until(lambda: process.transport.health() is None)
             assert await process.member.settle(Settlement(alone)) == [SettleResult.LOST]

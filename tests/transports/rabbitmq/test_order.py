@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(90)
 def kill(transport: Transport) -> None:
     """Ends a transport as the death of its process would: without a word to the broker."""
     assert isinstance(transport, RabbitMQTransport)
-    tasks = [subscription._supervisor._task for _, subscription in transport._subscriptions] + [
+    tasks = [subscription._supervisor._task for subscription in transport._subscriptions] + [
         transport._publisher._supervisor
     ]
     transport._subscriptions.clear()

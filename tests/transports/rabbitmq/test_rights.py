@@ -6,14 +6,16 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import aiormq
 import pytest
+from aiormq.abc import AbstractChannel
 from aiormq.exceptions import AMQPError
 from pamqp.commands import Basic
+from pamqp.common import FieldTable
 from protoflow.contract.spec import Ordering
 from protoflow.errors import AuthenticationError, PublishError
 from protoflow.message import Message, Settlement
@@ -147,13 +149,14 @@ class TestStrangers:
             found = await foreign.basic_get("stranger.q", no_ack=True)
             assert found.body == b"x"
         assert payloads(await member.take(1)) == [b"x"]
-        dead_lettering = {"x-dead-letter-exchange": "protoflow/+back"}
-        for attempt in (
+        dead_lettering: FieldTable = {"x-dead-letter-exchange": "protoflow/+back"}
+        attempts: tuple[Callable[[AbstractChannel], Awaitable[object]], ...] = (
             lambda foreign: foreign.queue_declare("stranger.d", arguments=dead_lettering),
             lambda foreign: foreign.queue_bind(queue, "protoflow", "#"),
             lambda foreign: foreign.basic_get(queue),
             lambda foreign: foreign.queue_delete(f"{queue}/solo"),
-        ):
+        )
+        for attempt in attempts:
             async with channel(stranger) as foreign:
                 with pytest.raises(AMQPError, match="ACCESS_REFUSED"):
                     await attempt(foreign)
@@ -237,7 +240,7 @@ class TestAlarms:
 
 
 class TestFrozen:
-    async def test_stopping_and_closing_end_when_they_are_told_to(
+    async def test_stopping_and_closing_end_when_they_are_reported_to(
         self, server: Server, harness: Harness
     ) -> None:
         topic = harness.topic()

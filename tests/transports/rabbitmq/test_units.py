@@ -24,8 +24,8 @@ from protoflow.transports.rabbitmq import create
 from protoflow.transports.rabbitmq.codec import Native, decode, encode
 from protoflow.transports.rabbitmq.frames import content, route
 from protoflow.transports.rabbitmq.names import Names
+from protoflow.transports.rabbitmq.planner import TopologyPlanner
 from protoflow.transports.rabbitmq.reading import Properties, properties
-from protoflow.transports.rabbitmq.topology import TopologyPlanner
 
 _OWNER = "protoflow/"
 _NAME = st.text("abz09._-", min_size=1, max_size=200)
@@ -66,18 +66,17 @@ def data_of_header(flags: int, written: bytes, size: int) -> bytes:
 class TestNames:
     def test_are_these(self) -> None:
         names = Names("protoflow", 1)
-        assert names.queue("orders.placed", "billing", 0) == "protoflow/orders.placed/billing"
-        assert names.rung("orders.placed", "billing", 30.0) == (
-            "protoflow/orders.placed/billing/retry-30s"
-        )
-        assert names.rung("t", "g", 0.25) == "protoflow/t/g/retry-250ms"
+        billing, own = names.of("orders.placed", "billing"), names.of("t", "g")
+        assert billing.queue(0) == billing.address == "protoflow/orders.placed/billing"
+        assert billing.retry(30.0) == "protoflow/orders.placed/billing/retry-30s"
+        assert own.retry(0.25) == "protoflow/t/g/retry-250ms"
         assert names.dead_letters("t..g..dead") == "protoflow/t..g..dead"
-        assert names.lock("t", "g", 0) == "protoflow/t/g/lock-0"
-        assert names.marks("t", "g", 1) == "protoflow/t/g/marks-1"
-        assert names.solo("t", "g") == "protoflow/t/g/solo"
+        assert own.lock(0) == "protoflow/t/g/lock-0"
+        assert own.marks(1) == "protoflow/t/g/marks-1"
+        assert own.solo == "protoflow/t/g/solo"
         assert (names.retry, names.back) == ("protoflow/+retry", "protoflow/+back")
         assert names.overflow == "protoflow/+overflow"
-        assert Names("protoflow", 2).queue("t", "g", 1) == "protoflow/t/g/shard-1"
+        assert Names("protoflow", 2).of("t", "g").queue(1) == "protoflow/t/g/shard-1"
 
     @given(st.lists(st.tuples(_NAME, _NAME), min_size=2, max_size=4, unique=True))
     def test_are_injective_and_fit(self, pairs: list[tuple[str, str]]) -> None:
@@ -85,25 +84,26 @@ class TestNames:
         made = [
             name
             for topic, group in pairs
+            for own, sharded in [(one.of(topic, group), many.of(topic, group))]
             for name in (
-                one.queue(topic, group, 0),
-                many.queue(topic, group, 0),
-                many.queue(topic, group, 2),
-                one.rung(topic, group, 5.0),
-                one.rung(topic, group, 30.0),
-                one.lock(topic, group, 0),
-                one.marks(topic, group, 0),
-                one.solo(topic, group),
+                own.queue(0),
+                sharded.queue(0),
+                sharded.queue(2),
+                own.retry(5.0),
+                own.retry(30.0),
+                own.lock(0),
+                own.marks(0),
+                own.solo,
             )
         ]
         made += {one.dead_letters(topic) for topic, _ in pairs}
         assert len({*made}) == len(made)
         assert max(map(len, made)) <= 255
 
-    def test_addresses_are_told_from_topics(self) -> None:
+    def test_addresses_and_topics_are_distinguished(self) -> None:
         names = Names("protoflow", 1)
         assert names.route("orders") == ("protoflow", "orders")
-        assert names.route(names.to_group("t", "g")) == ("protoflow/+retry", "protoflow/t/g")
+        assert names.route(names.of("t", "g").address) == ("protoflow/+retry", "protoflow/t/g")
         assert (
             names.group_of("protoflow/t/g/shard-1") == names.group_of("protoflow/t/g") == ("t", "g")
         )
@@ -178,7 +178,7 @@ class TestMessages:
         assert written.headers is not None
         assert (written.headers["n"], written.headers["m"]) == ("9", 2)
 
-    def test_our_own_deaths_are_not_told_on_and_those_of_others_are(self) -> None:
+    def test_our_own_deaths_are_not_reported_on_and_those_of_others_are(self) -> None:
         # Told on, the broker would take a second retry for a cycle, and drop it.
         ours: dict[str, Any] = {"queue": "protoflow/t/g/retry-5s", "reason": "expired"}
         theirs: dict[str, Any] = {"queue": "legacy", "reason": "rejected"}
@@ -212,12 +212,12 @@ class TestTopology:
     def test_no_argument_depends_on_a_policy(self) -> None:
         planner = TopologyPlanner(Names("protoflow", 1), (5.0, 30.0), (3, 10))
         shapes: dict[str, Any] = {}
-        for ordering, letters in itertools.product(Ordering, ((), ("t..g..dead",))):
+        for ordering, dead_letters in itertools.product(Ordering, ((), ("t..g..dead",))):
             subscription = SubscriptionSettings(
-                name="s", topic="t", group="g", ordering=ordering, dead_letter_topics=letters
+                name="s", topic="t", group="g", ordering=ordering, dead_letter_topics=dead_letters
             )
             plan = planner.plan(Topology(subscriptions=(subscription,)))
-            for queue in plan.queues:
+            for queue in plan.queues.values():
                 assert shapes.setdefault(queue.name, queue.arguments) == queue.arguments
         assert shapes["protoflow/t/g"]["x-delivery-limit"] == 1000
         assert shapes["protoflow/t/g/retry-30s"]["x-message-ttl"] == 30_000
@@ -225,7 +225,7 @@ class TestTopology:
         assert shapes["protoflow/t/g/retry-30s"]["x-dead-letter-routing-key"] == "protoflow/t/g"
 
     @pytest.mark.parametrize(("version", "limit"), [((3, 10), None), ((4, 0), -1), ((4, 3), -1)])
-    def test_letters_are_not_lost_by_looking_at_them(
+    def test_dead_letters_are_not_lost_by_looking_at_them(
         self, version: tuple[int, int], limit: int | None
     ) -> None:
         subscription = SubscriptionSettings(
@@ -234,8 +234,8 @@ class TestTopology:
         plan = TopologyPlanner(Names("protoflow", 1), (5.0,), version).plan(
             Topology(subscriptions=(subscription,))
         )
-        (letters,) = [queue for queue in plan.queues if queue.name == "protoflow/d"]
-        assert letters.arguments.get("x-delivery-limit") == limit
+        (dead_letters,) = [queue for queue in plan.queues.values() if queue.name == "protoflow/d"]
+        assert dead_letters.arguments.get("x-delivery-limit") == limit
 
 
 class TestSettings:

@@ -93,10 +93,10 @@ async def test_what_is_rolled_back_is_forgotten(url: str, reads: list[int]) -> N
         subscription = await transport.subscribe(settings(), Listener())
 
         def publish_and_fail(connection: Any) -> None:
-            from protoflow.transports.sqlite.publishing import Outgoing
+            from protoflow.transports.sqlite.publishing import Limits, Outgoing
 
             outgoing = Outgoing(transport.recent)
-            outgoing.add(messages(3), 1.0, 1000)
+            outgoing.add(messages(3), 1.0, Limits(1000))
             outgoing.write(connection)
             raise ZeroDivisionError
 

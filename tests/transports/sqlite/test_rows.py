@@ -103,8 +103,8 @@ async def test_a_damaged_row_in_a_dead_letter_topic_is_a_letter(url: str) -> Non
     async with opened(url) as transport:
         await transport.subscribe(settings(dead_letter_topics=("t..g..dead",)), Listener())
         assert await dead_letters_of(transport).count("t..g..dead") == 3
-        letters = await dead_letters_of(transport).list("t..g..dead")
-        assert letters[1].message.payload == b"1"
+        dead_letters = await dead_letters_of(transport).list("t..g..dead")
+        assert dead_letters[1].message.payload == b"1"
         assert await dead_letters_of(transport).purge("t..g..dead") == 3
 
 
@@ -289,10 +289,10 @@ async def test_the_end_is_bounded_while_another_process_holds_the_lock(url: str)
         other.close()
 
 
-# Room for letters.
+# Room for dead letters.
 
 
-async def test_a_letter_of_the_largest_message_fits(url: str) -> None:
+async def test_a_dead_letter_of_the_largest_message_fits(url: str) -> None:
     async with opened(f"{url}?max_message_bytes=1000") as transport:
         dead = "t..g..dead"
         subscription = await transport.subscribe(settings(dead_letter_topics=(dead,)), Listener())
@@ -300,12 +300,12 @@ async def test_a_letter_of_the_largest_message_fits(url: str) -> None:
         largest.payload = bytes(998)
         assert await transport.submit([largest]) == [None]
         (delivery,) = await take(subscription)
-        letter: Any = Message(
+        dead_letter: Any = Message(
             id="m0", topic=dead, payload=largest.payload, metadata={"pf_error_message": "x" * 8192}
         )
-        assert await subscription.settle([Settlement(delivery, outputs=[letter])]) == [
+        assert await subscription.settle([Settlement(delivery, outputs=[dead_letter])]) == [
             SettleResult.DONE
         ]
         assert await dead_letters_of(transport).count(dead) == 1
-        letter.topic = "elsewhere"
-        assert (await transport.submit([letter]))[0] is not None
+        dead_letter.topic = "elsewhere"
+        assert (await transport.submit([dead_letter]))[0] is not None

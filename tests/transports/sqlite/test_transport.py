@@ -55,7 +55,7 @@ async def test_what_nobody_takes_is_bounded_by_number_and_age(url: str) -> None:
         assert [each.message.id for each in await take(subscription)] == ["young"]
 
 
-async def test_letters_outlive_retention(url: str) -> None:
+async def test_dead_letters_outlive_retention(url: str) -> None:
     async with opened(url, options={"retained_messages": 0, "retention": 0}) as transport:
         await transport.subscribe(settings(dead_letter_topics=("t..g..dead",)), Listener())
         await transport.submit(messages(3, "t..g..dead"))
@@ -241,7 +241,7 @@ async def test_what_waits_for_a_transaction_of_its_own_process_fails_and_does_no
         assert (await transport.lag("t", "none")).messages == 0
 
 
-async def test_retained_letters_become_letters_when_their_topic_does(url: str) -> None:
+async def test_retained_dead_letters_become_dead_letters_when_their_topic_does(url: str) -> None:
     async with opened(url) as transport:
         await transport.submit(messages(2, "t..g..dead"))
         assert await dead_letters_of(transport).count("t..g..dead") == 0

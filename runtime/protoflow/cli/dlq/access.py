@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
+import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -15,6 +18,7 @@ from protoflow.contract.catalog import Catalog
 from protoflow.dead_letters import DeadLetterRecord, DeadLetters
 from protoflow.errors import ConfigError, DeadLetterNotFoundError
 from protoflow.stats.dead_letters import timestamp
+from protoflow.transport import Topology, TopologyMode
 
 T = TypeVar("T")
 
@@ -46,6 +50,19 @@ class Access:
 
         return asyncio.run(connected())
 
+    def destination(self, name: str) -> str:
+        """The topic that `--to` names, which must exist. Raises ConfigError, TopologyError."""
+        topic = plan.topic_named(name, self.catalog, self.config)
+        if topic in self.topics:
+            raise ConfigError(f"--to {name}: that is where the dead letters lie; name another")
+
+        async def verify() -> None:
+            async with looking.connection(self.config) as connection:
+                await connection.transport.ensure(Topology(topics=(topic,)), TopologyMode.VERIFY)
+
+        asyncio.run(verify())
+        return topic
+
     def _planned(self, selection: Selection) -> tuple[str, ...]:
         handlers = plan.planned(self.catalog, self.config).handlers
         return tuple(
@@ -63,7 +80,18 @@ class Access:
 @asynccontextmanager
 async def _connection(config: Config) -> AsyncIterator[DeadLetters]:
     async with looking.connection(config) as connection:
+        if connection.journal is not None:
+            connection.journal.actor = _user()
         yield connection.dead_letters
+
+
+def _user() -> str:
+    """Who runs the command, for the journal."""
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError):  # a container may have no name for its user
+        name = str(os.getuid())
+    return f"{name}@{socket.gethostname()}"
 
 
 async def all_of(

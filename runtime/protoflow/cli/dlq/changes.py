@@ -42,6 +42,7 @@ def changes(action: F) -> F:
 @settings.prints_json
 @filters
 @click.option("--to-origin", is_flag=True, help="To the original topic, so to all its groups.")
+@click.option("--to", "topic_name", metavar="TOPIC", help="To this topic, or that of this type.")
 @click.option("--rate", type=Finite(0, min_open=True), help="So many a second at most.")
 @click.pass_context
 def replay(
@@ -50,15 +51,22 @@ def replay(
     *,
     selection: Selection,
     to_origin: bool,
+    topic_name: str | None,
     rate: float | None,
     **where: Any,
 ) -> None:
     """Give dead letters back to the group that failed, with their attempts reset."""
+    if to_origin and topic_name:
+        raise click.UsageError("give --to-origin or --to, not both")
+    access = Access(selection, where)
+    to = access.destination(topic_name) if topic_name else ""
 
     async def act(dead_letters: DeadLetters, topic: str, ids: Sequence[str]) -> int:
-        return await dead_letters.replay(topic, ids, to_origin=to_origin, filter=selection.filter)
+        return await dead_letters.replay(
+            topic, ids, to_origin=to_origin, to=to, filter=selection.filter
+        )
 
-    ctx.exit(_change("replay", act, selection, where | {"rate": rate}))
+    ctx.exit(_change("replay", act, access, selection, where | {"rate": rate}))
 
 
 @click.command("purge")
@@ -74,12 +82,13 @@ def purge(ctx: click.Context, /, *, selection: Selection, **where: Any) -> None:
     async def act(dead_letters: DeadLetters, topic: str, ids: Sequence[str]) -> int:
         return await dead_letters.purge(topic, ids, filter=selection.filter)
 
-    ctx.exit(_change("purge", act, selection, where | {"rate": None}))
+    ctx.exit(_change("purge", act, Access(selection, where), selection, where | {"rate": None}))
 
 
 def _change(
     verb: str,
     act: _Act,
+    access: Access,
     selection: Selection,
     where: dict[str, Any],
 ) -> ExitCode:
@@ -89,7 +98,6 @@ def _change(
         raise click.UsageError("name ids, give a filter, or say --all")
     if ids and everything:
         raise click.UsageError("give ids or --all, not both")
-    access = Access(selection, where)
     return access.run(
         lambda dead_letters: _changed(dead_letters, verb, act, access, selection, where)
     )

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import datetime
 import functools
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
 
-from protoflow.cli.values import time_of
+from protoflow.cli.values import moment_of
 from protoflow.dead_letters import DeadLetterFilter
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _NAMES = ("handler", "topics", "group", "error", "message_type", "key", "since", "until")
 
 
@@ -52,8 +49,10 @@ def filters(command: F) -> F:
 
     made: Any = called
     for option in (
-        click.option("--until", type=_time, metavar="TIME", help="Dead-lettered before."),
-        click.option("--since", type=_time, metavar="TIME", help="2026-11-27T05:00Z, or 2h: ago."),
+        click.option("--until", type=moment_of, metavar="TIME", help="Dead-lettered before."),
+        click.option(
+            "--since", type=moment_of, metavar="TIME", help="2026-11-27T05:00Z, or 2h: ago."
+        ),
         click.option("--key", help="Of this key."),
         click.option("--type", "message_type", help="Of this CloudEvents type."),
         click.option("--error", help="Of this error type, such as ValueError."),
@@ -83,14 +82,3 @@ def _selection(given: dict[str, Any]) -> Selection:
         group=given["group"],
         filter=DeadLetterFilter(**set_ones) if set_ones else None,
     )
-
-
-def _time(text: str) -> float:
-    """Seconds since the epoch, of a time or of how long ago."""
-    now = datetime.datetime.now(datetime.UTC)
-    if match := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text):
-        return now.timestamp() - float(match[1]) * _UNITS[match[2]]
-    try:
-        return time_of(text)
-    except ValueError:
-        raise click.BadParameter(f"{text}: write an ISO 8601 time, or an age such as 90m") from None

@@ -9,7 +9,8 @@ from pathlib import Path
 from protoflow.cli.generate import packages, protoc
 from protoflow.cli.generate.project import Project, files_of
 
-_SUFFIXES = ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py", "_protoflow.py")
+_DOCUMENTS = (".asyncapi.yaml", ".asyncapi.json")
+_SUFFIXES = ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py", "_protoflow.py", *_DOCUMENTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,9 @@ def _generated(project: Project, directory: Path) -> dict[str, str]:
         }
     modules = {_module(name) for name in files}
     made = {
-        name: packages.rewrite(text, project.package if "_protoflow." not in name else "", modules)
+        name: text
+        if name.endswith(_DOCUMENTS)
+        else packages.rewrite(text, project.package if "_protoflow." not in name else "", modules)
         for name, text in files.items()
     }
     if project.package:

@@ -15,7 +15,7 @@ from protoflow.errors import ConfigError
 _LIST, _TEXT, _FLAG = "a list of strings", "a string", "true or false"
 _KNOWN = {
     "roots": _LIST, "paths": _LIST, "out": _TEXT, "package": _TEXT, "grpc": _FLAG,
-    "handlers": _TEXT,
+    "handlers": _TEXT, "asyncapi": _TEXT,
 }  # fmt: skip
 _TABLE = "[tool.protoflow.generate]"
 #: Imported by contracts, never generated into the output: the runtime holds its module.
@@ -34,6 +34,7 @@ class Project:
         package: the Python package that `out` is; "" if `out` is on the path itself.
         grpc: whether gRPC stubs are made, too.
         handlers: the plugin's parameter of that name; "" is its default.
+        asyncapi: the plugin's parameter of that name; "" is its default.
         complete: whether these are all files; otherwise arguments have chosen some.
     """
 
@@ -43,6 +44,7 @@ class Project:
     package: str
     grpc: bool
     handlers: str
+    asyncapi: str
     complete: bool
 
 
@@ -73,6 +75,7 @@ def load(
         package=settings.get("package", "") if package is None else package,
         grpc=bool(settings.get("grpc", False) if grpc is None else grpc),
         handlers=settings.get("handlers", ""),
+        asyncapi=settings.get("asyncapi", ""),
         complete=not paths,
     )
 

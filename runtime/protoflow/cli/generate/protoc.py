@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
 from protoflow.cli.generate import validate_proto
 from protoflow.cli.generate.project import Project
 from protoflow.errors import ConfigError, MissingExtraError
@@ -39,30 +41,57 @@ def run(project: Project, directory: Path, out: Path) -> None:
         MissingExtraError: the extra `codegen` or `validate` is missing.
         ConfigError: what protoc and the plugin complain of, a line each.
     """
+    versions()
+    plugin = [
+        f"--plugin={_PLUGIN}={_plugin()}",
+        f"--python_out={out}",
+        f"--pyi_out={out}",
+        f"--protoflow_out={out}",
+    ]
+    if project.package:
+        plugin.append(f"--protoflow_opt=import_prefix={project.package}")
+    plugin += [
+        f"--protoflow_opt={name}={value}"
+        for name in ("handlers", "asyncapi")
+        if (value := getattr(project, name))
+    ]
+    if project.grpc:
+        plugin.append(f"--grpc_python_out={out}")
+    _compile(project, directory, plugin, rules=(validate_proto.NAME,))
+
+
+def describe(project: Project, directory: Path) -> FileDescriptorSet:
+    """The descriptors of a project with its imports and the positions of everything in it.
+
+    Raises:
+        MissingExtraError: the extra `codegen` or `validate` is missing.
+        ConfigError: what protoc complains of, a line each.
+    """
+    versions()
+    with tempfile.TemporaryDirectory(prefix="protoflow-") as scratch:
+        image = Path(scratch) / "image.binpb"
+        _compile(
+            project,
+            directory,
+            [f"--descriptor_set_out={image}", "--include_imports", "--include_source_info"],
+        )
+        return FileDescriptorSet.FromString(image.read_bytes())
+
+
+def _compile(
+    project: Project, directory: Path, outputs: Sequence[str], rules: Sequence[str] = ()
+) -> None:
+    """Runs protoc over a project; `rules` are compiled, too, where a file imports them."""
     from protoc_gen_protoflow import resources
 
-    versions()
-    roots = [directory / root for root in project.roots]
     files = list(project.files)
     arguments = [f"-I{root}" for root in project.roots]
     arguments.append(f"-I{resources.include()}")
     with tempfile.TemporaryDirectory(prefix="protoflow-") as scratch:
-        if validate_proto.is_imported(files, roots):
+        if validate_proto.is_imported(files, [directory / root for root in project.roots]):
             arguments.append(f"--descriptor_set_in={_validate(Path(scratch))}")
-            files.append(validate_proto.NAME)
-        arguments += [
-            f"--plugin={_PLUGIN}={_plugin()}",
-            f"--python_out={out}",
-            f"--pyi_out={out}",
-            f"--protoflow_out={out}",
-        ]
-        if project.package:
-            arguments.append(f"--protoflow_opt=import_prefix={project.package}")
-        if project.handlers:
-            arguments.append(f"--protoflow_opt=handlers={project.handlers}")
-        if project.grpc:
-            arguments.append(f"--grpc_python_out={out}")
-        _call([*arguments, *files], project, directory)
+            files += rules
+        _call([*arguments, *outputs, *files], project, directory)
 
 
 def _validate(scratch: Path) -> Path:

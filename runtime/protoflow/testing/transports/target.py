@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,11 @@ class TransportTarget:
             than twice as often as deliveries or starts raise suspicion.
         crash: ends a transport as a killed process would. Needed only where everything is in
             the memory of one process; elsewhere the cases kill real processes.
+        end_session: makes the broker end what a subscription receives through (a channel, a
+            session, a membership) while its connection lives; where another member may take over
+            an ordered group, it does. None: the broker has nothing of the kind.
+        commits_later: progress is committed a little after it is settled, so what a member had
+            settled last comes again when its session ends.
         refused_names: the cases of look-alike names that the broker itself refuses, by their
             description in `cases.trust`; `ensure` then raises TopologyError.
     """
@@ -35,4 +40,6 @@ class TransportTarget:
     crash_options: Mapping[str, Any] = field(default_factory=dict)  # Any: as in TransportSettings
     restarts: int = 20
     crash: Callable[[Transport], object] | None = None
+    end_session: Callable[[Any], Awaitable[None]] | None = None  # Any: the transport's own
+    commits_later: bool = False
     refused_names: frozenset[str] = frozenset()

@@ -61,10 +61,7 @@ class DeadLetterFilter:
 
 
 async def selected(
-    scan: DeadLetterScan,
-    topic: str,
-    ids: Collection[str] | None,
-    filter: DeadLetterFilter | None,
+    scan: DeadLetterScan, topic: str, ids: Collection[str] | None, filter: DeadLetterFilter | None
 ) -> AsyncIterator[Sequence[DeadLetterRecord]]:
     """Yields the records that are meant, in portions.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from protoflow.errors import DeadLetterNotFoundError, ReplayError, TransportError
@@ -25,11 +26,12 @@ class DeadLetterObserver(Protocol):
     def counted(self, topic: str, count: int) -> None:
         """So many dead letters wait."""
 
-    def replayed(self, topic: str, count: int) -> None:
-        """So many were replayed."""
+    def replayed(self, topic: str, count: int, ids: Sequence[str], to: str) -> None:
+        """So many were replayed; the ids of the first thousand, and where to if they did not go
+        back to their group."""
 
-    def purged(self, topic: str, count: int) -> None:
-        """So many were purged."""
+    def purged(self, topic: str, count: int, ids: Sequence[str]) -> None:
+        """So many were purged; the ids of the first thousand, unless all were purged at once."""
 
 
 class DeadLetters:
@@ -112,6 +114,7 @@ class DeadLetters:
         ids: Collection[str] | None = None,
         *,
         to_origin: bool = False,
+        to: str = "",
         filter: DeadLetterFilter | None = None,
     ) -> int:
         """Gives dead letters back to the group that failed, ids kept and attempts reset.
@@ -123,6 +126,7 @@ class DeadLetters:
             topic: the dead-letter topic.
             ids: which; None is all.
             to_origin: publishes to the original topic instead, where every group gets them.
+            to: publishes to this topic instead, namespace included.
             filter: leaves out the others.
 
         Returns:
@@ -134,7 +138,7 @@ class DeadLetters:
             TransportError: the broker failed before anything was replayed.
         """
         self._check(topic)
-        run = _Replay(topic, to_origin=to_origin)
+        run = _Replay(topic, to_origin=to_origin, to=to)
         try:
             async with self._store.scan(topic, ids=ids) as scan:
                 async for records in selected(scan, topic, ids, filter):
@@ -144,7 +148,8 @@ class DeadLetters:
             run.stopped(error)
         finally:
             if run.replayed and self._observer is not None:
-                self._observer.replayed(topic, run.replayed)
+                where = to or ("the original topic" if to_origin else "")
+                self._observer.replayed(topic, run.replayed, run.ids, where)
         return run.result()
 
     async def purge(
@@ -161,6 +166,7 @@ class DeadLetters:
         """
         self._check(topic)
         purged = 0
+        removed: list[str] = []
         try:
             if ids is None and filter is None:
                 purged = await self._store.clear(topic)
@@ -169,9 +175,10 @@ class DeadLetters:
                     async for records in selected(scan, topic, ids, filter):
                         await scan.remove(records)
                         purged += len(records)
+                        _name(removed, records)
         finally:
             if purged and self._observer is not None:
-                self._observer.purged(topic, purged)
+                self._observer.purged(topic, purged, removed)
         return purged
 
     def _check(self, topic: str) -> None:
@@ -182,10 +189,13 @@ class DeadLetters:
 class _Replay:
     """What became of the dead letters of one replay so far."""
 
-    def __init__(self, topic: str, *, to_origin: bool) -> None:
+    def __init__(self, topic: str, *, to_origin: bool, to: str) -> None:
         self.replayed = 0
+        #: Of those that were replayed, the first ones.
+        self.ids: list[str] = []
         self._topic = topic
-        self._to_origin = to_origin
+        self._to_origin = to_origin or bool(to)
+        self._to = to
         self._left: dict[str, Exception] = {}
         self._more = 0
         self._error: Exception | None = None
@@ -202,10 +212,13 @@ class _Replay:
             else:
                 free.append(record)
         failure: Exception | None = None
+        if self._to:
+            free = [replace(record, destination=self._to) for record in free]
         results = await scan.replay(free, to_origin=self._to_origin) if free else ()
         for record, error in zip(free, results, strict=True):
             if error is None:
                 self.replayed += 1
+                _name(self.ids, (record,))
                 self._failed_in_row = 0
             elif not isinstance(error, DeadLetterNotFoundError):  # else somebody removed it
                 self._leave(record, error)
@@ -237,3 +250,8 @@ class _Replay:
             self._left[record.message.id] = error
         else:
             self._more += 1
+
+
+def _name(ids: list[str], records: Sequence[DeadLetterRecord]) -> None:
+    """Adds the ids of records, as far as there is room."""
+    ids += [record.message.id for record in records[: _MOST_NAMED - len(ids)]]

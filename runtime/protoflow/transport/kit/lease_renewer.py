@@ -72,7 +72,7 @@ class LeaseRenewer:
             ]
         except Exception as error:
             self.owed += owed
-            self._warn("messages were not given back; this is repeated: %s", error)
+            self._warn("messages were not given back yet", error)
 
     def _start(self) -> None:
         self._sweeping = self._loop.create_task(self._sweep())
@@ -83,38 +83,46 @@ class LeaseRenewer:
             if renew is not None:
                 due: list[Delivery] = []
                 if self._source.expires:
-                    leases.sweep(now, due.extend, self._lost)
+                    expired: list[Delivery] = []
+                    leases.sweep(now, due.extend, expired.extend)
+                    await self._end(expired)
+                    due = [delivery for delivery in due if leases.holds(delivery)]
                 gone = await renew(due)
                 leases.renewed(due, now)
-                if lost := [delivery for delivery in gone if leases.release(delivery)]:
-                    self._lost(lost)
-            if overdue := self._overdue(now):
-                self._lost(overdue)
-            await self.give_back(overdue)
+                await self._end([delivery for delivery in gone if leases.release(delivery)])
+            await self._end(leases.overdue(now))
         except Exception as error:  # whatever it is, the leases must be renewed again
-            self._warn("leases could not be renewed: %s", error)
+            self._warn("leases were not renewed", error)
         if not self._ended:
             self._timer = self._loop.call_later(self._interval, self._start)
 
-    def _overdue(self, now: float) -> list[Delivery]:
-        """What is held for too long and, where order counts, what comes after it."""
-        overdue = self._leases.overdue(now)
+    async def _end(self, ended: Sequence[Delivery]) -> None:
+        """Reports leases that ended. What is held of their lanes is given back with them, lest
+        it overtakes them."""
+        if not ended:
+            return
+        also = self._of_their_lanes(ended)
+        self._lost([*ended, *also])
+        await self.give_back([*ended, *also])  # of these, what is still held
+
+    def _of_their_lanes(self, ended: Sequence[Delivery]) -> list[Delivery]:
         ordering = self._settings.ordering
-        if not overdue or ordering is Ordering.NONE:
-            return overdue
+        if ordering is Ordering.NONE:
+            return []
 
         def lane(delivery: Delivery) -> object:
             return delivery.message.key if ordering is Ordering.PER_KEY else delivery.shard
 
-        lanes = {lane(delivery) for delivery in overdue} - {None, b""}
-        also = {*overdue}
-        return [each for each in self._leases.held.values() if each in also or lane(each) in lanes]
+        lanes = {lane(delivery) for delivery in ended} - {None, b""}
+        these = {*ended}
+        return [
+            each for each in self._leases.held.values() if lane(each) in lanes and each not in these
+        ]
 
     def _warn(self, text: str, error: Exception) -> None:
         known = isinstance(error, ProtoflowError)
         _log.warning(
             text,
-            error,
-            extra={"subscription": self._settings.name},
+            extra={"subscription": self._settings.name, "error": str(error)},
             exc_info=None if known else error,
         )

@@ -42,11 +42,7 @@ class DeadLetterSources:
         return known is None or any(topic == source for source, _ in known)
 
     def replayed(
-        self,
-        record: DeadLetterRecord,
-        *,
-        to_origin: bool,
-        origin: tuple[str, str] | None = None,
+        self, record: DeadLetterRecord, *, to_origin: bool, origin: tuple[str, str] | None = None
     ) -> tuple[Message, str]:
         """Returns the message that replays a dead letter, and the group that failed.
 
@@ -64,12 +60,14 @@ class DeadLetterSources:
         message = record.message
         named = message.metadata.get
         topic, group = origin or (named(wire.PF_ORIGINAL_TOPIC, ""), named(wire.PF_GROUP, ""))
+        topic = record.destination or topic
         if not topic or not (group or to_origin):
             raise NotReplayableError(
                 "it names no original topic and group; publish it anew and purge it"
             )
         known = self._known.get(message.topic)
-        if known is not None and (topic, group) not in known:
+        # An operator may name any topic; a dead letter may not.
+        if known is not None and not record.destination and (topic, group) not in known:
             raise NotReplayableError(
                 f"it names topic {topic!r:.100} and group {group!r:.100}, whose dead letters do "
                 "not lie here; check who wrote it, publish it anew and purge it"

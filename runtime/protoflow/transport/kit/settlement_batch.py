@@ -119,8 +119,5 @@ class SettlementBatch:
 def released(delivery: Delivery) -> Settlement:
     """Returns the settlement that gives a delivery back as if it had not been handed out."""
     return Settlement(
-        delivery,
-        Action.RELEASE,
-        failures=delivery.failures,
-        first_failure=delivery.first_failure,
+        delivery, Action.RELEASE, failures=delivery.failures, first_failure=delivery.first_failure
     )

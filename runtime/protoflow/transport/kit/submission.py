@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from protoflow.errors import PublishError
+
+#: The result of a message that has none yet.
+_OPEN: Final = PublishError("not confirmed yet")
 
 
 class Submission:
@@ -21,7 +25,7 @@ class Submission:
         left: how many have none yet.
     """
 
-    __slots__ = ("_results", "_settled", "deadline", "future", "left")
+    __slots__ = ("_results", "deadline", "future", "left")
 
     def __init__(self, size: int, deadline: float = math.inf) -> None:
         self.future: asyncio.Future[Sequence[PublishError | None]] = (
@@ -29,16 +33,14 @@ class Submission:
         )
         self.left = size
         self.deadline = deadline
-        self._results: list[PublishError | None] = [None] * size
-        self._settled = bytearray(size)
+        self._results: list[PublishError | None] = [_OPEN] * size
         if not size:
-            self.future.set_result([])
+            self.future.set_result(self._results)
 
     def done(self, index: int, result: PublishError | None) -> bool:
         """Sets the result of one message; only the first counts. Whether it was the first."""
-        if self._settled[index]:
+        if self._results[index] is not _OPEN:
             return False
-        self._settled[index] = 1
         self._results[index] = result
         self.left -= 1
         if not self.left and not self.future.done():
@@ -56,6 +58,10 @@ class Submission:
             self.finish(error)
         return not self.left
 
+    def is_open(self, index: int) -> bool:
+        """Whether a message has no result yet."""
+        return self._results[index] is _OPEN
+
     def open(self) -> Iterable[int]:
         """Returns the indexes of the messages without a result."""
-        return [index for index, settled in enumerate(self._settled) if not settled]
+        return [index for index in range(len(self._results)) if self.is_open(index)]

@@ -161,8 +161,7 @@ class QueueSubscription:
         if not lost:
             return
         _log.warning(
-            "leases were lost",
-            extra={"subscription": self.settings.name, "deliveries": len(lost)},
+            "leases were lost", extra={"subscription": self.settings.name, "deliveries": len(lost)}
         )
         self._report_lost(lost)
 

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping
-from typing import TypeAlias
+from collections.abc import Collection, Mapping
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import IllegalGenerationError, UnknownMemberIdError
 
 from protoflow.transports.kafka.commits import COMMIT_ERRORS, Commits
 from protoflow.transports.kafka.consumption import Consumption
+from protoflow.transports.kafka.group_member import GroupMember
 from protoflow.transports.kafka.partition import Partition
-from protoflow.transports.kafka.reader_wakeup import ReaderWakeup
 from protoflow.transports.kafka.start_positions import StartPositions
 from protoflow.transports.kafka.transactions import Transactions
 
 _log = logging.getLogger("protoflow.transports.kafka")
 #: Beyond the drain that the runtime was promised: it did not come back in time.
 _GRACE = 5.0
-#: Finds the subscription that a topic is read for.
-ConsumptionOf: TypeAlias = Callable[[str], Consumption | None]
 
 
 class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is not typed
@@ -31,33 +28,26 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
     then it names the new ones. Reading goes on when `prepare` has loaded their positions.
 
     Attributes:
-        partitions: the partitions being read, by topic and partition.
         generation: counts the revocations; what was read before one is stale after it.
-        prepared: `partitions` is the assignment, as far as somebody subscribes to it.
+        prepared: the partitions of the member are the assignment, as far as somebody subscribes.
         assigned: the assignment; None between two of them.
     """
 
     def __init__(
         self,
-        group: str,
-        consumer: AIOKafkaConsumer,
+        member: GroupMember,
         positions: StartPositions,
         commits: Commits,
-        consumption_of: ConsumptionOf,
         transactions: Transactions,
-        wakeup: ReaderWakeup,
     ) -> None:
-        self._group = group
-        self._wakeup = wakeup
-        self._consumer = consumer
+        self._member = member
+        self._partitions = member.partitions
         self._positions = positions
         self._commits = commits
-        self._consumption_of = consumption_of
         self._transactions = transactions
         self._changed = asyncio.Event()
         self._astray = False
         self.assigned: frozenset[TopicPartition] | None = None
-        self.partitions: dict[TopicPartition, Partition] = {}
         self.generation = 0
         self.prepared = asyncio.Event()
 
@@ -67,7 +57,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
         """Drains and commits: whoever gets the partitions next starts after this returned."""
         self.assigned = None
         self._changed.clear()
-        partitions = list(self.partitions.values())
+        partitions = list(self._partitions.values())
         evicted = bool(partitions) and await self._is_evicted(partitions)
         await self.give_up(drains=not evicted)
 
@@ -77,16 +67,18 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
         self.prepare_again()
 
     def prepare_again(self) -> None:
-        """Partitions of the assignment may have to be prepared."""
+        """Partitions of the assignment, if there is one, may have to be prepared."""
+        if self.assigned is None:
+            return
         self.prepared.clear()
         self._changed.set()
-        self._wakeup.wake()
+        self._member.wakeup.wake()
 
     async def give_up(self, *, drains: bool) -> None:
         """Lets go of all partitions: what has not started is dropped, what runs may finish."""
         self.generation += 1
         self.prepared.clear()
-        partitions = list(self.partitions.values())
+        partitions = list(self._partitions.values())
         for partition in partitions:
             partition.leaving = True
         consumptions = {partition.consumption for partition in partitions}
@@ -109,7 +101,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
         except Exception as error:  # whatever it was, the partitions leave
             _log.info(
                 "partitions left without their last commit; their messages may come again",
-                extra={"group": self._group, "error": repr(error)},
+                extra={"group": self._member.group, "error": repr(error)},
             )
         finally:
             self.drop(partitions)
@@ -118,7 +110,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
         """They are ours no more."""
         for partition in partitions:
             partition.live = False
-            self.partitions.pop(partition.tp, None)
+            self._partitions.pop(partition.tp, None)
             partition.consumption.partitions.pop(partition.tp, None)
 
     async def _is_evicted(self, partitions: Collection[Partition]) -> bool:
@@ -159,8 +151,8 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
 
     async def _prepare(self, generation: int, assigned: frozenset[TopicPartition]) -> None:
         consumptions: dict[TopicPartition, Consumption] = {}
-        for tp in assigned - self.partitions.keys():
-            consumption = self._consumption_of(tp.topic)
+        for tp in assigned - self._partitions.keys():
+            consumption = self._member.consumption_of(tp.topic)
             if consumption is not None:
                 consumptions[tp] = consumption
         # First, so that no earlier owner commits after the positions were looked up.
@@ -173,10 +165,10 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
             return
         # aiokafka asked for the positions by itself, maybe before the owner of before ended.
         for tp, partition in partitions.items():
-            self._consumer.seek(tp, partition.position)
+            self._member.consumer.seek(tp, partition.position)
         if self._astray:
-            for tp, partition in self.partitions.items():
-                self._consumer.seek(tp, partition.position)
+            for tp, partition in self._partitions.items():
+                self._member.consumer.seek(tp, partition.position)
         self._astray = False
         # Before the first handler: should it kill the process, the next one knows.
         await self._commits.commit(list(partitions.values()))
@@ -186,7 +178,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
 
     def _take(self, partitions: Mapping[TopicPartition, Partition]) -> None:
         for tp, partition in partitions.items():
-            self.partitions[tp] = partition
+            self._partitions[tp] = partition
             partition.consumption.partitions[tp] = partition
         if not self._changed.is_set():
             self.prepared.set()

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     ClusterAuthorizationFailedError,
+    IncompatibleBrokerVersion,
     KafkaError,
     TopicAuthorizationFailedError,
 )
 from aiokafka.protocol.metadata import MetadataRequest
 
 from protoflow.transports.kafka.context import KafkaContext
+from protoflow.transports.kafka.requests import TopicIds
 
 #: How much larger messages retry and dead-letter topics take than the topic itself: hop state
 #: must fit beside a message of the largest size.
@@ -130,3 +132,15 @@ async def topic_limit(admin: AIOKafkaAdminClient, topic: str) -> int | None:
     configs = await read_configs(admin, ConfigResourceType.TOPIC, topic)
     value = configs.get("max.message.bytes")
     return int(value) if value else None
+
+
+async def topic_ids(admin: AIOKafkaAdminClient, topics: Collection[str]) -> dict[str, str]:
+    """The ids of those topics that exist; empty text where the broker has none. A topic that is
+    deleted and created again has another one. Raises KafkaError."""
+    if not topics:
+        return {}
+    try:
+        answer: Any = await admin._send_request(TopicIds(sorted(topics)))
+    except (NotImplementedError, IncompatibleBrokerVersion):
+        return dict.fromkeys(topics, "")  # an old broker, which has no ids
+    return {name: id for code, name, id, *_ in answer.topics if not code}

@@ -72,7 +72,7 @@ class CommitMetadata:
         """What was committed with `offset`; foreign text is read as empty metadata.
 
         Raises:
-            UnknownNoteError: another version of the runtime wrote it.
+            UnknownMetadataError: another version of the runtime wrote it.
         """
         parts = (text or "").split(";")
         if parts[0] != _VERSION or len(parts) != _FIELDS:

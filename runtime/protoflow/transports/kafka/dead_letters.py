@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.admin import RecordsToDelete
@@ -20,13 +20,7 @@ from protoflow.transports.kafka.broker_queries import describe
 from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.errors import transport_error
 from protoflow.transports.kafka.publisher import KafkaPublisher, partition_of
-from protoflow.transports.kafka.topic_scan import (
-    TopicScan,
-    identity_of,
-    message_of,
-    open_scan,
-    position_of,
-)
+from protoflow.transports.kafka.topic_scan import TopicScan, as_record, identity_of, open_scan
 
 _MARKER = wire.PF_DLQ_RESOLVED
 _MARKER_KEY = _MARKER.encode()
@@ -106,28 +100,27 @@ class KafkaDeadLetterStore:
             raise transport_error(error, "dead letters", topic) from error
 
 
+@dataclass(slots=True)
 class KafkaScan:
-    """Implements `DeadLetterScan`."""
+    """Implements `DeadLetterScan`.
 
-    def __init__(
-        self,
-        store: KafkaDeadLetterStore,
-        topic: str,
-        looking: TopicScan,
-        locations: Sequence[_Location],
-    ) -> None:
-        self._store = store
-        self._topic = topic
-        self._looking = looking
-        self._locations = locations
-        self._next = 0
-        self._partitions: dict[str, int] = {}
+    Attributes:
+        store: the dead letters of the transport.
+        topic: the dead-letter topic.
+        looking: reads it.
+        locations: where its open dead letters lie, the oldest first.
+    """
+
+    store: KafkaDeadLetterStore
+    topic: str
+    looking: TopicScan
+    locations: Sequence[_Location]
+    _partitions: dict[str, int] = field(default_factory=dict)
 
     async def take(self, limit: int) -> Sequence[DeadLetterRecord]:
         """Returns the next records."""
-        start = self._next
-        self._next += limit
-        return await _read(self._looking, self._topic, self._locations[start : self._next])
+        taken, self.locations = self.locations[:limit], self.locations[limit:]
+        return await _read(self.looking, self.topic, taken)
 
     async def replay(
         self, records: Sequence[DeadLetterRecord], *, to_origin: bool
@@ -135,14 +128,14 @@ class KafkaScan:
         """Publishes records again and marks those that are confirmed."""
 
         async def address(record: DeadLetterRecord) -> Message:
-            message, group = self._store.sources.replayed(record, to_origin=to_origin)
+            message, group = self.store.sources.replayed(record, to_origin=to_origin)
             return message if to_origin else await self._to_group(message, group)
 
         async def publish(
             records: Sequence[DeadLetterRecord], messages: Sequence[Message]
         ) -> Sequence[PublishError | None]:
             partitions = None if to_origin else list(map(self._partition, records, messages))
-            return await self._store.publisher().submit(messages, partitions)
+            return await self.store.publisher().submit(messages, partitions)
 
         return await replay_in_order(records, address, publish, self.remove)
 
@@ -152,7 +145,7 @@ class KafkaScan:
         markers = [
             Message(
                 id=record.message.id,
-                topic=self._topic,
+                topic=self.topic,
                 payload=None,
                 key=_MARKER_KEY,
                 metadata={_MARKER: offset},
@@ -160,7 +153,7 @@ class KafkaScan:
             for record, (_, offset) in zip(records, places, strict=True)
         ]
         partitions = [int(partition) for partition, _ in places]
-        for error in await self._store.publisher().submit(markers, partitions):
+        for error in await self.store.publisher().submit(markers, partitions):
             if error is not None:
                 raise error
 
@@ -169,7 +162,7 @@ class KafkaScan:
         topic = names.retry_topic(message.topic, group, 0.0)
         if topic not in self._partitions:
             name = names.physical(topic)
-            found = await describe(self._store.context().admin, [name])
+            found = await describe(self.store.context().admin, [name])
             if name not in found:
                 raise NotReplayableError(
                     f"topic {name} is missing, so no group {group!r:.100} of "
@@ -243,13 +236,5 @@ async def _read(
     async for record in looking.records(ends, starts):
         index = wanted.get((TopicPartition(record.topic, record.partition), record.offset))
         if index is not None:
-            records[index] = _as_record(topic, record)
+            records[index] = as_record(DeadLetterRecord, topic, record)
     return [records[index] for index in sorted(records)]
-
-
-def _as_record(topic: str, record: ConsumerRecord) -> DeadLetterRecord:
-    return DeadLetterRecord(
-        message=message_of(topic, record),
-        position=position_of(record),
-        time=record.timestamp / 1000,
-    )

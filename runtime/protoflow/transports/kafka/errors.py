@@ -26,11 +26,7 @@ _DENIED = (
     kafka.TransactionalIdAuthorizationFailed,
 )
 _TOO_LARGE = (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError)
-_INVALID = (
-    kafka.InvalidTopicError,
-    kafka.PolicyViolationError,
-    kafka.InvalidRequestError,
-)
+_INVALID = (kafka.InvalidTopicError, kafka.PolicyViolationError, kafka.InvalidRequestError)
 
 
 def is_denied(error: BaseException) -> bool:

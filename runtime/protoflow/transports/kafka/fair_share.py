@@ -51,9 +51,10 @@ class FairShare:
             free_bytes: the same in bytes.
         """
         held, mean = partition.handed_out, partition.mean_size
-        if _more(held, 0, free - self._count / 2) >= count and (
-            _more(held * mean, 0, free_bytes - self._bytes / 2) >= count * mean
-        ):
+        room = _more(held, 0, free - self._count / 2)
+        if mean:
+            room = min(room, _more(held * mean, 0, free_bytes - self._bytes / 2) / mean)
+        if room >= count:
             return count  # there is room, whatever the others have
         sharing = [item for item in self.partitions if not item.own or item.unsettled]
         if len(sharing) < 2:
@@ -66,7 +67,7 @@ class FairShare:
             sizes = [item.handed_out * item.mean_size for item in sharing]
             left = self._bytes / 2 - _above(own_bytes, sizes)
             most = min(most, _more(held * mean, own_bytes, left) / mean)
-        return min(count, max(int(most), self._least - held))
+        return min(count, max(int(most), int(room), self._least - held))
 
 
 def _above(own: float, held: Sequence[float]) -> float:

@@ -74,7 +74,10 @@ class GroupLease:
                     given_up = assignment.assigned
                     detail = f"no heartbeat was answered for {self._session:g} s"
                     report("group", detail)
-                    _log.warning("%s: the partitions are given up", detail)
+                    _log.warning(
+                        "no heartbeat was answered, and the partitions were given up",
+                        extra={"session_timeout": self._session},
+                    )
                     await assignment.give_up(drains=True)
             elif not self.is_over:
                 report("group", None)

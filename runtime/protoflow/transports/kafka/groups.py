@@ -8,10 +8,11 @@ from collections.abc import Collection
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
-from aiokafka.structs import OffsetAndMetadata
 
 from protoflow.transports.kafka.broker_queries import describe
 from protoflow.transports.kafka.commit_metadata import CommitMetadata
+
+_TRIES = 20
 
 
 async def has_group(admin: AIOKafkaAdminClient, topic: str) -> bool:
@@ -25,40 +26,24 @@ async def has_group(admin: AIOKafkaAdminClient, topic: str) -> bool:
     return False
 
 
-class Groups:
-    """Looks up the positions of groups."""
-
-    def __init__(self, admin: AIOKafkaAdminClient, tries: int = 20) -> None:
-        self._admin = admin
-        self._tries = tries
-
-    async def committed(
-        self, group: str, tps: Collection[TopicPartition]
-    ) -> dict[TopicPartition, tuple[int, CommitMetadata]]:
-        """Offset and metadata of the partitions that have a position. Raises KafkaError, and
-        UnknownMetadataError for those of another version."""
-        if not tps:
-            return {}
-        found = await self._committed(group, list(tps))
-        return {
-            tp: (place.offset, CommitMetadata.decode(place.metadata, place.offset))
-            for tp, place in found.items()
-            if place.offset >= 0
-        }
-
-    async def _committed(
-        self, group: str, tps: list[TopicPartition]
-    ) -> dict[TopicPartition, OffsetAndMetadata]:
-        for remaining in reversed(range(self._tries)):
-            try:
-                places: dict[TopicPartition, OffsetAndMetadata]
-                places = await self._admin.list_consumer_group_offsets(group, partitions=tps)
-            except (KafkaError, AttributeError) as error:
-                # The coordinator loads the group, or has just moved. (An AttributeError is how
-                # aiokafka 0.14 reports the error of one partition.)
-                if not remaining:
-                    raise KafkaError(f"no position of group {group}") from error
-                await asyncio.sleep(0.25)
-            else:
-                return places
-        return {}
+async def committed(
+    admin: AIOKafkaAdminClient, group: str, tps: Collection[TopicPartition]
+) -> dict[TopicPartition, tuple[int, CommitMetadata]]:
+    """Offset and metadata of the partitions that have a position. Raises KafkaError, and
+    UnknownMetadataError for those of another version."""
+    for remaining in reversed(range(_TRIES if tps else 0)):
+        try:
+            found = await admin.list_consumer_group_offsets(group, partitions=list(tps))
+        except (KafkaError, AttributeError) as error:
+            # The coordinator loads the group, or has just moved. (An AttributeError is how
+            # aiokafka 0.14 reports the error of one partition.)
+            if not remaining:
+                raise KafkaError(f"no position of group {group}") from error
+            await asyncio.sleep(0.25)
+        else:
+            return {
+                tp: (place.offset, CommitMetadata.decode(place.metadata, place.offset))
+                for tp, place in found.items()
+                if place.offset >= 0
+            }
+    return {}

@@ -6,11 +6,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from protoflow.errors import TopologyError
 from protoflow.transport.lag import Lag
-from protoflow.transports.kafka import names
+from protoflow.transports.kafka import groups, names
 from protoflow.transports.kafka.broker_queries import describe
 from protoflow.transports.kafka.consumers import free_consumer, stop_consumer
 from protoflow.transports.kafka.context import KafkaContext
-from protoflow.transports.kafka.groups import Groups
 
 _LOOK_MS = 1000
 _LOOKS = 3
@@ -31,7 +30,7 @@ async def read_lag(context: KafkaContext, topic: str, group: str) -> Lag:
         for name, partitions in found.items()
         for partition in partitions
     ]
-    committed = await Groups(context.admin).committed(group, tps)
+    committed = await groups.committed(context.admin, group, tps)
     consumer = free_consumer(context)
     try:
         await consumer.start()

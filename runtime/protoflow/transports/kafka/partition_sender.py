@@ -11,11 +11,11 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from protoflow.errors import PublishError
 from protoflow.message import Message
+from protoflow.transport.kit.submission import Submission
 from protoflow.transports.kafka.errors import publish_error
 from protoflow.transports.kafka.options import KafkaOptions
 from protoflow.transports.kafka.producers import Producers
 from protoflow.transports.kafka.record_encoder import EncodedRecord, RecordEncoder
-from protoflow.transports.kafka.submission import Submission
 
 
 class _Batch:
@@ -49,7 +49,7 @@ class _Batch:
         """Sets the result of every message."""
         for message, submission, index in self.items:
             size = len(message.payload or b"")
-            submission.settle(index, publish_error(error, topic, size) if error else None)
+            submission.done(index, publish_error(error, topic, size) if error else None)
 
 
 class PartitionSender:
@@ -131,7 +131,7 @@ class PartitionSender:
             try:
                 record = self._encoder.encode(message, self._topic)
             except PublishError as error:
-                submission.settle(index, error)
+                submission.done(index, error)
                 continue
             single = _Batch(self._producers.create_batch())
             single.append(record, record.size)

@@ -15,13 +15,14 @@ from aiokafka.partitioner import murmur2
 from protoflow import wire
 from protoflow.errors import CapabilityError, PublishError
 from protoflow.message import Message
+from protoflow.transport.kit.submission import Submission
 from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.errors import malformed, publish_error
 from protoflow.transports.kafka.groups import has_group
 from protoflow.transports.kafka.partition_sender import PartitionSender
 from protoflow.transports.kafka.producers import Producers
+from protoflow.transports.kafka.publish_deadlines import Deadlines
 from protoflow.transports.kafka.record_encoder import RecordEncoder, physical_topic
-from protoflow.transports.kafka.submission import Deadlines, Result, Submission
 
 #: A message on its way: itself, its partition if that is fixed, and where the result goes.
 _Item: TypeAlias = tuple[Message, int | None, Submission, int]
@@ -101,7 +102,7 @@ class KafkaPublisher:
 
     def submit(
         self, messages: Sequence[Message], partitions: Sequence[int] | None = None
-    ) -> asyncio.Future[Sequence[Result]]:
+    ) -> asyncio.Future[Sequence[PublishError | None]]:
         """Queues messages; `partitions` overrules where their keys put them."""
         if any(message.delay > 0 for message in messages):
             raise CapabilityError("kafka keeps no message back: publish without delay")
@@ -115,7 +116,7 @@ class KafkaPublisher:
                 try:
                     topic = self._topics.get(logical) or self._open_topic(logical)
                 except PublishError as error:
-                    submission.settle(index, error)
+                    submission.done(index, error)
                     topic = None
                     continue
                 ready = topic.task is None and self._is_known(topic)
@@ -167,9 +168,9 @@ class KafkaPublisher:
                 )
             lane.add(message, submission, index)
         except PublishError as error:
-            submission.settle(index, error)
+            submission.done(index, error)
         except Exception as error:  # what is no bytes, no text: the others must go on
-            submission.settle(index, malformed(error, topic.name))
+            submission.done(index, malformed(error, topic.name))
 
     async def _learn(self, topic: _Topic) -> None:
         """Finds out what must be known of a topic, and sorts what waits for that."""
@@ -182,14 +183,14 @@ class KafkaPublisher:
                 except Exception as error:  # whatever it is, nobody waits for ever
                     while waiting:
                         _, _, submission, index = waiting.popleft()
-                        submission.settle(index, publish_error(error, topic.name, 0))
+                        submission.done(index, publish_error(error, topic.name, 0))
                 while waiting and self.encoder.knows(topic.name) and topic.partitions:
                     item = waiting.popleft()
                     message, _, submission, index = item
                     try:
                         await self._require_group(message, topic)
                     except Exception as error:
-                        submission.settle(index, publish_error(error, topic.name, 0))
+                        submission.done(index, publish_error(error, topic.name, 0))
                     else:
                         self._sort(topic, *item)
         finally:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import (
     ConsumerStoppedError,
     KafkaError,
@@ -19,10 +19,10 @@ from aiokafka.errors import (
 
 from protoflow.errors import TransportError
 from protoflow.transport.kit.backoff import Backoff
-from protoflow.transports.kafka.assignment import Assignment, ConsumptionOf
+from protoflow.transports.kafka.assignment import Assignment
 from protoflow.transports.kafka.consumption import Consumption
+from protoflow.transports.kafka.group_member import GroupMember
 from protoflow.transports.kafka.partition import Partition
-from protoflow.transports.kafka.reader_wakeup import ReaderWakeup
 from protoflow.transports.kafka.records import deliveries, mark_unreadable
 from protoflow.transports.kafka.unreadable_records import Unreadable
 
@@ -42,27 +42,14 @@ class RecordReader:
     """
 
     def __init__(
-        self,
-        consumer: AIOKafkaConsumer,
-        assignment: Assignment | None,
-        partitions: dict[TopicPartition, Partition],
-        consumptions: Collection[Consumption],
-        consumption_of: ConsumptionOf,
-        wakeup: ReaderWakeup,
-        unreadable: Unreadable,
-        *,
-        on_lost_position: str,
-        health_changed: Callable[[str | None], None],
+        self, member: GroupMember, assignment: Assignment | None, unreadable: Unreadable
     ) -> None:
-        self._consumer = consumer
+        self._member = member
+        self._consumer = member.consumer
+        self._partitions = member.partitions
         self._assignment = assignment
-        self._partitions = partitions
-        self._consumptions = consumptions
-        self._consumption_of = consumption_of
-        self._wakeup = wakeup
         self._unreadable = unreadable
-        self._on_lost_position = on_lost_position
-        self._health_changed = health_changed
+        self._on_lost_position = member.context.settings.on_lost_position
         self._ill = False
 
     async def run(self) -> None:
@@ -82,7 +69,7 @@ class RecordReader:
             backoff.reset()
             if self._ill:
                 self._ill = False
-                self._health_changed(None)
+                self._member.report("reading", None)
 
     def _read_again(self) -> None:
         """What aiokafka gave before a failure was lost in it, and would be skipped."""
@@ -92,7 +79,7 @@ class RecordReader:
 
     def _report(self, error: Exception) -> None:
         self._ill = True
-        self._health_changed(f"reading failed: {_reason(error)}")
+        self._member.report("reading", f"reading failed: {_reason(error)}")
         if not isinstance(error, KafkaError | TimeoutError | OSError):
             _log.error("reading failed", exc_info=error)
 
@@ -129,14 +116,14 @@ class RecordReader:
 
     async def _left_out(self) -> Collection[TopicPartition]:
         """Partitions not to be read now, once there is one that is."""
-        consumptions = [consumption for consumption in self._consumptions if consumption.open]
+        consumptions = [each for each in self._member.consumptions if each.open]
         busy = False
         while consumptions:
             empty = [consumption for consumption in consumptions if consumption.ready.is_empty]
             busy = len(empty) < len(consumptions)
             if empty or not self._is_prepared:
                 break
-            await self._wakeup.next_wake()
+            await self._member.wakeup.next_wake()
         left_out = [
             tp
             for tp, partition in self._partitions.items()
@@ -156,7 +143,7 @@ class RecordReader:
             found: Mapping[TopicPartition, Sequence[ConsumerRecord]]
             found = await self._consumer.getmany(timeout_ms=_LOOK_MS, max_records=_BATCH)
             return found
-        roused = self._wakeup.next_wake()
+        roused = self._member.wakeup.next_wake()
         wanted = self._consumer.assignment().difference(left_out)
         if not wanted:
             await asyncio.wait((roused,), timeout=_LOOK_MS / 1000)
@@ -184,7 +171,7 @@ class RecordReader:
 
     def _make(self, tp: TopicPartition, offset: int) -> Partition | None:
         """A partition of a broadcast; those of groups are made when they are assigned."""
-        consumption = self._consumption_of(tp.topic)
+        consumption = self._member.consumption_of(tp.topic)
         if consumption is None or self._assignment is not None:
             return None
         partition = self._partitions[tp] = consumption.partitions[tp] = consumption.make(tp, offset)
@@ -217,7 +204,7 @@ class RecordReader:
 
     def end(self, topic: str, error: TransportError) -> None:
         """The subscription that a topic is read for can never go on; the others can."""
-        consumption = self._consumption_of(topic)
+        consumption = self._member.consumption_of(topic)
         if consumption is not None and self._assignment is not None:
             self._assignment.drop(list(consumption.partitions.values()))
             consumption.fail(error)

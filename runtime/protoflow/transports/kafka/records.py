@@ -86,6 +86,10 @@ def mark_unreadable(found: Sequence[Delivery], reasons: Mapping[int, str]) -> No
         if reason is not None:
             delivery.unreadable = reason
             _log.error(
-                "a record cannot be read: %s", reason,
-                extra={"partition": str(delivery.receipt.tp), "position": delivery.position},
-            )  # fmt: skip
+                "a record was not readable",
+                extra={
+                    "partition": str(delivery.receipt.tp),
+                    "position": delivery.position,
+                    "error": reason,
+                },
+            )

@@ -5,35 +5,27 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
 from protoflow.contract.spec import Ordering, Start
 from protoflow.errors import TopologyError, TransportError
+from protoflow.transports.kafka.broker_queries import topic_ids
 from protoflow.transports.kafka.commit_metadata import CommitMetadata, UnknownMetadataError
 from protoflow.transports.kafka.consumption import Consumption
-from protoflow.transports.kafka.context import KafkaContext
-from protoflow.transports.kafka.groups import Groups
+from protoflow.transports.kafka.group_member import GroupMember
+from protoflow.transports.kafka.groups import committed
 from protoflow.transports.kafka.partition import Partition
-from protoflow.transports.kafka.topic_ids import TopicIdSource
 
 _log = logging.getLogger("protoflow.transports.kafka")
 
 
 class StartPositions:
-    """Loads partitions with their positions from the broker.
+    """Loads partitions with their positions from the broker."""
 
-    Attributes:
-        topic_ids: the ids of the topics that are read.
-    """
-
-    def __init__(
-        self, group: str, consumer: AIOKafkaConsumer, groups: Groups, context: KafkaContext
-    ) -> None:
-        self._group = group
-        self._consumer = consumer
-        self._groups = groups
-        self._policy = context.settings.on_lost_position
-        self.topic_ids = TopicIdSource(context.admin)
+    def __init__(self, member: GroupMember) -> None:
+        self._member = member
+        self._consumer = member.consumer
+        self._policy = member.context.settings.on_lost_position
 
     async def load(
         self, consumptions: Mapping[TopicPartition, Consumption]
@@ -42,14 +34,14 @@ class StartPositions:
         sense to try again."""
         if not consumptions:
             return {}
-        ids = await self.topic_ids.of({tp.topic for tp in consumptions})
+        ids = await topic_ids(self._member.context.admin, {tp.topic for tp in consumptions})
         try:
-            places = await self._groups.committed(self._group, consumptions)
+            places = await self._committed(consumptions)
         except UnknownMetadataError as error:
             raise TopologyError(
-                f"kafka: the positions of group {self._group} were written by another version of"
-                f" Protoflow (metadata {error}); let that version handle what is under way, then"
-                " delete the group or set its offsets anew"
+                f"kafka: the positions of group {self._member.group} were written by another"
+                f" version of Protoflow (metadata {error}); let that version handle what is under"
+                " way, then delete the group or set its offsets anew"
             ) from error
         partitions = {}
         for tp, (offset, metadata) in places.items():
@@ -78,13 +70,13 @@ class StartPositions:
         where = f"{tp.topic}[{tp.partition}] at {offset}"
         if self._policy == "stop":
             raise TransportError(
-                f"kafka: group {self._group}: topic {tp.topic} was deleted and made anew, so the"
-                f" position {where} means nothing; set on_lost_position to earliest or latest, or"
-                " set the group's offsets"
+                f"kafka: group {self._member.group}: topic {tp.topic} was deleted and made anew, so"
+                f" the position {where} means nothing; set on_lost_position to earliest or latest,"
+                " or set the group's offsets"
             )
         _log.warning(
             "a topic was deleted and made anew: the group starts anew",
-            extra={"group": self._group, "lost": where, "on_lost_position": self._policy},
+            extra={"group": self._member.group, "lost": where, "on_lost_position": self._policy},
         )
         if self._policy == "earliest":
             places = await self._consumer.beginning_offsets([tp])
@@ -128,7 +120,7 @@ class StartPositions:
         """How many partitions the topic had when the group began with it; 0 is that it has not
         begun. What was added since starts at its beginning, or messages would be skipped."""
         tps = [TopicPartition(topic, item) for item in self._numbers(topic)]
-        places = await self._groups.committed(self._group, tps)
+        places = await self._committed(tps)
         return min(
             (
                 metadata.initial_partitions
@@ -137,6 +129,11 @@ class StartPositions:
             ),
             default=0,
         )
+
+    async def _committed(
+        self, tps: Collection[TopicPartition]
+    ) -> dict[TopicPartition, tuple[int, CommitMetadata]]:
+        return await committed(self._member.context.admin, self._member.group, tps)
 
     def _numbers(self, topic: str) -> Collection[int]:
         return self._consumer.partitions_for_topic(topic) or ()
@@ -149,11 +146,15 @@ class StartPositions:
             and consumption.settings.ordering is Ordering.PER_KEY
         ):
             _log.warning(
-                "topic %s has grown from %d partitions to %d: keys have moved, and what was"
-                " published before may be handled after what comes now; to keep order per key,"
-                " drain the group before partitions are added",
-                topic, initial_partitions, now, extra={"subscription": consumption.settings.name},
-            )  # fmt: skip
+                "a topic has more partitions than before: keys moved, and messages of a key may be"
+                " handled out of order; drain the group before partitions are added",
+                extra={
+                    "subscription": consumption.settings.name,
+                    "topic": topic,
+                    "partitions_before": initial_partitions,
+                    "partitions": now,
+                },
+            )
 
     async def _judge(self, partitions: Mapping[TopicPartition, Partition]) -> None:
         """Is careful with partitions whose starts ended badly, if there was work in them."""

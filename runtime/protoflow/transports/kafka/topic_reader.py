@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from protoflow.contract.spec import Start
@@ -12,7 +12,7 @@ from protoflow.transport.topic_reader import TopicRecord
 from protoflow.transports.kafka import names
 from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.errors import transport_error
-from protoflow.transports.kafka.topic_scan import message_of, open_scan, position_of
+from protoflow.transports.kafka.topic_scan import as_record, open_scan
 
 _WAIT_MS = 500
 
@@ -38,7 +38,7 @@ async def read_topic(
                         follow
                         or record.offset < ends[TopicPartition(record.topic, record.partition)]
                     ):
-                        yield _record(topic, record)
+                        yield as_record(TopicRecord, topic, record)
                 # The last offsets may hold no record: the position counts, not what was read.
                 open_ = {tp for tp in open_ if await consumer.position(tp) < ends[tp]}
     except KafkaError as error:
@@ -58,11 +58,3 @@ async def _starts(
         return found
     at = await consumer.offsets_for_times({tp: int(start * 1000) for tp in tps})
     return {tp: at[tp].offset if at.get(tp) is not None else ends[tp] for tp in tps}
-
-
-def _record(topic: str, record: ConsumerRecord) -> TopicRecord:
-    return TopicRecord(
-        message=message_of(topic, record),
-        position=position_of(record),
-        time=record.timestamp / 1000,
-    )

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from typing import TypeVar
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from protoflow.errors import TopologyError
 from protoflow.message import Message
+from protoflow.transport.dead_letters import DeadLetterRecord
+from protoflow.transport.topic_reader import TopicRecord
 from protoflow.transports.kafka import headers
 from protoflow.transports.kafka.broker_queries import describe
 from protoflow.transports.kafka.consumers import free_consumer, stop_consumer
 from protoflow.transports.kafka.context import KafkaContext
 
+R = TypeVar("R", TopicRecord, DeadLetterRecord)
 _POLL_MS = 500
 
 
@@ -26,7 +30,7 @@ class TopicScan:
 
     async def records(
         self, ends: Mapping[TopicPartition, int], starts: Mapping[TopicPartition, int] | None = None
-    ) -> AsyncIterator[ConsumerRecord]:
+    ) -> AsyncGenerator[ConsumerRecord, None]:
         """Everything from the beginnings, or the given starts, up to the ends."""
         starts = starts or await self.consumer.beginning_offsets(self.tps)
         open_ = {tp for tp in self.tps if starts.get(tp, 0) < ends.get(tp, 0)}
@@ -71,10 +75,10 @@ def identity_of(record: ConsumerRecord) -> tuple[str, dict[str, str]]:
     return id or f"{record.topic}-{record.partition}-{record.offset}", metadata
 
 
-def message_of(topic: str, record: ConsumerRecord) -> Message:
-    """Returns the message of a record."""
+def as_record(kind: type[R], topic: str, record: ConsumerRecord) -> R:
+    """Returns a record as a record of a topic or of its dead letters."""
     id, metadata = identity_of(record)
-    return Message(
+    message = Message(
         id=id,
         topic=topic,
         payload=record.value,
@@ -82,8 +86,5 @@ def message_of(topic: str, record: ConsumerRecord) -> Message:
         metadata=metadata,
         headers=record.headers,
     )
-
-
-def position_of(record: ConsumerRecord) -> str:
-    """Returns where a record lies, as text: `partition/offset`."""
-    return f"{record.partition}/{record.offset}"
+    position = f"{record.partition}/{record.offset}"
+    return kind(message=message, position=position, time=record.timestamp / 1000)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Sequence
-from typing import Protocol
+from collections.abc import Callable
 
 from aiokafka.errors import KafkaError
 
 from protoflow.errors import TransportError
+from protoflow.transports.kafka.assignment import Assignment
+from protoflow.transports.kafka.broker_queries import topic_ids
 from protoflow.transports.kafka.consumption import Consumption
-from protoflow.transports.kafka.context import KafkaContext
-from protoflow.transports.kafka.partition import Partition
+from protoflow.transports.kafka.group_member import GroupMember
 from protoflow.transports.kafka.record_reader import RecordReader
 from protoflow.transports.kafka.start_positions import StartPositions
 
@@ -21,47 +21,27 @@ _log = logging.getLogger("protoflow.transports.kafka")
 _SURE = 3
 
 
-class WatchedMember(Protocol):
-    """What a watch needs of the member of the group."""
-
-    @property
-    def topics(self) -> Sequence[str]:
-        """The topics that it consumes."""
-        ...
-
-    @property
-    def consumptions(self) -> Sequence[Consumption]:
-        """The subscriptions that it reads for."""
-        ...
-
-    @property
-    def reader(self) -> RecordReader:
-        """What reads the records."""
-        ...
-
-    def prepare_again(self) -> None:
-        """Prepares the partitions of the assignment that are not read."""
-
-    def drop(self, partitions: Collection[Partition]) -> None:
-        """Reads these partitions no longer."""
-
-    def forget(self, topic: str) -> None:
-        """Consumes a topic no longer."""
-
-
 class TopicWatch:
-    """Compares the ids of the topics with those that the positions were made for."""
+    """Compares the ids of the topics with those that the positions were made for.
+
+    Args:
+        forget: called with a topic that is to be consumed no longer.
+    """
 
     def __init__(
         self,
-        member: WatchedMember,
+        member: GroupMember,
+        assignment: Assignment,
+        reader: RecordReader,
         positions: StartPositions,
-        context: KafkaContext,
+        forget: Callable[[str], None],
     ) -> None:
         self._member = member
+        self._assignment = assignment
+        self._reader = reader
         self._positions = positions
-        self._topic_ids = positions.topic_ids
-        self._interval = context.options.health_interval
+        self._forget = forget
+        self._interval = member.context.options.health_interval
         self._missing: dict[str, int] = {}
 
     async def run(self) -> None:
@@ -70,7 +50,7 @@ class TopicWatch:
             await asyncio.sleep(self._interval)
             try:
                 async with asyncio.timeout(self._interval):
-                    ids = await self._topic_ids.of(self._member.topics)
+                    ids = await topic_ids(self._member.context.admin, self._member.topics)
                 await self._compare(ids)
             except (KafkaError, TimeoutError, OSError) as error:
                 _log.debug("checking topics failed", extra={"error": repr(error)})
@@ -87,7 +67,7 @@ class TopicWatch:
             self._report_missing(consumption)
             await self._compare_partitions(consumption, ids)
         if back:
-            self._member.prepare_again()
+            self._assignment.prepare_again()
 
     async def _compare_partitions(self, consumption: Consumption, ids: dict[str, str]) -> None:
         for tp, partition in list(consumption.partitions.items()):
@@ -100,19 +80,20 @@ class TopicWatch:
                 try:
                     offset = await self._positions.after_recreation(tp, partition.watermark)
                 except TransportError as error:
-                    self._member.reader.end(tp.topic, error)
+                    self._reader.end(tp.topic, error)
                     return
                 partition.topic = now
-                await self._member.reader.relocate(tp, offset)
+                await self._reader.relocate(tp, offset)
 
     def _report_missing(self, consumption: Consumption) -> None:
         gone = [name for name in consumption.topics.all if self._missing.get(name, 0) >= _SURE]
         for name in gone:
             if name in consumption.topics.earlier:  # nobody needs it any more
-                self._member.forget(name)
+                self._forget(name)
         lost = [name for name in gone if name not in consumption.topics.earlier]
         # Their positions can be committed no longer, which would hold up those of the others.
-        self._member.drop([item for tp, item in consumption.partitions.items() if tp.topic in gone])
+        partitions = consumption.partitions.items()
+        self._assignment.drop([item for tp, item in partitions if tp.topic in gone])
         consumption.set_problem(
             "topics",
             f"topics are missing, maybe deleted: {', '.join(lost)}; make them anew or restart"

@@ -20,10 +20,7 @@ class SubscriptionTopics:
     """
 
     def __init__(
-        self,
-        settings: SubscriptionSettings,
-        ladder: Sequence[float],
-        existing: Iterable[str] = (),
+        self, settings: SubscriptionSettings, ladder: Sequence[float], existing: Iterable[str] = ()
     ) -> None:
         self._settings = settings
         self.main = names.physical(settings.topic)

@@ -145,9 +145,9 @@ def _differences(topic: WantedTopic, found: Mapping[str, list[dict[str, Any]]]) 
     wanted = None if topic.like in found else topic.partitions
     if wanted is not None and len(partitions) > wanted:
         _log.warning(
-            "topic %s has %d partitions, more than option partitions asks for (%d)",
-            topic.name, len(partitions), wanted,
-        )  # fmt: skip
+            "a topic has more partitions than the option asks for",
+            extra={"topic": topic.name, "partitions": len(partitions), "wanted": wanted},
+        )
     elif wanted is not None and len(partitions) < wanted:
         yield (
             f"topic {topic.name} has {len(partitions)} partitions, not {wanted}; add partitions"
@@ -185,7 +185,9 @@ async def _grow(
         and len(found.get(topic.name, found[topic.like])) < len(found[topic.like])
     }
     if grown:
-        _log.warning("topics grow with those that they belong to: %s", ", ".join(grown))
+        _log.warning(
+            "topics got the partitions of their main topics", extra={"topics": ", ".join(grown)}
+        )
         await context.admin.create_partitions(grown)
         await _until_known(context, list(grown))
 

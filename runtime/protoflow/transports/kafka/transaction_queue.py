@@ -1,16 +1,27 @@
-"""Settlements that wait for the transaction of a partition."""
+"""Settlements that wait for the transaction of a partition, and their outputs as its records."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from aiokafka import AIOKafkaProducer
 
+from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message, SettleResult
+from protoflow.transports.kafka.errors import malformed
 from protoflow.transports.kafka.partition import Partition
+from protoflow.transports.kafka.record_encoder import (
+    EncodedRecord,
+    RecordEncoder,
+    checked,
+    physical_topic,
+)
+
+_log = logging.getLogger("protoflow.transports.kafka")
 
 #: Called with what came of a settlement.
 OnResult: TypeAlias = Callable[[SettleResult], None]
@@ -57,3 +68,35 @@ def end(batch: Sequence[PendingSettlement], result: SettleResult) -> None:
     """Reports one result for all of them."""
     for work in batch:
         work.ended(result)
+
+
+async def encode_outputs(
+    batch: Sequence[PendingSettlement], encoder: RecordEncoder
+) -> tuple[list[PendingSettlement], list[EncodedRecord]]:
+    """Encodes outputs; a settlement with an output that is refused gets that result and is
+    left out."""
+    accepted: list[PendingSettlement] = []
+    records: list[EncodedRecord] = []
+    for work in batch:
+        try:
+            encoded = [await _encode(message, encoder) for message in work.outputs]
+        except PublishRefusedError:
+            work.ended(SettleResult.REFUSED)
+        except Exception as error:
+            _log.info("an output must wait", extra={"error": repr(error)})
+            work.ended(SettleResult.UNKNOWN)
+        else:
+            accepted.append(work)
+            records += encoded
+    return accepted, records
+
+
+async def _encode(message: Message, encoder: RecordEncoder) -> EncodedRecord:
+    topic = physical_topic(message.topic)
+    await encoder.learn(topic)
+    try:
+        return checked(encoder.encode(message, topic))
+    except PublishError:
+        raise
+    except Exception as error:  # neither bytes nor text: the others must go on
+        raise malformed(error, topic) from error

@@ -17,17 +17,17 @@ from aiokafka.errors import ProducerFenced
 from aiokafka.structs import OffsetAndMetadata
 
 from protoflow.message import Message, SettleResult
-from protoflow.transports.kafka.context import KafkaContext
-from protoflow.transports.kafka.groups import Groups
+from protoflow.transports.kafka.group_member import GroupMember
+from protoflow.transports.kafka.groups import committed
 from protoflow.transports.kafka.partition import Partition
 from protoflow.transports.kafka.producers import abandon_producer, producer_arguments
 from protoflow.transports.kafka.record_encoder import EncodedRecord, RecordEncoder
-from protoflow.transports.kafka.transaction_outputs import encode_outputs
 from protoflow.transports.kafka.transaction_queue import (
     Offsets,
     OnResult,
     PartitionProducer,
     PendingSettlement,
+    encode_outputs,
     end,
 )
 
@@ -39,17 +39,14 @@ class Transactions:
 
     def __init__(
         self,
-        group: str,
-        context: KafkaContext,
-        groups: Groups,
+        member: GroupMember,
         encoder: RecordEncoder,
         *,
         is_member: Callable[[], Awaitable[bool]],
         fenced: Callable[[Partition], None],
     ) -> None:
-        self._group = group
-        self._context = context
-        self._groups = groups
+        self._group = member.group
+        self._context = member.context
         self._encoder = encoder
         self._is_member = is_member
         self._fenced = fenced
@@ -265,7 +262,7 @@ class Transactions:
                 raise ProducerFenced("the group has put this member out")
             owner.producer = await self._started(partition.tp)
         if owner.unsure:
-            places = await self._groups.committed(self._group, [partition.tp])
+            places = await committed(self._context.admin, self._group, [partition.tp])
             offset, metadata = places.get(partition.tp, (0, None))
             partition.committed(offset, metadata.finished if metadata else ())
             owner.unsure = False

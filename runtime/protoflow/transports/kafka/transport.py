@@ -23,6 +23,7 @@ from protoflow.transport.interface import (
     TransportSettings,
 )
 from protoflow.transport.lag import Lag
+from protoflow.transport.message_finder import FoundMessages, MessageQuery
 from protoflow.transport.topic_reader import TopicRecord
 from protoflow.transports.kafka import broker_queries
 from protoflow.transports.kafka.connection import prefer, reach
@@ -33,6 +34,7 @@ from protoflow.transports.kafka.dead_letters import KafkaDeadLetterStore
 from protoflow.transports.kafka.errors import transport_error
 from protoflow.transports.kafka.lag import read_lag
 from protoflow.transports.kafka.membership import Membership
+from protoflow.transports.kafka.message_finder import KafkaMessageFinder
 from protoflow.transports.kafka.options import KafkaOptions, client_arguments
 from protoflow.transports.kafka.publisher import KafkaPublisher
 from protoflow.transports.kafka.subscription import KafkaSubscription
@@ -62,7 +64,7 @@ class KafkaTransport:
         self._planned: dict[str, list[SubscriptionSettings]] = {}
         self._problem: str | None = "not opened"
         self.dead_letters = KafkaDeadLetterStore(self._opened, self._opened_publisher)
-        self._capabilities = Capabilities(
+        self.capabilities = Capabilities(
             durable=True,
             processes=True,
             per_key=True,
@@ -73,16 +75,13 @@ class KafkaTransport:
             atomic=options.idempotence,
             atomic_on_demand=True,
             dead_letters=True,
+            ordered_replays=True,
             lag=True,
+            reads_topics=True,
             broadcast=True,
             max_message_bytes=options.max_request_size,
             proves_killers=True,
         )
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """See `protoflow.transport.Transport`."""
-        return self._capabilities
 
     async def open(self) -> None:
         """Connects the producer and the client for questions."""
@@ -109,7 +108,7 @@ class KafkaTransport:
         self._context, self._publisher = context, publisher
         if limit is not None:
             limit = min(limit, self._options.max_request_size)
-            self._capabilities = replace(self._capabilities, max_message_bytes=limit)
+            self.capabilities = replace(self.capabilities, max_message_bytes=limit)
         self._problem = None
         self._watching = asyncio.get_running_loop().create_task(self._watch(context))
 
@@ -203,7 +202,7 @@ class KafkaTransport:
             membership, wanted = await self._membership_for(settings, context)
         except (KafkaError, TimeoutError, OSError) as error:
             raise transport_error(error, "subscribing", settings.name) from error
-        consumption = Consumption(settings, wanted, listener, context, membership.wakeup)
+        consumption = Consumption(settings, wanted, listener, context, membership.member.wakeup)
         subscription = KafkaSubscription(consumption, membership, context, self._opened_publisher())
         self._subscriptions.add(subscription)
         try:
@@ -230,7 +229,7 @@ class KafkaTransport:
             )
         self._memberships = [item for item in self._memberships if not item.left]
         for membership in self._memberships:
-            mine = membership.group == settings.group and not settings.broadcast
+            mine = membership.member.group == settings.group and not settings.broadcast
             if mine and not membership.serves(wanted.main):
                 return membership, wanted
         planned = [settings]
@@ -269,6 +268,12 @@ class KafkaTransport:
     ) -> AsyncIterator[TopicRecord]:
         """See `protoflow.transport.TopicReader`."""
         return read_topic(self._opened(), topic, start, follow)
+
+    async def find_message(self, query: MessageQuery) -> FoundMessages:
+        """See `protoflow.transport.MessageFinder`."""
+        context = self._opened()
+        await broker_queries.refresh_existing(context)
+        return await KafkaMessageFinder(context, query).find()
 
     async def lag(self, topic: str, group: str) -> Lag:
         """See `protoflow.transport.LagReader`."""

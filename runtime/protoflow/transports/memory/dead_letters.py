@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
-from typing import Protocol
 
-from protoflow.clock import Clock
 from protoflow.errors import DeadLetterNotFoundError, NotReplayableError
 from protoflow.transport.dead_letters import DeadLetterRecord
 from protoflow.transport.kit.replay import DeadLetterSources, number_of
-from protoflow.transports.memory.broker import Broker, MemoryOptions, Stored
-
-
-class Host(Protocol):
-    """What the store needs of the transport."""
-
-    broker: Broker
-    clock: Clock
-    options: MemoryOptions
+from protoflow.transports.memory.broker import Stored
+from protoflow.transports.memory.client import BrokerClient
 
 
 class MemoryDeadLetterStore:
@@ -29,7 +20,7 @@ class MemoryDeadLetterStore:
         sources: whose dead letters lie where.
     """
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: BrokerClient) -> None:
         self.host = host
         self.sources = DeadLetterSources()
 

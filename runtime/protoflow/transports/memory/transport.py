@@ -43,6 +43,7 @@ class MemoryTransport(BrokerClient):
             counts_deliveries=True,
             atomic=True,
             dead_letters=True,
+            ordered_replays=True,
             lag=True,
             broadcast=True,
             proves_killers=True,

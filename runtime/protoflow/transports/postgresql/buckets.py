@@ -213,11 +213,10 @@ class Buckets:
             for delivery in (settlement.delivery, *settlement.others):
                 receipt = delivery.receipt
                 if isinstance(receipt, InWaiting):
-                    if settlement.action is not Action.RELEASE:
-                        of_waiting.append((receipt.id, settlement))
+                    of_waiting.append((receipt.id, settlement))
                 elif settlement.action is Action.ACK:
                     finished.setdefault(receipt.bucket, set()).add(receipt.seq)
-                elif settlement.action is Action.NACK:
+                elif settlement.action is Action.NACK or settlement.failures:
                     failed.append((receipt, settlement))
         await waiting.settle(database, connection, of_waiting, keep=True)
         if failed:
@@ -423,7 +422,7 @@ class Buckets:
                 hop=None,
             )
             due = now + settlement.delay if settlement.action is Action.NACK else 0.0
-            if isinstance(again.receipt, InBucket) and settlement.action is Action.NACK:
+            if isinstance(again.receipt, InBucket) and settlement.failures:
                 marks = self._known.get(again.receipt.seq, (0, 0.0, 0.0, 0))[3]
                 self._known[again.receipt.seq] = (
                     settlement.failures,

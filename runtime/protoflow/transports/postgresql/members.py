@@ -30,16 +30,22 @@ INSERT INTO {s}.progress SELECT $1, b, $2::text::pg_snapshot, $3::text::pg_snaps
 _NEW_OWNERS = """
 INSERT INTO {s}.owners (group_id, bucket) SELECT $1, b FROM generate_series(0, $2::int - 1) AS g(b)
 """
-_DROP_GROUP = (
-    "DELETE FROM {s}.claims WHERE group_id = $1",
-    "DELETE FROM {s}.waiting WHERE group_id = $1",
+_FORGET_POSITION = (
     "DELETE FROM {s}.failures WHERE group_id = $1",
     "DELETE FROM {s}.cursors WHERE group_id = $1",
     "DELETE FROM {s}.owners WHERE group_id = $1",
     "DELETE FROM {s}.progress WHERE group_id = $1",
+)
+_DROP_GROUP = (
+    "DELETE FROM {s}.claims WHERE group_id = $1",
+    "DELETE FROM {s}.waiting WHERE group_id = $1",
+    *_FORGET_POSITION,
     "DELETE FROM {s}.members WHERE group_id = $1",
     "DELETE FROM {s}.groups WHERE id = $1",
 )
+_ALIVE = """
+SELECT EXISTS (SELECT 1 FROM {s}.members WHERE group_id = $1 AND until >= {s}.now())
+"""
 _JOIN = """
 INSERT INTO {s}.members (group_id, client, until) VALUES ($1, $2, {s}.now() + $3) RETURNING id
 """
@@ -113,6 +119,32 @@ async def make_group(database: Database, settings: SubscriptionSettings) -> Grou
                     database.sql("UPDATE {s}.groups SET ordering = $2 WHERE id = $1"), id, wanted
                 )
     return Group(id, topic, settings.topic, settings.ordering)
+
+
+def same_kind(one: Ordering, other: Ordering) -> bool:
+    """Whether groups with these orderings keep their positions alike."""
+    return (one is Ordering.NONE) == (other is Ordering.NONE)
+
+
+async def convert_group(
+    database: Database, group: Group, ordering: Ordering, position: positions.Position
+) -> None:
+    """Makes a group without work another kind of group, unless it has members."""
+    async with database.transaction() as connection:
+        await connection.execute(
+            database.sql("SELECT id FROM {s}.groups WHERE id = $1 FOR UPDATE"), group.id
+        )
+        if await connection.fetchval(database.sql(_ALIVE), group.id):
+            return
+        for statement in _FORGET_POSITION:
+            await connection.execute(database.sql(statement), group.id)
+        ordered = ordering is not Ordering.NONE
+        await _place(database, connection, group.id, position, ordered=ordered)
+        await connection.execute(
+            database.sql("UPDATE {s}.groups SET ordering = $2 WHERE id = $1"),
+            group.id,
+            _ORDERINGS[ordering],
+        )
 
 
 async def _place(

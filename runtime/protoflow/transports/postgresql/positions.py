@@ -12,6 +12,7 @@ hold nobody up. A transaction's id is assigned before it takes a number (see `pu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from protoflow.transports.postgresql.database import Database
@@ -80,3 +81,35 @@ SELECT bucket, seq, CASE WHEN due > 0 THEN due - {s}.now() ELSE 0 END, key, head
 FROM {s}.read_log($1, $2, $3::text[]::pg_snapshot[],
   $4::text[]::pg_snapshot[], $5, $6, $7, $8)
 """
+
+
+# What no batch so far holds, and what the batch has left.
+_COUNT = """
+SELECT coalesce(sum(c.n), 0)::int8, min(c.oldest) FROM
+  unnest($2::int[], $3::text[]::pg_snapshot[], $4::text[]::pg_snapshot[], $5::int8[], $6::int8[])
+    AS b(bucket, base, open, low, seq),
+  LATERAL (SELECT count(*) AS n, min(l.at) AS oldest FROM (
+    SELECT seq, xid, at FROM {s}.log WHERE topic = $1 AND bucket = b.bucket AND seq > b.low
+      AND xid >= pg_snapshot_xmax(b.base)
+    UNION ALL
+    SELECT seq, xid, at FROM {s}.log WHERE topic = $1 AND bucket = b.bucket
+      AND xid = ANY (ARRAY(SELECT pg_snapshot_xip(b.base)))) l
+    WHERE NOT (l.seq <= b.seq AND pg_visible_in_snapshot(l.xid, b.open))) c
+"""
+
+
+async def count_unread(
+    database: Database, topic: int, places: Mapping[int, Position]
+) -> tuple[int, float | None]:
+    """Returns how many messages lie beyond the positions of buckets, and when the oldest came."""
+    spots = places.values()
+    ((count, oldest),) = await database.fetch(
+        _COUNT,
+        topic,
+        [*places],
+        [spot.base for spot in spots],
+        [spot.open for spot in spots],
+        [spot.low for spot in spots],
+        [spot.seq for spot in spots],
+    )
+    return count, oldest

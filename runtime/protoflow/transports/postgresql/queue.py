@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Sequence
 from itertools import count
-from typing import Any
 
 from protoflow.message import Action, Delivery, Settlement
 from protoflow.transports.postgresql import positions, waiting
@@ -56,6 +55,7 @@ _LOCK = """
 SELECT id, pg_current_xact_id()::text FROM {s}.claims
 WHERE id = ANY ($1::int8[]) AND member = $2 FOR UPDATE
 """
+_PLACES = "SELECT base::text, open::text, low, seqs FROM {s}.cursors WHERE group_id = $1"
 _CLAIMABLE = """
 SELECT (SELECT count(*) FROM {s}.waiting WHERE group_id = $1 AND member IS NULL
     AND due <= {s}.now())
@@ -159,9 +159,7 @@ class Queue:
                     of_waiting.append((delivery.receipt.id, settlement))
         await waiting.settle(database, connection, of_waiting)
         failed = [
-            ((receipt.bucket, receipt.seq), each)
-            for receipt, each in of_log
-            if each.action is Action.NACK
+            ((receipt.bucket, receipt.seq), each) for receipt, each in of_log if _is_kept(each)
         ]
         if failed:
             await waiting.copy(database, connection, (group.id, group.topic), failed)
@@ -189,8 +187,14 @@ class Queue:
 
     async def claimable(self) -> int:
         """See `Availability`."""
-        ((found,),) = await self._database.fetch(_CLAIMABLE, self._membership.group.id)
-        return int(found)
+        group = self._membership.group
+        ((found,),) = await self._database.fetch(_CLAIMABLE, group.id)
+        ((base, opened, low, seqs),) = await self._database.fetch(_PLACES, group.id)
+        places = {
+            bucket: Position(base, opened, low, 0, 0, seqs[bucket]) for bucket in range(BUCKETS)
+        }
+        unread, _ = await positions.count_unread(self._database, group.topic, places)
+        return int(found) + unread
 
     def clear(self) -> None:
         """Everything was lost."""
@@ -226,7 +230,7 @@ class Queue:
     ) -> None:
         released: dict[int, list[InClaim]] = {}
         for receipt, each in of_log:
-            if each.action is Action.RELEASE:
+            if each.action is Action.RELEASE and not _is_kept(each):
                 released.setdefault(each.delivery.deliveries - 1, []).append(receipt)
         for deliveries, receipts in released.items():
             await connection.fetchval(
@@ -387,6 +391,13 @@ class Queue:
                 return False
             hungry = [bucket for bucket in hungry if counts.get(bucket, 0) >= most]
         return not hungry
+
+
+def _is_kept(settlement: Settlement) -> bool:
+    """Whether failed runs or a wait are to be remembered, which takes a row of its own."""
+    return settlement.action is Action.NACK or (
+        settlement.action is Action.RELEASE and settlement.failures > 0
+    )
 
 
 class _Room:

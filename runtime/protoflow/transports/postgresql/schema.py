@@ -89,8 +89,8 @@ CREATE FUNCTION {s}.now() RETURNS float8 LANGUAGE sql VOLATILE AS
 $$ SELECT extract(epoch FROM clock_timestamp())::float8 $$;
 
 CREATE FUNCTION {s}.publish(
-  given_topics int[], given_buckets int[], given_ids bytea[], given_keys bytea[], given_heads text[], given_payloads bytea[],
-  given_delays float8[]) RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $$
+  given_topics int[], given_buckets int[], given_ids bytea[], given_keys bytea[],
+  given_heads text[], given_payloads bytea[], given_delays float8[]) RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
   own xid8 := pg_catalog.pg_current_xact_id();
   now float8 := {s}.now();
@@ -105,7 +105,8 @@ BEGIN
   IF EXISTS (SELECT 1 FROM {s}.topics WHERE id = ANY (given_topics) AND dead) THEN
     INSERT INTO {s}.dead_letters (topic, message, key, head, payload, at)
       SELECT t, i, k, h, p, now
-      FROM unnest(given_topics, given_ids, given_keys, given_heads, given_payloads) AS u(t, i, k, h, p)
+      FROM unnest(given_topics, given_ids, given_keys, given_heads, given_payloads)
+        AS u(t, i, k, h, p)
       WHERE t IN (SELECT id FROM {s}.topics WHERE dead);
   END IF;
 END $$;

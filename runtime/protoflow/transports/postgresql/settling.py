@@ -48,6 +48,8 @@ class Settler:
         self._waiting: list[tuple[asyncio.Future[Results], Sequence[Settlement]]] = []
         self._task: asyncio.Task[None] | None = None
         self._doubt: Written | None = None
+        #: Committed, but not reported: what is repeated is answered from here.
+        self._unreported: dict[Delivery, SettleResult] = {}
 
     def settle(self, settlements: Sequence[Settlement]) -> asyncio.Future[Results]:
         """See `QueueSource.settle`."""
@@ -118,10 +120,12 @@ class Settler:
                 settlements = [each for _, some in waiting for each in some]
                 try:
                     results: Results = await self._settle(settlements)
-                except TransportError as error:
+                except BaseException as error:
                     for future, _ in waiting:
                         if not future.done():
-                            future.set_exception(error)
+                            future.set_exception(_unknown(error))
+                    if not isinstance(error, Exception):
+                        raise
                 else:
                     first = 0
                     for future, some in waiting:
@@ -135,38 +139,49 @@ class Settler:
 
     async def _settle(self, settlements: Sequence[Settlement]) -> Results:
         """Settles in one transaction. Raises TransportError if it is unknown what came of it."""
-        known = await self._resolve()
+        await self._resolve()
+        known = self._unreported
         left = [each for each in settlements if each.delivery not in known]
         if left:
-            known.update(await self._write(left))
-        return [known[each.delivery] for each in settlements]
+            await self._write(left)
+        return [known.pop(each.delivery) for each in settlements]
 
-    async def _write(self, settlements: Sequence[Settlement]) -> dict[Delivery, SettleResult]:
+    async def _write(self, settlements: Sequence[Settlement]) -> None:
         topics = await self.output_topics(settlements)
         written: Written | None = None
         try:
             async with self._database.transaction(relaxed=not topics) as connection:
                 written = await self.write(connection, settlements, topics)
         except BaseException:
-            self._doubt = written  # if the transaction came so far, it may be committed
+            if written is not None and written.xid:
+                self._doubt = written  # it came so far, so it may be committed
             raise
-        return self._committed(written)
+        self._committed(written)
 
-    async def _resolve(self) -> dict[Delivery, SettleResult]:
+    async def _resolve(self) -> None:
         """Finds out whether the transaction in doubt was committed."""
         if self._doubt is None:
-            return {}
+            return
         ((status,),) = await self._database.fetch(_STATUS, self._doubt.xid)
         if status == "in progress":
             raise TransportError("PostgreSQL: a transaction is still being committed or undone")
         written, self._doubt = self._doubt, None
-        return self._committed(written) if status == "committed" else {}
+        if status == "committed":
+            self._committed(written)
 
-    def _committed(self, written: Written) -> dict[Delivery, SettleResult]:
+    def _committed(self, written: Written) -> None:
+        self._doubt = None
         written.committed()
+        for settlement, result in zip(written.settlements, written.results, strict=True):
+            self._unreported[settlement.delivery] = result
         if written.topics:
             self._published(written.topics)
-        return {
-            each.delivery: result
-            for each, result in zip(written.settlements, written.results, strict=True)
-        }
+
+
+def _unknown(error: BaseException) -> TransportError:
+    """What stands for an unknown result."""
+    if isinstance(error, TransportError):
+        return error
+    unknown = TransportError(f"PostgreSQL: settling failed: {error!r}")
+    unknown.__cause__ = error
+    return unknown

@@ -36,7 +36,7 @@ async def read_topic(
         if not follow:
             return
         state = await positions.look(database)
-        while await positions.look(database) == state:
+        while await positions.look(database) == state:  # noqa: ASYNC110  the server tells nothing
             await asyncio.sleep(database.options.poll_interval)
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from protoflow.contract.spec import Ordering
 from protoflow.errors import TopologyError
 from protoflow.transport.lag import Lag
-from protoflow.transport.settings import Topology
+from protoflow.transport.settings import SubscriptionSettings, Topology
 from protoflow.transports.postgresql import members, positions
 from protoflow.transports.postgresql.database import Database
 from protoflow.transports.postgresql.members import Group
@@ -22,17 +20,6 @@ SELECT base::text, open::text, low, high, upto, seqs FROM {s}.cursors WHERE grou
 _PROGRESS = """
 SELECT bucket, base::text, open::text, low, high, upto, seq, cardinality(done)
 FROM {s}.progress WHERE group_id = $1 ORDER BY bucket
-"""
-# What a batch has left, and what lies beyond it.
-_COUNT = """
-SELECT coalesce(sum(c.n), 0)::int8, min(c.oldest) FROM
-  unnest($2::int[], $3::text[]::pg_snapshot[], $4::text[]::pg_snapshot[], $5::int8[], $6::int8[],
-    $7::int8[]) AS b(bucket, base, open, low, high, seq),
-  LATERAL (SELECT count(*) AS n, min(l.at) AS oldest FROM {s}.log l
-    WHERE l.topic = $1 AND l.bucket = b.bucket AND (
-      (NOT pg_visible_in_snapshot(l.xid, b.open))
-      OR (l.seq > b.seq AND NOT pg_visible_in_snapshot(l.xid, b.base)))
-  ) c
 """
 _OTHERS = """
 SELECT (SELECT count(*) FROM {s}.waiting WHERE group_id = $1),
@@ -54,7 +41,18 @@ async def make(database: Database, topology: Topology) -> None:
         await database.fetch(_MARK_DEAD, [ids[name] for name in dead])
     for each in topology.subscriptions:
         if not each.broadcast:
+            await _convert(database, each)
             await members.make_group(database, each)
+
+
+async def _convert(database: Database, settings: SubscriptionSettings) -> None:
+    """Gives a group an order, or takes it away, if it has nothing under way."""
+    group = await members.find_group(database, settings.topic, settings.group)
+    if group is None or members.same_kind(group.ordering, settings.ordering):
+        return
+    opening = await positions.open_batch(database)  # before it is counted what is left
+    if (await lag(database, settings.topic, settings.group)).messages == 0:
+        await members.convert_group(database, group, settings.ordering, positions.end(opening))
 
 
 async def missing(database: Database, topology: Topology) -> list[str]:
@@ -78,16 +76,7 @@ async def lag(database: Database, topic: str, name: str) -> Lag:
     if group is None:
         raise TopologyError(f"group {name} of topic {topic} does not exist")
     places, finished = await _places(database, group)
-    ((count, oldest),) = await database.fetch(
-        _COUNT,
-        group.topic,
-        [number for number, _ in places],
-        [place.base for _, place in places],
-        [place.open for _, place in places],
-        [place.low for _, place in places],
-        [place.high for _, place in places],
-        [place.seq for _, place in places],
-    )
+    count, oldest = await positions.count_unread(database, group.topic, places)
     ((waiting, oldest_waiting, claimed, now),) = await database.fetch(_OTHERS, group.id)
     times = [each for each in (oldest, oldest_waiting) if each is not None]
     if claimed:
@@ -98,14 +87,13 @@ async def lag(database: Database, topic: str, name: str) -> Lag:
     return Lag(messages=messages, seconds=age)
 
 
-async def _places(database: Database, group: Group) -> tuple[Collection[tuple[int, Position]], int]:
+async def _places(database: Database, group: Group) -> tuple[dict[int, Position], int]:
     """Where each bucket stands, and how many messages beyond are finished all the same."""
     if group.ordering is Ordering.NONE:
         ((base, opened, low, high, upto, seqs),) = await database.fetch(_CURSOR, group.id)
-        return [
-            (bucket, positions.Position(base, opened, low, high, upto, seqs[bucket]))
+        return {
+            bucket: Position(base, opened, low, high, upto, seqs[bucket])
             for bucket in range(BUCKETS)
-        ], 0
+        }, 0
     rows = await database.fetch(_PROGRESS, group.id)
-    places = [(bucket, Position(*place)) for bucket, *place, _ in rows]
-    return places, sum(row[-1] for row in rows)
+    return {bucket: Position(*place) for bucket, *place, _ in rows}, sum(row[-1] for row in rows)

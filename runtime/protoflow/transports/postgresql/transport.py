@@ -53,6 +53,8 @@ class PostgresTransport:
             broadcast=True,
             max_message_bytes=options.max_message_bytes,
             proves_killers=True,
+            reads_topics=True,
+            ordered_replays=True,
         )
         self._settings = settings
         self._database = Database(settings, options)

@@ -136,7 +136,7 @@ async def copy(
         [bucket for (bucket, _), _ in settlements],
         [seq for (_, seq), _ in settlements],
         [each.delay for _, each in settlements],
-        [each.delivery.deliveries for _, each in settlements],
+        [each.delivery.deliveries - (each.action is Action.RELEASE) for _, each in settlements],
         [each.failures for _, each in settlements],
         [each.first_failure for _, each in settlements],
     )

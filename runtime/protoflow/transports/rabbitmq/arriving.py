@@ -6,11 +6,10 @@ import logging
 import uuid
 
 from protoflow.message import Delivery, Message
-from protoflow.transport.interface import SubscriptionSettings
 from protoflow.transports.rabbitmq import codec
-from protoflow.transports.rabbitmq.marks import Marks
-from protoflow.transports.rabbitmq.names import Names
+from protoflow.transports.rabbitmq.context import SubscriptionContext
 from protoflow.transports.rabbitmq.reading import Handed, Properties
+from protoflow.transports.rabbitmq.start_marks import StartMarks
 
 _logger = logging.getLogger("protoflow.rabbitmq")
 
@@ -18,12 +17,12 @@ _logger = logging.getLogger("protoflow.rabbitmq")
 class Arriving:
     """Makes a delivery of whatever comes: nothing in a message can raise."""
 
-    def __init__(self, settings: SubscriptionSettings, names: Names, marks: Marks | None) -> None:
-        self._topic = settings.topic
-        self._name = settings.name
-        self._counts = not settings.broadcast
-        self._own_places = names.own_places
-        self._owner = names.owner
+    def __init__(self, context: SubscriptionContext, marks: StartMarks | None) -> None:
+        self._topic = context.settings.topic
+        self._name = context.settings.name
+        self._counts = not context.settings.broadcast
+        self._own_places = context.names.own_places
+        self._owner = context.names.owner
         self._marks = marks
 
     def delivery(self, shard: int, handed: Handed, properties: Properties, body: bytes) -> Delivery:
@@ -47,7 +46,9 @@ class Arriving:
             unreadable=problem,
         )
         if problem is not None:
-            _logger.error("a message of %s is unreadable: %s", self._name, problem)
+            _logger.error(
+                "a message was not readable", extra={"subscription": self._name, "error": problem}
+            )
         if self._marks is not None and self._marks.any:
             delivery.suspect = self._marks.count(delivery) > 0
         return delivery

@@ -21,6 +21,7 @@ from pamqp.base import Frame
 from pamqp.body import ContentBody
 from pamqp.commands import Basic
 from pamqp.commands import Channel as Methods
+from pamqp.commands import Queue as QueueMethods
 from pamqp.common import FieldTable
 from yarl import URL
 
@@ -57,10 +58,7 @@ class Connection(aiormq.Connection):
     ) -> None:
         self._wire = Wire(url.scheme, blocked)
         super().__init__(
-            url,
-            context=context,
-            client_properties=client_properties,
-            transport_factory=self._wire,
+            url, context=context, client_properties=client_properties, transport_factory=self._wire
         )
 
     def abort(self) -> None:
@@ -139,9 +137,15 @@ class Channel(aiormq.Channel):
             got, self._got = self._got, None
         return got if isinstance(reply, Basic.GetOk) else None
 
-    async def sibling(self) -> Channel:
-        """Another channel of the same connection, for what may fail."""
-        return await self._connection.open_channel(self._timeout, confirms=False)
+    async def peek(self, queue: str) -> tuple[int, int]:
+        """How many messages wait in a queue, and how many consumers it has. Raises FAILURES."""
+        # On a channel of its own: the broker ends it if there is no such queue.
+        beside = await self._connection.open_channel(self._timeout, confirms=False)
+        try:
+            found = await beside.request(QueueMethods.Declare(queue=queue, passive=True))
+        finally:
+            await beside.leave()
+        return found.message_count or 0, found.consumer_count or 0
 
     async def leave(self) -> None:
         """Closes the channel; the broker takes back what is unsettled."""

@@ -170,4 +170,5 @@ class RabbitMQScan:
             )
         if to_origin:
             return message
-        return replace(message, topic=store.names.to_group(message.topic, group), mandatory=True)
+        address = store.names.of(message.topic, group).address
+        return replace(message, topic=address, mandatory=True)

@@ -6,7 +6,7 @@ the queues of its set bits, from the highest down, and then reaches the groups o
 So the queues are few and constant whatever the delays are, none has a head that blocks it,
 and being quorum queues that dead-letter at least once they lose nothing.
 
-Waits between retries are not kept here: see `Subscription.defer` and `contract.retry_ladder`.
+Waits between retries are not kept here: see `retry_delays`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import math
 from protoflow.errors import PublishError, TransportError
 from protoflow.transport.interface import TopologyMode
 from protoflow.transports.rabbitmq.channel import FAILURES
-from protoflow.transports.rabbitmq.declare import TopologyManager
 from protoflow.transports.rabbitmq.link import Link, describe
 from protoflow.transports.rabbitmq.names import DELAY_BITS, Names
 from protoflow.transports.rabbitmq.topology import (
@@ -24,6 +23,7 @@ from protoflow.transports.rabbitmq.topology import (
     Exchange,
     Plan,
     Queue,
+    TopologyManager,
     dead_lettering,
     due,
 )
@@ -63,27 +63,26 @@ class Delays:
 
 def plan(names: Names) -> Plan:
     """The exchanges and queues of all bits."""
-    exchanges, queues, bindings = [due(names)], [], []
+    found = Plan()
+    found.add(due(names))
     for bit in range(DELAY_BITS):
         name, following = names.delay(bit), names.delay(bit - 1)
         before = "*." * (DELAY_BITS - 1 - bit)
-        exchanges.append(Exchange(name=name, kind="topic"))
-        queues.append(
-            Queue(
-                name=name,
-                arguments={
-                    "x-message-ttl": round(2**bit * _UNIT * 1000),
-                    **dead_lettering(following, None),
-                },
-            )
-        )
-        bindings += [
+        arguments = {
+            "x-message-ttl": round(2**bit * _UNIT * 1000),
+            **dead_lettering(following, None),
+        }
+        found.add(
+            Exchange(name=name, kind="topic"),
+            Queue(name=name, arguments=arguments),
             Binding(source=name, target=name, key=f"{before}1.#"),
             Binding(source=name, target=following, key=f"{before}0.#", to_exchange=True),
-        ]
+        )
     # What nobody consumes when it is due must go somewhere, or it would block its queue.
     nobody = names.nobody
-    exchanges.append(Exchange(name=nobody, kind="fanout"))
-    queues.append(Queue(name=nobody, arguments={"x-message-ttl": 0}))
-    bindings.append(Binding(source=nobody, target=nobody, key=""))
-    return Plan(exchanges=tuple(exchanges), queues=tuple(queues), bindings=tuple(bindings))
+    found.add(
+        Exchange(name=nobody, kind="fanout"),
+        Queue(name=nobody, arguments={"x-message-ttl": 0}),
+        Binding(source=nobody, target=nobody, key=""),
+    )
+    return found

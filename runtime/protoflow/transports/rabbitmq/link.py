@@ -16,11 +16,7 @@ from protoflow.errors import AuthenticationError, ConnectionFailedError
 from protoflow.transport.interface import TransportSettings
 from protoflow.transport.kit.backoff import Backoff
 from protoflow.transport.kit.supervisor import Supervisor
-from protoflow.transports.rabbitmq.channel import (
-    FAILURES,
-    Channel,
-    Connection,
-)
+from protoflow.transports.rabbitmq.channel import FAILURES, Channel, Connection
 from protoflow.transports.rabbitmq.options import RabbitMQOptions
 
 _logger = logging.getLogger("protoflow.rabbitmq")
@@ -215,7 +211,7 @@ class Link:
         if reason != self.blocked:
             self.blocked = reason
             if reason is not None:
-                _logger.warning("rabbitmq blocks publishers: %s", reason)
+                _logger.warning("rabbitmq blocked publishers", extra={"reason": reason})
             self.on_blocked()
 
     def _url(self, host: str, port: int | None) -> URL:

@@ -14,51 +14,36 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from pamqp.commands import Basic
-from pamqp.commands import Queue as Methods
 
-from protoflow.errors import PublishError, TransportError
 from protoflow.message import Message
 from protoflow.transports.rabbitmq import frames
 from protoflow.transports.rabbitmq.channel import Channel
-from protoflow.transports.rabbitmq.link import Link
+from protoflow.transports.rabbitmq.context import SubscriptionContext
 from protoflow.transports.rabbitmq.reading import Handed, Properties
 
 #: For so long a lock may be on its way back when it is renewed.
 _RENEWING_SECONDS = 10.0
-
-PublishCallback = Callable[[Message], Awaitable[PublishError | None]]
 
 
 class Locks:
     """The locks of one subscription.
 
     Args:
-        link: the consumer's connection.
-        publish: publishes, for the first message of a lock.
-        queues: the lock's queue of each shard.
-        max_hold: how long a message may stay unacknowledged.
+        context: the subscription.
         changed: called when a lock was won or lost.
 
     Attributes:
         lost: whether locks were lost that were held.
     """
 
-    def __init__(
-        self,
-        link: Link,
-        publish: PublishCallback,
-        queues: list[str],
-        max_hold: float,
-        changed: Callable[[], None],
-    ) -> None:
+    def __init__(self, context: SubscriptionContext, changed: Callable[[], None]) -> None:
         self.lost = False
-        self._link = link
-        self._publish = publish
-        self._queues = queues
-        self._renewal = max_hold / 2
+        self._context = context
+        self._queues = [*map(context.own.lock, context.own.shards)]
+        self._renewal = context.options.max_hold / 2
         self._changed = changed
         self._channel: Channel | None = None
         self._competing: set[int] = set()
@@ -77,7 +62,7 @@ class Locks:
         for shard, queue in enumerate(self._queues):
             if shard in self._competing:
                 continue
-            await self._complete(queue)
+            await self._complete(channel, queue)
             await channel.request(Basic.Consume(queue=queue, consumer_tag=str(shard)))
             self._competing.add(shard)
 
@@ -106,7 +91,7 @@ class Locks:
     async def _open(self) -> Channel:
         self._forget()
         self.lost = False
-        channel = await self._link.channel(confirms=False)
+        channel = await self._context.link.channel(confirms=False)
         await channel.request(Basic.Qos(prefetch_count=1))
         channel.on_deliver, channel.on_cancel = self._won, self._cancelled
         channel.tap()
@@ -114,21 +99,12 @@ class Locks:
         self._channel = channel
         return channel
 
-    async def _complete(self, queue: str) -> None:
+    async def _complete(self, channel: Channel, queue: str) -> None:
         """Publishes a lock's message if there is none. Two of them, of processes that start at
         once, do no harm: only one consumer is active, and it gets one message."""
-        channel = await self._link.channel(confirms=False)
-        try:
-            found = await channel.request(Methods.Declare(queue=queue, passive=True))
-        finally:
-            await channel.leave()
-        if found.message_count or found.consumer_count:
-            return
-        error = await self._publish(
-            Message(id=uuid.uuid4().hex, topic=queue, payload=b"", mandatory=True)
-        )
-        if error is not None:
-            raise TransportError(f"the lock {queue} could not be made: {error}") from error
+        if not any(await channel.peek(queue)):
+            message = Message(id=uuid.uuid4().hex, topic=queue, payload=b"", mandatory=True)
+            await self._context.put(message)
 
     def _won(self, handed: Handed, _: Properties, __: bytes) -> None:
         shard = int(handed[0])

@@ -96,18 +96,14 @@ class Losses:
         return found
 
     def _refused(self, entry: Entry, code: int, text: str, refusal: Refusal) -> PublishError:
-        message = entry.message
         if code == _NOT_FOUND:  # it may be made again
             self.suspects[entry.key] = None
             return _unknown(entry, f"{text}; start a service with topology mode create")
         fix = "; grant the user the right to write" if code == _ACCESS_REFUSED else ""
-        return refusal(message) or PublishRefusedError(
-            f"message {message.id} to {message.topic} was refused: {text}{fix}"
-        )
+        return refusal(entry.message) or PublishRefusedError(f"{entry} was refused: {text}{fix}")
 
 
 def _unknown(entry: Entry, text: str) -> PublishError:
     return PublishError(
-        f"rabbitmq did not confirm message {entry.message.id} to {entry.message.topic}, so "
-        f"whether it was taken is unknown: {text}"
+        f"rabbitmq did not confirm {entry}, so whether it was taken is unknown: {text}"
     )

@@ -11,7 +11,6 @@ from __future__ import annotations
 from protoflow.contract.names import fit
 
 _LIMIT = 255  # bytes, of names and of routing keys
-
 #: How many bits a delay has.
 DELAY_BITS = 26
 
@@ -30,50 +29,18 @@ class Names:
         self.retry = f"{exchange}/+retry"
         #: Where what waited long enough comes back; internal, so nobody can publish there.
         self.back = f"{exchange}/+back"
+        #: The exchange and the queue for what is due and not wanted.
+        self.nobody = f"{exchange}/+nobody"
         #: Hop state is believed of what comes by these, for only the runtime writes there.
         self.own_places = frozenset((self.retry, self.back))
 
-    def group(self, topic: str, group: str) -> str:
-        """The queue of a group or, if it has shards, the exchange before them."""
-        return fit(f"{self.exchange}/{topic}/{group}", _LIMIT)
-
-    def queue(self, topic: str, group: str, shard: int) -> str:
-        """The queue of one shard."""
-        return self.group(topic, group) if self.shards == 1 else self.shard(topic, group, shard)
-
-    def shard(self, topic: str, group: str, shard: int) -> str:
-        """The queue of a shard where there are several."""
-        return self._part(topic, group, f"shard-{shard}")
-
-    def rung(self, topic: str, group: str, seconds: float) -> str:
-        """The queue where retries of a group wait."""
-        wait = f"{seconds:.0f}s" if seconds == int(seconds) else f"{milliseconds(seconds)}ms"
-        return self._part(topic, group, f"retry-{wait}")
-
-    def lock(self, topic: str, group: str, shard: int) -> str:
-        """The queue whose one message makes its holder the consumer of an ordered shard."""
-        return self._part(topic, group, f"lock-{shard}")
-
-    def marks(self, topic: str, group: str, shard: int) -> str:
-        """The queue of the start marks of an ordered shard."""
-        return self._part(topic, group, f"marks-{shard}")
-
-    def solo(self, topic: str, group: str) -> str:
-        """The queue of messages of an unordered group that are to be run alone."""
-        return self._part(topic, group, "solo")
-
-    def broadcast(self, topic: str, group: str, process: str) -> str:
-        """The queue of one process of a broadcast group."""
-        return self._part(topic, group, f"broadcast-{process}")
+    def of(self, topic: str, group: str) -> GroupNames:
+        """The names of what belongs to a group of a topic."""
+        return GroupNames(f"{self.exchange}/{topic}/{group}", self.shards)
 
     def delay(self, bit: int) -> str:
         """The exchange and the queue of one bit of delays; -1 is where they are due."""
         return f"{self.exchange}/+delay-{bit}" if bit >= 0 else f"{self.exchange}/+due"
-
-    @property
-    def nobody(self) -> str:
-        """The exchange and the queue for what is due and not wanted."""
-        return f"{self.exchange}/+nobody"
 
     def delayed_key(self, bits: str, topic: str) -> str:
         """The routing key of a delayed message, or with `*` for bits the pattern of all."""
@@ -88,10 +55,6 @@ class Names:
         """The queue that keeps a dead-letter topic."""
         return fit(f"{self.exchange}/{topic}", _LIMIT)
 
-    def to_group(self, topic: str, group: str) -> str:
-        """The address of a group alone; stands for the topic of a message."""
-        return self.group(topic, group)
-
     def routing_key(self, topic: str) -> str:
         """The routing key of a topic."""
         return fit(topic, _LIMIT)
@@ -105,15 +68,54 @@ class Names:
     def group_of(self, queue: str) -> tuple[str, str] | None:
         """The topic and the group whose queue, or shard, this is; None if it is no such, or
         its name was cut."""
-        if not queue.startswith(self.owner):
-            return None
-        parts = queue[len(self.owner) :].split("/")
-        if len(parts) not in (2, 3) or "..." in queue:
+        parts = queue.removeprefix(self.owner).split("/")
+        if not queue.startswith(self.owner) or len(parts) not in (2, 3) or "..." in queue:
             return None
         return parts[0], parts[1]
 
-    def _part(self, topic: str, group: str, part: str) -> str:
-        return f"{fit(f'{self.exchange}/{topic}/{group}', _LIMIT - len(part) - 1)}/{part}"
+
+class GroupNames:
+    """The names of what belongs to one group of one topic.
+
+    Attributes:
+        address: the queue of the group or, if it has shards, the exchange before them. It stands
+            for the topic of a message that is for this group alone.
+        solo: the queue of messages of an unordered group that are to be run alone.
+    """
+
+    def __init__(self, name: str, shards: int) -> None:
+        self._name = name
+        self.shards = range(shards)
+        self.address = fit(name, _LIMIT)
+        self.solo = self._part("solo")
+
+    def queue(self, shard: int) -> str:
+        """The queue of one shard; where there is one, it is the group's."""
+        return self.address if len(self.shards) == 1 else self.shard(shard)
+
+    def shard(self, shard: int) -> str:
+        """The queue of a shard where there are several."""
+        return self._part(f"shard-{shard}")
+
+    def retry(self, seconds: float) -> str:
+        """The queue where retries wait so long."""
+        wait = f"{seconds:.0f}s" if seconds == int(seconds) else f"{milliseconds(seconds)}ms"
+        return self._part(f"retry-{wait}")
+
+    def lock(self, shard: int) -> str:
+        """The queue whose one message makes its holder the consumer of an ordered shard."""
+        return self._part(f"lock-{shard}")
+
+    def marks(self, shard: int) -> str:
+        """The queue of the start marks of an ordered shard."""
+        return self._part(f"marks-{shard}")
+
+    def broadcast(self, process: str) -> str:
+        """The queue of one process of a broadcast group."""
+        return self._part(f"broadcast-{process}")
+
+    def _part(self, part: str) -> str:
+        return f"{fit(self._name, _LIMIT - len(part) - 1)}/{part}"
 
 
 def milliseconds(seconds: float) -> int:

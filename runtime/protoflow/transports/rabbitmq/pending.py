@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
 from protoflow.errors import PublishError
@@ -42,6 +43,9 @@ class Entry:
         self.returned = False
         self.settled = False
 
+    def __str__(self) -> str:
+        return f"message {self.message.id} to {self.message.topic}"
+
     @property
     def key(self) -> Key:
         """What distinguishes it from others."""
@@ -54,49 +58,76 @@ class Entry:
             self.batch.done(self.index, result)
 
 
-class GivenUp:
-    """What was given up for its time while the broker still had it to confirm.
+class Unconfirmed:
+    """What was sent and is not confirmed yet.
 
-    The same message is submitted again then. It must not be sent again, or a broker that was
-    blocked for an hour has hundreds of copies afterwards.
+    A message that was given up for its time is submitted again. It must not be sent again while
+    the broker still has it to confirm, or a broker that was blocked for an hour has hundreds of
+    copies afterwards.
+
+    Attributes:
+        entries: by their tags, in the order in which they were sent.
     """
 
     def __init__(self) -> None:
-        self._unconfirmed: dict[Key, int] = {}
+        self.entries: dict[int, Entry] = {}
+        self._tag = 0
+        self._given_up: dict[Key, int] = {}
         self._confirmed: OrderedDict[Key, Message] = OrderedDict()
 
-    def __bool__(self) -> bool:
-        return bool(self._unconfirmed or self._confirmed)
+    def add(self, entry: Entry) -> None:
+        """An entry that is sent now."""
+        self._tag += 1
+        self.entries[self._tag] = entry
 
-    def add(self, entry: Entry, tag: int) -> None:
-        """An entry that stays unconfirmed under its tag."""
-        self._unconfirmed[entry.key] = tag
+    def take(self, tag: int, multiple: bool) -> list[Entry]:
+        """Removes what was answered: one tag, or all up to it."""
+        if not multiple:
+            return [self.entries.pop(tag)] if tag in self.entries else []
+        tags = [*itertools.takewhile(lambda known: known <= tag, self.entries)]
+        return [self.entries.pop(known) for known in tags]
 
-    def confirmed(self, entry: Entry) -> None:
-        """It was confirmed after all, before it was submitted again."""
-        if self._unconfirmed.pop(entry.key, None) is not None:
+    def give_up(self, tag: int, error: PublishError) -> None:
+        """Fails an entry whose time is over; it stays unconfirmed."""
+        entry = self.entries[tag]
+        self._given_up[entry.key] = tag
+        entry.done(error)
+
+    def confirm(self, entry: Entry) -> None:
+        """The broker has an entry that was taken out, maybe after it was given up."""
+        if entry.settled and self._given_up.pop(entry.key, None) is not None:
             self._confirmed[entry.key] = entry.message
             if len(self._confirmed) > _REMEMBERED:
                 self._confirmed.popitem(last=False)
+        entry.done(None)
 
-    def tag(self, key: Key) -> int | None:
-        """The tag under which a message that is submitted again is unconfirmed."""
-        return self._unconfirmed.pop(key, None)
-
-    def take_confirmed(self, message: Message) -> bool:
-        """Whether a message that is submitted again was confirmed meanwhile."""
-        known = self._confirmed.get((message.id, message.topic))
-        if known is None or not same(known, message):
+    def knows(self, entry: Entry) -> bool:
+        """Whether the broker has the message already, from an earlier submission: then the entry
+        is done, or waits for the same confirmation."""
+        if not (self._given_up or self._confirmed):
             return False
-        del self._confirmed[message.id, message.topic]
+        confirmed = self._confirmed.get(entry.key)
+        if confirmed is not None and _same(confirmed, entry.message):
+            del self._confirmed[entry.key]
+            entry.done(None)
+            return True
+        tag = self._given_up.pop(entry.key, 0)
+        earlier = self.entries.get(tag)
+        if earlier is None or not _same(earlier.message, entry.message):
+            return False
+        entry.since, entry.probing = earlier.since, earlier.probing
+        self.entries[tag] = entry
         return True
 
-    def forget(self) -> None:
-        """The channel is gone, and with it what is known of them."""
-        self._unconfirmed.clear()
+    def clear(self) -> list[Entry]:
+        """The channel is gone, and with it what is known of them; the next one counts anew."""
+        entries, self.entries = [*self.entries.values()], {}
+        self._given_up.clear()
+        self._tag = 0
+        return entries
 
 
-def same(one: Message, other: Message) -> bool:
+def _same(one: Message, other: Message) -> bool:
     """Whether two messages of one id and topic are one message, submitted twice."""
     return one is other or (
         one.payload == other.payload
@@ -106,6 +137,6 @@ def same(one: Message, other: Message) -> bool:
     )
 
 
-def oldest(*entries: Iterator[Entry]) -> float | None:
+def oldest(waiting: Iterable[Iterator[Entry]]) -> float | None:
     """Since when the first of each of these waits."""
-    return min((entry.since for each in entries if (entry := next(each, None))), default=None)
+    return min((entry.since for each in waiting if (entry := next(each, None))), default=None)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message
@@ -19,7 +20,7 @@ from protoflow.transports.rabbitmq.link import Link, new_backoff
 from protoflow.transports.rabbitmq.losses import Losses
 from protoflow.transports.rabbitmq.names import Names
 from protoflow.transports.rabbitmq.options import RabbitMQOptions
-from protoflow.transports.rabbitmq.pending import Entry, GivenUp, Result, oldest, same
+from protoflow.transports.rabbitmq.pending import Entry, Result, Unconfirmed, oldest
 from protoflow.transports.rabbitmq.reading import Properties
 from protoflow.transports.rabbitmq.unrouted import UnroutedTopics
 
@@ -46,11 +47,9 @@ class Publisher:
         self._options = options
         self._channel: Channel | None = None
         self._waiting: deque[Entry] = deque()
-        self._unconfirmed: dict[int, Entry] = {}
-        self._given_up = GivenUp()
+        self._unconfirmed = Unconfirmed()
         self._losses = Losses(self._route)
         self._unrouted = UnroutedTopics(settings.require_subscriber)
-        self._tag = 0
         self._delays = Delays(link, names)
         self._held: list[Entry] = []
         self._preparing: asyncio.Task[None] | None = None
@@ -60,7 +59,7 @@ class Publisher:
     @property
     def problem(self) -> str | None:
         """What is wrong when something is unconfirmed for long."""
-        since = oldest(iter(self._unconfirmed.values()), iter(self._waiting), iter(self._held))
+        since = oldest(map(iter, self._open()))
         if since is None:
             return None
         if (waited := asyncio.get_running_loop().time() - since) <= _PATIENCE:
@@ -78,7 +77,7 @@ class Publisher:
         supervisor, self._supervisor = self._supervisor, None
         if supervisor is None:
             return
-        entries = [*self._unconfirmed.values(), *self._waiting, *self._held]
+        entries = [*itertools.chain(*self._open())]
         channel, tasks = self._channel, [supervisor]
         tasks += [self._preparing] if self._preparing is not None else []
         try:
@@ -114,9 +113,13 @@ class Publisher:
         if self._held and self._preparing is None:
             self._preparing = asyncio.create_task(self._prepare())
         self._flush()
-        if self._sweeper is None and (self._unconfirmed or self._waiting or self._held):
+        if self._sweeper is None:
             self._schedule_sweep()
         return batch.future
+
+    def _open(self) -> tuple[Collection[Entry], ...]:
+        """What has no result yet: sent, waiting, and waiting for queues of delays."""
+        return self._unconfirmed.entries.values(), self._waiting, self._held
 
     def _flush(self) -> None:
         channel = self._channel
@@ -127,39 +130,22 @@ class Publisher:
         now, sent = self._settings.clock.now(), []
         while self._waiting and not self._losses.alone:
             entry = self._waiting.popleft()
-            if entry.settled or (self._given_up and self._known(entry)):
+            if entry.settled or self._unconfirmed.knows(entry):
                 continue
-            if self._losses.suspects and not self._losses.may_send(entry, bool(self._unconfirmed)):
+            busy = bool(self._unconfirmed.entries)
+            if self._losses.suspects and not self._losses.may_send(entry, busy):
                 self._waiting.appendleft(entry)
                 break
             try:
                 data = self._encode(channel, entry, now)
             except Exception as error:  # whatever it is, it is this message's own
-                entry.done(
-                    PublishRefusedError(
-                        f"message {entry.message.id} to {entry.message.topic}: {error}"
-                    )
-                )
+                entry.done(PublishRefusedError(f"{entry}: {error}"))
                 self._losses.over()
                 continue
-            self._tag += 1
             sent.append(data)
-            self._unconfirmed[self._tag] = entry
+            self._unconfirmed.add(entry)
         if sent:
             channel.send(b"".join(sent))
-
-    def _known(self, entry: Entry) -> bool:
-        """Whether the broker has the message already, from an earlier submission."""
-        if self._given_up.take_confirmed(entry.message):
-            entry.done(None)
-            return True
-        tag = self._given_up.tag(entry.key)
-        earlier = self._unconfirmed.get(tag) if tag is not None else None
-        if tag is None or earlier is None or not same(earlier.message, entry.message):
-            return False
-        entry.since, entry.probing = earlier.since, earlier.probing
-        self._unconfirmed[tag] = entry
-        return True
 
     def _encode(self, channel: Channel, entry: Entry, now: float) -> bytes:
         message = entry.message
@@ -191,29 +177,16 @@ class Publisher:
             entry.done(error)
 
     def _confirmed(self, tag: int, multiple: bool, accepted: bool) -> None:
-        unconfirmed = self._unconfirmed
-        if multiple:
-            tags = []
-            for known in unconfirmed:  # in the order in which they were sent
-                if known > tag:
-                    break
-                tags.append(known)
-        else:
-            tags = [tag] if tag in unconfirmed else []
-        for known in tags:
-            entry = unconfirmed.pop(known)
+        for entry in self._unconfirmed.take(tag, multiple):
             if entry.returned and (error := self._unrouted.returned(entry)) is not None:
                 entry.done(error)
             elif accepted:
-                if entry.settled:
-                    self._given_up.confirmed(entry)
-                entry.done(None)
+                self._unconfirmed.confirm(entry)
             else:
                 entry.done(
                     PublishError(
-                        f"rabbitmq did not take message {entry.message.id} to "
-                        f"{entry.message.topic}: a queue refused it; look at its length limit "
-                        "and at the server's alarms"
+                        f"rabbitmq did not take {entry}: a queue refused it; look at its length "
+                        "limit and at the server's alarms"
                     )
                 )
         if self._losses.suspects:
@@ -223,7 +196,7 @@ class Publisher:
     def _returned(self, routing_key: str, properties: Properties) -> None:
         # The confirmation that follows does not say that the message was returned.
         id = codec.message_id(properties)
-        for entry in self._unconfirmed.values():
+        for entry in self._unconfirmed.entries.values():
             message = entry.message
             if message.id == id and not entry.returned and self._route(message)[1] == routing_key:
                 entry.returned = True
@@ -233,7 +206,7 @@ class Publisher:
         channel = await self._link.channel()
         channel.on_confirm, channel.on_return = self._confirmed, self._returned
         channel.tap()
-        self._channel, self._tag = channel, 0
+        self._channel = channel
         if not self.limits.max_bytes:
             self.limits.learn((await self._link.connection()).version)
         self._flush()
@@ -250,13 +223,12 @@ class Publisher:
                 await self._connect()
                 backoff.reset()
             except Exception as error:  # whatever it is may pass
-                _logger.info("publishing waits: %s", error)
+                _logger.info("publishing has no channel yet", extra={"error": str(error)})
             if self._channel is None or self._channel.is_closed:
                 await clock.sleep(backoff.next())
 
     def _lost(self, channel: Channel) -> None:
-        entries, self._unconfirmed = [*self._unconfirmed.values()], {}
-        self._given_up.forget()
+        entries = self._unconfirmed.clear()
         code, text = channel.closed_by_broker or (0, "the connection was lost")
         if limit := self._losses.too_large(code, text):
             self.limits.max_bytes = limit
@@ -271,26 +243,23 @@ class Publisher:
         return self._link.problem or "rabbitmq is slow, or a queue has no leader"
 
     def _schedule_sweep(self) -> None:
-        wait = self._options.confirm_timeout / 4
-        self._sweeper = asyncio.get_running_loop().call_later(wait, self._sweep)
+        self._sweeper = None
+        if any(self._open()):
+            wait = self._options.confirm_timeout / 4
+            self._sweeper = asyncio.get_running_loop().call_later(wait, self._sweep)
 
     def _sweep(self) -> None:
+        """Gives up what was not confirmed in time."""
         now = asyncio.get_running_loop().time()
-        unsent = ((0, entry) for entry in (*self._waiting, *self._held))
-        for tag, entry in [*self._unconfirmed.items(), *unsent]:
+        seconds = f"{self._options.confirm_timeout:g} s"
+        for tag, entry in [*self._unconfirmed.entries.items()]:
             if entry.deadline <= now and not entry.settled:
-                if tag:
-                    self._given_up.add(entry, tag)
-                sent = "" if tag else ", and it was not sent"
-                entry.done(
-                    PublishError(
-                        f"rabbitmq did not confirm message {entry.message.id} to "
-                        f"{entry.message.topic} within {self._options.confirm_timeout:g} s"
-                        f"{sent}: {self._reason()}"
-                    )
-                )
+                text = f"rabbitmq did not confirm {entry} within {seconds}: {self._reason()}"
+                self._unconfirmed.give_up(tag, PublishError(text))
+        for entry in (*self._waiting, *self._held):
+            if entry.deadline <= now:
+                text = f"rabbitmq did not confirm {entry} within {seconds}, and it was not sent: "
+                entry.done(PublishError(text + self._reason()))
         self._waiting = deque(entry for entry in self._waiting if not entry.settled)
         self._held = [entry for entry in self._held if not entry.settled]
-        self._sweeper = None
-        if self._unconfirmed or self._waiting or self._held:
-            self._schedule_sweep()
+        self._schedule_sweep()

@@ -8,13 +8,16 @@ the channel ends before, the deliveries are lost to it, and no repetition could 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 
-from protoflow.message import Delivery, SettleResult
+from protoflow.message import Action, Delivery, Settlement, SettleResult
 from protoflow.transports.rabbitmq import frames
 from protoflow.transports.rabbitmq.channel import Channel
 
 Results = asyncio.Future[Sequence[SettleResult]]
+#: Takes a delivery that is to be handed out again.
+HandOut = Callable[[Delivery], None]
 
 
 class Receipt:
@@ -41,6 +44,10 @@ class Receipt:
 class Session:
     """The deliveries of one channel.
 
+    Args:
+        channel: the channel.
+        prefetch: how many deliveries the broker hands out in advance.
+
     Attributes:
         channel: the channel.
         unsettled: the deliveries by their tags, ascending.
@@ -66,6 +73,54 @@ class Session:
         self.arrivals += 1
         delivery.receipt = Receipt(self, tag, self._loop.time())
         self.unsettled[tag] = delivery
+
+    def holds(self, delivery: Delivery) -> bool:
+        """Whether a delivery came by this channel, and is unsettled."""
+        receipt: Receipt = delivery.receipt
+        return receipt.session is self and self.unsettled.get(receipt.tag) is delivery
+
+    def settle(self, settlements: Sequence[Settlement], hand_out: HandOut) -> Results:
+        """Settles what came by this channel; all else is lost.
+
+        Results come when the broker has worked them off. What comes again is not sent back: the
+        broker would put it behind, count it, and most likely hand it to us again.
+        """
+        future: Results = self._loop.create_future()
+        results = [self._settle(settlement, hand_out) for settlement in settlements]
+        if SettleResult.DONE in results:
+            self.resolve(future, results)
+        else:
+            future.set_result(results)
+        return future
+
+    def _settle(self, settlement: Settlement, hand_out: HandOut) -> SettleResult:
+        delivery = settlement.delivery
+        if not self.holds(delivery):
+            return SettleResult.LOST
+        receipt: Receipt = delivery.receipt
+        if settlement.action is Action.ACK:
+            self.ack(receipt.tag)
+            return SettleResult.DONE
+        # A new delivery of the same hand-out, so that the old one is settled.
+        failed = settlement.action is Action.NACK
+        receipt.handed = False
+        renewed = dataclasses.replace(
+            delivery,
+            deliveries=delivery.deliveries + (failed and delivery.deliveries > 0),
+            failures=settlement.failures,
+            first_failure=settlement.first_failure,
+        )
+        self.unsettled[receipt.tag] = renewed
+        if failed and settlement.delay > 0:
+            # Only where there is no ladder: the delivery waits here, unsettled.
+            self._loop.call_later(settlement.delay, self._hand_out_late, renewed, hand_out)
+        else:
+            hand_out(renewed)
+        return SettleResult.DONE
+
+    def _hand_out_late(self, delivery: Delivery, hand_out: HandOut) -> None:
+        if self.holds(delivery):
+            hand_out(delivery)
 
     def ack(self, tag: int) -> None:
         """Acknowledges with the next flush."""
@@ -94,11 +149,11 @@ class Session:
         self._uncovered.append((future, results))
         self._schedule()
 
-    async def settled(self) -> None:
-        """Waits until the broker has everything, or the channel is gone."""
+    async def settled(self) -> SettleResult:
+        """Waits until the broker has everything, or the channel is gone: LOST."""
         future: Results = self._loop.create_future()
-        self.resolve(future, [])
-        await future
+        self.resolve(future, [SettleResult.DONE])
+        return (await future)[0]
 
     def _schedule(self) -> None:
         if not self._flushing:

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import aiormq.exceptions
 
-from protoflow.contract.retry_ladder import rung
 from protoflow.contract.spec import Ordering
 from protoflow.errors import AuthenticationError, TransportError
-from protoflow.message import Delivery, Message, Settlement
-from protoflow.transport.interface import (
-    SubscriptionListener,
-    SubscriptionSettings,
-    TransportSettings,
-)
+from protoflow.message import Delivery, Message, Settlement, SettleResult
+from protoflow.transport.interface import SubscriptionSettings
 from protoflow.transport.kit.health_reporter import HealthReporter
 from protoflow.transport.kit.ready_queue import ReadyQueue
 from protoflow.transport.kit.supervisor import Supervisor
 from protoflow.transports.rabbitmq.arriving import Arriving
 from protoflow.transports.rabbitmq.channel import FAILURES
-from protoflow.transports.rabbitmq.intake import Intake
-from protoflow.transports.rabbitmq.isolating import Isolating
+from protoflow.transports.rabbitmq.consumers import Consumers
+from protoflow.transports.rabbitmq.context import SubscriptionContext
+from protoflow.transports.rabbitmq.isolation import Isolation
 from protoflow.transports.rabbitmq.link import describe, new_backoff
-from protoflow.transports.rabbitmq.names import Names
 from protoflow.transports.rabbitmq.reading import Handed, Properties
+from protoflow.transports.rabbitmq.retry_delays import deferred
 from protoflow.transports.rabbitmq.session import Results, Session
-from protoflow.transports.rabbitmq.settling import Settling
 
 _logger = logging.getLogger("protoflow.rabbitmq")
 
@@ -42,49 +36,41 @@ class RabbitMQSubscription:
 
     def __init__(
         self,
-        settings: SubscriptionSettings,
-        listener: SubscriptionListener,
-        transport: TransportSettings,
-        names: Names,
-        intake: Intake,
-        isolating: Isolating,
-        max_hold: float,
+        context: SubscriptionContext,
         redeclare: Callable[[SubscriptionSettings], Awaitable[None]],
     ) -> None:
-        self._settings = settings
-        self._listener = listener
-        self._transport = transport
-        self._names = names
-        self._intake = intake
-        self._isolating = isolating
+        self.settings = context.settings
+        self._context = context
         self._redeclare = redeclare
-        self._max_hold = min(settings.max_hold, max_hold)
-        self._ordered = settings.ordering is not Ordering.NONE
-        self._settling = Settling(self._give_out)
-        self._arriving = Arriving(settings, names, intake.marks)
+        self._consumers = Consumers(context)
+        self._isolation = Isolation(context, self._consumers.marks)
+        self._arriving = Arriving(context, self._consumers.marks)
+        self._max_hold = min(self.settings.max_hold, context.options.max_hold)
+        self._ordered = self.settings.ordering is not Ordering.NONE
+        self._session: Session | None = None
         self._ready = ReadyQueue()
-        self._health = HealthReporter(listener)
+        self._health = HealthReporter(context.listener)
         self._stopping: asyncio.Future[None] | None = None
         self._supervisor = Supervisor(
             self._begin,
             self._watch,
             up=lambda _: self._health.set(self, None),
             down=lambda reason: self._health.set(self, reason),
-            clock=transport.clock,
-            backoff=new_backoff(transport.clock),
+            clock=context.transport.clock,
+            backoff=new_backoff(context.transport.clock),
         )
 
     @property
     def unsettled(self) -> int:
         """How many deliveries this process has."""
-        here = len(self._settling.session.unsettled) if self._settling.session is not None else 0
-        return here + self._isolating.held
+        here = len(self._session.unsettled) if self._session is not None else 0
+        return here + self._isolation.held
 
     async def start(self) -> None:
         """Joins the group. Raises TransportError."""
         session = await self._begin()
         try:
-            await self._isolating.begin()
+            await self._isolation.begin()
         except FAILURES as error:
             raise self._translated(error) from error
         self._supervisor.start(session)
@@ -98,21 +84,20 @@ class RabbitMQSubscription:
 
     def settle(self, settlements: Sequence[Settlement]) -> Results:
         """Settles; results come when the broker has worked them off."""
-        if self._isolating.used:
-            return self._isolating.settle(settlements, self._settling.settle)
-        return self._settling.settle(settlements)
+        if self._isolation.used:
+            return self._isolation.settle(settlements, self._settle)
+        return self._settle(settlements)
+
+    def _settle(self, settlements: Sequence[Settlement]) -> Results:
+        if self._session is not None:
+            return self._session.settle(settlements, self._ready.put_back)
+        lost: Results = asyncio.get_running_loop().create_future()
+        lost.set_result([SettleResult.LOST] * len(settlements))
+        return lost
 
     def defer(self, message: Message, delay: float) -> Message | None:
-        """The message, addressed to the rung of this group that it waits on."""
-        settings, names = self._settings, self._names
-        if settings.broadcast or not settings.needs_broker_retry:
-            return None
-        address = (
-            names.rung(settings.topic, settings.group, rung(self._transport.ladder, delay))
-            if delay > 0
-            else names.to_group(settings.topic, settings.group)
-        )
-        return dataclasses.replace(message, topic=address, delay=0.0, mandatory=True)
+        """See `retry_delays`."""
+        return deferred(self._context, message, delay)
 
     def pause(self, shards: Collection[str | int]) -> None:
         """Hands out nothing more of these shards; the prefetch bounds what gathers."""
@@ -124,23 +109,23 @@ class RabbitMQSubscription:
 
     async def isolate(self, delivery: Delivery | None) -> tuple[Delivery, int] | None:
         """See `protoflow.transport.Isolation`."""
-        return await self._isolating.isolate(delivery, self._settling.settle)
+        return await self._isolation.isolate(delivery, self._settle)
 
     async def mark(self, delivery: Delivery) -> None:
         """See `protoflow.transport.Isolation`."""
-        await self._isolating.mark(delivery)
+        await self._isolation.mark(delivery)
 
     async def clear(self, delivery: Delivery) -> None:
         """See `protoflow.transport.Isolation`."""
-        await self._isolating.clear(delivery)
+        await self._isolation.clear(delivery)
 
     async def available(self) -> int | None:
         """See `protoflow.transport.Availability`."""
-        session = self._settling.session
+        session = self._session
         if session is None:
             return None
         try:
-            return len(self._ready) + await self._intake.waiting(session)
+            return len(self._ready) + await self._consumers.waiting(session)
         except FAILURES:
             return None
 
@@ -154,11 +139,13 @@ class RabbitMQSubscription:
         try:
             await self._supervisor.stop()
             try:
-                await self._isolating.end()
-                if self._settling.session is not None:
-                    await self._leave(self._settling.session)
+                await self._isolation.end()
+                if self._session is not None:
+                    await self._leave(self._session)
             except (*FAILURES, TransportError) as error:
-                _logger.info("the broker did not see the end of a subscription: %s", error)
+                _logger.info(
+                    "the broker did not see the end of a subscription", extra={"error": str(error)}
+                )
         finally:
             self._stopping.set_result(None)
 
@@ -166,7 +153,7 @@ class RabbitMQSubscription:
         if not self._ordered:
             # Where order counts the consumer ends with its channel: what a consumer that was
             # cancelled before had unsettled comes back shuffled, beyond 32 messages.
-            await self._intake.cancel(session)
+            await self._consumers.cancel(session)
         self._ready.clear()
         if not self._ordered:
             session.requeue_all()
@@ -174,10 +161,10 @@ class RabbitMQSubscription:
         if session.arrivals:
             # The queue works off acknowledgements a little after the channel has taken them;
             # with a channel that closes before, RabbitMQ forgets those (seen with 3.10).
-            await self._transport.clock.sleep(_WORK_OFF_SECONDS)
+            await self._context.transport.clock.sleep(_WORK_OFF_SECONDS)
         # A channel that closes gives back in order; nack does not, beyond 32 messages.
         await session.channel.leave()
-        await self._intake.release()
+        await self._consumers.release()
 
     def _arrived(
         self, session: Session, shard: int, handed: Handed, properties: Properties, body: bytes
@@ -193,16 +180,16 @@ class RabbitMQSubscription:
                 return await self._try()
             except aiormq.exceptions.ChannelNotFoundEntity:
                 # The server lost the queue, or somebody deleted it.
-                await self._redeclare(self._settings)
+                await self._redeclare(self.settings)
                 return await self._try()
         except FAILURES as error:
             raise self._translated(error) from error
 
     async def _try(self) -> Session:
-        session = await self._intake.open(self._arrived)
-        self._settling.session = session  # before anything can arrive
+        session = await self._consumers.open(self._arrived)
+        self._session = session  # before anything can arrive
         try:
-            await self._intake.consume(session)
+            await self._consumers.consume(session)
         except BaseException:
             self._forget(session)
             await session.channel.leave()
@@ -212,23 +199,28 @@ class RabbitMQSubscription:
     async def _watch(self, session: Session) -> str:
         """Checks a session until its channel is closed. Returns why it was."""
         channel = session.channel
-        channel.closing.add_done_callback(lambda _: self._intake.wake())
+        channel.closing.add_done_callback(lambda _: self._consumers.wake())
         while not channel.is_closed:
-            await self._intake.pause(_CHECK_SECONDS * (0.75 + self._transport.clock.random() / 2))
+            await self._consumers.pause(
+                _CHECK_SECONDS * (0.75 + self._context.transport.clock.random() / 2)
+            )
             if channel.is_closed:
                 break
             try:
                 self._expire(session)
-                await self._intake.check(session)
-                await self._isolating.check(self._max_hold)
-                self._health.set(self, self._intake.problem)
+                await self._consumers.check(session)
+                await self._isolation.check(self._max_hold)
+                self._health.set(self, self._consumers.problem)
             except Exception as error:
-                _logger.info("subscription %s begins anew: %s", self._settings.name, error)
+                _logger.info(
+                    "a subscription began anew",
+                    extra={"subscription": self.settings.name, "error": str(error)},
+                )
                 await channel.leave()
                 break
         self._forget(session)
         _, reason = channel.closed_by_broker or (0, "the connection was lost")
-        return f"subscription {self._settings.name}: {reason}"
+        return f"subscription {self.settings.name}: {reason}"
 
     def _expire(self, session: Session) -> None:
         """Gives up what was unsettled for too long, before the server ends the channel."""
@@ -244,25 +236,20 @@ class RabbitMQSubscription:
             session.requeue(delivery.receipt.tag)
         self._ready.withdraw(expired)
         if lost := [delivery for delivery in expired if delivery.receipt.handed]:
-            self._listener.deliveries_lost(lost)
+            self._context.listener.deliveries_lost(lost)
 
     def _forget(self, session: Session) -> None:
         """The broker gives to others, or to us anew, what this session had."""
-        self._settling.session = None
+        self._session = None
         self._ready.clear()
         unsettled, session.unsettled = session.unsettled, {}
         if handed := [each for each in unsettled.values() if each.receipt.handed]:
-            self._listener.deliveries_lost(handed)
+            self._context.listener.deliveries_lost(handed)
 
     def _translated(self, error: BaseException) -> TransportError:
         if isinstance(error, TransportError):
             return error
-        text = f"subscription {self._settings.name}: {describe(error)}"
+        text = f"subscription {self.settings.name}: {describe(error)}"
         if isinstance(error, aiormq.exceptions.ChannelAccessRefused):
             return AuthenticationError(f"{text}; grant the user the right to read")
         return TransportError(text)
-
-    def _give_out(self, delivery: Delivery) -> None:
-        # It stays with us, before what was handed out after it. Sent back, the broker would
-        # put it behind, count it, and most likely hand it to us again.
-        self._ready.put_back(delivery)

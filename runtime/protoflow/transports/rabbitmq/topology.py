@@ -1,27 +1,23 @@
-"""The exchanges, queues and bindings that a service needs.
-
-No argument of a queue depends on a delivery policy or on the ladder's use of it: arguments
-cannot be changed once a queue is made, so the next deploy would be refused.
-"""
+"""Exchanges, queues and bindings: what a plan says, and how it is declared or verified."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
+import aiormq.exceptions
+from pamqp.base import Frame
+from pamqp.commands import Exchange as ExchangeMethods
 from pamqp.commands import Queue as QueueMethods
 
-from protoflow.contract.spec import Ordering
-from protoflow.transport.interface import SubscriptionSettings, Topology
-from protoflow.transports.rabbitmq.codec import KEY
-from protoflow.transports.rabbitmq.names import DELAY_BITS, Names, milliseconds
+from protoflow.errors import AuthenticationError, TopologyError
+from protoflow.transport.interface import TopologyMode
+from protoflow.transports.rabbitmq.channel import Channel
+from protoflow.transports.rabbitmq.link import Link
+from protoflow.transports.rabbitmq.names import Names
 
 Arguments: TypeAlias = dict[str, str | int | bool]
-
-#: A constant, far above any policy's: the runtime's own limit is the one that works.
-DELIVERY_LIMIT = 1000
-_UNLIMITED_FROM = (4, 0)  # before, no limit is the default and -1 is not known
+_MEND = "make it by starting once with topology mode create"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +33,22 @@ class Exchange:
     internal: bool = False
     arguments: Arguments = field(default_factory=dict)
 
+    @property
+    def passive(self) -> Frame:
+        """What asks whether it is there."""
+        return ExchangeMethods.Declare(exchange=self.name, passive=True)
+
+    @property
+    def declaration(self) -> Frame:
+        """How it is declared."""
+        return ExchangeMethods.Declare(
+            exchange=self.name,
+            exchange_type=self.kind,
+            durable=True,
+            internal=self.internal,
+            arguments={**self.arguments},
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
@@ -46,7 +58,12 @@ class Queue:
     arguments: Arguments = field(default_factory=dict)
 
     @property
-    def declaration(self) -> QueueMethods.Declare:
+    def passive(self) -> Frame:
+        """What asks whether it is there."""
+        return QueueMethods.Declare(queue=self.name, passive=True)
+
+    @property
+    def declaration(self) -> Frame:
         """How it is declared."""
         return QueueMethods.Declare(
             queue=self.name, durable=True, arguments={"x-queue-type": "quorum", **self.arguments}
@@ -62,164 +79,42 @@ class Binding:
     key: str
     to_exchange: bool = False
 
+    @property
+    def declaration(self) -> Frame:
+        """How it is declared."""
+        source, target, key = self.source, self.target, self.key
+        if self.to_exchange:
+            return ExchangeMethods.Bind(destination=target, source=source, routing_key=key)
+        return QueueMethods.Bind(queue=target, exchange=source, routing_key=key)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(slots=True)
 class Plan:
-    """Everything needed.
+    """Everything needed; what is added twice is there once.
 
     Attributes:
-        exchanges: exchanges.
-        queues: queues.
+        exchanges: exchanges by name.
+        queues: queues by name.
         bindings: bindings.
         absent: queues that must not be there, each with what it means if one is.
         together: pairs of queues of which both are there or none, with the same.
     """
 
-    exchanges: tuple[Exchange, ...] = ()
-    queues: tuple[Queue, ...] = ()
-    bindings: tuple[Binding, ...] = ()
-    absent: tuple[tuple[str, str], ...] = ()
-    together: tuple[tuple[str, str, str], ...] = ()
+    exchanges: dict[str, Exchange] = field(default_factory=dict)
+    queues: dict[str, Queue] = field(default_factory=dict)
+    bindings: dict[Binding, None] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    together: list[tuple[str, str, str]] = field(default_factory=list)
 
-
-class TopologyPlanner:
-    """Says what a topology needs on this server."""
-
-    def __init__(self, names: Names, ladder: Sequence[float], version: tuple[int, int]) -> None:
-        self._names = names
-        self._ladder = ladder
-        self._version = version
-
-    def plan(self, topology: Topology) -> Plan:
-        """What the topology needs."""
-        names = self._names
-        exchanges = {
-            names.exchange: Exchange(name=names.exchange, kind="topic"),
-            names.overflow: Exchange(name=names.overflow, kind="direct"),
-            names.retry: Exchange(name=names.retry, kind="direct"),
-            names.back: Exchange(name=names.back, kind="direct", internal=True),
-            names.delay(-1): due(names),
-        }
-        queues: dict[str, Queue] = {}
-        bindings: dict[Binding, None] = {}
-        absent: dict[str, str] = {}
-        together: list[tuple[str, str, str]] = []
-        for subscription in topology.subscriptions:
-            if subscription.broadcast:
-                continue
-            plan = self._group(subscription)
-            exchanges |= {exchange.name: exchange for exchange in plan.exchanges}
-            queues |= {queue.name: queue for queue in plan.queues}
-            bindings |= dict.fromkeys(plan.bindings)
-            absent |= dict(plan.absent)
-            together += plan.together
-        return Plan(
-            exchanges=tuple(exchanges.values()),
-            queues=tuple(queues.values()),
-            bindings=tuple(bindings),
-            absent=tuple(absent.items()),
-            together=tuple(together),
-        )
-
-    def _group(self, settings: SubscriptionSettings) -> Plan:
-        names, topic, group = self._names, settings.topic, settings.group
-        own = names.group(topic, group)
-        sharded = names.shards > 1
-        hashing = Exchange(name=own, kind="x-consistent-hash", arguments={"hash-header": KEY})
-        bindings = [
-            Binding(source=source, target=own, key=key, to_exchange=sharded)
-            for source, key in (
-                (names.exchange, names.routing_key(topic)),
-                (names.delay(-1), names.delayed_key("*" * DELAY_BITS, topic)),
-                (names.retry, own),
-                (names.back, own),
-            )
-        ]
-        if sharded:
-            bindings += (
-                Binding(source=own, target=names.queue(topic, group, shard), key="1")
-                for shard in range(names.shards)
-            )
-        limits = {"x-delivery-limit": DELIVERY_LIMIT, **dead_lettering(names.overflow, own)}
-        queues = [
-            Queue(name=names.queue(topic, group, shard), arguments=limits)
-            for shard in range(names.shards)
-        ]
-        waiting = [*self._isolating(settings)]
-        if settings.needs_broker_retry:
-            waiting += (self._rung(settings, seconds) for seconds in self._ladder)
-        queues += waiting
-        bindings += (
-            Binding(source=names.retry, target=queue.name, key=queue.name) for queue in waiting
-        )
-        dead_letters = self._dead_letters(settings)
-        queues += dead_letters.queues
-        bindings += dead_letters.bindings
-        return replace(
-            self._shards(topic, group),
-            exchanges=(hashing,) if sharded else (),
-            queues=tuple(queues),
-            bindings=tuple(bindings),
-        )
-
-    def _rung(self, settings: SubscriptionSettings, seconds: float) -> Queue:
-        names, topic, group = self._names, settings.topic, settings.group
-        return Queue(
-            name=names.rung(topic, group, seconds),
-            arguments={
-                "x-message-ttl": milliseconds(seconds),
-                **dead_lettering(names.back, names.group(topic, group)),
-            },
-        )
-
-    def _isolating(self, settings: SubscriptionSettings) -> Iterator[Queue]:
-        """The queues that prove killers and, where order counts, choose who consumes."""
-        names, topic, group = self._names, settings.topic, settings.group
-        if settings.ordering is Ordering.NONE:
-            yield self._unlimited(names.solo(topic, group))
-            return
-        for shard in range(names.shards):
-            yield self._unlimited(names.marks(topic, group, shard))
-            yield self._unlimited(
-                names.lock(topic, group, shard), {"x-single-active-consumer": True}
-            )
-
-    def _dead_letters(self, settings: SubscriptionSettings) -> Plan:
-        """The dead-letter queues: for what we publish, and for what the broker gives up."""
-        names, own = self._names, self._names.group(settings.topic, settings.group)
-        queues: list[Queue] = []
-        bindings: list[Binding] = []
-        for topic in settings.dead_letter_topics:
-            queue = self._unlimited(names.dead_letters(topic))
-            queues.append(queue)
-            bindings += (
-                Binding(source=names.exchange, target=queue.name, key=names.routing_key(topic)),
-                Binding(source=names.overflow, target=queue.name, key=own),
-            )
-        return Plan(queues=tuple(queues), bindings=tuple(bindings))
-
-    def _unlimited(self, name: str, arguments: Arguments | None = None) -> Queue:
-        """A queue that drops nothing, however often it is looked at."""
-        limit: Arguments = {"x-delivery-limit": -1} if self._version >= _UNLIMITED_FROM else {}
-        return Queue(name=name, arguments={**limit, **(arguments or {})})
-
-    def _shards(self, topic: str, group: str) -> Plan:
-        """How another number of shards is noticed: keys would move, and so overtake."""
-        names = self._names
-        reason = (
-            f"group {group} of {topic} was made with another number of shards than "
-            f"{names.shards}: set option shards as it was, or stop its publishers, let it work "
-            f"off its queues with the old number, and delete {names.group(topic, group)} and "
-            "the queues whose names begin with it once they are empty"
-        )
-        first, beyond = names.shard(topic, group, 0), names.shard(topic, group, names.shards)
-        if names.shards == 1:
-            return Plan(absent=((first, reason),))
-        last = names.shard(topic, group, names.shards - 1)
-        return Plan(
-            absent=((names.group(topic, group), reason), (beyond, reason)),
-            together=((first, last, reason),),
-        )
+    def add(self, *items: Exchange | Queue | Binding) -> None:
+        """Adds to the plan."""
+        for item in items:
+            if isinstance(item, Exchange):
+                self.exchanges[item.name] = item
+            elif isinstance(item, Queue):
+                self.queues[item.name] = item
+            else:
+                self.bindings[item] = None
 
 
 def due(names: Names) -> Exchange:
@@ -238,3 +133,75 @@ def dead_lettering(exchange: str, key: str | None) -> Arguments:
         "x-dead-letter-strategy": "at-least-once",
         "x-overflow": "reject-publish",
     }
+
+
+class TopologyManager:
+    """Declares or verifies a plan, on channels of its own."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._channel: Channel | None = None
+        self._problems: list[str] = []
+
+    async def ensure(self, plan: Plan, mode: TopologyMode) -> None:
+        """Raises TopologyError naming everything that is missing or differs."""
+        if mode is TopologyMode.NONE:
+            return
+        try:
+            for name, reason in plan.absent.items():
+                if await self._exists(name):
+                    self._problems.append(reason)
+            for first, last, reason in plan.together:
+                if await self._exists(first) != await self._exists(last):
+                    self._problems.append(reason)
+            if not self._problems:
+                await self._ensure(plan, mode)
+        finally:
+            if self._channel is not None:
+                await self._channel.leave()
+        if self._problems:
+            raise TopologyError("\n".join(dict.fromkeys(self._problems)))
+
+    async def _ensure(self, plan: Plan, mode: TopologyMode) -> None:
+        verify = mode is TopologyMode.VERIFY
+        for kind, items in (("exchange", plan.exchanges), ("queue", plan.queues)):
+            for item in items.values():
+                # A passive declaration compares no arguments, so the active one follows it.
+                methods = (item.passive, item.declaration) if verify else (item.declaration,)
+                await self._declare(f"{kind} {item.name}", *methods)
+        if not verify and not self._problems:
+            for binding in plan.bindings:
+                await self._declare(
+                    f"binding of {binding.target} to {binding.source}", binding.declaration
+                )
+
+    async def _declare(self, what: str, *methods: Frame) -> None:
+        for method in methods:
+            if problem := await self._problem(what, method):
+                self._problems.append(problem)
+                return
+
+    async def _exists(self, queue: str) -> bool:
+        return await self._problem(queue, Queue(name=queue).passive) is None
+
+    async def _problem(self, what: str, method: Frame) -> str | None:
+        if self._channel is None or self._channel.is_closed:
+            self._channel = await self._link.channel(confirms=False)
+        try:
+            await self._channel.request(method)
+        except aiormq.exceptions.ChannelNotFoundEntity:
+            return f"{what} is missing; {_MEND}"
+        except aiormq.exceptions.ChannelPreconditionFailed as error:
+            return f"{what} differs from what is needed: {error}; delete it once it is empty"
+        except aiormq.exceptions.ChannelAccessRefused as error:
+            raise AuthenticationError(
+                f"{what}: the user may not make or bind it: {error}; grant the rights configure, "
+                "write and read on it with rabbitmqctl set_permissions, or let another user make "
+                "it and start with topology mode none"
+            ) from error
+        except aiormq.exceptions.ConnectionCommandInvalid as error:
+            raise TopologyError(
+                f"{what}: option shards above 1 needs the plugin; run: "
+                "rabbitmq-plugins enable rabbitmq_consistent_hash_exchange"
+            ) from error
+        return None

@@ -6,12 +6,7 @@ import asyncio
 import dataclasses
 from collections.abc import Sequence
 
-from protoflow.errors import (
-    ConnectionFailedError,
-    PublishError,
-    TopologyError,
-    TransportError,
-)
+from protoflow.errors import ConnectionFailedError, PublishError, TopologyError, TransportError
 from protoflow.message import Message
 from protoflow.transport.interface import (
     Capabilities,
@@ -24,18 +19,17 @@ from protoflow.transport.interface import (
 )
 from protoflow.transport.lag import Lag
 from protoflow.transports.rabbitmq.channel import FAILURES
+from protoflow.transports.rabbitmq.context import SubscriptionContext
 from protoflow.transports.rabbitmq.dead_letters import RabbitMQDeadLetterStore
-from protoflow.transports.rabbitmq.declare import TopologyManager
 from protoflow.transports.rabbitmq.delayed_publishing import MAX_DELAY
-from protoflow.transports.rabbitmq.intake import Intake
-from protoflow.transports.rabbitmq.isolating import Isolating
 from protoflow.transports.rabbitmq.link import Link, describe
 from protoflow.transports.rabbitmq.names import Names
 from protoflow.transports.rabbitmq.options import RabbitMQOptions
+from protoflow.transports.rabbitmq.planner import TopologyPlanner
 from protoflow.transports.rabbitmq.probe import count
 from protoflow.transports.rabbitmq.publisher import Publisher
 from protoflow.transports.rabbitmq.subscription import RabbitMQSubscription
-from protoflow.transports.rabbitmq.topology import Plan, TopologyPlanner
+from protoflow.transports.rabbitmq.topology import Plan, TopologyManager
 
 _OLDEST = (3, 10)  # time to live and dead-lettering at least once in quorum queues
 
@@ -59,8 +53,8 @@ class RabbitMQTransport:
         self._version = (0, 0)
         self._joining = asyncio.Lock()
         self._joined = False
-        self._subscriptions: list[tuple[SubscriptionSettings, RabbitMQSubscription]] = []
-        self._capabilities = Capabilities(
+        self._subscriptions: list[RabbitMQSubscription] = []
+        self.capabilities = Capabilities(
             durable=True,
             processes=True,
             per_key=True,
@@ -71,17 +65,13 @@ class RabbitMQTransport:
             retry_lateness=min(settings.ladder, default=0.0) + 1.0,
             counts_deliveries=True,
             dead_letters=True,
+            ordered_replays=True,
             leases=True,
             lag=True,
             broadcast=True,
             proves_killers=True,
             max_message_bytes=options.max_message_bytes,
         )
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What RabbitMQ can do."""
-        return self._capabilities
 
     async def open(self) -> None:
         """Connects."""
@@ -102,15 +92,15 @@ class RabbitMQTransport:
         except BaseException:
             await self.close()
             raise
-        self._capabilities = dataclasses.replace(
-            self._capabilities, max_message_bytes=self._publisher.limits.max_bytes
+        self.capabilities = dataclasses.replace(
+            self.capabilities, max_message_bytes=self._publisher.limits.max_bytes
         )
 
     async def close(self) -> None:
         """Flushes and disconnects."""
         subscriptions, self._subscriptions = self._subscriptions, []
         try:
-            for _, subscription in subscriptions:
+            for subscription in subscriptions:
                 await subscription.stop()
             await self._publisher.close()
         finally:  # also when the time of the shutdown is over
@@ -135,22 +125,19 @@ class RabbitMQTransport:
             if not self._joined:
                 await self._in.open()
                 self._joined = True
-        intake = Intake(self._in, self._publish, self._names, settings, self._options)
-        isolating = Isolating(
-            self._in, self._publish, self._names, settings, listener, intake.marks
+        context = SubscriptionContext(
+            settings=settings,
+            listener=listener,
+            transport=self._settings,
+            options=self._options,
+            names=self._names,
+            own=self._names.of(settings.topic, settings.group),
+            link=self._in,
+            publish=self._publish,
         )
-        subscription = RabbitMQSubscription(
-            settings,
-            listener,
-            self._settings,
-            self._names,
-            intake,
-            isolating,
-            self._options.max_hold,
-            self._redeclare,
-        )
+        subscription = RabbitMQSubscription(context, self._redeclare)
         await subscription.start()
-        self._subscriptions.append((settings, subscription))
+        self._subscriptions.append(subscription)
         return subscription
 
     def health(self) -> str | None:
@@ -161,18 +148,15 @@ class RabbitMQTransport:
     async def lag(self, topic: str, group: str) -> Lag:
         """What waits in the group's queues and on its ladder, and what this process has in
         flight; what other processes have in flight AMQP does not show."""
-        names = self._names
-        queues = [
-            *(names.queue(topic, group, shard) for shard in range(names.shards)),
-            *(names.rung(topic, group, seconds) for seconds in self._settings.ladder),
-        ]
+        own = self._names.of(topic, group)
+        queues = [*map(own.queue, own.shards), *map(own.retry, self._settings.ladder)]
         counts = [await count(self._out, queue) for queue in queues]
         if counts[0] is None:
             raise TopologyError(f"group {group} of {topic} has no queue; start it once")
         here = sum(
-            subscription.unsettled
-            for settings, subscription in self._subscriptions
-            if (settings.topic, settings.group) == (topic, group)
+            each.unsettled
+            for each in self._subscriptions
+            if (each.settings.topic, each.settings.group) == (topic, group)
         )
         return Lag(messages=sum(found or 0 for found in counts) + here)
 

@@ -37,10 +37,9 @@ class UnroutedTopics:
         if self._required or message.mandatory or not entry.probing:
             return _unroutable(message)
         _logger.warning(
-            "nobody consumes topic %s: RabbitMQ keeps nothing for groups to come, so what is "
-            "published there is lost; start its consumers once before, or set "
-            "require_subscriber to make it an error",
-            message.topic,
+            "a topic without consumers lost a message: RabbitMQ keeps nothing for later groups; "
+            "start the consumers once before, or set require_subscriber to make it an error",
+            extra={"topic": message.topic},
         )
         return None
 

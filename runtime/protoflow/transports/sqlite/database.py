@@ -7,8 +7,9 @@ import contextlib
 import sqlite3
 import weakref
 from collections.abc import Callable, Collection
-from typing import Any, Protocol
+from typing import Any
 
+from protoflow.transport.kit.subscription import QueueSubscription
 from protoflow.transport.settings import TransportSettings
 from protoflow.transports.sqlite import location, sessions
 from protoflow.transports.sqlite.options import SqliteOptions
@@ -21,16 +22,6 @@ from protoflow.transports.sqlite.worker import Worker
 
 #: The open databases of this process by file: they wake each other's subscriptions.
 _open: dict[str, weakref.WeakSet[Database]] = {}
-
-
-class Member(Protocol):
-    """A subscription that can be woken."""
-
-    topic: str
-    group_name: str
-
-    def wake(self) -> None:
-        """There may be something to claim."""
 
 
 class Database:
@@ -54,7 +45,7 @@ class Database:
         self.require_subscriber = settings.require_subscriber
         self.recent = Recent()
         self.limits = Limits(options.max_message_bytes)
-        self.members: list[Member] = []
+        self.members: list[QueueSubscription] = []
         self._location: location.Location | None = None
         self._loop: asyncio.AbstractEventLoop
         self._watcher: Watcher
@@ -118,12 +109,12 @@ class Database:
 
     def _wake_topics(self, names: Collection[str]) -> None:
         for member in self.members:
-            if member.topic in names:
+            if member.settings.topic in names:
                 member.wake()
 
     def _wake_group(self, topic: str, group: str) -> None:
         for member in self.members:
-            if member.topic == topic and member.group_name == group:
+            if (member.settings.topic, member.settings.group) == (topic, group):
                 member.wake()
 
     def _connect(self) -> sqlite3.Connection:

@@ -6,17 +6,17 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
-from typing import Protocol
+from dataclasses import dataclass
 
 from protoflow.errors import DeadLetterNotFoundError, NotReplayableError, PublishRefusedError
 from protoflow.message import Message
 from protoflow.transport.dead_letters import DeadLetterRecord
 from protoflow.transport.kit.replay import DeadLetterSources, number_of
 from protoflow.transports.sqlite import rows
+from protoflow.transports.sqlite.database import Database
 from protoflow.transports.sqlite.publishing import Limits, Outgoing
 from protoflow.transports.sqlite.schema import BLOCKED, POSITION, REPLAYS, TOPIC_SHIFT
 from protoflow.transports.sqlite.topics import Group, find_group, remove_finished
-from protoflow.transports.sqlite.worker import Worker
 
 _TOPIC = "SELECT id FROM protoflow_topics WHERE name = ?"
 _COUNT = "SELECT count(*), max(sequence) FROM protoflow_letters WHERE topic = ?"
@@ -38,15 +38,6 @@ SELECT ?1, ?2, 0, CASE WHEN EXISTS (SELECT 1 FROM protoflow_deliveries
 _UNLIMITED = Limits(rows.UNLIMITED)
 
 
-class Host(Protocol):
-    """What the store needs of the transport."""
-
-    worker: Worker
-
-    def published(self, names: Collection[str]) -> None:
-        """Wakes the subscriptions of topics."""
-
-
 class SqliteDeadLetterStore:
     """Implements `DeadLetterStore`.
 
@@ -54,13 +45,13 @@ class SqliteDeadLetterStore:
         sources: whose dead letters lie where.
     """
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, database: Database) -> None:
         self.sources = DeadLetterSources()
-        self._host = host
+        self._database = database
 
     async def count(self, topic: str) -> int:
         """Returns how many dead letters wait."""
-        return (await self._host.worker.call(lambda c: _count(c, topic), writes=False))[1]
+        return (await self._database.worker.call(lambda c: _count(c, topic), writes=False))[1]
 
     @asynccontextmanager
     async def scan(
@@ -68,46 +59,44 @@ class SqliteDeadLetterStore:
     ) -> AsyncIterator[SqliteScan]:
         """Begins a scan."""
         position = min(number_of(after), POSITION)
-        worker = self._host.worker
+        worker = self._database.worker
         id, _, last = await worker.call(lambda c: _count(c, topic), writes=False)
-        bounds = (id << TOPIC_SHIFT) + position, last
-        yield SqliteScan(self._host, self.sources, (topic, id), bounds, ids)
+        wanted = None if ids is None else json.dumps([*ids])
+        first = (id << TOPIC_SHIFT) + position
+        yield SqliteScan(self._database, self.sources, topic, id, first, last, wanted)
 
     async def clear(self, topic: str) -> int:
         """Removes all dead letters; groups that read the topic still get them."""
-        return await self._host.worker.call(lambda c: _clear(c, topic))
+        return await self._database.worker.call(lambda c: _clear(c, topic))
 
 
+@dataclass(slots=True)
 class SqliteScan:
     """Implements `DeadLetterScan`.
 
-    Args:
-        host: the transport.
+    Attributes:
+        database: the open file.
         sources: whose dead letters lie where.
-        topic: the dead-letter topic, and its id.
-        bounds: the sequences to read behind, and up to.
-        ids: the message ids that are wanted; None is all.
+        topic: the dead-letter topic.
+        id: its id.
+        position: the sequence to read behind.
+        last: the sequence to read up to.
+        ids: the message ids that are wanted, as JSON; None is all.
     """
 
-    def __init__(
-        self,
-        host: Host,
-        sources: DeadLetterSources,
-        topic: tuple[str, int],
-        bounds: tuple[int, int],
-        ids: Collection[str] | None,
-    ) -> None:
-        self._host = host
-        self._sources = sources
-        self._topic, self._id = topic
-        self._position, self._last = bounds
-        self._ids = None if ids is None else json.dumps(list(ids))
+    database: Database
+    sources: DeadLetterSources
+    topic: str
+    id: int
+    position: int
+    last: int
+    ids: str | None
 
     async def take(self, limit: int) -> Sequence[DeadLetterRecord]:
         """Returns the next records."""
-        found = await self._host.worker.call(lambda c: self._take(c, limit), writes=False)
+        found = await self.database.worker.call(lambda c: self._take(c, limit), writes=False)
         if found:
-            self._position = self._sequence(found[-1])
+            self.position = self._sequence(found[-1])
         return found
 
     async def replay(
@@ -115,28 +104,28 @@ class SqliteScan:
     ) -> Sequence[Exception | None]:
         """Publishes and removes records in one transaction."""
         touched: set[str] = set()
-        results = await self._host.worker.call(
+        results = await self.database.worker.call(
             lambda c: self._replay(c, records, to_origin, touched)
         )
-        self._host.published(touched)
+        self.database.published(touched)
         return results
 
     async def remove(self, records: Sequence[DeadLetterRecord]) -> None:
         """Removes records; groups that read the topic still get them."""
         sequences = [self._sequence(record) for record in records]
-        await self._host.worker.call(lambda c: _remove(c, self._id, sequences))
+        await self.database.worker.call(lambda c: _remove(c, self.id, sequences))
 
     def _sequence(self, record: DeadLetterRecord) -> int:
-        return (self._id << TOPIC_SHIFT) + int(record.position)
+        return (self.id << TOPIC_SHIFT) + int(record.position)
 
     def _take(self, connection: sqlite3.Connection, limit: int) -> list[DeadLetterRecord]:
-        query = _NEXT_OF_ALL if self._ids is None else _NEXT_OF_IDS
-        wanted = () if self._ids is None else (self._ids,)
-        values = (self._id, self._position, self._last, limit, *wanted)
+        query = _NEXT_OF_ALL if self.ids is None else _NEXT_OF_IDS
+        wanted = () if self.ids is None else (self.ids,)
+        values = (self.id, self.position, self.last, limit, *wanted)
         sequences = [sequence for (sequence,) in connection.execute(query, values)]
         return [
             DeadLetterRecord(message=each.message, position=str(each.position), time=each.time)
-            for each in rows.read_listed(connection, self._topic, sequences)
+            for each in rows.read_listed(connection, self.topic, sequences)
         ]
 
     def _replay(
@@ -161,7 +150,7 @@ class SqliteScan:
             for record, error in zip(records, results, strict=True)
             if error is None
         ]
-        _remove(connection, self._id, replayed)
+        _remove(connection, self.id, replayed)
         return results
 
     def _address(
@@ -170,7 +159,7 @@ class SqliteScan:
         """The message to store, and the group that gets it; None is every group."""
         if connection.execute(_EXISTS, (self._sequence(record),)).fetchone() is None:
             raise DeadLetterNotFoundError("it was removed meanwhile")
-        message, name = self._sources.replayed(record, to_origin=to_origin)
+        message, name = self.sources.replayed(record, to_origin=to_origin)
         if to_origin:
             return message, None
         group = find_group(connection, message.topic, name)

@@ -31,11 +31,7 @@ class Recent:
         self._misses = 0
 
     def add(
-        self,
-        first: int,
-        messages: Sequence[Message],
-        times: Sequence[float],
-        sizes: Sequence[int],
+        self, first: int, messages: Sequence[Message], times: Sequence[float], sizes: Sequence[int]
     ) -> None:
         """Keeps messages that were stored from this sequence on, if there is room."""
         total = sum(sizes)

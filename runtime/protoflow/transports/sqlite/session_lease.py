@@ -69,6 +69,9 @@ class SessionLease:
         try:
             await self._database.worker.call(lambda connection: sessions.end(connection, id, now))
         except ProtoflowError as error:
-            _log.warning("the session ends when its lease does: %s", error)
+            _log.warning(
+                "a session was not ended, and lasts until its lease ends",
+                extra={"error": str(error)},
+            )
         self._ended = True
         self._database.settled(self._settings.topic, self._settings.group)

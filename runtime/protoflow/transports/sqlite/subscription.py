@@ -12,8 +12,7 @@ from protoflow.transport.interface import SubscriptionListener
 from protoflow.transport.kit.queue_source import QueueSource
 from protoflow.transport.kit.subscription import QueueSubscription
 from protoflow.transport.settings import SubscriptionSettings
-from protoflow.transports.sqlite.available import claimable
-from protoflow.transports.sqlite.claiming import Claim, Claimed
+from protoflow.transports.sqlite.claiming import Claim, Claimed, claimable
 from protoflow.transports.sqlite.database import Database
 from protoflow.transports.sqlite.recent import Recent
 from protoflow.transports.sqlite.session_lease import SessionLease
@@ -41,8 +40,6 @@ class SqliteSubscription(QueueSubscription):
             available=self._claimable,
         )
         super().__init__(source, settings, listener, database.clock)
-        self.topic = settings.topic
-        self.group_name = settings.group
         self.session_lease = session_lease
         self._database = database
         self._doubtful: set[int] = set()
@@ -131,4 +128,4 @@ class SqliteSubscription(QueueSubscription):
         if topics:
             self._database.published(topics)
         if claimable:
-            self._database.settled(self.topic, self.group_name)
+            self._database.settled(self.settings.topic, self.settings.group)

@@ -48,9 +48,7 @@ async def read_topic(
             sequence = base + int(delivery.position) + 1
             if not isinstance(start, float) or delivery.time >= start:
                 yield TopicRecord(
-                    message=delivery.message,
-                    position=str(delivery.position),
-                    time=delivery.time,
+                    message=delivery.message, position=str(delivery.position), time=delivery.time
                 )
         if not page:
             if not follow:

@@ -22,10 +22,12 @@ from protoflow.transport.interface import (
     TransportSettings,
 )
 from protoflow.transport.lag import Lag
+from protoflow.transport.message_finder import FoundMessages, MessageQuery
 from protoflow.transport.topic_reader import TopicRecord
 from protoflow.transports.sqlite import topics
 from protoflow.transports.sqlite.database import Database
 from protoflow.transports.sqlite.dead_letters import SqliteDeadLetterStore
+from protoflow.transports.sqlite.message_finder import find_message
 from protoflow.transports.sqlite.options import SqliteOptions
 from protoflow.transports.sqlite.publishing import Publication
 from protoflow.transports.sqlite.session_lease import SessionLease
@@ -60,8 +62,10 @@ class SqliteTransport(Database):
             counts_deliveries=True,
             atomic=True,
             dead_letters=True,
+            ordered_replays=True,
             leases=True,
             lag=True,
+            reads_topics=True,
             broadcast=True,
             max_message_bytes=options.max_message_bytes,
             proves_killers=True,
@@ -139,6 +143,12 @@ class SqliteTransport(Database):
     ) -> AsyncIterator[TopicRecord]:
         """See `protoflow.transport.TopicReader`; what every group has settled is gone."""
         return read_topic(self.worker, topic, start, follow)
+
+    async def find_message(self, query: MessageQuery) -> FoundMessages:
+        """See `protoflow.transport.MessageFinder`; what every group has settled is gone."""
+        return await self.worker.call(
+            lambda connection: find_message(connection, query), writes=False
+        )
 
     async def lag(self, topic: str, group: str) -> Lag:
         """What the group has not finished."""

@@ -5,11 +5,13 @@ import pytest
 from protoflow.testing.transports.cases.atomic import *
 from protoflow.testing.transports.cases.dead_letters import *
 from protoflow.testing.transports.cases.delivery import *
+from protoflow.testing.transports.cases.disturbed import *
 from protoflow.testing.transports.cases.ending import *
 from protoflow.testing.transports.cases.isolation import *
 from protoflow.testing.transports.cases.messages import *
 from protoflow.testing.transports.cases.order import *
 from protoflow.testing.transports.cases.partial import *
+from protoflow.testing.transports.cases.reading import *
 from protoflow.testing.transports.cases.replays import *
 from protoflow.testing.transports.cases.retry import *
 from protoflow.testing.transports.cases.services import *

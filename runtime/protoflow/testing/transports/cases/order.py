@@ -104,7 +104,7 @@ async def test_messages_without_key_wait_for_nobody(harness: TransportHarness) -
     await member.ack(*first)
 
 
-async def _work(member: Member, log: list[tuple[bytes, int]], running: set[bytes]) -> None:
+async def work(member: Member, log: list[tuple[bytes, int]], running: set[bytes]) -> None:
     """Handles like the scheduler: each key of a batch in turn, all keys at once."""
     while True:
         batch = await member.subscription.receive(8, MEGABYTE)
@@ -140,7 +140,7 @@ async def test_two_members_of_a_group_keep_the_order_of_each_key(harness: Transp
     second = await harness.join(topic, transport=await harness.connect(), ordering=Ordering.PER_KEY)
     log: list[tuple[bytes, int]] = []
     running: set[bytes] = set()
-    workers = [asyncio.ensure_future(_work(member, log, running)) for member in (first, second)]
+    workers = [asyncio.ensure_future(work(member, log, running)) for member in (first, second)]
     try:
         for number in range(120):
             await harness.publish(harness.message(topic, b"%d" % number, key=b"k%d" % (number % 4)))

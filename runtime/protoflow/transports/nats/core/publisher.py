@@ -9,6 +9,7 @@ from itertools import count
 
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message
+from protoflow.transport.kit.submission import Submission
 from protoflow.transports.nats.names import check, tokens
 from protoflow.transports.nats.wire import headers as wire_headers
 from protoflow.transports.nats.wire.client import FastClient, publication
@@ -26,28 +27,20 @@ class _Command:
     token: str
 
 
-class _Batch:
+class _Batch(Submission):
     """The messages of one `submit`."""
 
-    __slots__ = ("commands", "deadline", "future", "results", "sent")
+    __slots__ = ("commands", "sent")
 
     def __init__(self, size: int, deadline: float) -> None:
+        super().__init__(size, deadline)
         self.commands: list[_Command] = []
-        self.results: list[PublishError | None] = [None] * size
-        self.deadline = deadline
         self.sent = False
-        self.future: asyncio.Future[Sequence[PublishError | None]] = (
-            asyncio.get_running_loop().create_future()
-        )
 
-    def finish(self, problem: str | None = None) -> None:
-        if self.future.done():
-            return
-        if problem is not None:
-            for command in self.commands:
-                error = PublishError(f"{command.topic}: {problem}")
-                self.results[command.index] = self.results[command.index] or error
-        self.future.set_result(self.results)
+    def fail(self, problem: str) -> None:
+        """Fails what has no result yet."""
+        for command in self.commands:
+            self.done(command.index, PublishError(f"{command.topic}: {problem}"))
 
 
 class CorePublisher:
@@ -77,10 +70,8 @@ class CorePublisher:
             try:
                 batch.commands.append(self._prepare(index, message))
             except PublishRefusedError as error:
-                batch.results[index] = error
-        if not batch.commands:
-            batch.finish()
-        else:
+                batch.done(index, error)
+        if batch.commands:
             self._batches.append(batch)
             if self._ready:
                 self._send(batch)
@@ -89,7 +80,7 @@ class CorePublisher:
     def close(self) -> None:
         """Fails what is not confirmed."""
         for batch in self._batches:
-            batch.finish("the transport was closed before it was confirmed")
+            batch.fail("the transport was closed before it was confirmed")
         self._batches.clear()
 
     async def connected(self, client: FastClient) -> None:
@@ -112,15 +103,14 @@ class CorePublisher:
         for batch in self._batches:
             for command in batch.commands:
                 if batch.sent and command.subject.lower() == subject:
-                    batch.results[command.index] = PublishRefusedError(
-                        f"not authorised to publish to {command.topic}"
-                    )
+                    text = f"not authorised to publish to {command.topic}"
+                    batch.done(command.index, PublishRefusedError(text))
 
     def tick(self, now: float) -> None:
         """Fails what was not confirmed in time."""
         while self._batches and self._batches[0].deadline <= now:
             problem = self._connection.problem or "no answer from the server"
-            self._batches.pop(0).finish(f"not confirmed in time: {problem}")
+            self._batches.pop(0).fail(f"not confirmed in time: {problem}")
 
     def _prepare(self, index: int, message: Message) -> _Command:
         topic, payload = message.topic, message.payload or b""
@@ -143,9 +133,8 @@ class CorePublisher:
         write = self._connection.write
         for command in batch.commands:
             if len(command.block) + len(command.payload) > self._max_payload:
-                batch.results[command.index] = PublishRefusedError(
-                    f"{command.topic}: larger than the server's max_payload of {self._max_payload}"
-                )
+                limit = f"larger than the server's max_payload of {self._max_payload}"
+                batch.done(command.index, PublishRefusedError(f"{command.topic}: {limit}"))
                 continue  # another server than the one that it was measured for
             # A message with a reply subject that nobody gets is answered by the server.
             reply = self._inbox + command.token if command.token else ""
@@ -160,11 +149,13 @@ class CorePublisher:
         for command in batch.commands:
             if command.token in self._unheard:
                 self._unheard.discard(command.token)
-                batch.results[command.index] = PublishError(
-                    f"{command.topic}: nobody is subscribed, and core NATS keeps nothing"
-                )
+                text = "nobody is subscribed, and core NATS keeps nothing"
+                batch.done(command.index, PublishError(f"{command.topic}: {text}"))
         lost = flushed.exception()
-        batch.finish(None if lost is None else f"{lost}; it may be lost")
+        if lost is None:
+            batch.finish()
+        else:
+            batch.fail(f"{lost}; it may be lost")
         if batch in self._batches:
             self._batches.remove(batch)
         if not self._batches:

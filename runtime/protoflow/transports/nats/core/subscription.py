@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import heapq
 import logging
-from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import cast
 
 from protoflow.errors import TransportError
 from protoflow.ids import new_id
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
 from protoflow.transport.interface import SubscriptionListener, SubscriptionSettings
+from protoflow.transport.kit.ready_queue import ReadyQueue
 from protoflow.transports.nats.options import CoreOptions
 from protoflow.transports.nats.wire import headers as wire_headers
 from protoflow.transports.nats.wire.client import FastClient
@@ -43,14 +41,10 @@ class CoreSubscription:
         self._subject = subject
         self._options = options
         self._number: bytes | None = None
-        self._buffer: deque[Received] = deque()
-        self._returned: list[tuple[float, int, Delivery]] = []
-        self._bytes = 0
+        self._ready = ReadyQueue()
         self._in_flight = 0
         self._received = 0
         self._dropped = 0
-        self._wake = asyncio.Event()
-        self._paused = False
         self._stopped = False
         #: What is wrong with our rights, at the last look.
         self.missing_right = ""
@@ -60,20 +54,22 @@ class CoreSubscription:
     async def receive(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
         """As `Subscription.receive`. What came before `stop` is still handed out: there is
         nobody to give it back to."""
+        ready = self._ready
         while True:
+            ready.signal.clear()
             limit = min(max_messages, self._settings.max_in_flight - self._in_flight)
-            if limit > 0 and not self._paused and (taken := self._take(limit, max_bytes)):
+            if taken := ready.take(limit, max_bytes):
+                self._in_flight += len(taken)
                 return taken
-            if self._stopped and not self._buffer:
+            if self._stopped and not len(ready):
                 return ()
-            self._wake.clear()
-            await self._wake.wait()
+            await ready.signal.wait()
 
     def settle(self, settlements: Sequence[Settlement]) -> asyncio.Future[Sequence[SettleResult]]:
         """Done at once. What is given back comes again in this process; it is lost with it,
         and once the subscription is stopped."""
         results = [self._settle(settlement) for settlement in settlements]
-        self._wake.set()
+        self._ready.signal.wake()
         if lost := results.count(SettleResult.LOST):
             _log.warning(
                 "nats: messages given back are lost: core NATS keeps nothing",
@@ -94,13 +90,12 @@ class CoreSubscription:
         if self._stopped:
             return SettleResult.LOST
         again = replace(
-            old,
-            failures=settlement.failures,
-            first_failure=settlement.first_failure,
-            receipt=self,
+            old, failures=settlement.failures, first_failure=settlement.first_failure, receipt=self
         )
-        due = self._connection.clock.monotonic() + settlement.delay
-        heapq.heappush(self._returned, (due, cast(int, old.position), again))
+        if settlement.delay > 0:
+            asyncio.get_running_loop().call_later(settlement.delay, self._ready.put_back, again)
+        else:
+            self._ready.put_back(again)
         return SettleResult.DONE
 
     def defer(self, message: Message, delay: float) -> Message | None:
@@ -109,12 +104,11 @@ class CoreSubscription:
 
     def pause(self, shards: Collection[str | int]) -> None:
         """As `Subscription.pause`; there is one shard, 0."""
-        self._paused = self._paused or 0 in shards
+        self._ready.pause(shards)
 
     def resume(self, shards: Collection[str | int]) -> None:
         """As `Subscription.resume`."""
-        self._paused = self._paused and 0 not in shards
-        self._wake.set()
+        self._ready.resume(shards)
 
     async def stop(self) -> None:
         """As `Subscription.stop`: the server sends nothing more, what came is handed out."""
@@ -127,7 +121,7 @@ class CoreSubscription:
         if number is not None:
             await self._connection.unsubscribe(number)
         self._stopped = True
-        self._wake.set()
+        self._ready.signal.wake()
 
     async def connected(self, client: FastClient) -> None:
         """Subscribes."""
@@ -152,13 +146,11 @@ class CoreSubscription:
             self._listener.health_changed(False, f"{self._settings.name}: {self.missing_right}")
 
     def tick(self, now: float) -> None:
-        """Hands out again what is due; reports the end of a flood; asks again for rights."""
+        """Reports the end of a flood; asks again for rights."""
         if self._ask_again and now >= self._ask_again and self._connection.is_connected:
             self._ask_again = 0.0
             self._asking = asyncio.create_task(self._subscribe_again())
-        if self._returned and self._returned[0][0] <= now:
-            self._wake.set()
-        if self._dropped and len(self._buffer) < self._options.pending_messages // 2:
+        if self._dropped and len(self._ready) < self._options.pending_messages // 2:
             dropped, self._dropped = self._dropped, 0
             _log.error(
                 "nats: slow consumer: messages were dropped",
@@ -174,18 +166,14 @@ class CoreSubscription:
                 self._listener.health_changed(True, "")
 
     def _on_messages(self, messages: Sequence[Received]) -> None:
-        options, buffer = self._options, self._buffer
-        for message in messages:
-            size = _size(message)
-            if (
-                len(buffer) >= options.pending_messages
-                or self._bytes + size > options.pending_bytes
-            ):
+        options, ready = self._options, self._ready
+        for received in messages:
+            _, _, block, payload = received
+            size = len(block) + len(payload)
+            if len(ready) >= options.pending_messages or ready.bytes + size > options.pending_bytes:
                 self._drop()
             else:
-                buffer.append(message)
-                self._bytes += size
-        self._wake.set()
+                ready.append(self._delivery(block, payload, size))
 
     def _drop(self) -> None:
         self._dropped += 1
@@ -194,28 +182,8 @@ class CoreSubscription:
                 False, f"{self._settings.name}: slow consumer, messages are dropped"
             )
 
-    def _take(self, limit: int, max_bytes: int) -> list[Delivery]:
-        taken: list[Delivery] = []
-        now = self._connection.clock.monotonic() if self._returned else 0.0
-        while self._returned and self._returned[0][0] <= now and len(taken) < limit:
-            if taken and self._returned[0][2].size > max_bytes:
-                break
-            taken.append(heapq.heappop(self._returned)[2])
-            max_bytes -= taken[-1].size
-        buffer = self._buffer
-        while buffer and len(taken) < limit:
-            size = _size(buffer[0])
-            if taken and size > max_bytes:
-                break
-            max_bytes -= size
-            taken.append(self._delivery(buffer.popleft(), size))
-        self._in_flight += len(taken)
-        return taken
-
-    def _delivery(self, received: Received, size: int) -> Delivery:
-        self._bytes -= size
+    def _delivery(self, block: bytes, payload: bytes, size: int) -> Delivery:
         self._received += 1
-        _, _, block, payload = received
         unreadable: str | None = None
         try:
             message = wire_headers.decode(self._settings.topic, payload, block)
@@ -225,14 +193,5 @@ class CoreSubscription:
         if not message.id:
             message.id = new_id()
         return Delivery(
-            message=message,
-            position=self._received,
-            size=size,
-            receipt=self,
-            unreadable=unreadable,
+            message=message, position=self._received, size=size, receipt=self, unreadable=unreadable
         )
-
-
-def _size(message: Received) -> int:
-    _, _, block, payload = message
-    return len(block) + len(payload)

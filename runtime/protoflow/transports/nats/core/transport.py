@@ -26,7 +26,10 @@ from protoflow.transports.nats.wire.connection import NatsConnection
 
 
 class CoreTransport:
-    """Implements `Transport`: a consumer group is a queue group, and nothing is kept."""
+    """Implements `Transport`: a consumer group is a queue group, and nothing is kept.
+
+    So it is at most once: no retry by the broker, no dead letters, no order over processes.
+    """
 
     def __init__(self, settings: TransportSettings, options: CoreOptions) -> None:
         self._options = options
@@ -35,12 +38,7 @@ class CoreTransport:
         self._publisher = CorePublisher(
             self._connection, self._prefix, mandatory=settings.require_subscriber
         )
-        self._capabilities = Capabilities(at_least_once=False, processes=True, broadcast=True)
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """At most once: no retry by the broker, no dead letters, no order over processes."""
-        return self._capabilities
+        self.capabilities = Capabilities(at_least_once=False, processes=True, broadcast=True)
 
     async def open(self) -> None:
         """As `Transport.open`."""
@@ -51,7 +49,7 @@ class CoreTransport:
         except BaseException:
             await self._connection.close()
             raise
-        self._capabilities = replace(self._capabilities, max_message_bytes=limit)
+        self.capabilities = replace(self.capabilities, max_message_bytes=limit)
 
     async def close(self) -> None:
         """As `Transport.close`."""

@@ -7,14 +7,9 @@ import json
 from typing import Any
 
 from nats import errors
-from nats.aio.client import Client
 
-from protoflow.errors import (
-    AuthenticationError,
-    ConnectionFailedError,
-    TopologyError,
-    TransportError,
-)
+from protoflow.errors import AuthenticationError, ConnectionFailedError, TransportError
+from protoflow.transports.nats.wire.connection import NatsConnection
 
 JSON = dict[str, Any]  # Any: JSON
 STREAM_NOT_FOUND = 10059
@@ -39,25 +34,27 @@ class API:
     """Requests to JetStream over whatever client there is.
 
     Args:
+        connection: has the client.
         domain: the JetStream domain, if not the server's own.
     """
 
-    def __init__(self, domain: str | None = None) -> None:
+    def __init__(self, connection: NatsConnection, domain: str | None = None) -> None:
+        self.connection = connection
         self.prefix = f"$JS.{domain}.API" if domain else "$JS.API"
 
-    async def call(self, client: Client, subject: str, request: JSON | None = None) -> JSON:
+    async def call(self, subject: str, request: JSON | None = None) -> JSON:
         """One request. Raises APIError, or ConnectionFailedError where nobody answers."""
         payload = b"" if request is None else json.dumps(request).encode()
-        answer = await self._request(client, f"{self.prefix}.{subject}", payload)
+        answer = await self._request(f"{self.prefix}.{subject}", payload)
         if "error" in answer:
             if answer["error"].get("code") in (401, 403):
                 raise AuthenticationError(str(APIError(subject, answer["error"])))
             raise APIError(subject, answer["error"])
         return answer
 
-    async def _request(self, client: Client, subject: str, payload: bytes) -> JSON:
+    async def _request(self, subject: str, payload: bytes) -> JSON:
         try:
-            reply = await client.request(subject, payload, timeout=_TIMEOUT)
+            reply = await self.connection.client.request(subject, payload, timeout=_TIMEOUT)
             answer = json.loads(reply.data)
         except errors.NoRespondersError as error:
             raise ConnectionFailedError(
@@ -73,85 +70,70 @@ class API:
             raise ConnectionFailedError(f"nats: what answers {subject} is not JetStream")
         return answer
 
-    async def stream(self, client: Client, name: str, subjects: str | None = None) -> JSON | None:
+    async def stream(self, name: str, subjects: str | None = None) -> JSON | None:
         """What the server knows of a stream, messages by subject on request; None if there
         is none."""
         request = {"subjects_filter": subjects} if subjects else None
-        return await self._found(client, f"STREAM.INFO.{name}", STREAM_NOT_FOUND, request)
+        return await self._found(f"STREAM.INFO.{name}", STREAM_NOT_FOUND, request)
 
-    async def consumer(self, client: Client, stream: str, name: str) -> JSON | None:
+    async def consumer(self, stream: str, name: str) -> JSON | None:
         """What the server knows of a consumer; None if there is none."""
         try:
-            return await self._found(client, f"CONSUMER.INFO.{stream}.{name}", CONSUMER_NOT_FOUND)
+            return await self._found(f"CONSUMER.INFO.{stream}.{name}", CONSUMER_NOT_FOUND)
         except APIError as error:
             if error.code == STREAM_NOT_FOUND:
                 return None
             raise
 
-    async def create_stream(self, client: Client, config: JSON) -> JSON:
+    async def create_stream(self, config: JSON) -> JSON:
         """Makes a stream; the answer holds the config as the server understood it."""
-        return await self.call(client, f"STREAM.CREATE.{config['name']}", config)
+        return await self.call(f"STREAM.CREATE.{config['name']}", config)
 
-    async def update_stream(self, client: Client, config: JSON) -> JSON:
-        """Changes a stream, which exists, to a whole config."""
-        return await self.call(client, f"STREAM.UPDATE.{config['name']}", config)
-
-    async def create_consumer(self, client: Client, stream: str, config: JSON) -> JSON:
-        """Makes a consumer, never changing one; ephemeral if it has no `durable_name`."""
+    async def create_consumer(self, stream: str, config: JSON, action: str = "create") -> JSON:
+        """Makes a consumer, ephemeral if it has no `durable_name`; changes one only if the action
+        is `update`."""
         subject = f"CONSUMER.CREATE.{stream}"
         if name := config.get("durable_name"):
             subject = f"CONSUMER.DURABLE.CREATE.{stream}.{name}"
-        request = {"stream_name": stream, "config": config, "action": "create"}
-        return await self.call(client, subject, request)
+        request = {"stream_name": stream, "config": config, "action": action}
+        return await self.call(subject, request)
 
-    async def update_consumer(self, client: Client, stream: str, config: JSON) -> JSON:
-        """Changes a durable consumer, which exists."""
-        subject = f"CONSUMER.DURABLE.CREATE.{stream}.{config['durable_name']}"
-        request = {"stream_name": stream, "config": config, "action": "update"}
-        return await self.call(client, subject, request)
+    async def delete_consumer(self, stream: str, name: str) -> None:
+        """Removes a consumer."""
+        await self.call(f"CONSUMER.DELETE.{stream}.{name}")
 
-    async def last_message(self, client: Client, stream: str, subject: str) -> JSON | None:
+    async def last_message(self, stream: str, subject: str) -> JSON | None:
         """The last message of a subject; None if there is none."""
-        return await self._message(client, stream, {"last_by_subj": subject})
+        return await self._message(stream, {"last_by_subj": subject})
 
-    async def message(self, client: Client, stream: str, sequence: int) -> JSON | None:
+    async def message(self, stream: str, sequence: int) -> JSON | None:
         """A message by its place; None if it is not there any more."""
-        return await self._message(client, stream, {"seq": sequence})
+        return await self._message(stream, {"seq": sequence})
 
-    async def next_message(
-        self, client: Client, stream: str, sequence: int, subject: str
-    ) -> JSON | None:
+    async def next_message(self, stream: str, sequence: int, subject: str) -> JSON | None:
         """The first message of a filter from a place on; None if there is none."""
-        return await self._message(client, stream, {"seq": sequence, "next_by_subj": subject})
+        return await self._message(stream, {"seq": sequence, "next_by_subj": subject})
 
-    async def _message(self, client: Client, stream: str, request: JSON) -> JSON | None:
-        answer = await self._found(client, f"STREAM.MSG.GET.{stream}", MESSAGE_NOT_FOUND, request)
+    async def _message(self, stream: str, request: JSON) -> JSON | None:
+        answer = await self._found(f"STREAM.MSG.GET.{stream}", MESSAGE_NOT_FOUND, request)
         found: JSON | None = None if answer is None else answer["message"]
         return found
 
-    async def purge(self, client: Client, stream: str, subject: str) -> int:
+    async def purge(self, stream: str, subject: str) -> int:
         """Removes the messages of a filter; how many."""
-        answer = await self.call(client, f"STREAM.PURGE.{stream}", {"filter": subject})
+        answer = await self.call(f"STREAM.PURGE.{stream}", {"filter": subject})
         return int(answer.get("purged", 0))
 
-    async def publish(self, client: Client, subject: str, payload: bytes) -> None:
+    async def publish(self, subject: str, payload: bytes) -> None:
         """Publishes one message by itself, confirmed. Raises TransportError."""
-        answer = await self._request(client, subject, payload)
+        answer = await self._request(subject, payload)
         if "error" in answer or "seq" not in answer:
             raise APIError(subject, answer.get("error") or {})
 
-    async def _found(
-        self, client: Client, subject: str, missing: int, request: JSON | None = None
-    ) -> JSON | None:
+    async def _found(self, subject: str, missing: int, request: JSON | None = None) -> JSON | None:
         try:
-            return await self.call(client, subject, request)
+            return await self.call(subject, request)
         except APIError as error:
             if error.code == missing:
                 return None
             raise
-
-
-def raise_all(problems: list[str]) -> None:
-    """Raises TopologyError if there are problems, naming all of them."""
-    if problems:
-        raise TopologyError("\n".join(problems))

@@ -1,4 +1,4 @@
-"""Deliveries that wait to be handed out: first in, first out, or in the order of lanes.
+"""Messages that were lent and wait to be handed out: first in, first out, or in lanes.
 
 JetStream hands out a message that was given back after newer ones. So an ordered
 subscription gives nothing back while it lives: it keeps the message, and its lane waits.
@@ -9,23 +9,132 @@ from __future__ import annotations
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
+from operator import attrgetter
 
 from protoflow.contract.spec import Ordering
-from protoflow.transports.nats.jetstream.leases import Lease
+from protoflow.message import Delivery, Message, Settlement
+from protoflow.transports.nats.wire.headers import decode
+from protoflow.transports.nats.wire.reader import Received
+
+_NS = 1_000_000_000
+_sequence = attrgetter("sequence")
 
 
-class FifoBuffer:
-    """A buffer without lanes."""
+@dataclass(eq=False, repr=False, kw_only=True)
+class Source:
+    """Where messages come from, as a delivery names it.
+
+    Attributes:
+        stream: the stream.
+        shard: the shard of its deliveries.
+        buffer: those of its messages that wait to be handed out.
+        window: how many messages the consumer lends at once if its messages go to one
+            process at a time; 0 if they go to all.
+        own: the stream is the group's own: only the runtime writes there.
+        held: how many of its messages we hold.
+    """
+
+    stream: str
+    shard: str | int
+    buffer: Buffer
+    window: int = 0
+    own: bool = False
+    held: int = 0
+
+    def close(self) -> None:
+        """Nothing of it is handed out until it is known again what is the first of it."""
+
+
+class Lease:
+    """A message that the server lent us.
+
+    Attributes:
+        reply: where it is settled.
+        source: the consumer that it came from.
+        arrived: when it came.
+        renewed: when it came or was last renewed.
+        handed: when it was handed out; 0.0 before that.
+        due: when it may be handed out again.
+        sequence: where it stands in its stream.
+        delivery: what is or will be handed out.
+        ended: it is not ours any more.
+    """
+
+    __slots__ = (
+        "arrived", "delivery", "due", "ended", "handed", "renewed", "reply", "sequence", "source",
+    )  # fmt: skip
+
+    def __init__(self, delivery: Delivery, source: Source, sequence: int, now: float) -> None:
+        self.reply: bytes = delivery.receipt
+        self.source = source
+        self.arrived = now
+        self.renewed = now
+        self.handed = 0.0
+        self.due = 0.0
+        self.sequence = sequence
+        self.delivery = delivery
+        self.ended = False
+
+    @classmethod
+    def of(cls, received: Received, source: Source, topic: str, now: float) -> Lease:
+        """The lease of a message as it comes."""
+        # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>,
+        # with two tokens more before that for domain and account, and one more at the end.
+        _, reply, block, payload = received
+        tokens = reply.decode().split(".")
+        at = 4 if len(tokens) == 9 else 6
+        sequence = tokens[at + 1]
+        shard = source.shard
+        unreadable: str | None = None
+        try:
+            message = decode(topic, payload, block)
+        except Exception as error:  # whatever a message holds, it harms nobody else
+            unreadable = f"headers: {type(error).__name__}: {error}"
+            message = Message(id="", topic=topic, payload=payload)
+        if not message.id:
+            message.id = f"{source.stream}:{sequence}"
+        delivery = Delivery(
+            message=message,
+            deliveries=int(tokens[at]),
+            shard=shard,
+            # A group's own stream counts anew: not to look like a position in the topic's.
+            position=sequence if isinstance(shard, int) else f"{shard}:{sequence}",
+            time=int(tokens[at + 3]) / _NS,
+            size=len(block) + len(payload),
+            receipt=reply,  # not the lease: a cycle a message is work for the collector
+            own_place=source.own,
+            unreadable=unreadable,
+        )
+        return cls(delivery, source, int(sequence), now)
+
+    def again(self, settlement: Settlement, now: float) -> Lease:
+        """The same message, to be handed out once more without the broker's help; who holds
+        the old delivery settles nothing with it."""
+        delivery = replace(
+            settlement.delivery,
+            failures=settlement.failures,
+            first_failure=settlement.first_failure,
+        )
+        lease = Lease(delivery, self.source, self.sequence, self.renewed)
+        lease.arrived = self.arrived
+        lease.due = now + settlement.delay
+        return lease
+
+
+class Buffer:
+    """A buffer without lanes: first in, first out."""
 
     def __init__(self) -> None:
         self._waiting: deque[Lease] = deque()
 
     def add(self, lease: Lease) -> None:
-        """As `Buffer.add`."""
+        """Puts in what arrived, or what is to be handed out again."""
         self._waiting.append(lease)
 
     def take(self, now: float, accept: Callable[[Lease], bool]) -> bool:
-        """As `Buffer.take`."""
+        """Offers what may be handed out now, in order, until `accept` says no more; False
+        then."""
         waiting = self._waiting
         while waiting:
             if not accept(waiting[0]):
@@ -34,38 +143,40 @@ class FifoBuffer:
         return True
 
     def ready(self, now: float) -> int:
-        """As `Buffer.ready`."""
+        """How many could be handed out now."""
         return sum(not lease.ended for lease in self._waiting)
 
     def settled(self, lease: Lease) -> None:
-        """Nothing: nothing waits for it."""
+        """What was handed out is done or given back."""
 
     def drain(self) -> list[Lease]:
-        """As `Buffer.drain`."""
+        """Takes out everything, in order."""
         waiting = [*self._waiting]
         self._waiting.clear()
         return waiting
 
 
-class OrderedBuffer:
-    """A buffer in which a message waits for the earlier ones of its lane."""
+class OrderedBuffer(Buffer):
+    """A buffer in which a message waits for the earlier ones of its lane.
+
+    A lane is blocked by a message that is not due, and by a later one that is still handed out.
+    """
 
     def __init__(self, ordering: Ordering) -> None:
         self._ordering = ordering
-        self._waiting: list[Lease] = []
+        self._sorted: list[Lease] = []
         self._handed: dict[Hashable, set[int]] = {}
 
     def add(self, lease: Lease) -> None:
         """As `Buffer.add`."""
-        insort(self._waiting, lease, key=_sequence)
+        insort(self._sorted, lease, key=_sequence)
 
     def take(self, now: float, accept: Callable[[Lease], bool]) -> bool:
-        """As `Buffer.take`. A lane is blocked by a message that is not due, and by a later
-        one that is still handed out."""
+        """As `Buffer.take`."""
         blocked: set[Hashable] = set()
         kept: list[Lease] = []
         more = True
-        for index, lease in enumerate(self._waiting):
+        for index, lease in enumerate(self._sorted):
             if lease.ended:
                 continue  # lost while it waited: nothing of it is left, its lane is free
             lane = self._lane(lease)
@@ -76,17 +187,17 @@ class OrderedBuffer:
             elif accept(lease):
                 self._handed.setdefault(lane, set()).add(lease.sequence)
             else:
-                kept += self._waiting[index:]
+                kept += self._sorted[index:]
                 more = False
                 break
-        self._waiting = kept
+        self._sorted = kept
         return more
 
     def ready(self, now: float) -> int:
         """As `Buffer.ready`."""
         blocked: set[Hashable] = set()
         count = 0
-        for lease in self._waiting:
+        for lease in self._sorted:
             lane = self._lane(lease)
             if lease.ended or lane in blocked:
                 continue
@@ -107,14 +218,10 @@ class OrderedBuffer:
 
     def drain(self) -> list[Lease]:
         """As `Buffer.drain`."""
-        waiting, self._waiting = self._waiting, []
+        waiting, self._sorted = self._sorted, []
         return waiting
 
     def _lane(self, lease: Lease) -> Hashable:
         if self._ordering is Ordering.PER_PARTITION:
             return b""
         return lease.delivery.message.key or lease.sequence
-
-
-def _sequence(lease: Lease) -> int:
-    return lease.sequence

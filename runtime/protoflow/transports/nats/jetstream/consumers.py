@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 from collections.abc import Sequence
 
 from protoflow.errors import TransportError
 from protoflow.transport.interface import SubscriptionSettings
 from protoflow.transports.nats.jetstream.api import API, JSON
-from protoflow.transports.nats.jetstream.lost_positions import missed
 from protoflow.transports.nats.jetstream.puller import PIN_GROUP, Puller
-from protoflow.transports.nats.wire.connection import NatsConnection
 
 _log = logging.getLogger("protoflow.transports.jetstream")
 #: Seconds between two looks for what is gone: one answer is no proof.
 _ASKED_AGAIN = 1.0
 #: Seconds between two looks for messages that left the stream unread.
 _LOOK = 30.0
+#: The limits of a stream that drops messages.
+_LIMITS = ("max_age", "max_bytes", "max_msgs", "max_msgs_per_subject")
+_FROM_A_SCHEDULE = b"\r\nNats-Scheduler:"
 
 
 class Gone(TransportError):  # noqa: N818  said of a position
@@ -34,13 +36,12 @@ class Consumers:
 
     def __init__(
         self,
-        connection: NatsConnection,
         api: API,
         settings: SubscriptionSettings,
         durables: Sequence[tuple[str, JSON]] = (),
         on_lost_position: str = "stop",
     ) -> None:
-        self.connection = connection
+        self.connection = api.connection
         self.api = api
         self.settings = settings
         self._durables = durables
@@ -64,7 +65,7 @@ class Consumers:
         await self.connection.clock.sleep(_ASKED_AGAIN)
         if await self._exists(puller):
             return
-        name = puller.settings.consumer
+        name = puller.consumer
         if self._lost == "stop":
             raise Gone(
                 f"{self.settings.name}: the consumer {name} of stream {puller.stream} is gone, and"
@@ -84,8 +85,8 @@ class Consumers:
         """Looks for messages that left the stream unread. Raises Gone if that ends the
         subscription, TransportError if it is not known now."""
         self._next_look[puller] = self.connection.clock.monotonic() + _LOOK
-        name, stream = puller.settings.consumer, puller.stream
-        places = await missed(self.api, self.connection.client, stream, name)
+        name, stream = puller.consumer, puller.stream
+        places = await self._missed(stream, name)
         if not places or places == self._known.get(puller):
             return
         self._known[puller] = places
@@ -96,42 +97,59 @@ class Consumers:
         if self._lost == "stop":
             raise Gone(f"{self.settings.name}: {what}; set on_lost_position")
         _log.warning(
-            "jetstream: position lost: %s",
-            what,
-            extra={"subscription": self.settings.name, "now": self._lost},
+            "jetstream: position lost",
+            extra={"subscription": self.settings.name, "now": self._lost, "detail": what},
         )
         if self._lost == "latest":
-            await self.api.call(self.connection.client, f"CONSUMER.DELETE.{stream}.{name}")
+            await self.api.delete_consumer(stream, name)
             await self._make(puller, "new")
 
     async def left(self, pullers: Sequence[Puller]) -> None:
         """Lets another process have the shards at once."""
-        client = self.connection.client
         # A server keeps a request that is young though nobody listens any more, and would lend
         # what comes next to it, for a whole lease. It looks for listeners when it is asked.
-        await asyncio.gather(
-            *(self.api.consumer(client, one.stream, one.settings.consumer) for one in pullers)
-        )
+        await asyncio.gather(*(self.api.consumer(one.stream, one.consumer) for one in pullers))
         for puller in pullers:
             if puller.pin:
-                subject = f"CONSUMER.UNPIN.{puller.stream}.{puller.settings.consumer}"
-                await self.api.call(client, subject, {"group": PIN_GROUP})
+                subject = f"CONSUMER.UNPIN.{puller.stream}.{puller.consumer}"
+                await self.api.call(subject, {"group": PIN_GROUP})
 
     async def _exists(self, puller: Puller) -> bool:
-        name = puller.settings.consumer
-        found = await self.api.consumer(self.connection.client, puller.stream, name)
-        return found is not None
+        return await self.api.consumer(puller.stream, puller.consumer) is not None
 
     async def _make(self, puller: Puller, policy: str) -> None:
         for stream, config in self._durables:
-            if (stream, config["durable_name"]) == (puller.stream, puller.settings.consumer):
+            if (stream, config["durable_name"]) == (puller.stream, puller.consumer):
                 wanted = {**config, "deliver_policy": policy}
-                await self.api.create_consumer(self.connection.client, stream, wanted)
+                await self.api.create_consumer(stream, wanted)
 
     async def _number(self, puller: Puller, name: str) -> int:
-        consumer = puller.settings.consumer
-        info = await self.api.consumer(self.connection.client, puller.stream, consumer)
+        info = await self.api.consumer(puller.stream, puller.consumer)
         return 0 if info is None else int(info[name])
+
+    async def _missed(self, stream: str, durable: str) -> int:
+        """How many places of a limited stream were emptied before a group came to them.
+
+        Sequences show it: the first one in the stream lies behind the last one that was lent.
+        Streams with several shards are not judged, for sequences between belong to other shards;
+        nor is a gap that ends at a message which was delayed, for its schedule left with it.
+        """
+        info = await self.api.stream(stream)
+        if info is None or not any((info["config"].get(limit) or 0) > 0 for limit in _LIMITS):
+            return 0
+        found = await self.api.consumer(stream, durable)
+        if found is None:
+            return 0
+        subject = found["config"].get("filter_subject", "")
+        if any(other != subject and ".=wait." not in other for other in info["config"]["subjects"]):
+            return 0
+        read = max(found["delivered"]["stream_seq"], found["ack_floor"]["stream_seq"])
+        places = int(info["state"]["first_seq"]) - 1 - int(read)
+        if places <= 0:
+            return 0
+        next_one = await self.api.next_message(stream, read + 1, subject)
+        headers = base64.b64decode(next_one.get("hdrs", "")) if next_one is not None else b""
+        return 0 if _FROM_A_SCHEDULE in headers else places
 
 
 class Ephemeral(Consumers):
@@ -142,23 +160,14 @@ class Ephemeral(Consumers):
         stream: of what.
     """
 
-    def __init__(
-        self,
-        connection: NatsConnection,
-        api: API,
-        settings: SubscriptionSettings,
-        config: JSON,
-        stream: str,
-    ) -> None:
-        super().__init__(connection, api, settings)
+    def __init__(self, api: API, settings: SubscriptionSettings, config: JSON, stream: str) -> None:
+        super().__init__(api, settings)
         self._config = config
         self._stream = stream
 
     async def create(self) -> str:
         """Makes it; its name. Raises APIError."""
-        client = self.connection.client
-        answer = await self.api.create_consumer(client, self._stream, self._config)
-        return str(answer["name"])
+        return str((await self.api.create_consumer(self._stream, self._config))["name"])
 
     async def recover(self, puller: Puller) -> None:
         """Begins anew, after a long outage."""
@@ -174,5 +183,4 @@ class Ephemeral(Consumers):
 
     async def left(self, pullers: Sequence[Puller]) -> None:
         """Removes it."""
-        name = pullers[0].settings.consumer
-        await self.api.call(self.connection.client, f"CONSUMER.DELETE.{self._stream}.{name}")
+        await self.api.delete_consumer(self._stream, pullers[0].consumer)

@@ -11,12 +11,10 @@ from protoflow.errors import NotReplayableError, PublishError
 from protoflow.message import Message
 from protoflow.transport.dead_letters import DeadLetterRecord
 from protoflow.transport.kit.replay import DeadLetterSources, number_of, replay_in_order
-from protoflow.transports.nats.jetstream.api import API, JSON
+from protoflow.transports.nats.jetstream.api import API
 from protoflow.transports.nats.jetstream.publisher import JetStreamPublisher
-from protoflow.transports.nats.jetstream.stored_messages import message_of, time_of
+from protoflow.transports.nats.jetstream.topic_reader import as_record
 from protoflow.transports.nats.names import JetStreamNames
-from protoflow.transports.nats.wire.client import FastClient
-from protoflow.transports.nats.wire.connection import NatsConnection
 
 _DIGITS = 20
 
@@ -34,28 +32,16 @@ class JetStreamDeadLetterStore:
         publisher: publishes replays.
     """
 
-    def __init__(
-        self,
-        connection: NatsConnection,
-        api: API,
-        names: JetStreamNames,
-        publisher: JetStreamPublisher,
-    ) -> None:
+    def __init__(self, api: API, names: JetStreamNames, publisher: JetStreamPublisher) -> None:
         self.sources = DeadLetterSources()
         self.api = api
         self.names = names
         self.publisher = publisher
-        self._connection = connection
-
-    @property
-    def client(self) -> FastClient:
-        """The client of the connection."""
-        return self._connection.client
 
     async def count(self, topic: str) -> int:
         """Returns how many dead letters wait."""
         subject = self.names.all_of(topic)
-        found = await self.api.stream(self.client, self.names.stream(topic), subject)
+        found = await self.api.stream(self.names.stream(topic), subject)
         counts = (found or {"state": {}})["state"].get("subjects") or {}
         return sum(counts.values())
 
@@ -65,12 +51,12 @@ class JetStreamDeadLetterStore:
     ) -> AsyncIterator[JetStreamScan]:
         """Begins a scan."""
         first = number_of(after) + 1
-        info = await self.api.stream(self.client, self.names.stream(topic))
+        info = await self.api.stream(self.names.stream(topic))
         yield JetStreamScan(self, topic, first, info["state"]["last_seq"] if info else 0)
 
     async def clear(self, topic: str) -> int:
         """Removes all dead letters."""
-        return await self.api.purge(self.client, self.names.stream(topic), self.names.all_of(topic))
+        return await self.api.purge(self.names.stream(topic), self.names.all_of(topic))
 
 
 class JetStreamScan:
@@ -88,12 +74,16 @@ class JetStreamScan:
         store, taken = self._store, list[DeadLetterRecord]()
         subject = store.names.all_of(self._topic)
         while len(taken) < limit and self._next <= self._last:
-            stored = await store.api.next_message(store.client, self._stream, self._next, subject)
+            stored = await store.api.next_message(self._stream, self._next, subject)
             if stored is None or stored["seq"] > self._last:
                 self._next = self._last + 1
                 break
             self._next = stored["seq"] + 1
-            taken.append(await self._completed(_as_record(self._topic, self._stream, stored)))
+            taken.append(
+                await self._completed(
+                    as_record(DeadLetterRecord, self._topic, self._stream, stored)
+                )
+            )
         return taken
 
     async def replay(
@@ -124,7 +114,7 @@ class JetStreamScan:
         store = self._store
         for record in records:
             request = {"seq": int(record.position), "no_erase": True}
-            await store.api.call(store.client, f"STREAM.MSG.DELETE.{self._stream}", request)
+            await store.api.call(f"STREAM.MSG.DELETE.{self._stream}", request)
 
     async def _completed(self, record: DeadLetterRecord) -> DeadLetterRecord:
         """The dead letter with its payload, from the topic's stream if need be and possible."""
@@ -135,8 +125,10 @@ class JetStreamScan:
             return record
         origin, sequence = place
         stream = store.names.stream(origin)
-        stored = await store.api.message(store.client, stream, sequence)
-        found = None if stored is None else _as_record(origin, stream, stored).message
+        stored = await store.api.message(stream, sequence)
+        found = (
+            None if stored is None else as_record(DeadLetterRecord, origin, stream, stored).message
+        )
         if found is None or not _same_id(found.id, message.id):
             return record
         metadata = {**found.metadata, **message.metadata}
@@ -163,11 +155,3 @@ def _has_metadata(message: Message) -> bool:
 
 def _same_id(found: str, named: str) -> bool:
     return found == named or (len(named) > 100 and found.startswith(named))
-
-
-def _as_record(topic: str, stream: str, stored: JSON) -> DeadLetterRecord:
-    return DeadLetterRecord(
-        message=message_of(topic, stream, stored),
-        position=str(stored["seq"]),
-        time=time_of(stored),
-    )

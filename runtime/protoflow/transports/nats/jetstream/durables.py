@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nats.aio.client import Client
-
 from protoflow.transport.interface import SubscriptionSettings
 from protoflow.transports.nats.jetstream.api import API, JSON
 
@@ -22,7 +20,6 @@ _ORDERING = ("priority_policy", "priority_groups", "priority_timeout")
 
 async def adapt(
     api: API,
-    client: Client,
     settings: SubscriptionSettings,
     stream: str,
     wanted: JSON,
@@ -51,7 +48,7 @@ async def adapt(
         return [text]
     config = {key: value for key, value in found["config"].items() if key not in _ORDERING}
     changed = {key: value for key, value in wanted.items() if key in _CHANGEABLE + _ORDERING}
-    await api.update_consumer(client, stream, {**config, **changed})
+    await api.create_consumer(stream, {**config, **changed}, "update")
     return []
 
 

@@ -13,11 +13,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from protoflow.errors import TransportError
-from protoflow.transport.interface import SubscriptionListener, SubscriptionSettings
+from protoflow.transport.interface import SubscriptionListener
+from protoflow.transports.nats.jetstream.buffers import Lease
 from protoflow.transports.nats.jetstream.consumers import Consumers, Gone
-from protoflow.transports.nats.jetstream.leases import NAK, Lease, Leases, encode_command
+from protoflow.transports.nats.jetstream.leases import NAK, Leases, encode_command
 from protoflow.transports.nats.jetstream.puller import Puller
-from protoflow.transports.nats.wire.connection import NatsConnection
 
 _log = logging.getLogger("protoflow.transports.jetstream")
 _POLL = 0.1
@@ -35,22 +35,20 @@ class LeaseRenewer:
 
     def __init__(
         self,
-        connection: NatsConnection,
-        settings: SubscriptionSettings,
-        listener: SubscriptionListener,
         consumers: Consumers,
+        listener: SubscriptionListener,
         pullers: Sequence[Puller],
         fail: Callable[[TransportError], None],
     ) -> None:
-        self.leases = Leases(settings, connection.write)
+        self._connection = consumers.connection
+        self._settings = consumers.settings
+        self.leases = Leases(self._settings, self._connection.write)
         #: Set when there may be something to hand out.
         self.wake = asyncio.Event()
         self.is_stopped = False
         #: What comes now may have been on its way for longer than a lease.
         self.in_doubt = False
         self._swept = 0.0
-        self._connection = connection
-        self._settings = settings
         self._listener = listener
         self._consumers = consumers
         self._pullers = pullers
@@ -126,7 +124,7 @@ class LeaseRenewer:
             except Gone as error:
                 self._fail(error)
             except TransportError as error:
-                _log.debug("jetstream: %s", error)
+                _log.debug("jetstream: a request failed", extra={"error": str(error)})
             finally:
                 self._busy.discard((puller, work.__name__))
 
@@ -152,8 +150,14 @@ class LeaseRenewer:
         puller.compete()
 
     def give_back(self, leases: Iterable[Lease]) -> None:
-        """For any process, this one included."""
+        """For any process, this one included. What may be another's by now is let go without a
+        word: the server would take it from the other, and hand it out twice."""
         for lease in leases:
             if self.leases.release(lease):
                 lease.source.buffer.settled(lease)
-                self._connection.write(encode_command(lease.reply, NAK))
+                if not self.is_over(lease):
+                    self._connection.write(encode_command(lease.reply, NAK))
+
+    def is_over(self, lease: Lease) -> bool:
+        """Whether the time for which a message was lent is over."""
+        return self._connection.clock.monotonic() - lease.renewed >= self._settings.lease

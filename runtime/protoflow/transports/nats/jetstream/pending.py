@@ -1,41 +1,19 @@
-"""Messages that wait for confirmation, and the batches that they were submitted in."""
+"""Messages that wait for confirmation."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any
 
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message
+from protoflow.transport.kit.submission import Submission
 from protoflow.transports.nats.wire import headers as wire_headers
 
 _TOO_LARGE = 10054
 _HEADERS_TOO_LARGE = 10097
 _SCHEDULES_REFUSED = range(10188, 10194)
-
-
-class Batch:
-    """The messages of one `submit`, and what came of them."""
-
-    __slots__ = ("future", "left", "results")
-
-    def __init__(self, size: int) -> None:
-        self.results: list[PublishError | None] = [None] * size
-        self.left = size
-        self.future: asyncio.Future[Sequence[PublishError | None]] = (
-            asyncio.get_running_loop().create_future()
-        )
-        if not size:
-            self.future.set_result([])
-
-    def done(self, index: int, error: PublishError | None) -> None:
-        """The result of one of them."""
-        self.results[index] = error
-        self.left -= 1
-        if not self.left and not self.future.done():
-            self.future.set_result(self.results)
 
 
 class Pending:
@@ -58,7 +36,7 @@ class Pending:
     )  # fmt: skip
 
     def __init__(
-        self, batch: Batch, index: int, message: Message, subject: str, block: bytes
+        self, batch: Submission, index: int, message: Message, subject: str, block: bytes
     ) -> None:
         self.batch = batch
         self.index = index

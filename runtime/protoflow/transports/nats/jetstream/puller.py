@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Protocol
 
-from protoflow.transports.nats.jetstream.leases import Buffer
+from protoflow.transports.nats.jetstream.buffers import Source
 from protoflow.transports.nats.wire.client import FastClient, publication
 from protoflow.transports.nats.wire.connection import NatsConnection, subscribe
 from protoflow.transports.nats.wire.headers import read
@@ -55,61 +55,42 @@ class Owner(Protocol):
         """Another process gets the messages now; nothing is asked for until `compete`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PullSettings:
-    """What is pulled, and how.
+@dataclass(eq=False, repr=False, kw_only=True)
+class Puller(Source):
+    """The messages of one consumer, as they come.
 
     Attributes:
+        connection: writes the requests.
+        owner: gets the messages.
         api: the prefix of JetStream's API.
-        stream: the stream.
         consumer: the consumer.
-        shard: the shard of its deliveries.
         batch: how many messages are asked for at most.
         max_bytes: how many bytes one request may bring.
         expires: seconds that a request waits at the server.
-        window: how many messages the consumer lends at once if its messages go to one
-            process at a time; 0 if they go to all.
-        pin: seconds of silence after which another process becomes that one; 0.0 if the
-            server does not choose it.
-        own: the stream is the group's own.
+        pin_timeout: seconds of silence after which another process becomes the one that gets
+            messages; 0.0 if the server does not choose it.
         lease: seconds for which a message is lent.
     """
 
+    connection: NatsConnection
+    owner: Owner
     api: str
-    stream: str
     consumer: str
-    shard: str | int
     batch: int
     max_bytes: int
     expires: float
-    window: int = 0
-    pin: float = 0.0
-    own: bool = False
+    pin_timeout: float = 0.0
     lease: float = 30.0
 
-
-class Puller:
-    """The messages of one consumer, as they come."""
-
-    def __init__(
-        self, connection: NatsConnection, owner: Owner, settings: PullSettings, buffer: Buffer
-    ) -> None:
-        self.settings = settings
-        self.stream = settings.stream
-        self.shard = settings.shard
-        self.buffer = buffer
-        self.held = 0
-        self.open = not settings.pin
+    def __post_init__(self) -> None:
+        self.open = not self.pin_timeout
         self.paused = False
         self.pin = ""
         self.is_stopped = False
         self._waiting = False
         self._certain = False
-        self._connection = connection
-        self._owner = owner
-        self._subject = ""
-        self.consume(settings.consumer)
-        self._heartbeat = min(_HEARTBEAT, settings.expires / 3, settings.lease / 6)
+        self.consume(self.consumer)
+        self._heartbeat = min(_HEARTBEAT, self.expires / 3, self.lease / 6)
         self._inbox = ""
         self._number: bytes | None = None
         self._requested = 0
@@ -117,20 +98,10 @@ class Puller:
         self._heard = 0.0
         self._retry_at = 0.0
 
-    @property
-    def window(self) -> int:
-        """As `PullSettings.window`."""
-        return self.settings.window
-
-    @property
-    def own(self) -> bool:
-        """As `PullSettings.own`."""
-        return self.settings.own
-
     def consume(self, consumer: str) -> None:
         """From now on this consumer of the stream."""
-        settings = self.settings = replace(self.settings, consumer=consumer)
-        self._subject = f"{settings.api}.CONSUMER.MSG.NEXT.{settings.stream}.{consumer}"
+        self.consumer = consumer
+        self._subject = f"{self.api}.CONSUMER.MSG.NEXT.{self.stream}.{consumer}"
 
     async def connected(self, client: FastClient) -> None:
         """Begins anew with this client."""
@@ -154,7 +125,7 @@ class Puller:
         self.is_stopped = True
         number, self._number = self._number, None
         if number is not None:
-            await self._connection.unsubscribe(number)
+            await self.connection.unsubscribe(number)
 
     def covers(self, subject: str) -> bool:
         """Whether a subject, in lower case, is one that this puller needs."""
@@ -163,23 +134,22 @@ class Puller:
     def refused(self, subject: str) -> None:
         """A right is missing; it may be given while we live."""
         self._requested = 0
-        self._retry_at = self._connection.clock.monotonic() + _BACKOFF_WITHOUT_RIGHT
-        self._owner.answered(self, f"not authorised for {subject}")
+        self._retry_at = self.connection.clock.monotonic() + _BACKOFF_WITHOUT_RIGHT
+        self.owner.answered(self, f"not authorised for {subject}")
 
     def pull(self) -> None:
         """Asks for more, if there is room for enough to be worth a request."""
         if self.paused or self._waiting or self._retry_at or self._number is None:
             return
-        settings = self.settings
-        credit = settings.window - self.held if settings.window else self._owner.credit
-        room = min(settings.batch, credit) - self._requested
-        if room <= 0 or (self._requested and room < settings.batch // 4):
+        credit = self.window - self.held if self.window else self.owner.credit
+        room = min(self.batch, credit) - self._requested
+        if room <= 0 or (self._requested and room < self.batch // 4):
             return
-        self._ask(room, settings.max_bytes, settings.expires)
+        self._ask(room, self.max_bytes, self.expires)
 
     def close(self) -> None:
         """As `Source.close`; where one message is lent at a time, that is always known."""
-        self.open = not self.settings.pin
+        self.open = not self.pin_timeout
 
     def compete(self) -> None:
         """Asks again, after `unpinned`."""
@@ -194,17 +164,17 @@ class Puller:
             self._retry_at = 0.0
         elif self._requested and now - self._heard > 2.5 * self._heartbeat:
             self._requested = 0
-            self._owner.answered(self, "the server is silent")
+            self.owner.answered(self, "the server is silent")
         self.pull()
-        if self.pin and now - self._asked > self.settings.pin / 3 and self._number:
+        if self.pin and now - self._asked > self.pin_timeout / 3 and self._number:
             self._ask(1, 1, 1.0)  # no message fits into one byte: this only shows life
 
     def _ask(self, count: int, max_bytes: int, expires: float) -> None:
-        now = self._asked = self._connection.clock.monotonic()
+        now = self._asked = self.connection.clock.monotonic()
         if not self._requested:
             self._heard = now
         self._requested += count
-        pin = f',"group":"{PIN_GROUP}"' if self.settings.pin else ""
+        pin = f',"group":"{PIN_GROUP}"' if self.pin_timeout else ""
         if self.pin:
             pin += f',"id":"{self.pin}"'
         heartbeat = min(self._heartbeat, expires / 3)
@@ -212,14 +182,14 @@ class Puller:
             f'{{"batch":{count},"max_bytes":{max_bytes},"expires":{int(expires * _NS)}'
             f',"idle_heartbeat":{int(heartbeat * _NS)}{pin}}}'
         )
-        self._connection.write(
+        self.connection.write(
             publication(self._subject.encode(), request.encode(), self._inbox.encode())
         )
 
     def _on_messages(self, received: Sequence[Received]) -> None:
-        now = self._connection.clock.monotonic()
-        if self._requested and now - self._heard > self.settings.lease / 2:
-            self._owner.late()
+        now = self.connection.clock.monotonic()
+        if self._requested and now - self._heard > self.lease / 2:
+            self.owner.late()
         self._heard = now
         messages: list[Received] = []
         for item in received:
@@ -238,35 +208,35 @@ class Puller:
         if not messages:
             return
         self._requested = max(0, self._requested - len(messages))
-        if self.settings.pin:
+        if self.pin_timeout:
             for _, _, block, _ in messages:
                 self._check_pin(_pin_of(block))
-        self._owner.arrived(messages, self, now)
+        self.owner.arrived(messages, self, now)
 
     def _on_status(self, headers: dict[str, str], now: float) -> None:
         status, description = headers.get("Status", ""), headers.get("Description", "")
         if status == "100":
-            self._owner.answered(self, None)
+            self.owner.answered(self, None)
         elif status == "408" or description in _ENDED:
             unsent = int(headers.get("Nats-Pending-Messages", self._requested))
             self._requested = max(0, self._requested - unsent)
-            self._owner.answered(self, None)
+            self.owner.answered(self, None)
             self.pull()
         elif status == "423":
             self._requested = 0
             if self.pin:
                 self.pin, self.open, self._waiting = "", False, True
-                self._owner.unpinned(self)
+                self.owner.unpinned(self)
         else:
             self._requested = 0
-            self._retry_at = now + _BACKOFF * (0.5 + self._connection.clock.random())
+            self._retry_at = now + _BACKOFF * (0.5 + self.connection.clock.random())
             gone = status == "503" or description == "Consumer Deleted"
-            self._owner.answered(self, description or f"status {status}", gone=gone)
+            self.owner.answered(self, description or f"status {status}", gone=gone)
 
     def _check_pin(self, pin: str) -> None:
         if pin != self.pin or not self._certain:
             self.pin, self.open, self._certain = pin, False, True
-            self._owner.pinned(self)
+            self.owner.pinned(self)
 
 
 def _pin_of(block: bytes) -> str:

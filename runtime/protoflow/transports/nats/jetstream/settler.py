@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from itertools import count
 
 from protoflow.message import Action, Delivery, Settlement, SettleResult
-from protoflow.transports.nats.jetstream.leases import NAK, Lease, Source, encode_command
+from protoflow.transports.nats.jetstream.buffers import Lease, Source
+from protoflow.transports.nats.jetstream.leases import NAK, encode_command
 from protoflow.transports.nats.wire.client import FastClient, publication
 from protoflow.transports.nats.wire.connection import NatsConnection, subscribe
 from protoflow.transports.nats.wire.reader import Received

@@ -12,7 +12,6 @@ from protoflow.message import Delivery
 from protoflow.transport.interface import SubscriptionSettings
 from protoflow.transports.nats.jetstream.api import API
 from protoflow.transports.nats.names import JetStreamNames
-from protoflow.transports.nats.wire.connection import NatsConnection
 
 _VERSION = "1"
 
@@ -20,14 +19,7 @@ _VERSION = "1"
 class StartMarks:
     """The start marks of one subscription."""
 
-    def __init__(
-        self,
-        connection: NatsConnection,
-        api: API,
-        names: JetStreamNames,
-        settings: SubscriptionSettings,
-    ) -> None:
-        self._connection = connection
+    def __init__(self, api: API, names: JetStreamNames, settings: SubscriptionSettings) -> None:
         self._api = api
         self._names = names
         self._settings = settings
@@ -36,7 +28,7 @@ class StartMarks:
     async def count(self, delivery: Delivery) -> int:
         """How many starts have no end. Raises TransportError."""
         subject = self._subject(delivery)
-        found = await self._api.last_message(self._connection.client, self._stream, subject)
+        found = await self._api.last_message(self._stream, subject)
         if found is None:
             return 0
         version, _, rest = base64.b64decode(found.get("data", "")).decode().partition(" ")
@@ -52,11 +44,11 @@ class StartMarks:
     async def add(self, delivery: Delivery, before: int) -> None:
         """Writes one mark more than there were; durable then. Raises TransportError."""
         text = f"{_VERSION} {before + 1} {_time(delivery)}"
-        await self._api.publish(self._connection.client, self._subject(delivery), text.encode())
+        await self._api.publish(self._subject(delivery), text.encode())
 
     async def clear(self, delivery: Delivery) -> None:
         """Removes all marks. Raises TransportError."""
-        await self._api.purge(self._connection.client, self._stream, self._subject(delivery))
+        await self._api.purge(self._stream, self._subject(delivery))
 
     def _subject(self, delivery: Delivery) -> str:
         settings = self._settings

@@ -11,16 +11,15 @@ from dataclasses import replace
 from protoflow.contract.spec import Ordering
 from protoflow.errors import ConnectionFailedError, TransportError
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
-from protoflow.transport.interface import SubscriptionListener, SubscriptionSettings
+from protoflow.transport.interface import SubscriptionListener
 from protoflow.transport.kit.health_reporter import HealthReporter
+from protoflow.transports.nats.jetstream.buffers import Lease
 from protoflow.transports.nats.jetstream.consumers import Consumers
 from protoflow.transports.nats.jetstream.lease_renewer import LeaseRenewer
-from protoflow.transports.nats.jetstream.leases import Lease
 from protoflow.transports.nats.jetstream.puller import Puller
 from protoflow.transports.nats.jetstream.settler import Settler, Settling
 from protoflow.transports.nats.jetstream.start_marks import StartMarks
 from protoflow.transports.nats.wire.client import FastClient
-from protoflow.transports.nats.wire.connection import NatsConnection
 from protoflow.transports.nats.wire.reader import Received
 
 _log = logging.getLogger("protoflow.transports.jetstream")
@@ -37,27 +36,23 @@ class JetStreamSubscription:
 
     def __init__(
         self,
-        connection: NatsConnection,
-        settings: SubscriptionSettings,
+        consumers: Consumers,
         listener: SubscriptionListener,
         *,
-        consumers: Consumers,
         retry_topic: str | None = None,
         marks: StartMarks | None = None,
     ) -> None:
-        self.settings = settings
+        settings = self.settings = consumers.settings
         self.pullers: list[Puller] = []
         #: The subject of a right that was missing at the last look.
         self.missing_right = ""
-        self._connection = connection
+        self._connection = consumers.connection
         self._retry_topic = retry_topic
         self._consumers = consumers
         self._marks = marks
-        self._renewer = LeaseRenewer(
-            connection, settings, listener, consumers, self.pullers, self._fail
-        )
+        self._renewer = LeaseRenewer(consumers, listener, self.pullers, self._fail)
         self._leases = self._renewer.leases
-        self._settler = Settler(connection, settings.lease)
+        self._settler = Settler(self._connection, settings.lease)
         self._health = HealthReporter(listener, settings.name)
         self._error: TransportError | None = None
         self._stopped = False
@@ -84,8 +79,7 @@ class JetStreamSubscription:
             if lease is not None:
                 leases.release(lease)
                 lease.source.buffer.settled(lease)
-                if settlement.action is not Action.ACK and self._keep(lease, settlement):
-                    settling.known(SettleResult.DONE)
+                if settlement.action is not Action.ACK and self._keep(lease, settlement, settling):
                     continue
             elif (lease := self._settler.held(settlement.delivery)) is None:
                 settling.known(SettleResult.LOST)
@@ -95,14 +89,17 @@ class JetStreamSubscription:
         self._renewer.wake.set()
         return self._settler.send(settling)
 
-    def _keep(self, lease: Lease, settlement: Settlement) -> bool:
-        """Whether it stays here: given back to the server it would come after newer ones."""
+    def _keep(self, lease: Lease, settlement: Settlement, settling: Settling) -> bool:
+        """Whether nothing is sent: another's by now, or later ones would overtake it there."""
         puller = lease.source
+        if self._renewer.is_over(lease):
+            settling.known(SettleResult.LOST)
+            return True
         if self._stopped or not puller.window:
             return False
-        again = lease.again(settlement, self._connection.clock.monotonic())
-        self._leases.add(again)
+        self._leases.add(again := lease.again(settlement, self._connection.clock.monotonic()))
         puller.buffer.add(again)
+        settling.known(SettleResult.DONE)
         return True
 
     def defer(self, message: Message, delay: float) -> Message | None:
@@ -164,7 +161,7 @@ class JetStreamSubscription:
         what they have lent and nobody took from here."""
         if not self._connection.is_connected:
             return None
-        ours = [puller for puller in self.pullers if puller.pin or not puller.settings.pin]
+        ours = [puller for puller in self.pullers if puller.pin or not puller.pin_timeout]
         try:
             waiting = sum([await self._consumers.waiting(puller) for puller in ours])
         except TransportError:

@@ -3,66 +3,82 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import datetime
 from collections.abc import AsyncIterator
+from typing import TypeVar
 
 from protoflow.contract.spec import Start
 from protoflow.errors import TopologyError
+from protoflow.message import Message
+from protoflow.transport.dead_letters import DeadLetterRecord
 from protoflow.transport.topic_reader import TopicRecord
 from protoflow.transports.nats.jetstream.api import API, JSON
-from protoflow.transports.nats.jetstream.stored_messages import message_of, time_of
 from protoflow.transports.nats.names import JetStreamNames
-from protoflow.transports.nats.wire.connection import NatsConnection
+from protoflow.transports.nats.wire import headers
 
+R = TypeVar("R", TopicRecord, DeadLetterRecord)
 _INTERVAL = 0.2
 
 
-class JetStreamTopicReader:
-    """Reads topics. The stream keeps messages whether they are handled or not."""
-
-    def __init__(self, connection: NatsConnection, api: API, names: JetStreamNames) -> None:
-        self._connection = connection
-        self._api = api
-        self._names = names
-
-    async def read(
-        self, topic: str, start: Start | float, follow: bool
-    ) -> AsyncIterator[TopicRecord]:
-        """Yields the messages of a topic; see `TopicReader`."""
-        stream, subject = self._names.stream(topic), self._names.all_of(topic)
-        info = await self._api.stream(self._connection.client, stream)
-        if info is None:
-            raise TopologyError(f"stream {stream} of topic {topic} is missing")
-        first, last = info["state"]["first_seq"], info["state"]["last_seq"]
-        sequence = last + 1 if start is Start.LATEST else first
-        if isinstance(start, float):
-            sequence = await self._at(stream, subject, start, first, last)
-        while True:
-            stored = await self._api.next_message(
-                self._connection.client, stream, sequence, subject
-            )
-            if stored is not None:
-                sequence = stored["seq"] + 1
-                yield _record(topic, stream, stored)
-            elif not follow:
-                return
-            else:
-                await asyncio.sleep(_INTERVAL)
-
-    async def _at(self, stream: str, subject: str, time: float, first: int, last: int) -> int:
-        """The sequence of the first message at or after a time, by halves."""
-        while first <= last:
-            middle = (first + last) // 2
-            stored = await self._api.next_message(self._connection.client, stream, middle, subject)
-            if stored is None or time_of(stored) >= time:
-                last = middle - 1
-            else:
-                first = stored["seq"] + 1
-        return first
+async def read_topic(
+    api: API, names: JetStreamNames, topic: str, start: Start | float, follow: bool
+) -> AsyncIterator[TopicRecord]:
+    """Yields the messages of a topic; see `TopicReader`. The stream keeps them, handled or not."""
+    stream, subject = names.stream(topic), names.all_of(topic)
+    info = await api.stream(stream)
+    if info is None:
+        raise TopologyError(f"stream {stream} of topic {topic} is missing")
+    first, last = info["state"]["first_seq"], info["state"]["last_seq"]
+    sequence = last + 1 if start is Start.LATEST else first
+    if isinstance(start, float):
+        sequence = await sequence_at(api, stream, subject, start, (first, last))
+    while True:
+        stored = await api.next_message(stream, sequence, subject)
+        if stored is not None:
+            sequence = stored["seq"] + 1
+            yield as_record(TopicRecord, topic, stream, stored)
+        elif not follow:
+            return
+        else:
+            await asyncio.sleep(_INTERVAL)
 
 
-def _record(topic: str, stream: str, stored: JSON) -> TopicRecord:
-    return TopicRecord(
-        message=message_of(topic, stream, stored),
-        position=str(stored["seq"]),
-        time=time_of(stored),
-    )
+async def sequence_at(
+    api: API, stream: str, filter: str, time: float, bounds: tuple[int, int]
+) -> int:
+    """Returns the sequence of the first message at or after a time, by halves."""
+    first, last = bounds
+    while first <= last:
+        middle = (first + last) // 2
+        stored = await api.next_message(stream, middle, filter)
+        if stored is None or time_of(stored) >= time:
+            last = middle - 1
+        else:
+            first = stored["seq"] + 1
+    return first
+
+
+def as_record(kind: type[R], topic: str, stream: str, stored: JSON) -> R:
+    """Returns what a stream holds as a record of a topic or of its dead letters. If its headers
+    cannot be read, only the payload is in its message."""
+    payload = base64.b64decode(stored.get("data", ""))
+    try:
+        message = headers.decode(topic, payload, base64.b64decode(stored.get("hdrs", "")))
+    except Exception:  # one message that cannot be read does not hide the others
+        message = Message(id="", topic=topic, payload=payload)
+    message.id = message.id or f"{stream}:{stored['seq']}"
+    return kind(message=message, position=str(stored["seq"]), time=time_of(stored))
+
+
+def time_of(stored: JSON) -> float:
+    """Returns when the server stored it, in seconds since the epoch; 0.0 if it does not say.
+
+    The form is `2026-01-02T03:04:05.123456789Z`.
+    """
+    whole, _, fraction = str(stored.get("time", "")).removesuffix("Z").partition(".")
+    try:
+        moment = datetime.datetime.fromisoformat(whole).replace(tzinfo=datetime.UTC)
+    except ValueError:
+        return 0.0
+    return moment.timestamp() + float(f"0.{fraction or 0}")

@@ -12,12 +12,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from nats.aio.client import Client
-
 from protoflow.contract.spec import Ordering, Start
-from protoflow.errors import TransportError
+from protoflow.errors import TopologyError, TransportError
 from protoflow.transport.interface import SubscriptionSettings, Topology, TopologyMode
-from protoflow.transports.nats.jetstream.api import API, JSON, APIError, raise_all
+from protoflow.transports.nats.jetstream.api import API, JSON, APIError
 from protoflow.transports.nats.jetstream.durables import adapt, differences
 from protoflow.transports.nats.jetstream.puller import PIN_GROUP
 from protoflow.transports.nats.names import JetStreamNames
@@ -155,18 +153,19 @@ class TopologyManager:
             "mem_storage": True,
         }
 
-    async def ensure(self, client: Client, topology: Topology, mode: TopologyMode) -> None:
+    async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
         """Makes or compares all of it. Raises TopologyError naming every difference."""
         problems: list[str] = []
         for stream in self._streams(topology):
-            problems += await self._stream_problems(client, stream, mode)
+            problems += await self._stream_problems(stream, mode)
         for settings in topology.subscriptions:
             if not settings.broadcast:
                 # What is refused as a whole changes nothing.
                 problems += await self.ensure_durables(
-                    client, settings, mode, adapts=mode is TopologyMode.CREATE and not problems
+                    settings, mode, adapts=mode is TopologyMode.CREATE and not problems
                 )
-        raise_all(problems)
+        if problems:
+            raise TopologyError("\n".join(problems))
 
     def _streams(self, topology: Topology) -> list[JSON]:
         dead_letters = {t for s in topology.subscriptions for t in s.dead_letter_topics}
@@ -180,34 +179,34 @@ class TopologyManager:
             *map(self.group_stream, sorted(groups)),
         ]
 
-    async def has_group(self, client: Client, topic: str) -> bool:
+    async def has_group(self, topic: str) -> bool:
         """Whether a group consumes the topic."""
-        stream = await self._api.stream(client, self._names.stream(topic))
+        stream = await self._api.stream(self._names.stream(topic))
         return stream is not None and stream["state"]["consumer_count"] > 0
 
-    async def knows(self, client: Client, topic: str) -> bool:
+    async def knows(self, topic: str) -> bool:
         """Whether there is the stream of a topic or of a retry address."""
-        return await self._api.stream(client, self._names.stream(topic)) is not None
+        return await self._api.stream(self._names.stream(topic)) is not None
 
-    async def ensure_topic(self, client: Client, topic: str) -> list[str]:
+    async def ensure_topic(self, topic: str) -> list[str]:
         """Makes the stream of a topic that no topology named; what is wrong with it. Raises
         TransportError: it is not known now."""
         wanted = self.topic_stream(topic)
-        found = await self._api.stream(client, wanted["name"])
+        found = await self._api.stream(wanted["name"])
         if found is None:
             try:
-                found = await self._api.create_stream(client, wanted)
+                found = await self._api.create_stream(wanted)
             except APIError as error:
                 if error.code in _IN_THE_WAY:
                     return [f"stream {wanted['name']}: {error}"]
                 raise
         return self._compare_stream(wanted, found["config"])
 
-    async def ensure_delays(self, client: Client, topic: str, *, changes: bool) -> str:
+    async def ensure_delays(self, topic: str, *, changes: bool) -> str:
         """Has the stream of a topic keep schedules, if it may be changed; what is wrong. Raises
         TransportError: it is not known now."""
         name, waits = self._names.stream(topic), self._names.schedules(topic)
-        found = await self._api.stream(client, name)
+        found = await self._api.stream(name)
         if found is None:
             return "no stream keeps it"
         config = found["config"]
@@ -222,14 +221,14 @@ class TopologyManager:
             )
         subjects = [*subjects, *({waits} - {*subjects})]
         wanted = {**config, "subjects": subjects, "allow_msg_schedules": True}
-        await self._api.update_stream(client, wanted)
+        await self._api.call(f"STREAM.UPDATE.{name}", wanted)
         return ""
 
-    async def _stream_problems(self, client: Client, wanted: JSON, mode: TopologyMode) -> list[str]:
+    async def _stream_problems(self, wanted: JSON, mode: TopologyMode) -> list[str]:
         try:
-            found = await self._api.stream(client, wanted["name"])
+            found = await self._api.stream(wanted["name"])
             if found is None and mode is TopologyMode.CREATE:
-                found = await self._api.create_stream(client, wanted)
+                found = await self._api.create_stream(wanted)
         except TransportError as error:
             return [f"stream {wanted['name']}: {error}"]
         if found is None:
@@ -257,12 +256,7 @@ class TopologyManager:
         return problems
 
     async def ensure_durables(
-        self,
-        client: Client,
-        settings: SubscriptionSettings,
-        mode: TopologyMode,
-        *,
-        adapts: bool = False,
+        self, settings: SubscriptionSettings, mode: TopologyMode, *, adapts: bool = False
     ) -> list[str]:
         """Makes or compares the durables of a subscription; what is wrong with them. If it
         `adapts`, what follows from the options or the ordering is changed in place."""
@@ -270,15 +264,13 @@ class TopologyManager:
         for stream, wanted in self.durables(settings):
             name = f"consumer {wanted['durable_name']} of stream {stream}"
             try:
-                found = await self._api.consumer(client, stream, wanted["durable_name"])
+                found = await self._api.consumer(stream, wanted["durable_name"])
                 if found is None and mode is TopologyMode.CREATE:
-                    found = await self._api.create_consumer(client, stream, wanted)
+                    found = await self._api.create_consumer(stream, wanted)
                 if found is None:
                     problems.append(f"{name} is missing; start once with topology mode create")
                     continue
-                problems += await adapt(
-                    self._api, client, settings, stream, wanted, found, adapts=adapts
-                )
+                problems += await adapt(self._api, settings, stream, wanted, found, adapts=adapts)
             except TransportError as error:
                 problems.append(f"{name}: {error}")
         return problems

@@ -7,12 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 from protoflow.contract.spec import Ordering, Start
-from protoflow.errors import (
-    AuthenticationError,
-    CapabilityError,
-    PublishError,
-    TopologyError,
-)
+from protoflow.errors import AuthenticationError, CapabilityError, PublishError, TopologyError
 from protoflow.message import Message
 from protoflow.transport.interface import (
     Capabilities,
@@ -24,16 +19,18 @@ from protoflow.transport.interface import (
     TransportSettings,
 )
 from protoflow.transport.lag import Lag
+from protoflow.transport.message_finder import FoundMessages, MessageQuery
 from protoflow.transport.topic_reader import TopicRecord
 from protoflow.transports.nats.jetstream.api import API, STREAM_NOT_FOUND, APIError
-from protoflow.transports.nats.jetstream.buffers import FifoBuffer, OrderedBuffer
+from protoflow.transports.nats.jetstream.buffers import Buffer, OrderedBuffer
 from protoflow.transports.nats.jetstream.consumers import Consumers, Ephemeral
 from protoflow.transports.nats.jetstream.dead_letters import JetStreamDeadLetterStore
+from protoflow.transports.nats.jetstream.message_finder import JetStreamMessageFinder
 from protoflow.transports.nats.jetstream.publisher import JetStreamPublisher
-from protoflow.transports.nats.jetstream.puller import Puller, PullSettings
+from protoflow.transports.nats.jetstream.puller import Puller
 from protoflow.transports.nats.jetstream.start_marks import StartMarks
 from protoflow.transports.nats.jetstream.subscription import JetStreamSubscription
-from protoflow.transports.nats.jetstream.topic_reader import JetStreamTopicReader
+from protoflow.transports.nats.jetstream.topic_reader import read_topic
 from protoflow.transports.nats.jetstream.topology import TopologyManager
 from protoflow.transports.nats.names import JetStreamNames
 from protoflow.transports.nats.options import JetStreamOptions
@@ -45,22 +42,28 @@ _PINS_SINCE = (2, 11)
 
 
 class JetStreamTransport:
-    """Implements `Transport`, `KeepsDeadLetters` and `LagReader`."""
+    """Implements `Transport`, `KeepsDeadLetters` and `LagReader`.
+
+    Attributes:
+        capabilities: once opened, what this server can do: delayed publish needs NATS 2.12.
+    """
 
     def __init__(self, settings: TransportSettings, options: JetStreamOptions) -> None:
         self._settings = settings
         self._options = options
         self._connection = NatsConnection(settings, options)
         self._names = JetStreamNames(options.prefix, options.shards)
-        self._api = API(options.domain)
+        self._api = API(self._connection, options.domain)
         self._topology = TopologyManager(self._api, self._names, options)
-        self._publisher = JetStreamPublisher(self._connection, self._names, self._topology)
-        self._publisher.require_subscriber = settings.require_subscriber
-        self.dead_letters = JetStreamDeadLetterStore(
-            self._connection, self._api, self._names, self._publisher
+        self._publisher = JetStreamPublisher(
+            self._connection,
+            self._names,
+            self._topology,
+            require_subscriber=settings.require_subscriber,
         )
+        self.dead_letters = JetStreamDeadLetterStore(self._api, self._names, self._publisher)
         self._mode = TopologyMode.CREATE
-        self._capabilities = Capabilities(
+        self.capabilities = Capabilities(
             durable=True,
             processes=True,
             per_key=True,
@@ -71,14 +74,10 @@ class JetStreamTransport:
             dead_letters=True,
             leases=True,
             lag=True,
+            reads_topics=True,
             broadcast=True,
             proves_killers=True,
         )
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What this server can do: delayed publish needs NATS 2.12."""
-        return self._capabilities
 
     async def open(self) -> None:
         """As `Transport.open`; a server without JetStream is an error."""
@@ -89,13 +88,13 @@ class JetStreamTransport:
             release = (version.major, version.minor)
             self._topology.schedules = release >= _SCHEDULES_SINCE
             self._topology.pins = release >= _PINS_SINCE
-            await self._api.call(client, "INFO")
+            await self._api.call("INFO")
             await self._connection.join(self._publisher)
         except BaseException:
             await self._connection.close()
             raise
-        self._capabilities = replace(
-            self._capabilities,
+        self.capabilities = replace(
+            self.capabilities,
             delayed_publish=self._topology.schedules,
             max_message_bytes=client.max_payload,
         )
@@ -109,11 +108,11 @@ class JetStreamTransport:
         """As `Transport.ensure`."""
         self._mode = mode
         self.dead_letters.sources.add(topology.subscriptions)
-        self._publisher.creates = mode is TopologyMode.CREATE
+        self._publisher.held.creates = mode is TopologyMode.CREATE
         if mode is TopologyMode.NONE:
             return
-        await self._topology.ensure(self._connection.client, topology, mode)
-        self._publisher.known.update(topology.topics)
+        await self._topology.ensure(topology, mode)
+        self._publisher.held.known.update(topology.topics)
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
         """As `Transport.submit`."""
@@ -127,8 +126,7 @@ class JetStreamTransport:
             raise CapabilityError(f"{settings.name}: JetStream cannot publish and settle as one")
         if settings.broadcast:
             return await self._subscribe_alone(settings, listener)
-        client = self._connection.client
-        problems = await self._topology.ensure_durables(client, settings, self._mode)
+        problems = await self._topology.ensure_durables(settings, self._mode)
         if problems and self._mode is not TopologyMode.NONE:
             raise TopologyError("\n".join(problems))
         retries = self._names.retry_topic(settings.topic, settings.group)
@@ -136,21 +134,15 @@ class JetStreamTransport:
         deferred = self._topology.schedules and settings.ordering is Ordering.NONE
         durables = self._topology.durables(settings)
         subscription = JetStreamSubscription(
-            self._connection,
-            settings,
+            Consumers(self._api, settings, durables, self._settings.on_lost_position),
             listener,
-            consumers=Consumers(
-                self._connection, self._api, settings, durables, self._settings.on_lost_position
-            ),
             retry_topic=retries if deferred else None,
-            marks=StartMarks(self._connection, self._api, self._names, settings),
+            marks=StartMarks(self._api, self._names, settings),
         )
         for shard, (stream, config) in enumerate(durables):
             last = shard == len(durables) - 1
-            subscription.pullers.append(
-                self._puller(
-                    subscription, stream, config["durable_name"], _RETRY if last else shard
-                )
+            self._add_puller(
+                subscription, stream, config["durable_name"], _RETRY if last else shard
             )
         return await self._join(subscription)
 
@@ -173,34 +165,39 @@ class JetStreamTransport:
         self, topic: str, *, start: Start | float, follow: bool
     ) -> AsyncIterator[TopicRecord]:
         """As `TopicReader.read_topic`."""
-        reader = JetStreamTopicReader(self._connection, self._api, self._names)
-        return reader.read(topic, start, follow)
+        return read_topic(self._api, self._names, topic, start, follow)
+
+    async def find_message(self, query: MessageQuery) -> FoundMessages:
+        """As `MessageFinder.find_message`."""
+        return await JetStreamMessageFinder(self._api, self._names, query).find()
 
     async def lag(self, topic: str, group: str) -> Lag:
         """As `LagReader.lag`; what waits for a retry counts too."""
-        client, names = self._connection.client, self._names
-        waiting = 0
+        names, waiting = self._names, 0
         consumers = [(names.stream(topic), durable) for durable in names.durables(group)]
         consumers.append((names.group_stream(group), names.topic_token(topic)))
         for stream, durable in consumers:
-            info = await self._api.consumer(client, stream, durable)
+            info = await self._api.consumer(stream, durable)
             if info is not None:
                 waiting += info["num_pending"] + info["num_ack_pending"]
         schedules = names.schedules(names.retry_topic(topic, group))
-        info = await self._api.stream(client, names.group_stream(group), schedules)
+        info = await self._api.stream(names.group_stream(group), schedules)
         if info is not None:
             waiting += sum((info["state"].get("subjects") or {}).values())
         return Lag(messages=waiting)
 
-    def _puller(
+    def _add_puller(
         self, subscription: JetStreamSubscription, stream: str, consumer: str, shard: str | int
-    ) -> Puller:
+    ) -> None:
         settings, options = subscription.settings, self._options
         max_payload = self._connection.client.max_payload
         # Replays and retries of an ordered group are past their place in the order anyway.
         ordered = settings.ordering is not Ordering.NONE and shard != _RETRY
         pins = self._topology.pins
-        pull = PullSettings(
+        puller = Puller(
+            connection=self._connection,
+            owner=subscription,
+            buffer=OrderedBuffer(settings.ordering) if ordered else Buffer(),
             api=self._api.prefix,
             stream=stream,
             consumer=consumer,
@@ -210,33 +207,24 @@ class JetStreamTransport:
             max_bytes=max(settings.max_in_flight_bytes // 2, 2 * max_payload),
             expires=options.fetch_expires,
             window=(options.ordered_window if pins else 1) if ordered else 0,
-            pin=settings.lease if ordered and pins else 0.0,
+            pin_timeout=settings.lease if ordered and pins else 0.0,
             own=shard == _RETRY,
             lease=settings.lease,
         )
-        buffer = OrderedBuffer(settings.ordering) if ordered else FifoBuffer()
-        return Puller(self._connection, subscription, pull, buffer)
+        subscription.pullers.append(puller)
 
     async def _subscribe_alone(
         self, settings: SubscriptionSettings, listener: SubscriptionListener
     ) -> Subscription:
         """An ephemeral consumer of this process; after a long outage it starts anew."""
         stream = self._names.stream(settings.topic)
-        consumers = Ephemeral(
-            self._connection,
-            self._api,
-            settings,
-            self._topology.ephemeral(settings),
-            stream,
-        )
+        consumers = Ephemeral(self._api, settings, self._topology.ephemeral(settings), stream)
         try:
             name = await consumers.create()
         except APIError as error:
             if error.code == STREAM_NOT_FOUND:
                 raise TopologyError(f"{settings.name}: stream {stream} is missing") from error
             raise
-        subscription = JetStreamSubscription(
-            self._connection, settings, listener, consumers=consumers
-        )
-        subscription.pullers.append(self._puller(subscription, stream, name, 0))
+        subscription = JetStreamSubscription(consumers, listener)
+        self._add_puller(subscription, stream, name, 0)
         return await self._join(subscription)

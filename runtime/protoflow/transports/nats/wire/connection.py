@@ -275,7 +275,7 @@ class NatsConnection:
             for member in tuple(self._members):
                 member.denied(match[1])
         else:
-            _log.debug("nats: %s", type(error).__name__, exc_info=error)
+            _log.debug("nats: a task failed", extra={"error": type(error).__name__}, exc_info=error)
 
 
 def _fail(futures: list[asyncio.Future[None]], detail: str) -> None:

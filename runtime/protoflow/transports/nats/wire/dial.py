@@ -10,11 +10,7 @@ from typing import Any
 
 from nats import errors
 
-from protoflow.errors import (
-    AuthenticationError,
-    ConnectionFailedError,
-    TransportError,
-)
+from protoflow.errors import AuthenticationError, ConnectionFailedError, TransportError
 from protoflow.transport.interface import TransportSettings
 from protoflow.transports.nats.options import ConnectionOptions
 from protoflow.transports.nats.wire.client import FastClient

@@ -1,0 +1,114 @@
+"""What a transport adds to a document: servers, addresses, bindings, retry channels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import field
+from typing import Any, TypeAlias
+
+from protoflow.dataclass_record import dataclass_record
+from protoflow.wire import CE_PREFIX, CONTENT_TYPE
+
+#: Fields of an object of AsyncAPI, as plain data.
+Fields: TypeAlias = Mapping[str, Any]
+
+TOPIC, DEAD_LETTER, RETRY = "topic", "dead-letter", "retry"
+
+
+@dataclass_record
+class RetryChannel:
+    """Where a group's failed messages wait at the broker.
+
+    Attributes:
+        address: the address; may hold `{wait}`.
+        waits: the values of `{wait}`, ascending; empty: the address holds none.
+        fields: bindings and extensions of the channel.
+    """
+
+    address: str
+    waits: tuple[str, ...] = ()
+    fields: Fields = field(default_factory=dict)
+
+
+class Bindings:
+    """Adds nothing: the bindings of a transport without an address that others could use.
+
+    Attributes:
+        header_prefix: how headers with attributes of CloudEvents begin.
+        content_type: the header that holds the content type; "" if it is a field of the protocol.
+    """
+
+    header_prefix: str = CE_PREFIX
+    content_type: str = CONTENT_TYPE
+
+    def servers(self) -> Fields:
+        """The servers by name, without `security`."""
+        return {}
+
+    def security(self) -> Fields:
+        """The security schemes by name, without values."""
+        return {}
+
+    def address(self, topic: str) -> str:
+        """The address of a topic at the broker."""
+        return topic
+
+    def channel(self, topic: str, role: str) -> Fields:
+        """The fields of the channel of a topic.
+
+        Args:
+            topic: the physical topic.
+            role: `topic` or `dead-letter`.
+        """
+        return {}
+
+    def receive(self, topic: str, group: str) -> Fields:
+        """The fields of an operation that consumes a topic in a group."""
+        return {}
+
+    def send(self) -> Fields:
+        """The fields of an operation that publishes."""
+        return {}
+
+    def message(self, type: str, key: Fields | None) -> Fields:
+        """The fields of a message.
+
+        Args:
+            type: its CloudEvents type.
+            key: the schema of its key; None: it has none.
+        """
+        return {}
+
+    def retries(self, topic: str, group: str, *, waits: bool) -> RetryChannel | None:
+        """Where failed messages of a group wait; None: in the process, or in the topic itself.
+
+        Args:
+            topic: the physical topic.
+            group: the group.
+            waits: whether the broker has to keep waits of this group.
+        """
+        return None
+
+
+def servers(
+    hosts: Iterable[tuple[str, int | None]], port: int, protocol: str, **fields: Any
+) -> Fields:
+    """A server for each host, `broker`, `broker-2`...; hosts are without user and password."""
+    found = [*hosts] or [("localhost", None)]
+    return {
+        "broker" if not index else f"broker-{index + 1}": {
+            "host": f"{f'[{host}]' if ':' in host else host}:{given or port}",
+            "protocol": protocol,
+            **fields,
+        }
+        for index, (host, given) in enumerate(found)
+    }
+
+
+def with_fields(base: dict[str, Any], *added: Fields) -> dict[str, Any]:
+    """The object with the fields of all; mappings that several have are joined."""
+    for fields in added:
+        for name, value in fields.items():
+            old = base.get(name)
+            base[name] = {**old, **value} if isinstance(old, dict) else value
+    return base

@@ -1,0 +1,99 @@
+"""A contract under settings, as it is compared with another version of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+
+from protoflow.config.settings import Config
+from protoflow.contract.spec import MessageSpec, Ordering
+from protoflow.dataclass_record import dataclass_record
+from protoflow.registrations.subscription_plan import HandlerPlan
+
+
+@dataclass_record
+class Event:
+    """A message that is published.
+
+    Attributes:
+        source: the full name of the method or of the message that says so.
+        message: the full name of the message.
+        type: its type.
+        topic: the topic, variables filled.
+    """
+
+    source: str
+    message: str
+    type: str
+    topic: str
+
+
+class Contract:
+    """A contract under settings.
+
+    Args:
+        handlers: the plans of its methods that consume, made without namespace.
+        messages: the messages by full name.
+        events: what is published, one for each source.
+        places: `file:line` by what stands there: `shop.v1.OrderPlaced`, and more closely
+            `shop.v1.OrderPlaced topic` or `shop.v1.Orders.BillOrder retry.max_attempts`.
+        config: the settings.
+    """
+
+    def __init__(
+        self,
+        handlers: tuple[HandlerPlan, ...],
+        messages: Mapping[str, MessageSpec],
+        events: tuple[Event, ...],
+        places: Mapping[str, str],
+        config: Config,
+    ) -> None:
+        self.handlers = {handler.registration.name: handler for handler in handlers}
+        self.messages = messages
+        self.events = {event.source: event for event in events}
+        self.config = config
+        self._places = places
+
+    def place(self, name: str, aspect: str = "") -> str:
+        """`file:line` of an aspect of a method or message, or of that itself; "" if unknown."""
+        return self._places.get(f"{name} {aspect}") or self._places.get(name, "")
+
+    @cached_property
+    def subscriptions(self) -> Mapping[tuple[str, str], tuple[HandlerPlan, ...]]:
+        """The handlers by topic and group."""
+        found: dict[tuple[str, str], tuple[HandlerPlan, ...]] = {}
+        for handler in self.handlers.values():
+            key = handler.topic, handler.group
+            found[key] = (*found.get(key, ()), handler)
+        return found
+
+    @cached_property
+    def published(self) -> frozenset[tuple[str, str]]:
+        """Type and topic of all that its producers can publish, those of services included."""
+        events = {(event.type, event.topic) for event in self.events.values()}
+        clients = {
+            (handler.registration.message.type, handler.topic)
+            for handler in self.handlers.values()
+            if handler.registration.message is not None
+        }
+        return frozenset(events | clients)
+
+    @cached_property
+    def topics(self) -> frozenset[str]:
+        """All topics that it publishes to or consumes."""
+        return frozenset(topic for _, topic in self.published)
+
+    def consumers(self, type: str, topic: str) -> Iterator[HandlerPlan]:
+        """The handlers that get a type from a topic."""
+        for handler in self.handlers.values():
+            if handler.topic == topic and type in handler.registration.types:
+                yield handler
+
+    def is_ordered(self, message: str) -> bool:
+        """Whether a subscription with a handler for the message is ordered."""
+        return any(
+            handler.policy.ordering is not Ordering.NONE
+            for handler in self.handlers.values()
+            if (spec := handler.registration.message) is not None
+            and spec.message_class.DESCRIPTOR.full_name == message
+        )

@@ -1,0 +1,81 @@
+"""The classes of changes, and the rollouts that avoid what they do."""
+
+from __future__ import annotations
+
+import enum
+
+
+class Verdict(enum.StrEnum):
+    """What a careless rollout of a change does; the later, the worse."""
+
+    SAFE = "safe"
+    CONSUMERS_FIRST = "consumers first"
+    PRODUCERS_FIRST = "producers first"
+    DRAIN = "drain"
+    LOSES_ORDER = "loses order"
+    LOSES_MESSAGES = "loses messages"
+
+    @property
+    def severity(self) -> int:
+        """0 for safe, and more the worse it is."""
+        return list(Verdict).index(self)
+
+
+#: What each class means, for tables.
+MEANINGS = {
+    Verdict.SAFE: "old and new processes run together in any order: no message is lost, and the "
+    "order that both versions promise is kept",
+    Verdict.CONSUMERS_FIRST: "safe once every consumer runs the new version before a producer does",
+    Verdict.PRODUCERS_FIRST: "safe once every producer runs the new version, and what the old ones "
+    "published is handled, before a consumer does",
+    Verdict.DRAIN: "messages or dead letters stay at the broker where the new version does not "
+    "look; only the old version handles them",
+    Verdict.LOSES_ORDER: "messages of one key or partition are handled out of order",
+    Verdict.LOSES_MESSAGES: "messages or dead letters are acknowledged or deleted unhandled",
+}
+
+
+class Rollout(enum.StrEnum):
+    """How a change is rolled out without loss."""
+
+    ANY = "any"
+    CONSUMERS_FIRST = "consumers first"
+    PRODUCERS_FIRST = "producers first"
+    DRAIN = "drain"
+    REPLAY = "replay"
+    KEEP = "keep"
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """What to do, in order."""
+        return _STEPS[self]
+
+
+_STEPS = {
+    Rollout.ANY: ("Deploy consumers and producers in any order.",),
+    Rollout.CONSUMERS_FIRST: (
+        "Deploy all consumers, also those of other contracts that read the topic.",
+        "When no old consumer runs, deploy the producers.",
+    ),
+    Rollout.PRODUCERS_FIRST: (
+        "Deploy all producers, also those of other contracts that publish to the topic.",
+        "Let the old consumers handle what is there: `protoflow lag` shows 0.",
+        "Replay or purge their dead letters: `protoflow dlq replay`.",
+        "Deploy the consumers.",
+    ),
+    Rollout.DRAIN: (
+        "Stop the producers.",
+        "Let the old consumers handle what is there: `protoflow lag` shows 0.",
+        "Replay or purge their dead letters: `protoflow dlq replay`.",
+        "Stop the old consumers.",
+        "Start the new consumers, then the new producers.",
+    ),
+    Rollout.REPLAY: (
+        "Deploy consumers and producers in any order.",
+        "When no old consumer runs, empty the old dead-letter topic: `protoflow dlq replay`.",
+    ),
+    Rollout.KEEP: (
+        "No order of deployment avoids this, for the new contract asks for it.",
+        "Keep the old value, or make sure first that nobody needs what is lost.",
+    ),
+}

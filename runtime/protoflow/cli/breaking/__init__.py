@@ -1,0 +1,1 @@
+"""`protoflow breaking`: two versions of a contract, found, read and compared."""

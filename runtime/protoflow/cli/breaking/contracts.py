@@ -1,0 +1,75 @@
+"""A contract under settings, made of descriptors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from protoflow.breaking.contract import Contract, Event
+from protoflow.cli import plan
+from protoflow.cli.breaking.places import places
+from protoflow.cli.breaking.sources import Source
+from protoflow.cli.breaking.specs import Descriptors
+from protoflow.config import Config
+from protoflow.contract.catalog import Catalog
+from protoflow.contract.spec import MessageSpec
+from protoflow.errors import CapabilityError, ConfigError, RegistrationError
+
+
+def contract(source: Source, config: Config) -> Contract:
+    """The contract of a source under settings.
+
+    Raises:
+        ConfigError: its annotations have mistakes, or a service of it would not start.
+    """
+    try:
+        return _contract(source, config)
+    except (ConfigError, RegistrationError, CapabilityError) as error:
+        problems = getattr(error, "problems", None) or [str(error)]
+        raise ConfigError(f"{source.name}: {problem}" for problem in problems) from None
+
+
+def _contract(source: Source, config: Config) -> Contract:
+    descriptors = Descriptors(source.image)
+    catalog = Catalog(descriptors.files())
+    # Names are compared without the namespace, which is one change and not one for each name.
+    bare = _for(catalog, replace(config, namespace="", file=None, environ={}))
+    return Contract(
+        handlers=plan.planned(catalog, bare).handlers,
+        messages={
+            spec.message_class.DESCRIPTOR.full_name: spec for spec in catalog.messages.values()
+        },
+        events=tuple(_events(catalog, bare)),
+        places=places(descriptors.contracts, source.shown),
+        config=config,
+    )
+
+
+def _for(catalog: Catalog, config: Config) -> Config:
+    """The settings without those for handlers that only the other version has."""
+    unknown = {
+        name
+        for name in config.handlers
+        if replace(config, handlers={name: config.handlers[name]}, environ={}).unknown_handlers(
+            method.name for method in catalog.methods
+        )
+    }
+    known = {name: policy for name, policy in config.handlers.items() if name not in unknown}
+    return replace(config, handlers=known, environ={})
+
+
+def _events(catalog: Catalog, config: Config) -> Iterable[Event]:
+    def event(source: str, message: MessageSpec, topic: str) -> Event:
+        return Event(
+            source=source,
+            message=message.message_class.DESCRIPTOR.full_name,
+            type=message.type,
+            topic=plan.physical(topic, config),
+        )
+
+    for message in catalog.messages.values():
+        if message.topic:
+            yield event(message.message_class.DESCRIPTOR.full_name, message, message.topic)
+    for method in catalog.methods:
+        if method.publication is not None:
+            yield event(method.name, method.publication.message, method.publication.topic)

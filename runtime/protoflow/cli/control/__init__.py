@@ -1,0 +1,1 @@
+"""`pause`, `resume` and `drain`: operators act on one running process, over HTTP."""

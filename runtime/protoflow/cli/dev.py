@@ -1,0 +1,39 @@
+"""`protoflow dev`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from protoflow.cli import settings, supervisor
+
+_FOLDER = Path(".protoflow")
+_TRANSPORT = f"sqlite:///{_FOLDER}/dev.db"
+
+
+@click.command("dev")
+@click.argument("name", metavar="MODULE[:SERVICE|:HANDLER]")
+@click.option(
+    "--http",
+    type=click.IntRange(1, 65535),
+    default=8080,
+    show_default=True,
+    help="Port of the HTTP pages.",
+)
+@settings.logs_records
+@click.pass_context
+def command(ctx: click.Context, /, name: str, http: int, log_format: str, log_level: str) -> None:
+    """Run the service of a module on SQLite, with HTTP pages, and start it again on changes.
+
+    The messages stay in .protoflow/dev.db. It goes before the transport of the environment and
+    of files, not before one that the module gives to Config. The pages bind to http_host.
+    """
+    _FOLDER.mkdir(exist_ok=True)
+    ignored = _FOLDER / ".gitignore"
+    if not ignored.exists():
+        ignored.write_text("*\n", encoding="utf-8")
+    click.echo(f"other commands: export PROTOFLOW_TRANSPORT={_TRANSPORT}", err=True)
+    options = [f"--transport={_TRANSPORT}", f"--http={http}"]
+    options += [f"--log-format={log_format}", f"--log-level={log_level}"]
+    ctx.exit(supervisor.run_reloading(name, options))

@@ -1,0 +1,1 @@
+"""`protoflow why`: what became of one message, as far as anybody knows."""

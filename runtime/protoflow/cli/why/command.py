@@ -1,0 +1,126 @@
+"""`protoflow why`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import click
+
+from protoflow.cli import contract, output, plan, settings
+from protoflow.cli.exits import ExitCode
+from protoflow.cli.values import moment_of, seconds_of
+from protoflow.cli.why import search
+from protoflow.cli.why.timeline import Report, Row
+from protoflow.codecs.printable import printable
+from protoflow.stats.dead_letters import timestamp
+
+_COLUMNS = ("time", "event", "where", "group", "attempt", "detail")
+
+
+@click.command("why")
+@click.argument("id", metavar="MESSAGE_ID")
+@settings.connects
+@settings.reads_contract
+@settings.prints_json
+@click.option("--since", type=moment_of, metavar="TIME", help="Search topics from then on.")
+@click.option(
+    "--within", type=seconds_of, default="1h", metavar="DURATION", show_default=True,
+    help="Search so much of each topic.",
+)  # fmt: skip
+@click.option(
+    "--scan-limit", type=click.IntRange(1), default=100_000, show_default=True,
+    help="Read so many messages of a topic at most.",
+)  # fmt: skip
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    id: str,
+    transport: str | None,
+    config_file: str | None,
+    contract_name: str | None,
+    as_json: bool,
+    since: float | None,
+    within: float,
+    scan_limit: int,
+) -> None:
+    """Show what became of a message, attempt by attempt, and what it caused.
+
+    The journal and the broker are searched; places that were not searched are named. Topics are
+    searched from the time that the id holds, or from --since. Nothing is changed and no group is
+    joined. Exits with 1 if nothing is known.
+    """
+    config = settings.broker_of(transport, config_file)
+    report = Report(id=id)
+    search.search_journal(config, report)
+    bounds = {"since": since, "within": within, "limit": scan_limit}
+    catalog = contract.optional(contract_name)
+    if catalog.files:
+        topology = plan.planned(catalog, config).topology
+        asyncio.run(search.search_broker(config, topology, report, bounds))
+    else:
+        report.not_searched.append("broker: no contract is known; give --contract MODULE")
+    if as_json:
+        output.as_json(_as_dict(report))
+    else:
+        _print(report)
+    if report.unreachable:
+        ctx.exit(ExitCode.UNREACHABLE)
+    if not report.known:
+        ctx.exit(ExitCode.FINDING)
+
+
+def _as_dict(report: Report) -> dict[str, Any]:
+    return {
+        "id": report.id,
+        "known": report.known,
+        "timeline": [_row(row) | {"source": row.source} for row in report.timeline],
+        "groups": [
+            {"topic": topic, "group": group, "state": state}
+            for (topic, group), state in report.groups.items()
+        ],
+        "caused_by": report.caused_by or None,
+        "caused": [
+            {
+                "id": one.id, "time": timestamp(one.time), "topic": one.topic, "type": one.type,
+                "source": one.source,
+            }
+            for one in report.caused
+        ],
+        "searched": report.searched,
+        "not_searched": report.not_searched,
+    }  # fmt: skip
+
+
+def _row(row: Row) -> dict[str, Any]:
+    return {
+        "time": timestamp(row.time),
+        "event": row.event,
+        "where": row.where,
+        "group": row.group,
+        "attempt": row.attempt or None,
+        "detail": row.detail,
+    }
+
+
+def _print(report: Report) -> None:
+    if report.timeline:
+        output.table([_row(row) for row in report.timeline], _COLUMNS, empty="")
+    else:
+        click.echo("not known")
+    for (topic, group), state in report.groups.items():
+        click.echo(f"group {printable(group)} of {printable(topic)}: {printable(state)}")
+    if report.caused_by:
+        click.echo(f"caused by: {printable(report.caused_by)}")
+    for one in report.caused:
+        click.echo(
+            f"caused: {printable(one.id)} {printable(one.type)} in {printable(one.topic)} at"
+            f" {timestamp(one.time)}"
+        )
+    if not report.caused:
+        click.echo("caused: not known")
+    for place in report.searched:
+        click.echo(f"searched: {place}")
+    for place in report.not_searched:
+        click.echo(f"not searched: {place}")

@@ -1,0 +1,35 @@
+"""The payload of a dead letter, or of another stored message, as people may see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from protoflow import wire
+from protoflow.codecs.payload import decode
+from protoflow.codecs.plain import shown
+from protoflow.contract.spec import MessageSpec
+from protoflow.errors import DecodeError
+from protoflow.message import Message
+
+
+def decoded(message: Message, find: Callable[[str], MessageSpec | None]) -> Any:
+    """Returns the payload as plain data, sensitive fields hidden.
+
+    Args:
+        message: the message.
+        find: the contract of a CloudEvents type.
+
+    Returns:
+        The data; a text in brackets where the contract does not know it; None without a payload.
+    """
+    if message.payload is None:
+        return None
+    spec = find(message.metadata.get(wire.CE_TYPE, ""))
+    if spec is None:
+        return f"({len(message.payload)} bytes)"
+    try:
+        value = decode(message.payload, message.metadata.get(wire.CONTENT_TYPE), spec.message_class)
+    except DecodeError as error:
+        return f"({error})"
+    return shown(value, spec.sensitive)

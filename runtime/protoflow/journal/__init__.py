@@ -1,0 +1,9 @@
+"""The journal: an optional SQLite file of what became of messages, and of what operators did."""
+
+from protoflow.journal.entries import Event as Event
+from protoflow.journal.entries import HandlerMinute as HandlerMinute
+from protoflow.journal.entries import MessageEvent as MessageEvent
+from protoflow.journal.entries import OperatorAction as OperatorAction
+from protoflow.journal.file import JournalError as JournalError
+from protoflow.journal.journal import Journal as Journal
+from protoflow.journal.reader import JournalReader as JournalReader

@@ -1,0 +1,49 @@
+"""The claim of a relay to a SQLite file: one relay empties an outbox at a time."""
+
+from __future__ import annotations
+
+import sqlite3
+
+
+class FileClaim:
+    """A claim that ends with its process, however that ends.
+
+    It is SQLite's own lock on an empty file beside the database. So no clock decides, and a relay
+    that stands still is never overtaken by another that publishes its messages as well.
+
+    Args:
+        path: the database; one in memory is nobody else's.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path if path == ":memory:" else f"{path}-relay"
+        self._connection: sqlite3.Connection | None = None
+        self._owner: object = None
+
+    def acquire(self, owner: object) -> bool:
+        """Returns whether the claim is this owner's."""
+        if self._connection is not None:
+            return self._owner is owner
+        own = sqlite3.connect(
+            self._path, timeout=0.0, isolation_level=None, check_same_thread=False
+        )
+        try:
+            own.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            own.close()
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+            return False
+        self._connection, self._owner = own, owner
+        return True
+
+    def release(self, owner: object) -> None:
+        """Lets another have it."""
+        if self._owner is owner:
+            self.close()
+
+    def close(self) -> None:
+        """Lets another have it, whoever owns it."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = self._owner = None

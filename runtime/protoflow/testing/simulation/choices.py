@@ -1,0 +1,45 @@
+"""All choices of a simulation, made by one seed."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+_UNIT = 1.0 / (1 << 64)
+
+
+class Choices:
+    """Chooses by (site, n-th occurrence), so what happens at one site shifts no other.
+
+    Args:
+        seed: equal seeds choose equally.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._key = seed.to_bytes(8, "big")
+        self._occurrences: dict[str, int] = {}
+
+    def number(self, site: str) -> float:
+        """Returns a number from 0 up to 1, the next one of this site."""
+        count = self._occurrences[site] = self._occurrences.get(site, 0) + 1
+        return self.fixed(f"{site}/{count}")
+
+    def fixed(self, site: str) -> float:
+        """Returns the number of this site, always the same."""
+        digest = blake2b(site.encode(), digest_size=8, key=self._key).digest()
+        return int.from_bytes(digest, "big") * _UNIT
+
+    def whole(self, site: str, least: int, most: int) -> int:
+        """Returns a whole number, both bounds included."""
+        return least + int(self.number(site) * (most - least + 1))
+
+    def between(self, site: str, least: float, most: float) -> float:
+        """Returns a number of a range."""
+        return least + self.number(site) * (most - least)
+
+    def latency(self, site: str, usual: float = 0.002) -> float:
+        """Returns seconds: mostly about the usual, of a hundred one is fifty times as long."""
+        number = self.number(site)
+        if number > 0.99:
+            return usual * 50 * (1 + (number - 0.99) * 100)
+        return usual * (0.25 + 1.5 * number)

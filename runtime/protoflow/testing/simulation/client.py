@@ -1,0 +1,60 @@
+"""The outside world: it publishes what a scenario says, and is never disturbed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from protoflow.config.settings import Config
+from protoflow.contract.spec import PublicationSpec
+from protoflow.errors import PublishError
+from protoflow.message import Message
+from protoflow.output import AnyOutput
+from protoflow.publishing.encoder import Encoder
+from protoflow.testing.simulation.service_process import SimulationHost
+
+
+class Client:
+    """A `Publisher` of the outside world."""
+
+    def __init__(self, host: SimulationHost, config: Config) -> None:
+        self._host = host
+        self._encode = Encoder(config, host.broker.now)
+        self._garbage = 0
+
+    async def publish_outputs(
+        self, publication: PublicationSpec, outputs: Sequence[AnyOutput]
+    ) -> list[str]:
+        """Publishes outputs; returns their ids."""
+        messages = [self._encode(publication, output) for output in outputs]
+        await self.publish(*messages)
+        return [message.id for message in messages]
+
+    async def publish(self, *messages: Message) -> None:
+        """Publishes raw messages. Raises PublishError."""
+        host = self._host
+        await asyncio.sleep(host.choices.latency("client.latency"))
+        for message in messages:
+            fault = host.faults.at("client.publish")
+            if fault is not None:
+                host.trace.add(
+                    host.loop.now, "client", f"fault {fault.kind}", message.id, str(fault)
+                )
+                self._publish_garbage(message)
+            (error,) = host.broker.publish([message])
+            if error is not None:
+                raise PublishError(str(error))
+
+    def _publish_garbage(self, like: Message) -> None:
+        """A message of the same type whose payload is none."""
+        self._garbage += 1
+        self._host.broker.publish(
+            [
+                Message(
+                    id=f"garbage-{self._garbage}",
+                    topic=like.topic,
+                    payload=b"\xff\xff\xff\xff",
+                    metadata=like.metadata,
+                )
+            ]
+        )

@@ -1,0 +1,234 @@
+"""Runs seeds; repeats, shrinks and explains the first that fails."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from protoflow.testing.seeds import Seed, seeds_of
+from protoflow.testing.simulation.choices import Choices
+from protoflow.testing.simulation.determinism import determined
+from protoflow.testing.simulation.faults import plan
+from protoflow.testing.simulation.idempotency import Snapshot, check_idempotency
+from protoflow.testing.simulation.profiles import profile_of
+from protoflow.testing.simulation.replica import ServiceFactory
+from protoflow.testing.simulation.report import explain
+from protoflow.testing.simulation.scenario import Invariant, Publish, Scenario
+from protoflow.testing.simulation.trace import Trace, divergence
+from protoflow.testing.simulation.world import Failure, OnRestart, Simulation
+
+#: How often garbage is collected: after so many seeds.
+_COLLECT = 25
+
+
+class SimulationFailed(AssertionError):  # noqa: N818  what happened
+    """A seed has found what must not be.
+
+    Attributes:
+        seed: the seed with the fewest faults that still fails.
+        failure: what it found.
+        trace: everything that happened with it.
+    """
+
+    def __init__(self, text: str, seed: Seed, failure: Failure, trace: Trace) -> None:
+        super().__init__(text)
+        self.seed = seed
+        self.failure = failure
+        self.trace = trace
+
+
+@dataclass
+class Report:
+    """What a simulation did.
+
+    Attributes:
+        seeds: how many seeds were run.
+        runs: how many runs of handlers there were.
+        deliveries: how many messages were handed out.
+        crashes: how many processes were killed.
+        faults: how many faults happened, by kind.
+        seconds: the CPU time that it took.
+    """
+
+    seeds: int = 0
+    runs: int = 0
+    deliveries: int = 0
+    crashes: int = 0
+    faults: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def add(self, simulation: Simulation) -> None:
+        """Counts one run."""
+        self.seeds += 1
+        self.runs += len(simulation.runs)
+        self.deliveries += simulation.broker.lent
+        self.crashes += simulation.crashes
+        for fault in simulation.faults.happened:
+            self.faults[fault.kind] = self.faults.get(fault.kind, 0) + 1
+
+    def __str__(self) -> str:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(self.faults.items()))
+        return (
+            f"{self.seeds} seeds: {self.runs} runs, {self.deliveries} deliveries, "
+            f"{sum(self.faults.values())} faults, {self.crashes} crashes, "
+            f"{self.seconds:.1f} s of CPU ({kinds})"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explorer:
+    """Runs seeds of one scenario."""
+
+    services: Sequence[tuple[str, ServiceFactory]]
+    scenario: Scenario
+    as_: str
+    invariants: Sequence[Invariant]
+    on_restart: OnRestart | None
+    snapshot: Snapshot | None
+
+    def run(self, seed: Seed) -> Simulation:
+        """Runs one seed."""
+        names = [name for name, _ in self.services]
+        profile, scenario = profile_of(self.as_), self.scenario
+        choices = Choices(seed.number)
+        planned = plan(
+            choices, profile, names, scenario.faults, scenario.crashes, scenario.duration
+        )
+        simulation: Simulation | None = None
+        with determined(seed.number, lambda: simulation.now if simulation is not None else 0.0):
+            simulation = Simulation(
+                seed.number, self.services, scenario, profile, planned, seed.only,
+                self.invariants, self.on_restart,
+            )  # fmt: skip
+            try:
+                if self.snapshot is None:
+                    simulation.run()
+                else:
+                    check_idempotency(simulation, self.snapshot)
+            finally:
+                simulation.close()
+        return simulation
+
+    def explore(self, seeds: Sequence[Seed], seconds: float | None) -> Report:
+        """Runs seeds until one fails. Raises SimulationFailed."""
+        report = Report()
+        began, cpu = time.monotonic(), time.process_time()
+        with _quiet_logs():
+            for seed in seeds:
+                if seconds is not None and time.monotonic() - began > seconds:
+                    break
+                simulation = self.run(seed)
+                report.add(simulation)
+                if simulation.failure is not None:
+                    self._report(seed, simulation, simulation.failure)
+                if report.seeds % _COLLECT == 0:
+                    gc.collect()
+        report.seconds = time.process_time() - cpu
+        return report
+
+    def _report(self, seed: Seed, first: Simulation, failure: Failure) -> None:
+        differs = divergence(first.trace, self.run(seed).trace)
+        happened = [str(fault) for fault in first.faults.happened]
+        shrunk, last = self._shrunk(Seed(seed.number, tuple(happened)), failure)
+        if last is None or last.failure is None:
+            shrunk, last = seed, first  # without faults that met nothing it does not fail
+        found = last.failure or failure
+        text = explain(seed, shrunk, found, last.faults.happened, last.trace, differs)
+        raise SimulationFailed(text, shrunk, found, last.trace)
+
+    def _shrunk(self, seed: Seed, failure: Failure) -> tuple[Seed, Simulation | None]:
+        """Drops faults, halves of them first, while the same invariant fails."""
+        best = self._fails(seed, failure)
+        if best is None:
+            return seed, None
+        kept = [*(seed.only or ())]
+        size = max(1, len(kept) // 2)
+        while kept:
+            dropped = False
+            for at in range(0, len(kept), size):
+                fewer = Seed(seed.number, tuple(kept[:at] + kept[at + size :]))
+                if (found := self._fails(fewer, failure)) is not None:
+                    best, kept, dropped = found, [*(fewer.only or ())], True
+                    break
+            if not dropped:
+                if size == 1:
+                    break
+                size //= 2
+            size = max(1, min(size, len(kept) // 2))
+        return Seed(seed.number, tuple(kept)), best
+
+    def _fails(self, seed: Seed, failure: Failure) -> Simulation | None:
+        simulation = self.run(seed)
+        found = simulation.failure
+        same = found is not None and found.invariant == failure.invariant
+        return simulation if same else None
+
+
+class _quiet_logs:  # noqa: N801  a context manager
+    """Warnings of what was done on purpose help nobody."""
+
+    def __enter__(self) -> None:
+        self._level = logging.getLogger("protoflow").level
+        logging.getLogger("protoflow").setLevel(logging.CRITICAL + 1)
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger("protoflow").setLevel(self._level)
+
+
+def simulate(
+    *services: ServiceFactory,
+    scenario: Scenario | Publish,
+    seeds: int | Sequence[int | str] | None = None,
+    seconds: float | None = None,
+    as_: str = "sqlite",
+    invariants: Sequence[Invariant] = (),
+    on_restart: OnRestart | None = None,
+    idempotent: bool = False,
+    snapshot: Snapshot | None = None,
+) -> Report:
+    """Runs services on a simulated broker through the bad days that seeds choose.
+
+    Args:
+        services: each a function that takes the process and returns `process.service(...)`; it is
+            called again whenever the process is started again. One that is given twice runs in
+            two processes.
+        scenario: an `async def` that publishes, or a `Scenario`.
+        seeds: how many, or which; default `--protoflow-seeds` of pytest, else 100.
+        seconds: stops after so many seconds, whatever `seeds` says.
+        as_: the transport whose behavior is simulated: sqlite, jetstream or rabbitmq.
+        invariants: what must hold beside the contract; made with `@invariant`.
+        on_restart: called with the simulation and the name of a service before it is built again.
+        idempotent: hands every message twice, without faults, and compares the effects.
+        snapshot: for `idempotent`: returns the effects so far, as something that can be compared.
+
+    Returns:
+        What happened.
+
+    Raises:
+        SimulationFailed: a seed found a violation; its text has the line that repeats it.
+        ConfigError: the transport cannot be simulated.
+    """
+    if not isinstance(scenario, Scenario):
+        scenario = Scenario(publish=scenario)
+    if idempotent and snapshot is None:
+        raise ValueError("idempotent=True compares snapshots: give snapshot=, a function")
+    explorer = Explorer(
+        services=named(services), scenario=scenario, as_=as_, invariants=invariants,
+        on_restart=on_restart, snapshot=snapshot if idempotent else None,
+    )  # fmt: skip
+    profile_of(as_)
+    return explorer.explore(seeds_of(seeds), seconds)
+
+
+def named(services: Sequence[ServiceFactory]) -> Sequence[tuple[str, ServiceFactory]]:
+    """Returns services with the names of their processes."""
+    names = [getattr(each, "__name__", type(each).__name__) for each in services]
+    counts: dict[str, int] = {}
+    result: list[tuple[str, ServiceFactory]] = []
+    for name, build in zip(names, services, strict=True):
+        counts[name] = counts.get(name, 0) + 1
+        result.append((name if names.count(name) == 1 else f"{name}-{counts[name]}", build))
+    return result

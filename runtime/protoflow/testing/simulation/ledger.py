@@ -1,0 +1,101 @@
+"""What one group owes: its messages, and what became of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from protoflow.contract.spec import Ordering
+from protoflow.message import Delivery
+from protoflow.pipeline import HandlerSpec
+from protoflow.testing.simulation.process import Process
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One run of a handler for one message.
+
+    Attributes:
+        handler: the full name of the method.
+        message: the id of the message.
+        key: its key.
+        attempt: which run of this message it was, from 1.
+        process: where it ran.
+        delivery: what it ran for.
+        began: when it began.
+        ended: when it ended; None: not yet, or its process died.
+        outcome: the name of its outcome; empty like `ended`.
+    """
+
+    handler: str
+    message: str
+    key: bytes | None
+    attempt: int
+    process: Process
+    delivery: Delivery
+    began: float
+    ended: float | None = None
+    outcome: str = ""
+
+
+@dataclass(slots=True)
+class Record:
+    """What became of one message in one group."""
+
+    index: int
+    key: bytes | None
+    successes: int = 0
+    failures: int = 0
+    given_up: int = 0
+    deaths: int = 0
+    retries: int = 0
+    dead: bool = False
+    copies: int = 1
+    outputs: tuple[str, ...] = ()
+    #: The attempt and the earliest time of the next run, and what must not happen before it.
+    next_attempt: int = 1
+    not_before: float = 0.0
+    disturbances: int = -1
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is owed any more."""
+        return bool(self.successes) or self.dead
+
+
+@dataclass(slots=True)
+class Ledger:
+    """One group of one topic."""
+
+    topic: str
+    group: str
+    spec: HandlerSpec | None = None
+    types: dict[str, None] = field(default_factory=dict)
+    records: dict[str, Record] = field(default_factory=dict)
+    running: dict[Run, None] = field(default_factory=dict)
+    #: Counts what excuses a message that comes again early or with an old attempt.
+    disturbances: int = 0
+    _by_key: dict[bytes, list[Record]] = field(default_factory=dict)
+    _first: dict[bytes, int] = field(default_factory=dict)
+
+    def owe(self, message: str, key: bytes | None) -> None:
+        """A message was published."""
+        if (known := self.records.get(message)) is not None:
+            known.copies += 1
+            return
+        line = self._by_key.setdefault(key or b"", [])
+        record = self.records[message] = Record(index=len(line), key=key)
+        line.append(record)
+
+    def earlier(self, record: Record) -> bool:
+        """Whether an earlier message of its key is still owed."""
+        key = record.key or b""
+        line, first = self._by_key[key], self._first.get(key, 0)
+        while first < len(line) and line[first].done:
+            first += 1
+        self._first[key] = first
+        return first < record.index
+
+    @property
+    def per_key(self) -> bool:
+        """Whether messages of one key are promised in turn."""
+        return self.spec is not None and self.spec.policy.ordering is Ordering.PER_KEY

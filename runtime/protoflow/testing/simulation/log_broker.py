@@ -1,0 +1,262 @@
+"""The simulated broker of logs: partitions, committed offsets, members and generations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from zlib import crc32
+
+from protoflow.errors import PublishError, TransportError
+from protoflow.message import Message
+from protoflow.testing.simulation.broker import SimulatedBroker
+from protoflow.testing.simulation.holds import Witness
+from protoflow.testing.simulation.loop import OUTSIDE, SimulatedLoop
+from protoflow.testing.simulation.profiles import Profile
+from protoflow.transports.memory.group import Group
+
+Shard = int | str
+#: How many partitions a topic has.
+PARTITIONS = 4
+#: Seconds of silence after which a member is out, and that a rebalance waits for members.
+_SESSION, _REBALANCE = 10.0, 45.0
+_HEARTBEAT = 3.0
+
+
+class LogMember(Protocol):
+    """A subscription, as the broker knows it."""
+
+    name: str
+    #: The generation of the group that it has joined; 0 is none.
+    generation: int
+
+    @property
+    def reachable(self) -> bool:
+        """Whether its process runs."""
+        ...
+
+    @property
+    def dead(self) -> bool:
+        """Whether its process is dead."""
+        ...
+
+    def rebalancing(self) -> None:
+        """The group rebalances: it must join again."""
+
+    def wake(self) -> None:
+        """There may be something to read."""
+
+
+@dataclass(slots=True)
+class Record:
+    """A message at its offset."""
+
+    message: Message
+    time: float
+
+
+@dataclass(slots=True)
+class GroupState:
+    """What the broker keeps of a group."""
+
+    handle: Group
+    logs: dict[Shard, list[Record]]
+    committed: dict[Shard, tuple[int, Any]] = field(default_factory=dict)
+    finished: dict[Shard, set[int]] = field(default_factory=dict)
+    members: dict[LogMember, float] = field(default_factory=dict)
+    joined: dict[LogMember, None] = field(default_factory=dict)
+    assigned: dict[LogMember, tuple[Shard, ...]] = field(default_factory=dict)
+    generation: int = 1
+    balanced: bool = True
+
+
+class LogBroker(SimulatedBroker):
+    """Topics of partitions; groups that commit offsets."""
+
+    def __init__(self, loop: SimulatedLoop, profile: Profile, witness: Witness) -> None:
+        super().__init__(loop, profile, witness)
+        self.groups: dict[tuple[str, str], GroupState] = {}
+        self._topics: dict[str, list[list[Record]]] = {}
+        self._rungs: dict[str, tuple[GroupState, str]] = {}
+        self._turn = 0
+        self._beating = False
+
+    def _logs(self, topic: str) -> list[list[Record]]:
+        return self._topics.setdefault(topic, [[] for _ in range(PARTITIONS)])
+
+    def open(self, group: Group) -> GroupState:
+        """Returns the state of a group, made if need be."""
+        place = (group.topic, group.name)
+        if place not in self.groups:
+            logs = dict[Shard, list[Record]](enumerate(self._logs(group.topic)))
+            self.groups[place] = GroupState(group, logs)
+        return self.groups[place]
+
+    def rung(self, state: GroupState, seconds: float) -> str:
+        """Returns the topic of the group's own in which retries wait so long."""
+        shard = f"retry.{seconds:g}"
+        name = f"{state.handle.topic}..{state.handle.name}..{shard}"
+        self._rungs[name] = (state, shard)
+        if shard not in state.logs:
+            state.logs[shard] = []
+            self.rebalance(state)
+        return name
+
+    # Publishing.
+
+    def _store(self, message: Message) -> PublishError | None:
+        if message.topic in self._rungs:
+            state, shard = self._rungs[message.topic]
+            self._witness.deferred(state.handle, message)
+            self._append(state.logs[shard], message, state)
+            return None
+        topic = self.state.topic(message.topic)
+        if topic.dead_letters is not None:
+            return super()._store(message)
+        self._turn += 1
+        key = message.key
+        at = self._turn % PARTITIONS if key is None else crc32(key) % PARTITIONS
+        self._witness.stored(message, self._turn)
+        self._append(self._logs(message.topic)[at], message, None)
+        return None
+
+    def _append(self, log: list[Record], message: Message, state: GroupState | None) -> None:
+        log.append(Record(message, self.now()))
+        groups = self.groups.values() if state is None else (state,)
+        for each in groups:
+            for member in each.members:
+                member.wake()
+
+    # Members.
+
+    def join(self, state: GroupState, member: LogMember) -> None:
+        """A member joins, or joins again; the last one ends the rebalance."""
+        new = member not in state.members
+        state.members[member] = self._loop.now
+        if new and state.balanced:
+            self.rebalance(state)
+        state.joined[member] = None
+        self._beat()
+        self._complete(state)
+
+    def leave(self, state: GroupState, member: LogMember) -> None:  # type: ignore[override]
+        """A member leaves."""
+        if state.members.pop(member, None) is not None:
+            member.generation = 0
+            self.rebalance(state)
+
+    def rebalance_all(self) -> None:
+        """See `SimulatedBroker.rebalance_all`."""
+        for state in self.groups.values():
+            self.rebalance(state)
+
+    def rebalance(self, state: GroupState) -> None:
+        """Every member must join again; those that do not are out after a while."""
+        self._witness.disturbed(state.handle)
+        state.balanced = False
+        state.joined.clear()
+        state.generation += 1
+        for member in [*state.members]:
+            member.rebalancing()
+        generation = state.generation
+        self._loop.call_later(_REBALANCE, self._expire_members, state, generation, context=OUTSIDE)
+        self._complete(state)
+
+    def _expire_members(self, state: GroupState, generation: int) -> None:
+        if state.generation != generation or state.balanced:
+            return
+        for member in [each for each in state.members if each not in state.joined]:
+            del state.members[member]
+            member.generation = 0
+        self._complete(state)
+
+    def _complete(self, state: GroupState) -> None:
+        if state.balanced or any(member not in state.joined for member in state.members):
+            return
+        state.balanced = True
+        members = [*state.members]
+        shards = [*state.logs]
+        state.assigned = {
+            member: tuple(shards[at :: len(members)]) for at, member in enumerate(members)
+        }
+        for member in members:
+            member.generation = state.generation
+            member.wake()
+
+    def _beat(self) -> None:
+        if not self._beating:
+            self._beating = True
+            self._loop.call_later(_HEARTBEAT, self._beats, context=OUTSIDE)
+
+    def _beats(self) -> None:
+        self._beating = False
+        now = self._loop.now
+        for state in self.groups.values():
+            for member in [*state.members]:
+                if member.reachable and not self.down:
+                    state.members[member] = now
+                elif now - state.members[member] > _SESSION:
+                    self.leave(state, member)
+        if any(state.members for state in self.groups.values()):
+            self._beat()
+
+    # Reading and committing.
+
+    def assignment(
+        self, state: GroupState, member: LogMember
+    ) -> tuple[int, Mapping[Shard, tuple[int, Any]]]:
+        """Returns the generation of a member, and its partitions with what is committed."""
+        if not state.balanced or member not in state.assigned:
+            raise TransportError("the group rebalances")
+        shards = state.assigned[member]
+        return member.generation, {shard: state.committed.get(shard, (0, None)) for shard in shards}
+
+    def read(
+        self, state: GroupState, member: LogMember, generation: int, positions: Mapping[Shard, int]
+    ) -> Mapping[Shard, list[tuple[int, Record]]]:
+        """Returns records from positions on."""
+        self.check(state, member, generation)
+        found: dict[Shard, list[tuple[int, Record]]] = {}
+        for shard, position in positions.items():
+            records = state.logs[shard][position : position + 50]
+            if records:
+                found[shard] = [*enumerate(records, position)]
+                self.lent += len(records)
+        return found
+
+    def check(self, state: GroupState, member: LogMember, generation: int) -> None:
+        """Raises TransportError for who is no member of this generation."""
+        if member not in state.members or member.generation != generation or not state.balanced:
+            raise TransportError("the generation is over")
+
+    def commit(
+        self, state: GroupState, member: LogMember, generation: int,
+        offsets: Mapping[Shard, tuple[int, Any]],
+    ) -> None:  # fmt: skip
+        """Stores offsets with their metadata. While the group rebalances, its members may."""
+        if member not in state.members or member.generation != generation:
+            raise TransportError("the generation is over")
+        for shard, (offset, metadata) in offsets.items():
+            state.committed[shard] = (offset, metadata)
+            known = state.finished.setdefault(shard, set())
+            done = [at for at in range(offset) if at not in known]
+            done += sorted(at for at in metadata.finished if at not in known)
+            for at in done:
+                known.add(at)
+                self._witness.committed(state.handle, state.logs[shard][at].message)
+
+    def holds_receipt(self, receipt: Any) -> bool:
+        """See `SimulatedBroker.holds_receipt`: whether its partition is still the process's own,
+        as both sides know."""
+        return bool(receipt.live and not receipt.leaving)
+
+    def unfinished(self) -> list[str]:
+        """See `SimulatedBroker.unfinished`."""
+        left: list[str] = []
+        for (topic, group), state in self.groups.items():
+            count = sum(
+                len(log) - len(state.finished.get(shard, ())) for shard, log in state.logs.items()
+            )
+            if count:
+                left.append(f"{count} messages of {topic} in group {group}")
+        return left

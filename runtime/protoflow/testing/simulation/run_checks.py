@@ -1,0 +1,205 @@
+"""What the contract promises of runs: their order, attempts, waits and leases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from protoflow.context import Context
+from protoflow.errors import BatchFailed
+from protoflow.message import Delivery, Message
+from protoflow.outcomes import DeadLetter, Done, Outcome, Postpone, Retry, Skip
+from protoflow.pipeline import HandlerSpec
+from protoflow.scheduling.batching import BatchContext
+from protoflow.testing.simulation.ledger import Ledger, Record, Run
+from protoflow.testing.simulation.process import Process
+from protoflow.testing.simulation.trace import Trace
+
+#: Seconds by which a wait may seem too short: clocks are read at different moments.
+_CLOSE = 0.01
+
+
+class RunChecks:
+    """Sees the runs of handlers, and keeps a ledger for each group.
+
+    Args:
+        now: the virtual time.
+        trace: gets what it sees.
+        fail: called with the name of an invariant, what happened, and the id of the message.
+        holds: whether a delivery is still lent to its process.
+    """
+
+    def __init__(
+        self, now: Callable[[], float], trace: Trace, fail: Callable[[str, str, str], None],
+        holds: Callable[[Delivery], bool],
+    ) -> None:  # fmt: skip
+        self.runs: list[Run] = []
+        self.stored_ids: dict[str, Message] = {}
+        self.ledgers: dict[tuple[str, str], Ledger] = {}
+        self._now = now
+        self._trace = trace
+        self._fail = fail
+        self._holds = holds
+        self.by_topic: dict[str, list[Ledger]] = {}
+        self.failed_outputs: dict[str, str] = {}
+        self._lost: dict[Delivery, float] = {}
+
+    def ledger(self, topic: str, group: str) -> Ledger:
+        """Returns the ledger of a group."""
+        found = self.ledgers.get((topic, group))
+        if found is None:
+            found = self.ledgers[topic, group] = Ledger(topic, group)
+            self.by_topic.setdefault(topic, []).append(found)
+        return found
+
+    def consumes(self, spec: HandlerSpec) -> None:
+        """A handler consumes a topic."""
+        ledger = self.ledger(spec.topic, spec.group)
+        ledger.spec = spec
+        if spec.message is not None:
+            ledger.types |= dict.fromkeys((spec.message.type, *spec.message.aliases))
+
+    def disturb(self, topic: str, group: str) -> None:
+        """Something happened that may repeat runs of a group."""
+        self.ledger(topic, group).disturbances += 1
+
+    def disturb_all(self) -> None:
+        """Something happened that may repeat runs of every group."""
+        for ledger in self.ledgers.values():
+            ledger.disturbances += 1
+
+    def died(self, process: Process) -> None:
+        """A process was killed."""
+        for ledger in self.ledgers.values():
+            for run in [run for run in ledger.running if run.process is process]:
+                del ledger.running[run]
+                ledger.records[run.message].deaths += 1
+            ledger.disturbances += 1
+
+    def lost(self, process: Process, deliveries: Sequence[Delivery]) -> None:
+        """The leases of deliveries were lost."""
+        for delivery in deliveries:
+            self._lost[delivery] = self._now()
+            self._trace.add(self._now(), str(process), "lease lost", delivery.message.id)
+
+    def began(self, process: Process, spec: HandlerSpec, context: Context) -> list[Run]:
+        """A handler begins to run."""
+        ledger = self.ledger(spec.topic, spec.group)
+        items = context.items if isinstance(context, BatchContext) else (context,)
+        runs = [self._began(process, spec, ledger, item) for item in items]
+        running = sum(run.process is process for run in ledger.running)
+        if not spec.batched and running > spec.policy.concurrency:
+            self._fail("concurrency", f"{running} runs of {spec.name} at once", runs[0].message)
+        return runs
+
+    def _began(self, process: Process, spec: HandlerSpec, ledger: Ledger, context: Context) -> Run:
+        run = Run(
+            spec.name, context.id, context.message.key, context.attempt, process,
+            context.delivery, self._now(),
+        )  # fmt: skip
+        self._trace.add(self._now(), str(process), "run", run.message, f"attempt {run.attempt}")
+        if run.message not in ledger.records:
+            ledger.owe(run.message, run.key)
+        record = ledger.records[run.message]
+        self._check_attempt(run, spec, ledger, record)
+        if ledger.per_key and run.key and self._holds(run.delivery):
+            self._check_order(run, ledger, record)
+        ledger.running[run] = None
+        self.runs.append(run)
+        return run
+
+    def _check_attempt(self, run: Run, spec: HandlerSpec, ledger: Ledger, record: Record) -> None:
+        most = spec.policy.retry.max_attempts
+        if run.attempt > most:
+            self._fail(
+                "attempts", f"run {run.attempt} of {spec.name}, max_attempts is {most}", run.message
+            )
+        if record.disturbances != ledger.disturbances or record.copies > 1:
+            return
+        if run.attempt != record.next_attempt:
+            self._fail(
+                "attempts",
+                f"{spec.name} runs as attempt {run.attempt}, attempt {record.next_attempt} is next",
+                run.message,
+            )
+        early = record.not_before - self._now()
+        if early > _CLOSE:
+            self._fail("waits of retries", f"{spec.name} runs {early:.3f} s early", run.message)
+
+    def _check_order(self, run: Run, ledger: Ledger, record: Record) -> None:
+        if ledger.earlier(record):
+            self._fail(
+                "order per key",
+                f"{run.handler} runs though an earlier message of key {run.key!r} is not done",
+                run.message,
+            )
+        for other in ledger.running:
+            if other.key == run.key and self._holds(other.delivery):
+                self._fail(
+                    "order per key",
+                    f"{run.handler} runs for {other.message} of the same key at the same time",
+                    run.message,
+                )
+
+    def ended(
+        self, runs: Sequence[Run], spec: HandlerSpec, outcome: Outcome, context: Context
+    ) -> None:
+        """A run ended with an outcome; batches with one for all."""
+        ledger = self.ledger(spec.topic, spec.group)
+        items: Any = context.items if isinstance(context, BatchContext) else (context,)
+        cause = outcome.__cause__
+        for index, (run, item) in enumerate(zip(runs, items, strict=True)):
+            if run not in ledger.running:
+                continue
+            del ledger.running[run]
+            record = ledger.records[run.message]
+            if isinstance(outcome, Postpone):
+                continue
+            spared = isinstance(cause, BatchFailed) and index not in cause.errors
+            self._end(run, ledger, record, Done() if spared else outcome)
+            if not spec.streams and not spec.batched:
+                self._outputs(record, spec, outcome, item)
+
+    def cancelled(self, runs: Sequence[Run], spec: HandlerSpec) -> None:
+        """A run was cancelled: that is no failure."""
+        ledger = self.ledger(spec.topic, spec.group)
+        ledger.disturbances += 1
+        for run in runs:
+            ledger.running.pop(run, None)
+            run.ended, run.outcome = self._now(), "cancelled"
+            self._trace.add(self._now(), str(run.process), "cancelled", run.message)
+
+    def _end(self, run: Run, ledger: Ledger, record: Record, outcome: Outcome) -> None:
+        now = self._now()
+        run.ended, run.outcome = now, type(outcome).__name__
+        self._trace.add(now, str(run.process), run.outcome.lower(), run.message, run.handler)
+        lost = self._lost.get(run.delivery)
+        if lost is not None and now - lost > _CLOSE:
+            self._fail(
+                "lost leases",
+                f"{run.handler} ran on for {now - lost:.3f} s after its lease was lost",
+                run.message,
+            )
+        if isinstance(outcome, Done | Skip):
+            record.successes += 1
+            return
+        record.failures += 1
+        if isinstance(outcome, DeadLetter):
+            record.given_up += 1
+        elif isinstance(outcome, Retry) and lost is None and self._holds(run.delivery):
+            record.next_attempt = run.attempt + 1
+            record.not_before = now + (outcome.delay or 0.0)
+            record.disturbances = ledger.disturbances
+
+    def _outputs(
+        self, record: Record, spec: HandlerSpec, outcome: Outcome, context: Context
+    ) -> None:
+        outputs = tuple(message.id for message in context.outputs)
+        if isinstance(outcome, Done):
+            record.outputs = outputs
+            for each in outputs:
+                self.failed_outputs.pop(each, None)
+        elif not record.successes:
+            self.failed_outputs |= dict.fromkeys(
+                (each for each in outputs if each not in self.stored_ids), spec.name
+            )

@@ -1,0 +1,206 @@
+"""A simulated process that runs a service, and what is put into its service."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack
+
+from protoflow.config.settings import Config
+from protoflow.context import Context
+from protoflow.handler import Handler, HandlerSync
+from protoflow.message import Delivery
+from protoflow.middleware import Dependencies
+from protoflow.outcomes import Outcome
+from protoflow.pipeline import Chain, HandlerSpec, Middleware, Next
+from protoflow.scheduling.threads import Threads
+from protoflow.service.service import Service
+from protoflow.testing.simulation.determinism import SimulatedClock
+from protoflow.testing.simulation.invariants import Contract
+from protoflow.testing.simulation.link import Host
+from protoflow.testing.simulation.process import Process
+from protoflow.testing.simulation.transport import SimulatedTransport
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+T = TypeVar("T")
+
+#: What a deploy may change, one of these each time.
+_DEPLOYS: tuple[Mapping[str, Any], ...] = (
+    {"retry_in_place": 0.5}, {"max_in_flight": 8}, {"lease": 15.0}, {"shutdown_timeout": 10.0},
+    {"max_deliveries_margin": 5},
+)  # fmt: skip
+#: Longer than any lease.
+_SLOW = 65.0
+
+
+class SimulationHost(Host, Protocol):
+    """The simulation, as its processes need it."""
+
+    contract: Contract
+    poisoned: dict[str, None]
+
+    def store(self, make: Callable[[], T]) -> T:
+        """What `make` makes, once for each seed."""
+        ...
+
+    def stepped(self, message: str) -> None:
+        """A run ended: invariants of every step are checked."""
+
+
+class ServiceProcess(Process):
+    """One life of a process that runs a service. Service factories are called with it.
+
+    Attributes:
+        service_name: the name of the factory.
+        deploy: how many deploys there were before.
+        clock: the clock of this process.
+        transport: its way to the simulated broker.
+        built: its service.
+    """
+
+    def __init__(self, host: SimulationHost, name: str, life: int, deploy: int) -> None:
+        super().__init__(name, life)
+        self.service_name = name
+        self.deploy = deploy
+        self.clock = SimulatedClock(host.loop.time, lambda: host.choices.number(f"{name}.jitter"))
+        self.transport = SimulatedTransport(host, self, name, self.clock)
+        self.built: Service | None = None
+        self._host = host
+
+    def store(self, make: Callable[[], T]) -> T:
+        """Returns what `make` makes, once for each seed: it outlives the process, as a database
+        does. What must not outlive it is made in the factory."""
+        return self._host.store(make)
+
+    def service(
+        self,
+        *handlers: Handler | HandlerSync,
+        config: Config | Mapping[str, Any] | None = None,  # Any: as in Config
+        middleware: Chain | Sequence[Middleware] | None = None,
+        lifespan: Callable[[Service], AbstractAsyncContextManager[object]] | None = None,
+        **dependencies: Unpack[Dependencies],
+    ) -> Service:
+        """Returns a service on this process's transport, with these handlers.
+
+        Args:
+            handlers: instances of generated handler classes.
+            config: a whole `Config`, or some settings; the transport is the simulated one.
+            middleware: as for `Service`.
+            lifespan: as for `Service`.
+            dependencies: as for `Service`.
+        """
+        if not isinstance(config, Config):
+            config = _config({**(config or {}), **self._changed()})
+        service = Service(
+            config, lifespan=lifespan, middleware=middleware, clock=self.clock,
+            transport=self.transport, **dependencies,
+        )  # fmt: skip
+        service._components.threads = SimulatedThreads(config.sync_threads)
+        outermost = service.middleware.names[0]
+        service.register_middleware("simulated_faults", _disturbed(self, self._host))
+        service.register_middleware("simulation", _seen(self, self._host), before=outermost)
+        service.register(*handlers)
+        self.built = service
+        return service
+
+    def _changed(self) -> Mapping[str, Any]:
+        if not self.deploy:
+            return {}
+        number = self._host.choices.fixed(f"{self.name}.deploy/{self.deploy}")
+        return _DEPLOYS[int(number * len(_DEPLOYS))]
+
+
+_configs: dict[tuple[tuple[str, Any], ...], Config] = {}
+
+
+def _config(settings: Mapping[str, Any]) -> Config:
+    """A config is immutable, and takes longer to make than a message to handle."""
+    settings = {"stall_after": 0.0, **settings}
+    try:
+        key = tuple(sorted(settings.items()))
+        found = _configs.get(key)
+    except TypeError:
+        return Config(environ={}, **settings)
+    if found is None:
+        found = _configs[key] = Config(environ={}, **settings)
+    return found
+
+
+class SimulatedThreads(Threads):
+    """Calls at once on the loop; the result comes after a time that the seed chooses."""
+
+    def run(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        """See `Threads.run`."""
+        self.busy += 1
+        inside = contextvars.copy_context()
+        future: asyncio.Future[T] = asyncio.get_running_loop().run_in_executor(
+            None, inside.run, call
+        )
+        future.add_done_callback(self._ended)
+        return future
+
+    def call_on_loop(self, loop: asyncio.AbstractEventLoop, function: Callable[[], T]) -> T:
+        """Calls it: this is the loop's thread."""
+        return function()
+
+    def _ended(self, _future: object) -> None:
+        self.busy -= 1
+
+
+def _seen(process: ServiceProcess, host: SimulationHost) -> Middleware:
+    """The outermost middleware: what it sees is what the engine gets."""
+
+    def see(next: Next, spec: HandlerSpec) -> Next:
+        contract = host.contract
+        contract.consumes(spec)
+
+        async def run(delivery: Delivery, context: Context) -> Outcome:
+            runs = contract.began(process, spec, context)
+            try:
+                outcome = await next(delivery, context)
+            except BaseException:
+                contract.cancelled(runs, spec)
+                raise
+            contract.ended(runs, spec, outcome, context)
+            host.stepped(context.id)
+            return outcome
+
+        return run
+
+    return see
+
+
+def _disturbed(process: ServiceProcess, host: SimulationHost) -> Middleware:
+    """The innermost middleware: slow, failing and crashing runs."""
+    site = f"{process.name}.run"
+
+    def disturb(next: Next, spec: HandlerSpec) -> Next:
+        async def run(delivery: Delivery, context: Context) -> Outcome:
+            fault = host.faults.at(site)
+            kind = fault.kind if fault else ""
+            if fault is not None:
+                host.trace.add(host.loop.now, str(process), f"fault {kind}", context.id, str(fault))
+            if kind == "poison":
+                host.poisoned[context.id] = None
+            if context.id in host.poisoned:
+                raise ValueError("a poison message")
+            if kind == "error":
+                raise ConnectionError("a simulated failure")
+            if kind == "crash-before":
+                host.crash(process)
+            slow = _SLOW if kind == "slow-run" else host.choices.latency(site, 0.005)
+            await asyncio.sleep(slow)
+            outcome = await next(delivery, context)
+            if kind == "late-error":
+                raise ConnectionError("a simulated failure after the work was done")
+            if kind == "crash-after":
+                host.crash(process)
+                await asyncio.sleep(0)  # never returns
+            return outcome
+
+        return run
+
+    return disturb

@@ -1,0 +1,94 @@
+"""What NATS adds to an AsyncAPI document: https://github.com/asyncapi/bindings/tree/master/nats.
+
+JetStream has no binding there: its streams and durables stand under `x-protoflow`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from protoflow.asyncapi.bindings import Bindings, Fields, RetryChannel, servers
+from protoflow.codecs.bindings import NATS
+from protoflow.config.options import parse_options
+from protoflow.transport.interface import TransportSettings
+from protoflow.transports.nats.names import JetStreamNames, tokens
+from protoflow.transports.nats.options import ConnectionOptions, CoreOptions, JetStreamOptions
+
+_VERSION = {"bindingVersion": "0.1.0"}
+_PORT = 4222
+
+
+class _ServerBindings(Bindings):
+    """What core NATS and JetStream share."""
+
+    header_prefix = NATS.prefix
+    content_type = NATS.content_type
+
+    def __init__(self, settings: TransportSettings, options: ConnectionOptions) -> None:
+        self._url = settings.url
+        self._options = options
+
+    def servers(self) -> Fields:
+        """The servers."""
+        return servers(self._url.hosts, _PORT, "nats")
+
+    def security(self) -> Fields:
+        """How clients identify themselves."""
+        options, found = self._options, dict[str, Any]()
+        user, _ = options.login(self._url)
+        if user is not None:
+            found["login"] = {"type": "userPassword"}
+        if options.token is not None:
+            found["token"] = {"type": "apiKey", "in": "password"}
+        if options.credentials_file or options.nkey_file or options.nkey_seed is not None:
+            found["nkey"] = {"type": "asymmetricEncryption"}
+        if options.tls_cert_file:
+            found["certificate"] = {"type": "X509"}
+        return found
+
+
+class CoreBindings(_ServerBindings):
+    """Bindings of NATS, version 0.1.0."""
+
+    def __init__(self, settings: TransportSettings) -> None:
+        options = parse_options(CoreOptions, settings.url.query, settings.options, "nats")
+        super().__init__(settings, options)
+        self._prefix = f"{options.prefix}." if options.prefix else ""
+
+    def address(self, topic: str) -> str:
+        """The subject."""
+        return f"{self._prefix}{tokens(topic)}"
+
+    def receive(self, topic: str, group: str) -> Fields:
+        """The queue group."""
+        return {"bindings": {"nats": {"queue": group, **_VERSION}}}
+
+
+class JetStreamBindings(_ServerBindings):
+    """Streams, subjects and durables."""
+
+    def __init__(self, settings: TransportSettings) -> None:
+        options = parse_options(JetStreamOptions, settings.url.query, settings.options, "jetstream")
+        super().__init__(settings, options)
+        self._names = JetStreamNames(options.prefix, options.shards)
+
+    def address(self, topic: str) -> str:
+        """The subject; of a topic with shards the subject that all of theirs begin with."""
+        return f"{self._names.prefix}.{tokens(topic)}"
+
+    def channel(self, topic: str, role: str) -> Fields:
+        """The stream and its subjects."""
+        subjects = self._names.subjects(topic)
+        return {"x-protoflow": {"stream": self._names.stream(topic), "subjects": subjects}}
+
+    def receive(self, topic: str, group: str) -> Fields:
+        """The durable consumers of the group."""
+        return {"x-protoflow": {"durables": self._names.durables(group)}}
+
+    def retries(self, topic: str, group: str, *, waits: bool) -> RetryChannel | None:
+        """The subject of the stream that holds the retries of the group."""
+        address = self._names.retry_topic(topic, group)
+        return RetryChannel(
+            address=f"{self._names.prefix}.{tokens(address)}",
+            fields={"x-protoflow": {"stream": self._names.group_stream(group)}},
+        )

@@ -1,0 +1,141 @@
+"""Finding one message: streams are read by sequence, from the time in its id on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from protoflow import wire
+from protoflow.transport.message_finder import (
+    NO_TIME,
+    FoundMessages,
+    GroupState,
+    MessageQuery,
+    Sighting,
+)
+from protoflow.transport.settings import SubscriptionSettings
+from protoflow.transport.topic_reader import TopicRecord
+from protoflow.transports.nats.jetstream.api import API, JSON
+from protoflow.transports.nats.jetstream.topic_reader import as_record, sequence_at, time_of
+from protoflow.transports.nats.names import JetStreamNames
+
+
+class JetStreamMessageFinder:
+    """Implements `MessageFinder` for one search. No consumer is made.
+
+    Args:
+        api: asks the server.
+        names: the names.
+        query: what is looked for.
+    """
+
+    def __init__(self, api: API, names: JetStreamNames, query: MessageQuery) -> None:
+        self._api = api
+        self._names = names
+        self._query = query
+        self._found = FoundMessages()
+
+    async def find(self) -> FoundMessages:
+        """Searches the streams of topics, then those of groups."""
+        query, found, names = self._query, self._found, self._names
+        if query.since is None:
+            found.not_searched = [f"{topic}: {NO_TIME}" for topic in query.topics]
+            return found
+        for topic in query.topics:
+            filter, until = names.all_of(topic), query.since + query.within
+            stored = await self._search(names.stream(topic), filter, topic, until=until)
+            for settings in query.subscriptions:
+                if settings.topic == topic and not settings.broadcast:
+                    waiting = await self._search_retries(settings)
+                    await self._judge(settings, stored, waiting)
+        return found
+
+    async def _search_retries(self, settings: SubscriptionSettings) -> bool:
+        """Whether the group's own stream holds the message: for a retry, or as a replay."""
+        names = self._names
+        address = names.retry_topic(settings.topic, settings.group)
+        found: list[JSON] = []
+        for filter in (names.all_of(address), names.schedules(address)):
+            found += await self._search(
+                names.group_stream(settings.group), filter, settings.topic, settings.group
+            )
+        return bool(found)
+
+    async def _search(
+        self, stream: str, filter: str, topic: str, group: str = "", until: float | None = None
+    ) -> list[JSON]:
+        """The message in the subjects of a stream."""
+        query, found = self._query, self._found
+        info = await self._api.stream(stream)
+        if info is None:
+            found.not_searched.append(f"stream {stream}: there is no such stream")
+            return []
+        sequence, last = info["state"]["first_seq"], info["state"]["last_seq"]
+        sequence = await sequence_at(
+            self._api, stream, filter, query.since or 0.0, (sequence, last)
+        )
+        mine: list[JSON] = []
+        for count in range(query.limit + 1):
+            stored = await self._api.next_message(stream, sequence, filter)
+            if stored is None or (until is not None and time_of(stored) > until):
+                found.searched.append(f"{filter} in stream {stream} ({count} messages)")
+                return mine
+            sequence = stored["seq"] + 1
+            if self._sees(stored, stream, topic, group):
+                mine.append(stored)
+        found.not_searched.append(
+            f"{filter} in stream {stream}: behind the first {query.limit} messages; raise"
+            " --scan-limit or set --since"
+        )
+        return mine
+
+    def _sees(self, stored: JSON, stream: str, topic: str, group: str) -> bool:
+        """Whether it is the message itself; notes that, and what the message has caused."""
+        record = as_record(TopicRecord, topic, stream, stored)
+        message = record.message
+        is_caused = not group and message.metadata.get(wire.CAUSATION_ID) == self._query.id
+        if message.id != self._query.id and not is_caused:
+            return False
+        sighting = Sighting(
+            message=message,
+            topic=f"stream {stream}",
+            position=record.position,
+            time=record.time,
+            group=group,
+        )
+        (self._found.caused if is_caused else self._found.sightings).append(sighting)
+        return not is_caused
+
+    async def _judge(
+        self, settings: SubscriptionSettings, stored: Sequence[JSON], waiting: bool
+    ) -> None:
+        """How far the group's durables are with the message, and whether its stream holds it."""
+        if not stored and not waiting:
+            return
+        stream, states = self._names.stream(settings.topic), set[str]()
+        for each in stored:
+            durable = self._durable(settings.group, each["subject"])
+            info = await self._api.consumer(stream, durable)
+            states.add(_state(info, each["seq"]))
+            self._found.searched.append(f"consumer {durable} of stream {stream}")
+        if waiting:  # what the group's own stream holds is not settled
+            states = {*states, "not settled yet"} - {"settled"}
+        self._found.groups.append(
+            GroupState(topic=settings.topic, group=settings.group, state="; ".join(sorted(states)))
+        )
+
+    def _durable(self, group: str, subject: str) -> str:
+        """The consumer of the shard that a subject is of."""
+        durables = self._names.durables(group)
+        shard = subject.rpartition(".=")[2]
+        return durables[int(shard)] if len(durables) > 1 and shard.isdecimal() else durables[0]
+
+
+def _state(info: JSON | None, sequence: int) -> str:
+    """What a consumer reports of a message: all up to its floor is acknowledged."""
+    if info is None:
+        return "the group has no consumer"
+    if sequence <= info["ack_floor"]["stream_seq"]:
+        return "settled"
+    if sequence > info["delivered"]["stream_seq"]:
+        return "waiting"
+    return f"delivered; not known whether settled (the floor is {info['ack_floor']['stream_seq']})"

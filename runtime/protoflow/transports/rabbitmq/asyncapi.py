@@ -1,0 +1,99 @@
+"""What RabbitMQ adds to an AsyncAPI document: https://github.com/asyncapi/bindings/tree/master/amqp."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from protoflow.asyncapi.bindings import DEAD_LETTER, Bindings, Fields, RetryChannel, servers
+from protoflow.codecs.bindings import AMQP
+from protoflow.config.options import parse_options
+from protoflow.transport.interface import TransportSettings
+from protoflow.transports.rabbitmq.names import Names
+from protoflow.transports.rabbitmq.options import RabbitMQOptions
+
+_VERSION = {"bindingVersion": "0.3.0"}
+_PERSISTENT = 2
+_PORT, _TLS_PORT = 5672, 5671
+
+
+class RabbitMQBindings(Bindings):
+    """Bindings of AMQP 0-9-1, version 0.3.0."""
+
+    header_prefix = AMQP.prefix
+    content_type = ""  # a property of AMQP
+
+    def __init__(self, settings: TransportSettings) -> None:
+        self._url = settings.url
+        self._ladder = settings.ladder
+        options = parse_options(RabbitMQOptions, settings.url.query, settings.options, "rabbitmq")
+        self._options = options
+        self._names = Names(options.exchange, options.shards)
+        self._vhost = settings.url.path.removeprefix("/") or "/"
+
+    def servers(self) -> Fields:
+        """The brokers, each with its virtual host."""
+        is_encrypted = self._url.scheme == "amqps"
+        path = {"pathname": f"/{self._vhost}"} if self._vhost != "/" else {}
+        port = _TLS_PORT if is_encrypted else _PORT
+        return servers(self._url.hosts, port, self._url.scheme, **path)
+
+    def security(self) -> Fields:
+        """How clients identify themselves."""
+        found: dict[str, Any] = {"login": {"type": "userPassword"}}
+        if self._options.tls_cert_file:
+            found["certificate"] = {"type": "X509"}
+        return found
+
+    def address(self, topic: str) -> str:
+        """The routing key."""
+        return self._names.routing_key(topic)
+
+    def channel(self, topic: str, role: str) -> Fields:
+        """The exchange of a topic, or the queue of dead letters."""
+        if role == DEAD_LETTER:
+            return self._queue(self._names.dead_letters(topic))
+        exchange = {
+            "name": self._names.exchange,
+            "type": "topic",
+            "durable": True,
+            "autoDelete": False,
+            "vhost": self._vhost,
+        }
+        return {"bindings": {"amqp": {"is": "routingKey", "exchange": exchange, **_VERSION}}}
+
+    def receive(self, topic: str, group: str) -> Fields:
+        """The queue of the group: AMQP's binding has no field for it."""
+        own, shards = self._names.of(topic, group), range(self._options.shards)
+        queues = [own.queue(shard) for shard in shards]
+        return {
+            "bindings": {"amqp": {"ack": True, **_VERSION}},
+            "x-protoflow": {"queues": queues},
+        }
+
+    def send(self) -> Fields:
+        """Messages survive a restart of the broker."""
+        return {"bindings": {"amqp": {"deliveryMode": _PERSISTENT, **_VERSION}}}
+
+    def message(self, type: str, key: Fields | None) -> Fields:
+        """The type, which is a property of AMQP, too."""
+        return {"bindings": {"amqp": {"messageType": type, **_VERSION}}}
+
+    def retries(self, topic: str, group: str, *, waits: bool) -> RetryChannel | None:
+        """The queues in which retries of a group wait, one for each wait."""
+        if not waits:
+            return None
+        rungs = [self._names.of(topic, group).retry(step) for step in self._ladder]
+        marks = [name.rpartition("/retry-") for name in rungs]
+        return RetryChannel(
+            address=f"{marks[0][0]}/retry-{{wait}}", waits=tuple(wait for _, _, wait in marks)
+        )
+
+    def _queue(self, name: str) -> Fields:
+        queue = {
+            "name": name,
+            "durable": True,
+            "exclusive": False,
+            "autoDelete": False,
+            "vhost": self._vhost,
+        }
+        return {"bindings": {"amqp": {"is": "queue", "queue": queue, **_VERSION}}}

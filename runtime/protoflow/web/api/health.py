@@ -1,0 +1,24 @@
+"""Probes: whether the process should live, and whether it does its work."""
+
+from __future__ import annotations
+
+from protoflow.web.host import Host
+from protoflow.web.request import Request, Role
+from protoflow.web.response import Response, as_json
+
+
+async def live(host: Host, request: Request) -> Response:
+    """200 while the process should live."""
+    return _state(host, request, host.health().live)
+
+
+async def ready(host: Host, request: Request) -> Response:
+    """200 while it does its work: connected, assigned, not wedged."""
+    return _state(host, request, host.health().ready)
+
+
+def _state(host: Host, request: Request, good: bool) -> Response:
+    state: dict[str, object] = {"status": "ok" if good else "failing"}
+    if request.role >= Role.READ:  # probes have no token: they get the status alone
+        state["problems"] = host.health().problems
+    return as_json(state, 200 if good else 503)

@@ -1,0 +1,155 @@
+"""The settings, the contract, the topology and the lag of a service."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from protoflow.config.settings import Config
+from protoflow.contract.spec import MessageSpec
+from protoflow.web.host import Host
+from protoflow.web.request import Request
+from protoflow.web.response import Response, as_json
+
+
+async def settings(host: Host, request: Request) -> Response:
+    """Each setting with its value, its origin and what it means; secrets are not shown."""
+    request.given(frozenset())
+    helps = {one.name: one.metadata.get("help", "") for one in fields(Config)}
+    rows = [
+        {
+            "name": name,
+            "value": _set(host.config, name) if _is_secret(name) else value,
+            "origin": origin,
+            "help": helps[name],
+        }
+        for name, (value, origin) in host.config.describe().items()
+    ]
+    return as_json({"settings": sorted(rows, key=lambda row: row["origin"] == "built in")})
+
+
+def _is_secret(name: str) -> bool:
+    return name.endswith("_token")
+
+
+def _set(config: Config, name: str) -> str:
+    return "set" if getattr(config, name) else "not set"
+
+
+async def lag(host: Host, request: Request) -> Response:
+    """How much waits in each group, as of the last second."""
+    request.given(frozenset())
+    await host.reporter.refresh()
+    rows = []
+    for one in host.plans():
+        found = host.reporter.lag.get(one.settings.name)
+        note = "every process reads all messages" if one.settings.broadcast else ""
+        if found is None and not note:
+            note = f"{host.config.url.scheme} does not say how much waits"
+        rows.append(
+            {
+                "topic": one.settings.topic,
+                "group": one.settings.group,
+                "waiting": found.messages if found else None,
+                "oldest_seconds": found.seconds if found else None,
+                "note": note,
+            }
+        )
+    return as_json({"lag": rows})
+
+
+async def topology(host: Host, request: Request) -> Response:
+    """The graph: topics, handlers and dead letters, and what leads where."""
+    request.given(frozenset())
+    nodes: dict[str, dict[str, Any]] = {}
+    edges: list[dict[str, Any]] = []
+
+    def node(kind: str, name: str, **more: Any) -> str:
+        key = f"{kind}:{name}"
+        nodes.setdefault(key, {"id": key, "kind": kind, "name": name, **more})
+        return key
+
+    def edge(kind: str, source: str, target: str) -> None:
+        edges.append({"kind": kind, "from": source, "to": target})
+
+    for plan in host.handlers():
+        registration = plan.registration
+        handler = node("handler", registration.name, group=plan.group)
+        edge("consumes", node("topic", plan.topic), handler)
+        if registration.publication is not None:
+            edge("publishes", handler, node("topic", host.publish_topic(plan) or ""))
+        if plan.dead_letter_topic:
+            edge("dead_letters", handler, node("dead_letters", plan.dead_letter_topic))
+    return as_json({"nodes": list(nodes.values()), "edges": edges})
+
+
+async def asyncapi(host: Host, request: Request) -> Response:
+    """The contract of the handlers as AsyncAPI 3.1, with the bindings of the transport."""
+    from protoflow import deployment  # put off: few ask for it
+
+    request.given(frozenset())
+    return as_json(deployment.document(deployment.catalog_of(host.registrations()), host.config))
+
+
+async def contract(host: Host, request: Request) -> Response:
+    """The messages and operations of the handlers."""
+    request.given(frozenset())
+    operations = []
+    for plan in host.handlers():
+        registration = plan.registration
+        published = registration.publication
+        operations.append(
+            {
+                "name": registration.name,
+                "topic": plan.topic,
+                "group": plan.group,
+                "types": list(registration.types),
+                "publishes": host.publish_topic(plan),
+                "published_type": published.message.type if published else None,
+                "batched": registration.batched,
+                "streams": registration.streams,
+                "broadcast": registration.broadcast,
+            }
+        )
+    messages = [_message(spec) for spec in host.messages().values()]
+    return as_json({"messages": messages, "operations": operations})
+
+
+def _message(spec: MessageSpec) -> dict[str, Any]:
+    descriptor = spec.message_class.DESCRIPTOR
+    hidden = spec.sensitive.get(descriptor.full_name, ())
+    return {
+        "type": spec.type,
+        "proto": descriptor.full_name,
+        "topic": spec.topic,
+        "aliases": list(spec.aliases),
+        "partition_key": spec.partition_key,
+        "encoding": str(spec.encoding) if spec.encoding else None,
+        "fields": [
+            {
+                "name": field.name,
+                "json_name": field.json_name,
+                "number": field.number,
+                "type": _type(field),
+                "repeated": bool(field.is_repeated),
+                "sensitive": field.name in hidden,
+            }
+            for field in descriptor.fields
+        ],
+    }
+
+
+def _type(field: Any) -> str:
+    if field.message_type is not None:
+        return str(field.message_type.full_name)
+    if field.enum_type is not None:
+        return str(field.enum_type.full_name)
+    return _SCALARS[field.type]
+
+
+#: The names of scalar types, by their number in descriptor.proto.
+_SCALARS = {
+    1: "double", 2: "float", 3: "int64", 4: "uint64", 5: "int32", 6: "fixed64", 7: "fixed32",
+    8: "bool", 9: "string", 12: "bytes", 13: "uint32", 15: "sfixed32", 16: "sfixed64",
+    17: "sint32", 18: "sint64",
+}  # fmt: skip

@@ -1,0 +1,135 @@
+"""What routes see of a service, and act on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from protoflow.config.settings import Config
+from protoflow.contract.names import NameResolver
+from protoflow.contract.spec import MessageSpec
+from protoflow.dataclass_record import dataclass_record
+from protoflow.observability.health import Health
+from protoflow.observability.report import Reporter
+from protoflow.registrations.plan import plan
+from protoflow.registrations.registration import Registration
+from protoflow.registrations.subscription_plan import HandlerPlan, SubscriptionPlan
+from protoflow.scheduling.scheduler import Scheduler
+from protoflow.transport.kit.dead_letters import DeadLetters
+
+if TYPE_CHECKING:
+    from protoflow.journal import Journal
+    from protoflow.observability.prometheus import Exposition
+
+
+@dataclass_record
+class SearchedPlace:
+    """A place where a message was looked for.
+
+    Attributes:
+        place: what it is, for people.
+        searched: whether it could be searched.
+        found: whether the message, or a trace of it, is there.
+        detail: why it could not be searched, or what that means.
+    """
+
+    place: str
+    searched: bool
+    found: bool = False
+    detail: str = ""
+
+
+@dataclass_record
+class Findings:
+    """What a search for one message has found.
+
+    Attributes:
+        places: where it looked.
+        events: what happened to the message, oldest first: `time`, `event` and more.
+        dead_letters: the message as dead letter.
+    """
+
+    places: Sequence[SearchedPlace]
+    events: Sequence[dict[str, Any]] = ()
+    dead_letters: Sequence[dict[str, Any]] = ()
+
+
+#: Looks for the message of an id; the page of a message joins what all searches find.
+MessageSearch: TypeAlias = Callable[[str], Awaitable[Findings]]
+
+
+@dataclass(kw_only=True)
+class Host:
+    """A service, as routes see it.
+
+    Attributes:
+        config: the settings.
+        reporter: counters, and what the broker knows.
+        dead_letters: of the service's handlers.
+        health: whether the service works.
+        named: the subscription of a name. Raises RegistrationError.
+        registrations: the handlers.
+        started: whether the broker can be asked.
+        searches: further places where a message is looked for.
+        started_at: seconds since the epoch.
+        journal: records what operators do, if there is one.
+    """
+
+    config: Config
+    reporter: Reporter
+    dead_letters: DeadLetters
+    health: Callable[[], Health]
+    named: Callable[[str], Scheduler]
+    registrations: Callable[[], Sequence[Registration]]
+    started: Callable[[], bool]
+    searches: list[MessageSearch] = field(default_factory=list)
+    started_at: float = field(default_factory=time.time)
+    journal: Journal | None = None
+    _plans: list[SubscriptionPlan] | None = field(default=None, init=False)
+    _exposition: Exposition | None = field(default=None, init=False)
+
+    @property
+    def schedulers(self) -> Sequence[Scheduler]:
+        """The running subscriptions."""
+        return self.reporter.host.subscriptions
+
+    def plans(self) -> list[SubscriptionPlan]:
+        """Returns the subscriptions with names filled and policies resolved."""
+        if self._plans is None:
+            capabilities = self.reporter.host.transport.capabilities
+            self._plans = plan(self.registrations(), self.config, capabilities)
+        return self._plans
+
+    def handlers(self) -> list[HandlerPlan]:
+        """Returns the handlers of all subscriptions."""
+        return [handler for subscription in self.plans() for handler in subscription.handlers]
+
+    def publish_topic(self, handler: HandlerPlan) -> str | None:
+        """Returns the physical topic that a handler publishes to."""
+        publication = handler.registration.publication
+        if publication is None:
+            return None
+        names = NameResolver(self.config.namespace, self.config.variables)
+        return names.physical(publication.topic, handler.registration.name)
+
+    def messages(self) -> dict[str, MessageSpec]:
+        """Returns the messages that the handlers take and publish, by type."""
+        found: dict[str, MessageSpec] = {}
+        for registration in self.registrations():
+            for spec in (
+                registration.message,
+                registration.publication.message if registration.publication else None,
+            ):
+                if spec is not None:
+                    found.setdefault(spec.type, spec)
+        return found
+
+    def exposition(self) -> Exposition:
+        """Returns the metrics of the service. Raises MissingExtraError."""
+        if self._exposition is None:
+            from protoflow.observability.prometheus import Exposition
+
+            self._exposition = Exposition(self.reporter)
+        return self._exposition

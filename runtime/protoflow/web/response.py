@@ -1,0 +1,106 @@
+"""A response as routes make it, and errors as RFC 9457 problem details."""
+
+from __future__ import annotations
+
+import asyncio
+import http
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+JSON: Final = "application/json"
+PROBLEM: Final = "application/problem+json"
+NDJSON: Final = "application/x-ndjson"
+#: Seconds in which a client must take a part of a stream: a stream holds one of few places.
+TAKING: float = 30.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Response:
+    """One HTTP response.
+
+    Attributes:
+        status: the status code.
+        body: the whole body.
+        stream: instead of `body`, its parts as they come.
+        content_type: of the body.
+        headers: further headers.
+        ended: called once, when a stream is closed.
+    """
+
+    status: int = 200
+    body: bytes = b""
+    stream: AsyncIterator[bytes] | None = None
+    content_type: str = JSON
+    headers: dict[str, str] = field(default_factory=dict)
+    ended: Callable[[], None] | None = None
+
+    async def write_to(self, write: Callable[[bytes], Awaitable[object]]) -> None:
+        """Writes the parts of the stream. Raises TimeoutError: the client takes none."""
+        if self.stream is not None:
+            async for part in self.stream:
+                async with asyncio.timeout(TAKING):
+                    await write(part)
+
+    async def close(self) -> None:
+        """Ends the stream, whether it was read to its end or not. Idempotent."""
+        ended, self.ended = self.ended, None
+        stream, self.stream = self.stream, None
+        try:
+            if isinstance(stream, AsyncGenerator):
+                await stream.aclose()
+        finally:
+            if ended is not None:
+                ended()
+
+
+def as_json(value: Any, status: int = 200) -> Response:
+    """Returns a value as JSON."""
+    return Response(status=status, body=encoded(value))
+
+
+class Problem(Exception):  # noqa: N818  the word of RFC 9457
+    """An error that a client gets.
+
+    Attributes:
+        status: the status code.
+        headers: further headers.
+
+    Args:
+        detail: what happened, and what to do.
+        more: further members of the document.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        more: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.headers = dict(headers or {})
+        self._detail = detail
+        self._more = dict(more or {})
+
+    @property
+    def response(self) -> Response:
+        """The problem as a document."""
+        content = {
+            "type": "about:blank",
+            "title": http.HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self._detail,
+            **self._more,
+        }
+        return Response(
+            status=self.status, body=encoded(content), content_type=PROBLEM, headers=self.headers
+        )
+
+
+def encoded(value: Any) -> bytes:
+    """Returns a value as JSON; what is no text is escaped."""
+    return json.dumps(value, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace")

@@ -1,0 +1,202 @@
+"""JSON Schemas of bodies and responses, by the names that routes have for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Schema = dict[str, Any]
+
+TEXT: Schema = {"type": "string"}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+NUMBER: Schema = {"type": "number"}
+FLAG: Schema = {"type": "boolean"}
+TEXTS: Schema = {"type": "array", "items": TEXT}
+COUNTS: Schema = {"type": "object", "additionalProperties": COUNT}
+BY_NAME: Schema = {"type": "object", "additionalProperties": TEXT}
+MAYBE_TEXT: Schema = {"type": ["string", "null"]}
+MAYBE_NUMBER: Schema = {"type": ["number", "null"]}
+ANYTHING: Schema = {"type": "object"}
+#: `mixed`: of several workers, some run and some do not.
+STATE: Schema = {"enum": ["running", "paused", "draining", "drained", "mixed"]}
+
+
+def _object(_optional: tuple[str, ...] = (), /, **properties: Schema) -> Schema:
+    """An object with exactly these members, all required but the optional ones."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [name for name in properties if name not in _optional],
+        "additionalProperties": False,
+    }
+
+
+def _list(name: str) -> Schema:
+    return {"type": "array", "items": {"$ref": f"#/components/schemas/{name}"}}
+
+
+_FILTER = {
+    **dict.fromkeys(("topic", "handler", "group", "error", "error_class", "type", "key"), TEXT),
+    "since": {"type": ["string", "number"]},
+    "until": {"type": ["string", "number"]},
+}
+_DEAD_LETTER = {
+    "id": TEXT,
+    "topic": TEXT,
+    "position": TEXT,
+    "dead_lettered_at": MAYBE_TEXT,
+    "size": COUNT,
+    "attempts": {"type": ["integer", "null"]},
+    **dict.fromkeys(
+        (
+            "type", "source", "original_topic", "original_partition", "original_offset", "group",
+            "handler", "error_class", "error_type", "error_message",
+            "correlation_id", "traceparent",
+        ),
+        MAYBE_TEXT,
+    ),
+}  # fmt: skip
+
+SCHEMAS: dict[str, Schema] = {
+    "Problem": {
+        "type": "object",
+        "description": "RFC 9457 problem details. Some problems have further members.",
+        "properties": {
+            "type": TEXT,
+            "title": TEXT,
+            "status": {"type": "integer"},
+            "detail": TEXT,
+        },
+        "required": ["type", "title", "status", "detail"],
+    },
+    "Status": _object(("problems",), status={"enum": ["ok", "failing"]}, problems=BY_NAME),
+    "HandlerInfos": {
+        "type": "array",
+        "items": _object(
+            name=TEXT, consume_queue=TEXT, publish_queue=TEXT, group=TEXT, stats=ANYTHING
+        ),
+    },
+    "Handler": _object(
+        name=TEXT, types=TEXTS, topic=TEXT, group=TEXT, publishes=TEXT, dead_letter_topic=TEXT,
+        subscription=TEXT, shares_subscription_with=TEXTS, state=STATE, problems=TEXTS,
+        policy=ANYTHING, in_flight=COUNT, in_flight_limit=COUNT, running=COUNT,
+        waiting_retries=COUNT, counters=COUNTS, runs=COUNT, run_seconds=NUMBER,
+        messages_per_second=NUMBER,
+        latency_seconds=_object(
+            average=NUMBER, p50=NUMBER, p95=NUMBER, p99=NUMBER, samples=COUNT
+        ),
+        histogram={
+            "type": "array",
+            "description": "Runs that took at most so long; null is without a bound.",
+            "items": _object(seconds=MAYBE_NUMBER, runs=COUNT),
+        },
+        errors=COUNTS, last_error=TEXT, last_run_at=MAYBE_TEXT,
+    ),
+    "Handlers": _object(handlers=_list("Handler")),
+    "Subscription": _object(
+        name=TEXT, topic=TEXT, group=TEXT, handlers=TEXTS, state=STATE, in_flight=COUNT,
+        running=COUNT, waiting_retries=COUNT,
+    ),
+    "Process": _object(
+        host=TEXT, pid={"type": "integer"}, version=TEXT, started_at=MAYBE_TEXT, transport=TEXT,
+        namespace=TEXT, ready=FLAG, problems=BY_NAME, subscriptions=_list("Subscription"),
+    ),
+    "Processes": _object(processes=_list("Process")),
+    "Lag": _object(
+        lag={
+            "type": "array",
+            "items": _object(
+                topic=TEXT, group=TEXT, waiting={"type": ["integer", "null"]},
+                oldest_seconds=MAYBE_NUMBER, note=TEXT,
+            ),
+        }
+    ),
+    "Topology": _object(
+        nodes={
+            "type": "array",
+            "items": _object(
+                ("group",), id=TEXT, kind={"enum": ["topic", "handler", "dead_letters"]},
+                name=TEXT, group=TEXT,
+            ),
+        },
+        edges={
+            "type": "array",
+            "items": _object(**{
+                "kind": {"enum": ["consumes", "publishes", "dead_letters"]},
+                "from": TEXT,
+                "to": TEXT,
+            }),
+        },
+    ),
+    "Contract": _object(
+        messages={
+            "type": "array",
+            "items": _object(
+                type=TEXT, proto=TEXT, topic=MAYBE_TEXT, aliases=TEXTS, partition_key=MAYBE_TEXT,
+                encoding=MAYBE_TEXT,
+                fields={
+                    "type": "array",
+                    "items": _object(
+                        name=TEXT, json_name=TEXT, number=COUNT, type=TEXT, repeated=FLAG,
+                        sensitive=FLAG,
+                    ),
+                },
+            ),
+        },
+        operations={
+            "type": "array",
+            "items": _object(
+                name=TEXT, topic=TEXT, group=TEXT, types=TEXTS, publishes=MAYBE_TEXT,
+                published_type=MAYBE_TEXT, batched=FLAG, streams=FLAG, broadcast=FLAG,
+            ),
+        },
+    ),
+    "Settings": _object(
+        settings={
+            "type": "array",
+            "items": _object(name=TEXT, value=TEXT, origin=TEXT, help=TEXT),
+        }
+    ),
+    "DeadLetterTopics": _object(
+        topics={
+            "type": "array",
+            "items": _object(
+                topic=TEXT, waiting=COUNT, received=COUNT, replayed=COUNT, purged=COUNT,
+                oldest_at=MAYBE_TEXT, newest_at=MAYBE_TEXT,
+            ),
+        }
+    ),
+    "DeadLetter": _object(("payload",), **_DEAD_LETTER, payload={}),
+    "DeadLetters": _object(dead_letters=_list("DeadLetter"), next_cursor=MAYBE_TEXT),
+    "DeadLetterSummary": _object(
+        matched=COUNT, complete=FLAG,
+        groups={
+            "type": "array",
+            "items": _object(
+                handler=TEXT, error_type=TEXT, count=COUNT, first_at=MAYBE_TEXT,
+                last_at=MAYBE_TEXT,
+            ),
+        },
+    ),
+    "Filter": _object(tuple(_FILTER), **_FILTER),
+    "Change": _object(
+        ("ids", "all", "filter", "dry_run"), ids=TEXTS, all=FLAG,
+        filter={"$ref": "#/components/schemas/Filter"}, dry_run=FLAG,
+    ),
+    "Replay": _object(
+        ("ids", "all", "filter", "dry_run", "to_origin"), ids=TEXTS, all=FLAG,
+        filter={"$ref": "#/components/schemas/Filter"}, dry_run=FLAG, to_origin=FLAG,
+    ),
+    "Changed": _object(
+        ("samples",), matched=COUNT, done=COUNT, failed=COUNT, samples=_list("DeadLetter")
+    ),
+    "Message": _object(
+        id=TEXT, found=FLAG,
+        places={
+            "type": "array",
+            "items": _object(place=TEXT, searched=FLAG, found=FLAG, detail=TEXT),
+        },
+        events={"type": "array", "items": ANYTHING}, dead_letters=_list("DeadLetter"),
+    ),
+    "Text": TEXT,
+    "Document": ANYTHING,
+}  # fmt: skip

@@ -1,0 +1,1 @@
+"""One HTTP API for several workers: a parent asks them over Unix sockets and joins the answers."""
