@@ -54,4 +54,6 @@ class Batch(Sequence[T_co]):
         return len(self._messages)
 
     def __repr__(self) -> str:
-        return f"Batch({len(self._messages)} messages)"
+        from protoflow.counted import counted  # put off: contracts need no texts
+
+        return f"Batch({counted(len(self._messages), 'message')})"

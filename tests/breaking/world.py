@@ -331,16 +331,23 @@ class World:
         for position, (n, what, _) in enumerate(self.done):
             if what == "orders":
                 first.setdefault(n, position)
-        whole = _ordering(self.old) is Ordering.PER_PARTITION
-        last: dict[tuple[bool, int], int] = {}
+        last: dict[object, int] = {}
         for n in sorted(first, key=first.__getitem__):
             sent = self.sent.get(n)
             if sent is None or not self._promised(sent):
                 continue
-            lane = sent.message == "OrderShipped", 0 if whole else sent.key
-            if last.get(lane, 0) > n:
-                yield f"{n} of key {sent.key} after {last[lane]}"
-            last[lane] = max(n, last.get(lane, 0))
+            for lane in self._lanes(sent):
+                if last.get(lane, 0) > n:
+                    yield f"{n} of key {sent.key} after {last[lane]}"
+                last[lane] = max(n, last.get(lane, 0))
+
+    def _lanes(self, sent: Sent) -> list[object]:
+        """Among which messages a message has its turn: those of its type, and those that share
+        its group and its key in the version that published it."""
+        key = 0 if _ordering(self.old) is Ordering.PER_PARTITION else sent.key
+        home = _home(sent.version, sent.message)
+        shipped = sent.message == "OrderShipped"
+        return [(sent.message, key), (sent.version.name, home, shipped, key)]
 
     def _promised(self, sent: Sent) -> bool:
         """Whether the order of a message was promised."""
@@ -368,6 +375,20 @@ def _dead_letters_unhandled(version: Version) -> bool:
 def _is_keyed(version: Version, message: str) -> bool:
     spec = version.contract.messages.get(f"shop.v1.{message}")
     return spec is None or spec.partition_key is not None
+
+
+def _home(version: Version, message: str) -> object:
+    """What types must have in common for the order among them: a group and a field for the key."""
+    return tuple(
+        sorted(
+            (
+                handler.group,
+                handler.registration.message and handler.registration.message.partition_key,
+            )
+            for handler in version.contract.handlers.values()
+            if f"shop.v1.{message}" in handler.registration.types
+        )
+    )
 
 
 def _published(version: Version) -> Iterator[tuple[MessageSpec, str]]:

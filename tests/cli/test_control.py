@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import jsonschema
 import pytest
 from protoflow.cli import control
 from protoflow.cli.app import main
+from protoflow.journal import JournalReader
 
 from tests.cli.conftest import Done, Project
 
@@ -39,15 +41,20 @@ class Running:
         return self.shop(*arguments, "--url", self.url)
 
 
-@pytest.fixture
-def running(shop: Project) -> Running:
+def start(shop: Project) -> Running:
+    """A service that has subscribed."""
     port = free_port()
-    shop.environ |= {"PROTOFLOW_HTTP_TOKEN": "operate", "PROTOFLOW_HTTP_READ_TOKEN": "read"}
     process = shop.start("run", "app", "--http", str(port))
     assert process.stderr is not None
-    while "subscription on" not in process.stderr.readline():
+    while "the service started" not in process.stderr.readline():
         pass
     return Running(shop, process, f"http://127.0.0.1:{port}")
+
+
+@pytest.fixture
+def running(shop: Project) -> Running:
+    shop.environ |= {"PROTOFLOW_HTTP_TOKEN": "operate", "PROTOFLOW_HTTP_READ_TOKEN": "read"}
+    return start(shop)
 
 
 def validated(verb: str, done: Done) -> Any:
@@ -158,3 +165,30 @@ def test_what_is_no_service(capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["drain", "--url", f"http://127.0.0.1:{server.getsockname()[1]}"]) == 3
         thread.join()
     assert "it is not the HTTP API of a Protoflow service" in capsys.readouterr().err
+
+
+def test_the_journal_holds_each_operator_action_once(shop: Project) -> None:
+    shop.environ["PROTOFLOW_JOURNAL"] = "journal.db"
+    running = start(shop)
+    bad = [shop("publish", "OrderPlaced", '{"orderId": "A-2"}').lines[0] for _ in range(2)]
+    deadline = time.monotonic() + 60
+    while len(rows := shop("dlq", "list", "--json").json()) < len(bad):
+        assert time.monotonic() < deadline
+    for verb in ("pause", "resume", "drain"):
+        assert running(verb).code == 0
+    assert shop("dlq", "replay", bad[0], "--dry-run").code == 0
+    assert shop("dlq", "replay", bad[0], "--yes").code == 0
+    assert shop("dlq", "purge", "--all", "--yes").code == 0
+    running.process.terminate()
+    running.process.communicate(timeout=30)
+
+    with JournalReader(str(shop.folder / "journal.db")) as journal:
+        actions = sorted(journal.actions(), key=lambda action: action.time)
+    subscription, dead = "orders.placed/billing", rows[0]["topic"]
+    assert [(action.action, action.target, action.count) for action in actions] == [
+        ("pause", subscription, 0), ("resume", subscription, 0), ("drain", subscription, 0),
+        ("replay", dead, 1), ("purge", dead, 1),
+    ]  # fmt: skip
+    by = "by operate from 127.0.0.1"
+    assert [action.detail for action in actions] == [by, by, by, "", ""]
+    assert len({action.actor for action in actions}) == 2  # the service, and who ran the command

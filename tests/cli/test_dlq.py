@@ -91,7 +91,7 @@ def test_dead_letters_are_listed_shown_fixed_and_replayed(broker: str, shop: Pro
 
 def test_export_is_private_and_holds_payloads_on_demand(shop: Project) -> None:
     _fail(shop, 1)
-    assert shop("dlq", "export", "dead.jsonl").out == "1 dead letters in dead.jsonl\n"
+    assert shop("dlq", "export", "dead.jsonl").out == "1 dead letter in dead.jsonl\n"
     file = shop.folder / "dead.jsonl"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert "payload" not in json.loads(file.read_text())

@@ -132,7 +132,7 @@ async def test_a_payload_that_cannot_be_shown_changes_no_outcome(
         assert service.dead_letters == []
     assert len(runs) == 2
     shown = [record.__dict__["payload"] for record in caplog.records if record.name == LOGGER]
-    assert {"@type": "type.googleapis.com/nobody.knows.It", "value": "1 bytes"} in shown
+    assert {"@type": "type.googleapis.com/nobody.knows.It", "value": "1 byte"} in shown
 
 
 async def test_a_record_that_fails_changes_no_outcome(caplog: pytest.LogCaptureFixture) -> None:

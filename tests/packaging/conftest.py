@@ -86,7 +86,7 @@ def wheelhouse(distributions: Distributions, tmp_path_factory: pytest.TempPathFa
     """What installing needs, so that each environment is made without the network."""
     house = tmp_path_factory.mktemp("wheelhouse")
     pip = (sys.executable, "-m", "pip", "download", "--quiet", "--dest", house)
-    extras = "cli,codegen,kafka,testing"
+    extras = "cli,codegen,http,kafka,testing"
     run(*pip, f"{distributions.wheel}[{extras}]", "hatchling", "editables", cwd=house)
     return house
 

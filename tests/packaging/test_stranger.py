@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import time
 import uuid
@@ -25,11 +26,16 @@ class Stranger:
     def __init__(self, installed: Environment, folder: Path) -> None:
         self.folder = folder
         self._bin = installed.directory / "bin"
-        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         self._environ = {
-            **{name: value for name, value in inherited.items() if "PROTOFLOW" not in name},
+            # What this run of pytest was told (PYTEST_ADDOPTS) means nothing in that environment.
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if not name.startswith(("PYTHONPATH", "PYTEST_", "PROTOFLOW_"))
+            },
             "PATH": f"{self._bin}:{os.environ['PATH']}",
         }
+        self.port = _free_port()
         self.running: subprocess.Popen[str] | None = None
 
     def __call__(self, *arguments: str, code: int = 0) -> str:
@@ -50,19 +56,19 @@ class Stranger:
             [self._bin / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider"],
             cwd=self.folder, env=self._environ, capture_output=True, text=True, check=False,
         )  # fmt: skip
-        return done.stdout
+        return f"{done.stdout}{done.stderr}"
 
     def start(self) -> str:
         """Starts the service; the first line that it prints."""
         self.running = subprocess.Popen(
-            [self._bin / "protoflow", "run", "app"], cwd=self.folder, env=self._environ,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            [self._bin / "protoflow", "run", "app", "--http", self.port], cwd=self.folder,
+            env=self._environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert self.running.stdout is not None
         return self.running.stdout.readline()
 
     def stop(self) -> str:
-        """Drains and ends the service; its log."""
+        """Ends the service; its log."""
         running, self.running = self.running, None
         assert running is not None
         running.terminate()
@@ -77,6 +83,12 @@ class Stranger:
         path.write_text(text.replace(old, new))
 
 
+def _free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
 def until(found: Callable[[], Any]) -> Any:
     deadline = time.monotonic() + 120
     while not (result := found()):
@@ -87,7 +99,7 @@ def until(found: Callable[[], Any]) -> Any:
 
 @pytest.fixture(scope="module")
 def installed(environment: Callable[..., Environment], distributions: Distributions) -> Environment:
-    return environment("stranger", f"{distributions.wheel}[cli,codegen,kafka,testing]")
+    return environment("stranger", f"{distributions.wheel}[cli,codegen,http,kafka,testing]")
 
 
 @pytest.fixture
@@ -153,6 +165,9 @@ def test_from_an_empty_directory_to_a_replayed_dead_letter(stranger: Stranger, b
     assert stranger("dlq", "replay", bad, "--yes") == "1 matched, 1 done, 0 failed\n"
     stranger.start()
     until(lambda: stranger.json("lag")[0]["waiting"] == 0)
+    drained = stranger.json("drain", "--url", f"http://127.0.0.1:{stranger.port}")
+    (subscription,) = drained["processes"][0]["subscriptions"]
+    assert (subscription["state"], subscription["in_flight"]) == ("drained", 0)
     assert "billed A-2: 0 cents" in stranger.stop()
     assert stranger.json("dlq", "list") == []
     events = [row["event"] for row in stranger.json("why", bad)["timeline"]]

@@ -111,6 +111,24 @@ async def test_an_output_that_can_never_be_published_is_not_submitted(flaw: dict
     assert made.submitter.published[0].metadata[wire.PF_ERROR_CLASS] == "output"
 
 
+async def test_an_exhausted_message_that_is_given_back_repeats_its_last_run() -> None:
+    made = Applied(DeliveryPolicy(retry=RetryPolicy(max_attempts=3)))
+    made.submitter.answers = [PublishError("the dead-letter topic is away")]
+    job = made.apply(DeadLetter("no"), failures=2)
+    await asyncio.sleep(0.01)
+    assert (job.delivery.failures, made.settler.settled) == (3, [])
+    made.applier.release(job)
+    ((_, settlement),) = made.settler.settled
+    assert (settlement.action, settlement.failures) == (Action.RELEASE, 2)
+
+
+async def test_a_message_that_blocks_is_given_back_with_all_its_failures() -> None:
+    made = Applied(BLOCK)
+    made.applier.release(job_of(made.route, failures=7))
+    ((_, settlement),) = made.settler.settled
+    assert (settlement.action, settlement.failures) == (Action.RELEASE, 7)
+
+
 async def test_the_policy_decides_wait_and_blocking_once() -> None:
     made = Applied(BLOCK)
     job = job_of(made.route, failures=1)
@@ -118,7 +136,7 @@ async def test_the_policy_decides_wait_and_blocking_once() -> None:
     assert (decided.delay, decided.blocks) == (2.0, True)
     made.applier.apply_outcome(job, decided)
     assert made.applier.exhausted == {job}
-    assert "1 exhausted messages block: 1" in made.host.problems.values()
+    assert "blocked by 1 exhausted message: 1" in made.host.problems.values()
     assert made.applier.waiting == 1
     assert made.settler.settled == []
 

@@ -13,7 +13,7 @@ from protoflow.service.service import Service
 from protoflow.testing.simulation import ServiceProcess, Simulation
 from protoflow.testing.transports.tasks import publication, task_handler
 
-SAGAS = 30
+SAGAS = 36
 KEYS = 6
 IN_TURN = DeliveryPolicy(
     ordering=Ordering.PER_KEY, concurrency=4, retry=RetryPolicy(max_attempts=3, initial_backoff=0.2)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from urllib.parse import unquote
 
 from aiohttp import ClientSession
-from protoflow import Context
+from protoflow import Context, Service
 from protoflow.testing import TestedService
 from yarl import URL
 
@@ -131,10 +131,19 @@ async def served(
     adapter: str, *, do: Any = broken, **settings: Any
 ) -> AsyncIterator[tuple[TestedService, Client]]:
     """A running service, and a client that asks it through an adapter."""
-    async with running(worker(do), virtual_time=False, **settings) as service:
-        if adapter == "asgi":
-            yield service, ASGI(service.service.asgi_app())
-            return
-        port = await service.service.start_web_ui(0)
-        async with ClientSession() as session:
-            yield service, Aiohttp(session, port)
+    async with (
+        running(worker(do), virtual_time=False, **settings) as service,
+        client_of(service.service, adapter) as client,
+    ):
+        yield service, client
+
+
+@asynccontextmanager
+async def client_of(service: Service, adapter: str) -> AsyncIterator[Client]:
+    """A client that asks a service through an adapter."""
+    if adapter == "asgi":
+        yield ASGI(service.asgi_app())
+        return
+    port = await service.start_web_ui(0)
+    async with ClientSession() as session:
+        yield Aiohttp(session, port)

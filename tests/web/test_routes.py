@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import jsonschema
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
+from protoflow import Service
 from protoflow.message import Message
 from protoflow.output import Output
-from protoflow.web.host import Findings, SearchedPlace
 from protoflow.web.request import Role
 from protoflow.web.response import NDJSON, PROBLEM
 from protoflow.web.route import Route
 from protoflow.web.routes import ROUTES
 from protoflow.web.schemas import SCHEMAS
 
-from tests.middleware.harness import NAME, TO_WORK, nothing, put
-from tests.web.clients import ADAPTERS, DEAD, READ_TOKEN, TOKEN, TOKENS, Client, bearer, served
+from tests.cli import schemas
+from tests.middleware.harness import NAME, TO_WORK, config, nothing, put, worker
+from tests.web.clients import (
+    ADAPTERS,
+    DEAD,
+    READ_TOKEN,
+    TOKEN,
+    TOKENS,
+    Client,
+    bearer,
+    broken,
+    client_of,
+    served,
+)
 
 #: A body that each route takes which takes one.
 BODIES = {"Replay": b'{"all": true, "dry_run": true}', "Change": b'{"all": true, "dry_run": true}'}
@@ -336,28 +350,47 @@ async def test_payloads_are_shown_where_that_is_set(adapter: str) -> None:
         assert "4111" not in exported + json.dumps(shown)
 
 
-async def test_one_message_with_the_places_that_were_searched(adapter: str) -> None:
-    async with served(adapter) as (service, client):
-        (id,) = await put(service, "bad")
-
-        async def search(wanted: str) -> Findings:
-            found = wanted == id
-            events = [{"time": "2026-01-01T00:00:00.000Z", "event": "published"}] if found else []
-            place = SearchedPlace(place="a record", searched=True, found=found)
-            return Findings(places=[place], events=events)
-
-        service.service._inspection.host.searches.append(search)
-        found = await get(client, f"/api/v1/messages/{id}")
+async def test_one_message_with_its_timeline_and_the_places_searched(
+    adapter: str, tmp_path: Path
+) -> None:
+    url, journal = f"sqlite:///{tmp_path / 'queue.db'}", str(tmp_path / "journal.db")
+    service = Service(config(transport=url, journal=journal))
+    service.register(worker(broken))
+    async with service, client_of(service, adapter) as client:
+        (bad,) = await service.publish_outputs(TO_WORK, [Output(StringValue(value="bad"))])
+        async with asyncio.timeout(30):  # the journal is written by a thread
+            found: Any = {"timeline": []}
+            while not found["timeline"] or found["timeline"][-1]["source"] != "journal, broker":
+                await asyncio.sleep(0.05)
+                found = await get(client, f"/api/v1/messages/{bad}")
         validate(found, "Message")
-        assert found["found"] is True
-        assert [place["place"] for place in found["places"]] == [
-            f"dead letters of {DEAD}", "a record",
+        assert [(row["event"], row["attempt"]) for row in found["timeline"]] == [
+            ("published", None), ("failed", 1), ("failed", 2), ("failed", 3), ("dead-lettered", 3),
         ]  # fmt: skip
+        assert found["groups"] == [
+            {"topic": "work", "group": "workers", "state": f"dead letter in {DEAD}"}
+        ]
         assert found["dead_letters"][0]["error_type"] == "ValueError"
-        assert found["events"][0]["event"] == "published"
-        missing = await get(client, "/api/v1/messages/none")
-        assert (missing["found"], missing["dead_letters"]) == (False, [])
-        assert [place["found"] for place in missing["places"]] == [False, False]
+        assert found["searched"][0].startswith(f"journal {journal}, from")
+        assert found["searched"][1:] == ["rows of work", f"dead letters in {DEAD}"]
+        (left,) = found["not_searched"]
+        assert left.startswith("successful runs")
+        # But for the dead letters it is what `protoflow why --json` prints.
+        del found["dead_letters"]
+        schemas.validate(["why"], json.dumps(found))
+        missing = await get(client, "/api/v1/messages/none?since=2026-01-31T12:00:00Z")
+        validate(missing, "Message")
+        assert (missing["known"], missing["timeline"], missing["dead_letters"]) == (False, [], [])
+        assert (await client.ask("GET", "/api/v1/messages/none?since=soon")).status == 400
+
+
+async def test_places_of_a_message_that_cannot_be_searched(adapter: str) -> None:
+    async with served(adapter) as (service, client):
+        (bad,) = await put(service, "bad")
+        found = await get(client, f"/api/v1/messages/{bad}")
+        assert found["known"] is True
+        assert found["searched"] == [f"dead letters in {DEAD}"]
+        assert [place.partition(":")[0] for place in found["not_searched"]] == ["journal", "work"]
 
 
 async def test_probes(adapter: str) -> None:

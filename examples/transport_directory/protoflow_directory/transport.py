@@ -1,13 +1,15 @@
-"""The transport: publishing, subscriptions, topology, lag and dead letters."""
+"""The transport: publishing, subscriptions, topology, lag, reading and dead letters."""
 
 import asyncio
-import os
+import fcntl
+import shutil
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,10 @@ from protoflow.transport.kit.queue_source import QueueSource
 from protoflow.transport.kit.replay import DeadLetterSources, replay_in_order
 from protoflow.transport.kit.subscription import QueueSubscription
 
-from protoflow_directory.files import Entry, Group, Topic, decode, encode, move
+from protoflow_directory.files import Entry, Group, Topic, decode, digest, encode, move
 
+Settings = api.SubscriptionSettings
+Listener = api.SubscriptionListener
 Records = Sequence[api.DeadLetterRecord]
 Results = Sequence[errors.PublishError | None]
 
@@ -29,7 +33,6 @@ Results = Sequence[errors.PublishError | None]
 class Options:
     """The options of `directory://`."""
 
-    poll: float = 0.1  # seconds before an empty group is looked at again
     sync: bool = True  # whether a message is on the disk before it is confirmed
     max_message_bytes: int = 16 * 1024 * 1024  # the largest payload
     retention: float = 7 * 86400.0  # seconds for which messages are kept for later groups
@@ -46,19 +49,12 @@ class DirectoryTransport:
 
     def __init__(self, settings: api.TransportSettings, options: Options) -> None:
         self.capabilities = api.Capabilities(
-            durable=True,
-            processes=True,
-            retains=True,
-            delayed_publish=True,
-            broker_retry=True,
-            persists_attempts=True,
-            counts_deliveries=True,
-            dead_letters=True,
-            leases=True,
-            lag=True,
-            proves_killers=True,
-            max_message_bytes=options.max_message_bytes,
-        )
+            durable=True, processes=True, retains=True, broadcast=True,
+            delayed_publish=True, max_message_bytes=options.max_message_bytes,
+            leases=True, broker_retry=True, persists_attempts=True, counts_deliveries=True,
+            per_key=True, per_partition=True, proves_killers=True,
+            dead_letters=True, ordered_replays=True, lag=True, reads_topics=True,
+        )  # fmt: skip
         self.settings, self.options = settings, options
         self.dead_letters = DeadLetterStore(self)
         self._root = Path(settings.url.path)
@@ -67,28 +63,36 @@ class DirectoryTransport:
         self._owner, self._last = uuid.uuid4().hex[:8], 0
 
     def run(self, call: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
-        """Runs a call in the one thread that uses the files."""
-        return asyncio.get_running_loop().run_in_executor(self._executor, call, *args)
+        """Runs a call in the one thread that uses the files, while no other process does."""
+        return asyncio.get_running_loop().run_in_executor(self._executor, self._alone, call, args)
+
+    def _alone(self, call: Callable[..., Any], args: Sequence[Any]) -> Any:
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+            with (self._root / "~lock").open("w") as lock:  # no topic has such a name
+                fcntl.flock(lock, fcntl.LOCK_EX)  # freed when the file is closed
+                return call(*args)
+        except OSError as error:
+            raise errors.ConnectionFailedError(f"{self._root}: {error}") from error
 
     def topic(self, name: str) -> Topic:
         """The files of a topic."""
         return Topic(self._root, name)
 
-    def now(self) -> int:
-        """The time in milliseconds since the epoch."""
-        return round(self.settings.clock.now() * 1000)
+    def time(self, delay: float = 0.0) -> int:
+        """Now, or some seconds later, in milliseconds since the epoch."""
+        return round((self.settings.clock.now() + delay) * 1000)
 
     async def open(self) -> None:
         """Creates the directory. Raises ConnectionFailedError."""
-        try:
-            self._root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise errors.ConnectionFailedError(f"{self._root}: {error}") from error
+        await self.run(self._root.is_dir)
 
     async def close(self) -> None:
-        """Gives back what is held."""
-        for subscription in self._subscriptions:
-            await subscription.close()
+        """Gives back what is held; the groups of broadcasts go."""
+        while self._subscriptions:
+            await (subscription := self._subscriptions.pop()).close()
+            if subscription.settings.broadcast:
+                await self.run(shutil.rmtree, subscription.group.path)
         self._executor.shutdown(wait=False)
 
     def health(self) -> str | None:
@@ -97,145 +101,151 @@ class DirectoryTransport:
 
     async def ensure(self, topology: api.Topology, mode: api.TopologyMode) -> None:
         """Creates or verifies topics and groups. Raises TopologyError."""
-        self.dead_letters.sources.add(topology.subscriptions)
-        names = {*topology.topics}
-        for each in topology.subscriptions:
-            names |= {each.topic, *each.dead_letter_topics}
-        topics = [self.topic(name) for name in sorted(names)]
+        self.dead_letters.sources.add(joined := topology.subscriptions)
+        names = {name for each in joined for name in (each.topic, *each.dead_letter_topics)}
+        topics = [self.topic(name) for name in sorted(names.union(topology.topics))]
+        lasting = [each for each in joined if not each.broadcast]
         if mode is api.TopologyMode.CREATE:
-            await self.run(self._create, topics, topology.subscriptions)
+            await self.run(self._create, topics, lasting)
         elif mode is api.TopologyMode.VERIFY:
-            groups = [self.topic(each.topic).group(each.group) for each in topology.subscriptions]
+            groups = [self.topic(each.topic).group(each.group) for each in lasting]
             paths = [*(topic.log for topic in topics), *(group.ready for group in groups)]
             if missing := [str(path.parent) for path in paths if not path.is_dir()]:
                 raise errors.TopologyError(f"missing: {', '.join(missing)}")
 
-    def _create(self, topics: list[Topic], groups: Sequence[api.SubscriptionSettings]) -> None:
+    def _create(self, topics: list[Topic], groups: Sequence[Settings]) -> None:
         for topic in topics:
             topic.log.mkdir(parents=True, exist_ok=True)
-        oldest = time.time_ns() - round(self.options.retention * 1e9)
+        oldest = time.time() - self.options.retention
         for each in groups:
             topic = self.topic(each.topic)
-            for file, sequence, _ in topic.messages():
-                if int(sequence[:20]) < oldest:
-                    move(file, None)
+            topic.remove(n for n in topic.entries() if Entry.parse(n).seconds < oldest)
             topic.create_group(each.group, from_start=each.start is api.Start.EARLIEST)
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Results]:
         """Publishes, in the order of the calls."""
-        return self.run(lambda: [*map(self.publish, messages)])
+        return self.run(list, map(self.publish, messages))
 
     def publish(self, message: Message, group: Group | None = None) -> errors.PublishError | None:
         """Writes a message for all groups of its topic, or for one."""
-        due = self.now() + round(message.delay * 1000) if message.delay else 0
+        due = self.time(message.delay) if message.delay else 0
         self._last = max(self._last + 1, time.time_ns())
-        sequence = f"{self._last:020d}{self._owner}"
         try:
             content = encode(message, self.options.max_message_bytes)
-            topic = self.topic(message.topic)
-            topic.publish(content, Entry(due, sequence), group, sync=self.options.sync)
-        except errors.PublishRefusedError as error:
-            return error
+            entry = Entry(f"{self._last:020d}{self._owner}", digest(message.key or b""), time=due)
+            self.topic(message.topic).publish(content, entry, group, sync=self.options.sync)
+        except (TypeError, ValueError, AttributeError) as error:  # it will never work
+            return errors.PublishRefusedError(f"message {message.id!r} cannot be stored: {error}")
         except OSError as error:
             return errors.PublishError(f"message {message.id!r} was not written: {error}")
         for subscription in self._subscriptions:
             subscription.wake()
         return None
 
-    async def subscribe(
-        self, settings: api.SubscriptionSettings, listener: api.SubscriptionListener
-    ) -> "Subscription":
-        """Joins the group."""
-        subscription = Subscription(self, settings, listener)
+    async def subscribe(self, settings: Settings, listener: Listener) -> "Subscription":
+        """Joins the group; a broadcast gets one of its own."""
+        topic, name = self.topic(settings.topic), settings.group
+        if settings.broadcast:
+            name = f"{uuid.uuid4().hex}.{name}"
+            await self.run(lambda: topic.create_group(name, from_start=False))
+        subscription = Subscription(self, topic.group(name), settings, listener)
         self._subscriptions.append(subscription)
         return subscription
 
     async def lag(self, topic: str, group: str) -> api.Lag:
         """How many messages of a group are not settled."""
-        files = self.topic(topic).group(group)
-        return api.Lag(messages=len(os.listdir(files.ready)) + len(os.listdir(files.held)))
+        return api.Lag(messages=await self.run(self.topic(topic).group(group).size))
+
+    async def read_topic(
+        self, topic: str, *, start: api.Start | float, follow: bool
+    ) -> AsyncIterator[api.TopicRecord]:
+        """Yields what the topic keeps."""
+        files = self.topic(topic)
+        if not files.log.is_dir():
+            raise errors.TopologyError(f"topic {topic} does not exist")
+        last = f"{time.time_ns():020d}" if start is api.Start.LATEST else ""
+        while True:
+            records = self.read(topic, await self.run(files.entries, last), api.TopicRecord)
+            while page := await self.run(list, islice(records, 100)):
+                for record in page:
+                    last = record.position
+                    if isinstance(start, api.Start) or record.time >= start:
+                        yield record
+            if not follow:
+                return
+            await asyncio.sleep(0.1)
+
+    def read(self, topic: str, names: list[str], kind: type[Any]) -> Iterator[Any]:
+        """The messages of a topic as records of a kind, without those that were removed."""
+        for name in names:
+            if (file := self.topic(topic).log / name).exists():
+                entry = Entry.parse(name)
+                message, _ = decode(file.read_bytes(), topic, entry.sequence)
+                yield kind(message=message, position=name, time=entry.seconds)
 
 
 class Subscription(QueueSubscription):
     """What the files of a group do for one subscription; the kit does the rest."""
 
     def __init__(
-        self,
-        transport: DirectoryTransport,
-        settings: api.SubscriptionSettings,
-        listener: api.SubscriptionListener,
+        self, transport: DirectoryTransport, group: Group, settings: Settings, listener: Listener
     ) -> None:
-        self._transport, self._run = transport, transport.run
-        self._group = transport.topic(settings.topic).group(settings.group)
+        self.transport, self.group = transport, group
+        self._run, self._time = transport.run, transport.time
         self._held: dict[str, Entry] = {}  # what is claimed here, by receipt
         source = QueueSource(
-            fetch=lambda count, size: self._run(self._fetch, count, size),
-            settle=lambda settlements: self._run(lambda: [*map(self._settle, settlements)]),
-            renew=lambda deliveries: self._run(self._renew, deliveries),
-            poll=transport.options.poll,
-        )
+            fetch=partial(self._run, self._fetch), renew=partial(self._run, self._renew),
+            settle=lambda settlements: self._run(list, map(self._settle, settlements)), poll=0.1,
+        )  # fmt: skip
         super().__init__(source, settings, listener, transport.settings.clock)
 
-    def _lease(self) -> int:
-        return self._transport.now() + round(self.settings.lease * 1000)
+    def _lane(self, entry: Entry) -> str:
+        """What must be handled in order, one at a time; empty: it waits for nobody."""
+        lanes = {api.Ordering.PER_KEY: entry.key, api.Ordering.PER_PARTITION: "all"}
+        return lanes.get(self.settings.ordering, "")
 
     def _fetch(self, max_messages: int, max_bytes: int) -> list[Delivery]:
-        taken: list[Delivery] = []
-        for entry in self._group.due(self._transport.now()):
-            if len(taken) == max_messages or max_bytes <= 0:
+        now, end, taken = self._time(), self._time(self.settings.lease), list[Delivery]()
+        self.group.expire(now)  # leases of processes that were killed
+        for entry in islice(self.group.due(now, self._lane), max_messages):
+            content = (self.group.ready / str(entry)).read_bytes()
+            if taken and len(content) > max_bytes:
                 break
-            claimed = entry._replace(deliveries=entry.deliveries + 1, claim=uuid.uuid4().hex)
-            held = claimed._replace(time=self._lease())
-            if not self._group.hold("ready", entry, held):
-                continue  # another process was first
-            delivery = self._delivery(held)
-            if delivery.size > max_bytes and taken:
-                self._group.free(held, entry)
-                break
-            max_bytes -= delivery.size
-            self._held[held.claim] = held
-            taken.append(delivery)
+            claim, count = uuid.uuid4().hex, entry.deliveries + 1
+            held = entry._replace(claim=claim, time=end, deliveries=count)
+            self.group.hold(entry, held)
+            self._held[claim] = held
+            max_bytes -= len(content)
+            message, unreadable = decode(content, self.settings.topic, held.sequence)
+            taken.append(Delivery(
+                message=message, unreadable=unreadable, receipt=claim, size=len(content),
+                position=held.sequence, time=held.seconds, deliveries=count, failures=held.failures,
+                first_failure=held.first_failure / 1000, suspect=held.marks > 0,
+            ))  # fmt: skip
         return taken
-
-    def _delivery(self, held: Entry) -> Delivery:
-        content = (self._group.held / str(held)).read_bytes()
-        message, unreadable = decode(content, self.settings.topic, held.sequence)
-        return Delivery(
-            message=message,
-            failures=held.failures,
-            first_failure=held.first_failure / 1000,
-            deliveries=held.deliveries,
-            position=int(held.sequence[:20]),
-            time=int(held.sequence[:20]) / 1e9,
-            size=len(content),
-            receipt=held.claim,
-            suspect=held.marks > 0,
-            unreadable=unreadable,
-        )
 
     def _settle(self, settlement: Settlement) -> SettleResult:
         held = self._held.pop(settlement.delivery.receipt, None)
+        self.wake()  # the next message of its lane may be due
         if held is None:
             return SettleResult.LOST
         if settlement.action is Action.ACK:
-            done = move(self._group.held / str(held), None)
+            done = move(self.group.held / str(held), None)
         else:
-            delay, first = round(settlement.delay * 1000), round(settlement.first_failure * 1000)
-            due = self._transport.now() + delay if delay else 0
+            due = self._time(settlement.delay) if settlement.delay else 0
+            first = round(settlement.first_failure * 1000)
             entry = held._replace(time=due, failures=settlement.failures, first_failure=first)
-            done = self._group.free(held, entry)
+            done = self.group.free(held, entry)
         return SettleResult.DONE if done else SettleResult.LOST
 
     def _renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        end = self._lease()
-        return [
-            each for each in deliveries if not self._change(each, lambda it: it._replace(time=end))
-        ]
+        end = self._time(self.settings.lease)
+        return [each for each in deliveries if not self._change(each, time=end)]
 
-    def _change(self, delivery: Delivery, change: Callable[[Entry], Entry]) -> bool:
+    def _change(self, delivery: Delivery, **fields: Any) -> bool:
         """Changes the name of a claimed file. False: it is not held any more."""
         held = self._held.pop(delivery.receipt, None)
-        if held is None or not self._group.hold("held", held, new := change(held)):
+        if held is None or not self.group.hold(held, new := held._replace(**fields)):
             return False
         self._held[delivery.receipt] = new
         return True
@@ -247,13 +257,13 @@ class Subscription(QueueSubscription):
 
     async def mark(self, delivery: Delivery) -> None:
         """See `Isolation`."""
-        once_more = lambda held: held._replace(marks=held.marks + 1)  # noqa: E731
-        if not await self._run(self._change, delivery, once_more):
+        _, marks = await self.isolate(delivery) or (delivery, 0)
+        if not await self._run(lambda: self._change(delivery, marks=marks + 1)):
             raise errors.TransportError(f"{self.settings.name}: the delivery is not held any more")
 
     async def clear(self, delivery: Delivery) -> None:
         """See `Isolation`."""
-        await self._run(self._change, delivery, lambda held: held._replace(marks=0))
+        await self._run(lambda: self._change(delivery, marks=0))
 
 
 class DeadLetterStore:
@@ -264,48 +274,42 @@ class DeadLetterStore:
 
     async def count(self, topic: str) -> int:
         """How many there are."""
-        return len([*self.transport.topic(topic).messages()])
+        return len(await self.transport.run(self.transport.topic(topic).entries))
 
     @asynccontextmanager
     async def scan(
         self, topic: str, *, after: str = "", ids: Collection[str] | None = None
     ) -> AsyncIterator["Scan"]:
         """Begins a scan; it takes every message, whatever `ids` says."""
-        if after and not (len(after) == 28 and after[:20].isdecimal()):
+        if after and after.count(".") != str(Entry("")).count("."):
             raise ValueError(f"after: {after!r:.100} is not the position of a dead letter")
-        yield Scan(self, topic, after)
+        names = await self.transport.run(self.transport.topic(topic).entries, after)
+        yield Scan(self, topic, names)
 
     async def clear(self, topic: str) -> int:
         """Removes all."""
-        return sum(move(file, None) for file, *_ in self.transport.topic(topic).messages())
+        files = self.transport.topic(topic)
+        return int(await self.transport.run(lambda: files.remove(files.entries())))
 
 
 class Scan:
     """Implements `DeadLetterScan`."""
 
-    def __init__(self, store: DeadLetterStore, topic: str, after: str) -> None:
-        self._store, self._topic = store, topic
-        found = store.transport.topic(topic).messages()
-        self._files = {sequence: file for file, sequence, _ in found if sequence > after}
-        self._records = self._read()
+    def __init__(self, store: DeadLetterStore, topic: str, names: list[str]) -> None:
+        self._transport, self._sources = store.transport, store.sources
+        self._files = self._transport.topic(topic)
+        self._records = self._transport.read(topic, names, api.DeadLetterRecord)
 
     async def take(self, limit: int) -> Records:
         """The next records."""
-        return [*islice(self._records, limit)]
-
-    def _read(self) -> Iterator[api.DeadLetterRecord]:
-        for sequence, file in self._files.items():
-            if file.exists():
-                message, _ = decode(file.read_bytes(), self._topic, sequence)
-                seconds = int(sequence[:20]) / 1e9
-                yield api.DeadLetterRecord(message=message, position=sequence, time=seconds)
+        return [*await self._transport.run(list, islice(self._records, limit))]
 
     async def replay(self, records: Records, *, to_origin: bool) -> Sequence[Exception | None]:
         """Publishes records, and removes those that were written."""
-        transport, groups = self._store.transport, dict[str, Group | None]()
+        transport, groups = self._transport, dict[str, Group | None]()
 
         async def address(record: api.DeadLetterRecord) -> Message:
-            message, name = self._store.sources.replayed(record, to_origin=to_origin)
+            message, name = self._sources.replayed(record, to_origin=to_origin)
             group = None if to_origin else transport.topic(message.topic).group(name)
             if group and not group.ready.is_dir():
                 raise errors.NotReplayableError(f"group {name!r:.100} does not exist")
@@ -314,11 +318,10 @@ class Scan:
 
         async def publish(records: Records, messages: Sequence[Message]) -> Results:
             to = [groups[record.position] for record in records]
-            return [*await transport.run(lambda: [*map(transport.publish, messages, to)])]
+            return [*await transport.run(list, map(transport.publish, messages, to))]
 
         return await replay_in_order(records, address, publish, self.remove)
 
     async def remove(self, records: Records) -> None:
         """Removes records."""
-        for record in records:
-            move(self._files[record.position], None)
+        await self._transport.run(self._files.remove, [record.position for record in records])

@@ -1,13 +1,21 @@
 """The acceptance suite for transports, run against this one."""
 
+import sys
 from pathlib import Path
 
 import pytest
 from protoflow.testing.transports import TransportTarget
 from protoflow.testing.transports.cases import *  # noqa: F403
+from protoflow_directory.transport import Subscription
+
+
+async def end_session(subscription: Subscription) -> None:
+    """Frees what is held, as if the leases had ended."""
+    await subscription.transport.run(subscription.group.expire, sys.maxsize)
 
 
 @pytest.fixture
 def target(tmp_path: Path) -> TransportTarget:
     """An empty directory for each case."""
-    return TransportTarget(url=f"directory://{tmp_path}/broker", options={"sync": False})
+    url, options = f"directory://{tmp_path}/broker", {"sync": False}
+    return TransportTarget(url=url, options=options, end_session=end_session)

@@ -8,6 +8,7 @@ from protoflow.breaking.change import Change, change
 from protoflow.breaking.contract import Contract
 from protoflow.breaking.policies import PolicyComparison
 from protoflow.contract.spec import Start, UnhandledTypes
+from protoflow.counted import counted
 from protoflow.registrations.subscription_plan import HandlerPlan
 
 Pair = tuple[HandlerPlan, HandlerPlan]
@@ -104,7 +105,7 @@ def _batch(handler: HandlerPlan) -> str:
         return "single messages"
     policy = registration.batch
     parts = [
-        f"{policy.max_messages} messages" if policy.max_messages else "",
+        counted(policy.max_messages, "message") if policy.max_messages else "",
         f"{policy.max_wait:g} s" if policy.max_wait else "",
     ]
     return " ".join(part for part in ("batches", *parts) if part)

@@ -10,6 +10,7 @@ import click
 from protoflow.cli import contract, diagnostics, plan, settings
 from protoflow.config import Config
 from protoflow.contract.catalog import Catalog
+from protoflow.counted import counted
 from protoflow.errors import ProtoflowError
 
 
@@ -38,7 +39,8 @@ def command(
 
     def read_contract() -> str:
         catalog = found["catalog"] = contract.load(contract_name)
-        return f"{_many(len(catalog.messages), 'message')}, {_many(len(catalog.methods), 'method')}"
+        messages = counted(len(catalog.messages), "message")
+        return f"{messages}, {counted(len(catalog.methods), 'method')}"
 
     results = [
         diagnostics.examined("settings", read_settings),
@@ -59,12 +61,8 @@ def _planned(catalog: Catalog, config: Config) -> str:
     skipping = [one.registration.name for one in handlers if str(one.policy.unhandled) == "skip"]
     if not handlers:
         raise ProtoflowError("the contract has no method that consumes")
-    note = f"{_many(len(handlers), 'handler')} on {config.url.scheme}"
+    note = f"{counted(len(handlers), 'handler')} on {config.url.scheme}"
     if skipping:
         # Between two versions of a service the older one would drop new types.
-        note += f"; types without a handler are skipped in {_many(len(skipping), 'subscription')}"
+        note += f"; types without a handler are skipped in {counted(len(skipping), 'subscription')}"
     return note
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

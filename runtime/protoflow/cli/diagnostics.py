@@ -16,6 +16,7 @@ from protoflow.cli import output
 from protoflow.cli.exits import ExitCode
 from protoflow.cli.generate import output as generated
 from protoflow.cli.generate import project
+from protoflow.counted import counted
 from protoflow.errors import MissingExtraError, ProtoflowError
 
 _OLDEST = (3, 11)
@@ -87,4 +88,4 @@ def up_to_date() -> str:
     if stale:
         more = f" and {len(stale) - 1} more" if len(stale) > 1 else ""
         raise ProtoflowError(f"{found.out / stale[0]}{more} is stale; run: protoflow generate")
-    return f"{difference.unchanged} files in {found.out}"
+    return f"{counted(difference.unchanged, 'file')} in {found.out}"

@@ -11,6 +11,8 @@ from protoflow.codecs.printable import printable
 
 #: Characters of a field that are shown.
 _LONGEST = 2000
+#: A shorter value may stand in the text by chance.
+_SHORT = 4
 #: Attributes that every record has: all others came as `extra`.
 _STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 
@@ -25,18 +27,20 @@ def configure(form: str, level: str) -> None:
 
 
 class TextFormatter(logging.Formatter):
-    """`12:03:04 INFO protoflow.service: text name=value`."""
+    """`12:03:04 INFO protoflow.service: text name=value`; what the text says is no field again."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  the base's name
         """The line, with the fields of the record."""
-        fields = " ".join(
-            f"{name}={printable(str(value), _LONGEST)}" for name, value in _extra(record).items()
-        )
-        text = super().formatMessage(record)
-        return f"{text} {fields}" if fields else text
+        first, newline, rest = super().formatMessage(record).partition("\n")
+        fields = [
+            f"{name}={printable(text, _LONGEST)}"
+            for name, value in _extra(record).items()
+            if len(text := str(value)) < _SHORT or text not in first
+        ]
+        return " ".join([first, *fields]) + newline + rest
 
 
 class JSONFormatter(logging.Formatter):

@@ -10,6 +10,7 @@ import click
 
 from protoflow.cli import logs, settings, supervisor, target
 from protoflow.cli.worker_pages import WorkerPages
+from protoflow.counted import counted
 from protoflow.service import Service
 
 
@@ -67,7 +68,6 @@ def _supervise(name: str, workers: int, reload: bool, options: dict[str, Any]) -
 def _summary(service: Service) -> str:
     """What runs where, in one line."""
     handlers = service.registered
-    count = f"{len(handlers)} handler{'' if len(handlers) == 1 else 's'}"
     config = service.config
     pages = f", HTTP on {config.http_host}:{config.http_port}" if config.http_port else ""
-    return f"{count} on {config.url.safe}{pages}: {', '.join(handlers)}"
+    return f"{counted(len(handlers), 'handler')} on {config.url.safe}{pages}: {', '.join(handlers)}"

@@ -10,6 +10,7 @@ from google.protobuf.message import Message as ProtoMessage
 
 from protoflow.codecs.printable import printable
 from protoflow.codecs.sensitive import DEEPEST, Sensitive, inside, is_any, is_hidden
+from protoflow.counted import counted
 
 _HIDDEN = "***"
 _CUT = "..."
@@ -67,7 +68,7 @@ class _Shown:
         held = inside(message)
         kind = printable(message.type_url)
         if held is None:  # nobody knows what is in it
-            return {"@type": kind, "value": f"{len(message.value)} bytes"}
+            return {"@type": kind, "value": counted(len(message.value), "byte")}
         content = self.message(held)
         return {"@type": kind, **(content if isinstance(content, dict) else {"value": content})}
 

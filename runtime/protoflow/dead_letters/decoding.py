@@ -9,6 +9,7 @@ from protoflow import wire
 from protoflow.codecs.payload import decode
 from protoflow.codecs.plain import shown
 from protoflow.contract.spec import MessageSpec
+from protoflow.counted import counted
 from protoflow.errors import DecodeError
 from protoflow.message import Message
 
@@ -27,7 +28,7 @@ def decoded(message: Message, find: Callable[[str], MessageSpec | None]) -> Any:
         return None
     spec = find(message.metadata.get(wire.CE_TYPE, ""))
     if spec is None:
-        return f"({len(message.payload)} bytes)"
+        return f"({counted(len(message.payload), 'byte')})"
     try:
         value = decode(message.payload, message.metadata.get(wire.CONTENT_TYPE), spec.message_class)
     except DecodeError as error:

@@ -172,7 +172,7 @@ class Journal:
         self._dropped += len(self._rows)
         self._writer.close()
         if self.lost:
-            _log.warning("the journal lost %d entries", self.lost, extra={"file": self.path})
+            _log.warning("the journal lost entries", extra={"file": self.path, "lost": self.lost})
 
     def _write_all(self) -> None:
         while time.monotonic() >= self._retry_at:

@@ -8,6 +8,7 @@ from typing import Any
 from protoflow.codecs.plain import shown
 from protoflow.codecs.printable import printable
 from protoflow.context import Context
+from protoflow.counted import counted
 from protoflow.message import Delivery
 from protoflow.outcomes import Outcome
 from protoflow.pipeline import HandlerSpec, Middleware, Next
@@ -83,5 +84,5 @@ def _payload(spec: HandlerSpec, context: Context) -> Any:
     if items is not None:
         return [shown(item.decoded, sensitive) for item in items]
     if context.decoded is None:
-        return f"{len(context.message.payload or b'')} bytes"
+        return counted(len(context.message.payload or b""), "byte")
     return shown(context.decoded, sensitive)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from protoflow.contract.spec import OnExhausted, Ordering
+from protoflow.counted import counted
 from protoflow.errors import PublishRefusedError, TransportError
 from protoflow.failure_policy import Dropped, as_outcome, scheduled_retry
 from protoflow.message import Action, Message, Settlement
@@ -254,8 +255,8 @@ class OutcomeApplier:
         else:
             self.exhausted.discard(job)
         ids = ", ".join(sorted(one.message.id for one in self.exhausted)[:3])
-        count = len(self.exhausted)
-        self._host.mark_unready(_EXHAUSTED, f"{count} {_EXHAUSTED}: {ids}" if ids else None)
+        count = counted(len(self.exhausted), "exhausted message")
+        self._host.mark_unready(_EXHAUSTED, f"blocked by {count}: {ids}" if ids else None)
 
     def _dead_letter(
         self, job: Job, outcome: DeadLetter, decoded: Any,

@@ -291,4 +291,4 @@ class Suspects:
     def _report_unproved(self) -> None:
         if not self._proves:
             count = len(self._unproved)
-            self._host.mark_unready(_UNPROVED, f"{count} {_UNPROVED} wait" if count else None)
+            self._host.mark_unready(_UNPROVED, f"{_UNPROVED}: {count}" if count else None)

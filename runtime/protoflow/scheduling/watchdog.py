@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
+from protoflow.counted import counted
 from protoflow.scheduling.job import Job
 from protoflow.scheduling.workers import jobs_of
 
@@ -144,7 +145,8 @@ class Watchdog:
                 self._mark_unready(STALLED, None)
             return
         self._mark_unready(
-            STALLED, f"stalled: {waiting} messages wait, and none was handled for {idle:.0f} s"
+            STALLED,
+            f"stalled: {counted(waiting, 'message')} waiting, none handled for {idle:.0f} s",
         )
 
     def _check_runs(self, now: float) -> None:

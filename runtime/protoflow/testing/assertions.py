@@ -11,6 +11,7 @@ from google.protobuf.message import Message as ProtoMessage
 from protoflow import wire
 from protoflow.codecs.payload import decode
 from protoflow.context import Context
+from protoflow.counted import counted
 from protoflow.message import Message
 from protoflow.testing.service import Run, TestedService
 
@@ -37,7 +38,7 @@ def assert_retried(service: TestedService, times: int, *, handler: str = "") -> 
     """Asserts how many runs failed and were repeated, of one handler or of all."""
     runs = [run for run in service.retried if handler in ("", run.handler)]
     if len(runs) != times:
-        raise AssertionError(f"{len(runs)} runs were retried, not {times}:\n{_table(runs)}")
+        raise AssertionError(f"{counted(len(runs), 'retried run')}, not {times}:\n{_table(runs)}")
 
 
 def assert_dead_lettered(
@@ -61,7 +62,7 @@ def assert_dead_lettered(
             for each in records
         )
         raise AssertionError(
-            f"{len(records)} dead letters, not {len(expected)}:\n{rows or '    none'}\n"
+            f"{counted(len(records), 'dead letter')}, not {len(expected)}:\n{rows or '    none'}\n"
             f"{message_diff(found, expected)}\n{_table(service.runs)}"
         )
     for each in records:

@@ -89,4 +89,4 @@ class MessageFinder(Protocol):
         ...
 
 
-NO_TIME = "the id holds no time; give --since"
+NO_TIME = "the id holds no time; name one with since"

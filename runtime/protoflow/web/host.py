@@ -3,61 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 from protoflow.config.settings import Config
 from protoflow.contract.names import NameResolver
 from protoflow.contract.spec import MessageSpec
-from protoflow.dataclass_record import dataclass_record
 from protoflow.observability.health import Health
 from protoflow.observability.report import Reporter
 from protoflow.registrations.plan import plan
 from protoflow.registrations.registration import Registration
 from protoflow.registrations.subscription_plan import HandlerPlan, SubscriptionPlan
 from protoflow.scheduling.scheduler import Scheduler
+from protoflow.transport.interface import Topology, Transport
 from protoflow.transport.kit.dead_letters import DeadLetters
 
 if TYPE_CHECKING:
     from protoflow.journal import Journal
     from protoflow.observability.prometheus import Exposition
-
-
-@dataclass_record
-class SearchedPlace:
-    """A place where a message was looked for.
-
-    Attributes:
-        place: what it is, for people.
-        searched: whether it could be searched.
-        found: whether the message, or a trace of it, is there.
-        detail: why it could not be searched, or what that means.
-    """
-
-    place: str
-    searched: bool
-    found: bool = False
-    detail: str = ""
-
-
-@dataclass_record
-class Findings:
-    """What a search for one message has found.
-
-    Attributes:
-        places: where it looked.
-        events: what happened to the message, oldest first: `time`, `event` and more.
-        dead_letters: the message as dead letter.
-    """
-
-    places: Sequence[SearchedPlace]
-    events: Sequence[dict[str, Any]] = ()
-    dead_letters: Sequence[dict[str, Any]] = ()
-
-
-#: Looks for the message of an id; the page of a message joins what all searches find.
-MessageSearch: TypeAlias = Callable[[str], Awaitable[Findings]]
 
 
 @dataclass(kw_only=True)
@@ -72,7 +36,6 @@ class Host:
         named: the subscription of a name. Raises RegistrationError.
         registrations: the handlers.
         started: whether the broker can be asked.
-        searches: further places where a message is looked for.
         started_at: seconds since the epoch.
         journal: records what operators do, if there is one.
     """
@@ -84,7 +47,6 @@ class Host:
     named: Callable[[str], Scheduler]
     registrations: Callable[[], Sequence[Registration]]
     started: Callable[[], bool]
-    searches: list[MessageSearch] = field(default_factory=list)
     started_at: float = field(default_factory=time.time)
     journal: Journal | None = None
     _plans: list[SubscriptionPlan] | None = field(default=None, init=False)
@@ -95,11 +57,15 @@ class Host:
         """The running subscriptions."""
         return self.reporter.host.subscriptions
 
+    @property
+    def transport(self) -> Transport:
+        """The broker."""
+        return self.reporter.host.transport
+
     def plans(self) -> list[SubscriptionPlan]:
         """Returns the subscriptions with names filled and policies resolved."""
         if self._plans is None:
-            capabilities = self.reporter.host.transport.capabilities
-            self._plans = plan(self.registrations(), self.config, capabilities)
+            self._plans = plan(self.registrations(), self.config, self.transport.capabilities)
         return self._plans
 
     def handlers(self) -> list[HandlerPlan]:
@@ -113,6 +79,14 @@ class Host:
             return None
         names = NameResolver(self.config.namespace, self.config.variables)
         return names.physical(publication.topic, handler.registration.name)
+
+    def topology(self) -> Topology:
+        """Returns the topics and groups that the handlers consume and publish to."""
+        published = {self.publish_topic(handler) for handler in self.handlers()}
+        return Topology(
+            subscriptions=tuple(one.settings for one in self.plans()),
+            topics=tuple(sorted(topic for topic in published if topic)),
+        )
 
     def messages(self) -> dict[str, MessageSpec]:
         """Returns the messages that the handlers take and publish, by type."""

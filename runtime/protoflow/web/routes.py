@@ -95,7 +95,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     _get(f"{V1}/topology", service.topology, "Topology"),
     _get(f"{V1}/contract", service.contract, "Contract"),
     _get(f"{V1}/settings", service.settings, "Settings"),
-    _get(f"{V1}/messages/{{id}}", messages.message, "Message"),
+    _get(f"{V1}/messages/{{id}}", messages.message, "Message", query={"since": _TIME}),
     _get(f"{V1}/dead-letter-topics", dead_letters.topics, "DeadLetterTopics", across="topics"),
     _get(_DEAD, dead_letters.list_, "DeadLetters", query=_PAGE),
     _get(f"{_DEAD}/summary", dead_letters.summary, "DeadLetterSummary", query=_FILTER),

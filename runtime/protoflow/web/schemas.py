@@ -30,6 +30,10 @@ def _object(_optional: tuple[str, ...] = (), /, **properties: Schema) -> Schema:
     }
 
 
+def _rows(**properties: Schema) -> Schema:
+    return {"type": "array", "items": _object(**properties)}
+
+
 def _list(name: str) -> Schema:
     return {"type": "array", "items": {"$ref": f"#/components/schemas/{name}"}}
 
@@ -190,12 +194,15 @@ SCHEMAS: dict[str, Schema] = {
         ("samples",), matched=COUNT, done=COUNT, failed=COUNT, samples=_list("DeadLetter")
     ),
     "Message": _object(
-        id=TEXT, found=FLAG,
-        places={
-            "type": "array",
-            "items": _object(place=TEXT, searched=FLAG, found=FLAG, detail=TEXT),
-        },
-        events={"type": "array", "items": ANYTHING}, dead_letters=_list("DeadLetter"),
+        id=TEXT, known=FLAG,
+        timeline=_rows(
+            time=MAYBE_TEXT, event=TEXT, where=TEXT, group=TEXT, attempt=MAYBE_NUMBER,
+            detail=TEXT, source=TEXT,
+        ),
+        groups=_rows(topic=TEXT, group=TEXT, state=TEXT),
+        caused_by=MAYBE_TEXT,
+        caused=_rows(id=TEXT, time=MAYBE_TEXT, topic=TEXT, type=TEXT, source=TEXT),
+        searched=TEXTS, not_searched=TEXTS, dead_letters=_list("DeadLetter"),
     ),
     "Text": TEXT,
     "Document": ANYTHING,

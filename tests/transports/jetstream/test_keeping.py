@@ -81,7 +81,7 @@ async def test_another_ordering_is_refused_while_the_old_one_is_at_work(url: str
         with pytest.raises(TopologyError) as caught:
             await new.ensure(Topology(subscriptions=(settings,)), TopologyMode.CREATE)
         text = str(caught.value)
-        assert "becomes per_key, and 1 requests of running processes wait there" in text
+        assert "becomes per_key, and requests of running processes wait there: 1" in text
         assert "stop every process of the group" in text
         await ack(subscription, *taken)
         await subscription.stop()
@@ -350,7 +350,9 @@ async def _forge(url: str) -> None:
         forged = {"pf_attempt": "9", "pf_group": "billing", "pf_due": "9e15"}
         schedule = {"Nats-Schedule": "@at 2020-01-01T00:00:00Z", "Nats-Schedule-Target": retry}
         mark = names.mark(name, "billing", held.position)
+        replay = names.subject(names.replay_topic(name, "billing"))
         await stranger.publish(retry, b"forged", headers=forged)
+        await stranger.publish(replay, b"forged", headers=forged)
         await stranger.publish(mark, b"1 9 0")
         await stranger.publish(names.schedule(name), b"forged", headers=schedule)
         await stranger.publish(held.receipt.decode(), b"+TERM")
@@ -359,7 +361,7 @@ async def _forge(url: str) -> None:
         await stranger.publish(f"protoflow.{name}", b"allowed", headers=forged)
         await stranger.flush()
         await asyncio.sleep(0.3)
-        assert len(refused) == 5
+        assert len(refused) == 6
         (allowed,) = await take(subscription, 1)
         assert allowed.message.payload == b"allowed"
         assert not allowed.own_place

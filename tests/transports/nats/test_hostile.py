@@ -218,7 +218,7 @@ def test_a_message_that_cannot_be_decoded_is_handed_out_as_it_came(
         raise RuntimeError("no such thing")
 
     monkeypatch.setattr("protoflow.transports.nats.jetstream.buffers.decode", fail)
-    source: Any = SimpleNamespace(stream="stream", shard=2, held=0, own=False)
+    source: Any = SimpleNamespace(stream="stream", shard=2, held=0, own=False, replays=b"")
     lease = Lease.of((b"s", b"$JS.ACK.s.c.1.2.3.4.5", b"NATS/1.0", b"payload"), source, "t", 1.0)
     assert lease.delivery.unreadable == "headers: RuntimeError: no such thing"
     assert lease.delivery.message.payload == b"payload"

@@ -60,6 +60,18 @@ def test_names_of_groups_shards_and_schedules_do_not_change() -> None:
     assert retry == "=retry.shop_v1_Billing=a.eu..orders"
     assert names.stream(retry) == names.group_stream(group)
     assert names.subject(retry, b"k1") == "protoflow.=retry.shop_v1_Billing=a.eu.=.orders"
+    replay = names.replay_topic("eu..orders", group)
+    assert replay == "=retry.~replay.shop_v1_Billing=a.eu..orders"
+    assert names.stream(replay) == names.stream("eu..orders")
+    assert names.subject(replay, b"k1") == (
+        "protoflow.=retry.~replay.shop_v1_Billing=a.eu.=.orders.=1"
+    )
+    assert names.replays("orders") == [
+        "protoflow.=retry.~replay.*.orders.=0",
+        "protoflow.=retry.~replay.*.orders.=1",
+    ]
+    assert names.all_of(retry) == names.subject(retry)
+    assert names.all_of(replay) == ("protoflow.=retry.~replay.shop_v1_Billing=a.eu.=.orders.*")
     assert names.mark("eu..orders", group, 7) == (
         "protoflow.=retry.shop_v1_Billing=a.=mark.eu.=.orders.7"
     )
@@ -76,6 +88,7 @@ def test_every_name_is_legal(topic: str) -> None:
     names = JetStreamNames("protoflow.eu" * 20, 2)
     assert _SUBJECT.fullmatch(tokens(topic))
     assert _SUBJECT.fullmatch(names.subject(names.retry_topic(topic, topic)))
+    assert _SUBJECT.fullmatch(names.subject(names.replay_topic(topic, topic)))
     assert _SUBJECT.fullmatch(names.schedule(topic))
     assert _SUBJECT.fullmatch(names.mark(topic, topic, "1"))
     for asset in (names.stream(topic), names.group_stream(topic), *names.durables(topic)):
@@ -92,6 +105,10 @@ def test_no_two_topics_or_groups_become_one(one: str, other: str) -> None:
     assert bool({*sharded.durables(one)} & {*sharded.durables(other)}) == same
     assert names.stream(one) != names.group_stream(other)
     assert (names.retry_topic("t", one) == names.retry_topic("t", other)) == same
+    assert (names.replay_topic("t", one) == names.replay_topic("t", other)) == same
+    assert (names.replays(one) == names.replays(other)) == same
+    retries, _ = names.group_subjects(one)
+    assert not names.subject(names.replay_topic("t", other)).startswith(retries[:-1])
     assert (names.mark(one, "g", 1) == names.mark(other, "g", 1)) == same
 
 

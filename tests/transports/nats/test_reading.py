@@ -226,7 +226,7 @@ def test_names_that_pile_up_are_forgotten() -> None:
     ],
 )
 def test_a_lease_knows_what_the_server_says(reply: bytes) -> None:
-    source: Any = SimpleNamespace(stream="stream", shard=2, held=0, own=False)
+    source: Any = SimpleNamespace(stream="stream", shard=2, held=0, own=False, replays=b"")
     lease = Lease.of((b"s", reply, b"", b"payload"), source, "t", 1.0)
     delivery = lease.delivery
     assert (delivery.deliveries, delivery.position, lease.sequence) == (3, "17", 17)
@@ -235,7 +235,7 @@ def test_a_lease_knows_what_the_server_says(reply: bytes) -> None:
 
 
 def test_the_same_message_lent_again_takes_the_place_of_the_first() -> None:
-    source: Any = SimpleNamespace(stream="stream", shard=2, held=0, own=False)
+    source: Any = SimpleNamespace(stream="stream", shard=2, held=0, own=False, replays=b"")
     written: list[bytes] = []
     leases = Leases(SubscriptionSettings(name="t/g", topic="t", group="g"), written.append)
     message = (b"s", b"$JS.ACK.s.c.1.2.3.4.5", b"", b"payload")
@@ -249,7 +249,7 @@ def test_the_same_message_lent_again_takes_the_place_of_the_first() -> None:
 
 
 def test_leases_are_renewed_in_time_and_not_more_often() -> None:
-    source: Any = SimpleNamespace(stream="stream", shard=2, held=0, own=False)
+    source: Any = SimpleNamespace(stream="stream", shard=2, held=0, own=False, replays=b"")
     written: list[bytes] = []
     settings = SubscriptionSettings(name="t/g", topic="t", group="g", lease=30.0)
     leases = Leases(settings, written.append)

@@ -15,6 +15,7 @@ from protoflow.cli.dlq.access import Access, all_of
 from protoflow.cli.dlq.filters import Selection, filters
 from protoflow.cli.exits import ExitCode
 from protoflow.cli.values import Finite
+from protoflow.counted import counted
 from protoflow.dead_letters import DeadLetters
 from protoflow.errors import DeadLetterNotFoundError, ReplayError
 
@@ -175,4 +176,4 @@ async def _act(
 def _confirmed(verb: str, count: int) -> bool:
     if sys.stdin is None or not sys.stdin.isatty():
         raise click.UsageError(f"to {verb} without being asked, say --yes")
-    return click.confirm(f"{verb} {count} dead letters?", err=True)
+    return click.confirm(f"{verb} {counted(count, 'dead letter')}?", err=True)

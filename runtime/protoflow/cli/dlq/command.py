@@ -17,6 +17,7 @@ from protoflow.cli.dlq.changes import purge, replay
 from protoflow.cli.dlq.filters import Selection, filters
 from protoflow.cli.exits import ExitCode
 from protoflow.codecs.printable import printable
+from protoflow.counted import counted
 from protoflow.dead_letters import DeadLetters
 from protoflow.errors import ProtoflowError
 
@@ -145,7 +146,7 @@ def export(file: str, selection: Selection, payloads: bool, **where: Any) -> Non
         return count
 
     count = access.run(write)
-    click.echo(f"{count} dead letters in {Path(file)}")
+    click.echo(f"{counted(count, 'dead letter')} in {Path(file)}")
 
 
 command.add_command(replay)

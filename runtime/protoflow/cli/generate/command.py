@@ -12,6 +12,7 @@ import click
 
 from protoflow.cli.exits import ExitCode
 from protoflow.cli.generate import output, project, protoc
+from protoflow.counted import counted
 from protoflow.errors import ConfigError
 
 #: Seconds between two looks at the .proto files.
@@ -80,7 +81,8 @@ def _print(found_project: project.Project, found: output.Difference, *, check: b
     for name in found.orphans:
         click.echo(f"orphan {found_project.out / name}: no .proto file makes it; delete it")
     if not found.changed:
-        click.echo(f"{found.unchanged} files are up to date")
+        verb = "is" if found.unchanged == 1 else "are"
+        click.echo(f"{counted(found.unchanged, 'file')} {verb} up to date")
     elif check:
         click.echo("run: protoflow generate", err=True)
 

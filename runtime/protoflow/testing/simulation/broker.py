@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from protoflow.contract.spec import Ordering
+from protoflow.counted import counted
 from protoflow.errors import PublishError, TransportError
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
 from protoflow.testing.simulation.determinism import START
@@ -247,7 +248,7 @@ class SimulatedBroker:
     def unfinished(self) -> list[str]:
         """Returns what groups have still to do, for people."""
         return [
-            f"{group.size} messages of {topic.name} in group {group.name}"
+            f"{counted(group.size, 'message')} of {topic.name} in group {group.name}"
             for topic in self.state.topics.values()
             for group in topic.groups.values()
             if group.size

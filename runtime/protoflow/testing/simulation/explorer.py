@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from protoflow.counted import counted
 from protoflow.testing.seeds import Seed, seeds_of
 from protoflow.testing.simulation.choices import Choices
 from protoflow.testing.simulation.determinism import determined
@@ -72,8 +73,10 @@ class Report:
     def __str__(self) -> str:
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(self.faults.items()))
         return (
-            f"{self.seeds} seeds: {self.runs} runs, {self.deliveries} deliveries, "
-            f"{sum(self.faults.values())} faults, {self.crashes} crashes, "
+            f"{counted(self.seeds, 'seed')}: {counted(self.runs, 'run')}, "
+            f"{counted(self.deliveries, 'delivery', 'deliveries')}, "
+            f"{counted(sum(self.faults.values()), 'fault')}, "
+            f"{counted(self.crashes, 'crash', 'crashes')}, "
             f"{self.seconds:.1f} s of CPU ({kinds})"
         )
 

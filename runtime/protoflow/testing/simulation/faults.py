@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from protoflow.testing.simulation.choices import Choices
 from protoflow.testing.simulation.profiles import Lending, Profile
 
-#: How often each site is passed at least in a run with so many messages as a scenario has.
-_CALLS = 24
+#: The last occurrence of a site at which a fault is planned, and the seconds for each after which
+#: the fault waits for its occurrence no longer: so it happens at every pace.
+_CALLS, _PACE = 24, 0.5
+#: Seconds between faults that are meant to meet, at most.
+_NEAR = 3.0
+#: What every service passes, however its day is; and what only some do.
+_CERTAIN_CRASHES, _UNCERTAIN = ("settle", "run", "fetch"), ("submit", "renew", "join")
+#: How many faults and crashes of a plan surely meet something.
+_SURE_FAULTS, _SURE_CRASHES = 5, 2
+#: Messages that always fail, at most; more would leave little to do for the services behind.
+_MOST_POISON = 3
 #: Faults of runs: the handler fails before or after its work, takes longer than a lease, or fails
 #: for this message from now on.
 _RUNS = ("error", "late-error", "slow-run", "poison")
 #: Faults that begin at a time and last for a while.
-_TIMED = ("outage", "dead-letters-down", "stall", "clock", "deploy")
+_TIMED = ("outage", "dead-letters-down", "stall", "clock")
+_DEPLOY = ("time", "deploy")
 _CLIENT = ("garbage",)
 
 
@@ -24,7 +34,7 @@ class Fault:
 
     Attributes:
         site: where it happens, `billing.settle`; `time` for what begins at a time.
-        at: at which occurrence of the site; in milliseconds for `time`.
+        at: at which occurrence of the site, or soon after; in milliseconds for `time`.
         kind: what happens.
         target: the service that a fault in time meets; empty: none, or all.
     """
@@ -45,58 +55,112 @@ class Faults:
     Args:
         planned: all of them.
         only: the names of those that may happen; None is all.
+        now: the virtual time.
     """
 
-    def __init__(self, planned: Sequence[Fault], only: Collection[str] | None = None) -> None:
+    def __init__(
+        self, planned: Sequence[Fault], only: Collection[str] | None, now: Callable[[], float]
+    ) -> None:
         kept = [fault for fault in planned if only is None or str(fault) in only]
         self.timed = [fault for fault in kept if fault.site == "time"]
         self.happened: list[Fault] = []
         self.over = False
-        self._at = {(fault.site, fault.at): fault for fault in kept if fault.site != "time"}
+        self._now = now
+        self._due: dict[str, list[Fault]] = {}
+        for fault in sorted(kept, key=lambda fault: -fault.at):
+            if fault.site != "time":
+                self._due.setdefault(fault.site, []).append(fault)
         self._passed: dict[str, int] = {}
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a fault has not met its call or its process yet."""
+        return bool(self.timed) or any(self._due.values())
 
     def at(self, site: str) -> Fault | None:
         """Returns the fault that happens now at a site, which is passed once more."""
         count = self._passed[site] = self._passed.get(site, 0) + 1
-        fault = self._at.get((site, count))
-        if fault is None or self.over:
+        due = self._due.get(site)
+        if not due or self.over or (count < due[-1].at and self._now() < due[-1].at * _PACE):
             return None
+        fault = due.pop()
         self.happened.append(fault)
         return fault
+
+
+class _Plan:
+    """What was chosen so far. Half of all faults meet the process of the one before, soon after."""
+
+    def __init__(self, choices: Choices, services: Sequence[str], duration: float) -> None:
+        self.found: dict[str, Fault] = {}
+        self._choices = choices
+        self._services = services
+        self._duration = duration
+        self._last: tuple[str, float] | None = None
+
+    def add(self, call: str, kind: str) -> None:
+        """Plans a fault."""
+        if kind == "poison" and self._count(kind) == _MOST_POISON:
+            kind = "error"
+        service, moment = self._place(kind)
+        target = ""
+        if call == "time":
+            site, at = "time", int(moment * 1000)
+            target = service if kind in ("stall", "clock", "deploy") else ""
+        else:
+            site = "client.publish" if call == "publish" else f"{service}.{call}"
+            at = min(max(1, round(moment / _PACE)), _CALLS)
+        while f"{site}#{at}" in self.found:
+            at += 1
+        self.found[f"{site}#{at}"] = Fault(site, at, kind, target)
+
+    def _place(self, kind: str) -> tuple[str, float]:
+        """Chooses a process, and a second."""
+        choices = self._choices
+        near = choices.number("plan.near") < 0.5
+        if near and self._last is not None:
+            service, moment = self._last
+            moment += choices.between("plan.after", 0.0, _NEAR)
+        else:
+            service = self._services[choices.whole("plan.service", 0, len(self._services) - 1)]
+            # While messages come; a deploy meets what follows, too.
+            until = self._duration if kind == "deploy" else _CALLS * _PACE
+            moment = choices.between("plan.moment", 0.0, until)
+        self._last = service, moment
+        return service, moment
+
+    def _count(self, kind: str) -> int:
+        return sum(fault.kind == kind for fault in self.found.values())
 
 
 def plan(
     choices: Choices, profile: Profile, services: Sequence[str], faults: int, crashes: int,
     duration: float,
 ) -> list[Fault]:  # fmt: skip
-    """Chooses the faults of a seed. Each seed has its own few kinds, so that their effects meet."""
-    calls = [(call, kind) for call, kinds in profile.faults for kind in kinds]
-    menu = [*calls, *(("run", kind) for kind in _RUNS), *(("time", kind) for kind in _TIMED)]
+    """Chooses the faults of a seed. Each seed has its own few kinds, so that their effects meet;
+    the first crashes and faults are of kinds that surely happen, and one is a deploy."""
+    menu = _menu(profile)
+    certain = [each for each in menu if each[0] not in _UNCERTAIN]
+    kinds = [menu[choices.whole("plan.menu", 0, len(menu) - 1)] for _ in range(3)]
+    kinds.append(certain[choices.whole("plan.certain", 0, len(certain) - 1)])
+    sure = [each for each in kinds if each in certain]
+    planned = _Plan(choices, services, duration)
+    for number in range(faults):
+        among = sure if number < _SURE_FAULTS else kinds
+        chosen = among[choices.whole("plan.kind", 0, len(among) - 1)]
+        planned.add(*(chosen if number else _DEPLOY))
+    for number in range(crashes):
+        calls = _CERTAIN_CRASHES if number < _SURE_CRASHES else (*_CERTAIN_CRASHES, "submit")
+        call = calls[choices.whole("plan.crash", 0, len(calls) - 1)]
+        planned.add(call, ("crash-before", "crash-after")[choices.whole("plan.when", 0, 1)])
+    return sorted(planned.found.values())
+
+
+def _menu(profile: Profile) -> list[tuple[str, str]]:
+    """What can happen on a transport, and where."""
+    menu = [(call, kind) for call, kinds in profile.faults for kind in kinds]
+    menu += [*(("run", kind) for kind in _RUNS), *(("time", kind) for kind in _TIMED)]
     menu += [("publish", kind) for kind in _CLIENT]
     if profile.lending is Lending.PARTITION:
         menu += [("time", "rebalance")]
-    kinds = [menu[choices.whole("plan.menu", 0, len(menu) - 1)] for _ in range(4)]
-    found: dict[str, Fault] = {}
-    for _ in range(crashes):
-        call = ("settle", "submit", "run", "fetch")[choices.whole("plan.crash", 0, 3)]
-        when = ("crash-before", "crash-after")[choices.whole("plan.when", 0, 1)]
-        _add(found, choices, services, call, when, duration)
-    for _ in range(faults):
-        call, kind = kinds[choices.whole("plan.kind", 0, len(kinds) - 1)]
-        _add(found, choices, services, call, kind, duration)
-    return sorted(found.values())
-
-
-def _add(
-    found: dict[str, Fault], choices: Choices, services: Sequence[str], call: str, kind: str,
-    duration: float,
-) -> None:  # fmt: skip
-    service = services[choices.whole("plan.service", 0, len(services) - 1)]
-    if call == "time":
-        at = int(choices.between("plan.time", 0.0, duration) * 1000)
-        target = service if kind in ("stall", "clock", "deploy") else ""
-        fault = Fault("time", at, kind, target)
-    else:
-        site = "client.publish" if call == "publish" else f"{service}.{call}"
-        fault = Fault(site, choices.whole("plan.at", 1, _CALLS), kind)
-    found[f"{fault.site}#{fault.at}"] = fault
+    return menu

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from protoflow import wire
+from protoflow.counted import counted
 from protoflow.message import Action, Message, Settlement
 from protoflow.testing.simulation.holds import Holder
 from protoflow.testing.simulation.ledger import Ledger, Record
@@ -44,13 +45,14 @@ class Contract(RunChecks):
         if cause == "redelivery limit" and record.deaths < 2:
             self._fail(
                 "dead letters per group",
-                f"taken for a killer, though it ran in {record.deaths} processes that died",
+                f"taken for a killer after {counted(record.deaths, 'death')} of its process",
                 message.id,
             )
         elif cause == "exhausted" and record.failures < attempts:
             self._fail(
                 "attempts",
-                f"dead-lettered after {record.failures} failed runs, max_attempts is {attempts}",
+                f"dead-lettered after {counted(record.failures, 'failed run')},"
+                f" max_attempts is {attempts}",
                 message.id,
             )
         record.dead = True
@@ -105,7 +107,7 @@ class Contract(RunChecks):
                 message.id,
             )
         missing = [each for each in record.outputs if each not in self.stored_ids]
-        if record.successes and missing:
+        if record.successes and missing and not record.dead:
             self._fail(
                 "outputs with success",
                 f"acknowledged by {group.name} before its output {missing[0]} was stored",

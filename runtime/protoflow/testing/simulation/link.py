@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 #: Seconds after which a call without an answer is given up.
 _PATIENCE = 2.0
+#: Longer than a lease, in seconds.
+_SLOW = 45.0
 #: Whether an entry of a call, by its number, is done.
 Allowed = Callable[[int], bool]
 
@@ -57,6 +59,7 @@ class Link:
         self._host = host
         self._flapped = flapped
         self._arrival = self._answer = 0.0
+        self._unheard: dict[str, float] = {}
 
     def call(
         self, kind: str, apply: Callable[[Allowed], T], message: str = "", size: int = 1
@@ -84,7 +87,11 @@ class Link:
         size: int,
     ) -> None:  # fmt: skip
         host, loop = self._host, self._host.loop
-        if host.broker.down or fault == "refused":
+        if fault == "unheard":
+            self._unheard[site] = loop.now + _SLOW
+        if host.broker.down or fault == "refused" or loop.now < self._unheard.get(site, 0.0):
+            if fault == "crash-after":
+                host.crash(self.process)
             self._later(future, None, PublishError("the broker does not answer"), 0.05)
             return
         done = size
@@ -101,7 +108,7 @@ class Link:
         elif fault == "lost":
             self._later(future, None, PublishError("the answer was lost"), _PATIENCE)
         elif fault == "slow":
-            self._later(future, result, error, 45.0)
+            self._later(future, result, error, _SLOW)
         elif fault == "flap":
             self._later(future, None, PublishError("the connection was lost"), 0.001)
             self._flapped()

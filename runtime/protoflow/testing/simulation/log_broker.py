@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from zlib import crc32
 
+from protoflow.counted import counted
 from protoflow.errors import PublishError, TransportError
 from protoflow.message import Message
 from protoflow.testing.simulation.broker import SimulatedBroker
@@ -258,5 +259,5 @@ class LogBroker(SimulatedBroker):
                 len(log) - len(state.finished.get(shard, ())) for shard, log in state.logs.items()
             )
             if count:
-                left.append(f"{count} messages of {topic} in group {group}")
+                left.append(f"{counted(count, 'message')} of {topic} in group {group}")
         return left

@@ -46,7 +46,8 @@ class Profile:
 
 
 #: refused: not done, and known so; lost: done, but the answer is lost; partial: some of it is
-#: done; flap: the connection ends; slow: the answer takes longer than a lease.
+#: done; flap: the connection ends; slow: the answer takes longer than a lease; unheard: this and
+#: all such calls are refused for longer than a lease.
 _SQLITE = Profile(
     name="sqlite",
     capabilities=Capabilities(
@@ -75,7 +76,7 @@ _JETSTREAM = Profile(
     faults=(
         ("settle", ("refused", "lost", "partial", "slow")),
         ("submit", ("refused", "lost", "partial", "slow")),
-        ("fetch", ("refused",)), ("renew", ("refused", "lost")),
+        ("fetch", ("refused",)), ("renew", ("refused", "lost", "unheard")),
     ),
 )  # fmt: skip
 _RABBITMQ = Profile(

@@ -58,7 +58,8 @@ class Replica:
     @property
     def running(self) -> bool:
         """Whether its service has started and is not stopping."""
-        return self.stopped is not None
+        alive = self.process is not None and self.process.alive
+        return alive and self.stopped is not None and not self.stopped.done()
 
     @property
     def settled(self) -> bool:

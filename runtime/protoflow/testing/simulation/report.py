@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from protoflow.counted import counted
 from protoflow.testing.seeds import DEFAULTS, Seed
 from protoflow.testing.simulation.faults import Fault
 from protoflow.testing.simulation.trace import Trace
@@ -29,7 +30,7 @@ def explain(
     if not faults:
         lines.append("  it fails without any fault")
     else:
-        count = f"{len(faults)} faults" if len(faults) > 1 else "1 fault"
+        count = counted(len(faults), "fault")
         lines.append(f"  with {count}{'' if shrunk.only is None else ', and with no fewer'}:")
         lines += [f"    {fault}" for fault in faults]
     events = trace.of(failure.message) if failure.message else [*trace]

@@ -16,9 +16,9 @@ class Scenario:
 
     Attributes:
         publish: publishes through `simulation.publisher`; returns when it is done.
-        faults: how many faults are planned; some meet nothing.
-        crashes: how many crashes are planned beside them.
-        duration: seconds in which faults happen; afterwards everything must come to rest.
+        faults: how many faults are planned; all but the first five may meet nothing.
+        crashes: how many crashes are planned beside them; all but the first two may meet nothing.
+        duration: seconds in which faults are planned; after the last everything must come to rest.
         patience: seconds that it gets for that.
     """
 

@@ -29,6 +29,8 @@ OnRestart = Callable[["Simulation", str], object]
 
 #: How long outages and the like last, in seconds: shorter or longer than a lease.
 _SHORT, _LONG = (0.5, 10.0), (25.0, 50.0)
+#: Seconds after which a fault is looked for again, whose process or call is not there yet.
+_AGAIN = 0.5
 #: By how much a clock jumps at most, in seconds.
 _JUMP = 300.0
 
@@ -70,7 +72,7 @@ class Simulation:
         self.loop = SimulatedLoop(seed, lambda: self.choices.latency("thread", 0.02))
         self.loop.set_exception_handler(self._unhandled)
         self.trace = Trace()
-        self.faults = Faults(planned, only)
+        self.faults = Faults(planned, only, self.loop.time)
         self.contract = Contract(
             self.loop.time, self.trace, self.fail,
             lambda delivery: self.broker.holds_receipt(delivery.receipt),
@@ -190,6 +192,10 @@ class Simulation:
             self.loop.call_later(fault.at / 1000, self._begin, fault, context=OUTSIDE)
         await self.scenario.publish(self)
         await asyncio.sleep(max(0.0, self.scenario.duration - self.now))
+        latest = self.now + self.scenario.patience  # one fault may keep back the calls of another
+        await until(
+            lambda: not self.faults.waiting or self.now >= latest or not self._left(), _AGAIN
+        )
         self.faults.over = True
         await self._quiescence()
         self.contract.quiescent()
@@ -233,8 +239,12 @@ class Simulation:
         """A fault that begins at a time."""
         replica = next((each for each in self.replicas if each.name == fault.target), None)
         process = replica.process if replica is not None else None
-        if self.faults.over or (fault.target and (process is None or not process.alive)):
+        if self.faults.over:
             return
+        if replica is not None and not replica.running:
+            self.loop.call_later(_AGAIN, self._begin, fault, context=OUTSIDE)
+            return
+        self.faults.timed.remove(fault)
         self.faults.happened.append(fault)
         number = self.choices.fixed(str(fault))
         lasts = self.choices.between("fault.lasts", *(_LONG if number < 0.5 else _SHORT))
@@ -248,7 +258,7 @@ class Simulation:
                 lasts, setattr, self.broker, "dead_letters_down", False, context=OUTSIDE
             )
         elif process is not None and fault.kind == "stall":
-            process.resumes = self.now + lasts
+            process.resumes = max(process.resumes, self.now + lasts)
         elif process is not None and fault.kind == "clock":
             process.clock.offset += (number - 0.5) * 2 * _JUMP
         elif fault.kind == "rebalance":

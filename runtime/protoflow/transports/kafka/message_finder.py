@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from protoflow import wire
+from protoflow.counted import counted
 from protoflow.errors import TopologyError
 from protoflow.transport.message_finder import (
     NO_TIME,
@@ -93,11 +94,11 @@ class KafkaMessageFinder:
         else:
             if count > query.limit:
                 found.not_searched.append(
-                    f"{physical}: behind the first {query.limit} messages; raise --scan-limit or"
-                    " set --since"
+                    f"{physical}: behind the first {query.limit} messages; raise scan-limit or"
+                    " set since"
                 )
             else:
-                found.searched.append(f"{physical} ({count} messages)")
+                found.searched.append(f"{physical} ({counted(count, 'message')})")
         return mine
 
     def _sees(self, record: ConsumerRecord, topic: str, physical: str, group: str) -> bool:

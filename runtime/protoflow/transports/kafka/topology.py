@@ -11,6 +11,7 @@ from typing import Any
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.errors import IncompatibleBrokerVersion, for_code
 
+from protoflow.counted import counted
 from protoflow.errors import TopologyError
 from protoflow.transport.interface import Topology, TopologyMode
 from protoflow.transports.kafka import names
@@ -150,12 +151,12 @@ def _differences(topic: WantedTopic, found: Mapping[str, list[dict[str, Any]]]) 
         )
     elif wanted is not None and len(partitions) < wanted:
         yield (
-            f"topic {topic.name} has {len(partitions)} partitions, not {wanted}; add partitions"
-            " (drain its ordered groups before: keys move), or lower the option"
+            f"topic {topic.name} has {counted(len(partitions), 'partition')}, not {wanted}; add"
+            " partitions (drain its ordered groups before: keys move), or lower the option"
         )
     replicas = len(partitions[0]["replicas"]) if partitions else 0
     if topic.replication is not None and replicas != topic.replication:
-        yield f"topic {topic.name} has {replicas} replicas, not {topic.replication}"
+        yield f"topic {topic.name} has {counted(replicas, 'replica')}, not {topic.replication}"
 
 
 def _too_few(
@@ -168,8 +169,8 @@ def _too_few(
         has, needs = len(found[topic.name]), len(found[topic.like])
         if has < needs:
             yield (
-                f"topic {topic.name} has {has} partitions, not {needs} as {topic.like} has; add"
-                " partitions, or start with topology create"
+                f"topic {topic.name} has {counted(has, 'partition')}, not {needs} as"
+                f" {topic.like} has; add partitions, or start with topology create"
             )
 
 

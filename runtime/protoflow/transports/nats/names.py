@@ -4,10 +4,13 @@
     <prefix>.<topic>.=<shard>                     ... with several
     <prefix>.=retry.<group>.<topic>               what one group alone is to get again
     <prefix>.=retry.<group>.=mark.<topic>.<seq>   start marks of a group
+    <prefix>.=retry.~replay.<group>.<topic>       replays among the messages of the topic
     <prefix>.=wait.<topic>.<unique>               schedules: messages that are not due
 
 `=` stands in no topic, so nothing of a user's can be meant by these; a retry is addressed
-like a topic, `=retry.<group>.<topic>`. NATS has no empty tokens in subjects: the one between two
+like a topic, `=retry.<group>.<topic>`. Replays to an ordered group lie in the topic's stream and
+in the shard of their key: `~` stands in no group, and the rights that keep strangers away from
+retries keep them away from these. NATS has no empty tokens in subjects: the one between two
 dots of a derived topic is written `=`. A topic's stream is `<prefix>-topic-<topic>`, that
 of a group's retries `<prefix>-group-<group>`, in text without dots (`.` is `_`, `_` is `=`);
 `~` parts a durable from its shard, for it stands in none of these.
@@ -26,6 +29,7 @@ from protoflow.contract.names import without_dots
 _PREFIX_LIMIT = 60
 _LIMIT = 180
 _RETRY = "=retry."
+_REPLAY = "=retry.~replay."
 _MARK = "=mark"
 _WAIT = "=wait."
 
@@ -41,6 +45,11 @@ def tokens(topic: str) -> str:
 _legal: set[str] = set()
 _KNOWN_SUBJECTS = 1000
 _SUBJECT = re.compile(r"[^\s.*>\0]+(\.[^\s.*>\0]+)*")
+
+
+def is_replays(subject: str) -> bool:
+    """Whether a subject is one of replays among the messages of their topic."""
+    return f".{_REPLAY}" in subject
 
 
 def check(subject: str) -> None:
@@ -75,8 +84,18 @@ class JetStreamNames:
         """The address of a group's retries of a topic, usable as a message's topic."""
         return f"{_RETRY}{self.group_token(group)}.{topic}"
 
+    def replay_topic(self, topic: str, group: str) -> str:
+        """The address of a group's replays among a topic's messages, usable as a topic."""
+        return f"{_REPLAY}{self.group_token(group)}.{topic}"
+
+    def replays(self, topic: str) -> list[str]:
+        """The filters for the replays of all groups among a topic's messages, one a shard."""
+        return self.subjects(f"{_REPLAY}*.{topic}")
+
     def stream(self, topic: str) -> str:
-        """The stream of a topic or of a retry address."""
+        """The stream of a topic, of a retry or of a replay address."""
+        if topic.startswith(_REPLAY):
+            topic = topic[len(_REPLAY) :].partition(".")[2]
         if topic.startswith(_RETRY):
             return f"{self._flat}-group-{topic[len(_RETRY) :].partition('.')[0]}"
         return f"{self._flat}-topic-{without_dots(topic, _LIMIT)}"
@@ -103,7 +122,7 @@ class JetStreamNames:
     def subject(self, topic: str, key: bytes | None = None) -> str:
         """Where a message is published; one without key goes anywhere."""
         plain = f"{self.prefix}.{tokens(topic)}"
-        if self.shards == 1 or topic.startswith(_RETRY):
+        if self.shards == 1 or _is_retry(topic):
             return plain
         lane = zlib.crc32(key) if key else next(self._lane)
         return f"{plain}.={lane % self.shards}"
@@ -111,7 +130,7 @@ class JetStreamNames:
     def all_of(self, topic: str) -> str:
         """The filter for every shard of a topic."""
         plain = f"{self.prefix}.{tokens(topic)}"
-        return plain if self.shards == 1 else f"{plain}.*"
+        return plain if self.shards == 1 or _is_retry(topic) else f"{plain}.*"
 
     def schedule(self, topic: str) -> str:
         """A subject for one schedule."""
@@ -140,3 +159,8 @@ class JetStreamNames:
         """The subjects of a group's stream: retries and marks, and schedules of retries."""
         token = self.group_token(group)
         return [f"{self.prefix}.{_RETRY}{token}.>", f"{self.prefix}.{_WAIT}{_RETRY}{token}.>"]
+
+
+def _is_retry(topic: str) -> bool:
+    """Whether it is an address in a group's own stream, which has no shards."""
+    return topic.startswith(_RETRY) and not topic.startswith(_REPLAY)

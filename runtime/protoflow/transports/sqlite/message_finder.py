@@ -8,6 +8,7 @@ from json.encoder import encode_basestring_ascii as quote
 
 from protoflow import wire
 from protoflow.contract.spec import Ordering
+from protoflow.counted import counted
 from protoflow.transport.message_finder import FoundMessages, GroupState, MessageQuery, Sighting
 from protoflow.transport.settings import SubscriptionSettings
 from protoflow.transports.sqlite import rows
@@ -97,7 +98,7 @@ def _state(connection: sqlite3.Connection, group: Group, position: int, sequence
     if row is None:
         return ""
     token, failures = row
-    after = f" after {failures} failed run{'' if failures == 1 else 's'}" if failures else ""
+    after = f" after {counted(failures, 'failed run')}" if failures else ""
     return f"in flight{after}" if token else f"waiting{after}"
 
 

@@ -72,7 +72,7 @@ def selection_of(host: Host, given: Mapping[str, Any]) -> Selection:
     if wrong := [name for name, value in given.items() if not _is_condition(name, value)]:
         raise Problem(400, f"{wrong[0]} is a text")
     conditions: dict[str, Any] = {  # Any: text or a time
-        CONDITIONS[name]: _seconds(name, value) if name in _TIMES else value
+        CONDITIONS[name]: seconds_of(name, value) if name in _TIMES else value
         for name, value in given.items()
         if name != "topic"
     }
@@ -158,8 +158,8 @@ def _position(cursor: str) -> tuple[str, str]:
     return topic, position
 
 
-def _seconds(name: str, given: str | float) -> float:
-    """A time as RFC 3339 or in seconds since the epoch."""
+def seconds_of(name: str, given: str | float) -> float:
+    """Returns a time given as RFC 3339 or in seconds since the epoch. Raises Problem."""
     try:
         seconds = float(given)
     except (ValueError, OverflowError):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from protoflow.contract.spec import Ordering
 from protoflow.message import Action, Delivery, Settlement
@@ -104,6 +106,27 @@ async def test_messages_without_key_wait_for_nobody(harness: TransportHarness) -
     await member.ack(*first)
 
 
+@asynccontextmanager
+async def at_work(
+    harness: TransportHarness, members: Sequence[Member], count: int
+) -> AsyncIterator[list[tuple[bytes, int]]]:
+    """Members that handle like the scheduler until `count` messages are handled; yields the key
+    and the number of each, in turn."""
+    log: list[tuple[bytes, int]] = []
+    running: set[bytes] = set()
+    workers = [asyncio.create_task(work(member, log, running)) for member in members]
+    try:
+        yield log
+        async with asyncio.timeout(30 * harness.target.patience):
+            while len(log) < count and not any(worker.done() for worker in workers):
+                await asyncio.sleep(0.02)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        results = await asyncio.gather(*workers, return_exceptions=True)
+    assert all(isinstance(result, asyncio.CancelledError) for result in results), results
+
+
 async def work(member: Member, log: list[tuple[bytes, int]], running: set[bytes]) -> None:
     """Handles like the scheduler: each key of a batch in turn, all keys at once."""
     while True:
@@ -138,20 +161,9 @@ async def test_two_members_of_a_group_keep_the_order_of_each_key(harness: Transp
     topic = harness.topic()
     first = await harness.join(topic, ordering=Ordering.PER_KEY)
     second = await harness.join(topic, transport=await harness.connect(), ordering=Ordering.PER_KEY)
-    log: list[tuple[bytes, int]] = []
-    running: set[bytes] = set()
-    workers = [asyncio.ensure_future(work(member, log, running)) for member in (first, second)]
-    try:
+    async with at_work(harness, (first, second), 120) as log:
         for number in range(120):
             await harness.publish(harness.message(topic, b"%d" % number, key=b"k%d" % (number % 4)))
-        async with asyncio.timeout(30 * harness.target.patience):
-            while len(log) < 120 and not any(worker.done() for worker in workers):
-                await asyncio.sleep(0.02)
-    finally:
-        for worker in workers:
-            worker.cancel()
-        results = await asyncio.gather(*workers, return_exceptions=True)
-    assert all(isinstance(result, asyncio.CancelledError) for result in results), results
     for key in range(4):
         seen = [number for lane, number in log if lane == b"k%d" % key]
         assert seen == list(range(key, 120, 4))

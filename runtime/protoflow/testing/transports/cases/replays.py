@@ -10,7 +10,7 @@ from protoflow import wire
 from protoflow.contract.spec import Ordering
 from protoflow.dead_letters import DeadLetterFilter
 from protoflow.errors import NotReplayableError, ReplayError
-from protoflow.testing.transports.cases.order import work
+from protoflow.testing.transports.cases.order import at_work
 from protoflow.testing.transports.dead_letter_topic import DeadLetterTopic
 from protoflow.testing.transports.harness import (
     Member,
@@ -100,27 +100,16 @@ async def test_replays_keep_their_order_beside_new_messages_of_their_keys(
         for _ in range(2)
     ]
     await dead.fill(*(dead.message(b"%d" % n, key=b"%d" % (n % 3)) for n in range(12)))
-    log: list[tuple[bytes, int]] = []
-    running: set[bytes] = set()
-    workers = [asyncio.create_task(work(member, log, running)) for member in members]
 
     async def publish() -> None:
         for number in range(100, 160):
             message = harness.message(dead.topic, b"%d" % number, key=b"%d" % (number % 3))
             await harness.publish(message)
 
-    try:
+    async with at_work(harness, members, 72) as log:
         publishing = asyncio.create_task(publish())
         assert await dead.dead_letters.replay(dead.name) == 12
         await publishing
-        async with asyncio.timeout(30 * harness.target.patience):
-            while len(log) < 72 and not any(worker.done() for worker in workers):
-                await asyncio.sleep(0.02)
-    finally:
-        for worker in workers:
-            worker.cancel()
-        results = await asyncio.gather(*workers, return_exceptions=True)
-    assert all(isinstance(result, asyncio.CancelledError) for result in results), results
     for first, stop in ((0, 12), (100, 160)):
         seen = [number for _, number in log if first <= number < stop]
         for key in range(3):

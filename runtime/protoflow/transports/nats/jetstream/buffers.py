@@ -14,7 +14,7 @@ from operator import attrgetter
 
 from protoflow.contract.spec import Ordering
 from protoflow.message import Delivery, Message, Settlement
-from protoflow.transports.nats.wire.headers import decode
+from protoflow.transports.nats.wire.headers import FROM_A_SCHEDULE, decode
 from protoflow.transports.nats.wire.reader import Received
 
 _NS = 1_000_000_000
@@ -32,6 +32,7 @@ class Source:
         window: how many messages the consumer lends at once if its messages go to one
             process at a time; 0 if they go to all.
         own: the stream is the group's own: only the runtime writes there.
+        replays: the subject of replays among its messages: only the runtime writes there.
         held: how many of its messages we hold.
     """
 
@@ -40,6 +41,7 @@ class Source:
     buffer: Buffer
     window: int = 0
     own: bool = False
+    replays: bytes = b""
     held: int = 0
 
     def close(self) -> None:
@@ -81,7 +83,7 @@ class Lease:
         """The lease of a message as it comes."""
         # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>,
         # with two tokens more before that for domain and account, and one more at the end.
-        _, reply, block, payload = received
+        subject, reply, block, payload = received
         tokens = reply.decode().split(".")
         at = 4 if len(tokens) == 9 else 6
         sequence = tokens[at + 1]
@@ -103,7 +105,9 @@ class Lease:
             time=int(tokens[at + 3]) / _NS,
             size=len(block) + len(payload),
             receipt=reply,  # not the lease: a cycle a message is work for the collector
-            own_place=source.own,
+            # Whoever may publish to a topic that keeps schedules can have the server write to any
+            # subject of its stream; but the server says so.
+            own_place=source.own or (subject == source.replays and FROM_A_SCHEDULE not in block),
             unreadable=unreadable,
         )
         return cls(delivery, source, int(sequence), now)

@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from protoflow.errors import TransportError
 from protoflow.transport.interface import SubscriptionSettings
 from protoflow.transports.nats.jetstream.api import API, JSON
+from protoflow.transports.nats.jetstream.durables import subjects_of
 from protoflow.transports.nats.jetstream.puller import PIN_GROUP, Puller
+from protoflow.transports.nats.names import is_replays
+from protoflow.transports.nats.wire.headers import FROM_A_SCHEDULE
 
 _log = logging.getLogger("protoflow.transports.jetstream")
 #: Seconds between two looks for what is gone: one answer is no proof.
@@ -19,7 +22,6 @@ _ASKED_AGAIN = 1.0
 _LOOK = 30.0
 #: The limits of a stream that drops messages.
 _LIMITS = ("max_age", "max_bytes", "max_msgs", "max_msgs_per_subject")
-_FROM_A_SCHEDULE = b"\r\nNats-Scheduler:"
 
 
 class Gone(TransportError):  # noqa: N818  said of a position
@@ -140,8 +142,11 @@ class Consumers:
         found = await self.api.consumer(stream, durable)
         if found is None:
             return 0
-        subject = found["config"].get("filter_subject", "")
-        if any(other != subject and ".=wait." not in other for other in info["config"]["subjects"]):
+        subject = subjects_of(found["config"])[0]
+        if any(
+            other != subject and ".=wait." not in other and not is_replays(other)
+            for other in info["config"]["subjects"]
+        ):
             return 0
         read = max(found["delivered"]["stream_seq"], found["ack_floor"]["stream_seq"])
         places = int(info["state"]["first_seq"]) - 1 - int(read)
@@ -149,7 +154,7 @@ class Consumers:
             return 0
         next_one = await self.api.next_message(stream, read + 1, subject)
         headers = base64.b64decode(next_one.get("hdrs", "")) if next_one is not None else b""
-        return 0 if _FROM_A_SCHEDULE in headers else places
+        return 0 if FROM_A_SCHEDULE in headers else places
 
 
 class Ephemeral(Consumers):

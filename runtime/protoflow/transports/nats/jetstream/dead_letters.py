@@ -12,9 +12,10 @@ from protoflow.message import Message
 from protoflow.transport.dead_letters import DeadLetterRecord
 from protoflow.transport.kit.replay import DeadLetterSources, number_of, replay_in_order
 from protoflow.transports.nats.jetstream.api import API
+from protoflow.transports.nats.jetstream.durables import subjects_of
 from protoflow.transports.nats.jetstream.publisher import JetStreamPublisher
 from protoflow.transports.nats.jetstream.topic_reader import as_record
-from protoflow.transports.nats.names import JetStreamNames
+from protoflow.transports.nats.names import JetStreamNames, check
 
 _DIGITS = 20
 
@@ -68,6 +69,7 @@ class JetStreamScan:
         self._stream = store.names.stream(topic)
         self._next = first
         self._last = last
+        self._addresses: dict[tuple[str, str], str] = {}
 
     async def take(self, limit: int) -> Sequence[DeadLetterRecord]:
         """Returns the next records."""
@@ -100,7 +102,7 @@ class JetStreamScan:
                 )
             if to_origin:
                 return message
-            return replace(message, topic=self._store.names.retry_topic(message.topic, group))
+            return replace(message, topic=await self._address(message.topic, group))
 
         async def publish(
             _: Sequence[DeadLetterRecord], messages: Sequence[Message]
@@ -115,6 +117,31 @@ class JetStreamScan:
         for record in records:
             request = {"seq": int(record.position), "no_erase": True}
             await store.api.call(f"STREAM.MSG.DELETE.{self._stream}", request)
+
+    async def _address(self, topic: str, group: str) -> str:
+        """Where a group gets what it alone is to get again. An ordered group gets it among the
+        messages of its key, if its durables read that; what they read decides, for a replay that
+        nobody reads would be lost."""
+        if (address := self._addresses.get((topic, group))) is None:
+            names = self._store.names
+            retry, replay = names.retry_topic(topic, group), names.replay_topic(topic, group)
+            address = replay if await self._is_read(topic, group, replay) else retry
+            self._addresses[topic, group] = address
+        return address
+
+    async def _is_read(self, topic: str, group: str, address: str) -> bool:
+        """Whether each durable of a group reads its shard of an address."""
+        names = self._store.names
+        subjects = names.subjects(address)
+        try:
+            check(subjects[0])
+        except ValueError:
+            return False  # the publisher refuses such a name
+        for durable, subject in zip(names.durables(group), subjects, strict=True):
+            info = await self._store.api.consumer(names.stream(topic), durable)
+            if info is None or subject not in subjects_of(info["config"]):
+                return False
+        return True
 
     async def _completed(self, record: DeadLetterRecord) -> DeadLetterRecord:
         """The dead letter with its payload, from the topic's stream if need be and possible."""

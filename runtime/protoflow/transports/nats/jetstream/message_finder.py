@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from protoflow import wire
+from protoflow.contract.spec import Ordering
+from protoflow.counted import counted
 from protoflow.transport.message_finder import (
     NO_TIME,
     FoundMessages,
@@ -45,9 +47,19 @@ class JetStreamMessageFinder:
             stored = await self._search(names.stream(topic), filter, topic, until=until)
             for settings in query.subscriptions:
                 if settings.topic == topic and not settings.broadcast:
+                    replays = await self._search_replays(settings)
                     waiting = await self._search_retries(settings)
-                    await self._judge(settings, stored, waiting)
+                    await self._judge(settings, [*stored, *replays], waiting)
         return found
+
+    async def _search_replays(self, settings: SubscriptionSettings) -> list[JSON]:
+        """Replays of the message to an ordered group: they lie in the topic's stream."""
+        names = self._names
+        if settings.ordering is Ordering.NONE:
+            return []
+        filter = names.all_of(names.replay_topic(settings.topic, settings.group))
+        stream = names.stream(settings.topic)
+        return await self._search(stream, filter, settings.topic, settings.group)
 
     async def _search_retries(self, settings: SubscriptionSettings) -> bool:
         """Whether the group's own stream holds the message: for a retry, or as a replay."""
@@ -77,14 +89,14 @@ class JetStreamMessageFinder:
         for count in range(query.limit + 1):
             stored = await self._api.next_message(stream, sequence, filter)
             if stored is None or (until is not None and time_of(stored) > until):
-                found.searched.append(f"{filter} in stream {stream} ({count} messages)")
+                found.searched.append(f"{filter} in stream {stream} ({counted(count, 'message')})")
                 return mine
             sequence = stored["seq"] + 1
             if self._sees(stored, stream, topic, group):
                 mine.append(stored)
         found.not_searched.append(
             f"{filter} in stream {stream}: behind the first {query.limit} messages; raise"
-            " --scan-limit or set --since"
+            " scan-limit or set since"
         )
         return mine
 
@@ -118,7 +130,8 @@ class JetStreamMessageFinder:
             states.add(_state(info, each["seq"]))
             self._found.searched.append(f"consumer {durable} of stream {stream}")
         if waiting:  # what the group's own stream holds is not settled
-            states = {*states, "not settled yet"} - {"settled"}
+            states.add("not settled yet")
+        states = states - {"settled"} or states  # one of several places is no answer for all
         self._found.groups.append(
             GroupState(topic=settings.topic, group=settings.group, state="; ".join(sorted(states)))
         )

@@ -16,9 +16,10 @@ from protoflow.contract.spec import Ordering, Start
 from protoflow.errors import TopologyError, TransportError
 from protoflow.transport.interface import SubscriptionSettings, Topology, TopologyMode
 from protoflow.transports.nats.jetstream.api import API, JSON, APIError
-from protoflow.transports.nats.jetstream.durables import adapt, differences
+from protoflow.transports.nats.jetstream.durables import adapt, differences, filter_of
 from protoflow.transports.nats.jetstream.puller import PIN_GROUP
-from protoflow.transports.nats.names import JetStreamNames
+from protoflow.transports.nats.jetstream.topic_streams import keep_replays, keep_schedules
+from protoflow.transports.nats.names import JetStreamNames, is_replays
 from protoflow.transports.nats.options import JetStreamOptions
 
 _NS = 1_000_000_000
@@ -72,8 +73,9 @@ class TopologyManager:
     def topic_stream(self, topic: str, *, dead_letters: bool = False) -> JSON:
         """The stream of a topic; one of dead letters keeps them."""
         names, options = self._names, self._options
+        replays = [] if dead_letters else names.replays(topic)
         return {
-            **self._stream(names.stream(topic), names.subjects(topic)),
+            **self._stream(names.stream(topic), names.subjects(topic) + replays),
             "retention": "limits",
             "max_age": 0 if dead_letters else int(options.max_age * _NS),
             "max_bytes": -1 if dead_letters else options.max_bytes or -1,
@@ -108,21 +110,29 @@ class TopologyManager:
         topic, group = settings.topic, settings.group
         stream = names.stream(topic)
         ordered = settings.ordering is not Ordering.NONE
+        subjects = [[subject] for subject in names.subjects(topic)]
+        if self._hears_replays(settings):
+            replays = names.subjects(names.replay_topic(topic, group))
+            subjects = [[*plain, replay] for plain, replay in zip(subjects, replays, strict=True)]
         found = [
             (
                 stream,
-                self._durable(name, subject, settings) | (self._alone(settings) if ordered else {}),
+                self._durable(name, shard, settings) | (self._alone(settings) if ordered else {}),
             )
-            for name, subject in zip(names.durables(group), names.subjects(topic), strict=True)
+            for name, shard in zip(names.durables(group), subjects, strict=True)
         ]
         address = names.retry_topic(topic, group)
-        retries = self._durable(names.topic_token(topic), names.subject(address), settings)
+        retries = self._durable(names.topic_token(topic), [names.subject(address)], settings)
         return [*found, (names.group_stream(group), {**retries, "deliver_policy": "all"})]
 
-    def _durable(self, name: str, subject: str, settings: SubscriptionSettings) -> JSON:
+    def _hears_replays(self, settings: SubscriptionSettings) -> bool:
+        """Whether replays come among the messages of their keys, to the one client of a shard."""
+        return self.pins and settings.ordering is not Ordering.NONE
+
+    def _durable(self, name: str, subjects: list[str], settings: SubscriptionSettings) -> JSON:
         return {
             "durable_name": name,
-            "filter_subject": subject,
+            **filter_of(subjects),
             "deliver_policy": "all" if settings.start is Start.EARLIEST else "new",
             "ack_policy": "explicit",
             "ack_wait": int(settings.lease * _NS),
@@ -161,9 +171,12 @@ class TopologyManager:
         for settings in topology.subscriptions:
             if not settings.broadcast:
                 # What is refused as a whole changes nothing.
-                problems += await self.ensure_durables(
-                    settings, mode, adapts=mode is TopologyMode.CREATE and not problems
-                )
+                adapts = mode is TopologyMode.CREATE and not problems
+                if self._hears_replays(settings):
+                    problems += await keep_replays(
+                        self._api, self._names, settings.topic, changes=adapts
+                    )
+                problems += await self.ensure_durables(settings, mode, adapts=adapts)
         if problems:
             raise TopologyError("\n".join(problems))
 
@@ -205,24 +218,7 @@ class TopologyManager:
     async def ensure_delays(self, topic: str, *, changes: bool) -> str:
         """Has the stream of a topic keep schedules, if it may be changed; what is wrong. Raises
         TransportError: it is not known now."""
-        name, waits = self._names.stream(topic), self._names.schedules(topic)
-        found = await self._api.stream(name)
-        if found is None:
-            return "no stream keeps it"
-        config = found["config"]
-        subjects = config.get("subjects") or []
-        if config.get("allow_msg_schedules") and waits in subjects:
-            return ""
-        if not changes:
-            return (
-                f"stream {name} keeps no delayed messages: publish one with topology mode create,"
-                f" or allow message schedules and add subject {waits} with nats stream edit;"
-                " docs/security.md says what else that allows"
-            )
-        subjects = [*subjects, *({waits} - {*subjects})]
-        wanted = {**config, "subjects": subjects, "allow_msg_schedules": True}
-        await self._api.call(f"STREAM.UPDATE.{name}", wanted)
-        return ""
+        return await keep_schedules(self._api, self._names, topic, changes=changes)
 
     async def _stream_problems(self, wanted: JSON, mode: TopologyMode) -> list[str]:
         try:
@@ -244,8 +240,9 @@ class TopologyManager:
             wanted = {**wanted, "max_age": 0, "max_bytes": -1}
         wanted = {name: value for name, value in wanted.items() if name != "description"}
         subjects = found.get("subjects") or []
-        learnt = [s for s in subjects if self._names.is_schedules(s)]
-        wanted["subjects"] = [*wanted["subjects"], *({*learnt} - {*wanted["subjects"]})]
+        learnt = [s for s in subjects if self._names.is_schedules(s) or is_replays(s)]
+        own = [s for s in wanted["subjects"] if not is_replays(s)]
+        wanted["subjects"] = [*own, *({*learnt} - {*own})]
         problems = differences(f"stream {wanted['name']}", wanted, found, "nats stream edit")
         if any(problem.startswith(f"stream {wanted['name']}: subjects") for problem in problems):
             problems.append(

@@ -45,7 +45,8 @@ class JetStreamTransport:
     """Implements `Transport`, `KeepsDeadLetters` and `LagReader`.
 
     Attributes:
-        capabilities: once opened, what this server can do: delayed publish needs NATS 2.12.
+        capabilities: once opened, what this server can do: delayed publish needs NATS 2.12,
+            ordered replays need 2.11.
     """
 
     def __init__(self, settings: TransportSettings, options: JetStreamOptions) -> None:
@@ -72,6 +73,7 @@ class JetStreamTransport:
             broker_retry=True,
             counts_deliveries=True,
             dead_letters=True,
+            ordered_replays=True,
             leases=True,
             lag=True,
             reads_topics=True,
@@ -96,6 +98,7 @@ class JetStreamTransport:
         self.capabilities = replace(
             self.capabilities,
             delayed_publish=self._topology.schedules,
+            ordered_replays=self._topology.pins,
             max_message_bytes=client.max_payload,
         )
 
@@ -194,6 +197,7 @@ class JetStreamTransport:
         # Replays and retries of an ordered group are past their place in the order anyway.
         ordered = settings.ordering is not Ordering.NONE and shard != _RETRY
         pins = self._topology.pins
+        replays = self._names.subjects(self._names.replay_topic(settings.topic, settings.group))
         puller = Puller(
             connection=self._connection,
             owner=subscription,
@@ -209,6 +213,7 @@ class JetStreamTransport:
             window=(options.ordered_window if pins else 1) if ordered else 0,
             pin_timeout=settings.lease if ordered and pins else 0.0,
             own=shard == _RETRY,
+            replays=replays[shard].encode() if isinstance(shard, int) else b"",
             lease=settings.lease,
         )
         subscription.pullers.append(puller)

@@ -32,6 +32,8 @@ _LONG_LINE = 200
 
 _BYTES: Final = (bytes, bytearray, memoryview)
 _ORDER: Final = "nats-"
+#: The server writes it into what a schedule made, and takes it out of all else.
+FROM_A_SCHEDULE: Final = b"\r\nNats-Scheduler:"
 #: The server's limit for the headers of a message in a stream.
 STREAM_HEADERS: Final = 65_535
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import click
 
-from protoflow.cli import contract, output, plan, settings
+from protoflow.cli import contract, looking, output, plan, settings
 from protoflow.cli.exits import ExitCode
 from protoflow.cli.values import moment_of, seconds_of
-from protoflow.cli.why import search
-from protoflow.cli.why.timeline import Report, Row
 from protoflow.codecs.printable import printable
+from protoflow.config import Config
+from protoflow.errors import TransportError
+from protoflow.message_search import Bounds, Report, search_broker, search_journal
 from protoflow.stats.dead_letters import timestamp
+from protoflow.transport import Topology
 
 _COLUMNS = ("time", "event", "where", "group", "attempt", "detail")
 
@@ -53,16 +54,16 @@ def command(
     """
     config = settings.broker_of(transport, config_file)
     report = Report(id=id)
-    search.search_journal(config, report)
-    bounds = {"since": since, "within": within, "limit": scan_limit}
+    search_journal(config, report)
+    bounds = Bounds(since=since, within=within, limit=scan_limit)
     catalog = contract.optional(contract_name)
     if catalog.files:
         topology = plan.planned(catalog, config).topology
-        asyncio.run(search.search_broker(config, topology, report, bounds))
+        asyncio.run(_search(config, topology, report, bounds))
     else:
         report.not_searched.append("broker: no contract is known; give --contract MODULE")
     if as_json:
-        output.as_json(_as_dict(report))
+        output.as_json(report.as_dict())
     else:
         _print(report)
     if report.unreachable:
@@ -71,42 +72,21 @@ def command(
         ctx.exit(ExitCode.FINDING)
 
 
-def _as_dict(report: Report) -> dict[str, Any]:
-    return {
-        "id": report.id,
-        "known": report.known,
-        "timeline": [_row(row) | {"source": row.source} for row in report.timeline],
-        "groups": [
-            {"topic": topic, "group": group, "state": state}
-            for (topic, group), state in report.groups.items()
-        ],
-        "caused_by": report.caused_by or None,
-        "caused": [
-            {
-                "id": one.id, "time": timestamp(one.time), "topic": one.topic, "type": one.type,
-                "source": one.source,
-            }
-            for one in report.caused
-        ],
-        "searched": report.searched,
-        "not_searched": report.not_searched,
-    }  # fmt: skip
-
-
-def _row(row: Row) -> dict[str, Any]:
-    return {
-        "time": timestamp(row.time),
-        "event": row.event,
-        "where": row.where,
-        "group": row.group,
-        "attempt": row.attempt or None,
-        "detail": row.detail,
-    }
+async def _search(config: Config, topology: Topology, report: Report, bounds: Bounds) -> None:
+    """Adds what the broker knows, or that it does not answer."""
+    try:
+        async with looking.connection(config) as connection:
+            await search_broker(
+                connection.transport, connection.dead_letters, topology, report, bounds
+            )
+    except TransportError as error:
+        report.add_unreachable(error)
+        report.add_unknown(topology.subscriptions)
 
 
 def _print(report: Report) -> None:
     if report.timeline:
-        output.table([_row(row) for row in report.timeline], _COLUMNS, empty="")
+        output.table([row.as_dict() for row in report.timeline], _COLUMNS, empty="")
     else:
         click.echo("not known")
     for (topic, group), state in report.groups.items():

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from protoflow import ids
-from protoflow.cli import looking
-from protoflow.cli.why.timeline import Report
 from protoflow.config import Config
-from protoflow.connection import Connection
+from protoflow.counted import counted
+from protoflow.dataclass_record import dataclass_record
+from protoflow.dead_letters import DeadLetters
 from protoflow.errors import CapabilityError, DeadLetterNotFoundError, TransportError
 from protoflow.journal import JournalError, JournalReader
+from protoflow.message_search.report import Report
 from protoflow.stats.dead_letters import timestamp
-from protoflow.transport import MessageFinder, MessageQuery, Topology
+from protoflow.transport import MessageFinder, MessageQuery, Topology, Transport
 
 #: No ULID of a message is older; a derived id has any time.
 _FIRST = 1577836800.0  # 2020
@@ -21,6 +21,21 @@ _FIRST = 1577836800.0  # 2020
 _AHEAD = 86400.0
 #: How much earlier than the time of its id a message may lie, in seconds.
 _EARLIER = 1.0
+
+
+@dataclass_record
+class Bounds:
+    """How much of each topic is searched, where it is a log.
+
+    Attributes:
+        since: from when on, in seconds since the epoch; None: from the time that the id holds.
+        within: how many seconds from then on.
+        limit: how many messages at most.
+    """
+
+    since: float | None = None
+    within: float = 3600.0
+    limit: int = 100_000
 
 
 def search_journal(config: Config, report: Report) -> None:
@@ -42,64 +57,64 @@ def search_journal(config: Config, report: Report) -> None:
     if not config.journal_successes:
         report.not_searched.append("successful runs: only journaled with journal_successes")
     if lost:
-        report.not_searched.append(f"{place}: it could not keep {lost} entries")
+        report.not_searched.append(
+            f"{place}: it could not keep {counted(lost, 'entry', 'entries')}"
+        )
 
 
 async def search_broker(
-    config: Config, topology: Topology, report: Report, bounds: dict[str, Any]
+    transport: Transport,
+    dead_letters: DeadLetters,
+    topology: Topology,
+    report: Report,
+    bounds: Bounds,
 ) -> None:
     """Adds what the broker knows.
 
     Args:
-        config: the settings.
+        transport: the broker, open.
+        dead_letters: of this broker.
         topology: the topics and groups that are searched.
         report: gets what is found.
-        bounds: `since`, `within` and `limit`, as in `MessageQuery`.
+        bounds: how much of the topics is searched.
     """
     try:
-        async with looking.connection(config) as connection:
-            await _search_topics(connection, config, topology, report, bounds)
-            await _search_dead_letters(connection, topology, report)
+        await _search_topics(transport, topology, report, bounds)
+        await _search_dead_letters(dead_letters, topology, report)
     except TransportError as error:
-        report.unreachable = True
-        report.not_searched.append(f"broker: {error}")
+        report.add_unreachable(error)
     report.add_unknown(topology.subscriptions)
 
 
 async def _search_topics(
-    connection: Connection,
-    config: Config,
-    topology: Topology,
-    report: Report,
-    bounds: dict[str, Any],
+    transport: Transport, topology: Topology, report: Report, bounds: Bounds
 ) -> None:
-    finder: Any = connection.transport
     topics = sorted({*topology.topics, *(one.topic for one in topology.subscriptions)})
-    if not isinstance(finder, MessageFinder):
+    if not isinstance(transport, MessageFinder):
         report.not_searched.append(
-            f"{', '.join(topics)}: what lies in topics and queues of {config.url.scheme} cannot be"
-            " read without taking it"
+            f"{', '.join(topics)}: this transport cannot read what lies in topics and queues"
+            " without taking it"
         )
         return
-    since = bounds["since"]
-    if since is None:
-        since = _time_of(report.id)
+    since = _time_of(report.id) if bounds.since is None else bounds.since
     query = MessageQuery(
         id=report.id,
         topics=tuple(topics),
         subscriptions=topology.subscriptions,
         since=since,
-        within=bounds["within"] + _EARLIER,
-        limit=bounds["limit"],
+        within=bounds.within + _EARLIER,
+        limit=bounds.limit,
     )
-    report.add_found(await finder.find_message(query))
+    report.add_found(await transport.find_message(query))
 
 
-async def _search_dead_letters(connection: Connection, topology: Topology, report: Report) -> None:
+async def _search_dead_letters(
+    dead_letters: DeadLetters, topology: Topology, report: Report
+) -> None:
     topics = sorted({topic for one in topology.subscriptions for topic in one.dead_letter_topics})
     for topic in topics:
         try:
-            record = await connection.dead_letters.show(topic, report.id)
+            record = await dead_letters.show(topic, report.id)
         except DeadLetterNotFoundError:
             report.searched.append(f"dead letters in {topic}")
         except (CapabilityError, TransportError) as error:

@@ -1,10 +1,11 @@
-"""The timeline of a message: what the journal and the broker know, in one order."""
+"""What is known of a message: what the journal and the broker know, in one order."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from protoflow import ids, wire
 from protoflow.codecs.printable import printable
@@ -44,6 +45,11 @@ class Row:
     detail: str = ""
     source: str
 
+    def as_dict(self) -> dict[str, Any]:
+        """Returns it as plain data."""
+        values = asdict(self)
+        return values | {"time": timestamp(self.time), "attempt": self.attempt or None}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Caused:
@@ -54,6 +60,10 @@ class Caused:
     topic: str
     type: str
     source: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns it as plain data."""
+        return asdict(self) | {"time": timestamp(self.time)}
 
 
 @dataclass(kw_only=True)
@@ -70,6 +80,7 @@ class Report:
         not_searched: places that were not, and why.
         unreachable: the broker does not answer.
         topics: where the message is known to have been.
+        dead_letters: the message as dead letter, with the topic that it waits in.
     """
 
     id: str
@@ -81,11 +92,28 @@ class Report:
     not_searched: list[str] = field(default_factory=list)
     unreachable: bool = False
     topics: set[str] = field(default_factory=set)
+    dead_letters: list[tuple[str, DeadLetterRecord]] = field(default_factory=list)
 
     @property
     def known(self) -> bool:
         """Whether anything is known of the message."""
         return bool(self.timeline or self.caused)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns it as plain data; its schema is that of `protoflow why --json`."""
+        return {
+            "id": self.id,
+            "known": self.known,
+            "timeline": [row.as_dict() for row in self.timeline],
+            "groups": [
+                {"topic": topic, "group": group, "state": state}
+                for (topic, group), state in self.groups.items()
+            ],
+            "caused_by": self.caused_by or None,
+            "caused": [one.as_dict() for one in self.caused],
+            "searched": self.searched,
+            "not_searched": self.not_searched,
+        }
 
     def add_events(self, events: Sequence[MessageEvent], caused: Sequence[MessageEvent]) -> None:
         """Adds what the journal knows."""
@@ -125,6 +153,7 @@ class Report:
 
     def add_dead_letter(self, topic: str, record: DeadLetterRecord) -> None:
         """Adds a dead letter that waits at the broker."""
+        self.dead_letters.append((topic, record))
         named = record.message.metadata.get
         error = f"{named(wire.PF_ERROR_TYPE, '')}: {named(wire.PF_ERROR_MESSAGE, '')}"
         attempt = named(wire.PF_ATTEMPT, "")
@@ -139,6 +168,11 @@ class Report:
         self.groups[origin, group] = f"dead letter in {topic}"
         self.topics.add(origin)
         self.caused_by = self.caused_by or named(wire.CAUSATION_ID, "")
+
+    def add_unreachable(self, error: Exception) -> None:
+        """Says that the broker was not searched, or not to the end."""
+        self.unreachable = True
+        self.not_searched.append(f"broker: {error}")
 
     def add_unknown(self, subscriptions: Iterable[SubscriptionSettings]) -> None:
         """Says of each other group that reads a topic of the message that nothing is known."""

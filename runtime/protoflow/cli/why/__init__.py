@@ -1,1 +1,0 @@
-"""`protoflow why`: what became of one message, as far as anybody knows."""
