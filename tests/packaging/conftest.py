@@ -16,13 +16,18 @@ ROOT = Path(__file__).parents[2]
 PROTOS = ROOT / "examples" / "orders" / "proto"
 
 
+def outside() -> dict[str, str]:
+    """The environment without what means this checkout or this run of pytest (PYTEST_ADDOPTS)."""
+    ours = ("PYTHONPATH", "PYTEST_", "PROTOFLOW_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
 def run(*command: object, cwd: Path, **environment: str) -> str:
     """The standard output of a command that must succeed, far from this checkout."""
-    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
-        env={**inherited, **environment},
+        env={**outside(), **environment},
         capture_output=True,
         text=True,
         timeout=240,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import tarfile
 import zipfile
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 from protoflow.transports.built_in import BUILT_IN
 
-from tests.packaging.conftest import ROOT, Distributions, Environment
+from tests.packaging.conftest import ROOT, Distributions, Environment, outside
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -119,7 +118,7 @@ def test_a_missing_generator_is_named(installed: Callable[[str], Environment]) -
         ],
         capture_output=True,
         text=True,
-        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        env=outside(),
     )
     if done.returncode:
         assert "pip install 'protoc-gen-protoflow[codegen]'" in done.stderr

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.brokers import url_of
-from tests.packaging.conftest import Distributions, Environment
+from tests.packaging.conftest import Distributions, Environment, outside
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -26,15 +26,7 @@ class Stranger:
     def __init__(self, installed: Environment, folder: Path) -> None:
         self.folder = folder
         self._bin = installed.directory / "bin"
-        self._environ = {
-            # What this run of pytest was told (PYTEST_ADDOPTS) means nothing in that environment.
-            **{
-                name: value
-                for name, value in os.environ.items()
-                if not name.startswith(("PYTHONPATH", "PYTEST_", "PROTOFLOW_"))
-            },
-            "PATH": f"{self._bin}:{os.environ['PATH']}",
-        }
+        self._environ = {**outside(), "PATH": f"{self._bin}:{os.environ['PATH']}"}
         self.port = _free_port()
         self.running: subprocess.Popen[str] | None = None
 
