@@ -115,6 +115,7 @@ class Config:
     http_payloads: bool = _setting(
         False, "pages show payloads of dead letters on demand, sensitive fields hidden"
     )
+    http_publish: bool = _setting(False, "pages publish messages for whoever may operate")
     http_cors: tuple[str, ...] = _setting((), "origins whose browsers may read the HTTP pages")
     metrics_port: int = _setting(0, "of /metrics alone; 0 is http_port")
     file: str | os.PathLike[str] | None = None
