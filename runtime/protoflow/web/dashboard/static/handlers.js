@@ -129,7 +129,7 @@ function errors(row) {
         ? "Errors are counted in the processes of the service." : "No errors since the start."),
     grouped(row.recent_errors).length ? table("Last errors",
       [{ name: "Error", class: "wide" }, { name: "Of the last ten", number: true },
-        { name: "Last seen" }, { name: "" }],
+        { name: "Last seen" }, { name: "Dead letters" }],
       grouped(row.recent_errors).map((one) => ({ key: one.error, cells: [
         text(one.error, 300), count(one.count), when(one.at),
         link("dead-letters", "Its dead letters",

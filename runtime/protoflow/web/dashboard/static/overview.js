@@ -140,7 +140,7 @@ function nothingYet(snapshot, now) {
 function problems(snapshot) {
   const found = problemsOf(snapshot);
   return section("Problems", table("Problems",
-    [{ name: "Subscription" }, { name: "Seen since" }, { name: "Reason" }, { name: "" }],
+    [{ name: "Subscription" }, { name: "Seen since" }, { name: "Reason" }, { name: "Page" }],
     found.map((one) => ({ key: one.key, cells: [
       one.place, when(new Date(live.since.get(one.key) ?? Date.now()).toISOString()),
       h("bdi", {}, one.reason), link("handlers", "Handlers", { q: one.place.split("/")[0] }),

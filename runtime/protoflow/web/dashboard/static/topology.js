@@ -223,7 +223,7 @@ function panel(node, topology, known, query, context) {
 function edgesTable(topology, known) {
   const names = new Map(topology.nodes.map((node) => [node.id, node]));
   const verb = { consumes: "is read by", publishes: "publishes to", dead_letters: "gives up to" };
-  return table("What leads where", [{ name: "From" }, { name: "" }, { name: "To" }, { name: "msg/s", number: true }],
+  return table("What leads where", [{ name: "From" }, { name: "Way" }, { name: "To" }, { name: "msg/s", number: true }],
     topology.edges.map((edge) => ({ key: `${edge.from}>${edge.to}`, cells: [
       names.get(edge.from).name, verb[edge.kind], names.get(edge.to).name, number(known.rate(edge)),
     ] })));
