@@ -22,8 +22,8 @@ $(STAMP): pyproject.toml scripts/python.sh
 	$(PY) -m pip install --quiet --editable '.[all]' --group dev
 	@touch $@
 
-demo: setup ## Run the orders example on SQLite: handled, retried, dead-lettered, replayed
-	@$(PY) examples/orders/demo.py
+demo: setup ## Run the orders example on SQLite: handled, retried, dead-lettered, replayed; ARGS=dashboard: a scene to look at
+	@$(PY) examples/orders/demo.py $(ARGS)
 
 test: setup ## Run all tests, or those that ARGS= names: "tests/plugin -x"; with coverage: @.ci/coverage
 	@$(if $(ARGS),$(PYTEST) $(ARGS) || test $$? -eq 5,scripts/test.sh)

@@ -2,7 +2,8 @@
 
 For each broker the first hit wins:
 
-1. the URL in `KAFKA_URL`, `AMQP_URL`, `NATS_URL`, `POSTGRES_URL` or `REDIS_URL`; set but dead is an error;
+1. the URL in `KAFKA_URL`, `AMQP_URL`, `NATS_URL`, `POSTGRES_URL` or `REDIS_URL`; set but dead is
+   an error;
 2. one that listens already: kept by `python -m tests.brokers up`, else at its standard port;
 3. one started from local packages on a free port, and stopped with the test session;
 4. none: the test is skipped, or fails if `PROTOFLOW_REQUIRE_BROKERS` (such as
