@@ -31,6 +31,6 @@ async def test_a_model_claims_what_its_transport_claims(name: str, tmp_path: Pat
     url = TransportURL.parse(URLS[name].format(directory=tmp_path))
     real = transports.create(TransportSettings(url=url)).capabilities
     model = PROFILES[name].capabilities
-    names = (each.name for each in fields(Capabilities))  # type: ignore[arg-type]
+    names = (each.name for each in fields(Capabilities))
     differ = {each for each in names if getattr(real, each) != getattr(model, each)}
     assert differ == MISSING[name]
