@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -80,3 +81,9 @@ def record(transport: str, seed: int, patch: pytest.MonkeyPatch) -> list[Event]:
         patch.undo()
     assert simulation.failure is None
     return recording.events
+
+
+@cache
+def trace(transport: str, seed: int) -> tuple[Event, ...]:
+    """Returns the trace of a seed, recorded once."""
+    return tuple(record(transport, seed, pytest.MonkeyPatch()))

@@ -169,7 +169,9 @@ class MessageAutomaton:
         answered = _by(reading, "answered", by)
         acting = _by(reading, "acting", by)
         if event.detail == "DONE":
-            if ghost is not None and self._rules.confirms:
+            since = self._since.get(by, event.time)
+            unnoticed = not self._rules.confirms and self._disturbed(by[0], since, event.time)
+            if ghost is not None and not unnoticed:
                 return  # others may have it, and it was settled all the same
             kept = tuple(copy for copy in reading if copy not in (ghost, answered))
             yield from self._applied(kept, acting) if acting is not None else (kept,)
