@@ -52,7 +52,7 @@ class Foreign(NamedTuple):
 
 
 def mark(request: Request) -> None:
-    """Tells each file of a request which options in it are ours."""
+    """Notes in each file of a request which of its options are ours."""
     foreign = {name: dict(_foreign(file)) for name, file in request.files.items()}
     foreign = {name: found for name, found in foreign.items() if found}
     importers = _importers(request.files)

@@ -1,6 +1,6 @@
 """A consumer in a process of its own: `python -m tests.faults.consumer URL RUN LOG STATUS PACE`.
 
-Every message that it handled is a line in LOG; STATUS tells every 0.2 s how it does.
+Every message that it handled is a line in LOG; STATUS shows its state every 0.2 s.
 """
 
 from __future__ import annotations
