@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from protoflow import wire
+from protoflow.counted import counted
 from protoflow.dataclass_record import dataclass_record
 from protoflow.message import Message
 from protoflow.transport.settings import SubscriptionSettings
+from protoflow.transport.topic_reader import TopicRecord
 
 
 @dataclass_record
@@ -77,6 +80,31 @@ class FoundMessages:
     groups: list[GroupState] = field(default_factory=list)
     searched: list[str] = field(default_factory=list)
     not_searched: list[str] = field(default_factory=list)
+
+    def add(self, record: TopicRecord, place: str, query: MessageQuery, *, group: str = "") -> bool:
+        """Adds a record if it is the message or was caused by it.
+
+        Returns:
+            Whether it is the message itself. A retry, which names its group, was caused by none.
+        """
+        message = record.message
+        is_caused = not group and message.metadata.get(wire.CAUSATION_ID) == query.id
+        if message.id != query.id and not is_caused:
+            return False
+        sighting = Sighting(
+            message=message, topic=place, position=record.position, time=record.time, group=group
+        )
+        (self.caused if is_caused else self.sightings).append(sighting)
+        return not is_caused
+
+    def add_place(self, place: str, count: int, query: MessageQuery) -> None:
+        """Adds a place of which so many messages were read, one more than the limit at most."""
+        if count > query.limit:
+            self.not_searched.append(
+                f"{place}: behind the first {query.limit} messages; raise scan-limit or set since"
+            )
+        else:
+            self.searched.append(f"{place} ({counted(count, 'message')})")
 
 
 @runtime_checkable
