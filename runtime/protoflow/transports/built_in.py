@@ -64,6 +64,18 @@ BUILT_IN: Final = (
         proved_on="SQLite 3.40",
     ),
     BuiltInTransport(
+        name="postgresql",
+        title="PostgreSQL",
+        schemes=("postgresql", "postgresql+tls"),
+        module="postgresql",
+        options="postgresql.options:PostgresOptions",
+        example="postgresql://localhost/app",
+        extra="postgres",
+        clients={"asyncpg": "asyncpg"},
+        system="postgresql",
+        proved_on="PostgreSQL 15.18",
+    ),
+    BuiltInTransport(
         name="kafka",
         title="Kafka",
         schemes=("kafka", "kafka+ssl"),
