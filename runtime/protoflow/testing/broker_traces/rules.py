@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from protoflow.testing.simulation.profiles import PROFILES, Lending, Profile
 
@@ -83,4 +83,6 @@ def rules_of(profile: Profile) -> Rules:
     )
 
 
-RULES = {name: rules_of(profile) for name, profile in PROFILES.items()}
+#: Redis is not simulated: it lends each message for a time, and is otherwise as SQLite.
+_REDIS = replace(PROFILES["sqlite"], name="redis", lending=Lending.EACH)
+RULES = {profile.name: rules_of(profile) for profile in (*PROFILES.values(), _REDIS)}
