@@ -87,11 +87,11 @@ CHANGES: dict[str, tuple[Deploy, Deploy, tuple[str, ...]]] = {
         Deploy(options={"retry_partitions": 1}), Deploy(options={"retry_partitions": 2}),
         ("kafka",),
     ),
-    "more shards": (_PLAIN, Deploy(options={"shards": 2}), ("rabbitmq", "jetstream")),
-    "fewer shards": (Deploy(options={"shards": 2}), _PLAIN, ("rabbitmq", "jetstream")),
+    "more shards": (_PLAIN, Deploy(options={"shards": 2}), ("rabbitmq", "jetstream", "redis")),
+    "fewer shards": (Deploy(options={"shards": 2}), _PLAIN, ("rabbitmq", "jetstream", "redis")),
     "more shards of a keyed topic": (
         _KEYED, Deploy(ordering=Ordering.PER_KEY, options={"shards": 2}),
-        ("rabbitmq", "jetstream"),
+        ("rabbitmq", "jetstream", "redis"),
     ),
 }  # fmt: skip
 

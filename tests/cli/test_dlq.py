@@ -40,7 +40,7 @@ def _fail(shop: Project, count: int) -> list[str]:
     return ids
 
 
-@pytest.fixture(params=["sqlite", "kafka", "rabbitmq", "jetstream"])
+@pytest.fixture(params=["sqlite", "postgresql", "kafka", "rabbitmq", "jetstream"])
 def broker(request: pytest.FixtureRequest, shop: Project) -> str:
     """The shop on a broker; each run has a namespace of its own."""
     name = str(request.param)

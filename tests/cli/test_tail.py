@@ -17,7 +17,7 @@ from tests.cli.conftest import Project
 _LIVE_ONLY = {"rabbitmq", "nats"}
 
 
-@pytest.fixture(params=["sqlite", "kafka", "rabbitmq", "jetstream", "nats"])
+@pytest.fixture(params=["sqlite", "postgresql", "kafka", "rabbitmq", "jetstream", "nats"])
 def broker(request: pytest.FixtureRequest, shop: Project) -> str:
     """The shop on a broker; each run has a namespace of its own."""
     name = str(request.param)

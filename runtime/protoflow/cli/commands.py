@@ -30,6 +30,7 @@ COMMANDS = {
     "pause": Row("protoflow.cli.control.pause", "Pause the handlers of a running process."),
     "resume": Row("protoflow.cli.control.resume", "End a pause in a running process."),
     "drain": Row("protoflow.cli.control.drain", "Finish running handlers and leave the group."),
+    "dashboard": Row("protoflow.cli.dashboard", "Show the state of a broker in the browser."),
     "describe": Row("protoflow.cli.describe", "Show the handlers and topics of a contract."),
     "asyncapi": Row("protoflow.cli.asyncapi", "Describe the contract as an AsyncAPI document."),
     "check": Row("protoflow.cli.check", "Check settings and contract before a deploy."),

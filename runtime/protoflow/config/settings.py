@@ -119,6 +119,7 @@ class Config:
     http_payloads: bool = _setting(
         False, "pages may show payloads of dead letters, without sensitive fields"
     )
+    http_publish: bool = _setting(False, "pages may publish messages, for whoever may operate")
     http_cors: tuple[str, ...] = _setting((), "origins whose pages may read the HTTP pages")
     metrics_port: int = _setting(0, "port for only /metrics; 0: http_port")
     file: str | os.PathLike[str] | None = None

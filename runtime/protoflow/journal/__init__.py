@@ -6,4 +6,5 @@ from protoflow.journal.entries import MessageEvent as MessageEvent
 from protoflow.journal.entries import OperatorAction as OperatorAction
 from protoflow.journal.file import JournalError as JournalError
 from protoflow.journal.journal import Journal as Journal
+from protoflow.journal.journal import acting as acting
 from protoflow.journal.reader import JournalReader as JournalReader

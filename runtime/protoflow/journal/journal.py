@@ -8,12 +8,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Final
 
 from protoflow.journal.entries import GAP, Event
 from protoflow.journal.file import JournalError
 from protoflow.journal.writer import ACTION, EVENT, MINUTE, JournalWriter, Row
+
+#: Who acts at the moment, for what is recorded deep below: a role and an address.
+acting: ContextVar[str] = ContextVar("acting", default="")
 
 _log = logging.getLogger("protoflow.journal")
 
@@ -144,6 +148,7 @@ class Journal:
             detail: how it was done.
         """
         count = len(ids) if count is None else count
+        detail = "; ".join(text for text in (acting.get(), detail) if text)
         self._add(ACTION, (self._now(), action, target, count, self.actor, detail))
         event = {"replay": Event.REPLAYED, "purge": Event.PURGED}.get(action)
         if event is not None:

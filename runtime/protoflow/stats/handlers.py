@@ -9,6 +9,7 @@ read.
 from __future__ import annotations
 
 import enum
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -22,6 +23,8 @@ from protoflow.stats.latency import Timings
 #: Messages sent are counted for so many topics, beyond them together.
 _TOPICS = 200
 _topic = attrgetter("topic")
+#: So many texts of errors are kept of a handler.
+_RECENT = 10
 OTHER_TOPICS = "(other)"
 
 
@@ -131,6 +134,8 @@ class HandlerStats:
         released: messages given back unfinished.
         timings: how long runs took, failed ones included.
         errors: errors by category.
+        recent_errors: when the last runs failed, in seconds since the epoch, and the texts of
+            their errors, without sensitive values; empty where nobody asked for texts.
         dead_letters: the counters of the handler's dead-letter topic, which others may share.
         sent: the messages that the whole service sent.
         classify: returns the category of an error.
@@ -140,6 +145,7 @@ class HandlerStats:
         *COUNTERS,
         "classify",
         "errors",
+        "recent_errors",
         "dead_letters",
         "sent",
         "timings",
@@ -157,6 +163,7 @@ class HandlerStats:
         self.published = self.lost = self.unknown = self.released = 0
         self.timings = Timings()
         self.errors = ErrorBreakdown()
+        self.recent_errors: deque[tuple[float, str]] = deque(maxlen=_RECENT)
         self.dead_letters = dead_letters or DLQTopicMetrics()
         self.sent = sent or SentMessages()
         self.classify = classify

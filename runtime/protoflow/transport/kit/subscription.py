@@ -68,7 +68,11 @@ class QueueSubscription:
         self._ready = ReadyQueue(
             max_messages=settings.max_in_flight, max_bytes=settings.max_in_flight_bytes
         )
-        self._renewer = LeaseRenewer(source, settings, clock, self.leases, self._report_lost)
+        self._renewer = LeaseRenewer(
+            source, settings, clock, self.leases, self._report_lost, self._rest
+        )
+        self._resting = False
+        self._giving_back: set[asyncio.Task[None]] = set()
         self._fetching: asyncio.Future[Sequence[Delivery]] | None = None
         self._on_the_way: dict[asyncio.Future[Results], SettlementBatch] = {}
 
@@ -76,7 +80,7 @@ class QueueSubscription:
         """See `Subscription.receive`."""
         ready = self._ready
         while not self.stopped:
-            if taken := ready.take(max_messages, max_bytes):
+            if not self._resting and (taken := ready.take(max_messages, max_bytes)):
                 return taken
             ready.signal.clear()
             if self._may_fetch() and await self._fetch_some(max_messages, max_bytes):
@@ -174,6 +178,8 @@ class QueueSubscription:
             await asyncio.wait([fetching])
             self._keep_fetched(fetching)  # unless its callback has run
         await self._renewer.give_back(self._ready.close())
+        if self._giving_back:
+            await asyncio.wait(self._giving_back)
         while self._on_the_way:
             await asyncio.wait([*self._on_the_way])
         self._end_if_idle()
@@ -191,7 +197,22 @@ class QueueSubscription:
         self.leases.clear()
 
     def _may_fetch(self) -> bool:
-        return not self.paused and self._ready.has_room
+        return not self.paused and not self._resting and self._ready.has_room
+
+    def _rest(self, seconds: float) -> None:
+        """Hands out nothing for a while, lest it overtakes what the broker gives again later."""
+        self._resting = True
+        self._loop.call_later(seconds, self._rested)
+        self._give_back_ready()
+
+    def _rested(self) -> None:
+        self._resting = False
+        self.wake()
+
+    def _give_back_ready(self) -> None:
+        task = self._loop.create_task(self._renewer.give_back(self._ready.clear()))
+        self._giving_back.add(task)
+        task.add_done_callback(self._giving_back.discard)
 
     async def _fetch_some(self, max_messages: int, max_bytes: int) -> bool:
         """Whether `take` should be tried again at once."""
@@ -220,6 +241,8 @@ class QueueSubscription:
         if not fetching.cancelled() and fetching.exception() is None:
             self.leases.add(fetching.result(), self._clock.monotonic())
             self._ready.extend(fetching.result())
+            if self._resting:  # it was on its way
+                self._give_back_ready()
 
     def _answered(self, future: asyncio.Future[Results], answer: asyncio.Future[Results]) -> None:
         batch = self._on_the_way.pop(answer)

@@ -51,23 +51,23 @@ async def topics(host: Host, request: Request) -> Response:
     """Every dead-letter topic of the handlers, with its counters."""
     request.given(frozenset())
     await host.reporter.refresh()
-    counters = host.reporter.host.counters.dead_letters.topics
-    return as_json(
+    return as_json({"topics": topics_of(host)})
+
+
+def topics_of(host: Host) -> list[dict[str, Any]]:
+    """Returns the dead-letter topics with their counters, as of the last refresh."""
+    return [
         {
-            "topics": [
-                {
-                    "topic": topic,
-                    "waiting": one.current,
-                    "received": one.received,
-                    "replayed": one.replayed,
-                    "purged": one.purged,
-                    "oldest_at": timestamp(one.oldest_at),
-                    "newest_at": timestamp(one.newest_at),
-                }
-                for topic, one in sorted(counters.items())
-            ]
+            "topic": topic,
+            "waiting": one.current,
+            "received": one.received,
+            "replayed": one.replayed,
+            "purged": one.purged,
+            "oldest_at": timestamp(one.oldest_at),
+            "newest_at": timestamp(one.newest_at),
         }
-    )
+        for topic, one in sorted(host.reporter.host.counters.dead_letters.topics.items())
+    ]
 
 
 async def list_(host: Host, request: Request) -> Response:
