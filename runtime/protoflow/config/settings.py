@@ -97,7 +97,7 @@ class Config:
     shutdown_timeout: float = _setting(30.0, "time for the whole shutdown")
     connect_timeout: float = _setting(30.0, "time to reach the broker at start")
     require_subscriber: bool = _setting(False, "publishing to a topic without a group fails")
-    on_lost_position: str = _setting("stop", "stop, earliest or latest: where a group continues")
+    on_lost_position: str = _setting("stop", "after a lost position: stop, earliest or latest")
     client_name: str = _setting("protoflow", "name of this process at the broker")
     sync_threads: int = _setting(32, "number of threads for synchronous handlers")
     handle_signals: bool = _setting(True, "run() stops on SIGTERM and SIGINT")

@@ -603,7 +603,7 @@ class RetryPolicy(_message.Message):
 
     @_builtins.property
     def max_backoff(self) -> _duration_pb2.Duration:
-        """The longest wait. The built-in value gives way to a longer initial_backoff."""
+        """The longest wait; unless set, at least initial_backoff."""
 
     @_builtins.property
     def max_elapsed(self) -> _duration_pb2.Duration:
