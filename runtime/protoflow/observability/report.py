@@ -36,13 +36,14 @@ _SHARE = 100
 
 @dataclass_record
 class BacklogMetrics:
-    """What waits; of the subscription, which handlers of one topic and group share.
+    """Waiting messages of the subscription; handlers of one topic and group have the same.
 
     Attributes:
         in_flight: deliveries not settled yet.
-        max_in_flight: the most there were at once.
+        max_in_flight: the highest number of them so far.
         last_queue_depth: messages of the group that wait at the broker; -1 is unknown.
-        estimated_lag_millis: the age of the oldest, else what the queue will take; -1 likewise.
+        estimated_lag_millis: the age of the oldest message, otherwise an estimate from the
+            throughput; -1: unknown.
     """
 
     in_flight: int = 0
@@ -53,7 +54,7 @@ class BacklogMetrics:
 
 @dataclass_record
 class DependencyHealth:
-    """The state of something that a handler needs."""
+    """The state of a dependency of a handler."""
 
     name: str
     status: str
@@ -116,7 +117,7 @@ class Host(Protocol):
         ...
 
     def publish_topic(self, spec: HandlerSpec) -> str:
-        """Where a handler publishes to; empty is nowhere."""
+        """The topic that a handler publishes to; empty if there is none."""
         ...
 
 
@@ -135,7 +136,7 @@ class Reporter:
         self._next_lag = self._next_dead_letters = float("-inf")
 
     async def refresh(self) -> None:
-        """Asks the broker for lag and dead letters, unless that was just done."""
+        """Asks the broker for lag and dead letters, unless the last answer is recent."""
         now = self.clock.monotonic()
         transport = self.host.transport
         counting = now >= self._next_dead_letters

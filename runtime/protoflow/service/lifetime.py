@@ -158,7 +158,7 @@ class Lifetime:
                 scheduler.cancel_runs()
         else:
             _log.critical(
-                "a signal ended the process; the broker redelivers what ran",
+                "a signal ended the process; the broker redelivers unsettled messages",
                 extra={"signal": signal.name},
             )
             logging.shutdown()

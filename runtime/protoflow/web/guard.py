@@ -77,7 +77,7 @@ class Guard:
         if role >= needed or (request.path in _OPEN and not self._tokens):
             return
         if not self._tokens:
-            raise Problem(403, "beyond this machine set http_token")
+            raise Problem(403, "requests from other machines need a token; set http_token")
         if role is Role.NONE:
             raise Problem(401, "a bearer token is needed", headers={"WWW-Authenticate": "Bearer"})
         raise Problem(403, "this token only reads; use the one of http_token")

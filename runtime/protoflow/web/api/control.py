@@ -26,7 +26,7 @@ async def processes(host: Host, request: Request) -> Response:
 
 
 async def pause(host: Host, request: Request) -> Response:
-    """Takes and starts nothing more until `resume`; what runs goes on."""
+    """Pauses: nothing is fetched or started until `resume`; running handlers continue."""
     return _act(host, request, "pause", Scheduler.pause)
 
 
@@ -36,7 +36,7 @@ async def resume(host: Host, request: Request) -> Response:
 
 
 async def drain(host: Host, request: Request) -> Response:
-    """Takes nothing more, finishes what runs, gives back the rest, and leaves the group."""
+    """Drains: running handlers finish, other messages go back, and the group is left."""
     seconds = host.config.shutdown_timeout
     return _act(host, request, "drain", lambda scheduler: scheduler.drain(seconds))
 

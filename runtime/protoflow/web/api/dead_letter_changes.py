@@ -27,7 +27,7 @@ _Act = Callable[[str, Collection[str] | None, DeadLetterFilter | None], Awaitabl
 
 
 async def replay(host: Host, request: Request) -> Response:
-    """Gives dead letters back to the group that failed, or with `to_origin` to all groups."""
+    """Replays dead letters to the group that failed, or with `to_origin` to all groups."""
     change = await change_of(host, request, "to_origin")
 
     async def act(topic: str, ids: Collection[str] | None, filter: DeadLetterFilter | None) -> int:
@@ -37,7 +37,7 @@ async def replay(host: Host, request: Request) -> Response:
 
 
 async def purge(host: Host, request: Request) -> Response:
-    """Deletes dead letters for good."""
+    """Deletes dead letters permanently."""
     change = await change_of(host, request)
 
     async def act(topic: str, ids: Collection[str] | None, filter: DeadLetterFilter | None) -> int:

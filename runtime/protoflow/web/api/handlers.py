@@ -21,7 +21,7 @@ _DETAILS = frozenset({"types", "policy", "policy_origins", "histogram", "recent_
 
 
 async def infos(host: Host, request: Request) -> Response:
-    """Every handler and its state, as the Go runtime's `HandlerInfo`."""
+    """Every handler and its state, in the form of the Go runtime's `HandlerInfo`."""
     request.given(frozenset())
     await host.reporter.refresh()
     return as_json([info.as_dict() for info in host.reporter.handlers()])

@@ -15,7 +15,7 @@ from protoflow.web.response import Response, as_json
 
 
 async def settings(host: Host, request: Request) -> Response:
-    """Each setting with its value, its origin and what it means; secrets are not shown."""
+    """Each setting with value, origin and meaning; secrets are not shown."""
     request.given(frozenset())
     helps = {one.name: one.metadata.get("help", "") for one in fields(Config)}
     rows = [
@@ -53,7 +53,7 @@ def _set(config: Config, name: str) -> str:
 
 
 async def lag(host: Host, request: Request) -> Response:
-    """How much waits in each group, as of the last second."""
+    """The number of waiting messages of each group, at most one second old."""
     request.given(frozenset())
     await host.reporter.refresh()
     return as_json({"lag": lag_of(host)})
@@ -66,7 +66,7 @@ def lag_of(host: Host) -> list[dict[str, Any]]:
         found = host.reporter.lag.get(one.settings.name)
         note = "every process reads all messages" if one.settings.broadcast else ""
         if found is None and not note:
-            note = f"{host.config.url.scheme} does not say how much waits"
+            note = f"{host.config.url.scheme} does not report lag"
         rows.append(
             {
                 "topic": one.settings.topic,
@@ -80,7 +80,7 @@ def lag_of(host: Host) -> list[dict[str, Any]]:
 
 
 async def topology(host: Host, request: Request) -> Response:
-    """The graph: topics, handlers and dead letters, and what leads where."""
+    """The graph of topics, handlers and dead letters."""
     request.given(frozenset())
     nodes: dict[str, dict[str, Any]] = {}
     edges: list[dict[str, Any]] = []
