@@ -39,11 +39,12 @@ async def _measure(pipe: Any, seconds: float) -> None:
             await service.publish_outputs(TO_WORK, outputs)
             await asyncio.sleep(max(0.0, started + number * _BATCH / _RATE - time.monotonic()))
         spent = time.process_time() - cpu
-        pipe.send(spent / (time.monotonic() - started))
+        took = time.monotonic() - started
+        pipe.send((spent / took, int(seconds * _RATE) / took))
 
 
-async def _run(seconds: float, viewer: bool) -> float:
-    """The share of a core that a service takes, in per cent."""
+async def _run(seconds: float, viewer: bool) -> tuple[float, float]:
+    """The share of a core that a service takes, in per cent, and messages a second."""
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs, seconds))
     process.start()
@@ -51,12 +52,12 @@ async def _run(seconds: float, viewer: bool) -> float:
     async with ClientSession() as session:
         watching = asyncio.create_task(_watch(session, port)) if viewer else None
         ours.send("go")
-        spent: float = await asyncio.to_thread(ours.recv)
+        spent, rate = await asyncio.to_thread(ours.recv)
         if watching is not None:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
     await asyncio.to_thread(process.join)
-    return 100 * spent
+    return 100 * spent, rate
 
 
 async def _watch(session: ClientSession, port: int) -> None:
@@ -67,10 +68,14 @@ async def _watch(session: ClientSession, port: int) -> None:
 
 async def _main(seconds: float, runs: int) -> None:
     found: dict[bool, list[float]] = {False: [], True: []}
+    rates: list[float] = []
     for _ in range(runs):
         for viewer in (False, True):
-            found[viewer].append(await _run(seconds, viewer))
+            share, rate = await _run(seconds, viewer)
+            found[viewer].append(share)
+            rates.append(rate)
     without, with_one = (statistics.median(found[viewer]) for viewer in (False, True))
+    print(f"messages a second: {min(rates):.0f} to {max(rates):.0f}")
     print("without a viewer:", ", ".join(f"{one:.2f} %" for one in found[False]))
     print("with one viewer: ", ", ".join(f"{one:.2f} %" for one in found[True]))
     print(f"median {without:.2f} % and {with_one:.2f} % of a core: {with_one - without:+.2f}")
