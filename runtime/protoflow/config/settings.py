@@ -120,6 +120,9 @@ class Config:
         False, "pages may show payloads of dead letters, without sensitive fields"
     )
     http_publish: bool = _setting(False, "pages may publish messages, for whoever may operate")
+    http_processes: bool = _setting(
+        False, "pages show other processes of the namespace, by heartbeats over the broker"
+    )
     http_cors: tuple[str, ...] = _setting((), "origins whose pages may read the HTTP pages")
     metrics_port: int = _setting(0, "port for only /metrics; 0: http_port")
     file: str | os.PathLike[str] | None = None

@@ -178,6 +178,17 @@ class Inspection:
             self._relay = await resources.enter_async_context(relay)
             self.reporter.relay = relay
 
+    async def meet_neighbours(self, resources: AsyncExitStack) -> None:
+        """Learns of other processes, and tells them of this one, if the settings ask for it."""
+        if not self._config.http_processes:
+            return
+        from protoflow.web.api.live import beat_of
+        from protoflow.web.neighbours import Neighbours
+
+        host = self.host
+        neighbours = Neighbours(self.transport, self._config, lambda: beat_of(host))
+        host.neighbours = await resources.enter_async_context(neighbours)
+
     async def start_configured_web(self) -> None:
         """Serves what `http_port`, `http_socket` and `metrics_port` ask for."""
         config = self._config

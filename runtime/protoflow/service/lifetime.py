@@ -116,6 +116,7 @@ class Lifetime:
         for scheduler in schedulers:
             scheduler.begin()
         running.started = True
+        await components.inspection.meet_neighbours(self._resources)
         await components.inspection.start_configured_web()
         self._report_start(schedulers)
 

@@ -125,9 +125,10 @@ SCHEMAS: dict[str, Schema] = {
         running=COUNT, waiting_retries=COUNT,
     ),
     "Process": _object(
+        ("seen_at",),
         name=TEXT, host=TEXT, pid={"type": "integer"}, version=TEXT, started_at=MAYBE_TEXT,
         transport=TEXT, namespace=TEXT, ready=FLAG, problems=BY_NAME,
-        subscriptions=_list("Subscription"),
+        subscriptions=_list("Subscription"), seen_at=MAYBE_TEXT,
     ),
     "Processes": _object(processes=_list("Process")),
     "Lag": _object(lag=_LAG),
