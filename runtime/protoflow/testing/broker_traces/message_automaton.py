@@ -66,9 +66,7 @@ class MessageAutomaton:
 
     def __str__(self) -> str:
         described = {
-            " and ".join(
-                f"{copy.state} ({copy.by[0]})" if copy.by[0] else copy.state for copy in reading
-            )
+            " and ".join(_WORDS[copy.state].format(copy.by[0]) for copy in reading)
             or "settled, or never published"
             for reading in self.readings
         }
@@ -226,6 +224,15 @@ class MessageAutomaton:
                 yield (*rest, Copy(state, attempt=attempt, place=copy.place))
 
 
+_WORDS = {
+    "coming": "not confirmed to be stored",
+    "free": "held by nobody",
+    "held": "held by {}",
+    "acting": "being settled by {}",
+    "soft": "settled by {}",
+    "ghost": "lost by {}",
+    "answered": "settled by {}",
+}
 #: States of copies at the broker; the others are what a process believes.
 _OWN = ("coming", "free", "held", "acting", "soft")
 
