@@ -174,7 +174,7 @@ async def _proxied(name: str, fault: Fault, directory: Path) -> Verdict:
             async with FaultProxy.to(run.url) as proxy:
                 run.proxy, run.consumer_url = proxy, proxy.url
                 return await _run(run, fault)
-    # Kafka tells its clients where it is, so it must know the proxy from the start.
+    # Kafka advertises its address, so it must know the proxy from the start.
     port = free_port()
     async with FaultProxy("127.0.0.1", port) as proxy:
         with harness(name, directory, COUNT, KafkaBroker(proxied=(port, proxy.port))) as run:
