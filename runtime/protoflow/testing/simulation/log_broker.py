@@ -123,10 +123,10 @@ class LogBroker(SimulatedBroker):
 
     def _append(self, log: list[Record], message: Message, state: GroupState | None) -> None:
         log.append(Record(message, self.now()))
-        groups = self.groups.values() if state is None else (state,)
-        for each in groups:
-            for member in each.members:
-                member.wake()
+        for each in self.groups.values() if state is None else (state,):
+            if each is state or each.handle.topic == message.topic:
+                for member in each.members:
+                    member.wake()
 
     # Members.
 

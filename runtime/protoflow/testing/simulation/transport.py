@@ -30,6 +30,8 @@ from protoflow.transports.memory.dead_letters import MemoryDeadLetterStore
 from protoflow.transports.memory.group import Group
 
 _UNKNOWN = SettleResult.UNKNOWN
+#: Seconds after which the broker is asked though it has not woken anybody.
+_POLL = 5.0
 
 
 class SimulatedTransport:
@@ -227,6 +229,7 @@ class SimulatedSubscription(QueueSubscription):
             fetch=self._fetch,
             settle=self._settle,
             renew=self._renew if renews else None,
+            poll=_POLL,
             lease=settings.lease,
             expires=profile.lending is Lending.EACH,
             defer=self._defer if profile.own_retries else None,
