@@ -18,6 +18,15 @@ async def end_sqlite(subscription: Any) -> None:
     await database.worker.call(lambda connection: sessions.end(connection, id, now, expired=True))
 
 
+async def end_postgresql(subscription: Any) -> None:
+    """Others end the membership, as that of a process that slept longer than its lease."""
+    from protoflow.transports.postgresql import members
+
+    database, member = subscription._database, subscription.membership.id
+    await database.fetch("UPDATE {s}.members SET until = 0 WHERE id = $1", member)
+    await members.end_expired(database)
+
+
 async def end_kafka(subscription: Any) -> None:
     """The coordinator removes the member, as an operator's command can."""
     from aiokafka.protocol.group import LeaveGroupRequest
@@ -49,3 +58,11 @@ async def end_jetstream(subscription: Any) -> None:
         else:
             headers = {"Status": "409", "Description": "Leadership Change"}
             await client.publish(puller._inbox, b"", headers=headers)
+
+
+async def end_redis(subscription: Any) -> None:
+    """The leases of all that it holds end, as those of a process that slept longer."""
+    from protoflow.transports.redis.scripts import RENEW
+
+    for shard in range(len(subscription.streams)):
+        await subscription._call(RENEW, shard, 0, 1000)

@@ -21,23 +21,26 @@ COMMANDS = {
     "init": Row("protoflow.cli.init.command", "Start a project: contract, handlers, tests."),
     "generate": Row("protoflow.cli.generate.command", "Generate Python from .proto files."),
     "run": Row("protoflow.cli.run", "Run a service."),
-    "dev": Row("protoflow.cli.dev", "Run a service on a file, and follow its sources."),
-    "publish": Row("protoflow.cli.publish", "Publish messages of a type, written as JSON."),
-    "tail": Row("protoflow.cli.tail", "Show the messages of a topic as they come."),
-    "lag": Row("protoflow.cli.lag", "Show how much waits in each group."),
+    "dev": Row("protoflow.cli.dev", "Run a service on a SQLite file, and restart it on changes."),
+    "publish": Row("protoflow.cli.publish", "Publish messages that are written as JSON."),
+    "tail": Row("protoflow.cli.tail", "Show the messages of a topic."),
+    "lag": Row("protoflow.cli.lag", "Show how many messages wait in each group."),
     "dlq": Row("protoflow.cli.dlq.command", "List, show, replay, purge or export dead letters."),
-    "why": Row("protoflow.cli.why", "Show what became of one message."),
-    "pause": Row("protoflow.cli.control.pause", "Stop taking messages in a running process."),
+    "why": Row("protoflow.cli.why", "Show what happened to a message."),
+    "pause": Row("protoflow.cli.control.pause", "Pause the handlers of a running process."),
     "resume": Row("protoflow.cli.control.resume", "End a pause in a running process."),
-    "drain": Row("protoflow.cli.control.drain", "Finish what runs and leave the group."),
+    "drain": Row("protoflow.cli.control.drain", "Finish running handlers and leave the group."),
+    "dashboard": Row("protoflow.cli.dashboard", "Show the state of a broker in the browser."),
     "describe": Row("protoflow.cli.describe", "Show the handlers and topics of a contract."),
-    "asyncapi": Row("protoflow.cli.asyncapi", "Describe the contract by AsyncAPI 3.1."),
+    "asyncapi": Row("protoflow.cli.asyncapi", "Describe the contract as an AsyncAPI document."),
     "check": Row("protoflow.cli.check", "Check settings and contract before a deploy."),
     "breaking": Row(
-        "protoflow.cli.breaking.command", "Show what a change of the contract does to messages."
+        "protoflow.cli.breaking.command", "Show what a changed contract does to messages."
     ),
-    "topology": Row("protoflow.cli.topology", "Compare topics and queues with the broker's."),
-    "doctor": Row("protoflow.cli.doctor", "Examine the installation and the way to the broker."),
-    "config": Row("protoflow.cli.config", "Show the settings and where each comes from."),
+    "topology": Row("protoflow.cli.topology", "Compare topics and queues with the broker."),
+    "doctor": Row(
+        "protoflow.cli.doctor", "Check the installation and the connection to the broker."
+    ),
+    "config": Row("protoflow.cli.config", "Show the settings and their origins."),
     "version": Row("protoflow.cli.version", "Show versions."),
 }

@@ -1,4 +1,4 @@
-"""Seeds as text: a number, and maybe what is left of its latencies and of its plan of faults."""
+"""Seeds as text: a number, and optionally how it was shrunk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Seed:
     """A seed.
 
     Attributes:
-        number: makes all choices.
+        number: determines all random choices.
         only: the names of the faults that may happen; None is all that the seed plans.
         halvings: how often all latencies are halved.
     """
@@ -35,7 +35,8 @@ def parse_seed(text: str | int) -> Seed:
     found = _SEED.fullmatch(str(text).strip())
     if found is None:
         raise ConfigError(
-            f"seed {text!r}: not a number, or a number, / and a power of two, ~ and names of faults"
+            f"seed {text!r}: expected a number, optionally with /2, /4, /8 or /16, and optionally "
+            "with ~ and names of faults"
         )
     number, divisor, faults = found.groups()
     only = None if faults is None else tuple(name for name in faults.split(",") if name)
@@ -44,7 +45,7 @@ def parse_seed(text: str | int) -> Seed:
 
 @dataclass
 class Defaults:
-    """What `simulate` takes where nothing else is said; the pytest plugin sets it.
+    """Defaults of `simulate`, which the pytest plugin sets.
 
     Attributes:
         seeds: how many seeds are run.

@@ -64,6 +64,18 @@ BUILT_IN: Final = (
         proved_on="SQLite 3.40",
     ),
     BuiltInTransport(
+        name="postgresql",
+        title="PostgreSQL",
+        schemes=("postgresql", "postgresql+tls"),
+        module="postgresql",
+        options="postgresql.options:PostgresOptions",
+        example="postgresql://localhost/app",
+        extra="postgres",
+        clients={"asyncpg": "asyncpg"},
+        system="postgresql",
+        proved_on="PostgreSQL 15.18",
+    ),
+    BuiltInTransport(
         name="kafka",
         title="Kafka",
         schemes=("kafka", "kafka+ssl"),
@@ -114,6 +126,18 @@ BUILT_IN: Final = (
         system="nats",
         proved_on="nats-server 2.15.1",
         bindings="nats.asyncapi:CoreBindings",
+    ),
+    BuiltInTransport(
+        name="redis",
+        title="Redis",
+        schemes=("redis", "rediss"),
+        module="redis",
+        options="redis.options:RedisOptions",
+        example="redis://localhost",
+        extra="redis",
+        clients={"redis": "redis"},
+        system="redis",
+        proved_on="Redis 7.0.15",
     ),
 )
 #: The transport of each URL scheme.

@@ -1,4 +1,4 @@
-"""Renewing the leases of a subscription, and giving back what no handler runs for."""
+"""Renews the leases of a subscription, and gives back messages without a running handler."""
 
 from __future__ import annotations
 
@@ -51,17 +51,17 @@ class LeaseRenewer:
         self._timer = self._loop.call_later(self._interval, self._start)
 
     def end(self) -> None:
-        """Renews nothing more. Idempotent."""
+        """Stops renewing. Idempotent."""
         self._ended = True
         self._timer.cancel()
 
     async def wait(self) -> None:
-        """Waits for the end of the sweep that runs."""
+        """Waits for the end of the current sweep."""
         if self._sweeping is not None:
             await asyncio.wait([self._sweeping])
 
     async def give_back(self, deliveries: Sequence[Delivery]) -> None:
-        """Gives back what no handler runs for; what fails is repeated at every sweep."""
+        """Gives back deliveries without a running handler; a failure is repeated at every sweep."""
         leases = self._leases
         self.owed += [released(each) for each in deliveries if leases.release(each)]
         owed = [each for each in self.owed if each.delivery.receipt not in leases.held]

@@ -1,4 +1,4 @@
-"""A subscription to a broker of queues, made of three functions of its transport."""
+"""A subscription to a queue broker, made of three functions of a transport."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def queue_subscription(
     listener: SubscriptionListener,
     clock: Clock,
 ) -> QueueSubscription:
-    """Returns a `Subscription` over a broker that lends messages and takes them back.
+    """Returns a `Subscription` to a queue broker.
 
     The transport claims, settles and renews. Everything else happens here: what was claimed and
     not handed out waits and is given back at the end, leases are renewed and their loss is
@@ -44,7 +44,7 @@ class QueueSubscription:
 
     Attributes:
         leases: what is held here.
-        health: where a transport may set problems of its own.
+        health: for further problems that the transport reports.
         stopped: whether `stop` was called.
     """
 
@@ -105,7 +105,7 @@ class QueueSubscription:
         return future
 
     def settling(self, settlements: Sequence[Settlement]) -> SettlementBatch:
-        """Returns a batch that a transaction settles by itself; it must confirm it."""
+        """Returns a batch for a transaction that settles it and must confirm it."""
         return SettlementBatch(self.leases, settlements, self._clock.monotonic())
 
     def defer(self, message: Message, delay: float) -> Message | None:
@@ -121,7 +121,7 @@ class QueueSubscription:
 
     @property
     def waiting(self) -> bool:
-        """Whether a receiver waits for something to arrive."""
+        """Whether a receiver waits for deliveries."""
         return self._ready.signal.waiting
 
     @property
@@ -142,12 +142,12 @@ class QueueSubscription:
         self._ready.signal.wake()
 
     def wake_after(self, seconds: float) -> None:
-        """Does so after some seconds; of several calls the earliest counts."""
+        """Calls `wake` after some seconds; of several calls the earliest counts."""
         if not self.stopped:
             self._ready.signal.wake_after(seconds)
 
     def receipts(self) -> set[Hashable]:
-        """Returns the receipts of what is held here, or is being settled."""
+        """Returns the receipts of deliveries that are held or being settled."""
         found = set(self.leases.held)
         for batch in self._on_the_way.values():
             for settlement in batch.accepted:
@@ -156,7 +156,7 @@ class QueueSubscription:
         return found
 
     def lose(self, deliveries: Sequence[Delivery] | None = None) -> None:
-        """Reports leases as lost; None: all of them, also of what is being settled."""
+        """Reports leases as lost; None: all leases, including those that are being settled."""
         if deliveries is None:
             lost = self.leases.clear()
         else:
@@ -170,8 +170,8 @@ class QueueSubscription:
         self._report_lost(lost)
 
     async def stop(self) -> None:
-        """See `Subscription.stop`. What was handed out may still be settled, and is renewed until
-        then or until `close`."""
+        """See `Subscription.stop`. Deliveries that were handed out can still be settled, and are
+        renewed until then or `close`."""
         self.stopped = True
         self._ready.signal.close()
         if (fetching := self._fetching) is not None:
@@ -185,13 +185,13 @@ class QueueSubscription:
         self._end_if_idle()
 
     async def close(self) -> None:
-        """Stops, and gives back what was handed out and not settled. Idempotent."""
+        """Stops, and gives back all unsettled deliveries. Idempotent."""
         await self.stop()
         await self._renewer.give_back([*self.leases.held.values()])
         await self.end()
 
     async def end(self) -> None:
-        """Renews no longer, as if nothing was held."""
+        """Stops renewing leases."""
         self._renewer.end()
         await self._renewer.wait()
         self.leases.clear()

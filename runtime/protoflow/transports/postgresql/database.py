@@ -1,0 +1,214 @@
+"""The connections of a transport: statements in transactions, without state of a session."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections.abc import AsyncIterator, Collection, Sequence
+from typing import Any, Protocol
+
+import asyncpg
+
+from protoflow.errors import AuthenticationError, ConnectionFailedError, TransportError
+from protoflow.transport.kit.supervisor import describe
+from protoflow.transport.settings import TransportSettings
+from protoflow.transports.postgresql import schema
+from protoflow.transports.postgresql.options import PostgresOptions
+
+_log = logging.getLogger("protoflow.transports.postgresql")
+_FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncio.TimeoutError)
+#: Seconds that the server has to say goodbye.
+_CLOSING = 5.0
+_REFUSED = (
+    asyncpg.InvalidPasswordError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
+
+
+class Connection(Protocol):
+    """What is used of asyncpg's connection, which has no types of its own."""
+
+    async def execute(self, query: str, *values: object) -> str:
+        """Runs a statement."""
+        ...
+
+    async def fetch(self, query: str, *values: object) -> Sequence[Any]:
+        """Returns all rows."""
+        ...
+
+    async def fetchrow(self, query: str, *values: object) -> Any:
+        """Returns the first row, or None."""
+        ...
+
+    async def fetchval(self, query: str, *values: object) -> Any:
+        """Returns the first value of the first row, or None."""
+        ...
+
+
+class _Stateless(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
+    """Nothing is set for a session, so nothing is reset: a pooler may stand between."""
+
+    def get_reset_query(self) -> str:
+        return ""
+
+
+class Database:
+    """One database in one process.
+
+    Attributes:
+        schema: the name of the PostgreSQL schema.
+        topics: the ids of topics by name, as far as they were needed.
+        problem: why the server cannot be used; None if it can.
+    """
+
+    def __init__(self, settings: TransportSettings, options: PostgresOptions) -> None:
+        self.settings = settings
+        self.options = options
+        self.clock = settings.clock
+        self.schema = options.schema
+        self.topics: dict[str, int] = {}
+        self.problem: str | None = None
+        self._pool: Any = None  # Any: asyncpg has no types
+
+    async def connect(self) -> None:
+        """Opens the pool. Raises ConnectionFailedError or AuthenticationError."""
+        try:
+            self._pool = await asyncio.wait_for(
+                asyncpg.create_pool(
+                    **self.arguments(),
+                    min_size=1,
+                    max_size=self.options.connections,
+                    statement_cache_size=0,
+                    command_timeout=self.options.command_timeout,
+                    connection_class=_Stateless,
+                ),
+                self.settings.connect_timeout,
+            )
+        except _REFUSED as error:
+            raise AuthenticationError(f"{self.settings.url.safe}: {error}") from error
+        except (*_FAILURES, ValueError) as error:
+            raise ConnectionFailedError(f"{self.settings.url.safe}: {describe(error)}") from error
+
+    async def disconnect(self) -> None:
+        """Closes the connections."""
+        if self._pool is not None:
+            try:
+                with contextlib.suppress(*_FAILURES):
+                    await asyncio.wait_for(self._pool.close(), _CLOSING)
+            finally:
+                self.abort()
+
+    def abort(self) -> None:
+        """Ends the connections; whatever waits for an answer fails at once."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.terminate()
+
+    def arguments(self) -> dict[str, Any]:
+        """Returns what asyncpg needs to connect."""
+        url, options = self.settings.url, self.options
+        user, password = options.login(url)
+        hosts = url.hosts or (("localhost", None),)
+        encrypted = url.scheme.endswith("+tls")
+        context: ssl.SSLContext | None = options.tls_context(
+            "postgresql", "postgresql+tls", encrypted=encrypted
+        )
+        return {
+            "host": [host for host, _ in hosts],
+            "port": [port or 5432 for _, port in hosts],
+            "user": user or "postgres",
+            "password": password.reveal() if password else None,
+            "database": url.path.removeprefix("/") or user or "postgres",
+            "ssl": context or False,
+            "timeout": self.settings.connect_timeout,
+            "server_settings": {"application_name": self.settings.client_name},
+        }
+
+    @contextlib.asynccontextmanager
+    async def transaction(self, *, relaxed: bool = False) -> AsyncIterator[Connection]:
+        """A connection in a transaction, committed on leaving.
+
+        Args:
+            relaxed: a crash of the server may undo it: for what is only done again then.
+
+        Raises:
+            TransportError: the server failed; after the last statement it is unknown whether the
+                transaction was committed.
+        """
+        if self._pool is None:
+            raise TransportError("the transport is not open")
+        try:
+            async with (
+                self._pool.acquire(timeout=self.options.command_timeout) as connection,
+                connection.transaction(),
+            ):
+                if relaxed:
+                    await connection.execute("SET LOCAL synchronous_commit = off")
+                yield connection
+        except _FAILURES as error:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise asyncio.CancelledError from error  # a rollback failed behind it
+            self.problem = describe(error)
+            raise TransportError(f"PostgreSQL: {describe(error)}") from error
+        self.problem = None
+
+    async def fetch(self, query: str, *values: object) -> list[Any]:
+        """Runs one statement in a transaction of its own."""
+        async with self.transaction() as connection:
+            return list(await connection.fetch(self.sql(query), *values))
+
+    def sql(self, query: str) -> str:
+        """Returns a statement with the schema's name for `{s}`."""
+        return query.replace("{s}", self.schema)
+
+    async def topic_ids(self, names: Collection[str]) -> dict[str, int]:
+        """Returns the ids of topics, which are created if need be."""
+        missing = [name for name in dict.fromkeys(names) if name not in self.topics]
+        if missing:
+            found = await self.fetch(
+                "SELECT n, {s}.topic_id(n) FROM unnest($1::text[]) AS u(n)", missing
+            )
+            self.topics.update((name, id) for name, id in found)
+        return self.topics
+
+    async def prepare(self, create: bool) -> None:
+        """Creates the tables in an empty schema, or checks their version.
+
+        Raises:
+            ConnectionFailedError: the schema is missing, or of another version.
+        """
+        try:
+            version = await self._version()
+            if version is None and create:
+                async with self.transaction() as connection:
+                    await connection.execute(
+                        f"SELECT pg_advisory_xact_lock(hashtext('protoflow {self.schema}'))"
+                    )
+                    if await self._version(connection) is None:
+                        await connection.execute(schema.statements(self.schema))
+                version = await self._version()
+        except TransportError as error:
+            raise ConnectionFailedError(f"{self.settings.url.safe}: {error}") from error
+        if version is None:
+            raise ConnectionFailedError(
+                f"{self.settings.url.safe}: schema {self.schema} has no tables of Protoflow; run "
+                "`protoflow topology apply` with a role that may create them"
+            )
+        if version != schema.VERSION:
+            raise ConnectionFailedError(
+                f"{self.settings.url.safe}: schema {self.schema} has version {version}, and this "
+                f"Protoflow needs {schema.VERSION}"
+            )
+
+    async def _version(self, connection: Connection | None = None) -> int | None:
+        query = self.sql("SELECT to_regclass('{s}.meta') IS NOT NULL")
+        version = self.sql("SELECT version FROM {s}.meta")
+        if connection is None:
+            async with self.transaction() as connection:
+                return (
+                    await connection.fetchval(version) if await connection.fetchval(query) else None
+                )
+        return await connection.fetchval(version) if await connection.fetchval(query) else None

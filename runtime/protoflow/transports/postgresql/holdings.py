@@ -1,0 +1,73 @@
+"""What a member holds: the interface between a subscription and its kind of group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple, Protocol
+
+from protoflow.message import Delivery, Settlement
+from protoflow.transports.postgresql.database import Connection
+
+
+class InClaim(NamedTuple):
+    """The receipt of a message of the log, claimed by a member of a group without an order."""
+
+    claim: int
+    bucket: int
+    seq: int
+
+
+class InBucket(NamedTuple):
+    """The receipt of a message of the log, in a bucket that the member owns."""
+
+    bucket: int
+    seq: int
+    turn: int
+
+
+class InWaiting(NamedTuple):
+    """The receipt of a row that waited."""
+
+    id: int
+    bucket: int
+    turn: int
+
+
+class Holdings(Protocol):
+    """Claims for a member, and settles what it claimed."""
+
+    async def fetch(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
+        """See `QueueSource.fetch`."""
+        ...
+
+    def begin(self, settlements: Sequence[Settlement]) -> None:
+        """Settlements are on their way from now on."""
+
+    async def lock(
+        self, connection: Connection, deliveries: Collection[Delivery]
+    ) -> tuple[set[Delivery], str]:
+        """Returns which deliveries are held, and keeps it so until the transaction ends; and
+        the transaction's id."""
+        ...
+
+    async def write(
+        self, connection: Connection, settlements: Sequence[Settlement]
+    ) -> Callable[[], None]:
+        """Settles what is held; the result is called once that is committed."""
+        ...
+
+    def end(self, settlements: Sequence[Settlement]) -> None:
+        """Settlements are no longer on their way."""
+
+    async def claimable(self) -> int:
+        """See `Availability`."""
+        ...
+
+    def clear(self) -> None:
+        """Everything was lost."""
+
+    async def stop(self) -> None:
+        """Claims nothing more."""
+
+    def abort(self) -> None:
+        """Claims nothing more, and waits for nothing."""

@@ -1,0 +1,168 @@
+"""The tables and functions, with their version.
+
+A topic is a log of rows in `buckets` by key. A group is a position in it, and rows for
+exceptions only: claims, failures, waiting messages. `{s}` stands for the schema's name.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+VERSION: Final = 1
+BUCKETS: Final = 64
+SLOTS: Final = 8
+
+_TABLES: Final = """
+CREATE SCHEMA IF NOT EXISTS {s};
+CREATE TABLE {s}.meta (
+  version int NOT NULL, buckets int NOT NULL, slot int NOT NULL,
+  opened float8 NOT NULL DEFAULT extract(epoch FROM clock_timestamp()));
+INSERT INTO {s}.meta VALUES ({version}, {buckets}, 0);
+
+CREATE TABLE {s}.topics (
+  id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text UNIQUE NOT NULL,
+  dead bool NOT NULL DEFAULT false);
+
+CREATE SEQUENCE {s}.log_seq CACHE 1;
+CREATE TABLE {s}.log (
+  slot int NOT NULL, topic int NOT NULL, bucket int NOT NULL, seq int8 NOT NULL,
+  xid xid8 NOT NULL, due float8 NOT NULL, key bytea, head text NOT NULL, payload bytea,
+  at float8 NOT NULL
+) PARTITION BY LIST (slot);
+CREATE INDEX ON {s}.log (topic, bucket, seq);
+CREATE INDEX ON {s}.log (xid);
+{partitions}
+
+CREATE TABLE {s}.groups (
+  id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, topic int NOT NULL REFERENCES {s}.topics,
+  name text NOT NULL, ordering int NOT NULL, broadcast bool NOT NULL, UNIQUE (topic, name));
+CREATE TABLE {s}.members (
+  id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY, group_id int NOT NULL, client text NOT NULL,
+  until float8 NOT NULL);
+
+-- Groups without an order: one position for all buckets, moved by whoever claims.
+CREATE TABLE {s}.cursors (
+  group_id int PRIMARY KEY, base pg_snapshot NOT NULL, open pg_snapshot NOT NULL,
+  low int8 NOT NULL, high int8 NOT NULL, upto int8 NOT NULL, seqs int8[] NOT NULL);
+CREATE TABLE {s}.claims (
+  id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY, group_id int NOT NULL, member int8,
+  deliveries int NOT NULL, buckets int[] NOT NULL, seqs int8[] NOT NULL);
+CREATE INDEX ON {s}.claims (group_id) WHERE member IS NULL;
+CREATE INDEX ON {s}.claims (member);
+
+-- Groups with an order: each bucket is owned by one member, which keeps the position.
+CREATE TABLE {s}.owners (
+  group_id int NOT NULL, bucket int NOT NULL, member int8, crashes int NOT NULL DEFAULT 0,
+  PRIMARY KEY (group_id, bucket));
+CREATE TABLE {s}.progress (
+  group_id int NOT NULL, bucket int NOT NULL, base pg_snapshot NOT NULL,
+  open pg_snapshot NOT NULL, low int8 NOT NULL, high int8 NOT NULL, upto int8 NOT NULL,
+  seq int8 NOT NULL, done int8[] NOT NULL, PRIMARY KEY (group_id, bucket)
+) WITH (fillfactor = 50);
+
+-- What is known of single messages of the log: failed runs and start marks.
+CREATE TABLE {s}.failures (
+  group_id int NOT NULL, seq int8 NOT NULL, bucket int NOT NULL, failures int NOT NULL DEFAULT 0,
+  first_failure float8 NOT NULL DEFAULT 0, due float8 NOT NULL DEFAULT 0,
+  marks int NOT NULL DEFAULT 0, PRIMARY KEY (group_id, seq));
+
+-- Copies that wait for one group: retries, replays, delayed messages.
+CREATE TABLE {s}.waiting (
+  id int8 PRIMARY KEY DEFAULT nextval('{s}.log_seq'), group_id int NOT NULL, topic int NOT NULL,
+  bucket int NOT NULL, due float8 NOT NULL, member int8, deliveries int NOT NULL DEFAULT 0,
+  failures int NOT NULL DEFAULT 0, first_failure float8 NOT NULL DEFAULT 0,
+  marks int NOT NULL DEFAULT 0, key bytea, head text NOT NULL, payload bytea,
+  at float8 NOT NULL);
+CREATE INDEX ON {s}.waiting (group_id, due) WHERE member IS NULL;
+CREATE INDEX ON {s}.waiting (member);
+
+CREATE TABLE {s}.dead_letters (
+  id int8 PRIMARY KEY DEFAULT nextval('{s}.log_seq'), topic int NOT NULL, message bytea NOT NULL,
+  key bytea, head text NOT NULL, payload bytea, at float8 NOT NULL);
+CREATE INDEX ON {s}.dead_letters (topic, id);
+CREATE INDEX ON {s}.dead_letters (topic, message);
+"""
+
+# The transaction's id is assigned before the sequence is read: see log_reader.
+_FUNCTIONS: Final = """
+CREATE FUNCTION {s}.now() RETURNS float8 LANGUAGE sql VOLATILE AS
+$$ SELECT extract(epoch FROM clock_timestamp())::float8 $$;
+
+CREATE FUNCTION {s}.publish(
+  given_topics int[], given_buckets int[], given_ids bytea[], given_keys bytea[],
+  given_heads text[], given_payloads bytea[], given_delays float8[])
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $$
+DECLARE
+  own xid8 := pg_catalog.pg_current_xact_id();
+  now float8 := {s}.now();
+  current int;
+BEGIN
+  SELECT slot INTO current FROM {s}.meta;
+  INSERT INTO {s}.log (slot, topic, bucket, seq, xid, due, key, head, payload, at)
+    SELECT current, t, b, nextval('{s}.log_seq'), own, CASE WHEN d > 0 THEN now + d ELSE 0 END,
+      k, h, p, now
+    FROM unnest(given_topics, given_buckets, given_keys, given_heads, given_payloads,
+      given_delays) AS u(t, b, k, h, p, d);
+  IF EXISTS (SELECT 1 FROM {s}.topics WHERE id = ANY (given_topics) AND dead) THEN
+    INSERT INTO {s}.dead_letters (topic, message, key, head, payload, at)
+      SELECT t, i, k, h, p, now
+      FROM unnest(given_topics, given_ids, given_keys, given_heads, given_payloads)
+        AS u(t, i, k, h, p)
+      WHERE t IN (SELECT id FROM {s}.topics WHERE dead);
+  END IF;
+END $$;
+
+CREATE FUNCTION {s}.topic_id(wanted text) RETURNS int LANGUAGE plpgsql SECURITY DEFINER AS $$
+DECLARE
+  found int;
+BEGIN
+  SELECT id INTO found FROM {s}.topics WHERE name = wanted;
+  IF found IS NULL THEN
+    INSERT INTO {s}.topics (name) VALUES (wanted) ON CONFLICT (name) DO NOTHING;
+    SELECT id INTO found FROM {s}.topics WHERE name = wanted;
+  END IF;
+  RETURN found;
+END $$;
+
+CREATE FUNCTION {s}.read_log(
+  wanted int, buckets int[], bases pg_snapshot[], opens pg_snapshot[], lows int8[],
+  highs int8[], seqs int8[], most int)
+RETURNS TABLE (bucket int, seq int8, due float8, key bytea, head text, payload bytea, at float8)
+LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
+  SELECT b.bucket, r.seq, r.due, r.key, r.head, r.payload, r.at
+  FROM unnest(buckets, bases, opens, lows, highs, seqs) AS b(bucket, base, open, low, high, seq),
+  LATERAL (
+    (SELECT l.seq, l.due, l.key, l.head, l.payload, l.at FROM {s}.log l
+      WHERE l.topic = wanted AND l.bucket = b.bucket
+        AND l.seq > greatest(b.low, b.seq) AND l.seq <= b.high
+        AND l.xid >= pg_snapshot_xmax(b.base) AND pg_visible_in_snapshot(l.xid, b.open)
+      ORDER BY l.seq LIMIT most)
+    UNION ALL
+    (SELECT l.seq, l.due, l.key, l.head, l.payload, l.at FROM {s}.log l
+      WHERE l.topic = wanted AND l.bucket = b.bucket AND l.seq > b.seq
+        AND l.xid = ANY (ARRAY(SELECT pg_snapshot_xip(b.base)))
+        AND pg_visible_in_snapshot(l.xid, b.open)
+      ORDER BY l.seq LIMIT most)
+    ORDER BY seq LIMIT most
+  ) r
+  ORDER BY b.bucket, r.seq;
+END $$;
+"""
+
+
+def statements(schema: str) -> str:
+    """Returns what creates everything in an empty schema."""
+    partitions = "\n".join(
+        f"CREATE TABLE {schema}.log_{slot} PARTITION OF {schema}.log FOR VALUES IN ({slot});"
+        for slot in range(SLOTS)
+    )
+    return (
+        (_TABLES + _FUNCTIONS)
+        .replace("{partitions}", partitions)
+        .replace("{version}", str(VERSION))
+        .replace("{buckets}", str(BUCKETS))
+        .replace("{s}", schema)
+    )

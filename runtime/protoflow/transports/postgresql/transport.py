@@ -1,0 +1,168 @@
+"""The PostgreSQL transport."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
+
+from protoflow.contract.spec import Start
+from protoflow.errors import PublishError, TopologyError
+from protoflow.message import Message
+from protoflow.transport.interface import (
+    Capabilities,
+    SubscriptionListener,
+    SubscriptionSettings,
+    Topology,
+    TopologyMode,
+    TransportSettings,
+)
+from protoflow.transport.lag import Lag
+from protoflow.transport.message_finder import FoundMessages, MessageQuery
+from protoflow.transport.topic_reader import TopicRecord
+from protoflow.transports.postgresql import topology as topologies
+from protoflow.transports.postgresql.database import Database
+from protoflow.transports.postgresql.dead_letters import PostgresDeadLetterStore
+from protoflow.transports.postgresql.members import Membership
+from protoflow.transports.postgresql.message_finder import find_message
+from protoflow.transports.postgresql.notifications import Notifications
+from protoflow.transports.postgresql.options import PostgresOptions
+from protoflow.transports.postgresql.publishing import Limits, Publisher
+from protoflow.transports.postgresql.subscription import PostgresSubscription
+from protoflow.transports.postgresql.topic_reader import read_topic
+from protoflow.transports.postgresql.transaction import PostgresTransaction, transaction
+
+
+class PostgresTransport:
+    """Topics and groups in a database."""
+
+    def __init__(self, settings: TransportSettings, options: PostgresOptions) -> None:
+        self.capabilities = Capabilities(
+            durable=True,
+            processes=True,
+            per_key=True,
+            per_partition=True,
+            retains=True,
+            delayed_publish=True,
+            broker_retry=True,
+            retry_lateness=1.0,
+            persists_attempts=True,
+            counts_deliveries=True,
+            atomic=True,
+            dead_letters=True,
+            leases=True,
+            lag=True,
+            broadcast=True,
+            max_message_bytes=options.max_message_bytes,
+            proves_killers=True,
+            reads_topics=True,
+            ordered_replays=True,
+        )
+        self._settings = settings
+        self._database = Database(settings, options)
+        self._limits = Limits(options.max_message_bytes)
+        self._publisher = Publisher(self._database, self._limits, self._published)
+        self._notifications: Notifications | None = None
+        self._subscriptions: list[PostgresSubscription] = []
+        self.dead_letters = PostgresDeadLetterStore(self._database, self._published)
+
+    async def open(self) -> None:
+        """Connects, and creates the tables in an empty schema."""
+        await self._database.connect()
+        try:
+            await self._database.prepare(create=True)
+            self._notifications = Notifications(self._database, self._wake)
+            await self._notifications.start()
+        except BaseException:
+            await self._database.disconnect()
+            raise
+
+    async def close(self) -> None:
+        """Gives back what was not settled, writes what was submitted, and disconnects."""
+        notifications, self._notifications = self._notifications, None
+        subscriptions, self._subscriptions = self._subscriptions, []
+        if notifications is None:
+            return
+        closing = asyncio.ensure_future(self._give_back(subscriptions))
+        try:
+            await asyncio.wait([closing])  # a gather would wait for what it cancels
+            await notifications.stop()
+            await self._database.disconnect()
+        except asyncio.CancelledError:
+            self._database.abort()
+            notifications.abort()
+            closing.cancel()
+            for subscription in subscriptions:
+                subscription.abort()
+            raise
+        closing.result()
+
+    async def _give_back(self, subscriptions: Sequence[PostgresSubscription]) -> None:
+        await asyncio.gather(*(each.close() for each in subscriptions))
+        await self._publisher.close()
+
+    async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
+        """Makes topics and groups, or reports which are missing."""
+        self.dead_letters.sources.add(topology.subscriptions)
+        for each in topology.subscriptions:
+            self._limits.dead_letter_topics |= {*each.dead_letter_topics}
+        if mode is TopologyMode.CREATE:
+            await topologies.make(self._database, topology)
+        elif mode is TopologyMode.VERIFY:
+            lacking = await topologies.missing(self._database, topology)
+            if lacking:
+                raise TopologyError(
+                    f"missing in schema {self._database.schema}: {', '.join(lacking)}"
+                )
+
+    def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
+        """Publishes with what else is being written."""
+        return self._publisher.submit(messages)
+
+    async def subscribe(
+        self, settings: SubscriptionSettings, listener: SubscriptionListener
+    ) -> PostgresSubscription:
+        """Joins the group, which is made if need be."""
+        self._limits.dead_letter_topics |= {*settings.dead_letter_topics}
+        subscription = PostgresSubscription(
+            self._database,
+            self._limits,
+            settings,
+            listener,
+            Membership(self._database, settings),
+            self._published,
+        )
+        await subscription.start()
+        self._subscriptions.append(subscription)
+        return subscription
+
+    def health(self) -> str | None:
+        """Why the server cannot be used; None again when it answered."""
+        return self._database.problem if self._notifications else "the transport is not open"
+
+    def read_topic(
+        self, topic: str, *, start: Start | float, follow: bool
+    ) -> AsyncIterator[TopicRecord]:
+        """See `protoflow.transport.TopicReader`."""
+        return read_topic(self._database, topic, start, follow)
+
+    async def lag(self, topic: str, group: str) -> Lag:
+        """What the group has not finished."""
+        return await topologies.lag(self._database, topic, group)
+
+    async def find_message(self, query: MessageQuery) -> FoundMessages:
+        """See `MessageFinder`."""
+        return await find_message(self._database, query)
+
+    def transaction(self) -> AbstractAsyncContextManager[PostgresTransaction]:
+        """Commits on leaving, rolls back on an exception."""
+        return transaction(self._subscriptions, self._database, self._limits, self._published)
+
+    def _published(self, topics: Collection[str]) -> None:
+        if topics and self._notifications is not None:
+            self._notifications.published(topics)
+
+    def _wake(self, topics: Collection[str] | None) -> None:
+        for subscription in self._subscriptions:
+            if topics is None or subscription.topic in topics:
+                subscription.wake()
