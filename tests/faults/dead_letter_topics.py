@@ -5,6 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 import aio_pika
+import asyncpg
 import nats
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -13,9 +14,13 @@ from protoflow.transports.nats.names import JetStreamNames
 
 async def writable(broker: str, url: str, topic: str, *, open: bool) -> None:
     """Opens or closes the dead-letter topic at the broker itself."""
-    await {"kafka": _kafka, "rabbitmq": _rabbitmq, "jetstream": _jetstream}[broker](
-        url, topic, open
-    )
+    how = {
+        "kafka": _kafka,
+        "rabbitmq": _rabbitmq,
+        "jetstream": _jetstream,
+        "postgresql": _postgresql,
+    }
+    await how[broker](url, topic, open)
 
 
 async def _kafka(url: str, topic: str, open: bool) -> None:
@@ -53,3 +58,21 @@ async def _jetstream(url: str, topic: str, open: bool) -> None:
         await stream.update_stream(config)
     finally:
         await client.close()
+
+
+async def _postgresql(url: str, topic: str, open: bool) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        if open:
+            await connection.execute("DROP TRIGGER refuse ON protoflow.dead_letters")
+            return
+        await connection.execute(
+            """CREATE OR REPLACE FUNCTION protoflow.refuse() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE EXCEPTION 'says the test'; END $$"""
+        )
+        await connection.execute(
+            "CREATE TRIGGER refuse BEFORE INSERT ON protoflow.dead_letters "
+            "EXECUTE FUNCTION protoflow.refuse()"
+        )
+    finally:
+        await connection.close()

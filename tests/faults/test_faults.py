@@ -24,7 +24,8 @@ from tests.faults.harness import Harness, harness
 from tests.faults.ledger import Verdict
 from tests.faults.proxy import FaultProxy
 
-COUNT = 20_000 if os.environ.get("PROTOFLOW_FAULTS") == "long" else 2_000
+LONG = os.environ.get("PROTOFLOW_FAULTS") == "long"
+COUNT = 20_000 if LONG else 2_000
 #: A quorum queue that was declared within these seconds may not survive a killed RabbitMQ 3.10.
 SETTLED = {"rabbitmq": 9.0}
 #: How many messages may be unsettled in a consumer: so many copies one fault may make.
@@ -127,6 +128,10 @@ ON_BROKERS = (
     slow_consumer, dead_letters_unwritable, *PROXIED,
 )  # fmt: skip
 CASES = [(name, fault) for name in ("kafka", "rabbitmq", "jetstream") for fault in ON_BROKERS]
+CASES += [
+    ("postgresql", fault)
+    for fault in (ON_BROKERS if LONG else (consumer_killed, broker_killed, connection_cut))
+]
 CASES += [
     ("sqlite", consumer_killed),
     ("sqlite", consumers_come_and_go),
