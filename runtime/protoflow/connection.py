@@ -45,6 +45,7 @@ def transport_settings(config: Config, clock: Clock) -> TransportSettings:
         ladder=config.retry_ladder,
         require_subscriber=config.require_subscriber,
         on_lost_position=config.on_lost_position,
+        topology=config.topology,
     )
 
 

@@ -20,6 +20,7 @@ from protoflow.transport.interface import (
 from protoflow.transport.lag import Lag
 from protoflow.transport.message_finder import FoundMessages, MessageQuery
 from protoflow.transport.topic_reader import TopicRecord
+from protoflow.transports.postgresql import tables
 from protoflow.transports.postgresql import topology as topologies
 from protoflow.transports.postgresql.database import Database
 from protoflow.transports.postgresql.dead_letters import PostgresDeadLetterStore
@@ -58,7 +59,7 @@ class PostgresTransport:
             reads_topics=True,
             ordered_replays=True,
         )
-        self._settings = settings
+        self.creates_tables = settings.topology is TopologyMode.CREATE
         self._database = Database(settings, options)
         self._limits = Limits(options.max_message_bytes)
         self._publisher = Publisher(self._database, self._limits, self._published)
@@ -70,9 +71,8 @@ class PostgresTransport:
         """Connects, and creates the tables in an empty schema."""
         await self._database.connect()
         try:
-            await self._database.prepare(create=True)
+            await tables.check(self._database, self.creates_tables)
             self._notifications = Notifications(self._database, self._wake)
-            await self._notifications.start()
         except BaseException:
             await self._database.disconnect()
             raise
@@ -100,6 +100,14 @@ class PostgresTransport:
     async def _give_back(self, subscriptions: Sequence[PostgresSubscription]) -> None:
         await asyncio.gather(*(each.close() for each in subscriptions))
         await self._publisher.close()
+
+    async def apply_tables(self) -> None:
+        """See `KeepsTables`."""
+        await self._database.connect()
+        try:
+            await tables.apply(self._database)
+        finally:
+            await self._database.disconnect()
 
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
         """Makes topics and groups, or reports which are missing."""
@@ -132,6 +140,8 @@ class PostgresTransport:
             Membership(self._database, settings),
             self._published,
         )
+        if self._notifications is not None:
+            await self._notifications.start()
         await subscription.start()
         self._subscriptions.append(subscription)
         return subscription
