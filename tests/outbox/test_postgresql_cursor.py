@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import asyncpg
 import pytest
@@ -27,7 +28,7 @@ class Writer:
     """
 
     connection: asyncpg.Connection
-    transaction: object = None
+    transaction: Any = None  # Any: asyncpg has no types
     written: list[tuple[int, frozenset[int]]] = field(default_factory=list)
 
 
