@@ -26,6 +26,8 @@ COMMANDS = {
     "tail": Row("protoflow.cli.tail", "Show the messages of a topic as they come."),
     "lag": Row("protoflow.cli.lag", "Show how much waits in each group."),
     "dlq": Row("protoflow.cli.dlq.command", "List, show, replay, purge or export dead letters."),
+    "relay": Row("protoflow.cli.relay", "Publish what applications write to an outbox."),
+    "outbox": Row("protoflow.cli.outbox", "List, retry or purge what a relay parked."),
     "why": Row("protoflow.cli.why", "Show what became of one message."),
     "pause": Row("protoflow.cli.control.pause", "Stop taking messages in a running process."),
     "resume": Row("protoflow.cli.control.resume", "End a pause in a running process."),
