@@ -198,7 +198,8 @@ class SyncConnection:
         from protoflow.outbox.binding import SyncBoundPublisher
 
         opened, loop = self._opened(), self._loop
-        assert loop is not None  # so while it is open
+        if loop is None:
+            raise _not_open()
         return SyncBoundPublisher(
             opened.message_publisher, opened.destination, connection, self._run,
             loop.call_soon_threadsafe,

@@ -40,8 +40,8 @@ def _changes(command: F) -> F:
         click.option("--all", "everything", is_flag=True, help="All that are parked."),
         click.argument("positions", nargs=-1, type=int),
     ):
-        command = option(_reaches(command))
-    return command
+        command = option(command)
+    return _reaches(command)
 
 
 @click.group("outbox")

@@ -50,7 +50,7 @@ class Lifetime:
         with handled_signals(self._signalled) if handled else contextlib.nullcontext():
             await self.start()
             try:
-                if not self._components.registry.registrations:
+                if not (self._components.registry.registrations or self._config.outbox_url):
                     _log.warning(
                         "the service started without a handler, and handles nothing",
                         extra={"transport": self._config.url.safe},
