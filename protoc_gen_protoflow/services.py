@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from protoc_gen_protoflow import value_rules
 from protoc_gen_protoflow.contract import Leaves, MessageContract, MethodContract, ServiceContract
-from protoc_gen_protoflow.problems import Location, Problems
+from protoc_gen_protoflow.problems import Problems
 from protoc_gen_protoflow.request import (
     FILE_SERVICES,
     METHOD_OPTIONS,
@@ -15,6 +15,7 @@ from protoc_gen_protoflow.request import (
     SERVICE_OPTIONS,
     Declared,
     File,
+    Location,
     Request,
     options_pb2,
     text,

@@ -21,8 +21,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 _KNOWN = {"config": str, "contract": str, "generate": dict}
 
 _OPTIONS = (
-    click.option("--transport", metavar="URL", help="Where the broker is."),
-    click.option("--config", "config_file", metavar="FILE", help="TOML file of settings."),
+    click.option("--transport", metavar="URL", help="URL of the broker."),
+    click.option("--config", "config_file", metavar="FILE", help="TOML file with the settings."),
 )
 _CONTRACT = click.option(
     "--contract", "contract_name", metavar="MODULE", help="Module or package of generated code."
@@ -88,7 +88,7 @@ def broker_of(transport: str | None, config_file: str | None) -> Config:
             " or name a file of settings in pyproject.toml: [tool.protoflow] config"
         )
     if config.url.scheme == "memory":
-        raise ConfigError("memory:// lives in its process and cannot be reached from another")
+        raise ConfigError("memory:// exists in its process and cannot be reached from another")
     return config
 
 

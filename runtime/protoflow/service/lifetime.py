@@ -82,6 +82,7 @@ class Lifetime:
         """Drains and closes, within `shutdown_timeout`. Idempotent."""
         running = self._running
         running.started = False
+        self._components.inspection.end_streams()
         shutdown = Shutdown(self._config.shutdown_timeout, _log)
         try:
             await shutdown.drain(running.subscriptions)
@@ -157,7 +158,7 @@ class Lifetime:
                 scheduler.cancel_runs()
         else:
             _log.critical(
-                "a signal ended the process; the broker redelivers what ran",
+                "a signal ended the process; the broker redelivers unsettled messages",
                 extra={"signal": signal.name},
             )
             logging.shutdown()
