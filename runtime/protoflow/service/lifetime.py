@@ -50,7 +50,7 @@ class Lifetime:
         with handled_signals(self._signalled) if handled else contextlib.nullcontext():
             await self.start()
             try:
-                if not self._components.registry.registrations:
+                if not (self._components.registry.registrations or self._config.outbox_url):
                     _log.warning(
                         "the service started without a handler, and handles nothing",
                         extra={"transport": self._config.url.safe},
@@ -129,7 +129,7 @@ class Lifetime:
         finally:
             if self._opened:
                 await shutdown.close("the connection to the broker", components.transport.close)
-            components.publisher.close()
+            components.close_publishers()
             components.threads.close()
             await shutdown.close("the journal", components.journaling.close)
 
