@@ -91,6 +91,7 @@ class MethodContract(NamedTuple):
     streams: bool
     batch: Leaves
     broadcast: bool | None
+    effects: Leaf | None
     comment: str
 
 

@@ -151,6 +151,7 @@ SCHEMAS: dict[str, Schema] = {
             "items": _object(
                 name=TEXT, topic=TEXT, group=TEXT, types=TEXTS, publishes=MAYBE_TEXT,
                 published_type=MAYBE_TEXT, batched=FLAG, streams=FLAG, broadcast=FLAG,
+                effects=TEXT,
             ),
         },
     ),
