@@ -113,7 +113,7 @@ async def test_the_store_writes_in_the_transaction_that_it_is_given(tmp_path: Pa
 
 async def test_a_relay_that_does_not_get_on_turns_readiness_red(tmp_path: Path) -> None:
     class Broken(SQLiteOutbox):
-        async def pending(self, limit: int, behind: Any = ()) -> Any:
+        async def pending(self, limit: int, behind: Any = (), **options: Any) -> Any:
             raise sqlite3.OperationalError("disk I/O error")
 
     store = Broken(tmp_path / "outbox.db")

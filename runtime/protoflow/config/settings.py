@@ -104,6 +104,9 @@ class Config:
     validate: bool = _setting(True, "check messages against the rules of their contract")
     trace_links: bool = _setting(False, "spans link to the sender's, in traces of their own")
     log_payloads: bool = _setting(False, "DEBUG records show messages, sensitive fields hidden")
+    outbox: str | TransportURL | None = _setting(
+        None, "database whose outbox a service relays, a URL of PostgreSQL or SQLite"
+    )
     journal: str = _setting("", "SQLite file for what became of messages; empty is none")
     journal_successes: bool = _setting(False, "the journal holds publishes and successes, too")
     journal_max_bytes: int = _setting(64 * 1024 * 1024, "how large the journal may become")
@@ -162,6 +165,11 @@ class Config:
     def url(self) -> TransportURL:
         """The transport's URL in parts."""
         return cast("TransportURL", self.transport)  # so since __post_init__
+
+    @property
+    def outbox_url(self) -> TransportURL | None:
+        """The outbox's URL in parts; None: there is none."""
+        return cast("TransportURL | None", self.outbox)  # so since __post_init__
 
     @property
     def stalled_after(self) -> float:

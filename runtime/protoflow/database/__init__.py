@@ -6,12 +6,20 @@ SQLite, and gives one interface to it. Nothing here begins, commits or rolls bac
 
 from __future__ import annotations
 
-from protoflow.database.interface import DatabaseConnection, Row, SyncDatabaseConnection
+from protoflow.database.interface import (
+    DatabaseConnection,
+    Dialect,
+    Insertion,
+    Row,
+    SyncDatabaseConnection,
+)
 from protoflow.database.recognition import adapt, adapt_sync
 from protoflow.database.transaction_watch import TransactionWatch
 
 __all__ = [
     "DatabaseConnection",
+    "Dialect",
+    "Insertion",
     "Row",
     "SyncDatabaseConnection",
     "TransactionWatch",

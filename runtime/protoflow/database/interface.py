@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 #: A row, whatever row factory the user has set.
 Row: TypeAlias = Sequence[Any]
 Dialect: TypeAlias = Literal["postgresql", "sqlite"]
+
+
+class Insertion(NamedTuple):
+    """What writes messages: a statement, and its parameters, once or several times."""
+
+    statement: str
+    rows: Sequence[Row]
 
 
 class _Connection(Protocol):

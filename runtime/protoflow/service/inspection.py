@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from protoflow.clock import Clock
 from protoflow.config.settings import Config
-from protoflow.errors import RegistrationError
+from protoflow.errors import ConfigError, RegistrationError
 from protoflow.pipeline import HandlerSpec
 from protoflow.publishing.publisher import MessagePublisher
 from protoflow.registrations.registry import Registry
@@ -157,14 +157,34 @@ class Inspection:
             raise RegistrationError("the service relays an outbox already")
         self._outbox = store
 
+    def wake_relay(self) -> None:
+        """Something was written to the outbox of this process."""
+        if self._relay is not None:
+            self._relay.wake()
+
     async def start_relay(self, resources: AsyncExitStack) -> None:
-        """Starts to empty the outbox, until the resources are closed."""
-        if self._outbox is None:
+        """Starts to empty the outbox, until the resources are closed. Raises ConfigError."""
+        url, store = self._config.outbox_url, self._outbox
+        if url is not None:
+            if store is not None:
+                raise ConfigError(
+                    "outbox: the settings name a database, and the service was given a store; "
+                    "leave out one of the two"
+                )
+            from protoflow.outbox.configured import outbox_at
+
+            configured = outbox_at(url, self._config.topology)
+            resources.push_async_callback(configured.close)
+            store = configured
+        if store is None:
             return
         from protoflow.outbox import OutboxRelay, RelayedOutbox
 
-        if isinstance(self._outbox, RelayedOutbox):
-            relay = OutboxRelay(self._outbox, self.transport, sent=self.counters.sent)
+        if isinstance(store, RelayedOutbox):
+            relay = OutboxRelay(
+                store, self.transport, sent=self.counters.sent, publisher=self._publisher,
+                mandatory=self._config.require_subscriber,
+            )  # fmt: skip
             self._relay = await resources.enter_async_context(relay)
             self.reporter.relay = relay
 

@@ -127,7 +127,7 @@ class Lifetime:
         finally:
             if self._opened:
                 await shutdown.close("the connection to the broker", components.transport.close)
-            components.publisher.close()
+            components.close_publishers()
             components.threads.close()
             await shutdown.close("the journal", components.journaling.close)
 

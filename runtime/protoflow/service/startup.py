@@ -30,6 +30,7 @@ from protoflow.transport.interface import Topology, Transport
 if TYPE_CHECKING:
     from protoflow.config.settings import Config
     from protoflow.middleware import Dependencies
+    from protoflow.outbox.binding import Destination
     from protoflow.scheduling.scheduler import Scheduler
 
 
@@ -77,6 +78,21 @@ class Components:
             self.registry, dependencies.get("outbox"), self.journaling.journal,
         )  # fmt: skip
         self._tracer_provider = dependencies.get("tracer_provider")
+        self._destination: Destination | None = None
+
+    def bind(self, connection: object) -> EventPublisher:
+        """Returns a publisher for the transaction that is open on a database connection."""
+        from protoflow.outbox.binding import Destination, bind
+
+        if self._destination is None:
+            self._destination = Destination(self.transport, self.inspection.wake_relay)
+        return bind(self.publisher, self._destination, connection)
+
+    def close_publishers(self) -> None:
+        """Publishes no more."""
+        self.publisher.close()
+        if self._destination is not None:
+            self._destination.close()
 
     async def assemble(self, crashed: Callable[[BaseException], None]) -> list[Scheduler]:
         """Returns the schedulers, not yet started, of all subscriptions; makes their topology.
