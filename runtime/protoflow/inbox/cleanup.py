@@ -44,11 +44,12 @@ class Cleanup:
         """Cleans until it is cancelled. A failure is logged, and tried again."""
         while True:
             try:
-                while await self.portion():
-                    await asyncio.sleep(_PAUSE)
+                cleaned = await self.portion()
             except Exception as error:
+                cleaned = 0
                 _log.warning("the inbox was not cleaned", extra={"error": str(error)})
-            await asyncio.sleep(min(_LONGEST, self._retention * _SHARE))
+            pause = min(_LONGEST, self._retention * _SHARE)
+            await asyncio.sleep(_PAUSE if cleaned else pause)
 
     async def portion(self) -> int:
         """Removes some old entries; returns how many."""

@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from protoflow.config.settings import Config
 from protoflow.contract.policy import ResolvedRetry
-from protoflow.contract.spec import Effects
 from protoflow.inbox.inbox import Inbox
 from protoflow.registrations.subscription_plan import HandlerPlan
 
@@ -18,13 +17,11 @@ NO_INBOX: Final = (
 
 
 def problems(
-    handlers: Iterable[HandlerPlan], inbox: Inbox[Any] | None, *, has_outbox: bool, config: Config
+    handlers: Iterable[HandlerPlan], inbox: Inbox[Any] | None, config: Config
 ) -> Iterator[str]:
-    """Yields what is missing or wrong, a sentence for each."""
+    """Yields what handlers with exactly-once effects lack, a sentence for each."""
     for handler in handlers:
         registration = handler.registration
-        if registration.effects is not Effects.EXACTLY_ONCE:
-            continue
         name = registration.name
         if inbox is None:
             yield f"{name}: {NO_INBOX}"
@@ -38,11 +35,6 @@ def problems(
             yield (
                 f"{name}: it runs on the event loop; give the inbox an AsyncConnectionPool, or "
                 "generate the handler with handlers=sync"
-            )
-        if registration.publication is not None and not has_outbox:
-            yield (
-                f"{name}: its effects are exactly once and it publishes, so its outputs must be "
-                "committed with its effects; give the service an outbox in the same database"
             )
         if (needed := _needed(handler.policy.retry, config)) > inbox.retention:
             yield (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
-from protoflow.errors import ProtoflowError
+from protoflow.outcomes import DeadLetter
 
 #: Serialization failure and deadlock: the same transaction may succeed at once.
 _CONFLICTS: Final = frozenset({"40001", "40P01"})
@@ -13,8 +13,8 @@ _CONFLICTS: Final = frozenset({"40001", "40P01"})
 _UNKNOWN: Final = ("08", "57P")
 
 
-class TransactionEndedError(ProtoflowError):
-    """The handler ended the transaction that belongs to the runtime."""
+class TransactionEnded(DeadLetter):
+    """The handler ended the transaction that belongs to the runtime: no retry can undo that."""
 
     def __init__(self, handler: str) -> None:
         super().__init__(

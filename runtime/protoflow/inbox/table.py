@@ -26,9 +26,7 @@ COLUMNS: Final = "day, consumer, handler, source, id, run, handled_at"
 LOCK: Final = "SELECT pg_advisory_xact_lock(736570)"
 
 _ANEW: Final = "DO NOTHING"
-_AGAIN: Final = (
-    "(day, consumer, handler, source, id) DO UPDATE SET run = protoflow_inbox.run + 1"
-)
+_AGAIN: Final = "(day, consumer, handler, source, id) DO UPDATE SET run = protoflow_inbox.run + 1"
 # A run of the same message elsewhere holds its entry until it ends. The bound of that wait must
 # not hold for the handler's own statements, and another statement would be another round trip.
 _ENTER_POSTGRESQL: Final = """WITH before AS MATERIALIZED

@@ -9,15 +9,17 @@ from protoflow.database.interface import Dialect
 
 
 class Transaction(Protocol):
-    """An open transaction.
+    """An open transaction."""
 
-    Attributes:
-        connection: what the handler gets: the user's own type.
-        database: the same, for statements of the runtime.
-    """
+    @property
+    def connection(self) -> Any:
+        """What the handler gets: the user's own type."""
+        ...
 
-    connection: Any
-    database: DatabaseConnection
+    @property
+    def database(self) -> DatabaseConnection:
+        """The same connection, for statements of the runtime."""
+        ...
 
     @property
     def is_open(self) -> bool:
@@ -40,8 +42,15 @@ class Transaction(Protocol):
 class SyncTransaction(Protocol):
     """The same in a thread; see `Transaction`."""
 
-    connection: Any
-    database: SyncDatabaseConnection
+    @property
+    def connection(self) -> Any:
+        """What the handler gets: the user's own type."""
+        ...
+
+    @property
+    def database(self) -> SyncDatabaseConnection:
+        """The same connection, for statements of the runtime."""
+        ...
 
     @property
     def is_open(self) -> bool:
@@ -60,7 +69,10 @@ class SyncTransaction(Protocol):
 class Opener(Protocol):
     """Opens transactions for handlers on the event loop."""
 
-    dialect: Dialect
+    @property
+    def dialect(self) -> Dialect:
+        """The database."""
+        ...
 
     async def begin(self) -> Transaction:
         """Opens a transaction. Raises the driver's error."""
@@ -74,7 +86,10 @@ class Opener(Protocol):
 class SyncOpener(Protocol):
     """Opens transactions for handlers in threads."""
 
-    dialect: Dialect
+    @property
+    def dialect(self) -> Dialect:
+        """The database."""
+        ...
 
     def begin_sync(self) -> SyncTransaction:
         """Opens a transaction in this thread. Raises the driver's error."""

@@ -23,7 +23,7 @@ _DRAWN = (
     "coalesce(pg_sequence_last_value("
     "pg_get_serial_sequence('protoflow_outbox', 'position')::regclass), 0)"
 )
-_NOW = f"SELECT pg_current_snapshot()::text, {_DRAWN}"  # noqa: S608  # made of constants
+_NOW = f"SELECT pg_current_snapshot()::text, {_DRAWN}"  # made of constants
 # The second column gives this transaction a number above all that could own a drawn position.
 _NUMBERED = f"""WITH q AS MATERIALIZED (SELECT {_DRAWN} AS drawn)
 SELECT q.drawn, pg_current_xact_id()::text FROM q"""  # noqa: S608

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from protoflow.clock import Clock
 from protoflow.config.settings import Config
+from protoflow.contract.spec import Effects
 from protoflow.pipeline import Chain, HandlerSpec
 from protoflow.publishing.publisher import MessagePublisher
 from protoflow.registrations.subscription_plan import HandlerPlan, SubscriptionPlan
@@ -24,6 +25,7 @@ from protoflow.transport.interface import Capabilities, Transport
 if TYPE_CHECKING:
     from protoflow.journal import Journal
     from protoflow.journal.handler_journal import HandlerJournal
+    from protoflow.scheduling.inbox_runs import InboxRuns
 
 
 def assemble(
@@ -37,6 +39,7 @@ def assemble(
     counters: Counters,
     crashed: Callable[[BaseException], None],
     journal: Journal | None = None,
+    inbox: InboxRuns | None = None,
 ) -> Scheduler:
     """Returns the scheduler of a subscription, not yet started."""
     readiness = Readiness()
@@ -50,7 +53,10 @@ def assemble(
         windows = WindowPublisher(
             publisher.submitter, transport.capabilities, spec.stats.confirmed, clock, mark_late
         )
-        innermost = terminal(handler.registration, spec, windows.publish, threads, publisher)
+        if inbox is not None and handler.registration.effects is Effects.EXACTLY_ONCE:
+            innermost = inbox.terminal(handler.registration, spec, threads, publisher)
+        else:
+            innermost = terminal(handler.registration, spec, windows.publish, threads, publisher)
         run = chain.compile(innermost, spec)
         if spec.journal is not None and spec.journal.successes:
             from protoflow.scheduling.journaled_runs import journaled

@@ -18,10 +18,10 @@ from protoflow.context import CONNECTION, Context
 from protoflow.errors import BatchFailed, PublishRefusedError
 from protoflow.handler import Batch
 from protoflow.inbox.entries import Entry, entry_of
-from protoflow.inbox.failures import TransactionEndedError, is_conflict, is_refused
+from protoflow.inbox.failures import TransactionEnded, is_conflict, is_refused
 from protoflow.message import Delivery, Message
 from protoflow.outcomes import DONE, Outcome, Postpone, Skip
-from protoflow.pipeline import HandlerSpec, Next
+from protoflow.pipeline import HandlerSpec
 from protoflow.registrations.registration import Registration
 from protoflow.scheduling.batching import BatchContext
 from protoflow.scheduling.hop_state import is_reprocessed
@@ -57,7 +57,10 @@ class Destination(Protocol):
         ...
 
     def written(
-        self, connection: DatabaseConnection | SyncDatabaseConnection, messages: Sequence[Message], /
+        self,
+        connection: DatabaseConnection | SyncDatabaseConnection,
+        messages: Sequence[Message],
+        /,
     ) -> None:
         """Wakes who waits for messages, once the transaction has ended."""
 
@@ -147,7 +150,7 @@ class ExactlyOnce:
                 await self._handle(context, chosen)
                 await self._keep_outputs(context, transaction.database)
                 if not transaction.is_open:
-                    raise TransactionEndedError(self.spec.name)
+                    raise TransactionEnded(self.spec.name)
                 await transaction.prepare()
             finally:
                 for each in {context, *chosen}:
@@ -225,18 +228,6 @@ class ExactlyOnce:
             return unknown()
         context.confirm()
         return DONE
-
-
-def exactly_once(
-    registration: Registration, spec: HandlerSpec, inbox: Inbox[Any], destination: Destination,
-    threads: Threads, topics: Topics,
-) -> Next:  # fmt: skip
-    """Returns the callable that runs the user's code for a delivery, in one transaction."""
-    if registration.sync:
-        from protoflow.scheduling.exactly_once_sync import ExactlyOnceSync
-
-        return ExactlyOnceSync(registration, spec, inbox, destination, threads, topics).run
-    return ExactlyOnce(registration, spec, inbox, destination, threads, topics).run
 
 
 def unknown() -> Outcome:

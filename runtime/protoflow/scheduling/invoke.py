@@ -140,6 +140,7 @@ def _batched(
 
 
 def all_outputs(context: Context) -> list[Message]:
+    """Returns what a run has published so far, through the contexts of a batch's messages, too."""
     items = context.items if isinstance(context, BatchContext) else ()
     return [*context.outputs, *(message for item in items for message in item.outputs)]
 
@@ -180,6 +181,7 @@ def _streaming(
 async def results_of(
     registration: Registration, given: Any, context: Context, threads: Threads
 ) -> AsyncGenerator[Any, None]:
+    """Yields what a stream handler yields."""
     if not registration.sync:
         results = registration.call(given, context)
         if not hasattr(results, "__aiter__"):
