@@ -105,7 +105,9 @@ def _alchemy(driver: str, *, sessions: bool) -> Kind:
         try:
             yield Database(
                 async_sessionmaker(engine) if sessions else engine,
-                lambda c, text: c.execute(sql("INSERT INTO effects VALUES (:text)"), {"text": text}),
+                lambda c, text: c.execute(
+                    sql("INSERT INTO effects VALUES (:text)"), {"text": text}
+                ),
                 lambda c, statement: c.execute(sql(statement)),
                 _sqlite_reader(url) if "sqlite" in driver else _reader(url),
             )
@@ -163,5 +165,5 @@ KINDS: dict[str, Kind] = {
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 10.0) -> None:
     """Waits for a condition. Raises TimeoutError."""
     async with asyncio.timeout(seconds):
-        while not await condition():  # noqa: ASYNC110  a database tells nobody
+        while not await condition():
             await asyncio.sleep(0.01)

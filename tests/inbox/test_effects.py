@@ -14,7 +14,7 @@ from protoflow.errors import ConfigError, ProtoflowError
 from protoflow.outbox import schema
 from protoflow.outcomes import Postpone
 
-from tests.inbox.databases import Database
+from tests.inbox.databases import Database, until
 from tests.inbox.harness import NAME, TO_DONE, Writer, handler, put, put_again, running
 
 
@@ -74,16 +74,9 @@ async def test_a_handler_must_not_commit(database: Database) -> None:
 
 async def test_outputs_are_committed_with_the_effects(database: Database) -> None:
     dialect = Inbox(database.resource).dialect
-    if dialect == "sqlite":
-        import contextlib
-        import sqlite3
-
-        with contextlib.closing(sqlite3.connect((await database.read("PRAGMA database_list"))[0][2])) as own:
-            own.executescript(schema(dialect))
-    else:
-        for statement in schema(dialect).split(";\n"):
-            if statement.strip():
-                await database.read(statement)
+    for statement in schema(dialect).split(";\n"):
+        if statement.strip():
+            await database.read(statement)
 
     def answer(text: str, _context: Any) -> Any:
         if writer.runs.count(text) == 1:
@@ -158,9 +151,7 @@ async def test_a_batch_is_one_transaction(database: Database) -> None:
 
     call = synchronous if database.sync else asynchronous
     batch = BatchPolicy(max_messages=3, max_wait=0.2)
-    async with running(
-        handler(call, sync=database.sync, batch=batch), inbox=inbox
-    ) as service:
+    async with running(handler(call, sync=database.sync, batch=batch), inbox=inbox) as service:
         await put(service, "a", "b", "c")
         assert sorted(map(len, seen)) == [1, 1, 1, 3]  # one by one after the failure
         del seen[:]
@@ -188,28 +179,30 @@ async def test_the_same_entry_elsewhere_is_waited_for(asyncpg_database: Database
         timeout = await inbox.of(context).fetchval("SHOW lock_timeout")
         await asyncpg_database.write(inbox.of(context), timeout)
 
+    async def unready() -> bool:
+        return "inbox" in service.service.health().problems
+
     async with running(handler(work), inbox=inbox) as service:
-        pool = asyncpg_database.resource
-        async with pool.acquire() as other:
+        await put(service, "before")
+        source = service.messages[0].metadata["ce_source"]
+        async with asyncpg_database.resource.acquire() as other:
             held = other.transaction()
             await held.start()
             await other.execute(
                 "INSERT INTO protoflow_inbox (day, consumer, handler, source, id)"
-                " VALUES (0, 'workers', $1, '', 'x')",
+                " VALUES (0, 'workers', $1, $2, 'x')",
                 NAME,
+                source,
             )
-            putting = asyncio.create_task(put(service, "a", id="x", metadata={}))
-            while service.service.health().ready:  # noqa: ASYNC110  of another task
-                await asyncio.sleep(0.01)
-            assert "inbox" in service.service.health().problems
-            source = service.messages[0].metadata["ce_source"]
-            assert source == "" or runs == []
+            putting = asyncio.create_task(put(service, "a", id="x"))
+            await until(unready)
             await held.rollback()
         await putting
         assert service.service.health().ready
         assert service.service.stats()[NAME].failed_runs == 0
+    assert runs == ["before", "a"]
     # The bound of the wait does not hold for the handler.
-    assert await asyncpg_database.effects() == ["0"]
+    assert await asyncpg_database.effects() == ["0", "0"]
 
 
 async def test_an_inbox_that_cannot_be_used(sqlite_database: Database) -> None:
@@ -224,8 +217,7 @@ async def test_an_inbox_that_cannot_be_used(sqlite_database: Database) -> None:
     with pytest.raises(ConfigError, match="an inbox opens transactions on an asyncpg Pool"):
         Inbox(7)  # type: ignore[call-overload]
     with pytest.raises(ConfigError, match="table protoflow_inbox cannot be used"):
-        async with running(writer.handler(), inbox=writer.inbox, topology="verify"):
-            pass
+        await writer.inbox.open(create=False)
 
 
 async def test_an_async_pool_for_a_handler_in_threads(asyncpg_database: Database) -> None:

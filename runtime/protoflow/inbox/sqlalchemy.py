@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from protoflow.database import DatabaseConnection
+from protoflow.database import DatabaseConnection, adapt
 from protoflow.database.interface import Dialect
 from protoflow.database.sqlalchemy import SQLAlchemyConnection, session_connection
 from protoflow.errors import ConfigError
@@ -22,8 +22,9 @@ class Engine:
         """See `Opener`."""
         connection = await self._engine.connect()
         try:
+            transaction = await connection.begin()
             return EngineTransaction(
-                connection, SQLAlchemyConnection(connection), await connection.begin()
+                connection, SQLAlchemyConnection(connection), transaction, await _driver(connection)
             )
         except BaseException:
             await connection.close()
@@ -36,16 +37,21 @@ class Engine:
 class EngineTransaction:
     """A transaction on an `AsyncConnection`."""
 
-    def __init__(self, connection: Any, database: DatabaseConnection, transaction: Any) -> None:
+    def __init__(
+        self, connection: Any, database: DatabaseConnection, transaction: Any,
+        driver: DatabaseConnection,
+    ) -> None:  # fmt: skip
         self.connection = connection
         self.database = database
+        self._driver = driver
         self._transaction = transaction
         self.commit = transaction.commit
 
     @property
     def is_open(self) -> bool:
         """See `Transaction`."""
-        return bool(self._transaction.is_active)
+        # SQLAlchemy does not see a COMMIT that a handler executes; the driver does.
+        return bool(self._transaction.is_active) and self._driver.in_transaction
 
     async def prepare(self) -> None:
         """See `Transaction`."""
@@ -74,8 +80,10 @@ class Sessions:
         session = self._make()
         try:
             transaction = await session.begin()
-            connection = SQLAlchemyConnection(await session_connection(session))
-            return SessionTransaction(session, connection, transaction)
+            connection = await session_connection(session)
+            return SessionTransaction(
+                session, SQLAlchemyConnection(connection), transaction, await _driver(connection)
+            )
         except BaseException:
             await session.close()
             raise
@@ -90,6 +98,12 @@ class SessionTransaction(EngineTransaction):
     async def prepare(self) -> None:
         """See `Transaction`."""
         await self.connection.flush()
+
+
+async def _driver(connection: Any) -> DatabaseConnection:
+    """The driver's own connection, which knows its transaction."""
+    raw = await connection.get_raw_connection()
+    return await adapt(raw.driver_connection)
 
 
 def _dialect(engine: Any) -> Dialect:

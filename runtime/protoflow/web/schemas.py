@@ -188,8 +188,9 @@ SCHEMAS: dict[str, Schema] = {
         filter={"$ref": "#/components/schemas/Filter"}, dry_run=FLAG,
     ),
     "Replay": _object(
-        ("ids", "all", "filter", "dry_run", "to_origin"), ids=TEXTS, all=FLAG,
+        ("ids", "all", "filter", "dry_run", "to_origin", "reprocess"), ids=TEXTS, all=FLAG,
         filter={"$ref": "#/components/schemas/Filter"}, dry_run=FLAG, to_origin=FLAG,
+        reprocess=FLAG,
     ),
     "Changed": _object(
         ("samples",), matched=COUNT, done=COUNT, failed=COUNT, samples=_list("DeadLetter")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from protoflow.contract.spec import Ordering, Start
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message
-from protoflow.transports.memory.group import Entry, Group
+from protoflow.transports.memory.group import Entry, Group, ReplayedEntry
 
 #: What a dead letter may have more than the message: the reason, the origin, the attempts.
 _HEADROOM = 256 * 1024
@@ -211,9 +211,9 @@ class Broker:
             group.wake()
 
     def publish_to(self, group: Group, message: Message, now: float) -> None:
-        """Gives a message to one group."""
+        """Gives a dead letter back to its group."""
         self._sequence += 1
-        group.extend([Entry(group, message, self._sequence, now, 0.0, size_of(message))])
+        group.extend([ReplayedEntry(group, message, self._sequence, now, 0.0, size_of(message))])
         group.wake()
 
 

@@ -32,6 +32,8 @@ class Entry:
     and did not end.
     """
 
+    #: Only the runtime makes replays, so their hop state is its own.
+    replayed = False
     __slots__ = (
         "deliveries",
         "delivery",
@@ -66,6 +68,13 @@ class Entry:
         self.failures = 0
         self.first_failure = 0.0
         self.mark = 0
+
+
+class ReplayedEntry(Entry):
+    """A dead letter that was given back to its group."""
+
+    __slots__ = ()
+    replayed = True
 
 
 class Lane:
@@ -220,6 +229,8 @@ class Group:
         )
         if entry.mark:
             delivery.suspect = True
+        if entry.replayed:
+            delivery.own_place = True
         return delivery
 
     def _claim_returned(
