@@ -105,9 +105,7 @@ def _alchemy(driver: str, *, sessions: bool) -> Kind:
         try:
             yield Database(
                 async_sessionmaker(engine) if sessions else engine,
-                lambda c, text: c.execute(
-                    sql("INSERT INTO effects VALUES (:text)"), {"text": text}
-                ),
+                lambda c, text: c.execute(sql("INSERT INTO effects VALUES (:t)"), {"t": text}),
                 lambda c, statement: c.execute(sql(statement)),
                 _sqlite_reader(url) if "sqlite" in driver else _reader(url),
             )

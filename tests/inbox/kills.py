@@ -16,12 +16,14 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import asyncpg
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 from protoflow import Config, Inbox, Output, Service
 from protoflow.contract.spec import DeliveryPolicy, RetryPolicy
+from protoflow.database import Dialect
 from protoflow.outbox import schema
 from protoflow.scheduling.exactly_once import ExactlyOnce
 
@@ -96,7 +98,7 @@ class Trial:
             yield pool
 
     async def _create(self, resource: Any) -> None:
-        dialect = "sqlite" if resource is self._database else "postgresql"
+        dialect: Dialect = "sqlite" if resource is self._database else "postgresql"
         for statement in ("CREATE TABLE effects (text TEXT)", *schema(dialect).split(";\n")):
             if statement.strip():
                 await self._execute(resource, statement)
@@ -169,16 +171,17 @@ def _forked(run: Callable[[], Any]) -> int:
         os._exit(1)
 
 
-def _wait(pid: int, seconds: float) -> bool:
-    """Whether the process ended by itself within the time; it is gone in any case."""
+def _wait(pid: int, seconds: float) -> int | None:
+    """Returns how the process ended; None: it did not in time, and was killed."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        if os.waitpid(pid, os.WNOHANG)[0]:
-            return True
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
         time.sleep(0.002)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    return False
+    return None
 
 
 def main() -> int:
@@ -193,22 +196,21 @@ def main() -> int:
     chance = random.Random(given.seed)
     half = given.kills // 2
     trial = Trial(given.transport, given.database, given.kills * _COMMITS, given.namespace)
-    if not _wait(_forked(trial.prepare), _PATIENCE):
+    if _wait(_forked(trial.prepare), _PATIENCE) != 0:
         raise SystemExit("the messages were not published")
     never = lambda _count: False  # noqa: E731  a shorthand
     after_commit = at_random = 0
     for number in range(given.kills):
         if number % 2 < 1 and after_commit < half:
             commits = chance.randint(1, _COMMITS)
-            pid = _forked(lambda commits=commits: trial.consume(commits, never))
-            after_commit += _wait(pid, _PATIENCE / 4)
+            pid = _forked(partial(trial.consume, commits, never))
+            after_commit += _wait(pid, _PATIENCE / 4) == -signal.SIGKILL
         else:
             pid = _forked(lambda: trial.consume(None, never))
-            _wait(pid, chance.uniform(0.05, 0.6))
-            at_random += 1
+            at_random += _wait(pid, chance.uniform(0.05, 0.6)) is None
     messages = given.kills * _COMMITS
-    finished = _wait(
-        _forked(lambda: trial.consume(None, lambda count: count >= messages)), _PATIENCE
+    finished = (
+        _wait(_forked(lambda: trial.consume(None, lambda count: count >= messages)), _PATIENCE) == 0
     )
     # What is delivered again after the last effect must change nothing.
     _wait(_forked(lambda: trial.consume(None, never)), 2.0)

@@ -54,7 +54,7 @@ class Inbox(Generic[T]):
 
     @overload
     def __init__(
-        self: Inbox[asyncpg.pool.PoolConnectionProxy], resource: asyncpg.Pool, *,
+        self: Inbox[sqlite3.Connection], resource: Path | str, *,
         retention: timedelta = ..., lock_timeout: timedelta = ...,
     ) -> None: ...  # fmt: skip
     @overload
@@ -80,7 +80,7 @@ class Inbox(Generic[T]):
     ) -> None: ...  # fmt: skip
     @overload
     def __init__(
-        self: Inbox[sqlite3.Connection], resource: Path | str, *,
+        self: Inbox[asyncpg.pool.PoolConnectionProxy], resource: asyncpg.Pool, *,
         retention: timedelta = ..., lock_timeout: timedelta = ...,
     ) -> None: ...  # fmt: skip
     def __init__(

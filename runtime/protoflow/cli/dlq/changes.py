@@ -62,9 +62,7 @@ def replay(
     if to_origin and topic_name:
         raise click.UsageError("give --to-origin or --to, not both")
     if reprocess and (to_origin or topic_name):
-        raise click.UsageError(
-            "--reprocess is for the group that failed: leave out --to-origin and --to"
-        )
+        raise click.UsageError("--reprocess is for the group that failed; leave out --to")
     access = Access(selection, where)
     to = access.destination(topic_name) if topic_name else ""
 

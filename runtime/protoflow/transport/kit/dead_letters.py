@@ -142,9 +142,7 @@ class DeadLetters:
         """
         self._check(topic)
         if reprocess and (to_origin or to):
-            raise ValueError(
-                "reprocess is for the group that failed alone: a topic is not believed to ask for it"
-            )
+            raise ValueError("reprocess is for the group that failed: leave out to_origin and to")
         run = _Replay(topic, to_origin=to_origin, to=to, reprocess=reprocess)
         try:
             async with self._store.scan(topic, ids=ids) as scan:
