@@ -146,13 +146,18 @@ SQLITE = {
 
 async def prepare(url: str) -> None:
     """Creates the user's own table."""
+    await execute(url, "CREATE TABLE mine (text TEXT)")
+
+
+async def execute(url: str, statements: str) -> None:
+    """Runs statements on a connection of its own."""
     if "://" in url:
         connection = await asyncpg.connect(url)
-        await connection.execute("CREATE TABLE mine (text text)")
+        await connection.execute(statements)
         await connection.close()
     else:
-        with contextlib.closing(sqlite3.connect(url)) as file, file:
-            file.execute("CREATE TABLE mine (text TEXT)")
+        with contextlib.closing(sqlite3.connect(url)) as file:
+            file.executescript(statements)
 
 
 async def rows(url: str, query: str) -> list[tuple[Any, ...]]:

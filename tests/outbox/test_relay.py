@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from protoflow.errors import (
     TransportError,
 )
 from protoflow.outbox import OutboxRelay, PostgresOutbox, SQLiteOutbox
+
+from tests.database import users
 
 Verdict = PublishError | None
 AnyOutbox = SQLiteOutbox | PostgresOutbox
@@ -107,9 +109,11 @@ async def test_a_refused_one_is_parked_and_its_key_goes_on(
     assert "too large" in record.__dict__["error"]
     (parked,) = await store.parked()
     assert (parked.message.id, parked.reason) == ("1", "too large")
+    broker.judge = lambda each: None
     await store.unpark([parked.position])
-    assert [item.message.id for item in await store.pending(10)] == ["1"]
-    await store.delete([parked.position])
+    async with relay_of(store, broker):
+        await empty(store)
+    assert broker.taken == ["0", "2", "3", "4", "1"]
     assert await store.parked() == []
 
 
@@ -255,13 +259,11 @@ async def test_a_broker_that_raises_is_an_outage(store: AnyOutbox) -> None:
     assert relay.problem == "the outbox is not relayed: the connection is closed"
 
 
-async def test_an_unreadable_entry_is_parked(store: AnyOutbox, tmp_path: Path) -> None:
+async def test_an_unreadable_entry_is_parked(store: AnyOutbox, url: str) -> None:
     broker = Broker()
     await store.store([message(i, b"k") for i in range(4)], None)
-    with sqlite3.connect(tmp_path / "outbox.db") as connection:
-        connection.execute("UPDATE protoflow_outbox SET metadata = '[1]' WHERE id = '1'")
-        connection.execute("UPDATE protoflow_outbox SET metadata = '{' WHERE id = '2'")
-    connection.close()
+    await users.execute(url, "UPDATE protoflow_outbox SET metadata = '[1]' WHERE id = '1'")
+    await users.execute(url, "UPDATE protoflow_outbox SET metadata = '{' WHERE id = '2'")
     relay = relay_of(store, broker)
     async with relay:
         await empty(store)
