@@ -256,10 +256,8 @@ class Context:
 
     def restart(self) -> None:
         """Forgets what the run has published: it begins anew; for the runtime."""
-        self.outputs = ()
+        self.outputs, self._position, self._on_confirmed = (), 0, ()
         self.decoded = None  # the handler may have changed it
-        self._position = 0
-        self._on_confirmed = ()
 
     def take_outputs(self) -> list[Message]:
         """The outputs kept so far, which are kept no longer; for the runtime."""

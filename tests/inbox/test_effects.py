@@ -66,8 +66,8 @@ async def test_a_handler_must_not_commit(database: Database) -> None:
     writer = Writer(database, commit)
     async with running(writer.handler(), inbox=writer.inbox) as service:
         await put(service, "a")
-        (letter,) = service.dead_letters
-    assert letter.message.metadata["pf_error_type"] in (
+        (record,) = service.dead_letters
+    assert record.message.metadata["pf_error_type"] in (
         "TransactionEnded", "PendingRollbackError", "InvalidRequestError",
     )  # fmt: skip
 

@@ -56,15 +56,15 @@ async def test_a_noted_message_is_handled_again_if_asked(
 
     async with service:
         await copied()
-        letter = await service.dead_letters.show(dead, f"{broker}-0-x")
-        assert letter.message.id == f"{broker}-0-x"
+        record = await service.dead_letters.show(dead, f"{broker}-0-x")
+        assert record.message.id == f"{broker}-0-x"
         # Noted meanwhile, by hand: as a copy would be that another process handled.
-        source = letter.message.metadata.get("ce_source", "")
+        source = record.message.metadata.get("ce_source", "")
         with sqlite3.connect(sqlite_database.resource) as own:
             own.execute(
                 "INSERT INTO protoflow_inbox (day, consumer, handler, source, id)"
                 " VALUES (0, ?, 'test.v1.Worker.Do', ?, ?)",
-                (f"{namespace}..workers", source, letter.message.id),
+                (f"{namespace}..workers", source, record.message.id),
             )
         own.close()
         with pytest.raises(ValueError, match="reprocess is for the group that failed"):

@@ -1,4 +1,4 @@
-"""The entry of a message: what tells it from every other, for one handler of one group."""
+"""The entry of a message: what distinguishes it from every other, for one handler of one group."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DAY: Final = 86400
 
 
 class NoIdentity(DeadLetter):
-    """The message came without an id, so nobody can tell it from a copy of it."""
+    """The message came without an id, so it cannot be distinguished from a copy."""
 
     category = "no identity"
 

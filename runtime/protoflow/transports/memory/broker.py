@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from protoflow.contract.spec import Ordering, Start
 from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message
-from protoflow.transports.memory.group import Entry, Group, ReplayedEntry
+from protoflow.transports.memory.group import Entry, Group
 
 #: What a dead letter may have more than the message: the reason, the origin, the attempts.
 _HEADROOM = 256 * 1024
@@ -215,6 +215,13 @@ class Broker:
         self._sequence += 1
         group.extend([ReplayedEntry(group, message, self._sequence, now, 0.0, size_of(message))])
         group.wake()
+
+
+class ReplayedEntry(Entry):
+    """A dead letter that was given back: only the runtime does that, so it is an own place."""
+
+    __slots__ = ()
+    replayed = True
 
 
 def size_of(message: Message) -> int:

@@ -32,7 +32,6 @@ class Entry:
     and did not end.
     """
 
-    #: Only the runtime makes replays, so their hop state is its own.
     replayed = False
     __slots__ = (
         "deliveries",
@@ -68,13 +67,6 @@ class Entry:
         self.failures = 0
         self.first_failure = 0.0
         self.mark = 0
-
-
-class ReplayedEntry(Entry):
-    """A dead letter that was given back to its group."""
-
-    __slots__ = ()
-    replayed = True
 
 
 class Lane:
