@@ -213,15 +213,10 @@ class Broker:
     def publish_to(self, group: Group, message: Message, now: float) -> None:
         """Gives a dead letter back to its group."""
         self._sequence += 1
-        group.extend([ReplayedEntry(group, message, self._sequence, now, 0.0, size_of(message))])
+        entry = Entry(group, message, self._sequence, now, 0.0, size_of(message))
+        entry.replayed = True
+        group.extend([entry])
         group.wake()
-
-
-class ReplayedEntry(Entry):
-    """A dead letter that was given back: only the runtime does that, so it is an own place."""
-
-    __slots__ = ()
-    replayed = True
 
 
 def size_of(message: Message) -> int:
