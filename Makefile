@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 PY     := $(BIN)/python
 STAMP  := $(VENV)/.made
 PYTEST := $(PY) -m pytest
-ALL    := kafka,rabbitmq,nats
+ALL    := kafka,rabbitmq,nats,postgresql,redis
 
 help: ## List the verbs
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -22,8 +22,8 @@ $(STAMP): pyproject.toml scripts/python.sh
 	$(PY) -m pip install --quiet --editable '.[all]' --group dev
 	@touch $@
 
-demo: setup ## Run the orders example on SQLite: handled, retried, dead-lettered, replayed
-	@$(PY) examples/orders/demo.py
+demo: setup ## Run the orders example on SQLite: handled, retried, dead-lettered, replayed; ARGS=dashboard: a scene to look at
+	@$(PY) examples/orders/demo.py $(ARGS)
 
 test: setup ## Run all tests, or those that ARGS= names: "tests/plugin -x"; with coverage: @.ci/coverage
 	@$(if $(ARGS),$(PYTEST) $(ARGS) || test $$? -eq 5,scripts/test.sh)
@@ -39,7 +39,7 @@ fmt: setup ## Format Python and protos
 generated: setup ## Generate what is committed: protoflow/v1, compiled templates, golden files
 	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=runtime scripts/generated.sh
 
-brokers: setup ## Start Kafka, RabbitMQ and NATS and keep them, or stop them: ARGS=down
+brokers: setup ## Start Kafka, RabbitMQ, NATS, PostgreSQL and Redis and keep them, or stop them: ARGS=down
 	PYTHONPATH=runtime $(PY) -m tests.brokers $(or $(ARGS),up)
 
 acceptance: setup ## Run the acceptance suite and print a row for each transport: ARGS="--transport kafka"

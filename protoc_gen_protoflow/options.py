@@ -13,7 +13,8 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from protoc_gen_protoflow import value_rules
 from protoc_gen_protoflow.annotations import RULES
 from protoc_gen_protoflow.contract import Leaf, Leaves
-from protoc_gen_protoflow.problems import Location, Problems
+from protoc_gen_protoflow.problems import Problems
+from protoc_gen_protoflow.request import Location
 from protoc_gen_protoflow.text import literal
 
 if TYPE_CHECKING:

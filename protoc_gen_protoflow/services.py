@@ -13,7 +13,7 @@ from protoc_gen_protoflow.contract import (
     MethodContract,
     ServiceContract,
 )
-from protoc_gen_protoflow.problems import Location, Problems
+from protoc_gen_protoflow.problems import Problems
 from protoc_gen_protoflow.request import (
     FILE_SERVICES,
     METHOD_OPTIONS,
@@ -21,6 +21,7 @@ from protoc_gen_protoflow.request import (
     SERVICE_OPTIONS,
     Declared,
     File,
+    Location,
     Request,
     options_pb2,
     text,

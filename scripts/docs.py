@@ -45,7 +45,7 @@ from protoflow.web.routes import ROUTES
 
 ROOT = Path(__file__).parents[1]
 TRANSPORTS = {item.title: item.example for item in BUILT_IN}
-#: The claims that the README tells of, in its words.
+#: The claims that the README lists, in its words.
 CLAIMS = {
     "at_least_once": "at least once",
     "durable": "survives restarts",

@@ -1,4 +1,4 @@
-"""Contract-first, event-driven Python: the runtime beneath generated handlers.
+"""Contract-first, event-driven Python: the runtime of generated handlers.
 
 Names are loaded when first used, because every annotated `_pb2` module imports this package.
 """

@@ -36,7 +36,7 @@ def transport_for(config: Config, clock: Clock) -> Transport:
 
 
 def transport_settings(config: Config, clock: Clock) -> TransportSettings:
-    """What a transport is made with."""
+    """The settings of the transport that the config names."""
     return TransportSettings(
         url=config.url,
         options=config.transport_options,
@@ -65,7 +65,7 @@ def journal_for(config: Config, clock: Clock) -> Journal | None:
 
 
 def warn_of_memory(config: Config) -> None:
-    """Logs that nothing lasts, if no transport is set."""
+    """Logs a warning if no transport is set, because messages are then lost at the end."""
     if config.origin("transport") == "built in":
         _log.warning(
             "no transport is set: messages stay in the memory of this process and are lost with "
@@ -115,7 +115,7 @@ class Connection(EventPublisher):
 
     @property
     def transport(self) -> Transport:
-        """The transport beneath, for its optional interfaces."""
+        """The transport, for its optional interfaces."""
         return self._transport
 
     @property
@@ -185,7 +185,7 @@ class SyncConnection:
     def publish_outputs(
         self, publication: PublicationSpec, outputs: Sequence[AnyOutput]
     ) -> list[str]:
-        """Publishes outputs; their ids. See `SyncPublisher`."""
+        """Publishes outputs and returns their ids. See `SyncPublisher`."""
         return self._run(self._opened().publish_outputs(publication, outputs))
 
     def publish(self, *messages: Message) -> None:
@@ -198,7 +198,8 @@ class SyncConnection:
         from protoflow.outbox.binding import SyncBoundPublisher
 
         opened, loop = self._opened(), self._loop
-        assert loop is not None  # so while it is open
+        if loop is None:
+            raise _not_open()
         return SyncBoundPublisher(
             opened.message_publisher, opened.destination, connection, self._run,
             loop.call_soon_threadsafe,

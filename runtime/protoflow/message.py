@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(slots=True, kw_only=True)
 class Message:
-    """A payload with its id, topic, key and metadata. Not to be changed once made.
+    """A payload with its id, topic, key and metadata. Do not change it after creation.
 
     CloudEvents attributes other than the id stand in `metadata` as `ce_<attribute>`, the
     content type as `content-type`; each transport maps them to its protocol's binding.
@@ -46,7 +46,7 @@ class Message:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Delivery:
-    """One handing-over of a message by the broker.
+    """One delivery of a message by the broker.
 
     Attributes:
         message: the message as it came.
@@ -132,7 +132,7 @@ class Settlement:
 
 
 class SettleResult(enum.IntEnum):
-    """What came of a settlement."""
+    """The result of a settlement."""
 
     #: The broker has it.
     DONE = 0

@@ -1,4 +1,4 @@
-"""The bases of generated producers, and what they publish through.
+"""The base classes of generated producers, and the publishers that they use.
 
 A generated producer declares the types of its methods and holds their specification; the bases
 make the methods from it.
@@ -28,7 +28,7 @@ T_contra = TypeVar("T_contra", bound=ProtoMessage, contravariant=True)
 
 
 class Publisher(Protocol):
-    """What producers publish through: a `Service`, what `connect` gives, or a `Context`."""
+    """A publisher for producers: a `Service`, a `Connection` or a `Context`."""
 
     async def publish_outputs(
         self, publication: PublicationSpec, outputs: Sequence[AnyOutput]
@@ -38,7 +38,7 @@ class Publisher(Protocol):
 
 
 class SyncPublisher(Protocol):
-    """The same for code without an event loop: `connect_sync`, or a `SyncContext`."""
+    """A publisher for code without an event loop: a `SyncConnection` or a `SyncContext`."""
 
     def publish_outputs(
         self, publication: PublicationSpec, outputs: Sequence[AnyOutput]

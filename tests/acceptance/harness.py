@@ -20,6 +20,7 @@ from protoflow.connection import Connection, transport_for
 from protoflow.contract.policy import merge
 from protoflow.contract.spec import DeliveryPolicy, RetryPolicy, Start
 from protoflow.dead_letters import DeadLetters, dead_letters_of
+from protoflow.errors import TransportError
 from protoflow.message import Message, Settlement
 from protoflow.service import Service
 from protoflow.testing import Listener
@@ -69,7 +70,13 @@ class Watcher:
     async def _watch(self) -> None:
         while batch := await self._subscription.receive(256, 64 * MEGABYTE):
             self.messages += [delivery.message for delivery in batch]
-            await self._subscription.settle([Settlement(delivery) for delivery in batch])
+            settlements = [Settlement(delivery) for delivery in batch]
+            while True:  # as the runtime does
+                try:
+                    await self._subscription.settle(settlements)
+                    break
+                except TransportError:
+                    await asyncio.sleep(0.05)
 
     async def take(self, count: int, *, within: float = 10.0) -> list[Message]:
         """The first `count` messages, waiting for them."""

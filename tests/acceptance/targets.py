@@ -58,7 +58,11 @@ def _crash_memory(transport: Transport) -> None:
 HOW: dict[str, dict[str, Any]] = {
     "memory": {"url": "memory://{unique}", "crash": _crash_memory},
     "sqlite": {"url": "sqlite:///{directory}/queue.db", "end_session": sessions.end_sqlite},
-    "postgresql": {"broker": "postgresql", "end_session": sessions.end_postgresql},
+    "postgresql": {
+        "broker": "postgresql",
+        "patience": 2.0,
+        "end_session": sessions.end_postgresql,
+    },
     "kafka": {
         "broker": "kafka",
         "patience": 4.0,
@@ -83,5 +87,6 @@ HOW: dict[str, dict[str, Any]] = {
         "patience": 3.0,
         "end_session": sessions.end_jetstream,
     },
+    "redis": {"broker": "redis", "end_session": sessions.end_redis},
 }
 TARGETS = {item.name: Target(name=item.name, **HOW[item.name]) for item in BUILT_IN}

@@ -2,11 +2,12 @@
 
 For each broker the first hit wins:
 
-1. the URL in `KAFKA_URL`, `AMQP_URL` or `NATS_URL`; set but dead is an error;
+1. the URL in `KAFKA_URL`, `AMQP_URL`, `NATS_URL`, `POSTGRES_URL` or `REDIS_URL`; set but dead is
+   an error;
 2. one that listens already: kept by `python -m tests.brokers up`, else at its standard port;
 3. one started from local packages on a free port, and stopped with the test session;
 4. none: the test is skipped, or fails if `PROTOFLOW_REQUIRE_BROKERS` (such as
-   `kafka,rabbitmq,nats`) names it.
+   `kafka,rabbitmq,nats,postgresql,redis`) names it.
 
 Brokers are shared: tests use names of their own. Tests that stop, freeze or kill a broker
 take one of their own with `start_own`.
@@ -33,6 +34,7 @@ KINDS = {
     "kafka": ("kafka", "KafkaBroker"),
     "nats": ("nats", "NatsBroker"),
     "postgresql": ("postgresql", "PostgresBroker"),
+    "redis": ("redis", "RedisBroker"),
 }
 _SAME_SERVER = {"jetstream": "nats"}
 _REQUIRED = "PROTOFLOW_REQUIRE_BROKERS"
@@ -51,8 +53,8 @@ def kind(name: str) -> TestBroker:
 
 
 def url_of(name: str) -> str | None:
-    """The transport URL of a running broker (kafka, rabbitmq, nats or jetstream), which is
-    started if need be; None where it cannot be had and is not required. Raises
+    """The transport URL of a running broker (jetstream, or one of KINDS), which is started if
+    need be; None where it cannot be had and is not required. Raises
     BrokerUnavailable if it is required, or if its environment variable is set but dead."""
     prepare([name])
     server = _SAME_SERVER.get(name, name)
@@ -110,7 +112,8 @@ def status() -> list[str]:
 
 def kind_variable(name: str) -> str:
     """The environment variable that may hold the URL of a broker."""
-    return {"kafka": "KAFKA_URL", "rabbitmq": "AMQP_URL", "nats": "NATS_URL", "postgresql": "POSTGRES_URL"}[name]
+    named = {"rabbitmq": "AMQP_URL", "postgresql": "POSTGRES_URL"}
+    return named.get(name) or f"{name.upper()}_URL"
 
 
 @contextlib.contextmanager

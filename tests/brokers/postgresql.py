@@ -2,23 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
+import re
 import shutil
+import signal
+import socket
+import struct
 import subprocess
 import time
 from pathlib import Path
 
 from protoflow.config.url import TransportURL
 
-from tests.brokers.base import BrokerUnavailable, RunningBroker, TestBroker, free_port
+from tests.brokers.base import (
+    BrokerUnavailable,
+    RunningBroker,
+    TestBroker,
+    free_port,
+    send_signal,
+)
+
+_BINARIES = Path("/usr/lib/postgresql")
+_CLUSTERS = Path("/etc/postgresql-common/createcluster.conf")
+
+
+class RunningServer(RunningBroker):
+    """A server; a signal reaches the processes of its connections, too."""
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None, f"{self.name} was not started by us"
+        send_signal(self.process.pid, number)
+        for pid in _children(self.process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                send_signal(pid, number)
 
 
 class PostgresBroker(TestBroker):
     """A single server on loopback, without passwords.
 
+    Nothing is synced to the disk: tests kill processes, not machines.
+
     Args:
-        settings: settings of the server.
+        settings: more settings of the server, such as `wal_level=logical`.
     """
 
     name = "postgresql"
@@ -31,34 +58,22 @@ class PostgresBroker(TestBroker):
     def probe(self, url: str) -> str:
         parsed = TransportURL.parse(url)
         host, port = parsed.hosts[0]
-        import asyncio
-
-        import asyncpg
-
-        async def version() -> str:
-            connection = await asyncpg.connect(
-                host=host,
-                port=port or self.port,
-                user=parsed.user or "postgres",
-                password=parsed.password.reveal() if parsed.password else None,
-                database=parsed.path.removeprefix("/") or "postgres",
-                ssl=False,
-                timeout=2,
-            )
-            try:
-                return str(await connection.fetchval("SHOW server_version")).split()[0]
-            finally:
-                await connection.close()
-
         try:
-            return asyncio.run(version())
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
-            raise BrokerUnavailable(
-                f"nothing that speaks PostgreSQL at {parsed.safe}: {error}"
-            ) from error
+            with socket.create_connection((host, port or self.port), 2) as connection:
+                connection.settimeout(10)
+                return _handshake(connection, parsed)
+        except (OSError, ValueError) as error:
+            raise BrokerUnavailable(f"no PostgreSQL at {parsed.safe}: {error}") from error
+
+    def stop(self, broker: RunningBroker) -> None:
+        if broker.process is not None and broker.process.poll() is None:
+            broker.signal(signal.SIGCONT)
+            broker.process.send_signal(signal.SIGINT)  # SIGTERM waits for all clients
+        super().stop(broker)
 
     def start(self, directory: Path, port: int | None = None) -> RunningBroker:
-        binaries = _find()
+        _install()
+        binaries = _binaries()
         port = port or free_port()
         data = directory / "data"
         if not (data / "PG_VERSION").exists():
@@ -67,50 +82,22 @@ class PostgresBroker(TestBroker):
             user = _unprivileged()
             if user is not None:
                 shutil.chown(data, user)
-            _run(
-                [
-                    binaries / "initdb",
-                    "-D",
-                    data,
-                    "-U",
-                    "postgres",
-                    "-A",
-                    "trust",
-                    "-E",
-                    "UTF8",
-                    "--locale",
-                    "C.UTF-8",
-                    "-N",
-                ]
-            )
+            cluster = ["-D", data, "-U", "postgres", "-A", "trust", "-N"]
+            _run([binaries / "initdb", *cluster, "-E", "UTF8", "--locale", "C.UTF-8"])
         settings = [
             f"port={port}",
             "listen_addresses=127.0.0.1",
             f"unix_socket_directories={data}",
-            "max_connections=200",
+            "max_connections=300",
+            "fsync=off",
             *self._settings,
         ]
-        command = [binaries / "postgres", "-D", data]
+        command = [str(binaries / "postgres"), "-D", str(data)]
         for setting in settings:
             command += ["-c", setting]
-        with (directory / "postgresql.log").open("ab") as log:
-            process = subprocess.Popen(
-                [*map(str, command)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                cwd=data,
-                user=_unprivileged(),
-            )
         url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
-        try:
-            version = self._wait(url, process)
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        return RunningBroker(
+        process, version = self._launch(command, directory, url)
+        return RunningServer(
             name=self.name,
             url=url,
             source="apt",
@@ -120,17 +107,64 @@ class PostgresBroker(TestBroker):
             details={"port": str(port)},
         )
 
-    def _wait(self, url: str, process: subprocess.Popen[bytes]) -> str:
-        deadline = time.monotonic() + 30
+    def _launch(
+        self, command: list[str], directory: Path, url: str
+    ) -> tuple[subprocess.Popen[bytes], str]:
+        """Starts the server. One whose predecessor was killed waits for what that left behind."""
+        deadline = time.monotonic() + 60
         while True:
-            if process.poll() is not None:
+            with (directory / "postgresql.log").open("ab") as log:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    cwd=directory / "data",
+                    user=_unprivileged(),
+                )
+            while process.poll() is None:
+                try:
+                    return process, self.probe(url)
+                except BrokerUnavailable:
+                    if time.monotonic() > deadline:
+                        process.kill()
+                        process.wait()
+                        raise
+                    time.sleep(0.05)
+            if time.monotonic() > deadline:
                 raise BrokerUnavailable(f"postgres ended with code {process.returncode}")
-            try:
-                return self.probe(url)
-            except BrokerUnavailable:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
+            time.sleep(0.2)
+
+
+def _children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task/{pid}/children")
+    try:
+        return [int(each) for each in tasks.read_text().split()]
+    except OSError:
+        return []
+
+
+def _install() -> None:
+    """Installs Debian's server, without the cluster that the package would make and start."""
+    if _found() or shutil.which("postgres"):
+        return
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise BrokerUnavailable("no PostgreSQL server; run: apt-get install postgresql")
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    install = ["install", "-y", "-qq", "--no-install-recommends"]
+    for arguments in (["update", "-qq"], [*install, "postgresql-common"], [*install, "postgresql"]):
+        result = subprocess.run(
+            ["apt-get", *arguments], env=environment, capture_output=True, text=True
+        )
+        if _CLUSTERS.exists():
+            text = _CLUSTERS.read_text()
+            _CLUSTERS.write_text(
+                re.sub(r"(?m)^#?\s*create_main_cluster\b.*$", "create_main_cluster = false", text)
+            )
+    if not _found():
+        lines = result.stderr.strip().splitlines() or ["no reason given"]
+        raise BrokerUnavailable(f"postgresql cannot be installed: {lines[-1]}")
 
 
 def _unprivileged() -> str | None:
@@ -145,12 +179,14 @@ def _unprivileged() -> str | None:
     return None
 
 
-def _find() -> Path:
-    found = sorted(
-        Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name)
-    )
-    if found:
-        return found[-1]
+def _found() -> list[Path]:
+    """The servers of Debian's packages, the newest last."""
+    return sorted(_BINARIES.glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
+
+
+def _binaries() -> Path:
+    if found := _found():
+        return found[-1].parent
     if (binary := shutil.which("postgres")) is not None:
         return Path(binary).parent
     raise BrokerUnavailable("no PostgreSQL server; apt-get install postgresql")
@@ -162,3 +198,24 @@ def _run(command: list[object]) -> None:
     )
     if result.returncode:
         raise BrokerUnavailable(f"{command[0]} failed: {result.stderr.strip()[-500:]}")
+
+
+def _handshake(connection: socket.socket, url: TransportURL) -> str:
+    """Logs in, and tells the server's version; "unknown" if it wants a password."""
+    user, database = url.user or "postgres", url.path.removeprefix("/") or "postgres"
+    parameters = f"user\0{user}\0database\0{database}\0\0".encode()
+    connection.sendall(struct.pack("!ii", 8 + len(parameters), 3 << 16) + parameters)
+    reader = connection.makefile("rb")
+    version = "unknown"
+    while True:
+        head = reader.read(5)
+        if len(head) < 5:
+            raise ValueError("the connection was closed")
+        kind, body = head[:1], reader.read(struct.unpack("!i", head[1:])[0] - 4)
+        if kind == b"E":
+            raise ValueError(body.decode(errors="replace").replace("\0", " "))
+        if kind == b"S" and body.startswith(b"server_version\0"):
+            version = body.split(b"\0")[1].decode().split()[0]
+        if kind == b"Z" or (kind == b"R" and body[:4] != bytes(4)):
+            connection.sendall(b"X\0\0\0\4")
+            return version

@@ -130,4 +130,6 @@ async def write(url: str, name: str, moment: str) -> None:
 
 def run(work: str, *arguments: str) -> None:
     """The process's function."""
+    for name in [name for name in os.environ if name.startswith("PROTOFLOW_")]:
+        del os.environ[name]  # what the tests are told is no setting
     asyncio.run({"relay": relay, "writer": write}[work](*arguments))

@@ -75,12 +75,14 @@ async def connection_cut(run: Harness) -> None:
     """The consumer's connection is cut, again and again."""
     for _ in range(4):
         await asyncio.sleep(run.duration / 5)
+        run.note("fault")
         run.proxy.reset()
 
 
 async def connection_refused(run: Harness) -> None:
     """The broker cannot be reached for some seconds."""
     await asyncio.sleep(run.duration / 3)
+    run.note("fault")
     run.proxy.cut()
     await asyncio.sleep(3.0)
     run.proxy.restore()
@@ -89,13 +91,16 @@ async def connection_refused(run: Harness) -> None:
 async def connection_frozen(run: Harness) -> None:
     """The connection passes nothing for some seconds, but stays."""
     await asyncio.sleep(run.duration / 3)
+    run.note("fault")
     run.proxy.freeze()
     await asyncio.sleep(5.0)
+    run.note("fault")
     run.proxy.thaw()
 
 
 async def connection_slow(run: Harness) -> None:
     """Every packet takes its time."""
+    run.note("fault")
     run.proxy.delay(0.05)
     await asyncio.sleep(run.duration)
     run.proxy.delay(0.0)
@@ -157,6 +162,7 @@ async def test_nothing_is_lost(
     assert verdict.lost == 0, verdict
     assert verdict.order_violations == 0, verdict
     assert verdict.wrong_attempts == 0, verdict
+    assert not verdict.disagreements, verdict
     assert verdict.ready, f"not alive and ready at the end: {verdict}"
     assert verdict.duplicates <= _in_doubt(fault), verdict
 
@@ -168,7 +174,7 @@ async def _proxied(name: str, fault: Fault, directory: Path) -> Verdict:
             async with FaultProxy.to(run.url) as proxy:
                 run.proxy, run.consumer_url = proxy, proxy.url
                 return await _run(run, fault)
-    # Kafka tells its clients where it is, so it must know the proxy from the start.
+    # Kafka advertises its address, so it must know the proxy from the start.
     port = free_port()
     async with FaultProxy("127.0.0.1", port) as proxy:
         with harness(name, directory, COUNT, KafkaBroker(proxied=(port, proxy.port))) as run:

@@ -63,7 +63,7 @@ async def searched(config: Config, id: str, topology: Topology, **bounds: Any) -
     return report
 
 
-@pytest.mark.parametrize("name", ["sqlite", "kafka", "jetstream", "rabbitmq", "nats"])
+@pytest.mark.parametrize("name", ["sqlite", "postgresql", "kafka", "jetstream", "rabbitmq", "nats"])
 async def test_each_broker_is_asked_for_what_it_knows(name: str, tmp_path: Path) -> None:
     topic, group = f"why-{uuid.uuid4().hex[:8]}", "billing"
     once = name == "nats"  # which delivers at most once

@@ -146,7 +146,7 @@ async def test_a_store_that_fails_after_success_harms_nobody(
         await send(service, "a", "1")
         await asyncio.sleep(0)
         assert service.service.stats()[NAME].handled == 1
-    records = [r.__dict__ for r in caplog.records if "not remembered" in r.getMessage()]
+    records = [r.__dict__ for r in caplog.records if "not recorded" in r.getMessage()]
     assert [record["error"] for record in records] == ["OSError"]
 
 

@@ -1,4 +1,4 @@
-"""Each mistake is told with its place and the mend."""
+"""Each mistake is reported with its place and the fix."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def command(
 ) -> None:
     """Check settings and contract as a start of the service would, without a broker.
 
-    Exits with 1 if a check fails. For use in CI, before a deploy.
+    Run it in CI before a deploy. It exits with 1 if a check fails.
     """
     found: dict[str, Any] = {}
 

@@ -20,12 +20,12 @@ OUTBOX_SCHEMES: Final = ("postgresql", "postgresql+tls", "sqlite")
 
 
 def env_form(handler: str) -> str:
-    """The name of a handler as an environment variable can have it, in lower case."""
+    """The name of a handler as an environment variable spells it, in lower case."""
     return re.sub(r"[^a-z0-9]+", "_", handler.lower())
 
 
 def renamed(handlers: dict[str, Any], beneath: Mapping[str, Any]) -> dict[str, Any]:
-    """Policies by the names that they already have in the layers beneath."""
+    """Policies by handler, under the names that weaker layers use."""
     forms = {env_form(name): name for name in beneath}
     return {forms.get(env_form(name), name): policy for name, policy in handlers.items()}
 

@@ -1,7 +1,7 @@
 """The contract as data: what generated modules hold and everything else reads.
 
-A policy here is what file, service and method say, merged; what none of them says is
-None and is filled at start (see `protoflow.contract.policy`). Durations are seconds.
+A policy here merges the values of file, service and method. A value that none of them sets is None;
+`protoflow.contract.policy` fills it at start. Durations are seconds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Encoding(enum.StrEnum):
 
 
 class Ordering(enum.StrEnum):
-    """Which messages are handled in turn."""
+    """Which messages are handled in order."""
 
     NONE = "none"
     PER_KEY = "per_key"
@@ -104,7 +104,7 @@ BATCH_WAIT = 0.1
 
 @dataclass_record
 class BatchPolicy:
-    """How messages are gathered; None is the built-in value."""
+    """The limits of a batch; None is the built-in value."""
 
     max_messages: int | None = None
     max_wait: float | None = None

@@ -1,4 +1,4 @@
-"""What `deduplicate` remembers with: memory, or a SQLite file that several processes share."""
+"""Stores for `deduplicate`: memory, or a SQLite file that several processes share."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _SWEEP_EVERY = 1000
 
 
 class DeduplicationStore(Protocol):
-    """Remembers what was handled with success."""
+    """Stores which messages were handled successfully."""
 
     async def contains(self, key: Key, /) -> bool:
-        """Whether it was."""
+        """Whether the message was handled."""
         ...
 
     async def add(self, key: Key, /) -> None:
-        """It was."""
+        """Records that the message was handled."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Stores outputs in place of publishing them; a relay publishes them later."""
+"""Stores outputs instead of publishing them; a relay publishes them later."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ if TYPE_CHECKING:
 
 
 def outbox(store: OutboxStore | None = None) -> Middleware:
-    """For a database beside a broker that knows nothing of it: the handler's writes and its
-    outputs are committed together, by whoever opened the transaction, and a crash in between
-    loses neither. On SQL transports nobody needs this: publishing and settling are one
-    transaction there.
+    """Use it if a handler writes to a database that is not the broker. The transaction of the
+    application commits the handler's writes and its outputs together. SQL transports do not need
+    it, because there publishing and settling are one transaction.
 
-    A store that fails is a failed run.
+    If the store fails, the run fails.
     """
 
     def keep(next: Next, spec: HandlerSpec) -> Next:

@@ -1,4 +1,4 @@
-"""Outboxes: messages kept in a database until a relay has published them.
+"""Outboxes: messages in a database until a relay has published them.
 
 https://microservices.io/patterns/data/transactional-outbox.html
 """

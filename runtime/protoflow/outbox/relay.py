@@ -1,8 +1,8 @@
 """The relay: publishes the messages of an outbox, each key in order, and deletes confirmed ones.
 
-What shares a topic and a key is a lane. A message of a lane is submitted only after all before it
-are confirmed (or parked), so a failure never lets a later one pass. Lanes do not wait for each
-other: one that fails is left alone for a while. A message that is refused for good, or that fails
+Messages with the same topic and key form a lane. A message is submitted only after all earlier ones
+of its lane are confirmed or parked, so a failure never changes the order. Lanes do not wait for
+each other: a lane that fails is retried later. A message that is refused for good, or that fails
 again and again while others are taken, is parked; that nothing is taken says nothing about any
 message, so an outage parks none.
 """
@@ -45,8 +45,8 @@ _STOP_PATIENCE: Final = 3.0
 class OutboxRelay:
     """Publishes the messages of an outbox, each key in order, and deletes the confirmed ones.
 
-    A crash in between publishes again, with the same ids. A clean stop waits for what is on its
-    way and deletes it, and leaves the rest for the next start, or for a relay that stands by.
+    After a crash the last messages are published again with the same ids. A clean stop waits for
+    messages in flight and leaves the others for the next start or another relay.
 
     Args:
         store: the outbox.
@@ -94,7 +94,7 @@ class OutboxRelay:
 
     @property
     def problem(self) -> str | None:
-        """Why the relay does not get on; None is that it does."""
+        """The reason why the relay cannot publish; None if it can."""
         return self._store_problem or self._broker_problem
 
     def wake(self) -> None:
@@ -102,8 +102,8 @@ class OutboxRelay:
         self._wake.wake()
 
     async def relay(self) -> int:
-        """Publishes one batch, unless other relays are at it; returns how many were confirmed.
-        Raises what the store raises."""
+        """Publishes one batch, unless other relays have the claim; returns how many were confirmed.
+        Errors of the store are raised."""
         again, self._again = self._again, True
         if not await self._store.claim(self):
             return 0

@@ -31,7 +31,7 @@ _PARKED = _SELECT.format("parked IS NOT NULL")
 
 
 class SQLiteOutbox:
-    """An outbox in a SQLite file. Of several relays one empties it, the others stand by.
+    """An outbox in a SQLite file. One relay publishes from it, others stand by.
 
     A connection given to `store` must be of a database with the same table
     (`protoflow.outbox.schema`); whoever gave it commits, and calls nothing else meanwhile.
@@ -46,10 +46,10 @@ class SQLiteOutbox:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="protoflow-outbox")
 
     async def store(self, messages: Sequence[Message], connection: Any) -> None:
-        """Keeps messages; durable when it returns, or when the given connection commits.
+        """Stores messages; durable when it returns, or when the given connection commits.
 
         Raises:
-            PublishRefusedError: one is no message; nothing was kept.
+            PublishRefusedError: one cannot be stored; then none is stored.
         """
         if connection is not None:
             await store_in(connection, messages)
@@ -63,7 +63,7 @@ class SQLiteOutbox:
         await self._run(insert)
 
     async def claim(self, relay: object) -> bool:
-        """Whether this relay may empty the outbox: no other does, in this process or another."""
+        """Claims the outbox for a relay; False if another relay of any process has the claim."""
         return await self._run(lambda _: self._claim.acquire(relay))
 
     def holds(self, relay: object) -> bool:
@@ -71,7 +71,7 @@ class SQLiteOutbox:
         return self._claim.held_by(relay)
 
     async def release(self, relay: object) -> None:
-        """Lets another relay empty it."""
+        """Releases the claim."""
         await self._run(lambda _: self._claim.release(relay))
 
     async def pending(
@@ -88,11 +88,11 @@ class SQLiteOutbox:
         return [pending_of(*row[:-1]) for row in await self._run(read)]
 
     async def delete(self, positions: Collection[int]) -> None:
-        """These are published, or not wanted any more."""
+        """Deletes messages that are published or dropped."""
         await self._write("DELETE FROM protoflow_outbox WHERE position = ?", positions)
 
     async def park(self, position: int, reason: str) -> None:
-        """This one cannot be published: it is kept, but no longer pending."""
+        """Parks a message that cannot be published: it is kept, but no longer pending."""
         await self._write(
             "UPDATE protoflow_outbox SET parked = ?2 WHERE position = ?1", (position,), reason
         )
@@ -103,11 +103,12 @@ class SQLiteOutbox:
         return [Parked(row[0], pending_of(*row[:-1]).message, row[-1]) for row in rows]
 
     async def unpark(self, positions: Collection[int]) -> None:
-        """These are to be published after all; later ones of their keys may have gone before."""
+        """Makes parked messages pending again; later messages of their keys may be published
+        already."""
         await self._write("UPDATE protoflow_outbox SET parked = NULL WHERE position = ?", positions)
 
     async def backlog(self) -> tuple[int, float]:
-        """How many are pending, and since when the oldest is."""
+        """The number of pending messages, and the time of the oldest."""
         query = (
             "SELECT COUNT(*), COALESCE(MIN(stored), 0) FROM protoflow_outbox WHERE parked IS NULL"
         )
@@ -146,8 +147,8 @@ class SQLiteOutbox:
                 found = own.execute("SELECT name FROM pragma_table_info('protoflow_outbox')")
                 if tuple(name for (name,) in found) != _COLUMNS:
                     raise ConnectionFailedError(
-                        f"the table protoflow_outbox in {self._path} is not as this protoflow "
-                        "makes it: empty it with the protoflow that made it, drop it, and start "
+                        f"the table protoflow_outbox in {self._path} is of another version of "
+                        "protoflow: let that version publish its messages, drop it, and start "
                         "again"
                     )
             except BaseException:

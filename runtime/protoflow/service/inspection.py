@@ -14,7 +14,7 @@ from protoflow.registrations.registry import Registry
 from protoflow.scheduling.scheduler import Scheduler
 from protoflow.service.running import Running
 from protoflow.stats.handlers import Counters
-from protoflow.transport.interface import Transport
+from protoflow.transport.interface import SubscriptionSettings, Transport
 from protoflow.transports.built_in import messaging_system
 
 if TYPE_CHECKING:
@@ -74,6 +74,11 @@ class Inspection:
     def subscriptions(self) -> Sequence[Scheduler]:
         """The running subscriptions."""
         return tuple(self._running.subscriptions)
+
+    @property
+    def watched(self) -> Sequence[SubscriptionSettings]:
+        """The subscriptions whose lag is read."""
+        return [scheduler.settings for scheduler in self._running.subscriptions]
 
     @property
     def reporter(self) -> Reporter:
@@ -136,6 +141,11 @@ class Inspection:
         wanted = config.http_port if port is None else port
         without = ("/metrics",) if config.metrics_port not in (0, wanted) else ()
         return await self._server().serve(pages_of(self.host, without=without), wanted)
+
+    def end_streams(self) -> None:
+        """Ends the streams of viewers, so that nothing waits for them."""
+        if self._host is not None:
+            self._host.live.end()
 
     async def stop_web_ui(self) -> None:
         """Closes the ports."""
@@ -220,7 +230,8 @@ class Inspection:
                 config=self._config, reporter=self.reporter, dead_letters=self.dead_letters,
                 health=self.health, named=self._running.named,
                 registrations=lambda: self._registry.registrations,
-                started=lambda: self._running.active, journal=self._journal,
+                started=lambda: self._running.active, publish=self._publisher.outputs,
+                journal=self._journal,
             )  # fmt: skip
         return self._host
 

@@ -50,7 +50,7 @@ class Lifetime:
         with handled_signals(self._signalled) if handled else contextlib.nullcontext():
             await self.start()
             try:
-                if not self._components.registry.registrations:
+                if not (self._components.registry.registrations or self._config.outbox_url):
                     _log.warning(
                         "the service started without a handler, and handles nothing",
                         extra={"transport": self._config.url.safe},
@@ -82,6 +82,7 @@ class Lifetime:
         """Drains and closes, within `shutdown_timeout`. Idempotent."""
         running = self._running
         running.started = False
+        self._components.inspection.end_streams()
         shutdown = Shutdown(self._config.shutdown_timeout, _log)
         try:
             await shutdown.drain(running.subscriptions)
@@ -158,7 +159,7 @@ class Lifetime:
                 scheduler.cancel_runs()
         else:
             _log.critical(
-                "a signal ended the process; the broker redelivers what ran",
+                "a signal ended the process; the broker redelivers unsettled messages",
                 extra={"signal": signal.name},
             )
             logging.shutdown()

@@ -1,4 +1,4 @@
-"""Seeds as text: a number, and maybe the faults that are left of its plan."""
+"""Seeds as text: a number and optionally the faults of its plan that may happen."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Seed:
     """A seed.
 
     Attributes:
-        number: makes all choices.
+        number: determines all random choices.
         only: the names of the faults that may happen; None is all that the seed plans.
     """
 
@@ -35,7 +35,7 @@ def parse_seed(text: str | int) -> Seed:
 
 @dataclass
 class Defaults:
-    """What `simulate` takes where nothing else is said; the pytest plugin sets it.
+    """Defaults of `simulate`, which the pytest plugin sets.
 
     Attributes:
         seeds: how many seeds are run.

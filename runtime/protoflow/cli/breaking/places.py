@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from protoc_gen_protoflow.contract import MessageContract, MethodContract
-from protoc_gen_protoflow.problems import Location
 from protoc_gen_protoflow.request import (
     MESSAGE_FIELDS,
     METHOD_OPTIONS,
     SERVICE_OPTIONS,
+    Location,
     options_pb2,
     text,
 )

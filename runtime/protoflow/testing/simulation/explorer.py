@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from protoflow.counted import counted
@@ -119,7 +120,7 @@ class Explorer:
         """Runs seeds until one fails. Raises SimulationFailed."""
         report = Report()
         began, cpu = time.monotonic(), time.process_time()
-        with _quiet_logs():
+        with _quiet_logs(), _lasting_objects():
             for seed in seeds:
                 if seconds is not None and time.monotonic() - began > seconds:
                     break
@@ -179,6 +180,22 @@ class _quiet_logs:  # noqa: N801  a context manager
 
     def __exit__(self, *_: object) -> None:
         logging.getLogger("protoflow").setLevel(self._level)
+
+
+@contextmanager
+def _lasting_objects() -> Iterator[None]:
+    """What is there before the first seed is no garbage: collections need not look at it."""
+    enabled, frozen = gc.isenabled(), gc.get_freeze_count()
+    gc.disable()
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        if not frozen:
+            gc.unfreeze()
+        if enabled:
+            gc.enable()
 
 
 def simulate(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from protoflow.config.settings import Config
-from protoflow.message import Delivery
+from protoflow.message import Delivery, Message
 from protoflow.testing.simulation.choices import Choices
 from protoflow.testing.simulation.client import Client
 from protoflow.testing.simulation.faults import Fault, Faults
@@ -102,6 +102,11 @@ class Simulation:
     def runs(self) -> Sequence[Run]:
         """Every run of a handler so far."""
         return self.contract.runs
+
+    @property
+    def dead_letters(self) -> Sequence[Message]:
+        """Every message that was dead-lettered so far."""
+        return self.contract.dead_letters
 
     def store(self, make: Callable[[], T]) -> T:
         """Returns what `make` makes, once for each seed."""

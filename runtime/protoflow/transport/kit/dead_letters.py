@@ -27,11 +27,11 @@ class DeadLetterObserver(Protocol):
         """So many dead letters wait."""
 
     def replayed(self, topic: str, count: int, ids: Sequence[str], to: str) -> None:
-        """So many were replayed; the ids of the first thousand, and where to if they did not go
-        back to their group."""
+        """Dead letters were replayed; with the ids of the first thousand, and the target if it was
+        not their group."""
 
     def purged(self, topic: str, count: int, ids: Sequence[str]) -> None:
-        """So many were purged; the ids of the first thousand, unless all were purged at once."""
+        """Dead letters were purged; with the ids of the first thousand, unless all were purged."""
 
 
 class DeadLetters:
@@ -118,10 +118,10 @@ class DeadLetters:
         filter: DeadLetterFilter | None = None,
         reprocess: bool = False,
     ) -> int:
-        """Gives dead letters back to the group that failed, ids kept and attempts reset.
+        """Replays dead letters to the group that failed; ids are kept and attempts reset.
 
-        Dead letters of one key keep their order: if one fails for a reason that may pass, the
-        later ones of its key are left as well. Each of the others is tried.
+        Dead letters of one key keep their order: if one fails with a temporary error, the later
+        ones of its key are left too. All others are tried.
 
         Args:
             topic: the dead-letter topic.
@@ -192,7 +192,7 @@ class DeadLetters:
 
 
 class _Replay:
-    """What became of the dead letters of one replay so far."""
+    """The results of a replay so far."""
 
     def __init__(self, topic: str, *, to_origin: bool, to: str, reprocess: bool) -> None:
         self.replayed = 0
@@ -210,7 +210,7 @@ class _Replay:
         self._blocked: set[bytes] = set()
 
     async def replay(self, scan: DeadLetterScan, records: Sequence[DeadLetterRecord]) -> bool:
-        """Replays a portion. False: nothing goes at the moment, so no more should be tried."""
+        """Replays a portion. False: all fail at the moment, so the caller should stop."""
         free: list[DeadLetterRecord] = []
         for record in records:
             if record.message.key in self._blocked:
@@ -240,7 +240,7 @@ class _Replay:
         return self._error is None
 
     def stopped(self, error: TransportError) -> None:
-        """The broker failed; what was not read is left."""
+        """The broker failed; dead letters that were not read are left."""
         self._error = error
 
     def result(self) -> int:

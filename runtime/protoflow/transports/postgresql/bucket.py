@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from protoflow.message import Delivery
-from protoflow.transports.postgresql.positions import Opening, Position, next_batch
+from protoflow.transports.postgresql.positions import Opening, Position, Seen, next_batch
 
 
 class Returned(NamedTuple):
@@ -57,7 +57,8 @@ class Bucket:
         returned: what was given back and is not handed out, by position.
         settling: lanes of which something is being given back, and how often.
         leaving: whether it goes to another member.
-        seen: what the log looked like before the batch was opened; None: unknown.
+        seen: what the log looked like when the batch was opened; None: it is not yet.
+        lost: whether it is no longer this member's.
     """
 
     def __init__(
@@ -69,7 +70,8 @@ class Bucket:
         self._lanes: dict[Hashable, int] = {}
         self.settling: dict[Hashable, int] = {}
         self.leaving = False
-        self.seen: tuple[str, int] | None = None
+        self.seen: Seen | None = None
+        self.lost = False
         self._skipped = {*done}
         self._batches = deque([Batch(position, position.seq)])
         self._homes: dict[int, Batch] = {}
@@ -108,6 +110,7 @@ class Bucket:
 
     def open(self, opening: Opening) -> None:
         """Begins the next batch; the one before must be exhausted."""
+        self.seen = Seen(opening.upto, opening.open)
         last = self._batches[-1]
         following = Batch(next_batch(last.start, opening), 0)
         if len(self._batches) > 1 and not last.unfinished and not last.done:

@@ -4,76 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import logging
 from collections.abc import Awaitable, Callable, Collection, Hashable, Sequence
 from itertools import count
-from typing import Any
 
 from protoflow.contract.spec import Ordering
-from protoflow.errors import ProtoflowError
 from protoflow.message import Action, Delivery, Settlement
-from protoflow.transports.postgresql import positions, waiting
+from protoflow.transports.postgresql import progress, waiting
 from protoflow.transports.postgresql.bucket import Bucket
+from protoflow.transports.postgresql.bucket_reader import BucketReader
 from protoflow.transports.postgresql.database import Connection, Database
 from protoflow.transports.postgresql.holdings import InBucket, InWaiting
 from protoflow.transports.postgresql.members import Membership
-from protoflow.transports.postgresql.positions import Position
-from protoflow.transports.postgresql.rows import read_delivery
-from protoflow.transports.postgresql.schema import BUCKETS
+from protoflow.transports.postgresql.ownership import Known, Ownership
+from protoflow.transports.postgresql.waiting_claims import WaitingClaims
 
-_log = logging.getLogger("protoflow.transports.postgresql")
-#: Seconds between two looks at who else is in the group.
-_BALANCE = 0.5
-#: So many messages of a bucket may be unfinished, or finished behind unfinished ones.
-_WINDOW = 2000
-_MEMBERS = "SELECT count(*) FROM {s}.members WHERE group_id = $1 AND until >= {s}.now()"
-_TAKE = """
-UPDATE {s}.owners o SET member = $2 FROM (
-  SELECT bucket FROM {s}.owners WHERE group_id = $1 AND member IS NULL
-  ORDER BY bucket LIMIT $3 FOR UPDATE SKIP LOCKED) free
-WHERE o.group_id = $1 AND o.bucket = free.bucket RETURNING o.bucket, o.crashes
-"""
-_PROGRESS = """
-SELECT bucket, base::text, open::text, low, high, upto, seq, done FROM {s}.progress
-WHERE group_id = $1 AND bucket = ANY ($2::int[])
-"""
-_FAILURES = """
-SELECT bucket, seq, failures, first_failure, due - {s}.now(), marks FROM {s}.failures
-WHERE group_id = $1 AND bucket = ANY ($2::int[])
-"""
-_LEAVE = """
-UPDATE {s}.owners SET member = NULL, crashes = 0
-WHERE group_id = $1 AND bucket = ANY ($2::int[]) AND member = $3
-"""
-_LEAVE_WAITING = """
-UPDATE {s}.waiting SET member = NULL, deliveries = deliveries - 1
-WHERE member = $1 AND bucket = ANY ($2::int[])
-"""
+_UNKNOWN = Known(0, 0.0, 0.0, 0)
 _STATE = """
 SELECT EXISTS (SELECT 1 FROM {s}.waiting WHERE group_id = $1 AND member IS NULL
     AND due <= {s}.now()),
   (SELECT min(due) FROM {s}.waiting WHERE group_id = $1 AND member IS NULL) - {s}.now(),
-  pg_current_snapshot()::text,
   (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {s}.log_seq)
 """
 _LOCK = """
 SELECT bucket, pg_current_xact_id()::text FROM {s}.owners
 WHERE group_id = $1 AND bucket = ANY ($2::int[]) AND member = $3 FOR SHARE
 """
-_MOVE = """
-UPDATE {s}.progress SET base = $3::text::pg_snapshot, open = $4::text::pg_snapshot, low = $5,
-  high = $6, upto = $7, seq = $8, done = $9 WHERE group_id = $1 AND bucket = $2
-"""
-_CALM = "UPDATE {s}.owners SET crashes = 0 WHERE group_id = $1 AND bucket = ANY ($2::int[])"
-_FAIL = """
-INSERT INTO {s}.failures (group_id, seq, bucket, failures, first_failure, due)
-SELECT $1, u.seq, u.bucket, u.failures, u.first, {s}.now() + u.delay
-FROM unnest($2::int8[], $3::int[], $4::int[], $5::float8[], $6::float8[])
-  AS u(seq, bucket, failures, first, delay)
-ON CONFLICT (group_id, seq) DO UPDATE SET failures = excluded.failures,
-  first_failure = excluded.first_failure, due = excluded.due
-"""
-_FORGET = "DELETE FROM {s}.failures WHERE group_id = $1 AND seq = ANY ($2::int8[])"
 
 
 class Buckets:
@@ -98,70 +53,74 @@ class Buckets:
         self._database = database
         self._membership = membership
         self._wake_after = wake_after
-        self._revoke = revoke
         self._paused = paused
         self._withdraw = withdraw
         #: What `fetch` is about to return.
         self._handed: list[Delivery] = []
         self._loop = asyncio.get_running_loop()
         self._turns = count()
-        self._owned: dict[int, Bucket] = {}
-        #: What is known of single messages: failures, first failure, due, marks.
-        self._known: dict[int, tuple[int, float, float, int]] = {}
-        self._balancing: asyncio.Task[None] | None = None
+        self._ownership = Ownership(database, membership, lambda: wake_after(0.0), revoke)
+        self._owned = self._ownership.buckets
+        self._known = self._ownership.known
+        self._waiting = WaitingClaims(database, membership, self._turns, self._give_back)
+        self._reader = BucketReader(
+            database, membership, self._known, self._turns, self._lane, self._wake_at
+        )
 
     async def start(self) -> None:
         """Takes buckets, and goes on to share them with other members."""
-        await self._balance()
-        self._balancing = self._loop.create_task(self._keep_balance())
+        await self._ownership.start()
 
     async def stop(self) -> None:
         """Shares no longer."""
-        task, self._balancing = self._balancing, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await self._ownership.stop()
+
+    def abort(self) -> None:
+        """Shares no longer, and waits for nothing."""
+        self._ownership.abort()
 
     async def fetch(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
         """See `QueueSource.fetch`."""
+        await self._waiting.resolve()
         group = self._membership.group
-        ((due, next_due, opened, high),) = await self._database.fetch(_STATE, group.id)
+        ((due, next_due, high),) = await self._database.fetch(_STATE, group.id)
         if next_due is not None and next_due > 0:
             self._wake_after(next_due)
         if due:
-            await self._claim_waiting(max_messages)
+            await self._waiting.claim(max_messages, [each.number for each in self._open_buckets()])
         found: list[Delivery] = []
         self._handed = found
         now = self._loop.time()
         for bucket in self._open_buckets():
             found += bucket.take_returned(now, max_messages - len(found))
             self._wake_at(bucket)
-        size = sum(each.size for each in found)
-        if len(found) < max_messages and size < max_bytes:
-            await self._read(found, max_messages, max_bytes - size)
-        if len(found) < max_messages and await self._open((opened, high)):
-            await self._read(found, max_messages, max_bytes - size)
+        try:
+            await self._read(found, max_messages, max_bytes, high)
+        except BaseException:
+            self._hand_over()
+            for delivery in found:
+                self._give_back(delivery)
+            raise
         self._loop.call_soon(self._hand_over)  # runs just before the caller gets them
         return found
+
+    async def _read(
+        self, found: list[Delivery], max_messages: int, max_bytes: int, high: int
+    ) -> None:
+        """Reads new messages beside those that were found."""
+        reader = self._reader
+        max_bytes -= sum(each.size for each in found)
+        await reader.read(self._open_buckets(), found, max_messages, max_bytes)
+        if len(found) < max_messages and await reader.open(self._staying(), high):
+            await reader.read(self._open_buckets(), found, max_messages, max_bytes)
 
     def _hand_over(self) -> None:
         self._handed = []
 
-    async def _open(self, state: tuple[str, int]) -> bool:
-        """Opens the next batch of buckets, if there may be something in it."""
-        behind = [
-            each
-            for each in self._owned.values()
-            if each.exhausted and each.seen != state and not each.leaving
-        ]
-        if not behind:
-            return False
-        opening = await positions.open_batch(self._database)
-        for bucket in behind:
-            if bucket.exhausted:
-                bucket.open(opening)
-                bucket.seen = state
-        return True
+    def _give_back(self, delivery: Delivery) -> None:
+        """A delivery that was not handed out is so later."""
+        if (bucket := self._owned.get(int(delivery.shard))) is not None:
+            bucket.give_back(delivery, self._lane(delivery))
 
     def begin(self, settlements: Sequence[Settlement]) -> None:
         """What is given back goes before the later messages of its lane."""
@@ -218,18 +177,12 @@ class Buckets:
                     finished.setdefault(receipt.bucket, set()).add(receipt.seq)
                 elif settlement.action is Action.NACK or settlement.failures:
                     failed.append((receipt, settlement))
+        moved = {self._owned[number]: seqs for number, seqs in finished.items()}
         await waiting.settle(database, connection, of_waiting, keep=True)
-        if failed:
-            await connection.execute(
-                database.sql(_FAIL),
-                group.id,
-                [receipt.seq for receipt, _ in failed],
-                [receipt.bucket for receipt, _ in failed],
-                [each.failures for _, each in failed],
-                [each.first_failure for _, each in failed],
-                [each.delay for _, each in failed],
-            )
-        await self._move(connection, finished)
+        await progress.fail(database, connection, group.id, failed)
+        await progress.move(database, connection, group.id, moved)
+        known = [seq for seqs in finished.values() for seq in seqs if seq in self._known]
+        await progress.forget(database, connection, group.id, known)
         now = self._loop.time()
 
         def committed() -> None:
@@ -251,23 +204,23 @@ class Buckets:
 
     def clear(self) -> None:
         """Everything was lost."""
-        self._owned.clear()
-        self._known.clear()
+        self._ownership.clear()
+        self._waiting.clear()
 
     def mark(self, seq: int, marks: int) -> None:
         """A start mark was written."""
-        failures, first, due, _ = self._known.get(seq, (0, 0.0, 0.0, 0))
-        self._known[seq] = failures, first, due, marks
+        self._known[seq] = self._known.get(seq, _UNKNOWN)._replace(marks=marks)
 
     def _holds(self, receipt: InBucket) -> bool:
         bucket = self._owned.get(receipt.bucket)
         return bucket is not None and bucket.holds(receipt.seq)
 
+    def _staying(self) -> list[Bucket]:
+        return [each for each in self._owned.values() if not each.leaving]
+
     def _open_buckets(self) -> list[Bucket]:
         paused = self._paused()
-        return [
-            each for each in self._owned.values() if not each.leaving and each.number not in paused
-        ]
+        return [each for each in self._staying() if each.number not in paused]
 
     def _lane(self, delivery: Delivery) -> Hashable:
         """What must be handled in turn; None: nothing."""
@@ -302,98 +255,6 @@ class Buckets:
         for delivery in self._withdraw(unwanted):
             bucket.give_back(delivery, lane)
 
-    async def _claim_waiting(self, most: int) -> None:
-        group = self._membership.group
-        numbers = [each.number for each in self._open_buckets()]
-        async with self._database.transaction(relaxed=True) as connection:
-            found = await waiting.claim(
-                self._database,
-                connection,
-                (group.id, group.topic_name),
-                self._membership.id,
-                most,
-                turn=next(self._turns),
-                buckets=numbers,
-            )
-        for delivery in found:
-            if (bucket := self._owned.get(int(delivery.shard))) is not None:
-                bucket.give_back(delivery, self._lane(delivery))
-
-    async def _read(
-        self,
-        found: list[Delivery],
-        max_messages: int,
-        max_bytes: int,
-    ) -> None:
-        hungry = [
-            each for each in self._open_buckets() if not each.exhausted and each.window < _WINDOW
-        ]
-        while hungry and len(found) < max_messages and max_bytes > 0:
-            most = max(1, -(-(max_messages - len(found)) // len(hungry)))
-            spots = [bucket.position for bucket in hungry]
-            rows = await self._database.fetch(
-                positions.READ,
-                self._membership.group.topic,
-                [bucket.number for bucket in hungry],
-                [spot.base for spot in spots],
-                [spot.open for spot in spots],
-                [spot.low for spot in spots],
-                [spot.high for spot in spots],
-                [spot.seq for spot in spots],
-                most,
-            )
-            counts: dict[int, int] = {}
-            for row in rows:
-                counts[row[0]] = counts.get(row[0], 0) + 1
-                max_bytes -= self._keep(row, found)
-            for bucket in hungry:
-                if counts.get(bucket.number, 0) < most:
-                    bucket.exhaust()
-            hungry = [each for each in hungry if not each.exhausted and each.window < _WINDOW]
-
-    def _keep(self, row: Sequence[Any], found: list[Delivery]) -> int:
-        """Takes a row that was read; returns how many bytes of it are handed out."""
-        number, seq, wait, *content = row
-        bucket = self._owned.get(number)
-        if bucket is None or not bucket.read(seq):
-            return 0
-        delivery = read_delivery(
-            self._membership.group.topic_name,
-            number,
-            seq,
-            content,
-            receipt=InBucket(number, seq, next(self._turns)),
-            deliveries=bucket.crashes + 1,
-        )
-        due = self._loop.time() + wait if wait > 0 else 0.0
-        if seq in self._known:
-            delivery.failures, delivery.first_failure, due, marks = self._known[seq]
-            delivery.suspect = marks > 0
-        lane = self._lane(delivery)
-        if due > self._loop.time() or bucket.is_blocked(lane):
-            bucket.give_back(delivery, lane, due)
-            self._wake_at(bucket)
-            return 0
-        found.append(delivery)
-        return delivery.size
-
-    async def _move(self, connection: Connection, finished: dict[int, set[int]]) -> None:
-        """Writes the positions of buckets in which messages are finished."""
-        database, group = self._database, self._membership.group.id
-        calm, known = [], []
-        for number, seqs in finished.items():
-            bucket = self._owned[number]
-            position, done = bucket.progress(seqs)
-            before, _ = bucket.progress(())
-            await connection.execute(database.sql(_MOVE), group, number, *position, done)
-            if bucket.crashes and position != before:
-                calm.append(number)
-            known += [seq for seq in seqs if seq in self._known]
-        if calm:
-            await connection.execute(database.sql(_CALM), group, calm)
-        if known:
-            await connection.execute(database.sql(_FORGET), group, known)
-
     def _settled(
         self, settlements: Sequence[Settlement], finished: dict[int, set[int]], now: float
     ) -> None:
@@ -423,58 +284,8 @@ class Buckets:
             )
             due = now + settlement.delay if settlement.action is Action.NACK else 0.0
             if isinstance(again.receipt, InBucket) and settlement.failures:
-                marks = self._known.get(again.receipt.seq, (0, 0.0, 0.0, 0))[3]
-                self._known[again.receipt.seq] = (
-                    settlement.failures,
-                    settlement.first_failure,
-                    due,
-                    marks,
+                marks = self._known.get(again.receipt.seq, _UNKNOWN).marks
+                self._known[again.receipt.seq] = Known(
+                    settlement.failures, settlement.first_failure, due, marks
                 )
             bucket.give_back(again, self._lane(again), due)
-
-    async def _keep_balance(self) -> None:
-        while True:
-            await asyncio.sleep(_BALANCE)
-            try:
-                await self._balance()
-            except ProtoflowError as error:
-                _log.debug("buckets could not be shared: %s", error)
-            except Exception:
-                _log.exception("sharing buckets failed")
-
-    async def _balance(self) -> None:
-        group, member = self._membership.group.id, self._membership.id
-        ((members,),) = await self._database.fetch(_MEMBERS, group)
-        share = -(-BUCKETS // max(1, members))
-        if len(self._owned) > share:
-            await self._give_up([*self._owned.values()][share:])
-        elif len(self._owned) < share:
-            taken = await self._database.fetch(_TAKE, group, member, share - len(self._owned))
-            if taken:
-                await self._load(dict(map(tuple, taken)))
-                self._wake_after(0.0)
-
-    async def _load(self, crashes: dict[int, int]) -> None:
-        """Reads where buckets stand that this member owns from now on."""
-        group, now = self._membership.group.id, self._loop.time()
-        rows = await self._database.fetch(_PROGRESS, group, [*crashes])
-        for _, seq, failures, first, due, marks in await self._database.fetch(
-            _FAILURES, group, [*crashes]
-        ):
-            self._known[seq] = failures, first, now + due, marks
-        for number, *position, done in rows:
-            self._owned[number] = Bucket(number, Position(*position), done, crashes[number])
-
-    async def _give_up(self, buckets: Sequence[Bucket]) -> None:
-        numbers = [bucket.number for bucket in buckets]
-        for bucket in buckets:
-            bucket.leaving = True
-        await self._revoke(numbers)
-        for number in numbers:
-            self._owned.pop(number, None)
-        member = self._membership.id
-        async with self._database.transaction() as connection:
-            await connection.execute(self._database.sql(_LEAVE_WAITING), member, numbers)
-            await connection.execute(
-                self._database.sql(_LEAVE), self._membership.group.id, numbers, member
-            )

@@ -19,6 +19,8 @@ from protoflow.transports.postgresql.options import PostgresOptions
 
 _log = logging.getLogger("protoflow.transports.postgresql")
 _FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncio.TimeoutError)
+#: Seconds that the server has to say goodbye.
+_CLOSING = 5.0
 _REFUSED = (
     asyncpg.InvalidPasswordError,
     asyncpg.InvalidAuthorizationSpecificationError,
@@ -92,10 +94,17 @@ class Database:
 
     async def disconnect(self) -> None:
         """Closes the connections."""
+        if self._pool is not None:
+            try:
+                with contextlib.suppress(*_FAILURES):
+                    await asyncio.wait_for(self._pool.close(), _CLOSING)
+            finally:
+                self.abort()
+
+    def abort(self) -> None:
+        """Ends the connections; whatever waits for an answer fails at once."""
         pool, self._pool = self._pool, None
         if pool is not None:
-            with contextlib.suppress(*_FAILURES):
-                await asyncio.wait_for(pool.close(), 5.0)
             pool.terminate()
 
     def arguments(self) -> dict[str, Any]:
@@ -140,6 +149,8 @@ class Database:
                     await connection.execute("SET LOCAL synchronous_commit = off")
                 yield connection
         except _FAILURES as error:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise asyncio.CancelledError from error  # a rollback failed behind it
             self.problem = describe(error)
             raise TransportError(f"PostgreSQL: {describe(error)}") from error
         self.problem = None

@@ -68,3 +68,6 @@ class Holdings(Protocol):
 
     async def stop(self) -> None:
         """Claims nothing more."""
+
+    def abort(self) -> None:
+        """Claims nothing more, and waits for nothing."""

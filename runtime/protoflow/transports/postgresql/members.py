@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from protoflow.contract.spec import Ordering, Start
-from protoflow.errors import ProtoflowError, TopologyError
+from protoflow.errors import ProtoflowError, TopologyError, TransportError
 from protoflow.transport.settings import SubscriptionSettings
 from protoflow.transports.postgresql import positions
 from protoflow.transports.postgresql.database import Connection, Database
@@ -62,6 +64,12 @@ _FREE_OWNERS = """
 UPDATE {s}.owners SET member = NULL, crashes = crashes + 1 WHERE member = ANY ($1::int8[])
 """
 _BROADCASTS = "SELECT id FROM {s}.groups WHERE id = ANY ($1::int[]) AND broadcast"
+
+
+_CLAIMING = """
+SELECT pg_current_xact_id()::text FROM set_config('synchronous_commit', 'off', true),
+  (SELECT id FROM {s}.members WHERE id = $1 FOR KEY SHARE) AS member
+"""
 
 
 class Group(NamedTuple):
@@ -189,6 +197,19 @@ class Membership:
     async def renew(self) -> bool:
         """Renews the lease. False: others have ended it, and hold what was held."""
         return bool(await self._database.fetch(_RENEW, self.id, self.seconds))
+
+    @asynccontextmanager
+    async def claiming(self) -> AsyncIterator[tuple[Connection, str]]:
+        """A transaction that claims for the member, and its id; a crash of the server may undo it.
+
+        Raises:
+            TransportError: others have ended the membership, or the server failed.
+        """
+        async with self._database.transaction() as connection:
+            xid = await connection.fetchval(self._database.sql(_CLAIMING), self.id)
+            if xid is None:
+                raise TransportError(f"the lease of this member of {self.group.topic_name} ended")
+            yield connection, xid
 
     async def leave(self) -> None:
         """Ends the membership; what is held is free, and was not interrupted."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import asyncpg
 
-from protoflow.errors import ProtoflowError, TransportError
+from protoflow.errors import ProtoflowError
 from protoflow.transport.kit.backoff import Backoff
 from protoflow.transport.kit.supervisor import Supervisor
 from protoflow.transports.postgresql import members, positions
@@ -39,6 +39,7 @@ class Notifications:
         self._pending: set[str] = set()
         self._notifying: asyncio.Task[None] | None = None
         self._polling: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None]
         self._listening = Supervisor[Any](
             self._listen,
             self._watch,
@@ -63,11 +64,16 @@ class Notifications:
 
     async def stop(self) -> None:
         """Ends both."""
-        await self._listening.stop()
+        tasks = [task for task in (self._polling, self._notifying) if task is not None]
+        self.abort()
+        await asyncio.gather(*tasks, self._ending, return_exceptions=True)
+
+    def abort(self) -> None:
+        """Ends both, and waits for nothing."""
+        self._ending = self._loop.create_task(self._listening.stop())
         for task in (self._polling, self._notifying):
             if task is not None:
                 task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
         if self._connection is not None:
             self._connection.terminate()
 
@@ -83,7 +89,7 @@ class Notifications:
             while self._pending:
                 topics, self._pending = self._pending, set()
                 names = ",".join(sorted(topics))
-                with contextlib.suppress(TransportError):
+                with contextlib.suppress(ProtoflowError, OSError):
                     await self._database.fetch(
                         "SELECT pg_notify($1, $2)", self._database.schema, names[:7000]
                     )

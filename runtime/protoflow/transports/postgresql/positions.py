@@ -12,7 +12,7 @@ hold nobody up. A transaction's id is assigned before it takes a number (see `pu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from protoflow.transports.postgresql.database import Database
@@ -76,6 +76,34 @@ async def look(database: Database) -> tuple[str, int]:
     return opened, high
 
 
+class Seen(NamedTuple):
+    """What the log looked like when nothing of it was left to be read: a number, and a snapshot
+    that was taken after it."""
+
+    high: int
+    snapshot: str
+
+
+_SINCE = """
+SELECT EXISTS (SELECT 1 FROM {s}.log WHERE topic = $1 AND bucket = ANY ($2::int[]) AND seq > $3)
+  OR EXISTS (SELECT 1 FROM {s}.log WHERE xid = ANY ($4::text[]::xid8[]) AND topic = $1),
+  pg_current_snapshot()::text
+"""
+
+
+async def look_again(
+    database: Database, topic: int, buckets: Sequence[int], seen: Seen, high: int
+) -> Seen | None:
+    """Returns what there is to be seen if a topic has nothing new; None: something was committed.
+
+    Args:
+        high: a number that was read just now.
+    """
+    running = [xid for xid in seen.snapshot.split(":")[2].split(",") if xid]
+    ((found, snapshot),) = await database.fetch(_SINCE, topic, buckets, seen.high, running)
+    return None if found else Seen(high, snapshot)
+
+
 READ = """
 SELECT bucket, seq, CASE WHEN due > 0 THEN due - {s}.now() ELSE 0 END, key, head, payload, at
 FROM {s}.read_log($1, $2, $3::text[]::pg_snapshot[],
@@ -102,14 +130,14 @@ async def count_unread(
     database: Database, topic: int, places: Mapping[int, Position]
 ) -> tuple[int, float | None]:
     """Returns how many messages lie beyond the positions of buckets, and when the oldest came."""
-    spots = places.values()
+    found = places.values()
     ((count, oldest),) = await database.fetch(
         _COUNT,
         topic,
         [*places],
-        [spot.base for spot in spots],
-        [spot.open for spot in spots],
-        [spot.low for spot in spots],
-        [spot.seq for spot in spots],
+        [place.base for place in found],
+        [place.open for place in found],
+        [place.low for place in found],
+        [place.seq for place in found],
     )
     return count, oldest

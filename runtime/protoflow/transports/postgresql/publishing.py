@@ -99,6 +99,12 @@ class Publisher:
         try:
             while self._waiting:
                 await self._publish_some()
+        except BaseException as error:
+            left, self._waiting = self._waiting, []
+            failure = TransportError(f"publishing failed: {error!r}")
+            self._fail([(submission, index) for submission, index, _ in left], failure)
+            if not isinstance(error, Exception):
+                raise
         finally:
             self._task = None
 
@@ -123,7 +129,8 @@ class Publisher:
             self._fail(chosen, error)
         except BaseException as error:
             self._fail(chosen, TransportError(f"publishing failed: {error!r}"))
-            raise
+            if not isinstance(error, Exception):
+                raise
         else:
             for (submission, index), topic in zip(chosen, columns.topics, strict=True):
                 submission.done(index, refused.get(topic))

@@ -90,7 +90,8 @@ $$ SELECT extract(epoch FROM clock_timestamp())::float8 $$;
 
 CREATE FUNCTION {s}.publish(
   given_topics int[], given_buckets int[], given_ids bytea[], given_keys bytea[],
-  given_heads text[], given_payloads bytea[], given_delays float8[]) RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $$
+  given_heads text[], given_payloads bytea[], given_delays float8[])
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
   own xid8 := pg_catalog.pg_current_xact_id();
   now float8 := {s}.now();

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from protoflow.errors import PublishRefusedError, TransportError
 from protoflow.message import Delivery, Settlement, SettleResult
 from protoflow.transports.postgresql.database import Connection, Database
+from protoflow.transports.postgresql.doubt import Doubt
 from protoflow.transports.postgresql.holdings import Holdings
 from protoflow.transports.postgresql.publishing import Limits, publish, unsubscribed
 from protoflow.transports.postgresql.rows import Columns
 
 Results = Sequence[SettleResult]
-_STATUS = "SELECT pg_xact_status($1::text::xid8)"
 
 
 class Written(NamedTuple):
@@ -47,7 +48,7 @@ class Settler:
         self._published = published
         self._waiting: list[tuple[asyncio.Future[Results], Sequence[Settlement]]] = []
         self._task: asyncio.Task[None] | None = None
-        self._doubt: Written | None = None
+        self._doubt = Doubt(database)
         #: Committed, but not reported: what is repeated is answered from here.
         self._unreported: dict[Delivery, SettleResult] = {}
 
@@ -139,7 +140,7 @@ class Settler:
 
     async def _settle(self, settlements: Sequence[Settlement]) -> Results:
         """Settles in one transaction. Raises TransportError if it is unknown what came of it."""
-        await self._resolve()
+        await self._doubt.resolve()
         known = self._unreported
         left = [each for each in settlements if each.delivery not in known]
         if left:
@@ -154,23 +155,11 @@ class Settler:
                 written = await self.write(connection, settlements, topics)
         except BaseException:
             if written is not None and written.xid:
-                self._doubt = written  # it came so far, so it may be committed
+                self._doubt.set(written.xid, partial(self._committed, written))
             raise
         self._committed(written)
 
-    async def _resolve(self) -> None:
-        """Finds out whether the transaction in doubt was committed."""
-        if self._doubt is None:
-            return
-        ((status,),) = await self._database.fetch(_STATUS, self._doubt.xid)
-        if status == "in progress":
-            raise TransportError("PostgreSQL: a transaction is still being committed or undone")
-        written, self._doubt = self._doubt, None
-        if status == "committed":
-            self._committed(written)
-
     def _committed(self, written: Written) -> None:
-        self._doubt = None
         written.committed()
         for settlement, result in zip(written.settlements, written.results, strict=True):
             self._unreported[settlement.delivery] = result

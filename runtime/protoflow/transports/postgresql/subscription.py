@@ -126,6 +126,13 @@ class PostgresSubscription(QueueSubscription):
         await self.end()
         await self._leave()
 
+    def abort(self) -> None:
+        """The end, without a word to others."""
+        self._ended = True
+        self.holdings.abort()
+        self._renewer.end()
+        self.leases.clear()
+
     async def _leave(self) -> None:
         if not self._ended:
             self._ended = True

@@ -36,7 +36,7 @@ async def read_topic(
         if not follow:
             return
         state = await positions.look(database)
-        while await positions.look(database) == state:  # noqa: ASYNC110  the server tells nothing
+        while await positions.look(database) == state:  # noqa: ASYNC110  the server sends no notice
             await asyncio.sleep(database.options.poll_interval)
 
 

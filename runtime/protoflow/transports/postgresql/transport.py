@@ -19,11 +19,13 @@ from protoflow.transport.interface import (
     TransportSettings,
 )
 from protoflow.transport.lag import Lag
+from protoflow.transport.message_finder import FoundMessages, MessageQuery
 from protoflow.transport.topic_reader import TopicRecord
 from protoflow.transports.postgresql import topology as topologies
 from protoflow.transports.postgresql.database import Database
 from protoflow.transports.postgresql.dead_letters import PostgresDeadLetterStore
 from protoflow.transports.postgresql.members import Membership
+from protoflow.transports.postgresql.message_finder import find_message
 from protoflow.transports.postgresql.notifications import Notifications
 from protoflow.transports.postgresql.options import PostgresOptions
 from protoflow.transports.postgresql.publishing import Limits, Publisher, insertion
@@ -84,12 +86,23 @@ class PostgresTransport:
         subscriptions, self._subscriptions = self._subscriptions, []
         if notifications is None:
             return
+        closing = asyncio.ensure_future(self._give_back(subscriptions))
         try:
-            await asyncio.gather(*(each.close() for each in subscriptions))
-            await self._publisher.close()
-        finally:
+            await asyncio.wait([closing])  # a gather would wait for what it cancels
             await notifications.stop()
             await self._database.disconnect()
+        except asyncio.CancelledError:
+            self._database.abort()
+            notifications.abort()
+            closing.cancel()
+            for subscription in subscriptions:
+                subscription.abort()
+            raise
+        closing.result()
+
+    async def _give_back(self, subscriptions: Sequence[PostgresSubscription]) -> None:
+        await asyncio.gather(*(each.close() for each in subscriptions))
+        await self._publisher.close()
 
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
         """Makes topics and groups, or reports which are missing."""
@@ -147,6 +160,10 @@ class PostgresTransport:
     async def lag(self, topic: str, group: str) -> Lag:
         """What the group has not finished."""
         return await topologies.lag(self._database, topic, group)
+
+    async def find_message(self, query: MessageQuery) -> FoundMessages:
+        """See `MessageFinder`."""
+        return await find_message(self._database, query)
 
     def transaction(self) -> AbstractAsyncContextManager[PostgresTransaction]:
         """Commits on leaving, rolls back on an exception."""

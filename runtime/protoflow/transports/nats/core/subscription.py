@@ -72,7 +72,7 @@ class CoreSubscription:
         self._ready.signal.wake()
         if lost := results.count(SettleResult.LOST):
             _log.warning(
-                "nats: messages given back are lost: core NATS keeps nothing",
+                "nats: messages given back are lost: core NATS stores nothing",
                 extra={"subscription": self._settings.name, "messages": lost},
             )
         future: asyncio.Future[Sequence[SettleResult]] = asyncio.get_running_loop().create_future()

@@ -1,0 +1,128 @@
+"""Reading on in the buckets that a member owns."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any
+
+from protoflow.message import Delivery
+from protoflow.transports.postgresql import positions
+from protoflow.transports.postgresql.bucket import Bucket
+from protoflow.transports.postgresql.database import Database
+from protoflow.transports.postgresql.holdings import InBucket
+from protoflow.transports.postgresql.members import Membership
+from protoflow.transports.postgresql.ownership import Known
+from protoflow.transports.postgresql.positions import Seen
+from protoflow.transports.postgresql.rows import read_delivery
+
+#: So many messages of a bucket may be unfinished, or finished behind unfinished ones.
+_WINDOW = 2000
+
+
+class BucketReader:
+    """Reads messages, and keeps back those that must wait for others.
+
+    Args:
+        known: what is known of single messages.
+        turns: gives each delivery a number of its own.
+        lane: what a delivery must be handled in turn with; None: nothing.
+        wake_at: called for a bucket in which a message waits.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        membership: Membership,
+        known: Mapping[int, Known],
+        turns: Iterator[int],
+        lane: Callable[[Delivery], Hashable],
+        wake_at: Callable[[Bucket], None],
+    ) -> None:
+        self._database = database
+        self._membership = membership
+        self._known = known
+        self._turns = turns
+        self._lane = lane
+        self._wake_at = wake_at
+        self._loop = asyncio.get_running_loop()
+
+    async def open(self, buckets: Sequence[Bucket], high: int) -> bool:
+        """Opens the next batch of exhausted buckets, if there may be something in it.
+
+        Args:
+            high: the last number of the log, read just now.
+        """
+        behind = [each for each in buckets if each.exhausted]
+        alike: dict[Seen | None, list[Bucket]] = {}
+        for bucket in behind:
+            alike.setdefault(bucket.seen, []).append(bucket)
+        opened = False
+        for seen, some in alike.items():
+            numbers = [each.number for each in some]
+            topic = self._membership.group.topic
+            if seen is not None:
+                seen = await positions.look_again(self._database, topic, numbers, seen, high)
+            if seen is None:
+                opening = await positions.open_batch(self._database)
+                opened = True
+                for bucket in some:
+                    bucket.open(opening)
+            else:
+                for bucket in some:
+                    bucket.seen = seen
+        return opened
+
+    async def read(
+        self, buckets: Sequence[Bucket], found: list[Delivery], max_messages: int, max_bytes: int
+    ) -> None:
+        """Reads up to so many messages and bytes into `found`."""
+        hungry = [each for each in buckets if not each.exhausted and each.window < _WINDOW]
+        while hungry and len(found) < max_messages and max_bytes > 0:
+            most = max(1, -(-(max_messages - len(found)) // len(hungry)))
+            places = [bucket.position for bucket in hungry]
+            rows = await self._database.fetch(
+                positions.READ,
+                self._membership.group.topic,
+                [bucket.number for bucket in hungry],
+                [place.base for place in places],
+                [place.open for place in places],
+                [place.low for place in places],
+                [place.high for place in places],
+                [place.seq for place in places],
+                most,
+            )
+            numbered = {bucket.number: bucket for bucket in hungry}
+            counts: dict[int, int] = {}
+            for row in rows:
+                counts[row[0]] = counts.get(row[0], 0) + 1
+                max_bytes -= self._keep(numbered[row[0]], row, found)
+            for bucket in hungry:
+                if counts.get(bucket.number, 0) < most:
+                    bucket.exhaust()
+            hungry = [each for each in hungry if not each.exhausted and each.window < _WINDOW]
+
+    def _keep(self, bucket: Bucket, row: Sequence[Any], found: list[Delivery]) -> int:
+        """Takes a row that was read; returns how many bytes of it are handed out."""
+        number, seq, wait, *content = row
+        if bucket.lost or not bucket.read(seq):
+            return 0
+        delivery = read_delivery(
+            self._membership.group.topic_name,
+            number,
+            seq,
+            content,
+            receipt=InBucket(number, seq, next(self._turns)),
+            deliveries=bucket.crashes + 1,
+        )
+        due = self._loop.time() + wait if wait > 0 else 0.0
+        if seq in self._known:
+            delivery.failures, delivery.first_failure, due, marks = self._known[seq]
+            delivery.suspect = marks > 0
+        lane = self._lane(delivery)
+        if due > self._loop.time() or bucket.is_blocked(lane):
+            bucket.give_back(delivery, lane, due)
+            self._wake_at(bucket)
+            return 0
+        found.append(delivery)
+        return delivery.size
