@@ -44,7 +44,7 @@ class OptionReader:
         """The value of one enum in the options of a method, if it is set."""
         if not options.HasField(name):
             return None
-        field = options.DESCRIPTOR.fields_by_name[name]
+        field = cast("FieldDescriptor", options.DESCRIPTOR.fields_by_name[name])
         return self._scalar(field, name, getattr(options, name), place.at(field.number), level=2)
 
     def policy(self, policy: Message, place: Location, level: int) -> dict[str, Leaf]:

@@ -13,6 +13,8 @@ from protoflow.pipeline import HandlerSpec, Middleware, Next
 if TYPE_CHECKING:
     from protoflow.outbox import OutboxStore
 
+__all__ = ["CONNECTION", "outbox"]
+
 
 def outbox(store: OutboxStore | None = None) -> Middleware:
     """Use it if a handler writes to a database that is not the broker. The transaction of the
