@@ -20,6 +20,7 @@ from protoflow.transports.built_in import messaging_system
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
+    from protoflow.inbox import Inbox
     from protoflow.journal import Journal
     from protoflow.observability.health import Health
     from protoflow.observability.report import Reporter
@@ -43,12 +44,14 @@ class Inspection:
         registry: the handlers.
         outbox: emptied while the service runs, if it is a `RelayedOutbox`.
         journal: records replays and purges.
+        inbox: opens the transactions of handlers, if there is one.
     """
 
     def __init__(
         self, config: Config, clock: Clock, transport: Transport, counters: Counters,
         publisher: MessagePublisher, running: Running, registry: Registry,
         outbox: OutboxStore | None, journal: Journal | None = None,
+        inbox: Inbox[Any] | None = None,
     ) -> None:  # fmt: skip
         self.transport = transport
         self.counters = counters
@@ -59,6 +62,7 @@ class Inspection:
         self._registry = registry
         self._outbox = outbox
         self._journal = journal
+        self._inbox = inbox
         self._http_handlers: dict[tuple[str, str], Any] = {}
         self._mounted = False
         self._web: WebServer | None = None
@@ -109,6 +113,8 @@ class Inspection:
             problems["transport"] = broken
         if (unrelayed := self.outbox_problem) is not None:
             problems["outbox"] = unrelayed
+        if self._inbox is not None and self._inbox.problem is not None:
+            problems["inbox"] = self._inbox.problem
         return Health(live=self._running.crash is None, ready=not problems, problems=problems)
 
     def publish_topic(self, spec: HandlerSpec) -> str:

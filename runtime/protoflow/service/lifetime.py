@@ -109,6 +109,7 @@ class Lifetime:
         await components.inspection.start_relay(self._resources)
         if self._lifespan is not None:
             await self._resources.enter_async_context(self._lifespan())
+        await components.open_inbox(self._resources)
         # All join before any begins, so that no run meets the rebalance of a later one.
         for scheduler in schedulers:
             running.subscriptions = (*running.subscriptions, scheduler)
