@@ -26,8 +26,8 @@ def command(
 ) -> None:
     """Serve the dashboard over a broker, without handlers, until Ctrl-C.
 
-    It shows lag, topology, dead letters, single messages and the contract, replays and purges.
-    What only a process knows, as how long handlers run, stands in the dashboard of the service.
+    It shows lag, topology, dead letters, single messages and the contract, and can replay and
+    purge. Facts of a process, such as run times of handlers, are in the dashboard of the service.
     """
     config = settings.broker_of(transport, config_file)
     catalog = contract.optional(contract_name)

@@ -89,7 +89,7 @@ def _measured(found: dict[str, Any]) -> dict[str, Any]:
 
 
 async def history(host: Host, request: Request) -> Response:
-    """The last hour: minutes of the journal, and samples taken while a page was open."""
+    """The last hour: minutes of the journal, and samples taken while a dashboard was open."""
     handler = request.given(frozenset({"handler"})).get("handler")
     since = time.time() - _HOUR
 
