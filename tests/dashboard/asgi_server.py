@@ -14,7 +14,7 @@ from aiohttp import web
 async def serving(app: Any) -> AsyncIterator[str]:
     """Serves an application on a free port; gives its address."""
 
-    async def handle(request: web.Request) -> web.StreamResponse:
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
         body, read = await request.read(), False
         response = web.StreamResponse()
 

@@ -140,7 +140,7 @@ async def test_alone_over_a_broker(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/queue.db"
     async with running_scene(url, tmp_path) as scene:
         config = Config(environ={}, transport=url, namespace=scene.service.config.namespace)
-        specs = (worker(nothing).__protoflow_spec__,)  # type: ignore[attr-defined]
+        specs = (worker(nothing).__protoflow_spec__,)
         catalog = Catalog([FileSpec(source="w.proto", services=specs, messages=(WORK, DONE))])
         async with Connection(config) as connection:
             server = WebServer(config)

@@ -47,7 +47,7 @@ async def test_processes_see_each_other(name: str, tmp_path: Path) -> None:
 async def test_a_broker_without_broadcast_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     service = service_at("memory://refuses", "n")
     less = dataclasses.replace(service.capabilities, broadcast=False)
-    monkeypatch.setattr(type(service.transport), "capabilities", less)
+    monkeypatch.setattr(service.transport, "capabilities", less)
     with pytest.raises(CapabilityError, match="http_processes: memory has no broadcast"):
         await service.start()
 

@@ -205,7 +205,7 @@ class Inspection:
             self.reporter.relay = relay
 
     async def meet_neighbours(self, resources: AsyncExitStack) -> None:
-        """Learns of other processes, and reports them of this one, if the settings ask for it."""
+        """Learns of other processes, and reports this one to them, if the settings ask for it."""
         if not self._config.http_processes:
             return
         from protoflow.web.api.live import beat_of

@@ -121,6 +121,7 @@ class Neighbours:
 
     def _take(self, payload: bytes) -> None:
         """Keeps a heartbeat; what is none, or this process's own, is left out."""
+        beat: Any
         try:
             beat = json.loads(payload) if len(payload) <= _LARGEST else None
             name = str(beat.pop("name"))
