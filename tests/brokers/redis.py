@@ -63,11 +63,9 @@ class RedisBroker(TestBroker):
             raise BrokerUnavailable("no redis-server; run: apt-get install redis-server")
         port = port or free_port()
         directory.mkdir(parents=True, exist_ok=True)
-        command = [binary, "--bind", "127.0.0.1", "--port", str(port), "--dir", str(directory)]
-        command += ["--save", "", "--appendonly", "yes", "--appendfsync", self._fsync]
         with (directory / "redis.log").open("ab") as log:
             process = subprocess.Popen(
-                [*command, *self._arguments],
+                [binary, *self.arguments(directory, port)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -89,6 +87,12 @@ class RedisBroker(TestBroker):
             directory=directory,
             details={"port": str(port)},
         )
+
+    def arguments(self, directory: Path, port: int) -> list[str]:
+        """What the server is started with."""
+        place = ["--bind", "127.0.0.1", "--port", str(port), "--dir", str(directory)]
+        log = ["--save", "", "--appendonly", "yes", "--appendfsync", self._fsync]
+        return [*place, *log, *self._arguments]
 
     def _wait(self, url: str, process: subprocess.Popen[bytes]) -> str:
         deadline = time.monotonic() + 15

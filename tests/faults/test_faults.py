@@ -17,14 +17,18 @@ from typing import Any
 
 import pytest
 
-from tests.brokers.base import BrokerUnavailable, free_port
+from tests.brokers.base import BrokerUnavailable, TestBroker, free_port
 from tests.brokers.kafka import KafkaBroker
+from tests.brokers.redis import RedisBroker
 from tests.faults.dead_letter_topics import writable
 from tests.faults.harness import Harness, harness
 from tests.faults.ledger import Verdict
 from tests.faults.proxy import FaultProxy
 
-COUNT = 20_000 if os.environ.get("PROTOFLOW_FAULTS") == "long" else 2_000
+LONG = os.environ.get("PROTOFLOW_FAULTS") == "long"
+COUNT = 20_000 if LONG else 2_000
+#: How a broker is started, if not as every other test starts it.
+KINDS: dict[str, TestBroker] = {"redis": RedisBroker(fsync="always")}
 #: A quorum queue that was declared within these seconds may not survive a killed RabbitMQ 3.10.
 SETTLED = {"rabbitmq": 9.0}
 #: How many messages may be unsettled in a consumer: so many copies one fault may make.
@@ -133,6 +137,15 @@ ON_BROKERS = (
 )  # fmt: skip
 CASES = [(name, fault) for name in ("kafka", "rabbitmq", "jetstream") for fault in ON_BROKERS]
 CASES += [
+    ("redis", fault)
+    for fault in ON_BROKERS
+    if LONG or fault in (consumer_killed, broker_killed, connection_cut, dead_letters_unwritable)
+]
+CASES += [
+    ("postgresql", fault)
+    for fault in (ON_BROKERS if LONG else (consumer_killed, broker_killed, connection_cut))
+]
+CASES += [
     ("sqlite", consumer_killed),
     ("sqlite", consumers_come_and_go),
     ("sqlite", slow_consumer),
@@ -151,7 +164,7 @@ async def test_nothing_is_lost(
         if fault in PROXIED:
             verdict = await _proxied(name, fault, tmp_path)
         else:
-            with harness(name, tmp_path, COUNT) as run:
+            with harness(name, tmp_path, COUNT, KINDS.get(name)) as run:
                 verdict = await _run(run, fault)
     except BrokerUnavailable as error:
         if name in os.environ.get("PROTOFLOW_REQUIRE_BROKERS", ""):
@@ -170,7 +183,7 @@ async def test_nothing_is_lost(
 async def _proxied(name: str, fault: Fault, directory: Path) -> Verdict:
     """A run whose consumers, but not the publisher, reach the broker through a proxy."""
     if name != "kafka":
-        with harness(name, directory, COUNT) as run:
+        with harness(name, directory, COUNT, KINDS.get(name)) as run:
             async with FaultProxy.to(run.url) as proxy:
                 run.proxy, run.consumer_url = proxy, proxy.url
                 return await _run(run, fault)

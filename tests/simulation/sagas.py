@@ -52,9 +52,9 @@ class Mailbox:
 
 
 class Courier:
-    """Is told of shipments, and hangs up now and then."""
+    """Is notified of shipments, and hangs up now and then."""
 
-    def told(self, order: str) -> None:
+    def notify(self, order: str) -> None:
         if order.endswith("7"):
             raise ConnectionError(f"nobody answers for {order}")
 
@@ -84,7 +84,7 @@ def shipping(process: ServiceProcess) -> Service:
         await asyncio.sleep(0.02)
         if order.value.endswith("5") and context.attempt == 1:
             await gives_up()
-        context.on_confirmed(partial(courier.told, order.value))
+        context.on_confirmed(partial(courier.notify, order.value))
         return StringValue(value=order.value)
 
     return process.service(task_handler(ship, "billed", "shipping", FREE, "shipped"))

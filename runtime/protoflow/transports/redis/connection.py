@@ -31,6 +31,12 @@ _SENTINEL_PORT: Final = 26379
 _OLDEST: Final = (6, 2)
 #: Answers come as the server sends them.
 _RAW: Final = ("XRANGE", "XREVRANGE", "XREAD", "HGET", "HMGET", "XPENDING", "ZSCORE")
+_REFUSED: Final = (
+    exceptions.AuthenticationError,
+    exceptions.AuthorizationError,
+    exceptions.NoPermissionError,
+)
+_OF_SCRIPTS: Final = "can't access at least one of the keys"
 #: Seconds that one blocking read waits at the server.
 BLOCK: Final = 5.0
 
@@ -123,9 +129,8 @@ class RedisConnection:
 
     def _translated(self, error: Exception) -> TransportError:
         text, where = str(error), self.settings.url.safe
-        if isinstance(error, exceptions.AuthenticationError | exceptions.AuthorizationError):
-            return AuthenticationError(f"{where}: {text}")
-        if "NOPERM" in text or "can't access at least one of the keys" in text:
+        refused = isinstance(error, _REFUSED) or "NOPERM" in text or _OF_SCRIPTS in text
+        if refused:
             return AuthenticationError(f"{where}: {text}")
         if "NOGROUP" in text:
             return TopologyError(
@@ -137,9 +142,9 @@ class RedisConnection:
 
     async def _check(self) -> None:
         async with self._answered(self.settings.connect_timeout) as client:
-            info = await client.info(
-                **({"target_nodes": client.get_random_node()} if self.options.cluster else {})
-            )
+            await client.initialize()
+            one = {"target_nodes": client.get_default_node()} if self.options.cluster else {}
+            info = await client.info(**one)
         where = self.settings.url.safe
         version = str(info.get("redis_version", "0.0"))
         if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
