@@ -156,8 +156,13 @@ class MessageAutomaton:
         # It was lent before it was handed out, and renewed every third of a lease.
         return event.time - self._since.get(copy.by, event.time) >= self._lease / 2
 
+    def _lent(self, by: tuple[str, int], event: Event) -> float:
+        """When it was lent at the earliest: where leases are, it may have waited for long."""
+        since = self._since.get(by, event.time)
+        return since - self._lease if self._rules.expires else since
+
     def _forgotten(self, copy: Copy, event: Event) -> bool:
-        since = self._since.get(copy.by, event.time)
+        since = self._lent(copy.by, event)
         allowed = "free" in self._rules.allows("soft", "forgotten")
         return allowed and self._disturbed(copy.by[0], since, event.time)
 
@@ -177,7 +182,7 @@ class MessageAutomaton:
         answered = _by(reading, "answered", by)
         acting = _by(reading, "acting", by)
         if event.detail == "DONE":
-            since = self._since.get(by, event.time)
+            since = self._lent(by, event)
             unnoticed = not self._rules.confirms and self._disturbed(by[0], since, event.time)
             if ghost is not None and not unnoticed:
                 return  # others may have it, and it was settled all the same
