@@ -1,14 +1,14 @@
 # The commands of this repository. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint fmt generated brokers acceptance faults fuzz simulate bench docs
+.PHONY: help setup demo test lint fmt generated brokers acceptance faults redis-memory fuzz simulate traces bench docs
 
 VENV   := .venv
 BIN    := $(VENV)/bin
 PY     := $(BIN)/python
 STAMP  := $(VENV)/.made
 PYTEST := $(PY) -m pytest
-ALL    := kafka,rabbitmq,nats,postgresql
+ALL    := kafka,rabbitmq,nats,postgresql,redis
 
 help: ## List the verbs
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -22,8 +22,8 @@ $(STAMP): pyproject.toml scripts/python.sh
 	$(PY) -m pip install --quiet --editable '.[all]' --group dev
 	@touch $@
 
-demo: setup ## Run the orders example on SQLite: handled, retried, dead-lettered, replayed
-	@$(PY) examples/orders/demo.py
+demo: setup ## Run the orders example on SQLite: handled, retried, dead-lettered, replayed; ARGS=dashboard: a scene to look at
+	@$(PY) examples/orders/demo.py $(ARGS)
 
 test: setup ## Run all tests, or those that ARGS= names: "tests/plugin -x"; with coverage: @.ci/coverage
 	@$(if $(ARGS),$(PYTEST) $(ARGS) || test $$? -eq 5,scripts/test.sh)
@@ -39,7 +39,7 @@ fmt: setup ## Format Python and protos
 generated: setup ## Generate what is committed: protoflow/v1, compiled templates, golden files
 	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=runtime scripts/generated.sh
 
-brokers: setup ## Start Kafka, RabbitMQ, NATS and PostgreSQL and keep them, or stop them: ARGS=down
+brokers: setup ## Start Kafka, RabbitMQ, NATS, PostgreSQL and Redis and keep them, or stop them: ARGS=down
 	PYTHONPATH=runtime $(PY) -m tests.brokers $(or $(ARGS),up)
 
 acceptance: setup ## Run the acceptance suite and print a row for each transport: ARGS="--transport kafka"
@@ -48,11 +48,17 @@ acceptance: setup ## Run the acceptance suite and print a row for each transport
 faults: setup ## Kill, freeze and cut off brokers and processes, and count the messages
 	@PROTOFLOW_FAULTS=long PROTOFLOW_REQUIRE_BROKERS=$(ALL) $(PYTEST) tests/faults $(ARGS) || test $$? -eq 5
 
+redis-memory: setup ## Acknowledge a million messages on Redis: memory stays flat, beside a stuck entry, too
+	@PROTOFLOW_REDIS_MESSAGES=1000000 $(PYTEST) tests/transports/redis/test_keeping.py -k flat --timeout 1200
+
 fuzz: setup ## Fuzz intake with a million messages: ARGS="--messages N --seed S --brokers kafka,rabbitmq"
 	@PYTHONPATH=runtime $(PY) -m tests.fuzz $(ARGS)
 
 simulate: setup ## Run ten thousand seeds, and look for planted bugs: ARGS="--seeds N --as sqlite --planted"
 	@PYTHONPATH=runtime $(PY) -m tests.simulation $(ARGS)
+
+traces: setup ## Hold the simulated brokers to the rules of the real ones: ARGS="--seeds N --as sqlite"
+	@PYTHONPATH=runtime $(PY) -m tests.simulation.traces $(ARGS)
 
 bench: $(VENV)/.bench ## Measure against raw clients and peers: ARGS="--full --write" writes docs/performance.md
 	@PYTHONPATH=runtime $(PY) -m benchmarks $(ARGS)

@@ -12,6 +12,7 @@ SERVERS = {
     "rabbitmq": ("rabbitmq", "RabbitMQ"),
     "nats": ("nats", "nats-server"),
     "jetstream": ("nats", "nats-server"),
+    "redis": ("redis", "Redis"),
 }
 
 

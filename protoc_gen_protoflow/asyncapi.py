@@ -13,8 +13,8 @@ from protoflow.contract.catalog import Catalog
 
 from protoc_gen_protoflow import docs, names
 from protoc_gen_protoflow.contract import Leaves, MessageContract, MethodContract, ServiceContract
+from protoc_gen_protoflow.errors import UserError
 from protoc_gen_protoflow.parameters import Parameters
-from protoc_gen_protoflow.problems import UserError
 from protoc_gen_protoflow.request import File, Request, text
 from protoc_gen_protoflow.sensitive import SensitiveFields
 
@@ -114,6 +114,7 @@ class DocumentBuilder:
             streams=method.streams,
             batch=spec.BatchPolicy(**_leaves(method.batch, "")),
             broadcast=bool(method.broadcast),
+            effects=_enum(method.effects.text) if method.effects else spec.Effects.AT_LEAST_ONCE,
         )
 
     def _message(self, file: File, contract: MessageContract) -> spec.MessageSpec:

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from protoc_gen_protoflow import names, paths
 from protoc_gen_protoflow.contract import MessageContract, ServiceContract
 from protoc_gen_protoflow.parameters import Parameters
-from protoc_gen_protoflow.problems import Location, Problems
-from protoc_gen_protoflow.request import Declared, File
+from protoc_gen_protoflow.problems import Problems
+from protoc_gen_protoflow.request import Declared, File, Location
 
 # What keeps both names, which others may know: each clash has its own way.
 _KEEP_SERVICE = (

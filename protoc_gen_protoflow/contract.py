@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from protoc_gen_protoflow.problems import Location
-from protoc_gen_protoflow.request import Declared, File
+from protoc_gen_protoflow.request import Declared, File, Location
 
 
 class Leaf(NamedTuple):
@@ -91,6 +90,7 @@ class MethodContract(NamedTuple):
     streams: bool
     batch: Leaves
     broadcast: bool | None
+    effects: Leaf | None
     comment: str
 
 

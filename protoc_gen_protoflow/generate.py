@@ -11,10 +11,11 @@ from google.protobuf.descriptor_pb2 import Edition
 from protoc_gen_protoflow import ours, parameters
 from protoc_gen_protoflow.build import ModuleBuilder
 from protoc_gen_protoflow.clashes import check_names, check_paths
+from protoc_gen_protoflow.errors import UserError
 from protoc_gen_protoflow.messages import MessageReader
 from protoc_gen_protoflow.model import Module
 from protoc_gen_protoflow.options import OptionReader
-from protoc_gen_protoflow.problems import Problems, UserError
+from protoc_gen_protoflow.problems import Problems
 from protoc_gen_protoflow.render import render, templates
 from protoc_gen_protoflow.request import File, Request
 from protoc_gen_protoflow.sensitive import SensitiveFields

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from protoc_gen_protoflow import value_rules
 from protoc_gen_protoflow.contract import MethodContract
-from protoc_gen_protoflow.problems import Location, Problems
+from protoc_gen_protoflow.problems import Problems
+from protoc_gen_protoflow.request import Location
 
 
 class _Route(NamedTuple):

@@ -10,7 +10,7 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto
 from protoc_gen_protoflow import value_rules
 from protoc_gen_protoflow.annotations import ROLES
 from protoc_gen_protoflow.contract import FileContract, Leaf, MessageContract
-from protoc_gen_protoflow.problems import Location, Problems
+from protoc_gen_protoflow.problems import Problems
 from protoc_gen_protoflow.request import (
     FIELD_OPTIONS,
     FILE_EXTENSIONS,
@@ -20,6 +20,7 @@ from protoc_gen_protoflow.request import (
     MESSAGE_OPTIONS,
     Declared,
     File,
+    Location,
     Request,
     options_pb2,
     text,

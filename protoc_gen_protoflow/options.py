@@ -13,7 +13,8 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from protoc_gen_protoflow import value_rules
 from protoc_gen_protoflow.annotations import RULES
 from protoc_gen_protoflow.contract import Leaf, Leaves
-from protoc_gen_protoflow.problems import Location, Problems
+from protoc_gen_protoflow.problems import Problems
+from protoc_gen_protoflow.request import Location
 from protoc_gen_protoflow.text import literal
 
 if TYPE_CHECKING:
@@ -38,6 +39,13 @@ class OptionReader:
                 if leaf:
                     found[field.name] = leaf
         return found
+
+    def enum(self, options: Message, name: str, place: Location) -> Leaf | None:
+        """The value of one enum in the options of a method, if it is set."""
+        if not options.HasField(name):
+            return None
+        field = cast("FieldDescriptor", options.DESCRIPTOR.fields_by_name[name])
+        return self._scalar(field, name, getattr(options, name), place.at(field.number), level=2)
 
     def policy(self, policy: Message, place: Location, level: int) -> dict[str, Leaf]:
         """The leaves that are set in a policy."""

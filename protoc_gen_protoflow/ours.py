@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from protoc_gen_protoflow.problems import Location, Problems
+from protoc_gen_protoflow.problems import Problems
 from protoc_gen_protoflow.request import (
     FIELD_OPTIONS,
     FILE_DEPENDENCIES,
@@ -21,6 +21,7 @@ from protoc_gen_protoflow.request import (
     SERVICE_METHODS,
     SERVICE_OPTIONS,
     File,
+    Location,
     Request,
     options_pb2,
     text,
@@ -51,7 +52,7 @@ class Foreign(NamedTuple):
 
 
 def mark(request: Request) -> None:
-    """Tells each file of a request which options in it are ours."""
+    """Notes in each file of a request which of its options are ours."""
     foreign = {name: dict(_foreign(file)) for name, file in request.files.items()}
     foreign = {name: found for name, found in foreign.items() if found}
     importers = _importers(request.files)

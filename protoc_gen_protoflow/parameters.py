@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+from protoc_gen_protoflow.errors import UserError
 from protoc_gen_protoflow.names import bad_module_segment
-from protoc_gen_protoflow.problems import UserError
 
 #: The values of the parameters that have a choice.
 _CHOICES = {"handlers": ("async", "sync", "both"), "asyncapi": ("none", "yaml", "json")}

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from protoc_gen_protoflow import names
 from protoc_gen_protoflow.imports import python_module
 from protoc_gen_protoflow.parameters import Parameters
-from protoc_gen_protoflow.problems import Location, Problems
-from protoc_gen_protoflow.request import FILE_DEPENDENCIES, File
+from protoc_gen_protoflow.problems import Problems
+from protoc_gen_protoflow.request import FILE_DEPENDENCIES, File, Location
 
 
 def check(file: File, used: Iterable[File], parameters: Parameters, problems: Problems) -> None:

@@ -3,41 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
 
-if TYPE_CHECKING:
-    from protoc_gen_protoflow.request import File
-
-
-class Location(NamedTuple):
-    """A location in a .proto file.
-
-    Attributes:
-        file: the file.
-        path: the path of the descriptor, as in `SourceCodeInfo.Location.path`.
-        name: the full name of the thing there; empty for a file without package.
-    """
-
-    file: File
-    path: tuple[int, ...]
-    name: str
-
-    def at(self, *path: int) -> Location:
-        """The place further down."""
-        return Location(self.file, self.path + path, self.name)
-
-    def inside(self, name: str, *path: int) -> Location:
-        """The place of a thing further down that has a name of its own."""
-        return Location(self.file, self.path + path, f"{self.name}.{name}")
+from protoc_gen_protoflow.request import Location
 
 
 def plain(line: str) -> str:
     """A line that no name in it can break in two; such names are in hand-made requests only."""
     return line if line.isprintable() else repr(line)[1:-1]
-
-
-class UserError(Exception):
-    """A mistake of the user, reported without a traceback."""
 
 
 class Problems:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from protoc_gen_protoflow import resources
+from protoc_gen_protoflow.errors import UserError
 from protoc_gen_protoflow.jinja_runtime import FILTERS, Context
 from protoc_gen_protoflow.model import Module
-from protoc_gen_protoflow.problems import UserError
 
 if TYPE_CHECKING:
     import jinja2

@@ -15,8 +15,8 @@ from google.protobuf.compiler import plugin_pb2
 # Options of ours can be read only when this is imported before a request is parsed.
 from protoflow.v1 import options_pb2 as options_pb2
 
+from protoc_gen_protoflow.errors import UserError
 from protoc_gen_protoflow.names import module_stem
-from protoc_gen_protoflow.problems import Location, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -119,6 +119,28 @@ class File:
                 line, column = location.span[:2]
                 found.setdefault(tuple(location.path), (line + 1, column + 1))
         return found
+
+
+class Location(NamedTuple):
+    """A location in a .proto file.
+
+    Attributes:
+        file: the file.
+        path: the path of the descriptor, as in `SourceCodeInfo.Location.path`.
+        name: the full name of the thing there; empty for a file without package.
+    """
+
+    file: File
+    path: tuple[int, ...]
+    name: str
+
+    def at(self, *path: int) -> Location:
+        """The place further down."""
+        return Location(self.file, self.path + path, self.name)
+
+    def inside(self, name: str, *path: int) -> Location:
+        """The place of a thing further down that has a name of its own."""
+        return Location(self.file, self.path + path, f"{self.name}.{name}")
 
 
 class Declared(NamedTuple):

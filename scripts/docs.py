@@ -45,14 +45,14 @@ from protoflow.web.routes import ROUTES
 
 ROOT = Path(__file__).parents[1]
 TRANSPORTS = {item.title: item.example for item in BUILT_IN}
-#: The claims that the README tells of, in its words.
+#: The claims that the README lists, in its words.
 CLAIMS = {
     "at_least_once": "at least once",
     "durable": "survives restarts",
     "processes": "many processes",
     "per_key": "order per key",
     "per_partition": "order per partition",
-    "retains": "keeps what nobody consumes yet",
+    "retains": "keeps messages for later groups",
     "broker_retry": "long retries kept by the broker",
     "dead_letters": "dead letters can be listed and replayed",
     "delayed_publish": "delayed publish",

@@ -38,8 +38,8 @@ WORDS = {
     "observatory": "reporter",
 }  # fmt: skip
 
-#: `letter` is right after these.
-DEAD = {"dead", "capital", "case", "other", "small", "upper", "lower", "first", "first-"}
+#: `letter` is right after these, and in a line about digits.
+DEAD = {"dead", "capital", "case", "lowercase", "other", "small", "upper", "lower", "first", "use"}
 
 #: Names in Python, as they are written: the replaced name -> the standard name.
 NAMES = {
@@ -76,8 +76,10 @@ def uses_in(path: Path) -> Iterator[tuple[int, str, str]]:
     text = path.read_text(encoding="utf-8")
     before = ""
     for number, line in enumerate(text.split("\n"), 1):
-        for word in words_of(line):
-            if word in WORDS and not (word.startswith("letter") and before in DEAD):
+        words = words_of(line)
+        for word in words:
+            is_right = word.startswith("letter") and (before in DEAD or "digits" in words)
+            if word in WORDS and not is_right:
                 yield number, word, WORDS[word]
             before = word
         if path.suffix == ".md":

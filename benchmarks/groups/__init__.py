@@ -14,6 +14,7 @@ GROUPS: dict[str, Callable[[Form], Group]] = {
     "nats": brokers.nats,
     "jetstream": brokers.jetstream,
     "rabbitmq": brokers.rabbitmq,
+    "redis": brokers.redis,
     "latency": latency.latency,
     "memory": embedded.memory,
     "sqlite": embedded.sqlite,

@@ -17,6 +17,7 @@ CLIENTS = {
     "nats": "nats-py",
     "jetstream": "nats-py",
     "rabbitmq": "aio-pika",
+    "redis": "redis-py",
 }
 
 
@@ -147,3 +148,13 @@ def rabbitmq(form: Form) -> Group:
     bare = (made["ours", "untraced"].name, made["faststream", "untraced"].name)
     against = Target("RabbitMQ, no tracing: CPU against FastStream bare", "cpu_us", bare)
     return Group("rabbitmq", "RabbitMQ: consuming", [*made.values()], [traced, *others, against])
+
+
+def redis(form: Form) -> Group:
+    """Redis Streams; FastStream reads 100 entries at a time and acknowledges each."""
+    modes = {"ours": ALL, "raw": ("",), "faststream": ("traced", "untraced")}
+    made = _subjects("redis", modes, form.count(4000, 20_000), form.count(1000, 2000))
+    rows = _rows(made, "redis", "Redis", {"traced": 0.20, "untraced": 0.10})
+    bare = (made["ours", "untraced"].name, made["faststream", "untraced"].name)
+    rows.append(Target("Redis, no tracing: messages a second", "per_second", bare, 8.0, True))
+    return Group("redis", "Redis: consuming", [*made.values()], rows)

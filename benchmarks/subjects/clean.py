@@ -59,11 +59,27 @@ async def rabbitmq(url: str, runs: Sequence[str]) -> None:
                     await channel.queue_delete(queue)
 
 
+async def redis(url: str, runs: Sequence[str]) -> None:
+    """Deletes their keys."""
+    from redis.asyncio import from_url
+
+    async with from_url(url) as client:
+        async for key in client.scan_iter(count=1000):
+            if any(run in key.decode(errors="replace") for run in runs):
+                await client.delete(key)
+
+
 async def nats(url: str, runs: Sequence[str]) -> None:
     """Nothing is kept there."""
 
 
 if __name__ == "__main__":
     transport, url, *runs = sys.argv[1:]
-    cleaners = {"kafka": kafka, "jetstream": jetstream, "rabbitmq": rabbitmq, "nats": nats}
+    cleaners = {
+        "kafka": kafka,
+        "jetstream": jetstream,
+        "rabbitmq": rabbitmq,
+        "redis": redis,
+        "nats": nats,
+    }
     asyncio.run(cleaners[transport](url, runs))

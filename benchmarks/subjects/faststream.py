@@ -25,7 +25,7 @@ from benchmarks.subjects.messages import json_body, json_headers, tracing
 from benchmarks.subjects.meter import Latencies, Meter
 from benchmarks.subjects.options import Options, options
 from benchmarks.subjects.ours import load, pacer
-from benchmarks.subjects.prefill import jetstream, kafka, rabbitmq
+from benchmarks.subjects.prefill import jetstream, kafka, rabbitmq, redis
 
 
 class Order(BaseModel):
@@ -128,6 +128,28 @@ class Subject:
             self._register(subscriber)
             await self._run(broker)
 
+    async def redis(self) -> None:
+        """A consumer of a group that reads 100 entries at a time, acknowledged after each
+        handler."""
+        from faststream.redis import RedisBroker, StreamSub
+        from faststream.redis.parser import BinaryMessageFormatV1
+
+        chosen, name = self.chosen, f"{self.chosen.run}.fs"
+        headers = {"content-type": "application/json", **self._headers}
+        broker = RedisBroker(chosen.url, logger=None, middlewares=self._middlewares)
+        encode = BinaryMessageFormatV1.encode
+        bodies = [
+            await encode(
+                message=json_body(n), reply_to=None, headers=headers, correlation_id=f"{n}"
+            )
+            for n in range(chosen.total)
+        ]
+        async with redis(chosen, name, lambda n: {"__data__": bodies[n]}) as client:
+            await client.xgroup_create(name, "fs", "0")
+            stream = StreamSub(name, group="fs", consumer="one", max_records=100)
+            self._register(broker.subscriber(stream=stream))
+            await self._run(broker)
+
     def _register(self, subscriber: Any, publisher: Any = None) -> None:
         tick, stamp = self.meter.tick, self.latencies.stamp
 
@@ -192,6 +214,13 @@ def middlewares(transport: str, mode: str) -> list[Any]:
         )
         from faststream.rabbit.prometheus import (  # type: ignore[assignment]
             RabbitPrometheusMiddleware as Prometheus,
+        )
+    elif transport == "redis":
+        from faststream.redis.opentelemetry import (  # type: ignore[assignment]
+            RedisTelemetryMiddleware as Telemetry,
+        )
+        from faststream.redis.prometheus import (  # type: ignore[assignment]
+            RedisPrometheusMiddleware as Prometheus,
         )
     else:
         from faststream.nats.opentelemetry import (  # type: ignore[assignment]

@@ -99,3 +99,20 @@ async def jetstream(
     finally:
         await stream.delete_stream(chosen.run)
         await connection.close()
+
+
+@asynccontextmanager
+async def redis(chosen: Options, name: str, fields: Callable[[int], Any]) -> AsyncIterator[Any]:
+    """A client, with a stream that is filled, and deleted on leaving."""
+    from redis.asyncio import from_url
+
+    async with from_url(chosen.url, protocol=2) as client:
+        for start in range(0, chosen.total, WINDOW):
+            pipeline = client.pipeline(transaction=False)
+            for number in range(start, min(start + WINDOW, chosen.total)):
+                pipeline.xadd(name, fields(number))
+            await pipeline.execute()
+        try:
+            yield client
+        finally:
+            await client.delete(name)

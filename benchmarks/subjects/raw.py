@@ -13,7 +13,7 @@ from benchmarks.subjects.messages import event_headers
 from benchmarks.subjects.meter import Latencies, Meter
 from benchmarks.subjects.options import Options, options
 from benchmarks.subjects.ours import load, pacer
-from benchmarks.subjects.prefill import jetstream, kafka, proto_body, rabbitmq
+from benchmarks.subjects.prefill import jetstream, kafka, proto_body, rabbitmq, redis
 
 
 class Raw:
@@ -114,6 +114,21 @@ class Raw:
                 config=ConsumerConfig(max_ack_pending=1000),
             )
             await self._wait()
+
+    async def redis(self) -> None:
+        """Entries by the hundred, acknowledged and deleted together."""
+        chosen, name = self.chosen, f"{self.chosen.run}.raw"
+        headers = event_headers()
+        async with redis(chosen, name, lambda n: {**headers, "p": proto_body(n)}) as client:
+            await client.xgroup_create(name, "raw", "0")
+            while not self.done.is_set():
+                reply = await client.xreadgroup("raw", "one", {name: ">"}, count=100, block=500)
+                ids = []
+                for id, fields in reply[0][1] if reply else ():
+                    self._seen(fields[b"p"])
+                    ids.append(id)
+                pipeline = client.pipeline(transaction=False)
+                await pipeline.xack(name, "raw", *ids).xdel(name, *ids).execute()
 
     async def _wait(self, kind: str = "") -> None:
         with ExitStack() as beside:

@@ -152,6 +152,11 @@ def main() -> int:
     print("Generated from proto/shop/v1/orders.proto:")
     generate()
     sys.path[:0] = [str(GEN), str(HERE)]
+    if sys.argv[1:] == ["dashboard"]:
+        import dashboard
+
+        dashboard.main()
+        return 0
     logging.getLogger("protoflow").setLevel(logging.CRITICAL)  # 60 dead letters are expected
     with tempfile.TemporaryDirectory(prefix="orders-") as directory:
         url = os.environ.get("PROTOFLOW_TRANSPORT", f"sqlite:///{directory}/orders.db")

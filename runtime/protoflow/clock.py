@@ -1,7 +1,7 @@
 """The one source of time and randomness.
 
-Waits are asyncio's own (`asyncio.sleep`, `call_later`), so a loop whose time is virtual
-makes them virtual; `protoflow.testing` has one.
+All waits use asyncio (`asyncio.sleep`, `call_later`), so they are virtual on a loop with virtual
+time, such as that of `protoflow.testing`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ class Clock:
     """Real time. Replaced in tests.
 
     Attributes:
-        virtual: time jumps to the next timer whenever everything waits, so nothing that looks
-            at the service from time to time is started.
+        virtual: whether time is virtual. If it is, the runtime starts no periodic checks.
     """
 
     virtual = False

@@ -22,6 +22,7 @@ from protoflow.transports import create
 
 if TYPE_CHECKING:
     from protoflow.journal import Journal
+    from protoflow.outbox.binding import Destination, SyncBoundPublisher
     from protoflow.transport.kit.dead_letters import DeadLetters
 
 _log = logging.getLogger("protoflow.service")
@@ -35,7 +36,7 @@ def transport_for(config: Config, clock: Clock) -> Transport:
 
 
 def transport_settings(config: Config, clock: Clock) -> TransportSettings:
-    """What a transport is made with."""
+    """The settings of the transport that the config names."""
     return TransportSettings(
         url=config.url,
         options=config.transport_options,
@@ -65,7 +66,7 @@ def journal_for(config: Config, clock: Clock) -> Journal | None:
 
 
 def warn_of_memory(config: Config) -> None:
-    """Logs that nothing lasts, if no transport is set."""
+    """Logs a warning if no transport is set, because messages are then lost at the end."""
     if config.origin("transport") == "built in":
         _log.warning(
             "no transport is set: messages stay in the memory of this process and are lost with "
@@ -88,10 +89,34 @@ class Connection(EventPublisher):
 
             sent = JournaledMessages(self.journal)
         super().__init__(MessagePublisher(config, self._transport, clock, sent))
+        self._destination: Destination | None = None
+
+    def bind(self, connection: object) -> EventPublisher:
+        """Returns a publisher for the transaction that is open on a database connection.
+
+        What it publishes exists if the transaction commits: in the transport's own log where that
+        is the database's, else in the outbox, and then this connection need not be open."""
+        from protoflow.outbox.binding import bind
+
+        return bind(self._publisher, self.destination, connection)
+
+    @property
+    def destination(self) -> Destination:
+        """Where messages of transactions go; for the runtime."""
+        if self._destination is None:
+            from protoflow.outbox.binding import Destination
+
+            self._destination = Destination(self._transport)
+        return self._destination
+
+    @property
+    def message_publisher(self) -> MessagePublisher:
+        """What encodes; for the runtime."""
+        return self._publisher
 
     @property
     def transport(self) -> Transport:
-        """The transport beneath, for its optional interfaces."""
+        """The transport, for its optional interfaces."""
         return self._transport
 
     @property
@@ -111,6 +136,8 @@ class Connection(EventPublisher):
     async def close(self) -> None:
         """Flushes and disconnects. Idempotent."""
         self._publisher.close()
+        if self._destination is not None:
+            self._destination.close()
         await self._transport.close()
         if self.journal is not None:
             await asyncio.to_thread(self.journal.close)
@@ -159,12 +186,25 @@ class SyncConnection:
     def publish_outputs(
         self, publication: PublicationSpec, outputs: Sequence[AnyOutput]
     ) -> list[str]:
-        """Publishes outputs; their ids. See `SyncPublisher`."""
+        """Publishes outputs and returns their ids. See `SyncPublisher`."""
         return self._run(self._opened().publish_outputs(publication, outputs))
 
     def publish(self, *messages: Message) -> None:
         """Publishes raw messages. Raises PublishError."""
         self._run(self._opened().publish(*messages))
+
+    def bind(self, connection: object) -> SyncBoundPublisher:
+        """Returns a publisher for the transaction that is open on a database connection, of
+        psycopg or sqlite3."""
+        from protoflow.outbox.binding import SyncBoundPublisher
+
+        opened, loop = self._opened(), self._loop
+        if loop is None:
+            raise _not_open()
+        return SyncBoundPublisher(
+            opened.message_publisher, opened.destination, connection, self._run,
+            loop.call_soon_threadsafe,
+        )  # fmt: skip
 
     def __enter__(self) -> SyncConnection:
         self._loop = asyncio.new_event_loop()

@@ -1,4 +1,4 @@
-"""What a handler knows of the message it handles, and how it publishes."""
+"""The context of a run: the message and its delivery, and a publisher."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from protoflow.output import AnyOutput
 
 
+#: Under this name in `Context.values` stands the connection of the run's own transaction.
+CONNECTION = "connection"
+
+
 class OutputEncoder(Protocol):
     """Turns an output into the message to publish, once per output."""
 
@@ -31,10 +35,10 @@ class OutputEncoder(Protocol):
 
 
 class Context:
-    """One run of a handler: the message beneath, and what is published with its outcome.
+    """One run of a handler: its message, and the outputs to publish with its outcome.
 
-    What is published through a context goes out with the handler's outcome, in call
-    order, and is dropped when the run fails. A context is a `Publisher`.
+    Messages that are published through a context are sent with the handler's outcome, in call
+    order, and dropped if the run fails. A context is a `Publisher`.
 
     Attributes:
         delivery: the delivery as the broker handed it over.
@@ -112,9 +116,8 @@ class Context:
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """The string pairs beside the payload, without reserved names: it may be given to an
-        output as it is. All that came is in `message.metadata`, the attributes of CloudEvents
-        are in `cloudevent`."""
+        """The metadata without reserved names, so an output can copy it. `message.metadata` has all
+        names, and `cloudevent` the attributes of CloudEvents."""
         if self._metadata is None:
             reserved = wire.reserved
             self._metadata = {
@@ -131,15 +134,14 @@ class Context:
 
     @property
     def correlation_id(self) -> str:
-        """The correlation id; the id of the message where none came along, or one that no
-        broker and no log could take."""
+        """The correlation id; the message id if there is none or it is invalid."""
         message = self.message
         found = message.metadata.get(wire.CORRELATION_ID) or message.id
         return found if found.isprintable() else _fresh(message)
 
     @property
     def values(self) -> dict[str, Any]:
-        """Anything that middlewares leave for handlers, by name."""
+        """Values that middleware passes to handlers, by name."""
         if self._values is None:
             self._values = {}
         return self._values
@@ -174,25 +176,24 @@ class Context:
     async def publish_outputs(
         self, publication: PublicationSpec, outputs: Sequence[AnyOutput]
     ) -> list[str]:
-        """Keeps outputs until the run ends well; their ids. See `Publisher`."""
+        """Keeps outputs until the run succeeds, and returns their ids. See `Publisher`."""
         return [self.add_output(publication, output) for output in outputs]
 
     async def publish(self, *messages: Message) -> None:
-        """Keeps raw messages until the run ends well. Hop state of the input that came along
-        with its metadata is left out.
+        """Keeps raw messages until the run succeeds, without hop state in their metadata.
 
         Raises:
-            PublishRefusedError: metadata with names of orders to a broker, or not of text.
+            PublishRefusedError: metadata has names of broker commands, or values that are not text.
         """
         for message in [self._checked(message) for message in messages]:
             self.keep(message)
 
     def keep(self, message: Message) -> None:
-        """Keeps a message that the runtime made until the run ends well; for the runtime."""
+        """Keeps a message of the runtime until the run succeeds; for the runtime."""
         self._keep(self._traced(message))
 
     def add_output(self, publication: PublicationSpec, output: AnyOutput) -> str:
-        """Keeps one output until the run ends well; its id."""
+        """Keeps one output until the run succeeds, and returns its id."""
         message = self._encode(publication, output, self)
         self._keep(message)
         return message.id
@@ -215,8 +216,8 @@ class Context:
     def inherit(self, metadata: dict[str, str], source: Message, topic: str) -> None:
         """Writes what an output to a topic inherits from its input; for the runtime.
 
-        Ids and headers with control characters or lone surrogates end here: not every broker
-        takes them, and each of the outputs' readers would have them in its log.
+        Ids and headers with control characters or lone surrogates are not inherited, because some
+        brokers refuse them and consumers would log them.
         """
         incoming = source.metadata
         correlation = incoming.get(wire.CORRELATION_ID) or source.id
@@ -231,8 +232,8 @@ class Context:
                 metadata[name] = incoming[name]
 
     def on_confirmed(self, call: Callable[[], None]) -> None:
-        """Calls when this run has ended well and its outputs are confirmed; for middlewares
-        that must remember success."""
+        """Calls a function when the run has succeeded and its outputs are confirmed; for middleware
+        that records success."""
         self._on_confirmed = (*self._on_confirmed, call)
 
     def confirm(self) -> None:
@@ -242,7 +243,7 @@ class Context:
             call()
 
     def cause_of(self, output: AnyOutput) -> Message:
-        """The input that an output is of; for the runtime."""
+        """The input that caused an output; for the runtime."""
         return self.message
 
     def next_position(self, output: AnyOutput) -> int | None:
@@ -250,8 +251,13 @@ class Context:
         fresh id. For the runtime."""
         return self.reserve_position()
 
+    def restart(self) -> None:
+        """Forgets what the run has published: it begins anew; for the runtime."""
+        self.outputs, self._position, self._on_confirmed = (), 0, ()
+        self.decoded = None  # the handler may have changed it
+
     def take_outputs(self) -> list[Message]:
-        """The outputs kept so far, which are kept no longer; for the runtime."""
+        """Returns the kept outputs and forgets them; for the runtime."""
         outputs, self.outputs = self.outputs, ()
         return list(outputs)
 

@@ -54,7 +54,7 @@ class MissingExtraError(ProtoflowError, ImportError):
 
 
 class GencodeError(ProtoflowError, ImportError):
-    """A generated module asks for a newer runtime than this one."""
+    """A generated module needs a newer runtime than this one."""
 
 
 class RegistrationError(ProtoflowError):
@@ -82,31 +82,31 @@ class CapabilityError(ProtoflowError):
 
 
 class TransportError(ProtoflowError):
-    """The broker failed, or the way to it; the driver's exception is chained."""
+    """The broker or the connection failed; the client library's exception is chained."""
 
 
 class ConnectionFailedError(TransportError):
-    """No connection to the broker, or lost for longer than configured."""
+    """The broker could not be reached within the configured time."""
 
 
 class AuthenticationError(TransportError):
-    """The broker refused the credentials, or the rights do not suffice."""
+    """The broker refused the credentials, or the user lacks a right."""
 
 
 class TopologyError(TransportError):
-    """A topic, queue or stream is missing, or differs from what is needed."""
+    """A topic, queue or stream is missing or has other settings."""
 
 
 class PublishError(TransportError):
-    """A message was not taken by the broker; trying again may help."""
+    """The broker did not store a message; publishing it again may help."""
 
 
 class PublishRefusedError(PublishError):
-    """A message was refused for good: too large, malformed, not authorised."""
+    """The broker refused a message permanently: too large, malformed or not authorised."""
 
 
 class DecodeError(ProtoflowError):
-    """A payload that is no message of its type, or a message of no known type."""
+    """A payload cannot be decoded as its type, or the type is unknown."""
 
 
 class InvalidMessageError(ProtoflowError, ValueError):
@@ -114,20 +114,20 @@ class InvalidMessageError(ProtoflowError, ValueError):
 
 
 class DeadLetterNotFoundError(ProtoflowError):
-    """No dead letter of that id."""
+    """There is no dead letter with this id."""
 
 
 class NotReplayableError(ProtoflowError):
-    """A dead letter cannot be replayed: it names no origin, or one that it does not have."""
+    """A dead letter cannot be replayed: its origin is missing or wrong."""
 
 
 class ReplayError(ProtoflowError):
-    """Some dead letters of a replay are left where they were.
+    """A replay left some dead letters in their topic.
 
     Attributes:
         replayed: how many were replayed.
-        left: why the others were not, by message id; the first 1,000 of them.
-        left_count: how many are left, as far as they were read.
+        left: the reasons for those that were left, by message id; the first 1,000.
+        left_count: how many of the dead letters that were read are left.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""CloudEvents for those who work with events themselves: the event, and its context."""
+"""CloudEvents for handlers without generated code: the event and its context."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class CloudEvent:
 
     Attributes:
         type: what happened, `shop.order.placed`.
-        source: where, a URI reference.
-        data: bytes as they are; anything else is published as JSON.
+        source: where it happened, a URI reference.
+        data: bytes are published unchanged, other values as JSON.
         id: unique within the source.
         subject: what it happened to.
-        time: when; now, unless given. Without a time zone it is local.
+        time: when it happened; now unless given. A time without time zone is local.
         data_content_type: the media type of the data.
         data_schema: a URI.
         extensions: extension attributes; names of `[a-z0-9]`, as the specification says.
@@ -69,7 +69,7 @@ class CloudEvent:
 
         Raises:
             TypeError: the data has no JSON form.
-            InvalidMessageError: metadata with reserved names, or not of text.
+            InvalidMessageError: metadata has reserved names, or values that are not text.
         """
         if self.metadata:
             given = {n: v for n, v in self.metadata.items() if n != wire.PF_MAX_ATTEMPTS}
@@ -100,8 +100,8 @@ class CloudEvent:
 
     @classmethod
     def of(cls, message: Message) -> CloudEvent:
-        """The event that a message carries. Raises DecodeError if a required attribute is
-        missing; a `time` that cannot be read is left out, for it is optional."""
+        """The event that a message carries. Raises DecodeError if a required attribute is missing.
+        An unreadable `time` is ignored, because `time` is optional."""
         metadata = message.metadata
         missing = [name for name in _REQUIRED if not metadata.get(wire.CE_PREFIX + name)]
         if not message.id:
@@ -157,7 +157,7 @@ class EventContext:
 
     @property
     def raw_data(self) -> bytes:
-        """The data as it came."""
+        """The data as it was received."""
         return self.event.data or b""
 
     @property
@@ -182,8 +182,8 @@ class EventContext:
         topic: str | None = None,
         delay: timedelta | None = None,
     ) -> str:
-        """Publishes an event with the outcome of this run; it carries on correlation and
-        trace. Its id."""
+        """Publishes an event with the outcome of this run, under the same correlation id and trace;
+        returns the id."""
         context = self.context
         where = self._physical(topic or type)
         position = context.reserve_position()

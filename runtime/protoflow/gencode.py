@@ -1,4 +1,4 @@
-"""The contract with generated modules: all that they import from the runtime.
+"""The contract with generated modules: everything that they import from the runtime.
 
 A contract level counts breaking changes of this module. The runtime may be newer than
 a generated module, never older; levels of the past stay supported.
@@ -11,6 +11,7 @@ from protoflow.contract.spec import (
     BatchPolicy,
     DeadLetterPolicy,
     DeliveryPolicy,
+    Effects,
     Encoding,
     FileSpec,
     MessageSpec,
@@ -49,6 +50,7 @@ __all__ = [
     "Context",
     "DeadLetterPolicy",
     "DeliveryPolicy",
+    "Effects",
     "Encoding",
     "FileSpec",
     "Handler",

@@ -61,8 +61,8 @@ def new_id() -> str:
 
 
 def derived_id(*parts: object) -> str:
-    """The id that follows from these parts, always the same: a redone run repeats its
-    outputs' ids, so consumers can drop the copies. It looks like a ULID but holds no time.
+    """Returns the id that these parts determine. A repeated run gives its outputs the same ids, so
+    consumers can drop duplicates. The id looks like a ULID but holds no time.
     """
     hashed = _hash or _load_hash()
     # Ids come with messages: a lone surrogate in one is no reason to fail.
@@ -81,8 +81,8 @@ def derived_id(*parts: object) -> str:
 
 
 def time_of(id: str) -> float | None:
-    """The time that a ULID holds, in seconds since the epoch; None if it is none. A derived id
-    looks like one: its time is any of nine thousand years."""
+    """The time in a ULID, in seconds since the epoch; None if the text is no ULID. A derived id
+    gives an arbitrary time within nine thousand years."""
     if len(id) != 26 or not set(id) <= set(_ALPHABET) or id[0] > "7":
         return None
     milliseconds = 0
@@ -92,7 +92,7 @@ def time_of(id: str) -> float | None:
 
 
 def load() -> None:
-    """Loads what ids are made with, lest the first message wait for it."""
+    """Loads the ULID library, so that the first message does not wait for it."""
     new_id()
     derived_id()
 

@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(slots=True, kw_only=True)
 class Message:
-    """A payload with its id, topic, key and metadata. Not to be changed once made.
+    """A payload with its id, topic, key and metadata. Do not change it after creation.
 
     CloudEvents attributes other than the id stand in `metadata` as `ce_<attribute>`, the
     content type as `content-type`; each transport maps them to its protocol's binding.
@@ -46,7 +46,7 @@ class Message:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Delivery:
-    """One handing-over of a message by the broker.
+    """One delivery of a message by the broker.
 
     Attributes:
         message: the message as it came.
@@ -66,6 +66,8 @@ class Delivery:
             metadata is believed only then.
         suspect: the transport has a reason to take it for a message that kills the process: a
             start mark without an end, or starts without progress. It runs alone (`Isolation`).
+        anonymous: the message came without an id. The one that it has was made up, and is another
+            at every delivery.
         unreadable: why the client library or the transport could not read the message, which
             holds what could be read; None is that all was read. It is dead-lettered as it came.
     """
@@ -82,6 +84,7 @@ class Delivery:
     hop: Mapping[str, str] | None = None
     own_place: bool = False
     suspect: bool = False
+    anonymous: bool = False
     unreadable: str | None = None
 
     @property
@@ -129,7 +132,7 @@ class Settlement:
 
 
 class SettleResult(enum.IntEnum):
-    """What came of a settlement."""
+    """The result of a settlement."""
 
     #: The broker has it.
     DONE = 0

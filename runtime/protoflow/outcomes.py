@@ -1,4 +1,4 @@
-"""What becomes of a message after one run of its handler.
+"""The outcomes of a run: what happens to the message after it.
 
 Handlers raise an outcome to decide; the pipeline returns one; the scheduler applies
 it. Anything else that a handler raises is retried under the policy.
@@ -19,7 +19,7 @@ from datetime import timedelta
 
 
 class Outcome(Exception):  # noqa: N818  an outcome is a decision, not an error
-    """What becomes of a message; see the subclasses."""
+    """What happens to a message after a run; see the subclasses."""
 
 
 class Done(Outcome):
@@ -62,10 +62,10 @@ class RetryAfter(Retry):
 
 
 class DeadLetter(Outcome):
-    """Give the message up now: it goes to the dead-letter topic.
+    """Dead-letter the message now.
 
     Args:
-        reason: why; stands in the dead letter.
+        reason: why; stored in the dead letter.
     """
 
     #: The class of the cause, as it stands in the dead letter and in statistics.
@@ -77,13 +77,13 @@ class DeadLetter(Outcome):
 
 
 class Unprocessable(DeadLetter):
-    """The message is invalid, no retry can help: a dead letter of category validation."""
+    """Dead-letter the message now as invalid, with the error class validation."""
 
     category = "validation"
 
 
 class Skip(Outcome):
-    """Acknowledge the message without having handled it.
+    """Acknowledge the message without handling it.
 
     Args:
         reason: why, for logs.
@@ -95,10 +95,10 @@ class Skip(Outcome):
 
 
 class Postpone(Outcome):
-    """The handler did not run, and nothing failed: run it after this wait. It is no run, so it
-    burns no attempt and is no part of any statistic of runs.
+    """Run the handler after this wait. There was no run, so no attempt is used and no run is
+    counted.
 
-    Returned by middlewares that let nobody pass for now: an open circuit, a limit. A handler that
+    Middleware returns it, for example an open circuit breaker or a limit. A handler that
     wants to wait raises `RetryAfter`.
 
     Args:

@@ -17,13 +17,13 @@ T = TypeVar("T", bound=ProtoMessage)
 
 @dataclass(frozen=True, slots=True)
 class Output(Generic[T_co]):
-    """A message to publish, with what the message itself does not say.
+    """A message to publish, with its key, metadata and delay.
 
     Attributes:
         message: the protobuf message.
         key: the partition key; the contract's key field unless given.
-        metadata: string pairs to go beside the payload.
-        delay: before this has passed the message is not delivered.
+        metadata: text headers, in addition to those of the runtime.
+        delay: the message is not delivered before this time has passed.
         topic: another topic than the contract's.
         caused_by: in batch handlers, the input that this is an output of.
         id: the message id; made or derived unless given.

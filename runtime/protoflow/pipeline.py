@@ -1,7 +1,7 @@
-"""The chain around a handler: what a middleware is, and how a chain is compiled.
+"""The chain around a handler: middleware, and compiling a chain.
 
-A middleware is `(next, spec) -> next`. It is called once per handler at start; with nothing
-to do for a handler it returns `next` itself and costs nothing. One pass is one attempt.
+A middleware is `(next, spec) -> next`. It is called once for each handler at start. If it has
+nothing to do for a handler, it returns `next` and costs nothing. One pass is one attempt.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Middleware: TypeAlias = "Callable[[Next, HandlerSpec], Next]"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class HandlerSpec:
-    """All that a middleware can know of the handler that it wraps, known at start.
+    """What a middleware can know at start about the handler that it wraps.
 
     Attributes:
         name: the full name, `shop.v1.Orders.BillOrder`.
@@ -76,7 +76,7 @@ class HandlerSpec:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A middleware and the name it is replaced or dropped by."""
+    """A middleware and its name."""
 
     name: str
     middleware: Middleware
@@ -88,7 +88,7 @@ _INDISPENSABLE = ("poison_queue",)
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Middlewares by name, outermost first. Immutable: every method gives a new chain."""
+    """Middleware by name, outermost first. Immutable: every method returns a new chain."""
 
     links: tuple[Named, ...] = ()
 
@@ -108,10 +108,10 @@ class Chain:
         before: str | None = None,
         after: str | None = None,
     ) -> Chain:
-        """With one more: outside of `before`, inside of `after`, else next to the handler.
+        """Adds a middleware outside of `before`, inside of `after`, or next to the handler.
 
         Raises:
-            ConfigError: the name is taken, or the neighbour is not there.
+            ConfigError: the name is taken, or there is no such neighbour.
         """
         if name in self.names:
             raise ConfigError(f"middleware {name}: already in the chain; replace it, or drop it")
@@ -123,13 +123,13 @@ class Chain:
         return Chain((*self.links[:at], Named(name, middleware), *self.links[at:]))
 
     def replace(self, name: str, middleware: Middleware) -> Chain:
-        """With another middleware of that name, in its place. Raises ConfigError."""
+        """Replaces the middleware of a name. Raises ConfigError."""
         at = self._index(name)
         changed = replace(self.links[at], middleware=middleware)
         return Chain((*self.links[:at], changed, *self.links[at + 1 :]))
 
     def drop(self, *names: str) -> Chain:
-        """Without these. Raises ConfigError if one is not there."""
+        """Drops middleware by name. Raises ConfigError for an unknown name."""
         for name in names:
             self._index(name)
         return Chain(tuple(link for link in self.links if link.name not in names))
@@ -150,7 +150,7 @@ class Chain:
             )
 
     def compile(self, terminal: Next, spec: HandlerSpec) -> Next:
-        """The whole chain around the handler, as one callable."""
+        """Returns the whole chain around the handler as one callable."""
         next = terminal
         for link in reversed(self.links):
             next = link.middleware(next, spec)
@@ -165,7 +165,7 @@ class Chain:
 
 
 def chain_of(given: Chain | Sequence[Middleware] | None, default: Iterable[Named]) -> Chain:
-    """The chain that a service uses: a chain as it is, a sequence next to the handler."""
+    """Returns the chain of a service; a sequence is added to the default chain, innermost."""
     if isinstance(given, Chain):
         return given
     chain = Chain(tuple(default))

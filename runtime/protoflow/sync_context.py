@@ -60,7 +60,7 @@ class SyncContext:
 
     @property
     def attempt(self) -> int:
-        """Which run of the handler this is, from 1."""
+        """The number of this run, from 1."""
         return self.context.attempt
 
     @property
@@ -75,7 +75,7 @@ class SyncContext:
 
     @property
     def cancelled(self) -> threading.Event:
-        """Set when this run timed out or was cancelled: return soon, nobody waits."""
+        """Set when this run timed out or was cancelled; the handler should return."""
         return self.context.cancelled
 
     @property
@@ -86,7 +86,7 @@ class SyncContext:
     def publish_outputs(
         self, publication: PublicationSpec, outputs: Sequence[AnyOutput]
     ) -> list[str]:
-        """Keeps outputs until the run ends well; their ids. See `SyncPublisher`."""
+        """Keeps outputs until the run succeeds, and returns their ids. See `SyncPublisher`."""
         ids: list[str] = self._call(
             lambda: [self.context.add_output(publication, output) for output in outputs]
         )

@@ -1,4 +1,4 @@
-"""The names on the wire, all in one place.
+"""All names of headers and attributes.
 
 CloudEvents attributes are `ce_<attribute>` in `Message.metadata`, as CloudEvents' Kafka
 binding writes them; other transports translate (see `protoflow.codecs.bindings`).
@@ -46,6 +46,7 @@ PF_ORIGINAL_POSITION: Final = "pf_original_offset"
 PF_ORIGINAL_TIME: Final = "pf_original_timestamp"
 PF_FIRST_FAILURE: Final = "pf_first_failure"
 PF_DUE: Final = "pf_due"
+PF_REPROCESS: Final = "pf_reprocess"
 PF_DEAD_LETTER: Final = "pf_dead_letter"
 PF_DEAD_LETTERED_AT: Final = "pf_dead_lettered_at"
 PF_DELIVERIES: Final = "pf_deliveries"
@@ -93,8 +94,8 @@ _IDENTITIES: Final = frozenset({CONTENT_TYPE, MESSAGE_ID, WATERMILL_ID, GO_SCHEM
 def reserved(name: str) -> bool:
     """Whether a name of metadata belongs to the runtime, to CloudEvents or to a broker.
 
-    Such names are not in `context.metadata`, and are refused in the metadata of an output: one
-    of them would make the output another message, or an order to the broker.
+    Such names are not in `context.metadata`, and are refused in the metadata of an output, because
+    they could change the message or command the broker.
     """
     known = name.lower()
     return is_order(known) or known in _IDENTITIES or _is_core(known)
@@ -102,8 +103,8 @@ def reserved(name: str) -> bool:
 
 @lru_cache(1024)
 def is_order(name: str) -> bool:
-    """Whether a name is hop state of the runtime, or one that a broker obeys or writes itself:
-    never to be taken from data, not even in a raw message."""
+    """Whether a name is hop state of the runtime or a name that brokers obey or write. Such a name
+    is never copied from data, not even in a raw message."""
     known = name.lower()
     return known in _BROKER_NAMES or known.startswith(_ORDER_PREFIXES)
 
@@ -124,7 +125,7 @@ _REMEMBERED: Final = 1024
 def metadata_problem(
     metadata: Mapping[str, str], forbidden: Callable[[str], bool] = reserved
 ) -> str | None:
-    """What is wrong with the metadata of a message to publish; None is nothing.
+    """Returns what is wrong with the metadata of a message to publish; None if nothing is.
 
     Args:
         metadata: as the caller gave it.
@@ -157,7 +158,7 @@ def metadata_problem(
 
 
 def raw_problem(id: str, metadata: Mapping[str, str]) -> str | None:
-    """What is wrong with a raw message to publish, which says its own type and content type."""
+    """Returns what is wrong with a raw message to publish; None if nothing is."""
     if not isinstance(id, str) or not _is_encodable(id):
         return "id: it must be text without lone surrogates"
     return metadata_problem(metadata, is_order) if metadata else None
@@ -166,13 +167,12 @@ def raw_problem(id: str, metadata: Mapping[str, str]) -> str | None:
 def _why(name: str) -> str:
     if is_order(name):
         return (
-            "the name is reserved for brokers and for retries; choose another. To pass on what "
-            "came in, give context.metadata, which has no such names"
+            "the name is reserved for brokers and for retries; choose another. To copy the "
+            "metadata of the input, pass context.metadata, which has no such names"
         )
     return (
-        "the name is reserved, for it says what the message is; the contract says that: set "
-        "type, source and subject there. To pass on what came in, give context.metadata, which has "
-        "no such names"
+        "the name is reserved, because the contract sets its value: set type, source and subject "
+        "there. To copy the metadata of the input, pass context.metadata, which has no such names"
     )
 
 

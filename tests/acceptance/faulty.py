@@ -1,4 +1,4 @@
-"""A transport that refuses what a test tells it to refuse, and is else the one beneath."""
+"""A transport that refuses what a test asks it to refuse, and passes on everything else."""
 
 from __future__ import annotations
 

@@ -58,3 +58,11 @@ async def end_jetstream(subscription: Any) -> None:
         else:
             headers = {"Status": "409", "Description": "Leadership Change"}
             await client.publish(puller._inbox, b"", headers=headers)
+
+
+async def end_redis(subscription: Any) -> None:
+    """The leases of all that it holds end, as those of a process that slept longer."""
+    from protoflow.transports.redis.scripts import RENEW
+
+    for shard in range(len(subscription.streams)):
+        await subscription._call(RENEW, shard, 0, 1000)

@@ -87,5 +87,6 @@ HOW: dict[str, dict[str, Any]] = {
         "patience": 3.0,
         "end_session": sessions.end_jetstream,
     },
+    "redis": {"broker": "redis", "end_session": sessions.end_redis},
 }
 TARGETS = {item.name: Target(name=item.name, **HOW[item.name]) for item in BUILT_IN}

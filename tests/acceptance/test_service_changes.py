@@ -18,7 +18,7 @@ from tests.acceptance.harness import Harness, Seen, handler, method
 needs = pytest.mark.needs
 pytestmark = [needs("durable", "at_least_once", "dead_letters"), pytest.mark.timeout(180)]
 
-#: How a refusal tells the way out.
+#: How a refusal names the way out.
 _DRAINING = ("drain", "settle what they have", "handle what is in it", "work off its queues")
 #: What is fixed when it is made: drained, it has to be deleted or changed by hand.
 _FIXED = (
@@ -87,11 +87,11 @@ CHANGES: dict[str, tuple[Deploy, Deploy, tuple[str, ...]]] = {
         Deploy(options={"retry_partitions": 1}), Deploy(options={"retry_partitions": 2}),
         ("kafka",),
     ),
-    "more shards": (_PLAIN, Deploy(options={"shards": 2}), ("rabbitmq", "jetstream")),
-    "fewer shards": (Deploy(options={"shards": 2}), _PLAIN, ("rabbitmq", "jetstream")),
+    "more shards": (_PLAIN, Deploy(options={"shards": 2}), ("rabbitmq", "jetstream", "redis")),
+    "fewer shards": (Deploy(options={"shards": 2}), _PLAIN, ("rabbitmq", "jetstream", "redis")),
     "more shards of a keyed topic": (
         _KEYED, Deploy(ordering=Ordering.PER_KEY, options={"shards": 2}),
-        ("rabbitmq", "jetstream"),
+        ("rabbitmq", "jetstream", "redis"),
     ),
 }  # fmt: skip
 
@@ -173,7 +173,7 @@ async def _handles(harness: Harness, work: Work, deploy: Deploy, numbers: set[in
 async def test_several_topics_of_one_group_join_before_anything_runs(harness: Harness) -> None:
     """The subscriptions of a service never push each other's runs out."""
     harness.require("groups", "at_least_once")
-    topics = ("notes", "memos", "letters", "cards")
+    topics = ("notes", "memos", "lists", "cards")
     runs: list[str] = []
     cancelled: list[str] = []
 

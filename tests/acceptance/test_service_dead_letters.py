@@ -120,7 +120,7 @@ async def test_dead_letters_go_to_the_topic_that_the_contract_names(harness: Har
     seen = Seen(harness)
     async with harness.running(handler("Strict", seen.fails)):
         await harness.send(1)
-        (dead_letter,) = await harness.dead_letter_messages(1, harness.physical("graveyard"))
+        (dead_letter,) = await harness.dead_letter_messages(1, harness.physical("given-up"))
     assert dead_letter.metadata[wire.PF_ORIGINAL_TOPIC] == harness.physical("tasks")
 
 

@@ -72,7 +72,7 @@ async def test_a_demand_is_met_or_stops_the_start(harness: Harness, demand: str)
         await service.start()
     text = str(caught.value)
     assert method(service_name) in text
-    assert ";" in text, "the sentence says how to mend it"
+    assert ";" in text, "the sentence says how to fix it"
     assert words in text
     assert not service.health().ready
 

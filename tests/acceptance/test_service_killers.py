@@ -72,7 +72,7 @@ class Deaths:
                 if numbers <= self.ended and found >= count:
                     return
                 assert asyncio.get_running_loop().time() < deadline, (
-                    f"not handled: {numbers - self.ended}; {found} of {count} letters"
+                    f"not handled: {numbers - self.ended}; {found} of {count} dead letters"
                 )
                 await asyncio.sleep(0.05)
             self.died.append(program)
@@ -147,7 +147,7 @@ async def test_innocents_before_and_behind_a_killer_of_their_key_are_handled_in_
     assert not repeated
 
 
-async def test_many_restarts_with_a_backlog_bury_nothing(harness: Harness) -> None:
+async def test_many_restarts_with_a_backlog_dead_letter_nothing(harness: Harness) -> None:
     """Prefetched and given back, many times: nothing that never ran is dead-lettered."""
     seen = Seen(harness)
     count = 40

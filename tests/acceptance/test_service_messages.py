@@ -191,7 +191,7 @@ async def test_an_unknown_type_is_dead_lettered_where_the_contract_says_so(
     seen = Seen(harness)
     async with harness.running(handler("Strict", seen.ok)):
         sent = await harness.publish("tasks", b"x", metadata={wire.CE_TYPE: "shop.v1.Other"})
-        (dead_letter,) = await harness.dead_letter_messages(1, harness.physical("graveyard"))
+        (dead_letter,) = await harness.dead_letter_messages(1, harness.physical("given-up"))
     assert (dead_letter.id, dead_letter.payload) == (sent.id, b"x")
     assert dead_letter.metadata[wire.CE_TYPE] == "shop.v1.Other"
     assert dead_letter.metadata[wire.PF_ERROR_CLASS] == "unhandled"

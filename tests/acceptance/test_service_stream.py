@@ -185,7 +185,7 @@ async def test_the_generator_is_closed_at_shutdown(harness: Harness) -> None:
 async def test_a_handler_that_is_no_generator_fails_with_a_sentence(harness: Harness) -> None:
     def split(
         task: Any, context: SyncContext
-    ) -> Any:  # it may return an iterator, so only a call tells
+    ) -> Any:  # it may return an iterator, so only a call shows it
         return None
 
     async with harness.running(handler("Split", split)):

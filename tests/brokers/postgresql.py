@@ -201,7 +201,7 @@ def _run(command: list[object]) -> None:
 
 
 def _handshake(connection: socket.socket, url: TransportURL) -> str:
-    """Logs in, and reports the server's version; "unknown" if it wants a password."""
+    """Logs in, and returns the server's version; "unknown" if it wants a password."""
     user, database = url.user or "postgres", url.path.removeprefix("/") or "postgres"
     parameters = f"user\0{user}\0database\0{database}\0\0".encode()
     connection.sendall(struct.pack("!ii", 8 + len(parameters), 3 << 16) + parameters)

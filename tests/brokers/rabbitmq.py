@@ -237,7 +237,7 @@ def _end_port_mapper(directory: Path) -> None:
 
 
 def _handshake(connection: socket.socket, url: TransportURL) -> str:
-    """Logs in, opens the virtual host, and tells the server's version."""
+    """Logs in, opens the virtual host, and returns the server's version."""
     # Imported here: reading the class must not need the client libraries.
     from pamqp import commands, frame, header
 

@@ -105,7 +105,7 @@ def test_export_is_private_and_holds_payloads_on_demand(shop: Project) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["replay"], "name ids, give a filter, or say --all"),
+        (["replay"], "name ids, give a filter, or give --all"),
         (["purge", "x", "--all"], "give ids or --all, not both"),
         (["replay", "nothing", "--yes"], "no dead letter nothing in "),
         (["list", "--handler", "nothing"], "the contract has no such handler or group"),

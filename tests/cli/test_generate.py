@@ -152,7 +152,7 @@ def test_check_finds_stale_files_and_orphans_and_writes_nothing(shop: Project) -
     done = shop("generate", "--check", "-q")
     assert done.code == 1
     assert "stale  gen/shop/v1/orders_pb2.py" in done.lines
-    assert "orphan gen/shop/v1/gone_pb2.py: no .proto file makes it; delete it" in done.lines
+    assert "orphan gen/shop/v1/gone_pb2.py: no .proto file generates it; delete it" in done.lines
     assert shop("generate", "--check", "--json", "-q").json() == {
         "out": "gen",
         "stale": [f"shop/v1/orders_pb2.{end}" for end in ("py", "pyi")],

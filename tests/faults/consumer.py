@@ -1,6 +1,7 @@
 """A consumer in a process of its own: `python -m tests.faults.consumer URL RUN LOG STATUS PACE`.
 
-Every message that it handled is a line in LOG; STATUS tells every 0.2 s how it does.
+Every message that it handled is a line in LOG, what its transport did is in `trace-PID.jsonl`
+beside; STATUS shows its state every 0.2 s.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ import time
 from pathlib import Path
 
 from protoflow import Config, Context, Message, Service
+from protoflow.clock import Clock
+from protoflow.connection import transport_for
 from protoflow.contract.spec import DeliveryPolicy, Ordering, RetryPolicy
+from protoflow.testing.broker_traces import RecordedTransport, TraceWriter
 
 DELIVERY = DeliveryPolicy(
     ordering=Ordering.PER_KEY,
@@ -45,7 +49,9 @@ async def main(url: str, run: str, log: str, status: str, pace: str) -> None:
         lease=6,
         transport_options=json.loads(os.environ.get("FAULTS_OPTIONS", "{}")),
     )
-    service = Service(config)
+    trace = TraceWriter(str(Path(log).with_name(f"trace-{pid}.jsonl")))
+    transport = RecordedTransport(transport_for(config, Clock()), str(pid), trace, time.monotonic)
+    service = Service(config, transport=transport)
     service.register_message_handler("sink", f"{run}.orders", handle, delivery=DELIVERY)
 
     async def report() -> None:

@@ -7,20 +7,23 @@ from urllib.parse import urlsplit
 import aio_pika
 import asyncpg
 import nats
+import redis.asyncio
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from protoflow.transports.nats.names import JetStreamNames
+from protoflow.transports.redis import names
 
 
 async def writable(broker: str, url: str, topic: str, *, open: bool) -> None:
     """Opens or closes the dead-letter topic at the broker itself."""
-    how = {
+    ways = {
         "kafka": _kafka,
         "rabbitmq": _rabbitmq,
         "jetstream": _jetstream,
         "postgresql": _postgresql,
+        "redis": _redis,
     }
-    await how[broker](url, topic, open)
+    await ways[broker](url, topic, open)
 
 
 async def _kafka(url: str, topic: str, open: bool) -> None:
@@ -58,6 +61,20 @@ async def _jetstream(url: str, topic: str, open: bool) -> None:
         await stream.update_stream(config)
     finally:
         await client.close()
+
+
+async def _redis(url: str, topic: str, open: bool) -> None:
+    """Something that is no stream has its name meanwhile."""
+    stream, aside = names.stream("protoflow", topic, 0), f"aside:{topic}"
+    async with redis.asyncio.from_url(url) as client:
+        if open:
+            await client.delete(stream)
+            if await client.exists(aside):
+                await client.rename(aside, stream)
+        else:
+            if await client.exists(stream):
+                await client.rename(stream, aside)
+            await client.set(stream, "in the way")
 
 
 async def _postgresql(url: str, topic: str, open: bool) -> None:

@@ -11,12 +11,19 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from protoflow import Message, connect
-from protoflow.connection import Connection
 from protoflow.errors import TransportError
+from protoflow.testing.broker_traces import (
+    Event,
+    RecordedTransport,
+    TraceChecker,
+    TraceWriter,
+    check,
+    read_trace,
+)
 
 from tests.brokers import kind, start_own
 from tests.brokers.base import RunningBroker, TestBroker
@@ -33,13 +40,21 @@ ONCE, ALWAYS = 3, 1
 class Consumer:
     """A consumer process."""
 
-    def __init__(self, url: str, run: str, directory: Path, options: dict[str, object]) -> None:
+    def __init__(
+        self,
+        url: str,
+        run: str,
+        directory: Path,
+        options: dict[str, object],
+        note: Callable[..., None],
+    ) -> None:
         self.status = directory / f"status-{uuid.uuid4().hex[:6]}.json"
         self.log = directory / "handled.log"
         pace = str(options.pop("pace", 0))
         command = [sys.executable, "-m", "tests.faults.consumer", url, run, str(self.log)]
         path = os.pathsep.join(["runtime", "."])
         environ = {**os.environ, "PYTHONPATH": path, "FAULTS_OPTIONS": json.dumps(options)}
+        self._note = note
         with (directory / "consumer.log").open("ab") as output:
             self.process = subprocess.Popen(
                 [*command, str(self.status), pace], stdout=output, stderr=output, env=environ
@@ -47,6 +62,7 @@ class Consumer:
 
     def kill(self) -> None:
         """SIGKILL: no drain, no goodbye."""
+        self._note("crash", str(self.process.pid))
         self.process.kill()
         self.process.wait()
 
@@ -88,11 +104,20 @@ class Harness:
         #: Seconds over which the messages are published.
         self.duration = 8.0 if count < 10_000 else 20.0
         (directory / "handled.log").touch()
+        self._trace = TraceWriter(str(directory / "trace-publisher.jsonl"))
+
+    def note(self, kind: str, member: str = "") -> None:
+        """Records what the outside world does: a crash, or a fault."""
+        self._trace(Event(time=time.monotonic(), member=member, kind=kind))
+
+    def check_trace(self) -> TraceChecker:
+        """Holds what the processes recorded to the model of the broker."""
+        return check(read_trace(self.directory.glob("trace-*.jsonl")), self.name)
 
     def spawn(self, count: int = 1) -> list[Consumer]:
         """Starts consumers."""
         made = [
-            Consumer(self.consumer_url, self.run, self.directory, dict(self.options))
+            Consumer(self.consumer_url, self.run, self.directory, dict(self.options), self.note)
             for _ in range(count)
         ]
         self.consumers += made
@@ -114,17 +139,20 @@ class Harness:
         rounds = self.count // KEYS
         pause = self.duration / rounds
         async with connect(self.url, environ={}, connect_timeout=60) as connection:
+            transport = RecordedTransport(
+                connection.transport, "publisher", self._trace, time.monotonic
+            )
             for number in range(rounds):
                 started = time.monotonic()
-                await self._publish_round(connection, number)
+                await self._publish_round(transport, number)
                 await asyncio.sleep(max(0.0, pause - (time.monotonic() - started)))
 
-    async def _publish_round(self, connection: Connection, number: int) -> None:
+    async def _publish_round(self, transport: RecordedTransport, number: int) -> None:
         left = [self._message(key, number) for key in range(KEYS)]
         deadline = time.monotonic() + PATIENCE
         while left:
             try:
-                errors = await connection.transport.submit(left)
+                errors = await transport.submit(left)
             except TransportError:
                 errors = [TransportError()] * len(left)  # type: ignore[list-item]
             for message, error in zip(left, errors, strict=True):
@@ -172,7 +200,9 @@ class Harness:
 
     def verdict(self, fault: str, dead_letters: set[str], seconds: float, ready: bool) -> Verdict:
         """What is to be said of the run."""
-        verdict = Verdict(self.name, fault, seconds=seconds, ready=ready)
+        checker = self.check_trace()
+        verdict = Verdict(self.name, fault, seconds=seconds, ready=ready, events=checker.events)
+        verdict.disagreements = [str(each) for each in checker.found]
         return judge(verdict, self.published, self.directory / "handled.log", dead_letters)
 
     # Hurting the broker.
@@ -180,12 +210,14 @@ class Harness:
     def broker_signal(self, number: signal.Signals) -> None:
         """Sends a signal to the broker."""
         assert self.broker is not None
+        self.note("fault")
         self.broker.signal(number)
 
     async def broker_restart(self, *, kill: bool) -> None:
         """Ends the broker, with or without warning, and starts it again on the same data."""
         assert self.broker is not None
         broker, made = self.broker, self.kind
+        self.note("fault")
         assert broker.process is not None
         assert broker.directory is not None
         if kill:

@@ -24,11 +24,13 @@ class Verdict:
     wrong_attempts: int = 0
     seconds: float = 0.0
     ready: bool = True
+    events: int = 0
+    disagreements: list[str] = field(default_factory=list)
     examples: list[str] = field(default_factory=list)
 
     HEAD: ClassVar = (
         "broker", "fault", "published", "handled", "dead-lettered", "lost", "duplicates",
-        "order violations", "seconds",
+        "order violations", "events", "disagreements", "seconds",
     )  # fmt: skip
 
     def row(self) -> tuple[str, ...]:
@@ -39,6 +41,8 @@ class Verdict:
             self.fault,
             *(f"{count:,}" for count in counts),
             str(self.order_violations),
+            f"{self.events:,}",
+            str(len(self.disagreements)),
             f"{self.seconds:.0f}",
         )
 

@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from tests.brokers.base import BrokerUnavailable, free_port
+from tests.brokers.base import BrokerUnavailable, TestBroker, free_port
 from tests.brokers.kafka import KafkaBroker
+from tests.brokers.redis import RedisBroker
 from tests.faults.dead_letter_topics import writable
 from tests.faults.harness import Harness, harness
 from tests.faults.ledger import Verdict
@@ -26,6 +27,8 @@ from tests.faults.proxy import FaultProxy
 
 LONG = os.environ.get("PROTOFLOW_FAULTS") == "long"
 COUNT = 20_000 if LONG else 2_000
+#: How a broker is started, if not as every other test starts it.
+KINDS: dict[str, TestBroker] = {"redis": RedisBroker(fsync="always")}
 #: A quorum queue that was declared within these seconds may not survive a killed RabbitMQ 3.10.
 SETTLED = {"rabbitmq": 9.0}
 #: How many messages may be unsettled in a consumer: so many copies one fault may make.
@@ -76,12 +79,14 @@ async def connection_cut(run: Harness) -> None:
     """The consumer's connection is cut, again and again."""
     for _ in range(4):
         await asyncio.sleep(run.duration / 5)
+        run.note("fault")
         run.proxy.reset()
 
 
 async def connection_refused(run: Harness) -> None:
     """The broker cannot be reached for some seconds."""
     await asyncio.sleep(run.duration / 3)
+    run.note("fault")
     run.proxy.cut()
     await asyncio.sleep(3.0)
     run.proxy.restore()
@@ -90,13 +95,16 @@ async def connection_refused(run: Harness) -> None:
 async def connection_frozen(run: Harness) -> None:
     """The connection passes nothing for some seconds, but stays."""
     await asyncio.sleep(run.duration / 3)
+    run.note("fault")
     run.proxy.freeze()
     await asyncio.sleep(5.0)
+    run.note("fault")
     run.proxy.thaw()
 
 
 async def connection_slow(run: Harness) -> None:
     """Every packet takes its time."""
+    run.note("fault")
     run.proxy.delay(0.05)
     await asyncio.sleep(run.duration)
     run.proxy.delay(0.0)
@@ -129,6 +137,11 @@ ON_BROKERS = (
 )  # fmt: skip
 CASES = [(name, fault) for name in ("kafka", "rabbitmq", "jetstream") for fault in ON_BROKERS]
 CASES += [
+    ("redis", fault)
+    for fault in ON_BROKERS
+    if LONG or fault in (consumer_killed, broker_killed, connection_cut, dead_letters_unwritable)
+]
+CASES += [
     ("postgresql", fault)
     for fault in (ON_BROKERS if LONG else (consumer_killed, broker_killed, connection_cut))
 ]
@@ -151,7 +164,7 @@ async def test_nothing_is_lost(
         if fault in PROXIED:
             verdict = await _proxied(name, fault, tmp_path)
         else:
-            with harness(name, tmp_path, COUNT) as run:
+            with harness(name, tmp_path, COUNT, KINDS.get(name)) as run:
                 verdict = await _run(run, fault)
     except BrokerUnavailable as error:
         if name in os.environ.get("PROTOFLOW_REQUIRE_BROKERS", ""):
@@ -162,6 +175,7 @@ async def test_nothing_is_lost(
     assert verdict.lost == 0, verdict
     assert verdict.order_violations == 0, verdict
     assert verdict.wrong_attempts == 0, verdict
+    assert not verdict.disagreements, verdict
     assert verdict.ready, f"not alive and ready at the end: {verdict}"
     assert verdict.duplicates <= _in_doubt(fault), verdict
 
@@ -169,11 +183,11 @@ async def test_nothing_is_lost(
 async def _proxied(name: str, fault: Fault, directory: Path) -> Verdict:
     """A run whose consumers, but not the publisher, reach the broker through a proxy."""
     if name != "kafka":
-        with harness(name, directory, COUNT) as run:
+        with harness(name, directory, COUNT, KINDS.get(name)) as run:
             async with FaultProxy.to(run.url) as proxy:
                 run.proxy, run.consumer_url = proxy, proxy.url
                 return await _run(run, fault)
-    # Kafka tells its clients where it is, so it must know the proxy from the start.
+    # Kafka advertises its address, so it must know the proxy from the start.
     port = free_port()
     async with FaultProxy("127.0.0.1", port) as proxy:
         with harness(name, directory, COUNT, KafkaBroker(proxied=(port, proxy.port))) as run:

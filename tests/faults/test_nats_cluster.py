@@ -129,4 +129,5 @@ async def test_a_cluster_loses_nothing(
     record_verdict(verdict)
     assert (verdict.published, verdict.lost) == (COUNT, 0), verdict
     assert verdict.order_violations == 0, verdict
+    assert not verdict.disagreements, verdict
     assert verdict.ready, f"not alive and ready at the end: {verdict}"

@@ -54,7 +54,7 @@ class Report:
         wrong: settled twice, run again after success, given back, no outcome.
         hot: the loop turned and nothing happened.
         leaks: jobs, tasks or objects that stayed.
-        told: secrets or line breaks in what people read.
+        shown: secrets or line breaks in what people read.
     """
 
     messages: int = 0
@@ -305,7 +305,9 @@ class Intake:
                 error = dead_letter.metadata.get("pf_error_type")
                 self._report.add("wrong", f"the outcome was not applied: {error}", where)
             if SECRET in text or SECRET.encode().hex() in text:
-                self._report.add("reported", f"a secret in a letter of {dead_letter.topic}", where)
+                self._report.add(
+                    "reported", f"a secret in a dead letter of {dead_letter.topic}", where
+                )
 
     def _look_at_sizes(self, sizes: list[int]) -> None:
         # The first are from before caches are full.

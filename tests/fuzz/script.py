@@ -1,4 +1,4 @@
-"""A transport that hands out what a test tells it to, and notes what becomes of each."""
+"""A transport that hands out what a test gives it, and notes what happens to each."""
 
 from __future__ import annotations
 

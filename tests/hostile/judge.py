@@ -25,7 +25,7 @@ from tests.acceptance.harness import Harness, handler
 from tests.hostile.table import Hostile, Special, Text
 from tests.hostile.writers import Parcel, Writer
 
-#: The subscriptions: topic, group and the handler whose books have what was skipped.
+#: The subscriptions: topic, group and the handler whose counters have what was skipped.
 SUBSCRIPTIONS = {
     "keyed": ("tasks", "suite.v1.Keyed.Keyed"),
     "workers": ("tasks", "suite.v1.Work.Work"),
@@ -35,7 +35,7 @@ SUBSCRIPTIONS = {
     "notes": ("notes", "notes"),
 }
 KEYS = 5
-#: How many of one kind of wrong are told.
+#: How many of one kind of wrong are reported.
 SHOWN = 4
 _JSON = {"content-type": "application/json"}
 _POLICY = DeliveryPolicy(
@@ -52,7 +52,7 @@ def _number(value: object) -> int:
 
 @dataclass
 class Ledger:
-    """What the handlers saw: numbers above 0 are good, below hostile, 0 cannot be told."""
+    """What the handlers saw: numbers above 0 are good, below hostile, 0 is unknown."""
 
     runs: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     ended: dict[str, list[int]] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class Judge:
         self.refused: list[str] = []
         self.must_be_handled: dict[int, str] = {}
         self._count = 0
-        #: What was skipped before the restart: books begin anew.
+        #: What was skipped before the restart: counters begin anew.
         self._before: dict[str, int] = {}
 
     async def trial(self, *, within: float) -> None:
@@ -174,7 +174,7 @@ class Judge:
         return (
             value.replace("{group}", self.harness.physical("keyed"))
             .replace("{topic}", self.harness.physical("tasks"))
-            .replace("{letter}", self.harness.dead_letter_topic("tasks", "keyed"))
+            .replace("{dead_letter}", self.harness.dead_letter_topic("tasks", "keyed"))
         )
 
     # Reading.

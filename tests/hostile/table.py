@@ -22,7 +22,7 @@ Text = str | bytes
 class Special(Enum):
     """Payloads that depend on where the message goes."""
 
-    #: What the topic's handler can read; it tells which row it was.
+    #: What the topic's handler can read; it names the row.
     VALID = "valid"
     #: Not readable, and as large as the broker takes.
     AT_LIMIT = "at the limit"
@@ -86,7 +86,7 @@ _HOP_NUMBERS = (
 _HOP_TEXTS = {
     "pf_group": "{group}",
     "pf_handler": "suite.v1.Keyed.Keyed",
-    "pf_original_topic": "{letter}",
+    "pf_original_topic": "{dead_letter}",
     "pf_original_partition": "-7",
     "pf_dead_letter": "true",
     "pf_dlq_resolved": "{topic}",

@@ -1,6 +1,6 @@
 """Plain clients of the brokers, as people use them who never heard of Protoflow.
 
-A peer knows only what docs/wire.md tells: where a topic lies, and how CloudEvents' binding
+A peer knows only what docs/wire.md says: where a topic lies, and how CloudEvents' binding
 names attributes there.
 """
 

@@ -38,7 +38,7 @@ Do = Callable[[Any, Context], Awaitable[Any]]
 
 
 class Worker(Handler):
-    """One method that does what it is told."""
+    """One method that does what a test asks."""
 
     def __init__(self, do: Do) -> None:
         self.do = do

@@ -146,7 +146,7 @@ async def test_a_store_that_fails_after_success_harms_nobody(
         await send(service, "a", "1")
         await asyncio.sleep(0)
         assert service.service.stats()[NAME].handled == 1
-    records = [r.__dict__ for r in caplog.records if "not remembered" in r.getMessage()]
+    records = [r.__dict__ for r in caplog.records if "not recorded" in r.getMessage()]
     assert [record["error"] for record in records] == ["OSError"]
 
 
@@ -185,7 +185,7 @@ async def test_a_file_remembers_over_restarts_and_forgets_in_time(tmp_path: Path
         assert not await store.contains(("g", "other", "1"))
         await store.add(("g", "h", "2"))
         assert not await store.contains(("g", "h", "2"))
-        count = store._open().execute("SELECT COUNT(*) FROM protoflow_inbox").fetchone()
+        count = store._open().execute("SELECT COUNT(*) FROM protoflow_seen").fetchone()
         assert count == (1,)
 
 

@@ -229,7 +229,7 @@ async def test_what_the_sender_did_not_sample_is_not_sampled() -> None:
         await put(service, "b", metadata={"traceparent": UNSAMPLED})
         outs = [message for message in service.messages if message.topic == "done"]
     assert not traced.spans
-    # No span is made below one that is not sampled: the sender is told on.
+    # No span is made below one that is not sampled: the parent stays the sender.
     assert sent == UNSAMPLED
     assert [message.metadata["traceparent"] for message in outs] == [UNSAMPLED] * 2
 

@@ -27,7 +27,7 @@ from tests.middleware.harness import DONE, TO_DONE, TO_WORK, worker
 FAST = DeliveryPolicy(retry=RetryPolicy(max_attempts=2, initial_backoff=0.05, jitter=0.0))
 
 
-class Place:
+class Case:
     """A transport with a namespace of its own, in which services come and go."""
 
     def __init__(self, target: Target, url: str) -> None:
@@ -61,12 +61,12 @@ class Place:
     params=[target for target in TARGETS.values() if target.name != "nats"],
     ids=lambda target: target.name,
 )
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
     target: Target = request.param
     url = target.fresh_url(tmp_path)
     if url is None:
         pytest.skip(f"broker: {target.broker}")
-    return Place(target, url)
+    return Case(target, url)
 
 
 def span_id(span: ReadableSpan) -> int:
@@ -75,7 +75,7 @@ def span_id(span: ReadableSpan) -> int:
     return number
 
 
-async def test_one_trace_from_publisher_to_replay(place: Place) -> None:
+async def test_one_trace_from_publisher_to_replay(place: Case) -> None:
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     fails = True
@@ -127,7 +127,7 @@ async def test_one_trace_from_publisher_to_replay(place: Place) -> None:
         assert by_id[after.parent.span_id] is before, after.name
 
 
-async def test_dead_letters_are_counted_after_a_restart(place: Place) -> None:
+async def test_dead_letters_are_counted_after_a_restart(place: Case) -> None:
     async def broken(_message: object, _context: Context) -> None:
         raise ValueError
 
@@ -159,7 +159,7 @@ async def test_dead_letters_are_counted_after_a_restart(place: Place) -> None:
         assert book.current == 0
 
 
-async def test_the_backlog_is_what_the_broker_says(place: Place) -> None:
+async def test_the_backlog_is_what_the_broker_says(place: Case) -> None:
     gate = asyncio.Event()
 
     async def slow(_message: object, _context: Context) -> None:

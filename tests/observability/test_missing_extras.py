@@ -1,4 +1,4 @@
-"""What is missing is told with the command that mends it, and only when it is needed."""
+"""A missing extra is named with the command that installs it, only when it is needed."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ async def test_every_count_is_there() -> None:
     assert value("protoflow_dead_letters_oldest_timestamp_seconds", **dead_letters) > 1.7e9
 
 
-async def test_a_scrape_is_what_the_books_say_once_and_only_once() -> None:
+async def test_a_scrape_is_what_the_counters_say_once_and_only_once() -> None:
     """Trap B18: handler executions observed twice, in a registry that everybody shares."""
     before = {metric.name for metric in REGISTRY.collect()}
     async with running(worker(bill, publication=TO_DONE)) as service:

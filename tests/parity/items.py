@@ -29,7 +29,7 @@ _EVERY_OPTION = f"{_PLAIN}::test_events_carry_every_option"
 _VOCABULARY = f"{_PLAIN}::test_the_vocabulary_of_event_handlers"
 _SHAPE = f"{_WEB}::test_handlers_are_reported_in_the_shape_of_go"
 _CATEGORIES = f"{_STATS}::test_errors_have_categories"
-_LETTERS = f"{_STATS}::test_an_average_of_retries_is_kept_for_dead_letters"
+_DLQ = f"{_STATS}::test_an_average_of_retries_is_kept_for_dead_letters"
 _COUNTS = f"{_HERE}::test_dead_letters_are_counted_replayed_purged_and_reset"
 _LIFE = "tests/acceptance/test_service_lifecycle.py"
 
@@ -65,8 +65,8 @@ ITEMS = [
     Item("ErrorCategoryDownstream", "protoflow:ErrorCategory", _CATEGORIES),
     Item("ErrorCategoryOther", "protoflow:ErrorCategory", _CATEGORIES),
     Item("ErrorClassifier", "protoflow.stats.handlers:classify_error", f"{_HERE}::test_errors_are_classified_as_reported"),
-    Item("DLQMetrics", "protoflow.stats.dead_letters:DLQMetrics", _LETTERS),
-    Item("NewDLQMetrics", "protoflow.stats.dead_letters:DLQMetrics", _LETTERS),
+    Item("DLQMetrics", "protoflow.stats.dead_letters:DLQMetrics", _DLQ),
+    Item("NewDLQMetrics", "protoflow.stats.dead_letters:DLQMetrics", _DLQ),
     Item("DLQMetrics.GetSnapshot", "protoflow.stats.dead_letters:DLQMetrics.snapshot", _COUNTS),
     Item("DLQMetrics.GetTopicMetrics", "protoflow.stats.dead_letters:DLQMetrics.topic", _COUNTS),
     Item("DLQMetrics.RecordMessageReplayed", "protoflow.stats.dead_letters:DLQTopicMetrics.replay", _COUNTS),
@@ -74,7 +74,7 @@ ITEMS = [
     Item("DLQMetrics.RecordMessagesPurged", "protoflow.stats.dead_letters:DLQTopicMetrics.purge", _COUNTS),
     Item("DLQMetrics.Register", "protoflow.observability.prometheus:Exposition", "tests/observability/test_prometheus.py::test_every_count_is_there"),
     Item("DLQMetrics.Reset", "protoflow.stats.dead_letters:DLQMetrics.reset", _COUNTS),
-    Item("DLQMetrics.SetCurrentCount", "protoflow.stats.dead_letters:DLQTopicMetrics.current", f"{_STATS}::test_between_two_counts_of_the_broker_the_books_go_on"),
+    Item("DLQMetrics.SetCurrentCount", "protoflow.stats.dead_letters:DLQTopicMetrics.current", f"{_STATS}::test_between_two_counts_of_the_broker_the_counters_go_on"),
     Item("DLQMetricsSnapshot", "protoflow.stats.dead_letters:DLQMetrics.snapshot", _COUNTS),
     Item("DLQTopicMetrics", "protoflow.stats.dead_letters:DLQTopicMetrics", _COUNTS),
     Item("EventContext", "protoflow.events:EventContext", _EVERY_OPTION),

@@ -1,4 +1,4 @@
-"""Each mistake is told with its place and the mend."""
+"""Each mistake is reported with its place and the fix."""
 
 from __future__ import annotations
 
@@ -226,6 +226,11 @@ def test_settings_of_a_subscription_differ(
     (line,) = generate(text).errors
     assert f"shop.v1.S.M1: {name} is " in line
     assert "in shop.v1.S.M0, but both consume t in the group shop.v1.S" in line
+
+
+def test_effects_of_a_broadcast(generate: Generate) -> None:
+    (line,) = generate(subscription("A broadcast: true effects: EFFECTS_EXACTLY_ONCE")).errors
+    assert "shop.v1.S.M0: effects exactly once and broadcast exclude each other" in line
 
 
 def test_broadcast_differs(generate: Generate) -> None:

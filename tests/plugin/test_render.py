@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from protoc_gen_protoflow import compile_templates, parameters, render, resources
+from protoc_gen_protoflow.errors import UserError
 from protoc_gen_protoflow.generate import build
-from protoc_gen_protoflow.problems import UserError
 from protoc_gen_protoflow.request import Request
 
 from .conftest import ROOT, Compile, answer

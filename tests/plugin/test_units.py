@@ -11,9 +11,9 @@ from google.protobuf.compiler.plugin_pb2 import CodeGeneratorResponse
 
 from protoc_gen_protoflow import __version__, docs, names, parameters, resources, text
 from protoc_gen_protoflow.__main__ import main
+from protoc_gen_protoflow.errors import UserError
 from protoc_gen_protoflow.imports import python_module
 from protoc_gen_protoflow.parameters import Parameters
-from protoc_gen_protoflow.problems import UserError
 
 from .conftest import Compile
 

@@ -23,7 +23,7 @@ REQUIREMENTS = HERE / "requirements.txt"
 
 
 class UnavailableError(Exception):
-    """A distribution cannot be had here; the text tells why."""
+    """A distribution is not available here; the text says why."""
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ ASYNC: dict[str, tuple[Any, str | None]] = {
     "plain": (plain, "write `async def` for `def`"),
     "decorated plain": (decorated(plain), "write `async def` for `def`"),
     "plain method": (Called().plain, "write `async def` for `def`"),
-    "stream": (stream, "it yields, but one result is wanted"),
+    "stream": (stream, "it yields, but one result is expected"),
     "generator": (generator, "in an `async def`"),
     "one argument": (one, "write (message, context)"),
     "no function": ("orders", "which cannot be called"),

@@ -30,7 +30,7 @@ from protoflow.transport import TransportSettings
 from tests.acceptance.faulty import Faulty
 
 TOPIC, GROUP, OUT = "tasks", "workers", "done"
-LETTERS = f"{TOPIC}..{GROUP}..dead"
+DEAD = f"{TOPIC}..{GROUP}..dead"
 
 #: What a run may come to.
 RUNS = ("ok", "ok", "ok", "fail", "fail", "retry-later", "slow", "output", "skip", "give-up")
@@ -122,7 +122,7 @@ class World:
         return Message(id=f"{id}-out", topic=OUT, payload=b"") if run == "output" else None
 
     def refuse(self, message: Message) -> PublishError | None:
-        if message.topic in (OUT, LETTERS) and self.refusals < self.story.refusals:
+        if message.topic in (OUT, DEAD) and self.refusals < self.story.refusals:
             self.refusals += 1
             return PublishError("says the story")
         return None
@@ -170,7 +170,7 @@ async def play(story: Story, url: str, clock: Clock, *, patience: float) -> None
     dead_letters: set[str] = set()
 
     async def finished() -> bool:
-        found = await dead_letters_of(reader).list(LETTERS, limit=1000)
+        found = await dead_letters_of(reader).list(DEAD, limit=1000)
         dead_letters.update(dead_letter.message.id for dead_letter in found)
         everything = {str(number) for number in range(len(story.runs))}
         return everything <= dead_letters | {id for id, _ in world.ended} and world.idle

@@ -115,7 +115,7 @@ class RecordingHost:
 
 
 class RecordingSettler:
-    """Keeps settlements, and confirms outputs when told."""
+    """Keeps settlements, and confirms outputs on request."""
 
     def __init__(self) -> None:
         self.settled: list[tuple[str, Settlement]] = []

@@ -19,7 +19,7 @@ from protoflow.stats.handlers import SentMessages
 
 
 class Broker:
-    """A transport and a subscription that answer when told."""
+    """A transport and a subscription that answer on request."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, list[Any]]] = []

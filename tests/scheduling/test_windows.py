@@ -17,7 +17,7 @@ from protoflow.transport.interface import Capabilities
 
 
 class Broker:
-    """Confirms, or refuses, when told."""
+    """Confirms, or refuses, on request."""
 
     def __init__(self) -> None:
         self.got: list[str] = []
@@ -67,7 +67,7 @@ async def test_a_window_that_is_refused_fails_the_run() -> None:
 
 
 class AnsweringTransport:
-    """A transport that answers when told, and the publisher over it."""
+    """A transport that answers on request, and the publisher over it."""
 
     def __init__(self) -> None:
         self.sent: list[list[str]] = []

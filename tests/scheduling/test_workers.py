@@ -21,7 +21,7 @@ def job(name: str) -> Job:
 
 
 class Harness:
-    """Runs that end when told."""
+    """Runs that end on request."""
 
     def __init__(self, limit: int) -> None:
         self.log: list[str] = []

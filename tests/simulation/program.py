@@ -12,7 +12,7 @@ from protoflow.testing import Scenario, SimulationFailed, simulate
 from protoflow.testing.seeds import Seed
 from protoflow.testing.simulation.explorer import Explorer, named
 
-from tests.simulation.sagas import SERVICES, orders
+from tests.simulation.sagas import INVARIANTS, SERVICES, orders
 
 
 def trace(transport: str, seed: int) -> str:
@@ -35,8 +35,9 @@ def main(transport: str, seeds: str, *options: str) -> None:
         return
     try:
         report = simulate(
-            *SERVICES, scenario=orders, as_=transport, seeds=range(int(first), int(last))
-        )
+            *SERVICES, scenario=orders, as_=transport, seeds=range(int(first), int(last)),
+            invariants=INVARIANTS,
+        )  # fmt: skip
     except SimulationFailed as failed:
         print(failed.seed.number, failed.failure.invariant)
         if "--explain" in options:

@@ -13,7 +13,7 @@ import pytest
 from protoflow import ids
 from protoflow.testing.simulation.determinism import determined
 from protoflow.testing.simulation.loop import SimulatedLoop, Stuck, start
-from protoflow.testing.simulation.process import Process
+from protoflow.testing.simulation.process import Process, discard
 
 
 def run(main: Callable[[SimulatedLoop], Awaitable[None]]) -> SimulatedLoop:
@@ -60,7 +60,7 @@ def test_a_crash_runs_no_finally() -> None:
         process.alive = False
         await asyncio.sleep(100)
         assert seen == ["began"]
-        process.discard()
+        discard(process.take_tasks())
 
     run(main)
 

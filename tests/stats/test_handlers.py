@@ -51,7 +51,7 @@ def test_throughput_is_that_of_the_last_minute() -> None:
     assert stats.timings.throughput(0).total_messages == 100
 
 
-def test_the_books_do_not_grow() -> None:
+def test_the_counters_do_not_grow() -> None:
     stats = HandlerStats()
     for index in range(5000):
         stats.timings.ran(index, index + 0.25)
@@ -179,7 +179,7 @@ async def test_an_average_of_retries_is_kept_for_dead_letters() -> None:
         assert topic.received == 0
 
 
-def test_between_two_counts_of_the_broker_the_books_go_on() -> None:
+def test_between_two_counts_of_the_broker_the_counters_go_on() -> None:
     book = DLQTopicMetrics()
     book.add(3, 100.0)
     assert book.oldest_unknown(5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 from collections.abc import AsyncIterator, Mapping
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import unquote
 
-from aiohttp import ClientSession
+from aiohttp import ClientSession, DummyCookieJar
 from protoflow import Context, Service
 from protoflow.testing import TestedService
 from yarl import URL
@@ -105,6 +106,8 @@ class ASGI:
         sent: list[Any] = []
 
         async def receive() -> Any:
+            if not incoming:
+                await asyncio.Event().wait()
             return incoming.pop(0)
 
         async def send(message: Any) -> None:
@@ -145,5 +148,5 @@ async def client_of(service: Service, adapter: str) -> AsyncIterator[Client]:
         yield ASGI(service.asgi_app())
         return
     port = await service.start_web_ui(0)
-    async with ClientSession() as session:
+    async with ClientSession(cookie_jar=DummyCookieJar()) as session:
         yield Aiohttp(session, port)

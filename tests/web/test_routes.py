@@ -15,7 +15,7 @@ from protoflow import Service
 from protoflow.message import Message
 from protoflow.output import Output
 from protoflow.web.request import Role
-from protoflow.web.response import NDJSON, PROBLEM
+from protoflow.web.response import EVENTS, JSON, NDJSON, PROBLEM
 from protoflow.web.route import Route
 from protoflow.web.routes import ROUTES
 from protoflow.web.schemas import SCHEMAS
@@ -36,7 +36,28 @@ from tests.web.clients import (
 )
 
 #: A body that each route takes which takes one.
-BODIES = {"Replay": b'{"all": true, "dry_run": true}', "Change": b'{"all": true, "dry_run": true}'}
+BODIES = {
+    "Replay": b'{"all": true, "dry_run": true}',
+    "Change": b'{"all": true, "dry_run": true}',
+    "Login": json.dumps({"token": TOKEN}).encode(),
+    "Publication": b'{"type": "google.protobuf.StringValue", "message": "good"}',
+}
+
+
+def path_of(route: Route, id: str) -> str:
+    """Returns a path of a route that has parameters."""
+    known = route.path.replace("/assets/{name}", "/assets/app.js")
+    return known.replace("{name}", NAME).replace("{id}", id)
+
+
+def is_answered(route: Route, role: Role) -> bool:
+    """Whether a client of that role gets an answer that ends."""
+    return role >= route.role and route.content_type != EVENTS
+
+
+def of_type(route: Route, type: str) -> bool:
+    """Whether a response has the content type of a route."""
+    return route.content_type in (type, "*/*")
 
 
 def name_of(route: Route) -> str:
@@ -68,12 +89,14 @@ async def post(client: Client, path: str, body: Any) -> tuple[int, Any]:
 
 async def test_every_route_answers_by_role_and_keeps_to_its_schema(adapter: str) -> None:
     roles = {None: Role.NONE, "wrong": Role.NONE, READ_TOKEN: Role.READ, TOKEN: Role.OPERATE}
-    async with served(adapter, **TOKENS) as (service, client):
+    async with served(adapter, http_publish=True, **TOKENS) as (service, client):
         (id,) = await put(service, "bad")
         # What drains comes last: nothing is read from a drained subscription.
         for route in sorted(ROUTES, key=lambda route: "drain" in route.path):
-            path = route.path.replace("{name}", NAME).replace("{id}", id)
+            path = path_of(route, id)
             for token, role in roles.items():
+                if route.content_type == EVENTS and role >= route.role:
+                    continue  # it does not end: tests/web/test_live.py
                 answer = await client.ask(
                     route.method, path, headers=bearer(token), body=BODIES.get(route.body, b"")
                 )
@@ -81,13 +104,13 @@ async def test_every_route_answers_by_role_and_keeps_to_its_schema(adapter: str)
                 assert answer.headers["cache-control"] == "no-store", case
                 assert answer.headers["x-content-type-options"] == "nosniff", case
                 assert "server" not in answer.headers, case
-                if role >= route.role:
+                if is_answered(route, role):
                     assert answer.status == route.status, (case, answer.text)
-                    assert answer.type == route.content_type, case
+                    assert of_type(route, answer.type), case
                     if answer.type == NDJSON:
                         for line in answer.text.splitlines():
                             validate(json.loads(line), route.schema)
-                    elif route.schema != "Text":
+                    elif answer.type == JSON:
                         validate(answer.json, route.schema)
                     continue
                 assert answer.status == (401 if role is Role.NONE else 403), case
@@ -97,13 +120,15 @@ async def test_every_route_answers_by_role_and_keeps_to_its_schema(adapter: str)
 
 
 async def test_without_tokens_this_machine_operates(adapter: str) -> None:
-    async with served(adapter) as (_service, client):
+    async with served(adapter, http_publish=True) as (_service, client):
         for route in ROUTES:
-            if "{" not in route.path:
+            if "{" not in route.path and is_answered(route, Role.OPERATE):
                 answer = await client.ask(
                     route.method, route.path, body=BODIES.get(route.body, b"")
                 )
-                assert answer.status == route.status, (name_of(route), answer.text)
+                # There is no token to sign in with.
+                expected = 409 if route.path.endswith("/login") else route.status
+                assert answer.status == expected, (name_of(route), answer.text)
 
 
 async def test_with_the_reading_token_alone_nobody_operates(adapter: str) -> None:

@@ -24,7 +24,7 @@ class Entry(NamedTuple):
 
     sequence: str  # begins with when it was published, in ns
     key: str = ""  # the hash of the key
-    claim: str = ""  # tells one claim from every other
+    claim: str = ""  # distinguishes one claim from another
     time: int = 0  # in ms: when it may be claimed, and in `held` when the lease ends
     deliveries: int = 0
     failures: int = 0

@@ -15,7 +15,7 @@ from protoflow.breaking.rule import (
 )
 from protoflow.breaking.verdict import Rollout, Verdict
 
-_KEPT_FOR_NEW_GROUPS = "the group is made with the first new consumer and starts where `start` says"
+_KEPT_FOR_NEW_GROUPS = "the first new consumer creates the group, which begins where `start` says"
 _NOT_KEPT = consumers_first("the broker keeps nothing for a group before its first consumer")
 _WAITS_FOR_OLD = drain(
     "new processes do not start, or are not ready, while old ones run with another ordering"
@@ -32,30 +32,30 @@ _SUBSCRIPTIONS = {
     ),
     "handler.added.latest": Rule(
         "a handler of a new topic is added with START_LATEST",
-        consumers_first("what is published before the first new consumer is not delivered to it"),
+        consumers_first("messages before the first new consumer are not delivered to it"),
     ),
     "handler.removed": Rule(
         "the last handler of a topic in a group is removed",
         Consequence(
             Verdict.PRODUCERS_FIRST,
-            "what waits for the group, and its dead letters, stay at the broker unhandled",
+            "waiting messages and dead letters of the group stay at the broker unhandled",
             Rollout.PRODUCERS_FIRST,
         ),
     ),
     "handler.renamed": safe(
         "a handler has another name",
-        "topic, group and types find the handler, not its name; settings in "
-        "`handlers.\"NAME\"` do not follow",
+        "messages find the handler by topic, group and type; rename its settings in "
+        "`handlers.\"NAME\"` too",
     ),
     "topic.moved": Rule(
         "a handler consumes another topic",
-        drain("the new version does not read what waits in the old topic, nor its retries"),
+        drain("the new version reads neither waiting messages nor retries of the old topic"),
     ),
     "group.moved": Rule(
         "a handler consumes in another group",
         drain(
-            "what waits for the old group, its retries and its dead letters stay with it; the new "
-            "group starts where `start` says"
+            "waiting messages, retries and dead letters stay with the old group; the new group "
+            "begins where `start` says"
         ),
     ),
     "type.added": Rule(
@@ -63,14 +63,14 @@ _SUBSCRIPTIONS = {
         consumers_first("old consumers skip or dead-letter the type, as `unhandled` says"),
     ),
     "type.added.known": safe(
-        "a subscription handles one type more, which its topic had before or which is an alias",
-        "old consumers go on as before",
+        "a subscription handles another type, which its topic had before or which is an alias",
+        "old consumers do not change",
     ),
     "type.removed": Rule(
         "a subscription does not handle a type any more",
         loses(
-            "new consumers skip messages of the type; where it was only renamed, name the old one"
-            " in `aliases`",
+            "new consumers skip messages of the type; if it was renamed, list the old name in"
+            " `aliases`",
             Rollout.PRODUCERS_FIRST,
         ),
     ),
@@ -92,14 +92,23 @@ _SUBSCRIPTIONS = {
     ),
     "broadcast.on": Rule(
         "a subscription becomes a broadcast",
-        drain("what waits for the group stays with it; each process starts at the next message"),
+        drain("waiting messages stay with the group; each process begins at the next message"),
     ),
     "broadcast.off": Rule(
         "a broadcast becomes a subscription of a group",
-        loses("only one process gets each message, the others do not", Rollout.KEEP),
+        loses("only one process gets each message", Rollout.KEEP),
+    ),
+    "effects.exactly_once": safe(
+        "effects become exactly once",
+        "old processes note nothing in the inbox: what one of them leaves unacknowledged may have "
+        "its effects twice",
+    ),
+    "effects.weaker": safe(
+        "effects are not exactly once any more",
+        "a message that is redelivered may have its effects again",
     ),
     "start.changed": safe(
-        "`start` changes", "it is read only where a group has no position yet"
+        "`start` changes", "`start` applies only to groups that have no position"
     ),
 }  # fmt: skip
 
@@ -122,15 +131,18 @@ _ORDER = {
         loses_order("messages without a key are not ordered", Rollout.KEEP),
     ),
     "key.added": safe(
-        "a message gets a partition key", "there was no order before; it holds among new messages"
+        "a message gets a partition key",
+        "new messages are ordered by key; earlier ones were not ordered",
     ),
     "ordering.weaker": Rule(
         "the ordering becomes weaker",
-        loses_order("messages that were handled in turn are handled together", Rollout.KEEP),
+        loses_order(
+            "messages that were handled one at a time are handled at the same time", Rollout.KEEP
+        ),
     ),
     "ordering.stronger": safe(
         "the ordering becomes stronger",
-        "it holds when no old consumer runs",
+        "the new ordering applies when no old consumer runs",
         dict.fromkeys(("amqp", "amqps", "jetstream", "jetstream+tls"), _WAITS_FOR_OLD),
     ),
     "shards.changed": Rule(
@@ -138,10 +150,11 @@ _ORDER = {
     ),
     "concurrency.changed": safe("the concurrency changes", "order does not depend on it"),
     "batch.changed": safe(
-        "batches come, go or have other limits", "each message keeps its attempts and its order"
+        "a handler gets batches, no batches, or batches with other limits",
+        "each message keeps its attempts and its order",
     ),
     "streams.changed": safe(
-        "outputs are streamed, or no longer", "an output keeps the id that its input gives it"
+        "outputs are streamed, or no longer streamed", "the ids of outputs do not change"
     ),
     "atomic.on": safe("`atomic` is set", "outputs and settlement become visible together"),
     "atomic.off": safe(
@@ -151,16 +164,20 @@ _ORDER = {
 }  # fmt: skip
 
 _FAILURES = {
-    "retry.more": safe("failed messages are retried more often or for longer", "none is given up"),
+    "retry.more": safe(
+        "failed messages are retried more often or for longer", "no message is given up earlier"
+    ),
     "retry.beyond_retention": Rule(
-        "an ordered message may wait longer for its retries than the broker keeps it",
+        "an ordered message may wait for retries longer than the broker keeps it",
         loses(
-            "the broker deletes the message while it waits; a restart finds its position gone",
+            "the broker deletes the waiting message; after a restart the position is lost",
             Rollout.KEEP,
         ),
         {
             scheme: Consequence(
-                Verdict.SAFE, "the broker keeps what a group has not settled", Rollout.ANY
+                Verdict.SAFE,
+                "the broker keeps messages until the group has settled them",
+                Rollout.ANY,
             )
             for scheme in ("sqlite", "memory", "amqp", "amqps")
         },
@@ -176,21 +193,19 @@ _FAILURES = {
             Rollout.DRAIN,
         ),
     ),
-    "backoff.changed": safe(
-        "waits between retries change", "a wait that has begun ends when it would have"
-    ),
+    "backoff.changed": safe("waits between retries change", "waits that have begun do not change"),
     "timeout.changed": safe(
         "the timeout changes", "a run that takes too long is a failed run and is retried"
     ),
     "timeout.shorter.dropped": Rule(
         "the timeout becomes shorter with ON_EXHAUSTED_DROP",
-        loses("messages that took longer are dropped when their attempts are used", Rollout.KEEP),
+        loses("messages whose runs take longer are dropped after their last attempt", Rollout.KEEP),
     ),
     "dead_letter.moved": Rule(
         "dead letters go to another topic",
         Consequence(
             Verdict.DRAIN,
-            "the new version does not list or replay what is in the old one",
+            "the new version does not list or replay dead letters of the old topic",
             Rollout.REPLAY,
         ),
     ),
@@ -198,7 +213,9 @@ _FAILURES = {
         "messages that are given up are dropped",
         loses("they are acknowledged, counted and logged", Rollout.KEEP),
     ),
-    "exhausted.kept": safe("messages that are given up are dead-lettered, not dropped", "kept"),
+    "exhausted.kept": safe(
+        "messages that are given up are dead-lettered, not dropped", "they are kept"
+    ),
     "exhausted.blocked": safe(
         "messages that fail are retried for ever",
         "their key or partition waits, and readiness is red",
@@ -217,23 +234,23 @@ _FAILURES = {
 
 _PUBLISHING = {
     "publication.added": safe(
-        "a message is published that was not", "nothing that is there depends on it"
+        "another message is published", "existing consumers do not depend on it"
     ),
     "publication.moved": Rule(
         "a message is published to another topic",
-        consumers_first("consumers of the old topic get nothing more"),
+        consumers_first("consumers of the old topic get no more messages"),
     ),
     "publication.moved.consumed": Rule(
         "the same, and the contract still consumes it from the old topic",
-        loses("its handlers there get nothing more", Rollout.KEEP),
+        loses("its handlers there get no more messages", Rollout.KEEP),
     ),
     "publication.removed": Rule(
-        "a message is published no more",
-        consumers_first("consumers in other contracts wait for it in vain"),
+        "a message is no longer published",
+        consumers_first("consumers in other contracts no longer get it"),
     ),
     "publication.removed.consumed": Rule(
         "the same, and the contract still consumes it",
-        loses("its handlers get nothing more", Rollout.KEEP),
+        loses("its handlers get no more messages", Rollout.KEEP),
     ),
     "type.renamed": Rule(
         "a published message has another type",
@@ -242,23 +259,23 @@ _PUBLISHING = {
     "payload.incompatible": Rule(
         "a field has another number or another form on the wire",
         loses(
-            "values written by one version do not reach the other; `buf breaking` names all such"
+            "one version cannot read values that the other wrote; `buf breaking` lists all such"
             " changes",
             Rollout.DRAIN,
         ),
     ),
     "payload.renamed": Rule(
         "a field of a message that is encoded as JSON has another name",
-        loses("values written by one version do not reach the other", Rollout.DRAIN),
+        loses("one version cannot read values that the other wrote", Rollout.DRAIN),
     ),
     "encoding.changed": safe(
-        "the encoding changes", "consumers go by the content type of each message"
+        "the encoding changes", "consumers decode each message by its content type"
     ),
     "attributes.changed": safe(
         "`source`, `subject` or `data_schema` changes", "delivery does not read them"
     ),
     "sensitive.changed": safe(
-        "fields become sensitive, or no longer",
+        "fields become sensitive, or are no longer sensitive",
         "delivery does not change; values of fields that are not sensitive reach logs and pages",
     ),
 }
@@ -266,11 +283,13 @@ _PUBLISHING = {
 _SETTINGS = {
     "namespace.changed": Rule(
         "the setting `namespace` changes",
-        drain("every topic and group gets another name; nothing of the old ones is read"),
+        drain(
+            "every topic and group gets another name; the new version does not read the old ones"
+        ),
     ),
     "transport.changed": Rule(
         "the setting `transport` names another broker",
-        drain("what waits at the old broker stays there"),
+        drain("waiting messages stay at the old broker"),
     ),
     "ladder.changed": safe(
         "the setting `retry_ladder` changes", "queues and topics of the old ladder are still read"

@@ -6,7 +6,7 @@ import enum
 
 
 class Verdict(enum.StrEnum):
-    """What a careless rollout of a change does; the later, the worse."""
+    """The effect of a careless rollout of a change; later members are worse."""
 
     SAFE = "safe"
     CONSUMERS_FIRST = "consumers first"
@@ -25,11 +25,12 @@ class Verdict(enum.StrEnum):
 MEANINGS = {
     Verdict.SAFE: "old and new processes run together in any order: no message is lost, and the "
     "order that both versions promise is kept",
-    Verdict.CONSUMERS_FIRST: "safe once every consumer runs the new version before a producer does",
-    Verdict.PRODUCERS_FIRST: "safe once every producer runs the new version, and what the old ones "
-    "published is handled, before a consumer does",
-    Verdict.DRAIN: "messages or dead letters stay at the broker where the new version does not "
-    "look; only the old version handles them",
+    Verdict.CONSUMERS_FIRST: "safe once every consumer runs the new version before a "
+    "producer runs it",
+    Verdict.PRODUCERS_FIRST: "safe once every producer runs the new version, and messages of old "
+    "producers are handled, before a consumer runs it",
+    Verdict.DRAIN: "messages or dead letters stay at the broker where only the old version "
+    "reads them",
     Verdict.LOSES_ORDER: "messages of one key or partition are handled out of order",
     Verdict.LOSES_MESSAGES: "messages or dead letters are acknowledged or deleted unhandled",
 }
@@ -75,7 +76,7 @@ _STEPS = {
         "When no old consumer runs, empty the old dead-letter topic: `protoflow dlq replay`.",
     ),
     Rollout.KEEP: (
-        "No order of deployment avoids this, for the new contract asks for it.",
-        "Keep the old value, or make sure first that nobody needs what is lost.",
+        "No rollout avoids this, because the new contract demands it.",
+        "Keep the old value, or check first that the loss is acceptable.",
     ),
 }

@@ -15,22 +15,22 @@ from protoflow.cli import contract, settings
 @settings.connects
 @settings.reads_contract
 @settings.prints_json
-@click.option("--html", metavar="FILE", help="Write a page into this file instead; - is stdout.")
+@click.option("--html", metavar="FILE", help="Write an HTML page to this file; - is stdout.")
 @click.option(
     "--payload",
     type=click.Choice([str(one) for one in Payload]),
     default=str(Payload.JSONSCHEMA),
-    help="Describe payloads by JSON Schema or by protobuf's own language.",
+    help="Describe payloads as JSON Schema or as protobuf.",
 )
 @click.option(
     "--perspective",
     type=click.Choice([str(one) for one in Perspective]),
     default=str(Perspective.SERVICE),
-    help="Describe the service, or its clients, who send what it receives.",
+    help="Describe the service or its clients; clients send what the service receives.",
 )
-@click.option("--static", is_flag=True, help="Leave the settings out: what the .proto says.")
-@click.option("--title", default="", help="Title; else the package, or the .proto file.")
-@click.option("--doc-version", default="", help="Version; else that of the package.")
+@click.option("--static", is_flag=True, help="Describe the .proto files without settings.")
+@click.option("--title", default="", help="Title; by default the package or the .proto file.")
+@click.option("--doc-version", default="", help="Version; by default that of the package.")
 def command(
     transport: str | None,
     config_file: str | None,
@@ -45,8 +45,8 @@ def command(
 ) -> None:
     """Print an AsyncAPI 3.1 document of the contract under the settings, as YAML.
 
-    It holds topics, groups, policies, servers and the transport's bindings; never a user, a
-    password or a token. Nothing is asked of the broker.
+    The document has topics, groups, policies, servers and bindings, but no user, password or token.
+    The command does not connect to the broker.
     """
     if static and (transport or config_file):
         raise click.UsageError("--static leaves the settings out; omit --transport and --config")

@@ -10,11 +10,11 @@ from protoflow.cli import output, settings
 @click.command("config")
 @settings.connects
 @settings.prints_json
-@click.option("--all", "everything", is_flag=True, help="Show built-in values, too.")
+@click.option("--all", "everything", is_flag=True, help="Show built-in values too.")
 def command(
     transport: str | None, config_file: str | None, as_json: bool, everything: bool
 ) -> None:
-    """Show the settings as a service reads them, and where each comes from.
+    """Show the settings as a service reads them, with the origin of each.
 
     Secrets are not shown. Exits with 2 if a setting is wrong.
     """

@@ -24,10 +24,10 @@ _TRANSPORT = f"sqlite:///{_FOLDER}/dev.db"
 @settings.logs_records
 @click.pass_context
 def command(ctx: click.Context, /, name: str, http: int, log_format: str, log_level: str) -> None:
-    """Run the service of a module on SQLite, with HTTP pages, and start it again on changes.
+    """Run the service of a module on SQLite with HTTP pages, and restart it on changes.
 
-    The messages stay in .protoflow/dev.db. It goes before the transport of the environment and
-    of files, not before one that the module gives to Config. The pages bind to http_host.
+    The messages are in .protoflow/dev.db. This file overrides the transport of the environment and
+    the TOML file, but not one that the module passes to Config. The pages bind to http_host.
     """
     _FOLDER.mkdir(exist_ok=True)
     ignored = _FOLDER / ".gitignore"

@@ -18,7 +18,7 @@ from protoflow.config import Config
 def command(
     ctx: click.Context, /, transport: str | None, config_file: str | None, as_json: bool
 ) -> None:
-    """Examine the installation, the settings, the contract and the way to the broker."""
+    """Check the installation, the settings, the contract and the connection to the broker."""
 
     def connect() -> str:
         config = settings.broker_of(transport, config_file)

@@ -25,7 +25,7 @@ def command(
     contract_name: str | None,
     as_json: bool,
 ) -> None:
-    """Show how much waits in each group of the contract, or in GROUP."""
+    """Show how many messages wait in each group of the contract, or in GROUP."""
     config = settings.broker_of(transport, config_file)
     found = plan.planned(contract.load(contract_name), config).topology.subscriptions
     wanted = [one for one in found if group in (None, one.group)]
@@ -45,7 +45,7 @@ async def _read(config: Config, subscriptions: list[SubscriptionSettings]) -> li
     async with looking.connection(config) as connection:
         reader = connection.transport
         if not isinstance(reader, LagReader):
-            raise CapabilityError(f"{config.url.scheme} does not say how much waits")
+            raise CapabilityError(f"{config.url.scheme} does not report lag")
         for one in subscriptions:
             row: dict[str, Any] = {"topic": one.topic, "group": one.group}
             try:

@@ -30,12 +30,12 @@ from protoflow.output import Output
 @settings.connects
 @settings.reads_contract
 @settings.prints_json
-@click.option("--topic", help="Instead of the topic of the contract.")
-@click.option("--key", help="Instead of the partition key of the message.")
-@click.option("--delay", type=Finite(0), help="Seconds before it is delivered.")
-@click.option("--metadata", multiple=True, metavar="K=V", help="Metadata; may be repeated.")
-@click.option("--count", type=click.IntRange(1), default=1, help="Publish each so many times.")
-@click.option("--rate", type=Finite(0, min_open=True), help="Messages a second at most.")
+@click.option("--topic", help="Topic; that of the contract by default.")
+@click.option("--key", help="Key; the partition key by default.")
+@click.option("--delay", type=Finite(0), help="Seconds before the delivery.")
+@click.option("--metadata", multiple=True, metavar="K=V", help="Metadata; repeatable.")
+@click.option("--count", type=click.IntRange(1), default=1, help="Times to publish each message.")
+@click.option("--rate", type=Finite(0, min_open=True), help="Most messages a second.")
 def command(
     type_name: str,
     source: str,
@@ -45,10 +45,10 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Publish messages of TYPE, and print the id of each when the broker has confirmed it.
+    """Publish messages of TYPE, and print the id of each confirmed message.
 
-    TYPE is a full name, or the last part of one. The message is protojson: an argument, lines of
-    standard input (-), or lines of a file (@FILE).
+    TYPE is the full name of a message or its last part. Write the message as protojson: in the
+    argument, or as lines of standard input (-) or of a file (@FILE).
     """
     config = settings.broker_of(transport, config_file)
     spec = contract.message(contract.load(contract_name), type_name)

@@ -17,8 +17,10 @@ from protoflow.service import Service
 @click.command("run")
 @click.argument("name", metavar="MODULE[:SERVICE|:HANDLER]")
 @settings.connects
-@click.option("--workers", type=click.IntRange(1), default=1, help="Processes; 1 by default.")
-@click.option("--reload", is_flag=True, help="Drain and start again when a source changes.")
+@click.option(
+    "--workers", type=click.IntRange(1), default=1, help="Number of processes; 1 by default."
+)
+@click.option("--reload", is_flag=True, help="Restart when a source changes.")
 @click.option("--http", type=click.IntRange(1, 65535), help="Port of the HTTP pages.")
 @settings.logs_records
 @click.option("--parent", type=int, hidden=True)
@@ -26,8 +28,8 @@ from protoflow.service import Service
 def command(ctx: click.Context, /, name: str, workers: int, reload: bool, **options: Any) -> None:
     """Run the service of a module until Ctrl-C or SIGTERM, then drain.
 
-    A second signal cancels the handlers, a third ends the process. Options go before settings of
-    the environment and of files, not before arguments that the module gives to Config.
+    A second signal cancels the handlers, a third ends the process. Options override the
+    environment and the TOML file, but not arguments that the module passes to Config.
     """
     if workers > 1 or reload:
         ctx.exit(_supervise(name, workers, reload, options))
@@ -57,7 +59,7 @@ def _supervise(name: str, workers: int, reload: bool, options: dict[str, Any]) -
         os.environ["PROTOFLOW_HTTP_PORT"] = str(options["http"])
     config = settings.config_of(transport, file)
     if config.url.scheme == "memory":
-        raise click.UsageError("memory:// lives in one process; leave out --workers")
+        raise click.UsageError("memory:// exists in one process; leave out --workers")
     if not config.http_port:
         return supervisor.run_workers(name, workers, passed)
     with WorkerPages(config, workers) as pages:

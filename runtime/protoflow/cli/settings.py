@@ -21,8 +21,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 _KNOWN = {"config": str, "contract": str, "generate": dict}
 
 _OPTIONS = (
-    click.option("--transport", metavar="URL", help="Where the broker is."),
-    click.option("--config", "config_file", metavar="FILE", help="TOML file of settings."),
+    click.option("--transport", metavar="URL", help="URL of the broker."),
+    click.option("--config", "config_file", metavar="FILE", help="TOML file with the settings."),
 )
 _CONTRACT = click.option(
     "--contract", "contract_name", metavar="MODULE", help="Module or package of generated code."
@@ -55,13 +55,23 @@ def logs_records(command: F) -> F:
     return functools.reduce(lambda made, option: option(made), reversed(_LOGS), command)
 
 
-def config_of(transport: str | None, config_file: str | None) -> Config:
+#: The error of commands that need an outbox.
+NO_OUTBOX = (
+    "no outbox is set: give --outbox URL, set PROTOFLOW_OUTBOX, or write `outbox` in the file of "
+    "settings"
+)
+
+
+def config_of(
+    transport: str | None, config_file: str | None, *, outbox: str | None = None
+) -> Config:
     """The settings as a service reads them; the options go before the environment.
 
     Raises:
         ConfigError: with every mistake.
     """
     given: dict[str, Any] = {"transport": transport} if transport else {}
+    given |= {"outbox": outbox} if outbox else {}
     return Config(file=config_file or _project_file(), **given)
 
 
@@ -78,7 +88,7 @@ def broker_of(transport: str | None, config_file: str | None) -> Config:
             " or name a file of settings in pyproject.toml: [tool.protoflow] config"
         )
     if config.url.scheme == "memory":
-        raise ConfigError("memory:// lives in its process and cannot be reached from another")
+        raise ConfigError("memory:// exists in its process and cannot be reached from another")
     return config
 
 

@@ -30,9 +30,11 @@ _BYTES = 16 * 1024 * 1024
 @settings.reads_contract
 @settings.prints_json
 @click.option("--from", "start", default="latest", metavar="earliest|latest|TIME")
-@click.option("--where", multiple=True, metavar="FIELD=VALUE", help="Messages with this value.")
-@click.option("-n", "--number", type=click.IntRange(1), help="End after so many messages.")
-@click.option("--follow/--no-follow", default=True, help="Go on with what comes; the default.")
+@click.option(
+    "--where", multiple=True, metavar="FIELD=VALUE", help="Show only messages with this value."
+)
+@click.option("-n", "--number", type=click.IntRange(1), help="Stop after this number of messages.")
+@click.option("--follow/--no-follow", default=True, help="Continue with new messages (default).")
 def command(
     topic: str,
     transport: str | None,
@@ -44,10 +46,10 @@ def command(
     number: int | None,
     follow: bool,
 ) -> None:
-    """Show the messages of TOPIC: time, id, type, key and payload, sensitive fields hidden.
+    """Show the messages of TOPIC: time, id, type, key and payload without sensitive fields.
 
-    No group is joined and nothing is settled. TOPIC is a topic of the contract, a type, or a
-    topic of the broker. TIME is ISO 8601, such as 2026-11-27T05:00:00Z.
+    The command joins no group and settles no message. TOPIC is a topic of the contract, a message
+    type or a topic of the broker. TIME is ISO 8601, such as 2026-11-27T05:00:00Z.
     """
     config = settings.broker_of(transport, config_file)
     catalog = contract.optional(contract_name)
@@ -92,7 +94,7 @@ def _records(
         return transport.read_topic(topic, start=start, follow=follow)
     if start is not Start.LATEST or not follow:
         raise CapabilityError(
-            "this broker shows only what is published from now on; leave out --from and --no-follow"
+            "this broker shows only new messages; leave out --from and --no-follow"
         )
     if not transport.capabilities.broadcast:
         raise CapabilityError("this transport cannot show a topic without joining a group")

@@ -34,7 +34,7 @@ def command(
     """Compare topics, queues and streams of the contract with those of the broker.
 
     plan and verify change nothing, and exit with 1 if anything is missing (+) or differs (!).
-    apply makes what is missing.
+    apply creates what is missing.
     """
     config = settings.broker_of(transport, config_file)
     wanted = plan.planned(contract.load(contract_name), config).topology

@@ -20,7 +20,7 @@ _PACKAGES = (
 @click.command("version")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(as_json: bool) -> None:
-    """Show the versions of Protoflow, Python and the libraries beneath."""
+    """Show the versions of Protoflow, Python and the libraries that it uses."""
     versions = {"protoflow": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:

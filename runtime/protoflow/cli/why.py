@@ -24,14 +24,14 @@ _COLUMNS = ("time", "event", "where", "group", "attempt", "detail")
 @settings.connects
 @settings.reads_contract
 @settings.prints_json
-@click.option("--since", type=moment_of, metavar="TIME", help="Search topics from then on.")
+@click.option("--since", type=moment_of, metavar="TIME", help="Start of the search in topics.")
 @click.option(
     "--within", type=seconds_of, default="1h", metavar="DURATION", show_default=True,
-    help="Search so much of each topic.",
+    help="Length of the search in each topic.",
 )  # fmt: skip
 @click.option(
     "--scan-limit", type=click.IntRange(1), default=100_000, show_default=True,
-    help="Read so many messages of a topic at most.",
+    help="Most messages to read of a topic.",
 )  # fmt: skip
 @click.pass_context
 def command(
@@ -46,11 +46,11 @@ def command(
     within: float,
     scan_limit: int,
 ) -> None:
-    """Show what became of a message, attempt by attempt, and what it caused.
+    """Show what happened to a message, attempt by attempt, and what it caused.
 
-    The journal and the broker are searched; places that were not searched are named. Topics are
-    searched from the time that the id holds, or from --since. Nothing is changed and no group is
-    joined. Exits with 1 if nothing is known.
+    The command searches the journal and the broker, and lists the places that it did not search.
+    It searches topics from the time in the id, or from --since. It changes nothing and joins no
+    group. It exits with 1 if nothing is known of the message.
     """
     config = settings.broker_of(transport, config_file)
     report = Report(id=id)

@@ -39,7 +39,7 @@ def text_of(error: BaseException) -> str:
     try:
         text = str(error)
     except Exception as broken:
-        return f"(its text cannot be had: {type(broken).__name__})"
+        return f"(its text cannot be read: {type(broken).__name__})"
     if not text.isascii():
         text = text.encode("utf-8", "backslashreplace").decode()
     return text

@@ -7,7 +7,7 @@ import types
 import typing
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from protoflow.config.options import convert, did_you_mean
 from protoflow.config.url import TransportURL
@@ -15,14 +15,17 @@ from protoflow.contract.policy import merge
 from protoflow.contract.spec import DeadLetterPolicy, DeliveryPolicy, RetryPolicy
 from protoflow.errors import ConfigError
 
+#: The databases that can have an outbox.
+OUTBOX_SCHEMES: Final = ("postgresql", "postgresql+tls", "sqlite")
+
 
 def env_form(handler: str) -> str:
-    """The name of a handler as an environment variable can have it, in lower case."""
+    """The name of a handler as an environment variable spells it, in lower case."""
     return re.sub(r"[^a-z0-9]+", "_", handler.lower())
 
 
 def renamed(handlers: dict[str, Any], beneath: Mapping[str, Any]) -> dict[str, Any]:
-    """Policies by the names that they already have in the layers beneath."""
+    """Policies by handler, under the names that weaker layers use."""
     forms = {env_form(name): name for name in beneath}
     return {forms.get(env_form(name), name): policy for name, policy in handlers.items()}
 
@@ -35,6 +38,8 @@ def convert_setting(name: str, hint: Any, value: Any, mistakes: list[str]) -> An
         except ConfigError as error:
             mistakes.extend(error.problems)
             return TransportURL(scheme="memory")
+    if name == "outbox":
+        return _outbox(value, mistakes)
     if hint is DeliveryPolicy:
         return _policy(DeliveryPolicy, name, value, mistakes)
     if name == "handlers":
@@ -46,6 +51,21 @@ def convert_setting(name: str, hint: Any, value: Any, mistakes: list[str]) -> An
         items = _mapping(value)
         return items if name == "transport_options" else {k: str(v) for k, v in items.items()}
     return convert(hint, value.total_seconds() if isinstance(value, timedelta) else value)
+
+
+def _outbox(value: Any, mistakes: list[str]) -> TransportURL | None:
+    if not value:
+        return None
+    try:
+        url = value if isinstance(value, TransportURL) else TransportURL.parse(str(value))
+    except ConfigError as error:
+        mistakes.extend(text.replace("transport:", "outbox:", 1) for text in error.problems)
+        return None
+    if url.scheme not in OUTBOX_SCHEMES:
+        mistakes.append(
+            f"outbox: {url.scheme}:// is no database; known are {', '.join(OUTBOX_SCHEMES)}"
+        )
+    return url
 
 
 def laid_over(base: Any, override: Any) -> Any:

@@ -35,7 +35,7 @@ _BOOLEANS = {
 def parse_options(
     cls: type[T], query: Mapping[str, str], options: Mapping[str, Any], transport: str
 ) -> T:
-    """An instance of `cls`; what the URL's query says goes before the config's options.
+    """Returns an instance of `cls`; the URL's query is stronger than the config's options.
 
     `cls` may have a mapping `RENAMED` from earlier names of options to their names now.
     A `__post_init__` may raise ConfigError or ValueError for values that contradict each
@@ -99,7 +99,7 @@ def _unknown(name: str, known: list[str]) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence that says that a name is unknown: the one that was meant, perhaps."""
+    """Returns `; did you mean X?` for an unknown name, or an empty text."""
     import difflib  # put off: only mistakes need it
 
     close = difflib.get_close_matches(name, list(known), 1)

@@ -1,4 +1,4 @@
-"""The settings of a process: TOML < environment < arguments, all mistakes at once."""
+"""The settings of a process."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from protoflow.codecs.profiles import Profile
 from protoflow.config.conversion import convert_setting, env_form, laid_over, renamed
+from protoflow.config.http_mistakes import http_mistakes
 from protoflow.config.options import did_you_mean
 from protoflow.config.secret import Secret
 from protoflow.config.sources import from_environment, from_file, known_only
@@ -45,78 +46,89 @@ def _setting(default: Any, help: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Config:
-    """All settings. What is not given as an argument is read from the environment
-    (`PROTOFLOW_<NAME>`, nested ones with `__`: `PROTOFLOW_DEFAULTS__RETRY__MAX_ATTEMPTS`), then
-    from the TOML file that `file` or `PROTOFLOW_CONFIG` names, then from `fallback`, then built
-    in. Durations are seconds, or text such as `30s`. `describe()` shows where each value came
-    from.
+    """The settings of a process, with the origin of each value.
+
+    Strongest first, a value comes from the argument, the environment (`PROTOFLOW_<NAME>`, `__`
+    before nested names: `PROTOFLOW_DEFAULTS__RETRY__MAX_ATTEMPTS`), the TOML file, `fallback`
+    or the built-in default. Durations are seconds, or text such as `30s`.
 
     Attributes:
-        file: a TOML file; else the one that `PROTOFLOW_CONFIG` names.
-        fallback: settings for where nobody says anything: what a program would do on its own.
-            Unlike arguments they give way to the environment and the file.
+        file: the TOML file; otherwise the one that `PROTOFLOW_CONFIG` names.
+        fallback: defaults of a program, which the environment and the file override.
         environ: the environment; that of the process unless given.
 
     Raises:
-        ConfigError: with every mistake, unknown names included.
+        ConfigError: with all mistakes, including unknown names.
     """
 
-    transport: str | TransportURL = _setting(
-        TransportURL(scheme="memory"), "where the broker is, a URL"
-    )
-    transport_options: Mapping[str, Any] = _setting({}, "tunables of the transport")
-    namespace: str = _setting("", "goes before every physical name, with a dot between")
+    transport: str | TransportURL = _setting(TransportURL(scheme="memory"), "URL of the broker")
+    transport_options: Mapping[str, Any] = _setting({}, "options of the transport")
+    namespace: str = _setting("", "prefix of every physical name, joined with two dots")
     variables: Mapping[str, str] = _setting({}, "values of the {variables} in topics and groups")
-    source: str = _setting("protoflow", "CloudEvents source where the contract names none")
-    encoding: Encoding = _setting(Encoding.PROTOBUF, "payloads, where the contract says nothing")
+    source: str = _setting("protoflow", "CloudEvents source, if the contract names none")
+    encoding: Encoding = _setting(Encoding.PROTOBUF, "payload encoding, if the contract sets none")
     structured: bool = _setting(False, "publish CloudEvents in structured mode")
-    profile: Profile = _setting(Profile.NATIVE, "native; watermill writes its headers, too")
-    topology: TopologyMode = _setting(TopologyMode.CREATE, "create, verify or none")
-    defaults: DeliveryPolicy = _setting(DeliveryPolicy(), "policy beneath the contract's")
-    handlers: Mapping[str, DeliveryPolicy] = _setting({}, "policies by full method name")
-    retry_in_place: float = _setting(5.0, "longest wait that is kept in this process")
+    profile: Profile = _setting(Profile.NATIVE, "native; watermill adds the headers of Watermill")
+    topology: TopologyMode = _setting(
+        TopologyMode.CREATE, "create, verify or none: what a start does with topics"
+    )
+    defaults: DeliveryPolicy = _setting(
+        DeliveryPolicy(), "policy values that the contract does not set"
+    )
+    handlers: Mapping[str, DeliveryPolicy] = _setting(
+        {}, "policies by handler, stronger than the contract"
+    )
+    retry_in_place: float = _setting(5.0, "longest wait for a retry in this process")
     retry_ladder: tuple[float, ...] = _setting(
-        (5.0, 30.0, 120.0, 600.0, 3600.0), "constant waits of brokers that keep retries in queues"
+        (5.0, 30.0, 120.0, 600.0, 3600.0),
+        "fixed waits of brokers that store retries in queues or topics",
     )
     max_deliveries_margin: int = _setting(
-        10, "hand-outs beyond max_attempts before a message is taken for a process killer"
+        10, "deliveries beyond max_attempts after which a message becomes a suspect"
     )
-    max_in_flight: int = _setting(0, "unsettled messages a subscription; 0 is 16 x concurrency")
-    max_in_flight_bytes: int = _setting(64 * 1024 * 1024, "the same in bytes")
-    lease: float = _setting(30.0, "before an unrenewed message may go to another process")
-    max_hold: float = _setting(3600.0, "for which a lease is renewed at most")
+    max_in_flight: int = _setting(0, "unsettled messages of a subscription; 0: 16 x concurrency")
+    max_in_flight_bytes: int = _setting(64 * 1024 * 1024, "size of these messages")
+    lease: float = _setting(30.0, "time after which another process may get a message")
+    max_hold: float = _setting(3600.0, "longest time for which a lease is renewed")
     stall_after: float | None = _setting(
-        None, "without movement before waiting work turns readiness red; not set is the longer of "
-        "60 s and three leases, 0 is never"
+        None, "time without progress after which waiting messages turn readiness red; not set: the "
+        "longer of 60 s and three leases; 0: never"
     )  # fmt: skip
-    rebalance_drain: float = _setting(30.0, "that handlers get when their shard moves")
-    shutdown_timeout: float = _setting(30.0, "for everything that a shutdown does")
-    connect_timeout: float = _setting(30.0, "before an unreachable broker is an error at start")
-    require_subscriber: bool = _setting(False, "publishing to nobody is an error")
-    on_lost_position: str = _setting("stop", "stop, earliest or latest")
-    client_name: str = _setting("protoflow", "how this process calls itself at the broker")
-    sync_threads: int = _setting(32, "threads for handlers that are plain functions")
+    rebalance_drain: float = _setting(30.0, "time for handlers to finish when their shard moves")
+    shutdown_timeout: float = _setting(30.0, "time for the whole shutdown")
+    connect_timeout: float = _setting(30.0, "time to reach the broker at start")
+    require_subscriber: bool = _setting(False, "publishing to a topic without a group fails")
+    on_lost_position: str = _setting("stop", "after a lost position: stop, earliest or latest")
+    client_name: str = _setting("protoflow", "name of this process at the broker")
+    sync_threads: int = _setting(32, "number of threads for synchronous handlers")
     handle_signals: bool = _setting(True, "run() stops on SIGTERM and SIGINT")
     gc_threshold: int = _setting(
-        50_000, "new objects before Python looks for garbage within run(); 0 leaves Python's own"
+        50_000, "new objects in run() before Python collects garbage; 0: the setting of Python"
     )
-    type_names: Mapping[str, str] = _setting({}, "foreign type names -> proto full names")
+    type_names: Mapping[str, str] = _setting({}, "full proto names by foreign type name")
     validate: bool = _setting(True, "check messages against the rules of their contract")
-    trace_links: bool = _setting(False, "spans link to the sender's, in traces of their own")
-    log_payloads: bool = _setting(False, "DEBUG records show messages, sensitive fields hidden")
-    journal: str = _setting("", "SQLite file for what became of messages; empty is none")
-    journal_successes: bool = _setting(False, "the journal holds publishes and successes, too")
-    journal_max_bytes: int = _setting(64 * 1024 * 1024, "how large the journal may become")
-    http_host: str = _setting("127.0.0.1", "where the HTTP pages bind")
-    http_port: int = _setting(0, "of the HTTP pages; 0 is none")
-    http_socket: str = _setting("", "Unix socket of the HTTP pages, for a proxy on this machine")
-    http_token: Secret | None = _setting(None, "bearer token that reads and operates")
-    http_read_token: Secret | None = _setting(None, "bearer token that only reads")
-    http_payloads: bool = _setting(
-        False, "pages show payloads of dead letters on demand, sensitive fields hidden"
+    trace_links: bool = _setting(False, "a run starts a trace that links to the sender's")
+    log_payloads: bool = _setting(False, "DEBUG records show messages without sensitive fields")
+    outbox: str | TransportURL | None = _setting(
+        None, "URL of the PostgreSQL or SQLite database whose outbox a service relays"
     )
-    http_cors: tuple[str, ...] = _setting((), "origins whose browsers may read the HTTP pages")
-    metrics_port: int = _setting(0, "of /metrics alone; 0 is http_port")
+    journal: str = _setting("", "path of the journal, a SQLite file; empty: none")
+    journal_successes: bool = _setting(False, "the journal also records publishes and successes")
+    journal_max_bytes: int = _setting(64 * 1024 * 1024, "largest size of the journal")
+    http_host: str = _setting("127.0.0.1", "address of the HTTP pages")
+    http_port: int = _setting(0, "port of the HTTP pages; 0: no pages")
+    http_socket: str = _setting("", "Unix socket of the HTTP pages, for a proxy on this machine")
+    http_token: Secret | None = _setting(None, "bearer token that may read and operate")
+    http_read_token: Secret | None = _setting(None, "bearer token that may only read")
+    http_payloads: bool = _setting(
+        False, "pages may show payloads of dead letters, without sensitive fields"
+    )
+    http_publish: bool = _setting(False, "pages may publish messages, for whoever may operate")
+    http_processes: bool = _setting(
+        False, "pages show other processes of the namespace, by heartbeats over the broker"
+    )
+    http_cors: tuple[str, ...] = _setting((), "origins whose pages may read the HTTP pages")
+    metrics_port: int = _setting(0, "port for only /metrics; 0: http_port")
     file: str | os.PathLike[str] | None = None
     fallback: Mapping[str, Any] | None = field(default=None, repr=False)
     environ: Mapping[str, str] | None = field(default=None, repr=False)
@@ -164,8 +176,13 @@ class Config:
         return cast("TransportURL", self.transport)  # so since __post_init__
 
     @property
+    def outbox_url(self) -> TransportURL | None:
+        """The outbox's URL in parts; None: there is none."""
+        return cast("TransportURL | None", self.outbox)  # so since __post_init__
+
+    @property
     def stalled_after(self) -> float:
-        """Seconds without movement after which work that waits is stalled; 0.0 is never."""
+        """Seconds without progress after which waiting messages count as stalled; 0.0: never."""
         return max(60.0, 3 * self.lease) if self.stall_after is None else self.stall_after
 
     def origin(self, name: str) -> str:
@@ -174,8 +191,8 @@ class Config:
         return origins[name]
 
     def policy_of(self, handler: str) -> DeliveryPolicy:
-        """What `handlers` says of a handler. It may stand there by the form of its name that a
-        variable of the environment can have, `shop_v1_orders_bill_order`."""
+        """The policy that `handlers` sets for a handler, under its name or, as an environment
+        variable spells it, under `shop_v1_orders_bill_order`."""
         found = self.handlers.get(handler)
         if found is None:
             form = env_form(handler)
@@ -183,7 +200,7 @@ class Config:
         return found or DeliveryPolicy()
 
     def unknown_handlers(self, known: Iterable[str]) -> list[str]:
-        """What `handlers` says of handlers that are none of these; a sentence for each."""
+        """An error text for each name in `handlers` that is none of the known handlers."""
         names = set(known)
         forms = {env_form(name) for name in names}
         there = ", ".join(sorted(names)) or "none"
@@ -254,7 +271,7 @@ def _mistakes_in(config: Config) -> list[str]:
         mistakes.append("on_lost_position: must be one of stop, earliest, latest")
     if config.journal_max_bytes < _SMALLEST_JOURNAL:
         mistakes.append(f"journal_max_bytes: must be at least {_SMALLEST_JOURNAL}")
-    return mistakes + _http_mistakes_in(config)
+    return mistakes + http_mistakes(config.http_token, config.http_read_token, config.http_cors)
 
 
 def _numbers_out_of_range(config: Config) -> list[str]:
@@ -267,26 +284,4 @@ def _numbers_out_of_range(config: Config) -> list[str]:
         for name in ("http_port", "metrics_port")
         if not 0 <= getattr(config, name) <= 65535
     ]
-    return mistakes
-
-
-def _http_mistakes_in(config: Config) -> list[str]:
-    mistakes: list[str] = []
-    for name in ("http_token", "http_read_token"):
-        secret: Secret | None = getattr(config, name)
-        token = secret.reveal() if secret else ""
-        if token != token.strip() or not token.isprintable():
-            mistakes.append(
-                f"{name}: has blanks or line breaks, which no request can send; remove them"
-            )
-    if config.http_read_token and config.http_token == config.http_read_token:
-        mistakes.append(
-            "http_read_token: is the same as http_token, so whoever reads could operate; choose "
-            "two tokens"
-        )
-    if "*" in config.http_cors and not (config.http_token or config.http_read_token):
-        mistakes.append(
-            "http_cors: '*' lets any page that a browser here shows purge dead letters; set "
-            "http_token, or name the origins"
-        )
     return mistakes

@@ -1,4 +1,4 @@
-"""Where settings come from beside arguments: a file, and the environment."""
+"""The sources of settings other than arguments: a file and the environment."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def from_file(
 def from_environment(
     environ: Mapping[str, str], names: Collection[str], mistakes: list[str]
 ) -> dict[str, Any]:
-    """The settings of the environment, nested where their names say `__`."""
+    """The settings of the environment; `__` in a name begins a nested name."""
     content: dict[str, Any] = {}
     for name, text in sorted(environ.items()):
         if not name.startswith(_PREFIX) or name in _RESERVED or _is_service_link(name, text):
@@ -92,7 +92,7 @@ def _parts_of(name: str) -> list[str]:
 def known_only(
     content: dict[str, Any], where: str, names: Collection[str], mistakes: list[str]
 ) -> dict[str, Any]:
-    """What is a setting; what is none is a mistake."""
+    """The values of known settings; each unknown name is added to the mistakes."""
     for name in [name for name in content if name not in names]:
         shown = _PREFIX + name.upper() if where == "environment" else name
         if moved := _MOVED.get(name.lower()):

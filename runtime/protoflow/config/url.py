@@ -34,7 +34,7 @@ class TransportURL:
         """Splits a URL.
 
         Raises:
-            ConfigError: it is none, or it could be read in two ways; the text names no secret.
+            ConfigError: the text is no URL or is ambiguous; the error names no secret.
         """
         from urllib.parse import parse_qsl, unquote  # put off: what only names URLs needs neither
 

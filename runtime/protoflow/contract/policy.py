@@ -1,4 +1,4 @@
-"""Policies: merged leaf by leaf, filled with what is built in, and the wait between runs.
+"""Policies: merging by leaf, built-in values, and the wait between runs.
 
 Built-in < config default < contract (file < service < method) < config of one handler.
 """
@@ -44,7 +44,7 @@ BUILT_IN = DeliveryPolicy(
 
 
 def merge(base: _Policy, override: _Policy) -> _Policy:
-    """The base with every leaf that the override sets."""
+    """Returns the base with every leaf that the override sets."""
     changes: dict[str, Any] = {}
     for leaf in fields(override):
         value: Any = getattr(override, leaf.name)
@@ -67,7 +67,7 @@ class ResolvedRetry:
     max_elapsed: float | None
 
     def wait(self, failures: int, random: float) -> float:
-        """The wait after so many failed runs; `random` is from 0 up to 1."""
+        """Returns the wait after a number of failed runs; `random` is from 0 up to 1."""
         try:
             grown = self.initial_backoff * self.backoff_multiplier ** (failures - 1)
         except OverflowError:
@@ -77,7 +77,7 @@ class ResolvedRetry:
 
 @dataclass_record
 class ResolvedDelivery:
-    """A delivery policy without gaps, and which of its leaves somebody demanded."""
+    """A delivery policy without gaps, and which of its leaves are demands."""
 
     ordering: Ordering
     concurrency: int
@@ -92,7 +92,7 @@ class ResolvedDelivery:
 
 
 def resolve(demanded: DeliveryPolicy) -> ResolvedDelivery:
-    """The policy with its gaps filled by what is built in."""
+    """Returns the policy with its gaps filled by built-in values."""
     full = merge(BUILT_IN, demanded)
     demands = frozenset(leaves(demanded))
     retry: Any = {leaf.name: getattr(full.retry, leaf.name) for leaf in fields(full.retry)}

@@ -1,7 +1,7 @@
 """The contract as data: what generated modules hold and everything else reads.
 
-A policy here is what file, service and method say, merged; what none of them says is
-None and is filled at start (see `protoflow.contract.policy`). Durations are seconds.
+A policy here merges the values of file, service and method. A value that none of them sets is None;
+`protoflow.contract.policy` fills it at start. Durations are seconds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Encoding(enum.StrEnum):
 
 
 class Ordering(enum.StrEnum):
-    """Which messages are handled in turn."""
+    """Which messages are handled in order."""
 
     NONE = "none"
     PER_KEY = "per_key"
@@ -46,6 +46,13 @@ class Start(enum.StrEnum):
 
     EARLIEST = "earliest"
     LATEST = "latest"
+
+
+class Effects(enum.StrEnum):
+    """How often the effects of a message show in the handler's database."""
+
+    AT_LEAST_ONCE = "at_least_once"
+    EXACTLY_ONCE = "exactly_once"
 
 
 class OnExhausted(enum.StrEnum):
@@ -97,7 +104,7 @@ BATCH_WAIT = 0.1
 
 @dataclass_record
 class BatchPolicy:
-    """How messages are gathered; None is the built-in value."""
+    """The limits of a batch; None is the built-in value."""
 
     max_messages: int | None = None
     max_wait: float | None = None
@@ -168,6 +175,7 @@ class MethodSpec:
         streams: the output is a stream: the handler is a generator.
         batch: how batches are gathered.
         broadcast: every process gets every message.
+        effects: how often its effects show in the handler's database.
     """
 
     name: str
@@ -181,6 +189,7 @@ class MethodSpec:
     streams: bool = False
     batch: BatchPolicy = BatchPolicy()
     broadcast: bool = False
+    effects: Effects = Effects.AT_LEAST_ONCE
 
 
 @dataclass_record

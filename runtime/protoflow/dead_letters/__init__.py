@@ -1,4 +1,4 @@
-"""Dead letters for those who operate a service: list, show, replay, purge."""
+"""Dead letters for operators of a service: list, show, replay, purge."""
 
 from protoflow.dead_letters.access import dead_letters_of as dead_letters_of
 from protoflow.transport.dead_letters import DeadLetterRecord as DeadLetterRecord

@@ -1,4 +1,4 @@
-"""The payload of a dead letter, or of another stored message, as people may see it."""
+"""Decoding payloads of stored messages without their sensitive fields."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def decoded(message: Message, find: Callable[[str], MessageSpec | None]) -> Any:
         find: the contract of a CloudEvents type.
 
     Returns:
-        The data; a text in brackets where the contract does not know it; None without a payload.
+        The data; a text in brackets if the contract does not know the type; None without a payload.
     """
     if message.payload is None:
         return None

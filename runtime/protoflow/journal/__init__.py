@@ -1,4 +1,4 @@
-"""The journal: an optional SQLite file of what became of messages, and of what operators did."""
+"""The journal: an optional SQLite file of the history of messages and operator actions."""
 
 from protoflow.journal.entries import Event as Event
 from protoflow.journal.entries import HandlerMinute as HandlerMinute
@@ -6,4 +6,5 @@ from protoflow.journal.entries import MessageEvent as MessageEvent
 from protoflow.journal.entries import OperatorAction as OperatorAction
 from protoflow.journal.file import JournalError as JournalError
 from protoflow.journal.journal import Journal as Journal
+from protoflow.journal.journal import acting as acting
 from protoflow.journal.reader import JournalReader as JournalReader

@@ -39,7 +39,7 @@ class MessageEvent:
         time: in seconds since the epoch.
         id: the message id.
         event: what happened.
-        handler: the full name of the handler, if one had to do with it.
+        handler: the full name of the handler, if a handler was involved.
         topic: the topic that it was consumed from, published to, or dead-lettered to.
         group: the consumer group.
         attempt: the number of the run; 0 where nothing ran.

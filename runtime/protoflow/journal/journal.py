@@ -8,12 +8,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Final
 
 from protoflow.journal.entries import GAP, Event
 from protoflow.journal.file import JournalError
 from protoflow.journal.writer import ACTION, EVENT, MINUTE, JournalWriter, Row
+
+#: Who acts at the moment, for what is recorded deep below: a role and an address.
+acting: ContextVar[str] = ContextVar("acting", default="")
 
 _log = logging.getLogger("protoflow.journal")
 
@@ -34,12 +38,12 @@ _IDS: Final = 1_000
 
 
 class Journal:
-    """Records what becomes of messages. Nothing that is wrong with the file reaches the caller.
+    """Records what happens to messages. Errors of the file are logged and never raised.
 
     Args:
-        path: the SQLite file, made if need be, for this user only.
+        path: the SQLite file; created if missing, readable for this user only.
         successes: whether publishes, receipts and successes are recorded, too.
-        max_bytes: how large the file may become; the oldest entries make room.
+        max_bytes: the largest size of the file; the oldest entries are deleted.
         actor: who is recorded for operator actions.
         now: the time in seconds since the epoch.
 
@@ -79,7 +83,7 @@ class Journal:
         self._thread.start()
 
     def close(self) -> None:
-        """Writes what waits, for a few seconds at most. Idempotent."""
+        """Writes waiting entries, for a few seconds at most. Idempotent."""
         thread, self._thread = self._thread, None
         if thread is not None:
             self._stopping.set()
@@ -144,6 +148,7 @@ class Journal:
             detail: how it was done.
         """
         count = len(ids) if count is None else count
+        detail = "; ".join(text for text in (acting.get(), detail) if text)
         self._add(ACTION, (self._now(), action, target, count, self.actor, detail))
         event = {"replay": Event.REPLAYED, "purge": Event.PURGED}.get(action)
         if event is not None:
@@ -153,7 +158,7 @@ class Journal:
 
     @property
     def lost(self) -> int:
-        """How many entries could not be kept."""
+        """How many entries were lost."""
         return self._refused + self._dropped
 
     def _add(self, kind: int, values: tuple[Any, ...]) -> None:

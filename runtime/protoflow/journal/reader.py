@@ -1,4 +1,4 @@
-"""Reading a journal, also while services write it."""
+"""Reads a journal, even while services write it."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class JournalReader:
 
     @property
     def lost(self) -> int:
-        """How many entries the journal could not keep."""
+        """How many entries the journal lost."""
         (row,) = self._rows(_LOST, GAP)
         return int(row[0])
 

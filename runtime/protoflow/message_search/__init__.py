@@ -1,4 +1,4 @@
-"""What became of one message: the journal and the broker, searched and joined."""
+"""The history of one message, from the journal and the broker."""
 
 from protoflow.message_search.report import Report as Report
 from protoflow.message_search.search import Bounds as Bounds

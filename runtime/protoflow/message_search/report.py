@@ -1,4 +1,4 @@
-"""What is known of a message: what the journal and the broker know, in one order."""
+"""The history of a message: entries of the journal and the broker, sorted by time."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Report:
     Attributes:
         id: the message id.
         timeline: what happened, the oldest first.
-        groups: how far each group is, by topic and group.
+        groups: the state of each group, by topic and group.
         caused: messages that it has caused.
         caused_by: the id of the message that caused it.
         searched: places that were searched.
@@ -116,7 +116,7 @@ class Report:
         }
 
     def add_events(self, events: Sequence[MessageEvent], caused: Sequence[MessageEvent]) -> None:
-        """Adds what the journal knows."""
+        """Adds the events of the journal."""
         self._add(_row_of_event(event) for event in events)
         for event in events:
             if event.event not in _ELSEWHERE:
@@ -134,7 +134,7 @@ class Report:
         )
 
     def add_found(self, found: FoundMessages) -> None:
-        """Adds what the broker knows."""
+        """Adds the findings of the broker."""
         self._add(_row_of_sighting(sighting) for sighting in found.sightings)
         for sighting in found.sightings:
             self.topics.add(sighting.message.topic)
@@ -170,12 +170,12 @@ class Report:
         self.caused_by = self.caused_by or named(wire.CAUSATION_ID, "")
 
     def add_unreachable(self, error: Exception) -> None:
-        """Says that the broker was not searched, or not to the end."""
+        """Notes that the broker was not searched, or not to the end."""
         self.unreachable = True
         self.not_searched.append(f"broker: {error}")
 
     def add_unknown(self, subscriptions: Iterable[SubscriptionSettings]) -> None:
-        """Says of each other group that reads a topic of the message that nothing is known."""
+        """Notes, for each other group of a topic of the message, that nothing is known."""
         for one in subscriptions:
             if one.topic in self.topics and not one.broadcast:
                 self.groups.setdefault((one.topic, one.group), "not known")

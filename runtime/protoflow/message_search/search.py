@@ -1,4 +1,4 @@
-"""Where a message is looked for: the journal, then topics and dead letters of the broker."""
+"""Searches the journal, then topics and dead letters of the broker."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _EARLIER = 1.0
 
 @dataclass_record
 class Bounds:
-    """How much of each topic is searched, where it is a log.
+    """Which part of a topic is searched, if the topic is a log.
 
     Attributes:
-        since: from when on, in seconds since the epoch; None: from the time that the id holds.
-        within: how many seconds from then on.
+        since: the start in seconds since the epoch; None: the time in the id.
+        within: the length in seconds.
         limit: how many messages at most.
     """
 
@@ -39,10 +39,10 @@ class Bounds:
 
 
 def search_journal(config: Config, report: Report) -> None:
-    """Adds what the journal knows, or why it knows nothing."""
+    """Adds the events of the journal, or the reason why there are none."""
     if not config.journal:
         report.not_searched.append(
-            "journal: the settings name none; with `journal` failed runs and replays are kept"
+            "journal: the settings name none; set `journal` to record failed runs and replays"
         )
         return
     place = f"journal {config.journal}"
@@ -57,9 +57,7 @@ def search_journal(config: Config, report: Report) -> None:
     if not config.journal_successes:
         report.not_searched.append("successful runs: only journaled with journal_successes")
     if lost:
-        report.not_searched.append(
-            f"{place}: it could not keep {counted(lost, 'entry', 'entries')}"
-        )
+        report.not_searched.append(f"{place}: it lost {counted(lost, 'entry', 'entries')}")
 
 
 async def search_broker(

@@ -21,7 +21,7 @@ _AGAIN = 0.25
 
 
 class CircuitState(enum.StrEnum):
-    """How a circuit is."""
+    """The state of a circuit."""
 
     #: Everything runs.
     CLOSED = "closed"
@@ -34,11 +34,11 @@ class CircuitState(enum.StrEnum):
 class CircuitBreaker:
     """A middleware: a circuit for each handler.
 
-    When enough of the last runs failed, the subscription of the handler pauses; messages stay
-    unsettled, in turn, and lose no attempt. After a while a few runs are let through: if they
-    succeed all goes on, else it pauses again. What waits for them does not run, so neither
-    `timeout` nor the attempts count it. Outcomes that a handler decides (dead letter, skip) are
-    no failures of what it calls. Place it next to the handler.
+    When enough of the last runs failed, the subscription of the handler pauses. Its messages wait
+    in order and lose no attempt. After `open_for` seconds a few runs are allowed. If they succeed,
+    the circuit closes, otherwise it opens again. A waiting message does not run, so neither
+    `timeout` nor the attempts count the wait. If the handler raises `DeadLetter` or `Skip`, the
+    run is no failure of the dependency. Place it next to the handler.
 
     Args:
         failure_rate: the share of failed runs that opens the circuit.
@@ -58,7 +58,9 @@ class CircuitBreaker:
         on_change: Callable[[str, CircuitState], None] | None = None,
     ) -> None:
         if not 0 < failure_rate <= 1 or window < 1 or open_for <= 0 or probes < 1:
-            raise ConfigError("circuit_breaker: rate in (0, 1], the others positive")
+            raise ConfigError(
+                "circuit_breaker: failure_rate must be from 0 to 1, the others positive"
+            )
         self.failure_rate = failure_rate
         self.window = window
         self.open_for = open_for

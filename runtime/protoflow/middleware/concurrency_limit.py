@@ -1,4 +1,4 @@
-"""At most so many runs at once, over several handlers."""
+"""Limits the simultaneous runs of several handlers."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _AGAIN = 0.05
 
 
 def concurrency_limit(limit: int, *, handlers: frozenset[str] | None = None) -> Middleware:
-    """Runs of all handlers that share this middleware wait for one another. Waiting is no
-    failure and no run: no attempt is spent on it, and what waits holds no worker for long.
+    """Handlers that share this middleware share its limit. A waiting message uses no attempt and
+    holds no worker for long.
 
     Args:
         limit: how many run at once in this process.

@@ -18,7 +18,8 @@ def current_correlation_id() -> str | None:
 
 
 def correlation_id(next: Next, spec: HandlerSpec) -> Next:
-    """Outputs carry it on; a message that came without one founds it with its id."""
+    """Sets the correlation id for a run; outputs inherit it. Without one, the message id is
+    used."""
 
     async def run(delivery: Delivery, context: Context) -> Outcome:
         token = _current.set(context.correlation_id)

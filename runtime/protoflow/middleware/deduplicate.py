@@ -23,11 +23,11 @@ _LONGEST = 200
 
 
 def deduplicate(store: DeduplicationStore, *, field: str | None = None) -> Middleware:
-    """Skips what the same handler of the same group handled with success before.
+    """Skips messages that the same handler of the same group has handled successfully.
 
-    The entry is written when the run succeeded and its outputs are confirmed; so what failed, a
-    retry or a replayed dead letter, is never swallowed. A crash between the two shows a message
-    twice: this makes copies rare, it does not make delivery exactly once.
+    The entry is written after the run has succeeded and its outputs are confirmed, so a retry or a
+    replayed dead letter is never skipped. After a crash before the entry is written, the message is
+    handled twice: duplicates become rare, but delivery is not exactly once.
 
     Args:
         store: what remembers.
@@ -71,7 +71,7 @@ def _write(store: DeduplicationStore, key: Key, writes: set[asyncio.Future[None]
         if not done.cancelled() and (error := done.exception()) is not None:
             # The message is done: the worst that comes of it is a copy that is handled.
             _log.warning(
-                "a message was not remembered as handled",
+                "a message was not recorded as handled",
                 extra={"handler": key[1], "error": type(error).__name__},
             )
 

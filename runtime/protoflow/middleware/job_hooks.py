@@ -50,13 +50,14 @@ JobErrorHook: TypeAlias = Callable[[JobContext, BaseException], Awaitable[None] 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobHooks:
-    """Callbacks; each is optional. One that fails is logged and harms nobody.
+    """Callbacks; each is optional. If one raises, the error is logged and the message is not
+    affected.
 
     Attributes:
         on_job_start: before the handler.
         on_job_done: after it returned or skipped.
-        on_job_error: after it failed. A run that is cancelled, or put off by a middleware next to
-            the handler, has no end: it comes again.
+        on_job_error: after it failed. It is not called if the run is cancelled or a later
+            middleware postpones it, because the message runs again.
     """
 
     on_job_start: JobHook | None = None
@@ -64,7 +65,7 @@ class JobHooks:
     on_job_error: JobErrorHook | None = None
 
     def merge(self, other: JobHooks) -> JobHooks:
-        """Both: first these, then the other's."""
+        """Returns hooks that call these and then the other hooks."""
         return JobHooks(
             on_job_start=_both(self.on_job_start, other.on_job_start),
             on_job_done=_both(self.on_job_done, other.on_job_done),
@@ -136,7 +137,7 @@ def metrics_hooks(
     on_done: Callable[[str, str], None] | None = None,
     on_error: Callable[[str, str], None] | None = None,
 ) -> JobHooks:
-    """Calls with handler and topic, for counters of one's own."""
+    """Calls the functions with handler and topic, for your own counters."""
 
     def plain(call: Callable[[str, str], None] | None) -> JobHook | None:
         return call and (lambda job: call(job.handler_name, job.topic))

@@ -1,4 +1,4 @@
-"""A record of every run, at DEBUG: failures are logged by the runtime itself."""
+"""Writes a DEBUG record for every run. The runtime itself logs failures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _log = logging.getLogger("protoflow.messages")
 
 
 def log_messages(*, payload: bool | None = None, logger: logging.Logger = _log) -> Middleware:
-    """Structured fields go in `extra`, so stdlib formatters and structlog both see them.
+    """Writes a DEBUG record for each run; its fields are in `extra`, for formatters and structlog.
 
     Args:
         payload: show decoded messages, sensitive fields hidden; None is `log_payloads` of the

@@ -11,8 +11,8 @@ from protoflow.pipeline import HandlerSpec, Next
 
 
 def metrics(next: Next, spec: HandlerSpec) -> Next:
-    """Latency and throughput. Messages and errors are counted by the runtime itself, dropped
-    middleware or not; Prometheus and the web pages read both from `HandlerStats`."""
+    """Measures latency and throughput. The runtime counts messages and errors even without this
+    middleware."""
     ran, ran_batch = spec.stats.timings.ran, spec.stats.timings.ran_batch
     now = spec.clock.monotonic
 

@@ -1,10 +1,10 @@
-"""Stores outputs in place of publishing them; a relay publishes them later."""
+"""Stores outputs instead of publishing them; a relay publishes them later."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from protoflow.context import Context
+from protoflow.context import CONNECTION, Context
 from protoflow.errors import ConfigError
 from protoflow.message import Delivery
 from protoflow.outcomes import DONE, Outcome
@@ -13,18 +13,15 @@ from protoflow.pipeline import HandlerSpec, Middleware, Next
 if TYPE_CHECKING:
     from protoflow.outbox import OutboxStore
 
-#: Under this name in `Context.values` a middleware may leave the connection of the handler's
-#: own database transaction, for the store to write in.
-CONNECTION = "connection"
+__all__ = ["CONNECTION", "outbox"]
 
 
 def outbox(store: OutboxStore | None = None) -> Middleware:
-    """For a database beside a broker that knows nothing of it: the handler's writes and its
-    outputs are committed together, by whoever opened the transaction, and a crash in between
-    loses neither. On SQL transports nobody needs this: publishing and settling are one
-    transaction there.
+    """Use it if a handler writes to a database that is not the broker. The transaction of the
+    application commits the handler's writes and its outputs together. SQL transports do not need
+    it, because there publishing and settling are one transaction.
 
-    A store that fails is a failed run.
+    If the store fails, the run fails.
     """
 
     def keep(next: Next, spec: HandlerSpec) -> Next:

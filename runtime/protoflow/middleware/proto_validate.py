@@ -13,8 +13,8 @@ from protoflow.pipeline import HandlerSpec, Middleware, Next
 
 
 def proto_validate(validator: ProtoValidator | None = None) -> Middleware:
-    """What violates a rule is dead-lettered at once, category validation. Outputs are checked
-    where they are encoded.
+    """Dead-letters an input that violates a rule, with the error class validation. The encoder
+    checks outputs.
 
     Args:
         validator: checks all messages, in place of protovalidate and the contract's rules.

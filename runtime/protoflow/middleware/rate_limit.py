@@ -1,4 +1,4 @@
-"""At most so many runs a second, for each handler."""
+"""Limits the runs per second of each handler."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _FORGOTTEN = 60.0
 
 
 def rate_limit(rate: float, *, burst: int = 1) -> Middleware:
-    """Runs wait for their turn. The bound is per process and handler.
+    """Delays runs beyond the rate, for each handler and process.
 
-    Waiting is no failure and no run: no worker, no `timeout` and no attempt is spent on it.
+    A waiting message uses no worker and no attempt, and `timeout` does not count the wait.
 
     Args:
         rate: runs a second.
@@ -53,7 +53,7 @@ class _Turns:
         self._given: dict[int, tuple[Delivery, float]] = {}
 
     def wait(self, delivery: Delivery, moment: float) -> float:
-        """How long a run has to wait; not at all: it has its turn now."""
+        """Returns the seconds that a run must wait; 0.0 if it may run now."""
         given = self._given.get(id(delivery))
         if given is not None:
             # A timer may come a trifle early.

@@ -15,8 +15,8 @@ _log = logging.getLogger("protoflow.recoverer")
 
 
 def recoverer(next: Next, spec: HandlerSpec) -> Next:
-    """Outermost. An error of a middleware is retried and dead-lettered like a handler's; a
-    cancellation that nobody asked for is an error too."""
+    """Treats an error of a middleware as an error of the handler, and so a cancellation that the
+    runtime did not request. It is the outermost middleware."""
 
     async def run(delivery: Delivery, context: Context) -> Outcome:
         try:

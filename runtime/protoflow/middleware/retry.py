@@ -1,4 +1,4 @@
-"""Turns failed runs into retries, as long as the policy gives one."""
+"""Turns failed runs into retries, while the policy allows one."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from protoflow.pipeline import HandlerSpec, Next
 
 
 def retry(next: Next, spec: HandlerSpec) -> Next:
-    """Returns `Retry` with its wait; lets the error of the last attempt pass, for
-    poison_queue. It waits for nothing itself: the scheduler holds the message."""
+    """Returns `Retry` with its wait, and passes the error of the last attempt on to poison_queue.
+    The scheduler holds the message during the wait."""
 
     async def run(delivery: Delivery, context: Context) -> Outcome:
         try:

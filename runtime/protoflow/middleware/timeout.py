@@ -11,8 +11,8 @@ from protoflow.pipeline import HandlerSpec, Next
 
 
 def timeout(next: Next, spec: HandlerSpec) -> Next:
-    """Cancels the run; it counts as failed. Handlers in threads cannot be stopped: they see
-    `context.cancelled`, and their message stays held until they end."""
+    """Cancels the run, which then counts as failed. A thread cannot be stopped: it can read
+    `context.cancelled`, and its message is held until it ends."""
     seconds = spec.policy.timeout
     if seconds is None:
         return next

@@ -9,11 +9,11 @@ from protoflow.tracing import find_provider
 
 
 def tracer(provider: Any = None) -> Middleware:
-    """Spans by OpenTelemetry's conventions for messaging; W3C headers in and out.
+    """Creates spans by OpenTelemetry's conventions for messaging; reads and writes W3C headers.
 
     Args:
-        provider: the tracer provider; the global one if not given. Configure that before the
-            service starts: without one, handlers run without a trace of tracing.
+        provider: the tracer provider; the global one if not given. Configure it before the service
+            starts; without a provider the middleware is left out.
     """
 
     def trace(next: Next, spec: HandlerSpec) -> Next:

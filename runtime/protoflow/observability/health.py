@@ -7,12 +7,12 @@ from protoflow.dataclass_record import dataclass_record
 
 @dataclass_record
 class Health:
-    """Whether the process should live, and whether it does its work.
+    """Whether the process is alive and ready, and its problems.
 
     Attributes:
         live: no part of the runtime has died.
-        ready: connected, subscribed, no subscription paused by a failure.
-        problems: what is wrong, by subscription or part.
+        ready: it is connected and subscribed, and no failure has paused a subscription.
+        problems: the problems, by subscription or part.
     """
 
     live: bool

@@ -1,4 +1,4 @@
-"""OpenTelemetry metrics, for who exports those in place of Prometheus.
+"""OpenTelemetry metrics, for services that do not export Prometheus metrics.
 
 https://opentelemetry.io/docs/specs/semconv/messaging/messaging-metrics/ (1.44, development)
 """
@@ -30,7 +30,7 @@ _Value = Callable[[], Iterable[Observation]]
 def process_duration(provider: MeterProvider | None = None) -> Middleware:
     """A middleware that records `messaging.process.duration`; put it after `metrics`.
 
-    The API has no histogram that is read when exported, so this one is written per message.
+    The API has no observable histogram, so this one is written for each message.
     """
 
     def measure(next: Next, spec: HandlerSpec) -> Next:
@@ -110,7 +110,7 @@ class _Instruments:
         )  # fmt: skip
 
     def gauges(self) -> Iterable[tuple[str, str, str, _Value]]:
-        """The same for what goes up and down."""
+        """The same for values that can fall."""
         return (
             (
                 "protoflow.in_flight", "{message}", "Deliveries not settled yet.",

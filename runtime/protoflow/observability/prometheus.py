@@ -50,11 +50,11 @@ class ServiceCollector(Collector):
         self._reporter = reporter
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: registering must not read the counters."""
+        """Returns nothing, because registering must not read the counters."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics, as of now; lag and dead letters as of the last refresh."""
+        """Yields all metrics; lag and dead letters are those of the last refresh."""
         schedulers = self._reporter.host.subscriptions
         specs = [route.spec for scheduler in schedulers for route in scheduler.router.all]
         yield from self._messaging(schedulers, specs)
@@ -119,6 +119,11 @@ class ServiceCollector(Collector):
                 "protoflow_outbox_oldest_timestamp_seconds",
                 "When the oldest of them came; 0 is none.",
                 relay.oldest_at,
+            )
+            yield CounterMetricFamily(
+                "protoflow_outbox_parked",
+                "Messages that the relay took out of the way, since the process started.",
+                relay.parked,
             )
 
     def _dead_letters(self) -> Iterator[Metric]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from protoflow.clock import Clock
 from protoflow.dataclass_record import dataclass_record
-from protoflow.errors import TransportError
+from protoflow.errors import TopologyError, TransportError
 from protoflow.observability.resources import ResourceMeter, ResourceUsage
 from protoflow.outbox import OutboxRelay
 from protoflow.pipeline import HandlerSpec
@@ -18,7 +18,7 @@ from protoflow.stats.dead_letters import timestamp
 from protoflow.stats.handlers import Counters, ErrorBreakdown
 from protoflow.stats.latency import LatencyMetrics, ThroughputMetrics
 from protoflow.transport.dead_letters import KeepsDeadLetters
-from protoflow.transport.interface import Transport
+from protoflow.transport.interface import SubscriptionSettings, Transport
 from protoflow.transport.lag import Lag, LagReader
 
 _log = logging.getLogger("protoflow.observability")
@@ -36,13 +36,14 @@ _SHARE = 100
 
 @dataclass_record
 class BacklogMetrics:
-    """What waits; of the subscription, which handlers of one topic and group share.
+    """Waiting messages of the subscription; handlers of one topic and group have the same.
 
     Attributes:
         in_flight: deliveries not settled yet.
-        max_in_flight: the most there were at once.
+        max_in_flight: the highest number of them so far.
         last_queue_depth: messages of the group that wait at the broker; -1 is unknown.
-        estimated_lag_millis: the age of the oldest, else what the queue will take; -1 likewise.
+        estimated_lag_millis: the age of the oldest message, otherwise an estimate from the
+            throughput; -1: unknown.
     """
 
     in_flight: int = 0
@@ -53,7 +54,7 @@ class BacklogMetrics:
 
 @dataclass_record
 class DependencyHealth:
-    """The state of something that a handler needs."""
+    """The state of a dependency of a handler."""
 
     name: str
     status: str
@@ -110,8 +111,13 @@ class Host(Protocol):
         """The running subscriptions."""
         ...
 
+    @property
+    def watched(self) -> Sequence[SubscriptionSettings]:
+        """The subscriptions whose lag is read: the running ones, or those of a contract."""
+        ...
+
     def publish_topic(self, spec: HandlerSpec) -> str:
-        """Where a handler publishes to; empty is nowhere."""
+        """The topic that a handler publishes to; empty if there is none."""
         ...
 
 
@@ -130,7 +136,7 @@ class Reporter:
         self._next_lag = self._next_dead_letters = float("-inf")
 
     async def refresh(self) -> None:
-        """Asks the broker for lag and dead letters, unless that was just done."""
+        """Asks the broker for lag and dead letters, unless the last answer is recent."""
         now = self.clock.monotonic()
         transport = self.host.transport
         counting = now >= self._next_dead_letters
@@ -154,17 +160,23 @@ class Reporter:
     async def _refresh_lag(self, transport: Transport) -> None:
         if not (transport.capabilities.lag and isinstance(transport, LagReader)):
             return
-        for scheduler in self.host.subscriptions:
-            settings = scheduler.settings
-            if not settings.broadcast:
+        for settings in self.host.watched:
+            if settings.broadcast:
+                continue
+            try:
                 self.lag[settings.name] = await transport.lag(settings.topic, settings.group)
+            except TopologyError:  # of a contract whose service has not started yet
+                self.lag.pop(settings.name, None)
 
     async def _refresh_dead_letters(self, transport: Transport) -> None:
         if not (transport.capabilities.dead_letters and isinstance(transport, KeepsDeadLetters)):
             return
         store = transport.dead_letters
         for topic, counters in self.host.counters.dead_letters.topics.items():
-            count = await store.count(topic)
+            try:
+                count = await store.count(topic)
+            except TopologyError:  # as above
+                count = 0
             oldest: float | None = None
             if counters.oldest_unknown(count):
                 async with store.scan(topic) as scan:

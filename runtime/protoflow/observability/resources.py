@@ -17,8 +17,8 @@ class ResourceUsage:
     """What the process uses.
 
     Attributes:
-        cpu_percent: since the reading before, of one core; more than 100 is more than one.
-        memory_bytes: resident now.
+        cpu_percent: since the previous reading; 100 is one core.
+        memory_bytes: the resident memory.
         tasks: tasks of the event loop.
     """
 

@@ -1,4 +1,4 @@
-"""The claim of a relay to a SQLite file: one relay empties an outbox at a time."""
+"""The claim of a relay: one relay at a time publishes from an outbox."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import sqlite3
 
 
 class FileClaim:
-    """A claim that ends with its process, however that ends.
+    """A claim that ends when its process ends, for any reason.
 
-    It is SQLite's own lock on an empty file beside the database. So no clock decides, and a relay
-    that stands still is never overtaken by another that publishes its messages as well.
+    It is SQLite's own lock on an empty file beside the database. It needs no clock, so a frozen
+    relay keeps its claim and no other relay publishes the same messages.
 
     Args:
-        path: the database; one in memory is nobody else's.
+        path: the database; a database in memory needs no claim.
     """
 
     def __init__(self, path: str) -> None:
@@ -37,13 +37,17 @@ class FileClaim:
         self._connection, self._owner = own, owner
         return True
 
+    def held_by(self, owner: object) -> bool:
+        """Returns whether it is this owner's now."""
+        return self._owner is owner
+
     def release(self, owner: object) -> None:
-        """Lets another have it."""
+        """Releases the claim."""
         if self._owner is owner:
             self.close()
 
     def close(self) -> None:
-        """Lets another have it, whoever owns it."""
+        """Releases the claim, whoever owns it."""
         if self._connection is not None:
             self._connection.close()
             self._connection = self._owner = None

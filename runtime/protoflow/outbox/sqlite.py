@@ -5,26 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from protoflow.errors import ConnectionFailedError, PublishRefusedError
+from protoflow.database.sqlite import SyncSQLiteConnection
+from protoflow.errors import ConnectionFailedError
 from protoflow.message import Message
 from protoflow.outbox.claim import FileClaim
+from protoflow.outbox.entries import pending_of
 from protoflow.outbox.store import Parked, Pending
+from protoflow.outbox.tables import SQLITE, insertion, store_in
 
 T = TypeVar("T")
 
 _COLUMNS = ("position", "id", "topic", "payload", "key", "metadata", "due", "stored", "parked")
-_SCHEMA = """CREATE TABLE IF NOT EXISTS protoflow_outbox (
-    position INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, topic TEXT NOT NULL,
-    payload BLOB, key BLOB, metadata TEXT NOT NULL, due REAL NOT NULL, stored REAL NOT NULL,
-    parked TEXT)"""
-_INSERT = """INSERT INTO protoflow_outbox (id, topic, payload, key, metadata, due, stored)
-    VALUES (?, ?, ?, ?, ?, ?, ?)"""
 _SELECT = """SELECT position, id, topic, payload, key, metadata, due, parked
     FROM protoflow_outbox o WHERE {} ORDER BY position LIMIT ?1"""
 _PENDING = _SELECT.format("parked IS NULL")
@@ -35,13 +31,13 @@ _PARKED = _SELECT.format("parked IS NOT NULL")
 
 
 class SQLiteOutbox:
-    """An outbox in a SQLite file. Of several relays one empties it, the others stand by.
+    """An outbox in a SQLite file. One relay publishes from it, others stand by.
 
-    A `sqlite3.Connection` given to `store` must be of a database with the same table
-    (`SQLiteOutbox.SCHEMA`); whoever gave it commits, and calls nothing else meanwhile.
+    A connection given to `store` must be of a database with the same table
+    (`protoflow.outbox.schema`); whoever gave it commits, and calls nothing else meanwhile.
     """
 
-    SCHEMA = _SCHEMA
+    SCHEMA = SQLITE
 
     def __init__(self, path: Path | str) -> None:
         self._path = str(path)
@@ -50,31 +46,37 @@ class SQLiteOutbox:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="protoflow-outbox")
 
     async def store(self, messages: Sequence[Message], connection: Any) -> None:
-        """Keeps messages; durable when it returns, or when the given connection commits.
+        """Stores messages; durable when it returns, or when the given connection commits.
 
         Raises:
-            PublishRefusedError: one is no message; nothing was kept.
+            PublishRefusedError: one cannot be stored; then none is stored.
         """
-        rows = [_row(message) for message in messages]
         if connection is not None:
-            connection.executemany(_INSERT, rows)
+            await store_in(connection, messages)
             return
+        statement, rows = insertion("sqlite", messages)
 
         def insert(own: sqlite3.Connection) -> None:
             with own:
-                own.executemany(_INSERT, rows)
+                SyncSQLiteConnection(own).execute_many(statement, rows)
 
         await self._run(insert)
 
     async def claim(self, relay: object) -> bool:
-        """Whether this relay may empty the outbox: no other does, in this process or another."""
+        """Claims the outbox for a relay; False if another relay of any process has the claim."""
         return await self._run(lambda _: self._claim.acquire(relay))
 
+    def holds(self, relay: object) -> bool:
+        """Whether this relay may still publish what it has read."""
+        return self._claim.held_by(relay)
+
     async def release(self, relay: object) -> None:
-        """Lets another relay empty it."""
+        """Releases the claim."""
         await self._run(lambda _: self._claim.release(relay))
 
-    async def pending(self, limit: int, behind: Collection[int] = ()) -> Sequence[Pending]:
+    async def pending(
+        self, limit: int, behind: Collection[int] = (), *, again: bool = True
+    ) -> Sequence[Pending]:
         """The oldest messages that are not parked, in order; without those at the positions
         `behind`, and without what has topic and key of one of these."""
 
@@ -83,14 +85,14 @@ class SQLiteOutbox:
                 return own.execute(_PENDING, (limit,)).fetchall()
             return own.execute(_PENDING_BUT, (limit, json.dumps(list(behind)))).fetchall()
 
-        return [_pending(row) for row in await self._run(read)]
+        return [pending_of(*row[:-1]) for row in await self._run(read)]
 
     async def delete(self, positions: Collection[int]) -> None:
-        """These are published, or not wanted any more."""
+        """Deletes messages that are published or dropped."""
         await self._write("DELETE FROM protoflow_outbox WHERE position = ?", positions)
 
     async def park(self, position: int, reason: str) -> None:
-        """This one cannot be published: it is kept, but no longer pending."""
+        """Parks a message that cannot be published: it is kept, but no longer pending."""
         await self._write(
             "UPDATE protoflow_outbox SET parked = ?2 WHERE position = ?1", (position,), reason
         )
@@ -98,14 +100,15 @@ class SQLiteOutbox:
     async def parked(self, limit: int = 100) -> Sequence[Parked]:
         """The oldest messages that could not be published."""
         rows = await self._run(lambda own: own.execute(_PARKED, (limit,)).fetchall())
-        return [Parked(row[0], _pending(row).message, row[-1]) for row in rows]
+        return [Parked(row[0], pending_of(*row[:-1]).message, row[-1]) for row in rows]
 
     async def unpark(self, positions: Collection[int]) -> None:
-        """These are to be published after all; later ones of their keys may have gone before."""
+        """Makes parked messages pending again; later messages of their keys may be published
+        already."""
         await self._write("UPDATE protoflow_outbox SET parked = NULL WHERE position = ?", positions)
 
     async def backlog(self) -> tuple[int, float]:
-        """How many are pending, and since when the oldest is."""
+        """The number of pending messages, and the time of the oldest."""
         query = (
             "SELECT COUNT(*), COALESCE(MIN(stored), 0) FROM protoflow_outbox WHERE parked IS NULL"
         )
@@ -140,12 +143,12 @@ class SQLiteOutbox:
             try:
                 own.execute("PRAGMA journal_mode=WAL")
                 own.execute("PRAGMA synchronous=FULL")
-                own.execute(_SCHEMA)
+                own.execute(SQLITE)
                 found = own.execute("SELECT name FROM pragma_table_info('protoflow_outbox')")
                 if tuple(name for (name,) in found) != _COLUMNS:
                     raise ConnectionFailedError(
-                        f"the table protoflow_outbox in {self._path} is not as this protoflow "
-                        "makes it: empty it with the protoflow that made it, drop it, and start "
+                        f"the table protoflow_outbox in {self._path} is of another version of "
+                        "protoflow: let that version publish its messages, drop it, and start "
                         "again"
                     )
             except BaseException:
@@ -153,43 +156,3 @@ class SQLiteOutbox:
                 raise
             self._connection = own
         return self._connection
-
-
-def _row(message: Message) -> tuple[object, ...]:
-    now = time.time()
-    try:
-        metadata = dict(message.metadata)
-        "".join([*metadata, *metadata.values()])  # they are strings
-        for value in (message.payload, message.key):
-            if value is not None:
-                memoryview(value)
-        for text in (message.id, message.topic):
-            text.encode()  # SQLite takes no lone surrogates
-        due = now + message.delay if message.delay else 0.0
-    except (TypeError, ValueError, AttributeError) as error:
-        raise PublishRefusedError(
-            f"message {message.id!r} for {message.topic!r} cannot be stored: {error}"
-        ) from error
-    return (
-        message.id, message.topic, message.payload, message.key, json.dumps(metadata), due, now,
-    )  # fmt: skip
-
-
-def _pending(row: Sequence[Any]) -> Pending:
-    position, id, topic, payload, key, metadata, due, _ = row
-    flaw = None
-    try:
-        decoded = json.loads(metadata)
-        "".join([*decoded, *decoded.values()])
-    except (TypeError, ValueError, AttributeError, RecursionError) as error:
-        decoded, flaw = {}, f"its metadata cannot be read ({type(error).__name__})"
-    message = Message(
-        id=id,
-        topic=topic,
-        payload=payload,
-        key=key,
-        metadata=decoded,
-        delay=max(0.0, due - time.time()) if due else 0.0,
-        deduplication_id=f"{id}:{topic}",
-    )
-    return Pending(position, message, flaw)

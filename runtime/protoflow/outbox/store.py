@@ -1,4 +1,4 @@
-"""What keeps outputs, and what a relay needs to empty it."""
+"""The interfaces of outboxes: storing outputs, and publishing them by a relay."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from protoflow.message import Message
 
 
 class OutboxStore(Protocol):
-    """Keeps outputs."""
+    """Stores outputs."""
 
     async def store(self, messages: Sequence[Message], connection: Any) -> None:
-        """Keeps messages, in the transaction of `connection` if one is given. The order of
-        calls is the order of publishing."""
+        """Stores messages, in the transaction of `connection` if given. They are published in the
+        order of the calls."""
         ...
 
 
@@ -23,9 +23,9 @@ class Pending:
     """A message that waits in an outbox.
 
     Attributes:
-        position: where it stands; later ones have greater positions.
+        position: its position; later messages have greater positions.
         message: the message.
-        flaw: why it cannot be read as a whole; it is parked.
+        flaw: why the message is damaged; a damaged message is parked.
     """
 
     position: int
@@ -34,13 +34,13 @@ class Pending:
 
     @property
     def lane(self) -> tuple[str, bytes] | int:
-        """What shares it is published in order: topic and key; without a key it is alone."""
+        """The lane: messages of one lane (topic and key) are published in order."""
         return (self.message.topic, self.message.key) if self.message.key else self.position
 
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """A message that was taken out of the way because it cannot be published, and why."""
+    """A message that cannot be published, and the reason."""
 
     position: int
     message: Message
@@ -49,30 +49,52 @@ class Parked:
 
 @runtime_checkable
 class RelayedOutbox(OutboxStore, Protocol):
-    """An outbox that the runtime's relay can empty."""
+    """An outbox from which the runtime's relay can publish."""
 
     async def claim(self, relay: object) -> bool:
-        """Whether this relay may empty the outbox: no other does, in this process or another.
-        Asked before each batch; a claim that ends by time must outlast what a batch takes."""
+        """Whether this relay may publish messages of the outbox, or a share of them: no other
+        relay publishes these, in this process or another. Asked before each batch."""
+        ...
+
+    def holds(self, relay: object) -> bool:
+        """Whether what the last `pending` returned may still be published; asked before each
+        submission, and answered without asking anybody."""
         ...
 
     async def release(self, relay: object) -> None:
-        """Lets another relay empty it."""
+        """Lets other relays publish."""
         ...
 
-    async def pending(self, limit: int, behind: Collection[int] = ()) -> Sequence[Pending]:
+    async def pending(
+        self, limit: int, behind: Collection[int] = (), *, again: bool = True
+    ) -> Sequence[Pending]:
         """The oldest messages that are not parked, in order; without those at the positions
-        `behind`, and without what has topic and key of one of these."""
+        `behind`, and without messages that have topic and key of one of these.
+
+        Args:
+            limit: how many at most.
+            behind: positions of messages that are left alone for now.
+            again: messages returned before may still be there, and are wanted again. Otherwise
+                all of them were deleted or parked, and need not be looked for.
+        """
         ...
 
     async def delete(self, positions: Collection[int]) -> None:
-        """These are published."""
+        """Deletes published messages."""
         ...
 
     async def park(self, position: int, reason: str) -> None:
-        """This one cannot be published: it is kept, but no longer pending."""
+        """Parks a message that cannot be published: it is kept, but no longer pending."""
+        ...
+
+    async def parked(self, limit: int = 100) -> Sequence[Parked]:
+        """The oldest messages that could not be published."""
+        ...
+
+    async def unpark(self, positions: Collection[int]) -> None:
+        """These are to be published after all; later ones of their keys may have gone before."""
         ...
 
     async def backlog(self) -> tuple[int, float]:
-        """How many are pending, and since when the oldest is, in seconds since the epoch."""
+        """The number of pending messages, and the time of the oldest in seconds since the epoch."""
         ...

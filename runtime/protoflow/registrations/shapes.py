@@ -56,13 +56,13 @@ def _wrong_kind(function: Any, sync: bool, streams: bool) -> str | None:
         return None
     if streams:
         if coroutine:
-            return "it is to yield its outputs, and never yields; write `async def` with `yield`"
+            return "it must yield its outputs, but never yields; write `async def` with `yield`"
         if generator:
             return "it runs on the event loop; write `async def` for `def`"
         return None
     if async_generator or generator:
         fix = "return it" if async_generator else "return it, in an `async def`"
-        return f"it yields, but one result is wanted; {fix}"
+        return f"it yields, but one result is expected; {fix}"
     if not coroutine and _is_plain(function):
         return "it runs on the event loop; write `async def` for `def`"
     return None

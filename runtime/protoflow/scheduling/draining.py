@@ -76,7 +76,7 @@ class Drain:
         self._release(self._unstarted(_every) + self._applier.take_published(_every))
         if not await self._settled_within(deadline - loop.time()):
             _log.warning(
-                "the broker did not answer, and redelivers what is not settled",
+                "the broker did not answer, and redelivers unsettled messages",
                 extra={"subscription": self._name},
             )
 

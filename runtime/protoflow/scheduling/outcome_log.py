@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,9 @@ from protoflow.pipeline import HandlerSpec
 from protoflow.scheduling.job import Job
 
 _log = logging.getLogger("protoflow.handler")
+
+#: Characters of an error that are kept for the pages.
+_LONGEST_KEPT = 500
 
 
 def sensitive(spec: HandlerSpec) -> Mapping[str, Sequence[str]]:
@@ -53,8 +57,9 @@ def log_outcome(level: int, what: str, job: Job, outcome: Outcome, decoded: Any)
         return
     cause = outcome.__cause__ or outcome
     text = reported_text(cause, decoded, job)
+    error = f"{type(cause).__name__}: {text}" if text else type(cause).__name__
+    spec.stats.recent_errors.append((time.time(), error[:_LONGEST_KEPT]))
     if spec.journal is not None:
-        error = f"{type(cause).__name__}: {text}" if text else type(cause).__name__
         spec.journal.failed(job.message, job.delivery.failures, error, what=what)
     if not enabled:
         return

@@ -159,7 +159,7 @@ class Watchdog:
                 usual = self._p99(job)
                 if usual is not None and now - began > _LONG * usual:
                     _log.warning(
-                        "a run took longer than 99 of 100",
+                        "a run took ten times as long as 99 of 100 runs",
                         extra={
                             "handler": job.route.spec.name,
                             "seconds": round(now - began),

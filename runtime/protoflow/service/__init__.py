@@ -1,6 +1,6 @@
 """The service: runs handlers, publishes, reports.
 
-Names are loaded when first used: the modules beside this one need no more than each other.
+Names are loaded when first used, because modules of this package do not need all the others.
 """
 
 from __future__ import annotations

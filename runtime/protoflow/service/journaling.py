@@ -11,8 +11,6 @@ from protoflow.connection import journal_for
 from protoflow.stats.handlers import Counters
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from protoflow.journal.sampling import Sampling
 
 
@@ -56,15 +54,7 @@ class Journaling:
             sampling.stop()
             await asyncio.to_thread(self.journal.close)
 
-    def record_action(
-        self,
-        action: str,
-        target: str,
-        *,
-        ids: Sequence[str] = (),
-        count: int | None = None,
-        detail: str = "",
-    ) -> None:
-        """Records what an operator did; see `Journal.record_action`."""
+    def record_action(self, action: str, subscription: str) -> None:
+        """Records what an operator did to a subscription, if there is a journal."""
         if self.journal is not None:
-            self.journal.record_action(action, target, ids=ids, count=count, detail=detail)
+            self.journal.record_action(action, subscription)

@@ -50,7 +50,7 @@ class Lifetime:
         with handled_signals(self._signalled) if handled else contextlib.nullcontext():
             await self.start()
             try:
-                if not self._components.registry.registrations:
+                if not (self._components.registry.registrations or self._config.outbox_url):
                     _log.warning(
                         "the service started without a handler, and handles nothing",
                         extra={"transport": self._config.url.safe},
@@ -82,6 +82,7 @@ class Lifetime:
         """Drains and closes, within `shutdown_timeout`. Idempotent."""
         running = self._running
         running.started = False
+        self._components.inspection.end_streams()
         shutdown = Shutdown(self._config.shutdown_timeout, _log)
         try:
             await shutdown.drain(running.subscriptions)
@@ -108,6 +109,7 @@ class Lifetime:
         await components.inspection.start_relay(self._resources)
         if self._lifespan is not None:
             await self._resources.enter_async_context(self._lifespan())
+        await components.open_inbox(self._resources)
         # All join before any begins, so that no run meets the rebalance of a later one.
         for scheduler in schedulers:
             running.subscriptions = (*running.subscriptions, scheduler)
@@ -115,6 +117,7 @@ class Lifetime:
         for scheduler in schedulers:
             scheduler.begin()
         running.started = True
+        await components.inspection.meet_neighbours(self._resources)
         await components.inspection.start_configured_web()
         self._report_start(schedulers)
 
@@ -127,7 +130,7 @@ class Lifetime:
         finally:
             if self._opened:
                 await shutdown.close("the connection to the broker", components.transport.close)
-            components.publisher.close()
+            components.close_publishers()
             components.threads.close()
             await shutdown.close("the journal", components.journaling.close)
 
@@ -157,7 +160,7 @@ class Lifetime:
                 scheduler.cancel_runs()
         else:
             _log.critical(
-                "a signal ended the process; the broker redelivers what ran",
+                "a signal ended the process; the broker redelivers unsettled messages",
                 extra={"signal": signal.name},
             )
             logging.shutdown()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from protoflow.outbox import OutboxStore
     from protoflow.output import AnyOutput
     from protoflow.pipeline import Chain, Middleware
-    from protoflow.publishing.event_publisher import PublishOptions
+    from protoflow.publishing.event_publisher import EventPublisher, PublishOptions
     from protoflow.registrations.plain_handlers import (
         EventHandler,
         JSONHandler,
@@ -44,11 +44,11 @@ _NOTHING = DeliveryPolicy()
 
 
 class Service:
-    """Runs handlers. A `Publisher`, too: what it publishes goes out at once.
+    """Runs handlers. It is also a `Publisher`, which publishes at once.
 
     Args:
         config: the settings; read from the environment if not given.
-        lifespan: entered before anything is consumed and left after everything is settled.
+        lifespan: an async context manager, open from before the first message until after the last.
         middleware: a `Chain`, or middlewares to stand next to the handlers.
         clock: time and randomness; for tests.
         transport: instead of the one that the settings name; for tests.
@@ -172,8 +172,8 @@ class Service:
         self._registry.consume_events(event_type, handler)
 
     def register_proto_message(self, message_class: ProtoClass) -> None:
-        """Checks at start that messages of a type can be validated, and compiles their rules; for
-        types that are published but not handled here."""
+        """Compiles the rules of a type at start; for types that are published but not handled
+        here."""
         self._registry.register_proto_message(message_class)
 
     def register_middleware(
@@ -191,7 +191,7 @@ class Service:
     def register_http_handler(
         self, path: str, handler: Callable[[Any], Awaitable[Any]], *, method: str = "GET"
     ) -> None:
-        """Serves a page of the user's beside the built-in ones, under the same token.
+        """Adds a page of the application to the HTTP pages, under the same token.
 
         Args:
             path: as aiohttp routes it, `/orders/{id}`.
@@ -204,8 +204,8 @@ class Service:
         self._inspection.register_http_handler(path, handler, method=method)
 
     def relay_outbox(self, store: OutboxStore) -> None:
-        """Empties an outbox while the service runs, if it is a `RelayedOutbox`;
-        `Service(outbox=...)` does so itself.
+        """Publishes the messages of a `RelayedOutbox` while the service runs; `Service(outbox=...)`
+        calls it.
 
         Raises:
             RegistrationError: the service has one already.
@@ -213,6 +213,11 @@ class Service:
         self._inspection.relay_outbox(store)
 
     # Publishing, at once.
+
+    def bind(self, connection: object) -> EventPublisher:
+        """Returns a publisher for the transaction that is open on a database connection: what it
+        publishes exists if that commits, in the database's own log or in its outbox."""
+        return self._components.bind(connection)
 
     async def publish_outputs(
         self, publication: PublicationSpec, outputs: Sequence[AnyOutput]
@@ -224,8 +229,8 @@ class Service:
         """Publishes raw messages.
 
         Raises:
-            PublishError: a message was not taken.
-            InvalidMessageError: metadata with names of orders to a broker, or not of text.
+            PublishError: the broker did not store a message.
+            InvalidMessageError: metadata has names of broker commands, or values that are not text.
         """
         await self._events.publish(*messages)
 
@@ -264,8 +269,8 @@ class Service:
         """Runs until SIGTERM, SIGINT or `request_stop`, then drains. A second signal cancels the
         handlers, a third ends the process at once.
 
-        Meanwhile signals (`handle_signals`) and the threshold of Python's garbage collection
-        (`gc_threshold`) are the service's. `async with service` touches neither.
+        Meanwhile the service handles signals (`handle_signals`) and sets the threshold of garbage
+        collection (`gc_threshold`). `async with service` does neither.
 
         Raises:
             ProtoflowError: the service cannot start.
@@ -278,17 +283,16 @@ class Service:
         self._lifetime.request_stop()
 
     async def start(self) -> None:
-        """Connects, makes or verifies the topology, and begins to consume; `stop` ends it.
+        """Connects, creates or verifies the topology, and begins to consume; `stop` ends it.
 
         Raises:
             ConfigError, RegistrationError, CapabilityError: with all mistakes.
-            TransportError: the broker is not there, or refuses.
+            TransportError: the broker cannot be reached, or refuses.
         """
         await self._lifetime.start()
 
     async def stop(self) -> None:
-        """Drains: takes nothing more, finishes, settles, flushes, closes. All of it ends within
-        `shutdown_timeout`; what is not settled then is delivered again."""
+        """Drains and closes within `shutdown_timeout`; unsettled messages are delivered again."""
         await self._lifetime.stop()
 
     async def __aenter__(self) -> Service:
@@ -302,7 +306,7 @@ class Service:
         await self.stop()
 
     def pause(self, name: str) -> None:
-        """Takes nothing more for a subscription until `resume`.
+        """Pauses a subscription until `resume`; running handlers continue.
 
         Args:
             name: the full name of a handler, or `<topic>/<group>`.
@@ -316,8 +320,8 @@ class Service:
         self._components.journaling.record_action("resume", name)
 
     def drain(self, name: str) -> None:
-        """Begins to stop one subscription, as `pause` names it: what runs is finished, the rest
-        given back. It consumes again when the process is restarted."""
+        """Begins to drain a subscription, named as for `pause`: running handlers finish, other
+        messages are given back. It consumes again when the process is restarted."""
         self._components.running.named(name).drain(self.config.shutdown_timeout)
         self._components.journaling.record_action("drain", name)
 
@@ -345,7 +349,7 @@ class Service:
 
     @property
     def busy_threads(self) -> int:
-        """How many handlers run in threads."""
+        """The number of handlers that run in threads."""
         return self._components.threads.busy
 
     @property
@@ -355,7 +359,7 @@ class Service:
 
     @property
     def reporter(self) -> Reporter:
-        """Reads the counters and asks the broker; what Prometheus collectors are made of."""
+        """The reporter, which reads the counters and asks the broker; for metrics."""
         return self._inspection.reporter
 
     @property
@@ -365,16 +369,16 @@ class Service:
 
     @property
     def journal(self) -> Journal | None:
-        """The journal, for actions of operators; None: the settings name none."""
+        """The journal, for operator actions; None if the settings name none."""
         return self._components.journaling.journal
 
     @property
     def outbox_problem(self) -> str | None:
-        """Why the outbox is not emptied; None: it is, or there is none."""
+        """The problem of the outbox relay; None without a problem or an outbox."""
         return self._inspection.outbox_problem
 
     def health(self) -> Health:
-        """Returns whether the process should live, and whether it does its work."""
+        """Returns whether the process is alive and ready, and its problems."""
         return self._inspection.health()
 
     def stats(self) -> dict[str, HandlerStats]:
@@ -386,7 +390,7 @@ class Service:
         return self.reporter.handlers()
 
     async def start_web_ui(self, port: int | None = None) -> int:
-        """Serves the HTTP pages; the service does so itself where `http_port` is set.
+        """Serves the HTTP pages; with `http_port` set, the service calls it at start.
 
         Args:
             port: instead of the configured one; 0 leaves it to the system.
@@ -402,7 +406,7 @@ class Service:
 
     def asgi_app(self) -> ASGIApplication:
         """Returns the HTTP pages as an ASGI application, to be mounted in FastAPI or Starlette.
-        Without `http_token` it answers requests of this machine alone.
+        Without `http_token` it answers only requests from this machine.
 
         Raises:
             RegistrationError: a handler of `register_http_handler` needs aiohttp.
@@ -410,5 +414,5 @@ class Service:
         return self._inspection.asgi_app()
 
     async def stop_web_ui(self) -> None:
-        """Closes the ports; `stop` does so itself."""
+        """Closes the ports; `stop` calls it."""
         await self._inspection.stop_web_ui()

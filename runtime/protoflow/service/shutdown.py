@@ -49,7 +49,7 @@ class Shutdown:
             task.cancel()
         if late:
             self._log.error(
-                "subscriptions did not stop in time; the broker redelivers what is not settled",
+                "subscriptions did not stop in time; the broker redelivers unsettled messages",
                 extra={"subscriptions": len(late), "seconds": self._seconds},
             )
             await asyncio.wait(late, timeout=_LEAST)

@@ -1,7 +1,7 @@
 """The counters of dead letters by topic, fed by the runtime and by replays and purges.
 
-The broker says how many dead letters wait wherever it can count them (`set_current`), so it is
-true after a restart; elsewhere it is what this process knows.
+If the broker can count dead letters, the number comes from it (`set_current`) and is correct after
+a restart. Otherwise it is what this process knows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class DLQTopicMetrics:
         replayed: dead letters given back to their group.
         purged: dead letters deleted.
         attempts: failed runs of all received dead letters together.
-        oldest_at: when the oldest dead letter known of came, in seconds since the epoch.
+        oldest_at: the time of the oldest known dead letter, in seconds since the epoch.
         newest_at: when the newest came; 0.0 is never.
         updated_at: when anything changed.
     """
@@ -42,7 +42,7 @@ class DLQTopicMetrics:
 
     @property
     def average_retries(self) -> float:
-        """How often the received dead letters had been retried: runs beyond the first."""
+        """The average number of retries of the received dead letters."""
         return max(0, self.attempts - self.received) / self.received if self.received else 0.0
 
     def add(self, attempts: int, now: float) -> None:
@@ -122,8 +122,8 @@ class DLQMetrics:
 
 
 def timestamp(seconds: float) -> str | None:
-    """RFC 3339 in UTC, to the millisecond; None for 0.0, which is never, and for what no clock
-    shows: some times come with messages."""
+    """Returns RFC 3339 in UTC, to the millisecond; None for 0.0 (never) and for impossible times,
+    which a message may contain."""
     if not seconds:
         return None
     try:

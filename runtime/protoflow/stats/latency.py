@@ -1,7 +1,7 @@
 """How long the runs of a handler take: latencies and throughput.
 
-A run costs one append to a list; statistics are computed of many runs at once, when the list is
-long enough or they are read.
+A run costs one append to a list. Statistics are computed for many runs at once: when the list is
+long enough, or when they are read.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class LatencyMetrics:
 
 @dataclass_record
 class ThroughputMetrics:
-    """How many messages went through the handler, lately and at all."""
+    """The number of handled messages, recently and in total."""
 
     current_rps: float = 0.0
     window_seconds: float = float(WINDOW)
@@ -120,7 +120,7 @@ class Timings:
         )
 
     def histogram(self) -> list[tuple[float, int]]:
-        """For each bound in seconds how many runs took at most so long; the last is infinite."""
+        """The number of runs up to each bound in seconds; the last bound is infinite."""
         self._reckon()
         return list(zip((*BOUNDS, float("inf")), accumulate(self._buckets), strict=True))
 

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from protoflow.lazy_exports import lazy_exports
+
 if TYPE_CHECKING:
     from protoflow.testing.assertions import assert_dead_lettered as assert_dead_lettered
     from protoflow.testing.assertions import assert_published as assert_published
@@ -62,11 +64,4 @@ _HOMES = {
 }
 
 if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> object:
-        home = _HOMES.get(name)
-        if home is None:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        import importlib
-
-        return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    __getattr__ = lazy_exports(__name__, _HOMES)

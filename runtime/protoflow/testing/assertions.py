@@ -1,4 +1,4 @@
-"""Assertions about a service under test, with differences that people can read."""
+"""Assertions about a service under test, which show differing fields."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def assert_published(where: TestedService | Context, *expected: ProtoMessage) ->
 
     Args:
         where: a service under test, or the context of a handler that was called directly.
-        expected: the messages; of types that are not among them anything may be published.
+        expected: the messages; messages of other types are ignored.
     """
     classes = list(dict.fromkeys(type(message) for message in expected))
     for message_class in classes:
@@ -44,7 +44,7 @@ def assert_retried(service: TestedService, times: int, *, handler: str = "") -> 
 def assert_dead_lettered(
     service: TestedService, *expected: ProtoMessage, reason: str | None = None
 ) -> None:
-    """Asserts that exactly these messages lie as dead letters, in this order.
+    """Asserts that the dead letters are exactly these messages, in this order.
 
     Args:
         service: the service under test.

@@ -26,7 +26,7 @@ def context(
     handler: str = "test",
     group: str = "test",
 ) -> Context:
-    """Returns a context as a handler gets it; what is published through it stands in `outputs`.
+    """Returns a context for a handler; `outputs` holds the messages published through it.
 
     Args:
         message: what is handled; its payload and type go into `context.message`.
@@ -34,7 +34,7 @@ def context(
         topic: the topic that it came from.
         key: its key.
         metadata: its metadata.
-        attempt: which run this is, from 1.
+        attempt: the number of the run, from 1.
         handler: the full name of the method.
         group: the consumer group.
     """

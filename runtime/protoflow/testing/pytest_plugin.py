@@ -1,7 +1,7 @@
 """The pytest plugin: seeds of simulations, fixtures, and readable differences of messages.
 
-It is loaded wherever Protoflow is installed, so it loads nothing itself before a test asks for it.
-It makes no event loop: the fixtures are plain functions, for pytest-asyncio, anyio or none.
+pytest loads it wherever Protoflow is installed, so it imports other modules only when a test needs
+them. It creates no event loop, so it works with pytest-asyncio, with anyio or without both.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _count(config: pytest.Config, marker: pytest.Mark | None) -> int:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Sets how many seeds simulations run, and the test that runs them."""
+    """Sets the seeds of simulations, and the name of the test."""
     DEFAULTS.seeds = _count(item.config, item.get_closest_marker("protoflow_seeds"))
     DEFAULTS.test = item.nodeid
     callspec = getattr(item, "callspec", None)
@@ -84,7 +84,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """Forgets it again."""
+    """Resets both."""
     DEFAULTS.test = ""
 
 

@@ -1,4 +1,4 @@
-"""A real service on the memory transport, with a record of what its handlers did."""
+"""A real service on the memory transport, which records the runs of its handlers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Run:
         handler: the full name of the method.
         message: what it handled; for batches the first.
         attempt: which run of this message it was, from 1.
-        outcome: what came of it.
+        outcome: the outcome.
         time: when it ended, in seconds since the epoch.
     """
 
@@ -107,7 +107,7 @@ class TestedService:
 
     @property
     def dead_letters(self) -> list[DeadLetterRecord]:
-        """The dead letters that lie there now, of all topics."""
+        """The current dead letters of all topics."""
         return [
             as_record(stored)
             for topic in list(self._broker.topics.values())
@@ -115,10 +115,10 @@ class TestedService:
         ]
 
     async def settled(self, patience: float = PATIENCE) -> None:
-        """Lets time pass until every message is handled, dead-lettered or dropped.
+        """Advances time until every message is handled, dead-lettered or dropped.
 
         Raises:
-            TimeoutError: something is left after `patience` (virtual) seconds; names it.
+            TimeoutError: messages remain after `patience` (virtual) seconds; the text names them.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience
@@ -130,7 +130,7 @@ class TestedService:
             pause = min(pause * 2, 60.0)
 
     async def advance(self, seconds: float) -> None:
-        """Lets so much time pass."""
+        """Advances time."""
         await asyncio.sleep(seconds)
 
     async def replay_dead_letters(self) -> int:
@@ -162,11 +162,11 @@ async def run(
     seed: int = 0,
     **dependencies: Unpack[Dependencies],
 ) -> AsyncIterator[TestedService]:
-    """A service with these handlers, on a memory broker of its own.
+    """Runs a service with these handlers on a memory broker of its own.
 
     Args:
         handlers: instances of generated handler classes.
-        config: settings; the transport is memory whatever they say.
+        config: settings; the transport is always memory.
         middleware: as for `Service`.
         setup: called with the service before it starts, to register more.
         virtual_time: False leaves the loop's time as it is.

@@ -18,8 +18,8 @@ START = 1767225600.0
 class VirtualTime:
     """Makes the time of the running loop virtual: when nothing is ready, it jumps.
 
-    While a thread works for the loop (handlers that are plain functions, `asyncio.to_thread`),
-    time stands still.
+    While a thread works for the loop (synchronous handlers, `asyncio.to_thread`), time does not
+    advance.
     """
 
     def __init__(self, busy: Callable[[], bool] = lambda: False) -> None:
@@ -38,13 +38,13 @@ class VirtualTime:
         self._run_in_executor = loop.run_in_executor
 
     def install(self) -> None:
-        """From now on time is virtual."""
+        """Makes time virtual."""
         self._loop.time = self.time
         self._loop._selector.select = self._jump
         self._loop.run_in_executor = self._counted
 
     def remove(self) -> None:
-        """From now on time is real again; timers that were set meanwhile are off."""
+        """Makes time real again; timers that were set meanwhile are wrong."""
         for owner, name in (
             (self._loop, "time"),
             (self._loop._selector, "select"),

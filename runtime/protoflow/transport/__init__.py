@@ -10,6 +10,7 @@ from protoflow.transport.dead_letters import KeepsDeadLetters as KeepsDeadLetter
 from protoflow.transport.interface import Availability as Availability
 from protoflow.transport.interface import Capabilities as Capabilities
 from protoflow.transport.interface import Isolation as Isolation
+from protoflow.transport.interface import SqlLog as SqlLog
 from protoflow.transport.interface import Subscription as Subscription
 from protoflow.transport.interface import SubscriptionListener as SubscriptionListener
 from protoflow.transport.interface import SubscriptionSettings as SubscriptionSettings

@@ -8,37 +8,36 @@ from protoflow.message import Message
 
 @dataclass_record
 class Capabilities:
-    """What a transport can do. Each claim is proved by the acceptance suite.
+    """What a transport can do; the acceptance suite proves each claim.
 
     Attributes:
-        at_least_once: an unsettled delivery comes again.
-        durable: messages survive a restart of every process, the broker's included.
-        groups: each group gets every message, its members share them.
+        at_least_once: the broker redelivers an unsettled message.
+        durable: messages survive a restart of every process, including the broker.
+        groups: each group gets every message, and its processes share them.
         processes: several processes may share one group.
-        per_key: order per key over all processes of a group.
-        per_partition: order per partition over all processes of a group.
-        retains: messages published before a group exists reach it with start EARLIEST.
-        delayed_publish: `Message.delay` is kept.
-        max_delay: the longest delay in seconds that one publish can have; None is any.
-        broker_retry: waits longer than `retry_in_place` are kept by the broker.
-        retry_lateness: seconds by which such a wait may be too long.
-        persists_attempts: failed runs survive the process at every NACK.
-        counts_deliveries: `Delivery.deliveries` is the broker's count.
-        atomic: `Settlement.outputs` and the settlement become visible together.
-        atomic_on_demand: ... but only where the policy says `atomic`, for it has a price.
+        per_key: messages of one key are handled in order, over all processes of a group.
+        per_partition: messages of one partition are handled in order, in the same way.
+        retains: a new group with start EARLIEST gets earlier messages.
+        delayed_publish: a message is delivered after its `Message.delay`.
+        max_delay: the longest delay of a message in seconds; None: unlimited.
+        broker_retry: the broker keeps retries that wait longer than `retry_in_place`.
+        retry_lateness: seconds by which such a retry may be late.
+        persists_attempts: every NACK stores the number of failed runs at the broker.
+        counts_deliveries: `Delivery.deliveries` is the delivery count of the broker.
+        atomic: outputs and settlement become visible together.
+        atomic_on_demand: `atomic` costs throughput, so it needs the policy `atomic`.
         dead_letters: dead letters can be listed, shown, replayed, purged and counted.
-        ordered_replays: a replay to an ordered group runs where its key runs, so never beside
-            another message of its key. Without: replays keep their own order, and one may run in
-            one process while a new message of its key runs in another.
-        tombstones: `payload=None` arrives as None.
-        leases: a delivery not settled in time is given to another process.
-        lag: the transport knows how much waits in a group.
+        ordered_replays: a replay to an ordered group never runs at the same time as another
+            message of its key. Without it, replays keep their own order only.
+        tombstones: `payload=None` arrives as None, not as empty bytes.
+        leases: another process gets a delivery that is not settled in time.
+        lag: the transport reports how many messages wait in a group.
         reads_topics: a topic can be read without joining a group (`TopicReader`).
-        broadcast: ephemeral groups, one a process.
-        max_message_bytes: what the broker refuses beyond; None is unknown or unlimited.
-        proves_killers: start marks survive the process (`Isolation`), so a message that kills
-            it is proved and dead-lettered. Without: such a message is run alone, with growing
-            waits, and never dead-lettered for having been handed out too often.
+        broadcast: each process can have a group of its own that ends with it.
+        max_message_bytes: the largest message; None: unknown or unlimited.
+        proves_killers: start marks survive the process (`Isolation`), so a process killer is
+            proved and dead-lettered. Without it, a suspect runs alone with growing waits and is
+            not dead-lettered.
     """
 
     at_least_once: bool = True
@@ -68,7 +67,7 @@ class Capabilities:
 
 
 def delay_problem(message: Message, capabilities: Capabilities) -> str | None:
-    """Why the transport cannot keep the delay of a message; None: it can."""
+    """The reason why the transport cannot delay a message; None if it can."""
     what = f"a message to {message.topic} is to be delayed by {message.delay:g} s, but"
     if not capabilities.delayed_publish:
         return f"{what} the transport has no delayed publish; publish it when it is due"

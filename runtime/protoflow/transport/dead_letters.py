@@ -17,32 +17,33 @@ class DeadLetterRecord(TopicRecord):
     `DeadLetterStore.scan` continues after its position.
 
     Attributes:
-        destination: for replays: the topic that an operator has named instead of the original
-            one; empty where none is named.
+        destination: for replays: the topic that an operator names instead of the original one, or
+            empty.
+        reprocess: for replays: it is handled again although an inbox notes it.
     """
 
     destination: str = ""
+    reprocess: bool = False
 
 
 class DeadLetterScan(Protocol):
     """One pass over the dead letters of a topic, oldest first.
 
-    It covers the dead letters that were there when it began, and no later ones.
+    It covers the dead letters at its beginning, and no later ones.
     """
 
     async def take(self, limit: int) -> Sequence[DeadLetterRecord]:
-        """Returns the next records, at most `limit`; none at the end of the scan.
-
-        A dead letter stays where it is until it is removed.
+        """Returns the next records, at most `limit`; none at the end of the scan. Taking a dead
+        letter does not remove it.
         """
         ...
 
     async def replay(
         self, records: Sequence[DeadLetterRecord], *, to_origin: bool
     ) -> Sequence[Exception | None]:
-        """Publishes records of this scan and removes those that are confirmed.
+        """Publishes records of this scan, and removes the confirmed ones.
 
-        Each goes to the group that failed alone, or with `to_origin` to its original topic. On
+        Each is published to the group that failed, or with `to_origin` to its original topic. On
         SQL, publishing and removing is one transaction.
 
         Returns:
@@ -80,8 +81,8 @@ class DeadLetterStore(Protocol):
         Args:
             topic: the dead-letter topic.
             after: the position of a record; the scan begins behind it, even if it was removed.
-            ids: the caller needs the records with these message ids only. A store that finds
-                them faster than by reading all may leave out the others.
+            ids: the caller needs the records with these message ids only. A store that can find
+                them without reading all may leave out the others.
 
         Raises:
             ValueError: `after` is no position.
@@ -95,9 +96,9 @@ class DeadLetterStore(Protocol):
 
 @runtime_checkable
 class KeepsDeadLetters(Protocol):
-    """Optional, with the capability `dead_letters`: what a transport with a store looks like."""
+    """Optional: a transport with the capability `dead_letters`."""
 
     @property
     def dead_letters(self) -> DeadLetterStore:
-        """The store; there before the transport is opened."""
+        """The store; it exists before the transport is opened."""
         ...

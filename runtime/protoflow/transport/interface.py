@@ -1,8 +1,8 @@
 """The interface between the runtime and a broker.
 
-A transport knows this module and the leaves below it, never the service and never
-another transport. Third parties plug in by the entry point group `protoflow.transports`:
-the name is the URL scheme, the object a `TransportFactory`.
+A transport imports this module and the modules below it, never the service or another transport.
+Third parties add a transport through the entry point group `protoflow.transports`: the name is the
+URL scheme, and the object is a `TransportFactory`.
 """
 
 from __future__ import annotations
@@ -22,60 +22,61 @@ from protoflow.transport.settings import TransportSettings as TransportSettings
 if TYPE_CHECKING:
     import asyncio
 
+    from protoflow.database.interface import Dialect, Insertion
+
 
 class SubscriptionListener(Protocol):
     """What a subscription reports to the scheduler, on the event loop."""
 
     async def shards_revoked(self, shards: Collection[str | int], drain: float) -> None:
-        """Shards move away: returns when their work is settled, at the latest after
-        `drain` seconds, when handlers still running were cancelled."""
+        """Shards move to another process. Returns when their work is settled; after `drain`
+        seconds, handlers that still run are cancelled."""
 
     def deliveries_lost(self, deliveries: Sequence[Delivery]) -> None:
-        """Leases were lost: their handlers are cancelled, nothing more is settled."""
+        """Leases were lost: their handlers are cancelled, and their results are not settled."""
 
     def health_changed(self, healthy: bool, detail: str) -> None:
-        """The subscription stopped or began to work again; readiness follows."""
+        """The subscription stopped working, or works again; readiness follows."""
 
     def suspects_waiting(self) -> None:
-        """The group's own solo queue holds messages that are to be run alone: the scheduler
-        asks for them with `Isolation.isolate(None)` when the process is quiet."""
+        """The solo queue of the group has messages that must run alone. The scheduler takes them
+        with `Isolation.isolate(None)` when nothing else runs in the process."""
 
 
 class Subscription(Protocol):
     """The deliveries of one topic to one group in this process.
 
-    It renews its leases by itself, and reconnects by itself; `health_changed` reports it.
+    It renews leases and reconnects by itself, and reports outages by `health_changed`.
     """
 
     async def receive(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
-        """At least one delivery, waiting for it; at most `max_messages`, and bytes
-        beyond `max_bytes` only in the first. Empty when the subscription is stopped.
-        Cancelling loses nothing: what was taken comes with the next call, or is given
-        back by `stop`. Raises TransportError when it can never go on."""
+        """Waits for at least one delivery. Returns at most `max_messages`; only the first may
+        exceed `max_bytes`. Returns none when the subscription is stopped. If the call is cancelled,
+        its deliveries are returned by the next call or given back by `stop`. Raises TransportError
+        for a permanent failure."""
         ...
 
     def settle(self, settlements: Sequence[Settlement]) -> asyncio.Future[Sequence[SettleResult]]:
-        """Settles, in one go where the broker can; one result each, in order. Each
-        succeeds or fails by itself: what is wrong with one never touches its neighbours. The
-        future fails only with a TransportError, which stands for UNKNOWN for each. The
-        scheduler repeats what is UNKNOWN."""
+        """Settles, in one request if the broker can; one result for each, in order. Each settlement
+        succeeds or fails by itself. The future fails only with a TransportError, which means
+        UNKNOWN for all. The scheduler repeats settlements that are UNKNOWN."""
         ...
 
     def defer(self, message: Message, delay: float) -> Message | None:
-        """The message to publish so that this group, and no other, gets `message` again
-        after `delay` seconds; None where `settle` with NACK keeps the wait itself."""
+        """Returns the message to publish so that only this group gets `message` again after `delay`
+        seconds; None if a NACK keeps the wait."""
         ...
 
     def pause(self, shards: Collection[str | int]) -> None:
-        """No more deliveries from these shards until `resume`."""
+        """Stops deliveries of these shards until `resume`."""
 
     def resume(self, shards: Collection[str | int]) -> None:
         """Ends `pause`."""
 
     async def stop(self) -> None:
-        """Takes nothing more, gives back what was taken and not handed out, waits until
-        settlements on their way are confirmed. Idempotent. The caller bounds it: it is cancelled
-        at the deadline of the shutdown, and must then leave nothing running."""
+        """Stops fetching, gives back messages that were not handed out, and waits for settlements
+        in progress. Idempotent. It is cancelled at the deadline of the shutdown, and must then
+        leave no task running."""
 
 
 @runtime_checkable
@@ -87,7 +88,7 @@ class Isolation(Protocol):
     """
 
     async def isolate(self, delivery: Delivery | None) -> tuple[Delivery, int] | None:
-        """The delivery to run alone now, and how many start marks without an end it has.
+        """Returns the delivery to run alone now, and its number of start marks without an end.
 
         That is `delivery` itself where the message has an identity that lasts. Elsewhere
         `delivery` is moved to the group's solo queue (confirmed, then acknowledged), and what is
@@ -96,22 +97,22 @@ class Isolation(Protocol):
         ...
 
     async def mark(self, delivery: Delivery) -> None:
-        """Writes one start mark more; durable when it returns. Raises TransportError: the
-        delivery must not run now."""
+        """Writes another start mark; durable when it returns. Raises TransportError: the delivery
+        must not run now."""
 
     async def clear(self, delivery: Delivery) -> None:
-        """Removes the start marks: the run ended, or did not begin, while the process lives.
-        Called before the delivery is settled. Raises TransportError: to be repeated."""
+        """Removes the start marks, because the run ended or did not begin. Called before the
+        delivery is settled. Raises TransportError: the call is repeated."""
 
 
 @runtime_checkable
 class Availability(Protocol):
-    """Optional: what a subscription could hand out, for the stall watchdog."""
+    """Optional: how many messages wait in a subscription, for the stall watchdog."""
 
     async def available(self) -> int | None:
-        """How many messages this member could be handed now: the lag of its own shards, or the
-        rows that are due; what is in flight here is not counted. None: unknown now. Called
-        rarely, and only when the scheduler has had nothing to do for a while."""
+        """Returns how many messages this process could get now: the lag of its shards, or the rows
+        that are due, without messages in flight. None: unknown. Called rarely, and only when the
+        scheduler has been idle for a while."""
         ...
 
 
@@ -120,7 +121,7 @@ class Transport(Protocol):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What this transport can do; after `open`, what this server can do."""
+        """What the transport can do; after `open`, what the server can do."""
         ...
 
     async def open(self) -> None:
@@ -130,14 +131,14 @@ class Transport(Protocol):
         """Flushes and disconnects. Idempotent."""
 
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
-        """Makes or verifies what the topology needs. Raises TopologyError naming
-        everything that is missing or differs; never changes what exists."""
+        """Creates or verifies the topology, and never changes what exists. Raises TopologyError
+        that lists everything that is missing or differs."""
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
-        """Publishes. The order is fixed when this returns; each result is None when the
-        message is durable, else its error: PublishRefusedError where no repetition can help, a
-        PublishError where the same message may be published again later. Each succeeds or
-        fails by itself. Never raises for a single message."""
+        """Publishes, in the order of the calls. Each result is None when the message is durable,
+        otherwise its error: a PublishRefusedError if publishing again cannot help, another
+        PublishError if it may. Each message succeeds or fails by itself. Never raises for a single
+        message."""
         ...
 
     async def subscribe(
@@ -149,7 +150,7 @@ class Transport(Protocol):
         ...
 
     def health(self) -> str | None:
-        """None when the broker is reachable, else what is wrong."""
+        """None if the broker can be reached, otherwise the problem."""
         ...
 
 
@@ -166,7 +167,8 @@ class Transaction(Protocol):
 
     @property
     def connection(self) -> Any:  # Any: the database's own connection type
-        """On SQL the connection, for writes of one's own; else raises CapabilityError."""
+        """The database connection, for the caller's own writes. Raises CapabilityError on other
+        brokers."""
         ...
 
     async def publish(self, *messages: Message) -> None:
@@ -183,3 +185,19 @@ class Transactional(Protocol):
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """Commits on leaving, rolls back on an exception."""
         ...
+
+
+@runtime_checkable
+class SqlLog(Protocol):
+    """Optional: topics are tables of a database, so that a transaction of the application, on a
+    connection of its own to the same database, can publish."""
+
+    dialect: Dialect
+
+    async def insertion(self, messages: Sequence[Message]) -> Insertion:
+        """Returns what publishes messages when the transaction that runs it commits. Raises
+        PublishError."""
+        ...
+
+    def published(self, topics: Collection[str]) -> None:
+        """Wakes who consumes these topics: a transaction may have committed."""

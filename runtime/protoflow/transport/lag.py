@@ -9,7 +9,7 @@ from protoflow.dataclass_record import dataclass_record
 
 @dataclass_record
 class Lag:
-    """How much waits: messages not yet settled, and the age of the oldest in seconds."""
+    """The number of unsettled messages, and the age of the oldest in seconds."""
 
     messages: int
     seconds: float | None = None
@@ -17,7 +17,7 @@ class Lag:
 
 @runtime_checkable
 class LagReader(Protocol):
-    """Optional: how much waits in a group."""
+    """Optional: the lag of a group."""
 
     async def lag(self, topic: str, group: str) -> Lag:
         """The lag of a group."""

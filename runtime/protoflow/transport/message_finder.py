@@ -1,23 +1,26 @@
-"""Finding one message at the broker: where it lies, and how far its groups are with it."""
+"""Finding a message at the broker, and its state in each group."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from protoflow import wire
+from protoflow.counted import counted
 from protoflow.dataclass_record import dataclass_record
 from protoflow.message import Message
 from protoflow.transport.settings import SubscriptionSettings
+from protoflow.transport.topic_reader import TopicRecord
 
 
 @dataclass_record
 class MessageQuery:
-    """Which message is looked for, and where.
+    """A search for a message.
 
     Attributes:
         id: the message id.
         topics: topics that it may have been published to, namespace included.
-        subscriptions: groups that may have to do with it.
+        subscriptions: groups that may have received it.
         since: when the search begins, in seconds since the epoch; None: unknown, so that logs
             are not searched.
         within: how many seconds of a topic are searched from then on.
@@ -34,14 +37,14 @@ class MessageQuery:
 
 @dataclass(slots=True, kw_only=True)
 class Sighting:
-    """A message where it lies.
+    """A stored message and its place.
 
     Attributes:
         message: as it was stored.
-        topic: the topic, or what keeps retries of it.
-        position: where it lies, for people.
+        topic: the topic, or the retry topic.
+        position: its position, as text.
         time: when the broker got it, in seconds since the epoch; 0.0 if it does not say.
-        group: the group whose retry it is; empty: it is for every group.
+        group: the group of a retry; empty: all groups.
     """
 
     message: Message
@@ -53,7 +56,7 @@ class Sighting:
 
 @dataclass(slots=True, kw_only=True)
 class GroupState:
-    """How far a group is with the message: settled, waiting, in flight, or what is known."""
+    """The state of the message in a group: settled, waiting, in flight, or a text."""
 
     topic: str
     group: str
@@ -67,7 +70,7 @@ class FoundMessages:
     Attributes:
         sightings: the message itself.
         caused: messages whose causation id it is.
-        groups: how far each group is with it, where the broker knows it.
+        groups: the state in each group, if the broker knows it.
         searched: the places that were searched to the end.
         not_searched: the places that were not, and why.
     """
@@ -78,6 +81,31 @@ class FoundMessages:
     searched: list[str] = field(default_factory=list)
     not_searched: list[str] = field(default_factory=list)
 
+    def add(self, record: TopicRecord, place: str, query: MessageQuery, *, group: str = "") -> bool:
+        """Adds a record if it is the message or was caused by it.
+
+        Returns:
+            Whether it is the message itself. A retry, which names its group, was caused by none.
+        """
+        message = record.message
+        is_caused = not group and message.metadata.get(wire.CAUSATION_ID) == query.id
+        if message.id != query.id and not is_caused:
+            return False
+        sighting = Sighting(
+            message=message, topic=place, position=record.position, time=record.time, group=group
+        )
+        (self.caused if is_caused else self.sightings).append(sighting)
+        return not is_caused
+
+    def add_place(self, place: str, count: int, query: MessageQuery) -> None:
+        """Adds a place of which so many messages were read, one more than the limit at most."""
+        if count > query.limit:
+            self.not_searched.append(
+                f"{place}: behind the first {query.limit} messages; raise scan-limit or set since"
+            )
+        else:
+            self.searched.append(f"{place} ({counted(count, 'message')})")
+
 
 @runtime_checkable
 class MessageFinder(Protocol):
@@ -85,7 +113,7 @@ class MessageFinder(Protocol):
     letters are left to `DeadLetterStore`."""
 
     async def find_message(self, query: MessageQuery) -> FoundMessages:
-        """Returns where a message lies. What is missing is named there, and no error."""
+        """Returns the places of a message. Topics that do not exist are listed, not raised."""
         ...
 
 

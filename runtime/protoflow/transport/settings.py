@@ -1,4 +1,4 @@
-"""What a transport and its subscriptions are made with."""
+"""The settings of a transport and of its subscriptions."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from protoflow.dataclass_record import dataclass_record
 
 @dataclass_record
 class SubscriptionSettings:
-    """One topic read by one group; all that a transport needs to know of it.
+    """One topic that one group consumes, with everything that a transport needs to know.
 
     Attributes:
         name: the name for logs and readiness, `<topic>/<group>`.
         topic: the topic, namespace included.
         group: the group, namespace included.
-        ordering: which messages must be handed out in turn.
+        ordering: which messages must be handled in order.
         concurrency: how many handlers run at once in this process.
         max_in_flight: how many deliveries may be unsettled at once in this process.
         max_in_flight_bytes: the same in bytes.
@@ -63,13 +63,13 @@ class Topology:
 
 @dataclass_record
 class TransportSettings:
-    """What the runtime gives a transport when it is made.
+    """What the runtime passes to a transport factory.
 
     Attributes:
         url: where the broker is.
-        options: the transport's own tunables from config; unknown keys are refused.
+        options: the transport options of the config; unknown names are refused.
         clock: the one source of time and randomness.
-        client_name: how this process calls itself at the broker.
+        client_name: the name of this process at the broker.
         connect_timeout: seconds before an unreachable broker is an error at start.
         ladder: the constant waits, in seconds, of brokers that keep retries in queues.
         require_subscriber: publishing to a topic that nobody consumes is an error.

@@ -127,6 +127,18 @@ BUILT_IN: Final = (
         proved_on="nats-server 2.15.1",
         bindings="nats.asyncapi:CoreBindings",
     ),
+    BuiltInTransport(
+        name="redis",
+        title="Redis",
+        schemes=("redis", "rediss"),
+        module="redis",
+        options="redis.options:RedisOptions",
+        example="redis://localhost",
+        extra="redis",
+        clients={"redis": "redis"},
+        system="redis",
+        proved_on="Redis 7.0.15",
+    ),
 )
 #: The transport of each URL scheme.
 BY_SCHEME: Final = {scheme: item for item in BUILT_IN for scheme in item.schemes}

@@ -6,14 +6,14 @@ https://asgi.readthedocs.io/en/latest/specs/www.html
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from protoflow.web.application import Application
-from protoflow.web.guard import is_loopback
+from protoflow.web.guard import is_loopback, is_secure
 from protoflow.web.request import LARGEST_BODY, Request
-from protoflow.web.response import Problem, Response
+from protoflow.web.response import EVENTS, Problem, Response
 
 Message: TypeAlias = MutableMapping[str, Any]
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -35,9 +35,31 @@ def asgi(application: Application) -> ASGIApplication:
         if scope["type"] != "http":
             raise RuntimeError(f"the pages of Protoflow do not speak {scope['type']}")
         request = _request(scope, receive)
-        await _send(request, await application.answer(request), send)
+        response = await application.answer(request)
+        if response.content_type == EVENTS:
+            await _until_gone(_send(request, response, send), receive)
+        else:
+            await _send(request, response, send)
 
     return app
+
+
+async def _until_gone(sending: Coroutine[Any, Any, None], receive: Receive) -> None:
+    """Sends until the client goes: servers do not say so to who only sends."""
+    sender = asyncio.ensure_future(sending)
+    gone = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait((sender, gone), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        gone.cancel()
+        if not sender.done():
+            sender.cancel()
+        await asyncio.gather(sender, gone, return_exceptions=True)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
@@ -51,19 +73,21 @@ async def _lifespan(receive: Receive, send: Send) -> None:
 
 def _request(scope: Scope, receive: Receive) -> Request:
     client, server = scope.get("client"), scope.get("server")
+    headers = {
+        name.decode("latin-1").lower(): value.decode("utf-8", "surrogateescape")
+        for name, value in scope["headers"]
+    }
     return Request(
         method=scope["method"].upper(),
         path=_path(scope),
         query=scope.get("query_string", b"").decode("latin-1"),
-        headers={
-            name.decode("latin-1").lower(): value.decode("utf-8", "surrogateescape")
-            for name, value in scope["headers"]
-        },
+        headers=headers,
         # Neither the client nor the address that it asked is of another machine.
         local=server is not None
         and is_loopback(server[0])
         and (client is None or is_loopback(client[0])),
         peer=client[0] if client else "",
+        secure=is_secure(scope.get("scheme", "http"), headers.get("x-forwarded-proto")),
         read=lambda: _body(receive),
     )
 
@@ -108,7 +132,10 @@ async def _send(request: Request, response: Response, send: Send) -> None:
                 "status": response.status,
                 "headers": [
                     (name.lower().encode("latin-1"), value.encode("latin-1"))
-                    for name, value in headers.items()
+                    for name, value in (
+                        *headers.items(),
+                        *(("set-cookie", cookie) for cookie in response.cookies),
+                    )
                 ],
             }
         )

@@ -11,14 +11,16 @@ import ipaddress
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from protoflow.config.secret import Secret
 from protoflow.config.settings import Config
 from protoflow.web.request import Request, Role
 from protoflow.web.response import Problem
+from protoflow.web.sessions import Sessions, tokens_of
 
 #: What probes and scrapers ask: open to all where no token is set.
 PROBES = frozenset({"/healthz", "/readyz"})
 _OPEN = PROBES | {"/metrics"}
+#: A request with a session's cookie has it, with any value, if it changes something.
+CSRF_HEADER = "x-protoflow"
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _METHODS = "GET, POST, OPTIONS"
 _HEADERS = "authorization, content-type"
@@ -29,20 +31,18 @@ class Guard:
 
     def __init__(self, config: Config) -> None:
         self._host = config.http_host
-        self._tokens = [
-            (_bytes(token), role)
-            for token, role in (
-                (config.http_token, Role.OPERATE),
-                (config.http_read_token, Role.READ),
-            )
-            if token
-        ]
+        self._tokens = tokens_of(config)
         self._origins = frozenset(config.http_cors)
+        self._sessions = Sessions(config)
 
     def role(self, request: Request) -> Role:
-        """Returns what the client may do."""
+        """Returns what the client may do. Raises Problem: a foreign page may have sent it."""
         if not self._tokens:
             return Role.OPERATE if request.local else Role.NONE
+        role = self._bearer(request)
+        return role if role is not Role.NONE else self._cookie(request)
+
+    def _bearer(self, request: Request) -> Role:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         # As bytes: text that is not ASCII cannot be compared in constant time. Bytes that are no
         # UTF-8 come as lone surrogates. Each token is compared, whether one has matched or not.
@@ -52,6 +52,17 @@ class Guard:
             for expected, role in self._tokens
         ]
         return max(matched) if scheme.lower() == "bearer" else Role.NONE
+
+    def _cookie(self, request: Request) -> Role:
+        """The role of a session. Browsers add its cookie to whatever a page asks, so it counts
+        for pages of this origin alone, and changes need a header that no form can set."""
+        role = self._sessions.role(request.headers.get("cookie", ""))
+        origin = request.headers.get("origin")
+        if role is Role.NONE or (origin is not None and _netloc(origin) != request.host):
+            return Role.NONE
+        if request.method not in ("GET", "HEAD") and CSRF_HEADER not in request.headers:
+            raise Problem(403, f"a session changes nothing without the header {CSRF_HEADER}")
+        return role
 
     def check(self, request: Request) -> None:
         """Checks host and origin, before anything is looked up. Raises Problem."""
@@ -66,7 +77,7 @@ class Guard:
         if role >= needed or (request.path in _OPEN and not self._tokens):
             return
         if not self._tokens:
-            raise Problem(403, "beyond this machine set http_token")
+            raise Problem(403, "requests from other machines need a token; set http_token")
         if role is Role.NONE:
             raise Problem(401, "a bearer token is needed", headers={"WWW-Authenticate": "Bearer"})
         raise Problem(403, "this token only reads; use the one of http_token")
@@ -97,8 +108,9 @@ def is_loopback(host: str) -> bool:
     return host == "localhost" or _is_loopback_address(host)
 
 
-def _bytes(token: Secret | None) -> bytes:
-    return token.reveal().encode() if token else b""
+def is_secure(scheme: str, forwarded: str | None) -> bool:
+    """Whether the client speaks TLS, to us or to a proxy that says so."""
+    return scheme == "https" or (forwarded or "").partition(",")[0].strip().lower() == "https"
 
 
 def _netloc(origin: str) -> str | None:

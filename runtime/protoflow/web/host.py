@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from protoflow.config.settings import Config
+from protoflow.contract.catalog import Catalog
 from protoflow.contract.names import NameResolver
-from protoflow.contract.spec import MessageSpec
+from protoflow.contract.spec import MessageSpec, PublicationSpec
 from protoflow.observability.health import Health
 from protoflow.observability.report import Reporter
+from protoflow.output import AnyOutput
 from protoflow.registrations.plan import plan
 from protoflow.registrations.registration import Registration
 from protoflow.registrations.subscription_plan import HandlerPlan, SubscriptionPlan
 from protoflow.scheduling.scheduler import Scheduler
 from protoflow.transport.interface import Topology, Transport
 from protoflow.transport.kit.dead_letters import DeadLetters
+from protoflow.web.live import Live
+from protoflow.web.sessions import Sessions
 
 if TYPE_CHECKING:
     from protoflow.journal import Journal
     from protoflow.observability.prometheus import Exposition
+    from protoflow.web.neighbours import Neighbours
+
+
+#: Publishes outputs; returns their ids.
+Publish: TypeAlias = Callable[[PublicationSpec, Sequence[AnyOutput]], Awaitable[list[str]]]
 
 
 @dataclass(kw_only=True)
@@ -36,8 +45,13 @@ class Host:
         named: the subscription of a name. Raises RegistrationError.
         registrations: the handlers.
         started: whether the broker can be asked.
+        publish: publishes outputs; returns their ids.
         started_at: seconds since the epoch.
         journal: records what operators do, if there is one.
+        contract: messages beyond those of the handlers; none in a service.
+        neighbours: other processes, where the settings ask for them.
+        alone: no handler runs here; the contract names those that run elsewhere.
+        live: who looks on, and what they saw lately.
     """
 
     config: Config
@@ -47,10 +61,16 @@ class Host:
     named: Callable[[str], Scheduler]
     registrations: Callable[[], Sequence[Registration]]
     started: Callable[[], bool]
+    publish: Publish
     started_at: float = field(default_factory=time.time)
     journal: Journal | None = None
+    contract: Catalog = field(default_factory=lambda: Catalog(()))
+    neighbours: Neighbours | None = None
+    alone: bool = False
+    live: Live = field(default_factory=Live, init=False)
     _plans: list[SubscriptionPlan] | None = field(default=None, init=False)
     _exposition: Exposition | None = field(default=None, init=False)
+    _sessions: Sessions | None = field(default=None, init=False)
 
     @property
     def schedulers(self) -> Sequence[Scheduler]:
@@ -98,7 +118,14 @@ class Host:
             ):
                 if spec is not None:
                     found.setdefault(spec.type, spec)
-        return found
+        return found | dict(self.contract.messages)
+
+    @property
+    def sessions(self) -> Sessions:
+        """Opens sessions of browsers."""
+        if self._sessions is None:
+            self._sessions = Sessions(self.config)
+        return self._sessions
 
     def exposition(self) -> Exposition:
         """Returns the metrics of the service. Raises MissingExtraError."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from protoflow.web.application import Application
-from protoflow.web.guard import PROBES
 from protoflow.web.host import Host
-from protoflow.web.request import Request
+from protoflow.web.request import Request, Role
 from protoflow.web.response import Problem, Response
 from protoflow.web.route import Route
 from protoflow.web.routes import ROUTES
@@ -25,7 +24,7 @@ def pages_of(
     """
 
     async def answer(route: Route, request: Request) -> Response:
-        if not host.started() and route.path not in PROBES:
+        if not host.started() and route.role is not Role.NONE:
             raise Problem(
                 503, "the service has not started, or has stopped", headers={"Retry-After": "1"}
             )

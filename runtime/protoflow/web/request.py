@@ -45,6 +45,7 @@ class Request:
         headers: by name in lower case.
         local: only this machine reaches what the request came through.
         peer: the address of the client, for logs.
+        secure: it came through TLS, here or at a proxy.
         read: reads the body. Raises Problem: too large, or too slow.
         parameters: the parameters of the path, decoded.
         role: what the client may do.
@@ -56,6 +57,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     local: bool = False
     peer: str = ""
+    secure: bool = False
     read: Callable[[], Awaitable[bytes]] = _no_body
     parameters: Mapping[str, str] = field(default_factory=dict)
     role: Role = Role.NONE

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import http
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
 NDJSON: Final = "application/x-ndjson"
+HTML: Final = "text/html"
+EVENTS: Final = "text/event-stream"
 #: Seconds in which a client must take a part of a stream: a stream holds one of few places.
 TAKING: float = 30.0
 
@@ -26,6 +28,7 @@ class Response:
         stream: instead of `body`, its parts as they come.
         content_type: of the body.
         headers: further headers.
+        cookies: values of `Set-Cookie`.
         ended: called once, when a stream is closed.
     """
 
@@ -34,6 +37,7 @@ class Response:
     stream: AsyncIterator[bytes] | None = None
     content_type: str = JSON
     headers: dict[str, str] = field(default_factory=dict)
+    cookies: Sequence[str] = ()
     ended: Callable[[], None] | None = None
 
     async def write_to(self, write: Callable[[bytes], Awaitable[object]]) -> None:

@@ -11,14 +11,18 @@ from protoflow.web.api import (
     dead_letters,
     handlers,
     health,
+    live,
     messages,
     metrics,
+    publish,
     service,
+    session,
 )
+from protoflow.web.dashboard import pages
 from protoflow.web.host import Host
 from protoflow.web.openapi import document
 from protoflow.web.request import Request, Role
-from protoflow.web.response import NDJSON, Response, as_json
+from protoflow.web.response import EVENTS, HTML, NDJSON, Response, as_json
 from protoflow.web.route import CHANGING, Function, Route
 
 V1: Final = "/api/v1"
@@ -54,8 +58,10 @@ def _get(path: str, function: Function, schema: str, role: Role = Role.READ, **m
     return _route("GET", path, function, schema, role, **{"query": {}} | more)
 
 
-def _post(path: str, function: Function, schema: str, **more: Any) -> Route:
-    return _route("POST", path, function, schema, Role.OPERATE, **{"query": {}} | more)
+def _post(
+    path: str, function: Function, schema: str, role: Role = Role.OPERATE, **more: Any
+) -> Route:
+    return _route("POST", path, function, schema, role, **{"query": {}} | more)
 
 
 def _route(
@@ -78,13 +84,35 @@ def _controls(verb: str, function: Function, status: int = 200) -> tuple[Route, 
 
 _DEAD = f"{V1}/dead-letters"
 
+SNAPSHOT: Final = _get(f"{V1}/snapshot", live.snapshot, "Snapshot", across="snapshot")
+
+
+def _page(path: str) -> Route:
+    return _get(path, pages.shell, "Text", Role.NONE, content_type=HTML)
+
+
 ROUTES: Final[tuple[Route, ...]] = (
     _get("/healthz", health.live, "Status", Role.NONE, across="probe"),
     _get("/readyz", health.ready, "Status", Role.NONE, across="probe"),
     _get("/metrics", metrics.metrics, "Text", content_type="text/plain", across="metrics"),
     _get("/api/handlers", handlers.infos, "HandlerInfos", across="infos"),
     _get("/api/asyncapi", service.asyncapi, "Document"),
+    *map(_page, pages.PATHS),
+    _get("/assets/{name}", pages.asset, "Text", Role.NONE, content_type="*/*"),
     _get(f"{V1}/openapi.json", _openapi, "Document"),
+    _get(f"{V1}/session", session.session, "Session", Role.NONE),
+    _post(f"{V1}/login", session.login, "Session", role=Role.NONE, body="Login"),
+    _post(f"{V1}/logout", session.logout, "Session", role=Role.NONE),
+    SNAPSHOT,
+    _get(f"{V1}/stream", live.stream, "Text", content_type=EVENTS),
+    _get(
+        f"{V1}/history", live.history, "History",
+        query={"handler": {**_TEXT, "description": "the full name of a handler"}},
+    ),
+    _get(
+        f"{V1}/actions", live.actions, "Actions",
+        query={"limit": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}},
+    ),
     _get(f"{V1}/processes", control.processes, "Processes", across="all"),
     _get(f"{V1}/handlers", handlers.handlers, "Handlers", across="handlers"),
     _get(f"{V1}/handlers/{{name}}", handlers.handler, "Handler", across="handler"),
@@ -113,4 +141,5 @@ ROUTES: Final[tuple[Route, ...]] = (
     _post(
         f"{_DEAD}/purge", dead_letter_changes.purge, "Changed", body="Change", seconds=CHANGING
     ),
+    _post(f"{V1}/publish", publish.publish, "Published", body="Publication", status=201),
 )  # fmt: skip

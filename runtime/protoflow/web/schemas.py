@@ -14,10 +14,11 @@ TEXTS: Schema = {"type": "array", "items": TEXT}
 COUNTS: Schema = {"type": "object", "additionalProperties": COUNT}
 BY_NAME: Schema = {"type": "object", "additionalProperties": TEXT}
 MAYBE_TEXT: Schema = {"type": ["string", "null"]}
+MAYBE_COUNT: Schema = {"type": ["integer", "null"], "minimum": 0}
 MAYBE_NUMBER: Schema = {"type": ["number", "null"]}
 ANYTHING: Schema = {"type": "object"}
-#: `mixed`: of several workers, some run and some do not.
-STATE: Schema = {"enum": ["running", "paused", "draining", "drained", "mixed"]}
+#: `mixed`: of several workers, some run and some do not; `elsewhere`: in no process that is seen.
+STATE: Schema = {"enum": ["running", "paused", "draining", "drained", "mixed", "elsewhere"]}
 
 
 def _object(_optional: tuple[str, ...] = (), /, **properties: Schema) -> Schema:
@@ -60,6 +61,23 @@ _DEAD_LETTER = {
     ),
 }  # fmt: skip
 
+_LAG = _rows(
+    topic=TEXT,
+    group=TEXT,
+    waiting={"type": ["integer", "null"]},
+    oldest_seconds=MAYBE_NUMBER,
+    note=TEXT,
+)
+_DEAD_LETTER_TOPICS = _rows(
+    topic=TEXT,
+    waiting=COUNT,
+    received=COUNT,
+    replayed=COUNT,
+    purged=COUNT,
+    oldest_at=MAYBE_TEXT,
+    newest_at=MAYBE_TEXT,
+)
+
 SCHEMAS: dict[str, Schema] = {
     "Problem": {
         "type": "object",
@@ -80,20 +98,26 @@ SCHEMAS: dict[str, Schema] = {
         ),
     },
     "Handler": _object(
+        ("types", "policy", "policy_origins", "histogram", "recent_errors"),
         name=TEXT, types=TEXTS, topic=TEXT, group=TEXT, publishes=TEXT, dead_letter_topic=TEXT,
         subscription=TEXT, shares_subscription_with=TEXTS, state=STATE, problems=TEXTS,
-        policy=ANYTHING, in_flight=COUNT, in_flight_limit=COUNT, running=COUNT,
-        waiting_retries=COUNT, counters=COUNTS, runs=COUNT, run_seconds=NUMBER,
-        messages_per_second=NUMBER,
-        latency_seconds=_object(
-            average=NUMBER, p50=NUMBER, p95=NUMBER, p99=NUMBER, samples=COUNT
-        ),
+        policy=ANYTHING, policy_origins=BY_NAME, in_flight=MAYBE_COUNT,
+        in_flight_limit=MAYBE_COUNT, running=MAYBE_COUNT, waiting_retries=MAYBE_COUNT,
+        counters=COUNTS, runs=MAYBE_COUNT, run_seconds=MAYBE_NUMBER,
+        messages_per_second=MAYBE_NUMBER,
+        latency_seconds={
+            "oneOf": [
+                _object(average=NUMBER, p50=NUMBER, p95=NUMBER, p99=NUMBER, samples=COUNT),
+                {"type": "null"},
+            ]
+        },
         histogram={
             "type": "array",
             "description": "Runs that took at most so long; null is without a bound.",
             "items": _object(seconds=MAYBE_NUMBER, runs=COUNT),
         },
         errors=COUNTS, last_error=TEXT, last_run_at=MAYBE_TEXT,
+        recent_errors=_rows(at=MAYBE_TEXT, error=TEXT),
     ),
     "Handlers": _object(handlers=_list("Handler")),
     "Subscription": _object(
@@ -101,19 +125,44 @@ SCHEMAS: dict[str, Schema] = {
         running=COUNT, waiting_retries=COUNT,
     ),
     "Process": _object(
-        host=TEXT, pid={"type": "integer"}, version=TEXT, started_at=MAYBE_TEXT, transport=TEXT,
-        namespace=TEXT, ready=FLAG, problems=BY_NAME, subscriptions=_list("Subscription"),
+        ("seen_at",),
+        name=TEXT, host=TEXT, pid={"type": "integer"}, version=TEXT, started_at=MAYBE_TEXT,
+        transport=TEXT, namespace=TEXT, ready=FLAG, problems=BY_NAME,
+        subscriptions=_list("Subscription"), seen_at=MAYBE_TEXT,
     ),
     "Processes": _object(processes=_list("Process")),
-    "Lag": _object(
-        lag={
-            "type": "array",
-            "items": _object(
-                topic=TEXT, group=TEXT, waiting={"type": ["integer", "null"]},
-                oldest_seconds=MAYBE_NUMBER, note=TEXT,
-            ),
-        }
+    "Lag": _object(lag=_LAG),
+    "Session": _object(
+        role={"enum": ["none", "read", "operate"]}, tokens=FLAG, payloads=FLAG, publish=FLAG,
+        journal=FLAG, alone=FLAG, version=MAYBE_TEXT,
     ),
+    "Login": _object(token=TEXT),
+    "Snapshot": _object(
+        time=TEXT, processes=_list("Process"), handlers=_list("Handler"), lag=_LAG,
+        topics=_DEAD_LETTER_TOPICS,
+    ),
+    "History": _object(
+        recorded=FLAG, note=TEXT,
+        minutes={
+            "type": "array",
+            "items": {
+                **_object(time=TEXT, handler=TEXT, runs=COUNT, seconds=NUMBER),
+                "additionalProperties": COUNT,
+            },
+        },
+        samples=_rows(
+            time=TEXT, in_flight=MAYBE_COUNT, waiting=MAYBE_COUNT, oldest_seconds=MAYBE_NUMBER,
+            dead_letters=COUNT, handled=COUNT, retried=COUNT,
+        ),
+    ),
+    "Actions": _object(
+        recorded=FLAG, note=TEXT,
+        actions=_rows(
+            time=MAYBE_TEXT, action=TEXT, target=TEXT, count=COUNT, actor=TEXT, detail=TEXT
+        ),
+    ),
+    "Publication": _object(("key",), type=TEXT, message=ANYTHING, key=TEXT),
+    "Published": _object(id=TEXT),
     "Topology": _object(
         nodes={
             "type": "array",
@@ -151,24 +200,18 @@ SCHEMAS: dict[str, Schema] = {
             "items": _object(
                 name=TEXT, topic=TEXT, group=TEXT, types=TEXTS, publishes=MAYBE_TEXT,
                 published_type=MAYBE_TEXT, batched=FLAG, streams=FLAG, broadcast=FLAG,
+                effects=TEXT,
             ),
         },
     ),
     "Settings": _object(
         settings={
             "type": "array",
-            "items": _object(name=TEXT, value=TEXT, origin=TEXT, help=TEXT),
-        }
+            "items": _object(name=TEXT, value=TEXT, origin=TEXT, help=TEXT, unit=TEXT),
+        },
+        capabilities=ANYTHING, versions=BY_NAME,
     ),
-    "DeadLetterTopics": _object(
-        topics={
-            "type": "array",
-            "items": _object(
-                topic=TEXT, waiting=COUNT, received=COUNT, replayed=COUNT, purged=COUNT,
-                oldest_at=MAYBE_TEXT, newest_at=MAYBE_TEXT,
-            ),
-        }
-    ),
+    "DeadLetterTopics": _object(topics=_DEAD_LETTER_TOPICS),
     "DeadLetter": _object(("payload",), **_DEAD_LETTER, payload={}),
     "DeadLetters": _object(dead_letters=_list("DeadLetter"), next_cursor=MAYBE_TEXT),
     "DeadLetterSummary": _object(
@@ -187,8 +230,9 @@ SCHEMAS: dict[str, Schema] = {
         filter={"$ref": "#/components/schemas/Filter"}, dry_run=FLAG,
     ),
     "Replay": _object(
-        ("ids", "all", "filter", "dry_run", "to_origin"), ids=TEXTS, all=FLAG,
+        ("ids", "all", "filter", "dry_run", "to_origin", "reprocess"), ids=TEXTS, all=FLAG,
         filter={"$ref": "#/components/schemas/Filter"}, dry_run=FLAG, to_origin=FLAG,
+        reprocess=FLAG,
     ),
     "Changed": _object(
         ("samples",), matched=COUNT, done=COUNT, failed=COUNT, samples=_list("DeadLetter")

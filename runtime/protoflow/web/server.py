@@ -18,7 +18,7 @@ except ImportError as error:
 
 from protoflow.web.application import Application
 from protoflow.web.deadlines import PATIENCE, Deadlines
-from protoflow.web.guard import is_loopback
+from protoflow.web.guard import is_loopback, is_secure
 from protoflow.web.request import LARGEST_BODY, Request, Role
 from protoflow.web.response import Problem, Response
 
@@ -173,6 +173,7 @@ class _Adapter:
             headers={name.lower(): value for name, value in request.headers.items()},
             local=self._local,
             peer=request.remote or "",
+            secure=is_secure(request.scheme, request.headers.get("X-Forwarded-Proto")),
             read=lambda: _body(request),
         )
 
@@ -191,7 +192,10 @@ async def _body(request: web.Request) -> bytes:
 
 def _whole(response: Response) -> web.Response:
     headers = {**response.headers, "Content-Type": response.content_type}
-    return web.Response(status=response.status, body=response.body, headers=headers)
+    made = web.Response(status=response.status, body=response.body, headers=headers)
+    for cookie in response.cookies:
+        made.headers.add("Set-Cookie", cookie)
+    return made
 
 
 async def _sent(request: web.Request, response: Response) -> web.StreamResponse:

@@ -373,7 +373,7 @@ def test_known_sources_decide_whose_dead_letters_are_replayed() -> None:
     assert message.metadata == {"keep": "1"}
     assert message.deduplication_id == f"a:billing:p1.{DEAD}"
     for to_origin in (False, True):
-        with pytest.raises(NotReplayableError, match="dead letters do not lie here"):
+        with pytest.raises(NotReplayableError, match="are in another topic"):
             sources.replayed(forged, to_origin=to_origin)
     origin = ("orders", "billing")
     assert sources.replayed(forged, to_origin=False, origin=origin)[1] == "billing"

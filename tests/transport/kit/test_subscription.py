@@ -411,6 +411,30 @@ def test_what_follows_the_key_of_a_lost_lease_is_given_back_lest_it_overtakes() 
     run(body, ordering=Ordering.PER_KEY)
 
 
+def test_what_is_fetched_does_not_overtake_a_lease_that_ended_here_first() -> None:
+    async def late(_deliveries: Sequence[Delivery]) -> Collection[Delivery]:
+        await asyncio.sleep(4.0)  # so that it looks at the leases at 10, 24 and 38 s
+        raise TransportError("no lease was renewed")
+
+    async def body(case: Case) -> None:
+        await asyncio.sleep(5.5)
+        case.broker.publish(1, key=b"a")
+        await case.receive()
+        await asyncio.sleep(4.4)
+        case.broker.publish(2, key=b"b")  # for the table it is as old as the first
+        await case.receive()
+        while not case.listener.lost:
+            await asyncio.sleep(0.1)
+        assert case.broker.rows[2].until > case.clock.monotonic()
+        case.broker.publish(3, key=b"b")
+        received: list[int] = []
+        while 3 not in received:
+            received += [int(each.position) for each in await case.receive()]
+        assert received.index(2) < received.index(3)
+
+    run(body, ordering=Ordering.PER_KEY, renew=late)
+
+
 def test_a_broker_that_fails_is_reported_and_asked_again() -> None:
     async def body(case: Case) -> None:
         case.broker.publish(1)

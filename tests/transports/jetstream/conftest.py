@@ -1,24 +1,17 @@
-"""A JetStream server that runs, and one that a test may stop."""
+"""A JetStream server that runs, an open transport on it, and a server that a test may stop."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 from protoflow.transport import Transport
 
-from tests.brokers import start_own, url_of
-from tests.brokers.base import BrokerUnavailable, RunningBroker
+from tests.brokers.fixtures import own_broker, shared_url
 from tests.transports.nats.harness import opened
 
-
-@pytest.fixture(scope="session")
-def url() -> str:
-    """The URL of the server that all tests share."""
-    found = url_of("jetstream")
-    if found is None:
-        pytest.skip("broker: jetstream")
-    return found
+url = shared_url("jetstream")
+own = own_broker("nats")
 
 
 @pytest.fixture
@@ -26,13 +19,3 @@ async def transport(url: str) -> AsyncIterator[Transport]:
     """An open transport."""
     async with opened(url) as transport:
         yield transport
-
-
-@pytest.fixture
-def own() -> Iterator[RunningBroker]:
-    """A server of this test alone."""
-    try:
-        with start_own("nats") as broker:
-            yield broker
-    except BrokerUnavailable as error:
-        pytest.skip(f"broker: {error}")

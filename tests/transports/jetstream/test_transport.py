@@ -173,7 +173,7 @@ async def test_without_a_stream_publishing_is_an_error_unless_streams_may_be_mad
     await transport.ensure(Topology(), TopologyMode.NONE)
     (error,) = await transport.submit([message(topic())])
     assert isinstance(error, PublishError)
-    assert "no stream keeps it" in str(error)
+    assert "no stream stores it" in str(error)
 
 
 async def test_a_stream_that_was_deleted_is_made_again(url: str, transport: Transport) -> None:

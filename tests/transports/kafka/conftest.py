@@ -7,17 +7,10 @@ from collections.abc import AsyncIterator
 import pytest
 from protoflow.transports.kafka.transport import KafkaTransport
 
-from tests.brokers import url_of
+from tests.brokers.fixtures import shared_url
 from tests.transports.kafka.harness import opened
 
-
-@pytest.fixture(scope="session")
-def url() -> str:
-    """The URL of the broker that all tests share."""
-    found = url_of("kafka")
-    if found is None:
-        pytest.skip("broker: kafka")
-    return found
+url = shared_url("kafka")
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ async def test_a_header_whose_name_is_no_text_ends_nothing(
         )
         for delivery in unreadable
     ]
-    assert await broker.submit(again) == [None, None], "a letter of it can be written"
+    assert await broker.submit(again) == [None, None], "a dead letter of it can be written"
     await ack(subscription, *taken)
 
 
@@ -118,7 +118,7 @@ def test_every_record_is_read_once_and_in_order_whatever_its_headers_are(
     assert [record.offset for record in read] == list(range(start, len(wanted)))
     assert [record.value for record in read] == [value for value, _ in wanted[start:]]
     reasons = unreadable.take(TP)
-    # A batch is read on leniently from its first bad record, and only bad ones are told.
+    # A batch is read on leniently from its first bad record, and only bad ones are reported.
     assert set(reasons) == {n for n in range(start, len(wanted)) if wanted[n][1]}
 
 

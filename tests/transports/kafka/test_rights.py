@@ -331,7 +331,7 @@ async def test_what_is_optional_is_refused_without_its_line(server: Server) -> N
             await has_partitions(admin, topic, 2)
         with pytest.raises(AuthenticationError, match="rights"):
             await billing.ensure(topology, TopologyMode.CREATE)
-        await publish(operator, dead_letters, b"letter")
+        await publish(operator, dead_letters, b"dead")
         with pytest.raises(AuthenticationError, match="rights"):
             await dead_letters_of(billing).list(dead_letters)
         message = Message(id="m", topic=sent, payload=b"x")

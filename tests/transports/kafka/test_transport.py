@@ -406,7 +406,7 @@ async def test_a_lost_position_stops_the_subscription_aloud(url: str) -> None:
     async with opened(url) as broker:
         listener = Listener()
         subscription = await join(broker, settings(topic), listener)
-        with pytest.raises(TransportError, match="the position is gone"):
+        with pytest.raises(TransportError, match="the position is lost"):
             await take(subscription, 1)
         assert [healthy for healthy, _ in listener.health] == [False]
         assert topic in listener.health[0][1]

@@ -284,7 +284,7 @@ async def test_names_that_would_be_one_stop_the_start(
 def test_what_a_subscription_needs_is_made() -> None:
     dead_letters = subscribed("t", "g", broadcast=True, dead_letter_topics=("t..g..dead",))
     made = wanted_topics(Topology(subscriptions=(dead_letters,)), topology_context())
-    assert [topic.name for topic in made] == ["t", "t..g..dead"], "a broadcast has letters, too"
+    assert [topic.name for topic in made] == ["t", "t..g..dead"], "a broadcast has dead letters too"
     ordered = subscribed("t", "g", needs_broker_retry=False, dead_letter_topics=("d",))
     made = wanted_topics(Topology(subscriptions=(ordered,)), topology_context())
     assert [(topic.name, topic.like, topic.roomy_for) for topic in made] == [

@@ -112,7 +112,7 @@ async def test_a_broadcast_group_goes_with_its_member() -> None:
         assert not transport.broker.topics["t"].groups
 
 
-async def test_books_are_closed_when_everything_is_done() -> None:
+async def test_memory_is_freed_when_everything_is_done() -> None:
     async with opened("memory://") as transport:
         subscription = await transport.subscribe(settings(ordering=Ordering.PER_KEY), Listener())
         await transport.submit([*messages(50, key=b"a"), *messages(50), *messages(50, key=b"b")])

@@ -2,28 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from tests.brokers.fixtures import own_broker, shared_url
 
-import pytest
-
-from tests.brokers import start_own, url_of
-from tests.brokers.base import BrokerUnavailable, RunningBroker
-
-
-@pytest.fixture(scope="session")
-def url() -> str:
-    """The URL of the server that all tests share."""
-    found = url_of("nats")
-    if found is None:
-        pytest.skip("broker: nats")
-    return found
-
-
-@pytest.fixture
-def own() -> Iterator[RunningBroker]:
-    """A server of this test alone."""
-    try:
-        with start_own("nats") as broker:
-            yield broker
-    except BrokerUnavailable as error:
-        pytest.skip(f"broker: {error}")
+url = shared_url("nats")
+own = own_broker("nats")

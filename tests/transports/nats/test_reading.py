@@ -31,7 +31,7 @@ OURS = (b"1", b"3")
 
 
 class Calls:
-    """What a parser tells a client, in order."""
+    """What a parser calls on a client, in order."""
 
     def __init__(self) -> None:
         self.calls: list[Any] = []

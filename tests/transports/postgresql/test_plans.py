@@ -26,14 +26,15 @@ SELECT g.id, g.topic, n % 64, {{s}}.now() + 3600 + n, NULL, '["w",{{}}]', 'x', {
 FROM {{s}}.groups g, generate_series(1, {COUNT}) AS s(n)
 """
 _SCANS = """
-SELECT sum(seq_scan)::int FROM pg_stat_user_tables
+SELECT relname, seq_scan FROM pg_stat_user_tables
 WHERE schemaname = $1 AND relname IN ('log_0', 'waiting')
 """
 
 
-async def scans(place: TestSchema) -> int:
-    await place.run("SELECT pg_stat_clear_snapshot()")
-    return int(await place.admin.fetchval(_SCANS, place.schema) or 0)
+async def scans(database: TestSchema) -> dict[str, int]:
+    """How often each large table was read from beginning to end."""
+    await database.run("SELECT pg_stat_clear_snapshot()")
+    return dict(map(tuple, await database.admin.fetch(_SCANS, database.schema)))
 
 
 @pytest.mark.parametrize("ordering", [Ordering.NONE, Ordering.PER_KEY])

@@ -1,4 +1,4 @@
-"""A foreign RabbitMQ client that writes whatever bytes it is told to."""
+"""A foreign RabbitMQ client that writes any bytes."""
 
 from __future__ import annotations
 

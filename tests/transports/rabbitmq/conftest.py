@@ -10,17 +10,10 @@ import pytest
 from aiormq.abc import AbstractChannel
 
 from tests.acceptance.targets import TARGETS
-from tests.brokers import url_of
+from tests.brokers.fixtures import shared_url
 from tests.transports.rabbitmq.harness import Harness
 
-
-@pytest.fixture
-def url() -> str:
-    """The URL of the broker that all tests share."""
-    found = url_of("rabbitmq")
-    if found is None:
-        pytest.skip("broker: rabbitmq")
-    return found
+url = shared_url("rabbitmq")
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(90)
 
 
 class Asked(Listener):
-    """A listener that counts how often it was told of suspects."""
+    """A listener that counts how often suspects were reported."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -179,7 +179,7 @@ class TestMessages:
         assert (written.headers["n"], written.headers["m"]) == ("9", 2)
 
     def test_our_own_deaths_are_not_reported_on_and_those_of_others_are(self) -> None:
-        # Told on, the broker would take a second retry for a cycle, and drop it.
+        # If it was passed on, the broker would take a second retry for a cycle, and drop it.
         ours: dict[str, Any] = {"queue": "protoflow/t/g/retry-5s", "reason": "expired"}
         theirs: dict[str, Any] = {"queue": "legacy", "reason": "rejected"}
         read = came(

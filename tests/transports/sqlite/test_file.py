@@ -253,7 +253,7 @@ async def test_tables_and_version_of_the_application_are_left_alone(url: str) ->
     assert rows(url, "PRAGMA user_version") == [(7,)]
 
 
-async def test_books_are_closed_when_everything_is_done(url: str) -> None:
+async def test_rows_are_deleted_when_everything_is_done(url: str) -> None:
     async with opened(url) as transport:
         first = await transport.subscribe(settings(ordering=Ordering.PER_KEY), Listener())
         second = await transport.subscribe(settings(group="h"), Listener())

@@ -1,4 +1,4 @@
-"""What a process published a moment ago is not read back, and nobody can tell."""
+"""What a process published a moment ago is not read back, and no reader notices."""
 
 from __future__ import annotations
 

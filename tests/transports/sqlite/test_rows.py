@@ -96,7 +96,7 @@ async def test_a_column_of_another_type_stops_nothing(
         await ack(subscription, batch)
 
 
-async def test_a_damaged_row_in_a_dead_letter_topic_is_a_letter(url: str) -> None:
+async def test_a_damaged_row_in_a_dead_letter_topic_is_a_dead_letter(url: str) -> None:
     async with opened(url) as transport:
         await transport.submit(messages(3, "t..g..dead"))
     change(url, "UPDATE protoflow_messages SET head = '{' WHERE sequence % 1024 = 2")

@@ -30,11 +30,11 @@ _SHOWN = 3
 @settings.connects
 @click.option(
     "--against-config", metavar="FILE",
-    help="Settings of the version that runs; the same file at REF or in DIR by default.",
+    help="Settings of the version that runs; by default the same file at REF or in DIR.",
 )  # fmt: skip
 @click.option(
     "--retention", type=Finite(min=0), default=RETENTION, metavar="SECONDS",
-    help="How long the broker keeps messages; 604800, seven days, by default.",
+    help="Time for which the broker keeps messages; by default 604800, seven days.",
 )  # fmt: skip
 @settings.prints_json
 @click.pass_context
@@ -50,9 +50,9 @@ def command(
 ) -> None:
     """Show what the .proto files change for messages under way, and how to roll it out.
 
-    Compares the .proto files that `generate` takes with the version that runs, both under their
+    Compares the .proto files that `generate` takes with the version that runs, each under its
     settings, without a broker. Each change has a verdict: safe, consumers first, producers first,
-    drain, loses order, or loses messages. Without a transport the verdict is for any broker.
+    drain, loses order, or loses messages. It may depend on the transport.
 
     Exits with 1 if a change is not safe. `buf breaking` checks the payloads; use both.
     """

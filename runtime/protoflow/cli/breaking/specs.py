@@ -12,9 +12,10 @@ from google.protobuf.descriptor_pool import DescriptorPool
 
 from protoc_gen_protoflow import names, ours
 from protoc_gen_protoflow.contract import Leaves, MessageContract, MethodContract, ServiceContract
+from protoc_gen_protoflow.errors import UserError
 from protoc_gen_protoflow.messages import MessageReader
 from protoc_gen_protoflow.options import OptionReader
-from protoc_gen_protoflow.problems import Problems, UserError
+from protoc_gen_protoflow.problems import Problems
 from protoc_gen_protoflow.request import File, Request
 from protoc_gen_protoflow.sensitive import SensitiveFields
 from protoc_gen_protoflow.services import ServiceReader
@@ -135,6 +136,7 @@ class Descriptors:
             streams=method.streams,
             batch=BatchPolicy(**_leaves(method.batch, "")),
             broadcast=bool(method.broadcast),
+            **_leaves({"effects": method.effects} if method.effects else {}, ""),
         )
 
 

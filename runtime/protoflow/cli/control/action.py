@@ -19,7 +19,7 @@ def acts(command: F) -> F:
     """Adds HANDLER, --url and --json."""
     for option in (
         settings.prints_json,
-        click.option("--url", required=True, help="Of the HTTP pages, http://127.0.0.1:8080."),
+        click.option("--url", required=True, help="HTTP pages, such as http://127.0.0.1:8080."),
         click.argument("handler", required=False),
     ):
         command = option(command)

@@ -18,18 +18,22 @@ _POLL = 0.2
 @click.command("drain")
 @acts
 @click.option(
-    "--timeout", type=Finite(0), default=60.0, show_default=True, help="Seconds to wait for it."
+    "--timeout",
+    type=Finite(0),
+    default=60.0,
+    show_default=True,
+    help="Seconds to wait for the drain.",
 )
 @click.pass_context
 def command(
     ctx: click.Context, /, handler: str | None, url: str, as_json: bool, timeout: float
 ) -> None:
-    """Finish what runs in one process, give back the rest, and leave the group.
+    """Finish running handlers of a process, give back other messages, and leave the group.
 
-    It acts on the subscription of HANDLER, so on all handlers of its topic and group in that
-    process, or on all subscriptions. The process stays, and consumes again when it is restarted;
-    other processes of the group take over. Exits with 4 if it is not drained in time. The token
-    comes from PROTOFLOW_HTTP_TOKEN.
+    The command acts on the whole subscription of HANDLER: all handlers of its topic and group in
+    that process. Other processes of the group take over. The process keeps running; restart it to
+    consume again. The exit code is 4 if the drain does not end in time. The token comes from
+    PROTOFLOW_HTTP_TOKEN.
     """
     client = Client(url)
     answer = act(client, "drain", handler)

@@ -11,10 +11,10 @@ from protoflow.cli.control.client import Client
 @click.command("pause")
 @acts
 def command(handler: str | None, url: str, as_json: bool) -> None:
-    """Take and start nothing more in one process: for HANDLER, or for all its handlers.
+    """Pause HANDLER, or all handlers, of one process.
 
-    It acts on the subscription of HANDLER, so on all handlers of its topic and group in that
-    process. Handlers that run go on, and so do other processes of the group. The token comes from
-    PROTOFLOW_HTTP_TOKEN.
+    The command acts on the whole subscription of HANDLER: all handlers of its topic and group in
+    that process. Running handlers continue, and so do other processes of the group. The token
+    comes from PROTOFLOW_HTTP_TOKEN.
     """
     report("pause", act(Client(url), "pause", handler), as_json=as_json)

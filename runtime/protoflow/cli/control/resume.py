@@ -11,7 +11,7 @@ from protoflow.cli.control.client import Client
 @click.command("resume")
 @acts
 def command(handler: str | None, url: str, as_json: bool) -> None:
-    """End `pause` in one process: for the subscription of HANDLER, or for all.
+    """Resume HANDLER, or all handlers, of one process.
 
     The token comes from PROTOFLOW_HTTP_TOKEN.
     """

@@ -38,7 +38,7 @@ class Access:
         self.topics = selection.topics or self._planned(selection)
         if not self.topics and (selection.handler or selection.group):
             raise ConfigError(
-                "the contract has no such handler or group; for one that is gone, give --topic"
+                "the contract has no such handler or group; for a removed one, give --topic"
             )
 
     def run(self, act: Callable[[DeadLetters], Awaitable[T]]) -> T:
@@ -54,7 +54,7 @@ class Access:
         """The topic that `--to` names, which must exist. Raises ConfigError, TopologyError."""
         topic = plan.topic_named(name, self.catalog, self.config)
         if topic in self.topics:
-            raise ConfigError(f"--to {name}: that is where the dead letters lie; name another")
+            raise ConfigError(f"--to {name}: the dead letters are in this topic; name another")
 
         async def verify() -> None:
             async with looking.connection(self.config) as connection:

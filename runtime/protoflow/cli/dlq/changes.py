@@ -28,8 +28,10 @@ def changes(action: F) -> F:
     """Adds what commands that change something share: which, a preview, and a confirmation."""
     for option in (
         click.option("--yes", is_flag=True, help="Do not ask."),
-        click.option("--dry-run", is_flag=True, help="Only count what would be changed."),
-        click.option("--all", "everything", is_flag=True, help="All that fit the filters."),
+        click.option("--dry-run", is_flag=True, help="Count the dead letters, and change nothing."),
+        click.option(
+            "--all", "everything", is_flag=True, help="All dead letters that match the filters."
+        ),
         click.argument("ids", nargs=-1),
     ):
         action = option(action)
@@ -42,9 +44,12 @@ def changes(action: F) -> F:
 @settings.reads_contract
 @settings.prints_json
 @filters
-@click.option("--to-origin", is_flag=True, help="To the original topic, so to all its groups.")
-@click.option("--to", "topic_name", metavar="TOPIC", help="To this topic, or that of this type.")
-@click.option("--rate", type=Finite(0, min_open=True), help="So many a second at most.")
+@click.option("--to-origin", is_flag=True, help="To all groups of the original topic.")
+@click.option(
+    "--to", "topic_name", metavar="TOPIC", help="To this topic, or the topic of this type."
+)
+@click.option("--reprocess", is_flag=True, help="Also what an inbox notes as handled.")
+@click.option("--rate", type=Finite(0, min_open=True), help="Most replays a second.")
 @click.pass_context
 def replay(
     ctx: click.Context,
@@ -53,18 +58,21 @@ def replay(
     selection: Selection,
     to_origin: bool,
     topic_name: str | None,
+    reprocess: bool,
     rate: float | None,
     **where: Any,
 ) -> None:
     """Give dead letters back to the group that failed, with their attempts reset."""
     if to_origin and topic_name:
         raise click.UsageError("give --to-origin or --to, not both")
+    if reprocess and (to_origin or topic_name):
+        raise click.UsageError("--reprocess is for the group that failed; leave out --to")
     access = Access(selection, where)
     to = access.destination(topic_name) if topic_name else ""
 
     async def act(dead_letters: DeadLetters, topic: str, ids: Sequence[str]) -> int:
         return await dead_letters.replay(
-            topic, ids, to_origin=to_origin, to=to, filter=selection.filter
+            topic, ids, to_origin=to_origin, to=to, filter=selection.filter, reprocess=reprocess
         )
 
     ctx.exit(_change("replay", act, access, selection, where | {"rate": rate}))
@@ -96,7 +104,7 @@ def _change(
     """Selects, previews, asks, acts and reports."""
     ids, everything = where["ids"], where["everything"]
     if not ids and not everything and not selection.is_filter:
-        raise click.UsageError("name ids, give a filter, or say --all")
+        raise click.UsageError("name ids, give a filter, or give --all")
     if ids and everything:
         raise click.UsageError("give ids or --all, not both")
     return access.run(

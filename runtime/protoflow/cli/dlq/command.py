@@ -27,7 +27,7 @@ _COLUMNS = ("id", "time", "handler", "attempts", "error")
 
 @click.group("dlq")
 def command() -> None:
-    """Dead letters: messages that handlers have given up.
+    """List, show, replay, purge and export dead letters.
 
     Commands work on the dead-letter topics of the contract, or on those of --topic. They never
     join a group, so a service may run meanwhile.
@@ -39,9 +39,9 @@ def command() -> None:
 @settings.reads_contract
 @settings.prints_json
 @filters
-@click.option("--limit", type=click.IntRange(1), default=PAGE, help="At most so many of a topic.")
-@click.option("--cursor", default="", help="Go on after this position; needs one --topic.")
-@click.option("--exit-code", is_flag=True, help="Exit with 1 if there is any.")
+@click.option("--limit", type=click.IntRange(1), default=PAGE, help="Most dead letters of a topic.")
+@click.option("--cursor", default="", help="Start after this position; needs one --topic.")
+@click.option("--exit-code", is_flag=True, help="Exit with 1 if there is a dead letter.")
 @click.pass_context
 def list_(
     ctx: click.Context,
@@ -122,9 +122,9 @@ def show(id: str, selection: Selection, as_json: bool, payload: bool, **where: A
 @settings.connects
 @settings.reads_contract
 @filters
-@click.option("--payloads", is_flag=True, help="With payloads, undecoded and unhidden.")
+@click.option("--payloads", is_flag=True, help="Include raw payloads; nothing is hidden.")
 def export(file: str, selection: Selection, payloads: bool, **where: Any) -> None:
-    """Write dead letters to FILE, one JSON object a line; the file is readable by you only."""
+    """Write dead letters to FILE, one JSON object a line; only you can read the file."""
     access = Access(selection, where)
 
     async def write(dead_letters: DeadLetters) -> int:

@@ -49,15 +49,20 @@ def filters(command: F) -> F:
 
     made: Any = called
     for option in (
-        click.option("--until", type=moment_of, metavar="TIME", help="Dead-lettered before."),
         click.option(
-            "--since", type=moment_of, metavar="TIME", help="2026-11-27T05:00Z, or 2h: ago."
+            "--until", type=moment_of, metavar="TIME", help="Dead-lettered before this time."
         ),
-        click.option("--key", help="Of this key."),
-        click.option("--type", "message_type", help="Of this CloudEvents type."),
-        click.option("--error", help="Of this error type, such as ValueError."),
-        click.option("--group", help="Given up by this group."),
-        click.option("--handler", help="Given up by this handler, shop.v1.Orders.BillOrder."),
+        click.option(
+            "--since",
+            type=moment_of,
+            metavar="TIME",
+            help="Since 2026-11-27T05:00Z, or 2h ago: 2h.",
+        ),
+        click.option("--key", help="With this key."),
+        click.option("--type", "message_type", help="With this CloudEvents type."),
+        click.option("--error", help="With this error type, such as ValueError."),
+        click.option("--group", help="Of this group."),
+        click.option("--handler", help="Of this handler, such as shop.v1.Orders.BillOrder."),
         click.option("--topic", "topics", multiple=True, help="Dead-letter topic; repeatable."),
     ):
         made = option(made)

@@ -22,9 +22,9 @@ _WATCH_INTERVAL = 0.5
 @click.command("generate")
 @click.argument("paths", nargs=-1)
 @click.option("-I", "--root", "roots", multiple=True, help="Directory that imports start from.")
-@click.option("--out", help="Directory of the modules; gen by default.")
+@click.option("--out", help="Output directory; gen by default.")
 @click.option("--package", help="Python package that the output directory is.")
-@click.option("--grpc/--no-grpc", default=None, help="Generate gRPC stubs, too.")
+@click.option("--grpc/--no-grpc", default=None, help="Generate gRPC stubs too.")
 @click.option("--watch", is_flag=True, help="Generate again whenever a .proto file changes.")
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if a file is out of date.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -42,8 +42,8 @@ def command(
 ) -> None:
     """Generate _pb2, _pb2.pyi and _protoflow modules from .proto files.
 
-    PATHS are files or directories; without them all .proto files of the roots are taken. Roots
-    are those of -I, of [tool.protoflow.generate] in pyproject.toml, of buf.yaml, or proto/.
+    PATHS are files or directories, by default all .proto files of the roots. The roots come from
+    -I, [tool.protoflow.generate] in pyproject.toml, buf.yaml, or are proto/.
     """
     if watch and (check or as_json):
         raise click.UsageError("--watch goes neither with --check nor with --json")
@@ -79,7 +79,7 @@ def _print(found_project: project.Project, found: output.Difference, *, check: b
     for name in sorted(found.changed):
         click.echo(f"{'stale' if check else 'wrote'}  {found_project.out / name}")
     for name in found.orphans:
-        click.echo(f"orphan {found_project.out / name}: no .proto file makes it; delete it")
+        click.echo(f"orphan {found_project.out / name}: no .proto file generates it; delete it")
     if not found.changed:
         verb = "is" if found.unchanged == 1 else "are"
         click.echo(f"{counted(found.unchanged, 'file')} {verb} up to date")

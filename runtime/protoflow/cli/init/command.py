@@ -22,7 +22,12 @@ def _is_taken(package: str) -> bool:
 
 @click.command("init")
 @click.argument("name")
-@click.option("--transport", default="", metavar="URL", help="sqlite:///NAME.db by default.")
+@click.option(
+    "--transport",
+    default="",
+    metavar="URL",
+    help="URL of the broker; sqlite:///NAME.db by default.",
+)
 def command(name: str, transport: str) -> None:
     """Write a project into the new folder NAME: a contract, its handlers, a test."""
     package = name.replace("-", "_").lower()

@@ -1,4 +1,4 @@
-"""Deterministic simulation: services on a simulated broker, through the bad days of many seeds."""
+"""Deterministic simulation: services on a simulated broker with faults, seed by seed."""
 
 from protoflow.testing.simulation.explorer import Report, SimulationFailed, simulate
 from protoflow.testing.simulation.scenario import Invariant, Scenario, invariant

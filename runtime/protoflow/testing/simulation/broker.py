@@ -7,14 +7,15 @@ from dataclasses import replace
 
 from protoflow.contract.spec import Ordering
 from protoflow.counted import counted
-from protoflow.errors import PublishError, TransportError
+from protoflow.errors import PublishError, PublishRefusedError, TransportError
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
 from protoflow.testing.simulation.determinism import START
 from protoflow.testing.simulation.holds import Hold, Holder, Witness
 from protoflow.testing.simulation.loop import OUTSIDE, SimulatedLoop
 from protoflow.testing.simulation.profiles import Lending, Profile
+from protoflow.transport.lag import Lag
 from protoflow.transport.settings import SubscriptionSettings
-from protoflow.transports.memory.broker import Broker, MemoryOptions
+from protoflow.transports.memory.broker import Broker, MemoryOptions, size_of
 from protoflow.transports.memory.group import Entry, Group
 
 #: Seconds for which a deduplication id is remembered.
@@ -36,7 +37,8 @@ class SimulatedBroker:
 
     def __init__(self, loop: SimulatedLoop, profile: Profile, witness: Witness) -> None:
         self.state = Broker()
-        self.options = MemoryOptions()
+        limit = profile.capabilities.max_message_bytes
+        self.options = MemoryOptions(max_message_bytes=limit)
         self.profile = profile
         #: Whether a message with an id that was published before reaches the groups again.
         self.repeats = True
@@ -70,10 +72,16 @@ class SimulatedBroker:
         """Stores messages; one result each."""
         return [self._publish(message) for message in messages]
 
-    def _publish(self, message: Message) -> PublishError | None:
+    def _problem(self, message: Message) -> PublishError | None:
+        """Why a message is not taken."""
         topic = self.state.topics.get(message.topic)
         if self.dead_letters_down and topic is not None and topic.dead_letters is not None:
             return PublishError(f"{message.topic} is not available")
+        return self.state.admit([message], self.options, [], bounded=False)[0]
+
+    def _publish(self, message: Message) -> PublishError | None:
+        if (problem := self._problem(message)) is not None:
+            return problem
         if self.profile.deduplicates and (key := message.deduplication_id) is not None:
             last = self._taken.get(key)
             self._taken[key] = self._loop.now
@@ -98,7 +106,8 @@ class SimulatedBroker:
         self._witness.deferred(group, kept)
         self.state._sequence += 1
         self._own.add(self.state._sequence)
-        group.extend([Entry(group, kept, self.state._sequence, self.now(), due, 1)])
+        size = size_of(kept)
+        group.extend([Entry(group, kept, self.state._sequence, self.now(), due, size)])
         group.wake()
 
     def hand_again(self, group: Group, message: Message) -> None:
@@ -182,7 +191,13 @@ class SimulatedBroker:
     def leave(self, holder: Holder, *, killed: bool) -> None:
         """A subscription ended."""
         holder.group.members.pop(holder, None)
-        self.give_back(lambda hold: hold.holder is holder, killed=killed)
+        if killed or self.profile.lending is not Lending.EACH:
+            self.give_back(lambda hold: hold.holder is holder, killed=killed)
+        holder.group.wake()
+
+    def retire(self, holder: Holder) -> None:
+        """A subscription takes nothing more; what it holds it may still settle."""
+        holder.group.members.pop(holder, None)
         holder.group.wake()
 
     def _watch(self) -> None:
@@ -215,8 +230,11 @@ class SimulatedBroker:
         others = [(other.receipt, self.held(other.receipt)) for other in settlement.others]
         if not all(other for _, other in others):
             return SettleResult.LOST
-        if any(settlement.outputs) and any(self.publish(settlement.outputs)):
-            return SettleResult.UNKNOWN  # the target is down: the transaction is rolled back
+        problems = [problem for each in settlement.outputs if (problem := self._problem(each))]
+        if problems:  # the transaction is rolled back
+            refused = any(isinstance(each, PublishRefusedError) for each in problems)
+            return SettleResult.REFUSED if refused else SettleResult.UNKNOWN
+        self.publish(settlement.outputs)
         self._end(token, hold, settlement)
         for receipt, other in others:
             if other is not None and receipt in self.holds:
@@ -232,8 +250,8 @@ class SimulatedBroker:
         if action is Action.ACK:
             group.finish(entry)
         else:
-            if action is Action.RELEASE:
-                entry.deliveries -= 1
+            if action is Action.RELEASE and self.profile.lending is Lending.SESSION:
+                entry.deliveries -= 1  # elsewhere what is given back was delivered
             if self.profile.capabilities.persists_attempts:
                 entry.failures = settlement.failures
                 entry.first_failure = settlement.first_failure
@@ -254,12 +272,19 @@ class SimulatedBroker:
             if group.size
         ]
 
+    def lag(self, topic: str, group: str) -> Lag:
+        """Returns what a group has not finished."""
+        found = self.state.topic(topic).groups.get(group)
+        return Lag(messages=found.size if found is not None else 0)
+
     # Start marks.
 
     def mark(self, token: object, change: int) -> int:
         """Adds to the start marks of a delivery; 0 reads them, -1 removes them."""
         hold = self.held(token)
         if hold is None:
+            if change < 0:
+                return 0  # it was settled meanwhile, and its mark went with it
             raise TransportError("the lease was lost")
         hold.entry.mark = 0 if change < 0 else hold.entry.mark + change
         return hold.entry.mark

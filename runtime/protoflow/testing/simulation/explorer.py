@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 from protoflow.counted import counted
 from protoflow.testing.seeds import Seed, seeds_of
@@ -18,6 +19,7 @@ from protoflow.testing.simulation.profiles import profile_of
 from protoflow.testing.simulation.replica import ServiceFactory
 from protoflow.testing.simulation.report import explain
 from protoflow.testing.simulation.scenario import Invariant, Publish, Scenario
+from protoflow.testing.simulation.shrinking import shrink
 from protoflow.testing.simulation.trace import Trace, divergence
 from protoflow.testing.simulation.world import Failure, OnRestart, Simulation
 
@@ -103,8 +105,8 @@ class Explorer:
         simulation: Simulation | None = None
         with determined(seed.number, lambda: simulation.now if simulation is not None else 0.0):
             simulation = Simulation(
-                seed.number, self.services, scenario, profile, planned, seed.only,
-                self.invariants, self.on_restart,
+                seed, self.services, scenario, profile, planned, self.invariants,
+                self.on_restart,
             )  # fmt: skip
             try:
                 if self.snapshot is None:
@@ -119,7 +121,7 @@ class Explorer:
         """Runs seeds until one fails. Raises SimulationFailed."""
         report = Report()
         began, cpu = time.monotonic(), time.process_time()
-        with _quiet_logs():
+        with _quiet_logs(), _lasting_objects():
             for seed in seeds:
                 if seconds is not None and time.monotonic() - began > seconds:
                     break
@@ -135,33 +137,14 @@ class Explorer:
     def _report(self, seed: Seed, first: Simulation, failure: Failure) -> None:
         differs = divergence(first.trace, self.run(seed).trace)
         happened = [str(fault) for fault in first.faults.happened]
-        shrunk, last = self._shrunk(Seed(seed.number, tuple(happened)), failure)
+        shrunk, last = shrink(
+            replace(seed, only=tuple(happened)), lambda smaller: self._fails(smaller, failure)
+        )
         if last is None or last.failure is None:
             shrunk, last = seed, first  # without faults that met nothing it does not fail
         found = last.failure or failure
         text = explain(seed, shrunk, found, last.faults.happened, last.trace, differs)
         raise SimulationFailed(text, shrunk, found, last.trace)
-
-    def _shrunk(self, seed: Seed, failure: Failure) -> tuple[Seed, Simulation | None]:
-        """Drops faults, halves of them first, while the same invariant fails."""
-        best = self._fails(seed, failure)
-        if best is None:
-            return seed, None
-        kept = [*(seed.only or ())]
-        size = max(1, len(kept) // 2)
-        while kept:
-            dropped = False
-            for at in range(0, len(kept), size):
-                fewer = Seed(seed.number, tuple(kept[:at] + kept[at + size :]))
-                if (found := self._fails(fewer, failure)) is not None:
-                    best, kept, dropped = found, [*(fewer.only or ())], True
-                    break
-            if not dropped:
-                if size == 1:
-                    break
-                size //= 2
-            size = max(1, min(size, len(kept) // 2))
-        return Seed(seed.number, tuple(kept)), best
 
     def _fails(self, seed: Seed, failure: Failure) -> Simulation | None:
         simulation = self.run(seed)
@@ -179,6 +162,22 @@ class _quiet_logs:  # noqa: N801  a context manager
 
     def __exit__(self, *_: object) -> None:
         logging.getLogger("protoflow").setLevel(self._level)
+
+
+@contextmanager
+def _lasting_objects() -> Iterator[None]:
+    """What is there before the first seed is no garbage: collections need not look at it."""
+    enabled, frozen = gc.isenabled(), gc.get_freeze_count()
+    gc.disable()
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        if not frozen:
+            gc.unfreeze()
+        if enabled:
+            gc.enable()
 
 
 def simulate(

@@ -43,9 +43,10 @@ async def _again(simulation: Simulation, snapshot: Snapshot, ledger: Ledger, mes
         len(simulation.contract.stored_ids),
     )
     ledger.disturbances += 1
+    ledger.records[message].copies += 1
     broker.hand_again(group, simulation.contract.stored_ids[message])
     replicas = simulation.replicas
-    await until(lambda: not group.size and all(each.settled for each in replicas), 0.05)
+    await until(lambda: not broker.unfinished() and all(each.settled for each in replicas), 0.05)
     handler = runs[count].handler if len(runs) > count else f"group {ledger.group}"
     after = snapshot(simulation)
     if after != before:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from protoflow import wire
 from protoflow.counted import counted
 from protoflow.message import Action, Message, Settlement
@@ -48,7 +50,7 @@ class Contract(RunChecks):
                 f"taken for a killer after {counted(record.deaths, 'death')} of its process",
                 message.id,
             )
-        elif cause == "exhausted" and record.failures < attempts:
+        elif cause == "exhausted" and record.failures + record.cancelled < attempts:
             self._fail(
                 "attempts",
                 f"dead-lettered after {counted(record.failures, 'failed run')},"
@@ -56,16 +58,28 @@ class Contract(RunChecks):
                 message.id,
             )
         record.dead = True
+        self.dead_letters.append(message)
 
     def deferred(self, group: Group, message: Message) -> None:
         """See `holds.Witness`."""
         self._trace.add(self._now(), "broker", "retry stored", message.id, group.name)
         if (record := self._record(group, message)) is not None:
             record.retries += 1
+            attempt = message.metadata.get(wire.PF_ATTEMPT, "")
+            record.copies += attempt in record.stored_attempts  # published again, unconfirmed
+            record.stored_attempts.add(attempt)
 
     def handed_out(self, group: Group, message: Message, holder: Holder) -> None:
         """See `holds.Witness`."""
         self._trace.add(self._now(), holder.name, "delivered", message.id, group.name)
+        record = self._record(group, message)
+        ledger = self.ledgers.get((group.topic, group.name))
+        if record is None or ledger is None or ledger.spec is None or record.copies > 1:
+            return
+        if ledger.spec.capabilities.atomic and any(
+            outputs and not self._missing(outputs) for outputs in record.outputs
+        ):
+            self._fail("atomic", "it comes again though its outputs were stored", message.id)
 
     def taken_away(self, group: Group, message: Message) -> None:
         """See `holds.Witness`."""
@@ -106,13 +120,17 @@ class Contract(RunChecks):
                 f"acknowledged by {group.name}, though no run succeeded and it is no dead letter",
                 message.id,
             )
-        missing = [each for each in record.outputs if each not in self.stored_ids]
-        if record.successes and missing and not record.dead:
+        missing = [self._missing(outputs) for outputs in record.outputs]
+        if missing and all(missing) and not record.dead:
             self._fail(
                 "outputs with success",
-                f"acknowledged by {group.name} before its output {missing[0]} was stored",
+                f"acknowledged by {group.name} before its output {missing[-1]} was stored",
                 message.id,
             )
+
+    def _missing(self, outputs: Sequence[str]) -> str:
+        """Returns the first that is not stored; empty is none."""
+        return next((each for each in outputs if each not in self.stored_ids), "")
 
     def _record(self, group: Group, message: Message) -> Record | None:
         ledger = self.ledgers.get((group.topic, group.name))

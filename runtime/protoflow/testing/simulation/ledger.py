@@ -47,10 +47,14 @@ class Record:
     failures: int = 0
     given_up: int = 0
     deaths: int = 0
+    cancelled: int = 0
     retries: int = 0
+    #: The counts of failed runs with which retries were stored.
+    stored_attempts: set[str] = field(default_factory=set)
     dead: bool = False
     copies: int = 1
-    outputs: tuple[str, ...] = ()
+    #: The ids of the outputs of each run that succeeded.
+    outputs: list[tuple[str, ...]] = field(default_factory=list)
     #: The attempt and the earliest time of the next run, and what must not happen before it.
     next_attempt: int = 1
     not_before: float = 0.0

@@ -21,6 +21,8 @@ T = TypeVar("T")
 _PATIENCE = 2.0
 #: Longer than a lease, in seconds.
 _SLOW = 45.0
+#: Seconds between calls of one process, at least.
+_APART = 1e-6
 #: Whether an entry of a call, by its number, is done.
 Allowed = Callable[[int], bool]
 
@@ -78,7 +80,8 @@ class Link:
         if name == "crash-before":
             host.crash(self.process)
             return future
-        self._arrival = max(self._arrival, loop.now + host.choices.latency(site))
+        # Later than the one before: timers that are due at once are run in any order.
+        self._arrival = max(self._arrival + _APART, loop.now + host.choices.latency(site))
         loop.call_at(self._arrival, self._arrived, future, site, apply, name, size, context=OUTSIDE)
         return future
 
@@ -113,7 +116,8 @@ class Link:
             self._later(future, None, PublishError("the connection was lost"), 0.001)
             self._flapped()
         else:
-            self._answer = max(self._answer, loop.now + host.choices.latency(f"{site}.answer"))
+            latency = host.choices.latency(f"{site}.answer")
+            self._answer = max(self._answer + _APART, loop.now + latency)
             self._later(future, result, error, self._answer - loop.now)
 
     def _later(

@@ -3,72 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 from zlib import crc32
 
+from protoflow.contract.spec import Start
 from protoflow.counted import counted
 from protoflow.errors import PublishError, TransportError
 from protoflow.message import Message
 from protoflow.testing.simulation.broker import SimulatedBroker
 from protoflow.testing.simulation.holds import Witness
+from protoflow.testing.simulation.log_state import (
+    PARTITIONS,
+    GroupState,
+    LogMember,
+    LogState,
+    Record,
+    Shard,
+    share,
+)
 from protoflow.testing.simulation.loop import OUTSIDE, SimulatedLoop
 from protoflow.testing.simulation.profiles import Profile
+from protoflow.transport.lag import Lag
 from protoflow.transports.memory.group import Group
 
-Shard = int | str
-#: How many partitions a topic has.
-PARTITIONS = 4
+#: Where the replays of a group come: partitioned as the topic is.
+_REPLAYS = "retry.0"
 #: Seconds of silence after which a member is out, and that a rebalance waits for members.
 _SESSION, _REBALANCE = 10.0, 45.0
 _HEARTBEAT = 3.0
-
-
-class LogMember(Protocol):
-    """A subscription, as the broker knows it."""
-
-    name: str
-    #: The generation of the group that it has joined; 0 is none.
-    generation: int
-
-    @property
-    def reachable(self) -> bool:
-        """Whether its process runs."""
-        ...
-
-    @property
-    def dead(self) -> bool:
-        """Whether its process is dead."""
-        ...
-
-    def rebalancing(self) -> None:
-        """The group rebalances: it must join again."""
-
-    def wake(self) -> None:
-        """There may be something to read."""
-
-
-@dataclass(slots=True)
-class Record:
-    """A message at its offset."""
-
-    message: Message
-    time: float
-
-
-@dataclass(slots=True)
-class GroupState:
-    """What the broker keeps of a group."""
-
-    handle: Group
-    logs: dict[Shard, list[Record]]
-    committed: dict[Shard, tuple[int, Any]] = field(default_factory=dict)
-    finished: dict[Shard, set[int]] = field(default_factory=dict)
-    members: dict[LogMember, float] = field(default_factory=dict)
-    joined: dict[LogMember, None] = field(default_factory=dict)
-    assigned: dict[LogMember, tuple[Shard, ...]] = field(default_factory=dict)
-    generation: int = 1
-    balanced: bool = True
 
 
 class LogBroker(SimulatedBroker):
@@ -76,6 +39,7 @@ class LogBroker(SimulatedBroker):
 
     def __init__(self, loop: SimulatedLoop, profile: Profile, witness: Witness) -> None:
         super().__init__(loop, profile, witness)
+        self.state = LogState(self.replay, self._store)
         self.groups: dict[tuple[str, str], GroupState] = {}
         self._topics: dict[str, list[list[Record]]] = {}
         self._rungs: dict[str, tuple[GroupState, str]] = {}
@@ -85,12 +49,16 @@ class LogBroker(SimulatedBroker):
     def _logs(self, topic: str) -> list[list[Record]]:
         return self._topics.setdefault(topic, [[] for _ in range(PARTITIONS)])
 
-    def open(self, group: Group) -> GroupState:
-        """Returns the state of a group, made if need be."""
+    def open(self, group: Group, start: Start) -> GroupState:
+        """Returns the state of a group, made if need be; `start` says where a new one starts."""
         place = (group.topic, group.name)
         if place not in self.groups:
             logs = dict[Shard, list[Record]](enumerate(self._logs(group.topic)))
-            self.groups[place] = GroupState(group, logs)
+            logs |= {f"{_REPLAYS}/{number}": [] for number in range(PARTITIONS)}
+            state = self.groups[place] = GroupState(group, logs)
+            if start is Start.LATEST:
+                state.committed = {shard: (len(log), None) for shard, log in logs.items()}
+                state.finished = {shard: {*range(len(log))} for shard, log in logs.items()}
         return self.groups[place]
 
     def rung(self, state: GroupState, seconds: float) -> str:
@@ -112,21 +80,32 @@ class LogBroker(SimulatedBroker):
             self._append(state.logs[shard], message, state)
             return None
         topic = self.state.topic(message.topic)
-        if topic.dead_letters is not None:
-            return super()._store(message)
-        self._turn += 1
-        key = message.key
-        at = self._turn % PARTITIONS if key is None else crc32(key) % PARTITIONS
-        self._witness.stored(message, self._turn)
+        at = self._partition_of(message.key)
+        if topic.dead_letters is None:
+            self._witness.stored(message, self._turn)
+        else:
+            super()._store(message)
         self._append(self._logs(message.topic)[at], message, None)
         return None
 
+    def _partition_of(self, key: bytes | None) -> int:
+        self._turn += 1
+        return (self._turn if key is None else crc32(key)) % PARTITIONS
+
+    def replay(self, group: Group, message: Message) -> None:
+        """Gives a dead letter to its group again, in a topic of the group's own."""
+        state = self.open(group, Start.EARLIEST)
+        at = self._partition_of(message.key)
+        self._append(state.logs[f"{_REPLAYS}/{at}"], message, state)
+
     def _append(self, log: list[Record], message: Message, state: GroupState | None) -> None:
+        if message.deduplication_id is not None or message.mandatory:
+            message = replace(message, deduplication_id=None, mandatory=False)
         log.append(Record(message, self.now()))
-        groups = self.groups.values() if state is None else (state,)
-        for each in groups:
-            for member in each.members:
-                member.wake()
+        for each in self.groups.values() if state is None else (state,):
+            if each is state or each.handle.topic == message.topic:
+                for member in each.members:
+                    member.wake()
 
     # Members.
 
@@ -176,9 +155,8 @@ class LogBroker(SimulatedBroker):
             return
         state.balanced = True
         members = [*state.members]
-        shards = [*state.logs]
         state.assigned = {
-            member: tuple(shards[at :: len(members)]) for at, member in enumerate(members)
+            member: tuple(share(state.logs, at, len(members))) for at, member in enumerate(members)
         }
         for member in members:
             member.generation = state.generation
@@ -250,6 +228,15 @@ class LogBroker(SimulatedBroker):
         """See `SimulatedBroker.holds_receipt`: whether its partition is still the process's own,
         as both sides know."""
         return bool(receipt.live and not receipt.leaving)
+
+    def lag(self, topic: str, group: str) -> Lag:
+        """See `SimulatedBroker.lag`."""
+        state = self.groups.get((topic, group))
+        if state is None:
+            return Lag(messages=0)
+        logs = state.logs.items()
+        left = sum(len(log) - len(state.finished.get(shard, ())) for shard, log in logs)
+        return Lag(messages=left)
 
     def unfinished(self) -> list[str]:
         """See `SimulatedBroker.unfinished`."""

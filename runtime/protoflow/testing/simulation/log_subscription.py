@@ -14,7 +14,8 @@ from protoflow.contract import retry_ladder
 from protoflow.errors import TransportError
 from protoflow.message import Delivery, Message, Settlement, SettleResult
 from protoflow.testing.simulation.link import Link
-from protoflow.testing.simulation.log_broker import GroupState, LogBroker, Record, Shard
+from protoflow.testing.simulation.log_broker import LogBroker
+from protoflow.testing.simulation.log_state import GroupState, Record, Shard
 from protoflow.transport.interface import SubscriptionListener, SubscriptionSettings
 from protoflow.transports.kafka.fair_share import FairShare
 from protoflow.transports.kafka.partition import Partition
@@ -23,9 +24,10 @@ from protoflow.transports.kafka.reader_wakeup import ReaderWakeup
 from protoflow.transports.kafka.ready_deliveries import ReadyDeliveries
 from protoflow.transports.kafka.settler import KafkaSettler, Submit
 from protoflow.transports.kafka.start_marks import StartMarks
+from protoflow.transports.memory.broker import size_of
 
 #: Seconds between commits, between looks at empty logs, and after a failure.
-_COMMIT, _LOOK, _PAUSE = 1.0, 0.5, 0.2
+_COMMIT, _LOOK, _PAUSE = 1.0, 2.0, 0.5
 _WINDOW = 1000
 _LADDER = (5.0, 30.0, 120.0, 600.0, 3600.0)
 
@@ -155,9 +157,9 @@ class LogSubscription:
                 if self._mine != self._state.generation:
                     await self._join()
                 elif not await self._read():
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(_LOOK):
-                            await self._woken.wait()
+                    alarm = self._loop.call_later(_LOOK, self._woken.set)
+                    await self._woken.wait()
+                    alarm.cancel()
             except TransportError:
                 await asyncio.sleep(_PAUSE)
 
@@ -171,7 +173,8 @@ class LogSubscription:
         self._mine = generation
         for shard, (offset, metadata) in committed.items():
             own = isinstance(shard, str)
-            hold = float(shard.removeprefix("retry.")) if isinstance(shard, str) else 0.0
+            name = str(shard).removeprefix("retry.").partition("/")[0]
+            hold = float(name) if own else 0.0
             tp: Any = shard
             partition = Partition(tp, shard, offset, metadata, hold=hold, own=own, writer=self.name)
             if partition.is_suspicious:
@@ -226,7 +229,7 @@ class LogSubscription:
             shard=partition.shard,
             position=offset,
             time=record.time,
-            size=1,
+            size=size_of(message),
             receipt=partition,
             own_place=partition.own,
             suspect=partition.is_suspect(offset),

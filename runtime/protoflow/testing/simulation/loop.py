@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
-from protoflow.testing.simulation.process import Process, current
+from protoflow.testing.simulation.process import Process, current, discard
 
 T = TypeVar("T")
 _Ts = TypeVarTuple("_Ts")
@@ -40,6 +40,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._timers: list[tuple[float, int, int, asyncio.Handle]] = []
         self._count = 0
         self._idle = 0
+        #: Made while the loop finishes, by `finally` blocks: they never begin.
+        self._late: list[asyncio.Task[Any]] | None = None
 
     @property
     def protoflow_process(self) -> object:
@@ -50,6 +52,17 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         """The virtual time."""
         return self.now
 
+    def call_soon(
+        self,
+        callback: Callable[[Unpack[_Ts]], object],
+        *args: *_Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Handle:
+        """See `asyncio.AbstractEventLoop`."""
+        handle = SoonHandle(callback, args, self, context)
+        self._ready.append(handle)  # type: ignore[attr-defined]
+        return handle
+
     def call_at(
         self,
         when: float,
@@ -58,7 +71,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
         """See `asyncio.AbstractEventLoop`."""
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        handle = LaterHandle(when, callback, args, self, context)
         self._count += 1
         self._tie = (self._tie * 6364136223846793005 + 1442695040888963407) & _BITS
         heapq.heappush(self._timers, (when, self._tie, self._count, handle))
@@ -84,10 +97,11 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     ) -> asyncio.Task[Any]:
         """Makes a task of the process in whose context it runs."""
         task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, name="task", context=context)
+        if self._late is not None:
+            self._late.append(task)
         process = current.get() if context is None else context.get(current)
         if process is not None:
-            process.tasks[task] = None
-            task.add_done_callback(process.tasks.pop, context=context)
+            process.tasks.append(task)
         return task
 
     def run_in_executor(
@@ -109,6 +123,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         events._set_running_loop(self)
         try:
             while not task.done():
+                self._advance()
                 self._turn()
         finally:
             events._set_running_loop(previous)
@@ -121,16 +136,20 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             process.alive = False
         previous = events._get_running_loop()
         events._set_running_loop(self)
+        late = self._late = []
         try:
             for process in processes:
-                process.discard()
+                discard(process.take_tasks())
+            while late:
+                discard([late.pop()])
         finally:
             events._set_running_loop(previous)
         self._ready.clear()  # type: ignore[attr-defined]
         self._timers.clear()
         self.close()
 
-    def _turn(self) -> None:
+    def _advance(self) -> None:
+        """Adds the timers that are due; if nothing is ready, jumps to the next one."""
         ready, timers = self._ready, self._timers  # type: ignore[attr-defined]
         if ready:
             self._idle += len(ready)
@@ -147,25 +166,33 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             handle = heapq.heappop(timers)[3]
             if not handle._cancelled:
                 ready.append(handle)
+
+    def _turn(self) -> None:
+        """Runs what is ready: nothing of the dead, and nothing now of those that stand still."""
+        ready, now, of = self._ready, self.now, current  # type: ignore[attr-defined]
         for _ in range(len(ready)):
             handle = ready.popleft()
             if handle._cancelled:
                 continue
-            process = handle._context.get(current)
-            if process is None or self._may_run(process, handle):
-                handle._run()
+            context = handle._context
+            process = context.get(of)
+            if process is not None and (not process.alive or process.resumes > now):
+                self._keep_back(process, handle)
+                continue
+            try:
+                context.run(handle._callback, *handle._args)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                self.call_exception_handler(
+                    {"message": "error in a callback", "exception": error, "handle": handle}
+                )
 
-    def _may_run(self, process: Process, handle: asyncio.Handle) -> bool:
-        """Whether it runs now: not for the dead, later for those that stand still."""
-        if process.alive and process.resumes > self.now:
+    def _keep_back(self, process: Process, handle: asyncio.Handle) -> None:
+        if process.alive:
             self._count += 1
             # Behind one another, in the order in which they became ready.
             heapq.heappush(self._timers, (process.resumes, -1, self._count, handle))
-            return False
-        return process.alive
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """Cancelled timers are left out when they come up."""
 
     def _write_to_self(self) -> None:
         """There is nobody to wake."""
@@ -193,6 +220,53 @@ async def until(condition: Callable[[], bool], pause: float) -> None:
     """Waits until a condition holds; looking again costs nothing in virtual time."""
     while not condition():  # noqa: ASYNC110
         await asyncio.sleep(pause)
+
+
+class SoonHandle(asyncio.Handle):
+    """A handle without what debugging needs: a seed makes five thousand."""
+
+    __slots__ = ()
+    _source_traceback = None  # for its repr
+
+    def __init__(
+        self, callback: Callable[..., object], args: tuple[Any, ...],
+        loop: asyncio.AbstractEventLoop, context: contextvars.Context | None,
+    ) -> None:  # fmt: skip
+        self._callback = callback
+        self._args = args
+        self._loop = loop
+        self._context = contextvars.copy_context() if context is None else context
+        self._cancelled = False
+        self._repr = None
+
+    def cancel(self) -> None:
+        """See `asyncio.Handle`."""
+        self._cancelled = True
+
+
+class LaterHandle(asyncio.TimerHandle):
+    """The same of a timer; one that is cancelled is left out when it comes up."""
+
+    __slots__ = ()
+    _source_traceback = None  # for its repr
+
+    def __init__(
+        self, when: float, callback: Callable[..., object], args: tuple[Any, ...],
+        loop: asyncio.AbstractEventLoop, context: contextvars.Context | None,
+    ) -> None:  # fmt: skip
+        self._callback = callback
+        self._args = args
+        self._loop = loop
+        self._context = contextvars.copy_context() if context is None else context
+        self._cancelled = False
+        self._repr = None
+        self._when = when
+        self._scheduled = True
+
+    def cancel(self) -> None:
+        """See `asyncio.Handle`."""
+        self._cancelled = True
+        self._args = ()  # what it would have given may be large
 
 
 #: The context of what happens outside of processes.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 from asyncio import Task
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -27,19 +28,24 @@ class Process:
         self.alive = True
         self.resumes = 0.0
         #: Kept, or the garbage collector would close their coroutines.
-        self.tasks: dict[Task[Any], None] = {}
+        self.tasks: list[Task[Any]] = []
 
     def __repr__(self) -> str:
         return f"{self.name}.{self.life}"
 
-    def discard(self) -> None:
-        """Closes what a crash left suspended; nothing of it may reach the simulation any more."""
-        tasks, self.tasks = self.tasks, {}
-        for task in tasks:
-            task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is meant to be
-            if not task.done() and (coroutine := task.get_coro()) is not None:
-                with contextlib.suppress(BaseException):  # its `finally` may await
-                    coroutine.close()
+    def take_tasks(self) -> Iterable[Task[Any]]:
+        """Returns what it left, which is forgotten."""
+        tasks, self.tasks = self.tasks, []
+        return tasks
+
+
+def discard(tasks: Iterable[Task[Any]]) -> None:
+    """Closes what is suspended, or never began; nothing of it may reach the simulation any more."""
+    for task in tasks:
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is meant to be
+        if not task.done() and (coroutine := task.get_coro()) is not None:
+            with contextlib.suppress(BaseException):  # its `finally` may await
+                coroutine.close()
 
 
 #: The process to which the running code belongs; None is the outside world.

@@ -53,8 +53,8 @@ _SQLITE = Profile(
     capabilities=Capabilities(
         durable=True, processes=True, per_key=True, per_partition=True, retains=True,
         delayed_publish=True, broker_retry=True, retry_lateness=1.0, persists_attempts=True,
-        counts_deliveries=True, atomic=True, dead_letters=True, leases=True, lag=True,
-        proves_killers=True,
+        counts_deliveries=True, atomic=True, dead_letters=True, ordered_replays=True, leases=True,
+        lag=True, proves_killers=True,
     ),
     lending=Lending.SESSION,
     faults=(
@@ -67,7 +67,7 @@ _JETSTREAM = Profile(
     capabilities=Capabilities(
         durable=True, processes=True, per_key=True, per_partition=True, retains=True,
         broker_retry=True, retry_lateness=1.0, counts_deliveries=True, dead_letters=True,
-        leases=True, lag=True, proves_killers=True,
+        ordered_replays=True, leases=True, lag=True, proves_killers=True,
     ),
     lending=Lending.EACH,
     single_active=True,
@@ -83,8 +83,8 @@ _RABBITMQ = Profile(
     name="rabbitmq",
     capabilities=Capabilities(
         durable=True, processes=True, per_key=True, per_partition=True, delayed_publish=True,
-        max_delay=6.71089e6, broker_retry=True, retry_lateness=6.0, counts_deliveries=True,
-        dead_letters=True, leases=True, lag=True, proves_killers=True,
+        max_delay=(2**26 - 1) * 0.1, broker_retry=True, retry_lateness=6.0, counts_deliveries=True,
+        dead_letters=True, ordered_replays=True, leases=True, lag=True, proves_killers=True,
     ),
     lending=Lending.CONNECTION,
     single_active=True,
@@ -98,8 +98,8 @@ _KAFKA = Profile(
     name="kafka",
     capabilities=Capabilities(
         durable=True, processes=True, per_key=True, per_partition=True, retains=True,
-        broker_retry=True, retry_lateness=5.0, dead_letters=True, lag=True, proves_killers=True,
-        max_message_bytes=1048576,
+        broker_retry=True, retry_lateness=5.0, dead_letters=True, ordered_replays=True, lag=True,
+        proves_killers=True, max_message_bytes=1048576,
     ),
     lending=Lending.PARTITION,
     faults=(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from protoflow.context import Context
+from protoflow.contract.spec import Ordering
 from protoflow.errors import BatchFailed
 from protoflow.message import Delivery, Message
 from protoflow.outcomes import DeadLetter, Done, Outcome, Postpone, Retry, Skip
@@ -42,6 +42,7 @@ class RunChecks:
         self._holds = holds
         self.by_topic: dict[str, list[Ledger]] = {}
         self.failed_outputs: dict[str, str] = {}
+        self.dead_letters: list[Message] = []
         self._lost: dict[Delivery, float] = {}
 
     def ledger(self, topic: str, group: str) -> Ledger:
@@ -85,8 +86,7 @@ class RunChecks:
     def began(self, process: Process, spec: HandlerSpec, context: Context) -> list[Run]:
         """A handler begins to run."""
         ledger = self.ledger(spec.topic, spec.group)
-        items = context.items if isinstance(context, BatchContext) else (context,)
-        runs = [self._began(process, spec, ledger, item) for item in items]
+        runs = [self._began(process, spec, ledger, item) for item in items_of(context)]
         running = sum(run.process is process for run in ledger.running)
         if not spec.batched and running > spec.policy.concurrency:
             self._fail("concurrency", f"{running} runs of {spec.name} at once", runs[0].message)
@@ -147,21 +147,23 @@ class RunChecks:
     def ended(
         self, runs: Sequence[Run], spec: HandlerSpec, outcome: Outcome, context: Context
     ) -> None:
-        """A run ended with an outcome; batches with one for all."""
+        """A run ended with an outcome."""
         ledger = self.ledger(spec.topic, spec.group)
-        items: Any = context.items if isinstance(context, BatchContext) else (context,)
-        cause = outcome.__cause__
-        for index, (run, item) in enumerate(zip(runs, items, strict=True)):
+        outcomes = outcomes_of(runs, spec, outcome)
+        outputs = tuple(message.id for item in items_of(context) for message in item.outputs)
+        if isinstance(context, BatchContext):  # those that name no input depend on all
+            outputs += tuple(message.id for message in context.outputs)
+        for run, own in zip(runs, outcomes, strict=True):
             if run not in ledger.running:
                 continue
             del ledger.running[run]
             record = ledger.records[run.message]
-            if isinstance(outcome, Postpone):
-                continue
-            spared = isinstance(cause, BatchFailed) and index not in cause.errors
-            self._end(run, ledger, record, Done() if spared else outcome)
-            if not spec.streams and not spec.batched:
-                self._outputs(record, spec, outcome, item)
+            if own is None:
+                self._end_without_verdict(run)
+            elif not isinstance(own, Postpone):
+                self._end(run, ledger, record, own)
+                if not spec.streams and own is outcome:
+                    self._outputs(record, spec, outcome, outputs)
 
     def cancelled(self, runs: Sequence[Run], spec: HandlerSpec) -> None:
         """A run was cancelled: that is no failure."""
@@ -170,7 +172,13 @@ class RunChecks:
         for run in runs:
             ledger.running.pop(run, None)
             run.ended, run.outcome = self._now(), "cancelled"
+            # Maybe by itself, which is a failure.
+            ledger.records[run.message].cancelled += 1
             self._trace.add(self._now(), str(run.process), "cancelled", run.message)
+
+    def _end_without_verdict(self, run: Run) -> None:
+        run.ended, run.outcome = self._now(), "again"
+        self._trace.add(self._now(), str(run.process), "again", run.message, run.handler)
 
     def _end(self, run: Run, ledger: Ledger, record: Record, outcome: Outcome) -> None:
         now = self._now()
@@ -195,14 +203,42 @@ class RunChecks:
             record.disturbances = ledger.disturbances
 
     def _outputs(
-        self, record: Record, spec: HandlerSpec, outcome: Outcome, context: Context
+        self, record: Record, spec: HandlerSpec, outcome: Outcome, outputs: tuple[str, ...]
     ) -> None:
-        outputs = tuple(message.id for message in context.outputs)
         if isinstance(outcome, Done):
-            record.outputs = outputs
+            record.outputs.append(outputs)
             for each in outputs:
                 self.failed_outputs.pop(each, None)
         elif not record.successes:
             self.failed_outputs |= dict.fromkeys(
                 (each for each in outputs if each not in self.stored_ids), spec.name
             )
+
+
+def items_of(context: Context) -> Sequence[Context]:
+    """Returns the contexts of the messages of a run: one, or those of a batch."""
+    return context.items if isinstance(context, BatchContext) else (context,)
+
+
+def outcomes_of(
+    runs: Sequence[Run], spec: HandlerSpec, outcome: Outcome
+) -> Sequence[Outcome | None]:
+    """Returns what the outcome of a run is for each of its messages; None: it runs again, and
+    nothing is said of it yet."""
+    cause = outcome.__cause__
+    if isinstance(outcome, Done | Skip | Postpone) or len(runs) == 1:
+        return [outcome] * len(runs)
+    if not isinstance(cause, BatchFailed) or not 0 <= max(cause.errors, default=-1) < len(runs):
+        return [None] * len(runs)  # each is run by itself
+    found: list[Outcome | None] = []
+    failed: set[bytes] = set()
+    in_turn = spec.policy.ordering is not Ordering.NONE
+    for index, run in enumerate(runs):
+        if in_turn and run.key is not None and run.key in failed:
+            found.append(None)  # it waits for the earlier one of its key
+        elif (error := cause.errors.get(index)) is None:
+            found.append(Done())
+        else:
+            found.append(error if isinstance(error, DeadLetter | Skip) else Retry())
+            failed.add(run.key or b"")
+    return found

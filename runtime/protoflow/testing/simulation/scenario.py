@@ -1,4 +1,4 @@
-"""What a simulation does, and what must hold."""
+"""The scenario and the invariants of a simulation."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Check = Callable[[Any], object]
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """What the outside world does, and how bad its days are.
+    """What a simulation publishes, and how many faults it plans.
 
     Attributes:
         publish: publishes through `simulation.publisher`; returns when it is done.
-        faults: how many faults are planned; all but the first five may meet nothing.
-        crashes: how many crashes are planned beside them; all but the first two may meet nothing.
+        faults: the number of planned faults; the first five always happen.
+        crashes: the number of planned crashes; the first two always happen.
         duration: seconds in which faults are planned; after the last everything must come to rest.
         patience: seconds that it gets for that.
     """
@@ -31,12 +31,12 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Invariant:
-    """What must hold.
+    """A check of a simulation.
 
     Attributes:
-        check: raises AssertionError where it does not.
+        check: raises AssertionError if the invariant is violated.
         name: its name in reports.
-        every_step: whether it is checked after every run of a handler; else at rest only.
+        every_step: whether it is checked after every run of a handler, and not only at the end.
     """
 
     check: Check

@@ -20,6 +20,7 @@ from protoflow.testing.simulation.determinism import SimulatedClock
 from protoflow.testing.simulation.invariants import Contract
 from protoflow.testing.simulation.link import Host
 from protoflow.testing.simulation.process import Process
+from protoflow.testing.simulation.run_checks import items_of
 from protoflow.testing.simulation.transport import SimulatedTransport
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def _disturbed(process: ServiceProcess, host: SimulationHost) -> Middleware:
                 host.trace.add(host.loop.now, str(process), f"fault {kind}", context.id, str(fault))
             if kind == "poison":
                 host.poisoned[context.id] = None
-            if context.id in host.poisoned:
+            if any(item.id in host.poisoned for item in items_of(context)):
                 raise ValueError("a poison message")
             if kind == "error":
                 raise ConnectionError("a simulated failure")

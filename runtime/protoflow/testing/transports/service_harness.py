@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from protoflow.config.settings import Config
@@ -23,6 +22,7 @@ from protoflow.service.service import Service
 from protoflow.testing.transports.harness import TransportHarness
 from protoflow.testing.transports.processes import program_environment
 from protoflow.testing.transports.tasks import ONCE, POLICY, Work, publication, task_handler
+from protoflow.transport import Transport
 
 
 class Runs:
@@ -130,7 +130,7 @@ class ServiceHarness:
     async def kill_while_handling(self, **settings: Any) -> list[str]:  # Any: as in Config
         """Kills a process while its handler runs; returns what the handler logged."""
         if self.harness.target.crash is not None:
-            pytest.skip("capability: durable")
+            return await self._crash_while_handling(self.harness.target.crash, **settings)
         options = {**self.harness.target.options, **self.harness.target.crash_options}
         order = {
             "settings": self.settings(transport_options=options, **settings),
@@ -149,3 +149,21 @@ class ServiceHarness:
             process.kill()
             await process.wait()
         return self._log.read_text().splitlines()
+
+    async def _crash_while_handling(
+        self, crash: Callable[[Transport], object], **settings: Any
+    ) -> list[str]:
+        """The same where everything is in the memory of one process."""
+        log: list[str] = []
+
+        async def work(task: StringValue, context: Context) -> None:
+            log.append(f"{task.value} {context.attempt}")
+            await asyncio.Event().wait()
+
+        transport = await self.harness.connect()
+        service = Service(self.config(**settings), transport=transport)
+        service.register(task_handler(work, self.topic, self.group))
+        await service.start()
+        await self.until(lambda: log)
+        crash(transport)
+        return log

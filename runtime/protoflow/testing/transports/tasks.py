@@ -9,6 +9,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from protoflow.context import Context
 from protoflow.contract.spec import (
+    BatchPolicy,
     DeliveryPolicy,
     MessageSpec,
     MethodSpec,
@@ -16,7 +17,7 @@ from protoflow.contract.spec import (
     RetryPolicy,
     ServiceSpec,
 )
-from protoflow.handler import Handler
+from protoflow.handler import Batch, Handler
 
 #: Quick retries: a case waits for a broker, never for a backoff.
 POLICY = DeliveryPolicy(retry=RetryPolicy(max_attempts=3, initial_backoff=0.01, jitter=0.0))
@@ -24,6 +25,7 @@ POLICY = DeliveryPolicy(retry=RetryPolicy(max_attempts=3, initial_backoff=0.01, 
 ONCE = DeliveryPolicy(retry=RetryPolicy(max_attempts=1))
 
 Work = Callable[[StringValue, Context], Awaitable[StringValue | None]]
+BatchWork = Callable[[Batch[StringValue], Context], Awaitable[StringValue | None]]
 
 
 class TaskHandler(Handler):
@@ -44,9 +46,15 @@ def publication(topic: str) -> PublicationSpec:
 
 
 def task_handler(
-    work: Work, topic: str, group: str, policy: DeliveryPolicy = POLICY, results: str | None = None
+    work: Work | BatchWork,
+    topic: str,
+    group: str,
+    policy: DeliveryPolicy = POLICY,
+    results: str | None = None,
+    batch: BatchPolicy | None = None,
 ) -> TaskHandler:
-    """Returns a handler whose one method is `work`; its results go to the topic `results`."""
+    """Returns a handler whose one method is `work`; its results go to the topic `results`. With
+    `batch` it takes batches."""
     method = MethodSpec(
         name=f"protoflow.testing.Tasks.{group}",
         handler="work",
@@ -54,6 +62,8 @@ def task_handler(
         topic=topic,
         group=group,
         delivery=policy,
+        batched=batch is not None,
+        batch=batch or BatchPolicy(),
         publication=publication(results) if results else None,
     )
     spec = ServiceSpec(name="protoflow.testing.Tasks", methods=(method,))

@@ -1,4 +1,4 @@
-"""Parts that transports are built of, each usable alone.
+"""Building blocks for transports; each can be used alone.
 
 | part | for |
 |---|---|
@@ -25,6 +25,8 @@ Names are loaded when first used, so a transport loads only the parts that it ha
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from protoflow.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from protoflow.transport.kit.backoff import Backoff as Backoff
@@ -68,11 +70,4 @@ _HOMES = {
 }
 
 if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> object:
-        home = _HOMES.get(name)
-        if home is None:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        import importlib
-
-        return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    __getattr__ = lazy_exports(__name__, _HOMES)

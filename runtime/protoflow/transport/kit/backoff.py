@@ -32,5 +32,5 @@ class Backoff:
         return wait if self._random is None else wait * (0.5 + self._random() / 2)
 
     def reset(self) -> None:
-        """Starts again with the first wait; for after a success."""
+        """Starts again with the first wait; call it after a success."""
         self._next = self._first

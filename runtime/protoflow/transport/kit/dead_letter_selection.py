@@ -1,4 +1,4 @@
-"""Which dead letters of a scan are meant: by id, and by what a filter says."""
+"""Selects dead letters of a scan, by id and by a filter."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_IN_TEXT = 10
 
 @dataclass_record
 class DeadLetterFilter:
-    """Which dead letters are meant; all conditions that are given must hold.
+    """Selects dead letters; all given conditions must hold.
 
     Attributes:
         error_class: the class of the cause, as in `pf_error_class`.
@@ -63,10 +63,11 @@ class DeadLetterFilter:
 async def selected(
     scan: DeadLetterScan, topic: str, ids: Collection[str] | None, filter: DeadLetterFilter | None
 ) -> AsyncIterator[Sequence[DeadLetterRecord]]:
-    """Yields the records that are meant, in portions.
+    """Yields the selected records, in portions.
 
     Raises:
-        DeadLetterNotFoundError: an id is not there; raised before the first portion.
+        DeadLetterNotFoundError: there is no dead letter with an id; raised before the first
+            portion.
     """
     found: list[DeadLetterRecord] = []
     wanted = frozenset(ids or ())

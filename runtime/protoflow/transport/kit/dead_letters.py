@@ -27,11 +27,11 @@ class DeadLetterObserver(Protocol):
         """So many dead letters wait."""
 
     def replayed(self, topic: str, count: int, ids: Sequence[str], to: str) -> None:
-        """So many were replayed; the ids of the first thousand, and where to if they did not go
-        back to their group."""
+        """Dead letters were replayed; with the ids of the first thousand, and the target if it was
+        not their group."""
 
     def purged(self, topic: str, count: int, ids: Sequence[str]) -> None:
-        """So many were purged; the ids of the first thousand, unless all were purged at once."""
+        """Dead letters were purged; with the ids of the first thousand, unless all were purged."""
 
 
 class DeadLetters:
@@ -116,11 +116,12 @@ class DeadLetters:
         to_origin: bool = False,
         to: str = "",
         filter: DeadLetterFilter | None = None,
+        reprocess: bool = False,
     ) -> int:
-        """Gives dead letters back to the group that failed, ids kept and attempts reset.
+        """Replays dead letters to the group that failed; ids are kept and attempts reset.
 
-        Dead letters of one key keep their order: if one fails for a reason that may pass, the
-        later ones of its key are left as well. Each of the others is tried.
+        Dead letters of one key keep their order: if one fails with a temporary error, the later
+        ones of its key are left too. All others are tried.
 
         Args:
             topic: the dead-letter topic.
@@ -128,17 +129,21 @@ class DeadLetters:
             to_origin: publishes to the original topic instead, where every group gets them.
             to: publishes to this topic instead, namespace included.
             filter: leaves out the others.
+            reprocess: handles again what an inbox notes as handled, which is skipped otherwise.
 
         Returns:
             How many were replayed.
 
         Raises:
+            ValueError: `reprocess` with a topic that is not the group's own.
             DeadLetterNotFoundError: an id is not there; nothing was replayed.
             ReplayError: some are left; it names how many went, which are left, and why.
             TransportError: the broker failed before anything was replayed.
         """
         self._check(topic)
-        run = _Replay(topic, to_origin=to_origin, to=to)
+        if reprocess and (to_origin or to):
+            raise ValueError("reprocess is for the group that failed: leave out to_origin and to")
+        run = _Replay(topic, to_origin=to_origin, to=to, reprocess=reprocess)
         try:
             async with self._store.scan(topic, ids=ids) as scan:
                 async for records in selected(scan, topic, ids, filter):
@@ -187,15 +192,16 @@ class DeadLetters:
 
 
 class _Replay:
-    """What became of the dead letters of one replay so far."""
+    """The results of a replay so far."""
 
-    def __init__(self, topic: str, *, to_origin: bool, to: str) -> None:
+    def __init__(self, topic: str, *, to_origin: bool, to: str, reprocess: bool) -> None:
         self.replayed = 0
         #: Of those that were replayed, the first ones.
         self.ids: list[str] = []
         self._topic = topic
         self._to_origin = to_origin or bool(to)
         self._to = to
+        self._reprocess = reprocess
         self._left: dict[str, Exception] = {}
         self._more = 0
         self._error: Exception | None = None
@@ -204,7 +210,7 @@ class _Replay:
         self._blocked: set[bytes] = set()
 
     async def replay(self, scan: DeadLetterScan, records: Sequence[DeadLetterRecord]) -> bool:
-        """Replays a portion. False: nothing goes at the moment, so no more should be tried."""
+        """Replays a portion. False: all fail at the moment, so the caller should stop."""
         free: list[DeadLetterRecord] = []
         for record in records:
             if record.message.key in self._blocked:
@@ -214,6 +220,8 @@ class _Replay:
         failure: Exception | None = None
         if self._to:
             free = [replace(record, destination=self._to) for record in free]
+        if self._reprocess:
+            free = [replace(record, reprocess=True) for record in free]
         results = await scan.replay(free, to_origin=self._to_origin) if free else ()
         for record, error in zip(free, results, strict=True):
             if error is None:
@@ -232,7 +240,7 @@ class _Replay:
         return self._error is None
 
     def stopped(self, error: TransportError) -> None:
-        """The broker failed; what was not read is left."""
+        """The broker failed; dead letters that were not read are left."""
         self._error = error
 
     def result(self) -> int:

@@ -6,11 +6,11 @@ from protoflow.transport.interface import SubscriptionListener
 
 
 class HealthReporter:
-    """Keeps what is wrong by its cause, and reports changes only to the listener.
+    """Keeps the problems by cause, and reports changes of health to the listener.
 
     Args:
         listener: gets `health_changed`.
-        name: stands before each detail; empty: nothing does.
+        name: the prefix of each detail, or empty.
     """
 
     def __init__(self, listener: SubscriptionListener, name: str = "") -> None:

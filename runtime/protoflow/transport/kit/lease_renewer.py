@@ -1,4 +1,4 @@
-"""Renewing the leases of a subscription, and giving back what no handler runs for."""
+"""Renews the leases of a subscription, and gives back messages without a running handler."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ class LeaseRenewer:
 
     Args:
         lost: gets the deliveries whose leases ended, or were given up after `max_hold`.
+        rest: called with the seconds for which nothing more may be handed out: leases of an
+            ordered group have ended by the clock here, and the broker may still lend them.
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class LeaseRenewer:
         clock: Clock,
         leases: LeaseTable,
         lost: Callable[[Sequence[Delivery]], None],
+        rest: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
         #: Given back without success so far.
         self.owed: list[Settlement] = []
@@ -40,6 +43,7 @@ class LeaseRenewer:
         self._clock = clock
         self._leases = leases
         self._lost = lost
+        self._rest = rest
         self._interval = (settings.lease if source.lease is None else source.lease) / 3
         self._loop = asyncio.get_running_loop()
         self._sweeping: asyncio.Task[None] | None = None
@@ -47,17 +51,17 @@ class LeaseRenewer:
         self._timer = self._loop.call_later(self._interval, self._start)
 
     def end(self) -> None:
-        """Renews nothing more. Idempotent."""
+        """Stops renewing. Idempotent."""
         self._ended = True
         self._timer.cancel()
 
     async def wait(self) -> None:
-        """Waits for the end of the sweep that runs."""
+        """Waits for the end of the current sweep."""
         if self._sweeping is not None:
             await asyncio.wait([self._sweeping])
 
     async def give_back(self, deliveries: Sequence[Delivery]) -> None:
-        """Gives back what no handler runs for; what fails is repeated at every sweep."""
+        """Gives back deliveries without a running handler; a failure is repeated at every sweep."""
         leases = self._leases
         self.owed += [released(each) for each in deliveries if leases.release(each)]
         owed = [each for each in self.owed if each.delivery.receipt not in leases.held]
@@ -85,6 +89,8 @@ class LeaseRenewer:
                 if self._source.expires:
                     expired: list[Delivery] = []
                     leases.sweep(now, due.extend, expired.extend)
+                    if expired and self._settings.ordering is not Ordering.NONE:
+                        self._rest(self._interval / 2)  # by so much the table is cautious at most
                     await self._end(expired)
                     due = [delivery for delivery in due if leases.holds(delivery)]
                 gone = await renew(due)

@@ -1,4 +1,4 @@
-"""Deliveries that the broker lent this process for a time."""
+"""Deliveries that this process holds under a lease."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class LeaseTable:
         return len(self.held)
 
     def holds(self, delivery: Delivery) -> bool:
-        """Whether exactly this delivery is held; not one that has its receipt now."""
+        """Whether this very delivery is held, not a later one with the same receipt."""
         return self.held.get(delivery.receipt) is delivery
 
     def add(self, deliveries: Iterable[Delivery], now: float) -> None:
@@ -79,7 +79,7 @@ class LeaseTable:
         return True
 
     def clear(self) -> list[Delivery]:
-        """Holds nothing any more, and begins another epoch. Returns what was held."""
+        """Releases everything and begins a new epoch. Returns the released deliveries."""
         lost = [*self.held.values()]
         self.held.clear()
         self._seen.clear()
@@ -88,15 +88,15 @@ class LeaseTable:
         return lost
 
     def renewed(self, deliveries: Iterable[Delivery], now: float) -> None:
-        """Takes note of leases that were renewed at this time."""
+        """Notes that leases were renewed at this time."""
         for delivery in deliveries:
             lease = self._seen.get(delivery.receipt)
             if lease is not None and lease.delivery is delivery:
                 lease.renewed = max(lease.renewed, now)
 
     def sweep(self, now: float, renew: Report, lost: Report) -> None:
-        """Releases what was not renewed in time, and reports to `lost`; reports to `renew` what
-        is due. The caller calls `renewed` once the broker has renewed it."""
+        """Releases deliveries that were not renewed in time and passes them to `lost`. Passes those
+        that are due to `renew`; the caller calls `renewed` when the broker has renewed them."""
         self._see()
         self._since = None
         due: list[Delivery] = []
@@ -116,7 +116,7 @@ class LeaseTable:
             renew(due)
 
     def overdue(self, now: float) -> list[Delivery]:
-        """Returns what is held for longer than `max_hold`."""
+        """Returns the deliveries that are held for longer than `max_hold`."""
         self._see()
         limit = now - self._max_hold
         return [lease.delivery for lease in self._seen.values() if lease.taken < limit]

@@ -1,4 +1,4 @@
-"""What a broker of queues does for one subscription."""
+"""The functions of a queue broker for one subscription."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deliveries that have arrived and were not handed out yet."""
+"""Deliveries that were received and not handed out yet."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class ReadyQueue:
             self.append(delivery)
 
     def put_back(self, delivery: Delivery) -> None:
-        """Adds a delivery that was handed out before, where its position belongs."""
+        """Adds a delivery that was handed out before, at its position."""
         queue = self._shards.setdefault(delivery.shard, deque())
         key = self._position
         queue.insert(bisect_left(queue, key(delivery), key=key), delivery)
@@ -79,7 +79,7 @@ class ReadyQueue:
         self.signal.wake()
 
     def withdraw(self, deliveries: Collection[Delivery]) -> list[Delivery]:
-        """Removes those of the deliveries that are here, and returns them."""
+        """Removes and returns those of the deliveries that are in the queue."""
         unwanted = {*deliveries}
         return self._remove(lambda delivery: delivery in unwanted)
 
@@ -101,7 +101,7 @@ class ReadyQueue:
         self.signal.wake()
 
     def take(self, max_messages: int, max_bytes: int) -> list[Delivery]:
-        """Removes and returns the next ones; bytes beyond `max_bytes` only in the first."""
+        """Removes and returns the next deliveries; only the first may exceed `max_bytes`."""
         batch: list[Delivery] = []
         size = 0
         paused = self.paused

@@ -1,4 +1,4 @@
-"""Replaying dead letters: what a store shares with all others."""
+"""Replaying dead letters: the parts that all stores share."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ _DIGITS = 20
 
 
 class DeadLetterSources:
-    """Whose dead letters lie in a topic, as far as this process consumes.
+    """The subscriptions of this process by their dead-letter topics.
 
-    Anybody who may publish can write a dead letter, and name any origin in it. So where the
-    sources of a topic are known, no dead letter of another origin is replayed.
+    Every publisher can write a dead letter with any origin. Therefore, if the subscriptions of a
+    topic are known, dead letters of other origins are not replayed.
     """
 
     def __init__(self) -> None:
         self._known: dict[str, set[tuple[str, str]]] = {}
 
     def add(self, subscriptions: Iterable[SubscriptionSettings]) -> None:
-        """Learns where the dead letters of subscriptions go."""
+        """Adds the dead-letter topics of subscriptions."""
         for settings in subscriptions:
             for topic in settings.dead_letter_topics:
                 self._known.setdefault(topic, set()).add((settings.topic, settings.group))
 
     def has_topic(self, dead_letter_topic: str, topic: str) -> bool:
-        """Whether dead letters of a topic may lie there."""
+        """Whether a subscription consumes this topic."""
         known = self._known.get(dead_letter_topic)
         return known is None or any(topic == source for source, _ in known)
 
@@ -63,15 +63,16 @@ class DeadLetterSources:
         topic = record.destination or topic
         if not topic or not (group or to_origin):
             raise NotReplayableError(
-                "it names no original topic and group; publish it anew and purge it"
+                "it names no original topic and group; publish it again and purge it"
             )
         known = self._known.get(message.topic)
         # An operator may name any topic; a dead letter may not.
         if known is not None and not record.destination and (topic, group) not in known:
             raise NotReplayableError(
-                f"it names topic {topic!r:.100} and group {group!r:.100}, whose dead letters do "
-                "not lie here; check who wrote it, publish it anew and purge it"
+                f"it names topic {topic!r:.100} and group {group!r:.100}, whose dead letters are "
+                "in another topic; check who wrote it, publish it again and purge it"
             )
+        again = {wire.PF_REPROCESS: "true", wire.PF_GROUP: group} if record.reprocess else {}
         return (
             Message(
                 id=message.id,
@@ -82,7 +83,8 @@ class DeadLetterSources:
                     name: value
                     for name, value in message.metadata.items()
                     if not name.startswith(wire.PF_PREFIX)
-                },
+                }
+                | again,
                 headers=message.headers,
                 deduplication_id=f"{message.id}:{group}:p{record.position}.{message.topic}",
             ),
@@ -102,7 +104,7 @@ async def replay_in_order(
 ) -> Sequence[Exception | None]:
     """Implements `DeadLetterScan.replay` where publishing and removing are two steps.
 
-    Of each key one message is under way at a time, so a failure holds back the later ones.
+    One message of each key is in flight at a time, so a failure holds back the later ones.
 
     Args:
         records: what to replay.
@@ -149,13 +151,13 @@ async def replay_in_order(
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether the same dead letter may be replayed later, so that its key has to wait for it."""
+    """Whether an error is temporary, so that later dead letters of the key must wait."""
     final = NotReplayableError | PublishRefusedError | DeadLetterNotFoundError
     return not isinstance(error, final)
 
 
 def left_behind() -> PublishError:
-    """The error of a dead letter whose key waits for an earlier one."""
+    """Returns the error of a dead letter that waits for an earlier one of its key."""
     return PublishError("an earlier dead letter of its key was not replayed")
 
 

@@ -16,16 +16,17 @@ from protoflow.errors import ConfigError
 class TlsOptions:
     """How the server is verified, and how the client identifies itself to it.
 
-    A transport's options inherit it. It has no slots, so that they may inherit both classes.
+    The options of a transport inherit this class. It has no slots, because they inherit
+    `CredentialOptions` too.
 
     Attributes:
-        tls_ca_file: a PEM file with the authorities to trust; none: those of the system.
+        tls_ca_file: a PEM file with the trusted authorities; None: those of the system.
         tls_cert_file: a PEM file with this client's certificate.
-        tls_key_file: a PEM file with its key, if the certificate's file does not hold it.
+        tls_key_file: a PEM file with the key, if `tls_cert_file` does not contain it.
         tls_key_password: the password of the key.
-        tls_verify: the server's certificate must be signed by a trusted authority; turn it off
-            for experiments only.
-        tls_verify_hostname: the certificate must name the server's host.
+        tls_verify: verify that a trusted authority signed the server's certificate; turn it off for
+            experiments only.
+        tls_verify_hostname: verify that the certificate names the server's host.
         tls_server_name: the name in the server's certificate, if it is not the host.
     """
 
@@ -38,7 +39,7 @@ class TlsOptions:
     tls_server_name: str | None = None
 
     def tls_problems(self) -> Iterator[str]:
-        """Yields what contradicts itself."""
+        """Yields an error text for each contradiction."""
         if self.tls_key_file and not self.tls_cert_file:
             yield "option tls_key_file needs tls_cert_file"
         if self.tls_key_password and not self.tls_cert_file:
@@ -110,11 +111,11 @@ class _NamedServer(ssl.SSLContext):
 
 @dataclass(frozen=True, kw_only=True)
 class CredentialOptions:
-    """Who the client is; what stands in the URL goes before it.
+    """User and password; those in the URL are stronger.
 
     Attributes:
-        username: the user, where the URL does not name one.
-        password: its password, where the URL does not hold one.
+        username: the user, if the URL names none.
+        password: the password, if the URL has none.
     """
 
     username: str | None = None

@@ -1,4 +1,4 @@
-"""Settlements that are on their way to the broker."""
+"""Settlements that were sent to the broker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DONE, _LOST, _UNKNOWN = SettleResult.DONE, SettleResult.LOST, SettleResult.UNKN
 
 
 class SettlementBatch:
-    """The settlements of one call: answered here where possible, else sent to the broker.
+    """The settlements of one call: answered locally if possible, otherwise sent to the broker.
 
     It is fenced: only a delivery that is held under its receipt is accepted, and it is not held
     while its settlement is on its way. The receipt of what is settled becomes the action, so that
@@ -101,11 +101,11 @@ class SettlementBatch:
         return final
 
     def unknown(self) -> list[SettleResult]:
-        """Returns all results where nothing is known of what was sent: it is held again."""
+        """Returns all results when the broker did not answer; the deliveries are held again."""
         return self.confirm([_UNKNOWN] * len(self.accepted))
 
     def lost(self) -> list[SettleResult]:
-        """Returns all results where everything that was sent is lost to this process."""
+        """Returns all results when this process has lost all deliveries."""
         return self.confirm([_LOST] * len(self.accepted))
 
     def _restored(self, settlement: Settlement, answer: SettleResult) -> SettleResult:
@@ -117,7 +117,7 @@ class SettlementBatch:
 
 
 def released(delivery: Delivery) -> Settlement:
-    """Returns the settlement that gives a delivery back as if it had not been handed out."""
+    """Returns the settlement that gives a delivery back unchanged."""
     return Settlement(
         delivery, Action.RELEASE, failures=delivery.failures, first_failure=delivery.first_failure
     )

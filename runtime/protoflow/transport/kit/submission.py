@@ -1,4 +1,4 @@
-"""Messages that are published together: several results, one future."""
+"""Several messages, one future with their results."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _OPEN: Final = PublishError("not confirmed yet")
 
 
 class Submission:
-    """The results of one call of `Transport.submit`, filled in as they come.
+    """The results of one call of `Transport.submit`.
 
     Args:
         size: how many messages there are.
-        deadline: when `expire` gives up what has no result yet.
+        deadline: when `expire` gives up messages without a result.
 
     Attributes:
         future: resolved once every message has a result.
@@ -38,7 +38,7 @@ class Submission:
             self.future.set_result(self._results)
 
     def done(self, index: int, result: PublishError | None) -> bool:
-        """Sets the result of one message; only the first counts. Whether it was the first."""
+        """Sets the result of one message, unless it has one. Returns whether it was set."""
         if self._results[index] is not _OPEN:
             return False
         self._results[index] = result
@@ -53,7 +53,7 @@ class Submission:
             self.done(index, result)
 
     def expire(self, now: float, error: PublishError) -> bool:
-        """Gives up what has no result by the deadline. Whether the submission is over."""
+        """Gives up messages without a result at the deadline. Returns whether all have a result."""
         if self.left and now >= self.deadline:
             self.finish(error)
         return not self.left

@@ -1,4 +1,4 @@
-"""A subscription to a broker of queues, made of three functions of its transport."""
+"""A subscription to a queue broker, made of three functions of a transport."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def queue_subscription(
     listener: SubscriptionListener,
     clock: Clock,
 ) -> QueueSubscription:
-    """Returns a `Subscription` over a broker that lends messages and takes them back.
+    """Returns a `Subscription` to a queue broker.
 
     The transport claims, settles and renews. Everything else happens here: what was claimed and
     not handed out waits and is given back at the end, leases are renewed and their loss is
@@ -44,7 +44,7 @@ class QueueSubscription:
 
     Attributes:
         leases: what is held here.
-        health: where a transport may set problems of its own.
+        health: for further problems that the transport reports.
         stopped: whether `stop` was called.
     """
 
@@ -68,7 +68,11 @@ class QueueSubscription:
         self._ready = ReadyQueue(
             max_messages=settings.max_in_flight, max_bytes=settings.max_in_flight_bytes
         )
-        self._renewer = LeaseRenewer(source, settings, clock, self.leases, self._report_lost)
+        self._renewer = LeaseRenewer(
+            source, settings, clock, self.leases, self._report_lost, self._rest
+        )
+        self._resting = False
+        self._giving_back: set[asyncio.Task[None]] = set()
         self._fetching: asyncio.Future[Sequence[Delivery]] | None = None
         self._on_the_way: dict[asyncio.Future[Results], SettlementBatch] = {}
 
@@ -76,7 +80,7 @@ class QueueSubscription:
         """See `Subscription.receive`."""
         ready = self._ready
         while not self.stopped:
-            if taken := ready.take(max_messages, max_bytes):
+            if not self._resting and (taken := ready.take(max_messages, max_bytes)):
                 return taken
             ready.signal.clear()
             if self._may_fetch() and await self._fetch_some(max_messages, max_bytes):
@@ -101,7 +105,7 @@ class QueueSubscription:
         return future
 
     def settling(self, settlements: Sequence[Settlement]) -> SettlementBatch:
-        """Returns a batch that a transaction settles by itself; it must confirm it."""
+        """Returns a batch for a transaction that settles it and must confirm it."""
         return SettlementBatch(self.leases, settlements, self._clock.monotonic())
 
     def defer(self, message: Message, delay: float) -> Message | None:
@@ -117,7 +121,7 @@ class QueueSubscription:
 
     @property
     def waiting(self) -> bool:
-        """Whether a receiver waits for something to arrive."""
+        """Whether a receiver waits for deliveries."""
         return self._ready.signal.waiting
 
     @property
@@ -138,12 +142,12 @@ class QueueSubscription:
         self._ready.signal.wake()
 
     def wake_after(self, seconds: float) -> None:
-        """Does so after some seconds; of several calls the earliest counts."""
+        """Calls `wake` after some seconds; of several calls the earliest counts."""
         if not self.stopped:
             self._ready.signal.wake_after(seconds)
 
     def receipts(self) -> set[Hashable]:
-        """Returns the receipts of what is held here, or is being settled."""
+        """Returns the receipts of deliveries that are held or being settled."""
         found = set(self.leases.held)
         for batch in self._on_the_way.values():
             for settlement in batch.accepted:
@@ -152,7 +156,7 @@ class QueueSubscription:
         return found
 
     def lose(self, deliveries: Sequence[Delivery] | None = None) -> None:
-        """Reports leases as lost; None: all of them, also of what is being settled."""
+        """Reports leases as lost; None: all leases, including those that are being settled."""
         if deliveries is None:
             lost = self.leases.clear()
         else:
@@ -166,32 +170,49 @@ class QueueSubscription:
         self._report_lost(lost)
 
     async def stop(self) -> None:
-        """See `Subscription.stop`. What was handed out may still be settled, and is renewed until
-        then or until `close`."""
+        """See `Subscription.stop`. Deliveries that were handed out can still be settled, and are
+        renewed until then or `close`."""
         self.stopped = True
         self._ready.signal.close()
         if (fetching := self._fetching) is not None:
             await asyncio.wait([fetching])
             self._keep_fetched(fetching)  # unless its callback has run
         await self._renewer.give_back(self._ready.close())
+        if self._giving_back:
+            await asyncio.wait(self._giving_back)
         while self._on_the_way:
             await asyncio.wait([*self._on_the_way])
         self._end_if_idle()
 
     async def close(self) -> None:
-        """Stops, and gives back what was handed out and not settled. Idempotent."""
+        """Stops, and gives back all unsettled deliveries. Idempotent."""
         await self.stop()
         await self._renewer.give_back([*self.leases.held.values()])
         await self.end()
 
     async def end(self) -> None:
-        """Renews no longer, as if nothing was held."""
+        """Stops renewing leases."""
         self._renewer.end()
         await self._renewer.wait()
         self.leases.clear()
 
     def _may_fetch(self) -> bool:
-        return not self.paused and self._ready.has_room
+        return not self.paused and not self._resting and self._ready.has_room
+
+    def _rest(self, seconds: float) -> None:
+        """Hands out nothing for a while, lest it overtakes what the broker gives again later."""
+        self._resting = True
+        self._loop.call_later(seconds, self._rested)
+        self._give_back_ready()
+
+    def _rested(self) -> None:
+        self._resting = False
+        self.wake()
+
+    def _give_back_ready(self) -> None:
+        task = self._loop.create_task(self._renewer.give_back(self._ready.clear()))
+        self._giving_back.add(task)
+        task.add_done_callback(self._giving_back.discard)
 
     async def _fetch_some(self, max_messages: int, max_bytes: int) -> bool:
         """Whether `take` should be tried again at once."""
@@ -220,6 +241,8 @@ class QueueSubscription:
         if not fetching.cancelled() and fetching.exception() is None:
             self.leases.add(fetching.result(), self._clock.monotonic())
             self._ready.extend(fetching.result())
+            if self._resting:  # it was on its way
+                self._give_back_ready()
 
     def _answered(self, future: asyncio.Future[Results], answer: asyncio.Future[Results]) -> None:
         batch = self._on_the_way.pop(answer)

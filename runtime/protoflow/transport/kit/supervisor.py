@@ -1,4 +1,4 @@
-"""A connection that is made again whenever it is lost."""
+"""A supervised connection that reconnects."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _log = logging.getLogger("protoflow.transport.kit")
 
 
 class Supervisor(Generic[T]):
-    """Keeps something connected until it is stopped; no exception ends it.
+    """Reconnects until it is stopped; no exception ends it.
 
     Args:
         connect: makes a connection, or raises.
@@ -47,11 +47,11 @@ class Supervisor(Generic[T]):
         self._task: asyncio.Task[None] | None = None
 
     def start(self, connection: T) -> None:
-        """Watches a connection from now on."""
+        """Starts to watch a connection."""
         self._task = asyncio.get_running_loop().create_task(self._run(connection))
 
     async def stop(self) -> None:
-        """Watches and connects no longer; what is connected stays so. Idempotent."""
+        """Stops watching, and leaves the connection open. Idempotent."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -86,7 +86,7 @@ class Supervisor(Generic[T]):
 
 
 def describe(error: BaseException) -> str:
-    """Returns an error as text for people: ours by its own text, others with their type."""
+    """Returns the text of an error, with the type if it is not one of Protoflow's."""
     text = str(error)
     if isinstance(error, ProtoflowError) and text:
         return text

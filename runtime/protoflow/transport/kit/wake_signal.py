@@ -1,4 +1,4 @@
-"""Waiting until something may have arrived."""
+"""A signal that wakes receivers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 
 
 class WakeSignal:
-    """Wakes receivers, at once, later, or from another thread.
+    """Wakes receivers: at once, later, or from another thread.
 
     A receiver calls `clear`, looks for messages, and then awaits `wait`: a `wake` between the
     two is not missed. It belongs to the event loop and the thread in which it is made.
@@ -54,7 +54,7 @@ class WakeSignal:
             self.waiting = False
 
     def close(self) -> None:
-        """Cancels the alarm and wakes everything that waits."""
+        """Cancels the timer and wakes all receivers."""
         if self._alarm is not None:
             self._alarm[1].cancel()
             self._alarm = None

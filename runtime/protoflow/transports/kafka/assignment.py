@@ -100,7 +100,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
             await self._commits.commit(partitions, clean=True)
         except Exception as error:  # whatever it was, the partitions leave
             _log.info(
-                "partitions left without their last commit; their messages may come again",
+                "partitions moved without their last commit; their messages may be redelivered",
                 extra={"group": self._member.group, "error": repr(error)},
             )
         finally:

@@ -59,7 +59,7 @@ class Commits:
         except COMMIT_ERRORS as error:
             names = ", ".join(sorted({partition.tp.topic for partition in partitions}))
             _log.warning(
-                "stopped without the last commit; messages may come again",
+                "stopped without the last commit, and messages may be redelivered",
                 extra={"topics": names, "error": repr(error)},
             )
 

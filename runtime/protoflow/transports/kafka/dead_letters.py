@@ -11,6 +11,7 @@ from aiokafka.admin import RecordsToDelete
 from aiokafka.errors import KafkaError
 
 from protoflow import wire
+from protoflow.contract.spec import Start
 from protoflow.errors import NotReplayableError, PublishError
 from protoflow.message import Message
 from protoflow.transport.dead_letters import DeadLetterRecord
@@ -190,7 +191,8 @@ async def _open(looking: TopicScan, after: tuple[int, int] = (0, -1)) -> list[_L
     """
     locations: dict[tuple[TopicPartition, int], _Location] = {}
     last: _Location | None = None
-    async for record in looking.records(await looking.ends()):
+    ends = await looking.ends()
+    async for record in looking.records(await looking.starts(Start.EARLIEST, ends), ends):
         tp = TopicPartition(record.topic, record.partition)
         resolved = _resolved(record)
         if resolved is not None:
@@ -233,7 +235,7 @@ async def _read(
         ends[each.tp] = max(ends.get(each.tp, 0), each.offset + 1)
     wanted = {(each.tp, each.offset): index for index, each in enumerate(locations)}
     records: dict[int, DeadLetterRecord] = {}
-    async for record in looking.records(ends, starts):
+    async for record in looking.records(starts, ends):
         index = wanted.get((TopicPartition(record.topic, record.partition), record.offset))
         if index is not None:
             records[index] = as_record(DeadLetterRecord, topic, record)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from protoflow import wire
-from protoflow.counted import counted
 from protoflow.errors import TopologyError
 from protoflow.transport.message_finder import (
     NO_TIME,
     FoundMessages,
     GroupState,
     MessageQuery,
-    Sighting,
 )
 from protoflow.transport.settings import SubscriptionSettings
 from protoflow.transport.topic_reader import TopicRecord
@@ -76,11 +73,11 @@ class KafkaMessageFinder:
         try:
             async with open_scan(self._context, physical) as scan:
                 ends = await scan.ends()
-                starts = await _at(scan.consumer, query.since or 0.0, ends)
+                starts = await scan.starts(query.since or 0.0, ends)
                 if until is not None:
-                    ends = await _at(scan.consumer, until, ends)
+                    ends = await scan.starts(until, ends)
                 count = 0
-                async with contextlib.aclosing(scan.records(ends, starts)) as records:
+                async with contextlib.aclosing(scan.records(starts, ends)) as records:
                     async for record in records:
                         count += 1
                         if count > query.limit:
@@ -92,31 +89,17 @@ class KafkaMessageFinder:
         except KafkaError as error:
             found.not_searched.append(f"{physical}: {transport_error(error, 'topic', topic)}")
         else:
-            if count > query.limit:
-                found.not_searched.append(
-                    f"{physical}: behind the first {query.limit} messages; raise scan-limit or"
-                    " set since"
-                )
-            else:
-                found.searched.append(f"{physical} ({counted(count, 'message')})")
+            found.add_place(physical, count, query)
         return mine
 
     def _sees(self, record: ConsumerRecord, topic: str, physical: str, group: str) -> bool:
         """Whether it is the message itself; notes that, and what the message has caused."""
         id, metadata = identity_of(record)
-        is_caused = not group and metadata.get(wire.CAUSATION_ID) == self._query.id
-        if id != self._query.id and not is_caused:
-            return False
-        found = as_record(TopicRecord, topic, record)
-        sighting = Sighting(
-            message=found.message,
-            topic=physical,
-            position=found.position,
-            time=found.time,
-            group=group,
+        if self._query.id not in (id, metadata.get(wire.CAUSATION_ID)):
+            return False  # as nearly always, and cheaper than a whole record
+        return self._found.add(
+            as_record(TopicRecord, topic, record), physical, self._query, group=group
         )
-        (self._found.caused if is_caused else self._found.sightings).append(sighting)
-        return not is_caused
 
     async def _judge(self, settings: SubscriptionSettings, records: list[ConsumerRecord]) -> None:
         """Whether the group has settled all of these records."""
@@ -140,11 +123,3 @@ class KafkaMessageFinder:
         self._found.groups.append(
             GroupState(topic=settings.topic, group=settings.group, state=state)
         )
-
-
-async def _at(
-    consumer: AIOKafkaConsumer, time: float, ends: Mapping[TopicPartition, int]
-) -> dict[TopicPartition, int]:
-    """The first offsets at a time or later."""
-    found = await consumer.offsets_for_times({tp: max(0, int(time * 1000)) for tp in ends})
-    return {tp: found[tp].offset if found.get(tp) is not None else end for tp, end in ends.items()}

@@ -18,7 +18,7 @@ DEFAULT_PORT = 9092
 
 
 class SaslMechanism(enum.StrEnum):
-    """How user and password, or a token, are shown to the broker."""
+    """How the client authenticates at the broker."""
 
     PLAIN = "plain"
     SCRAM_SHA_256 = "scram-sha-256"
@@ -38,21 +38,21 @@ class Compression(enum.StrEnum):
 
 
 class Isolation(enum.StrEnum):
-    """Whether messages of aborted transactions are seen."""
+    """Whether messages of aborted transactions are read."""
 
     READ_COMMITTED = "read_committed"
     READ_UNCOMMITTED = "read_uncommitted"
 
 
 class Assignor(enum.StrEnum):
-    """How partitions are dealt out to the members of a group."""
+    """How partitions are assigned to the members of a group."""
 
     ROUNDROBIN = "roundrobin"
     RANGE = "range"
     STICKY = "sticky"
 
 
-#: Where few handlers run at once.
+#: The smallest window that is chosen.
 _WINDOW = 2048
 
 
@@ -61,42 +61,42 @@ class KafkaOptions(TlsOptions, CredentialOptions):
     """Tunables of the Kafka transport.
 
     Attributes:
-        client_id: the name for the broker's logs and quotas; else the runtime's.
-        sasl_mechanism: used if there is a user, and for gssapi and oauthbearer.
-        sasl_kerberos_service_name: for gssapi.
-        sasl_kerberos_domain_name: for gssapi; else the broker's host.
+        client_id: the name in the broker's logs and quotas; otherwise the config's `client_name`.
+        sasl_mechanism: the SASL mechanism: of a user, or `gssapi` or `oauthbearer` without one.
+        sasl_kerberos_service_name: the Kerberos service, for `gssapi`.
+        sasl_kerberos_domain_name: the domain, for `gssapi`; otherwise the broker's host.
         sasl_oauth_token_provider: `package.module:factory` of an aiokafka token provider.
-        request_timeout: how long one request may take.
-        retry_backoff: the pause before a failed request is repeated.
-        metadata_max_age: how old the knowledge of topics and leaders may become.
-        metadata_timeout: how long publishing waits for a topic to appear.
-        connections_max_idle: unused connections are closed after this time.
-        health_interval: how often the broker is asked whether it is there.
-        idempotence: the broker drops what the client had to send twice.
-        compression: of batches.
-        linger: how long a batch waits for company.
-        max_batch_size: bytes of one batch of one partition.
-        max_request_size: bytes of one message at most.
-        publish_timeout: after this time a publish that is not confirmed has failed.
-        session_timeout: a member that is silent for this time is out of its group.
-        heartbeat_interval: how often a member says that it is there.
-        rebalance_timeout: how long members may take to join again; else the drain plus 30 s.
-        group_instance_id: static membership: unique per process, kept over restarts.
-        assignor: how partitions are dealt out.
-        isolation_level: whether messages of aborted transactions are seen.
-        fetch_max_wait: how long the broker collects `fetch_min_bytes`.
-        fetch_min_bytes: what a fetch waits for.
-        fetch_max_bytes: what a fetch brings at most.
-        max_partition_fetch_bytes: what a fetch brings of one partition at most.
-        check_crcs: batches are checked for damage.
-        client_rack: the rack, for fetching from a near replica (aiokafka >= 0.14).
-        commit_interval: how often progress is committed.
-        window: messages of one partition read beyond the oldest unfinished one; 0 is five for
-            each handler at once, and at least 2,048.
-        partitions: of topics made here; else the broker's default.
-        replication: of topics made here; else the broker's default.
-        retry_partitions: of retry topics; else as `partitions`.
-        transaction_timeout: the broker ends a transaction that takes longer.
+        request_timeout: seconds that one request may take.
+        retry_backoff: seconds before a failed request is repeated.
+        metadata_max_age: seconds after which topics and leaders are read again.
+        metadata_timeout: seconds for which a publish waits until its topic exists.
+        connections_max_idle: seconds after which an unused connection is closed.
+        health_interval: seconds between two checks that the broker answers.
+        idempotence: the broker drops messages that the client sends twice.
+        compression: the compression of batches.
+        linger: seconds for which a batch waits for more messages.
+        max_batch_size: the largest batch for one partition, in bytes.
+        max_request_size: the largest message, in bytes.
+        publish_timeout: seconds after which an unconfirmed publish fails.
+        session_timeout: seconds without a heartbeat after which a member is removed from its group.
+        heartbeat_interval: seconds between two heartbeats of a member.
+        rebalance_timeout: seconds for members to join again; otherwise `rebalance_drain` + 30.
+        group_instance_id: a name for static membership, unique per process.
+        assignor: how partitions are assigned to members.
+        isolation_level: whether messages of aborted transactions are read.
+        fetch_max_wait: seconds for which the broker waits for `fetch_min_bytes`.
+        fetch_min_bytes: the bytes that a fetch waits for.
+        fetch_max_bytes: the largest response to a fetch, in bytes.
+        max_partition_fetch_bytes: the same for one partition.
+        check_crcs: checksums of batches are verified.
+        client_rack: the rack, to fetch from a near replica (aiokafka >= 0.14).
+        commit_interval: seconds between two commits of offsets.
+        window: messages that are read of a partition after its oldest unfinished one; 0: five
+            times the concurrency, at least 2,048.
+        partitions: partitions of topics that are created; otherwise the broker's default.
+        replication: replicas of topics that are created; otherwise the broker's default.
+        retry_partitions: partitions of retry topics; otherwise as `partitions`.
+        transaction_timeout: seconds after which the broker aborts a transaction.
     """
 
     RENAMED: ClassVar[Mapping[str, str]] = {

@@ -79,7 +79,7 @@ class Producers:
             self._replacing = asyncio.get_running_loop().create_task(self._replace())
 
     async def _replace(self) -> None:
-        _log.warning("a batch was refused: publishing goes on with a new producer")
+        _log.warning("a batch was refused, and publishing continues with a new producer")
         self._replaced()
         await self._stop(self._context.options.request_timeout)
         while not self._closed:

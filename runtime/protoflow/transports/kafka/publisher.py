@@ -105,7 +105,7 @@ class KafkaPublisher:
     ) -> asyncio.Future[Sequence[PublishError | None]]:
         """Queues messages; `partitions` overrules where their keys put them."""
         if any(message.delay > 0 for message in messages):
-            raise CapabilityError("kafka keeps no message back: publish without delay")
+            raise CapabilityError("kafka cannot delay messages: publish without delay")
         submission = self._deadlines.submission(len(messages))
         topic: _Topic | None = None
         logical: str | None = None

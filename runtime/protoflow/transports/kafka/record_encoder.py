@@ -88,7 +88,7 @@ def physical_topic(topic: str) -> str:
     """The topic at the broker. Raises PublishRefusedError if that is no name."""
     name = names.physical(topic)
     if not names.is_valid(name):
-        raise PublishRefusedError(f"kafka: {topic!r} is no name for a topic")
+        raise PublishRefusedError(f"kafka: {topic!r} is not a valid topic name")
     return name
 
 

@@ -187,7 +187,7 @@ class RecordReader:
         where = ", ".join(f"{tp.topic}[{tp.partition}] at {at}" for tp, at in lost.items())
         if self._on_lost_position == "stop" and self._assignment is not None:
             error = TransportError(
-                f"kafka: the position is gone ({where}): messages were deleted before they were"
+                f"kafka: the position is lost ({where}): messages were deleted before they were"
                 " read; set on_lost_position to earliest or latest, or set the group's offsets"
             )
             for topic in {tp.topic for tp in lost}:
@@ -200,7 +200,7 @@ class RecordReader:
             places = await self._consumer.end_offsets(tps)
         for tp, offset in places.items():
             await self.relocate(tp, offset)
-        _log.warning("a position was gone and is set anew", extra={"lost": where})
+        _log.warning("a position was lost and was reset", extra={"lost": where})
 
     def end(self, topic: str, error: TransportError) -> None:
         """The subscription that a topic is read for can never go on; the others can."""

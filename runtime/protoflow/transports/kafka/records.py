@@ -73,7 +73,7 @@ def _own(partition: Partition, found: list[Delivery]) -> list[Delivery]:
         else:
             partition.finish(int(delivery.position))
             _log.error(
-                "a retry of another group lies in a retry topic of this one: passed over",
+                "a retry of another group was in a retry topic of this group, and was skipped",
                 extra={"partition": str(partition.tp), "position": delivery.position},
             )
     return mine

@@ -70,12 +70,12 @@ class StartPositions:
         where = f"{tp.topic}[{tp.partition}] at {offset}"
         if self._policy == "stop":
             raise TransportError(
-                f"kafka: group {self._member.group}: topic {tp.topic} was deleted and made anew, so"
-                f" the position {where} means nothing; set on_lost_position to earliest or latest,"
-                " or set the group's offsets"
+                f"kafka: group {self._member.group}: topic {tp.topic} was deleted and created"
+                f" again, so the position {where} is invalid; set on_lost_position to earliest or"
+                " latest, or set the group's offsets"
             )
         _log.warning(
-            "a topic was deleted and made anew: the group starts anew",
+            "a topic was deleted and created again, and the group begins again",
             extra={"group": self._member.group, "lost": where, "on_lost_position": self._policy},
         )
         if self._policy == "earliest":
@@ -167,7 +167,7 @@ class StartPositions:
             else:
                 partition.begin_isolation(partition.consumption.settings.max_in_flight)
                 _log.warning(
-                    "a partition was started repeatedly without an end: one message at a time",
+                    "a partition was started repeatedly without an end; messages run one at a time",
                     extra={
                         "subscription": partition.consumption.settings.name,
                         "partition": str(tp),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
+from protoflow.contract.spec import Start
 from protoflow.errors import TopologyError
 from protoflow.message import Message
 from protoflow.transport.dead_letters import DeadLetterRecord
@@ -18,6 +20,7 @@ from protoflow.transports.kafka.consumers import free_consumer, stop_consumer
 from protoflow.transports.kafka.context import KafkaContext
 
 R = TypeVar("R", TopicRecord, DeadLetterRecord)
+Offsets: TypeAlias = Mapping[TopicPartition, int]
 _POLL_MS = 500
 
 
@@ -25,33 +28,51 @@ class TopicScan:
     """A consumer of one topic without a group."""
 
     def __init__(self, consumer: AIOKafkaConsumer, tps: list[TopicPartition]) -> None:
-        self.consumer = consumer
-        self.tps = tps
+        self._consumer = consumer
+        self._tps = tps
 
     async def records(
-        self, ends: Mapping[TopicPartition, int], starts: Mapping[TopicPartition, int] | None = None
+        self, starts: Offsets, ends: Offsets, *, follow: bool = False
     ) -> AsyncGenerator[ConsumerRecord, None]:
-        """Everything from the beginnings, or the given starts, up to the ends."""
-        starts = starts or await self.consumer.beginning_offsets(self.tps)
-        open_ = {tp for tp in self.tps if starts.get(tp, 0) < ends.get(tp, 0)}
-        if not open_:
+        """Yields the records from the starts to the ends, or with `follow` without an end.
+
+        Records of several partitions that are read at once are yielded by time.
+        """
+        consumer = self._consumer
+        open_ = {tp for tp in self._tps if starts.get(tp, 0) < ends.get(tp, 0)}
+        assigned = self._tps if follow else sorted(open_)
+        if not assigned:
             return
-        self.consumer.assign(sorted(open_))
-        for tp in open_:
-            self.consumer.seek(tp, starts[tp])
-        while open_:
-            found = await self.consumer.getmany(timeout_ms=_POLL_MS)
-            for tp, records in found.items():
-                for record in records:
-                    if record.offset < ends[tp]:
-                        yield record
+        consumer.assign(assigned)
+        for tp in assigned:
+            consumer.seek(tp, starts[tp])
+        while open_ or follow:
+            found = await consumer.getmany(timeout_ms=_POLL_MS)
+            read = [
+                records if follow else [each for each in records if each.offset < ends[tp]]
+                for tp, records in found.items()
+            ]
+            for record in heapq.merge(*read, key=lambda record: record.timestamp):
+                yield record
             # The last offsets may hold no record: the position counts, not what was read.
-            open_ = {tp for tp in open_ if await self.consumer.position(tp) < ends[tp]}
+            open_ = {tp for tp in open_ if await consumer.position(tp) < ends[tp]}
 
     async def ends(self) -> dict[TopicPartition, int]:
-        """Where the partitions end now."""
-        ends: dict[TopicPartition, int] = await self.consumer.end_offsets(self.tps)
+        """Returns where the partitions end now."""
+        ends: dict[TopicPartition, int] = await self._consumer.end_offsets(self._tps)
         return ends
+
+    async def starts(self, start: Start | float, ends: Offsets) -> dict[TopicPartition, int]:
+        """Returns the first offsets of a start: earliest, latest, or a time since the epoch."""
+        if start is Start.LATEST:
+            return dict(ends)
+        if not isinstance(start, float):
+            first: dict[TopicPartition, int] = await self._consumer.beginning_offsets(self._tps)
+            return first
+        at = await self._consumer.offsets_for_times(
+            dict.fromkeys(self._tps, max(0, int(start * 1000)))
+        )
+        return {tp: at[tp].offset if at.get(tp) is not None else ends[tp] for tp in self._tps}
 
 
 @contextlib.asynccontextmanager

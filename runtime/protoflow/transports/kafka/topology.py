@@ -89,7 +89,7 @@ async def ensure(topology: Topology, mode: TopologyMode, context: KafkaContext) 
     """Makes what is missing (create) or reports it (verify). Raises TopologyError."""
     wanted = wanted_topics(topology, context)
     context.roomy |= {topic.name for topic in wanted if topic.roomy_for}
-    problems = [f"{topic.name} is no name for a topic" for topic in wanted if not _named(topic)]
+    problems = [f"{topic.name} is not a valid topic name" for topic in wanted if not _named(topic)]
     problems += [
         f"Kafka takes {one} and {other} for one topic; rename one of them"
         for one, other in names.clashes(topic.name for topic in wanted)
@@ -264,7 +264,7 @@ async def _until_known(context: KafkaContext, topics: list[str]) -> None:
                 await asyncio.sleep(0.05)
     except TimeoutError as error:
         raise TopologyError(
-            f"kafka: topics were made but have no leaders yet: {', '.join(topics)}"
+            f"kafka: topics were created but have no leaders yet: {', '.join(topics)}"
         ) from error
 
 

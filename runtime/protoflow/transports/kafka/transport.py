@@ -122,7 +122,7 @@ class KafkaTransport:
                     context.admin, self._options.health_interval
                 )
             except Exception:  # whatever it is, it asks again
-                _log.exception("the brokers cannot be asked")
+                _log.exception("the brokers did not answer")
                 continue
             detail = None if answered else f"{self._settings.url.safe} does not answer"
             self._problem = detail

@@ -24,12 +24,11 @@ class MemoryOptions:
     """The options of `memory://`.
 
     Attributes:
-        max_messages: how many unfinished messages are kept, counted once for each group;
-            publishing beyond is an error that may pass. Outputs published with a
-            settlement are taken all the same.
-        max_message_bytes: what is refused beyond, payload, key and metadata together.
+        max_messages: the most unfinished messages, counted once for each group. At the limit,
+            publishing fails with a temporary error; outputs of a settlement are still stored.
+        max_message_bytes: the largest payload, key and metadata together, in bytes.
         retention: seconds for which a topic without groups keeps its messages.
-        retained_messages: how many messages a topic without groups keeps; the oldest go.
+        retained_messages: the most messages in a topic without groups; the oldest are dropped.
     """
 
     max_messages: int = 1_000_000
@@ -39,7 +38,7 @@ class MemoryOptions:
 
     def __post_init__(self) -> None:
         if self.max_messages < 1 or self.retained_messages < 0 or self.retention < 0:
-            raise ValueError("max_messages must be above 0, the retentions not below")
+            raise ValueError("max_messages must be above 0, the others at least 0")
 
 
 @dataclass(slots=True)
@@ -211,9 +210,11 @@ class Broker:
             group.wake()
 
     def publish_to(self, group: Group, message: Message, now: float) -> None:
-        """Gives a message to one group."""
+        """Gives a dead letter back to its group."""
         self._sequence += 1
-        group.extend([Entry(group, message, self._sequence, now, 0.0, size_of(message))])
+        entry = Entry(group, message, self._sequence, now, 0.0, size_of(message))
+        entry.replayed = True
+        group.extend([entry])
         group.wake()
 
 

@@ -24,19 +24,19 @@ class Storage(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionOptions(TlsOptions, CredentialOptions):
-    """What both transports take.
+    """The options of both transports; times are seconds.
 
     Attributes:
         token: a token instead of user and password.
         credentials_file: a `.creds` file with a JWT and its seed (needs `pip install nkeys`).
         nkey_file: a file with an NKey seed (needs `pip install nkeys`).
         nkey_seed: the seed itself.
-        tls_first: the TLS handshake comes before the server says anything.
-        ping_interval: seconds between signs of life asked of a silent server.
-        max_pings: how many of them may be missing before the connection counts as lost.
-        reconnect_wait: seconds before the first new attempt; doubles up to `reconnect_max`.
-        reconnect_max: the longest such wait.
-        publish_timeout: seconds before a publication that is not confirmed is an error.
+        tls_first: the TLS handshake begins before the server sends its first line.
+        ping_interval: seconds between two pings of a silent server.
+        max_pings: unanswered pings after which the connection is lost.
+        reconnect_wait: seconds before the first reconnect; the wait doubles up to `reconnect_max`.
+        reconnect_max: the longest wait before a reconnect.
+        publish_timeout: seconds after which an unconfirmed publish fails.
     """
 
     RENAMED: ClassVar[Mapping[str, str]] = {
@@ -91,11 +91,11 @@ class CoreOptions(ConnectionOptions):
     """The options of `nats://`.
 
     Attributes:
-        prefix: what goes before a topic in its subject, with a dot; none by default, so
-            that a subject is the topic and others can talk to us.
-        pending_messages: how many received messages wait for a slow handler; beyond, they
-            are dropped, which is counted, logged and turns readiness red.
-        pending_bytes: the same in bytes.
+        prefix: the prefix of every subject. Without it the subject is the topic, which other
+            clients expect.
+        pending_messages: the most received messages that wait for a slow handler. Further
+            messages are dropped, counted and logged, and readiness turns red.
+        pending_bytes: the size of these messages.
     """
 
     prefix: str | None = None
@@ -116,22 +116,22 @@ class JetStreamOptions(ConnectionOptions):
     """The options of `jetstream://`.
 
     Attributes:
-        prefix: what goes before a topic in its subject and before the names of streams.
+        prefix: the prefix of subjects and of names of streams.
         domain: the JetStream domain.
-        storage: where new streams are kept: `file` or `memory`.
-        replicas: how many servers keep a stream.
-        max_age: seconds for which a topic keeps its messages; for ever by default. Retries
-            and dead letters are kept for ever.
-        max_bytes: how large a topic's stream may become, oldest messages going; unlimited
-            by default.
-        duplicate_window: seconds for which the server remembers deduplication ids.
-        shards: subjects that a topic is split into, each handed to one process at a time
-            under ordering; fixed when the topic's stream is made.
-        max_ack_pending: how many deliveries of an unordered group may be unsettled over
-            all its processes.
-        ordered_window: how many deliveries of one shard of an ordered group may be unsettled.
-        fetch_batch: how many messages one request asks for at most.
-        fetch_expires: seconds that a request waits at the server.
+        storage: the storage of new streams, `file` or `memory`.
+        replicas: the number of servers that store each stream.
+        max_age: seconds for which a topic keeps its messages; 0: without limit. Retries and
+            dead letters are kept without limit.
+        max_bytes: the largest size of a topic's stream, which then drops its oldest messages;
+            None: unlimited.
+        duplicate_window: seconds in which the server stores one message of each id.
+        shards: subjects into which a topic is split; under ordering, one process at a time
+            handles a shard. The number is fixed when the stream of the topic is created.
+        max_ack_pending: the most unsettled deliveries of an unordered group, over all its
+            processes.
+        ordered_window: the most unsettled deliveries of a shard of an ordered group.
+        fetch_batch: the most messages in one fetch.
+        fetch_expires: seconds for which a fetch waits at the server.
     """
 
     prefix: str = "protoflow"

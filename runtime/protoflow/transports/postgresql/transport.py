@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from protoflow.contract.spec import Start
+from protoflow.database.interface import Dialect, Insertion
 from protoflow.errors import PublishError, TopologyError
 from protoflow.message import Message
 from protoflow.transport.interface import (
@@ -28,7 +29,7 @@ from protoflow.transports.postgresql.members import Membership
 from protoflow.transports.postgresql.message_finder import find_message
 from protoflow.transports.postgresql.notifications import Notifications
 from protoflow.transports.postgresql.options import PostgresOptions
-from protoflow.transports.postgresql.publishing import Limits, Publisher
+from protoflow.transports.postgresql.publishing import Limits, Publisher, insertion
 from protoflow.transports.postgresql.subscription import PostgresSubscription
 from protoflow.transports.postgresql.topic_reader import read_topic
 from protoflow.transports.postgresql.transaction import PostgresTransaction, transaction
@@ -36,6 +37,8 @@ from protoflow.transports.postgresql.transaction import PostgresTransaction, tra
 
 class PostgresTransport:
     """Topics and groups in a database."""
+
+    dialect: Dialect = "postgresql"
 
     def __init__(self, settings: TransportSettings, options: PostgresOptions) -> None:
         self.capabilities = Capabilities(
@@ -126,6 +129,14 @@ class PostgresTransport:
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
         """Publishes with what else is being written."""
         return self._publisher.submit(messages)
+
+    async def insertion(self, messages: Sequence[Message]) -> Insertion:
+        """See `protoflow.transport.SqlLog`."""
+        return await insertion(self._database, self._limits, messages)
+
+    def published(self, topics: Collection[str]) -> None:
+        """See `protoflow.transport.SqlLog`."""
+        self._published(topics)
 
     async def subscribe(
         self, settings: SubscriptionSettings, listener: SubscriptionListener

@@ -129,7 +129,9 @@ class Consumers:
             return
         self._checked = (now, session.arrivals)
         if session.arrivals == arrivals and not session.unsettled and await self.waiting(session):
-            _logger.warning("messages wait but none come; consuming anew", extra=self._extra)
+            _logger.warning(
+                "waiting messages were not delivered; consuming again", extra=self._extra
+            )
             await session.channel.leave()
 
     async def cancel(self, session: Session) -> None:

@@ -166,7 +166,7 @@ class RabbitMQScan:
         if not (_NAME.fullmatch(message.topic) and (to_origin or _NAME.fullmatch(group))):
             raise NotReplayableError(
                 f"it names topic {message.topic!r:.100} and group {group!r:.100}, which cannot "
-                "exist; publish it anew and purge it"
+                "exist; publish it again and purge it"
             )
         if to_origin:
             return message

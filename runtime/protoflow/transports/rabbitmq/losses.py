@@ -105,5 +105,5 @@ class Losses:
 
 def _unknown(entry: Entry, text: str) -> PublishError:
     return PublishError(
-        f"rabbitmq did not confirm {entry}, so whether it was taken is unknown: {text}"
+        f"rabbitmq did not confirm {entry}, so whether it was stored is unknown: {text}"
     )

@@ -1,4 +1,4 @@
-"""What can be set for RabbitMQ, in the URL's query or in the config."""
+"""The options of RabbitMQ."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ _EXCHANGE = re.compile(r"(?!amq\.)[A-Za-z0-9._-]{1,100}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RabbitMQOptions(TlsOptions, CredentialOptions):
-    """The tunables of RabbitMQ; times are seconds.
+    """The options of `amqp://`; times are seconds.
 
     Attributes:
-        exchange: the topic exchange, and what the names of everything else begin with.
-        heartbeat: how often both sides show that they live; three missed ones end the
-            connection; 0 is never.
-        prefetch: deliveries that the broker hands out in advance, per subscription; None is
-            as many as may be in flight. Lower it where messages are large.
-        shards: queues per group and topic; a message's key chooses. Fixed once made; more
-            than one needs the plugin `rabbitmq_consistent_hash_exchange`.
-        max_hold: how long a delivery may stay unsettled; it must stay below the server's
-            `consumer_timeout`, which is 30 minutes unless set.
-        confirm_timeout: how long the broker may take to confirm a message.
-        request_timeout: how long the broker may take to answer anything else.
-        watchdog: how often a silent queue is looked at, lest a consumer be forgotten.
-        max_message_bytes: the largest payload; None is the server's default, 16 MiB from
-            RabbitMQ 4 on and 128 MiB before.
+        exchange: the topic exchange, and the prefix of all other names.
+        heartbeat: seconds between two heartbeats; three missed heartbeats end the connection; 0:
+            no heartbeats.
+        prefetch: messages of a subscription that the broker sends in advance; None: as many as
+            may be in flight. Lower it for large messages.
+        shards: queues of each group and topic; the key of a message selects the queue. The number
+            cannot be changed later. More than one needs the plugin
+            `rabbitmq_consistent_hash_exchange`.
+        max_hold: seconds for which a delivery may be unsettled; must be below the server's
+            `consumer_timeout` (default 30 minutes).
+        confirm_timeout: seconds that the broker may take to confirm a message.
+        request_timeout: seconds that the broker may take to answer any other request.
+        watchdog: seconds after which a queue without deliveries is checked for a lost consumer.
+        max_message_bytes: the largest payload; None: the server's default, 16 MiB since RabbitMQ 4
+            and 128 MiB before.
     """
 
     RENAMED: ClassVar[Mapping[str, str]] = {

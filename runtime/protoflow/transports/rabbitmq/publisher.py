@@ -156,7 +156,7 @@ class Publisher:
         if not frames.header_fits(properties, channel.frame_max):
             raise ValueError(
                 f"its headers have {len(properties)} bytes, more than the {channel.frame_max} "
-                "of a frame; carry less metadata, or raise frame_max at the server"
+                "of a frame; send less metadata, or raise frame_max at the server"
             )
         body = message.payload or b""
         return frames.content(channel.number, route, flags, properties, body, channel.frame_max)

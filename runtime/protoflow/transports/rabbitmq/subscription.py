@@ -213,7 +213,7 @@ class RabbitMQSubscription:
                 self._health.set(self, self._consumers.problem)
             except Exception as error:
                 _logger.info(
-                    "a subscription began anew",
+                    "a subscription began again",
                     extra={"subscription": self.settings.name, "error": str(error)},
                 )
                 await channel.leave()

@@ -17,7 +17,7 @@ from protoflow.transports.rabbitmq.link import Link
 from protoflow.transports.rabbitmq.names import Names
 
 Arguments: TypeAlias = dict[str, str | int | bool]
-_MEND = "make it by starting once with topology mode create"
+_FIX = "create it by starting once with topology mode create"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +190,7 @@ class TopologyManager:
         try:
             await self._channel.request(method)
         except aiormq.exceptions.ChannelNotFoundEntity:
-            return f"{what} is missing; {_MEND}"
+            return f"{what} is missing; {_FIX}"
         except aiormq.exceptions.ChannelPreconditionFailed as error:
             return f"{what} differs from what is needed: {error}; delete it once it is empty"
         except aiormq.exceptions.ChannelAccessRefused as error:

@@ -37,7 +37,7 @@ class UnroutedTopics:
         if self._required or message.mandatory or not entry.probing:
             return _unroutable(message)
         _logger.warning(
-            "a topic without consumers lost a message: RabbitMQ keeps nothing for later groups; "
+            "a topic without consumers lost a message: RabbitMQ stores nothing for later groups; "
             "start the consumers once before, or set require_subscriber to make it an error",
             extra={"topic": message.topic},
         )

@@ -86,8 +86,8 @@ class Location:
     def _replaced(self) -> TransportError:
         return TransportError(
             f"{os.path.basename(self._path)} was replaced or deleted while it was open; put the "
-            "file back with its -wal and -shm files, or restart this process to go on with what "
-            "is there now"
+            "file back with its -wal and -shm files, or restart this process to use the "
+            "present file"
         )
 
 

@@ -16,18 +16,18 @@ class Synchronous(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SqliteOptions:
-    """The options of `sqlite://`; durations in seconds or as `250ms`, `30s`.
+    """The options of `sqlite://`; times are seconds.
 
     Attributes:
-        synchronous: `normal` survives a killed process, and after a power cut the file is
-            whole but the last transactions may be missing; `full` syncs every commit.
-        busy_timeout: how long to wait for another process that writes.
-        poll_interval: how often at most to look for what other processes published.
-        lease: how long a process may be silent before others get what it holds; unset, it
-            is what the subscription says.
-        max_message_bytes: what is refused beyond, payload, key and metadata together.
-        retention: for how long a topic without groups keeps its messages.
-        retained_messages: how many messages a topic without groups keeps; the oldest go.
+        synchronous: `normal` loses nothing if the process is killed; after a power cut the last
+            transactions may be missing. `full` syncs every commit.
+        busy_timeout: seconds to wait while another process writes.
+        poll_interval: seconds between two checks for messages of other processes.
+        lease: seconds after which other processes get the messages of a process that does not
+            renew them; otherwise the lease of the config.
+        max_message_bytes: the largest payload, key and metadata together, in bytes.
+        retention: seconds for which a topic without groups keeps its messages.
+        retained_messages: the most messages in a topic without groups; the oldest are dropped.
     """
 
     synchronous: Synchronous = Synchronous.NORMAL

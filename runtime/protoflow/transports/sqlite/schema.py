@@ -180,12 +180,13 @@ def _verify(connection: sqlite3.Connection, found: dict[str, list[str]]) -> None
         if version != VERSION:
             raise ConnectionFailedError(
                 f"the database has schema version {version}, this protoflow reads and writes "
-                f"{VERSION}: drain it with the protoflow that made it, or name a new file"
+                f"{VERSION}: let the version that created it handle its messages, "
+                "or name a new file"
             )
     if strange := [name for name, columns in _expected().items() if found.get(name) != columns]:
         raise ConnectionFailedError(
-            f"the database has tables named protoflow_*, but {', '.join(strange)} is not as this "
-            "protoflow makes it: name a new file"
+            f"the database has tables named protoflow_*, but {', '.join(strange)} is not of this "
+            "version of protoflow: name a new file"
         )
 
 

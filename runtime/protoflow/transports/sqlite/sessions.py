@@ -17,18 +17,19 @@ from typing import Final
 
 from protoflow.clock import Clock
 from protoflow.transport.interface import SubscriptionSettings
-from protoflow.transports.sqlite.schema import BLOCKED
+from protoflow.transports.sqlite.settling import order_lanes
 from protoflow.transports.sqlite.topics import Session, make_group, remove_group
 
 # A start mark outlives the session that nobody renewed, and no other: who ends in order, ended
 # its runs.
 _FREE = """
-UPDATE protoflow_deliveries SET token = 0, due = 0, mark = CASE WHEN ?4 THEN mark ELSE 0 END,
-  until = CASE WHEN EXISTS (SELECT 1 FROM protoflow_deliveries e
-    WHERE e.group_id = protoflow_deliveries.group_id AND e.lane = protoflow_deliveries.lane
-    AND e.sequence < protoflow_deliveries.sequence AND e.token = 0 AND e.until > ?3)
-  THEN ?2 ELSE 0 END
+UPDATE protoflow_deliveries SET token = 0, due = 0, until = 0,
+  mark = CASE WHEN ?2 THEN mark ELSE 0 END
 WHERE token = ?1
+"""
+_LANES = """
+SELECT group_id, lane FROM protoflow_deliveries
+WHERE token = ? AND lane IS NOT NULL GROUP BY group_id, lane
 """
 _EXPIRED = """
 SELECT id FROM protoflow_sessions
@@ -94,7 +95,10 @@ def renew(connection: sqlite3.Connection, session: int, until: Moment) -> bool:
 
 def end(connection: sqlite3.Connection, session: int, now: float, *, expired: bool = False) -> None:
     """Frees what a session holds; its broadcast group goes with it."""
-    connection.execute(_FREE, (session, BLOCKED, now, expired))
+    lanes = connection.execute(_LANES, (session,)).fetchall()
+    connection.execute(_FREE, (session, expired))
+    for group, lane in lanes:
+        order_lanes(connection, group, (lane,), now)
     connection.execute("DELETE FROM protoflow_sessions WHERE id = ?", (session,))
     query = "SELECT id FROM protoflow_groups WHERE session = ?"
     for (group,) in connection.execute(query, (session,)).fetchall():

@@ -140,7 +140,9 @@ class SettleJob:
         if work.acked:
             settling.acknowledge(connection, group, session, work.acked)
         for item in self._given_back:
-            settling.give_back(connection, group, session, item, self._now)
+            settling.give_back(connection, group, session, item)
+        freed = {item.lane for item in self._given_back if item.lane is not None}
+        settling.order_lanes(connection, group.id, freed, self._now)
         if work.lanes:
             settling.unblock(connection, group, work.lanes, self._now)
         for each in self._checked:

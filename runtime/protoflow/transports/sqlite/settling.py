@@ -49,15 +49,9 @@ _CLEAR = """
 UPDATE protoflow_deliveries SET mark = CASE WHEN token = ?3 THEN 0 ELSE max(mark - 1, 0) END
 WHERE sequence = ?1 AND group_id = ?2
 """
-_BLOCK_IF_BEHIND = """
-UPDATE protoflow_deliveries SET until = ?4
-WHERE sequence = ?1 AND group_id = ?2 AND EXISTS (SELECT 1 FROM protoflow_deliveries e
-  WHERE e.group_id = ?2 AND e.lane = ?3 AND e.token = 0 AND e.sequence < ?1
-  AND e.until > ?5)
-"""
-_BLOCK_BEHIND = """
-UPDATE protoflow_deliveries SET until = ?4
-WHERE group_id = ?2 AND lane = ?3 AND token = 0 AND sequence > ?1
+_BLOCK_LANE = """
+UPDATE protoflow_deliveries SET until = ?3
+WHERE group_id = ?1 AND lane = ?2 AND token = 0 AND until <> ?3
 """
 _ANY_BLOCKED = """
 SELECT 1 FROM protoflow_deliveries WHERE group_id = ? AND token = 0 AND until = ? LIMIT 1
@@ -131,10 +125,8 @@ def change_mark(session: Session, sequence: int, more: int, connection: sqlite3.
     return connection.execute(query, values).rowcount == 1
 
 
-def give_back(
-    connection: sqlite3.Connection, group: Group, session: int, item: GivenBack, now: float
-) -> None:
-    """Frees one row, and sees to the order of its lane."""
+def give_back(connection: sqlite3.Connection, group: Group, session: int, item: GivenBack) -> None:
+    """Frees one row; what was freed of a lane must be put in order (`order_lanes`)."""
     connection.execute(
         _GIVE_BACK,
         (
@@ -147,11 +139,6 @@ def give_back(
             session,
         ),
     )
-    if item.lane is not None:
-        place = (item.sequence, group.id, item.lane, BLOCKED)
-        connection.execute(_BLOCK_IF_BEHIND, (*place, now))
-        if item.due > now:
-            connection.execute(_BLOCK_BEHIND, place)
 
 
 def give_back_unknown(
@@ -163,12 +150,29 @@ def give_back_unknown(
 ) -> None:
     """Frees the rows that a session holds and knows nothing of."""
     held = connection.execute(_HELD_ROWS, (group.id, session)).fetchall()
+    lanes: set[bytes] = set()
     for sequence, lane, failures, first_failure in held:
         if sequence not in known:
             item = GivenBack(
                 sequence, lane, failures=failures, first_failure=first_failure, uncounted=1
             )
-            give_back(connection, group, session, item, now)
+            give_back(connection, group, session, item)
+            if lane is not None:
+                lanes.add(lane)
+    order_lanes(connection, group.id, lanes, now)
+
+
+def order_lanes(
+    connection: sqlite3.Connection, group: int, lanes: Iterable[bytes], now: float
+) -> None:
+    """Puts lanes in order of which rows were freed.
+
+    A freed row need not be the first of its lane: a message that was published later may wait
+    before a replay. So all that is free is blocked, and then unblocked from the start of the lane.
+    """
+    for lane in lanes:
+        connection.execute(_BLOCK_LANE, (group, lane, BLOCKED))
+        connection.execute(_UNBLOCK_LANE, (group, lane, BLOCKED, now, _UNBLOCK))
 
 
 def unblock(

@@ -11,6 +11,7 @@ from typing import Any
 from protoflow import __version__
 from protoflow.scheduling.scheduler import Scheduler
 from protoflow.stats.dead_letters import timestamp
+from protoflow.web.api.operators import as_operator
 from protoflow.web.host import Host
 from protoflow.web.request import Request
 from protoflow.web.response import Problem, Response, as_json
@@ -25,7 +26,7 @@ async def processes(host: Host, request: Request) -> Response:
 
 
 async def pause(host: Host, request: Request) -> Response:
-    """Takes and starts nothing more until `resume`; what runs goes on."""
+    """Pauses: nothing is fetched or started until `resume`; running handlers continue."""
     return _act(host, request, "pause", Scheduler.pause)
 
 
@@ -35,7 +36,7 @@ async def resume(host: Host, request: Request) -> Response:
 
 
 async def drain(host: Host, request: Request) -> Response:
-    """Takes nothing more, finishes what runs, gives back the rest, and leaves the group."""
+    """Drains: running handlers finish, other messages go back, and the group is left."""
     seconds = host.config.shutdown_timeout
     return _act(host, request, "drain", lambda scheduler: scheduler.drain(seconds))
 
@@ -50,11 +51,11 @@ def _act(host: Host, request: Request, verb: str, act: Callable[[Scheduler], obj
             409, f"{left[0].settings.name} is {left[0].state} in this process; it consumes again"
             " when the process is started again",
         )  # fmt: skip
-    for scheduler in chosen:
-        act(scheduler)
-        if host.journal is not None:
-            detail = f"by {request.role.label} from {request.peer}"
-            host.journal.record_action(verb, scheduler.settings.name, detail=detail)
+    with as_operator(request):
+        for scheduler in chosen:
+            act(scheduler)
+            if host.journal is not None:
+                host.journal.record_action(verb, scheduler.settings.name)
     _log.info(
         "an operator changed the service",
         extra={
@@ -68,9 +69,15 @@ def _act(host: Host, request: Request, verb: str, act: Callable[[Scheduler], obj
 def _answer(
     host: Host, schedulers: Sequence[Scheduler] | None = None, status: int = 200
 ) -> Response:
+    return as_json({"processes": [process_of(host, schedulers)]}, status)
+
+
+def process_of(host: Host, schedulers: Sequence[Scheduler] | None = None) -> dict[str, Any]:
+    """Returns this process, and those of its subscriptions that are given; by default all."""
     health = host.health()
     rows = [_row(one) for one in (host.schedulers if schedulers is None else schedulers)]
-    process = {
+    return {
+        "name": host.config.client_name,
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "version": __version__,
@@ -81,7 +88,6 @@ def _answer(
         "problems": health.problems,
         "subscriptions": rows,
     }
-    return as_json({"processes": [process]}, status)
 
 
 def _row(scheduler: Scheduler) -> dict[str, Any]:

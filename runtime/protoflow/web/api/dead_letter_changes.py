@@ -11,6 +11,7 @@ from protoflow.transport.dead_letters import DeadLetterRecord
 from protoflow.transport.kit.dead_letter_selection import DeadLetterFilter, not_found
 from protoflow.web.api.dead_letter_requests import Change, change_of
 from protoflow.web.api.dead_letters import all_of, records_of, shown
+from protoflow.web.api.operators import as_operator
 from protoflow.web.host import Host
 from protoflow.web.request import Request
 from protoflow.web.response import Problem, Response, as_json
@@ -26,17 +27,21 @@ _Act = Callable[[str, Collection[str] | None, DeadLetterFilter | None], Awaitabl
 
 
 async def replay(host: Host, request: Request) -> Response:
-    """Gives dead letters back to the group that failed, or with `to_origin` to all groups."""
-    change = await change_of(host, request, "to_origin")
+    """Replays dead letters to the group that failed, or with `to_origin` to all groups."""
+    change = await change_of(host, request, "to_origin", "reprocess")
+    if change.to_origin and change.reprocess:
+        raise Problem(400, "reprocess is for the group that failed; leave out to_origin")
 
     async def act(topic: str, ids: Collection[str] | None, filter: DeadLetterFilter | None) -> int:
-        return await host.dead_letters.replay(topic, ids, to_origin=change.to_origin, filter=filter)
+        return await host.dead_letters.replay(
+            topic, ids, to_origin=change.to_origin, filter=filter, reprocess=change.reprocess
+        )
 
     return await _changed(host, request, change, "replay", act)
 
 
 async def purge(host: Host, request: Request) -> Response:
-    """Deletes dead letters for good."""
+    """Deletes dead letters permanently."""
     change = await change_of(host, request)
 
     async def act(topic: str, ids: Collection[str] | None, filter: DeadLetterFilter | None) -> int:
@@ -54,7 +59,8 @@ async def _changed(host: Host, request: Request, change: Change, verb: str, act:
     error: Exception | None = None
     for topic, ids in chosen.items():
         try:
-            done += await act(topic, ids, change.selection.filter)
+            with as_operator(request, change.description):
+                done += await act(topic, ids, change.selection.filter)
         except ReplayError as failed:
             done += failed.replayed
             left |= {id: str(reason) for id, reason in failed.left.items()}

@@ -59,12 +59,15 @@ class Page:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """What a replay or purge is to change: dead letters of these ids, or all of the selection."""
+    """What a replay or purge is to change: dead letters of these ids, or all of the selection;
+    and how people say which."""
 
     selection: Selection
     ids: tuple[str, ...] | None
     dry_run: bool
     to_origin: bool
+    reprocess: bool
+    description: str
 
 
 def selection_of(host: Host, given: Mapping[str, Any]) -> Selection:
@@ -139,7 +142,17 @@ async def change_of(host: Host, request: Request, *more: str) -> Change:
         ids=None if ids is None else tuple(dict.fromkeys(ids)),
         dry_run=body.get("dry_run", False),
         to_origin=body.get("to_origin", False),
+        reprocess=body.get("reprocess", False),
+        description=_described(ids, filter),
     )
+
+
+def _described(ids: Any, filter: Any) -> str:
+    if ids is not None:
+        return "by id"
+    # A key may be sensitive.
+    shown = {name: "***" if name == "key" else value for name, value in (filter or {}).items()}
+    return ", ".join(f"{name}={value}" for name, value in shown.items()) or "all"
 
 
 def _is_condition(name: str, value: Any) -> bool:

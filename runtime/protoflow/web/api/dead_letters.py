@@ -51,23 +51,23 @@ async def topics(host: Host, request: Request) -> Response:
     """Every dead-letter topic of the handlers, with its counters."""
     request.given(frozenset())
     await host.reporter.refresh()
-    counters = host.reporter.host.counters.dead_letters.topics
-    return as_json(
+    return as_json({"topics": topics_of(host)})
+
+
+def topics_of(host: Host) -> list[dict[str, Any]]:
+    """Returns the dead-letter topics with their counters, as of the last refresh."""
+    return [
         {
-            "topics": [
-                {
-                    "topic": topic,
-                    "waiting": one.current,
-                    "received": one.received,
-                    "replayed": one.replayed,
-                    "purged": one.purged,
-                    "oldest_at": timestamp(one.oldest_at),
-                    "newest_at": timestamp(one.newest_at),
-                }
-                for topic, one in sorted(counters.items())
-            ]
+            "topic": topic,
+            "waiting": one.current,
+            "received": one.received,
+            "replayed": one.replayed,
+            "purged": one.purged,
+            "oldest_at": timestamp(one.oldest_at),
+            "newest_at": timestamp(one.newest_at),
         }
-    )
+        for topic, one in sorted(host.reporter.host.counters.dead_letters.topics.items())
+    ]
 
 
 async def list_(host: Host, request: Request) -> Response:
@@ -84,7 +84,7 @@ async def list_(host: Host, request: Request) -> Response:
 
 
 async def summary(host: Host, request: Request) -> Response:
-    """How many match, in groups by handler and error."""
+    """The number of matching dead letters, by handler and error."""
     selection = selection_of(host, request.given(FILTER))
     groups: dict[tuple[str, str], dict[str, Any]] = {}
     matched, complete = 0, True
@@ -108,7 +108,7 @@ async def summary(host: Host, request: Request) -> Response:
 
 
 async def show(host: Host, request: Request) -> Response:
-    """One dead letter; with `payload=true` its payload, sensitive fields hidden."""
+    """One dead letter; with `payload=true` its payload without sensitive fields."""
     given = request.given(frozenset({"topic", "payload"}))
     payloads = wants_payloads(host, given.pop("payload", None))
     topic, record = await found(host, selection_of(host, given), request.parameters["id"])
@@ -116,7 +116,7 @@ async def show(host: Host, request: Request) -> Response:
 
 
 async def export(host: Host, request: Request) -> Response:
-    """All that match, one JSON object a line."""
+    """All matching dead letters, one JSON object a line."""
     given = request.given(FILTER | {"payload"})
     payloads = wants_payloads(host, given.pop("payload", None))
     selection = selection_of(host, given)

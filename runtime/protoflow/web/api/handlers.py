@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from protoflow.contract.policy import BUILT_IN, leaves
+from protoflow.registrations.subscription_plan import HandlerPlan
 from protoflow.scheduling.job import Route as HandlerRoute
 from protoflow.scheduling.scheduler import Scheduler
 from protoflow.stats.dead_letters import timestamp
@@ -15,10 +17,11 @@ from protoflow.web.request import Request
 from protoflow.web.response import Problem, Response, as_json
 
 _NANOSECONDS = 1e9
+_DETAILS = frozenset({"types", "policy", "policy_origins", "histogram", "recent_errors"})
 
 
 async def infos(host: Host, request: Request) -> Response:
-    """Every handler and its state, as the Go runtime's `HandlerInfo`."""
+    """Every handler and its state, in the form of the Go runtime's `HandlerInfo`."""
     request.given(frozenset())
     await host.reporter.refresh()
     return as_json([info.as_dict() for info in host.reporter.handlers()])
@@ -41,15 +44,70 @@ async def handler(host: Host, request: Request) -> Response:
 
 
 def rows_of(host: Host) -> list[dict[str, Any]]:
-    """Returns the handlers that run, in the order of their subscriptions."""
+    """Returns the handlers that run, in the order of their subscriptions; those of the contract
+    where none runs here."""
+    if host.alone:
+        return [_planned_row(host, plan) for plan in host.handlers()]
+    plans = {plan.registration.name: plan for plan in host.handlers()}
     return [
-        _row(host, scheduler, route)
+        _row(host, scheduler, route, plans[route.spec.name])
         for scheduler in host.schedulers
         for route in scheduler.router.all
     ]
 
 
-def _row(host: Host, scheduler: Scheduler, route: HandlerRoute) -> dict[str, Any]:
+def summary_of(host: Host) -> list[dict[str, Any]]:
+    """Returns the same without what does not change and what only one page shows."""
+    rows = rows_of(host)
+    return [{name: row[name] for name in row.keys() - _DETAILS} for row in rows]
+
+
+def _planned_row(host: Host, plan: HandlerPlan) -> dict[str, Any]:
+    """A handler of the contract that runs elsewhere: its numbers are unknown."""
+    unknown = ("in_flight", "running", "waiting_retries", "runs", "run_seconds",
+               "messages_per_second", "latency_seconds", "last_run_at")  # fmt: skip
+    name = plan.registration.name
+    subscription = f"{plan.topic}/{plan.group}"
+    return {
+        "name": name,
+        "types": list(plan.registration.types),
+        "topic": plan.topic,
+        "group": plan.group,
+        "publishes": host.publish_topic(plan) or "",
+        "dead_letter_topic": plan.dead_letter_topic,
+        "subscription": subscription,
+        "shares_subscription_with": [
+            other.registration.name
+            for other in host.handlers()
+            if f"{other.topic}/{other.group}" == subscription and other.registration.name != name
+        ],
+        "state": "elsewhere",
+        "problems": [],
+        **_policy_of(host, plan),
+        "in_flight_limit": None,
+        **dict.fromkeys(unknown),
+        **{name: {} for name in ("counters", "errors")},
+        **{name: [] for name in ("histogram", "recent_errors")},
+        "last_error": "",
+    }
+
+
+def _policy_of(host: Host, plan: HandlerPlan) -> dict[str, Any]:
+    """The policy of a handler, and where each leaf of it comes from."""
+    registration = plan.registration
+    layers = (
+        ("built in", BUILT_IN),
+        ("defaults of the config", host.config.defaults),
+        ("the contract", registration.delivery),
+        ("the config of this handler", host.config.policy_of(registration.name)),
+    )
+    origins = {leaf: origin for origin, policy in layers for leaf in leaves(policy)}
+    return {"policy": _policy(plan.policy), "policy_origins": origins}
+
+
+def _row(
+    host: Host, scheduler: Scheduler, route: HandlerRoute, plan: HandlerPlan
+) -> dict[str, Any]:
     spec, registration = route.spec, route.registration
     names = [other.spec.name for other in scheduler.router.all]
     return {
@@ -63,7 +121,7 @@ def _row(host: Host, scheduler: Scheduler, route: HandlerRoute) -> dict[str, Any
         "shares_subscription_with": [name for name in names if name != spec.name],
         "state": scheduler.state,
         "problems": list(scheduler.problems.values()),
-        "policy": _policy(spec.policy),
+        **_policy_of(host, plan),
         "in_flight": scheduler.in_flight.count,
         "in_flight_limit": scheduler.settings.max_in_flight,
         "running": scheduler.running,
@@ -103,5 +161,8 @@ def _statistics(host: Host, stats: HandlerStats) -> dict[str, Any]:
         ],
         "errors": dict(categories),
         "last_error": stats.errors.last_error,
+        "recent_errors": [
+            {"at": timestamp(at), "error": text} for at, text in reversed(stats.recent_errors)
+        ],
         "last_run_at": timestamp(clock.now() - ago) if last else None,
     }

@@ -8,12 +8,12 @@ from protoflow.web.response import Response, as_json
 
 
 async def live(host: Host, request: Request) -> Response:
-    """200 while the process should live."""
+    """200 unless a part of the runtime has died."""
     return _state(host, request, host.health().live)
 
 
 async def ready(host: Host, request: Request) -> Response:
-    """200 while it does its work: connected, assigned, not wedged."""
+    """200 while the process consumes: connected, subscribed and not stalled."""
     return _state(host, request, host.health().ready)
 
 

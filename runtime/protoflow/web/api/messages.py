@@ -13,7 +13,7 @@ from protoflow.web.response import Response, as_json
 
 
 async def message(host: Host, request: Request) -> Response:
-    """What became of a message, by the journal and the broker, and where it was looked for."""
+    """What happened to a message, from the journal and the broker."""
     since = request.given(frozenset({"since"})).get("since")
     bounds = Bounds() if since is None else Bounds(since=seconds_of("since", since))
     report = Report(id=request.parameters["id"])

@@ -8,7 +8,7 @@ from protoflow.web.response import Response
 
 
 async def metrics(host: Host, request: Request) -> Response:
-    """The metrics; 501 where the extra is not installed."""
+    """The metrics; 501 if the extra is not installed."""
     exposition = host.exposition()
     await host.reporter.refresh()
     text, content_type = exposition.render(request.headers.get("accept", ""))

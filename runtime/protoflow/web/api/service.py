@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+import platform
+from dataclasses import asdict, fields
 from typing import Any
 
+from protoflow import __version__
 from protoflow.config.settings import Config
 from protoflow.contract.spec import MessageSpec
 from protoflow.web.host import Host
@@ -13,7 +15,7 @@ from protoflow.web.response import Response, as_json
 
 
 async def settings(host: Host, request: Request) -> Response:
-    """Each setting with its value, its origin and what it means; secrets are not shown."""
+    """Each setting with value, origin and meaning; secrets are not shown."""
     request.given(frozenset())
     helps = {one.name: one.metadata.get("help", "") for one in fields(Config)}
     rows = [
@@ -22,10 +24,24 @@ async def settings(host: Host, request: Request) -> Response:
             "value": _set(host.config, name) if _is_secret(name) else value,
             "origin": origin,
             "help": helps[name],
+            "unit": _unit(name),
         }
         for name, (value, origin) in host.config.describe().items()
     ]
-    return as_json({"settings": sorted(rows, key=lambda row: row["origin"] == "built in")})
+    return as_json(
+        {
+            "settings": sorted(rows, key=lambda row: row["origin"] == "built in"),
+            "capabilities": asdict(host.transport.capabilities),
+            "versions": {"Protoflow": __version__, "Python": platform.python_version()},
+        }
+    )
+
+
+def _unit(name: str) -> str:
+    """The unit of a setting; empty where it has none. Floating numbers are seconds."""
+    if name.endswith("_bytes"):
+        return "bytes"
+    return "s" if "float" in str(Config.__annotations__[name]) else ""
 
 
 def _is_secret(name: str) -> bool:
@@ -37,15 +53,20 @@ def _set(config: Config, name: str) -> str:
 
 
 async def lag(host: Host, request: Request) -> Response:
-    """How much waits in each group, as of the last second."""
+    """The number of waiting messages of each group, at most one second old."""
     request.given(frozenset())
     await host.reporter.refresh()
+    return as_json({"lag": lag_of(host)})
+
+
+def lag_of(host: Host) -> list[dict[str, Any]]:
+    """Returns how much waits in each group, as of the last refresh."""
     rows = []
     for one in host.plans():
         found = host.reporter.lag.get(one.settings.name)
         note = "every process reads all messages" if one.settings.broadcast else ""
         if found is None and not note:
-            note = f"{host.config.url.scheme} does not say how much waits"
+            note = f"{host.config.url.scheme} does not report lag"
         rows.append(
             {
                 "topic": one.settings.topic,
@@ -55,11 +76,11 @@ async def lag(host: Host, request: Request) -> Response:
                 "note": note,
             }
         )
-    return as_json({"lag": rows})
+    return rows
 
 
 async def topology(host: Host, request: Request) -> Response:
-    """The graph: topics, handlers and dead letters, and what leads where."""
+    """The graph of topics, handlers and dead letters."""
     request.given(frozenset())
     nodes: dict[str, dict[str, Any]] = {}
     edges: list[dict[str, Any]] = []
@@ -88,7 +109,8 @@ async def asyncapi(host: Host, request: Request) -> Response:
     from protoflow import deployment  # put off: few ask for it
 
     request.given(frozenset())
-    return as_json(deployment.document(deployment.catalog_of(host.registrations()), host.config))
+    catalog = host.contract if host.alone else deployment.catalog_of(host.registrations())
+    return as_json(deployment.document(catalog, host.config))
 
 
 async def contract(host: Host, request: Request) -> Response:
@@ -109,6 +131,7 @@ async def contract(host: Host, request: Request) -> Response:
                 "batched": registration.batched,
                 "streams": registration.streams,
                 "broadcast": registration.broadcast,
+                "effects": str(registration.effects),
             }
         )
     messages = [_message(spec) for spec in host.messages().values()]

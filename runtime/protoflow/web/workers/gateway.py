@@ -5,17 +5,33 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
-from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, UnixConnector
+from aiohttp import (
+    ClientError,
+    ClientResponse,
+    ClientSession,
+    ClientTimeout,
+    DummyCookieJar,
+    UnixConnector,
+)
 from yarl import URL
 
+from protoflow.web.joining import JOIN
+from protoflow.web.live import Live
 from protoflow.web.request import Request
-from protoflow.web.response import JSON, NDJSON, Problem, Response, as_json
+from protoflow.web.response import EVENTS, JSON, NDJSON, Problem, Response, as_json
 from protoflow.web.route import Route
-from protoflow.web.workers.joining import JOIN
+from protoflow.web.routes import SNAPSHOT
 
-_FORWARDED = ("authorization", "accept", "content-type", "host", "origin")
+_FORWARDED = (
+    *("authorization", "accept", "content-type", "host", "origin", "cookie", "x-protoflow"),
+    "x-forwarded-proto",
+)
+#: Of responses; others are the parent's own.
+_RETURNED = ("Allow", "Retry-After", "WWW-Authenticate", "Content-Security-Policy",
+             "Referrer-Policy")  # fmt: skip
 _NO_LIMIT = ClientTimeout(total=None, connect=5.0)
 
 
@@ -30,9 +46,18 @@ class Gateway:
 
     def __init__(self, sockets: Sequence[str]) -> None:
         self._sessions = [
-            ClientSession(connector=UnixConnector(path), timeout=_NO_LIMIT, auto_decompress=False)
+            ClientSession(
+                connector=UnixConnector(path), timeout=_NO_LIMIT, auto_decompress=False,
+                # The session that one client opens is not another's.
+                cookie_jar=DummyCookieJar(),
+            )
             for path in sockets
-        ]
+        ]  # fmt: skip
+        self._live = Live()
+
+    def end(self) -> None:
+        """Ends streams."""
+        self._live.end()
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -41,6 +66,8 @@ class Gateway:
 
     async def answer(self, route: Route, request: Request) -> Response:
         """Answers a request, by what the route says of several workers. Raises Problem."""
+        if route.content_type == EVENTS:
+            return self._stream(request)
         body = await request.read() if request.method == "POST" else b""
         if route.across == "any":
             return await self._any(request, body)
@@ -65,6 +92,22 @@ class Gateway:
             left = [str(number) for number, one in enumerate(answers, 1) if one not in good]
             raise Problem(503, f"worker {', '.join(left)} was not reached; repeat it", more=content)
         return as_json(content, good[0].status)
+
+    def _stream(self, request: Request) -> Response:
+        """The joined snapshot of all workers, again and again."""
+        one = replace(request, path=SNAPSHOT.path, query="")
+
+        async def take() -> Any:
+            answer = await self.answer(SNAPSHOT, one)
+            content = json.loads(answer.body)
+            if answer.status >= 400:
+                raise Problem(answer.status, content["detail"])
+            return content
+
+        return Response(
+            stream=self._live.stream(take), content_type=EVENTS,
+            headers={"X-Accel-Buffering": "no"},
+        )  # fmt: skip
 
     async def _any(self, request: Request, body: bytes) -> Response:
         """The answer of the first worker that is reached."""
@@ -104,16 +147,13 @@ class Gateway:
 
 async def _read(answer: ClientResponse) -> Response:
     async with answer:
-        headers = {
-            name: answer.headers[name]
-            for name in ("Allow", "Retry-After", "WWW-Authenticate")
-            if name in answer.headers
-        }
+        headers = {name: answer.headers[name] for name in _RETURNED if name in answer.headers}
         return Response(
             status=answer.status,
             body=await answer.read(),
             content_type=answer.headers.get("Content-Type", JSON),
             headers=headers,
+            cookies=answer.headers.getall("Set-Cookie", ()),
         )
 
 

@@ -34,5 +34,6 @@ async def served(config: Config, sockets: Sequence[str]) -> AsyncIterator[int]:
             await server.serve(Application(config, metrics, gateway.answer), config.metrics_port)
         yield port
     finally:
+        gateway.end()
         await server.stop()
         await gateway.close()

@@ -61,7 +61,7 @@ async def _crashed(
 ) -> None:
     """The same where everything is in the memory of one process."""
     transport = await harness.connect()
-    member = await harness.join(topic, transport=transport, ordering=ordering)
+    member = await harness.join(topic, transport=transport, ordering=ordering, lease=LEASE)
     (delivery,) = await member.take(1)
     for step in steps:
         await getattr(isolation(member), step)(delivery)

@@ -149,7 +149,7 @@ class CorePublisher:
         for command in batch.commands:
             if command.token in self._unheard:
                 self._unheard.discard(command.token)
-                text = "nobody is subscribed, and core NATS keeps nothing"
+                text = "nobody is subscribed, and core NATS stores nothing"
                 batch.done(command.index, PublishError(f"{command.topic}: {text}"))
         lost = flushed.exception()
         if lost is None:

@@ -72,7 +72,7 @@ class CoreSubscription:
         self._ready.signal.wake()
         if lost := results.count(SettleResult.LOST):
             _log.warning(
-                "nats: messages given back are lost: core NATS keeps nothing",
+                "nats: messages given back are lost: core NATS stores nothing",
                 extra={"subscription": self._settings.name, "messages": lost},
             )
         future: asyncio.Future[Sequence[SettleResult]] = asyncio.get_running_loop().create_future()
@@ -190,8 +190,10 @@ class CoreSubscription:
         except Exception as error:  # whatever a message holds, it harms nobody else
             unreadable = f"headers: {type(error).__name__}: {error}"
             message = Message(id="", topic=self._settings.topic, payload=payload)
-        if not message.id:
+        anonymous = not message.id
+        if anonymous:
             message.id = new_id()
         return Delivery(
-            message=message, position=self._received, size=size, receipt=self, unreadable=unreadable
-        )
+            message=message, position=self._received, size=size, receipt=self, anonymous=anonymous,
+            unreadable=unreadable,
+        )  # fmt: skip

@@ -102,7 +102,7 @@ class HeldTopics:
         """Fails a message whose time is over."""
         topic = pending.topic
         self._held[topic].remove(pending)
-        detail = self._connection.problem or self._why.get(topic) or "no stream keeps it"
+        detail = self._connection.problem or self._why.get(topic) or "no stream stores it"
         pending.fail(f"not confirmed in time: {detail}")
 
     async def close(self) -> None:
@@ -145,7 +145,7 @@ class HeldTopics:
             if problems := await self._topology.ensure_topic(topic):
                 return "\n".join(problems)
         elif again and not await self._topology.knows(topic):
-            return "no stream keeps it"
+            return "no stream stores it"
         if topic.startswith("="):
             return ""
         if late := [pending for pending in self._held[topic] if pending.delayed]:

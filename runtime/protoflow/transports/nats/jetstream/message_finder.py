@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from protoflow import wire
 from protoflow.contract.spec import Ordering
-from protoflow.counted import counted
 from protoflow.transport.message_finder import (
     NO_TIME,
     FoundMessages,
     GroupState,
     MessageQuery,
-    Sighting,
 )
 from protoflow.transport.settings import SubscriptionSettings
 from protoflow.transport.topic_reader import TopicRecord
@@ -85,37 +82,18 @@ class JetStreamMessageFinder:
         sequence = await sequence_at(
             self._api, stream, filter, query.since or 0.0, (sequence, last)
         )
-        mine: list[JSON] = []
-        for count in range(query.limit + 1):
+        mine, count = list[JSON](), 0
+        while count <= query.limit:
             stored = await self._api.next_message(stream, sequence, filter)
             if stored is None or (until is not None and time_of(stored) > until):
-                found.searched.append(f"{filter} in stream {stream} ({counted(count, 'message')})")
-                return mine
+                break
+            count += 1
             sequence = stored["seq"] + 1
-            if self._sees(stored, stream, topic, group):
+            record = as_record(TopicRecord, topic, stream, stored)
+            if found.add(record, f"stream {stream}", query, group=group):
                 mine.append(stored)
-        found.not_searched.append(
-            f"{filter} in stream {stream}: behind the first {query.limit} messages; raise"
-            " scan-limit or set since"
-        )
+        found.add_place(f"{filter} in stream {stream}", count, query)
         return mine
-
-    def _sees(self, stored: JSON, stream: str, topic: str, group: str) -> bool:
-        """Whether it is the message itself; notes that, and what the message has caused."""
-        record = as_record(TopicRecord, topic, stream, stored)
-        message = record.message
-        is_caused = not group and message.metadata.get(wire.CAUSATION_ID) == self._query.id
-        if message.id != self._query.id and not is_caused:
-            return False
-        sighting = Sighting(
-            message=message,
-            topic=f"stream {stream}",
-            position=record.position,
-            time=record.time,
-            group=group,
-        )
-        (self._found.caused if is_caused else self._found.sightings).append(sighting)
-        return not is_caused
 
     async def _judge(
         self, settings: SubscriptionSettings, stored: Sequence[JSON], waiting: bool

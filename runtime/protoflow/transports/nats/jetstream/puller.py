@@ -201,7 +201,7 @@ class Puller(Source):
             try:
                 self._on_status(read(item[2]), now)
             except ValueError:
-                _log.exception("jetstream: an answer to a request is no answer")
+                _log.exception("jetstream: an answer to a request was unreadable")
         self._take(messages, now)
 
     def _take(self, messages: list[Received], now: float) -> None:

@@ -13,7 +13,7 @@ async def keep_schedules(api: API, names: JetStreamNames, topic: str, *, changes
     name, waits = names.stream(topic), names.schedules(topic)
     found = await api.stream(name)
     if found is None:
-        return "no stream keeps it"
+        return "no stream stores it"
     config = found["config"]
     subjects = config.get("subjects") or []
     if config.get("allow_msg_schedules") and waits in subjects:

@@ -65,8 +65,8 @@ class TopologyManager:
             )
         if drops:
             return (
-                "its stream drops the oldest messages for want of room (max_bytes), those that wait"
-                " first; remove that limit, or publish the message when it is due"
+                "its stream drops the oldest messages, even waiting ones, at max_bytes;"
+                " remove that limit, or publish the message when it is due"
             )
         return None
 

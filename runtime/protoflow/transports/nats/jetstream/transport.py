@@ -126,7 +126,7 @@ class JetStreamTransport:
     ) -> Subscription:
         """As `Transport.subscribe`."""
         if settings.atomic:
-            raise CapabilityError(f"{settings.name}: JetStream cannot publish and settle as one")
+            raise CapabilityError(f"{settings.name}: JetStream has no transactions")
         if settings.broadcast:
             return await self._subscribe_alone(settings, listener)
         problems = await self._topology.ensure_durables(settings, self._mode)

@@ -75,7 +75,7 @@ def _check(name: str) -> None:
     if _NAME.fullmatch(name) is None:
         raise ValueError(f"metadata {name!r} cannot be the name of a NATS header")
     if name[:5].lower() == _ORDER:
-        raise ValueError(f"metadata {name!r} would be an order to the server; rename it")
+        raise ValueError(f"metadata {name!r} is a command to the server; rename it")
     if len(_legal) >= _KNOWN_NAMES:
         _legal.clear()  # names that come from data must not pile up
     _legal.add(name)

@@ -1,12 +1,13 @@
-"""Joins the answers of workers: counters are summed, what all of them share stands once."""
+"""Joins the answers of processes: counters are summed, what all of them share stands once."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 #: What is the same in every worker.
-_SAME = frozenset({"policy", "window_seconds", "seconds"})
+_SAME = frozenset({"policy", "policy_origins", "window_seconds", "seconds"})
 #: What cannot be summed, or is of the broker and not of a process: the largest is shown.
 _LARGEST = frozenset(
     {"p50", "p95", "p99", "p50_ns", "p95_ns", "p99_ns", "last_ns", "last_queue_depth",
@@ -43,6 +44,14 @@ def topics(answers: Sequence[Any]) -> Any:
     return {"topics": _by("topic", rows, lambda found: _joined("", found))}
 
 
+def snapshot(answers: Sequence[Any]) -> Any:
+    """All of what the dashboard shows live."""
+    return {
+        **answers[0], **processes(answers), **handlers(answers), **topics(answers),
+        "time": max(answer["time"] for answer in answers),
+    }  # fmt: skip
+
+
 #: By what `Route.across` says.
 JOIN: Final[Mapping[str, Callable[[Sequence[Any]], Any]]] = {
     "all": processes,
@@ -50,6 +59,7 @@ JOIN: Final[Mapping[str, Callable[[Sequence[Any]], Any]]] = {
     "handler": handler,
     "infos": infos,
     "topics": topics,
+    "snapshot": snapshot,
 }
 
 
@@ -96,6 +106,8 @@ def _joined(name: str, values: Sequence[Any]) -> Any:
 def _joined_lists(name: str, values: Sequence[Any]) -> list[Any]:
     if name == "problems":
         return list(dict.fromkeys(problem for value in values for problem in value))
+    if name == "recent_errors":
+        return sorted(itertools.chain(*values), key=lambda one: str(one["at"]), reverse=True)[:10]
     if name == "histogram":
         return [_joined("", bins) for bins in zip(*values, strict=True)]
     if name == "dependencies":

@@ -1,0 +1,23 @@
+"""Packages whose names are loaded when first used."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+
+
+def lazy_exports(package: str, homes: Mapping[str, str]) -> Callable[[str], object]:
+    """Returns the `__getattr__` of a package.
+
+    Args:
+        package: its full name.
+        homes: the module of the package that holds each exported name.
+    """
+
+    def find(name: str) -> object:
+        home = homes.get(name)
+        if home is None:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{package}.{home}"), name)
+
+    return find

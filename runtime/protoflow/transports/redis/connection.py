@@ -1,0 +1,246 @@
+"""The way to the server: one client, its scripts, and its errors as ours."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from redis import exceptions
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import Connection, ConnectionPool, SSLConnection
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+
+from protoflow.errors import (
+    AuthenticationError,
+    ConfigError,
+    ConnectionFailedError,
+    TopologyError,
+    TransportError,
+)
+from protoflow.transport.interface import TransportSettings
+from protoflow.transports.redis.options import RedisOptions
+from protoflow.transports.redis.scripts import Script
+
+_PORT: Final = 6379
+_SENTINEL_PORT: Final = 26379
+_OLDEST: Final = (6, 2)
+#: Answers come as the server sends them.
+_RAW: Final = ("XRANGE", "XREVRANGE", "XREAD", "HGET", "HMGET", "XPENDING", "ZSCORE")
+_REFUSED: Final = (
+    exceptions.AuthenticationError,
+    exceptions.AuthorizationError,
+    exceptions.NoPermissionError,
+)
+_OF_SCRIPTS: Final = "can't access at least one of the keys"
+#: Seconds that one blocking read waits at the server.
+BLOCK: Final = 5.0
+
+
+class RedisConnection:
+    """A client that is shared by all parts of a transport.
+
+    Attributes:
+        problem: what was wrong with the last call; None: it was answered.
+    """
+
+    def __init__(self, settings: TransportSettings, options: RedisOptions) -> None:
+        self.settings = settings
+        self.options = options
+        self.problem: str | None = "the transport is not open"
+        self._timeout = options.request_timeout
+        self._tls = options.tls_context(
+            "redis", "rediss", encrypted=settings.url.scheme == "rediss"
+        )
+        self._client: Any = None  # Any: a Redis or a RedisCluster
+        self._database = _database(settings, options)
+        if self._tls is not None and options.cluster:
+            self._refuse_in_cluster()
+
+    async def open(self) -> None:
+        """Connects, and looks whether this server can be trusted with messages."""
+        self._client = self._cluster() if self.options.cluster else self._single()
+        for name in _RAW:
+            self._client.response_callbacks.pop(name, None)
+        try:
+            async with asyncio.timeout(self.settings.connect_timeout):
+                await self._check()
+        except TimeoutError as error:
+            await self.close()
+            raise ConnectionFailedError(
+                f"{self.settings.url.safe} did not answer within"
+                f" {self.settings.connect_timeout:g} s"
+            ) from error
+        except TransportError:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Disconnects. Idempotent."""
+        client, self._client = self._client, None
+        self.problem = "the transport is closed"
+        if client is not None:
+            with contextlib.suppress(exceptions.RedisError, OSError):
+                await client.aclose()
+
+    async def call(self, script: Script, key: str, *arguments: Any) -> Any:
+        """Runs a script on what belongs to one stream."""
+        async with self._answered(self._timeout) as client:
+            try:
+                return await client.execute_command("EVALSHA", script.sha, 1, key, *arguments)
+            except exceptions.NoScriptError:
+                return await client.execute_command("EVAL", script.text, 1, key, *arguments)
+
+    async def command(self, *arguments: Any) -> Any:
+        """Runs one command; its first key is the third word or the second."""
+        async with self._answered(self._timeout) as client:
+            return await client.execute_command(*arguments)
+
+    async def news(self, stream: str, last: bytes) -> bool:
+        """Waits a while for an entry behind `last`; whether there is one."""
+        block = round(BLOCK * 1000)
+        async with self._answered(BLOCK + self._timeout) as client:
+            return bool(
+                await client.execute_command(
+                    "XREAD", "COUNT", 1, "BLOCK", block, "STREAMS", stream, last
+                )
+            )
+
+    @contextlib.asynccontextmanager
+    async def _answered(self, timeout: float) -> AsyncIterator[Any]:
+        if self._client is None:
+            raise ConnectionFailedError("the transport is not open")
+        try:
+            async with asyncio.timeout(timeout):
+                yield self._client
+        except TimeoutError as error:
+            self.problem = f"{self.settings.url.safe} did not answer within {timeout:g} s"
+            raise ConnectionFailedError(self.problem) from error
+        except (exceptions.RedisError, OSError) as error:
+            failure = self._translated(error)
+            if not isinstance(error, exceptions.ResponseError):
+                self.problem = str(failure)
+            raise failure from error
+        self.problem = None
+
+    def _translated(self, error: Exception) -> TransportError:
+        text, where = str(error), self.settings.url.safe
+        refused = isinstance(error, _REFUSED) or "NOPERM" in text or _OF_SCRIPTS in text
+        if refused:
+            return AuthenticationError(f"{where}: {text}")
+        if "NOGROUP" in text:
+            return TopologyError(
+                f"{where}: a stream or its group is gone; was the server's data lost? ({text})"
+            )
+        if isinstance(error, exceptions.ResponseError):
+            return TransportError(f"{where}: {text}")
+        return ConnectionFailedError(f"{where}: {text or type(error).__name__}")
+
+    async def _check(self) -> None:
+        async with self._answered(self.settings.connect_timeout) as client:
+            await client.initialize()
+            one = {"target_nodes": client.get_default_node()} if self.options.cluster else {}
+            info = await client.info(**one)
+        where = self.settings.url.safe
+        version = str(info.get("redis_version", "0.0"))
+        if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
+            raise ConnectionFailedError(f"{where} is Redis {version}, 6.2 or newer is needed")
+        policy = str(info.get("maxmemory_policy", "noeviction"))
+        if policy.startswith("allkeys"):
+            raise ConnectionFailedError(
+                f"{where} has maxmemory-policy {policy}, so it would drop topics when memory is"
+                " short; set maxmemory-policy to noeviction"
+            )
+
+    def _common(self) -> dict[str, Any]:
+        user, password = self.options.login(self.settings.url)
+        return {
+            "username": user,
+            "password": password.reveal() if password else None,
+            "client_name": self.settings.client_name,
+            "protocol": 2,
+            "socket_timeout": None,
+            "socket_connect_timeout": self.settings.connect_timeout,
+            "retry": Retry(NoBackoff(), 0),  # who calls knows what may be repeated
+        }
+
+    def _single(self) -> Redis:
+        pool: ConnectionPool
+        if self.options.sentinel is not None:
+            return self._sentinel(self.options.sentinel)
+        host, port = (self.settings.url.hosts or (("localhost", None),))[0]
+        common = {**self._common(), "host": host, "port": port or _PORT, "db": self._database}
+        pool = ConnectionPool(**common, **self._connection_class())
+        return Redis.from_pool(pool)  # which closes it
+
+    def _connection_class(self) -> dict[str, Any]:
+        tls = self._tls
+        if tls is None:
+            return {"connection_class": Connection}
+
+        class TlsConnection(SSLConnection):
+            def __init__(self, **fields: Any) -> None:
+                super().__init__(**fields)
+                self.ssl_context.context = tls
+
+        return {"connection_class": TlsConnection}
+
+    def _sentinel(self, name: str) -> Redis:
+        options, secret = self.options, self.options.sentinel_password
+        sentinel = Sentinel(  # type: ignore[no-untyped-call]  # its constructor has no types
+            [(host, port or _SENTINEL_PORT) for host, port in self.settings.url.hosts],
+            sentinel_kwargs={
+                "username": options.sentinel_username,
+                "password": secret.reveal() if secret else None,
+                "socket_timeout": self._timeout,
+            },
+            **self._common(),
+            db=self._database,
+            **({"ssl": True, **self._tls_files()} if self._tls is not None else {}),
+        )
+        client: Redis = sentinel.master_for(name)
+        return client
+
+    def _cluster(self) -> RedisCluster:
+        hosts = self.settings.url.hosts or (("localhost", None),)
+        return RedisCluster(
+            startup_nodes=[ClusterNode(host, port or _PORT) for host, port in hosts],
+            **self._common(),
+            **({"ssl": True, **self._tls_files()} if self._tls is not None else {}),
+        )
+
+    def _tls_files(self) -> dict[str, Any]:
+        options = self.options
+        return {
+            "ssl_ca_certs": options.tls_ca_file,
+            "ssl_certfile": options.tls_cert_file,
+            "ssl_keyfile": options.tls_key_file,
+            "ssl_cert_reqs": "required" if options.tls_verify else "none",
+            "ssl_check_hostname": options.tls_verify and options.tls_verify_hostname,
+        }
+
+    def _refuse_in_cluster(self) -> None:
+        if self.options.tls_key_password or self.options.tls_server_name:
+            raise ConfigError(
+                "transport: redis: options tls_key_password and tls_server_name cannot be used"
+                " with a cluster or sentinels; use a key without a password and the nodes' names"
+            )
+
+
+def _database(settings: TransportSettings, options: RedisOptions) -> int:
+    """The number of the database in the URL's path."""
+    text = settings.url.path.strip("/") or "0"
+    if not (text.isascii() and text.isdecimal() and len(text) < 6):
+        raise ConfigError("transport: redis: the path names a database by number: redis://host/0")
+    if options.cluster and text != "0":
+        raise ConfigError("transport: redis: a cluster has only database 0")
+    if not (options.cluster or options.sentinel) and len(settings.url.hosts) > 1:
+        raise ConfigError(
+            "transport: redis: several hosts are a cluster or sentinels; add ?cluster=true or"
+            " ?sentinel=NAME"
+        )
+    return int(text)

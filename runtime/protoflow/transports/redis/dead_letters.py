@@ -1,0 +1,130 @@
+"""Dead letters: the entries of a dead-letter topic's only stream."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from protoflow.errors import NotReplayableError, PublishError
+from protoflow.message import Message
+from protoflow.transport.dead_letters import DeadLetterRecord
+from protoflow.transport.kit.replay import DeadLetterSources, replay_in_order
+from protoflow.transports.redis import names
+from protoflow.transports.redis.connection import RedisConnection
+from protoflow.transports.redis.publisher import RedisPublisher
+from protoflow.transports.redis.records import as_record
+from protoflow.transports.redis.topic_reader import page
+from protoflow.transports.redis.topics import Topics
+
+_POSITION = re.compile(r"[0-9]{1,20}-[0-9]{1,20}", re.ASCII)
+
+
+class RedisDeadLetterStore:
+    """Implements `DeadLetterStore`.
+
+    Attributes:
+        sources: whose dead letters lie where.
+    """
+
+    def __init__(
+        self, connection: RedisConnection, topics: Topics, publisher: RedisPublisher
+    ) -> None:
+        self.sources = DeadLetterSources()
+        self.connection = connection
+        self.topics = topics
+        self.publisher = publisher
+
+    def stream(self, topic: str) -> str:
+        """The stream of a dead-letter topic, which has no other."""
+        return names.stream(self.topics.prefix, topic, 0)
+
+    async def count(self, topic: str) -> int:
+        """Returns how many dead letters wait."""
+        return int(await self.connection.command("XLEN", self.stream(topic)))
+
+    @asynccontextmanager
+    async def scan(
+        self, topic: str, *, after: str = "", ids: Collection[str] | None = None
+    ) -> AsyncIterator[RedisScan]:
+        """Begins a scan; it takes every dead letter, whatever `ids` says."""
+        if after and not _POSITION.fullmatch(after):
+            raise ValueError(f"after: {after!r:.100} is not the position of a dead letter")
+        newest = await self.connection.command(
+            "XREVRANGE", self.stream(topic), "+", "-", "COUNT", 1
+        )
+        first = b"(" + after.encode() if after else b"-"
+        yield RedisScan(self, topic, first, newest[0][0] if newest else b"")
+
+    async def clear(self, topic: str) -> int:
+        """Removes all."""
+        return int(await self.connection.command("XTRIM", self.stream(topic), "MAXLEN", 0))
+
+
+@dataclass(slots=True)
+class RedisScan:
+    """Implements `DeadLetterScan`.
+
+    Attributes:
+        store: whose dead letters they are.
+        topic: the dead-letter topic.
+        first: where the next records begin.
+        last: the last entry when the scan began; empty: there was none.
+    """
+
+    store: RedisDeadLetterStore
+    topic: str
+    first: bytes
+    last: bytes
+
+    async def take(self, limit: int) -> Sequence[DeadLetterRecord]:
+        """Returns the next records."""
+        if not self.last:
+            return ()
+        stream = self.store.stream(self.topic)
+        entries = await page(self.store.connection, stream, self.first, self.last, limit)
+        if entries:
+            self.first = b"(" + entries[-1][0]
+        return [as_record(DeadLetterRecord, self.topic, entry) for entry in entries]
+
+    async def replay(
+        self, records: Sequence[DeadLetterRecord], *, to_origin: bool
+    ) -> Sequence[Exception | None]:
+        """Publishes records, and removes those that are confirmed."""
+        groups: dict[str, str] = {}
+
+        async def address(record: DeadLetterRecord) -> Message:
+            message, group = self.store.sources.replayed(record, to_origin=to_origin)
+            message.mandatory = True
+            if not to_origin:
+                await self._check_group(message, group)
+                groups[message.id] = group
+            return message
+
+        async def publish(
+            chosen: Sequence[DeadLetterRecord], messages: Sequence[Message]
+        ) -> Sequence[PublishError | None]:
+            submit = self.store.publisher.submit
+            futures = [submit([message], groups.get(message.id, "")) for message in messages]
+            return [(await future)[0] for future in futures]
+
+        return await replay_in_order(records, address, publish, self.remove)
+
+    async def remove(self, records: Sequence[DeadLetterRecord]) -> None:
+        """Removes records."""
+        if records:
+            positions = [record.position for record in records]
+            await self.store.connection.command("XDEL", self.store.stream(self.topic), *positions)
+
+    async def _check_group(self, message: Message, group: str) -> None:
+        topics = self.store.topics
+        shards = await topics.find(message.topic)
+        if shards is None:
+            raise NotReplayableError(f"topic {message.topic!r:.100} does not exist")
+        shard = names.shard_of(message, shards)
+        if group not in await topics.groups(names.stream(topics.prefix, message.topic, shard)):
+            raise NotReplayableError(
+                f"group {group!r:.100} of {message.topic!r:.100} does not exist; replay it to its"
+                " original topic"
+            )

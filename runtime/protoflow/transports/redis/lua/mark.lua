@@ -1,0 +1,9 @@
+-- Reads, adds or clears start marks of an entry that is held; -1: it is not.
+local action, id = ARGV[4], ARGV[5]
+if not holds(id, ARGV[6]) then return -1 end
+if action == 'add' then return call('HINCRBY', M, id, 1) end
+if action == 'clear' then
+  call('HDEL', M, id)
+  return 0
+end
+return tonumber(call('HGET', M, id) or 0)

@@ -1,0 +1,34 @@
+-- Settles entries that are held: id, deliveries, and A<key> or N<delay> <failures> <first> <less> <key>.
+-- Returns whether something became free, and for each entry 1, or 0 if it is not held.
+local results, done, gone, lanes, waits = {}, {}, {}, {}, 0
+for i = 4, #ARGV, 3 do
+  local id, what = ARGV[i], ARGV[i + 2]
+  if not holds(id, ARGV[i + 1]) then
+    results[#results + 1] = 0
+  else
+    results[#results + 1] = 1
+    gone[#gone + 1] = id
+    local delay, failures, first, less, key = string.match(what, '^N(%d+) (%d+) (%S+) (%d+) (.*)$')
+    if delay then key = string.match(key, '^k(.*)$') else key = string.match(what, '^Ak(.*)$') end
+    local lane = lane_of(id, key)
+    if delay then
+      keep(id, tonumber(failures), first, tonumber(ARGV[i + 1]) - tonumber(less))
+      park(id, lane, delay == '0' and 0 or now + tonumber(delay))
+      waits = 1
+    else
+      done[#done + 1] = id
+    end
+    if lane then
+      hold(lane, me, -1)
+      lanes[lane] = true
+    end
+  end
+end
+portions(gone, function(part) call('XACK', S, group, unpack(part)) end)
+if call('EXISTS', T, M) > 0 then portions(done, forget) end
+remove(done)
+for lane in pairs(lanes) do
+  refresh(lane)
+  waits = 1
+end
+return {waits, results}

@@ -1,0 +1,249 @@
+"""A subscription: entries are claimed, settled and renewed by scripts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from protoflow.errors import ProtoflowError, TopologyError, TransportError
+from protoflow.message import Delivery, Settlement, SettleResult
+from protoflow.transport.interface import SubscriptionListener, SubscriptionSettings
+from protoflow.transport.kit.queue_source import QueueSource
+from protoflow.transport.kit.subscription import QueueSubscription
+from protoflow.transports.redis import names
+from protoflow.transports.redis.claims import Claim, action_of, delivery_of, ids_of
+from protoflow.transports.redis.connection import RedisConnection
+from protoflow.transports.redis.scripts import (
+    AVAILABLE,
+    FETCH,
+    LEAVE,
+    MARK,
+    RECOVER,
+    RENEW,
+    SETTLE,
+    SWEEP,
+    Script,
+)
+from protoflow.transports.redis.topics import MODES, Topics
+
+_ANSWERS = (SettleResult.LOST, SettleResult.DONE)
+#: Leases that one renewal ends at most.
+_MOST_ENDED = 1000
+
+
+class RedisSubscription(QueueSubscription):
+    """A member of a group, with one consumer in each of the topic's streams.
+
+    Args:
+        group: the group; for a broadcast, one of its own.
+        shards: into how many streams the topic is split.
+    """
+
+    def __init__(
+        self,
+        connection: RedisConnection,
+        topics: Topics,
+        settings: SubscriptionSettings,
+        listener: SubscriptionListener,
+        group: str,
+        shards: int,
+    ) -> None:
+        source = QueueSource(
+            fetch=self._fetch,
+            settle=self._settle,
+            renew=self._renew,
+            poll=connection.options.poll_interval,
+            available=self._claimable,
+            shards=frozenset(range(shards)),
+        )
+        super().__init__(source, settings, listener, connection.settings.clock)
+        self.streams = [
+            names.stream(topics.prefix, settings.topic, shard) for shard in range(shards)
+        ]
+        self.group = group
+        self._connection = connection
+        self._topics = topics
+        consumer = f"{connection.settings.client_name}-{uuid.uuid4().hex[:12]}"
+        self._who = (group, consumer, MODES[settings.ordering])
+        self._first = 0
+        self._unsure: set[int] = set()
+        self._taken: list[Delivery] = []
+        self._tasks: dict[object, asyncio.Task[None]] = {}
+        self._left = False
+
+    async def isolate(self, delivery: Delivery | None) -> tuple[Delivery, int] | None:
+        """The delivery itself: its entry keeps its id."""
+        if delivery is None or not self.leases.holds(delivery):
+            return None
+        marks = await self._mark("get", delivery.receipt)
+        return None if marks < 0 else (delivery, marks)
+
+    async def mark(self, delivery: Delivery) -> None:
+        """One start mark more."""
+        if not self.leases.holds(delivery) or await self._mark("add", delivery.receipt) < 0:
+            raise TransportError(f"the lease of message {delivery.message.id} was lost")
+
+    async def clear(self, delivery: Delivery) -> None:
+        """No start marks; those that its next holder has made stay."""
+        if isinstance(delivery.receipt, Claim):  # else it is settled, and the marks are gone
+            await self._mark("clear", delivery.receipt)
+
+    async def stop(self) -> None:
+        """Claims nothing more, and leaves once everything is settled."""
+        self.stopped = True
+        await self._end_tasks()
+        await super().stop()
+        if not self.leases.held:
+            await self._leave()
+
+    async def close(self) -> None:
+        """The end: what is still held is free, and was delivered once more."""
+        try:
+            await self.stop()
+        finally:
+            await self.end()
+        await self._leave()
+
+    async def _mark(self, action: str, claim: Claim) -> int:
+        marks = await self._call(MARK, claim.shard, action, claim.id, claim.deliveries)
+        return int(marks)
+
+    async def _call(self, script: Script, shard: int, *arguments: Any) -> Any:
+        return await self._connection.call(script, self.streams[shard], *self._who, *arguments)
+
+    # What the kit calls.
+
+    async def _fetch(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
+        taken = self._taken  # here is what came before a shard failed, too
+        self._first += 1  # no shard is always the first
+        for turn in range(len(self.streams)):
+            shard = (self._first + turn) % len(self.streams)
+            if shard in self._ready.paused:
+                continue
+            room = max_messages - len(taken), max_bytes - sum(each.size for each in taken)
+            if min(room) < 1:
+                break
+            await self._fetch_shard(shard, *room)
+        self._taken = []
+        return taken
+
+    async def _fetch_shard(self, shard: int, most: int, max_bytes: int) -> None:
+        if shard in self._unsure:
+            known = ids_of([*self.receipts(), *(each.receipt for each in self._taken)], shard)
+            await self._call(RECOVER, shard, *known)
+        self._unsure.add(shard)  # until it is known what was claimed
+        try:
+            last, wait, entries = await self._call(FETCH, shard, most, max_bytes)
+        except TopologyError:
+            await self._begin_again()
+            raise
+        self._unsure.discard(shard)
+        if wait >= 0:
+            self.wake_after(wait / 1000)
+        if last and not self.stopped and shard not in self._tasks:
+            self._start(shard, self._watch(shard, last))
+        self._taken += [delivery_of(self.settings.topic, shard, *entry) for entry in entries]
+
+    async def _settle(self, settlements: Sequence[Settlement]) -> Sequence[SettleResult]:
+        if len(self.streams) == 1:
+            return await self._settle_shard(0, settlements)
+        shards: dict[int, list[int]] = defaultdict(list)
+        for index, settlement in enumerate(settlements):
+            shards[settlement.delivery.receipt.shard].append(index)
+        results = [SettleResult.UNKNOWN] * len(settlements)
+        for shard, indexes in shards.items():
+            with contextlib.suppress(TransportError):  # they stay unknown
+                answers = await self._settle_shard(shard, [settlements[each] for each in indexes])
+                for index, answer in zip(indexes, answers, strict=True):
+                    results[index] = answer
+        return results
+
+    async def _settle_shard(
+        self, shard: int, settlements: Sequence[Settlement]
+    ) -> Sequence[SettleResult]:
+        ordered = self._who[2] != "none"
+        arguments: list[Any] = []
+        for each in settlements:
+            _, id, deliveries = each.delivery.receipt
+            arguments += (id, deliveries, action_of(each, ordered=ordered))
+        try:
+            waits, answers = await self._call(SETTLE, shard, *arguments)
+        except TopologyError:  # the group is gone, and with it what was held
+            return [SettleResult.LOST] * len(settlements)
+        if waits:
+            self.wake()
+        return [_ANSWERS[answer] for answer in answers]
+
+    async def _renew(self, deliveries: Sequence[Delivery]) -> Collection[Delivery]:
+        held: dict[int, list[Delivery]] = defaultdict(list)
+        for delivery in deliveries:
+            if isinstance(delivery.receipt, Claim):
+                held[delivery.receipt.shard].append(delivery)
+        lost: list[Delivery] = []
+        lease = round(self.settings.lease * 1000)
+        for shard in range(len(self.streams)):
+            arguments: list[Any] = []
+            for each in held[shard]:
+                arguments += (each.receipt.id, each.receipt.deliveries)
+            try:
+                ended, answers = await self._call(RENEW, shard, lease, _MOST_ENDED, *arguments)
+            except TopologyError:
+                lost += held[shard]
+                continue
+            lost += [each for each, gone in zip(held[shard], answers, strict=True) if gone]
+            if ended:
+                self._start(("sweep", shard), self._sweep(shard))
+        return lost
+
+    async def _claimable(self) -> int:
+        return sum([int(await self._call(AVAILABLE, each)) for each in range(len(self.streams))])
+
+    # What goes on beside.
+
+    def _start(self, name: object, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        if (old := self._tasks.get(name)) is not None:
+            old.cancel()
+        self._tasks[name] = task
+        task.add_done_callback(lambda _: self._tasks.pop(name, None))
+
+    async def _watch(self, shard: int, last: bytes) -> None:
+        """Wakes receivers when something is published."""
+        with contextlib.suppress(ProtoflowError):  # fetching reports it
+            while not self.stopped:
+                if await self._connection.news(self.streams[shard], last):
+                    self.wake()
+                    return
+
+    async def _sweep(self, shard: int) -> None:
+        """Removes what only a group that is gone has held up."""
+        after: bytes = b"-"
+        with contextlib.suppress(ProtoflowError):
+            while after:
+                after = await self._call(SWEEP, shard, after)
+
+    async def _begin_again(self) -> None:
+        """Makes the group again where that loses nothing, or was asked for."""
+        ways = {"earliest": "0", "latest": "$"}
+        policy = self._connection.settings.on_lost_position
+        if self.settings.broadcast or policy in ways:
+            await self._topics.join(self.settings, group=self.group, start=ways.get(policy, "$"))
+
+    async def _end_tasks(self) -> None:
+        tasks = [*self._tasks.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _leave(self) -> None:
+        if self._left:
+            return
+        self._left = True
+        with contextlib.suppress(ProtoflowError):
+            for shard in range(len(self.streams)):
+                if await self._call(LEAVE, shard):
+                    await self._sweep(shard)

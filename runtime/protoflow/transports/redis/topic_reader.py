@@ -1,0 +1,72 @@
+"""Reading a topic without joining a group."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import AsyncIterator, Iterable
+from typing import Any, Final
+
+from protoflow.contract.spec import Start
+from protoflow.transport.topic_reader import TopicRecord
+from protoflow.transports.redis.connection import RedisConnection
+from protoflow.transports.redis.records import as_record, group_of
+from protoflow.transports.redis.topics import Topics
+
+_PAGE: Final = 100
+_FOLLOW: Final = 0.1
+
+
+async def read_topic(
+    connection: RedisConnection, topics: Topics, topic: str, start: Start | float, *, follow: bool
+) -> AsyncIterator[TopicRecord]:
+    """See `TopicReader.read_topic`; what every group has settled is gone, replays are left out."""
+    places = {
+        stream: await _begin(connection, stream, start) for stream in await topics.streams(topic)
+    }
+    while True:
+        pages = {stream: await page(connection, stream, place) for stream, place in places.items()}
+        # Up to the end of the page that ends first: what is behind it may not be read yet.
+        ends = [found[-1][0] for found in pages.values() if len(found) == _PAGE]
+        end = min(map(order, ends)) if ends else None
+        merged = heapq.merge(*(_upto(found, stream, end) for stream, found in pages.items()))
+        for _, stream, entry in merged:
+            places[stream] = b"(" + entry[0]
+            if group_of(entry[1]) is None:
+                yield as_record(TopicRecord, topic, entry)
+        if not ends and not follow:
+            return
+        if not ends:
+            await asyncio.sleep(_FOLLOW)
+
+
+async def page(
+    connection: RedisConnection, stream: str, first: bytes, last: bytes = b"+", count: int = _PAGE
+) -> list[Any]:
+    """The next entries of a stream."""
+    found: list[Any] = await connection.command("XRANGE", stream, first, last, "COUNT", count)
+    return found
+
+
+def order(id: bytes) -> tuple[int, int]:
+    """What the ids of entries are ordered by."""
+    ms, _, sequence = id.partition(b"-")
+    return int(ms), int(sequence)
+
+
+def _upto(
+    entries: Iterable[Any], stream: str, end: tuple[int, int] | None
+) -> Iterable[tuple[tuple[int, int], str, Any]]:
+    for entry in entries:
+        place = order(entry[0])
+        if end is None or place <= end:
+            yield place, stream, entry
+
+
+async def _begin(connection: RedisConnection, stream: str, start: Start | float) -> bytes:
+    if start is Start.EARLIEST:
+        return b"-"
+    if start is Start.LATEST:
+        newest = await connection.command("XREVRANGE", stream, "+", "-", "COUNT", 1)
+        return b"(" + newest[0][0] if newest else b"-"
+    return b"%d" % max(0, round(start * 1000))

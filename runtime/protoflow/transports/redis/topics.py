@@ -1,0 +1,137 @@
+"""Topics and groups: made, verified, and how much waits in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from protoflow.contract.spec import Ordering, Start
+from protoflow.errors import TopologyError
+from protoflow.transport.interface import SubscriptionSettings, Topology, TopologyMode
+from protoflow.transports.redis import names
+from protoflow.transports.redis.connection import RedisConnection
+from protoflow.transports.redis.scripts import JOIN
+
+#: The version of what is kept beside streams.
+_VERSION: Final = b"1"
+MODES: Final = {Ordering.NONE: "none", Ordering.PER_KEY: "key", Ordering.PER_PARTITION: "all"}
+
+
+class Topics:
+    """What is known of topics: into how many streams each is split."""
+
+    def __init__(self, connection: RedisConnection) -> None:
+        self.prefix = connection.options.prefix
+        self._connection = connection
+        self._shards: dict[str, int] = {}
+
+    async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
+        """Makes or verifies topics and groups. Raises TopologyError."""
+        subscriptions = [each for each in topology.subscriptions if not each.broadcast]
+        kept = {name for each in topology.subscriptions for name in each.dead_letter_topics}
+        joined = {each.topic for each in topology.subscriptions}
+        problems: list[str] = []
+        for topic in sorted({*topology.topics, *joined, *kept}):
+            if mode is TopologyMode.CREATE:
+                await self._make(topic, kept=topic in kept)
+            if mode is not TopologyMode.NONE:
+                problems += await self._topic_problems(topic, kept=topic in kept)
+        for settings in subscriptions:
+            if mode is TopologyMode.CREATE and not problems:
+                await self.join(settings)
+            elif mode is TopologyMode.VERIFY:
+                problems += await self._group_problems(settings)
+        if problems:
+            raise TopologyError(f"{self._connection.settings.url.safe}: {'; '.join(problems)}")
+
+    async def shards(self, topic: str) -> int:
+        """Into how many streams a topic is split; it is made with a record if there is none."""
+        if (known := self._shards.get(topic)) is None:
+            if (known := await self.find(topic)) is None:
+                await self._make(topic, kept=False)
+                known = await self.find(topic) or 1
+            self._shards[topic] = known
+        return known
+
+    async def find(self, topic: str) -> int | None:
+        """The same; None: there is no such topic. Raises TopologyError for another version."""
+        key = names.record(self.prefix, topic)
+        version, shards = await self._connection.command("HMGET", key, "version", "shards")
+        if version is None:
+            return None
+        if version != _VERSION:
+            raise TopologyError(
+                f"topic {topic} was made by another version of Protoflow (its layout is"
+                f" {version.decode(errors='replace')!r:.20}, this one knows 1)"
+            )
+        return int(shards)
+
+    async def streams(self, topic: str) -> list[str]:
+        """The streams of a topic that exists. Raises TopologyError."""
+        if (shards := await self.find(topic)) is None:
+            raise TopologyError(f"topic {topic} does not exist")
+        return [names.stream(self.prefix, topic, shard) for shard in range(shards)]
+
+    async def groups(self, stream: str) -> dict[str, dict[str, Any]]:
+        """The groups of a stream, by name."""
+        if await self._connection.command("TYPE", stream) == b"none":
+            return {}
+        found = await self._connection.command("XINFO", "GROUPS", stream)
+        groups = [
+            dict(zip(map(bytes.decode, each[::2]), each[1::2], strict=True)) for each in found
+        ]
+        return {each["name"].decode(): each for each in groups}
+
+    async def join(
+        self, settings: SubscriptionSettings, *, group: str = "", start: str = ""
+    ) -> None:
+        """Makes a group where it is missing.
+
+        Args:
+            settings: the subscription.
+            group: that of a member that joins now; for a broadcast, one of its own.
+            start: where a new group starts, if not where its settings say.
+        """
+        start = start or ("$" if settings.start is Start.LATEST else "0")
+        lease = round(settings.lease * 1000) if settings.broadcast else 0
+        mode = MODES[settings.ordering] if group else ""
+        for shard in range(await self.shards(settings.topic)):
+            stream = names.stream(self.prefix, settings.topic, shard)
+            await self._connection.call(
+                JOIN, stream, group or settings.group, "", mode, start, lease
+            )
+
+    async def _make(self, topic: str, *, kept: bool) -> None:
+        key, command = names.record(self.prefix, topic), self._connection.command
+        shards = 1 if kept else self._connection.options.shards
+        await command("HSETNX", key, "version", _VERSION)
+        await command("HSETNX", key, "shards", shards)
+        if kept:
+            await command("HSETNX", key, "kept", 1)
+
+    async def _topic_problems(self, topic: str, *, kept: bool) -> Sequence[str]:
+        wanted = 1 if kept else self._connection.options.shards
+        found = await self.find(topic)
+        if found is None:
+            return [f"topic {topic} is missing; start once with topology mode create"]
+        if found == wanted:
+            return []
+        if kept:
+            problem = "a dead-letter topic must have 1; use a name of its own for it"
+            return [f"topic {topic} has {found} shards, {problem}"]
+        stream = names.stream(self.prefix, topic, 0)
+        if await self._connection.command("HEXISTS", f"{stream}:topic", "kept"):
+            return []
+        advice = (
+            f"set option shards to {found}; or stop its publishers, let all groups handle what is"
+            f" in it, stop them, and delete the keys {names.stream(self.prefix, topic, 0)}*"
+        )
+        return [f"topic {topic} has {found} shards, not {wanted}: {advice}"]
+
+    async def _group_problems(self, settings: SubscriptionSettings) -> Sequence[str]:
+        for shard in range(await self.find(settings.topic) or 0):
+            stream = names.stream(self.prefix, settings.topic, shard)
+            if settings.group not in await self.groups(stream):
+                what = f"group {settings.group} of topic {settings.topic}"
+                return [f"{what} is missing; start once with topology mode create"]
+        return []

@@ -1,0 +1,133 @@
+"""The Redis transport: a stream per topic and shard, groups, and scripts at the server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+from protoflow.contract.spec import Start
+from protoflow.errors import ProtoflowError, PublishError
+from protoflow.message import Message
+from protoflow.transport.interface import (
+    Capabilities,
+    SubscriptionListener,
+    SubscriptionSettings,
+    Topology,
+    TopologyMode,
+    TransportSettings,
+)
+from protoflow.transport.lag import Lag
+from protoflow.transport.message_finder import FoundMessages, MessageQuery
+from protoflow.transport.topic_reader import TopicRecord
+from protoflow.transports.redis.connection import RedisConnection
+from protoflow.transports.redis.dead_letters import RedisDeadLetterStore
+from protoflow.transports.redis.lag import read_lag
+from protoflow.transports.redis.message_finder import find_message
+from protoflow.transports.redis.options import RedisOptions
+from protoflow.transports.redis.publisher import RedisPublisher
+from protoflow.transports.redis.subscription import RedisSubscription
+from protoflow.transports.redis.topic_reader import read_topic
+from protoflow.transports.redis.topics import Topics
+
+#: Seconds between looks at the server, and at topics that nobody consumes.
+_LOOK: Final = 5.0
+
+
+class RedisTransport:
+    """Implements `Transport`, `KeepsDeadLetters`, `LagReader`, `TopicReader`, `MessageFinder`."""
+
+    def __init__(self, settings: TransportSettings, options: RedisOptions) -> None:
+        self.capabilities = Capabilities(
+            durable=True,
+            processes=True,
+            per_key=True,
+            per_partition=True,
+            retains=True,
+            delayed_publish=True,
+            broker_retry=True,
+            persists_attempts=True,
+            counts_deliveries=True,
+            dead_letters=True,
+            ordered_replays=True,
+            leases=True,
+            lag=True,
+            reads_topics=True,
+            broadcast=True,
+            max_message_bytes=options.max_message_bytes,
+            proves_killers=True,
+        )
+        self._connection = RedisConnection(settings, options)
+        self._topics = Topics(self._connection)
+        self._publisher = RedisPublisher(self._connection, self._topics)
+        self.dead_letters = RedisDeadLetterStore(self._connection, self._topics, self._publisher)
+        self._subscriptions: list[RedisSubscription] = []
+        self._looking: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Connects. Raises ConnectionFailedError or AuthenticationError."""
+        await self._connection.open()
+        self._looking = asyncio.get_running_loop().create_task(self._look())
+
+    async def close(self) -> None:
+        """Gives back what was not settled, sends what was submitted, and disconnects."""
+        looking, self._looking = self._looking, None
+        subscriptions, self._subscriptions = self._subscriptions, []
+        try:
+            if looking is not None:
+                looking.cancel()
+                await asyncio.gather(looking, return_exceptions=True)
+            await self._publisher.close()
+            await asyncio.gather(*(each.close() for each in subscriptions))
+        finally:
+            await self._connection.close()
+
+    async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
+        """Makes topics and groups, or reports what is missing or differs."""
+        self.dead_letters.sources.add(topology.subscriptions)
+        await self._topics.ensure(topology, mode)
+
+    def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
+        """Publishes with what else is on its way."""
+        return self._publisher.submit(messages)
+
+    async def subscribe(
+        self, settings: SubscriptionSettings, listener: SubscriptionListener
+    ) -> RedisSubscription:
+        """Joins the group, which is made if need be."""
+        group = f"{settings.group}~{uuid.uuid4().hex}" if settings.broadcast else settings.group
+        await self._topics.join(settings, group=group)
+        shards = await self._topics.shards(settings.topic)
+        subscription = RedisSubscription(
+            self._connection, self._topics, settings, listener, group, shards
+        )
+        self._subscriptions.append(subscription)
+        return subscription
+
+    def health(self) -> str | None:
+        """What was wrong with the last call."""
+        return self._connection.problem
+
+    def read_topic(
+        self, topic: str, *, start: Start | float, follow: bool
+    ) -> AsyncIterator[TopicRecord]:
+        """See `protoflow.transport.TopicReader`; what every group has settled is gone."""
+        return read_topic(self._connection, self._topics, topic, start, follow=follow)
+
+    async def find_message(self, query: MessageQuery) -> FoundMessages:
+        """See `protoflow.transport.MessageFinder`; what every group has settled is gone."""
+        return await find_message(self._connection, self._topics, query)
+
+    async def lag(self, topic: str, group: str) -> Lag:
+        """What the group has not finished."""
+        return await read_lag(self._connection, self._topics, topic, group)
+
+    async def _look(self) -> None:
+        """Keeps `health` true while nothing else is said, and topics without groups bounded."""
+        while True:
+            await asyncio.sleep(_LOOK)
+            with contextlib.suppress(ProtoflowError):
+                await self._connection.command("PING")
+                await self._publisher.trim()

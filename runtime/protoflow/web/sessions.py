@@ -1,0 +1,100 @@
+"""Sessions of browsers: a signed cookie instead of a token, which no script can read.
+
+A session is not kept anywhere: restarts and replicas with the same token accept it.
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from protoflow.config.settings import Config
+from protoflow.web.request import Role
+
+#: Seconds that a session lasts.
+LASTS: Final = 12 * 3600
+_ATTEMPTS, _PERIOD = 5, 60.0
+#: The most clients whose attempts are remembered; the oldest are forgotten.
+_CLIENTS: Final = 1000
+
+
+def tokens_of(config: Config) -> list[tuple[bytes, Role]]:
+    """Returns the tokens that the settings name, with their roles."""
+    named = ((config.http_token, Role.OPERATE), (config.http_read_token, Role.READ))
+    return [(token.reveal().encode(), role) for token, role in named if token]
+
+
+class Sessions:
+    """Makes and checks the cookies of sessions.
+
+    Args:
+        config: names the tokens.
+    """
+
+    def __init__(self, config: Config) -> None:
+        #: Ports of a host share cookies, so each service has a name of its own.
+        self._keys = {
+            f"protoflow-{_digest(token, b'name')[:8]}": (token, role)
+            for token, role in tokens_of(config)
+        }
+        self._attempts: dict[str, list[float]] = {}
+
+    def role(self, cookies: str) -> Role:
+        """Returns the role of the best session in a `Cookie` header."""
+        found = Role.NONE
+        for part in cookies.split(";"):
+            name, _, value = part.strip().partition("=")
+            token, role = self._keys.get(name, (b"", Role.NONE))
+            if role is not Role.NONE and _valid(token, role, value):
+                found = max(found, role)
+        return found
+
+    def open(self, token: str, *, secure: bool) -> tuple[Role, str | None]:
+        """Returns the role of a token, and the cookie of a session; None: the token is wrong."""
+        given = token.encode("utf-8", "surrogatepass")
+        cookie, found = None, Role.NONE
+        for name, (expected, role) in self._keys.items():
+            if hmac.compare_digest(given, expected):
+                expires = int(time.time()) + LASTS
+                value = f"{role.label}.{expires}.{_sign(expected, role, expires)}"
+                cookie, found = _cookie(name, value, LASTS, secure=secure), role
+        return found, cookie
+
+    def closed(self, *, secure: bool) -> Sequence[str]:
+        """Returns the cookies that end all sessions."""
+        return [_cookie(name, "", 0, secure=secure) for name in self._keys]
+
+    def may_try(self, client: str) -> bool:
+        """Whether a client may send a token once more, five times a minute."""
+        now = time.monotonic()
+        made = [at for at in self._attempts.pop(client, ()) if now - at < _PERIOD]
+        allowed = len(made) < _ATTEMPTS
+        self._attempts[client] = [*made, now] if allowed else made
+        if len(self._attempts) > _CLIENTS:
+            del self._attempts[next(iter(self._attempts))]
+        return allowed
+
+
+def _valid(token: bytes, role: Role, value: str) -> bool:
+    label, _, rest = value.partition(".")
+    expires, _, signature = rest.partition(".")
+    if label != role.label or not (expires.isascii() and expires.isdecimal()):
+        return False
+    expected = _sign(token, role, int(expires[:20]))
+    return hmac.compare_digest(signature.encode(), expected.encode()) and time.time() < int(expires)
+
+
+def _sign(token: bytes, role: Role, expires: int) -> str:
+    return _digest(token, f"{role.label}.{expires}".encode())
+
+
+def _digest(token: bytes, text: bytes) -> str:
+    return hmac.new(token, text, "sha256").hexdigest()
+
+
+def _cookie(name: str, value: str, seconds: int, *, secure: bool) -> str:
+    """A cookie for the paths beneath that of the request, which is the API's."""
+    parts = (f"{name}={value}", f"Max-Age={seconds}", "HttpOnly", "SameSite=Strict")
+    return "; ".join((*parts, "Secure") if secure else parts)

@@ -1,0 +1,84 @@
+"""The pages without a service: a broker, a contract, and no handler that runs here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from protoflow.clock import Clock
+from protoflow.config.settings import Config
+from protoflow.connection import Connection
+from protoflow.contract.catalog import Catalog
+from protoflow.dead_letters.access import dead_letters_of_service
+from protoflow.errors import RegistrationError
+from protoflow.observability.health import Health
+from protoflow.observability.report import Reporter
+from protoflow.pipeline import HandlerSpec
+from protoflow.registrations.plan import plan
+from protoflow.registrations.registration import of_method
+from protoflow.scheduling.scheduler import Scheduler
+from protoflow.stats.handlers import Counters
+from protoflow.transport.interface import SubscriptionSettings, Transport
+from protoflow.transports.built_in import messaging_system
+from protoflow.web.host import Host
+
+
+class _Watched:
+    """What reports need, of a broker alone."""
+
+    def __init__(self, transport: Transport, watched: Sequence[SubscriptionSettings]) -> None:
+        self.counters = Counters()
+        self.transport = transport
+        self.watched = watched
+        self.subscriptions: Sequence[Scheduler] = ()
+
+    def publish_topic(self, spec: HandlerSpec) -> str:
+        """Nothing publishes here."""
+        return ""
+
+
+def standalone(connection: Connection, config: Config, catalog: Catalog) -> Host:
+    """Returns what routes see of a broker.
+
+    Args:
+        connection: to the broker, open.
+        config: its settings.
+        catalog: the contract; empty is none.
+
+    Raises:
+        ConfigError, RegistrationError, CapabilityError: as when a service starts.
+    """
+    transport, clock = connection.transport, Clock()
+    registrations = [of_method(method, _elsewhere, sync=True) for method in catalog.methods]
+    plans = plan(registrations, config, transport.capabilities)
+    watched = _Watched(transport, [one.settings for one in plans])
+    for one in plans:
+        for handler in one.handlers:
+            if handler.dead_letter_topic:
+                watched.counters.dead_letters.topic(handler.dead_letter_topic)
+
+    def health() -> Health:
+        broken = transport.health()
+        return Health(
+            live=True, ready=broken is None, problems={"transport": broken} if broken else {}
+        )
+
+    def named(name: str) -> Scheduler:
+        raise RegistrationError(
+            f"{name} does not run in this process; ask the HTTP API of the service that has it"
+        )
+
+    return Host(
+        config=config,
+        reporter=Reporter(watched, clock, messaging_system(config.url.scheme)),
+        dead_letters=dead_letters_of_service(
+            transport, watched.counters.dead_letters, clock, connection.journal
+        ),
+        health=health, named=named, registrations=lambda: registrations, started=lambda: True,
+        publish=connection.publish_outputs, journal=connection.journal, contract=catalog,
+        alone=True,
+    )  # fmt: skip
+
+
+def _elsewhere(*_given: object) -> None:
+    """Stands for handlers that run elsewhere."""
+    raise RuntimeError("this process runs no handlers")

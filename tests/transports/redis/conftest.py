@@ -1,0 +1,36 @@
+"""A Redis that runs, and a client of its own to look at it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import redis.asyncio
+from protoflow.transport import Transport
+
+from tests.brokers import url_of
+from tests.transports.nats.harness import opened
+
+
+@pytest.fixture(scope="session")
+def url() -> str:
+    """The URL of the server that all tests share."""
+    found = url_of("redis")
+    if found is None:
+        pytest.skip("broker: redis")
+    return found
+
+
+@pytest.fixture
+async def transport(url: str) -> AsyncIterator[Transport]:
+    """An open transport."""
+    async with opened(url) as transport:
+        yield transport
+
+
+@pytest.fixture
+async def client(url: str) -> AsyncIterator[Any]:
+    """A bare client."""
+    async with redis.asyncio.from_url(url, protocol=2) as client:
+        yield client
