@@ -11,7 +11,7 @@ import pytest
 from protoflow.config.url import TransportURL
 
 from tests.brokers import url_of
-from tests.transports.postgresql.harness import Place
+from tests.transports.postgresql.harness import TestSchema
 
 
 @pytest.fixture(scope="session")
@@ -42,9 +42,9 @@ async def admin(url: str) -> AsyncIterator[Any]:  # Any: asyncpg has no types
 
 
 @pytest.fixture
-async def place(url: str, admin: Any) -> AsyncIterator[Place]:
+async def place(url: str, admin: Any) -> AsyncIterator[TestSchema]:
     """A schema of this test."""
-    place = Place(url, f"t{uuid.uuid4().hex[:12]}", admin)
+    place = TestSchema(url, f"t{uuid.uuid4().hex[:12]}", admin)
     try:
         yield place
     finally:

@@ -23,13 +23,15 @@ from protoflow.transports.postgresql.transport import PostgresTransport
 MEGABYTE = 1 << 20
 
 
-class Place:
+class TestSchema:
     """A schema, and the transports that a test opened on it.
 
     Attributes:
         schema: the name of the schema.
         admin: a connection of the server's owner.
     """
+
+    __test__ = False
 
     def __init__(self, url: str, schema: str, admin: Any) -> None:  # Any: asyncpg has no types
         self.url = url

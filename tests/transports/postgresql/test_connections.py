@@ -10,7 +10,7 @@ from protoflow.contract.spec import Ordering
 from protoflow.errors import PublishError
 
 from tests.transports.postgresql.harness import (
-    Place,
+    TestSchema,
     acknowledge,
     join,
     messages,
@@ -28,7 +28,7 @@ WHERE application_name = $1 AND pid <> pg_backend_pid()
 
 @pytest.mark.parametrize("ordering", [Ordering.NONE, Ordering.PER_KEY])
 async def test_connections_that_an_operator_ends_are_made_again(
-    place: Place, ordering: Ordering
+    place: TestSchema, ordering: Ordering
 ) -> None:
     name = f"n{uuid.uuid4().hex[:8]}"
     transport = await place.open(settings={"client_name": name})
@@ -50,7 +50,7 @@ async def test_connections_that_an_operator_ends_are_made_again(
 
 
 async def test_a_server_that_turns_read_only_refuses_until_it_is_a_primary_again(
-    place: Place,
+    place: TestSchema,
 ) -> None:
     name = f"r{uuid.uuid4().hex[:8]}"
     await (await place.open()).close()
@@ -71,7 +71,7 @@ async def test_a_server_that_turns_read_only_refuses_until_it_is_a_primary_again
         await place.admin.execute(f"DROP ROLE {name}")
 
 
-async def test_a_statement_that_takes_too_long_is_an_error_and_no_end(place: Place) -> None:
+async def test_a_statement_that_takes_too_long_is_an_error_and_no_end(place: TestSchema) -> None:
     transport = await place.open(command_timeout=3.0)
     await publish(transport, 0)
     async with place.admin.transaction():

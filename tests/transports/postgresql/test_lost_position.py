@@ -11,7 +11,7 @@ from protoflow.transport import Topology, TopologyMode
 
 from tests.transports.postgresql.harness import (
     MEGABYTE,
-    Place,
+    TestSchema,
     acknowledge,
     join,
     numbers,
@@ -27,14 +27,14 @@ UPDATE {{s}}.TABLE SET
 """
 
 
-async def restore(place: Place) -> None:
+async def restore(place: TestSchema) -> None:
     """What a restore on another server looks like: all transactions lie in the future."""
     await place.run(f"UPDATE {{s}}.log SET xid = '{_FUTURE - 1}'")
     for table in ("cursors", "progress"):
         await place.run(_SHIFT.replace("TABLE", table))
 
 
-async def consumed(place: Place, ordering: Ordering) -> None:
+async def consumed(place: TestSchema, ordering: Ordering) -> None:
     """Five messages are handled, and then the database is another."""
     transport = await place.open()
     member = await join(transport, settings_of(ordering))
@@ -47,7 +47,7 @@ async def consumed(place: Place, ordering: Ordering) -> None:
 ORDERINGS = pytest.mark.parametrize("ordering", [Ordering.NONE, Ordering.PER_KEY])
 
 
-async def replaced(place: Place) -> None:
+async def replaced(place: TestSchema) -> None:
     """Waits until the group has a position of this server."""
     query = f"""SELECT count(*) FROM (SELECT open FROM {{s}}.cursors
       UNION ALL SELECT open FROM {{s}}.progress) AS p
@@ -59,7 +59,7 @@ async def replaced(place: Place) -> None:
 
 @ORDERINGS
 async def test_everything_comes_again_if_the_operator_said_earliest(
-    place: Place, ordering: Ordering
+    place: TestSchema, ordering: Ordering
 ) -> None:
     await consumed(place, ordering)
     transport = await place.open(settings={"on_lost_position": "earliest"})
@@ -72,7 +72,7 @@ async def test_everything_comes_again_if_the_operator_said_earliest(
 
 @ORDERINGS
 async def test_only_what_is_new_comes_if_the_operator_said_latest(
-    place: Place, ordering: Ordering
+    place: TestSchema, ordering: Ordering
 ) -> None:
     await consumed(place, ordering)
     transport = await place.open(settings={"on_lost_position": "latest"})
@@ -86,7 +86,7 @@ async def test_only_what_is_new_comes_if_the_operator_said_latest(
 
 @ORDERINGS
 async def test_else_the_subscription_says_what_to_do_and_takes_nothing(
-    place: Place, ordering: Ordering
+    place: TestSchema, ordering: Ordering
 ) -> None:
     await consumed(place, ordering)
     transport = await place.open()

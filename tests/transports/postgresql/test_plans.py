@@ -11,7 +11,7 @@ import os
 import pytest
 from protoflow.contract.spec import Ordering
 
-from tests.transports.postgresql.harness import Place, acknowledge, join, settings_of, take
+from tests.transports.postgresql.harness import TestSchema, acknowledge, join, settings_of, take
 
 COUNT = 1_000_000 if os.environ.get("PROTOFLOW_PLANS") == "long" else 100_000
 _FILL = f"""
@@ -26,19 +26,22 @@ SELECT g.id, g.topic, n % 64, {{s}}.now() + 3600 + n, NULL, '["w",{{}}]', 'x', {
 FROM {{s}}.groups g, generate_series(1, {COUNT}) AS s(n)
 """
 _SCANS = """
-SELECT sum(seq_scan)::int FROM pg_stat_user_tables
+SELECT relname, seq_scan FROM pg_stat_user_tables
 WHERE schemaname = $1 AND relname IN ('log_0', 'waiting')
 """
 
 
-async def scans(place: Place) -> int:
-    await place.run("SELECT pg_stat_clear_snapshot()")
-    return int(await place.admin.fetchval(_SCANS, place.schema) or 0)
+async def scans(database: TestSchema) -> dict[str, int]:
+    """How often each large table was read from beginning to end."""
+    await database.run("SELECT pg_stat_clear_snapshot()")
+    return dict(map(tuple, await database.admin.fetch(_SCANS, database.schema)))
 
 
 @pytest.mark.parametrize("ordering", [Ordering.NONE, Ordering.PER_KEY])
 @pytest.mark.timeout(300)
-async def test_claims_and_settlements_use_indexes_only(place: Place, ordering: Ordering) -> None:
+async def test_claims_and_settlements_use_indexes_only(
+    place: TestSchema, ordering: Ordering
+) -> None:
     transport = await place.open()
     member = await join(transport, settings_of(ordering))
     await place.run(_FILL)

@@ -7,7 +7,7 @@ from protoflow.contract.spec import Ordering
 from protoflow.transport import Topology, TopologyMode
 
 from tests.transports.postgresql.harness import (
-    Place,
+    TestSchema,
     acknowledge,
     join,
     publish,
@@ -18,25 +18,25 @@ from tests.transports.postgresql.harness import (
 _YEAR = 365 * 86400.0
 
 
-async def turn(place: Place, keep: float = 6 * _YEAR) -> str:
+async def turn(place: TestSchema, keep: float = 6 * _YEAR) -> str:
     """Turns the ring as a process does."""
     ((done,),) = await place.run(f"SELECT {{s}}.rotate({keep})")
     return str(done)
 
 
-async def age(place: Place) -> None:
+async def age(place: TestSchema) -> None:
     """Everything is two years older."""
     await place.run(f"UPDATE {{s}}.meta SET opened = opened - {2 * _YEAR}")
     await place.run(f"UPDATE {{s}}.slots SET closed = closed - {2 * _YEAR}")
 
 
-async def left(place: Place) -> int:
+async def left(place: TestSchema) -> int:
     return int((await place.run("SELECT count(*) FROM {s}.log"))[0][0])
 
 
 @pytest.mark.parametrize("ordering", [Ordering.NONE, Ordering.PER_KEY])
 async def test_a_slot_is_emptied_when_it_is_old_and_all_groups_are_past_it(
-    place: Place, ordering: Ordering
+    place: TestSchema, ordering: Ordering
 ) -> None:
     transport = await place.open()
     member = await join(transport, settings_of(ordering))
@@ -60,7 +60,7 @@ async def test_a_slot_is_emptied_when_it_is_old_and_all_groups_are_past_it(
 
 
 async def test_what_no_group_has_read_stays_and_the_ring_says_that_it_is_full(
-    place: Place,
+    place: TestSchema,
 ) -> None:
     transport = await place.open()
     await transport.ensure(Topology(subscriptions=(settings_of(),)), TopologyMode.CREATE)

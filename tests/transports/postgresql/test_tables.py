@@ -15,7 +15,7 @@ from protoflow.transport import Topology, TopologyMode
 from protoflow.transports.postgresql import schema
 
 from tests.transports.postgresql.harness import (
-    Place,
+    TestSchema,
     acknowledge,
     join,
     numbers,
@@ -40,7 +40,7 @@ def documented(role: str) -> str:
 class Roles:
     """Roles with the documented rights."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: TestSchema) -> None:
         self.place = place
         self.made: list[str] = []
 
@@ -55,14 +55,14 @@ class Roles:
 
 
 @pytest.fixture
-async def roles(place: Place) -> AsyncIterator[Roles]:
+async def roles(place: TestSchema) -> AsyncIterator[Roles]:
     roles = Roles(place)
     yield roles
     for name in roles.made:
         await place.admin.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
-async def test_a_role_without_create_runs_a_service(place: Place, roles: Roles) -> None:
+async def test_a_role_without_create_runs_a_service(place: TestSchema, roles: Roles) -> None:
     settings = settings_of(Ordering.PER_KEY)
     owner = place.transport()
     await owner.apply_tables()
@@ -87,7 +87,7 @@ async def test_a_role_without_create_runs_a_service(place: Place, roles: Roles) 
             await transport._database.fetch(forbidden)
 
 
-async def test_a_role_that_only_publishes_reads_nothing(place: Place, roles: Roles) -> None:
+async def test_a_role_that_only_publishes_reads_nothing(place: TestSchema, roles: Roles) -> None:
     owner = await place.open()
     member = await join(owner, settings_of())
     transport = await place.open(await roles.url("shop_publisher"), settings=VERIFY)
@@ -99,14 +99,14 @@ async def test_a_role_that_only_publishes_reads_nothing(place: Place, roles: Rol
             await transport._database.fetch(forbidden)
 
 
-async def test_without_tables_a_start_that_only_verifies_says_what_to_do(place: Place) -> None:
+async def test_without_tables_a_start_that_only_verifies_says_what_to_do(place: TestSchema) -> None:
     with pytest.raises(ConnectionFailedError, match="run `protoflow topology apply`"):
         await place.open(settings=VERIFY)
     assert not await place.run("SELECT 1 FROM pg_namespace WHERE nspname = '{s}'")
 
 
 async def test_tables_of_another_version_stop_the_start(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: TestSchema, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await (await place.open()).close()
     await place.run("UPDATE {s}.meta SET version = 2")
@@ -124,9 +124,9 @@ async def test_tables_of_another_version_stop_the_start(
     assert await place.run("SELECT note FROM {s}.topics")
 
 
-async def test_two_services_on_two_schemas_do_not_meet(place: Place) -> None:
+async def test_two_services_on_two_schemas_do_not_meet(place: TestSchema) -> None:
     first = await place.open()
-    other = Place(place.url, f"{place.schema}x", place.admin)
+    other = TestSchema(place.url, f"{place.schema}x", place.admin)
     try:
         second = await other.open()
         mine, theirs = await join(first, settings_of()), await join(second, settings_of())

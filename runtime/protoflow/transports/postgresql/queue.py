@@ -19,11 +19,11 @@ from protoflow.transports.postgresql.schema import BUCKETS
 _BUSY = 0.003
 _ALL = [*range(BUCKETS)]
 _STATE = """
-SELECT EXISTS (SELECT 1 FROM {s}.waiting WHERE group_id = $1 AND member IS NULL
-    AND due <= (SELECT {s}.now())),
+SELECT coalesce(next.due <= {s}.now(), false),
   EXISTS (SELECT 1 FROM {s}.claims WHERE group_id = $1 AND member IS NULL),
-  (SELECT min(due) FROM {s}.waiting WHERE group_id = $1 AND member IS NULL) - {s}.now(),
+  next.due - {s}.now(),
   (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {s}.log_seq)
+FROM (SELECT min(due) AS due FROM {s}.waiting WHERE group_id = $1 AND member IS NULL) AS next
 """
 _LOCK = """
 SELECT id, pg_current_xact_id()::text FROM {s}.claims
