@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -92,7 +94,7 @@ class World:
         self._processes = mutation.processes
         self._slow = mutation.slow
         self._services: dict[str, list[Service]] = {}
-        self._database: tempfile.TemporaryDirectory[str] | None = None
+        self._database: Path | None = None
 
     # Consumers.
 
@@ -106,8 +108,9 @@ class World:
         if Effects.EXACTLY_ONCE not in handlers:
             return None
         if self._database is None:
-            self._database = tempfile.TemporaryDirectory()
-        return Inbox(Path(self._database.name) / "app.db")
+            self._database = Path(tempfile.mkdtemp())
+            atexit.register(shutil.rmtree, self._database, ignore_errors=True)
+        return Inbox(self._database / "app.db")
 
     async def start(self, version: Version) -> None:
         """Starts the consumers of a version, and with the old one those elsewhere."""
