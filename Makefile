@@ -1,7 +1,7 @@
 # The commands of this repository. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint fmt generated brokers acceptance faults redis-memory fuzz simulate bench docs
+.PHONY: help setup demo test lint fmt generated brokers acceptance faults redis-memory fuzz simulate traces bench docs
 
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -56,6 +56,9 @@ fuzz: setup ## Fuzz intake with a million messages: ARGS="--messages N --seed S 
 
 simulate: setup ## Run ten thousand seeds, and look for planted bugs: ARGS="--seeds N --as sqlite --planted"
 	@PYTHONPATH=runtime $(PY) -m tests.simulation $(ARGS)
+
+traces: setup ## Hold the simulated brokers to the rules of the real ones: ARGS="--seeds N --as sqlite"
+	@PYTHONPATH=runtime $(PY) -m tests.simulation.traces $(ARGS)
 
 bench: $(VENV)/.bench ## Measure against raw clients and peers: ARGS="--full --write" writes docs/performance.md
 	@PYTHONPATH=runtime $(PY) -m benchmarks $(ARGS)

@@ -114,6 +114,7 @@ class DocumentBuilder:
             streams=method.streams,
             batch=spec.BatchPolicy(**_leaves(method.batch, "")),
             broadcast=bool(method.broadcast),
+            effects=_enum(method.effects.text) if method.effects else spec.Effects.AT_LEAST_ONCE,
         )
 
     def _message(self, file: File, contract: MessageContract) -> spec.MessageSpec:

@@ -140,6 +140,7 @@ class ModuleBuilder:
             streams=method.streams,
             batch=_settings(method.batch, ""),
             broadcast=bool(method.broadcast),
+            effects=method.effects.text if method.effects else "",
             doc=docs.method(method),
         )
 

@@ -269,6 +269,11 @@ def handler(context, missing=missing, environment=environment):
             if environment.getattr(l_1_method, 'broadcast'):
                 pass
                 yield '                broadcast=True,\n'
+            if environment.getattr(l_1_method, 'effects'):
+                pass
+                yield '                effects='
+                yield str(environment.getattr(l_1_method, 'effects'))
+                yield ',\n'
             yield '            ),\n'
         l_1_method = missing
         yield '        ),\n    )\n'
@@ -404,4 +409,4 @@ def spec(context, missing=missing, environment=environment):
     yield str(t_2('producers=', environment.getattr((undefined(name='module') if l_0_module is missing else l_0_module), 'producer_specs'), 4))
     yield '\n)\n'
 
-CHECKSUM = 2901851461
+CHECKSUM = 2747604304

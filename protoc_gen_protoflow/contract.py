@@ -90,6 +90,7 @@ class MethodContract(NamedTuple):
     streams: bool
     batch: Leaves
     broadcast: bool | None
+    effects: Leaf | None
     comment: str
 
 

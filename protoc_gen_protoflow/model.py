@@ -70,7 +70,7 @@ class Method(NamedTuple):
     """An rpc that consumes; the attributes are those of `MethodSpec`.
 
     `delivery` names the variable of a `Delivery`; empty if file, service and method set nothing.
-    `output_topic` is empty if it is the message's own.
+    `output_topic` is empty if it is the message's own, `effects` if the method sets none.
     """
 
     name: str
@@ -85,6 +85,7 @@ class Method(NamedTuple):
     streams: bool
     batch: tuple[Setting, ...]
     broadcast: bool
+    effects: str
     doc: tuple[str, ...]
 
 

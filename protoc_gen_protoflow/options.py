@@ -40,6 +40,13 @@ class OptionReader:
                     found[field.name] = leaf
         return found
 
+    def enum(self, options: Message, name: str, place: Location) -> Leaf | None:
+        """The value of one enum in the options of a method, if it is set."""
+        if not options.HasField(name):
+            return None
+        field = cast("FieldDescriptor", options.DESCRIPTOR.fields_by_name[name])
+        return self._scalar(field, name, getattr(options, name), place.at(field.number), level=2)
+
     def policy(self, policy: Message, place: Location, level: int) -> dict[str, Leaf]:
         """The leaves that are set in a policy."""
         found = dict(self._walk(policy, place, level, ""))

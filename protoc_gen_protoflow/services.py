@@ -6,7 +6,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from protoc_gen_protoflow import value_rules
-from protoc_gen_protoflow.contract import Leaves, MessageContract, MethodContract, ServiceContract
+from protoc_gen_protoflow.contract import (
+    Leaf,
+    Leaves,
+    MessageContract,
+    MethodContract,
+    ServiceContract,
+)
 from protoc_gen_protoflow.problems import Problems
 from protoc_gen_protoflow.request import (
     FILE_SERVICES,
@@ -143,6 +149,7 @@ class ServiceReader:
             streams=method.server_streaming,
             batch=self._batch(method, options, location.at(4)),
             broadcast=options.broadcast if options.HasField("broadcast") else None,
+            effects=self._effects(options, location),
             comment=place.file.comment(place.path),
         )
 
@@ -172,6 +179,16 @@ class ServiceReader:
                 f"write (stream {_short(method.input_type)})",
             )
         return self._reader.policy(options.batch, place, level=2)
+
+    def _effects(self, options: options_pb2.ConsumeOptions, location: Location) -> Leaf | None:
+        leaf = self._reader.enum(options, "effects", location)
+        if leaf and options.broadcast and options.effects == options_pb2.EFFECTS_EXACTLY_ONCE:
+            self._problems.add(
+                leaf.place,
+                "effects exactly once and broadcast exclude each other: every process handles the "
+                "message, and only one of them would have its effects; remove one of the two",
+            )
+        return leaf
 
     def _output(
         self, place: Location, method: MethodDescriptorProto

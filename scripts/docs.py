@@ -52,7 +52,7 @@ CLAIMS = {
     "processes": "many processes",
     "per_key": "order per key",
     "per_partition": "order per partition",
-    "retains": "keeps what nobody consumes yet",
+    "retains": "keeps messages for later groups",
     "broker_retry": "long retries kept by the broker",
     "dead_letters": "dead letters can be listed and replayed",
     "delayed_publish": "delayed publish",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from protoflow.events import CloudEvent as CloudEvent
     from protoflow.events import EventContext as EventContext
     from protoflow.handler import Batch as Batch
+    from protoflow.inbox.inbox import Inbox as Inbox
     from protoflow.message import Delivery as Delivery
     from protoflow.message import Message as Message
     from protoflow.message import Settlement as Settlement
@@ -50,6 +51,7 @@ _HOMES = {
     "CloudEvent": "events",
     "ErrorCategory": "stats.handlers",
     "EventContext": "events",
+    "Inbox": "inbox.inbox",
     "Config": "config.settings",
     "Context": "context",
     "DeadLetter": "outcomes",
@@ -90,6 +92,7 @@ __all__ = [
     "Done",
     "ErrorCategory",
     "EventContext",
+    "Inbox",
     "Message",
     "Outcome",
     "Output",

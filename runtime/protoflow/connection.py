@@ -22,6 +22,7 @@ from protoflow.transports import create
 
 if TYPE_CHECKING:
     from protoflow.journal import Journal
+    from protoflow.outbox.binding import Destination, SyncBoundPublisher
     from protoflow.transport.kit.dead_letters import DeadLetters
 
 _log = logging.getLogger("protoflow.service")
@@ -45,6 +46,7 @@ def transport_settings(config: Config, clock: Clock) -> TransportSettings:
         ladder=config.retry_ladder,
         require_subscriber=config.require_subscriber,
         on_lost_position=config.on_lost_position,
+        topology=config.topology,
     )
 
 
@@ -87,6 +89,30 @@ class Connection(EventPublisher):
 
             sent = JournaledMessages(self.journal)
         super().__init__(MessagePublisher(config, self._transport, clock, sent))
+        self._destination: Destination | None = None
+
+    def bind(self, connection: object) -> EventPublisher:
+        """Returns a publisher for the transaction that is open on a database connection.
+
+        What it publishes exists if the transaction commits: in the transport's own log where that
+        is the database's, else in the outbox, and then this connection need not be open."""
+        from protoflow.outbox.binding import bind
+
+        return bind(self._publisher, self.destination, connection)
+
+    @property
+    def destination(self) -> Destination:
+        """Where messages of transactions go; for the runtime."""
+        if self._destination is None:
+            from protoflow.outbox.binding import Destination
+
+            self._destination = Destination(self._transport)
+        return self._destination
+
+    @property
+    def message_publisher(self) -> MessagePublisher:
+        """What encodes; for the runtime."""
+        return self._publisher
 
     @property
     def transport(self) -> Transport:
@@ -110,6 +136,8 @@ class Connection(EventPublisher):
     async def close(self) -> None:
         """Flushes and disconnects. Idempotent."""
         self._publisher.close()
+        if self._destination is not None:
+            self._destination.close()
         await self._transport.close()
         if self.journal is not None:
             await asyncio.to_thread(self.journal.close)
@@ -164,6 +192,19 @@ class SyncConnection:
     def publish(self, *messages: Message) -> None:
         """Publishes raw messages. Raises PublishError."""
         self._run(self._opened().publish(*messages))
+
+    def bind(self, connection: object) -> SyncBoundPublisher:
+        """Returns a publisher for the transaction that is open on a database connection, of
+        psycopg or sqlite3."""
+        from protoflow.outbox.binding import SyncBoundPublisher
+
+        opened, loop = self._opened(), self._loop
+        if loop is None:
+            raise _not_open()
+        return SyncBoundPublisher(
+            opened.message_publisher, opened.destination, connection, self._run,
+            loop.call_soon_threadsafe,
+        )  # fmt: skip
 
     def __enter__(self) -> SyncConnection:
         self._loop = asyncio.new_event_loop()

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from protoflow.output import AnyOutput
 
 
+#: Under this name in `Context.values` stands the connection of the run's own transaction.
+CONNECTION = "connection"
+
+
 class OutputEncoder(Protocol):
     """Turns an output into the message to publish, once per output."""
 
@@ -246,6 +250,11 @@ class Context:
         """The position of an output among those of its input, from 0; None gives it a
         fresh id. For the runtime."""
         return self.reserve_position()
+
+    def restart(self) -> None:
+        """Forgets what the run has published: it begins anew; for the runtime."""
+        self.outputs, self._position, self._on_confirmed = (), 0, ()
+        self.decoded = None  # the handler may have changed it
 
     def take_outputs(self) -> list[Message]:
         """Returns the kept outputs and forgets them; for the runtime."""

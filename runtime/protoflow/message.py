@@ -66,6 +66,8 @@ class Delivery:
             metadata is believed only then.
         suspect: the transport has a reason to take it for a message that kills the process: a
             start mark without an end, or starts without progress. It runs alone (`Isolation`).
+        anonymous: the message came without an id. The one that it has was made up, and is another
+            at every delivery.
         unreadable: why the client library or the transport could not read the message, which
             holds what could be read; None is that all was read. It is dead-lettered as it came.
     """
@@ -82,6 +84,7 @@ class Delivery:
     hop: Mapping[str, str] | None = None
     own_place: bool = False
     suspect: bool = False
+    anonymous: bool = False
     unreadable: str | None = None
 
     @property

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 from google.protobuf.message import Message as ProtoMessage
 
 from protoflow.contract.spec import PublicationSpec
+from protoflow.errors import ConfigError
 from protoflow.output import AnyOutput, Messages, Output
 
 if TYPE_CHECKING:
@@ -57,15 +58,20 @@ class Publish(Protocol[T_contra]):
         metadata: Mapping[str, str] | None = None,
         delay: timedelta | None = None,
         id: str | None = None,
+        in_: object | None = None,
     ) -> str:
-        """Publishes the message and returns its id. Raises PublishError."""
+        """Publishes the message and returns its id. Raises PublishError.
+
+        With `in_`, a database connection or session: in the transaction that is open on it."""
         ...
 
 
 class PublishMany(Protocol[T_contra]):
     """A producer's method that publishes many messages."""
 
-    async def __call__(self, messages: Messages[T_contra]) -> list[str]:
+    async def __call__(
+        self, messages: Messages[T_contra], *, in_: object | None = None
+    ) -> list[str]:
         """Publishes in this order and returns the message ids. Raises PublishError."""
         ...
 
@@ -81,15 +87,18 @@ class PublishSync(Protocol[T_contra]):
         metadata: Mapping[str, str] | None = None,
         delay: timedelta | None = None,
         id: str | None = None,
+        in_: object | None = None,
     ) -> str:
-        """Publishes the message and returns its id. Raises PublishError."""
+        """Publishes the message and returns its id. Raises PublishError.
+
+        With `in_`, a database connection or session: in the transaction that is open on it."""
         ...
 
 
 class PublishManySync(Protocol[T_contra]):
     """A producer's method that publishes many messages, for code without an event loop."""
 
-    def __call__(self, messages: Messages[T_contra]) -> list[str]:
+    def __call__(self, messages: Messages[T_contra], *, in_: object | None = None) -> list[str]:
         """Publishes in this order and returns the message ids. Raises PublishError."""
         ...
 
@@ -151,14 +160,21 @@ class Producer(_Base):
             metadata: Mapping[str, str] | None = None,
             delay: timedelta | None = None,
             id: str | None = None,
+            in_: object | None = None,
         ) -> str:
             output = Output(message, key=key, metadata=metadata, delay=delay, id=id)
-            return (await self.__protoflow_publisher__.publish_outputs(publication, (output,)))[0]
+            publisher = self.__protoflow_publisher__
+            if in_ is not None:
+                publisher = _bound(publisher, in_)
+            return (await publisher.publish_outputs(publication, (output,)))[0]
 
-        async def publish_many(self: Producer, messages: Iterable[Any]) -> list[str]:
-            return await self.__protoflow_publisher__.publish_outputs(
-                publication, _outputs(messages)
-            )
+        async def publish_many(
+            self: Producer, messages: Iterable[Any], *, in_: object | None = None
+        ) -> list[str]:
+            publisher = self.__protoflow_publisher__
+            if in_ is not None:
+                publisher = _bound(publisher, in_)
+            return await publisher.publish_outputs(publication, _outputs(messages))
 
         return publish, publish_many
 
@@ -181,12 +197,21 @@ class ProducerSync(_Base):
             metadata: Mapping[str, str] | None = None,
             delay: timedelta | None = None,
             id: str | None = None,
+            in_: object | None = None,
         ) -> str:
             output = Output(message, key=key, metadata=metadata, delay=delay, id=id)
-            return self.__protoflow_publisher__.publish_outputs(publication, (output,))[0]
+            publisher = self.__protoflow_publisher__
+            if in_ is not None:
+                publisher = _bound(publisher, in_)
+            return publisher.publish_outputs(publication, (output,))[0]
 
-        def publish_many(self: ProducerSync, messages: Iterable[Any]) -> list[str]:
-            return self.__protoflow_publisher__.publish_outputs(publication, _outputs(messages))
+        def publish_many(
+            self: ProducerSync, messages: Iterable[Any], *, in_: object | None = None
+        ) -> list[str]:
+            publisher = self.__protoflow_publisher__
+            if in_ is not None:
+                publisher = _bound(publisher, in_)
+            return publisher.publish_outputs(publication, _outputs(messages))
 
         return publish, publish_many
 
@@ -201,3 +226,14 @@ def _define(cls: type, name: str, method: Callable[..., Any], doc: str) -> None:
 
 def _outputs(messages: Iterable[Any]) -> list[AnyOutput]:
     return [item if isinstance(item, Output) else Output(item) for item in messages]
+
+
+def _bound(publisher: Any, connection: object) -> Any:
+    """Returns the publisher for the transaction of a connection. Raises ConfigError."""
+    bind = getattr(publisher, "bind", None)
+    if bind is None:
+        raise ConfigError(
+            f"{type(publisher).__name__} cannot publish in a transaction; leave out in_=, or make "
+            "the producer with the service or with what protoflow.connect gives"
+        )
+    return bind(connection)

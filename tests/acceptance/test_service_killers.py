@@ -222,7 +222,7 @@ async def test_blocked_for_long_never_ends_as_a_redelivery_limit(harness: Harnes
     settings: dict[str, Any] = {
         "max_hold": 1.0, "retry_in_place": 0.3, "lease": 0.3, "max_deliveries_margin": 0,
     }  # fmt: skip
-    if harness.target.name in ("kafka", "jetstream", "rabbitmq"):
+    if harness.target.name in ("kafka", "jetstream", "rabbitmq", "postgresql"):
         settings["lease"] = 1.0
         settings["max_hold"] = 2.0
     async with harness.running(handler("Keyed", work), policy=blocks, **settings) as service:

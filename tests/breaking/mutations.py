@@ -150,6 +150,11 @@ _BROADCAST = changed(
     "rpc Record(OrderBilled) returns (google.protobuf.Empty) {\n"
     "    option (protoflow.v1.consume) = { broadcast: true }",
 )
+_ONCE = changed(
+    BASE,
+    _PAY,
+    _PAY.replace("{};", "{ effects: EFFECTS_EXACTLY_ONCE };"),
+)
 _HANDLED_REFUND = """  rpc Refund(OrderRefunded) returns (google.protobuf.Empty) {
     option (protoflow.v1.consume) = {};
   }
@@ -261,6 +266,8 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "broadcast": Mutation(kinds="broadcast.on", new=_BROADCAST, processes=2),
     "no broadcast": Mutation(kinds="broadcast.off", old=_BROADCAST, processes=2),
+    "effects exactly once": Mutation(kinds="effects.exactly_once", new=_ONCE),
+    "effects at least once": Mutation(kinds="effects.weaker", old=_ONCE),
     "start": Mutation(kinds="start.changed", new=_policy("start: START_LATEST")),
     # Types.
     "alias removed": Mutation(kinds="type.removed", old=_ALIAS, kafka=True),

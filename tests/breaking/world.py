@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from protoflow import Context, Service
+from protoflow import Context, Inbox, Service
 from protoflow.connection import Connection
 from protoflow.contract.spec import (
+    Effects,
     MessageSpec,
     MethodSpec,
     OnExhausted,
@@ -89,14 +94,29 @@ class World:
         self._processes = mutation.processes
         self._slow = mutation.slow
         self._services: dict[str, list[Service]] = {}
+        self._database: Path | None = None
 
     # Consumers.
+
+    def _inbox(self) -> Inbox[Any] | None:
+        """The inbox of all processes, if a version asks for one."""
+        handlers = [
+            one.registration.effects
+            for version in (self.old, self.new)
+            for one in version.contract.handlers.values()
+        ]
+        if Effects.EXACTLY_ONCE not in handlers:
+            return None
+        if self._database is None:
+            self._database = Path(tempfile.mkdtemp())
+            atexit.register(shutil.rmtree, self._database, ignore_errors=True)
+        return Inbox(self._database / "app.db")
 
     async def start(self, version: Version) -> None:
         """Starts the consumers of a version, and with the old one those elsewhere."""
         services = self._services.setdefault(version.name, [])
         for process in range(self._processes):
-            service = Service(version.config)
+            service = Service(version.config, inbox=self._inbox())
             handlers = [
                 self._handler(spec, process) for file in version.files for spec in file.services
             ]

@@ -14,6 +14,7 @@ from tests.cli.conftest import Project
 WITHOUT = {
     "init": "it writes files",
     "run": "it goes on until it is stopped; --log-format json",
+    "relay": "it goes on until it is stopped; --log-format json",
     "dev": "it goes on until it is stopped; --log-format json",
     "dlq-export": "it writes JSON to a file, which has a schema",
 }
@@ -32,6 +33,9 @@ RUNS = [
     ["dlq", "show", "ID", "--json"],
     ["dlq", "replay", "ID", "--yes", "--json"],
     ["dlq", "purge", "--all", "--yes", "--json"],
+    ["outbox", "list", "--outbox", "sqlite:///app.db", "--json"],
+    ["outbox", "retry", "--outbox", "sqlite:///app.db", "--all", "--json"],
+    ["outbox", "purge", "--outbox", "sqlite:///app.db", "--all", "--yes", "--json"],
     ["why", "ID", "--json"],
     ["describe", "--json"],
     ["check", "--json"],

@@ -26,17 +26,21 @@ class Scene:
         service: runs.
         base: where its dashboard is.
         broken: whether messages that begin with `bad` fail.
+        error: what messages that begin with `evil` fail with.
     """
 
     def __init__(self) -> None:
         self.service: Service
         self.base = ""
         self.broken = True
+        self.error = ""
 
     async def do(self, message: StringValue, _context: Context) -> Int64Value:
         """Fails for some messages while something is broken."""
         if message.value.startswith("bad") and self.broken:
             raise ValueError("the bank does not answer")
+        if message.value.startswith("evil"):
+            raise RuntimeError(self.error)
         if message.value.startswith("worse"):
             raise KeyError("no such article")
         return Int64Value(value=len(message.value))

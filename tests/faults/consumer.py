@@ -1,7 +1,7 @@
 """A consumer in a process of its own: `python -m tests.faults.consumer URL RUN LOG STATUS PACE`.
 
-Every message that it handled is a line in LOG, and what its transport did is in `trace-PID.jsonl`
-beside it; STATUS shows its state every 0.2 s.
+Every message that it handled is a line in LOG, what its transport did is in `trace-PID.jsonl`
+beside; STATUS shows its state every 0.2 s.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 import aio_pika
+import asyncpg
 import nats
 import redis.asyncio
 from aiokafka.admin import AIOKafkaAdminClient
@@ -15,7 +16,13 @@ from protoflow.transports.redis import names
 
 async def writable(broker: str, url: str, topic: str, *, open: bool) -> None:
     """Opens or closes the dead-letter topic at the broker itself."""
-    ways = {"kafka": _kafka, "rabbitmq": _rabbitmq, "jetstream": _jetstream, "redis": _redis}
+    ways = {
+        "kafka": _kafka,
+        "rabbitmq": _rabbitmq,
+        "jetstream": _jetstream,
+        "postgresql": _postgresql,
+        "redis": _redis,
+    }
     await ways[broker](url, topic, open)
 
 
@@ -68,3 +75,21 @@ async def _redis(url: str, topic: str, open: bool) -> None:
             if await client.exists(stream):
                 await client.rename(stream, aside)
             await client.set(stream, "in the way")
+
+
+async def _postgresql(url: str, topic: str, open: bool) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        if open:
+            await connection.execute("DROP TRIGGER refuse ON protoflow.dead_letters")
+            return
+        await connection.execute(
+            """CREATE OR REPLACE FUNCTION protoflow.refuse() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE EXCEPTION 'says the test'; END $$"""
+        )
+        await connection.execute(
+            "CREATE TRIGGER refuse BEFORE INSERT ON protoflow.dead_letters "
+            "EXECUTE FUNCTION protoflow.refuse()"
+        )
+    finally:
+        await connection.close()

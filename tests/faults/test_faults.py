@@ -142,6 +142,10 @@ CASES += [
     if LONG or fault in (consumer_killed, broker_killed, connection_cut, dead_letters_unwritable)
 ]
 CASES += [
+    ("postgresql", fault)
+    for fault in (ON_BROKERS if LONG else (consumer_killed, broker_killed, connection_cut))
+]
+CASES += [
     ("sqlite", consumer_killed),
     ("sqlite", consumers_come_and_go),
     ("sqlite", slow_consumer),

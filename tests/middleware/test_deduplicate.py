@@ -185,7 +185,7 @@ async def test_a_file_remembers_over_restarts_and_forgets_in_time(tmp_path: Path
         assert not await store.contains(("g", "other", "1"))
         await store.add(("g", "h", "2"))
         assert not await store.contains(("g", "h", "2"))
-        count = store._open().execute("SELECT COUNT(*) FROM protoflow_inbox").fetchone()
+        count = store._open().execute("SELECT COUNT(*) FROM protoflow_seen").fetchone()
         assert count == (1,)
 
 

@@ -14,11 +14,15 @@ from protoflow.message import Delivery
 from protoflow.middleware import Dependencies, default_chain
 from protoflow.middleware.outbox import CONNECTION
 from protoflow.observability.prometheus import Exposition
-from protoflow.outbox import SQLiteOutbox
+from protoflow.outbox import PostgresOutbox, SQLiteOutbox, schema
 from protoflow.outcomes import Outcome
 from protoflow.pipeline import HandlerSpec, Next
 
+from tests.database import users
+from tests.database.conftest import postgres_database, postgres_url
 from tests.middleware.harness import NAME, TO_DONE, TO_WORK, config, put, running, worker
+
+__all__ = ["postgres_database", "postgres_url"]
 
 
 async def answer(_message: object, _context: Context) -> Int64Value:
@@ -113,7 +117,7 @@ async def test_the_store_writes_in_the_transaction_that_it_is_given(tmp_path: Pa
 
 async def test_a_relay_that_does_not_get_on_turns_readiness_red(tmp_path: Path) -> None:
     class Broken(SQLiteOutbox):
-        async def pending(self, limit: int, behind: Any = ()) -> Any:
+        async def pending(self, limit: int, behind: Any = (), **options: Any) -> Any:
             raise sqlite3.OperationalError("disk I/O error")
 
     store = Broken(tmp_path / "outbox.db")
@@ -162,3 +166,43 @@ async def test_the_outbox_of_a_whole_chain_is_relayed_when_the_service_is_report
             while not service.stats()[NAME].handled or (await store.backlog())[0]:
                 await asyncio.sleep(0.01)
     await store.close()
+
+
+@pytest.mark.parametrize("kind", ["asyncpg", "psycopg", "sqlalchemy-asyncpg-session"])
+async def test_outputs_join_the_transaction_of_any_connection(kind: str, postgres_url: str) -> None:
+    await users.prepare(postgres_url)
+    await users.execute(postgres_url, schema("postgresql"))
+    attempts = 0
+    async with users.POSTGRES[kind](postgres_url) as user:
+
+        def in_transaction(next: Next, spec: HandlerSpec) -> Next:
+            async def run(delivery: Delivery, context: Context) -> Outcome:
+                nonlocal attempts
+                async with user.transaction() as connection:
+                    context.values[CONNECTION] = connection
+                    outcome = await next(delivery, context)
+                    attempts += 1
+                    if attempts == 1:
+                        raise RuntimeError("the commit fails")
+                    return outcome
+
+            return run
+
+        async def bill(message: Any, context: Context) -> Int64Value:
+            await user.write(context.values[CONNECTION], message.value)
+            return Int64Value(value=1)
+
+        store = PostgresOutbox(postgres_url)  # which needs no connection of its own
+        chain = default_chain(Dependencies(outbox=store)).add(
+            "transaction", in_transaction, before="proto_validate"
+        )
+        async with running(
+            worker(bill, publication=TO_DONE), middleware=chain, virtual_time=False
+        ) as service:
+            await put(service, "a")
+            async with asyncio.timeout(20):
+                while attempts < 2:
+                    await service.advance(0.05)
+            await service.advance(0.05)
+    assert await users.rows(postgres_url, "SELECT text FROM mine") == [("a",)]
+    assert await users.rows(postgres_url, "SELECT topic FROM protoflow_outbox") == [("done",)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,12 @@ from protoflow.errors import (
     PublishRefusedError,
     TransportError,
 )
-from protoflow.outbox import OutboxRelay, SQLiteOutbox
+from protoflow.outbox import OutboxRelay, PostgresOutbox, SQLiteOutbox
+
+from tests.database import users
 
 Verdict = PublishError | None
+AnyOutbox = SQLiteOutbox | PostgresOutbox
 
 
 class Broker:
@@ -53,24 +56,17 @@ def message(number: int, key: bytes | None = None, **fields: Any) -> Message:
     return Message(id=str(number), topic="t", payload=b"x", key=key, **fields)
 
 
-def relay_of(store: SQLiteOutbox, broker: Broker, **settings: Any) -> OutboxRelay:
+def relay_of(store: AnyOutbox, broker: Broker, **settings: Any) -> OutboxRelay:
     return OutboxRelay(store, broker, **{"poll": 0.01, **settings})  # type: ignore[arg-type]
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SQLiteOutbox]:
-    store = SQLiteOutbox(tmp_path / "outbox.db")
-    yield store
-    asyncio.run(store.close())
-
-
-async def empty(store: SQLiteOutbox, left: int = 0) -> None:
+async def empty(store: AnyOutbox, left: int = 0) -> None:
     async with asyncio.timeout(10):
         while (await store.backlog())[0] > left:
             await asyncio.sleep(0.01)
 
 
-async def test_everything_goes_out_once_each_key_in_order(store: SQLiteOutbox) -> None:
+async def test_everything_goes_out_once_each_key_in_order(store: AnyOutbox) -> None:
     broker = Broker()
     kinds = [None, b"a", b"b", b""]
     await store.store([message(i, kinds[i % 4]) for i in range(200)], None)
@@ -82,7 +78,7 @@ async def test_everything_goes_out_once_each_key_in_order(store: SQLiteOutbox) -
         assert of_key == sorted(of_key)
 
 
-async def test_what_is_behind_a_failed_one_of_its_key_waits(store: SQLiteOutbox) -> None:
+async def test_what_is_behind_a_failed_one_of_its_key_waits(store: AnyOutbox) -> None:
     away = True
     broker = Broker(lambda each: PublishError("away") if each.id == "1" and away else None)
     await store.store([message(i, b"k") for i in range(4)], None)
@@ -100,7 +96,7 @@ async def test_what_is_behind_a_failed_one_of_its_key_waits(store: SQLiteOutbox)
 
 
 async def test_a_refused_one_is_parked_and_its_key_goes_on(
-    store: SQLiteOutbox, caplog: pytest.LogCaptureFixture
+    store: AnyOutbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     broker = Broker(lambda each: PublishRefusedError("too large") if each.id == "1" else None)
     await store.store([message(i, b"k") for i in range(5)], None)
@@ -113,14 +109,16 @@ async def test_a_refused_one_is_parked_and_its_key_goes_on(
     assert "too large" in record.__dict__["error"]
     (parked,) = await store.parked()
     assert (parked.message.id, parked.reason) == ("1", "too large")
+    broker.judge = lambda each: None
     await store.unpark([parked.position])
-    assert [item.message.id for item in await store.pending(10)] == ["1"]
-    await store.delete([parked.position])
+    async with relay_of(store, broker):
+        await empty(store)
+    assert broker.taken == ["0", "2", "3", "4", "1"]
     assert await store.parked() == []
 
 
 async def test_one_that_never_works_throttles_nobody_and_is_parked_at_last(
-    store: SQLiteOutbox,
+    store: AnyOutbox,
 ) -> None:
     broker = Broker(lambda each: PublishError("odd") if each.id == "0" else None)
     await store.store([message(i, b"%d" % (i % 7)) for i in range(700)], None)
@@ -139,7 +137,7 @@ async def test_one_that_never_works_throttles_nobody_and_is_parked_at_last(
     assert lane == list(range(7, 700, 7))
 
 
-async def test_an_outage_parks_nothing_and_is_reported(store: SQLiteOutbox) -> None:
+async def test_an_outage_parks_nothing_and_is_reported(store: AnyOutbox) -> None:
     away = True
     broker = Broker(lambda each: PublishError("no connection") if away else None)
     await store.store([message(i, b"%d" % (i % 300)) for i in range(600)], None)
@@ -149,7 +147,7 @@ async def test_an_outage_parks_nothing_and_is_reported(store: SQLiteOutbox) -> N
             while len(broker.submitted) < 60:
                 await asyncio.sleep(0.01)
         assert relay.problem == "the outbox is not relayed: no connection"
-        assert len(relay._troubled) <= 110, "it hoards nothing"
+        assert len(relay._troubles) <= 110, "it hoards nothing"
         away = False
         await empty(store)
         assert relay.problem is None
@@ -157,7 +155,7 @@ async def test_an_outage_parks_nothing_and_is_reported(store: SQLiteOutbox) -> N
     assert sorted(map(int, broker.taken)) == list(range(600))
 
 
-async def test_one_that_fails_alone_does_not_delay_what_comes(store: SQLiteOutbox) -> None:
+async def test_one_that_fails_alone_does_not_delay_what_comes(store: AnyOutbox) -> None:
     broker = Broker(lambda each: PublishError("odd") if each.id == "0" else None)
     await store.store([message(0, b"k")], None)
     async with relay_of(store, broker, poll=0.001) as relay:
@@ -174,7 +172,7 @@ async def test_one_that_fails_alone_does_not_delay_what_comes(store: SQLiteOutbo
 
 
 @pytest.mark.parametrize("moment", [0.0, 0.01, 0.03, 0.06])
-async def test_a_clean_stop_publishes_nothing_twice(store: SQLiteOutbox, moment: float) -> None:
+async def test_a_clean_stop_publishes_nothing_twice(store: AnyOutbox, moment: float) -> None:
     broker = Broker()
     broker.delay = 0.02
     await store.store([message(i) for i in range(400)], None)
@@ -185,7 +183,7 @@ async def test_a_clean_stop_publishes_nothing_twice(store: SQLiteOutbox, moment:
     assert Counter(broker.taken) == Counter(str(number) for number in range(400))
 
 
-async def test_a_stop_leaves_the_backlog(store: SQLiteOutbox) -> None:
+async def test_a_stop_leaves_the_backlog(store: AnyOutbox) -> None:
     broker = Broker()
     broker.delay = 0.02
     await store.store([message(i, b"k") for i in range(3000)], None)
@@ -197,7 +195,7 @@ async def test_a_stop_leaves_the_backlog(store: SQLiteOutbox) -> None:
 
 
 async def test_a_stop_does_not_wait_for_a_frozen_broker(
-    store: SQLiteOutbox, monkeypatch: pytest.MonkeyPatch
+    store: AnyOutbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("protoflow.outbox.relay._STOP_PATIENCE", 0.1)
     broker = Broker()
@@ -210,7 +208,7 @@ async def test_a_stop_does_not_wait_for_a_frozen_broker(
 
 
 async def test_what_was_confirmed_and_not_deleted_is_not_published_again(
-    store: SQLiteOutbox, monkeypatch: pytest.MonkeyPatch
+    store: AnyOutbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broker = Broker()
     await store.store([message(0, b"k"), message(1, b"k")], None)
@@ -232,15 +230,15 @@ async def test_what_was_confirmed_and_not_deleted_is_not_published_again(
 
 
 async def test_a_store_that_was_away_leaves_no_problem(
-    store: SQLiteOutbox, monkeypatch: pytest.MonkeyPatch
+    store: AnyOutbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     away = True
     pending = store.pending
 
-    async def failing(limit: int, behind: Any = ()) -> Any:
+    async def failing(limit: int, behind: Any = (), **options: Any) -> Any:
         if away:
             raise sqlite3.OperationalError("disk I/O error")
-        return await pending(limit, behind)
+        return await pending(limit, behind, **options)
 
     monkeypatch.setattr(store, "pending", failing)
     async with relay_of(store, Broker()) as relay, asyncio.timeout(5):
@@ -251,7 +249,7 @@ async def test_a_store_that_was_away_leaves_no_problem(
             await asyncio.sleep(0.01)
 
 
-async def test_a_broker_that_raises_is_an_outage(store: SQLiteOutbox) -> None:
+async def test_a_broker_that_raises_is_an_outage(store: AnyOutbox) -> None:
     def judge(_: Message) -> Verdict:
         raise TransportError("the connection is closed")
 
@@ -261,13 +259,11 @@ async def test_a_broker_that_raises_is_an_outage(store: SQLiteOutbox) -> None:
     assert relay.problem == "the outbox is not relayed: the connection is closed"
 
 
-async def test_an_unreadable_entry_is_parked(store: SQLiteOutbox, tmp_path: Path) -> None:
+async def test_an_unreadable_entry_is_parked(store: AnyOutbox, url: str) -> None:
     broker = Broker()
     await store.store([message(i, b"k") for i in range(4)], None)
-    with sqlite3.connect(tmp_path / "outbox.db") as connection:
-        connection.execute("UPDATE protoflow_outbox SET metadata = '[1]' WHERE id = '1'")
-        connection.execute("UPDATE protoflow_outbox SET metadata = '{' WHERE id = '2'")
-    connection.close()
+    await users.execute(url, "UPDATE protoflow_outbox SET metadata = '[1]' WHERE id = '1'")
+    await users.execute(url, "UPDATE protoflow_outbox SET metadata = '{' WHERE id = '2'")
     relay = relay_of(store, broker)
     async with relay:
         await empty(store)
@@ -280,7 +276,7 @@ async def test_an_unreadable_entry_is_parked(store: SQLiteOutbox, tmp_path: Path
     [{"payload": "text"}, {"key": "text"}, {"metadata": {"a": 1}}, {"topic": "\ud800"}],
 )
 async def test_what_is_no_message_is_refused_when_it_is_stored(
-    store: SQLiteOutbox, fields: dict[str, Any]
+    store: AnyOutbox, fields: dict[str, Any]
 ) -> None:
     bad = message(1)
     for name, value in fields.items():

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import secrets
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
+import asyncpg
 import pytest
 from protoflow import Message
-from protoflow.outbox import SQLiteOutbox
+from protoflow.outbox import OutboxRelay, PostgresOutbox, SQLiteOutbox, schema
+from protoflow.outbox.tables import store_in
 from protoflow.testing.transports.processes import program_environment
+
+from tests.database import users
 
 COUNT, KEYS = 300, 5
 
@@ -154,3 +159,84 @@ async def test_two_relays_of_one_process_do_not_mix(tmp_path: Path) -> None:
     await two.close()
     assert await one.claim(first), "a store that is closed has no claim"
     await one.close()
+
+
+async def test_relays_of_postgresql_share_the_buckets(postgres_url: str) -> None:
+    log: list[tuple[str, str]] = []
+    stores = {name: PostgresOutbox(postgres_url, lease=1.0) for name in ("a", "b")}
+
+    class Broker:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def submit(self, messages: Sequence[Message]) -> asyncio.Future[list[None]]:
+            log.extend((self.name, message.id) for message in messages)
+            done: asyncio.Future[list[None]] = asyncio.get_running_loop().create_future()
+            done.set_result([None] * len(messages))
+            return done
+
+    relays = {
+        name: OutboxRelay(store, Broker(name))  # type: ignore[arg-type]
+        for name, store in stores.items()
+    }
+    numbers = itertools.count()
+
+    async def fill_until(condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(30):
+            while not condition():
+                messages = [
+                    Message(id=str(n), topic="t", payload=b"", key=b"%d" % (n % 50))
+                    for n in itertools.islice(numbers, 50)
+                ]
+                await stores["a"].store(messages, None)
+                await asyncio.sleep(0.05)
+
+    async with relays["a"]:
+        await fill_until(lambda: len(log) > 50)
+        async with relays["b"]:
+            await fill_until(lambda: {"a", "b"} == {name for name, _ in log[-50:]})
+        gone = len(log)
+        await fill_until(lambda: len({number for _, number in log[gone:]}) > 100)
+        async with asyncio.timeout(10):
+            while (await stores["a"].backlog())[0]:
+                await asyncio.sleep(0.02)
+    numbered = [int(number) for _, number in log]
+    assert sorted(numbered) == list(range(next(numbers))), "each once"
+    for key in range(50):
+        lane = [number for number in numbered if number % 50 == key]
+        assert lane == sorted(lane), "a key lost its order"
+    for store in stores.values():
+        await store.close()
+
+
+async def test_roles_with_few_rights_publish_and_relay(postgres_url: str) -> None:
+    await users.execute(postgres_url, schema("postgresql"))
+    suffix = secrets.token_hex(4)
+    writer, relay = f"writer_{suffix}", f"relay_{suffix}"
+    await users.execute(
+        postgres_url,
+        f"""CREATE ROLE {writer} LOGIN; CREATE ROLE {relay} LOGIN;
+        GRANT USAGE ON SCHEMA public TO {writer}, {relay};
+        GRANT INSERT ON protoflow_outbox TO {writer};
+        GRANT SELECT, INSERT, UPDATE, DELETE ON protoflow_outbox, protoflow_outbox_relays,
+            protoflow_outbox_buckets TO {relay};
+        GRANT SELECT ON SEQUENCE protoflow_outbox_position_seq TO {relay};""",
+    )
+    try:
+        connection = await asyncpg.connect(postgres_url.replace("postgres@", f"{writer}@"))
+        async with connection.transaction():
+            await store_in(connection, [Message(id="1", topic="t", payload=b"")])
+        await connection.close()
+        store = PostgresOutbox(postgres_url.replace("postgres@", f"{relay}@"), create=False)
+        assert await store.claim(store)
+        (pending,) = await store.pending(10)
+        await store.park(pending.position, "why")
+        await store.unpark([pending.position])
+        (pending,) = await store.pending(10)
+        await store.delete([pending.position])
+        assert await store.backlog() == (0, 0.0)
+        await store.close()
+    finally:
+        await users.execute(
+            postgres_url, f"DROP OWNED BY {writer}, {relay}; DROP ROLE {writer}, {relay};"
+        )

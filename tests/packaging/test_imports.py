@@ -147,6 +147,15 @@ def test_the_first_messages_load_nothing() -> None:
     assert printed_by(RUN) == set()
 
 
+def test_the_help_of_the_command_loads_no_command() -> None:
+    loaded = loaded_by("from protoflow.cli.app import main; main(['--help'])")
+    assert {name for name in loaded if name.startswith("protoflow.")} == {
+        *("protoflow.cli", "protoflow.cli.app", "protoflow.cli.commands"),
+        *("protoflow.cli.exits", "protoflow.errors"),
+    }
+    assert not loaded & {*EXTRAS - {"click"}, *DEAR}
+
+
 def test_test_helpers_load_no_test_framework() -> None:
     assert not loaded_by("import protoflow.testing") & {"pytest", "pytest_asyncio", "hypothesis"}
 

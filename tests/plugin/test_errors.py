@@ -228,6 +228,11 @@ def test_settings_of_a_subscription_differ(
     assert "in shop.v1.S.M0, but both consume t in the group shop.v1.S" in line
 
 
+def test_effects_of_a_broadcast(generate: Generate) -> None:
+    (line,) = generate(subscription("A broadcast: true effects: EFFECTS_EXACTLY_ONCE")).errors
+    assert "shop.v1.S.M0: effects exactly once and broadcast exclude each other" in line
+
+
 def test_broadcast_differs(generate: Generate) -> None:
     (line,) = generate(subscription("A broadcast: true", "B broadcast: false")).errors
     assert "shop.v1.S.M1: broadcast differs from shop.v1.S.M0" in line

@@ -91,7 +91,7 @@ def test_methods_are_those_that_python_knows() -> None:
     method = vars(SpanEventProducer)["publish_span"]
     assert inspect.iscoroutinefunction(method)
     assert list(inspect.signature(method).parameters) == [
-        *("self", "message", "key", "metadata", "delay", "id"),
+        *("self", "message", "key", "metadata", "delay", "id", "in_"),
     ]
     assert method.__qualname__ == "SpanEventProducer.publish_span"
     assert method.__module__ == __name__

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession, DummyCookieJar
 from protoflow import Service
+from protoflow.web.joining import JOIN
 from protoflow.web.request import Role
 from protoflow.web.response import EVENTS
 from protoflow.web.routes import ROUTES
-from protoflow.web.workers.joining import JOIN
 from protoflow.web.workers.server import served
 
 from tests.middleware.harness import NAME, config, put, running, worker

@@ -13,7 +13,7 @@ from typing import Any
 from protoflow.asyncapi import channels
 from protoflow.asyncapi.deployment import Consumer
 from protoflow.contract.policy import ResolvedRetry
-from protoflow.contract.spec import BATCH_MESSAGES, BATCH_WAIT, MethodSpec, OnExhausted
+from protoflow.contract.spec import BATCH_MESSAGES, BATCH_WAIT, Effects, MethodSpec, OnExhausted
 
 
 def policy(method: MethodSpec, consumer: Consumer, dead_letters: str | None) -> dict[str, Any]:
@@ -36,6 +36,8 @@ def policy(method: MethodSpec, consumer: Consumer, dead_letters: str | None) -> 
         said["atomic"] = True
     if method.broadcast:
         said["broadcast"] = True
+    if method.effects is Effects.EXACTLY_ONCE:
+        said["effects"] = method.effects.name
     if method.batched:
         said["batch"] = {
             "maxMessages": method.batch.max_messages or BATCH_MESSAGES,

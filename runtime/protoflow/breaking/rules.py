@@ -98,6 +98,15 @@ _SUBSCRIPTIONS = {
         "a broadcast becomes a subscription of a group",
         loses("only one process gets each message", Rollout.KEEP),
     ),
+    "effects.exactly_once": safe(
+        "effects become exactly once",
+        "old processes note nothing in the inbox: what one of them leaves unacknowledged may have "
+        "its effects twice",
+    ),
+    "effects.weaker": safe(
+        "effects are not exactly once any more",
+        "a message that is redelivered may have its effects again",
+    ),
     "start.changed": safe(
         "`start` changes", "`start` applies only to groups that have no position"
     ),

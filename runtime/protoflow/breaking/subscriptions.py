@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from protoflow.breaking.change import Change, change
 from protoflow.breaking.contract import Contract
 from protoflow.breaking.policies import PolicyComparison
-from protoflow.contract.spec import Start, UnhandledTypes
+from protoflow.contract.spec import Effects, Start, UnhandledTypes
 from protoflow.counted import counted
 from protoflow.registrations.subscription_plan import HandlerPlan
 
@@ -91,6 +91,10 @@ def _moves(
     if broadcast[0] != broadcast[1]:
         kind = "broadcast.on" if broadcast[1] else "broadcast.off"
         yield change(kind, name, *broadcast, found("broadcast"))
+    effects = before.registration.effects, after.registration.effects
+    if effects[0] is not effects[1]:
+        kind = "effects.exactly_once" if effects[1] is Effects.EXACTLY_ONCE else "effects.weaker"
+        yield change(kind, name, *effects, found("effects"))
     batches = _batch(before), _batch(after)
     if batches[0] != batches[1]:
         yield change("batch.changed", name, *batches, found("batch"))

@@ -10,6 +10,7 @@ import click
 from protoflow.cli import contract, diagnostics, plan, settings
 from protoflow.config import Config
 from protoflow.contract.catalog import Catalog
+from protoflow.contract.spec import Effects
 from protoflow.counted import counted
 from protoflow.errors import ProtoflowError
 
@@ -65,4 +66,7 @@ def _planned(catalog: Catalog, config: Config) -> str:
     if skipping:
         # Between two versions of a service the older one would drop new types.
         note += f"; types without a handler are skipped in {counted(len(skipping), 'subscription')}"
+    once = [one for one in handlers if one.registration.effects is Effects.EXACTLY_ONCE]
+    if once:
+        note += f"; {counted(len(once), 'handler')} with effects exactly once: give an inbox"
     return note

@@ -26,6 +26,8 @@ COMMANDS = {
     "tail": Row("protoflow.cli.tail", "Show the messages of a topic."),
     "lag": Row("protoflow.cli.lag", "Show how many messages wait in each group."),
     "dlq": Row("protoflow.cli.dlq.command", "List, show, replay, purge or export dead letters."),
+    "relay": Row("protoflow.cli.relay", "Publish what applications write to an outbox."),
+    "outbox": Row("protoflow.cli.outbox", "List, retry or purge what a relay parked."),
     "why": Row("protoflow.cli.why", "Show what happened to a message."),
     "pause": Row("protoflow.cli.control.pause", "Pause the handlers of a running process."),
     "resume": Row("protoflow.cli.control.resume", "End a pause in a running process."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 
 import click
 
@@ -25,8 +26,8 @@ def command(
 ) -> None:
     """Serve the dashboard over a broker, without handlers, until Ctrl-C.
 
-    It shows lag, topology, dead letters, single messages and the contract, replays and purges.
-    What only a process knows, as how long handlers run, stands in the dashboard of the service.
+    It shows lag, topology, dead letters, single messages and the contract, and can replay and
+    purge. Facts of a process, such as run times of handlers, are in the dashboard of the service.
     """
     config = settings.broker_of(transport, config_file)
     catalog = contract.optional(contract_name)
@@ -35,13 +36,17 @@ def command(
 
 
 async def _serve(config: Config, catalog: Catalog, port: int) -> None:
+    from protoflow.web.neighbours import Neighbours
     from protoflow.web.pages import pages_of
     from protoflow.web.server import WebServer
     from protoflow.web.standalone import standalone
 
     ended = asyncio.Event()
-    async with Connection(config) as connection:
+    async with Connection(config) as connection, AsyncExitStack() as resources:
         host = standalone(connection, config, catalog)
+        if config.http_processes:
+            listening = Neighbours(connection.transport, config, None)
+            host.neighbours = await resources.enter_async_context(listening)
         server = WebServer(config)
         try:
             bound = await server.serve(pages_of(host), port)

@@ -51,6 +51,7 @@ def _row(handler: HandlerPlan, config: Config) -> dict[str, Any]:
         "timeout": policy.timeout,
         "batch": registration.batch.max_messages if registration.batched else None,
         "broadcast": registration.broadcast,
+        "effects": str(registration.effects),
         "atomic": policy.atomic,
         "publishes": plan.topic_of(registration.publication, config),
         "dead_letters": handler.dead_letter_topic,

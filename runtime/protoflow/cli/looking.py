@@ -1,4 +1,4 @@
-"""A connection of commands that only look: SQLite would make a file that is not there."""
+"""A connection of commands that only look: they make no file and no tables."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from protoflow.config import Config
 from protoflow.connection import Connection
+from protoflow.transport import KeepsTables
 
 
 @asynccontextmanager
@@ -27,6 +28,8 @@ async def connection(config: Config) -> AsyncIterator[Connection]:
         transport: Any = made.transport
         if config.url.scheme == "sqlite" and _is_makeable(Path(transport.path)):
             transport.path = str(Path(scratch) / Path(transport.path).name)
+        if isinstance(transport, KeepsTables):
+            transport.creates_tables = False
         async with made:
             yield made
 

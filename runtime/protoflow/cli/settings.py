@@ -55,13 +55,23 @@ def logs_records(command: F) -> F:
     return functools.reduce(lambda made, option: option(made), reversed(_LOGS), command)
 
 
-def config_of(transport: str | None, config_file: str | None) -> Config:
+#: The error of commands that need an outbox.
+NO_OUTBOX = (
+    "no outbox is set: give --outbox URL, set PROTOFLOW_OUTBOX, or write `outbox` in the file of "
+    "settings"
+)
+
+
+def config_of(
+    transport: str | None, config_file: str | None, *, outbox: str | None = None
+) -> Config:
     """The settings as a service reads them; the options go before the environment.
 
     Raises:
         ConfigError: with every mistake.
     """
     given: dict[str, Any] = {"transport": transport} if transport else {}
+    given |= {"outbox": outbox} if outbox else {}
     return Config(file=config_file or _project_file(), **given)
 
 

@@ -13,7 +13,7 @@ from protoflow.cli.exits import ExitCode
 from protoflow.config import Config
 from protoflow.connection import Connection
 from protoflow.errors import TopologyError
-from protoflow.transport import Topology, TopologyMode
+from protoflow.transport import KeepsTables, Topology, TopologyMode
 
 
 @click.command("topology")
@@ -49,7 +49,7 @@ def command(
 
 
 async def _compared(config: Config, wanted: Topology, *, apply: bool) -> list[dict[str, Any]]:
-    opened = Connection(config) if apply else looking.connection(config)
+    opened = await _applied(config) if apply else looking.connection(config)
     async with opened as connection:
         if apply:
             await connection.transport.ensure(wanted, TopologyMode.CREATE)
@@ -63,6 +63,14 @@ async def _compared(config: Config, wanted: Topology, *, apply: bool) -> list[di
                 state = "+" if "missing" in note else "!"
             rows.append({"name": name, "state": state, "note": note})
         return rows
+
+
+async def _applied(config: Config) -> Connection:
+    """A connection to a broker that has the tables that its transport needs."""
+    connection = Connection(config)
+    if isinstance(connection.transport, KeepsTables):
+        await connection.transport.apply_tables()
+    return connection
 
 
 def _parts(wanted: Topology) -> Iterator[tuple[str, Topology]]:

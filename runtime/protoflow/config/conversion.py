@@ -7,13 +7,16 @@ import types
 import typing
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from protoflow.config.options import convert, did_you_mean
 from protoflow.config.url import TransportURL
 from protoflow.contract.policy import merge
 from protoflow.contract.spec import DeadLetterPolicy, DeliveryPolicy, RetryPolicy
 from protoflow.errors import ConfigError
+
+#: The databases that can have an outbox.
+OUTBOX_SCHEMES: Final = ("postgresql", "postgresql+tls", "sqlite")
 
 
 def env_form(handler: str) -> str:
@@ -35,6 +38,8 @@ def convert_setting(name: str, hint: Any, value: Any, mistakes: list[str]) -> An
         except ConfigError as error:
             mistakes.extend(error.problems)
             return TransportURL(scheme="memory")
+    if name == "outbox":
+        return _outbox(value, mistakes)
     if hint is DeliveryPolicy:
         return _policy(DeliveryPolicy, name, value, mistakes)
     if name == "handlers":
@@ -46,6 +51,21 @@ def convert_setting(name: str, hint: Any, value: Any, mistakes: list[str]) -> An
         items = _mapping(value)
         return items if name == "transport_options" else {k: str(v) for k, v in items.items()}
     return convert(hint, value.total_seconds() if isinstance(value, timedelta) else value)
+
+
+def _outbox(value: Any, mistakes: list[str]) -> TransportURL | None:
+    if not value:
+        return None
+    try:
+        url = value if isinstance(value, TransportURL) else TransportURL.parse(str(value))
+    except ConfigError as error:
+        mistakes.extend(text.replace("transport:", "outbox:", 1) for text in error.problems)
+        return None
+    if url.scheme not in OUTBOX_SCHEMES:
+        mistakes.append(
+            f"outbox: {url.scheme}:// is no database; known are {', '.join(OUTBOX_SCHEMES)}"
+        )
+    return url
 
 
 def laid_over(base: Any, override: Any) -> Any:

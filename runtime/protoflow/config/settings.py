@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from protoflow.codecs.profiles import Profile
 from protoflow.config.conversion import convert_setting, env_form, laid_over, renamed
+from protoflow.config.http_mistakes import http_mistakes
 from protoflow.config.options import did_you_mean
 from protoflow.config.secret import Secret
 from protoflow.config.sources import from_environment, from_file, known_only
@@ -97,7 +98,7 @@ class Config:
     shutdown_timeout: float = _setting(30.0, "time for the whole shutdown")
     connect_timeout: float = _setting(30.0, "time to reach the broker at start")
     require_subscriber: bool = _setting(False, "publishing to a topic without a group fails")
-    on_lost_position: str = _setting("stop", "stop, earliest or latest: where a group continues")
+    on_lost_position: str = _setting("stop", "after a lost position: stop, earliest or latest")
     client_name: str = _setting("protoflow", "name of this process at the broker")
     sync_threads: int = _setting(32, "number of threads for synchronous handlers")
     handle_signals: bool = _setting(True, "run() stops on SIGTERM and SIGINT")
@@ -108,6 +109,9 @@ class Config:
     validate: bool = _setting(True, "check messages against the rules of their contract")
     trace_links: bool = _setting(False, "a run starts a trace that links to the sender's")
     log_payloads: bool = _setting(False, "DEBUG records show messages without sensitive fields")
+    outbox: str | TransportURL | None = _setting(
+        None, "URL of the PostgreSQL or SQLite database whose outbox a service relays"
+    )
     journal: str = _setting("", "path of the journal, a SQLite file; empty: none")
     journal_successes: bool = _setting(False, "the journal also records publishes and successes")
     journal_max_bytes: int = _setting(64 * 1024 * 1024, "largest size of the journal")
@@ -120,6 +124,9 @@ class Config:
         False, "pages may show payloads of dead letters, without sensitive fields"
     )
     http_publish: bool = _setting(False, "pages may publish messages, for whoever may operate")
+    http_processes: bool = _setting(
+        False, "pages show other processes of the namespace, by heartbeats over the broker"
+    )
     http_cors: tuple[str, ...] = _setting((), "origins whose pages may read the HTTP pages")
     metrics_port: int = _setting(0, "port for only /metrics; 0: http_port")
     file: str | os.PathLike[str] | None = None
@@ -167,6 +174,11 @@ class Config:
     def url(self) -> TransportURL:
         """The transport's URL in parts."""
         return cast("TransportURL", self.transport)  # so since __post_init__
+
+    @property
+    def outbox_url(self) -> TransportURL | None:
+        """The outbox's URL in parts; None: there is none."""
+        return cast("TransportURL | None", self.outbox)  # so since __post_init__
 
     @property
     def stalled_after(self) -> float:
@@ -259,7 +271,7 @@ def _mistakes_in(config: Config) -> list[str]:
         mistakes.append("on_lost_position: must be one of stop, earliest, latest")
     if config.journal_max_bytes < _SMALLEST_JOURNAL:
         mistakes.append(f"journal_max_bytes: must be at least {_SMALLEST_JOURNAL}")
-    return mistakes + _http_mistakes_in(config)
+    return mistakes + http_mistakes(config.http_token, config.http_read_token, config.http_cors)
 
 
 def _numbers_out_of_range(config: Config) -> list[str]:
@@ -272,26 +284,4 @@ def _numbers_out_of_range(config: Config) -> list[str]:
         for name in ("http_port", "metrics_port")
         if not 0 <= getattr(config, name) <= 65535
     ]
-    return mistakes
-
-
-def _http_mistakes_in(config: Config) -> list[str]:
-    mistakes: list[str] = []
-    for name in ("http_token", "http_read_token"):
-        secret: Secret | None = getattr(config, name)
-        token = secret.reveal() if secret else ""
-        if token != token.strip() or not token.isprintable():
-            mistakes.append(
-                f"{name}: has blanks or line breaks, which no request can send; remove them"
-            )
-    if config.http_read_token and config.http_token == config.http_read_token:
-        mistakes.append(
-            "http_read_token: is the same as http_token, so whoever reads could operate; choose "
-            "two tokens"
-        )
-    if "*" in config.http_cors and not (config.http_token or config.http_read_token):
-        mistakes.append(
-            "http_cors: '*' lets any page that a browser here shows purge dead letters; set "
-            "http_token, or name the origins"
-        )
     return mistakes

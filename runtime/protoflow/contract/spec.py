@@ -48,6 +48,13 @@ class Start(enum.StrEnum):
     LATEST = "latest"
 
 
+class Effects(enum.StrEnum):
+    """How often the effects of a message show in the handler's database."""
+
+    AT_LEAST_ONCE = "at_least_once"
+    EXACTLY_ONCE = "exactly_once"
+
+
 class OnExhausted(enum.StrEnum):
     """What happens when the attempts are exhausted."""
 
@@ -168,6 +175,7 @@ class MethodSpec:
         streams: the output is a stream: the handler is a generator.
         batch: how batches are gathered.
         broadcast: every process gets every message.
+        effects: how often its effects show in the handler's database.
     """
 
     name: str
@@ -181,6 +189,7 @@ class MethodSpec:
     streams: bool = False
     batch: BatchPolicy = BatchPolicy()
     broadcast: bool = False
+    effects: Effects = Effects.AT_LEAST_ONCE
 
 
 @dataclass_record

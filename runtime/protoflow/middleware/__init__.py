@@ -27,6 +27,7 @@ from protoflow.pipeline import Chain, Middleware, Named
 
 if TYPE_CHECKING:
     from protoflow.contract.validation import ProtoValidator
+    from protoflow.inbox import Inbox
     from protoflow.outbox import OutboxStore
     from protoflow.stats.handlers import ErrorClassifier
 
@@ -63,6 +64,7 @@ class Dependencies(TypedDict, total=False):
         hooks: callbacks around every run.
         validator: checks all messages, in place of protovalidate and the contract's rules.
         outbox: keeps outputs until a relay has published them.
+        inbox: opens the transactions of handlers whose effects show exactly once.
         error_classifier: returns the category of an error, for statistics.
     """
 
@@ -70,6 +72,7 @@ class Dependencies(TypedDict, total=False):
     hooks: JobHooks | None
     validator: ProtoValidator | None
     outbox: OutboxStore | None
+    inbox: Inbox[Any] | None  # Any: each kind of connection
     error_classifier: ErrorClassifier | None
 
 

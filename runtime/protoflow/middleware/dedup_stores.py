@@ -91,7 +91,7 @@ class SQLiteDeduplication:
 
     def _contains(self, key: Key) -> bool:
         row = self._open().execute(
-            "SELECT 1 FROM protoflow_inbox"
+            "SELECT 1 FROM protoflow_seen"
             " WHERE consumer = ? AND handler = ? AND id = ? AND expires > ?",
             (*key, time.time()),
         )
@@ -101,12 +101,12 @@ class SQLiteDeduplication:
         now = time.time()
         with self._open() as transaction:
             transaction.execute(
-                "INSERT INTO protoflow_inbox VALUES (?, ?, ?, ?)"
+                "INSERT INTO protoflow_seen VALUES (?, ?, ?, ?)"
                 " ON CONFLICT DO UPDATE SET expires = excluded.expires",
                 (*key, now + self._ttl),
             )
             if self._added % _SWEEP_EVERY == 0:
-                transaction.execute("DELETE FROM protoflow_inbox WHERE expires <= ?", (now,))
+                transaction.execute("DELETE FROM protoflow_seen WHERE expires <= ?", (now,))
             self._added += 1
 
     def _open(self) -> sqlite3.Connection:
@@ -115,11 +115,11 @@ class SQLiteDeduplication:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute(
-                "CREATE TABLE IF NOT EXISTS protoflow_inbox (consumer TEXT, handler TEXT, id TEXT,"
+                "CREATE TABLE IF NOT EXISTS protoflow_seen (consumer TEXT, handler TEXT, id TEXT,"
                 " expires REAL, PRIMARY KEY (consumer, handler, id)) WITHOUT ROWID"
             )
             connection.execute(
-                "CREATE INDEX IF NOT EXISTS protoflow_inbox_expires ON protoflow_inbox (expires)"
+                "CREATE INDEX IF NOT EXISTS protoflow_seen_expires ON protoflow_seen (expires)"
             )
             self._connection = connection
         return self._connection

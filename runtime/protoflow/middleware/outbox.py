@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from protoflow.context import Context
+from protoflow.context import CONNECTION, Context
 from protoflow.errors import ConfigError
 from protoflow.message import Delivery
 from protoflow.outcomes import DONE, Outcome
@@ -13,9 +13,7 @@ from protoflow.pipeline import HandlerSpec, Middleware, Next
 if TYPE_CHECKING:
     from protoflow.outbox import OutboxStore
 
-#: Under this name in `Context.values` a middleware may leave the connection of the handler's
-#: own database transaction, for the store to write in.
-CONNECTION = "connection"
+__all__ = ["CONNECTION", "outbox"]
 
 
 def outbox(store: OutboxStore | None = None) -> Middleware:

@@ -120,6 +120,11 @@ class ServiceCollector(Collector):
                 "When the oldest of them came; 0 is none.",
                 relay.oldest_at,
             )
+            yield CounterMetricFamily(
+                "protoflow_outbox_parked",
+                "Messages that the relay took out of the way, since the process started.",
+                relay.parked,
+            )
 
     def _dead_letters(self) -> Iterator[Metric]:
         for name, kind, help, attribute in _DEAD_LETTER_METRICS:

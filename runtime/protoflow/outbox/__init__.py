@@ -5,8 +5,32 @@ https://microservices.io/patterns/data/transactional-outbox.html
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from protoflow.outbox.relay import OutboxRelay
 from protoflow.outbox.sqlite import SQLiteOutbox
 from protoflow.outbox.store import OutboxStore, Parked, Pending, RelayedOutbox
+from protoflow.outbox.tables import schema
 
-__all__ = ["OutboxRelay", "OutboxStore", "Parked", "Pending", "RelayedOutbox", "SQLiteOutbox"]
+if TYPE_CHECKING:
+    from protoflow.outbox.postgresql import PostgresOutbox as PostgresOutbox
+
+__all__ = [
+    "OutboxRelay",
+    "OutboxStore",
+    "Parked",
+    "Pending",
+    "PostgresOutbox",
+    "RelayedOutbox",
+    "SQLiteOutbox",
+    "schema",
+]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name != "PostgresOutbox":
+            raise AttributeError(f"module 'protoflow.outbox' has no attribute {name!r}")
+        from protoflow.outbox.postgresql import PostgresOutbox  # needs asyncpg
+
+        return PostgresOutbox

@@ -37,6 +37,10 @@ class FileClaim:
         self._connection, self._owner = own, owner
         return True
 
+    def held_by(self, owner: object) -> bool:
+        """Returns whether it is this owner's now."""
+        return self._owner is owner
+
     def release(self, owner: object) -> None:
         """Releases the claim."""
         if self._owner is owner:

@@ -14,49 +14,32 @@ import logging
 from collections import deque
 from collections.abc import Hashable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
 
 from protoflow.errors import ConnectionFailedError, PublishRefusedError, TransportError
 from protoflow.message import Message
 from protoflow.outbox.store import Pending, RelayedOutbox
+from protoflow.outbox.trouble import LONGEST_PAUSE, Troubles
+from protoflow.publishing.publisher import MessagePublisher
 from protoflow.publishing.submitter import Results, Submitter
 from protoflow.stats.handlers import SentMessages
 from protoflow.transport.interface import Transport
 from protoflow.transport.kit.backoff import Backoff
+from protoflow.transport.kit.wake_signal import WakeSignal
 
 _log = logging.getLogger("protoflow.outbox")
 
-#: The longest pause between two attempts, in seconds.
-_LONGEST_PAUSE: Final = 30.0
 #: So many lanes at most are tried at once while nothing is taken.
 _PROBES: Final = 10
 #: So many are left alone at most; with more, everything waits.
 _MOST_TROUBLED: Final = 100
 #: Seconds after which what is confirmed is deleted, though there is more to submit.
 _DELETE_AFTER: Final = 0.2
+#: Seconds until the next look at the outbox just after there was something.
+_SHORTEST_POLL: Final = 0.005
 #: Seconds that a stop waits for what is on its way.
 _STOP_PATIENCE: Final = 3.0
-
-
-@dataclass(slots=True)
-class _Trouble:
-    """The first message of a lane, which the broker did not take.
-
-    Attributes:
-        position: the message.
-        retry_at: when it is tried again, by the loop's clock.
-        backoff: the waits between attempts.
-        attempts: how often it failed while others were taken.
-        taken: how many had been taken when it last failed.
-    """
-
-    position: int
-    retry_at: float
-    backoff: Backoff
-    attempts: int
-    taken: int
 
 
 class OutboxRelay:
@@ -68,10 +51,12 @@ class OutboxRelay:
     Args:
         store: the outbox.
         transport: where the messages go.
-        poll: seconds between two looks at an empty outbox.
+        poll: seconds between two looks at an outbox that stays empty.
         batch: how many are read at once.
         attempts: how often a message may fail, while others are taken, until it is parked.
         sent: counts what is confirmed; a service gives its own.
+        publisher: makes topics before the first message to them; None: they are there.
+        mandatory: a message that nobody keeps is an error.
     """
 
     def __init__(
@@ -79,19 +64,25 @@ class OutboxRelay:
         store: RelayedOutbox,
         transport: Transport,
         *,
-        poll: float = 0.5,
-        batch: int = 500,
+        poll: float = 0.05,
+        batch: int = 1000,
         attempts: int = 10,
         sent: SentMessages | None = None,
+        publisher: MessagePublisher | None = None,
+        mandatory: bool = False,
     ) -> None:
         self._store = store
         self._submitter = Submitter(transport, sent or SentMessages())
         self._poll = poll
         self._batch = batch
-        self._attempts = attempts
+        self._publisher = publisher
+        self._mandatory = mandatory
         self._task: asyncio.Task[None] | None = None
-        self._stopping = asyncio.Event()
-        self._troubled: dict[Hashable, _Trouble] = {}
+        self._stopping = False
+        self._wake = WakeSignal()
+        self._troubles = Troubles(poll, attempts)
+        # Whether messages that were read are neither deleted nor parked.
+        self._again = True
         self._confirmed: list[int] = []
         self._taken = 0
         self._broker_problem: str | None = None
@@ -106,30 +97,38 @@ class OutboxRelay:
         """The reason why the relay cannot publish; None if it can."""
         return self._store_problem or self._broker_problem
 
+    def wake(self) -> None:
+        """Something may have been committed: looks at once."""
+        self._wake.wake()
+
     async def relay(self) -> int:
-        """Publishes one batch, unless another relay has the claim; returns how many were confirmed.
+        """Publishes one batch, unless other relays have the claim; returns how many were confirmed.
         Errors of the store are raised."""
+        again, self._again = self._again, True
         if not await self._store.claim(self):
             return 0
         await self._delete()
         now = asyncio.get_running_loop().time()
-        waiting = [each.position for each in self._troubled.values() if each.retry_at > now]
+        waiting = self._troubles.waiting(now)
         if self._broker_problem is not None and len(waiting) >= _MOST_TROUBLED:
             return 0
         limit = self._batch if self._broker_problem is None else _PROBES
+        items = await self._store.pending(limit, waiting, again=again)
         lanes: dict[Hashable, deque[Pending]] = {}
-        for item in await self._store.pending(limit, waiting):
+        for item in items:
             lanes.setdefault(item.lane, deque()).append(item)
         if not lanes and not waiting:
             self._recovered()
-        before, deleted_at = self._taken, now
-        while lanes and not self._stopping.is_set():
+        before, parked, deleted_at = self._taken, self.parked, now
+        while lanes and not self._stopping and self._store.holds(self):
             await self._submit_heads(lanes)
             if asyncio.get_running_loop().time() - deleted_at > _DELETE_AFTER:
                 await self._delete()
                 deleted_at = asyncio.get_running_loop().time()
         await self._delete()
-        return self._taken - before
+        taken = self._taken - before
+        self._again = bool(waiting) or taken + self.parked - parked < len(items)
+        return taken
 
     async def refresh(self) -> None:
         """Counts what waits."""
@@ -151,7 +150,8 @@ class OutboxRelay:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stopping.set()
+        self._stopping = True
+        self._wake.wake()
         if self._task is None:
             return
         try:
@@ -177,7 +177,7 @@ class OutboxRelay:
         self._confirmed += [item.position for _, item in taken]
         self._taken += len(taken)
         for lane, _ in taken:
-            self._troubled.pop(lane, None)
+            self._troubles.ended(lane)
         failed = [(lane, item, error) for (lane, item), error in outcomes if error is not None]
         refused = [each for each in failed if isinstance(each[2], PublishRefusedError)]
         for _, item, error in refused:
@@ -188,8 +188,8 @@ class OutboxRelay:
         for lane, _, _ in passing:
             lanes.pop(lane, None)
         news = None
-        for lane, item, error in passing if taken else passing[:_PROBES]:
-            if await self._trouble(lane, item, error, others=bool(taken)):
+        for _, item, error in passing if taken else passing[:_PROBES]:
+            if await self._trouble(item, error, others=bool(taken)):
                 news = news or error
         if passing and not taken:
             lanes.clear()
@@ -197,31 +197,34 @@ class OutboxRelay:
                 self._broker_problem = self._report(news)
 
     async def _submit(self, messages: Sequence[Message]) -> Results:
-        return await self._submitter.publish(messages) if messages else ()
+        if self._mandatory:
+            for message in messages:
+                message.mandatory = True
+        if self._publisher is None or not self._publisher.unknown(messages):
+            return await self._submitter.publish(messages) if messages else ()
+        unmade: dict[str, TransportError] = {}
+        for topic, message in {message.topic: message for message in messages}.items():
+            try:
+                await self._publisher.ensure((message,))
+            except TransportError as error:
+                unmade[topic] = error
+        made = [message for message in messages if message.topic not in unmade]
+        results = iter(await self._submitter.publish(made) if made else ())
+        return [unmade.get(message.topic) or next(results) for message in messages]
 
-    async def _trouble(
-        self, lane: Hashable, item: Pending, error: Exception, *, others: bool
-    ) -> bool:
+    async def _trouble(self, item: Pending, error: Exception, *, others: bool) -> bool:
         """The lane is left alone for a while, or its first message is parked. Whether the failure
-        may be the broker's: this message did not fail yet while others were taken."""
-        trouble = self._troubled.get(lane)
-        if trouble is None or trouble.position != item.position:
-            backoff = Backoff(self._poll, _LONGEST_PAUSE)
-            trouble = _Trouble(item.position, 0.0, backoff, int(others), self._taken)
-            self._troubled[lane] = trouble
-        elif self._taken > trouble.taken:
-            trouble.attempts += 1
-            trouble.taken = self._taken
-        if trouble.attempts >= self._attempts:
+        may be the broker's."""
+        now = asyncio.get_running_loop().time()
+        found = self._troubles.failed(item, others=others, taken=self._taken, now=now)
+        if found is None:
             await self._park(item, _text(error))
-            return False
-        trouble.retry_at = asyncio.get_running_loop().time() + trouble.backoff.next()
-        return not trouble.attempts
+        return bool(found)
 
     async def _park(self, item: Pending, reason: str) -> None:
         reason = item.flaw or reason
         await self._store.park(item.position, reason)
-        self._troubled.pop(item.lane, None)
+        self._troubles.ended(item.lane)
         self.parked += 1
         _log.error(
             "a message of the outbox was parked",
@@ -243,9 +246,7 @@ class OutboxRelay:
         if self._broker_problem is not None:
             _log.info("the outbox is relayed again")
             self._broker_problem = None
-            for trouble in self._troubled.values():  # what failed with all may work now
-                trouble.retry_at = 0.0
-                trouble.backoff.reset()
+            self._troubles.retry_all()  # what failed with all may work now
 
     def _report(self, error: Exception) -> str:
         text = f"the outbox is not relayed: {_text(error)}"
@@ -254,9 +255,10 @@ class OutboxRelay:
         return text
 
     async def _serve(self) -> None:
-        backoff = Backoff(self._poll, _LONGEST_PAUSE)
+        backoff = Backoff(self._poll, LONGEST_PAUSE)
         pause = self._poll
-        while not self._stopping.is_set():
+        while not self._stopping:
+            self._wake.clear()
             try:
                 taken = await self.relay()
             except Exception as error:  # of the store
@@ -265,11 +267,13 @@ class OutboxRelay:
             else:
                 self._store_problem = None
                 backoff.reset()
-                pause = self._poll
                 if taken:
+                    pause = min(_SHORTEST_POLL, self._poll)
                     continue
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), pause)
+                pause = min(pause * 2, self._poll)
+            if not self._stopping:
+                self._wake.wake_after(pause)
+                await self._wake.wait()
 
 
 def _text(error: Exception) -> str:

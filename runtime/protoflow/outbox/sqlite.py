@@ -5,26 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from protoflow.errors import ConnectionFailedError, PublishRefusedError
+from protoflow.database.sqlite import SyncSQLiteConnection
+from protoflow.errors import ConnectionFailedError
 from protoflow.message import Message
 from protoflow.outbox.claim import FileClaim
+from protoflow.outbox.entries import pending_of
 from protoflow.outbox.store import Parked, Pending
+from protoflow.outbox.tables import SQLITE, insertion, store_in
 
 T = TypeVar("T")
 
 _COLUMNS = ("position", "id", "topic", "payload", "key", "metadata", "due", "stored", "parked")
-_SCHEMA = """CREATE TABLE IF NOT EXISTS protoflow_outbox (
-    position INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, topic TEXT NOT NULL,
-    payload BLOB, key BLOB, metadata TEXT NOT NULL, due REAL NOT NULL, stored REAL NOT NULL,
-    parked TEXT)"""
-_INSERT = """INSERT INTO protoflow_outbox (id, topic, payload, key, metadata, due, stored)
-    VALUES (?, ?, ?, ?, ?, ?, ?)"""
 _SELECT = """SELECT position, id, topic, payload, key, metadata, due, parked
     FROM protoflow_outbox o WHERE {} ORDER BY position LIMIT ?1"""
 _PENDING = _SELECT.format("parked IS NULL")
@@ -37,11 +33,11 @@ _PARKED = _SELECT.format("parked IS NOT NULL")
 class SQLiteOutbox:
     """An outbox in a SQLite file. One relay publishes from it, others stand by.
 
-    A `sqlite3.Connection` given to `store` must have the same table (`SQLiteOutbox.SCHEMA`). The
-    caller commits, and makes no other call meanwhile.
+    A connection given to `store` must be of a database with the same table
+    (`protoflow.outbox.schema`); whoever gave it commits, and calls nothing else meanwhile.
     """
 
-    SCHEMA = _SCHEMA
+    SCHEMA = SQLITE
 
     def __init__(self, path: Path | str) -> None:
         self._path = str(path)
@@ -55,14 +51,14 @@ class SQLiteOutbox:
         Raises:
             PublishRefusedError: one cannot be stored; then none is stored.
         """
-        rows = [_row(message) for message in messages]
         if connection is not None:
-            connection.executemany(_INSERT, rows)
+            await store_in(connection, messages)
             return
+        statement, rows = insertion("sqlite", messages)
 
         def insert(own: sqlite3.Connection) -> None:
             with own:
-                own.executemany(_INSERT, rows)
+                SyncSQLiteConnection(own).execute_many(statement, rows)
 
         await self._run(insert)
 
@@ -70,11 +66,17 @@ class SQLiteOutbox:
         """Claims the outbox for a relay; False if another relay of any process has the claim."""
         return await self._run(lambda _: self._claim.acquire(relay))
 
+    def holds(self, relay: object) -> bool:
+        """Whether this relay may still publish what it has read."""
+        return self._claim.held_by(relay)
+
     async def release(self, relay: object) -> None:
         """Releases the claim."""
         await self._run(lambda _: self._claim.release(relay))
 
-    async def pending(self, limit: int, behind: Collection[int] = ()) -> Sequence[Pending]:
+    async def pending(
+        self, limit: int, behind: Collection[int] = (), *, again: bool = True
+    ) -> Sequence[Pending]:
         """The oldest messages that are not parked, in order; without those at the positions
         `behind`, and without what has topic and key of one of these."""
 
@@ -83,7 +85,7 @@ class SQLiteOutbox:
                 return own.execute(_PENDING, (limit,)).fetchall()
             return own.execute(_PENDING_BUT, (limit, json.dumps(list(behind)))).fetchall()
 
-        return [_pending(row) for row in await self._run(read)]
+        return [pending_of(*row[:-1]) for row in await self._run(read)]
 
     async def delete(self, positions: Collection[int]) -> None:
         """Deletes messages that are published or dropped."""
@@ -98,7 +100,7 @@ class SQLiteOutbox:
     async def parked(self, limit: int = 100) -> Sequence[Parked]:
         """The oldest messages that could not be published."""
         rows = await self._run(lambda own: own.execute(_PARKED, (limit,)).fetchall())
-        return [Parked(row[0], _pending(row).message, row[-1]) for row in rows]
+        return [Parked(row[0], pending_of(*row[:-1]).message, row[-1]) for row in rows]
 
     async def unpark(self, positions: Collection[int]) -> None:
         """Makes parked messages pending again; later messages of their keys may be published
@@ -141,7 +143,7 @@ class SQLiteOutbox:
             try:
                 own.execute("PRAGMA journal_mode=WAL")
                 own.execute("PRAGMA synchronous=FULL")
-                own.execute(_SCHEMA)
+                own.execute(SQLITE)
                 found = own.execute("SELECT name FROM pragma_table_info('protoflow_outbox')")
                 if tuple(name for (name,) in found) != _COLUMNS:
                     raise ConnectionFailedError(
@@ -154,43 +156,3 @@ class SQLiteOutbox:
                 raise
             self._connection = own
         return self._connection
-
-
-def _row(message: Message) -> tuple[object, ...]:
-    now = time.time()
-    try:
-        metadata = dict(message.metadata)
-        "".join([*metadata, *metadata.values()])  # they are strings
-        for value in (message.payload, message.key):
-            if value is not None:
-                memoryview(value)
-        for text in (message.id, message.topic):
-            text.encode()  # SQLite takes no lone surrogates
-        due = now + message.delay if message.delay else 0.0
-    except (TypeError, ValueError, AttributeError) as error:
-        raise PublishRefusedError(
-            f"message {message.id!r} for {message.topic!r} cannot be stored: {error}"
-        ) from error
-    return (
-        message.id, message.topic, message.payload, message.key, json.dumps(metadata), due, now,
-    )  # fmt: skip
-
-
-def _pending(row: Sequence[Any]) -> Pending:
-    position, id, topic, payload, key, metadata, due, _ = row
-    flaw = None
-    try:
-        decoded = json.loads(metadata)
-        "".join([*decoded, *decoded.values()])
-    except (TypeError, ValueError, AttributeError, RecursionError) as error:
-        decoded, flaw = {}, f"its metadata cannot be read ({type(error).__name__})"
-    message = Message(
-        id=id,
-        topic=topic,
-        payload=payload,
-        key=key,
-        metadata=decoded,
-        delay=max(0.0, due - time.time()) if due else 0.0,
-        deduplication_id=f"{id}:{topic}",
-    )
-    return Pending(position, message, flaw)

@@ -52,17 +52,31 @@ class RelayedOutbox(OutboxStore, Protocol):
     """An outbox from which the runtime's relay can publish."""
 
     async def claim(self, relay: object) -> bool:
-        """Claims the outbox for a relay; False if another relay of any process has the claim.
-        Called before each batch; a claim with a time limit must outlast a batch."""
+        """Whether this relay may publish messages of the outbox, or a share of them: no other
+        relay publishes these, in this process or another. Asked before each batch."""
+        ...
+
+    def holds(self, relay: object) -> bool:
+        """Whether what the last `pending` returned may still be published; asked before each
+        submission, and answered without asking anybody."""
         ...
 
     async def release(self, relay: object) -> None:
-        """Releases the claim."""
+        """Lets other relays publish."""
         ...
 
-    async def pending(self, limit: int, behind: Collection[int] = ()) -> Sequence[Pending]:
+    async def pending(
+        self, limit: int, behind: Collection[int] = (), *, again: bool = True
+    ) -> Sequence[Pending]:
         """The oldest messages that are not parked, in order; without those at the positions
-        `behind`, and without what has topic and key of one of these."""
+        `behind`, and without messages that have topic and key of one of these.
+
+        Args:
+            limit: how many at most.
+            behind: positions of messages that are left alone for now.
+            again: messages returned before may still be there, and are wanted again. Otherwise
+                all of them were deleted or parked, and need not be looked for.
+        """
         ...
 
     async def delete(self, positions: Collection[int]) -> None:
@@ -71,6 +85,14 @@ class RelayedOutbox(OutboxStore, Protocol):
 
     async def park(self, position: int, reason: str) -> None:
         """Parks a message that cannot be published: it is kept, but no longer pending."""
+        ...
+
+    async def parked(self, limit: int = 100) -> Sequence[Parked]:
+        """The oldest messages that could not be published."""
+        ...
+
+    async def unpark(self, positions: Collection[int]) -> None:
+        """These are to be published after all; later ones of their keys may have gone before."""
         ...
 
     async def backlog(self) -> tuple[int, float]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from copy import copy
 from dataclasses import replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -15,7 +16,7 @@ from protoflow.errors import CapabilityError, ProtoflowError
 from protoflow.message import Message
 from protoflow.output import AnyOutput
 from protoflow.publishing.encoder import Encoder
-from protoflow.publishing.submitter import Submitter, delay_problem
+from protoflow.publishing.submitter import Results, Submitter, delay_problem
 from protoflow.stats.handlers import SentMessages
 from protoflow.tracing import find_provider
 from protoflow.transport.interface import Topology, TopologyMode, Transport
@@ -43,6 +44,7 @@ class MessagePublisher:
         self._ensured: set[str] = set()
         #: Submits what is published at once, and what schedulers publish.
         self.submitter = Submitter(transport, sent or SentMessages())
+        self._publish: Callable[[Sequence[Message]], Awaitable[Results]] = self.submitter.publish
         # Where the transport lives; None while it is not open.
         self._loop: asyncio.AbstractEventLoop | None = None
         #: Makes spans; None where no tracer provider is configured.
@@ -81,14 +83,24 @@ class MessagePublisher:
             await self.ensure(messages)
         if not owned and (apply_profile := self.encode.apply_profile) is not None:
             messages = [replace(m, metadata=apply_profile(m.id, m.metadata)) for m in messages]
-        submitter = self.submitter
         if self.tracing is None:
-            errors = await submitter.publish(messages)
+            errors = await self._publish(messages)
         else:
-            errors = await self.tracing.publish(messages, submitter.publish, owned=owned)
+            errors = await self.tracing.publish(messages, self._publish, owned=owned)
         for error in errors:
             if error is not None:
                 raise error
+
+    def through(
+        self, publish: Callable[[Sequence[Message]], Awaitable[Results]]
+    ) -> MessagePublisher:
+        """Returns a publisher on the running event loop that encodes as this one does, and hands
+        messages to `publish`; it makes no topics, and needs no open transport."""
+        other = copy(self)
+        other._publish = publish
+        other._mode, other._ensured = TopologyMode.NONE, set()
+        other._loop = asyncio.get_running_loop()
+        return other
 
     def _check_delays(self, messages: Sequence[Message]) -> None:
         for message in messages:

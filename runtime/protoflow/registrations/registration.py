@@ -8,6 +8,7 @@ from typing import Any
 from protoflow.contract.spec import (
     BatchPolicy,
     DeliveryPolicy,
+    Effects,
     MessageSpec,
     MethodSpec,
     PublicationSpec,
@@ -40,6 +41,7 @@ class Registration:
         streams: it is a generator of outputs.
         batch: how batches are gathered.
         broadcast: every process gets every message.
+        effects: how often its effects show in the handler's database.
         tombstones: it takes messages without payload.
         decode: makes the handler's argument of a message; None is the protobuf codec.
     """
@@ -57,6 +59,7 @@ class Registration:
     streams: bool = False
     batch: BatchPolicy = _NO_BATCH
     broadcast: bool = False
+    effects: Effects = Effects.AT_LEAST_ONCE
     tombstones: bool = False
     decode: Callable[..., Any] | None = None
 
@@ -107,4 +110,5 @@ def of_method(method: MethodSpec, call: Callable[..., Any], *, sync: bool) -> Re
         streams=method.streams,
         batch=method.batch,
         broadcast=method.broadcast,
+        effects=method.effects,
     )

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from protoflow.clock import Clock
 from protoflow.config.settings import Config
-from protoflow.pipeline import Chain, HandlerSpec
+from protoflow.contract.spec import Effects
+from protoflow.pipeline import Chain, HandlerSpec, Next
 from protoflow.publishing.publisher import MessagePublisher
 from protoflow.registrations.subscription_plan import HandlerPlan, SubscriptionPlan
 from protoflow.scheduling.invoke import decoder, terminal
@@ -24,6 +25,7 @@ from protoflow.transport.interface import Capabilities, Transport
 if TYPE_CHECKING:
     from protoflow.journal import Journal
     from protoflow.journal.handler_journal import HandlerJournal
+    from protoflow.scheduling.inbox_runs import InboxRuns
 
 
 def assemble(
@@ -37,6 +39,7 @@ def assemble(
     counters: Counters,
     crashed: Callable[[BaseException], None],
     journal: Journal | None = None,
+    inbox: InboxRuns | None = None,
 ) -> Scheduler:
     """Returns the scheduler of a subscription, not yet started."""
     readiness = Readiness()
@@ -50,12 +53,12 @@ def assemble(
         windows = WindowPublisher(
             publisher.submitter, transport.capabilities, spec.stats.confirmed, clock, mark_late
         )
-        innermost = terminal(handler.registration, spec, windows.publish, threads, publisher)
-        run = chain.compile(innermost, spec)
-        if spec.journal is not None and spec.journal.successes:
-            from protoflow.scheduling.journaled_runs import journaled
-
-            run = journaled(run, spec.journal)
+        registration = handler.registration
+        if inbox is not None and registration.effects is Effects.EXACTLY_ONCE:
+            innermost = inbox.terminal(registration, spec, threads, publisher)
+        else:
+            innermost = terminal(registration, spec, windows.publish, threads, publisher)
+        run = _journaled(chain.compile(innermost, spec), spec)
         made[spec.name] = Route(spec, handler.registration, run)
     router = Router(
         {kind: made[handler.registration.name] for kind, handler in plan.routes.items()},
@@ -66,6 +69,15 @@ def assemble(
         plan.settings, router, transport, publisher.submitter, publisher.encode, readiness,
         crashed, 0.0 if clock.virtual else config.stalled_after,
     )  # fmt: skip
+
+
+def _journaled(run: Next, spec: HandlerSpec) -> Next:
+    """The run, recorded if it succeeds, where the journal wants that."""
+    if spec.journal is None or not spec.journal.successes:
+        return run
+    from protoflow.scheduling.journaled_runs import journaled
+
+    return journaled(run, spec.journal)
 
 
 def _spec(

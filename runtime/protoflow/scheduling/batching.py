@@ -63,6 +63,14 @@ class BatchContext(Context):
                 caused += [(index, message) for message in item.take_outputs()]
         return caused
 
+    def restart(self) -> None:
+        """Forgets what the run has published, the items' contexts included."""
+        super().restart()
+        self.causes = []
+        self._places = {}
+        for item in self.items:
+            item.restart()
+
     def next_position(self, output: AnyOutput) -> int | None:
         """The position among the outputs of its input; None where it names none."""
         index = self._index(output)

@@ -38,6 +38,7 @@ def retry_message(delivery: Delivery, spec: HandlerSpec, due: float) -> Message:
             wire.PF_FIRST_FAILURE: f"{delivery.first_failure:.3f}",
             wire.PF_ORIGINAL_TOPIC: message.topic,
             wire.PF_DUE: f"{due:.3f}",
+            **({wire.PF_REPROCESS: "true"} if is_reprocessed(delivery, spec.group) else {}),
         },
         # The position is new at every hop, so a replayed message is not swallowed.
         deduplication_id=f"{message.id}:{spec.group}:r{delivery.failures}.{delivery.shard}/{delivery.position}",
@@ -159,6 +160,16 @@ def failures_of(delivery: Delivery, group: str) -> tuple[int, float]:
         return 0, 0.0
     failures = _number(metadata.get(wire.PF_ATTEMPT), _MOST_FAILURES)
     return int(failures), _number(metadata.get(wire.PF_FIRST_FAILURE), math.inf)
+
+
+def is_reprocessed(delivery: Delivery, group: str) -> bool:
+    """Whether an operator has asked to handle a message again although the inbox notes it."""
+    metadata = delivery.message.metadata
+    return (
+        delivery.own_place
+        and wire.PF_REPROCESS in metadata
+        and metadata.get(wire.PF_GROUP) == group
+    )
 
 
 def wait_of(delivery: Delivery, group: str, now: float) -> float:

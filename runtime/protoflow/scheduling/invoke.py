@@ -49,7 +49,7 @@ class Topics(Protocol):
         """Makes or verifies their topics. Raises TransportError."""
 
 
-async def _ensure(topics: Topics, messages: Sequence[Message]) -> None:
+async def ensure_topics(topics: Topics, messages: Sequence[Message]) -> None:
     """Makes or verifies the topics of outputs. An unreachable broker is waited for, like one that
     does not confirm; its errors about topics are raised."""
     backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
@@ -108,7 +108,7 @@ def _unary(
             await decode_in_thread(decode_once, context)
         await call(decode_once(context), context)
         if context.outputs and topics.unknown(context.outputs):
-            await _ensure(topics, context.outputs)
+            await ensure_topics(topics, context.outputs)
         return DONE
 
     async def transform(delivery: Delivery, context: Context) -> Outcome:
@@ -116,9 +116,9 @@ def _unary(
             await decode_in_thread(decode_once, context)
         result = await call(decode_once(context), context)
         if result is not None:
-            _add(context, publication, result)
+            keep_result(context, publication, result)
         if context.outputs and topics.unknown(context.outputs):
-            await _ensure(topics, context.outputs)
+            await ensure_topics(topics, context.outputs)
         return DONE
 
     return consume if publication is None else transform
@@ -132,14 +132,15 @@ def _batched(
     async def run(_delivery: Delivery, context: Context) -> Outcome:
         result = await call(_batch(context), context)
         if result is not None and publication is not None:
-            _add(context, publication, result)
-        await _ensure(topics, _all_outputs(context))
+            keep_result(context, publication, result)
+        await ensure_topics(topics, all_outputs(context))
         return DONE
 
     return run
 
 
-def _all_outputs(context: Context) -> list[Message]:
+def all_outputs(context: Context) -> list[Message]:
+    """Returns what a run has published so far, through the contexts of a batch's messages, too."""
     items = context.items if isinstance(context, BatchContext) else ()
     return [*context.outputs, *(message for item in items for message in item.outputs)]
 
@@ -161,14 +162,14 @@ def _streaming(
         size = 0
         windows = Windows(publish_now)
         try:
-            async with aclosing(_results(registration, given, context, threads)) as results:
+            async with aclosing(results_of(registration, given, context, threads)) as results:
                 async for result in results:
-                    size += _add(context, spec.publication, result)
+                    size += keep_result(context, spec.publication, result)
                     if windowed and (len(context.outputs) >= MESSAGES or size >= BYTES):
-                        await _ensure(topics, context.outputs)
+                        await ensure_topics(topics, context.outputs)
                         await windows.send(context.take_outputs())
                         size = 0
-            await _ensure(topics, _all_outputs(context))
+            await ensure_topics(topics, all_outputs(context))
             await windows.confirmed()
         finally:
             windows.forget()
@@ -177,9 +178,10 @@ def _streaming(
     return run
 
 
-async def _results(
+async def results_of(
     registration: Registration, given: Any, context: Context, threads: Threads
 ) -> AsyncGenerator[Any, None]:
+    """Yields what a stream handler yields."""
     if not registration.sync:
         results = registration.call(given, context)
         if not hasattr(results, "__aiter__"):
@@ -236,7 +238,7 @@ def _sync(context: Context, threads: Threads) -> SyncContext:
     return SyncContext(context, partial(threads.call_on_loop, asyncio.get_running_loop()))
 
 
-def _add(context: Context, publication: PublicationSpec | None, result: Any) -> int:
+def keep_result(context: Context, publication: PublicationSpec | None, result: Any) -> int:
     """Keeps a result for publication; the size of its payload."""
     if publication is None:
         raise TypeError("a handler without a publication returned a message")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from protoflow.clock import Clock
 from protoflow.config.settings import Config
-from protoflow.errors import RegistrationError
+from protoflow.errors import ConfigError, RegistrationError
 from protoflow.pipeline import HandlerSpec
 from protoflow.publishing.publisher import MessagePublisher
 from protoflow.registrations.registry import Registry
@@ -20,6 +20,7 @@ from protoflow.transports.built_in import messaging_system
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
+    from protoflow.inbox import Inbox
     from protoflow.journal import Journal
     from protoflow.observability.health import Health
     from protoflow.observability.report import Reporter
@@ -43,12 +44,14 @@ class Inspection:
         registry: the handlers.
         outbox: emptied while the service runs, if it is a `RelayedOutbox`.
         journal: records replays and purges.
+        inbox: opens the transactions of handlers, if there is one.
     """
 
     def __init__(
         self, config: Config, clock: Clock, transport: Transport, counters: Counters,
         publisher: MessagePublisher, running: Running, registry: Registry,
         outbox: OutboxStore | None, journal: Journal | None = None,
+        inbox: Inbox[Any] | None = None,
     ) -> None:  # fmt: skip
         self.transport = transport
         self.counters = counters
@@ -59,6 +62,7 @@ class Inspection:
         self._registry = registry
         self._outbox = outbox
         self._journal = journal
+        self._inbox = inbox
         self._http_handlers: dict[tuple[str, str], Any] = {}
         self._mounted = False
         self._web: WebServer | None = None
@@ -109,6 +113,8 @@ class Inspection:
             problems["transport"] = broken
         if (unrelayed := self.outbox_problem) is not None:
             problems["outbox"] = unrelayed
+        if self._inbox is not None and self._inbox.problem is not None:
+            problems["inbox"] = self._inbox.problem
         return Health(live=self._running.crash is None, ready=not problems, problems=problems)
 
     def publish_topic(self, spec: HandlerSpec) -> str:
@@ -167,16 +173,47 @@ class Inspection:
             raise RegistrationError("the service relays an outbox already")
         self._outbox = store
 
+    def wake_relay(self) -> None:
+        """Something was written to the outbox of this process."""
+        if self._relay is not None:
+            self._relay.wake()
+
     async def start_relay(self, resources: AsyncExitStack) -> None:
-        """Starts to empty the outbox, until the resources are closed."""
-        if self._outbox is None:
+        """Starts to empty the outbox, until the resources are closed. Raises ConfigError."""
+        url, store = self._config.outbox_url, self._outbox
+        if url is not None:
+            if store is not None:
+                raise ConfigError(
+                    "outbox: the settings name a database, and the service was given a store; "
+                    "leave out one of the two"
+                )
+            from protoflow.outbox.configured import outbox_at
+
+            configured = outbox_at(url, self._config.topology)
+            resources.push_async_callback(configured.close)
+            store = configured
+        if store is None:
             return
         from protoflow.outbox import OutboxRelay, RelayedOutbox
 
-        if isinstance(self._outbox, RelayedOutbox):
-            relay = OutboxRelay(self._outbox, self.transport, sent=self.counters.sent)
+        if isinstance(store, RelayedOutbox):
+            relay = OutboxRelay(
+                store, self.transport, sent=self.counters.sent, publisher=self._publisher,
+                mandatory=self._config.require_subscriber,
+            )  # fmt: skip
             self._relay = await resources.enter_async_context(relay)
             self.reporter.relay = relay
+
+    async def meet_neighbours(self, resources: AsyncExitStack) -> None:
+        """Learns of other processes, and reports this one to them, if the settings ask for it."""
+        if not self._config.http_processes:
+            return
+        from protoflow.web.api.live import beat_of
+        from protoflow.web.neighbours import Neighbours
+
+        host = self.host
+        neighbours = Neighbours(self.transport, self._config, lambda: beat_of(host))
+        host.neighbours = await resources.enter_async_context(neighbours)
 
     async def start_configured_web(self) -> None:
         """Serves what `http_port`, `http_socket` and `metrics_port` ask for."""

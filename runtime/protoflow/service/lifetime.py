@@ -50,7 +50,7 @@ class Lifetime:
         with handled_signals(self._signalled) if handled else contextlib.nullcontext():
             await self.start()
             try:
-                if not self._components.registry.registrations:
+                if not (self._components.registry.registrations or self._config.outbox_url):
                     _log.warning(
                         "the service started without a handler, and handles nothing",
                         extra={"transport": self._config.url.safe},
@@ -109,6 +109,7 @@ class Lifetime:
         await components.inspection.start_relay(self._resources)
         if self._lifespan is not None:
             await self._resources.enter_async_context(self._lifespan())
+        await components.open_inbox(self._resources)
         # All join before any begins, so that no run meets the rebalance of a later one.
         for scheduler in schedulers:
             running.subscriptions = (*running.subscriptions, scheduler)
@@ -116,6 +117,7 @@ class Lifetime:
         for scheduler in schedulers:
             scheduler.begin()
         running.started = True
+        await components.inspection.meet_neighbours(self._resources)
         await components.inspection.start_configured_web()
         self._report_start(schedulers)
 
@@ -128,7 +130,7 @@ class Lifetime:
         finally:
             if self._opened:
                 await shutdown.close("the connection to the broker", components.transport.close)
-            components.publisher.close()
+            components.close_publishers()
             components.threads.close()
             await shutdown.close("the journal", components.journaling.close)
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from protoflow.outbox import OutboxStore
     from protoflow.output import AnyOutput
     from protoflow.pipeline import Chain, Middleware
-    from protoflow.publishing.event_publisher import PublishOptions
+    from protoflow.publishing.event_publisher import EventPublisher, PublishOptions
     from protoflow.registrations.plain_handlers import (
         EventHandler,
         JSONHandler,
@@ -213,6 +213,11 @@ class Service:
         self._inspection.relay_outbox(store)
 
     # Publishing, at once.
+
+    def bind(self, connection: object) -> EventPublisher:
+        """Returns a publisher for the transaction that is open on a database connection: what it
+        publishes exists if that commits, in the database's own log or in its outbox."""
+        return self._components.bind(connection)
 
     async def publish_outputs(
         self, publication: PublicationSpec, outputs: Sequence[AnyOutput]

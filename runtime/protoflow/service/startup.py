@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from protoflow import ids
 from protoflow.clock import Clock
 from protoflow.connection import transport_for, warn_of_memory
+from protoflow.contract.spec import Effects
+from protoflow.contract.topics import TopologyMode
 from protoflow.errors import ConfigError
 from protoflow.middleware import default_chain
 from protoflow.pipeline import Chain, Middleware, chain_of
@@ -19,6 +21,7 @@ from protoflow.publishing.event_publisher import EventPublisher, publication_of
 from protoflow.publishing.publisher import MessagePublisher
 from protoflow.registrations.plan import plan
 from protoflow.registrations.registry import Registry
+from protoflow.registrations.subscription_plan import SubscriptionPlan
 from protoflow.scheduling.assembly import assemble
 from protoflow.scheduling.threads import Threads
 from protoflow.service.inspection import Inspection
@@ -28,8 +31,12 @@ from protoflow.stats.handlers import Counters, classify_error
 from protoflow.transport.interface import Topology, Transport
 
 if TYPE_CHECKING:
+    from contextlib import AsyncExitStack
+
     from protoflow.config.settings import Config
     from protoflow.middleware import Dependencies
+    from protoflow.outbox.binding import Destination
+    from protoflow.scheduling.inbox_runs import InboxRuns
     from protoflow.scheduling.scheduler import Scheduler
 
 
@@ -75,8 +82,39 @@ class Components:
         self.inspection = Inspection(
             config, self.clock, self.transport, self.counters, self.publisher, self.running,
             self.registry, dependencies.get("outbox"), self.journaling.journal,
+            dependencies.get("inbox"),
         )  # fmt: skip
         self._tracer_provider = dependencies.get("tracer_provider")
+        self._inbox = dependencies.get("inbox")
+        self._destination: Destination | None = None
+
+    @property
+    def destination(self) -> Destination:
+        """Where messages of transactions go."""
+        from protoflow.outbox.binding import Destination
+
+        if self._destination is None:
+            self._destination = Destination(self.transport, self.inspection.wake_relay)
+        return self._destination
+
+    def bind(self, connection: object) -> EventPublisher:
+        """Returns a publisher for the transaction that is open on a database connection."""
+        from protoflow.outbox.binding import bind
+
+        return bind(self.publisher, self.destination, connection)
+
+    async def open_inbox(self, resources: AsyncExitStack) -> None:
+        """Makes or verifies the table of the inbox, which is closed with the resources. Raises
+        ConfigError."""
+        if self._inbox is not None:
+            resources.push_async_callback(self._inbox.close)
+            await self._inbox.open(create=self.config.topology is TopologyMode.CREATE)
+
+    def close_publishers(self) -> None:
+        """Publishes no more."""
+        self.publisher.close()
+        if self._destination is not None:
+            self._destination.close()
 
     async def assemble(self, crashed: Callable[[BaseException], None]) -> list[Scheduler]:
         """Returns the schedulers, not yet started, of all subscriptions; makes their topology.
@@ -89,10 +127,12 @@ class Components:
         self.publisher.open(self._tracer_provider)
         registry = self.registry
         plans = plan(registry.registrations, self.config, self.transport.capabilities)
+        effects = self._effects(plans)
         schedulers = [
             assemble(
                 subscription, self.config, registry.chain, self.transport, self.publisher,
                 self.threads, self.clock, self.counters, crashed, self.journaling.journal,
+                effects,
             )
             for subscription in plans
         ]  # fmt: skip
@@ -109,6 +149,19 @@ class Components:
         await self.transport.ensure(topology, self.config.topology)
         self.publisher.known(topology.topics)
         return schedulers
+
+    def _effects(self, plans: Sequence[SubscriptionPlan]) -> InboxRuns | None:
+        """Returns what makes runs whose effects show exactly once. Raises ConfigError."""
+        handlers = [handler for plan in plans for handler in plan.handlers]
+        once = [one for one in handlers if one.registration.effects is Effects.EXACTLY_ONCE]
+        if not once:
+            return None
+        from protoflow.inbox.demands import problems
+        from protoflow.scheduling.inbox_runs import InboxRuns
+
+        if wrong := list(problems(once, self._inbox, self.config)):
+            raise ConfigError(wrong)
+        return None if self._inbox is None else InboxRuns(self._inbox, self.destination)
 
 
 def _chain(middleware: Chain | Sequence[Middleware] | None, dependencies: Dependencies) -> Chain:

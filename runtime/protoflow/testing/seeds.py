@@ -1,11 +1,14 @@
-"""Seeds as text: a number and optionally the faults of its plan that may happen."""
+"""Seeds as text: a number, and optionally how it was shrunk."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from protoflow.errors import ConfigError
+
+_SEED = re.compile(r"([0-9]{1,18})(?:/(2|4|8|16))?(?:~(.*))?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,22 +18,29 @@ class Seed:
     Attributes:
         number: determines all random choices.
         only: the names of the faults that may happen; None is all that the seed plans.
+        halvings: how often all latencies are halved.
     """
 
     number: int
     only: tuple[str, ...] | None = None
+    halvings: int = 0
 
     def __str__(self) -> str:
-        return str(self.number) if self.only is None else f"{self.number}~{','.join(self.only)}"
+        number = f"{self.number}/{2**self.halvings}" if self.halvings else str(self.number)
+        return number if self.only is None else f"{number}~{','.join(self.only)}"
 
 
 def parse_seed(text: str | int) -> Seed:
     """Returns the seed that a text names. Raises ConfigError."""
-    number, tilde, faults = str(text).strip().partition("~")
-    if not number.isdecimal() or len(number) > 18:
-        raise ConfigError(f"seed {text!r}: not a number, or a number and ~ and names of faults")
-    only = tuple(name for name in faults.split(",") if name) if tilde else None
-    return Seed(int(number), only)
+    found = _SEED.fullmatch(str(text).strip())
+    if found is None:
+        raise ConfigError(
+            f"seed {text!r}: expected a number, optionally with /2, /4, /8 or /16, and optionally "
+            "with ~ and names of faults"
+        )
+    number, divisor, faults = found.groups()
+    only = None if faults is None else tuple(name for name in faults.split(",") if name)
+    return Seed(int(number), only, int(divisor or 1).bit_length() - 1)
 
 
 @dataclass

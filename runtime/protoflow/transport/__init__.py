@@ -10,6 +10,7 @@ from protoflow.transport.dead_letters import KeepsDeadLetters as KeepsDeadLetter
 from protoflow.transport.interface import Availability as Availability
 from protoflow.transport.interface import Capabilities as Capabilities
 from protoflow.transport.interface import Isolation as Isolation
+from protoflow.transport.interface import SqlLog as SqlLog
 from protoflow.transport.interface import Subscription as Subscription
 from protoflow.transport.interface import SubscriptionListener as SubscriptionListener
 from protoflow.transport.interface import SubscriptionSettings as SubscriptionSettings
@@ -27,5 +28,6 @@ from protoflow.transport.message_finder import GroupState as GroupState
 from protoflow.transport.message_finder import MessageFinder as MessageFinder
 from protoflow.transport.message_finder import MessageQuery as MessageQuery
 from protoflow.transport.message_finder import Sighting as Sighting
+from protoflow.transport.tables import KeepsTables as KeepsTables
 from protoflow.transport.topic_reader import TopicReader as TopicReader
 from protoflow.transport.topic_reader import TopicRecord as TopicRecord

@@ -25,7 +25,7 @@ class Capabilities:
         persists_attempts: every NACK stores the number of failed runs at the broker.
         counts_deliveries: `Delivery.deliveries` is the delivery count of the broker.
         atomic: outputs and settlement become visible together.
-        atomic_on_demand: this costs throughput, so it happens only if the policy sets `atomic`.
+        atomic_on_demand: `atomic` costs throughput, so it needs the policy `atomic`.
         dead_letters: dead letters can be listed, shown, replayed, purged and counted.
         ordered_replays: a replay to an ordered group never runs at the same time as another
             message of its key. Without it, replays keep their own order only.

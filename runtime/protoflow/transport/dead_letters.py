@@ -19,9 +19,11 @@ class DeadLetterRecord(TopicRecord):
     Attributes:
         destination: for replays: the topic that an operator names instead of the original one, or
             empty.
+        reprocess: for replays: it is handled again although an inbox notes it.
     """
 
     destination: str = ""
+    reprocess: bool = False
 
 
 class DeadLetterScan(Protocol):

@@ -22,6 +22,8 @@ from protoflow.transport.settings import TransportSettings as TransportSettings
 if TYPE_CHECKING:
     import asyncio
 
+    from protoflow.database.interface import Dialect, Insertion
+
 
 class SubscriptionListener(Protocol):
     """What a subscription reports to the scheduler, on the event loop."""
@@ -183,3 +185,19 @@ class Transactional(Protocol):
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """Commits on leaving, rolls back on an exception."""
         ...
+
+
+@runtime_checkable
+class SqlLog(Protocol):
+    """Optional: topics are tables of a database, so that a transaction of the application, on a
+    connection of its own to the same database, can publish."""
+
+    dialect: Dialect
+
+    async def insertion(self, messages: Sequence[Message]) -> Insertion:
+        """Returns what publishes messages when the transaction that runs it commits. Raises
+        PublishError."""
+        ...
+
+    def published(self, topics: Collection[str]) -> None:
+        """Wakes who consumes these topics: a transaction may have committed."""

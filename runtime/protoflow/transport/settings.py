@@ -9,6 +9,7 @@ from typing import Any
 from protoflow.clock import Clock
 from protoflow.config.url import TransportURL
 from protoflow.contract.spec import Ordering, Start
+from protoflow.contract.topics import TopologyMode
 from protoflow.dataclass_record import dataclass_record
 
 
@@ -73,6 +74,7 @@ class TransportSettings:
         ladder: the constant waits, in seconds, of brokers that keep retries in queues.
         require_subscriber: publishing to a topic that nobody consumes is an error.
         on_lost_position: `stop`, `earliest` or `latest` when a group's position is gone.
+        topology: whether a transport with tables of its own creates them when it is opened.
     """
 
     url: TransportURL
@@ -83,3 +85,4 @@ class TransportSettings:
     ladder: tuple[float, ...] = (5.0, 30.0, 120.0, 600.0, 3600.0)
     require_subscriber: bool = False
     on_lost_position: str = "stop"
+    topology: TopologyMode = TopologyMode.CREATE

@@ -131,6 +131,34 @@ START_LATEST: Start.ValueType  # 2
 """At the next message."""
 Global___Start: _TypeAlias = Start  # noqa: Y015
 
+class _Effects:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EffectsEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Effects.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EFFECTS_UNSPECIFIED: _Effects.ValueType  # 0
+    """Not a value: setting it is an error."""
+    EFFECTS_AT_LEAST_ONCE: _Effects.ValueType  # 1
+    """At least once: a message that is redelivered may have its effects again."""
+    EFFECTS_EXACTLY_ONCE: _Effects.ValueType  # 2
+    """Exactly once: the runtime opens and commits the transaction in which the handler
+    writes, and notes the message in it.
+    """
+
+class Effects(_Effects, metaclass=_EffectsEnumTypeWrapper):
+    """How often the effects of a message show in the handler's database."""
+
+EFFECTS_UNSPECIFIED: Effects.ValueType  # 0
+"""Not a value: setting it is an error."""
+EFFECTS_AT_LEAST_ONCE: Effects.ValueType  # 1
+"""At least once: a message that is redelivered may have its effects again."""
+EFFECTS_EXACTLY_ONCE: Effects.ValueType  # 2
+"""Exactly once: the runtime opens and commits the transaction in which the handler
+writes, and notes the message in it.
+"""
+Global___Effects: _TypeAlias = Effects  # noqa: Y015
+
 class _OnExhausted:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -377,12 +405,17 @@ class ConsumeOptions(_message.Message):
     DELIVERY_FIELD_NUMBER: _builtins.int
     BATCH_FIELD_NUMBER: _builtins.int
     BROADCAST_FIELD_NUMBER: _builtins.int
+    EFFECTS_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
     """The consumed topic. The input message's unless set."""
     consumer_group: _builtins.str
     """The consumer group. The service's unless set."""
     broadcast: _builtins.bool
     """Whether every process gets every message that is published after its start."""
+    effects: Global___Effects.ValueType
+    """How often the effects of a message show in the handler's database. Exactly once
+    needs an inbox in that database.
+    """
     @_builtins.property
     def delivery(self) -> Global___DeliveryPolicy:
         """The delivery policy. The service's unless set."""
@@ -401,10 +434,11 @@ class ConsumeOptions(_message.Message):
         delivery: Global___DeliveryPolicy | None = ...,
         batch: Global___BatchPolicy | None = ...,
         broadcast: _builtins.bool | None = ...,
+        effects: Global___Effects.ValueType | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch", b"_batch", "_broadcast", b"_broadcast", "_consumer_group", b"_consumer_group", "_delivery", b"_delivery", "_topic", b"_topic", "batch", b"batch", "broadcast", b"broadcast", "consumer_group", b"consumer_group", "delivery", b"delivery", "topic", b"topic"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch", b"_batch", "_broadcast", b"_broadcast", "_consumer_group", b"_consumer_group", "_delivery", b"_delivery", "_effects", b"_effects", "_topic", b"_topic", "batch", b"batch", "broadcast", b"broadcast", "consumer_group", b"consumer_group", "delivery", b"delivery", "effects", b"effects", "topic", b"topic"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch", b"_batch", "_broadcast", b"_broadcast", "_consumer_group", b"_consumer_group", "_delivery", b"_delivery", "_topic", b"_topic", "batch", b"batch", "broadcast", b"broadcast", "consumer_group", b"consumer_group", "delivery", b"delivery", "topic", b"topic"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch", b"_batch", "_broadcast", b"_broadcast", "_consumer_group", b"_consumer_group", "_delivery", b"_delivery", "_effects", b"_effects", "_topic", b"_topic", "batch", b"batch", "broadcast", b"broadcast", "consumer_group", b"consumer_group", "delivery", b"delivery", "effects", b"effects", "topic", b"topic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch: _TypeAlias = _typing.Literal["batch"]  # noqa: Y015
     _WhichOneofArgType__batch: _TypeAlias = _typing.Literal["_batch", b"_batch"]  # noqa: Y015
@@ -414,6 +448,8 @@ class ConsumeOptions(_message.Message):
     _WhichOneofArgType__consumer_group: _TypeAlias = _typing.Literal["_consumer_group", b"_consumer_group"]  # noqa: Y015
     _WhichOneofReturnType__delivery: _TypeAlias = _typing.Literal["delivery"]  # noqa: Y015
     _WhichOneofArgType__delivery: _TypeAlias = _typing.Literal["_delivery", b"_delivery"]  # noqa: Y015
+    _WhichOneofReturnType__effects: _TypeAlias = _typing.Literal["effects"]  # noqa: Y015
+    _WhichOneofArgType__effects: _TypeAlias = _typing.Literal["_effects", b"_effects"]  # noqa: Y015
     _WhichOneofReturnType__topic: _TypeAlias = _typing.Literal["topic"]  # noqa: Y015
     _WhichOneofArgType__topic: _TypeAlias = _typing.Literal["_topic", b"_topic"]  # noqa: Y015
     @_typing.overload
@@ -424,6 +460,8 @@ class ConsumeOptions(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__consumer_group) -> _WhichOneofReturnType__consumer_group | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__delivery) -> _WhichOneofReturnType__delivery | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__effects) -> _WhichOneofReturnType__effects | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__topic) -> _WhichOneofReturnType__topic | None: ...
 
@@ -603,7 +641,7 @@ class RetryPolicy(_message.Message):
 
     @_builtins.property
     def max_backoff(self) -> _duration_pb2.Duration:
-        """The longest wait. The built-in value gives way to a longer initial_backoff."""
+        """The longest wait; unless set, at least initial_backoff."""
 
     @_builtins.property
     def max_elapsed(self) -> _duration_pb2.Duration:

@@ -26,6 +26,7 @@ from protoflow.web.sessions import Sessions
 if TYPE_CHECKING:
     from protoflow.journal import Journal
     from protoflow.observability.prometheus import Exposition
+    from protoflow.web.neighbours import Neighbours
 
 
 #: Publishes outputs; returns their ids.
@@ -48,6 +49,7 @@ class Host:
         started_at: seconds since the epoch.
         journal: records what operators do, if there is one.
         contract: messages beyond those of the handlers; none in a service.
+        neighbours: other processes, where the settings ask for them.
         alone: no handler runs here; the contract names those that run elsewhere.
         live: who looks on, and what they saw lately.
     """
@@ -63,6 +65,7 @@ class Host:
     started_at: float = field(default_factory=time.time)
     journal: Journal | None = None
     contract: Catalog = field(default_factory=lambda: Catalog(()))
+    neighbours: Neighbours | None = None
     alone: bool = False
     live: Live = field(default_factory=Live, init=False)
     _plans: list[SubscriptionPlan] | None = field(default=None, init=False)

@@ -125,9 +125,10 @@ SCHEMAS: dict[str, Schema] = {
         running=COUNT, waiting_retries=COUNT,
     ),
     "Process": _object(
+        ("seen_at",),
         name=TEXT, host=TEXT, pid={"type": "integer"}, version=TEXT, started_at=MAYBE_TEXT,
         transport=TEXT, namespace=TEXT, ready=FLAG, problems=BY_NAME,
-        subscriptions=_list("Subscription"),
+        subscriptions=_list("Subscription"), seen_at=MAYBE_TEXT,
     ),
     "Processes": _object(processes=_list("Process")),
     "Lag": _object(lag=_LAG),
@@ -199,6 +200,7 @@ SCHEMAS: dict[str, Schema] = {
             "items": _object(
                 name=TEXT, topic=TEXT, group=TEXT, types=TEXTS, publishes=MAYBE_TEXT,
                 published_type=MAYBE_TEXT, batched=FLAG, streams=FLAG, broadcast=FLAG,
+                effects=TEXT,
             ),
         },
     ),
@@ -228,8 +230,9 @@ SCHEMAS: dict[str, Schema] = {
         filter={"$ref": "#/components/schemas/Filter"}, dry_run=FLAG,
     ),
     "Replay": _object(
-        ("ids", "all", "filter", "dry_run", "to_origin"), ids=TEXTS, all=FLAG,
+        ("ids", "all", "filter", "dry_run", "to_origin", "reprocess"), ids=TEXTS, all=FLAG,
         filter={"$ref": "#/components/schemas/Filter"}, dry_run=FLAG, to_origin=FLAG,
+        reprocess=FLAG,
     ),
     "Changed": _object(
         ("samples",), matched=COUNT, done=COUNT, failed=COUNT, samples=_list("DeadLetter")

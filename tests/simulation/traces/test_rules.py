@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from protoflow.testing.broker_traces import Event, check
+from protoflow.testing.broker_traces import Event, check, rules
 
 LEASE = 30.0
 #: A line is `<second> <member> <kind> <detail>`; deliveries are numbered by their members.
@@ -103,3 +103,44 @@ def test_a_publish_whose_answer_was_lost_may_be_there_twice() -> None:
     both = "2 A deliver\n3 A settle ACK\n3 A settled DONE\n"
     assert agrees("sqlite", twice + both + both)
     assert not agrees("sqlite", PUBLISHED + both + both)
+
+
+def test_a_repeated_publish_is_taken_once_where_the_broker_deduplicates() -> None:
+    again = "1 A deliver\n2 A settle ACK\n2 A settled DONE\n"
+    assert agrees("jetstream", PUBLISHED + PUBLISHED + again)
+    assert not agrees("jetstream", PUBLISHED + PUBLISHED + again + again)
+    assert agrees("sqlite", PUBLISHED + PUBLISHED + again + again)
+
+
+BY_A = PUBLISHED + "1 A deliver\n"
+BY_B = "60 B deliver\n61 B settle ACK\n61 B settled DONE\n"
+#: For each row of the table a trace that another verdict would meet without it.
+NEEDS = {
+    ("coming", "stored"): ("sqlite", SETTLED_BY_A),
+    ("coming", "taken for a repetition"): ("jetstream", PUBLISHED + SETTLED_BY_A + BY_B),
+    ("coming", "refused"): ("sqlite", "0 - publish\n0 - published refused\n" + SETTLED_BY_A),
+    ("free", "delivered"): ("sqlite", SETTLED_BY_A),
+    ("held", "settle called"): ("sqlite", SETTLED_BY_A),
+    ("held", "given up by its holder"): ("sqlite", BY_A + "2 A crash\n" + BY_B),
+    ("held", "taken away"): ("sqlite", BY_A + BY_B),
+    ("acting", "acknowledged"): ("sqlite", SETTLED_BY_A),
+    ("acting", "given back"): ("kafka", BY_A + "2 A settle NACK\n2 A settled DONE\n" + BY_B),
+    ("acting", "settlement lost"): (
+        "kafka",
+        BY_A + "2 A settle ACK\n3 A settled UNKNOWN\n4 A settle NACK\n4 A settled DONE\n" + BY_B,
+    ),
+    ("acting", "taken away"): ("sqlite", BY_A + "2 A settle ACK\n" + BY_B + "62 A settled LOST\n"),
+    ("soft", "forgotten"): ("kafka", SETTLED_BY_A + "3 A crash\n" + BY_B),
+}
+
+
+@pytest.mark.parametrize("row", NEEDS, ids=" ".join)
+def test_every_row_of_the_table_is_needed(
+    row: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert {(before, what) for before, what, *_ in rules.TRANSITIONS} == NEEDS.keys()
+    transport, script = NEEDS[row]
+    with_it = agrees(transport, script)
+    kept = tuple(each for each in rules.TRANSITIONS if each[:2] != row)
+    monkeypatch.setattr(rules, "TRANSITIONS", kept)
+    assert agrees(transport, script) is not with_it

@@ -56,6 +56,7 @@ def _of_method(method: MethodContract, service: Location) -> Iterator[tuple[str,
     yield f"{name} group", own_group or service.at(SERVICE_OPTIONS, _SERVICE, 1)
     yield f"{name} batch", consume.at(4)
     yield f"{name} broadcast", consume.at(5)
+    yield f"{name} effects", consume.at(6)
     publish = place.at(METHOD_OPTIONS, _PUBLISH)
     if method.output is not None and method.output_topic == method.output.topic:
         yield f"{name} publish", _topic(method.output)

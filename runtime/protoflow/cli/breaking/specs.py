@@ -136,6 +136,7 @@ class Descriptors:
             streams=method.streams,
             batch=BatchPolicy(**_leaves(method.batch, "")),
             broadcast=bool(method.broadcast),
+            **_leaves({"effects": method.effects} if method.effects else {}, ""),
         )
 
 

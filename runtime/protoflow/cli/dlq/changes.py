@@ -48,6 +48,7 @@ def changes(action: F) -> F:
 @click.option(
     "--to", "topic_name", metavar="TOPIC", help="To this topic, or the topic of this type."
 )
+@click.option("--reprocess", is_flag=True, help="Also what an inbox notes as handled.")
 @click.option("--rate", type=Finite(0, min_open=True), help="Most replays a second.")
 @click.pass_context
 def replay(
@@ -57,18 +58,21 @@ def replay(
     selection: Selection,
     to_origin: bool,
     topic_name: str | None,
+    reprocess: bool,
     rate: float | None,
     **where: Any,
 ) -> None:
     """Give dead letters back to the group that failed, with their attempts reset."""
     if to_origin and topic_name:
         raise click.UsageError("give --to-origin or --to, not both")
+    if reprocess and (to_origin or topic_name):
+        raise click.UsageError("--reprocess is for the group that failed; leave out --to")
     access = Access(selection, where)
     to = access.destination(topic_name) if topic_name else ""
 
     async def act(dead_letters: DeadLetters, topic: str, ids: Sequence[str]) -> int:
         return await dead_letters.replay(
-            topic, ids, to_origin=to_origin, to=to, filter=selection.filter
+            topic, ids, to_origin=to_origin, to=to, filter=selection.filter, reprocess=reprocess
         )
 
     ctx.exit(_change("replay", act, access, selection, where | {"rate": rate}))

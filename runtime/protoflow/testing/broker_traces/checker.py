@@ -11,8 +11,6 @@ from protoflow.testing.broker_traces.message_automaton import MessageAutomaton, 
 from protoflow.testing.broker_traces.rules import RULES, Rules
 from protoflow.testing.broker_traces.shard_automaton import KeyOrder, ShardOrder
 
-#: What makes a broker forget what was not durable, and redeliver.
-_DISTURBANCES = ("crash", "lost", "revoke", "closed", "stopped", "join", "fault")
 #: Events that end all that a process holds, of a group, or of a shard.
 _ENDS = ("crash", "closed", "stopped", "revoke", "revoked")
 
@@ -94,7 +92,7 @@ class TraceChecker:
     def take(self, event: Event) -> None:
         """Checks one event."""
         self.events += 1
-        if event.kind in _DISTURBANCES:
+        if event.kind in self._rules.disturbances:
             self._disturbances.setdefault(event.member, []).append(event.time)
             if self._rules.in_order:  # it disturbs the whole group
                 self._disturbances.setdefault("", []).append(event.time)

@@ -52,8 +52,11 @@ class Event:
         return json.dumps({name: value for name, value in fields.items() if value}) + "\n"
 
     def __str__(self) -> str:
-        shown = (self.kind, self.detail, self.member and f"by {self.member}")
-        return " ".join(each for each in shown if each)
+        if self.kind == "deliver":
+            return f"it was delivered to {self.member}"
+        if self.kind == "settled":
+            return f"the settlement of {self.member} was answered {self.detail}"
+        return f"{self.kind} by {self.member}" if self.member else self.kind
 
 
 def read_trace(paths: Iterable[Path]) -> list[Event]:

@@ -10,6 +10,8 @@ from protoflow.testing.broker_traces.rules import Rules
 
 #: More ways in which a trace can be read are not followed: the broker acted between the calls.
 _MOST_READINGS = 256
+#: Seconds in which a repeated publish is surely known for one, where brokers deduplicate.
+_WINDOW = 100.0
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -62,13 +64,12 @@ class MessageAutomaton:
         self._lease = lease
         self._since: dict[tuple[str, int], float] = {}
         self._leaving: set[tuple[str, int]] = set()
-        self._repeated = False
+        self._published_at: dict[int, float] = {}
+        self._repetitions: set[int] = set()
 
     def __str__(self) -> str:
         described = {
-            " and ".join(
-                f"{copy.state} ({copy.by[0]})" if copy.by[0] else copy.state for copy in reading
-            )
+            " and ".join(_WORDS[copy.state].format(copy.by[0]) for copy in reading)
             or "settled, or never published"
             for reading in self.readings
         }
@@ -88,7 +89,10 @@ class MessageAutomaton:
         if event.kind == "deliver":
             self._since[by] = event.time
         elif event.kind == "publish":
-            self._repeated = True
+            last = self._published_at.get(event.attempt)
+            if last is not None and event.time - last < _WINDOW:
+                self._repetitions.add(event.call)
+            self._published_at[event.attempt] = event.time
         elif event.kind in ("stopped", "revoke"):
             self._leaving.add(by)
 
@@ -105,9 +109,12 @@ class MessageAutomaton:
         if event.detail == "refused":
             yield from self._to(reading, coming, "refused")
             return
+        again = [*self._to(reading, coming, "taken for a repetition")]
+        if again and event.call in self._repetitions:
+            yield from again
+            if not any(_same_publish(copy, coming) for copy in again[0]):
+                return  # the first is surely there
         yield from self._to(reading, coming, "stored")
-        if self._repeated:
-            yield from self._to(reading, coming, "taken for a repetition")
 
     def _deliver(self, reading: Reading, event: Event) -> Iterator[Reading]:
         place = f"{event.shard}/{event.place}" if self._rules.positions else ""
@@ -116,8 +123,9 @@ class MessageAutomaton:
             for free, left in self._freed(reading, copy, event):
                 same = not place or free.place in ("", place)
                 if free.attempt == event.attempt and same:
-                    held = Copy("held", by, event.attempt, place)
-                    yield (*_without(left, free), held)
+                    for state in self._rules.allows("free", "delivered"):
+                        held = Copy(state, by, event.attempt, place)
+                        yield (*_without(left, free), held)
 
     def _freed(self, reading: Reading, copy: Copy, event: Event) -> Iterator[tuple[Copy, Reading]]:
         """The ways in which a copy may be free by now, unseen."""
@@ -148,8 +156,13 @@ class MessageAutomaton:
         # It was lent before it was handed out, and renewed every third of a lease.
         return event.time - self._since.get(copy.by, event.time) >= self._lease / 2
 
+    def _lent(self, by: tuple[str, int], event: Event) -> float:
+        """When it was lent at the earliest: where leases are, it may have waited for long."""
+        since = self._since.get(by, event.time)
+        return since - self._lease if self._rules.expires else since
+
     def _forgotten(self, copy: Copy, event: Event) -> bool:
-        since = self._since.get(copy.by, event.time)
+        since = self._lent(copy.by, event)
         allowed = "free" in self._rules.allows("soft", "forgotten")
         return allowed and self._disturbed(copy.by[0], since, event.time)
 
@@ -169,7 +182,7 @@ class MessageAutomaton:
         answered = _by(reading, "answered", by)
         acting = _by(reading, "acting", by)
         if event.detail == "DONE":
-            since = self._since.get(by, event.time)
+            since = self._lent(by, event)
             unnoticed = not self._rules.confirms and self._disturbed(by[0], since, event.time)
             if ghost is not None and not unnoticed:
                 return  # others may have it, and it was settled all the same
@@ -226,12 +239,25 @@ class MessageAutomaton:
                 yield (*rest, Copy(state, attempt=attempt, place=copy.place))
 
 
+_WORDS = {
+    "coming": "not confirmed to be stored",
+    "free": "held by nobody",
+    "held": "held by {}",
+    "acting": "being settled by {}",
+    "soft": "settled by {}",
+    "ghost": "lost by {}",
+    "answered": "settled by {}",
+}
 #: States of copies at the broker; the others are what a process believes.
 _OWN = ("coming", "free", "held", "acting", "soft")
 
 
 def _by(reading: Reading, state: str, by: tuple[str, int]) -> Copy | None:
     return next((copy for copy in reading if copy.state == state and copy.by == by), None)
+
+
+def _same_publish(copy: Copy, other: Copy) -> bool:
+    return (copy.state, copy.attempt) == (other.state, other.attempt)
 
 
 def _without(reading: Reading, copy: Copy) -> Reading:

@@ -31,8 +31,9 @@ class Rules:
 
     Attributes:
         profile: what the simulated broker of this transport does.
-        confirms: a settlement that is DONE is durable. Elsewhere it is forgotten when the
-            connection or the membership ends soon after.
+        confirms: what is settled does not come again. Elsewhere it does if the connection or the
+            membership ends soon after; on JetStream if a redelivery was on its way by then.
+        disturbances: the events without which it does not.
         expires: a message is taken away from a living holder only when its lease is over;
             elsewhere whenever the broker misses the holder.
         positions: a message keeps its position.
@@ -42,6 +43,7 @@ class Rules:
 
     profile: Profile
     confirms: bool
+    disturbances: frozenset[str]
     expires: bool
     positions: bool
     in_order: bool
@@ -70,12 +72,18 @@ class Rules:
         return not rule or bool(getattr(self, name)) is not bool(negated)
 
 
+#: What ends a connection or a membership, and what makes a delivery arrive late.
+_ENDS = frozenset(("crash", "lost", "revoke", "closed", "stopped", "join", "fault"))
+_DELAYS = frozenset(("lost", "fault"))
+
+
 def rules_of(profile: Profile) -> Rules:
     """Returns the rules of a transport, derived from what its model does."""
     lending = profile.lending
     return Rules(
         profile=profile,
-        confirms=lending in (Lending.EACH, Lending.SESSION),
+        confirms=lending is Lending.SESSION,
+        disturbances=_DELAYS if lending is Lending.EACH else _ENDS,
         expires=lending in (Lending.EACH, Lending.SESSION),
         positions=lending is not Lending.CONNECTION,
         in_order=lending is Lending.PARTITION,

@@ -12,10 +12,12 @@ class Choices:
 
     Args:
         seed: equal seeds choose equally.
+        halvings: how often all latencies are halved.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, halvings: int = 0) -> None:
         self.seed = seed
+        self._scale = 0.5**halvings
         self._key = seed.to_bytes(8, "big")
         self._occurrences: dict[str, int] = {}
 
@@ -39,7 +41,7 @@ class Choices:
 
     def latency(self, site: str, usual: float = 0.002) -> float:
         """Returns seconds: mostly about the usual, of a hundred one is fifty times as long."""
-        number = self.number(site)
+        number, usual = self.number(site), usual * self._scale
         if number > 0.99:
             return usual * 50 * (1 + (number - 0.99) * 100)
         return usual * (0.25 + 1.5 * number)

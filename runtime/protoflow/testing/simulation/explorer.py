@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from protoflow.counted import counted
 from protoflow.testing.seeds import Seed, seeds_of
@@ -19,6 +19,7 @@ from protoflow.testing.simulation.profiles import profile_of
 from protoflow.testing.simulation.replica import ServiceFactory
 from protoflow.testing.simulation.report import explain
 from protoflow.testing.simulation.scenario import Invariant, Publish, Scenario
+from protoflow.testing.simulation.shrinking import shrink
 from protoflow.testing.simulation.trace import Trace, divergence
 from protoflow.testing.simulation.world import Failure, OnRestart, Simulation
 
@@ -104,8 +105,8 @@ class Explorer:
         simulation: Simulation | None = None
         with determined(seed.number, lambda: simulation.now if simulation is not None else 0.0):
             simulation = Simulation(
-                seed.number, self.services, scenario, profile, planned, seed.only,
-                self.invariants, self.on_restart,
+                seed, self.services, scenario, profile, planned, self.invariants,
+                self.on_restart,
             )  # fmt: skip
             try:
                 if self.snapshot is None:
@@ -136,33 +137,14 @@ class Explorer:
     def _report(self, seed: Seed, first: Simulation, failure: Failure) -> None:
         differs = divergence(first.trace, self.run(seed).trace)
         happened = [str(fault) for fault in first.faults.happened]
-        shrunk, last = self._shrunk(Seed(seed.number, tuple(happened)), failure)
+        shrunk, last = shrink(
+            replace(seed, only=tuple(happened)), lambda smaller: self._fails(smaller, failure)
+        )
         if last is None or last.failure is None:
             shrunk, last = seed, first  # without faults that met nothing it does not fail
         found = last.failure or failure
         text = explain(seed, shrunk, found, last.faults.happened, last.trace, differs)
         raise SimulationFailed(text, shrunk, found, last.trace)
-
-    def _shrunk(self, seed: Seed, failure: Failure) -> tuple[Seed, Simulation | None]:
-        """Drops faults, halves of them first, while the same invariant fails."""
-        best = self._fails(seed, failure)
-        if best is None:
-            return seed, None
-        kept = [*(seed.only or ())]
-        size = max(1, len(kept) // 2)
-        while kept:
-            dropped = False
-            for at in range(0, len(kept), size):
-                fewer = Seed(seed.number, tuple(kept[:at] + kept[at + size :]))
-                if (found := self._fails(fewer, failure)) is not None:
-                    best, kept, dropped = found, [*(fewer.only or ())], True
-                    break
-            if not dropped:
-                if size == 1:
-                    break
-                size //= 2
-            size = max(1, min(size, len(kept) // 2))
-        return Seed(seed.number, tuple(kept)), best
 
     def _fails(self, seed: Seed, failure: Failure) -> Simulation | None:
         simulation = self.run(seed)

@@ -102,10 +102,10 @@ class LogBroker(SimulatedBroker):
         if message.deduplication_id is not None or message.mandatory:
             message = replace(message, deduplication_id=None, mandatory=False)
         log.append(Record(message, self.now()))
-        groups = self.groups.values() if state is None else (state,)
-        for each in groups:
-            for member in each.members:
-                member.wake()
+        for each in self.groups.values() if state is None else (state,):
+            if each is state or each.handle.topic == message.topic:
+                for member in each.members:
+                    member.wake()
 
     # Members.
 

@@ -27,7 +27,7 @@ from protoflow.transports.kafka.start_marks import StartMarks
 from protoflow.transports.memory.broker import size_of
 
 #: Seconds between commits, between looks at empty logs, and after a failure.
-_COMMIT, _LOOK, _PAUSE = 1.0, 0.5, 0.2
+_COMMIT, _LOOK, _PAUSE = 1.0, 2.0, 0.5
 _WINDOW = 1000
 _LADDER = (5.0, 30.0, 120.0, 600.0, 3600.0)
 
@@ -157,9 +157,9 @@ class LogSubscription:
                 if self._mine != self._state.generation:
                     await self._join()
                 elif not await self._read():
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(_LOOK):
-                            await self._woken.wait()
+                    alarm = self._loop.call_later(_LOOK, self._woken.set)
+                    await self._woken.wait()
+                    alarm.cancel()
             except TransportError:
                 await asyncio.sleep(_PAUSE)
 

@@ -22,6 +22,8 @@ from protoflow.transport.settings import SubscriptionSettings
 from protoflow.transports.memory.group import Group
 
 _UNKNOWN = SettleResult.UNKNOWN
+#: Seconds after which the broker is asked though it has not woken anybody.
+_POLL = 5.0
 
 
 class Member:
@@ -76,6 +78,7 @@ class SimulatedSubscription(QueueSubscription):
             fetch=self._fetch,
             settle=self._settle,
             renew=self._renew if renews else None,
+            poll=_POLL,
             lease=settings.lease,
             expires=profile.lending is Lending.EACH,
             defer=self._defer if profile.own_retries else None,

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from protoflow.config.settings import Config
 from protoflow.message import Delivery, Message
+from protoflow.testing.seeds import Seed
 from protoflow.testing.simulation.choices import Choices
 from protoflow.testing.simulation.client import Client
 from protoflow.testing.simulation.faults import Fault, Faults
@@ -62,17 +63,17 @@ class Simulation:
     """
 
     def __init__(
-        self, seed: int, services: Sequence[tuple[str, ServiceFactory]], scenario: Scenario,
-        profile: Profile, planned: Sequence[Fault], only: Sequence[str] | None,
-        invariants: Sequence[Invariant], on_restart: OnRestart | None,
+        self, seed: Seed, services: Sequence[tuple[str, ServiceFactory]], scenario: Scenario,
+        profile: Profile, planned: Sequence[Fault], invariants: Sequence[Invariant],
+        on_restart: OnRestart | None,
     ) -> None:  # fmt: skip
-        self.seed = seed
+        self.seed = seed.number
         self.scenario = scenario
-        self.choices = Choices(seed)
-        self.loop = SimulatedLoop(seed, lambda: self.choices.latency("thread", 0.02))
+        self.choices = Choices(seed.number, seed.halvings)
+        self.loop = SimulatedLoop(seed.number, lambda: self.choices.latency("thread", 0.02))
         self.loop.set_exception_handler(self._unhandled)
         self.trace = Trace()
-        self.faults = Faults(planned, only, self.loop.time)
+        self.faults = Faults(planned, seed.only, self.loop.time)
         self.contract = Contract(
             self.loop.time, self.trace, self.fail,
             lambda delivery: self.broker.holds_receipt(delivery.receipt),

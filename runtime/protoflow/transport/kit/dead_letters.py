@@ -116,6 +116,7 @@ class DeadLetters:
         to_origin: bool = False,
         to: str = "",
         filter: DeadLetterFilter | None = None,
+        reprocess: bool = False,
     ) -> int:
         """Replays dead letters to the group that failed; ids are kept and attempts reset.
 
@@ -128,17 +129,21 @@ class DeadLetters:
             to_origin: publishes to the original topic instead, where every group gets them.
             to: publishes to this topic instead, namespace included.
             filter: leaves out the others.
+            reprocess: handles again what an inbox notes as handled, which is skipped otherwise.
 
         Returns:
             How many were replayed.
 
         Raises:
+            ValueError: `reprocess` with a topic that is not the group's own.
             DeadLetterNotFoundError: an id is not there; nothing was replayed.
             ReplayError: some are left; it names how many went, which are left, and why.
             TransportError: the broker failed before anything was replayed.
         """
         self._check(topic)
-        run = _Replay(topic, to_origin=to_origin, to=to)
+        if reprocess and (to_origin or to):
+            raise ValueError("reprocess is for the group that failed: leave out to_origin and to")
+        run = _Replay(topic, to_origin=to_origin, to=to, reprocess=reprocess)
         try:
             async with self._store.scan(topic, ids=ids) as scan:
                 async for records in selected(scan, topic, ids, filter):
@@ -189,13 +194,14 @@ class DeadLetters:
 class _Replay:
     """The results of a replay so far."""
 
-    def __init__(self, topic: str, *, to_origin: bool, to: str) -> None:
+    def __init__(self, topic: str, *, to_origin: bool, to: str, reprocess: bool) -> None:
         self.replayed = 0
         #: Of those that were replayed, the first ones.
         self.ids: list[str] = []
         self._topic = topic
         self._to_origin = to_origin or bool(to)
         self._to = to
+        self._reprocess = reprocess
         self._left: dict[str, Exception] = {}
         self._more = 0
         self._error: Exception | None = None
@@ -214,6 +220,8 @@ class _Replay:
         failure: Exception | None = None
         if self._to:
             free = [replace(record, destination=self._to) for record in free]
+        if self._reprocess:
+            free = [replace(record, reprocess=True) for record in free]
         results = await scan.replay(free, to_origin=self._to_origin) if free else ()
         for record, error in zip(free, results, strict=True):
             if error is None:

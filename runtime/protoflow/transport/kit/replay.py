@@ -72,6 +72,7 @@ class DeadLetterSources:
                 f"it names topic {topic!r:.100} and group {group!r:.100}, whose dead letters are "
                 "in another topic; check who wrote it, publish it again and purge it"
             )
+        again = {wire.PF_REPROCESS: "true", wire.PF_GROUP: group} if record.reprocess else {}
         return (
             Message(
                 id=message.id,
@@ -82,7 +83,8 @@ class DeadLetterSources:
                     name: value
                     for name, value in message.metadata.items()
                     if not name.startswith(wire.PF_PREFIX)
-                },
+                }
+                | again,
                 headers=message.headers,
                 deduplication_id=f"{message.id}:{group}:p{record.position}.{message.topic}",
             ),

@@ -210,9 +210,11 @@ class Broker:
             group.wake()
 
     def publish_to(self, group: Group, message: Message, now: float) -> None:
-        """Gives a message to one group."""
+        """Gives a dead letter back to its group."""
         self._sequence += 1
-        group.extend([Entry(group, message, self._sequence, now, 0.0, size_of(message))])
+        entry = Entry(group, message, self._sequence, now, 0.0, size_of(message))
+        entry.replayed = True
+        group.extend([entry])
         group.wake()
 
 

@@ -29,7 +29,7 @@ class Entry:
     `delivery` is the handing-over that may settle it; every claim makes a new one, so an
     old one settles nothing. `due` is the time before which it is not handed out. `offered`
     is whether a lane has put it where claims look. `mark` counts the runs alone that were begun
-    and did not end.
+    and did not end. Only the runtime makes what is `replayed`.
     """
 
     __slots__ = (
@@ -44,6 +44,7 @@ class Entry:
         "member",
         "message",
         "offered",
+        "replayed",
         "sequence",
         "size",
         "time",
@@ -66,6 +67,7 @@ class Entry:
         self.failures = 0
         self.first_failure = 0.0
         self.mark = 0
+        self.replayed = False
 
 
 class Lane:
@@ -220,6 +222,8 @@ class Group:
         )
         if entry.mark:
             delivery.suspect = True
+        if entry.replayed:
+            delivery.own_place = True
         return delivery
 
     def _claim_returned(

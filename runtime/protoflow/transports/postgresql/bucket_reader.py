@@ -11,6 +11,7 @@ from protoflow.transports.postgresql import positions
 from protoflow.transports.postgresql.bucket import Bucket
 from protoflow.transports.postgresql.database import Database
 from protoflow.transports.postgresql.holdings import InBucket
+from protoflow.transports.postgresql.lost_position import PositionLostError
 from protoflow.transports.postgresql.members import Membership
 from protoflow.transports.postgresql.ownership import Known
 from protoflow.transports.postgresql.positions import Seen
@@ -65,6 +66,8 @@ class BucketReader:
                 seen = await positions.look_again(self._database, topic, numbers, seen, high)
             if seen is None:
                 opening = await positions.open_batch(self._database)
+                if any(positions.is_ahead(each.position, opening.open) for each in some):
+                    raise PositionLostError("a position is ahead of the server")
                 opened = True
                 for bucket in some:
                     bucket.open(opening)

@@ -20,10 +20,10 @@ from protoflow.transports.postgresql.waiting_claims import WaitingClaims
 
 _UNKNOWN = Known(0, 0.0, 0.0, 0)
 _STATE = """
-SELECT EXISTS (SELECT 1 FROM {s}.waiting WHERE group_id = $1 AND member IS NULL
-    AND due <= {s}.now()),
-  (SELECT min(due) FROM {s}.waiting WHERE group_id = $1 AND member IS NULL) - {s}.now(),
+SELECT coalesce(next.due <= {s}.now(), false),
+  next.due - {s}.now(),
   (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {s}.log_seq)
+FROM (SELECT min(due) AS due FROM {s}.waiting WHERE group_id = $1 AND member IS NULL) AS next
 """
 _LOCK = """
 SELECT bucket, pg_current_xact_id()::text FROM {s}.owners
@@ -194,7 +194,7 @@ class Buckets:
         """See `Availability`."""
         ((found,),) = await self._database.fetch(
             "SELECT count(*) FROM {s}.waiting WHERE group_id = $1 AND member IS NULL "
-            "AND due <= {s}.now() AND bucket = ANY ($2::int[])",
+            "AND due <= (SELECT {s}.now()) AND bucket = ANY ($2::int[])",
             self._membership.group.id,
             [*self._owned],
         )

@@ -12,6 +12,7 @@ from protoflow.message import Delivery
 from protoflow.transports.postgresql import positions, waiting
 from protoflow.transports.postgresql.database import Connection, Database
 from protoflow.transports.postgresql.holdings import InClaim
+from protoflow.transports.postgresql.lost_position import PositionLostError
 from protoflow.transports.postgresql.members import Membership
 from protoflow.transports.postgresql.positions import Opening, Position, Seen
 from protoflow.transports.postgresql.rows import read_delivery
@@ -149,6 +150,8 @@ class Claimer:
         exhausted = await self._read(connection, reading, room, claimed)
         if exhausted and room:
             opened, high = await connection.fetchrow(database.sql(positions.OPEN))
+            if positions.is_ahead(reading.batch, opened):
+                raise PositionLostError("the position is ahead of the server")
             batch = positions.next_batch(reading.batch, Opening(opened, high, upto))
             following = _Reading(batch, [0] * BUCKETS, reading.found)
             if await self._read(connection, following, room, claimed):

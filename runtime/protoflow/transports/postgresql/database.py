@@ -14,7 +14,6 @@ import asyncpg
 from protoflow.errors import AuthenticationError, ConnectionFailedError, TransportError
 from protoflow.transport.kit.supervisor import describe
 from protoflow.transport.settings import TransportSettings
-from protoflow.transports.postgresql import schema
 from protoflow.transports.postgresql.options import PostgresOptions
 
 _log = logging.getLogger("protoflow.transports.postgresql")
@@ -123,6 +122,7 @@ class Database:
             "password": password.reveal() if password else None,
             "database": url.path.removeprefix("/") or user or "postgres",
             "ssl": context or False,
+            "target_session_attrs": "read-write" if len(hosts) > 1 else "any",
             "timeout": self.settings.connect_timeout,
             "server_settings": {"application_name": self.settings.client_name},
         }
@@ -152,6 +152,8 @@ class Database:
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise asyncio.CancelledError from error  # a rollback failed behind it
             self.problem = describe(error)
+            if isinstance(error, asyncpg.ReadOnlySQLTransactionError) and self._pool is not None:
+                await self._pool.expire_connections()  # it is no primary any more
             raise TransportError(f"PostgreSQL: {describe(error)}") from error
         self.problem = None
 
@@ -173,42 +175,3 @@ class Database:
             )
             self.topics.update((name, id) for name, id in found)
         return self.topics
-
-    async def prepare(self, create: bool) -> None:
-        """Creates the tables in an empty schema, or checks their version.
-
-        Raises:
-            ConnectionFailedError: the schema is missing, or of another version.
-        """
-        try:
-            version = await self._version()
-            if version is None and create:
-                async with self.transaction() as connection:
-                    await connection.execute(
-                        f"SELECT pg_advisory_xact_lock(hashtext('protoflow {self.schema}'))"
-                    )
-                    if await self._version(connection) is None:
-                        await connection.execute(schema.statements(self.schema))
-                version = await self._version()
-        except TransportError as error:
-            raise ConnectionFailedError(f"{self.settings.url.safe}: {error}") from error
-        if version is None:
-            raise ConnectionFailedError(
-                f"{self.settings.url.safe}: schema {self.schema} has no tables of Protoflow; run "
-                "`protoflow topology apply` with a role that may create them"
-            )
-        if version != schema.VERSION:
-            raise ConnectionFailedError(
-                f"{self.settings.url.safe}: schema {self.schema} has version {version}, and this "
-                f"Protoflow needs {schema.VERSION}"
-            )
-
-    async def _version(self, connection: Connection | None = None) -> int | None:
-        query = self.sql("SELECT to_regclass('{s}.meta') IS NOT NULL")
-        version = self.sql("SELECT version FROM {s}.meta")
-        if connection is None:
-            async with self.transaction() as connection:
-                return (
-                    await connection.fetchval(version) if await connection.fetchval(query) else None
-                )
-        return await connection.fetchval(version) if await connection.fetchval(query) else None

@@ -144,15 +144,22 @@ async def convert_group(
         )
         if await connection.fetchval(database.sql(_ALIVE), group.id):
             return
-        for statement in _FORGET_POSITION:
-            await connection.execute(database.sql(statement), group.id)
-        ordered = ordering is not Ordering.NONE
-        await _place(database, connection, group.id, position, ordered=ordered)
+        await replace_position(database, connection, group._replace(ordering=ordering), position)
         await connection.execute(
             database.sql("UPDATE {s}.groups SET ordering = $2 WHERE id = $1"),
             group.id,
             _ORDERINGS[ordering],
         )
+
+
+async def replace_position(
+    database: Database, connection: Connection, group: Group, position: positions.Position
+) -> None:
+    """Moves a group to a position; nobody owns anything of it then."""
+    for statement in _FORGET_POSITION:
+        await connection.execute(database.sql(statement), group.id)
+    ordered = group.ordering is not Ordering.NONE
+    await _place(database, connection, group.id, position, ordered=ordered)
 
 
 async def _place(

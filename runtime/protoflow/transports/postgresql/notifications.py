@@ -17,7 +17,7 @@ import asyncpg
 from protoflow.errors import ProtoflowError
 from protoflow.transport.kit.backoff import Backoff
 from protoflow.transport.kit.supervisor import Supervisor
-from protoflow.transports.postgresql import members, positions
+from protoflow.transports.postgresql import members, positions, retention
 from protoflow.transports.postgresql.database import Database
 
 _log = logging.getLogger("protoflow.transports.postgresql")
@@ -36,6 +36,7 @@ class Notifications:
         self._database = database
         self._wake = wake
         self._loop = asyncio.get_running_loop()
+        self._retention = retention.Retention(database)
         self._pending: set[str] = set()
         self._notifying: asyncio.Task[None] | None = None
         self._polling: asyncio.Task[None] | None = None
@@ -53,14 +54,16 @@ class Notifications:
         self._connection: Any = None  # Any: asyncpg has no types
 
     async def start(self) -> None:
-        """Listens and polls from now on."""
+        """Listens and polls from now on. Idempotent."""
+        if self._polling is not None:
+            return
+        self._polling = self._loop.create_task(self._poll())
         try:
             connection = await self._listen()
         except Exception as error:  # polling replaces it
             _log.warning("notifications are not received: %s", error)
         else:
             self._listening.start(connection)
-        self._polling = self._loop.create_task(self._poll())
 
     async def stop(self) -> None:
         """Ends both."""
@@ -123,6 +126,7 @@ class Notifications:
         """Looks whether anything was committed, and ends the memberships of dead processes."""
         seen: object = None
         expire_at = 0.0
+        rotate_at = self._loop.time() + self._database.clock.random() * retention.INTERVAL
         while True:
             with contextlib.suppress(ProtoflowError):
                 if (state := await positions.look(self._database)) != seen:
@@ -132,4 +136,7 @@ class Notifications:
                     expire_at = self._loop.time() + 1.0
                     if await members.end_expired(self._database):
                         self._wake(None)
+                if self._loop.time() >= rotate_at:
+                    rotate_at = self._loop.time() + retention.INTERVAL
+                    await self._retention.apply()
             await asyncio.sleep(self._database.options.poll_interval)

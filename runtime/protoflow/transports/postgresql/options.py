@@ -13,19 +13,19 @@ _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,40}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostgresOptions(TlsOptions, CredentialOptions):
-    """The options of `postgresql://`; durations in seconds or as `250ms`, `30s`.
+    """The options of `postgresql://`; times are seconds.
 
     Attributes:
         schema: the PostgreSQL schema that holds the tables.
-        connections: how many connections a process opens at most, beside the one that listens.
-        listen_url: where notifications are received, if the URL leads to a pooler.
-        poll_interval: seconds between two looks of an idle subscription.
-        notify_interval: seconds between two notifications of a publisher at least.
-        command_timeout: seconds after which a statement is given up.
-        lease: seconds for which a process may be silent before others get what it holds; unset,
-            the subscription's.
-        max_message_bytes: what is refused beyond, payload, key and metadata together.
-        retention: seconds for which a topic keeps its messages at least.
+        connections: the most connections of a process, without the one that listens.
+        listen_url: a direct URL for notifications, if the URL of the transport leads to a pooler.
+        poll_interval: seconds between two polls of an idle subscription.
+        notify_interval: the shortest time in seconds between two notifications of a publisher.
+        command_timeout: seconds after which a statement is cancelled.
+        lease: seconds after which other processes get the messages of a process that does not renew
+            them; otherwise the lease of the config.
+        max_message_bytes: the largest payload, key and metadata together, in bytes.
+        retention: the shortest time in seconds for which a topic keeps its messages.
     """
 
     schema: str = "protoflow"

@@ -55,6 +55,11 @@ def end(opening: Opening) -> Position:
     return Position(opening.open, opening.open, opening.upto, 0, opening.upto, opening.high)
 
 
+def is_ahead(position: Position, opened: str) -> bool:
+    """Whether a position knows transactions that a snapshot of the server does not."""
+    return int(position.open.split(":")[1]) > int(opened.split(":")[1])
+
+
 async def raise_ids(database: Database) -> int:
     """Returns `upto`, below which no transaction with a later id can have a number."""
     async with database.transaction(relaxed=True) as connection:
@@ -120,8 +125,8 @@ SELECT coalesce(sum(c.n), 0)::int8, min(c.oldest) FROM
     SELECT seq, xid, at FROM {s}.log WHERE topic = $1 AND bucket = b.bucket AND seq > b.low
       AND xid >= pg_snapshot_xmax(b.base)
     UNION ALL
-    SELECT seq, xid, at FROM {s}.log WHERE topic = $1 AND bucket = b.bucket
-      AND xid = ANY (ARRAY(SELECT pg_snapshot_xip(b.base)))) l
+    SELECT l.seq, l.xid, l.at FROM pg_snapshot_xip(b.base) AS ran(xid)
+      JOIN {s}.log l ON l.xid = ran.xid AND l.topic = $1 AND l.bucket = b.bucket) l
     WHERE NOT (l.seq <= b.seq AND pg_visible_in_snapshot(l.xid, b.open))) c
 """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Sequence
 
+from protoflow.database.interface import Insertion
 from protoflow.errors import PublishError, PublishRefusedError, TransportError
 from protoflow.message import Message
 from protoflow.transport.kit.submission import Submission
@@ -42,6 +43,20 @@ async def publish(
 ) -> None:
     """Publishes messages in a transaction."""
     await connection.execute(database.sql(_PUBLISH), *columns.values(topics))
+
+
+async def insertion(database: Database, limits: Limits, messages: Sequence[Message]) -> Insertion:
+    """Returns what publishes messages in a transaction of the application."""
+    columns = Columns()
+    for message in messages:
+        columns.add(message, limits.bound(message.topic))
+    topics = {*columns.topics}
+    if database.settings.require_subscriber and (missing := await unsubscribed(database, topics)):
+        raise PublishError(
+            f"no group consumes {', '.join(sorted(missing))}, and require_subscriber is set"
+        )
+    values = columns.values(await database.topic_ids(topics))
+    return Insertion(database.sql(_PUBLISH), [values] if messages else [])
 
 
 async def unsubscribed(database: Database, topics: Collection[str]) -> set[str]:

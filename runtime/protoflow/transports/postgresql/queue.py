@@ -19,11 +19,11 @@ from protoflow.transports.postgresql.schema import BUCKETS
 _BUSY = 0.003
 _ALL = [*range(BUCKETS)]
 _STATE = """
-SELECT EXISTS (SELECT 1 FROM {s}.waiting WHERE group_id = $1 AND member IS NULL
-    AND due <= {s}.now()),
+SELECT coalesce(next.due <= {s}.now(), false),
   EXISTS (SELECT 1 FROM {s}.claims WHERE group_id = $1 AND member IS NULL),
-  (SELECT min(due) FROM {s}.waiting WHERE group_id = $1 AND member IS NULL) - {s}.now(),
+  next.due - {s}.now(),
   (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {s}.log_seq)
+FROM (SELECT min(due) AS due FROM {s}.waiting WHERE group_id = $1 AND member IS NULL) AS next
 """
 _LOCK = """
 SELECT id, pg_current_xact_id()::text FROM {s}.claims
@@ -32,7 +32,7 @@ WHERE id = ANY ($1::int8[]) AND member = $2 FOR UPDATE
 _PLACES = "SELECT base::text, open::text, low, seqs FROM {s}.cursors WHERE group_id = $1"
 _CLAIMABLE = """
 SELECT (SELECT count(*) FROM {s}.waiting WHERE group_id = $1 AND member IS NULL
-    AND due <= {s}.now())
+    AND due <= (SELECT {s}.now()))
   + (SELECT coalesce(sum(cardinality(seqs)), 0) FROM {s}.claims
     WHERE group_id = $1 AND member IS NULL)
 """
@@ -53,8 +53,8 @@ class Queue:
         self._wake_after = wake_after
         self._claimer = Claimer(database, membership)
         self._doubt = Doubt(database)
-        #: What a claim in doubt turned out to hold.
-        self._recovered: list[Delivery] = []
+        #: What was claimed, and not returned yet.
+        self._found: list[Delivery] = []
         #: What each claim of this member still holds: bucket by number.
         self._claims: dict[int, dict[int, int]] = {}
         #: What the log looked like when nothing was left to read; None: there may be something.
@@ -63,9 +63,8 @@ class Queue:
     async def fetch(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
         """See `QueueSource.fetch`."""
         await self._doubt.resolve()
-        if self._recovered:
-            found, self._recovered = self._recovered, []
-            return found
+        if self._found:
+            return self._take_found()
         group = self._membership.group
         ((waiting_due, free, next_due, high),) = await self._database.fetch(_STATE, group.id)
         if next_due is not None and next_due > 0:
@@ -84,7 +83,7 @@ class Queue:
             self._wake_after(claimed.due_in)
         if self._seen is None and not claimed.deliveries:
             self._wake_after(_BUSY)
-        return claimed.deliveries
+        return self._take_found()
 
     async def _claim(self, room: Room, waiting_due: bool, free: bool, upto: int | None) -> Claimed:
         """Claims in one transaction."""
@@ -100,14 +99,18 @@ class Queue:
                 finished = xid
         except BaseException:
             if finished:  # it came so far, so it may be committed
-                self._doubt.set(finished, partial(self._recover, claimed))
+                self._doubt.set(finished, partial(self._keep, claimed))
             raise
-        self._claims.update(claimed.claims)
+        self._keep(claimed)
         return claimed
 
-    def _recover(self, claimed: Claimed) -> None:
+    def _keep(self, claimed: Claimed) -> None:
         self._claims.update(claimed.claims)
-        self._recovered += claimed.deliveries
+        self._found += claimed.deliveries
+
+    def _take_found(self) -> list[Delivery]:
+        found, self._found = self._found, []
+        return found
 
     def begin(self, settlements: Sequence[Settlement]) -> None:
         """Nothing is in the way of settlements."""
@@ -193,7 +196,7 @@ class Queue:
     def clear(self) -> None:
         """Everything was lost."""
         self._claims.clear()
-        self._recovered.clear()
+        self._found.clear()
         self._doubt.clear()
         self._seen = None
 

@@ -12,12 +12,19 @@ VERSION: Final = 1
 BUCKETS: Final = 64
 SLOTS: Final = 8
 
+#: What brings the tables from a version to the next: `{s}` is the schema's name.
+MIGRATIONS: Final[dict[int, str]] = {}
+
 _TABLES: Final = """
 CREATE SCHEMA IF NOT EXISTS {s};
 CREATE TABLE {s}.meta (
   version int NOT NULL, buckets int NOT NULL, slot int NOT NULL,
   opened float8 NOT NULL DEFAULT extract(epoch FROM clock_timestamp()));
 INSERT INTO {s}.meta VALUES ({version}, {buckets}, 0);
+
+-- The ring: each slot is a partition of the log; a closed one is emptied when it is old.
+CREATE TABLE {s}.slots (slot int PRIMARY KEY, closed float8);
+INSERT INTO {s}.slots SELECT slot, NULL FROM generate_series(0, {slots} - 1) AS g(slot);
 
 CREATE TABLE {s}.topics (
   id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text UNIQUE NOT NULL,
@@ -30,7 +37,7 @@ CREATE TABLE {s}.log (
   at float8 NOT NULL
 ) PARTITION BY LIST (slot);
 CREATE INDEX ON {s}.log (topic, bucket, seq);
-CREATE INDEX ON {s}.log (xid);
+CREATE INDEX ON {s}.log (xid, topic, bucket, seq);
 {partitions}
 
 CREATE TABLE {s}.groups (
@@ -91,7 +98,8 @@ $$ SELECT extract(epoch FROM clock_timestamp())::float8 $$;
 CREATE FUNCTION {s}.publish(
   given_topics int[], given_buckets int[], given_ids bytea[], given_keys bytea[],
   given_heads text[], given_payloads bytea[], given_delays float8[])
-RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $$
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   own xid8 := pg_catalog.pg_current_xact_id();
   now float8 := {s}.now();
@@ -112,7 +120,8 @@ BEGIN
   END IF;
 END $$;
 
-CREATE FUNCTION {s}.topic_id(wanted text) RETURNS int LANGUAGE plpgsql SECURITY DEFINER AS $$
+CREATE FUNCTION {s}.topic_id(wanted text) RETURNS int LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   found int;
 BEGIN
@@ -124,11 +133,18 @@ BEGIN
   RETURN found;
 END $$;
 
+-- After a dump was restored: its transactions are committed, whatever their numbers mean here.
+CREATE FUNCTION {s}.adopt() RETURNS void LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+  UPDATE {s}.log SET xid = '3' WHERE xid >= pg_snapshot_xmax(pg_current_snapshot());
+$$;
+
 CREATE FUNCTION {s}.read_log(
   wanted int, buckets int[], bases pg_snapshot[], opens pg_snapshot[], lows int8[],
   highs int8[], seqs int8[], most int)
 RETURNS TABLE (bucket int, seq int8, due float8, key bytea, head text, payload bytea, at float8)
-LANGUAGE plpgsql STABLE AS $$
+LANGUAGE plpgsql STABLE
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 #variable_conflict use_column
 BEGIN
   RETURN QUERY
@@ -141,14 +157,91 @@ BEGIN
         AND l.xid >= pg_snapshot_xmax(b.base) AND pg_visible_in_snapshot(l.xid, b.open)
       ORDER BY l.seq LIMIT most)
     UNION ALL
-    (SELECT l.seq, l.due, l.key, l.head, l.payload, l.at FROM {s}.log l
-      WHERE l.topic = wanted AND l.bucket = b.bucket AND l.seq > b.seq
-        AND l.xid = ANY (ARRAY(SELECT pg_snapshot_xip(b.base)))
-        AND pg_visible_in_snapshot(l.xid, b.open)
+    (SELECT l.seq, l.due, l.key, l.head, l.payload, l.at
+      FROM pg_snapshot_xip(b.base) AS ran(xid) CROSS JOIN LATERAL
+        (SELECT * FROM {s}.log l
+          WHERE (l.xid, l.topic, l.bucket, l.seq) > (ran.xid, wanted, b.bucket, b.seq)
+            AND (l.xid, l.topic, l.bucket) <= (ran.xid, wanted, b.bucket) OFFSET 0) l
+      WHERE pg_visible_in_snapshot(l.xid, b.open)
       ORDER BY l.seq LIMIT most)
     ORDER BY seq LIMIT most
   ) r
   ORDER BY b.bucket, r.seq;
+END $$;
+"""
+
+# Whether a group has something to do in a slot: unread, unfinished, or claimed.
+_RETENTION: Final = """
+CREATE FUNCTION {s}.is_needed(slot int) RETURNS bool LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  found bool;
+BEGIN
+  EXECUTE replace($sql$
+    WITH position AS (
+      SELECT g.topic, p.bucket, p.base, p.open, p.low, p.seq FROM {s}.progress p
+        JOIN {s}.groups g ON g.id = p.group_id
+      UNION ALL
+      SELECT g.topic, b - 1, c.base, c.open, c.low, c.seqs[b] FROM {s}.cursors c
+        JOIN {s}.groups g ON g.id = c.group_id, generate_series(1, {buckets}) AS s(b))
+    SELECT EXISTS (SELECT 1 FROM position p, LATERAL (
+        (SELECT l.seq, l.xid FROM {s}.log_SLOT l WHERE l.topic = p.topic AND l.bucket = p.bucket
+          AND l.seq > p.low AND l.xid >= pg_snapshot_xmax(p.base)
+          AND NOT (l.seq <= p.seq AND pg_visible_in_snapshot(l.xid, p.open)) LIMIT 1)
+        UNION ALL
+        (SELECT l.seq, l.xid FROM pg_snapshot_xip(p.base) AS ran(xid)
+          JOIN {s}.log_SLOT l ON l.xid = ran.xid AND l.topic = p.topic AND l.bucket = p.bucket
+          WHERE NOT (l.seq <= p.seq AND pg_visible_in_snapshot(l.xid, p.open)) LIMIT 1)
+      ) AS unread)
+    OR EXISTS (SELECT 1 FROM {s}.claims c JOIN {s}.groups g ON g.id = c.group_id
+      CROSS JOIN LATERAL unnest(c.buckets, c.seqs) AS u(bucket, seq)
+      JOIN {s}.log_SLOT l ON l.topic = g.topic AND l.bucket = u.bucket AND l.seq = u.seq)
+  $sql$, 'SLOT', slot::text) INTO found;
+  RETURN found;
+END $$;
+
+CREATE FUNCTION {s}.rotate(keep float8) RETURNS text LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET jit = off SET lock_timeout = '50ms' AS $$
+DECLARE
+  now float8 := {s}.now();
+  current int;
+  since float8;
+  old int;
+  seen xid8;
+  again xid8;
+  following int;
+  done text := '';
+BEGIN
+  IF NOT pg_try_advisory_xact_lock(hashtext('protoflow {s} rotate')) THEN
+    RETURN '';
+  END IF;
+  SELECT slot, opened INTO current, since FROM {s}.meta;
+  FOR old IN SELECT slot FROM {s}.slots WHERE closed <= now - keep ORDER BY closed LOOP
+    EXECUTE format('SELECT xid FROM {s}.log_%s ORDER BY xid DESC LIMIT 1', old) INTO seen;
+    CONTINUE WHEN {s}.is_needed(old);
+    BEGIN
+      -- With the lock nobody has uncommitted rows in it.
+      EXECUTE format('LOCK TABLE {s}.log_%s IN ACCESS EXCLUSIVE MODE', old);
+      EXECUTE format('SELECT xid FROM {s}.log_%s ORDER BY xid DESC LIMIT 1', old) INTO again;
+      IF again IS NOT DISTINCT FROM seen THEN
+        EXECUTE format('TRUNCATE {s}.log_%s', old);
+        UPDATE {s}.slots SET closed = NULL WHERE slot = old;
+        done := 'emptied';
+      END IF;
+    EXCEPTION WHEN lock_not_available THEN
+      done := 'locked';
+    END;
+  END LOOP;
+  following := (current + 1) % {slots};
+  IF now - since >= keep / ({slots} - 2) THEN
+    IF (SELECT closed IS NOT NULL FROM {s}.slots WHERE slot = following) THEN
+      RETURN 'full';
+    END IF;
+    UPDATE {s}.meta SET slot = following, opened = now;
+    UPDATE {s}.slots SET closed = now WHERE slot = current;
+    done := done || ' turned';
+  END IF;
+  RETURN done;
 END $$;
 """
 
@@ -160,9 +253,10 @@ def statements(schema: str) -> str:
         for slot in range(SLOTS)
     )
     return (
-        (_TABLES + _FUNCTIONS)
+        (_TABLES + _FUNCTIONS + _RETENTION)
         .replace("{partitions}", partitions)
         .replace("{version}", str(VERSION))
         .replace("{buckets}", str(BUCKETS))
+        .replace("{slots}", str(SLOTS))
         .replace("{s}", schema)
     )

@@ -15,6 +15,7 @@ from protoflow.transport.settings import SubscriptionSettings
 from protoflow.transports.postgresql.buckets import Buckets
 from protoflow.transports.postgresql.database import Database
 from protoflow.transports.postgresql.holdings import InWaiting
+from protoflow.transports.postgresql.lost_position import PositionLostError, recover
 from protoflow.transports.postgresql.members import Membership, end_expired
 from protoflow.transports.postgresql.publishing import Limits
 from protoflow.transports.postgresql.queue import Queue
@@ -63,7 +64,7 @@ class PostgresSubscription(QueueSubscription):
             )
         self.settler = Settler(database, limits, self.holdings, published)
         source = QueueSource(
-            fetch=self.holdings.fetch,
+            fetch=self._fetch,
             settle=self.settler.settle,
             renew=self._renew,
             poll=None,
@@ -139,15 +140,31 @@ class PostgresSubscription(QueueSubscription):
             await self.holdings.stop()
             await self.membership.leave()
 
+    async def _fetch(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
+        """Claims; a position that is ahead of the server is replaced, or is an error."""
+        member = self.membership
+        try:
+            return await self.holdings.fetch(max_messages, max_bytes)
+        except PositionLostError:
+            lost = member.id
+            await recover(self._database, member, self._database.settings.on_lost_position)
+            await end_expired(self._database)
+            await self._rejoin(lost)
+            return ()
+
+    async def _rejoin(self, lost: int) -> None:
+        """Becomes another member, which holds nothing."""
+        async with self._rejoining:
+            if self.membership.id == lost and not self._ended:
+                self.holdings.clear()
+                self.lose()
+                await self.membership.join()
+
     async def _renew(self, _: Sequence[Delivery]) -> Collection[Delivery]:
         """Renews the membership, and ends those of processes that died."""
         lost = self.membership.id
         if not self._ended and not await self.membership.renew():
-            async with self._rejoining:
-                if self.membership.id == lost and not self._ended:
-                    self.holdings.clear()
-                    self.lose()
-                    await self.membership.join()
+            await self._rejoin(lost)
         if await end_expired(self._database):
             self.wake()
         return ()

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from protoflow.contract.spec import Start
+from protoflow.database.interface import Dialect, Insertion
 from protoflow.errors import PublishError, TopologyError
 from protoflow.message import Message
 from protoflow.transport.interface import (
@@ -20,6 +21,7 @@ from protoflow.transport.interface import (
 from protoflow.transport.lag import Lag
 from protoflow.transport.message_finder import FoundMessages, MessageQuery
 from protoflow.transport.topic_reader import TopicRecord
+from protoflow.transports.postgresql import tables
 from protoflow.transports.postgresql import topology as topologies
 from protoflow.transports.postgresql.database import Database
 from protoflow.transports.postgresql.dead_letters import PostgresDeadLetterStore
@@ -27,7 +29,7 @@ from protoflow.transports.postgresql.members import Membership
 from protoflow.transports.postgresql.message_finder import find_message
 from protoflow.transports.postgresql.notifications import Notifications
 from protoflow.transports.postgresql.options import PostgresOptions
-from protoflow.transports.postgresql.publishing import Limits, Publisher
+from protoflow.transports.postgresql.publishing import Limits, Publisher, insertion
 from protoflow.transports.postgresql.subscription import PostgresSubscription
 from protoflow.transports.postgresql.topic_reader import read_topic
 from protoflow.transports.postgresql.transaction import PostgresTransaction, transaction
@@ -35,6 +37,8 @@ from protoflow.transports.postgresql.transaction import PostgresTransaction, tra
 
 class PostgresTransport:
     """Topics and groups in a database."""
+
+    dialect: Dialect = "postgresql"
 
     def __init__(self, settings: TransportSettings, options: PostgresOptions) -> None:
         self.capabilities = Capabilities(
@@ -58,7 +62,7 @@ class PostgresTransport:
             reads_topics=True,
             ordered_replays=True,
         )
-        self._settings = settings
+        self.creates_tables = settings.topology is TopologyMode.CREATE
         self._database = Database(settings, options)
         self._limits = Limits(options.max_message_bytes)
         self._publisher = Publisher(self._database, self._limits, self._published)
@@ -70,9 +74,8 @@ class PostgresTransport:
         """Connects, and creates the tables in an empty schema."""
         await self._database.connect()
         try:
-            await self._database.prepare(create=True)
+            await tables.check(self._database, self.creates_tables)
             self._notifications = Notifications(self._database, self._wake)
-            await self._notifications.start()
         except BaseException:
             await self._database.disconnect()
             raise
@@ -101,6 +104,14 @@ class PostgresTransport:
         await asyncio.gather(*(each.close() for each in subscriptions))
         await self._publisher.close()
 
+    async def apply_tables(self) -> None:
+        """See `KeepsTables`."""
+        await self._database.connect()
+        try:
+            await tables.apply(self._database)
+        finally:
+            await self._database.disconnect()
+
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
         """Makes topics and groups, or reports which are missing."""
         self.dead_letters.sources.add(topology.subscriptions)
@@ -119,6 +130,14 @@ class PostgresTransport:
         """Publishes with what else is being written."""
         return self._publisher.submit(messages)
 
+    async def insertion(self, messages: Sequence[Message]) -> Insertion:
+        """See `protoflow.transport.SqlLog`."""
+        return await insertion(self._database, self._limits, messages)
+
+    def published(self, topics: Collection[str]) -> None:
+        """See `protoflow.transport.SqlLog`."""
+        self._published(topics)
+
     async def subscribe(
         self, settings: SubscriptionSettings, listener: SubscriptionListener
     ) -> PostgresSubscription:
@@ -132,6 +151,8 @@ class PostgresTransport:
             Membership(self._database, settings),
             self._published,
         )
+        if self._notifications is not None:
+            await self._notifications.start()
         await subscription.start()
         self._subscriptions.append(subscription)
         return subscription

@@ -12,7 +12,7 @@ from protoflow.transports.postgresql.rows import read_delivery
 
 _CLAIM = """
 UPDATE {s}.waiting SET member = $2, deliveries = deliveries + 1 WHERE id IN (
-  SELECT id FROM {s}.waiting WHERE group_id = $1 AND member IS NULL AND due <= {s}.now()
+  SELECT id FROM {s}.waiting WHERE group_id = $1 AND member IS NULL AND due <= (SELECT {s}.now())
     AND ($4::int[] IS NULL OR bucket = ANY ($4::int[]))
   ORDER BY due, id LIMIT $3 FOR UPDATE SKIP LOCKED)
 RETURNING id, bucket, deliveries, failures, first_failure, marks, key, head, payload, at

@@ -45,6 +45,8 @@ class Arriving:
             own_place=exchange in self._own_places,
             unreadable=problem,
         )
+        if problem is None and not message.headers.identified:
+            delivery.anonymous = True
         if problem is not None:
             _logger.error(
                 "a message was not readable", extra={"subscription": self._name, "error": problem}

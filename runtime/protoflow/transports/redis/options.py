@@ -14,20 +14,21 @@ _PREFIX = re.compile(r"[A-Za-z0-9._-]{1,60}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisOptions(TlsOptions, CredentialOptions):
-    """The options of `redis://`; durations in seconds or as `250ms`, `30s`.
+    """The options of `redis://`; times are seconds.
 
     Attributes:
-        prefix: what the names of all keys begin with.
-        shards: streams that a topic is split into by key, so that a cluster shares its load;
-            fixed when the topic is made.
-        cluster: the URL names nodes of a cluster.
-        sentinel: the name of the master that the sentinels of the URL know.
+        prefix: the prefix of all keys.
+        shards: streams into which a topic is split by key, to share its load in a cluster; the
+            number is fixed when the topic is created.
+        cluster: whether the URL names nodes of a cluster.
+        sentinel: the name of the master, if the URL names sentinels.
         sentinel_username: the user at the sentinels.
         sentinel_password: its password.
-        poll_interval: how often an empty topic is looked at for what others gave back.
-        request_timeout: how long the server may take to answer.
-        max_message_bytes: what is refused beyond, payload, key and metadata together.
-        retained_messages: how many messages a topic without groups keeps; the oldest go.
+        poll_interval: seconds between two checks of an empty topic for messages that were given
+            back.
+        request_timeout: seconds that the server may take to answer.
+        max_message_bytes: the largest payload, key and metadata together, in bytes.
+        retained_messages: the most messages in a topic without groups; the oldest are dropped.
     """
 
     prefix: str = "protoflow"

@@ -21,7 +21,7 @@ from typing import Any
 
 from protoflow.message import Delivery, Message
 from protoflow.transports.sqlite.damaged import UNREADABLE, check, read_one_by_one
-from protoflow.transports.sqlite.schema import POSITION
+from protoflow.transports.sqlite.schema import POSITION, REPLAYS
 
 #: Columns of a message but its sequence: head, key, payload, time, due, size.
 COLUMNS = 6
@@ -127,7 +127,7 @@ def _deliveries(
     heads = json.loads(packed[1])
     check(heads)
     unhex = bytes.fromhex
-    return [
+    deliveries = [
         Delivery(
             message=Message(
                 id=id,
@@ -146,6 +146,10 @@ def _deliveries(
             sequences, heads, _payloads(connection, sequences, packed[2]), strict=True
         )
     ]
+    if sequences and sequences[-1] > REPLAYS:
+        for delivery in deliveries:
+            delivery.own_place = delivery.receipt > REPLAYS
+    return deliveries
 
 
 def _payloads(

@@ -28,10 +28,14 @@ _Act = Callable[[str, Collection[str] | None, DeadLetterFilter | None], Awaitabl
 
 async def replay(host: Host, request: Request) -> Response:
     """Replays dead letters to the group that failed, or with `to_origin` to all groups."""
-    change = await change_of(host, request, "to_origin")
+    change = await change_of(host, request, "to_origin", "reprocess")
+    if change.to_origin and change.reprocess:
+        raise Problem(400, "reprocess is for the group that failed; leave out to_origin")
 
     async def act(topic: str, ids: Collection[str] | None, filter: DeadLetterFilter | None) -> int:
-        return await host.dead_letters.replay(topic, ids, to_origin=change.to_origin, filter=filter)
+        return await host.dead_letters.replay(
+            topic, ids, to_origin=change.to_origin, filter=filter, reprocess=change.reprocess
+        )
 
     return await _changed(host, request, change, "replay", act)
 

@@ -66,6 +66,7 @@ class Change:
     ids: tuple[str, ...] | None
     dry_run: bool
     to_origin: bool
+    reprocess: bool
     description: str
 
 
@@ -141,6 +142,7 @@ async def change_of(host: Host, request: Request, *more: str) -> Change:
         ids=None if ids is None else tuple(dict.fromkeys(ids)),
         dry_run=body.get("dry_run", False),
         to_origin=body.get("to_origin", False),
+        reprocess=body.get("reprocess", False),
         description=_described(ids, filter),
     )
 

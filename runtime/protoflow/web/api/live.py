@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from protoflow.web.api.dead_letters import topics_of
 from protoflow.web.api.handlers import summary_of
 from protoflow.web.api.service import lag_of
 from protoflow.web.host import Host
+from protoflow.web.joining import JOIN
 from protoflow.web.request import Request
 from protoflow.web.response import EVENTS, Problem, Response, as_json
 
@@ -41,12 +43,33 @@ async def taken(host: Host) -> dict[str, Any]:
     await host.reporter.refresh()
     found = {
         "time": timestamp(time.time()),
-        "processes": [process_of(host)],
-        "handlers": summary_of(host),
+        **beat_of(host),
         "lag": lag_of(host),
         "topics": topics_of(host),
     }
+    if host.neighbours is not None:
+        found = _with_others(host, found)
     host.live.sample(lambda: _measured(found))
+    return found
+
+
+def beat_of(host: Host) -> dict[str, Any]:
+    """Returns what other processes may know of this one."""
+    return {"processes": [process_of(host)], "handlers": summary_of(host)}
+
+
+def _with_others(host: Host, found: dict[str, Any]) -> dict[str, Any]:
+    """The snapshot joined with the heartbeats of other processes."""
+    beats = host.neighbours.beats if host.neighbours is not None else []
+    if host.alone:  # what is seen elsewhere is better than what is unknown here
+        seen = {one.get("name") for beat in beats for one in beat["handlers"]}
+        own = [one for one in found["handlers"] if one["name"] not in seen]
+        found = {**found, "handlers": own}
+    for beat in beats:
+        other = {"time": found["time"], "topics": [], **beat}
+        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+            # One of another version, or a stranger's, is left out.
+            found = JOIN["snapshot"]([found, other])
     return found
 
 

@@ -131,6 +131,7 @@ async def contract(host: Host, request: Request) -> Response:
                 "batched": registration.batched,
                 "streams": registration.streams,
                 "broadcast": registration.broadcast,
+                "effects": str(registration.effects),
             }
         )
     messages = [_message(spec) for spec in host.messages().values()]

@@ -18,12 +18,12 @@ from aiohttp import (
 )
 from yarl import URL
 
+from protoflow.web.joining import JOIN
 from protoflow.web.live import Live
 from protoflow.web.request import Request
 from protoflow.web.response import EVENTS, JSON, NDJSON, Problem, Response, as_json
 from protoflow.web.route import Route
 from protoflow.web.routes import SNAPSHOT
-from protoflow.web.workers.joining import JOIN
 
 _FORWARDED = (
     *("authorization", "accept", "content-type", "host", "origin", "cookie", "x-protoflow"),

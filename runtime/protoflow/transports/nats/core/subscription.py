@@ -190,8 +190,10 @@ class CoreSubscription:
         except Exception as error:  # whatever a message holds, it harms nobody else
             unreadable = f"headers: {type(error).__name__}: {error}"
             message = Message(id="", topic=self._settings.topic, payload=payload)
-        if not message.id:
+        anonymous = not message.id
+        if anonymous:
             message.id = new_id()
         return Delivery(
-            message=message, position=self._received, size=size, receipt=self, unreadable=unreadable
-        )
+            message=message, position=self._received, size=size, receipt=self, anonymous=anonymous,
+            unreadable=unreadable,
+        )  # fmt: skip

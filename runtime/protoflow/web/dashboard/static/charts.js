@@ -65,6 +65,7 @@ const few = (plot) => plot.data[1].filter((value) => value !== null).length < 3;
 function made(element, data, bars) {
   const style = getComputedStyle(element);
   const [line, grid] = [style.color, style.borderTopColor];
+  const narrow = element.clientWidth < 220;
   const options = {
     width: Math.max(80, element.clientWidth),
     height: element.clientHeight || 96,
@@ -79,8 +80,9 @@ function made(element, data, bars) {
       {
         stroke: grid, size: AXIS, grid: { show: false }, ticks: { show: false },
         font: "11px system-ui", gap: 2,
-        splits: (_plot, _axis, min, max) => [max - 3300, max - 1800, max - 150],
-        values: () => ["\u221260 min", "\u221230", "now"],
+        splits: (_plot, _axis, min, max) => narrow ? [max - 2400, max - 300]
+          : [max - 3300, max - 1800, max - 150],
+        values: () => narrow ? ["\u221240 min", "now"] : ["\u221260 min", "\u221230", "now"],
       },
       {
         stroke: grid, size: 40, font: "11px system-ui", gap: 4, ticks: { show: false },

@@ -90,6 +90,14 @@ class ShapesHandler(_pf.Handler):
                 batched=True,
             ),
             _pf.MethodSpec(
+                name="shapes.Shapes.Once",
+                handler="once",
+                input=_messages["shapes.In"],
+                topic="in",
+                group="once",
+                effects=_pf.Effects.EXACTLY_ONCE,
+            ),
+            _pf.MethodSpec(
                 name="shapes.Shapes.ManyToMany",
                 handler="many_to_many",
                 input=_messages["shapes.In"],
@@ -129,6 +137,10 @@ class ShapesHandler(_pf.Handler):
         self, messages: _pf.Batch[_shapes_pb2.In], context: _pf.Context, /
     ) -> _pf.Result[_shapes_pb2.Out]:
         """Consumes `in` in the group `many-to-one`; what it returns goes to `out`."""
+
+    @_abc.abstractmethod
+    async def once(self, message: _shapes_pb2.In, context: _pf.Context, /) -> None:
+        """Consumes `in` in the group `once`."""
 
     @_abc.abstractmethod
     def many_to_many(
@@ -171,6 +183,10 @@ class ShapesHandlerSync(_pf.HandlerSync):
         """Consumes `in` in the group `many-to-one`; what it returns goes to `out`."""
 
     @_abc.abstractmethod
+    def once(self, message: _shapes_pb2.In, context: _pf.SyncContext, /) -> None:
+        """Consumes `in` in the group `once`."""
+
+    @_abc.abstractmethod
     def many_to_many(
         self, messages: _pf.Batch[_shapes_pb2.In], context: _pf.SyncContext, /
     ) -> _pf.SyncResults[_shapes_pb2.Out]:
@@ -208,6 +224,10 @@ class ShapesProducer(_pf.Producer):
     """Publishes to `in`."""
     many_to_one_many: _pf.PublishMany[_shapes_pb2.In]
 
+    once: _pf.Publish[_shapes_pb2.In]
+    """Publishes to `in`."""
+    once_many: _pf.PublishMany[_shapes_pb2.In]
+
     many_to_many: _pf.Publish[_shapes_pb2.In]
     """Publishes to `in`."""
     many_to_many_many: _pf.PublishMany[_shapes_pb2.In]
@@ -240,6 +260,10 @@ class ShapesProducerSync(_pf.ProducerSync):
     many_to_one: _pf.PublishSync[_shapes_pb2.In]
     """Publishes to `in`."""
     many_to_one_many: _pf.PublishManySync[_shapes_pb2.In]
+
+    once: _pf.PublishSync[_shapes_pb2.In]
+    """Publishes to `in`."""
+    once_many: _pf.PublishManySync[_shapes_pb2.In]
 
     many_to_many: _pf.PublishSync[_shapes_pb2.In]
     """Publishes to `in`."""

@@ -1,4 +1,4 @@
-"""Joins the answers of workers: counters are summed, what all of them share stands once."""
+"""Joins the answers of processes: counters are summed, what all of them share stands once."""
 
 from __future__ import annotations
 

@@ -1,0 +1,31 @@
+"""Mistakes in the settings of the HTTP pages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from protoflow.config.secret import Secret
+
+
+def http_mistakes(
+    token: Secret | None, read_token: Secret | None, cors: Sequence[str]
+) -> list[str]:
+    """Returns every mistake in `http_token`, `http_read_token` and `http_cors`."""
+    mistakes: list[str] = []
+    for name, secret in (("http_token", token), ("http_read_token", read_token)):
+        text = secret.reveal() if secret else ""
+        if text != text.strip() or not text.isprintable():
+            mistakes.append(
+                f"{name}: has blanks or line breaks, which no request can send; remove them"
+            )
+    if read_token and token == read_token:
+        mistakes.append(
+            "http_read_token: is the same as http_token, so whoever reads could operate; choose "
+            "two tokens"
+        )
+    if "*" in cors and not (token or read_token):
+        mistakes.append(
+            "http_cors: '*' lets any page that a browser here shows purge dead letters; set "
+            "http_token, or name the origins"
+        )
+    return mistakes

@@ -1,0 +1,82 @@
+"""Which driver a connection is of, found by its classes; no driver is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from protoflow.database.interface import DatabaseConnection, SyncDatabaseConnection
+from protoflow.database.postgresql import (
+    AsyncpgConnection,
+    PsycopgConnection,
+    SyncPsycopgConnection,
+)
+from protoflow.database.sqlalchemy import SQLAlchemyConnection, session_connection
+from protoflow.database.sqlite import AiosqliteConnection, SQLiteConnection, SyncSQLiteConnection
+from protoflow.errors import ConfigError
+
+_SESSIONS: Final = {"sqlalchemy AsyncSession", "sqlalchemy async_scoped_session"}
+_ASYNC: Final[Mapping[str, Callable[[Any], DatabaseConnection]]] = {
+    "asyncpg Connection": AsyncpgConnection,
+    "asyncpg PoolConnectionProxy": AsyncpgConnection,
+    "psycopg AsyncConnection": PsycopgConnection,
+    "sqlalchemy AsyncConnection": SQLAlchemyConnection,
+    "aiosqlite Connection": AiosqliteConnection,
+    "sqlite3 Connection": SQLiteConnection,
+}
+_SYNC: Final[Mapping[str, Callable[[Any], SyncDatabaseConnection]]] = {
+    "psycopg Connection": SyncPsycopgConnection,
+    "sqlite3 Connection": SyncSQLiteConnection,
+}
+
+
+async def adapt(connection: object) -> DatabaseConnection:
+    """Returns the interface to a connection: of asyncpg, psycopg (`AsyncConnection`), SQLAlchemy
+    (`AsyncSession`, `AsyncConnection`), aiosqlite or sqlite3.
+
+    Raises:
+        ConfigError: it is of another kind.
+    """
+    names = _names(connection)
+    if not _SESSIONS.isdisjoint(names):
+        connection = await session_connection(connection)
+        names = _names(connection)
+    for name in names:
+        if name in _ASYNC:
+            return _ASYNC[name](connection)
+    raise ConfigError(_problem(connection, names, _ASYNC, _SYNC, "connect_sync"))
+
+
+def adapt_sync(connection: object) -> SyncDatabaseConnection:
+    """Returns the interface to a connection for code without an event loop: of psycopg
+    (`Connection`) or sqlite3.
+
+    Raises:
+        ConfigError: it is of another kind.
+    """
+    names = _names(connection)
+    for name in names:
+        if name in _SYNC:
+            return _SYNC[name](connection)
+    raise ConfigError(_problem(connection, names, _SYNC, _ASYNC, "connect"))
+
+
+def _names(connection: object) -> list[str]:
+    """The classes of an object, each with the package that it is from."""
+    return [
+        f"{each.__module__.partition('.')[0]} {each.__name__}" for each in type(connection).mro()
+    ]
+
+
+def _problem(
+    connection: object,
+    names: list[str],
+    known: Mapping[str, object],
+    others: Mapping[str, object],
+    way: str,
+) -> str:
+    what = f"{type(connection).__module__}.{type(connection).__qualname__}"
+    if not _SESSIONS.union(others).isdisjoint(names):
+        return f"{what} needs a publisher of the other kind: publish through protoflow.{way}(...)"
+    kinds = ", ".join(dict.fromkeys(name.replace(" ", ".") for name in known))
+    return f"{what} is no connection that can be published in; known are {kinds}"

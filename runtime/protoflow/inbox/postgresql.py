@@ -1,0 +1,175 @@
+"""Transactions of asyncpg's and psycopg's pools. Neither is imported: a pool is given."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Final
+
+from protoflow.database.interface import Dialect
+from protoflow.database.postgresql import (
+    AsyncpgConnection,
+    PsycopgConnection,
+    SyncPsycopgConnection,
+)
+
+#: libpq's PQTRANS_INTRANS.
+_IN_TRANSACTION: Final = 2
+
+
+class AsyncpgPool:
+    """An asyncpg pool."""
+
+    dialect: Dialect = "postgresql"
+
+    def __init__(self, pool: Any) -> None:  # Any: asyncpg has no types
+        self._pool = pool
+
+    async def begin(self) -> AsyncpgTransaction:
+        """See `Opener`."""
+        connection = await self._pool.acquire()
+        transaction = AsyncpgTransaction(self._pool, connection)
+        try:
+            await transaction.begin()
+        except BaseException:
+            await transaction.close()
+            raise
+        return transaction
+
+    async def close(self) -> None:
+        """See `Opener`."""
+
+
+class AsyncpgTransaction:
+    """A transaction on a connection of an asyncpg pool."""
+
+    def __init__(self, pool: Any, connection: Any) -> None:
+        self._pool = pool
+        self._transaction = connection.transaction()
+        self.begin = self._transaction.start
+        self.commit = self._transaction.commit
+        self.connection = connection
+        self.database = AsyncpgConnection(connection)
+
+    @property
+    def is_open(self) -> bool:
+        """See `Transaction`."""
+        return self.database.in_transaction
+
+    async def prepare(self) -> None:
+        """See `Transaction`."""
+
+    async def close(self) -> None:
+        """See `Transaction`."""
+        if self.database.in_transaction:
+            with contextlib.suppress(Exception):
+                await self._transaction.rollback()
+        with contextlib.suppress(Exception):
+            await self._pool.release(self.connection)
+
+
+class PsycopgPool:
+    """A psycopg `AsyncConnectionPool`."""
+
+    dialect: Dialect = "postgresql"
+
+    def __init__(self, pool: Any) -> None:  # Any: psycopg is not imported
+        self._pool = pool
+
+    async def begin(self) -> PsycopgTransaction:
+        """See `Opener`."""
+        connection = await self._pool.getconn()
+        transaction = PsycopgTransaction(self._pool, connection)
+        try:
+            await transaction.block.__aenter__()
+        except BaseException:
+            await transaction.close()
+            raise
+        return transaction
+
+    async def close(self) -> None:
+        """See `Opener`."""
+
+
+class PsycopgTransaction:
+    """A transaction on a connection of psycopg."""
+
+    def __init__(self, pool: Any, connection: Any) -> None:
+        self._pool = pool
+        #: Its commit() and rollback() are refused inside of the block.
+        self.block = connection.transaction()
+        self.connection = connection
+        self.database = PsycopgConnection(connection)
+
+    @property
+    def is_open(self) -> bool:
+        """See `Transaction`."""
+        return bool(self.connection.info.transaction_status == _IN_TRANSACTION)
+
+    async def prepare(self) -> None:
+        """See `Transaction`."""
+
+    async def commit(self) -> None:
+        """See `Transaction`."""
+        await self.block.__aexit__(None, None, None)
+
+    async def close(self) -> None:
+        """See `Transaction`."""
+        if self.database.in_transaction:
+            with contextlib.suppress(Exception):
+                await self.block.__aexit__(_RolledBack, _RolledBack(), None)
+        with contextlib.suppress(Exception):
+            await self._pool.putconn(self.connection)
+
+
+class SyncPsycopgPool:
+    """A psycopg `ConnectionPool`."""
+
+    dialect: Dialect = "postgresql"
+
+    def __init__(self, pool: Any) -> None:  # Any: psycopg is not imported
+        self._pool = pool
+
+    def begin_sync(self) -> SyncPsycopgTransaction:
+        """See `SyncOpener`."""
+        connection = self._pool.getconn()
+        transaction = SyncPsycopgTransaction(self._pool, connection)
+        try:
+            transaction.block.__enter__()
+        except BaseException:
+            transaction.close()
+            raise
+        return transaction
+
+    async def close(self) -> None:
+        """See `SyncOpener`."""
+
+
+class SyncPsycopgTransaction:
+    """A transaction on a connection of psycopg, in a thread."""
+
+    def __init__(self, pool: Any, connection: Any) -> None:
+        self._pool = pool
+        self.block = connection.transaction()
+        self.connection = connection
+        self.database = SyncPsycopgConnection(connection)
+
+    @property
+    def is_open(self) -> bool:
+        """See `Transaction`."""
+        return bool(self.connection.info.transaction_status == _IN_TRANSACTION)
+
+    def commit(self) -> None:
+        """See `SyncTransaction`."""
+        self.block.__exit__(None, None, None)
+
+    def close(self) -> None:
+        """See `SyncTransaction`."""
+        if self.database.in_transaction:
+            with contextlib.suppress(Exception):
+                self.block.__exit__(_RolledBack, _RolledBack(), None)
+        with contextlib.suppress(Exception):
+            self._pool.putconn(self.connection)
+
+
+class _RolledBack(Exception):  # noqa: N818  a name of what happened
+    """Ends a block of psycopg without a commit."""

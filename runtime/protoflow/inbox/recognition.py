@@ -1,0 +1,49 @@
+"""What an inbox was given, found by its class; no driver is imported."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from protoflow.errors import ConfigError
+from protoflow.inbox.postgresql import AsyncpgPool, PsycopgPool, SyncPsycopgPool
+from protoflow.inbox.sqlalchemy import Engine, Sessions
+from protoflow.inbox.sqlite import SQLiteFile
+from protoflow.inbox.transaction import Opener, SyncOpener
+
+_ASYNC: Final[Mapping[str, Callable[[Any], Opener]]] = {
+    "asyncpg Pool": AsyncpgPool,
+    "psycopg_pool AsyncConnectionPool": PsycopgPool,
+    "sqlalchemy AsyncEngine": Engine,
+    "sqlalchemy async_sessionmaker": Sessions,
+}
+_SYNC: Final[Mapping[str, Callable[[Any], SyncOpener]]] = {
+    "psycopg_pool ConnectionPool": SyncPsycopgPool,
+}
+_KINDS: Final = (
+    "an asyncpg Pool, a psycopg_pool AsyncConnectionPool or ConnectionPool, a SQLAlchemy "
+    "AsyncEngine or async_sessionmaker, or the path of a SQLite file"
+)
+
+
+def openers(resource: object) -> tuple[Opener | None, SyncOpener | None]:
+    """Returns what opens transactions for handlers on the loop, and for those in threads.
+
+    Raises:
+        ConfigError: the resource is of another kind.
+    """
+    if isinstance(resource, str | os.PathLike):
+        path = os.fspath(resource)
+        if isinstance(path, str) and "://" not in path and path != ":memory:":
+            file = SQLiteFile(path)
+            return file, file
+        raise ConfigError(f"Inbox({path!r}): not the path of a SQLite file; give {_KINDS}")
+    for each in type(resource).mro():
+        name = f"{each.__module__.partition('.')[0]} {each.__name__}"
+        if name in _ASYNC:
+            return _ASYNC[name](resource), None
+        if name in _SYNC:
+            return None, _SYNC[name](resource)
+    kind = f"{type(resource).__module__}.{type(resource).__qualname__}"
+    raise ConfigError(f"Inbox({kind}): an inbox opens transactions on {_KINDS}")

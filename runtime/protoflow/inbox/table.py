@@ -1,0 +1,106 @@
+"""The table `protoflow_inbox`: its statements on PostgreSQL and SQLite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from protoflow.database import DatabaseConnection, Row, SyncDatabaseConnection
+from protoflow.database.interface import Dialect
+from protoflow.inbox.entries import Entry
+
+#: What a role that may create tables runs once, where the inbox does not make its table itself.
+POSTGRESQL_SCHEMA: Final = """CREATE TABLE IF NOT EXISTS protoflow_inbox (
+    day int4 NOT NULL, consumer text NOT NULL, handler text NOT NULL, source text NOT NULL,
+    id text NOT NULL, run int4 NOT NULL DEFAULT 1, handled_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (day, consumer, handler, source, id));
+CREATE INDEX IF NOT EXISTS protoflow_inbox_handled_at ON protoflow_inbox USING brin (handled_at)"""
+SQLITE_SCHEMA: Final = """CREATE TABLE IF NOT EXISTS protoflow_inbox (
+    day INTEGER NOT NULL, consumer TEXT NOT NULL, handler TEXT NOT NULL, source TEXT NOT NULL,
+    id TEXT NOT NULL, run INTEGER NOT NULL DEFAULT 1,
+    handled_at REAL NOT NULL DEFAULT ((julianday('now') - 2440587.5) * 86400.0),
+    PRIMARY KEY (day, consumer, handler, source, id));
+CREATE INDEX IF NOT EXISTS protoflow_inbox_handled_at ON protoflow_inbox (handled_at)"""
+COLUMNS: Final = "day, consumer, handler, source, id, run, handled_at"
+#: Two processes that start at once would both create: one waits for the other. Any number.
+LOCK: Final = "SELECT pg_advisory_xact_lock(736570)"
+
+_ANEW: Final = "DO NOTHING"
+_AGAIN: Final = "(day, consumer, handler, source, id) DO UPDATE SET run = protoflow_inbox.run + 1"
+# A run of the same message elsewhere holds its entry until it ends. The bound of that wait must
+# not hold for the handler's own statements, and another statement would be another round trip.
+_ENTER_POSTGRESQL: Final = """WITH before AS MATERIALIZED
+  (SELECT current_setting('lock_timeout') AS value),
+bound AS MATERIALIZED (SELECT set_config('lock_timeout', '{wait}ms', true) FROM before)
+INSERT INTO protoflow_inbox (day, consumer, handler, source, id)
+SELECT e.day, $1, $2, e.source, e.id FROM bound,
+  unnest($3::int4[], $4::text[], $5::text[]) AS e(day, source, id)
+ON CONFLICT {conflict}
+RETURNING day, source, id, (SELECT set_config('lock_timeout', value, true) FROM before)"""
+_ENTER_ONE_POSTGRESQL: Final = _ENTER_POSTGRESQL.replace(
+    "SELECT e.day, $1, $2, e.source, e.id FROM bound,\n"
+    "  unnest($3::int4[], $4::text[], $5::text[]) AS e(day, source, id)",
+    "SELECT $3::int4, $1::text, $2::text, $4::text, $5::text FROM bound",
+)
+_ENTER_SQLITE: Final = """INSERT INTO protoflow_inbox (day, consumer, handler, source, id)
+VALUES ($3, $1, $2, $4, $5) ON CONFLICT {conflict} RETURNING day, source, id"""
+_DELETE_POSTGRESQL: Final = """DELETE FROM protoflow_inbox WHERE ctid IN (
+  SELECT ctid FROM protoflow_inbox WHERE handled_at < now() - $1::float8 * interval '1 second'
+  LIMIT 1000 FOR UPDATE SKIP LOCKED) RETURNING 1"""
+_DELETE_SQLITE: Final = """DELETE FROM protoflow_inbox WHERE rowid IN (
+  SELECT rowid FROM protoflow_inbox
+  WHERE handled_at < (julianday('now') - 2440587.5) * 86400.0 - $1 LIMIT 1000) RETURNING 1"""
+
+
+class Table:
+    """The statements of one dialect.
+
+    Args:
+        dialect: the database.
+        wait: seconds that an entry waits for a run of the same message elsewhere.
+    """
+
+    def __init__(self, dialect: Dialect, wait: float) -> None:
+        self._postgresql = dialect == "postgresql"
+        self.schema = POSTGRESQL_SCHEMA if self._postgresql else SQLITE_SCHEMA
+        self.delete = _DELETE_POSTGRESQL if self._postgresql else _DELETE_SQLITE
+        milliseconds = max(1, round(wait * 1000))
+        one = _ENTER_ONE_POSTGRESQL if self._postgresql else _ENTER_SQLITE
+        self._one = [one.format(conflict=each, wait=milliseconds) for each in (_ANEW, _AGAIN)]
+        self._many = _ENTER_POSTGRESQL.format(conflict=_ANEW, wait=milliseconds)
+
+    async def enter(
+        self, database: DatabaseConnection, consumer: str, handler: str, entries: Sequence[Entry],
+        again: Sequence[bool],
+    ) -> set[Entry]:  # fmt: skip
+        """Notes messages; returns those that were not noted before, or that are run again."""
+        found: set[Entry] = set()
+        for statement, values in self._statements(consumer, handler, entries, again):
+            found.update(map(_entry, await database.fetch(statement, *values)))
+        return found
+
+    def enter_sync(
+        self, database: SyncDatabaseConnection, consumer: str, handler: str,
+        entries: Sequence[Entry], again: Sequence[bool],
+    ) -> set[Entry]:  # fmt: skip
+        """The same in a thread."""
+        found: set[Entry] = set()
+        for statement, values in self._statements(consumer, handler, entries, again):
+            found.update(map(_entry, database.fetch(statement, *values)))
+        return found
+
+    def _statements(
+        self, consumer: str, handler: str, entries: Sequence[Entry], again: Sequence[bool]
+    ) -> list[tuple[str, tuple[object, ...]]]:
+        if self._postgresql and len(entries) > 1 and not any(again):
+            # In one order everywhere, or two batches might wait for each other.
+            columns = zip(*sorted(set(entries)), strict=True)
+            return [(self._many, (consumer, handler, *map(list, columns)))]
+        return [
+            (self._one[repeated], (consumer, handler, *entry))
+            for entry, repeated in sorted(dict(zip(entries, again, strict=True)).items())
+        ]
+
+
+def _entry(row: Row) -> Entry:
+    return Entry(row[0], row[1], row[2])

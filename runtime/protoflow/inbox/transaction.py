@@ -1,0 +1,100 @@
+"""A transaction that the runtime opens and ends, around the user's own connection."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from protoflow.database import DatabaseConnection, SyncDatabaseConnection
+from protoflow.database.interface import Dialect
+
+
+class Transaction(Protocol):
+    """An open transaction."""
+
+    @property
+    def connection(self) -> Any:
+        """What the handler gets: the user's own type."""
+        ...
+
+    @property
+    def database(self) -> DatabaseConnection:
+        """The same connection, for statements of the runtime."""
+        ...
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the transaction is still the one that was opened."""
+        ...
+
+    async def prepare(self) -> None:
+        """Does what must come before COMMIT, and may fail: a session writes its objects."""
+        ...
+
+    async def commit(self) -> None:
+        """Commits. Raises the driver's error."""
+        ...
+
+    async def close(self) -> None:
+        """Rolls back what is not committed, and gives the connection back. Raises nothing."""
+        ...
+
+
+class SyncTransaction(Protocol):
+    """The same in a thread; see `Transaction`."""
+
+    @property
+    def connection(self) -> Any:
+        """What the handler gets: the user's own type."""
+        ...
+
+    @property
+    def database(self) -> SyncDatabaseConnection:
+        """The same connection, for statements of the runtime."""
+        ...
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the transaction is still the one that was opened."""
+        ...
+
+    def commit(self) -> None:
+        """Commits. Raises the driver's error."""
+        ...
+
+    def close(self) -> None:
+        """Rolls back what is not committed, and gives the connection back. Raises nothing."""
+        ...
+
+
+class Opener(Protocol):
+    """Opens transactions for handlers on the event loop."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """The database."""
+        ...
+
+    async def begin(self) -> Transaction:
+        """Opens a transaction. Raises the driver's error."""
+        ...
+
+    async def close(self) -> None:
+        """Closes what is the inbox's own; the user's pool or engine stays open."""
+        ...
+
+
+class SyncOpener(Protocol):
+    """Opens transactions for handlers in threads."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """The database."""
+        ...
+
+    def begin_sync(self) -> SyncTransaction:
+        """Opens a transaction in this thread. Raises the driver's error."""
+        ...
+
+    async def close(self) -> None:
+        """Closes what is the inbox's own."""
+        ...

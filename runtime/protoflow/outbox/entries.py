@@ -1,0 +1,75 @@
+"""Messages as entries of an outbox, and back."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any, NamedTuple
+
+from protoflow.errors import PublishRefusedError
+from protoflow.message import Message
+from protoflow.outbox.store import Pending
+
+
+class Entry(NamedTuple):
+    """A message in columns.
+
+    Attributes:
+        id, topic, payload, key: as in the message.
+        metadata: a JSON object.
+        due: when it may be delivered, in seconds since the epoch; 0.0 is at once.
+        stored: when it was written.
+    """
+
+    id: str
+    topic: str
+    payload: bytes | None
+    key: bytes | None
+    metadata: str
+    due: float
+    stored: float
+
+
+def entry_of(message: Message) -> Entry:
+    """Returns the entry of a message. Raises PublishRefusedError: it is none."""
+    now = time.time()
+    try:
+        metadata = dict(message.metadata)
+        "".join([*metadata, *metadata.values()])  # they are strings
+        for value in (message.payload, message.key):
+            if value is not None:
+                memoryview(value)
+        for text in (message.id, message.topic):
+            text.encode()  # databases take no lone surrogates
+            if "\0" in text:
+                raise ValueError("it has a NUL")
+        due = now + message.delay if message.delay else 0.0
+    except (TypeError, ValueError, AttributeError) as error:
+        raise PublishRefusedError(
+            f"message {message.id!r} for {message.topic!r} cannot be stored: {error}"
+        ) from error
+    return Entry(
+        message.id, message.topic, message.payload, message.key, json.dumps(metadata), due, now
+    )
+
+
+def pending_of(
+    position: int, id: str, topic: str, payload: Any, key: Any, metadata: str, due: float
+) -> Pending:
+    """Returns the message of a row, and what is wrong with it."""
+    flaw = None
+    try:
+        decoded = json.loads(metadata)
+        "".join([*decoded, *decoded.values()])
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
+        decoded, flaw = {}, f"its metadata cannot be read ({type(error).__name__})"
+    message = Message(
+        id=id,
+        topic=topic,
+        payload=payload,
+        key=key,
+        metadata=decoded,
+        delay=max(0.0, due - time.time()) if due else 0.0,
+        deduplication_id=f"{id}:{topic}",
+    )
+    return Pending(position, message, flaw)

@@ -1,0 +1,142 @@
+"""An outbox in a PostgreSQL database."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from protoflow.config.url import TransportURL
+from protoflow.message import Message
+from protoflow.outbox.entries import pending_of
+from protoflow.outbox.postgresql_cursor import COLUMNS, Cursor
+from protoflow.outbox.postgresql_database import OutboxDatabase
+from protoflow.outbox.postgresql_lease import BucketLease
+from protoflow.outbox.store import Parked, Pending
+from protoflow.outbox.tables import POSTGRESQL, insertion, store_in
+
+_BEHIND = f"""SELECT {COLUMNS} FROM protoflow_outbox o
+WHERE parked IS NULL AND bucket = ANY ($1::int[]) AND NOT EXISTS (
+    SELECT 1 FROM protoflow_outbox b WHERE b.position = ANY ($3::bigint[])
+    AND (b.position = o.position OR (b.topic = o.topic AND b.key = o.key AND b.key <> '')))
+ORDER BY position LIMIT $2"""  # noqa: S608  # made of constants
+_PARKED = f"""SELECT {COLUMNS}, parked FROM protoflow_outbox
+WHERE parked IS NOT NULL ORDER BY position LIMIT $1"""  # noqa: S608
+_DELETE = "DELETE FROM protoflow_outbox WHERE position = ANY ($1::bigint[])"
+_PARK = "UPDATE protoflow_outbox SET parked = $2 WHERE position = $1"
+# As if they were written now: the cursors of relays have passed their old positions.
+_UNPARK = """WITH own AS MATERIALIZED (SELECT pg_current_xact_id() AS xid), unparked AS (
+    DELETE FROM protoflow_outbox WHERE position = ANY ($1::bigint[]) AND parked IS NOT NULL
+    RETURNING *)
+INSERT INTO protoflow_outbox (bucket, xid, id, topic, payload, key, metadata, due, stored)
+SELECT u.bucket, own.xid, u.id, u.topic, u.payload, u.key, u.metadata, u.due, u.stored
+FROM own, unparked u ORDER BY u.position"""
+_BACKLOG = """SELECT count(*), coalesce(min(stored), 0) FROM protoflow_outbox
+WHERE parked IS NULL"""
+
+
+class PostgresOutbox:
+    """An outbox in a PostgreSQL database. Several relays share it: each has some buckets.
+
+    Args:
+        url: the database, as for the transport: `postgresql://user@host/name`.
+        lease: seconds after which the buckets of a relay that is silent go to others.
+        create: whether missing tables are created; else `protoflow.outbox.schema` is for a
+            migration.
+    """
+
+    def __init__(
+        self, url: str | TransportURL, *, lease: float = 15.0, create: bool = True
+    ) -> None:
+        self._database = OutboxDatabase(TransportURL.parse(url) if isinstance(url, str) else url)
+        self._lease = BucketLease(self._database, lease)
+        self._cursor = Cursor(self._database)
+        self._create = create
+        self._connected = False
+
+    async def store(self, messages: Sequence[Message], connection: Any) -> None:
+        """Keeps messages; durable when it returns, or when the given connection commits.
+
+        Raises:
+            PublishRefusedError: one is no message; nothing was kept.
+        """
+        if connection is not None:
+            await store_in(connection, messages)
+            return
+        statement, rows = insertion("postgresql", messages)
+        for values in rows:
+            await self._fetch(statement, *values)
+
+    async def claim(self, relay: object) -> bool:
+        """Whether this relay owns buckets; takes and gives back buckets for a fair share."""
+        await self._connect()
+        if await self._lease.balance(relay):
+            self._cursor.restart()
+        return bool(self._lease.buckets_of(relay))
+
+    def holds(self, relay: object) -> bool:
+        """Whether the lease lasts; see `RelayedOutbox`."""
+        return bool(self._lease.buckets_of(relay))
+
+    async def release(self, relay: object) -> None:
+        """Lets others have the buckets."""
+        await self._lease.release(relay)
+
+    async def pending(
+        self, limit: int, behind: Collection[int] = (), *, again: bool = True
+    ) -> Sequence[Pending]:
+        """The oldest messages of owned buckets; see `RelayedOutbox`."""
+        if again or behind:
+            self._cursor.restart()
+        if behind:
+            rows = await self._fetch(_BEHIND, self._lease.buckets, limit, [*behind])
+        else:
+            rows = await self._cursor.read(self._lease.buckets, limit)
+        return [pending_of(*row) for row in rows]
+
+    async def delete(self, positions: Collection[int]) -> None:
+        """These are published, or not wanted any more. Whoever owns their buckets by now need
+        not publish them again, so this is not fenced."""
+        await self._fetch(_DELETE, [*positions])
+
+    async def park(self, position: int, reason: str) -> None:
+        """This one cannot be published: it is kept, but no longer pending."""
+        await self._fetch(_PARK, position, reason)
+
+    async def parked(self, limit: int = 100) -> Sequence[Parked]:
+        """The oldest messages that could not be published."""
+        rows = await self._fetch(_PARKED, limit)
+        return [Parked(row[0], pending_of(*row[:-1]).message, row[-1]) for row in rows]
+
+    async def unpark(self, positions: Collection[int]) -> None:
+        """These are to be published after all, at new positions."""
+        await self._fetch(_UNPARK, [*positions])
+
+    async def backlog(self) -> tuple[int, float]:
+        """How many are pending, and since when the oldest is."""
+        ((count, oldest),) = await self._fetch(_BACKLOG)
+        return int(count), float(oldest)
+
+    async def close(self) -> None:
+        """Gives back the buckets and disconnects."""
+        self._connected = False
+        await self._lease.close()
+        await self._database.disconnect()
+
+    async def _fetch(self, statement: str, *values: object) -> list[Any]:
+        await self._connect()
+        return await self._database.fetch(statement, *values)
+
+    async def _connect(self) -> None:
+        if self._connected:
+            return
+        await self._database.connect()
+        self._connected = True
+        if self._create:
+            async with self._database.transaction() as connection:
+                await connection.execute(
+                    "SELECT pg_advisory_xact_lock(hashtext('protoflow_outbox'))"
+                )
+                if not await connection.fetchval(
+                    "SELECT to_regclass('protoflow_outbox_buckets') IS NOT NULL"
+                ):
+                    await connection.execute(POSTGRESQL)

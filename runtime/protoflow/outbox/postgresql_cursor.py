@@ -1,0 +1,102 @@
+"""How far a relay has read the outbox, so that it need not pass over what it has deleted.
+
+Deleted rows stay in the index for as long as any transaction may see them. A relay that read from
+the start each time would pass over all of them, and one transaction that is held open would bring
+it to a standstill.
+
+Positions are drawn before transactions commit, so a row may appear behind one that was read. Yet
+its transaction has its number before it draws a position, so that a snapshot says which rows could
+not be seen when it was taken: those numbered from its end on, and those that were running. A
+reading up to a snapshot is complete; the next one looks for these rows only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from protoflow.outbox.postgresql_database import OutboxDatabase
+
+COLUMNS: Final = "position, id, topic, payload, key, metadata, due"
+_DRAWN = (
+    "coalesce(pg_sequence_last_value("
+    "pg_get_serial_sequence('protoflow_outbox', 'position')::regclass), 0)"
+)
+_NOW = f"SELECT pg_current_snapshot()::text, {_DRAWN}"  # made of constants
+# The second column gives this transaction a number above all that could own a drawn position.
+_NUMBERED = f"""WITH q AS MATERIALIZED (SELECT {_DRAWN} AS drawn)
+SELECT q.drawn, pg_current_xact_id()::text FROM q"""  # noqa: S608
+_FROM_START = "1:1:"
+_READ = f"""
+(SELECT {COLUMNS} FROM protoflow_outbox
+  WHERE parked IS NULL AND bucket = ANY ($1::int[]) AND position > $5 AND position <= $6
+    AND xid >= pg_snapshot_xmax($3::text::pg_snapshot)
+    AND pg_visible_in_snapshot(xid, $4::text::pg_snapshot)
+  ORDER BY position LIMIT $2)
+UNION ALL
+(SELECT {COLUMNS} FROM protoflow_outbox
+  WHERE parked IS NULL AND bucket = ANY ($1::int[]) AND position > $7
+    AND xid = ANY (ARRAY(SELECT pg_snapshot_xip($3::text::pg_snapshot)))
+    AND pg_visible_in_snapshot(xid, $4::text::pg_snapshot)
+  ORDER BY position LIMIT $2)
+ORDER BY position LIMIT $2"""  # noqa: S608
+
+
+@dataclass(slots=True)
+class _Reading:
+    """A reading from one snapshot to another.
+
+    Attributes:
+        last: the last position that was drawn before the snapshot was taken.
+        snapshot: what is read is visible in it.
+        high: the last position that can be visible in it.
+        position: how far it has come.
+    """
+
+    last: int
+    snapshot: str
+    high: int
+    position: int = -1
+
+
+class Cursor:
+    """Reads what a relay has not read, in the order of each key."""
+
+    def __init__(self, database: OutboxDatabase) -> None:
+        self._database = database
+        self._base, self._low = _FROM_START, 0
+        self._reading: _Reading | None = None
+        self._seen: tuple[Any, ...] | None = None
+
+    def restart(self) -> None:
+        """Forgets what was read: rows read before are wanted again, or other buckets."""
+        self._base, self._low = _FROM_START, 0
+        self._reading = self._seen = None
+
+    async def read(self, buckets: Sequence[int], limit: int) -> list[Any]:
+        """Returns the next rows of these buckets, at most `limit`; none: there are none now."""
+        if self._reading is None:
+            self._reading = await self._begin()
+        reading = self._reading
+        if reading is None:
+            return []
+        rows = await self._database.fetch(
+            _READ, buckets, limit, self._base, reading.snapshot,
+            max(self._low, reading.position), reading.high, reading.position,
+        )  # fmt: skip
+        if len(rows) < limit:
+            self._base, self._low, self._reading = reading.snapshot, reading.last, None
+        else:
+            reading.position = rows[-1][0]
+        return rows
+
+    async def _begin(self) -> _Reading | None:
+        """Takes the next snapshot; None: nothing was committed since the last one."""
+        ((seen, drawn),) = await self._database.fetch(_NOW)
+        if (seen, drawn) == self._seen:
+            return None
+        self._seen = (seen, drawn)
+        ((last, _),) = await self._database.fetch(_NUMBERED)
+        ((snapshot, high),) = await self._database.fetch(_NOW)
+        return _Reading(last, snapshot, high)

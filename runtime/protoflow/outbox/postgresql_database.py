@@ -1,0 +1,37 @@
+"""The connections of an outbox: the transport's, used for single statements, too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import asyncpg
+
+from protoflow.clock import Clock
+from protoflow.config.options import parse_options
+from protoflow.config.url import TransportURL
+from protoflow.errors import TransportError
+from protoflow.transport.kit.supervisor import describe
+from protoflow.transport.settings import TransportSettings
+from protoflow.transports.postgresql.database import Database
+from protoflow.transports.postgresql.options import PostgresOptions
+
+_FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+
+
+class OutboxDatabase(Database):
+    """The database of an outbox. Raises ConfigError: the URL or its options are wrong."""
+
+    def __init__(self, url: TransportURL) -> None:
+        options = parse_options(PostgresOptions, url.query, {}, "postgresql")
+        settings = TransportSettings(url=url, clock=Clock(), client_name="protoflow-outbox")
+        super().__init__(settings, options)
+
+    async def fetch(self, query: str, *values: object) -> list[Any]:
+        """Runs one statement, which is a transaction by itself. Raises TransportError."""
+        if self._pool is None:
+            raise TransportError("the outbox is not open")
+        try:
+            rows: list[Any] = await self._pool.fetch(query, *values)
+        except _FAILURES as error:
+            raise TransportError(f"PostgreSQL: {describe(error)}") from error
+        return rows

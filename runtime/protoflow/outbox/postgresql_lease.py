@@ -1,0 +1,130 @@
+"""Which buckets of an outbox a relay owns: a share of all, under a lease.
+
+A database cannot fence what is sent to a broker: if a relay stands still for longer than its lease
+between its last look and a submission, another relay has published the same messages meanwhile,
+and consumers get them twice, later ones of a key perhaps before earlier ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from protoflow.errors import TransportError
+from protoflow.outbox.postgresql_database import OutboxDatabase
+from protoflow.outbox.tables import BUCKETS
+from protoflow.transports.postgresql.database import Connection
+
+_log = logging.getLogger("protoflow.outbox")
+#: The share of a lease that is left for a submission at least.
+_MARGIN: Final = 0.3
+_JOIN = """INSERT INTO protoflow_outbox_relays (lease_until)
+VALUES (extract(epoch FROM clock_timestamp()) + $1) RETURNING id"""
+_RENEW = """UPDATE protoflow_outbox_relays
+SET lease_until = extract(epoch FROM clock_timestamp()) + $2 WHERE id = $1 RETURNING id"""
+_EXPIRE = """DELETE FROM protoflow_outbox_relays WHERE id IN (
+    SELECT id FROM protoflow_outbox_relays
+    WHERE lease_until < extract(epoch FROM clock_timestamp()) FOR UPDATE SKIP LOCKED)"""
+_RELAYS = "SELECT count(*) FROM protoflow_outbox_relays"
+_FREE = (
+    "UPDATE protoflow_outbox_buckets SET relay = NULL WHERE relay = $1 AND bucket = ANY ($2::int[])"
+)
+_TAKE = """UPDATE protoflow_outbox_buckets SET relay = $1 WHERE bucket IN (
+    SELECT bucket FROM protoflow_outbox_buckets b
+    WHERE relay IS NULL OR NOT EXISTS (SELECT 1 FROM protoflow_outbox_relays r WHERE r.id = b.relay)
+    ORDER BY bucket LIMIT $2 FOR UPDATE SKIP LOCKED)"""
+_OWNED = "SELECT bucket FROM protoflow_outbox_buckets WHERE relay = $1 ORDER BY bucket"
+_LEAVE = "DELETE FROM protoflow_outbox_relays WHERE id = $1"
+
+
+class BucketLease:
+    """The buckets of one relay in this process; renewed by a task of its own.
+
+    Args:
+        database: where the outbox is.
+        lease: seconds that it lasts.
+    """
+
+    def __init__(self, database: OutboxDatabase, lease: float) -> None:
+        self._database = database
+        self._seconds = lease
+        self._owner: object = None
+        self._id: int | None = None
+        self._valid_until = 0.0
+        self._balance_at = 0.0
+        self._renewing: asyncio.Task[None] | None = None
+        self.buckets: Sequence[int] = ()
+
+    def buckets_of(self, relay: object) -> Sequence[int]:
+        """Returns what this relay owns, and may publish for long enough; none if it is lost."""
+        if relay is not self._owner or time.monotonic() > self._valid_until:
+            return ()
+        return self.buckets
+
+    async def balance(self, relay: object) -> bool:
+        """Takes buckets that are free, and gives back those above a fair share; nothing of them
+        may be on its way. Returns whether others are owned than before. Raises TransportError."""
+        if self._owner is None:
+            self._owner = relay
+        if relay is not self._owner:
+            return False
+        now = time.monotonic()
+        if now < self._balance_at and now <= self._valid_until:
+            return False
+        before = self.buckets
+        async with self._database.transaction() as connection:
+            await self._renew(connection)
+            await connection.execute(_EXPIRE)
+            relays = await connection.fetchval(_RELAYS)
+            share = -(-BUCKETS // max(1, relays))
+            owned = [bucket for (bucket,) in await connection.fetch(_OWNED, self._id)]
+            if owned[share:]:
+                await connection.execute(_FREE, self._id, owned[share:])
+            elif len(owned) < share:
+                await connection.execute(_TAKE, self._id, share - len(owned))
+            owned = [bucket for (bucket,) in await connection.fetch(_OWNED, self._id)]
+        self.buckets = owned
+        self._valid_until = now + self._seconds * (1 - _MARGIN)
+        self._balance_at = now + self._seconds / 10
+        if self._renewing is None:
+            self._renewing = asyncio.get_running_loop().create_task(self._keep())
+        return owned != before
+
+    async def release(self, relay: object) -> None:
+        """Gives everything back. Raises TransportError."""
+        if relay is self._owner:
+            await self.close()
+
+    async def close(self) -> None:
+        """Gives everything back, if the database can be reached; else it expires."""
+        self._owner, self.buckets = None, ()
+        own, self._id = self._id, None
+        task, self._renewing = self._renewing, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        if own is not None:
+            with contextlib.suppress(TransportError):
+                await self._database.fetch(_LEAVE, own)
+
+    async def _renew(self, connection: Connection) -> None:
+        """Renews the lease, or joins: for the first time, or because it had expired."""
+        if self._id is not None:
+            if await connection.fetchval(_RENEW, self._id, self._seconds) is not None:
+                return
+            _log.warning("the lease of an outbox relay expired; its buckets go to others")
+        self._id = await connection.fetchval(_JOIN, self._seconds)
+
+    async def _keep(self) -> None:
+        """Renews while a batch takes long."""
+        while True:
+            await asyncio.sleep(self._seconds / 4)
+            began, own = time.monotonic(), self._id
+            with contextlib.suppress(TransportError):
+                found = await self._database.fetch(_RENEW, own, self._seconds)
+                if own == self._id:
+                    self._valid_until = began + self._seconds * (1 - _MARGIN) if found else 0.0

@@ -1,0 +1,258 @@
+"""The innermost step of handlers whose effects show exactly once.
+
+begin -> note the message -> handler -> outputs into the outbox -> commit
+
+Everything is one transaction. What fails rolls back, and then ends as without an inbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from protoflow.codecs.threaded import LARGE, decode_in_thread
+from protoflow.context import CONNECTION, Context
+from protoflow.errors import BatchFailed, PublishRefusedError
+from protoflow.handler import Batch
+from protoflow.inbox.entries import Entry, entry_of
+from protoflow.inbox.failures import TransactionEnded, is_conflict, is_refused
+from protoflow.message import Delivery, Message
+from protoflow.outcomes import DONE, Outcome, Postpone, Skip
+from protoflow.pipeline import HandlerSpec
+from protoflow.registrations.registration import Registration
+from protoflow.scheduling.batching import BatchContext
+from protoflow.scheduling.hop_state import is_reprocessed
+from protoflow.scheduling.invoke import Topics, all_outputs, ensure_topics, keep_result, results_of
+from protoflow.scheduling.threads import Threads
+from protoflow.transport.kit.backoff import Backoff
+
+if TYPE_CHECKING:
+    from protoflow.database import DatabaseConnection, Insertion, SyncDatabaseConnection
+    from protoflow.database.interface import Dialect
+    from protoflow.inbox import Inbox
+    from protoflow.inbox.transaction import Transaction
+
+_log = logging.getLogger("protoflow.inbox")
+
+#: How often a run that lost against another transaction is repeated at once.
+_CONFLICTS: Final = 3
+#: What the outputs of one run may be at most: they are kept until it commits.
+_MOST_OUTPUTS: Final = 10_000
+_MOST_BYTES: Final = 64 * 1024 * 1024
+#: Waits before a run is tried again that did not begin, in seconds.
+_FIRST_WAIT: Final = 0.1
+_LONGEST_WAIT: Final = 5.0
+#: After an unknown COMMIT the inbox decides, so soon.
+_UNKNOWN_WAIT: Final = 0.2
+
+
+class Destination(Protocol):
+    """Where the outputs of a transaction go: to the transport's own log, or to the outbox."""
+
+    async def insertion(self, dialect: Dialect, messages: Sequence[Message], /) -> Insertion:
+        """Returns what writes messages. Raises PublishError."""
+        ...
+
+    def written(
+        self,
+        connection: DatabaseConnection | SyncDatabaseConnection,
+        messages: Sequence[Message],
+        /,
+    ) -> None:
+        """Wakes who waits for messages, once the transaction has ended."""
+
+
+class UnknownTopics(Exception):  # noqa: N818  a name of what happened
+    """Outputs go to topics that are not made yet, which a transaction must not wait for."""
+
+
+class BatchRolledBack(Exception):  # noqa: N818  a name of what happened
+    """Some messages of a batch failed, so all of it was rolled back."""
+
+
+class ExactlyOnce:
+    """Runs one handler.
+
+    Args:
+        registration: the handler.
+        spec: what start-up knows of it.
+        inbox: opens transactions and notes messages.
+        destination: where outputs go.
+        threads: for handlers that are plain functions.
+        topics: makes topics before the first message to them.
+    """
+
+    def __init__(
+        self, registration: Registration, spec: HandlerSpec, inbox: Inbox[Any],
+        destination: Destination, threads: Threads, topics: Topics,
+    ) -> None:  # fmt: skip
+        self.registration = registration
+        self.spec = spec
+        self.inbox = inbox
+        self.destination = destination
+        self.threads = threads
+        self.topics = topics
+        self._backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
+
+    async def run(self, delivery: Delivery, context: Context) -> Outcome:
+        """Runs the handler for a message or a batch; a `Next`."""
+        items: Sequence[Context] = (context,)
+        if isinstance(context, BatchContext):
+            items = context.items
+        elif delivery.size > LARGE:
+            await decode_in_thread(self.spec.decode, context)
+        entries = [entry_of(item) for item in items]
+        conflicts = 0
+        while True:
+            for item in items:
+                self.spec.decode(item)  # before the transaction: an error is the message's own
+            try:
+                return await self.once(context, items, entries)
+            except UnknownTopics:
+                await ensure_topics(self.topics, all_outputs(context))
+            except BatchFailed as failed:
+                raise _single(failed, len(items)) from failed.__cause__
+            except Exception as error:
+                conflicts += 1
+                if conflicts > _CONFLICTS or not is_conflict(error):
+                    raise
+            context.restart()
+
+    async def once(
+        self, context: Context, items: Sequence[Context], entries: Sequence[Entry]
+    ) -> Outcome:
+        """One transaction."""
+        opener = self.inbox.opener
+        if opener is None:
+            raise TypeError("the inbox opens transactions in threads only")
+        try:
+            transaction = await opener.begin()
+        except Exception as error:
+            return self.postponed(error)
+        try:
+            try:
+                fresh = await self.inbox.table.enter(
+                    transaction.database, self.spec.group, self.spec.name, entries,
+                    self.repeated(items),
+                )  # fmt: skip
+            except Exception as error:
+                return self.postponed(error)
+            self.began()
+            chosen = chosen_of(items, entries, fresh)
+            if not chosen:
+                return Skip("handled before")
+            for each in {context, *chosen}:
+                each.values[CONNECTION] = transaction.connection
+            try:
+                await self._handle(context, chosen)
+                await self._keep_outputs(context, transaction.database)
+                if not transaction.is_open:
+                    raise TransactionEnded(self.spec.name)
+                await transaction.prepare()
+            finally:
+                for each in {context, *chosen}:
+                    each.values.pop(CONNECTION, None)
+            return await self._commit(transaction, context)
+        finally:
+            await transaction.close()
+
+    def repeated(self, items: Sequence[Context]) -> list[bool]:
+        """Which messages are run again although they are noted."""
+        group = self.spec.group
+        return [is_reprocessed(item.delivery, group) for item in items]
+
+    def postponed(self, error: Exception) -> Outcome:
+        """The handler did not run, for the database would not have it: later, uncounted."""
+        self.inbox.failed(error)
+        return Postpone(self._backoff.next(), f"no transaction of the inbox: {error}")
+
+    def began(self) -> None:
+        """A transaction holds the entries."""
+        self._backoff.reset()
+        self.inbox.works()
+
+    def given(self, context: Context, chosen: Sequence[Context]) -> Any:
+        """What the handler takes."""
+        if self.registration.batched:
+            return Batch([item.decoded for item in chosen], chosen)
+        return context.decoded
+
+    def keep(self, context: Context, result: Any, size: int = 0) -> int:
+        """Keeps a result until the commit; the bytes of all so far. Raises if it is too much."""
+        size += keep_result(context, self.spec.publication, result)
+        if len(context.outputs) > _MOST_OUTPUTS or size > _MOST_BYTES:
+            raise PublishRefusedError(
+                f"{self.spec.name}: the outputs of one run are kept until it commits, at most "
+                f"{_MOST_OUTPUTS:,} messages and {_MOST_BYTES:,} bytes; publish fewer a message"
+            )
+        return size
+
+    def ready_outputs(self, context: Context) -> list[Message]:
+        """The outputs of the run, whose topics are known. Raises UnknownTopics."""
+        if self.topics.unknown(all_outputs(context)):
+            raise UnknownTopics
+        return context.take_outputs()
+
+    async def _handle(self, context: Context, chosen: Sequence[Context]) -> None:
+        given = self.given(context, chosen)
+        if self.registration.streams:
+            size = 0
+            stream = results_of(self.registration, given, context, self.threads)
+            async with aclosing(stream) as results:
+                async for result in results:
+                    size = self.keep(context, result, size)
+        else:
+            result = await self.registration.call(given, context)
+            if result is not None and self.spec.publication is not None:
+                self.keep(context, result)
+
+    async def _keep_outputs(self, context: Context, database: DatabaseConnection) -> None:
+        if not all_outputs(context):
+            return
+        messages = self.ready_outputs(context)
+        statement, rows = await self.destination.insertion(database.dialect, messages)
+        await database.execute_many(statement, rows)
+        self.destination.written(database, messages)
+
+    async def _commit(self, transaction: Transaction, context: Context) -> Outcome:
+        try:
+            await transaction.commit()
+        except asyncio.CancelledError:
+            return unknown()
+        except Exception as error:
+            if is_refused(error):
+                raise
+            return unknown()
+        context.confirm()
+        return DONE
+
+
+def unknown() -> Outcome:
+    """The answer to COMMIT got lost: the next run finds the entry, or handles the message."""
+    _log.warning("a COMMIT of the inbox has an unknown result; the inbox is asked")
+    return Postpone(_UNKNOWN_WAIT, "the result of COMMIT is not known")
+
+
+def chosen_of(
+    items: Sequence[Context], entries: Sequence[Entry], fresh: set[Entry]
+) -> list[Context]:
+    """The messages to handle: each that is new, and once."""
+    left = set(fresh)
+    chosen = []
+    for item, entry in zip(items, entries, strict=True):
+        if entry in left:
+            left.discard(entry)
+            chosen.append(item)
+    return chosen
+
+
+def _single(failed: BatchFailed, count: int) -> Exception:
+    """What a `BatchFailed` is where all of a batch is rolled back: the error of its only message,
+    else a reason to handle the messages one by one."""
+    if count == 1 and failed.errors:
+        error = next(iter(failed.errors.values()))
+        return error if isinstance(error, Exception) else RuntimeError(type(error).__name__)
+    return BatchRolledBack(str(failed))

@@ -1,0 +1,35 @@
+"""The innermost step of handlers whose effects show exactly once, by their kind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from protoflow.pipeline import HandlerSpec, Next
+from protoflow.registrations.registration import Registration
+from protoflow.scheduling.exactly_once import Destination, ExactlyOnce
+from protoflow.scheduling.exactly_once_sync import ExactlyOnceSync
+from protoflow.scheduling.invoke import Topics
+from protoflow.scheduling.threads import Threads
+
+if TYPE_CHECKING:
+    from protoflow.inbox import Inbox
+
+
+class InboxRuns:
+    """Makes runs whose effects show exactly once.
+
+    Args:
+        inbox: opens transactions and notes messages.
+        destination: where outputs go.
+    """
+
+    def __init__(self, inbox: Inbox[Any], destination: Destination) -> None:
+        self._inbox = inbox
+        self._destination = destination
+
+    def terminal(
+        self, registration: Registration, spec: HandlerSpec, threads: Threads, topics: Topics
+    ) -> Next:
+        """Returns the callable that runs the user's code for a delivery, in one transaction."""
+        kind = ExactlyOnceSync if registration.sync else ExactlyOnce
+        return kind(registration, spec, self._inbox, self._destination, threads, topics).run
