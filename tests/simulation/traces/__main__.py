@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
-from protoflow.testing.broker_traces import RULES, check
+from protoflow.testing.broker_traces import check
+from protoflow.testing.simulation.profiles import PROFILES
 
 from tests.simulation.traces.recorded import record
 
@@ -41,9 +42,9 @@ def parts(transports: list[str], seeds: int) -> Iterator[tuple[str, int, int]]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make traces")
     parser.add_argument("--seeds", type=int, default=1000, help="of each transport; default 1000")
-    parser.add_argument("--as", dest="transports", action="append", choices=[*RULES])
+    parser.add_argument("--as", dest="transports", action="append", choices=[*PROFILES])
     options = parser.parse_args()
-    transports = options.transports or [*RULES]
+    transports = options.transports or [*PROFILES]
     totals = {transport: [0, 0, 0] for transport in transports}
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         for transport, events, steps, found in pool.map(run, parts(transports, options.seeds)):

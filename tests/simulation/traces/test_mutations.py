@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from protoflow.testing.broker_traces import RULES, Event, check
+from protoflow.testing.simulation.profiles import PROFILES
 
 from tests.simulation.traces.recorded import trace
 
@@ -132,7 +133,7 @@ MUTATIONS: dict[Mutation, tuple[str, str]] = {
 CASES = [
     pytest.param(transport, mutation, id=f"{mutation.__name__}-{transport}")
     for mutation in MUTATIONS
-    for transport in RULES
+    for transport in PROFILES
     if mutation is not moves or RULES[transport].positions  # else they are numbers of deliveries
 ]
 

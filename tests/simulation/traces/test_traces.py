@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from protoflow.testing.broker_traces import RULES, check
+from protoflow.testing.broker_traces import check
+from protoflow.testing.simulation.profiles import PROFILES
 
 from tests.simulation.traces.recorded import trace
 
 SEEDS = 6
 
 
-@pytest.mark.parametrize("transport", RULES)
+@pytest.mark.parametrize("transport", PROFILES)
 def test_simulated_brokers_keep_the_rules(transport: str) -> None:
     for seed in range(SEEDS):
         checker = check(trace(transport, seed), transport)
@@ -20,7 +21,7 @@ def test_simulated_brokers_keep_the_rules(transport: str) -> None:
         assert checker.messages >= 100
 
 
-@pytest.mark.parametrize("transport", RULES)
+@pytest.mark.parametrize("transport", PROFILES)
 def test_a_step_costs_the_same_however_long_the_trace_is(transport: str) -> None:
     short, long = trace(transport, 0), [*trace(transport, 0)]
     for number in range(1, 5):
