@@ -53,7 +53,7 @@ class Record:
     stored_attempts: set[str] = field(default_factory=set)
     dead: bool = False
     copies: int = 1
-    #: The ids of the outputs of each run that succeeded.
+    #: The ids of the outputs of each run that succeeded since the last one that did not.
     outputs: list[tuple[str, ...]] = field(default_factory=list)
     #: The attempt and the earliest time of the next run, and what must not happen before it.
     next_attempt: int = 1

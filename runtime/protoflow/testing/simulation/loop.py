@@ -123,7 +123,6 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         events._set_running_loop(self)
         try:
             while not task.done():
-                self._advance()
                 self._turn()
         finally:
             events._set_running_loop(previous)
@@ -169,6 +168,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def _turn(self) -> None:
         """Runs what is ready: nothing of the dead, and nothing now of those that stand still."""
+        self._advance()
         ready, now, of = self._ready, self.now, current  # type: ignore[attr-defined]
         for _ in range(len(ready)):
             handle = ready.popleft()

@@ -159,6 +159,7 @@ class RunChecks:
             del ledger.running[run]
             record = ledger.records[run.message]
             if own is None:
+                record.outputs.clear()
                 self._end_without_verdict(run)
             elif not isinstance(own, Postpone):
                 self._end(run, ledger, record, own)
@@ -172,8 +173,9 @@ class RunChecks:
         for run in runs:
             ledger.running.pop(run, None)
             run.ended, run.outcome = self._now(), "cancelled"
-            # Maybe by itself, which is a failure.
-            ledger.records[run.message].cancelled += 1
+            record = ledger.records[run.message]
+            record.cancelled += 1  # maybe by itself, which is a failure
+            record.outputs.clear()
             self._trace.add(self._now(), str(run.process), "cancelled", run.message)
 
     def _end_without_verdict(self, run: Run) -> None:
@@ -195,6 +197,7 @@ class RunChecks:
             record.successes += 1
             return
         record.failures += 1
+        record.outputs.clear()
         if isinstance(outcome, DeadLetter):
             record.given_up += 1
         elif isinstance(outcome, Retry) and lost is None and self._holds(run.delivery):

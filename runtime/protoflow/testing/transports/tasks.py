@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from google.protobuf.wrappers_pb2 import StringValue
 
@@ -67,6 +67,10 @@ def task_handler(
         publication=publication(results) if results else None,
     )
     spec = ServiceSpec(name="protoflow.testing.Tasks", methods=(method,))
-    members = {"__protoflow_spec__": spec, "method": method, "work": staticmethod(work)}
+    members = {
+        "__protoflow_spec__": spec,
+        "method": method,
+        "work": staticmethod(cast("Work", work)),
+    }
     handler: TaskHandler = type("Tasks", (TaskHandler,), members)()
     return handler
