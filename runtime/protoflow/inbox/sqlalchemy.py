@@ -16,7 +16,7 @@ class Engine:
 
     def __init__(self, engine: Any) -> None:  # Any: SQLAlchemy is not imported
         self._engine = engine
-        self.dialect = _dialect(engine)
+        self.dialect: Dialect = _dialect(engine)
 
     async def begin(self) -> EngineTransaction:
         """See `Opener`."""
@@ -73,7 +73,7 @@ class Sessions:
                 "the async_sessionmaker of an inbox has no engine; make it with "
                 "async_sessionmaker(engine)"
             )
-        self.dialect = _dialect(engine)
+        self.dialect: Dialect = _dialect(engine)
 
     async def begin(self) -> SessionTransaction:
         """See `Opener`."""

@@ -176,6 +176,14 @@ class RecordedSubscription:
             self._delivered(found[0])
         return found
 
+    def pause(self, shards: Collection[str | int]) -> None:
+        """See `Subscription.pause`."""
+        self.subscription.pause(shards)
+
+    def resume(self, shards: Collection[str | int]) -> None:
+        """See `Subscription.resume`."""
+        self.subscription.resume(shards)
+
     async def stop(self) -> None:
         """See `Subscription.stop`."""
         try:

@@ -101,7 +101,7 @@ class Notifications:
             self._notifying = None
 
     async def _listen(self) -> Any:  # Any: asyncpg has no types
-        arguments = self._database.arguments()
+        arguments: dict[str, Any] = self._database.arguments()
         if self._database.options.listen_url:
             arguments = {"dsn": self._database.options.listen_url}
         self._connection = connection = await asyncpg.connect(**arguments)

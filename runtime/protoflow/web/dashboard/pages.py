@@ -50,6 +50,6 @@ async def asset(host: Host, request: Request) -> Response:
 @functools.cache
 def _files() -> dict[str, bytes]:
     """The files by name, read once."""
-    here = resources.files(__package__)
+    here = resources.files("protoflow.web.dashboard")
     folders = (here / "static", here / "vendor")
     return {file.name: file.read_bytes() for folder in folders for file in folder.iterdir()}
