@@ -24,6 +24,8 @@ from protoflow.testing.transports.tasks import publication, task_handler
 
 SAGAS = 36
 KEYS = 6
+#: Orders whose first run cancels its own task.
+CANCELLED = sum(str(number).endswith("5") for number in range(SAGAS))
 IN_TURN = DeliveryPolicy(
     ordering=Ordering.PER_KEY, concurrency=4, retry=RetryPolicy(max_attempts=3, initial_backoff=0.2)
 )

@@ -9,7 +9,7 @@ from protoflow.testing import Scenario, simulate
 from protoflow.testing.seeds import Seed
 from protoflow.testing.simulation.explorer import Explorer, named
 
-from tests.simulation.sagas import SAGAS, SERVICES, orders
+from tests.simulation.sagas import CANCELLED, SAGAS, SERVICES, orders
 
 
 @pytest.mark.protoflow_seeds(25)
@@ -36,7 +36,8 @@ def test_each_seed_has_thirty_sagas_and_bad_luck(as_: str) -> None:
         assert seed.crashes >= 2
 
 
-def test_without_faults_nothing_is_repeated() -> None:
+def test_without_faults_nothing_is_repeated_but_what_handlers_cancel() -> None:
     scenario = Scenario(publish=orders, faults=0, crashes=0)
     report = simulate(*SERVICES, scenario=scenario, seeds=3)
-    assert report.runs == report.deliveries == 3 * 3 * SAGAS
+    assert report.deliveries == 3 * 3 * SAGAS
+    assert report.runs == report.deliveries + 3 * CANCELLED

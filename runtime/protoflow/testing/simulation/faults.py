@@ -15,8 +15,9 @@ _CALLS, _PACE = 24, 0.5
 _NEAR = 3.0
 #: What every service passes, however its day is; and what only some do.
 _CERTAIN_CRASHES, _UNCERTAIN = ("settle", "run", "fetch"), ("submit", "renew", "join")
-#: How many faults and crashes of a plan surely meet something.
-_SURE_FAULTS, _SURE_CRASHES = 5, 2
+#: How many faults and crashes of a plan surely meet something; one crash more than the two that
+#: must happen, for a process may end by itself before its crash.
+_SURE_FAULTS, _SURE_CRASHES = 5, 3
 #: Messages that always fail, at most; more would leave little to do for the services behind.
 _MOST_POISON = 3
 #: Faults of runs: the handler fails before or after its work, takes longer than a lease, or fails

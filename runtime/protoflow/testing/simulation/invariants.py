@@ -121,7 +121,7 @@ class Contract(RunChecks):
                 message.id,
             )
         missing = [self._missing(outputs) for outputs in record.outputs]
-        if missing and all(missing) and not record.dead:
+        if record.owes_outputs and all(missing) and not record.dead:
             self._fail(
                 "outputs with success",
                 f"acknowledged by {group.name} before its output {missing[-1]} was stored",

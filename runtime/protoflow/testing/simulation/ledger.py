@@ -53,8 +53,9 @@ class Record:
     stored_attempts: set[str] = field(default_factory=set)
     dead: bool = False
     copies: int = 1
-    #: The ids of the outputs of each run that succeeded since the last one that did not.
+    #: The ids of the outputs of each run that succeeded, and whether the last run did.
     outputs: list[tuple[str, ...]] = field(default_factory=list)
+    owes_outputs: bool = False
     #: The attempt and the earliest time of the next run, and what must not happen before it.
     next_attempt: int = 1
     not_before: float = 0.0

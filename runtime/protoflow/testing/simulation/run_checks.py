@@ -159,7 +159,7 @@ class RunChecks:
             del ledger.running[run]
             record = ledger.records[run.message]
             if own is None:
-                record.outputs.clear()
+                record.owes_outputs = False
                 self._end_without_verdict(run)
             elif not isinstance(own, Postpone):
                 self._end(run, ledger, record, own)
@@ -175,7 +175,7 @@ class RunChecks:
             run.ended, run.outcome = self._now(), "cancelled"
             record = ledger.records[run.message]
             record.cancelled += 1  # maybe by itself, which is a failure
-            record.outputs.clear()
+            record.owes_outputs = False
             self._trace.add(self._now(), str(run.process), "cancelled", run.message)
 
     def _end_without_verdict(self, run: Run) -> None:
@@ -197,7 +197,7 @@ class RunChecks:
             record.successes += 1
             return
         record.failures += 1
-        record.outputs.clear()
+        record.owes_outputs = False
         if isinstance(outcome, DeadLetter):
             record.given_up += 1
         elif isinstance(outcome, Retry) and lost is None and self._holds(run.delivery):
@@ -210,6 +210,7 @@ class RunChecks:
     ) -> None:
         if isinstance(outcome, Done):
             record.outputs.append(outputs)
+            record.owes_outputs = True
             for each in outputs:
                 self.failed_outputs.pop(each, None)
         elif not record.successes:

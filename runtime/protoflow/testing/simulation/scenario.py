@@ -17,14 +17,14 @@ class Scenario:
     Attributes:
         publish: publishes through `simulation.publisher`; returns when it is done.
         faults: the number of planned faults; the first five always happen.
-        crashes: the number of planned crashes; the first two always happen.
+        crashes: the number of planned crashes; two always happen.
         duration: seconds in which faults are planned; after the last everything must come to rest.
         patience: seconds that it gets for that.
     """
 
     publish: Publish
     faults: int = 9
-    crashes: int = 3
+    crashes: int = 4
     duration: float = 30.0
     patience: float = 7200.0
 
