@@ -80,7 +80,7 @@ class BucketReader:
         self, buckets: Sequence[Bucket], found: list[Delivery], max_messages: int, max_bytes: int
     ) -> None:
         """Reads up to so many messages and bytes into `found`."""
-        hungry = [each for each in buckets if not each.exhausted and each.window < _WINDOW]
+        hungry = _hungry(buckets)
         while hungry and len(found) < max_messages and max_bytes > 0:
             most = max(1, -(-(max_messages - len(found)) // len(hungry)))
             places = [bucket.position for bucket in hungry]
@@ -103,7 +103,7 @@ class BucketReader:
             for bucket in hungry:
                 if counts.get(bucket.number, 0) < most:
                     bucket.exhaust()
-            hungry = [each for each in hungry if not each.exhausted and each.window < _WINDOW]
+            hungry = _hungry(hungry)
 
     def _keep(self, bucket: Bucket, row: Sequence[Any], found: list[Delivery]) -> int:
         """Takes a row that was read; returns how many bytes of it are handed out."""
@@ -129,3 +129,8 @@ class BucketReader:
             return 0
         found.append(delivery)
         return delivery.size
+
+
+def _hungry(buckets: Sequence[Bucket]) -> list[Bucket]:
+    """Those to read on from. A bucket that was lost takes no rows: reading it would never end."""
+    return [each for each in buckets if not (each.lost or each.exhausted) and each.window < _WINDOW]
