@@ -23,7 +23,7 @@ _WATCH_INTERVAL = 0.5
 @click.argument("paths", nargs=-1)
 @click.option("-I", "--root", "roots", multiple=True, help="Directory that imports start from.")
 @click.option("--out", help="Output directory; gen by default.")
-@click.option("--package", help="Python package that the output directory is.")
+@click.option("--package", help="Import name of the output directory, such as shop.gen.")
 @click.option("--grpc/--no-grpc", default=None, help="Generate gRPC stubs too.")
 @click.option("--watch", is_flag=True, help="Generate again whenever a .proto file changes.")
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if a file is out of date.")

@@ -31,7 +31,7 @@ class Project:
         roots: directories that imports are relative to.
         files: the .proto files to generate, as protoc names them.
         out: the directory that the modules are written to.
-        package: the Python package that `out` is; "" if `out` is on the path itself.
+        package: the name under which Python imports `out`; "" if `out` is on the path itself.
         grpc: whether gRPC stubs are made, too.
         handlers: the plugin's parameter of that name; "" is its default.
         asyncapi: the plugin's parameter of that name; "" is its default.
