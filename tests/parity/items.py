@@ -139,8 +139,8 @@ def table() -> str:
     lines = [
         "# Parity with the Go runtime",
         "",
-        "Every exported item of the package `runtime` of Go protoflow v0.5.1, its Python name, and the test",
-        "that proves it. Made from `tests/parity/items.py` (`make docs`).",
+        "This table lists every exported item of the package `runtime` of Go protoflow v0.5.1, with its Python",
+        "name and the test that proves it. `make docs` writes this page from `tests/parity/items.py`.",
         "",
         "| Go | Python | proved by |",
         "|---|---|---|",
