@@ -21,8 +21,7 @@ _ALL = [*range(BUCKETS)]
 _STATE = """
 SELECT coalesce(next.due <= {s}.now(), false),
   EXISTS (SELECT 1 FROM {s}.claims WHERE group_id = $1 AND member IS NULL),
-  next.due - {s}.now(),
-  (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {s}.log_seq)
+  next.due - {s}.now()
 FROM (SELECT min(due) AS due FROM {s}.waiting WHERE group_id = $1 AND member IS NULL) AS next
 """
 _LOCK = """
@@ -66,13 +65,11 @@ class Queue:
         if self._found:
             return self._take_found()
         group = self._membership.group
-        ((waiting_due, free, next_due, high),) = await self._database.fetch(_STATE, group.id)
+        ((waiting_due, free, next_due),) = await self._database.fetch(_STATE, group.id)
         if next_due is not None and next_due > 0:
             self._wake_after(next_due)
         if self._seen is not None:
-            self._seen = await positions.look_again(
-                self._database, group.topic, _ALL, self._seen, high
-            )
+            self._seen = await positions.look_again(self._database, group.topic, _ALL, self._seen)
         if not (waiting_due or free or self._seen is None):
             return ()
         upto = await positions.raise_ids(self._database) if self._seen is None else None
