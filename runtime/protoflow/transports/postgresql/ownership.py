@@ -93,7 +93,7 @@ class Ownership:
         task = self._balancing
         self.abort()
         if task is not None:
-            await asyncio.gather(task, return_exceptions=True)
+            await asyncio.wait([task])  # a gather would wait for what it cancels
 
     def abort(self) -> None:
         """Shares no longer, and waits for nothing."""
