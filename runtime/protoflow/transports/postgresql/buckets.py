@@ -19,6 +19,8 @@ from protoflow.transports.postgresql.ownership import Known, Ownership
 from protoflow.transports.postgresql.waiting_claims import WaitingClaims
 
 _UNKNOWN = Known(0, 0.0, 0.0, 0)
+#: So many rows that waited may wait in a bucket once more, for others of their lane.
+_MOST_CLAIMED = 2000
 _STATE = """
 SELECT coalesce(next.due <= {s}.now(), false),
   next.due - {s}.now()
@@ -87,7 +89,7 @@ class Buckets:
         if next_due is not None and next_due > 0:
             self._wake_after(next_due)
         if due:
-            await self._waiting.claim(max_messages, [each.number for each in self._open_buckets()])
+            await self._waiting.claim(max_messages, self._with_room())
         found: list[Delivery] = []
         self._handed = found
         now = self._loop.time()
@@ -220,6 +222,14 @@ class Buckets:
     def _open_buckets(self) -> list[Bucket]:
         paused = self._paused()
         return [each for each in self._staying() if each.number not in paused]
+
+    def _with_room(self) -> list[int]:
+        """The buckets for which rows that wait are claimed."""
+
+        def claimed(bucket: Bucket) -> int:
+            return sum(isinstance(each.delivery.receipt, InWaiting) for each in bucket.returned)
+
+        return [each.number for each in self._open_buckets() if claimed(each) < _MOST_CLAIMED]
 
     def _lane(self, delivery: Delivery) -> Hashable:
         """What must be handled in turn; None: nothing."""
