@@ -161,7 +161,10 @@ class Buckets:
         return found, rows[0][1] if rows else ""
 
     async def write(
-        self, connection: Connection, settlements: Sequence[Settlement]
+        self,
+        connection: Connection,
+        settlements: Sequence[Settlement],
+        earlier: Sequence[Settlement] = (),
     ) -> Callable[[], None]:
         """See `Holdings.write`."""
         database, group = self._database, self._membership.group
@@ -177,7 +180,13 @@ class Buckets:
                     finished.setdefault(receipt.bucket, set()).add(receipt.seq)
                 elif settlement.action is Action.NACK or settlement.failures:
                     failed.append((receipt, settlement))
-        moved = {self._owned[number]: seqs for number, seqs in finished.items()}
+        moved = {self._owned[number]: {*seqs} for number, seqs in finished.items()}
+        for settlement in earlier:
+            if settlement.action is Action.ACK:
+                for delivery in (settlement.delivery, *settlement.others):
+                    bucket = self._owned.get(int(delivery.shard))
+                    if isinstance(delivery.receipt, InBucket) and bucket in moved:
+                        moved[bucket].add(delivery.receipt.seq)
         await waiting.settle(database, connection, of_waiting, keep=True)
         await progress.fail(database, connection, group.id, failed)
         await progress.move(database, connection, group.id, moved)

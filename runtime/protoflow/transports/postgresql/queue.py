@@ -139,7 +139,10 @@ class Queue:
         return found, rows[0][1] if rows else xid
 
     async def write(
-        self, connection: Connection, settlements: Sequence[Settlement]
+        self,
+        connection: Connection,
+        settlements: Sequence[Settlement],
+        earlier: Sequence[Settlement] = (),
     ) -> Callable[[], None]:
         """See `Holdings.write`."""
         database, group = self._database, self._membership.group
@@ -166,16 +169,20 @@ class Queue:
                 group.id,
                 marked,
             )
-        left = self._without([receipt for receipt, _ in of_log])
+        gone = [receipt for receipt, _ in of_log]
+        left = self._without(gone)
+        for delivery in (other for each in earlier for other in (each.delivery, *each.others)):
+            if isinstance(delivery.receipt, InClaim) and delivery.receipt.claim in left:
+                left[delivery.receipt.claim].pop(delivery.receipt.seq, None)
         await self._shorten(connection, left)
         await self._release(connection, of_log)
 
         def committed() -> None:
-            for claim, seqs in left.items():
-                if seqs:
-                    self._claims[claim] = seqs
-                else:
-                    self._claims.pop(claim, None)
+            for receipt in gone:
+                held = self._claims.get(receipt.claim, {})
+                held.pop(receipt.seq, None)
+                if not held:
+                    self._claims.pop(receipt.claim, None)
 
         return committed
 
