@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from protoflow.contract.spec import Ordering
 from protoflow.message import Message, Settlement
@@ -25,3 +27,25 @@ async def test_each_that_was_settled_in_a_transaction_stays_so(
     await transport.close()
     after = await join(await place.open(), settings_of(ordering))
     assert numbers(await take(after, 1)) == [2]
+
+
+async def test_transactions_that_wait_for_each_other_write_what_both_settled(
+    place: TestSchema,
+) -> None:
+    """The second one is answered before the first one is noted."""
+    transport = await place.open()
+    member = await join(transport, settings_of())
+    messages = [
+        Message(id=f"m{number}", topic="orders", payload=b"%d" % number) for number in (0, 1)
+    ]
+    assert await transport.submit(messages) == [None, None]
+    held = await take(member, 2)
+
+    async def settle(number: int) -> None:
+        async with transport.transaction() as transaction:
+            await transaction.settle(Settlement(held[number]))
+            await asyncio.sleep(0.2)
+
+    await asyncio.gather(settle(0), settle(1))
+    await transport.close()
+    assert not await place.run("SELECT 1 FROM {s}.claims")

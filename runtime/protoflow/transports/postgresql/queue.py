@@ -25,7 +25,7 @@ SELECT coalesce(next.due <= {s}.now(), false),
 FROM (SELECT min(due) AS due FROM {s}.waiting WHERE group_id = $1 AND member IS NULL) AS next
 """
 _LOCK = """
-SELECT id, pg_current_xact_id()::text FROM {s}.claims
+SELECT id, pg_current_xact_id()::text, buckets, seqs FROM {s}.claims
 WHERE id = ANY ($1::int8[]) AND member = $2 FOR UPDATE
 """
 _PLACES = "SELECT base::text, open::text, low, seqs FROM {s}.cursors WHERE group_id = $1"
@@ -56,6 +56,9 @@ class Queue:
         self._found: list[Delivery] = []
         #: What each claim of this member still holds: bucket by number.
         self._claims: dict[int, dict[int, int]] = {}
+        #: What the row of a claim said when a transaction locked it: others of this process may
+        #: have been committed, and not be noted yet.
+        self._locked: dict[int, dict[int, int]] = {}
         #: What the log looked like when nothing was left to read; None: there may be something.
         self._seen: Seen | None = None
 
@@ -124,6 +127,8 @@ class Queue:
         claims = [*{each.claim for each in receipts if isinstance(each, InClaim)}]
         rows = await connection.fetch(database.sql(_LOCK), claims, member) if claims else ()
         held = {row[0] for row in rows}
+        for claim, _, buckets, seqs in rows:
+            self._locked[claim] = dict(zip(seqs, buckets, strict=True))
         ids = [each.id for each in receipts if isinstance(each, InWaiting)]
         rows_waiting, xid = await waiting.lock(database, connection, ids, member)
         found = {
@@ -171,9 +176,6 @@ class Queue:
             )
         gone = [receipt for receipt, _ in of_log]
         left = self._without(gone)
-        for delivery in (other for each in earlier for other in (each.delivery, *each.others)):
-            if isinstance(delivery.receipt, InClaim) and delivery.receipt.claim in left:
-                left[delivery.receipt.claim].pop(delivery.receipt.seq, None)
         await self._shorten(connection, left)
         await self._release(connection, of_log)
 
@@ -183,6 +185,7 @@ class Queue:
                 held.pop(receipt.seq, None)
                 if not held:
                     self._claims.pop(receipt.claim, None)
+                    self._locked.pop(receipt.claim, None)
 
         return committed
 
@@ -200,6 +203,7 @@ class Queue:
     def clear(self) -> None:
         """Everything was lost."""
         self._claims.clear()
+        self._locked.clear()
         self._found.clear()
         self._doubt.clear()
         self._seen = None
@@ -215,7 +219,7 @@ class Queue:
         left: dict[int, dict[int, int]] = {}
         for receipt in receipts:
             if receipt.claim not in left:
-                left[receipt.claim] = dict(self._claims[receipt.claim])
+                left[receipt.claim] = dict(self._locked[receipt.claim])
             left[receipt.claim].pop(receipt.seq, None)
         return left
 
