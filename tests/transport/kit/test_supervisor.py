@@ -118,3 +118,37 @@ async def test_a_callback_that_fails_does_not_end_it() -> None:
 
 def _ignore(_: object) -> None:
     pass
+
+
+def test_a_cancellation_that_the_client_takes_for_the_end_ends_it_all_the_same() -> None:
+    """As `wait_for` does if what it waits for fails in the same turn of the loop."""
+    connects = 0
+
+    async def connect() -> int:
+        nonlocal connects
+        connects += 1
+        return 1
+
+    async def watch(_: int) -> str:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise OSError("closed") from None
+        return "lost"
+
+    async def run() -> None:
+        with virtual_time() as clock:
+            supervisor = Supervisor(
+                connect,
+                watch,
+                up=lambda _: None,
+                down=lambda _: None,
+                clock=clock,
+                backoff=Backoff(1.0, 4.0),
+            )
+            supervisor.start(0)
+            await asyncio.sleep(0)
+            await supervisor.stop()
+
+    asyncio.run(run())
+    assert not connects

@@ -8,6 +8,7 @@ import uuid
 import pytest
 from protoflow.contract.spec import Ordering
 from protoflow.errors import PublishError
+from protoflow.transports.postgresql.subscription import PostgresSubscription
 
 from tests.transports.postgresql.harness import (
     TestSchema,
@@ -81,3 +82,19 @@ async def test_a_statement_that_takes_too_long_is_an_error_and_no_end(place: Tes
     await publish(transport, 1)
     member = await join(transport, settings_of())
     assert {0, 1} <= set(numbers(await take(member, 2)))
+
+
+async def test_the_server_ends_what_a_process_that_is_gone_has_locked(place: TestSchema) -> None:
+    """A claim locks the position of the whole group."""
+    transport = await place.open(command_timeout=1.0)
+    member = await join(transport, settings_of())
+    assert isinstance(member, PostgresSubscription)
+    transaction = member.membership.claiming()
+    connection, _ = await transaction.__aenter__()
+    setting = "SELECT current_setting('idle_in_transaction_session_timeout')"
+    assert await connection.fetchval(setting) == "1s"
+    await transaction.__aexit__(None, None, None)
+    async with transport._database.transaction(relaxed=True) as connection:
+        assert await connection.fetchval(setting) == "1s"
+    async with transport._database.transaction() as connection:
+        assert await connection.fetchval(setting) != "1s"

@@ -63,8 +63,10 @@ class Supervisor(Generic[T]):
                 reason = await self._watch(connection)
             except Exception as error:
                 reason = describe(error)
+            self._end_if_stopped()
             self._report(self._down, reason)
             connection = await self._connected()
+            self._end_if_stopped()
             self._backoff.reset()
             self._report(self._up, connection)
 
@@ -74,7 +76,13 @@ class Supervisor(Generic[T]):
             try:
                 return await self._connect()
             except Exception as error:  # what is refused today may be granted tomorrow
+                self._end_if_stopped()
                 self._report(self._down, describe(error))
+
+    def _end_if_stopped(self) -> None:
+        """Some client may have taken the cancellation for the end of the connection."""
+        if self._task is not asyncio.current_task():
+            raise asyncio.CancelledError
 
     def _report(
         self, callback: Callable[[T], object] | Callable[[str], object], value: T | str

@@ -14,7 +14,6 @@ from protoflow.transports.postgresql.holdings import InBucket
 from protoflow.transports.postgresql.lost_position import PositionLostError
 from protoflow.transports.postgresql.members import Membership
 from protoflow.transports.postgresql.ownership import Known
-from protoflow.transports.postgresql.positions import Seen
 from protoflow.transports.postgresql.rows import read_delivery
 
 #: So many messages of a bucket may be unfinished, or finished behind unfinished ones.
@@ -48,33 +47,26 @@ class BucketReader:
         self._wake_at = wake_at
         self._loop = asyncio.get_running_loop()
 
-    async def open(self, buckets: Sequence[Bucket], high: int) -> bool:
-        """Opens the next batch of exhausted buckets, if there may be something in it.
-
-        Args:
-            high: the last number of the log, read just now.
-        """
+    async def open(self, buckets: Sequence[Bucket]) -> bool:
+        """Opens the next batch of exhausted buckets, if there may be something in it."""
         behind = [each for each in buckets if each.exhausted]
-        alike: dict[Seen | None, list[Bucket]] = {}
-        for bucket in behind:
-            alike.setdefault(bucket.seen, []).append(bucket)
-        opened = False
-        for seen, some in alike.items():
-            numbers = [each.number for each in some]
-            topic = self._membership.group.topic
+        looks = {each.seen for each in behind}
+        if not looks:
+            return False
+        # Batches that were opened at different times are opened together, to be looked at as one.
+        if len(looks) == 1 and (seen := looks.pop()) is not None:
+            numbers, topic = [each.number for each in behind], self._membership.group.topic
+            seen = await positions.look_again(self._database, topic, numbers, seen)
             if seen is not None:
-                seen = await positions.look_again(self._database, topic, numbers, seen, high)
-            if seen is None:
-                opening = await positions.open_batch(self._database)
-                if any(positions.is_ahead(each.position, opening.open) for each in some):
-                    raise PositionLostError("a position is ahead of the server")
-                opened = True
-                for bucket in some:
-                    bucket.open(opening)
-            else:
-                for bucket in some:
+                for bucket in behind:
                     bucket.seen = seen
-        return opened
+                return False
+        opening = await positions.open_batch(self._database)
+        if any(positions.is_ahead(each.position, opening.open) for each in behind):
+            raise PositionLostError("a position is ahead of the server")
+        for bucket in behind:
+            bucket.open(opening)
+        return True
 
     async def read(
         self, buckets: Sequence[Bucket], found: list[Delivery], max_messages: int, max_bytes: int
@@ -101,14 +93,14 @@ class BucketReader:
                 counts[row[0]] = counts.get(row[0], 0) + 1
                 max_bytes -= self._keep(numbered[row[0]], row, found)
             for bucket in hungry:
-                if counts.get(bucket.number, 0) < most:
+                if counts.get(bucket.number, 0) < most and not bucket.leaving:
                     bucket.exhaust()
             hungry = _hungry(hungry)
 
     def _keep(self, bucket: Bucket, row: Sequence[Any], found: list[Delivery]) -> int:
         """Takes a row that was read; returns how many bytes of it are handed out."""
         number, seq, wait, *content = row
-        if bucket.lost or not bucket.read(seq):
+        if bucket.lost or bucket.leaving or not bucket.read(seq):
             return 0
         delivery = read_delivery(
             self._membership.group.topic_name,
@@ -132,5 +124,10 @@ class BucketReader:
 
 
 def _hungry(buckets: Sequence[Bucket]) -> list[Bucket]:
-    """Those to read on from. A bucket that was lost takes no rows: reading it would never end."""
-    return [each for each in buckets if not (each.lost or each.exhausted) and each.window < _WINDOW]
+    """Those to read on from. A bucket that was lost, or leaves, takes no rows: reading it would
+    never end."""
+    return [
+        each
+        for each in buckets
+        if not (each.lost or each.leaving or each.exhausted) and each.window < _WINDOW
+    ]

@@ -19,10 +19,11 @@ from protoflow.transports.postgresql.ownership import Known, Ownership
 from protoflow.transports.postgresql.waiting_claims import WaitingClaims
 
 _UNKNOWN = Known(0, 0.0, 0.0, 0)
+#: So many rows that waited may wait in a bucket once more, for others of their lane.
+_MOST_CLAIMED = 2000
 _STATE = """
 SELECT coalesce(next.due <= {s}.now(), false),
-  next.due - {s}.now(),
-  (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {s}.log_seq)
+  next.due - {s}.now()
 FROM (SELECT min(due) AS due FROM {s}.waiting WHERE group_id = $1 AND member IS NULL) AS next
 """
 _LOCK = """
@@ -54,12 +55,13 @@ class Buckets:
         self._membership = membership
         self._wake_after = wake_after
         self._paused = paused
+        self._revoke = revoke
         self._withdraw = withdraw
         #: What `fetch` is about to return.
         self._handed: list[Delivery] = []
         self._loop = asyncio.get_running_loop()
         self._turns = count()
-        self._ownership = Ownership(database, membership, lambda: wake_after(0.0), revoke)
+        self._ownership = Ownership(database, membership, lambda: wake_after(0.0), self._leave)
         self._owned = self._ownership.buckets
         self._known = self._ownership.known
         self._waiting = WaitingClaims(database, membership, self._turns, self._give_back)
@@ -83,11 +85,11 @@ class Buckets:
         """See `QueueSource.fetch`."""
         await self._waiting.resolve()
         group = self._membership.group
-        ((due, next_due, high),) = await self._database.fetch(_STATE, group.id)
+        ((due, next_due),) = await self._database.fetch(_STATE, group.id)
         if next_due is not None and next_due > 0:
             self._wake_after(next_due)
         if due:
-            await self._waiting.claim(max_messages, [each.number for each in self._open_buckets()])
+            await self._waiting.claim(max_messages, self._with_room())
         found: list[Delivery] = []
         self._handed = found
         now = self._loop.time()
@@ -95,7 +97,7 @@ class Buckets:
             found += bucket.take_returned(now, max_messages - len(found))
             self._wake_at(bucket)
         try:
-            await self._read(found, max_messages, max_bytes, high)
+            await self._read(found, max_messages, max_bytes)
         except BaseException:
             self._hand_over()
             for delivery in found:
@@ -104,14 +106,12 @@ class Buckets:
         self._loop.call_soon(self._hand_over)  # runs just before the caller gets them
         return found
 
-    async def _read(
-        self, found: list[Delivery], max_messages: int, max_bytes: int, high: int
-    ) -> None:
+    async def _read(self, found: list[Delivery], max_messages: int, max_bytes: int) -> None:
         """Reads new messages beside those that were found."""
         reader = self._reader
         max_bytes -= sum(each.size for each in found)
         await reader.read(self._open_buckets(), found, max_messages, max_bytes)
-        if len(found) < max_messages and await reader.open(self._staying(), high):
+        if len(found) < max_messages and await reader.open(self._staying()):
             await reader.read(self._open_buckets(), found, max_messages, max_bytes)
 
     def _hand_over(self) -> None:
@@ -161,7 +161,10 @@ class Buckets:
         return found, rows[0][1] if rows else ""
 
     async def write(
-        self, connection: Connection, settlements: Sequence[Settlement]
+        self,
+        connection: Connection,
+        settlements: Sequence[Settlement],
+        earlier: Sequence[Settlement] = (),
     ) -> Callable[[], None]:
         """See `Holdings.write`."""
         database, group = self._database, self._membership.group
@@ -177,7 +180,13 @@ class Buckets:
                     finished.setdefault(receipt.bucket, set()).add(receipt.seq)
                 elif settlement.action is Action.NACK or settlement.failures:
                     failed.append((receipt, settlement))
-        moved = {self._owned[number]: seqs for number, seqs in finished.items()}
+        moved = {self._owned[number]: {*seqs} for number, seqs in finished.items()}
+        for settlement in earlier:
+            if settlement.action is Action.ACK:
+                for delivery in (settlement.delivery, *settlement.others):
+                    bucket = self._owned.get(int(delivery.shard))
+                    if isinstance(delivery.receipt, InBucket) and bucket in moved:
+                        moved[bucket].add(delivery.receipt.seq)
         await waiting.settle(database, connection, of_waiting, keep=True)
         await progress.fail(database, connection, group.id, failed)
         await progress.move(database, connection, group.id, moved)
@@ -204,6 +213,7 @@ class Buckets:
 
     def clear(self) -> None:
         """Everything was lost."""
+        self._handed.clear()  # the list that `fetch` returns
         self._ownership.clear()
         self._waiting.clear()
 
@@ -221,6 +231,14 @@ class Buckets:
     def _open_buckets(self) -> list[Bucket]:
         paused = self._paused()
         return [each for each in self._staying() if each.number not in paused]
+
+    def _with_room(self) -> list[int]:
+        """The buckets for which rows that wait are claimed."""
+
+        def claimed(bucket: Bucket) -> int:
+            return sum(isinstance(each.delivery.receipt, InWaiting) for each in bucket.returned)
+
+        return [each.number for each in self._open_buckets() if claimed(each) < _MOST_CLAIMED]
 
     def _lane(self, delivery: Delivery) -> Hashable:
         """What must be handled in turn; None: nothing."""
@@ -245,15 +263,21 @@ class Buckets:
 
     def _withdraw_lane(self, bucket: Bucket, lane: Hashable) -> None:
         """Takes back what of a lane was fetched and not handed out."""
+        self._take_back(
+            lambda delivery: delivery.shard == bucket.number and self._lane(delivery) == lane
+        )
 
-        def unwanted(delivery: Delivery) -> bool:
-            return delivery.shard == bucket.number and self._lane(delivery) == lane
-
-        for delivery in [each for each in self._handed if unwanted(each)]:
+    def _take_back(self, unwanted: Callable[[Delivery], bool]) -> None:
+        handed = [each for each in self._handed if unwanted(each)]
+        for delivery in handed:
             self._handed.remove(delivery)
-            bucket.give_back(delivery, lane)
-        for delivery in self._withdraw(unwanted):
-            bucket.give_back(delivery, lane)
+        for delivery in (*handed, *self._withdraw(unwanted)):
+            self._give_back(delivery)
+
+    async def _leave(self, buckets: Collection[int]) -> None:
+        """Lets the handlers of buckets finish, and hands out nothing more of them."""
+        self._take_back(lambda delivery: delivery.shard in buckets)
+        await self._revoke(buckets)
 
     def _settled(
         self, settlements: Sequence[Settlement], finished: dict[int, set[int]], now: float

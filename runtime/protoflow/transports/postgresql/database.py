@@ -72,6 +72,12 @@ class Database:
         self.problem: str | None = None
         self._pool: Any = None  # Any: asyncpg has no types
 
+    @property
+    def idle_timeout(self) -> int:
+        """Milliseconds after which the server ends a transaction whose process is gone: what it has
+        locked, others wait for."""
+        return max(1000, int(self.options.command_timeout * 1000))
+
     async def connect(self) -> None:
         """Opens the pool. Raises ConnectionFailedError or AuthenticationError."""
         try:
@@ -146,7 +152,10 @@ class Database:
                 connection.transaction(),
             ):
                 if relaxed:
-                    await connection.execute("SET LOCAL synchronous_commit = off")
+                    await connection.execute(
+                        "SET LOCAL synchronous_commit = off; "
+                        f"SET LOCAL idle_in_transaction_session_timeout = {self.idle_timeout}"
+                    )
                 yield connection
         except _FAILURES as error:
             if (task := asyncio.current_task()) is not None and task.cancelling():

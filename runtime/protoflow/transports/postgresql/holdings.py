@@ -51,9 +51,13 @@ class Holdings(Protocol):
         ...
 
     async def write(
-        self, connection: Connection, settlements: Sequence[Settlement]
+        self,
+        connection: Connection,
+        settlements: Sequence[Settlement],
+        earlier: Sequence[Settlement] = (),
     ) -> Callable[[], None]:
-        """Settles what is held; the result is called once that is committed."""
+        """Settles what is held; the result is called once that is committed. `earlier` was
+        settled in the same transaction."""
         ...
 
     def end(self, settlements: Sequence[Settlement]) -> None:

@@ -67,7 +67,8 @@ _BROADCASTS = "SELECT id FROM {s}.groups WHERE id = ANY ($1::int[]) AND broadcas
 
 
 _CLAIMING = """
-SELECT pg_current_xact_id()::text FROM set_config('synchronous_commit', 'off', true),
+SELECT pg_current_xact_id()::text FROM set_config('synchronous_commit', 'off', true) AS a,
+  set_config('idle_in_transaction_session_timeout', $2, true) AS b,
   (SELECT id FROM {s}.members WHERE id = $1 FOR KEY SHARE) AS member
 """
 
@@ -213,7 +214,9 @@ class Membership:
             TransportError: others have ended the membership, or the server failed.
         """
         async with self._database.transaction() as connection:
-            xid = await connection.fetchval(self._database.sql(_CLAIMING), self.id)
+            xid = await connection.fetchval(
+                self._database.sql(_CLAIMING), self.id, str(self._database.idle_timeout)
+            )
             if xid is None:
                 raise TransportError(f"the lease of this member of {self.group.topic_name} ended")
             yield connection, xid

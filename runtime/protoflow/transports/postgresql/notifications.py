@@ -69,7 +69,10 @@ class Notifications:
         """Ends both."""
         tasks = [task for task in (self._polling, self._notifying) if task is not None]
         self.abort()
-        await asyncio.gather(*tasks, self._ending, return_exceptions=True)
+        # A gather would wait for what it cancels: a server that is frozen answers to nothing.
+        await asyncio.wait([*tasks, self._ending])
+        if self._connection is not None:
+            self._connection.terminate()  # one that was made meanwhile
 
     def abort(self) -> None:
         """Ends both, and waits for nothing."""
@@ -104,6 +107,8 @@ class Notifications:
         arguments: dict[str, Any] = self._database.arguments()
         if self._database.options.listen_url:
             arguments = {"dsn": self._database.options.listen_url}
+        if self._connection is not None:
+            self._connection.terminate()
         self._connection = connection = await asyncpg.connect(**arguments)
         await connection.add_listener(self._database.schema, self._notified)
         return connection
@@ -116,7 +121,9 @@ class Notifications:
         while not connection.is_closed() and not ended.done():
             await asyncio.wait([ended], timeout=_CHECK_ALIVE)
             if not ended.done():
-                await asyncio.wait_for(connection.execute("SELECT 1"), _CHECK_ALIVE)
+                # Not `wait_for`: it forgets a cancellation if the statement fails with it.
+                async with asyncio.timeout(_CHECK_ALIVE):
+                    await connection.execute("SELECT 1")
         return "the server closed it"
 
     def _notified(self, _connection: object, _pid: int, _channel: str, names: str) -> None:

@@ -17,7 +17,10 @@ from protoflow.transports.postgresql.schema import BUCKETS
 _log = logging.getLogger("protoflow.transports.postgresql")
 #: Seconds between two looks at who else is in the group.
 _BALANCE = 0.5
-_MEMBERS = "SELECT count(*) FROM {s}.members WHERE group_id = $1 AND until >= {s}.now()"
+_MEMBERS = """
+SELECT (SELECT count(*) FROM {s}.members WHERE group_id = $1 AND until >= {s}.now()),
+  (SELECT count(*) FROM {s}.owners WHERE group_id = $1 AND member = $2)
+"""
 _TAKE = """
 UPDATE {s}.owners o SET member = $2 FROM (
   SELECT bucket FROM {s}.owners WHERE group_id = $1 AND member IS NULL
@@ -90,7 +93,7 @@ class Ownership:
         task = self._balancing
         self.abort()
         if task is not None:
-            await asyncio.gather(task, return_exceptions=True)
+            await asyncio.wait([task])  # a gather would wait for what it cancels
 
     def abort(self) -> None:
         """Shares no longer, and waits for nothing."""
@@ -117,17 +120,18 @@ class Ownership:
 
     async def _balance(self) -> None:
         group, member = self._membership.group.id, self._membership.id
-        ((members,),) = await self._database.fetch(_MEMBERS, group)
+        ((members, owned),) = await self._database.fetch(_MEMBERS, group, member)
         share = -(-BUCKETS // max(1, members))
         if len(self.buckets) > share:
             await self._give_up([*self.buckets.values()][share:])
-        elif len(self.buckets) < share:
+        elif len(self.buckets) < max(share, owned):
             async with self._membership.claiming() as (connection, _):
-                sql, missing = self._database.sql, share - len(self.buckets)
+                sql, missing = self._database.sql, max(0, share - len(self.buckets))
                 await connection.execute(sql(_TAKE), group, member, missing)
                 held = await connection.fetch(sql(_HELD), group, member)
-            # Also those of an attempt that failed halfway.
-            taken = {number: crashes for number, crashes in held if number not in self.buckets}
+                # Also those of an attempt to take or to leave that failed halfway.
+                taken = {number: crashes for number, crashes in held if number not in self.buckets}
+                await connection.execute(sql(_LEAVE_WAITING), member, [*taken])
             if taken:
                 await self._load(member, taken)
 
@@ -148,7 +152,12 @@ class Ownership:
         numbers = [bucket.number for bucket in buckets]
         for bucket in buckets:
             bucket.leaving = True
-        await self._revoke(numbers)
+        try:
+            await self._revoke(numbers)
+        except BaseException:
+            for bucket in buckets:
+                bucket.leaving = False
+            raise
         for number in numbers:
             if (gone := self.buckets.pop(number, None)) is not None:
                 gone.lost = True

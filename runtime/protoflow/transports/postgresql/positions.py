@@ -97,16 +97,16 @@ SELECT EXISTS (SELECT 1 FROM {s}.log WHERE topic = $1 AND bucket = ANY ($2::int[
 
 
 async def look_again(
-    database: Database, topic: int, buckets: Sequence[int], seen: Seen, high: int
+    database: Database, topic: int, buckets: Sequence[int], seen: Seen
 ) -> Seen | None:
     """Returns what there is to be seen if a topic has nothing new; None: something was committed.
 
-    Args:
-        high: a number that was read just now.
+    The number stays that of the opening: nobody has raised the ids since, so a transaction that has
+    taken a later one may run above the snapshot, and no list names it.
     """
     running = [xid for xid in seen.snapshot.split(":")[2].split(",") if xid]
     ((found, snapshot),) = await database.fetch(_SINCE, topic, buckets, seen.high, running)
-    return None if found else Seen(high, snapshot)
+    return None if found else Seen(seen.high, snapshot)
 
 
 READ = """

@@ -21,12 +21,11 @@ _ALL = [*range(BUCKETS)]
 _STATE = """
 SELECT coalesce(next.due <= {s}.now(), false),
   EXISTS (SELECT 1 FROM {s}.claims WHERE group_id = $1 AND member IS NULL),
-  next.due - {s}.now(),
-  (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {s}.log_seq)
+  next.due - {s}.now()
 FROM (SELECT min(due) AS due FROM {s}.waiting WHERE group_id = $1 AND member IS NULL) AS next
 """
 _LOCK = """
-SELECT id, pg_current_xact_id()::text FROM {s}.claims
+SELECT id, pg_current_xact_id()::text, buckets, seqs FROM {s}.claims
 WHERE id = ANY ($1::int8[]) AND member = $2 FOR UPDATE
 """
 _PLACES = "SELECT base::text, open::text, low, seqs FROM {s}.cursors WHERE group_id = $1"
@@ -57,6 +56,9 @@ class Queue:
         self._found: list[Delivery] = []
         #: What each claim of this member still holds: bucket by number.
         self._claims: dict[int, dict[int, int]] = {}
+        #: What the row of a claim said when a transaction locked it: others of this process may
+        #: have been committed, and not be noted yet.
+        self._locked: dict[int, dict[int, int]] = {}
         #: What the log looked like when nothing was left to read; None: there may be something.
         self._seen: Seen | None = None
 
@@ -66,13 +68,11 @@ class Queue:
         if self._found:
             return self._take_found()
         group = self._membership.group
-        ((waiting_due, free, next_due, high),) = await self._database.fetch(_STATE, group.id)
+        ((waiting_due, free, next_due),) = await self._database.fetch(_STATE, group.id)
         if next_due is not None and next_due > 0:
             self._wake_after(next_due)
         if self._seen is not None:
-            self._seen = await positions.look_again(
-                self._database, group.topic, _ALL, self._seen, high
-            )
+            self._seen = await positions.look_again(self._database, group.topic, _ALL, self._seen)
         if not (waiting_due or free or self._seen is None):
             return ()
         upto = await positions.raise_ids(self._database) if self._seen is None else None
@@ -127,6 +127,8 @@ class Queue:
         claims = [*{each.claim for each in receipts if isinstance(each, InClaim)}]
         rows = await connection.fetch(database.sql(_LOCK), claims, member) if claims else ()
         held = {row[0] for row in rows}
+        for claim, _, buckets, seqs in rows:
+            self._locked[claim] = dict(zip(seqs, buckets, strict=True))
         ids = [each.id for each in receipts if isinstance(each, InWaiting)]
         rows_waiting, xid = await waiting.lock(database, connection, ids, member)
         found = {
@@ -142,7 +144,10 @@ class Queue:
         return found, rows[0][1] if rows else xid
 
     async def write(
-        self, connection: Connection, settlements: Sequence[Settlement]
+        self,
+        connection: Connection,
+        settlements: Sequence[Settlement],
+        earlier: Sequence[Settlement] = (),
     ) -> Callable[[], None]:
         """See `Holdings.write`."""
         database, group = self._database, self._membership.group
@@ -169,16 +174,18 @@ class Queue:
                 group.id,
                 marked,
             )
-        left = self._without([receipt for receipt, _ in of_log])
+        gone = [receipt for receipt, _ in of_log]
+        left = self._without(gone)
         await self._shorten(connection, left)
         await self._release(connection, of_log)
 
         def committed() -> None:
-            for claim, seqs in left.items():
-                if seqs:
-                    self._claims[claim] = seqs
-                else:
-                    self._claims.pop(claim, None)
+            for receipt in gone:
+                held = self._claims.get(receipt.claim, {})
+                held.pop(receipt.seq, None)
+                if not held:
+                    self._claims.pop(receipt.claim, None)
+                    self._locked.pop(receipt.claim, None)
 
         return committed
 
@@ -196,6 +203,7 @@ class Queue:
     def clear(self) -> None:
         """Everything was lost."""
         self._claims.clear()
+        self._locked.clear()
         self._found.clear()
         self._doubt.clear()
         self._seen = None
@@ -211,7 +219,7 @@ class Queue:
         left: dict[int, dict[int, int]] = {}
         for receipt in receipts:
             if receipt.claim not in left:
-                left[receipt.claim] = dict(self._claims[receipt.claim])
+                left[receipt.claim] = dict(self._locked[receipt.claim])
             left[receipt.claim].pop(receipt.seq, None)
         return left
 

@@ -207,8 +207,6 @@ DECLARE
   current int;
   since float8;
   old int;
-  seen xid8;
-  again xid8;
   following int;
   done text := '';
 BEGIN
@@ -217,13 +215,11 @@ BEGIN
   END IF;
   SELECT slot, opened INTO current, since FROM {s}.meta;
   FOR old IN SELECT slot FROM {s}.slots WHERE closed <= now - keep ORDER BY closed LOOP
-    EXECUTE format('SELECT xid FROM {s}.log_%s ORDER BY xid DESC LIMIT 1', old) INTO seen;
     CONTINUE WHEN {s}.is_needed(old);
     BEGIN
-      -- With the lock nobody has uncommitted rows in it.
+      -- With the lock nobody has uncommitted rows in it; meanwhile some may have been committed.
       EXECUTE format('LOCK TABLE {s}.log_%s IN ACCESS EXCLUSIVE MODE', old);
-      EXECUTE format('SELECT xid FROM {s}.log_%s ORDER BY xid DESC LIMIT 1', old) INTO again;
-      IF again IS NOT DISTINCT FROM seen THEN
+      IF NOT {s}.is_needed(old) THEN
         EXECUTE format('TRUNCATE {s}.log_%s', old);
         UPDATE {s}.slots SET closed = NULL WHERE slot = old;
         done := 'emptied';

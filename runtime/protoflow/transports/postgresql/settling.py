@@ -68,9 +68,14 @@ class Settler:
             await asyncio.wait([self._task])
 
     async def write(
-        self, connection: Connection, settlements: Sequence[Settlement], topics: dict[str, int]
+        self,
+        connection: Connection,
+        settlements: Sequence[Settlement],
+        topics: dict[str, int],
+        earlier: Sequence[Settlement] = (),
     ) -> Written:
-        """Settles in a transaction; `topics` are those of the outputs that can be stored."""
+        """Settles in a transaction, in which `earlier` was settled before; `topics` are those of
+        the outputs that can be stored."""
         wanted = {each.delivery for each in settlements}
         wanted.update(other for each in settlements for other in each.others)
         held, xid = await self._holdings.lock(connection, wanted)
@@ -83,7 +88,7 @@ class Settler:
             else:
                 results.append(SettleResult.DONE)
                 chosen.append(settlement)
-        committed = await self._holdings.write(connection, chosen)
+        committed = await self._holdings.write(connection, chosen, earlier)
         if len(columns):
             await publish(self._database, connection, columns, topics)
         return Written(xid, settlements, results, committed, {*columns.topics})

@@ -15,6 +15,7 @@ from protoflow.transports.postgresql.rows import read_message
 from protoflow.transports.postgresql.schema import BUCKETS
 
 _PAGE = 20
+_ALL = [*range(BUCKETS)]
 
 
 async def read_topic(
@@ -29,15 +30,17 @@ async def read_topic(
     if start is Start.LATEST:
         place = positions.end(await positions.open_batch(database))
     while True:
-        place = positions.next_batch(place, await positions.open_batch(database))
+        opening = await positions.open_batch(database)
+        place = positions.next_batch(place, opening)
         async for record in _batch(database, topic, number, place):
             if not isinstance(start, float) or record.time >= start:
                 yield record
         if not follow:
             return
-        state = await positions.look(database)
-        while await positions.look(database) == state:  # noqa: ASYNC110  the server sends no notice
-            await asyncio.sleep(database.options.poll_interval)
+        seen: positions.Seen | None = positions.Seen(opening.upto, opening.open)
+        while seen is not None:
+            await asyncio.sleep(database.options.poll_interval)  # the server sends no notice
+            seen = await positions.look_again(database, number, _ALL, seen)
 
 
 async def _batch(

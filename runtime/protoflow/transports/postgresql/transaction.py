@@ -57,7 +57,13 @@ class PostgresTransaction:
             batch, settler = holder.settling((settlement,)), holder.settler
             holder.holdings.begin((settlement,))
             topics = await settler.output_topics(batch.accepted)
-            written = await settler.write(self._connection, batch.accepted, topics)
+            earlier = [
+                each
+                for other, _, before in self._settled
+                if other is holder
+                for each in before.settlements
+            ]
+            written = await settler.write(self._connection, batch.accepted, topics, earlier)
             self._settled.append((holder, batch, written))
             if list(written.results) != [SettleResult.DONE]:
                 raise TransportError(
