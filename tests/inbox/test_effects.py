@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import timedelta
 from typing import Any
 
@@ -70,6 +71,31 @@ async def test_a_handler_must_not_commit(database: Database) -> None:
     assert record.message.metadata["pf_error_type"] in (
         "TransactionEnded", "PendingRollbackError", "InvalidRequestError",
     )  # fmt: skip
+
+
+async def test_a_statement_that_failed_is_not_taken_for_a_commit(database: Database) -> None:
+    """PostgreSQL answers COMMIT with ROLLBACK then, and drivers say nothing."""
+
+    def swallow(text: str, context: Any) -> Any:
+        if writer.runs.count(text) > 1:
+            return None
+        connection = writer.inbox.of(context)
+        if not database.sync:
+            return _swallowed(connection)
+        with contextlib.suppress(Exception):
+            database.execute(connection, "SELECT * FROM nowhere")
+        return None
+
+    async def _swallowed(connection: Any) -> None:
+        with contextlib.suppress(Exception):
+            await database.execute(connection, "SELECT * FROM nowhere")
+
+    writer = Writer(database, swallow)
+    async with running(writer.handler(), inbox=writer.inbox) as service:
+        await put(service, "a")
+        assert not service.dead_letters
+    assert await database.effects() == ["a"]
+    assert await database.noted() == 1
 
 
 async def test_outputs_are_committed_with_the_effects(database: Database) -> None:

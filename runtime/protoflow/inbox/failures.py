@@ -23,6 +23,17 @@ class TransactionEnded(DeadLetter):
         )
 
 
+class StatementFailed(Exception):  # noqa: N818  a name of what happened
+    """A statement failed, the transaction with it, and the handler went on. PostgreSQL would
+    answer a COMMIT with ROLLBACK, and drivers report that as a success."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a statement of the handler failed, so its transaction cannot be committed; let the "
+            "error pass, or use a savepoint for what may fail"
+        )
+
+
 def is_conflict(error: BaseException) -> bool:
     """Whether the transaction lost against another, so that it may succeed at once."""
     return sqlstate(error) in _CONFLICTS

@@ -55,6 +55,8 @@ class EngineTransaction:
 
     async def prepare(self) -> None:
         """See `Transaction`."""
+        if self.database.dialect == "postgresql":
+            await self.database.fetch("SELECT 1")  # a failed transaction refuses it
 
     async def close(self) -> None:
         """See `Transaction`."""
@@ -98,6 +100,7 @@ class SessionTransaction(EngineTransaction):
     async def prepare(self) -> None:
         """See `Transaction`."""
         await self.connection.flush()
+        await super().prepare()
 
 
 async def _driver(connection: Any) -> DatabaseConnection:

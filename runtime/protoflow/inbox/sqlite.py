@@ -133,6 +133,9 @@ class SyncSQLiteTransaction:
         """See `SyncTransaction`."""
         return self.connection.in_transaction
 
+    def prepare(self) -> None:
+        """See `SyncTransaction`."""
+
     def commit(self) -> None:
         """See `SyncTransaction`."""
         self.connection.execute("COMMIT")

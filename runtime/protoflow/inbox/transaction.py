@@ -27,7 +27,8 @@ class Transaction(Protocol):
         ...
 
     async def prepare(self) -> None:
-        """Does what must come before COMMIT, and may fail: a session writes its objects."""
+        """Does what must come before COMMIT, and may fail: a session writes its objects. Raises,
+        too, if a statement had failed: a COMMIT would roll back, and say nothing."""
         ...
 
     async def commit(self) -> None:
@@ -55,6 +56,10 @@ class SyncTransaction(Protocol):
     @property
     def is_open(self) -> bool:
         """Whether the transaction is still the one that was opened."""
+        ...
+
+    def prepare(self) -> None:
+        """Raises if a statement had failed: a COMMIT would roll back, and say nothing."""
         ...
 
     def commit(self) -> None:

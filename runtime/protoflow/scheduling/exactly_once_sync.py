@@ -112,6 +112,7 @@ class ExactlyOnceSync(ExactlyOnce):
                 each.values.pop(CONNECTION, None)
         if not transaction.is_open:
             raise TransactionEnded(self.spec.name)
+        transaction.prepare()
         if context.cancelled.is_set():
             raise RunCancelled
         try:
