@@ -14,7 +14,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 from protoflow import Message
-from protoflow.outbox import OutboxRelay, PostgresOutbox, SQLiteOutbox, schema
+from protoflow.errors import TransportError
+from protoflow.outbox import OutboxRelay, PostgresOutbox, SQLiteOutbox, postgresql_lease, schema
 from protoflow.outbox.tables import store_in
 from protoflow.testing.transports.processes import program_environment
 
@@ -207,6 +208,40 @@ async def test_relays_of_postgresql_share_the_buckets(postgres_url: str) -> None
         assert lane == sorted(lane), "a key lost its order"
     for store in stores.values():
         await store.close()
+
+
+async def test_two_that_begin_at_once_own_no_bucket_both(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one's statement is older than the second one's joining, and locks later."""
+    await users.execute(postgres_url, schema("postgresql"))
+    taking = postgresql_lease._TAKE.replace(
+        "UPDATE",
+        "WITH s AS MATERIALIZED (SELECT CASE WHEN $1::bigint = 1 THEN pg_sleep(0.5) END) UPDATE",
+        1,
+    ).replace("WHERE bucket IN", "WHERE EXISTS (SELECT FROM s) AND bucket IN")
+    monkeypatch.setattr(postgresql_lease, "_TAKE", taking)
+    first, second = (PostgresOutbox(postgres_url) for _ in range(2))
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(first.claim(first))
+        await asyncio.sleep(0.2)
+        tasks.create_task(second.claim(second))
+    owned = [*first._lease.buckets, *second._lease.buckets]
+    assert sorted(owned) == sorted(set(owned)), "both would publish from these"
+    await first.close()
+    await second.close()
+
+
+async def test_tables_that_could_not_be_made_are_made_later(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = PostgresOutbox(postgres_url)
+    with monkeypatch.context() as patched:
+        patched.setattr("protoflow.outbox.postgresql.POSTGRESQL", "SELECT 1/0")
+        with pytest.raises(TransportError):
+            await store.claim(store)
+    assert await store.claim(store)
+    await store.close()
 
 
 async def test_roles_with_few_rights_publish_and_relay(postgres_url: str) -> None:
