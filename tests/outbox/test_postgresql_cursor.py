@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from protoflow import Message
-from protoflow.outbox import PostgresOutbox
+from protoflow.outbox import PostgresOutbox, postgresql_cursor
+from protoflow.outbox.postgresql_cursor import Cursor
 from protoflow.outbox.tables import store_in
 
 KEYS = (b"a", b"b")
@@ -134,3 +135,33 @@ async def _play(shared: Bench, plan: list[tuple[int, str]], limit: int) -> None:
         for _ in range(len(play.before) + 2):
             await play.relay()
     play.check()
+
+
+class Numbers:
+    """A server on which nothing happens but what a cursor asks for."""
+
+    def __init__(self) -> None:
+        self.next = 10
+        self.numbered = 0
+        self.read: list[object] = []
+
+    async def fetch(self, query: str, *values: object) -> list[Any]:
+        if query == postgresql_cursor._NUMBERED:
+            self.numbered += 1
+            self.next += 1
+            return [(0, str(self.next))]
+        if query == postgresql_cursor._NOW:
+            return [(f"{self.next}:{self.next}:", 0)]
+        self.read.append(values[2])
+        return []
+
+
+async def test_a_relay_with_nothing_to_do_draws_no_transaction_ids() -> None:
+    server = Numbers()
+    cursor = Cursor(server)  # type: ignore[arg-type]
+    for _ in range(5):
+        assert await cursor.read([0], 10) == []
+    assert server.numbered == 1
+    server.next += 1  # somebody commits
+    await cursor.read([0], 10)
+    assert server.numbered == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -52,6 +53,7 @@ class PostgresOutbox:
         self._cursor = Cursor(self._database)
         self._create = create
         self._connected = False
+        self._connecting = asyncio.Lock()
 
     async def store(self, messages: Sequence[Message], connection: Any) -> None:
         """Keeps messages; durable when it returns, or when the given connection commits.
@@ -129,8 +131,17 @@ class PostgresOutbox:
     async def _connect(self) -> None:
         if self._connected:
             return
-        await self._database.connect()
-        self._connected = True
+        async with self._connecting:
+            if not self._connected:
+                await self._database.connect()
+                try:
+                    await self._prepare()
+                except BaseException:
+                    self._database.abort()  # all of it again: the tables may not be there yet
+                    raise
+                self._connected = True
+
+    async def _prepare(self) -> None:
         if self._create:
             async with self._database.transaction() as connection:
                 await connection.execute(

@@ -96,7 +96,7 @@ class Cursor:
         ((seen, drawn),) = await self._database.fetch(_NOW)
         if (seen, drawn) == self._seen:
             return None
-        self._seen = (seen, drawn)
         ((last, _),) = await self._database.fetch(_NUMBERED)
         ((snapshot, high),) = await self._database.fetch(_NOW)
+        self._seen = (snapshot, high)
         return _Reading(last, snapshot, high)
