@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from google.protobuf.wrappers_pb2 import Int64Value
 from protoflow import BatchFailed, DeadLetter, Inbox, Skip
 from protoflow.contract.spec import BatchPolicy, DeliveryPolicy, RetryPolicy
+from protoflow.database.postgresql import AsyncpgConnection
 from protoflow.errors import ConfigError, ProtoflowError
+from protoflow.inbox.entries import Entry
+from protoflow.inbox.table import Table
 from protoflow.outbox import schema
 from protoflow.outcomes import Postpone
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from tests.inbox.databases import Database, until
 from tests.inbox.harness import NAME, TO_DONE, Writer, handler, put, put_again, running
@@ -230,6 +236,68 @@ async def test_the_same_entry_elsewhere_is_waited_for(asyncpg_database: Database
     assert runs == ["before", "a"]
     # The bound of the wait does not hold for the handler.
     assert await asyncpg_database.effects() == ["0", "0"]
+
+
+async def test_a_batch_waits_for_none_of_its_entries_without_bound(
+    asyncpg_database: Database,
+) -> None:
+    pool = asyncpg_database.resource
+    inbox: Inbox[Any] = Inbox(pool)
+    await inbox.open(create=True)
+    table = Table("postgresql", 0.1)
+    entries = [Entry(0, "", "1"), Entry(0, "", "2")]
+    async with pool.acquire() as one, pool.acquire() as other, asyncio.timeout(10):
+        adapted, held = AsyncpgConnection(one), other.transaction()
+        await held.start()
+        await table.enter(AsyncpgConnection(other), "g", "h", entries[1:], [False])
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            async with one.transaction():
+                await table.enter(adapted, "g", "h", entries, [False, False])
+        await held.rollback()
+        async with one.transaction():
+            found = await table.enter(adapted, "g", "h", entries, [False, False])
+            assert found == set(entries)
+            assert await one.fetchval("SHOW lock_timeout") == "0"
+    await inbox.close()
+
+
+async def test_one_of_a_batch_that_is_run_again_is_not_forgotten(database: Database) -> None:
+    """Beside a copy that is not; and it is remembered for as long as a new one."""
+    inbox: Inbox[Any] = Inbox(database.resource)
+    entry = Entry(0, "", "1")
+
+    async def entered(again: list[bool]) -> set[Entry]:
+        if inbox.opener is None:
+            assert inbox.sync_opener is not None
+            with contextlib.closing(inbox.sync_opener.begin_sync()) as own:
+                found = inbox.table.enter_sync(own.database, "g", "h", [entry] * len(again), again)
+                own.commit()
+                return found
+        transaction = await inbox.opener.begin()
+        found = await inbox.table.enter(transaction.database, "g", "h", [entry] * len(again), again)
+        await transaction.commit()
+        await transaction.close()
+        return found
+
+    await inbox.open(create=True)
+    times = "SELECT run, handled_at FROM protoflow_inbox"
+    assert await entered([False]) == {entry}
+    ((_, first),) = await database.read(times)
+    await asyncio.sleep(0.05)
+    assert await entered([False]) == set()
+    assert await entered([True, False]) == {entry}
+    ((run, last),) = await database.read(times)
+    assert (run, last > first) == (2, True)
+    await inbox.close()
+
+
+async def test_an_engine_that_commits_by_itself_is_refused(tmp_path: Path) -> None:
+    engine = create_async_engine(
+        f"sqlite+aiosqlite:///{tmp_path / 'app.db'}", isolation_level="AUTOCOMMIT"
+    )
+    with pytest.raises(ConfigError, match="commits each statement by itself"):
+        await Inbox(engine).open(create=True)
+    await engine.dispose()
 
 
 async def test_an_inbox_that_cannot_be_used(sqlite_database: Database) -> None:

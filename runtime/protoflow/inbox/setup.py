@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from protoflow.database import DatabaseConnection, SyncDatabaseConnection
 from protoflow.errors import ConfigError
 from protoflow.inbox.table import COLUMNS, LOCK, Table
 from protoflow.inbox.transaction import Opener, SyncOpener
@@ -19,6 +20,7 @@ async def prepare(opener: Opener, table: Table, *, create: bool) -> None:
     """
     transaction = await opener.begin()
     try:
+        _refuse_autocommit(transaction.database)
         if create:
             if opener.dialect == "postgresql":
                 await transaction.database.fetch(LOCK)
@@ -26,6 +28,8 @@ async def prepare(opener: Opener, table: Table, *, create: bool) -> None:
                 await transaction.database.fetch(statement)
         await transaction.database.fetch(_VERIFY)
         await transaction.commit()
+    except ConfigError:
+        raise
     except Exception as error:
         raise _problem(error) from error
     finally:
@@ -36,6 +40,7 @@ def prepare_sync(opener: SyncOpener, table: Table, *, create: bool) -> None:
     """The same in a thread."""
     transaction = opener.begin_sync()
     try:
+        _refuse_autocommit(transaction.database)
         if create:
             if opener.dialect == "postgresql":
                 transaction.database.fetch(LOCK)
@@ -43,10 +48,20 @@ def prepare_sync(opener: SyncOpener, table: Table, *, create: bool) -> None:
                 transaction.database.fetch(statement)
         transaction.database.fetch(_VERIFY)
         transaction.commit()
+    except ConfigError:
+        raise
     except Exception as error:
         raise _problem(error) from error
     finally:
         transaction.close()
+
+
+def _refuse_autocommit(database: DatabaseConnection | SyncDatabaseConnection) -> None:
+    if database.autocommits:
+        raise ConfigError(
+            "the inbox was given an engine that commits each statement by itself; leave out "
+            'isolation_level="AUTOCOMMIT"'
+        )
 
 
 def _problem(error: Exception) -> ConfigError:
