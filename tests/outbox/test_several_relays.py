@@ -101,6 +101,15 @@ async def outbox(tmp_path: Path) -> AsyncIterator[Outbox]:
     await outbox.end()
 
 
+class Confirming:
+    """A broker that takes everything."""
+
+    def submit(self, messages: Sequence[Message]) -> asyncio.Future[list[None]]:
+        done: asyncio.Future[list[None]] = asyncio.get_running_loop().create_future()
+        done.set_result([None] * len(messages))
+        return done
+
+
 async def test_relays_that_start_and_stop_in_order_publish_nothing_twice(outbox: Outbox) -> None:
     await outbox.fill(COUNT // 2)
     first, second = await outbox.relay(), await outbox.relay()
@@ -160,6 +169,38 @@ async def test_two_relays_of_one_process_do_not_mix(tmp_path: Path) -> None:
     await two.close()
     assert await one.claim(first), "a store that is closed has no claim"
     await one.close()
+
+
+async def test_relays_that_come_by_a_link_do_not_mix(tmp_path: Path) -> None:
+    (tmp_path / "link.db").symlink_to(tmp_path / "o.db")
+    one, two = SQLiteOutbox(tmp_path / "o.db"), SQLiteOutbox(tmp_path / "link.db")
+    assert await one.claim(one)
+    assert not await two.claim(two)
+    await one.close()
+    await two.close()
+
+
+async def test_what_was_published_is_deleted_before_another_may_have_it(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = PostgresOutbox(postgres_url)
+    relay = OutboxRelay(store, Confirming())  # type: ignore[arg-type]
+    await store.store([Message(id="1", topic="t", payload=b"")], None)
+    with monkeypatch.context() as patched:
+        patched.setattr("protoflow.outbox.postgresql._DELETE", "SELECT 1/0, $1::bigint[]")
+        with pytest.raises(TransportError):
+            await relay.relay()
+    claim, left = store.claim, -1
+
+    async def claiming(owner: object) -> bool:
+        nonlocal left
+        left = (await store.backlog())[0]
+        return await claim(owner)
+
+    monkeypatch.setattr(store, "claim", claiming)
+    await relay.relay()
+    assert left == 0
+    await store.close()
 
 
 async def test_relays_of_postgresql_share_the_buckets(postgres_url: str) -> None:
