@@ -17,7 +17,6 @@ from protoflow.database.postgresql import AsyncpgConnection
 from protoflow.errors import ConfigError, ProtoflowError
 from protoflow.inbox.entries import Entry
 from protoflow.inbox.table import Table
-from protoflow.outbox import schema
 from protoflow.outcomes import Postpone
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -104,12 +103,9 @@ async def test_a_statement_that_failed_is_not_taken_for_a_commit(database: Datab
     assert await database.noted() == 1
 
 
-async def test_outputs_are_committed_with_the_effects(database: Database) -> None:
-    dialect = Inbox(database.resource).dialect
-    for statement in schema(dialect).split(";\n"):
-        if statement.strip():
-            await database.read(statement)
-
+async def test_outputs_are_committed_with_the_effects(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
     def answer(text: str, _context: Any) -> Any:
         if writer.runs.count(text) == 1:
             raise OSError("not yet")
@@ -124,6 +120,15 @@ async def test_outputs_are_committed_with_the_effects(database: Database) -> Non
     rows = await database.read("SELECT topic, id FROM protoflow_outbox")
     assert [row[0] for row in rows] == ["done"]
     assert await database.effects() == ["a"]
+    assert "this service does not relay" in caplog.text
+
+
+async def test_outputs_without_a_table_stop_the_start(sqlite_database: Database) -> None:
+    inbox: Inbox[Any] = Inbox(sqlite_database.resource)
+    await inbox.open(create=True)
+    with pytest.raises(ConfigError, match="it has no table protoflow_outbox"):
+        await inbox.open(create=False, outbox=True)
+    await inbox.close()
 
 
 async def test_a_timeout_rolls_back(database: Database) -> None:
