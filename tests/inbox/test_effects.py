@@ -208,7 +208,9 @@ async def test_two_sources_may_number_alike(sqlite_database: Database) -> None:
     assert await sqlite_database.effects() == ["a", "a"]
 
 
-async def test_the_same_entry_elsewhere_is_waited_for(asyncpg_database: Database) -> None:
+async def test_the_same_entry_elsewhere_is_waited_for(
+    asyncpg_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     inbox: Inbox[Any] = Inbox(asyncpg_database.resource, lock_timeout=timedelta(seconds=0.1))
     runs: list[str] = []
 
@@ -217,9 +219,20 @@ async def test_the_same_entry_elsewhere_is_waited_for(asyncpg_database: Database
         timeout = await inbox.of(context).fetchval("SHOW lock_timeout")
         await asyncpg_database.write(inbox.of(context), timeout)
 
-    async def unready() -> bool:
-        return "inbox" in service.service.health().problems
+    refused: list[Exception] = []
+    enter = inbox.table.enter
 
+    async def entering(*given: Any) -> set[Entry]:
+        try:
+            return await enter(*given)
+        except asyncpg.LockNotAvailableError as error:
+            refused.append(error)
+            raise
+
+    async def waited_for() -> bool:
+        return len(refused) >= 2
+
+    monkeypatch.setattr(inbox.table, "enter", entering)
     async with running(handler(work), inbox=inbox) as service:
         await put(service, "before")
         source = service.messages[0].metadata["ce_source"]
@@ -233,7 +246,8 @@ async def test_the_same_entry_elsewhere_is_waited_for(asyncpg_database: Database
                 source,
             )
             putting = asyncio.create_task(put(service, "a", id="x"))
-            await until(unready)
+            await until(waited_for)
+            assert service.service.health().ready, "a copy runs elsewhere, the database works"
             await held.rollback()
         await putting
         assert service.service.health().ready

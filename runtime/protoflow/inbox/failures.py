@@ -9,6 +9,8 @@ from protoflow.outcomes import DeadLetter
 
 #: Serialization failure and deadlock: the same transaction may succeed at once.
 _CONFLICTS: Final = frozenset({"40001", "40P01"})
+#: Another transaction has what is wanted: lock_timeout, serialization failure, deadlock.
+_BUSY: Final = _CONFLICTS | {"55P03"}
 #: The connection broke, or the server ended it: what became of the statement is not known.
 _UNKNOWN: Final = ("08", "57P")
 
@@ -37,6 +39,11 @@ class StatementFailed(Exception):  # noqa: N818  a name of what happened
 def is_conflict(error: BaseException) -> bool:
     """Whether the transaction lost against another, so that it may succeed at once."""
     return sqlstate(error) in _CONFLICTS
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether another transaction was in the way: the database itself works."""
+    return sqlstate(error) in _BUSY
 
 
 def is_refused(error: BaseException) -> bool:
