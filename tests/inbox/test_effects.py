@@ -103,6 +103,30 @@ async def test_a_statement_that_failed_is_not_taken_for_a_commit(database: Datab
     assert await database.noted() == 1
 
 
+async def test_a_connection_that_is_lost_while_a_handler_runs_is_a_failure(
+    database: Database,
+) -> None:
+    """It is no transaction that the handler ended, which would be dead-lettered."""
+    if Inbox(database.resource).dialect == "sqlite":
+        return
+    ended = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND state = 'idle in transaction'"""
+
+    async def lose(text: str) -> None:
+        if writer.runs.count(text) == 1:
+            await database.read(ended)
+            await asyncio.sleep(0.1)
+
+    def after(text: str, _context: Any) -> Any:
+        return asyncio.run(lose(text)) if database.sync else lose(text)
+
+    writer = Writer(database, after)
+    async with running(writer.handler(), inbox=writer.inbox) as service:
+        await put(service, "a")
+        assert not service.dead_letters
+    assert await database.effects() == ["a"]
+
+
 async def test_outputs_are_committed_with_the_effects(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -25,6 +25,18 @@ class TransactionEnded(DeadLetter):
         )
 
 
+class ConnectionLost(Exception):  # noqa: N818  a name of what happened
+    """The connection of the transaction broke while the handler ran."""
+
+    def __init__(self) -> None:
+        super().__init__("the connection to the database was lost while the handler ran")
+
+
+def not_open(handler: str, *, lost: bool) -> Exception:
+    """Returns why a transaction is not open when its handler has returned."""
+    return ConnectionLost() if lost else TransactionEnded(handler)
+
+
 class StatementFailed(Exception):  # noqa: N818  a name of what happened
     """A statement failed, the transaction with it, and the handler went on. PostgreSQL would
     answer a COMMIT with ROLLBACK, and drivers report that as a success."""

@@ -56,6 +56,11 @@ class AsyncpgTransaction:
         """See `Transaction`."""
         return self.database.in_transaction
 
+    @property
+    def is_lost(self) -> bool:
+        """See `Transaction`."""
+        return self.database.closed
+
     async def prepare(self) -> None:
         """See `Transaction`."""
         # asyncpg hides both the state and the answer to COMMIT; a failed transaction refuses this.
@@ -109,6 +114,11 @@ class PsycopgTransaction:
     def is_open(self) -> bool:
         """See `Transaction`."""
         return self.database.in_transaction
+
+    @property
+    def is_lost(self) -> bool:
+        """See `Transaction`."""
+        return self.database.closed
 
     async def prepare(self) -> None:
         """See `Transaction`."""
@@ -166,6 +176,11 @@ class SyncPsycopgTransaction:
     def is_open(self) -> bool:
         """See `Transaction`."""
         return self.database.in_transaction
+
+    @property
+    def is_lost(self) -> bool:
+        """See `Transaction`."""
+        return self.database.closed
 
     def prepare(self) -> None:
         """See `SyncTransaction`."""

@@ -53,6 +53,11 @@ class EngineTransaction:
         # SQLAlchemy does not see a COMMIT that a handler executes; the driver does.
         return bool(self._transaction.is_active) and self._driver.in_transaction
 
+    @property
+    def is_lost(self) -> bool:
+        """See `Transaction`."""
+        return bool(getattr(self._driver, "closed", False))
+
     async def prepare(self) -> None:
         """See `Transaction`."""
         if self.database.dialect == "postgresql":
