@@ -46,7 +46,7 @@ acceptance: setup ## Run the acceptance suite and print a row for each transport
 	@PROTOFLOW_REQUIRE_BROKERS=$(ALL) PYTHONPATH=runtime $(PY) -m tests.acceptance_report $(ARGS)
 
 faults: setup ## Kill, freeze and cut off brokers and processes, and count the messages
-	@PROTOFLOW_FAULTS=long PROTOFLOW_REQUIRE_BROKERS=$(ALL) $(PYTEST) tests/faults $(ARGS) || test $$? -eq 5
+	@PROTOFLOW_FAULTS=long PROTOFLOW_REQUIRE_BROKERS=$(ALL) $(PYTEST) tests/faults tests/inbox/test_kills.py $(ARGS) || test $$? -eq 5
 
 redis-memory: setup ## Acknowledge a million messages on Redis: memory stays flat, beside a stuck entry, too
 	@PROTOFLOW_REDIS_MESSAGES=1000000 $(PYTEST) tests/transports/redis/test_keeping.py -k flat --timeout 1200

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from google.protobuf.wrappers_pb2 import Int64Value
 from protoflow import BatchFailed, DeadLetter, Inbox, Skip
 from protoflow.contract.spec import BatchPolicy, DeliveryPolicy, RetryPolicy
+from protoflow.database.postgresql import AsyncpgConnection
 from protoflow.errors import ConfigError, ProtoflowError
-from protoflow.outbox import schema
+from protoflow.inbox.entries import Entry
+from protoflow.inbox.table import Table
 from protoflow.outcomes import Postpone
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from tests.inbox.databases import Database, until
 from tests.inbox.harness import NAME, TO_DONE, Writer, handler, put, put_again, running
@@ -72,12 +78,58 @@ async def test_a_handler_must_not_commit(database: Database) -> None:
     )  # fmt: skip
 
 
-async def test_outputs_are_committed_with_the_effects(database: Database) -> None:
-    dialect = Inbox(database.resource).dialect
-    for statement in schema(dialect).split(";\n"):
-        if statement.strip():
-            await database.read(statement)
+async def test_a_statement_that_failed_is_not_taken_for_a_commit(database: Database) -> None:
+    """PostgreSQL answers COMMIT with ROLLBACK then, and drivers say nothing."""
 
+    def swallow(text: str, context: Any) -> Any:
+        if writer.runs.count(text) > 1:
+            return None
+        connection = writer.inbox.of(context)
+        if not database.sync:
+            return _swallowed(connection)
+        with contextlib.suppress(Exception):
+            database.execute(connection, "SELECT * FROM nowhere")
+        return None
+
+    async def _swallowed(connection: Any) -> None:
+        with contextlib.suppress(Exception):
+            await database.execute(connection, "SELECT * FROM nowhere")
+
+    writer = Writer(database, swallow)
+    async with running(writer.handler(), inbox=writer.inbox) as service:
+        await put(service, "a")
+        assert not service.dead_letters
+    assert await database.effects() == ["a"]
+    assert await database.noted() == 1
+
+
+async def test_a_connection_that_is_lost_while_a_handler_runs_is_a_failure(
+    database: Database,
+) -> None:
+    """It is no transaction that the handler ended, which would be dead-lettered."""
+    if Inbox(database.resource).dialect == "sqlite":
+        return
+    ended = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND state = 'idle in transaction'"""
+
+    async def lose(text: str) -> None:
+        if writer.runs.count(text) == 1:
+            await database.read(ended)
+            await asyncio.sleep(0.1)
+
+    def after(text: str, _context: Any) -> Any:
+        return asyncio.run(lose(text)) if database.sync else lose(text)
+
+    writer = Writer(database, after)
+    async with running(writer.handler(), inbox=writer.inbox) as service:
+        await put(service, "a")
+        assert not service.dead_letters
+    assert await database.effects() == ["a"]
+
+
+async def test_outputs_are_committed_with_the_effects(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
     def answer(text: str, _context: Any) -> Any:
         if writer.runs.count(text) == 1:
             raise OSError("not yet")
@@ -92,6 +144,15 @@ async def test_outputs_are_committed_with_the_effects(database: Database) -> Non
     rows = await database.read("SELECT topic, id FROM protoflow_outbox")
     assert [row[0] for row in rows] == ["done"]
     assert await database.effects() == ["a"]
+    assert "this service does not relay" in caplog.text
+
+
+async def test_outputs_without_a_table_stop_the_start(sqlite_database: Database) -> None:
+    inbox: Inbox[Any] = Inbox(sqlite_database.resource)
+    await inbox.open(create=True)
+    with pytest.raises(ConfigError, match="it has no table protoflow_outbox"):
+        await inbox.open(create=False, outbox=True)
+    await inbox.close()
 
 
 async def test_a_timeout_rolls_back(database: Database) -> None:
@@ -171,7 +232,9 @@ async def test_two_sources_may_number_alike(sqlite_database: Database) -> None:
     assert await sqlite_database.effects() == ["a", "a"]
 
 
-async def test_the_same_entry_elsewhere_is_waited_for(asyncpg_database: Database) -> None:
+async def test_the_same_entry_elsewhere_is_waited_for(
+    asyncpg_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     inbox: Inbox[Any] = Inbox(asyncpg_database.resource, lock_timeout=timedelta(seconds=0.1))
     runs: list[str] = []
 
@@ -180,9 +243,20 @@ async def test_the_same_entry_elsewhere_is_waited_for(asyncpg_database: Database
         timeout = await inbox.of(context).fetchval("SHOW lock_timeout")
         await asyncpg_database.write(inbox.of(context), timeout)
 
-    async def unready() -> bool:
-        return "inbox" in service.service.health().problems
+    refused: list[Exception] = []
+    enter = inbox.table.enter
 
+    async def entering(*given: Any) -> set[Entry]:
+        try:
+            return await enter(*given)
+        except asyncpg.LockNotAvailableError as error:
+            refused.append(error)
+            raise
+
+    async def waited_for() -> bool:
+        return len(refused) >= 2
+
+    monkeypatch.setattr(inbox.table, "enter", entering)
     async with running(handler(work), inbox=inbox) as service:
         await put(service, "before")
         source = service.messages[0].metadata["ce_source"]
@@ -196,7 +270,8 @@ async def test_the_same_entry_elsewhere_is_waited_for(asyncpg_database: Database
                 source,
             )
             putting = asyncio.create_task(put(service, "a", id="x"))
-            await until(unready)
+            await until(waited_for)
+            assert service.service.health().ready, "a copy runs elsewhere, the database works"
             await held.rollback()
         await putting
         assert service.service.health().ready
@@ -204,6 +279,68 @@ async def test_the_same_entry_elsewhere_is_waited_for(asyncpg_database: Database
     assert runs == ["before", "a"]
     # The bound of the wait does not hold for the handler.
     assert await asyncpg_database.effects() == ["0", "0"]
+
+
+async def test_a_batch_waits_for_none_of_its_entries_without_bound(
+    asyncpg_database: Database,
+) -> None:
+    pool = asyncpg_database.resource
+    inbox: Inbox[Any] = Inbox(pool)
+    await inbox.open(create=True)
+    table = Table("postgresql", 0.1)
+    entries = [Entry(0, "", "1"), Entry(0, "", "2")]
+    async with pool.acquire() as one, pool.acquire() as other, asyncio.timeout(10):
+        adapted, held = AsyncpgConnection(one), other.transaction()
+        await held.start()
+        await table.enter(AsyncpgConnection(other), "g", "h", entries[1:], [False])
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            async with one.transaction():
+                await table.enter(adapted, "g", "h", entries, [False, False])
+        await held.rollback()
+        async with one.transaction():
+            found = await table.enter(adapted, "g", "h", entries, [False, False])
+            assert found == set(entries)
+            assert await one.fetchval("SHOW lock_timeout") == "0"
+    await inbox.close()
+
+
+async def test_one_of_a_batch_that_is_run_again_is_not_forgotten(database: Database) -> None:
+    """Beside a copy that is not; and it is remembered for as long as a new one."""
+    inbox: Inbox[Any] = Inbox(database.resource)
+    entry = Entry(0, "", "1")
+
+    async def entered(again: list[bool]) -> set[Entry]:
+        if inbox.opener is None:
+            assert inbox.sync_opener is not None
+            with contextlib.closing(inbox.sync_opener.begin_sync()) as own:
+                found = inbox.table.enter_sync(own.database, "g", "h", [entry] * len(again), again)
+                own.commit()
+                return found
+        transaction = await inbox.opener.begin()
+        found = await inbox.table.enter(transaction.database, "g", "h", [entry] * len(again), again)
+        await transaction.commit()
+        await transaction.close()
+        return found
+
+    await inbox.open(create=True)
+    times = "SELECT run, handled_at FROM protoflow_inbox"
+    assert await entered([False]) == {entry}
+    ((_, first),) = await database.read(times)
+    await asyncio.sleep(0.05)
+    assert await entered([False]) == set()
+    assert await entered([True, False]) == {entry}
+    ((run, last),) = await database.read(times)
+    assert (run, last > first) == (2, True)
+    await inbox.close()
+
+
+async def test_an_engine_that_commits_by_itself_is_refused(tmp_path: Path) -> None:
+    engine = create_async_engine(
+        f"sqlite+aiosqlite:///{tmp_path / 'app.db'}", isolation_level="AUTOCOMMIT"
+    )
+    with pytest.raises(ConfigError, match="commits each statement by itself"):
+        await Inbox(engine).open(create=True)
+    await engine.dispose()
 
 
 async def test_an_inbox_that_cannot_be_used(sqlite_database: Database) -> None:

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from protoflow import Message
-from protoflow.outbox import PostgresOutbox
+from protoflow.outbox import PostgresOutbox, postgresql_cursor
+from protoflow.outbox.postgresql_cursor import Cursor
 from protoflow.outbox.tables import store_in
 
 KEYS = (b"a", b"b")
@@ -134,3 +135,57 @@ async def _play(shared: Bench, plan: list[tuple[int, str]], limit: int) -> None:
         for _ in range(len(play.before) + 2):
             await play.relay()
     play.check()
+
+
+class Numbers:
+    """A server on which nothing happens but what a cursor asks for."""
+
+    def __init__(self) -> None:
+        self.next = 10
+        self.numbered = 0
+        self.bases: list[object] = []
+
+    async def fetch(self, query: str, *values: object) -> list[Any]:
+        if query == postgresql_cursor._NUMBERED:
+            self.numbered += 1
+            self.next += 1
+            return [(0, str(self.next))]
+        if query == postgresql_cursor._NOW:
+            return [(f"{self.next}:{self.next}:", 0)]
+        if query == postgresql_cursor._READ:
+            self.bases.append(values[2])
+        return []
+
+
+async def test_a_relay_with_nothing_to_do_draws_no_transaction_ids() -> None:
+    server = Numbers()
+    cursor = Cursor(server)  # type: ignore[arg-type]
+    for _ in range(5):
+        assert await cursor.read([0], 10) == []
+    assert server.numbered == 1
+    server.next += 1  # somebody commits
+    await cursor.read([0], 10)
+    assert server.numbered == 2
+
+
+async def test_after_a_failover_to_a_standby_that_was_behind_all_is_read_again() -> None:
+    server = Numbers()
+    cursor = Cursor(server)  # type: ignore[arg-type]
+    await cursor.read([0], 10)
+    server.next = 8
+    await cursor.read([0], 10)
+    server.next += 1
+    await cursor.read([0], 10)
+    assert server.bases == ["1:1:", "1:1:", "9:9:"]
+
+
+async def test_what_was_restored_from_a_dump_is_published(postgres_url: str) -> None:
+    """Its transactions have numbers of the server that was dumped."""
+    store = PostgresOutbox(postgres_url)
+    assert await store.claim(store)
+    await store.store([Message(id=str(n), topic="t", payload=b"", key=b"k") for n in "12"], None)
+    connection = await asyncpg.connect(postgres_url)
+    await connection.execute("UPDATE protoflow_outbox SET xid = '900000000000'::xid8")
+    await connection.close()
+    assert [each.message.id for each in await store.pending(10)] == ["1", "2"]
+    await store.close()

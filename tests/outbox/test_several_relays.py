@@ -14,7 +14,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 from protoflow import Message
-from protoflow.outbox import OutboxRelay, PostgresOutbox, SQLiteOutbox, schema
+from protoflow.errors import TransportError
+from protoflow.outbox import OutboxRelay, PostgresOutbox, SQLiteOutbox, postgresql_lease, schema
 from protoflow.outbox.tables import store_in
 from protoflow.testing.transports.processes import program_environment
 
@@ -100,6 +101,15 @@ async def outbox(tmp_path: Path) -> AsyncIterator[Outbox]:
     await outbox.end()
 
 
+class Confirming:
+    """A broker that takes everything."""
+
+    def submit(self, messages: Sequence[Message]) -> asyncio.Future[list[None]]:
+        done: asyncio.Future[list[None]] = asyncio.get_running_loop().create_future()
+        done.set_result([None] * len(messages))
+        return done
+
+
 async def test_relays_that_start_and_stop_in_order_publish_nothing_twice(outbox: Outbox) -> None:
     await outbox.fill(COUNT // 2)
     first, second = await outbox.relay(), await outbox.relay()
@@ -161,6 +171,38 @@ async def test_two_relays_of_one_process_do_not_mix(tmp_path: Path) -> None:
     await one.close()
 
 
+async def test_relays_that_come_by_a_link_do_not_mix(tmp_path: Path) -> None:
+    (tmp_path / "link.db").symlink_to(tmp_path / "o.db")
+    one, two = SQLiteOutbox(tmp_path / "o.db"), SQLiteOutbox(tmp_path / "link.db")
+    assert await one.claim(one)
+    assert not await two.claim(two)
+    await one.close()
+    await two.close()
+
+
+async def test_what_was_published_is_deleted_before_another_may_have_it(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = PostgresOutbox(postgres_url)
+    relay = OutboxRelay(store, Confirming())  # type: ignore[arg-type]
+    await store.store([Message(id="1", topic="t", payload=b"")], None)
+    with monkeypatch.context() as patched:
+        patched.setattr("protoflow.outbox.postgresql._DELETE", "SELECT 1/0, $1::bigint[]")
+        with pytest.raises(TransportError):
+            await relay.relay()
+    claim, left = store.claim, -1
+
+    async def claiming(owner: object) -> bool:
+        nonlocal left
+        left = (await store.backlog())[0]
+        return await claim(owner)
+
+    monkeypatch.setattr(store, "claim", claiming)
+    await relay.relay()
+    assert left == 0
+    await store.close()
+
+
 async def test_relays_of_postgresql_share_the_buckets(postgres_url: str) -> None:
     log: list[tuple[str, str]] = []
     stores = {name: PostgresOutbox(postgres_url, lease=1.0) for name in ("a", "b")}
@@ -207,6 +249,40 @@ async def test_relays_of_postgresql_share_the_buckets(postgres_url: str) -> None
         assert lane == sorted(lane), "a key lost its order"
     for store in stores.values():
         await store.close()
+
+
+async def test_two_that_begin_at_once_own_no_bucket_both(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one's statement is older than the second one's joining, and locks later."""
+    await users.execute(postgres_url, schema("postgresql"))
+    taking = postgresql_lease._TAKE.replace(
+        "UPDATE",
+        "WITH s AS MATERIALIZED (SELECT CASE WHEN $1::bigint = 1 THEN pg_sleep(0.5) END) UPDATE",
+        1,
+    ).replace("WHERE bucket IN", "WHERE EXISTS (SELECT FROM s) AND bucket IN")
+    monkeypatch.setattr(postgresql_lease, "_TAKE", taking)
+    first, second = (PostgresOutbox(postgres_url) for _ in range(2))
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(first.claim(first))
+        await asyncio.sleep(0.2)
+        tasks.create_task(second.claim(second))
+    owned = [*first._lease.buckets, *second._lease.buckets]
+    assert sorted(owned) == sorted(set(owned)), "both would publish from these"
+    await first.close()
+    await second.close()
+
+
+async def test_tables_that_could_not_be_made_are_made_later(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = PostgresOutbox(postgres_url)
+    with monkeypatch.context() as patched:
+        patched.setattr("protoflow.outbox.postgresql.POSTGRESQL", "SELECT 1/0")
+        with pytest.raises(TransportError):
+            await store.claim(store)
+    assert await store.claim(store)
+    await store.close()
 
 
 async def test_roles_with_few_rights_publish_and_relay(postgres_url: str) -> None:

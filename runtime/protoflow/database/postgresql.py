@@ -31,6 +31,14 @@ class AsyncpgConnection:
             return False
 
     @property
+    def closed(self) -> bool:
+        """Whether the connection broke, was closed or returned to its pool."""
+        try:
+            return bool(self._connection.is_closed())
+        except Exception:  # as above; so it is, too, when it breaks
+            return True
+
+    @property
     def autocommits(self) -> bool:
         """See `DatabaseConnection`."""
         return not self.in_transaction
@@ -55,6 +63,11 @@ class _Psycopg:
     def in_transaction(self) -> bool:
         """See `DatabaseConnection`."""
         return self._connection.info.transaction_status not in (_IDLE, _CLOSED)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection broke, or was closed."""
+        return bool(self._connection.closed)
 
     @property
     def autocommits(self) -> bool:

@@ -116,16 +116,19 @@ class Inbox(Generic[T]):
             )
         return cast("T", connection)
 
-    async def open(self, *, create: bool) -> None:
-        """Makes or verifies the table, and begins to clean it; for the service.
+    async def open(self, *, create: bool, outbox: bool = False) -> None:
+        """Makes or verifies the table, and begins to clean it; for the service. With `outbox` the
+        table of the outbox, too.
 
         Raises:
             ConfigError: the table is not there, or not as this version makes it.
         """
         if self.opener is not None:
-            await prepare(self.opener, self.table, create=create)
+            await prepare(self.opener, self.table, create=create, outbox=outbox)
         elif self.sync_opener is not None:
-            await asyncio.to_thread(prepare_sync, self.sync_opener, self.table, create=create)
+            await asyncio.to_thread(
+                prepare_sync, self.sync_opener, self.table, create=create, outbox=outbox
+            )
         cleanup = Cleanup(self.opener, self.sync_opener, self.table, self.retention)
         self._cleanup = asyncio.create_task(cleanup.run())
 

@@ -11,9 +11,10 @@ from protoflow.database.postgresql import (
     PsycopgConnection,
     SyncPsycopgConnection,
 )
+from protoflow.inbox.failures import StatementFailed
 
-#: libpq's PQTRANS_INTRANS.
-_IN_TRANSACTION: Final = 2
+#: libpq's PQTRANS_INERROR: a statement failed.
+_FAILED: Final = 3
 
 
 class AsyncpgPool:
@@ -55,16 +56,25 @@ class AsyncpgTransaction:
         """See `Transaction`."""
         return self.database.in_transaction
 
+    @property
+    def is_lost(self) -> bool:
+        """See `Transaction`."""
+        return self.database.closed
+
     async def prepare(self) -> None:
         """See `Transaction`."""
+        # asyncpg hides both the state and the answer to COMMIT; a failed transaction refuses this.
+        await self.connection.execute("SELECT 1")
 
     async def close(self) -> None:
         """See `Transaction`."""
-        if self.database.in_transaction:
+        try:
+            if self.database.in_transaction:
+                with contextlib.suppress(Exception):
+                    await self._transaction.rollback()
+        finally:  # cancelled a second time, too
             with contextlib.suppress(Exception):
-                await self._transaction.rollback()
-        with contextlib.suppress(Exception):
-            await self._pool.release(self.connection)
+                await self._pool.release(self.connection)
 
 
 class PsycopgPool:
@@ -103,10 +113,17 @@ class PsycopgTransaction:
     @property
     def is_open(self) -> bool:
         """See `Transaction`."""
-        return bool(self.connection.info.transaction_status == _IN_TRANSACTION)
+        return self.database.in_transaction
+
+    @property
+    def is_lost(self) -> bool:
+        """See `Transaction`."""
+        return self.database.closed
 
     async def prepare(self) -> None:
         """See `Transaction`."""
+        if self.connection.info.transaction_status == _FAILED:
+            raise StatementFailed
 
     async def commit(self) -> None:
         """See `Transaction`."""
@@ -114,11 +131,13 @@ class PsycopgTransaction:
 
     async def close(self) -> None:
         """See `Transaction`."""
-        if self.database.in_transaction:
+        try:
+            if self.database.in_transaction:
+                with contextlib.suppress(Exception):
+                    await self.block.__aexit__(_RolledBack, _RolledBack(), None)
+        finally:  # cancelled a second time, too
             with contextlib.suppress(Exception):
-                await self.block.__aexit__(_RolledBack, _RolledBack(), None)
-        with contextlib.suppress(Exception):
-            await self._pool.putconn(self.connection)
+                await self._pool.putconn(self.connection)
 
 
 class SyncPsycopgPool:
@@ -156,7 +175,17 @@ class SyncPsycopgTransaction:
     @property
     def is_open(self) -> bool:
         """See `Transaction`."""
-        return bool(self.connection.info.transaction_status == _IN_TRANSACTION)
+        return self.database.in_transaction
+
+    @property
+    def is_lost(self) -> bool:
+        """See `Transaction`."""
+        return self.database.closed
+
+    def prepare(self) -> None:
+        """See `SyncTransaction`."""
+        if self.connection.info.transaction_status == _FAILED:
+            raise StatementFailed
 
     def commit(self) -> None:
         """See `SyncTransaction`."""

@@ -2,51 +2,104 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
+from protoflow.database import DatabaseConnection, Dialect, SyncDatabaseConnection
 from protoflow.errors import ConfigError
 from protoflow.inbox.table import COLUMNS, LOCK, Table
 from protoflow.inbox.transaction import Opener, SyncOpener
+from protoflow.outbox.tables import schema
 
 _VERIFY: Final = f"SELECT {COLUMNS} FROM protoflow_inbox LIMIT 0"  # noqa: S608  a constant
 
+_FOUND: Final[Mapping[Dialect, str]] = {
+    "postgresql": "SELECT 1 WHERE to_regclass('protoflow_outbox') IS NOT NULL",
+    "sqlite": "SELECT 1 FROM sqlite_master WHERE name = 'protoflow_outbox'",
+}
+# A relay that makes the tables at the same time waits.
+_LOCK_OUTBOX: Final[Mapping[Dialect, str]] = {
+    "postgresql": "SELECT pg_advisory_xact_lock(hashtext('protoflow_outbox'))",
+    "sqlite": "SELECT 1",
+}
 
-async def prepare(opener: Opener, table: Table, *, create: bool) -> None:
+
+async def prepare(opener: Opener, table: Table, *, create: bool, outbox: bool = False) -> None:
     """Makes the table if it may, and verifies it.
+
+    Args:
+        opener: opens the transaction.
+        table: the statements.
+        create: whether it may.
+        outbox: whether outputs of handlers go to the outbox of the same database.
 
     Raises:
         ConfigError: it is not there, or not as this version makes it.
     """
     transaction = await opener.begin()
     try:
+        _refuse_autocommit(transaction.database)
         if create:
             if opener.dialect == "postgresql":
                 await transaction.database.fetch(LOCK)
             for statement in table.schema.split(";\n"):
                 await transaction.database.fetch(statement)
         await transaction.database.fetch(_VERIFY)
+        if outbox:
+            await transaction.database.fetch(_LOCK_OUTBOX[opener.dialect])
+            if not await transaction.database.fetch(_FOUND[opener.dialect]):
+                for statement in _outbox_statements(opener.dialect, create=create):
+                    await transaction.database.fetch(statement)
         await transaction.commit()
+    except ConfigError:
+        raise
     except Exception as error:
         raise _problem(error) from error
     finally:
         await transaction.close()
 
 
-def prepare_sync(opener: SyncOpener, table: Table, *, create: bool) -> None:
+def prepare_sync(opener: SyncOpener, table: Table, *, create: bool, outbox: bool = False) -> None:
     """The same in a thread."""
     transaction = opener.begin_sync()
     try:
+        _refuse_autocommit(transaction.database)
         if create:
             if opener.dialect == "postgresql":
                 transaction.database.fetch(LOCK)
             for statement in table.schema.split(";\n"):
                 transaction.database.fetch(statement)
         transaction.database.fetch(_VERIFY)
+        if outbox:
+            transaction.database.fetch(_LOCK_OUTBOX[opener.dialect])
+            if not transaction.database.fetch(_FOUND[opener.dialect]):
+                for statement in _outbox_statements(opener.dialect, create=create):
+                    transaction.database.fetch(statement)
         transaction.commit()
+    except ConfigError:
+        raise
     except Exception as error:
         raise _problem(error) from error
     finally:
         transaction.close()
+
+
+def _outbox_statements(dialect: Dialect, *, create: bool) -> list[str]:
+    if not create:
+        raise ConfigError(
+            "handlers with exactly-once effects have outputs, which go to the outbox of the "
+            "database of the inbox, and it has no table protoflow_outbox; create it with "
+            f'protoflow.outbox.schema("{dialect}") in a migration'
+        )
+    return [each for each in schema(dialect).split(";\n") if each.strip()]
+
+
+def _refuse_autocommit(database: DatabaseConnection | SyncDatabaseConnection) -> None:
+    if database.autocommits:
+        raise ConfigError(
+            "the inbox was given an engine that commits each statement by itself; leave out "
+            'isolation_level="AUTOCOMMIT"'
+        )
 
 
 def _problem(error: Exception) -> ConfigError:

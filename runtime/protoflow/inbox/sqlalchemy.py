@@ -53,8 +53,15 @@ class EngineTransaction:
         # SQLAlchemy does not see a COMMIT that a handler executes; the driver does.
         return bool(self._transaction.is_active) and self._driver.in_transaction
 
+    @property
+    def is_lost(self) -> bool:
+        """See `Transaction`."""
+        return bool(getattr(self._driver, "closed", False))
+
     async def prepare(self) -> None:
         """See `Transaction`."""
+        if self.database.dialect == "postgresql":
+            await self.database.fetch("SELECT 1")  # a failed transaction refuses it
 
     async def close(self) -> None:
         """See `Transaction`."""
@@ -98,6 +105,7 @@ class SessionTransaction(EngineTransaction):
     async def prepare(self) -> None:
         """See `Transaction`."""
         await self.connection.flush()
+        await super().prepare()
 
 
 async def _driver(connection: Any) -> DatabaseConnection:

@@ -107,6 +107,11 @@ class SQLiteTransaction:
         """See `Transaction`."""
         return self.connection.in_transaction
 
+    @property
+    def is_lost(self) -> bool:
+        """See `Transaction`."""
+        return False
+
     async def prepare(self) -> None:
         """See `Transaction`."""
 
@@ -132,6 +137,14 @@ class SyncSQLiteTransaction:
     def is_open(self) -> bool:
         """See `SyncTransaction`."""
         return self.connection.in_transaction
+
+    @property
+    def is_lost(self) -> bool:
+        """See `SyncTransaction`."""
+        return False
+
+    def prepare(self) -> None:
+        """See `SyncTransaction`."""
 
     def commit(self) -> None:
         """See `SyncTransaction`."""

@@ -26,22 +26,29 @@ COLUMNS: Final = "day, consumer, handler, source, id, run, handled_at"
 LOCK: Final = "SELECT pg_advisory_xact_lock(736570)"
 
 _ANEW: Final = "DO NOTHING"
-_AGAIN: Final = "(day, consumer, handler, source, id) DO UPDATE SET run = protoflow_inbox.run + 1"
+_AGAIN: Final = """(day, consumer, handler, source, id) DO UPDATE SET
+  run = protoflow_inbox.run + 1, handled_at = excluded.handled_at"""
 # A run of the same message elsewhere holds its entry until it ends. The bound of that wait must
 # not hold for the handler's own statements, and another statement would be another round trip.
-_ENTER_POSTGRESQL: Final = """WITH before AS MATERIALIZED
+_BOUND: Final = """WITH before AS MATERIALIZED
   (SELECT current_setting('lock_timeout') AS value),
-bound AS MATERIALIZED (SELECT set_config('lock_timeout', '{wait}ms', true) FROM before)
+bound AS MATERIALIZED (SELECT set_config('lock_timeout', '{wait}ms', true) FROM before)"""
+_ENTER_ONE_POSTGRESQL: Final = f"""{_BOUND}
 INSERT INTO protoflow_inbox (day, consumer, handler, source, id)
-SELECT e.day, $1, $2, e.source, e.id FROM bound,
-  unnest($3::int4[], $4::text[], $5::text[]) AS e(day, source, id)
-ON CONFLICT {conflict}
-RETURNING day, source, id, (SELECT set_config('lock_timeout', value, true) FROM before)"""
-_ENTER_ONE_POSTGRESQL: Final = _ENTER_POSTGRESQL.replace(
-    "SELECT e.day, $1, $2, e.source, e.id FROM bound,\n"
-    "  unnest($3::int4[], $4::text[], $5::text[]) AS e(day, source, id)",
-    "SELECT $3::int4, $1::text, $2::text, $4::text, $5::text FROM bound",
-)
+SELECT $3::int4, $1::text, $2::text, $4::text, $5::text FROM bound
+ON CONFLICT {{conflict}}
+RETURNING day, source, id, (SELECT set_config('lock_timeout', value, true) FROM before)"""  # noqa: S608  constants
+# The bound is lifted after all of them, or those behind the first would wait without one.
+_ENTER_MANY_POSTGRESQL: Final = f"""{_BOUND},
+entered AS (
+  INSERT INTO protoflow_inbox (day, consumer, handler, source, id)
+  SELECT e.day, $1, $2, e.source, e.id FROM bound,
+    unnest($3::int4[], $4::text[], $5::text[]) AS e(day, source, id)
+  ON CONFLICT DO NOTHING RETURNING day, source, id),
+lifted AS MATERIALIZED (
+  SELECT set_config('lock_timeout', CASE WHEN every.number >= 0 THEN value END, true)
+  FROM before, (SELECT count(*) AS number FROM entered) AS every)
+SELECT entered.day, entered.source, entered.id FROM lifted, entered"""  # noqa: S608
 _ENTER_SQLITE: Final = """INSERT INTO protoflow_inbox (day, consumer, handler, source, id)
 VALUES ($3, $1, $2, $4, $5) ON CONFLICT {conflict} RETURNING day, source, id"""
 _DELETE_POSTGRESQL: Final = """DELETE FROM protoflow_inbox WHERE ctid IN (
@@ -67,7 +74,7 @@ class Table:
         milliseconds = max(1, round(wait * 1000))
         one = _ENTER_ONE_POSTGRESQL if self._postgresql else _ENTER_SQLITE
         self._one = [one.format(conflict=each, wait=milliseconds) for each in (_ANEW, _AGAIN)]
-        self._many = _ENTER_POSTGRESQL.format(conflict=_ANEW, wait=milliseconds)
+        self._many = _ENTER_MANY_POSTGRESQL.format(wait=milliseconds)
 
     async def enter(
         self, database: DatabaseConnection, consumer: str, handler: str, entries: Sequence[Entry],
@@ -96,9 +103,10 @@ class Table:
             # In one order everywhere, or two batches might wait for each other.
             columns = zip(*sorted(set(entries)), strict=True)
             return [(self._many, (consumer, handler, *map(list, columns)))]
+        repeated = {entry for entry, each in zip(entries, again, strict=True) if each}
         return [
-            (self._one[repeated], (consumer, handler, *entry))
-            for entry, repeated in sorted(dict(zip(entries, again, strict=True)).items())
+            (self._one[entry in repeated], (consumer, handler, *entry))
+            for entry in sorted(set(entries))
         ]
 
 

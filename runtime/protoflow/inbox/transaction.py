@@ -26,8 +26,14 @@ class Transaction(Protocol):
         """Whether the transaction is still the one that was opened."""
         ...
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether it is not open because the connection is not: nobody ended it."""
+        ...
+
     async def prepare(self) -> None:
-        """Does what must come before COMMIT, and may fail: a session writes its objects."""
+        """Does what must come before COMMIT, and may fail: a session writes its objects. Raises,
+        too, if a statement had failed: a COMMIT would roll back, and say nothing."""
         ...
 
     async def commit(self) -> None:
@@ -55,6 +61,15 @@ class SyncTransaction(Protocol):
     @property
     def is_open(self) -> bool:
         """Whether the transaction is still the one that was opened."""
+        ...
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it is not open because the connection is not: nobody ended it."""
+        ...
+
+    def prepare(self) -> None:
+        """Raises if a statement had failed: a COMMIT would roll back, and say nothing."""
         ...
 
     def commit(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from pathlib import Path
 
 
 class FileClaim:
@@ -16,7 +17,8 @@ class FileClaim:
     """
 
     def __init__(self, path: str) -> None:
-        self._path = path if path == ":memory:" else f"{path}-relay"
+        # One lock for a file, whichever links lead to it.
+        self._path = path if path == ":memory:" else f"{Path(path).resolve()}-relay"
         self._connection: sqlite3.Connection | None = None
         self._owner: object = None
 

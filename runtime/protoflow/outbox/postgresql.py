@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -14,10 +15,12 @@ from protoflow.outbox.postgresql_lease import BucketLease
 from protoflow.outbox.store import Parked, Pending
 from protoflow.outbox.tables import POSTGRESQL, insertion, store_in
 
-_BEHIND = f"""SELECT {COLUMNS} FROM protoflow_outbox o
-WHERE parked IS NULL AND bucket = ANY ($1::int[]) AND NOT EXISTS (
-    SELECT 1 FROM protoflow_outbox b WHERE b.position = ANY ($3::bigint[])
-    AND (b.position = o.position OR (b.topic = o.topic AND b.key = o.key AND b.key <> '')))
+# Apart from each other, for an OR would compare each row with each position.
+_BEHIND = f"""WITH lanes AS MATERIALIZED (
+    SELECT topic, key FROM protoflow_outbox WHERE position = ANY ($3::bigint[]) AND key <> '')
+SELECT {COLUMNS} FROM protoflow_outbox o
+WHERE parked IS NULL AND bucket = ANY ($1::int[]) AND position <> ALL ($3::bigint[])
+    AND NOT EXISTS (SELECT 1 FROM lanes WHERE lanes.topic = o.topic AND lanes.key = o.key)
 ORDER BY position LIMIT $2"""  # noqa: S608  # made of constants
 _PARKED = f"""SELECT {COLUMNS}, parked FROM protoflow_outbox
 WHERE parked IS NOT NULL ORDER BY position LIMIT $1"""  # noqa: S608
@@ -52,6 +55,7 @@ class PostgresOutbox:
         self._cursor = Cursor(self._database)
         self._create = create
         self._connected = False
+        self._connecting = asyncio.Lock()
 
     async def store(self, messages: Sequence[Message], connection: Any) -> None:
         """Keeps messages; durable when it returns, or when the given connection commits.
@@ -129,8 +133,17 @@ class PostgresOutbox:
     async def _connect(self) -> None:
         if self._connected:
             return
-        await self._database.connect()
-        self._connected = True
+        async with self._connecting:
+            if not self._connected:
+                await self._database.connect()
+                try:
+                    await self._prepare()
+                except BaseException:
+                    self._database.abort()  # all of it again: the tables may not be there yet
+                    raise
+                self._connected = True
+
+    async def _prepare(self) -> None:
         if self._create:
             async with self._database.transaction() as connection:
                 await connection.execute(

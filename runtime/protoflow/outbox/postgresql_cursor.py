@@ -28,6 +28,9 @@ _NOW = f"SELECT pg_current_snapshot()::text, {_DRAWN}"  # made of constants
 _NUMBERED = f"""WITH q AS MATERIALIZED (SELECT {_DRAWN} AS drawn)
 SELECT q.drawn, pg_current_xact_id()::text FROM q"""  # noqa: S608
 _FROM_START = "1:1:"
+# Rows of a dump that was restored bear numbers of another server, which may be to come on this one.
+_RENUMBER = """UPDATE protoflow_outbox SET xid = pg_current_xact_id()
+WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())"""
 _READ = f"""
 (SELECT {COLUMNS} FROM protoflow_outbox
   WHERE parked IS NULL AND bucket = ANY ($1::int[]) AND position > $5 AND position <= $6
@@ -96,7 +99,16 @@ class Cursor:
         ((seen, drawn),) = await self._database.fetch(_NOW)
         if (seen, drawn) == self._seen:
             return None
-        self._seen = (seen, drawn)
+        if _end(seen) < _end(self._base):
+            self.restart()  # a standby that was behind took over: its numbers come again
+        if self._base == _FROM_START:
+            await self._database.fetch(_RENUMBER)
         ((last, _),) = await self._database.fetch(_NUMBERED)
         ((snapshot, high),) = await self._database.fetch(_NOW)
+        self._seen = (snapshot, high)
         return _Reading(last, snapshot, high)
+
+
+def _end(snapshot: str) -> int:
+    """The first number that was not given when a snapshot was taken."""
+    return int(snapshot.split(":")[1])

@@ -22,6 +22,9 @@ from protoflow.transports.postgresql.database import Connection
 _log = logging.getLogger("protoflow.outbox")
 #: The share of a lease that is left for a submission at least.
 _MARGIN: Final = 0.3
+# One balances at a time. A statement whose snapshot is older than another relay's joining does not
+# see that relay, and would take its buckets as soon as they are unlocked.
+_ALONE = "SELECT pg_advisory_xact_lock(hashtext('protoflow_outbox_buckets'))"
 _JOIN = """INSERT INTO protoflow_outbox_relays (lease_until)
 VALUES (extract(epoch FROM clock_timestamp()) + $1) RETURNING id"""
 _RENEW = """UPDATE protoflow_outbox_relays
@@ -77,6 +80,7 @@ class BucketLease:
             return False
         before = self.buckets
         async with self._database.transaction() as connection:
+            await connection.execute(_ALONE)
             await self._renew(connection)
             await connection.execute(_EXPIRE)
             relays = await connection.fetchval(_RELAYS)

@@ -105,9 +105,9 @@ class OutboxRelay:
         """Publishes one batch, unless other relays have the claim; returns how many were confirmed.
         Errors of the store are raised."""
         again, self._again = self._again, True
+        await self._delete()  # before a claim may give to another relay what was published
         if not await self._store.claim(self):
             return 0
-        await self._delete()
         now = asyncio.get_running_loop().time()
         waiting = self._troubles.waiting(now)
         if self._broker_problem is not None and len(waiting) >= _MOST_TROUBLED:

@@ -18,7 +18,7 @@ from protoflow.context import CONNECTION, Context
 from protoflow.errors import BatchFailed, PublishRefusedError
 from protoflow.handler import Batch
 from protoflow.inbox.entries import Entry, entry_of
-from protoflow.inbox.failures import TransactionEnded, is_conflict, is_refused
+from protoflow.inbox.failures import is_busy, is_conflict, is_refused, not_open
 from protoflow.message import Delivery, Message
 from protoflow.outcomes import DONE, Outcome, Postpone, Skip
 from protoflow.pipeline import HandlerSpec
@@ -150,7 +150,7 @@ class ExactlyOnce:
                 await self._handle(context, chosen)
                 await self._keep_outputs(context, transaction.database)
                 if not transaction.is_open:
-                    raise TransactionEnded(self.spec.name)
+                    raise not_open(self.spec.name, lost=transaction.is_lost)
                 await transaction.prepare()
             finally:
                 for each in {context, *chosen}:
@@ -166,7 +166,8 @@ class ExactlyOnce:
 
     def postponed(self, error: Exception) -> Outcome:
         """The handler did not run, for the database would not have it: later, uncounted."""
-        self.inbox.failed(error)
+        if not is_busy(error):
+            self.inbox.failed(error)
         return Postpone(self._backoff.next(), f"no transaction of the inbox: {error}")
 
     def began(self) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from protoflow.context import CONNECTION, Context
 from protoflow.inbox.entries import Entry
-from protoflow.inbox.failures import TransactionEnded, is_refused
+from protoflow.inbox.failures import is_refused, not_open
 from protoflow.outcomes import DONE, Outcome, Skip
 from protoflow.scheduling.exactly_once import ExactlyOnce, chosen_of, unknown
 from protoflow.scheduling.invoke import all_outputs
@@ -111,7 +111,8 @@ class ExactlyOnceSync(ExactlyOnce):
             for each in {context, *chosen}:
                 each.values.pop(CONNECTION, None)
         if not transaction.is_open:
-            raise TransactionEnded(self.spec.name)
+            raise not_open(self.spec.name, lost=transaction.is_lost)
+        transaction.prepare()
         if context.cancelled.is_set():
             raise RunCancelled
         try:

@@ -173,6 +173,11 @@ class Inspection:
             raise RegistrationError("the service relays an outbox already")
         self._outbox = store
 
+    @property
+    def relays(self) -> bool:
+        """Whether this service empties an outbox."""
+        return self._relay is not None
+
     def wake_relay(self) -> None:
         """Something was written to the outbox of this process."""
         if self._relay is not None:

@@ -6,6 +6,7 @@ or publish through what they are given, only name it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from protoflow.outbox.binding import Destination
     from protoflow.scheduling.inbox_runs import InboxRuns
     from protoflow.scheduling.scheduler import Scheduler
+
+_log = logging.getLogger("protoflow.service")
 
 
 class Components:
@@ -87,6 +90,7 @@ class Components:
         self._tracer_provider = dependencies.get("tracer_provider")
         self._inbox = dependencies.get("inbox")
         self._destination: Destination | None = None
+        self._outputs_once = False
 
     @property
     def destination(self) -> Destination:
@@ -108,7 +112,15 @@ class Components:
         ConfigError."""
         if self._inbox is not None:
             resources.push_async_callback(self._inbox.close)
-            await self._inbox.open(create=self.config.topology is TopologyMode.CREATE)
+            outbox = self._outputs_once and self.destination.log_of(self._inbox.dialect) is None
+            await self._inbox.open(
+                create=self.config.topology is TopologyMode.CREATE, outbox=outbox
+            )
+            if outbox and not self.inspection.relays:
+                _log.warning(
+                    "outputs of handlers wait in the outbox, which this service does not relay; "
+                    "let `protoflow relay` run beside it, or set outbox"
+                )
 
     def close_publishers(self) -> None:
         """Publishes no more."""
@@ -159,6 +171,7 @@ class Components:
         from protoflow.inbox.demands import problems
         from protoflow.scheduling.inbox_runs import InboxRuns
 
+        self._outputs_once = any(one.registration.publication for one in once)
         if wrong := list(problems(once, self._inbox, self.config)):
             raise ConfigError(wrong)
         return None if self._inbox is None else InboxRuns(self._inbox, self.destination)
