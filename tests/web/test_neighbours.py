@@ -32,7 +32,9 @@ async def test_processes_see_each_other(name: str, tmp_path: Path) -> None:
     namespace = f"n{uuid.uuid4().hex[:8]}"
     async with service_at(url, namespace) as one, service_at(url, namespace) as other:
         host = one._inspection.host
-        await other.publish(Message(id="x", topic=f"{namespace}.protoflow-processes", payload=b"{"))
+        topic = f"{namespace}.protoflow-processes"
+        for payload in (b"{", b'{"name": "x", "processes": [1], "handlers": ["y"]}'):
+            await other.publish(Message(id="x", topic=topic, payload=payload))
         async with asyncio.timeout(60):
             while len((found := await taken(host))["processes"]) < 2:
                 await asyncio.sleep(0.1)
