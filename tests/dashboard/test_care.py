@@ -41,6 +41,10 @@ async def test_who_enters_and_what_strangers_write(tmp_path: Path) -> None:
         assert await violations(page) == []
         await _sign_in(page, "may-look")
         await expect(page.get_by_text("Reader")).to_be_visible()
+        await expect(page.get_by_text("Live", exact=True)).to_be_visible()
+        await page.get_by_role("link", name="Contract").click()
+        # Its requests are all beneath the path of the cookie.
+        await expect(page.get_by_role("heading", name="Channels")).to_be_visible()
         await _look_at_evil(page)
         await page.goto("settings")
         await expect(page.get_by_text("Not recorded: the journal is off")).to_be_visible()

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from protoflow import Config, Service
 from protoflow.errors import CapabilityError
-from protoflow.message import Message
 from protoflow.web.api.live import taken
 
 from tests.acceptance.targets import TARGETS
@@ -30,9 +29,16 @@ async def test_processes_see_each_other(name: str, tmp_path: Path) -> None:
     url = TARGETS[name].fresh_url(tmp_path)
     assert url is not None
     namespace = f"n{uuid.uuid4().hex[:8]}"
-    async with service_at(url, namespace) as one, service_at(url, namespace) as other:
+    async with service_at(url, namespace) as one, service_at(url, namespace):
         host = one._inspection.host
-        await other.publish(Message(id="x", topic=f"{namespace}.protoflow-processes", payload=b"{"))
+        strange = b'{"name": "z", "latency_seconds": {}, "run_seconds": 0, "runs": 0}'
+        assert host.neighbours is not None
+        for payload in (
+            b"{",
+            b'{"name": "x", "processes": [1], "handlers": []}',
+            b'{"name": "y", "processes": [], "handlers": [%s]}' % strange,
+        ):
+            host.neighbours._take(payload)
         async with asyncio.timeout(60):
             while len((found := await taken(host))["processes"]) < 2:
                 await asyncio.sleep(0.1)

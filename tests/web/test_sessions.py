@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from importlib import resources
 from typing import Any
 
 import pytest
@@ -53,8 +54,12 @@ async def test_the_cookie_is_for_this_site_and_no_script(adapter: str) -> None:
         assert TOKEN not in plain
         secure = await login(client, TOKEN, **{"x-forwarded-proto": "https"})
         assert secure.headers["set-cookie"].endswith("; Secure")
-        ended = await client.ask("POST", "/api/v1/logout")
+        cookie = {"cookie": cookie_of(secure)} | OWN
+        ended = await client.ask("POST", "/api/v1/logout", headers=cookie)
         assert "Max-Age=0" in ended.headers["set-cookie"]
+        # A stranger learns no name: it is made of a token, and tokens could be tried on it.
+        stranger = await client.ask("POST", "/api/v1/logout")
+        assert "set-cookie" not in stranger.headers
         assert ended.json["role"] == "none"
 
 
@@ -90,6 +95,21 @@ async def test_five_attempts_a_minute(adapter: str) -> None:
         # Neither does the right one help now.
         assert (await login(client, TOKEN)).status == 429
         assert (await login(client, 1)).status == 400
+
+
+def test_a_signature_that_is_no_text_is_none() -> None:
+    sessions = Sessions(config(**TOKENS))
+    _role, cookie = sessions.open(TOKEN, secure=False)
+    assert cookie is not None
+    name = cookie.partition("=")[0]
+    assert sessions.role(f"{name}=operate.{int(time.time()) + 60}.\udcff") is Role.NONE
+
+
+def test_all_that_the_dashboard_asks_gets_the_cookie() -> None:
+    scripts = resources.files("protoflow.web.dashboard") / "static"
+    for script in scripts.iterdir():
+        asked = re.findall(r"[\"`](api/[a-z][^\"`]*)", script.read_text("utf-8"))
+        assert all(each.startswith("api/v1/") for each in asked), (script.name, asked)
 
 
 def test_replicas_accept_a_session_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:

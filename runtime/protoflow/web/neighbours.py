@@ -125,7 +125,10 @@ class Neighbours:
         try:
             beat = json.loads(payload) if len(payload) <= _LARGEST else None
             name = str(beat.pop("name"))
-            good = all(isinstance(beat[part], list) for part in ("processes", "handlers"))
+            rows = [beat[part] for part in ("processes", "handlers")]
+            good = all(isinstance(one, list) for one in rows) and all(
+                isinstance(each, dict) for one in rows for each in one
+            )
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return
         if good and name != self._name and (name in self._others or len(self._others) < _MOST):

@@ -122,6 +122,8 @@ ROUTES: Final[tuple[Route, ...]] = (
     _get(f"{V1}/lag", service.lag, "Lag"),
     _get(f"{V1}/topology", service.topology, "Topology"),
     _get(f"{V1}/contract", service.contract, "Contract"),
+    # A session's cookie is for the paths beneath /api/v1.
+    _get(f"{V1}/asyncapi", service.asyncapi, "Document"),
     _get(f"{V1}/settings", service.settings, "Settings"),
     _get(f"{V1}/messages/{{id}}", messages.message, "Message", query={"since": _TIME}),
     _get(f"{V1}/dead-letter-topics", dead_letters.topics, "DeadLetterTopics", across="topics"),

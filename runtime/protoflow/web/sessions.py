@@ -62,9 +62,13 @@ class Sessions:
                 cookie, found = _cookie(name, value, LASTS, secure=secure), role
         return found, cookie
 
-    def closed(self, *, secure: bool) -> Sequence[str]:
-        """Returns the cookies that end all sessions."""
-        return [_cookie(name, "", 0, secure=secure) for name in self._keys]
+    def closed(self, cookies: str, *, secure: bool) -> Sequence[str]:
+        """Returns the cookies that end the sessions in a `Cookie` header.
+
+        Only those: a name is made of a token, so a stranger could try tokens on it.
+        """
+        given = {part.strip().partition("=")[0] for part in cookies.split(";")}
+        return [_cookie(name, "", 0, secure=secure) for name in self._keys if name in given]
 
     def may_try(self, client: str) -> bool:
         """Whether a client may send a token once more, five times a minute."""
@@ -83,7 +87,8 @@ def _valid(token: bytes, role: Role, value: str) -> bool:
     if label != role.label or not (expires.isascii() and expires.isdecimal()):
         return False
     expected = _sign(token, role, int(expires[:20]))
-    return hmac.compare_digest(signature.encode(), expected.encode()) and time.time() < int(expires)
+    given = signature.encode("utf-8", "surrogatepass")  # bytes of a header come as surrogates
+    return hmac.compare_digest(given, expected.encode()) and time.time() < int(expires)
 
 
 def _sign(token: bytes, role: Role, expires: int) -> str:

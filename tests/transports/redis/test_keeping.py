@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import zlib
 from typing import Any
 
+import pytest
 from protoflow.contract.spec import Ordering, Start
+from protoflow.dead_letters import dead_letters_of
+from protoflow.errors import ConnectionFailedError
 from protoflow.message import Action, Message, Settlement, SettleResult
 from protoflow.transport import LagReader, Topology, TopologyMode, Transport
 from protoflow.transports.redis import names
@@ -21,6 +25,7 @@ from tests.transports.nats.harness import (
     opened,
     payloads,
     publish,
+    settings_of,
     take,
     topic,
 )
@@ -198,3 +203,156 @@ async def test_metadata_that_look_like_fields_of_ours_stay_metadata(transport: T
     assert delivery.message.metadata == metadata
     assert delivery.message.payload == b"x"
     await ack(subscription, delivery)
+
+
+async def test_past_what_waits_for_others_a_call_goes_only_so_far(
+    transport: Transport, client: Any, url: str
+) -> None:
+    name = topic()
+    first, _ = await join(transport, name, ordering=Ordering.PER_KEY)
+    await publish(transport, *[message(name, b"%d" % n, key=b"k") for n in range(2500)])
+    (held,) = await first.receive(1, MEGABYTE)
+    async with opened(url) as other:
+        second: Any
+        second, _ = await join(other, name, ordering=Ordering.PER_KEY)
+        waiting = f"{stream_of(name)}:waiting:billing"
+        assert await second._fetch(100, MEGABYTE) == []
+        assert await client.zcard(waiting) == 1000
+        await publish(transport, message(name, b"free", key=b"other"))
+        (free,) = await take(second, 1)
+        assert free.message.payload == b"free"
+        await ack(second, free)
+    await ack(first, held)
+    assert payloads(await take(first, 2499)) == [b"%d" % n for n in range(1, 2500)]
+
+
+async def test_what_a_shard_that_another_holds_has_stays_unread(
+    transport: Transport, client: Any, url: str
+) -> None:
+    name = topic()
+    fields: Any = {"ordering": Ordering.PER_PARTITION}
+    first, _ = await join(transport, name, **fields)
+    await publish(transport, *[message(name, b"%d" % n) for n in range(50)])
+    (held,) = await first.receive(1, MEGABYTE)
+    async with opened(url) as other:
+        second: Any
+        second, _ = await join(other, name, **fields)
+        assert await second._fetch(100, MEGABYTE) == []
+        assert await client.zcard(f"{stream_of(name)}:waiting:billing") == 0
+        assert await second.available() == 0
+        await ack(first, held)
+        batch = await take(second, 49)
+        assert payloads(batch) == [b"%d" % n for n in range(1, 50)]
+        await ack(second, *batch)
+
+
+async def test_a_lane_whose_entry_was_deleted_by_hand_is_free_again(
+    transport: Transport, client: Any, url: str
+) -> None:
+    name = topic()
+    gone: Any
+    async with opened(url) as other:
+        gone, _ = await join(other, name, ordering=Ordering.PER_KEY)
+        await publish(transport, message(name, b"lost", key=b"k"))
+        await take(gone, 1)
+        gone._left = True  # as if it had been killed
+    await client.xtrim(stream_of(name), maxlen=0)
+    subscription: Any
+    subscription, _ = await join(transport, name, ordering=Ordering.PER_KEY)
+    await publish(transport, message(name, b"next", key=b"k"))
+    await nothing(subscription, 0.2)
+    await subscription._call(RENEW, 0, 0, 1000)  # its lease has ended
+    (delivery,) = await take(subscription, 1)
+    assert delivery.message.payload == b"next"
+    await ack(subscription, delivery)
+
+
+async def test_a_group_that_is_gone_after_a_call_without_an_answer_is_made_again(
+    transport: Transport, client: Any
+) -> None:
+    name = topic()
+    subscription: Any
+    subscription, _ = await join(transport, name, broadcast=True, start=Start.LATEST)
+    subscription._unsure.add(0)
+    await client.delete(stream_of(name), f"{stream_of(name)}:topic")
+    waiting = asyncio.ensure_future(take(subscription, 1))
+    async with asyncio.timeout(10):
+        while not await client.exists(stream_of(name)):
+            await asyncio.sleep(0.02)
+    assert await client.hget(f"{stream_of(name)}:topic", "version") == b"1"
+    await publish(transport, message(name, b"after"))
+    await ack(subscription, *await waiting)
+
+
+async def test_a_shard_that_does_not_answer_keeps_nothing_of_the_others(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = topic()
+    async with opened(url, shards=2) as transport:
+        subscription: Any
+        subscription, _ = await join(transport, name)
+        call = subscription._call
+
+        async def answered(script: Any, shard: int, *arguments: Any) -> Any:
+            if shard == 1:
+                raise ConnectionFailedError("its node is down")
+            return await call(script, shard, *arguments)
+
+        monkeypatch.setattr(subscription, "_call", answered)
+        key = next(b"%d" % n for n in range(9) if zlib.crc32(b"%d" % n) % 2 == 0)
+        await publish(transport, message(name, b"here", key=key))
+        subscription._first = 1  # the next call begins with shard 0
+        (delivery,) = await subscription._fetch(10, MEGABYTE)
+        subscription.leases.add([delivery], subscription._clock.monotonic())
+        subscription.leases.sweep(subscription._clock.monotonic(), len, len)
+        renewed = subscription.leases._seen[delivery.receipt]
+        renewed.renewed -= 20
+        before = renewed.renewed
+        with pytest.raises(ConnectionFailedError):
+            await subscription._renew([delivery])
+        assert renewed.renewed > before + 19
+        assert not subscription.health.healthy
+        await ack(subscription, delivery)
+        monkeypatch.undo()
+        await nothing(subscription, 1.0)
+        assert subscription.health.healthy
+
+
+async def test_a_hundred_subscriptions_and_more_have_a_connection_each(
+    transport: Transport,
+) -> None:
+    name = topic()
+    joined: list[Any] = [(await join(transport, name, f"g{n}"))[0] for n in range(110)]
+    receiving = [asyncio.ensure_future(take(each, 1)) for each in joined]
+    async with asyncio.timeout(10):
+        while not all(each._tasks for each in joined):
+            await asyncio.sleep(0.05)
+    await publish(transport, message(name))
+    for subscription, received in zip(joined, receiving, strict=True):
+        await ack(subscription, *await received)
+
+
+async def test_a_dead_letter_topic_is_made_as_one_whoever_writes_first(
+    url: str, client: Any
+) -> None:
+    name = topic()
+    settings = settings_of(name)
+    async with opened(url, shards=4) as transport:
+        await transport.ensure(Topology(subscriptions=(settings,)), TopologyMode.NONE)
+        await publish(transport, message(f"{name}..billing..dead"))
+    record = f"{stream_of(f'{name}..billing..dead')}:topic"
+    assert await client.hgetall(record) == {b"version": b"1", b"shards": b"1", b"kept": b"1"}
+
+
+async def test_the_same_id_of_two_groups_is_replayed_to_each(transport: Transport) -> None:
+    name = topic()
+    dead = f"{name}.dead"
+    billing, _ = await join(transport, name, "billing", dead_letter_topics=(dead,))
+    mailing, _ = await join(transport, name, "mailing", dead_letter_topics=(dead,))
+    for group in ("billing", "mailing"):
+        metadata = {"pf_original_topic": name, "pf_group": group}
+        await publish(transport, Message(id="1", topic=dead, payload=b"x", metadata=metadata))
+    assert await dead_letters_of(transport).replay(dead) == 2
+    for subscription in (billing, mailing):
+        await ack(subscription, *await take(subscription, 1, 5))
+        await nothing(subscription, 0.2)

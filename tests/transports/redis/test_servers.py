@@ -168,6 +168,26 @@ async def test_when_memory_is_short_publishing_fails_and_settling_goes_on() -> N
                     await ack(subscription, *await take(subscription, 20))
 
 
+async def test_when_memory_is_short_a_lane_is_settled_one_by_one() -> None:
+    with server("--maxmemory-policy", "noeviction") as broker:
+        client: Any
+        async with (
+            redis.asyncio.from_url(broker.url) as client,
+            opened(broker.url) as transport,
+        ):
+            name = topic()
+            subscription: Any
+            subscription, _ = await join(transport, name, ordering=Ordering.PER_KEY)
+            await publish(transport, *[message(name, b"%d" % n, key=b"k") for n in range(4)])
+            batch = await take(subscription, 3)
+            await client.config_set("maxmemory", 1)
+            assert any(await transport.submit([message(name)]))
+            await ack(subscription, batch[0])
+            await subscription.settle([Settlement(batch[1], Action.RELEASE)])
+            await client.config_set("maxmemory", 0)
+            await ack(subscription, batch[2])
+
+
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
@@ -176,6 +196,7 @@ async def test_when_memory_is_short_publishing_fails_and_settling_goes_on() -> N
         ("redis://a/1?cluster=true", "only database 0"),
         ("redis://a?cluster=true&sentinel=main", "exclude each other"),
         ("redis://a?shards=0", "from 1 to 256"),
+        ("rediss://a?sentinel=main&tls_server_name=b", "with a cluster or sentinels"),
         ("redis://a?tls_verify=false", "needs the scheme rediss://"),
         ("redis://a?nothing=1", "nothing"),
     ],

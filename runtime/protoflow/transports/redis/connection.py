@@ -37,6 +37,8 @@ _REFUSED: Final = (
     exceptions.NoPermissionError,
 )
 _OF_SCRIPTS: Final = "can't access at least one of the keys"
+#: Not redis-py's 100: each stream of each subscription has a read of its own that waits.
+_CONNECTIONS: Final = 1 << 20
 #: Seconds that one blocking read waits at the server.
 BLOCK: Final = 5.0
 
@@ -57,8 +59,9 @@ class RedisConnection:
             "redis", "rediss", encrypted=settings.url.scheme == "rediss"
         )
         self._client: Any = None  # Any: a Redis or a RedisCluster
+        self._sentinels: list[Redis] = []
         self._database = _database(settings, options)
-        if self._tls is not None and options.cluster:
+        if self._tls is not None and (options.cluster or options.sentinel is not None):
             self._refuse_in_cluster()
 
     async def open(self) -> None:
@@ -82,10 +85,11 @@ class RedisConnection:
     async def close(self) -> None:
         """Disconnects. Idempotent."""
         client, self._client = self._client, None
+        sentinels, self._sentinels = self._sentinels, []
         self.problem = "the transport is closed"
-        if client is not None:
+        for each in (*sentinels, *(() if client is None else (client,))):
             with contextlib.suppress(exceptions.RedisError, OSError):
-                await client.aclose()
+                await each.aclose()
 
     async def call(self, script: Script, key: str, *arguments: Any) -> Any:
         """Runs a script on what belongs to one stream."""
@@ -165,6 +169,7 @@ class RedisConnection:
             "protocol": 2,
             "socket_timeout": None,
             "socket_connect_timeout": self.settings.connect_timeout,
+            "max_connections": _CONNECTIONS,
             "retry": Retry(NoBackoff(), 0),  # who calls knows what may be repeated
         }
 
@@ -191,17 +196,20 @@ class RedisConnection:
 
     def _sentinel(self, name: str) -> Redis:
         options, secret = self.options, self.options.sentinel_password
+        tls = {"ssl": True, **self._tls_files()} if self._tls is not None else {}
         sentinel = Sentinel(  # type: ignore[no-untyped-call]  # its constructor has no types
             [(host, port or _SENTINEL_PORT) for host, port in self.settings.url.hosts],
             sentinel_kwargs={
                 "username": options.sentinel_username,
                 "password": secret.reveal() if secret else None,
                 "socket_timeout": self._timeout,
+                **tls,
             },
             **self._common(),
             db=self._database,
-            **({"ssl": True, **self._tls_files()} if self._tls is not None else {}),
+            **tls,
         )
+        self._sentinels = [*sentinel.sentinels]  # the client does not close them
         client: Redis = sentinel.master_for(name)
         return client
 

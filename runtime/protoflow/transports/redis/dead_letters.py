@@ -92,21 +92,21 @@ class RedisScan:
         self, records: Sequence[DeadLetterRecord], *, to_origin: bool
     ) -> Sequence[Exception | None]:
         """Publishes records, and removes those that are confirmed."""
-        groups: dict[str, str] = {}
+        groups: dict[int, str] = {}  # two groups may have buried the same id
 
         async def address(record: DeadLetterRecord) -> Message:
             message, group = self.store.sources.replayed(record, to_origin=to_origin)
             message.mandatory = True
             if not to_origin:
                 await self._check_group(message, group)
-                groups[message.id] = group
+                groups[id(message)] = group
             return message
 
         async def publish(
             chosen: Sequence[DeadLetterRecord], messages: Sequence[Message]
         ) -> Sequence[PublishError | None]:
             submit = self.store.publisher.submit
-            futures = [submit([message], groups.get(message.id, "")) for message in messages]
+            futures = [submit([message], groups.get(id(message), "")) for message in messages]
             return [(await future)[0] for future in futures]
 
         return await replay_in_order(records, address, publish, self.remove)

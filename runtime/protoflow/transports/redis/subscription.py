@@ -127,16 +127,23 @@ class RedisSubscription(QueueSubscription):
             room = max_messages - len(taken), max_bytes - sum(each.size for each in taken)
             if min(room) < 1:
                 break
-            await self._fetch_shard(shard, *room)
+            try:
+                await self._fetch_shard(shard, *room)
+            except TransportError as error:
+                self.health.set(("shard", shard), str(error))
+                if not taken:
+                    raise
+                break  # what another shard gave is handled, and not held until this one answers
+            self.health.set(("shard", shard), None)
         self._taken = []
         return taken
 
     async def _fetch_shard(self, shard: int, most: int, max_bytes: int) -> None:
-        if shard in self._unsure:
-            known = ids_of([*self.receipts(), *(each.receipt for each in self._taken)], shard)
-            await self._call(RECOVER, shard, *known)
-        self._unsure.add(shard)  # until it is known what was claimed
         try:
+            if shard in self._unsure:
+                known = ids_of([*self.receipts(), *(each.receipt for each in self._taken)], shard)
+                await self._call(RECOVER, shard, *known)
+            self._unsure.add(shard)  # until it is known what was claimed
             last, wait, entries = await self._call(FETCH, shard, most, max_bytes)
         except TopologyError:
             await self._begin_again()
@@ -183,20 +190,29 @@ class RedisSubscription(QueueSubscription):
         for delivery in deliveries:
             if isinstance(delivery.receipt, Claim):
                 held[delivery.receipt.shard].append(delivery)
-        lost: list[Delivery] = []
+        shards = range(len(self.streams))
+        answers = await asyncio.gather(
+            *(self._renew_shard(shard, held[shard]) for shard in shards), return_exceptions=True
+        )
+        failures = [each for each in answers if isinstance(each, BaseException)]
+        if failures:  # the shards that answered were renewed all the same
+            raise failures[0]
+        return [each for lost in answers if not isinstance(lost, BaseException) for each in lost]
+
+    async def _renew_shard(self, shard: int, held: Sequence[Delivery]) -> Sequence[Delivery]:
+        now = self._clock.monotonic()
         lease = round(self.settings.lease * 1000)
-        for shard in range(len(self.streams)):
-            arguments: list[Any] = []
-            for each in held[shard]:
-                arguments += (each.receipt.id, each.receipt.deliveries)
-            try:
-                ended, answers = await self._call(RENEW, shard, lease, _MOST_ENDED, *arguments)
-            except TopologyError:
-                lost += held[shard]
-                continue
-            lost += [each for each, gone in zip(held[shard], answers, strict=True) if gone]
-            if ended:
-                self._start(("sweep", shard), self._sweep(shard))
+        arguments: list[Any] = []
+        for each in held:
+            arguments += (each.receipt.id, each.receipt.deliveries)
+        try:
+            ended, answers = await self._call(RENEW, shard, lease, _MOST_ENDED, *arguments)
+        except TopologyError:
+            return held
+        if ended:
+            self._start(("sweep", shard), self._sweep(shard))
+        lost = [each for each, gone in zip(held, answers, strict=True) if gone]
+        self.leases.renewed([each for each in held if each not in lost], now)
         return lost
 
     async def _claimable(self) -> int:
@@ -209,7 +225,11 @@ class RedisSubscription(QueueSubscription):
         if (old := self._tasks.get(name)) is not None:
             old.cancel()
         self._tasks[name] = task
-        task.add_done_callback(lambda _: self._tasks.pop(name, None))
+        task.add_done_callback(lambda ended: self._ended(name, ended))
+
+    def _ended(self, name: object, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(name) is task:  # and not the one that replaced it
+            del self._tasks[name]
 
     async def _watch(self, shard: int, last: bytes) -> None:
         """Wakes receivers when something is published."""
@@ -231,6 +251,7 @@ class RedisSubscription(QueueSubscription):
         ways = {"earliest": "0", "latest": "$"}
         policy = self._connection.settings.on_lost_position
         if self.settings.broadcast or policy in ways:
+            self._topics.forget()
             await self._topics.join(self.settings, group=self.group, start=ways.get(policy, "$"))
 
     async def _end_tasks(self) -> None:

@@ -24,11 +24,13 @@ class Topics:
         self.prefix = connection.options.prefix
         self._connection = connection
         self._shards: dict[str, int] = {}
+        self._kept: set[str] = set()
 
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
         """Makes or verifies topics and groups. Raises TopologyError."""
         subscriptions = [each for each in topology.subscriptions if not each.broadcast]
         kept = {name for each in topology.subscriptions for name in each.dead_letter_topics}
+        self._kept |= kept
         joined = {each.topic for each in topology.subscriptions}
         problems: list[str] = []
         for topic in sorted({*topology.topics, *joined, *kept}):
@@ -48,10 +50,14 @@ class Topics:
         """Into how many streams a topic is split; it is made with a record if there is none."""
         if (known := self._shards.get(topic)) is None:
             if (known := await self.find(topic)) is None:
-                await self._make(topic, kept=False)
+                await self._make(topic, kept=topic in self._kept)
                 known = await self.find(topic) or 1
             self._shards[topic] = known
         return known
+
+    def forget(self) -> None:
+        """Looks again how topics are made: the server has lost its data."""
+        self._shards.clear()
 
     async def find(self, topic: str) -> int | None:
         """The same; None: there is no such topic. Raises TopologyError for another version."""
@@ -104,10 +110,10 @@ class Topics:
     async def _make(self, topic: str, *, kept: bool) -> None:
         key, command = names.record(self.prefix, topic), self._connection.command
         shards = 1 if kept else self._connection.options.shards
-        await command("HSETNX", key, "version", _VERSION)
         await command("HSETNX", key, "shards", shards)
         if kept:
             await command("HSETNX", key, "kept", 1)
+        await command("HSETNX", key, "version", _VERSION)  # last: others read the rest with it
 
     async def _topic_problems(self, topic: str, *, kept: bool) -> Sequence[str]:
         wanted = 1 if kept else self._connection.options.shards

@@ -69,7 +69,9 @@ def _with_others(host: Host, found: dict[str, Any]) -> dict[str, Any]:
         other = {"time": found["time"], "topics": [], **beat}
         with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
             # One of another version, or a stranger's, is left out.
-            found = JOIN["snapshot"]([found, other])
+            joined = JOIN["snapshot"]([found, other])
+            _measured(joined)  # what cannot be summed is no heartbeat, either
+            found = joined
     return found
 
 

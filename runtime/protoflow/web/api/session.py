@@ -40,7 +40,9 @@ async def logout(host: Host, request: Request) -> Response:
     """Ends the session."""
     request.given(frozenset())
     response = as_json(_session(host, Role.NONE))
-    response.cookies = host.sessions.closed(secure=request.secure)
+    response.cookies = host.sessions.closed(
+        request.headers.get("cookie", ""), secure=request.secure
+    )
     return response
 
 

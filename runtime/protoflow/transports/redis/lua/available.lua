@@ -1,5 +1,6 @@
 -- How many entries this group could be handed now, at least.
 local count = call('ZCOUNT', ordered and L or W, '-inf', now)
+if closed() then return count end
 for _, info in ipairs(call('XINFO', 'GROUPS', S)) do
   local fields = {}
   for i = 1, #info, 2 do fields[info[i]] = info[i + 1] end

@@ -62,6 +62,14 @@ local function hold(lane, who, change)
   count = count + change
   if count > 0 then call('HSET', H, lane, who..' '..count) else call('HDEL', H, lane) end
 end
+-- Whether the only lane of the shard has entries that wait, or another member holds it: then what
+-- is new waits, too, and may stay unread.
+local function closed()
+  if mode ~= 'all' then return false end
+  local lane = lane_of()
+  local by = holder(lane)
+  return (by and by ~= me) or call('ZSCORE', L, lane)
+end
 local function refresh(lane)
   local first = parked(lane, 1)[1]
   if not first then call('ZREM', L, lane)
@@ -145,10 +153,12 @@ end
 -- Gives entries of a consumer back, as if their deliveries had been `less` fewer.
 local function give_back(entries, less)
   local lanes, ids = {}, {}
+  for _, each in ipairs(entries) do ids[#ids + 1] = each[1] end
+  -- First: when memory is short, a script may go on after a write that needs none.
+  portions(ids, function(part) call('XACK', S, group, unpack(part)) end)
   for _, each in ipairs(entries) do
     local id, who, count = each[1], each[2], each[4]
     local entry = call('XRANGE', S, id, id)[1]
-    ids[#ids + 1] = id
     if entry then
       local failures, first = state_of(id)
       local lane = lane_of(id, (head_of(entry[2])))
@@ -160,6 +170,5 @@ local function give_back(entries, less)
       end
     end
   end
-  portions(ids, function(part) call('XACK', S, group, unpack(part)) end)
   for lane in pairs(lanes) do refresh(lane) end
 end

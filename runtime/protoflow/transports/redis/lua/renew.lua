@@ -17,11 +17,21 @@ give_back(call('XPENDING', S, group, 'IDLE', lease, '-', '+', most), 0)
 if call('GET', S..':mode:'..group) ~= mode
   or (ordered and call('ZCARD', W) ~= call('ZCARD', P)) then rebuild() end
 -- Members that are gone leave their names behind, and groups of broadcasts all they had.
+local busy = {}
 for _, info in ipairs(call('XINFO', 'CONSUMERS', S, group)) do
   local fields = {}
   for i = 1, #info, 2 do fields[info[i]] = info[i + 1] end
+  busy[fields.name] = fields.pending > 0
   if fields.pending == 0 and fields.idle > 20 * lease then
     call('XGROUP', 'DELCONSUMER', S, group, fields.name)
+  end
+end
+-- Lanes of entries that were deleted by hand: nobody settles those.
+local lanes = ordered and call('HGETALL', H) or {}
+for i = 1, #lanes, 2 do
+  if not busy[string.match(lanes[i + 1], '^(.*) %d+$')] then
+    call('HDEL', H, lanes[i])
+    refresh(lanes[i])
   end
 end
 local B, ended = S..':broadcasts', 0

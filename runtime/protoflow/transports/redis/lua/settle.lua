@@ -2,12 +2,15 @@
 -- Returns whether something became free, and for each entry 1, or 0 if it is not held.
 local results, done, gone, lanes, waits = {}, {}, {}, {}, 0
 for i = 4, #ARGV, 3 do
+  local mine = holds(ARGV[i], ARGV[i + 1])
+  results[#results + 1] = mine and 1 or 0
+  if mine then gone[#gone + 1] = ARGV[i] end
+end
+-- First: when memory is short, a script may go on after a write that needs none.
+portions(gone, function(part) call('XACK', S, group, unpack(part)) end)
+for i = 4, #ARGV, 3 do
   local id, what = ARGV[i], ARGV[i + 2]
-  if not holds(id, ARGV[i + 1]) then
-    results[#results + 1] = 0
-  else
-    results[#results + 1] = 1
-    gone[#gone + 1] = id
+  if results[(i - 1) / 3] == 1 then
     local delay, failures, first, less, key = string.match(what, '^N(%d+) (%d+) (%S+) (%d+) (.*)$')
     if delay then key = string.match(key, '^k(.*)$') else key = string.match(what, '^Ak(.*)$') end
     local lane = lane_of(id, key)
@@ -24,7 +27,6 @@ for i = 4, #ARGV, 3 do
     end
   end
 end
-portions(gone, function(part) call('XACK', S, group, unpack(part)) end)
 if call('EXISTS', T, M) > 0 then portions(done, forget) end
 remove(done)
 for lane in pairs(lanes) do

@@ -4,7 +4,7 @@ import { BASE, Resource, address, get, onSignedOut, post } from "./api.js";
 import { drawCharts, redrawCharts } from "./charts.js";
 import { announce, h, show } from "./dom.js";
 import { clock } from "./format.js";
-import { live, restart, start } from "./live.js";
+import { live, start, stop } from "./live.js";
 import { signIn } from "./sign_in.js";
 import * as overview from "./overview.js";
 import * as handlers from "./handlers.js";
@@ -56,13 +56,22 @@ function go(path, query = {}, { replace = false } = {}) {
   route();
 }
 
+/** A part of an address; what nobody has encoded stays as it is. */
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
 /** Opens the page of the address. */
 function route() {
   const url = new URL(location.href);
   const below = url.pathname.slice(BASE.pathname.length);
   const [first, ...rest] = below.split("/");
   const found = PAGES.find((one) => one.path === first) ?? PAGES[0];
-  const parameter = decodeURIComponent(rest.join("/"));
+  const parameter = decoded(rest.join("/"));
   const same = current === found && place === parameter;
   current = found;
   place = parameter;
@@ -88,7 +97,7 @@ function draw() {
 function entrance() {
   const enter = async (session) => {
     context.session = session;
-    restart();
+    start(changed);
     route();
   };
   return h("main", { id: "main", tabindex: "-1", class: "entrance", "data-key": "entrance" },
@@ -213,8 +222,16 @@ function role() {
     session.role === "operate" ? "Operator" : "Reader"),
     session.tokens ? h("button", { type: "button", class: "small", onclick: async () => {
       context.session = await post("api/v1/logout");
-      update();
+      leave();
     } }, "Sign out") : null);
+}
+
+/** Shows the entrance, and nothing of what was seen before. */
+function leave() {
+  stop();
+  opened?.close?.();
+  opened = null;
+  update();
 }
 
 document.addEventListener("click", (event) => {
@@ -245,11 +262,10 @@ const session = new Resource(() => get("api/v1/session"), () => {
       h("h1", {}, "Protoflow"), h("p", { role: "alert" }, session.error.message)));
     return;
   }
-  if (context.session.role !== "none") start(changed);
-  else started = false;
+  if (context.session.role === "none") return leave();
+  start(changed);
   route();
 });
-let started = true;
 
 function changed() {
   opened?.refreshed?.();

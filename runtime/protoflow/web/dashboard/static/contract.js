@@ -7,7 +7,7 @@ import { failure, handlerLink, messageLink, section, shown, table } from "./part
 
 export function open(context) {
   const contract = new Resource(() => get("api/v1/contract"), context.update);
-  const document_ = new Resource(() => get("api/asyncapi"), context.update);
+  const document_ = new Resource(() => get("api/v1/asyncapi"), context.update);
   const form = { type: null, text: "", error: null, published: [] };
   contract.reload();
   document_.reload();
@@ -22,7 +22,7 @@ export function open(context) {
 
 function view(contract, asyncapi, form, context) {
   return [
-    h("p", {}, h("a", { class: "button", download: "asyncapi.json", href: address("api/asyncapi") },
+    h("p", {}, h("a", { class: "button", download: "asyncapi.json", href: address("api/v1/asyncapi") },
       "Download AsyncAPI")),
     context.session.publish ? section("Publish", publishing(contract, asyncapi, form, context)) : null,
     section("Messages", contract.messages.map((one) => message(one, schemaOf(asyncapi, one)))),

@@ -18,18 +18,27 @@ export const live = {
 
 let source = null;
 let retry = null;
-let changed = () => {};
+let ended = false;
+let changed = null;
 
+/** Begins to look on; calls whenever something has changed. */
 export function start(called) {
+  if (changed === null) {
+    document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
+    setInterval(check, 1000);
+  }
   changed = called;
-  document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
-  setInterval(check, 1000);
+  ended = false;
+  close();
   open();
 }
 
-export function restart() {
+/** Ends the stream and forgets what was seen: the session is over. */
+export function stop() {
+  ended = true;
   close();
-  open();
+  Object.assign(live, { snapshot: null, at: null, stale: false, problem: null, samples: [] });
+  live.since.clear();
 }
 
 function close() {
@@ -39,7 +48,7 @@ function close() {
 }
 
 function open() {
-  if (source || document.hidden) return;
+  if (source || ended || document.hidden) return;
   source = new EventSource(address("api/v1/stream"), { withCredentials: false });
   source.addEventListener("snapshot", (event) => take(JSON.parse(event.data)));
   source.addEventListener("problem", (event) => {
