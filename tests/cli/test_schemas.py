@@ -16,6 +16,7 @@ WITHOUT = {
     "run": "it goes on until it is stopped; --log-format json",
     "relay": "it goes on until it is stopped; --log-format json",
     "dev": "it goes on until it is stopped; --log-format json",
+    "dashboard": "it serves pages until it is stopped",
     "dlq-export": "it writes JSON to a file, which has a schema",
 }
 #: Commands that act on a running service: tests/cli/test_control.py runs them.
