@@ -123,11 +123,26 @@ class Bucket:
         return seq in self._homes
 
     def finish(self, seqs: Collection[int]) -> None:
-        """Messages are finished."""
+        """Messages are finished. If the position moves, earlier crashes are forgotten."""
+        before = self.progress(())[0] if self.crashes else None
         for seq in seqs:
             if (batch := self._homes.pop(seq, None)) is not None:
                 batch.finish(seq)
         self._drop_finished()
+        if before is not None and self.progress(())[0] != before:
+            self.crashes = 0
+
+    def begin_settling(self, lane: Hashable) -> None:
+        """A delivery of a lane is being given back: its lane is blocked."""
+        self.settling[lane] = self.settling.get(lane, 0) + 1
+
+    def end_settling(self, lane: Hashable) -> None:
+        """The settlement of `begin_settling` has ended."""
+        left = self.settling.get(lane, 1) - 1
+        if left:
+            self.settling[lane] = left
+        else:
+            self.settling.pop(lane, None)
 
     def progress(self, more: Collection[int]) -> tuple[Position, list[int]]:
         """Returns the position up to which everything is finished, and what is finished beyond,

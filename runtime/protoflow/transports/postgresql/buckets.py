@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Awaitable, Callable, Collection, Hashable, Sequence
 from itertools import count
 
@@ -13,7 +12,7 @@ from protoflow.transports.postgresql import progress, waiting
 from protoflow.transports.postgresql.bucket import Bucket
 from protoflow.transports.postgresql.bucket_reader import BucketReader
 from protoflow.transports.postgresql.database import Connection, Database
-from protoflow.transports.postgresql.holdings import InBucket, InWaiting
+from protoflow.transports.postgresql.holdings import InBucket, InWaiting, handed_out_again
 from protoflow.transports.postgresql.members import Membership
 from protoflow.transports.postgresql.ownership import Known, Ownership
 from protoflow.transports.postgresql.waiting_claims import WaitingClaims
@@ -125,17 +124,13 @@ class Buckets:
     def begin(self, settlements: Sequence[Settlement]) -> None:
         """What is given back goes before the later messages of its lane."""
         for bucket, lane in self._given_back(settlements):
-            bucket.settling[lane] = bucket.settling.get(lane, 0) + 1
+            bucket.begin_settling(lane)
             self._withdraw_lane(bucket, lane)
 
     def end(self, settlements: Sequence[Settlement]) -> None:
         """See `Holdings.end`."""
         for bucket, lane in self._given_back(settlements):
-            left = bucket.settling.get(lane, 1) - 1
-            if left:
-                bucket.settling[lane] = left
-            else:
-                bucket.settling.pop(lane, None)
+            bucket.end_settling(lane)
         self._wake_after(0.0)
 
     async def lock(
@@ -283,12 +278,8 @@ class Buckets:
         self, settlements: Sequence[Settlement], finished: dict[int, set[int]], now: float
     ) -> None:
         for number, seqs in finished.items():
-            bucket = self._owned.get(number)
-            if bucket is not None:
-                before, _ = bucket.progress(())
+            if (bucket := self._owned.get(number)) is not None:
                 bucket.finish(seqs)
-                if bucket.crashes and bucket.progress(())[0] != before:
-                    bucket.crashes = 0
             for seq in seqs:
                 self._known.pop(seq, None)
         for settlement in settlements:
@@ -298,14 +289,7 @@ class Buckets:
             bucket = self._owned.get(int(delivery.shard))
             if bucket is None:
                 continue
-            again = dataclasses.replace(
-                delivery,
-                receipt=delivery.receipt._replace(turn=next(self._turns)),
-                failures=settlement.failures,
-                first_failure=settlement.first_failure,
-                deliveries=delivery.deliveries + (settlement.action is Action.NACK),
-                hop=None,
-            )
+            again = handed_out_again(settlement, next(self._turns))
             due = now + settlement.delay if settlement.action is Action.NACK else 0.0
             if isinstance(again.receipt, InBucket) and settlement.failures:
                 marks = self._known.get(again.receipt.seq, _UNKNOWN).marks

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, Protocol
 
-from protoflow.message import Delivery, Settlement
+from protoflow.message import Action, Delivery, Settlement
 from protoflow.transports.postgresql.database import Connection
 
 
@@ -75,3 +76,16 @@ class Holdings(Protocol):
 
     def abort(self) -> None:
         """Claims nothing more, and waits for nothing."""
+
+
+def handed_out_again(settlement: Settlement, turn: int) -> Delivery:
+    """Returns the delivery of a settlement as it is handed out the next time."""
+    delivery = settlement.delivery
+    return dataclasses.replace(
+        delivery,
+        receipt=delivery.receipt._replace(turn=turn),
+        failures=settlement.failures,
+        first_failure=settlement.first_failure,
+        deliveries=delivery.deliveries + (settlement.action is Action.NACK),
+        hop=None,
+    )

@@ -165,15 +165,7 @@ class Queue:
         ]
         if failed:
             await waiting.copy(database, connection, (group.id, group.topic), failed)
-        marked = [receipt.seq for receipt, each in of_log if each.delivery.suspect]
-        if marked:
-            await connection.execute(
-                database.sql(
-                    "DELETE FROM {s}.failures WHERE group_id = $1 AND seq = ANY ($2::int8[])"
-                ),
-                group.id,
-                marked,
-            )
+        await self._unmark(connection, of_log)
         gone = [receipt for receipt, _ in of_log]
         left = self._without(gone)
         await self._shorten(connection, left)
@@ -188,6 +180,15 @@ class Queue:
                     self._locked.pop(receipt.claim, None)
 
         return committed
+
+    async def _unmark(
+        self, connection: Connection, of_log: Sequence[tuple[InClaim, Settlement]]
+    ) -> None:
+        """Deletes the start marks of what is settled."""
+        marked = [receipt.seq for receipt, each in of_log if each.delivery.suspect]
+        if marked:
+            query = "DELETE FROM {s}.failures WHERE group_id = $1 AND seq = ANY ($2::int8[])"
+            await connection.execute(self._database.sql(query), self._membership.group.id, marked)
 
     async def claimable(self) -> int:
         """See `Availability`."""

@@ -92,7 +92,7 @@ class RedisScan:
         self, records: Sequence[DeadLetterRecord], *, to_origin: bool
     ) -> Sequence[Exception | None]:
         """Publishes records, and removes those that are confirmed."""
-        groups: dict[int, str] = {}  # two groups may have buried the same id
+        groups: dict[int, str] = {}  # two groups may have dead-lettered the same id
 
         async def address(record: DeadLetterRecord) -> Message:
             message, group = self.store.sources.replayed(record, to_origin=to_origin)
