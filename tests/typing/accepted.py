@@ -47,6 +47,9 @@ class Handler(ShapesHandler):
     ) -> shapes_pb2.Out:
         return shapes_pb2.Out()
 
+    async def once(self, message: shapes_pb2.In, context: Context, /) -> None:
+        return None
+
     async def many_to_many(
         self, messages: Batch[shapes_pb2.In], context: Context, /
     ) -> AsyncIterator[shapes_pb2.Out]:
@@ -69,6 +72,9 @@ class Threads(ShapesHandlerSync):
     def many(self, messages: Batch[shapes_pb2.In], context: SyncContext, /) -> None: ...
 
     def many_to_one(self, messages: Batch[shapes_pb2.In], context: SyncContext, /) -> None:
+        return None
+
+    def once(self, message: shapes_pb2.In, context: SyncContext, /) -> None:
         return None
 
     def many_to_many(

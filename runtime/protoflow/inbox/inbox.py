@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, overload
 
 from protoflow.context import CONNECTION, Context
+from protoflow.database.interface import Dialect
 from protoflow.errors import ConfigError, ProtoflowError
 from protoflow.inbox.cleanup import Cleanup
 from protoflow.inbox.recognition import openers
@@ -94,7 +95,7 @@ class Inbox(Generic[T]):
         if retention <= timedelta(0) or lock_timeout <= timedelta(0):
             raise ConfigError("retention and lock_timeout of an inbox must be more than 0")
         self.retention = retention.total_seconds()
-        self.dialect = either.dialect
+        self.dialect: Dialect = either.dialect
         self.table = Table(self.dialect, lock_timeout.total_seconds())
         self._closes = either.close
         self._cleanup: asyncio.Task[None] | None = None
