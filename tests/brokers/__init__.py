@@ -22,11 +22,22 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from tests.brokers import keeper
 from tests.brokers.base import BrokerUnavailable, RunningBroker, TestBroker
 
-__all__ = ["KINDS", "BrokerUnavailable", "find", "kind", "prepare", "start_own", "status", "url_of"]
+__all__ = [
+    "KINDS",
+    "BrokerUnavailable",
+    "find",
+    "kind",
+    "prepare",
+    "skip_or_fail",
+    "start_own",
+    "status",
+    "url_of",
+]
 
 #: Name of a broker -> its module and class, imported when it is asked for.
 KINDS = {
@@ -136,6 +147,15 @@ def start_own(name: str | TestBroker) -> Iterator[RunningBroker]:
         finally:
             stop.close()
             atexit.unregister(stop.close)
+
+
+def skip_or_fail(name: str, error: BrokerUnavailable) -> NoReturn:
+    """Skips a test whose own broker cannot be had; raises the error if the broker is required."""
+    import pytest
+
+    if _SAME_SERVER.get(name, name) in _required():
+        raise error
+    pytest.skip(f"broker: {name}: {error}")
 
 
 def _required() -> set[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.brokers import start_own, url_of
+from tests.brokers import skip_or_fail, start_own, url_of
 from tests.brokers.base import BrokerUnavailable, RunningBroker
 
 
@@ -32,6 +32,6 @@ def own_broker(name: str) -> Callable[[], Iterator[RunningBroker]]:
             with start_own(name) as broker:
                 yield broker
         except BrokerUnavailable as error:
-            pytest.skip(f"broker: {error}")
+            skip_or_fail(name, error)
 
     return own

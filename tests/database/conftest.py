@@ -33,7 +33,7 @@ def postgres_database() -> Iterator[str]:
     """The URL of a new database, for all tests of a process."""
     server = brokers.url_of("postgresql")
     if server is None:
-        pytest.skip("no PostgreSQL server")
+        pytest.skip("broker: postgresql")
     name = f"test_{secrets.token_hex(6)}"
     _execute(server, f"CREATE DATABASE {name}")
     yield f"{server.rpartition('/')[0]}/{name}"

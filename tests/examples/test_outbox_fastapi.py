@@ -70,7 +70,7 @@ class Shop:
 def shop(tmp_path: Path, postgres_url: str) -> Any:
     broker = url_of("nats")
     if broker is None:
-        pytest.skip("no nats")
+        pytest.skip("broker: nats")
     directory = tmp_path / "outbox_fastapi"
     ignored = shutil.ignore_patterns("gen", "__pycache__")
     shutil.copytree(ROOT / "examples" / "outbox_fastapi", directory, ignore=ignored)

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.brokers import skip_or_fail
 from tests.brokers.base import BrokerUnavailable, TestBroker, free_port
 from tests.brokers.kafka import KafkaBroker
 from tests.brokers.redis import RedisBroker
@@ -167,9 +168,7 @@ async def test_nothing_is_lost(
             with harness(name, tmp_path, COUNT, KINDS.get(name)) as run:
                 verdict = await _run(run, fault)
     except BrokerUnavailable as error:
-        if name in os.environ.get("PROTOFLOW_REQUIRE_BROKERS", ""):
-            raise
-        pytest.skip(f"broker: {error}")
+        skip_or_fail(name, error)
     record_verdict(verdict)
     assert verdict.published == COUNT
     assert verdict.lost == 0, verdict

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from protoflow.transports.nats.names import JetStreamNames
 
+from tests.brokers import skip_or_fail
 from tests.brokers.base import BrokerUnavailable
 from tests.brokers.nats_cluster import NatsCluster
 from tests.faults.harness import Harness
@@ -91,9 +92,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[NatsCluster]:
     try:
         made = NatsCluster(tmp_path)
     except BrokerUnavailable as error:
-        if "nats" in os.environ.get("PROTOFLOW_REQUIRE_BROKERS", ""):
-            raise
-        pytest.skip(f"broker: {error}")
+        skip_or_fail("nats", error)
     try:
         made.start()
         await made.ready()

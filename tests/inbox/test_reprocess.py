@@ -25,7 +25,7 @@ def _url(broker: str, path: Path) -> str:
         return "memory://"
     url = url_of(broker)
     if url is None:
-        pytest.skip(f"no {broker}")
+        pytest.skip(f"broker: {broker}")
     return url
 
 

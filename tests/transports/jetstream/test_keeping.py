@@ -18,7 +18,7 @@ from protoflow.message import Message
 from protoflow.transport import Topology, TopologyMode, Transport
 from protoflow.transports.nats.names import JetStreamNames
 
-from tests.brokers import start_own
+from tests.brokers import skip_or_fail, start_own
 from tests.brokers.base import BrokerUnavailable
 from tests.brokers.nats import NatsBroker
 from tests.transports.nats.harness import (
@@ -328,7 +328,7 @@ async def test_a_user_without_rights_writes_no_hop_state(tmp_path: Path) -> None
         with start_own(server) as broker:
             await _forge(broker.url)
     except BrokerUnavailable as error:
-        pytest.skip(f"broker: {error}")
+        skip_or_fail("nats", error)
 
 
 async def _forge(url: str) -> None:

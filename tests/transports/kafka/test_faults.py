@@ -14,7 +14,7 @@ from protoflow.message import Message, Settlement
 from protoflow.testing import Listener
 from protoflow.transport import Topology, TopologyMode
 
-from tests.brokers import BrokerUnavailable, kind, start_own
+from tests.brokers import BrokerUnavailable, kind, skip_or_fail, start_own
 from tests.brokers.base import RunningBroker, free_port
 from tests.transports.kafka.harness import (
     ack,
@@ -39,7 +39,7 @@ def own() -> Iterator[RunningBroker]:
                 pytest.skip("broker: kafka (Apache's own)")
             yield broker
     except BrokerUnavailable as error:
-        pytest.skip(f"broker: kafka: {error}")
+        skip_or_fail("kafka", error)
 
 
 async def test_an_unreachable_broker_is_one_error_after_the_timeout() -> None:

@@ -31,7 +31,7 @@ from protoflow.transport import Topology, TopologyMode
 from tests.acceptance.contract import pb
 from tests.acceptance.harness import Harness, handler, task_metadata, tasks
 from tests.acceptance.targets import TARGETS
-from tests.brokers import start_own
+from tests.brokers import skip_or_fail, start_own
 from tests.brokers.base import BrokerUnavailable
 from tests.brokers.kafka import KafkaBroker
 from tests.transports.kafka.harness import join, opened, publish, settings, unique
@@ -181,7 +181,7 @@ def server() -> Iterator[Server]:
         try:
             broker = stack.enter_context(start_own(KafkaBroker(users=("other", "billing"))))
         except BrokerUnavailable as error:
-            pytest.skip(f"broker: kafka (Apache's own): {error}")
+            skip_or_fail("kafka", error)
         yield Server(broker.url, broker.details["sasl_url"])
 
 

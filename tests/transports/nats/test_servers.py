@@ -15,7 +15,7 @@ from protoflow.errors import ConfigError, ConnectionFailedError
 from protoflow.message import Message
 from protoflow.transports.nats.wire.servers import Servers
 
-from tests.brokers import start_own, url_of
+from tests.brokers import skip_or_fail, start_own, url_of
 from tests.brokers.base import BrokerUnavailable
 from tests.brokers.nats import NatsBroker
 from tests.brokers.nats_cluster import NatsCluster
@@ -172,7 +172,7 @@ async def test_a_file_that_is_away_for_a_moment_ends_no_connection(tmp_path: Pat
                 finally:
                     server.stop(again)
     except BrokerUnavailable as error:
-        pytest.skip(f"broker: {error}")
+        skip_or_fail("nats", error)
 
 
 async def test_servers_that_a_server_reported_of_are_used(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ async def test_servers_that_a_server_reported_of_are_used(tmp_path: Path) -> Non
     try:
         cluster = NatsCluster(tmp_path)
     except BrokerUnavailable as error:
-        pytest.skip(f"broker: {error}")
+        skip_or_fail("nats", error)
     try:
         cluster.start()
         await cluster.ready()

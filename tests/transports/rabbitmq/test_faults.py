@@ -25,7 +25,7 @@ from protoflow.transports.rabbitmq.session import Session
 from protoflow.transports.rabbitmq.transport import RabbitMQTransport
 
 from tests.acceptance.targets import TARGETS
-from tests.brokers import start_own, url_of
+from tests.brokers import skip_or_fail, start_own, url_of
 from tests.brokers.base import BrokerUnavailable, RunningBroker
 from tests.brokers.rabbitmq import RabbitMQBroker
 from tests.faults.proxy import FaultProxy
@@ -324,7 +324,7 @@ def own() -> Iterator[tuple[RabbitMQBroker, RunningBroker]]:
         try:
             broker = stack.enter_context(start_own(kind))
         except BrokerUnavailable as error:
-            pytest.skip(f"broker: rabbitmq: {error}")
+            skip_or_fail("rabbitmq", error)
         yield kind, broker
 
 

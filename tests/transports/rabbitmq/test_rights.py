@@ -22,7 +22,7 @@ from protoflow.message import Message, Settlement
 from protoflow.transport import Topology, TopologyMode
 
 from tests.acceptance.targets import TARGETS
-from tests.brokers import start_own
+from tests.brokers import skip_or_fail, start_own
 from tests.brokers.base import BrokerUnavailable, RunningBroker
 from tests.brokers.rabbitmq import RabbitMQBroker
 from tests.transports.rabbitmq.harness import Harness, Listener, payloads
@@ -74,7 +74,7 @@ def server() -> Iterator[Server]:
         try:
             broker = stack.enter_context(start_own(kind))
         except BrokerUnavailable as error:
-            pytest.skip(f"broker: rabbitmq: {error}")
+            skip_or_fail("rabbitmq", error)
         yield Server(kind, broker)
 
 

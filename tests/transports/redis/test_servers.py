@@ -17,7 +17,7 @@ from protoflow.errors import AuthenticationError, ConfigError, ConnectionFailedE
 from protoflow.message import Action, Settlement
 from protoflow.transport import LagReader, Topology, TopologyMode, Transport
 
-from tests.brokers import start_own
+from tests.brokers import skip_or_fail, start_own
 from tests.brokers.base import BrokerUnavailable, RunningBroker
 from tests.brokers.redis import RedisBroker
 from tests.transports.nats.harness import (
@@ -42,7 +42,7 @@ def server(*arguments: str) -> Iterator[RunningBroker]:
         with start_own(RedisBroker(arguments=arguments)) as broker:
             yield broker
     except BrokerUnavailable as error:
-        pytest.skip(f"broker: {error}")
+        skip_or_fail("redis", error)
 
 
 async def all_paths(transport: Transport, shards: int) -> None:
