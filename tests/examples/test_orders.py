@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.outside import outside
+
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 
@@ -18,7 +20,7 @@ BIN = Path(sys.executable).parent
 def environment(**variables: str) -> dict[str, str]:
     """The environment of a program of the example."""
     return {
-        **os.environ,
+        **outside(),
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT / "runtime"),
         **variables,

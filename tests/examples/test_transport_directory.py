@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.outside import outside
+
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "transport_directory"
 MODULES = sorted((EXAMPLE / "protoflow_directory").glob("*.py"))
@@ -46,7 +48,7 @@ def test_the_installed_transport_passes_the_suite(installed: Path, tmp_path: Pat
     path = os.pathsep.join([str(installed), str(ROOT / "runtime")])
     done = subprocess.run(
         [sys.executable, *command],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": path},
+        cwd=tmp_path, env={**outside(), "PYTHONPATH": path},
         capture_output=True, text=True, timeout=390,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -86,6 +86,7 @@ async def test_nothing_leaks(caplog: pytest.LogCaptureFixture, log_payloads: boo
             for path in paths:
                 async with session.get(f"http://127.0.0.1:{port}{path}") as answer:
                     if answer.content_type == "text/event-stream":  # it has no end
+                        await answer.content.readuntil(b"event: snapshot\n")
                         page = (await answer.content.readuntil(b"\n\n")).decode()
                     else:
                         page = await answer.text()

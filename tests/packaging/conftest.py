@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import venv
@@ -12,14 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.outside import outside
+
 ROOT = Path(__file__).parents[2]
 PROTOS = ROOT / "examples" / "orders" / "proto"
-
-
-def outside() -> dict[str, str]:
-    """The environment without what means this checkout or this run of pytest (PYTEST_ADDOPTS)."""
-    ours = ("PYTHONPATH", "PYTEST_", "PROTOFLOW_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
 def run(*command: object, cwd: Path, **environment: str) -> str:

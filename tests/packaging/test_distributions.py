@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from protoflow.transports.built_in import BUILT_IN
 
-from tests.packaging.conftest import ROOT, Distributions, Environment, outside
+from tests.outside import outside
+from tests.packaging.conftest import ROOT, Distributions, Environment
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from tests.brokers import url_of
-from tests.packaging.conftest import Distributions, Environment, outside
+from tests.outside import outside
+from tests.packaging.conftest import Distributions, Environment
 
 pytestmark = pytest.mark.timeout(400)
 

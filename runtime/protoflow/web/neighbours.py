@@ -19,8 +19,8 @@ from protoflow import ids
 from protoflow.config.settings import Config
 from protoflow.contract.names import namespaced
 from protoflow.contract.spec import Start
-from protoflow.errors import CapabilityError, TransportError
-from protoflow.message import Delivery, Message, Settlement
+from protoflow.errors import CapabilityError
+from protoflow.message import Delivery, Message, Settlement, SettleResult
 from protoflow.stats.dead_letters import timestamp
 from protoflow.transport.interface import Subscription, SubscriptionSettings, Topology, Transport
 
@@ -107,17 +107,27 @@ class Neighbours:
             await asyncio.sleep(_PERIOD)
 
     async def _listen(self, subscription: Subscription) -> None:
+        unsettled: list[Settlement] = []
         while True:
             try:
-                deliveries = await subscription.receive(100, _LARGEST)
-            except TransportError as error:
-                _log.warning("heartbeats are not read", extra={"error": str(error)})
-                return
-            if not deliveries:
-                return
-            for delivery in deliveries:
-                self._take(delivery.message.payload or b"")
-            subscription.settle([Settlement(delivery=delivery) for delivery in deliveries])
+                if unsettled:
+                    results = await subscription.settle(unsettled)
+                    unsettled = [
+                        each
+                        for each, result in zip(unsettled, results, strict=True)
+                        if result is SettleResult.UNKNOWN
+                    ]
+                if not unsettled:
+                    deliveries = await subscription.receive(100, _LARGEST)
+                    if not deliveries:
+                        return
+                    for delivery in deliveries:
+                        self._take(delivery.message.payload or b"")
+                    unsettled = [Settlement(delivery=delivery) for delivery in deliveries]
+                    continue
+            except Exception as error:  # the next heartbeats are read all the same
+                _log.warning("heartbeats are not read", extra={"error": repr(error)})
+            await asyncio.sleep(_PERIOD)
 
     def _take(self, payload: bytes) -> None:
         """Keeps a heartbeat; what is none, or this process's own, is left out."""

@@ -24,8 +24,14 @@ async def read_topic(
     places = {
         stream: await _begin(connection, stream, start) for stream in await topics.streams(topic)
     }
+    lasts = dict.fromkeys(places, b"+")
+    if not follow:  # what comes meanwhile is not read
+        lasts = {stream: await _last(connection, stream) for stream in places}
     while True:
-        pages = {stream: await page(connection, stream, place) for stream, place in places.items()}
+        pages = {
+            stream: await page(connection, stream, place, lasts[stream])
+            for stream, place in places.items()
+        }
         # Up to the end of the page that ends first: what is behind it may not be read yet.
         ends = [found[-1][0] for found in pages.values() if len(found) == _PAGE]
         end = min(map(order, ends)) if ends else None
@@ -38,6 +44,12 @@ async def read_topic(
             return
         if not ends:
             await asyncio.sleep(_FOLLOW)
+
+
+async def _last(connection: RedisConnection, stream: str) -> bytes:
+    """The id of the last entry of a stream; 0-0 if it has none."""
+    found = await connection.command("XREVRANGE", stream, b"+", b"-", "COUNT", 1)
+    return found[0][0] if found else b"0-0"
 
 
 async def page(

@@ -39,9 +39,10 @@ async def read_topic(
     number, upcoming = found
     base = number << TOPIC_SHIFT
     sequence = base + (upcoming if start is Start.LATEST else 0)
+    last = base + (POSITION if follow else upcoming - 1)
     while True:
         page = await worker.call(
-            functools.partial(_page, topic=topic, first=sequence, last=base | POSITION),
+            functools.partial(_page, topic=topic, first=sequence, last=last),
             writes=False,
         )
         for delivery in page:

@@ -64,3 +64,19 @@ async def test_what_is_kept_is_read_in_order_from_a_start_and_the_group_still_ge
         assert (await anext(records)).message.payload == b"10"
         await harness.send(topic, b"later", key=b"k")
         assert (await anext(records)).message.payload == b"later"
+
+
+@needs("reads_topics")
+async def test_a_read_ends_with_what_was_there_while_others_publish(
+    harness: TransportHarness,
+) -> None:
+    topic = harness.topic()
+    await harness.join(topic)
+    await harness.send(topic, *numbers(0, 5), key=b"k")
+    found: list[bytes | None] = []
+    async with asyncio.timeout(20 * harness.target.patience):
+        async for record in read(harness, topic, Start.EARLIEST):
+            found.append(record.message.payload)
+            if len(found) < 20:  # else a read that follows would never end
+                await harness.send(topic, b"later", key=b"k")
+    assert found == numbers(0, 5)

@@ -33,15 +33,15 @@ async def read_topic(
     sequence = last + 1 if start is Start.LATEST else first
     if isinstance(start, float):
         sequence = await sequence_at(api, stream, subject, start, (first, last))
-    while True:
+    while follow or sequence <= last:
         stored = await api.next_message(stream, sequence, subject)
-        if stored is not None:
-            sequence = stored["seq"] + 1
-            yield as_record(TopicRecord, topic, stream, stored)
-        elif not follow:
-            return
-        else:
+        if not follow and (stored is None or stored["seq"] > last):
+            return  # what came meanwhile is not read
+        if stored is None:
             await asyncio.sleep(_INTERVAL)
+            continue
+        sequence = stored["seq"] + 1
+        yield as_record(TopicRecord, topic, stream, stored)
 
 
 async def sequence_at(
