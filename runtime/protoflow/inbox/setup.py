@@ -9,7 +9,7 @@ from protoflow.database import DatabaseConnection, Dialect, SyncDatabaseConnecti
 from protoflow.errors import ConfigError
 from protoflow.inbox.table import COLUMNS, LOCK, Table
 from protoflow.inbox.transaction import Opener, SyncOpener
-from protoflow.outbox.tables import schema
+from protoflow.outbox.tables import POSTGRESQL_LOCK, schema
 
 _VERIFY: Final = f"SELECT {COLUMNS} FROM protoflow_inbox LIMIT 0"  # noqa: S608  a constant
 
@@ -17,9 +17,8 @@ _FOUND: Final[Mapping[Dialect, str]] = {
     "postgresql": "SELECT 1 WHERE to_regclass('protoflow_outbox') IS NOT NULL",
     "sqlite": "SELECT 1 FROM sqlite_master WHERE name = 'protoflow_outbox'",
 }
-# A relay that makes the tables at the same time waits.
 _LOCK_OUTBOX: Final[Mapping[Dialect, str]] = {
-    "postgresql": "SELECT pg_advisory_xact_lock(hashtext('protoflow_outbox'))",
+    "postgresql": POSTGRESQL_LOCK,
     "sqlite": "SELECT 1",
 }
 

@@ -33,6 +33,9 @@ INSERT INTO protoflow_outbox_buckets SELECT generate_series(0, {BUCKETS - 1})
     ON CONFLICT DO NOTHING;
 """
 
+#: A relay and an inbox that make the tables at the same time wait for each other.
+POSTGRESQL_LOCK: Final = "SELECT pg_advisory_xact_lock(hashtext('protoflow_outbox'))"
+
 _INTO_SQLITE: Final = """INSERT INTO protoflow_outbox
     (id, topic, payload, key, metadata, due, stored) VALUES ($1, $2, $3, $4, $5, $6, $7)"""
 

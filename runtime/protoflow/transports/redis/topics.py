@@ -125,8 +125,7 @@ class Topics:
         if kept:
             problem = "a dead-letter topic must have 1; use a name of its own for it"
             return [f"topic {topic} has {found} shards, {problem}"]
-        stream = names.stream(self.prefix, topic, 0)
-        if await self._connection.command("HEXISTS", f"{stream}:topic", "kept"):
+        if await self._connection.command("HEXISTS", names.record(self.prefix, topic), "kept"):
             return []
         advice = (
             f"set option shards to {found}; or stop its publishers, let all groups handle what is"
