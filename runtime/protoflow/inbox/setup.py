@@ -38,12 +38,8 @@ async def prepare(opener: Opener, table: Table, *, create: bool, outbox: bool = 
     transaction = await opener.begin()
     try:
         _refuse_autocommit(transaction.database)
-        if create:
-            if opener.dialect == "postgresql":
-                await transaction.database.fetch(LOCK)
-            for statement in table.schema.split(";\n"):
-                await transaction.database.fetch(statement)
-        await transaction.database.fetch(_VERIFY)
+        for statement in _inbox_statements(opener.dialect, table, create=create):
+            await transaction.database.fetch(statement)
         if outbox:
             await transaction.database.fetch(_LOCK_OUTBOX[opener.dialect])
             if not await transaction.database.fetch(_FOUND[opener.dialect]):
@@ -63,12 +59,8 @@ def prepare_sync(opener: SyncOpener, table: Table, *, create: bool, outbox: bool
     transaction = opener.begin_sync()
     try:
         _refuse_autocommit(transaction.database)
-        if create:
-            if opener.dialect == "postgresql":
-                transaction.database.fetch(LOCK)
-            for statement in table.schema.split(";\n"):
-                transaction.database.fetch(statement)
-        transaction.database.fetch(_VERIFY)
+        for statement in _inbox_statements(opener.dialect, table, create=create):
+            transaction.database.fetch(statement)
         if outbox:
             transaction.database.fetch(_LOCK_OUTBOX[opener.dialect])
             if not transaction.database.fetch(_FOUND[opener.dialect]):
@@ -81,6 +73,13 @@ def prepare_sync(opener: SyncOpener, table: Table, *, create: bool, outbox: bool
         raise _problem(error) from error
     finally:
         transaction.close()
+
+
+def _inbox_statements(dialect: Dialect, table: Table, *, create: bool) -> list[str]:
+    if not create:
+        return [_VERIFY]
+    lock = [LOCK] if dialect == "postgresql" else []
+    return [*lock, *table.schema.split(";\n"), _VERIFY]
 
 
 def _outbox_statements(dialect: Dialect, *, create: bool) -> list[str]:
