@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from protoflow.contract.spec import Ordering
 from protoflow.errors import ProtoflowError, TopologyError, TransportError
 from protoflow.message import Delivery, Settlement, SettleResult
 from protoflow.transport.interface import SubscriptionListener, SubscriptionSettings
@@ -69,6 +70,7 @@ class RedisSubscription(QueueSubscription):
         self._topics = topics
         consumer = f"{connection.settings.client_name}-{uuid.uuid4().hex[:12]}"
         self._who = (group, consumer, MODES[settings.ordering])
+        self._ordered = settings.ordering is not Ordering.NONE
         self._first = 0
         self._unsure: set[int] = set()
         self._taken: list[Delivery] = []
@@ -172,11 +174,10 @@ class RedisSubscription(QueueSubscription):
     async def _settle_shard(
         self, shard: int, settlements: Sequence[Settlement]
     ) -> Sequence[SettleResult]:
-        ordered = self._who[2] != "none"
         arguments: list[Any] = []
         for each in settlements:
             _, id, deliveries = each.delivery.receipt
-            arguments += (id, deliveries, action_of(each, ordered=ordered))
+            arguments += (id, deliveries, action_of(each, ordered=self._ordered))
         try:
             waits, answers = await self._call(SETTLE, shard, *arguments)
         except TopologyError:  # the group is gone, and with it what was held
