@@ -82,10 +82,10 @@ class AsyncpgTransaction(_Transaction[AsyncpgConnection]):
         """See `Transaction`."""
         try:
             if self.database.in_transaction:
-                with contextlib.suppress(Exception):
+                with contextlib.suppress(Exception):  # the server rolls back a lost connection
                     await self._transaction.rollback()
         finally:  # cancelled a second time, too
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # the pool was closed
                 await self._pool.release(self.connection)
 
 
@@ -127,10 +127,10 @@ class PsycopgTransaction(_Transaction[PsycopgConnection]):
         """See `Transaction`."""
         try:
             if self.database.in_transaction:
-                with contextlib.suppress(Exception):
+                with contextlib.suppress(Exception):  # the server rolls back a lost connection
                     await self.block.__aexit__(_RolledBack, _RolledBack(), None)
         finally:  # cancelled a second time, too
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # the pool was closed
                 await self._pool.putconn(self.connection)
 
 
@@ -170,9 +170,9 @@ class SyncPsycopgTransaction(_Transaction[SyncPsycopgConnection]):
     def close(self) -> None:
         """See `SyncTransaction`."""
         if self.database.in_transaction:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # the server rolls back a lost connection
                 self.block.__exit__(_RolledBack, _RolledBack(), None)
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception):  # the pool was closed
             self._pool.putconn(self.connection)
 
 

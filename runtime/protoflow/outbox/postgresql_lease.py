@@ -113,7 +113,7 @@ class BucketLease:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         if own is not None:
-            with contextlib.suppress(TransportError):
+            with contextlib.suppress(TransportError):  # the lease expires by itself
                 await self._database.fetch(_LEAVE, own)
 
     async def _renew(self, connection: Connection) -> None:
@@ -129,7 +129,7 @@ class BucketLease:
         while True:
             await asyncio.sleep(self._seconds / 4)
             began, own = time.monotonic(), self._id
-            with contextlib.suppress(TransportError):
+            with contextlib.suppress(TransportError):  # the lease outlasts several attempts
                 found = await self._database.fetch(_RENEW, own, self._seconds)
                 if own == self._id:
                     self._valid_until = began + self._usable if found else 0.0

@@ -102,7 +102,7 @@ class Database:
         """Closes the connections."""
         if self._pool is not None:
             try:
-                with contextlib.suppress(*FAILURES):
+                with contextlib.suppress(*FAILURES):  # what does not close is ended
                     await asyncio.wait_for(self._pool.close(), _CLOSING)
             finally:
                 self.abort()

@@ -88,7 +88,7 @@ class RedisConnection:
         sentinels, self._sentinels = self._sentinels, []
         self.problem = "the transport is closed"
         for each in (*sentinels, *(() if client is None else (client,))):
-            with contextlib.suppress(exceptions.RedisError, OSError):
+            with contextlib.suppress(exceptions.RedisError, OSError):  # it is gone anyway
                 await each.aclose()
 
     async def call(self, script: Script, key: str, *arguments: Any) -> Any:

@@ -243,7 +243,7 @@ class RedisSubscription(QueueSubscription):
     async def _sweep(self, shard: int) -> None:
         """Removes what only a group that is gone has held up."""
         after: bytes = b"-"
-        with contextlib.suppress(ProtoflowError):
+        with contextlib.suppress(ProtoflowError):  # the next group that ends sweeps again
             while after:
                 after = await self._call(SWEEP, shard, after)
 
@@ -265,7 +265,7 @@ class RedisSubscription(QueueSubscription):
         if self._left:
             return
         self._left = True
-        with contextlib.suppress(ProtoflowError):
+        with contextlib.suppress(ProtoflowError):  # the member's leases end by themselves
             for shard in range(len(self.streams)):
                 if await self._call(LEAVE, shard):
                     await self._sweep(shard)
