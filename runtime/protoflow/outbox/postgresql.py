@@ -58,10 +58,10 @@ class PostgresOutbox:
         self._connecting = asyncio.Lock()
 
     async def store(self, messages: Sequence[Message], connection: Any) -> None:
-        """Keeps messages; durable when it returns, or when the given connection commits.
+        """Stores messages; durable when it returns, or when the given connection commits.
 
         Raises:
-            PublishRefusedError: one is no message; nothing was kept.
+            PublishRefusedError: one cannot be stored; then none is stored.
         """
         if connection is not None:
             await store_in(connection, messages)

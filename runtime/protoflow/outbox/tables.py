@@ -52,7 +52,11 @@ _keyless = count()
 
 
 def insertion(dialect: Dialect, messages: Sequence[Message]) -> Insertion:
-    """Returns what writes messages to the outbox. Raises PublishRefusedError: one is none."""
+    """Returns what writes messages to the outbox.
+
+    Raises:
+        PublishRefusedError: one cannot be stored.
+    """
     entries = [entry_of(message) for message in messages]
     if dialect == "sqlite":
         return Insertion(_INTO_SQLITE, entries)

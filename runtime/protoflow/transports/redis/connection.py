@@ -100,7 +100,7 @@ class RedisConnection:
                 return await client.execute_command("EVAL", script.text, 1, key, *arguments)
 
     async def command(self, *arguments: Any) -> Any:
-        """Runs one command; its first key is the third word or the second."""
+        """Runs one command."""
         async with self._answered(self._timeout) as client:
             return await client.execute_command(*arguments)
 

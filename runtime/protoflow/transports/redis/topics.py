@@ -60,7 +60,8 @@ class Topics:
         self._shards.clear()
 
     async def find(self, topic: str) -> int | None:
-        """The same; None: there is no such topic. Raises TopologyError for another version."""
+        """The number of streams of a topic; None: there is no such topic. Raises TopologyError: the
+        topic is of another version."""
         key = names.record(self.prefix, topic)
         version, shards = await self._connection.command("HMGET", key, "version", "shards")
         if version is None:
