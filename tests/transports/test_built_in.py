@@ -50,7 +50,10 @@ def test_no_other_package_may_import_the_client_of_a_transport(record: BuiltInTr
         for client in rules[section]["protected_modules"].split()
     }
     package = f"protoflow.transports.{record.module.partition('.')[0]}"
-    shared = {"yarl": ["protoflow.web"]}  # aiohttp's API takes it, too
+    shared = {
+        "yarl": ["protoflow.web"],  # aiohttp's API takes it, too
+        "asyncpg": ["protoflow.outbox", "protoflow.inbox.inbox"],  # the latter its types only
+    }
     for client in record.clients:
         assert allowed[client] == [package, *shared.get(client, [])]
 

@@ -37,10 +37,10 @@ async def adapt(connection: object) -> DatabaseConnection:
     Raises:
         ConfigError: it is of another kind.
     """
-    names = _names(connection)
+    names = class_names(connection)
     if not _SESSIONS.isdisjoint(names):
         connection = await session_connection(connection)
-        names = _names(connection)
+        names = class_names(connection)
     for name in names:
         if name in _ASYNC:
             return _ASYNC[name](connection)
@@ -54,18 +54,16 @@ def adapt_sync(connection: object) -> SyncDatabaseConnection:
     Raises:
         ConfigError: it is of another kind.
     """
-    names = _names(connection)
+    names = class_names(connection)
     for name in names:
         if name in _SYNC:
             return _SYNC[name](connection)
     raise ConfigError(_problem(connection, names, _SYNC, _ASYNC, "connect"))
 
 
-def _names(connection: object) -> list[str]:
-    """The classes of an object, each with the package that it is from."""
-    return [
-        f"{each.__module__.partition('.')[0]} {each.__name__}" for each in type(connection).mro()
-    ]
+def class_names(given: object) -> list[str]:
+    """Returns the classes of an object, each with the package that it is from."""
+    return [f"{each.__module__.partition('.')[0]} {each.__name__}" for each in type(given).mro()]
 
 
 def _problem(

@@ -61,7 +61,7 @@ class SQLAlchemyConnection:
 async def session_connection(session: Any) -> Any:  # Any: SQLAlchemy is not imported
     """Returns the connection of a session; the session's transaction begins, if it has not.
 
-    What the session was given before is flushed, so that rows of the user's are written first.
+    Pending objects of the session are flushed, so that the user's rows are written first.
     """
     await session.flush()
     return await session.connection()

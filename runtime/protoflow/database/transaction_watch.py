@@ -26,9 +26,7 @@ class TransactionWatch:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._open: list[
-            tuple[DatabaseConnection | SyncDatabaseConnection, float, Callable[[], None]]
-        ] = []
+        self._open: list[tuple[_AnyConnection, float, Callable[[], None]]] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, connection: _AnyConnection, ended: Callable[[], None]) -> None:

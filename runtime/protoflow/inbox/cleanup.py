@@ -42,13 +42,13 @@ class Cleanup:
 
     async def run(self) -> None:
         """Cleans until it is cancelled. A failure is logged, and tried again."""
+        pause = min(_LONGEST, self._retention * _SHARE)
         while True:
             try:
                 cleaned = await self.portion()
             except Exception as error:
                 cleaned = 0
                 _log.warning("the inbox was not cleaned", extra={"error": str(error)})
-            pause = min(_LONGEST, self._retention * _SHARE)
             await asyncio.sleep(_PAUSE if cleaned else pause)
 
     async def portion(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from protoflow.database.interface import Dialect
 from protoflow.database.postgresql import (
@@ -13,17 +13,42 @@ from protoflow.database.postgresql import (
 )
 from protoflow.inbox.failures import StatementFailed
 
+T = TypeVar("T", AsyncpgConnection, PsycopgConnection, SyncPsycopgConnection)
+
 #: libpq's PQTRANS_INERROR: a statement failed.
 _FAILED: Final = 3
 
 
-class AsyncpgPool:
-    """An asyncpg pool."""
+class _Pool:
+    """A pool of the user's, who closes it."""
 
     dialect: Dialect = "postgresql"
 
-    def __init__(self, pool: Any) -> None:  # Any: asyncpg has no types
+    def __init__(self, pool: Any) -> None:  # Any: neither library is imported
         self._pool = pool
+
+    async def close(self) -> None:
+        """See `Opener`."""
+
+
+class _Transaction(Generic[T]):
+    """A transaction, of which the driver knows whether it is open."""
+
+    database: T
+
+    @property
+    def is_open(self) -> bool:
+        """See `Transaction`."""
+        return self.database.in_transaction
+
+    @property
+    def is_lost(self) -> bool:
+        """See `Transaction`."""
+        return self.database.closed
+
+
+class AsyncpgPool(_Pool):
+    """An asyncpg pool."""
 
     async def begin(self) -> AsyncpgTransaction:
         """See `Opener`."""
@@ -36,11 +61,8 @@ class AsyncpgPool:
             raise
         return transaction
 
-    async def close(self) -> None:
-        """See `Opener`."""
 
-
-class AsyncpgTransaction:
+class AsyncpgTransaction(_Transaction[AsyncpgConnection]):
     """A transaction on a connection of an asyncpg pool."""
 
     def __init__(self, pool: Any, connection: Any) -> None:
@@ -51,16 +73,6 @@ class AsyncpgTransaction:
         self.connection = connection
         self.database = AsyncpgConnection(connection)
 
-    @property
-    def is_open(self) -> bool:
-        """See `Transaction`."""
-        return self.database.in_transaction
-
-    @property
-    def is_lost(self) -> bool:
-        """See `Transaction`."""
-        return self.database.closed
-
     async def prepare(self) -> None:
         """See `Transaction`."""
         # asyncpg hides both the state and the answer to COMMIT; a failed transaction refuses this.
@@ -70,20 +82,15 @@ class AsyncpgTransaction:
         """See `Transaction`."""
         try:
             if self.database.in_transaction:
-                with contextlib.suppress(Exception):
+                with contextlib.suppress(Exception):  # the server rolls back a lost connection
                     await self._transaction.rollback()
         finally:  # cancelled a second time, too
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # the pool was closed
                 await self._pool.release(self.connection)
 
 
-class PsycopgPool:
+class PsycopgPool(_Pool):
     """A psycopg `AsyncConnectionPool`."""
-
-    dialect: Dialect = "postgresql"
-
-    def __init__(self, pool: Any) -> None:  # Any: psycopg is not imported
-        self._pool = pool
 
     async def begin(self) -> PsycopgTransaction:
         """See `Opener`."""
@@ -96,11 +103,8 @@ class PsycopgPool:
             raise
         return transaction
 
-    async def close(self) -> None:
-        """See `Opener`."""
 
-
-class PsycopgTransaction:
+class PsycopgTransaction(_Transaction[PsycopgConnection]):
     """A transaction on a connection of psycopg."""
 
     def __init__(self, pool: Any, connection: Any) -> None:
@@ -109,16 +113,6 @@ class PsycopgTransaction:
         self.block = connection.transaction()
         self.connection = connection
         self.database = PsycopgConnection(connection)
-
-    @property
-    def is_open(self) -> bool:
-        """See `Transaction`."""
-        return self.database.in_transaction
-
-    @property
-    def is_lost(self) -> bool:
-        """See `Transaction`."""
-        return self.database.closed
 
     async def prepare(self) -> None:
         """See `Transaction`."""
@@ -133,20 +127,15 @@ class PsycopgTransaction:
         """See `Transaction`."""
         try:
             if self.database.in_transaction:
-                with contextlib.suppress(Exception):
+                with contextlib.suppress(Exception):  # the server rolls back a lost connection
                     await self.block.__aexit__(_RolledBack, _RolledBack(), None)
         finally:  # cancelled a second time, too
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # the pool was closed
                 await self._pool.putconn(self.connection)
 
 
-class SyncPsycopgPool:
+class SyncPsycopgPool(_Pool):
     """A psycopg `ConnectionPool`."""
-
-    dialect: Dialect = "postgresql"
-
-    def __init__(self, pool: Any) -> None:  # Any: psycopg is not imported
-        self._pool = pool
 
     def begin_sync(self) -> SyncPsycopgTransaction:
         """See `SyncOpener`."""
@@ -159,11 +148,8 @@ class SyncPsycopgPool:
             raise
         return transaction
 
-    async def close(self) -> None:
-        """See `SyncOpener`."""
 
-
-class SyncPsycopgTransaction:
+class SyncPsycopgTransaction(_Transaction[SyncPsycopgConnection]):
     """A transaction on a connection of psycopg, in a thread."""
 
     def __init__(self, pool: Any, connection: Any) -> None:
@@ -171,16 +157,6 @@ class SyncPsycopgTransaction:
         self.block = connection.transaction()
         self.connection = connection
         self.database = SyncPsycopgConnection(connection)
-
-    @property
-    def is_open(self) -> bool:
-        """See `Transaction`."""
-        return self.database.in_transaction
-
-    @property
-    def is_lost(self) -> bool:
-        """See `Transaction`."""
-        return self.database.closed
 
     def prepare(self) -> None:
         """See `SyncTransaction`."""
@@ -194,9 +170,9 @@ class SyncPsycopgTransaction:
     def close(self) -> None:
         """See `SyncTransaction`."""
         if self.database.in_transaction:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # the server rolls back a lost connection
                 self.block.__exit__(_RolledBack, _RolledBack(), None)
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception):  # the pool was closed
             self._pool.putconn(self.connection)
 
 

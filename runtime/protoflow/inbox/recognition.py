@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from protoflow.database.recognition import class_names
 from protoflow.errors import ConfigError
 from protoflow.inbox.postgresql import AsyncpgPool, PsycopgPool, SyncPsycopgPool
 from protoflow.inbox.sqlalchemy import Engine, Sessions
@@ -39,8 +40,7 @@ def openers(resource: object) -> tuple[Opener | None, SyncOpener | None]:
             file = SQLiteFile(path)
             return file, file
         raise ConfigError(f"Inbox({path!r}): not the path of a SQLite file; give {_KINDS}")
-    for each in type(resource).mro():
-        name = f"{each.__module__.partition('.')[0]} {each.__name__}"
+    for name in class_names(resource):
         if name in _ASYNC:
             return _ASYNC[name](resource), None
         if name in _SYNC:

@@ -9,7 +9,7 @@ from protoflow.database import DatabaseConnection, Dialect, SyncDatabaseConnecti
 from protoflow.errors import ConfigError
 from protoflow.inbox.table import COLUMNS, LOCK, Table
 from protoflow.inbox.transaction import Opener, SyncOpener
-from protoflow.outbox.tables import schema
+from protoflow.outbox.tables import POSTGRESQL_LOCK, schema
 
 _VERIFY: Final = f"SELECT {COLUMNS} FROM protoflow_inbox LIMIT 0"  # noqa: S608  a constant
 
@@ -17,9 +17,8 @@ _FOUND: Final[Mapping[Dialect, str]] = {
     "postgresql": "SELECT 1 WHERE to_regclass('protoflow_outbox') IS NOT NULL",
     "sqlite": "SELECT 1 FROM sqlite_master WHERE name = 'protoflow_outbox'",
 }
-# A relay that makes the tables at the same time waits.
 _LOCK_OUTBOX: Final[Mapping[Dialect, str]] = {
-    "postgresql": "SELECT pg_advisory_xact_lock(hashtext('protoflow_outbox'))",
+    "postgresql": POSTGRESQL_LOCK,
     "sqlite": "SELECT 1",
 }
 
@@ -39,12 +38,8 @@ async def prepare(opener: Opener, table: Table, *, create: bool, outbox: bool = 
     transaction = await opener.begin()
     try:
         _refuse_autocommit(transaction.database)
-        if create:
-            if opener.dialect == "postgresql":
-                await transaction.database.fetch(LOCK)
-            for statement in table.schema.split(";\n"):
-                await transaction.database.fetch(statement)
-        await transaction.database.fetch(_VERIFY)
+        for statement in _inbox_statements(opener.dialect, table, create=create):
+            await transaction.database.fetch(statement)
         if outbox:
             await transaction.database.fetch(_LOCK_OUTBOX[opener.dialect])
             if not await transaction.database.fetch(_FOUND[opener.dialect]):
@@ -64,12 +59,8 @@ def prepare_sync(opener: SyncOpener, table: Table, *, create: bool, outbox: bool
     transaction = opener.begin_sync()
     try:
         _refuse_autocommit(transaction.database)
-        if create:
-            if opener.dialect == "postgresql":
-                transaction.database.fetch(LOCK)
-            for statement in table.schema.split(";\n"):
-                transaction.database.fetch(statement)
-        transaction.database.fetch(_VERIFY)
+        for statement in _inbox_statements(opener.dialect, table, create=create):
+            transaction.database.fetch(statement)
         if outbox:
             transaction.database.fetch(_LOCK_OUTBOX[opener.dialect])
             if not transaction.database.fetch(_FOUND[opener.dialect]):
@@ -82,6 +73,13 @@ def prepare_sync(opener: SyncOpener, table: Table, *, create: bool, outbox: bool
         raise _problem(error) from error
     finally:
         transaction.close()
+
+
+def _inbox_statements(dialect: Dialect, table: Table, *, create: bool) -> list[str]:
+    if not create:
+        return [_VERIFY]
+    lock = [LOCK] if dialect == "postgresql" else []
+    return [*lock, *table.schema.split(";\n"), _VERIFY]
 
 
 def _outbox_statements(dialect: Dialect, *, create: bool) -> list[str]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from protoflow.database import DatabaseConnection, adapt
-from protoflow.database.interface import Dialect
+from protoflow.database import DatabaseConnection, Dialect, adapt
 from protoflow.database.sqlalchemy import SQLAlchemyConnection, session_connection
 from protoflow.errors import ConfigError
 

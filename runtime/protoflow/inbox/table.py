@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from protoflow.database import DatabaseConnection, Row, SyncDatabaseConnection
-from protoflow.database.interface import Dialect
+from protoflow.database import DatabaseConnection, Dialect, Row, SyncDatabaseConnection
 from protoflow.inbox.entries import Entry
 
 #: What a role that may create tables runs once, where the inbox does not make its table itself.

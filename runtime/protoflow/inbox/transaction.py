@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from protoflow.database import DatabaseConnection, SyncDatabaseConnection
-from protoflow.database.interface import Dialect
+from protoflow.database import DatabaseConnection, Dialect, SyncDatabaseConnection
 
 
 class Transaction(Protocol):

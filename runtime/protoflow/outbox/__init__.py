@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from protoflow.lazy_exports import lazy_exports
 from protoflow.outbox.relay import OutboxRelay
 from protoflow.outbox.sqlite import SQLiteOutbox
 from protoflow.outbox.store import OutboxStore, Parked, Pending, RelayedOutbox
@@ -27,10 +28,4 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> object:
-        if name != "PostgresOutbox":
-            raise AttributeError(f"module 'protoflow.outbox' has no attribute {name!r}")
-        from protoflow.outbox.postgresql import PostgresOutbox  # needs asyncpg
-
-        return PostgresOutbox
+    __getattr__ = lazy_exports(__name__, {"PostgresOutbox": "postgresql"})  # needs asyncpg

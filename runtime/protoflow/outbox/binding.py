@@ -9,8 +9,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from protoflow.database import TransactionWatch, adapt, adapt_sync
-from protoflow.database.interface import DatabaseConnection, Dialect, SyncDatabaseConnection
+from protoflow.database import (
+    DatabaseConnection,
+    Dialect,
+    Insertion,
+    SyncDatabaseConnection,
+    TransactionWatch,
+    adapt,
+    adapt_sync,
+)
 from protoflow.errors import ConfigError, PublishError
 from protoflow.message import Message
 from protoflow.outbox.tables import insertion
@@ -19,7 +26,6 @@ from protoflow.transport.interface import SqlLog, Transport
 
 if TYPE_CHECKING:
     from protoflow.contract.spec import PublicationSpec
-    from protoflow.database import Insertion
     from protoflow.output import AnyOutput
     from protoflow.publishing.publisher import MessagePublisher
     from protoflow.publishing.submitter import Results

@@ -31,7 +31,7 @@ class Entry(NamedTuple):
 
 
 def entry_of(message: Message) -> Entry:
-    """Returns the entry of a message. Raises PublishRefusedError: it is none."""
+    """Returns the entry of a message. Raises PublishRefusedError if it cannot be stored."""
     now = time.time()
     try:
         metadata = dict(message.metadata)

@@ -13,7 +13,7 @@ from protoflow.outbox.postgresql_cursor import COLUMNS, Cursor
 from protoflow.outbox.postgresql_database import OutboxDatabase
 from protoflow.outbox.postgresql_lease import BucketLease
 from protoflow.outbox.store import Parked, Pending
-from protoflow.outbox.tables import POSTGRESQL, insertion, store_in
+from protoflow.outbox.tables import POSTGRESQL, POSTGRESQL_LOCK, insertion, store_in
 
 # Apart from each other, for an OR would compare each row with each position.
 _BEHIND = f"""WITH lanes AS MATERIALIZED (
@@ -58,10 +58,10 @@ class PostgresOutbox:
         self._connecting = asyncio.Lock()
 
     async def store(self, messages: Sequence[Message], connection: Any) -> None:
-        """Keeps messages; durable when it returns, or when the given connection commits.
+        """Stores messages; durable when it returns, or when the given connection commits.
 
         Raises:
-            PublishRefusedError: one is no message; nothing was kept.
+            PublishRefusedError: one cannot be stored; then none is stored.
         """
         if connection is not None:
             await store_in(connection, messages)
@@ -146,9 +146,7 @@ class PostgresOutbox:
     async def _prepare(self) -> None:
         if self._create:
             async with self._database.transaction() as connection:
-                await connection.execute(
-                    "SELECT pg_advisory_xact_lock(hashtext('protoflow_outbox'))"
-                )
+                await connection.execute(POSTGRESQL_LOCK)
                 if not await connection.fetchval(
                     "SELECT to_regclass('protoflow_outbox_buckets') IS NOT NULL"
                 ):

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import asyncpg
-
 from protoflow.clock import Clock
 from protoflow.config.options import parse_options
 from protoflow.config.url import TransportURL
 from protoflow.errors import TransportError
 from protoflow.transport.kit.supervisor import describe
 from protoflow.transport.settings import TransportSettings
-from protoflow.transports.postgresql.database import Database
+from protoflow.transports.postgresql.database import FAILURES, Database
 from protoflow.transports.postgresql.options import PostgresOptions
-
-_FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 
 class OutboxDatabase(Database):
@@ -32,6 +28,6 @@ class OutboxDatabase(Database):
             raise TransportError("the outbox is not open")
         try:
             rows: list[Any] = await self._pool.fetch(query, *values)
-        except _FAILURES as error:
+        except FAILURES as error:
             raise TransportError(f"PostgreSQL: {describe(error)}") from error
         return rows

@@ -55,6 +55,7 @@ class BucketLease:
     def __init__(self, database: OutboxDatabase, lease: float) -> None:
         self._database = database
         self._seconds = lease
+        self._usable = lease * (1 - _MARGIN)
         self._owner: object = None
         self._id: int | None = None
         self._valid_until = 0.0
@@ -92,7 +93,7 @@ class BucketLease:
                 await connection.execute(_TAKE, self._id, share - len(owned))
             owned = [bucket for (bucket,) in await connection.fetch(_OWNED, self._id)]
         self.buckets = owned
-        self._valid_until = now + self._seconds * (1 - _MARGIN)
+        self._valid_until = now + self._usable
         self._balance_at = now + self._seconds / 10
         if self._renewing is None:
             self._renewing = asyncio.get_running_loop().create_task(self._keep())
@@ -112,7 +113,7 @@ class BucketLease:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         if own is not None:
-            with contextlib.suppress(TransportError):
+            with contextlib.suppress(TransportError):  # the lease expires by itself
                 await self._database.fetch(_LEAVE, own)
 
     async def _renew(self, connection: Connection) -> None:
@@ -128,7 +129,7 @@ class BucketLease:
         while True:
             await asyncio.sleep(self._seconds / 4)
             began, own = time.monotonic(), self._id
-            with contextlib.suppress(TransportError):
+            with contextlib.suppress(TransportError):  # the lease outlasts several attempts
                 found = await self._database.fetch(_RENEW, own, self._seconds)
                 if own == self._id:
-                    self._valid_until = began + self._seconds * (1 - _MARGIN) if found else 0.0
+                    self._valid_until = began + self._usable if found else 0.0

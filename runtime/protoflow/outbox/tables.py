@@ -33,6 +33,9 @@ INSERT INTO protoflow_outbox_buckets SELECT generate_series(0, {BUCKETS - 1})
     ON CONFLICT DO NOTHING;
 """
 
+#: A relay and an inbox that make the tables at the same time wait for each other.
+POSTGRESQL_LOCK: Final = "SELECT pg_advisory_xact_lock(hashtext('protoflow_outbox'))"
+
 _INTO_SQLITE: Final = """INSERT INTO protoflow_outbox
     (id, topic, payload, key, metadata, due, stored) VALUES ($1, $2, $3, $4, $5, $6, $7)"""
 
@@ -49,7 +52,11 @@ _keyless = count()
 
 
 def insertion(dialect: Dialect, messages: Sequence[Message]) -> Insertion:
-    """Returns what writes messages to the outbox. Raises PublishRefusedError: one is none."""
+    """Returns what writes messages to the outbox.
+
+    Raises:
+        PublishRefusedError: one cannot be stored.
+    """
     entries = [entry_of(message) for message in messages]
     if dialect == "sqlite":
         return Insertion(_INTO_SQLITE, entries)

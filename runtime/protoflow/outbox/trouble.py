@@ -49,7 +49,7 @@ class Troubles:
         return len(self._lanes)
 
     def waiting(self, now: float) -> list[int]:
-        """Returns the positions of messages that are not tried yet again."""
+        """Returns the positions of messages that are not yet to be tried again."""
         return [each.position for each in self._lanes.values() if each.retry_at > now]
 
     def failed(self, item: Pending, *, others: bool, taken: int, now: float) -> bool | None:

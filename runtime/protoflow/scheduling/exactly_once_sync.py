@@ -1,4 +1,4 @@
-"""The same for handlers that are plain functions: their transaction is opened in their thread."""
+"""Effects exactly once for plain functions: their thread opens the transaction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The innermost step of handlers whose effects show exactly once, by their kind."""
+"""Chooses how a handler with exactly-once effects runs: on the event loop or in threads."""
 
 from __future__ import annotations
 

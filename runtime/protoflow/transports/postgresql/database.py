@@ -17,7 +17,8 @@ from protoflow.transport.settings import TransportSettings
 from protoflow.transports.postgresql.options import PostgresOptions
 
 _log = logging.getLogger("protoflow.transports.postgresql")
-_FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncio.TimeoutError)
+#: What asyncpg raises if the server failed.
+FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncio.TimeoutError)
 #: Seconds that the server has to say goodbye.
 _CLOSING = 5.0
 _REFUSED = (
@@ -94,14 +95,14 @@ class Database:
             )
         except _REFUSED as error:
             raise AuthenticationError(f"{self.settings.url.safe}: {error}") from error
-        except (*_FAILURES, ValueError) as error:
+        except (*FAILURES, ValueError) as error:
             raise ConnectionFailedError(f"{self.settings.url.safe}: {describe(error)}") from error
 
     async def disconnect(self) -> None:
         """Closes the connections."""
         if self._pool is not None:
             try:
-                with contextlib.suppress(*_FAILURES):
+                with contextlib.suppress(*FAILURES):  # what does not close is ended
                     await asyncio.wait_for(self._pool.close(), _CLOSING)
             finally:
                 self.abort()
@@ -157,7 +158,7 @@ class Database:
                         f"SET LOCAL idle_in_transaction_session_timeout = {self.idle_timeout}"
                     )
                 yield connection
-        except _FAILURES as error:
+        except FAILURES as error:
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise asyncio.CancelledError from error  # a rollback failed behind it
             self.problem = describe(error)

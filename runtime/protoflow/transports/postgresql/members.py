@@ -64,8 +64,6 @@ _FREE_OWNERS = """
 UPDATE {s}.owners SET member = NULL, crashes = crashes + 1 WHERE member = ANY ($1::int8[])
 """
 _BROADCASTS = "SELECT id FROM {s}.groups WHERE id = ANY ($1::int[]) AND broadcast"
-
-
 _CLAIMING = """
 SELECT pg_current_xact_id()::text FROM set_config('synchronous_commit', 'off', true) AS a,
   set_config('idle_in_transaction_session_timeout', $2, true) AS b,
@@ -232,14 +230,8 @@ class Membership:
                 await connection.execute(
                     database.sql("DELETE FROM {s}.members WHERE id = $1"), self.id
                 )
-                await connection.execute(
-                    database.sql("UPDATE {s}.claims SET member = NULL WHERE member = $1"),
-                    self.id,
-                )
-                await connection.execute(
-                    database.sql("UPDATE {s}.waiting SET member = NULL WHERE member = $1"),
-                    self.id,
-                )
+                for statement in (_FREE_CLAIMS, _FREE_WAITING):
+                    await connection.execute(database.sql(statement), [self.id])
                 await connection.execute(
                     database.sql(
                         "UPDATE {s}.owners SET member = NULL, crashes = 0 WHERE member = $1"

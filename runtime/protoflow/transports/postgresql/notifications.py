@@ -95,7 +95,7 @@ class Notifications:
             while self._pending:
                 topics, self._pending = self._pending, set()
                 names = ",".join(sorted(topics))
-                with contextlib.suppress(ProtoflowError, OSError):
+                with contextlib.suppress(ProtoflowError, OSError):  # others poll
                     await self._database.fetch(
                         "SELECT pg_notify($1, $2)", self._database.schema, names[:7000]
                     )
@@ -135,7 +135,7 @@ class Notifications:
         expire_at = 0.0
         rotate_at = self._loop.time() + self._database.clock.random() * retention.INTERVAL
         while True:
-            with contextlib.suppress(ProtoflowError):
+            with contextlib.suppress(ProtoflowError):  # `Database.problem` keeps it
                 if (state := await positions.look(self._database)) != seen:
                     seen = state
                     self._wake(None)

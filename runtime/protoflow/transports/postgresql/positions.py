@@ -71,7 +71,7 @@ async def raise_ids(database: Database) -> int:
 async def open_batch(database: Database) -> Opening:
     """Opens a batch."""
     upto = await raise_ids(database)
-    ((opened, high),) = await database.fetch(OPEN)
+    opened, high = await look(database)
     return Opening(opened, high, upto)
 
 

@@ -38,9 +38,8 @@ async def move(
     rows, calm = [], []
     for bucket, seqs in finished.items():
         position, done = bucket.progress(seqs)
-        before, _ = bucket.progress(())
         rows.append((bucket.number, *position, f"{{{','.join(map(str, done))}}}"))
-        if bucket.crashes and position != before:
+        if bucket.crashes and position != bucket.progress(())[0]:
             calm.append(bucket.number)
     if rows:
         columns = [[*column] for column in zip(*rows, strict=True)]

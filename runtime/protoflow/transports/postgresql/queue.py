@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 from protoflow.message import Action, Delivery, Settlement
-from protoflow.transports.postgresql import positions, waiting
+from protoflow.transports.postgresql import positions, progress, waiting
 from protoflow.transports.postgresql.claiming import INSERT, SHORTEN, Claimed, Claimer, Room
 from protoflow.transports.postgresql.database import Connection, Database
 from protoflow.transports.postgresql.doubt import Doubt
@@ -186,9 +186,7 @@ class Queue:
     ) -> None:
         """Deletes the start marks of what is settled."""
         marked = [receipt.seq for receipt, each in of_log if each.delivery.suspect]
-        if marked:
-            query = "DELETE FROM {s}.failures WHERE group_id = $1 AND seq = ANY ($2::int8[])"
-            await connection.execute(self._database.sql(query), self._membership.group.id, marked)
+        await progress.forget(self._database, connection, self._membership.group.id, marked)
 
     async def claimable(self) -> int:
         """See `Availability`."""

@@ -90,7 +90,7 @@ CREATE INDEX ON {s}.dead_letters (topic, id);
 CREATE INDEX ON {s}.dead_letters (topic, message);
 """
 
-# The transaction's id is assigned before the sequence is read: see log_reader.
+# The transaction's id is assigned before the sequence is read: see `positions`.
 _FUNCTIONS: Final = """
 CREATE FUNCTION {s}.now() RETURNS float8 LANGUAGE sql VOLATILE AS
 $$ SELECT extract(epoch FROM clock_timestamp())::float8 $$;

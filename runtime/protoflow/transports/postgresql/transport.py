@@ -65,10 +65,10 @@ class PostgresTransport:
         self.creates_tables = settings.topology is TopologyMode.CREATE
         self._database = Database(settings, options)
         self._limits = Limits(options.max_message_bytes)
-        self._publisher = Publisher(self._database, self._limits, self._published)
+        self._publisher = Publisher(self._database, self._limits, self.published)
         self._notifications: Notifications | None = None
         self._subscriptions: list[PostgresSubscription] = []
-        self.dead_letters = PostgresDeadLetterStore(self._database, self._published)
+        self.dead_letters = PostgresDeadLetterStore(self._database, self.published)
 
     async def open(self) -> None:
         """Connects, and creates the tables in an empty schema."""
@@ -136,7 +136,8 @@ class PostgresTransport:
 
     def published(self, topics: Collection[str]) -> None:
         """See `protoflow.transport.SqlLog`."""
-        self._published(topics)
+        if topics and self._notifications is not None:
+            self._notifications.published(topics)
 
     async def subscribe(
         self, settings: SubscriptionSettings, listener: SubscriptionListener
@@ -149,7 +150,7 @@ class PostgresTransport:
             settings,
             listener,
             Membership(self._database, settings),
-            self._published,
+            self.published,
         )
         if self._notifications is not None:
             await self._notifications.start()
@@ -177,11 +178,7 @@ class PostgresTransport:
 
     def transaction(self) -> AbstractAsyncContextManager[PostgresTransaction]:
         """Commits on leaving, rolls back on an exception."""
-        return transaction(self._subscriptions, self._database, self._limits, self._published)
-
-    def _published(self, topics: Collection[str]) -> None:
-        if topics and self._notifications is not None:
-            self._notifications.published(topics)
+        return transaction(self._subscriptions, self._database, self._limits, self.published)
 
     def _wake(self, topics: Collection[str] | None) -> None:
         for subscription in self._subscriptions:

@@ -88,7 +88,7 @@ class RedisConnection:
         sentinels, self._sentinels = self._sentinels, []
         self.problem = "the transport is closed"
         for each in (*sentinels, *(() if client is None else (client,))):
-            with contextlib.suppress(exceptions.RedisError, OSError):
+            with contextlib.suppress(exceptions.RedisError, OSError):  # it is gone anyway
                 await each.aclose()
 
     async def call(self, script: Script, key: str, *arguments: Any) -> Any:
@@ -100,7 +100,7 @@ class RedisConnection:
                 return await client.execute_command("EVAL", script.text, 1, key, *arguments)
 
     async def command(self, *arguments: Any) -> Any:
-        """Runs one command; its first key is the third word or the second."""
+        """Runs one command."""
         async with self._answered(self._timeout) as client:
             return await client.execute_command(*arguments)
 

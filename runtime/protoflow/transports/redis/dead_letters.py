@@ -15,7 +15,7 @@ from protoflow.transports.redis import names
 from protoflow.transports.redis.connection import RedisConnection
 from protoflow.transports.redis.publisher import RedisPublisher
 from protoflow.transports.redis.records import as_record
-from protoflow.transports.redis.topic_reader import page
+from protoflow.transports.redis.topic_reader import last_id, page
 from protoflow.transports.redis.topics import Topics
 
 _POSITION = re.compile(r"[0-9]{1,20}-[0-9]{1,20}", re.ASCII)
@@ -51,11 +51,9 @@ class RedisDeadLetterStore:
         """Begins a scan; it takes every dead letter, whatever `ids` says."""
         if after and not _POSITION.fullmatch(after):
             raise ValueError(f"after: {after!r:.100} is not the position of a dead letter")
-        newest = await self.connection.command(
-            "XREVRANGE", self.stream(topic), "+", "-", "COUNT", 1
-        )
+        last = await last_id(self.connection, self.stream(topic))
         first = b"(" + after.encode() if after else b"-"
-        yield RedisScan(self, topic, first, newest[0][0] if newest else b"")
+        yield RedisScan(self, topic, first, last)
 
     async def clear(self, topic: str) -> int:
         """Removes all."""

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from protoflow.errors import TopologyError
 from protoflow.transport.lag import Lag
+from protoflow.transports.redis import names
 from protoflow.transports.redis.connection import RedisConnection
 from protoflow.transports.redis.records import time_of
 from protoflow.transports.redis.topic_reader import order, page
@@ -24,7 +25,7 @@ async def read_lag(connection: RedisConnection, topics: Topics, topic: str, grou
         if info is None:
             raise TopologyError(f"group {group} of topic {topic} does not exist")
         delivered = info["last-delivered-id"]
-        waiting = f"{stream}:waiting:{group}"
+        waiting = names.waiting(stream, group)
         messages += int(info["pending"]) + int(await connection.command("ZCARD", waiting))
         messages += await _undelivered(connection, stream, info)
         pending = await connection.command("XPENDING", stream, group, "-", "+", 1)

@@ -14,6 +14,7 @@ from protoflow.transport.message_finder import (
     Sighting,
 )
 from protoflow.transport.topic_reader import TopicRecord
+from protoflow.transports.redis import names
 from protoflow.transports.redis.connection import RedisConnection
 from protoflow.transports.redis.records import as_record, group_of
 from protoflow.transports.redis.topic_reader import order, page
@@ -113,7 +114,7 @@ async def _judge(
             state = "waiting"
         elif held := await connection.command("XPENDING", stream, group, position, position, 1):
             state = f"in flight at {held[0][1].decode()}, delivered {counted(held[0][3], 'time')}"
-        elif due := await connection.command("ZSCORE", f"{stream}:waiting:{group}", position):
+        elif due := await connection.command("ZSCORE", names.waiting(stream, group), position):
             late = float(due) / 1000 - connection.settings.clock.now()
             state = "waiting" if late <= 0 else f"waiting for {late:.0f} s more"
         else:

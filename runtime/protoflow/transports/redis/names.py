@@ -23,6 +23,11 @@ def record(prefix: str, topic: str) -> str:
     return f"{stream(prefix, topic, 0)}:topic"
 
 
+def waiting(stream: str, group: str) -> str:
+    """The sorted set of what waits for a group, by the time when it is due."""
+    return f"{stream}:waiting:{group}"
+
+
 def shard_of(message: Message, shards: int) -> int:
     """The shard of a message: by its key, else spread by its id."""
     return zlib.crc32(message.key or message.id.encode()) % shards if shards > 1 else 0

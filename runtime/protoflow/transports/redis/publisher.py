@@ -22,7 +22,7 @@ from protoflow.transports.redis.records import encode
 from protoflow.transports.redis.scripts import PUBLISH, TRIM
 from protoflow.transports.redis.topics import Topics
 
-#: One call publishes at most so many messages, and bytes beyond only with one message.
+#: One call publishes at most so many messages and bytes; a larger message goes alone.
 _MOST, _MOST_BYTES = 500, 4 * 1024 * 1024
 _NOBODY: Final = b"NOGROUP"
 

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from protoflow.contract.spec import Ordering
 from protoflow.errors import ProtoflowError, TopologyError, TransportError
 from protoflow.message import Delivery, Settlement, SettleResult
 from protoflow.transport.interface import SubscriptionListener, SubscriptionSettings
@@ -69,6 +70,7 @@ class RedisSubscription(QueueSubscription):
         self._topics = topics
         consumer = f"{connection.settings.client_name}-{uuid.uuid4().hex[:12]}"
         self._who = (group, consumer, MODES[settings.ordering])
+        self._ordered = settings.ordering is not Ordering.NONE
         self._first = 0
         self._unsure: set[int] = set()
         self._taken: list[Delivery] = []
@@ -172,11 +174,10 @@ class RedisSubscription(QueueSubscription):
     async def _settle_shard(
         self, shard: int, settlements: Sequence[Settlement]
     ) -> Sequence[SettleResult]:
-        ordered = self._who[2] != "none"
         arguments: list[Any] = []
         for each in settlements:
             _, id, deliveries = each.delivery.receipt
-            arguments += (id, deliveries, action_of(each, ordered=ordered))
+            arguments += (id, deliveries, action_of(each, ordered=self._ordered))
         try:
             waits, answers = await self._call(SETTLE, shard, *arguments)
         except TopologyError:  # the group is gone, and with it what was held
@@ -242,7 +243,7 @@ class RedisSubscription(QueueSubscription):
     async def _sweep(self, shard: int) -> None:
         """Removes what only a group that is gone has held up."""
         after: bytes = b"-"
-        with contextlib.suppress(ProtoflowError):
+        with contextlib.suppress(ProtoflowError):  # the next group that ends sweeps again
             while after:
                 after = await self._call(SWEEP, shard, after)
 
@@ -264,7 +265,7 @@ class RedisSubscription(QueueSubscription):
         if self._left:
             return
         self._left = True
-        with contextlib.suppress(ProtoflowError):
+        with contextlib.suppress(ProtoflowError):  # the member's leases end by themselves
             for shard in range(len(self.streams)):
                 if await self._call(LEAVE, shard):
                     await self._sweep(shard)

@@ -60,6 +60,13 @@ async def page(
     return found
 
 
+async def last_id(connection: RedisConnection, stream: str) -> bytes:
+    """The id of the last entry of a stream; empty: it has none."""
+    found = await connection.command("XREVRANGE", stream, "+", "-", "COUNT", 1)
+    id: bytes = found[0][0] if found else b""
+    return id
+
+
 def order(id: bytes) -> tuple[int, int]:
     """What the ids of entries are ordered by."""
     ms, _, sequence = id.partition(b"-")
@@ -79,6 +86,6 @@ async def _begin(connection: RedisConnection, stream: str, start: Start | float)
     if start is Start.EARLIEST:
         return b"-"
     if start is Start.LATEST:
-        newest = await connection.command("XREVRANGE", stream, "+", "-", "COUNT", 1)
-        return b"(" + newest[0][0] if newest else b"-"
+        newest = await last_id(connection, stream)
+        return b"(" + newest if newest else b"-"
     return b"%d" % max(0, round(start * 1000))

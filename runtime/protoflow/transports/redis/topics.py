@@ -60,7 +60,8 @@ class Topics:
         self._shards.clear()
 
     async def find(self, topic: str) -> int | None:
-        """The same; None: there is no such topic. Raises TopologyError for another version."""
+        """The number of streams of a topic; None: there is no such topic. Raises TopologyError: the
+        topic is of another version."""
         key = names.record(self.prefix, topic)
         version, shards = await self._connection.command("HMGET", key, "version", "shards")
         if version is None:
@@ -125,8 +126,7 @@ class Topics:
         if kept:
             problem = "a dead-letter topic must have 1; use a name of its own for it"
             return [f"topic {topic} has {found} shards, {problem}"]
-        stream = names.stream(self.prefix, topic, 0)
-        if await self._connection.command("HEXISTS", f"{stream}:topic", "kept"):
+        if await self._connection.command("HEXISTS", names.record(self.prefix, topic), "kept"):
             return []
         advice = (
             f"set option shards to {found}; or stop its publishers, let all groups handle what is"

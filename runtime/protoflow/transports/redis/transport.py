@@ -128,6 +128,6 @@ class RedisTransport:
         """Keeps `health` true while nothing else is said, and topics without groups bounded."""
         while True:
             await asyncio.sleep(_LOOK)
-            with contextlib.suppress(ProtoflowError):
+            with contextlib.suppress(ProtoflowError):  # `health` reports it
                 await self._connection.command("PING")
                 await self._publisher.trim()
