@@ -48,7 +48,7 @@ acceptance: setup ## Run the acceptance suite and print a row for each transport
 faults: setup ## Kill, freeze and cut off brokers and processes, and count the messages
 	@PROTOFLOW_FAULTS=long PROTOFLOW_REQUIRE_BROKERS=$(ALL) $(PYTEST) tests/faults tests/inbox/test_kills.py $(ARGS) || test $$? -eq 5
 
-redis-memory: setup ## Acknowledge a million messages on Redis: memory stays flat, beside a stuck entry, too
+redis-memory: setup ## Acknowledge a million messages on Redis: memory stays flat, also beside a stuck entry
 	@PROTOFLOW_REDIS_MESSAGES=1000000 $(PYTEST) tests/transports/redis/test_keeping.py -k flat --timeout 1200
 
 fuzz: setup ## Fuzz intake with a million messages: ARGS="--messages N --seed S --brokers kafka,rabbitmq"

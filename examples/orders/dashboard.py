@@ -1,8 +1,8 @@
 """The orders example with failures, for the dashboard: `make demo ARGS=dashboard`.
 
 Runs the service on a SQLite file in a temporary folder and publishes orders until Ctrl-C. The bank
-refuses every tenth order for the first minute, and some orders are invalid: look what failed and
-why, wait until the bank has opened the account again, and replay. The port: PORT=8080.
+refuses every tenth order for the first minute, and some orders are invalid: look at what failed
+and why, wait until the bank has opened the account again, and replay. The port: PORT=8080.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from protoflow.outbox.configured import outbox_at
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
-#: So many are shown or changed at most.
+#: The most messages that a command shows or changes.
 _MOST = 10_000
 _COLUMNS = ("position", "id", "topic", "reason")
 
@@ -26,10 +26,10 @@ _COLUMNS = ("position", "id", "topic", "reason")
 def _reaches(command: F) -> F:
     for option in (
         settings.prints_json,
-        click.option("--config", "config_file", metavar="FILE", help="A TOML file of settings."),
         click.option(
-            "--outbox", metavar="URL", help="Database of the outbox; before the settings."
+            "--config", "config_file", metavar="FILE", help="TOML file with the settings."
         ),
+        click.option("--outbox", metavar="URL", help="URL of the database of the outbox."),
     ):
         command = option(command)
     return command
@@ -37,7 +37,7 @@ def _reaches(command: F) -> F:
 
 def _changes(command: F) -> F:
     for option in (
-        click.option("--all", "everything", is_flag=True, help="All that are parked."),
+        click.option("--all", "everything", is_flag=True, help="All parked messages."),
         click.argument("positions", nargs=-1, type=int),
     ):
         command = option(command)
@@ -46,16 +46,16 @@ def _changes(command: F) -> F:
 
 @click.group("outbox")
 def command() -> None:
-    """Messages of an outbox that the broker refused: a relay parked them, and their keys went on.
+    """List, retry or purge messages that the broker refused and a relay parked.
 
-    A relay may run meanwhile.
+    Parked messages do not hold up later messages of their keys. A relay may run meanwhile.
     """
 
 
 @command.command("list")
 @_reaches
-@click.option("--limit", type=click.IntRange(1, _MOST), default=100, help="At most so many.")
-@click.option("--exit-code", is_flag=True, help="Exit with 1 if there is any.")
+@click.option("--limit", type=click.IntRange(1, _MOST), default=100, help="Most messages to list.")
+@click.option("--exit-code", is_flag=True, help="Exit with 1 if a message is parked.")
 @click.pass_context
 def list_(
     ctx: click.Context, /, outbox: str | None, config_file: str | None, as_json: bool, limit: int,
@@ -78,7 +78,7 @@ def retry(
     outbox: str | None, config_file: str | None, as_json: bool, everything: bool,
     positions: Sequence[int],
 ) -> None:  # fmt: skip
-    """Publish parked messages after all, behind the later ones of their keys."""
+    """Publish parked messages again, after later messages of their keys."""
 
     async def change(store: PostgresOutbox | SQLiteOutbox) -> int:
         wanted = await _wanted(store, positions, everything)
@@ -95,7 +95,7 @@ def purge(
     outbox: str | None, config_file: str | None, as_json: bool, everything: bool,
     positions: Sequence[int], yes: bool,
 ) -> None:  # fmt: skip
-    """Delete parked messages; nothing publishes them any more."""
+    """Delete parked messages permanently."""
 
     async def change(store: PostgresOutbox | SQLiteOutbox) -> int:
         wanted = await _wanted(store, positions, everything)

@@ -15,14 +15,14 @@ from protoflow.service import Service
 
 @click.command("relay")
 @settings.connects
-@click.option("--outbox", metavar="URL", help="Database, before that of the settings.")
+@click.option("--outbox", metavar="URL", help="URL of the database of the outbox.")
 @click.option("--http", type=click.IntRange(1, 65535), help="Port of the HTTP pages.")
 @settings.logs_records
 def command(transport: str | None, config_file: str | None, **options: Any) -> None:
     """Publish what applications write to an outbox, until Ctrl-C or SIGTERM.
 
     The tables are created if they are missing, unless topology is verify or none. Several relays
-    share an outbox of PostgreSQL; of those of SQLite one publishes, and others stand by.
+    share an outbox in PostgreSQL. In SQLite one relay publishes, and the others stand by.
     """
     if options["outbox"]:
         os.environ["PROTOFLOW_OUTBOX"] = options["outbox"]

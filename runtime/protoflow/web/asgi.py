@@ -45,7 +45,7 @@ def asgi(application: Application) -> ASGIApplication:
 
 
 async def _until_gone(sending: Coroutine[Any, Any, None], receive: Receive) -> None:
-    """Sends until the client goes: servers do not say so to who only sends."""
+    """Sends until the client goes, which servers report only to an application that receives."""
     sender = asyncio.ensure_future(sending)
     gone = asyncio.ensure_future(_disconnected(receive))
     try:

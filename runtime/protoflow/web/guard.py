@@ -19,7 +19,7 @@ from protoflow.web.sessions import Sessions, tokens_of
 #: What probes and scrapers ask: open to all where no token is set.
 PROBES = frozenset({"/healthz", "/readyz"})
 _OPEN = PROBES | {"/metrics"}
-#: A request with a session's cookie has it, with any value, if it changes something.
+#: Requests that change something by a session's cookie need this header, with any value.
 CSRF_HEADER = "x-protoflow"
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _METHODS = "GET, POST, OPTIONS"

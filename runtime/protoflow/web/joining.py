@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-#: What is the same in every worker.
+#: What is the same in every process.
 _SAME = frozenset({"policy", "policy_origins", "window_seconds", "seconds"})
 #: What cannot be summed, or is of the broker and not of a process: the largest is shown.
 _LARGEST = frozenset(

@@ -146,7 +146,7 @@ class Neighbours:
 
 
 class _Nothing:
-    """A listener to whom it does not matter."""
+    """A listener that does nothing."""
 
     async def shards_revoked(self, shards: Collection[str | int], drain: float) -> None:
         """Nothing runs."""

@@ -1,4 +1,4 @@
-"""Sessions of browsers: a signed cookie instead of a token, which no script can read.
+"""Sessions of browsers: a signed cookie, which no script can read, instead of a token.
 
 A session is not kept anywhere: restarts and replicas with the same token accept it.
 """

@@ -15,12 +15,12 @@ TRANSITIONS: tuple[tuple[str, str, str, str], ...] = (
     ("free", "delivered", "held", ""),
     ("held", "settle called", "acting", ""),
     ("held", "given up by its holder", "free", ""),
-    ("held", "taken away", "free", "takes_away"),
+    ("held", "taken away", "free", ""),
     ("acting", "acknowledged", "gone", "confirms"),
     ("acting", "acknowledged", "soft", "confirms not"),
     ("acting", "given back", "free", ""),
     ("acting", "settlement lost", "held", ""),
-    ("acting", "taken away", "free", "takes_away"),
+    ("acting", "taken away", "free", ""),
     ("soft", "forgotten", "free", "confirms not"),
 )
 
@@ -48,11 +48,6 @@ class Rules:
     positions: bool
     in_order: bool
     persists: bool
-
-    @property
-    def takes_away(self) -> bool:
-        """Whether the broker may take a message away from a living holder."""
-        return True
 
     @property
     def deduplicates(self) -> bool:

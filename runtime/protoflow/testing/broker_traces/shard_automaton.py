@@ -68,9 +68,7 @@ class ShardOrder:
     def apply(self, event: Event) -> str | None:
         """Goes on by one event; returns what it disagrees with."""
         reader = self._readers.setdefault(event.member, _Reader())
-        if event.kind in ("revoke", "revoked", "lost", "crash", "closed", "stopped") or (
-            event.kind == "settled" and event.detail == "LOST"
-        ):
+        if event.kind in _ENDS or (event.kind == "settled" and event.detail == "LOST"):
             del self._readers[event.member]
         elif event.kind == "settle" and event.detail != "ACK" and event.place.isdigit():
             reader.returned.add(int(event.place))

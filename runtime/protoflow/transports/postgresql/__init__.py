@@ -11,6 +11,7 @@ from protoflow.config.options import parse_options
 from protoflow.errors import ConfigError
 from protoflow.transport.interface import Transport, TransportSettings
 from protoflow.transports.postgresql.options import PostgresOptions
+from protoflow.transports.postgresql.transport import PostgresTransport
 
 __all__ = ["PostgresOptions", "create"]
 
@@ -20,6 +21,4 @@ def create(settings: TransportSettings) -> Transport:
     options = parse_options(PostgresOptions, settings.url.query, settings.options, "postgresql")
     if "/" in settings.url.path.removeprefix("/"):
         raise ConfigError("transport: postgresql: the path of the URL must be one database")
-    from protoflow.transports.postgresql.transport import PostgresTransport
-
     return PostgresTransport(settings, options)

@@ -60,7 +60,7 @@ class Page:
 @dataclass(frozen=True, kw_only=True)
 class Change:
     """What a replay or purge is to change: dead letters of these ids, or all of the selection;
-    and how people say which."""
+    the description is for the journal."""
 
     selection: Selection
     ids: tuple[str, ...] | None

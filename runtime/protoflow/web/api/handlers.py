@@ -57,7 +57,7 @@ def rows_of(host: Host) -> list[dict[str, Any]]:
 
 
 def summary_of(host: Host) -> list[dict[str, Any]]:
-    """Returns the same without what does not change and what only one page shows."""
+    """Returns `rows_of` without the fields that do not change or that only one page shows."""
     rows = rows_of(host)
     return [{name: row[name] for name in row.keys() - _DETAILS} for row in rows]
 

@@ -1,4 +1,4 @@
-"""Sessions of browsers: who is there, and how one comes and goes."""
+"""Sessions of browsers: login, logout, and what the client may do."""
 
 from __future__ import annotations
 

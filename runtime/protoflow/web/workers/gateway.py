@@ -18,6 +18,7 @@ from aiohttp import (
 )
 from yarl import URL
 
+from protoflow.web.guard import CSRF_HEADER
 from protoflow.web.joining import JOIN
 from protoflow.web.live import Live
 from protoflow.web.request import Request
@@ -26,7 +27,7 @@ from protoflow.web.route import Route
 from protoflow.web.routes import SNAPSHOT
 
 _FORWARDED = (
-    *("authorization", "accept", "content-type", "host", "origin", "cookie", "x-protoflow"),
+    *("authorization", "accept", "content-type", "host", "origin", "cookie", CSRF_HEADER),
     "x-forwarded-proto",
 )
 #: Of responses; others are the parent's own.

@@ -8,7 +8,7 @@ const UNSEEN =
   /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g;
 
 /** A text of a stranger as it can be shown: nothing in it is invisible or changes direction. */
-export function visible(text) {
+function visible(text) {
   return String(text).replace(UNSEEN, (found) => {
     const code = found.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0");
     return `\u27e8U+${code}\u27e9`;

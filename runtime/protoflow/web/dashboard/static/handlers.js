@@ -172,8 +172,7 @@ function histogram(row) {
             height: tall, class: "bar" }, s("title", {}, `${name(bin)}: ${count(bin.runs)}`));
         }),
         [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10].map((seconds) =>
-          s("text", { x: x(seconds), y: height + 28, "text-anchor": "middle" }, seconds < 1
-            ? String(seconds * 1000) : `${seconds * 1000}`)),
+          s("text", { x: x(seconds), y: height + 28, "text-anchor": "middle" }, seconds * 1000)),
         s("text", { x: 4, y: 10 }, `${count(most)} runs`),
         s("text", { x: width - 2, y: height + 28, "text-anchor": "end" }, "ms"))),
     h("details", { "data-key": "bins" }, h("summary", {}, "As a table"),

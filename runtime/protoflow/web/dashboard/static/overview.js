@@ -14,14 +14,14 @@ export function open(context) {
   return {
     title: "Overview",
     view: () => [h("h1", { class: "hidden" }, "Overview"),
-      live.snapshot ? content(live.snapshot, past.value, context) : skeleton()],
+      live.snapshot ? content(live.snapshot, past.value) : skeleton()],
     close: () => clearInterval(timer),
   };
 }
 
-function content(snapshot, past, context) {
+function content(snapshot, past) {
   const now = measured(snapshot);
-  return [tiles(snapshot, now, past), nothingYet(snapshot, now, context),
+  return [tiles(snapshot, now, past), nothingYet(snapshot, now),
     problems(snapshot), attention(snapshot)];
 }
 
@@ -49,7 +49,7 @@ function tile(key, name, value, unit, points, format, past, to = "handlers", bad
   return h("section", { class: bad ? "tile bad" : "tile", "data-key": key, "aria-label": name },
     h("h2", {}, link(to, name)),
     h("p", { class: "value" }, value, unit ? h("span", { class: "unit" }, ` ${unit}`) : null),
-    hourChart(key, points, { label: name, format: (one) => format(one) }),
+    hourChart(key, points, { label: name, format }),
     h("p", { class: "note" }, noteOf(points, past)));
 }
 
@@ -57,7 +57,7 @@ function noteOf(points, past) {
   const first = points.find(([, value]) => value !== null);
   if (past?.recorded) return "From the journal.";
   if (!first) return "Nothing recorded yet.";
-  return past && !past.recorded
+  return past
     ? `Not recorded before ${clock(first[0] * 1000)}: the journal is off.`
     : `Recorded while viewed, from ${clock(first[0] * 1000)}.`;
 }
@@ -76,7 +76,7 @@ function rates(past, name, perSeconds) {
   return points;
 }
 
-export function byMinute(minutes, name, perSeconds) {
+function byMinute(minutes, name, perSeconds) {
   const sums = new Map();
   const now = Math.floor(Date.now() / 60000) * 60;
   const first = Math.min(now, ...minutes.map((one) => Date.parse(one.time) / 1000));
@@ -154,7 +154,7 @@ export const failedShare = (one) => {
 
 function attention(snapshot) {
   const seen = snapshot.handlers.filter((one) => one.runs);
-  const failing = [...seen].filter((one) => one.counters.failed_runs)
+  const failing = seen.filter((one) => one.counters.failed_runs)
     .sort((one, other) => other.counters.failed_runs - one.counters.failed_runs).slice(0, 5);
   const slow = [...seen].sort((one, other) =>
     other.latency_seconds.p99 - one.latency_seconds.p99).slice(0, 5);

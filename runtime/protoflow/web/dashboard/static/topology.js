@@ -36,7 +36,7 @@ function withProducers({ nodes, edges }) {
   };
 }
 
-function numbers(nodes) {
+function numbers() {
   const handlers = new Map((live.snapshot?.handlers ?? []).map((one) => [`handler:${one.name}`, one]));
   const lag = new Map();
   for (const one of live.snapshot?.lag ?? []) {
@@ -57,12 +57,12 @@ function numbers(nodes) {
       one.handlers[name]?.[edge.kind === "publishes" ? "published" : "dead_lettered"]);
   };
   const retries = (handler) => growth((one) => one.handlers[handler.name]?.retried);
-  return { handlers, lag, dead, rate, retries, nodes };
+  return { handlers, lag, dead, rate, retries };
 }
 
 function view(topology, look, context) {
   const query = context.query();
-  const known = numbers(topology.nodes);
+  const known = numbers();
   const layout = placed(topology.nodes, topology.edges);
   const wanted = (query.q ?? "").toLowerCase();
   const hits = wanted ? topology.nodes.filter((node) => node.name.toLowerCase().includes(wanted)) : [];
