@@ -6,9 +6,20 @@ binding writes them; other transports translate (see `protoflow.codecs.bindings`
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Final
+
+
+class Profile(enum.StrEnum):
+    """For whom messages are written."""
+
+    #: Whoever reads CloudEvents.
+    NATIVE = "native"
+    #: Watermill and the Go runtime as well.
+    WATERMILL = "watermill"
+
 
 CE_PREFIX: Final = "ce_"
 CE_ID: Final = "ce_id"

@@ -10,11 +10,11 @@ from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 from hypothesis import given
 from hypothesis import strategies as st
 from protoflow import Context, Service, connect, testing, wire
-from protoflow.codecs.profiles import Profile
 from protoflow.errors import InvalidMessageError, PublishRefusedError
 from protoflow.events import CloudEvent, EventContext
 from protoflow.message import Delivery, Message
 from protoflow.output import Output
+from protoflow.wire import Profile
 
 from tests.middleware.harness import TO_DONE, TO_WORK, config, put, running, worker
 

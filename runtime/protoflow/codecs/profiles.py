@@ -5,21 +5,11 @@ Reading needs no profile: what Watermill and the Go runtime write is always unde
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from protoflow import wire
-
-
-class Profile(enum.StrEnum):
-    """For whom messages are written."""
-
-    #: Whoever reads CloudEvents.
-    NATIVE = "native"
-    #: Watermill and the Go runtime as well.
-    WATERMILL = "watermill"
-
+from protoflow.wire import Profile
 
 #: Returns the metadata of a message to publish, given its id and metadata.
 ProfileMetadata: TypeAlias = Callable[[str, Mapping[str, str]], Mapping[str, str]]

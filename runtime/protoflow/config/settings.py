@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
-from protoflow.codecs.profiles import Profile
 from protoflow.config.conversion import convert_setting, env_form, laid_over, renamed
 from protoflow.config.http_mistakes import http_mistakes
 from protoflow.config.options import did_you_mean
@@ -20,6 +19,7 @@ from protoflow.contract.policy import problems
 from protoflow.contract.spec import DeliveryPolicy, Encoding
 from protoflow.contract.topics import TopologyMode
 from protoflow.errors import ConfigError
+from protoflow.wire import Profile
 
 _POSITIVE = ("lease", "max_hold", "connect_timeout", "max_in_flight_bytes", "sync_threads")
 _NOT_NEGATIVE = (

@@ -10,7 +10,7 @@ from typing import Any
 from protoflow import wire
 from protoflow.codecs.cloudevents import wrap
 from protoflow.codecs.payload import CONTENT_TYPES, encode
-from protoflow.codecs.profiles import Profile, profile_metadata
+from protoflow.codecs.profiles import profile_metadata
 from protoflow.config.settings import Config
 from protoflow.context import Context
 from protoflow.contract.names import NameResolver
@@ -26,6 +26,7 @@ from protoflow.ids import derived_id, new_id
 from protoflow.message import Message
 from protoflow.outcomes import Unprocessable
 from protoflow.output import AnyOutput
+from protoflow.wire import Profile
 
 
 class Encoder:
