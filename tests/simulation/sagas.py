@@ -22,7 +22,7 @@ from protoflow.testing import invariant
 from protoflow.testing.simulation import ServiceProcess, Simulation
 from protoflow.testing.transports.tasks import publication, task_handler
 
-SAGAS = 34
+SAGAS = 36
 KEYS = 6
 #: Orders whose first run cancels its own task.
 CANCELLED = sum(str(number).endswith("5") for number in range(SAGAS))

@@ -187,12 +187,10 @@ class SimulatedLoop(asyncio.BaseEventLoop):
                 continue
             try:
                 context.run(handle._callback, *handle._args)
-            except (SystemExit, KeyboardInterrupt):
-                raise
-            except BaseException as error:
+            except (Exception, asyncio.CancelledError) as error:
                 self.call_exception_handler(
                     {"message": "error in a callback", "exception": error, "handle": handle}
-                )
+                )  # others are meant for who runs the simulation, such as a test's timeout
 
     def _keep_back(self, process: Process, handle: asyncio.Handle) -> None:
         if process.alive:
