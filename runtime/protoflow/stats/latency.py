@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
+from collections import Counter
 from itertools import accumulate
 
 from protoflow.dataclass_record import dataclass_record
@@ -70,7 +71,8 @@ class Timings:
         """Records a run with several messages, from `start` to `end`."""
         self._reckon()
         self._add([end - start])
-        self._went_through(end, messages)
+        self._went_through(int(end), messages)
+        self._last_at = end
 
     @property
     def runs(self) -> int:
@@ -131,17 +133,15 @@ class Timings:
             return
         starts, ends = kept[::2], kept[1::2]
         self._add([end - start for start, end in zip(starts, ends, strict=True)])
-        if int(ends[0]) == int(ends[-1]):
-            self._went_through(ends[-1], len(ends))
-        else:
-            for end in ends:
-                self._went_through(end, 1)
+        for second, messages in Counter(map(int, ends)).items():
+            self._went_through(second, messages)
+        self._last_at = ends[-1]
 
     def _add(self, durations: list[float]) -> None:
-        samples, at = self._samples, self._runs % SAMPLES
-        for seconds in durations:
-            samples[at] = seconds
-            at = at + 1 if at + 1 < SAMPLES else 0
+        at = self._runs % SAMPLES
+        first, wrapped = durations[: SAMPLES - at], durations[SAMPLES - at :]
+        self._samples[at : at + len(first)] = array("d", first)
+        self._samples[: len(wrapped)] = array("d", wrapped)
         self._runs += len(durations)
         self._seconds += sum(durations)
         self._last_seconds = durations[-1]
@@ -152,11 +152,10 @@ class Timings:
             for seconds in durations:
                 buckets[bisect_left(BOUNDS, seconds)] += 1
 
-    def _went_through(self, end: float, messages: int) -> None:
-        self._last_at = end
+    def _went_through(self, second: int, messages: int) -> None:
         self._messages += messages
-        self._roll(int(end))
-        self._window[int(end) % WINDOW] += messages
+        self._roll(second)
+        self._window[second % WINDOW] += messages
 
     def _roll(self, second: int) -> None:
         """Clears the counts of the seconds since the last one; the ring overwrites older ones."""
