@@ -8,8 +8,7 @@ from protoc_gen_protoflow.request import Location
 
 
 def plain(line: str) -> str:
-    """Returns a line that no name can break in two; such names only occur in other clients'
-    requests."""
+    """Returns a line that no name can break in two; only hand-made requests have such names."""
     return line if line.isprintable() else repr(line)[1:-1]
 
 

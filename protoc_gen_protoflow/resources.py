@@ -1,4 +1,4 @@
-"""The directories of templates and annotations: in the installed package, or in the checkout."""
+"""The directories of templates and annotations, in the installed package or the checkout."""
 
 from __future__ import annotations
 

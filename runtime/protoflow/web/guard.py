@@ -36,8 +36,7 @@ class Guard:
         self._sessions = Sessions(config)
 
     def role(self, request: Request) -> Role:
-        """Returns the role of the client. Raises Problem if a foreign page may have sent the
-        request."""
+        """Returns the role of the client. Raises Problem if a foreign page may have asked."""
         if not self._tokens:
             return Role.OPERATE if request.local else Role.NONE
         role = self._bearer(request)

@@ -137,7 +137,7 @@ def _subjects(subjects: tuple[str, ...]) -> str:
 
 
 def _print_rollouts(found: list[Change], scheme: str) -> None:
-    """What happens, and the steps that avoid it."""
+    """Prints the consequences, and the steps that avoid them."""
     effects = {
         one.kind: effect
         for one in found
