@@ -10,8 +10,8 @@ from functools import cache
 _PROTO_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
 _HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
-# `keyword` knows the keywords of the Python that runs the plugin. Those of later ones
-# would have to be added here for the output not to depend on it; there are none.
+# `keyword` knows the keywords of the Python that runs the plugin. Keywords of later Python versions
+# would be added here, so that the output does not depend on the version; so far there are none.
 _HARD_KEYWORDS = frozenset(keyword.kwlist)
 
 

@@ -145,7 +145,7 @@ class KafkaTransport:
         stopping = [item.stop() for item in tuple(self._subscriptions)]
         for result in await asyncio.gather(*stopping, return_exceptions=True):
             if isinstance(result, Exception):  # whatever the error is, the rest is closed, too
-                _log.error("a subscription did not stop in order", exc_info=result)
+                _log.error("a subscription did not stop normally", exc_info=result)
         if self._publisher is not None:
             await self._publisher.close(seconds)
             self._publisher = None

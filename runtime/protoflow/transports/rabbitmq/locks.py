@@ -2,8 +2,8 @@
 
 Each shard has a quorum queue with a single active consumer and one message in it. Whoever holds
 that message unacknowledged holds the lock: so it is decided by the same consensus that replicates
-the messages, and a process learns when the lock is its own. Nothing is published for taking it
-over, so an alarm of the server is not in the way. (`x-single-active-consumer` on the shard itself
+the messages, and a process learns when the lock is its own. A takeover publishes no message, so an
+alarm of the server does not block it. (`x-single-active-consumer` on the shard itself
 would do too, but ordering is a delivery policy, and no queue's arguments may depend on one.)
 
 The locks are held on a channel of their own: they outlast a channel of the subscription that

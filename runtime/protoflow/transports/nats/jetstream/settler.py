@@ -70,7 +70,7 @@ class Settling:
         )
 
     def known(self, result: SettleResult) -> None:
-        """Adds a result that needs no server."""
+        """Adds a result that is known without asking the server."""
         self.results.append(result)
 
     def send(self, lease: Lease, settlement: Settlement) -> None:

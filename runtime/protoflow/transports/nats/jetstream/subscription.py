@@ -235,7 +235,7 @@ class JetStreamSubscription:
             self._health.set(puller, None)
 
     def late(self) -> None:
-        """Handles a silence that is long for a lease."""
+        """Handles a long time without messages, compared with the lease."""
         self._renewer.doubt()
 
     def answered(self, puller: Puller, problem: str | None, *, gone: bool = False) -> None:
