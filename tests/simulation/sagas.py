@@ -22,7 +22,7 @@ from protoflow.testing import invariant
 from protoflow.testing.simulation import ServiceProcess, Simulation
 from protoflow.testing.transports.tasks import publication, task_handler
 
-SAGAS = 36
+SAGAS = 34
 KEYS = 6
 #: Orders whose first run cancels its own task.
 CANCELLED = sum(str(number).endswith("5") for number in range(SAGAS))
@@ -104,10 +104,13 @@ def mail(process: ServiceProcess) -> Service:
 
 
 async def orders(simulation: Simulation) -> None:
+    """Steady traffic, or bursts: half of the seeds each."""
+    burst = 1 if simulation.random() < 0.5 else 2 + int(simulation.random() * KEYS)
     for number in range(SAGAS):
         output = Output(StringValue(value=f"order-{number}"), key=f"customer-{number % KEYS}")
         await simulation.publisher.publish_outputs(publication("orders"), [output])
-        await simulation.sleep(simulation.random() * 1.2)
+        if number % burst == 0:
+            await simulation.sleep(simulation.random() * 1.2 * burst)
 
 
 @invariant(every_step=True)

@@ -141,7 +141,8 @@ CASES = [
 @pytest.mark.parametrize(("transport", "mutation"), CASES)
 def test_an_altered_trace_is_refused(transport: str, mutation: Mutation) -> None:
     group, text = MUTATIONS[mutation]
-    altered, message = mutation([*trace(transport, 0)], group)
+    seed = 1 if mutation is is_overtaken else 0  # in seed 0 few messages are handled by one alone
+    altered, message = mutation([*trace(transport, seed)], group)
     found = [each for each in check(altered, transport).found if each.message == message]
     assert len(found) == 1
     assert found[0].group == group

@@ -18,7 +18,7 @@ def test_simulated_brokers_keep_the_rules(transport: str) -> None:
     for seed in range(SEEDS):
         checker = check(trace(transport, seed), transport)
         assert not checker.found, f"seed {seed}: {checker.found[0]}"
-        assert checker.messages >= 100
+        assert checker.messages >= 90  # what is poisoned has no outputs
 
 
 @pytest.mark.parametrize("transport", PROFILES)

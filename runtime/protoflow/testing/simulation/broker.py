@@ -10,7 +10,7 @@ from protoflow.counted import counted
 from protoflow.errors import PublishError, PublishRefusedError, TransportError
 from protoflow.message import Action, Delivery, Message, Settlement, SettleResult
 from protoflow.testing.simulation.determinism import START
-from protoflow.testing.simulation.holds import Hold, Holder, Witness
+from protoflow.testing.simulation.holds import EndedLease, Hold, Holder, Witness
 from protoflow.testing.simulation.loop import OUTSIDE, SimulatedLoop
 from protoflow.testing.simulation.profiles import Lending, Profile
 from protoflow.transport.lag import Lag
@@ -45,6 +45,7 @@ class SimulatedBroker:
         self.down = False
         self.dead_letters_down = False
         self.holds: dict[int, Hold] = {}
+        self._ended: dict[object, EndedLease] = {}
         self._loop = loop
         self._witness = witness
         self._own: set[int] = set()
@@ -164,6 +165,10 @@ class SimulatedBroker:
         """Whether a delivery with this receipt is still lent."""
         return self.held(receipt) is not None
 
+    def ended(self, receipt: object) -> EndedLease | None:
+        """Returns the lease of a receipt if it has ended because nobody renewed it."""
+        return self._ended.get(receipt)
+
     def renew(self, holder: Holder, tokens: Sequence[object]) -> list[object]:
         """Extends leases; returns the receipts of those that are held no more."""
         holder.seen = self._loop.now
@@ -213,6 +218,9 @@ class SimulatedBroker:
         def ended(hold: Hold) -> bool:
             return now >= (hold.holder.seen + hold.holder.lease if session else hold.until)
 
+        for token, hold in self.holds.items():
+            if ended(hold):
+                self._ended[token] = EndedLease(now, hold.holder.lease, by_clock=not session)
         for holder in dict.fromkeys(hold.holder for hold in self.holds.values() if ended(hold)):
             if holder.dead:
                 holder.group.members.pop(holder, None)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from hashlib import blake2b
 
 _UNIT = 1.0 / (1 << 64)
+_BITS = (1 << 64) - 1
+#: Of a linear congruential generator: a seed chooses a thousand times, and hashes are slow.
+_FACTOR, _STEP = 6364136223846793005, 1442695040888963407
 
 
 class Choices:
@@ -19,17 +22,19 @@ class Choices:
         self.seed = seed
         self._scale = 0.5**halvings
         self._key = seed.to_bytes(8, "big")
-        self._occurrences: dict[str, int] = {}
+        self._states: dict[str, int] = {}
 
     def number(self, site: str) -> float:
         """Returns a number from 0 up to 1, the next one of this site."""
-        count = self._occurrences[site] = self._occurrences.get(site, 0) + 1
-        return self.fixed(f"{site}/{count}")
+        state = self._states.get(site)
+        if state is None:
+            state = self._hash(site)
+        self._states[site] = state = (state * _FACTOR + _STEP) & _BITS
+        return ((state ^ state >> 32) * _FACTOR & _BITS) * _UNIT
 
     def fixed(self, site: str) -> float:
         """Returns the number of this site, always the same."""
-        digest = blake2b(site.encode(), digest_size=8, key=self._key).digest()
-        return int.from_bytes(digest, "big") * _UNIT
+        return self._hash(site) * _UNIT
 
     def whole(self, site: str, least: int, most: int) -> int:
         """Returns a whole number, both bounds included."""
@@ -45,3 +50,7 @@ class Choices:
         if number > 0.99:
             return usual * 50 * (1 + (number - 0.99) * 100)
         return usual * (0.25 + 1.5 * number)
+
+    def _hash(self, site: str) -> int:
+        digest = blake2b(site.encode(), digest_size=8, key=self._key).digest()
+        return int.from_bytes(digest, "big")

@@ -131,6 +131,7 @@ class Explorer:
                     self._report(seed, simulation, simulation.failure)
                 if report.seeds % _COLLECT == 0:
                     gc.collect()
+                    gc.freeze()  # what is left will not be looked at again
         report.seconds = time.process_time() - cpu
         return report
 

@@ -64,6 +64,8 @@ class Faults:
     ) -> None:
         kept = [fault for fault in planned if only is None or str(fault) in only]
         self.timed = [fault for fault in kept if fault.site == "time"]
+        #: Whether a process stands still at some time.
+        self.stalls = any(fault.kind == "stall" for fault in planned)
         self.happened: list[Fault] = []
         self.over = False
         self._now = now

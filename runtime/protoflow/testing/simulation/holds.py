@@ -56,6 +56,21 @@ class Holder(Protocol):
         """There may be something to claim."""
 
 
+@dataclass(frozen=True, slots=True)
+class EndedLease:
+    """A lease that ended unsettled and not renewed.
+
+    Attributes:
+        time: when it ended at the broker.
+        lease: how long it lasts after each renewal, in seconds.
+        by_clock: whether its holder knows the end by its own clock.
+    """
+
+    time: float
+    lease: float
+    by_clock: bool
+
+
 @dataclass(slots=True, eq=False)
 class Hold:
     """A delivery that is lent to a process."""

@@ -229,6 +229,9 @@ class LogBroker(SimulatedBroker):
         as both sides know."""
         return bool(receipt.live and not receipt.leaving)
 
+    def ended(self, receipt: Any) -> None:
+        """See `SimulatedBroker.ended`: partitions are no leases."""
+
     def lag(self, topic: str, group: str) -> Lag:
         """See `SimulatedBroker.lag`."""
         state = self.groups.get((topic, group))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import heapq
 from asyncio import events
+from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
+from heapq import heappop, heappush
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 from protoflow.testing.simulation.process import Process, current, discard
@@ -35,6 +36,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def __init__(self, seed: int, duration: Callable[[], float]) -> None:
         super().__init__()
         self.now = 0.0
+        self._ready: deque[Any] = deque()  # Any: handles, whose parts are not public
         self._tie = seed * 2654435761 & _BITS
         self._duration = duration
         self._timers: list[tuple[float, int, int, asyncio.Handle]] = []
@@ -60,7 +62,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     ) -> asyncio.Handle:
         """See `asyncio.AbstractEventLoop`."""
         handle = SoonHandle(callback, args, self, context)
-        self._ready.append(handle)  # type: ignore[attr-defined]
+        self._ready.append(handle)
         return handle
 
     def call_at(
@@ -74,7 +76,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         handle = LaterHandle(when, callback, args, self, context)
         self._count += 1
         self._tie = (self._tie * 6364136223846793005 + 1442695040888963407) & _BITS
-        heapq.heappush(self._timers, (when, self._tie, self._count, handle))
+        heappush(self._timers, (when, self._tie, self._count, handle))
         return handle
 
     def call_later(
@@ -121,15 +123,22 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         """Runs until the task is done. Raises Stuck where it never will be."""
         previous = events._get_running_loop()
         events._set_running_loop(self)
+        ready, timers, done = self._ready, self._timers, task.done
         try:
-            while not task.done():
+            while not done():
+                self._advance() if ready else self._jump()
+                now = self.now
+                while timers and timers[0][0] <= now:
+                    handle = heappop(timers)[3]
+                    if not handle._cancelled:
+                        ready.append(handle)
                 self._turn()
         finally:
             events._set_running_loop(previous)
 
     def finish(self, processes: list[Process]) -> None:
         """Forgets everything that would still run."""
-        self._ready.clear()  # type: ignore[attr-defined]
+        self._ready.clear()
         self._timers.clear()
         for process in processes:
             process.alive = False
@@ -143,33 +152,30 @@ class SimulatedLoop(asyncio.BaseEventLoop):
                 discard([late.pop()])
         finally:
             events._set_running_loop(previous)
-        self._ready.clear()  # type: ignore[attr-defined]
+        self._ready.clear()
         self._timers.clear()
         self.close()
 
     def _advance(self) -> None:
-        """Adds the timers that are due; if nothing is ready, jumps to the next one."""
-        ready, timers = self._ready, self._timers  # type: ignore[attr-defined]
-        if ready:
-            self._idle += len(ready)
-            if self._idle > _MOST_WITHOUT_TIME:
-                raise Stuck(f"time stands still at {self.now:.6f} s: something never waits")
-        else:
-            self._idle = 0
-            while timers and timers[0][3]._cancelled:
-                heapq.heappop(timers)
-            if not timers:
-                raise Stuck("everything waits, and nothing will ever happen")
-            self.now = max(self.now, timers[0][0])
-        while timers and timers[0][0] <= self.now:
-            handle = heapq.heappop(timers)[3]
-            if not handle._cancelled:
-                ready.append(handle)
+        """Counts what runs without progress of time."""
+        self._idle += len(self._ready)
+        if self._idle > _MOST_WITHOUT_TIME:
+            raise Stuck(f"time stands still at {self.now:.6f} s: something never waits")
+
+    def _jump(self) -> None:
+        """Nothing is ready: the next timer is."""
+        timers = self._timers
+        self._idle = 0
+        while timers and timers[0][3]._cancelled:
+            heappop(timers)
+        if not timers:
+            raise Stuck("everything waits, and nothing will ever happen")
+        if timers[0][0] > self.now:
+            self.now = timers[0][0]
 
     def _turn(self) -> None:
         """Runs what is ready: nothing of the dead, and nothing now of those that stand still."""
-        self._advance()
-        ready, now, of = self._ready, self.now, current  # type: ignore[attr-defined]
+        ready, now, of = self._ready, self.now, current
         for _ in range(len(ready)):
             handle = ready.popleft()
             if handle._cancelled:
@@ -192,7 +198,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         if process.alive:
             self._count += 1
             # Behind one another, in the order in which they became ready.
-            heapq.heappush(self._timers, (process.resumes, -1, self._count, handle))
+            heappush(self._timers, (process.resumes, -1, self._count, handle))
 
     def _write_to_self(self) -> None:
         """There is nobody to wake."""

@@ -20,6 +20,7 @@ class Process:
         life: which start of this process it is, from 1.
         alive: whether its callbacks still run.
         resumes: the time before which it stands still.
+        stood_still_at: when it began to stand still, for the last time.
     """
 
     def __init__(self, name: str, life: int) -> None:
@@ -27,11 +28,18 @@ class Process:
         self.life = life
         self.alive = True
         self.resumes = 0.0
+        self.stood_still_at = 0.0
         #: Kept, or the garbage collector would close their coroutines.
         self.tasks: list[Task[Any]] = []
 
     def __repr__(self) -> str:
         return f"{self.name}.{self.life}"
+
+    def stand_still(self, now: float, seconds: float) -> None:
+        """Nothing of it runs for some seconds."""
+        if self.resumes <= now:
+            self.stood_still_at = now
+        self.resumes = max(self.resumes, now + seconds)
 
     def take_tasks(self) -> Iterable[Task[Any]]:
         """Returns what it left, which is forgotten."""

@@ -11,12 +11,15 @@ from protoflow.message import Delivery, Message
 from protoflow.outcomes import DeadLetter, Done, Outcome, Postpone, Retry, Skip
 from protoflow.pipeline import HandlerSpec
 from protoflow.scheduling.batching import BatchContext
+from protoflow.testing.simulation.holds import EndedLease
 from protoflow.testing.simulation.ledger import Ledger, Record, Run
 from protoflow.testing.simulation.process import Process
 from protoflow.testing.simulation.trace import Trace
 
 #: Seconds by which a wait may seem too short: clocks are read at different moments.
 _CLOSE = 0.01
+#: By what part of a lease its end may be noticed late: leases are looked at now and then.
+_LATE = 0.5
 
 
 class RunChecks:
@@ -27,11 +30,12 @@ class RunChecks:
         trace: gets what it sees.
         fail: called with the name of an invariant, what happened, and the id of the message.
         holds: whether a delivery is still lent to its process.
+        ended: the lease of a delivery, if it has ended.
     """
 
     def __init__(
         self, now: Callable[[], float], trace: Trace, fail: Callable[[str, str, str], None],
-        holds: Callable[[Delivery], bool],
+        holds: Callable[[Delivery], bool], ended: Callable[[Delivery], EndedLease | None],
     ) -> None:  # fmt: skip
         self.runs: list[Run] = []
         self.stored_ids: dict[str, Message] = {}
@@ -40,6 +44,7 @@ class RunChecks:
         self._trace = trace
         self._fail = fail
         self._holds = holds
+        self._ended = ended
         self.by_topic: dict[str, list[Ledger]] = {}
         self.failed_outputs: dict[str, str] = {}
         self.dead_letters: list[Message] = []
@@ -104,6 +109,8 @@ class RunChecks:
         self._check_attempt(run, spec, ledger, record)
         if ledger.per_key and run.key and self._holds(run.delivery):
             self._check_order(run, ledger, record)
+        elif ledger.per_key and (ended := self._ended(run.delivery)) is not None:
+            self._check_start(run, ended)
         ledger.running[run] = None
         self.runs.append(run)
         return run
@@ -128,6 +135,18 @@ class RunChecks:
         early = record.not_before - self._now()
         if early > _CLOSE:
             self._fail("waits of retries", f"{spec.name} runs {early:.3f} s early", run.message)
+
+    def _check_start(self, run: Run, ended: EndedLease) -> None:
+        """What a process holds when it has stood still for longer than a lease must not start."""
+        process = run.process
+        still = process.resumes - process.stood_still_at
+        if process.stood_still_at < ended.time < process.resumes and still > ended.lease:
+            self._fail(
+                "lost leases",
+                f"{run.handler} starts though its lease ended while the process stood still"
+                f" for {still:.3f} s",
+                run.message,
+            )
 
     def _check_order(self, run: Run, ledger: Ledger, record: Record) -> None:
         if ledger.earlier(record):
@@ -193,6 +212,15 @@ class RunChecks:
                 f"{run.handler} ran on for {now - lost:.3f} s after its lease was lost",
                 run.message,
             )
+        ended = self._ended(run.delivery)
+        if ended is not None and ended.by_clock and run.process.resumes < ended.time:
+            late = now - ended.time
+            if late > ended.lease * _LATE:
+                self._fail(
+                    "lost leases",
+                    f"{run.handler} ran on for {late:.3f} s after its lease ended at the broker",
+                    run.message,
+                )
         if isinstance(outcome, Done | Skip):
             record.successes += 1
             return

@@ -26,7 +26,7 @@ class Scenario:
     faults: int = 9
     crashes: int = 4
     duration: float = 30.0
-    patience: float = 7200.0
+    patience: float = 1800.0
 
 
 @dataclass(frozen=True)

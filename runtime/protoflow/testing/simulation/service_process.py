@@ -35,6 +35,8 @@ _DEPLOYS: tuple[Mapping[str, Any], ...] = (
 )  # fmt: skip
 #: Longer than any lease.
 _SLOW = 65.0
+#: Usual seconds of a run: in half of all seeds those of a service are quick, else up to the most.
+_QUICK, _MOST = 0.005, 15.0
 
 
 class SimulationHost(Host, Protocol):
@@ -67,6 +69,8 @@ class ServiceProcess(Process):
         self.service_name = name
         self.deploy = deploy
         self.clock = SimulatedClock(host.loop.time, lambda: host.choices.number(f"{name}.jitter"))
+        # Only the watchdog notices that the process stood still; nothing else here needs it.
+        self.clock.virtual = not host.faults.stalls
         self.transport = SimulatedTransport(host, self, name, self.clock)
         self.built: Service | None = None
         self._host = host
@@ -119,7 +123,6 @@ _configs: dict[tuple[tuple[str, Any], ...], Config] = {}
 
 def _config(settings: Mapping[str, Any]) -> Config:
     """A config is immutable, and takes longer to make than a message to handle."""
-    settings = {"stall_after": 0.0, **settings}
     try:
         key = tuple(sorted(settings.items()))
         found = _configs.get(key)
@@ -177,6 +180,7 @@ def _seen(process: ServiceProcess, host: SimulationHost) -> Middleware:
 def _disturbed(process: ServiceProcess, host: SimulationHost) -> Middleware:
     """The innermost middleware: slow, failing and crashing runs."""
     site = f"{process.name}.run"
+    usual = _usual(host.choices.fixed(f"{process.name}.pace"))
 
     def disturb(next: Next, spec: HandlerSpec) -> Next:
         async def run(delivery: Delivery, context: Context) -> Outcome:
@@ -192,8 +196,8 @@ def _disturbed(process: ServiceProcess, host: SimulationHost) -> Middleware:
                 raise ConnectionError("a simulated failure")
             if kind == "crash-before":
                 host.crash(process)
-            slow = _SLOW if kind == "slow-run" else host.choices.latency(site, 0.005)
-            await asyncio.sleep(slow)
+            takes = min(host.choices.latency(site, usual), _SLOW)
+            await asyncio.sleep(_SLOW if kind == "slow-run" else takes)
             outcome = await next(delivery, context)
             if kind == "late-error":
                 raise ConnectionError("a simulated failure after the work was done")
@@ -205,3 +209,9 @@ def _disturbed(process: ServiceProcess, host: SimulationHost) -> Middleware:
         return run
 
     return disturb
+
+
+def _usual(pace: float) -> float:
+    """Returns the usual seconds of a run: slow runs are where faults meet many messages."""
+    slowness = max(0.0, pace * 2 - 1)
+    return float(_QUICK * (_MOST / _QUICK) ** slowness)

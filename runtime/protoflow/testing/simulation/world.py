@@ -77,6 +77,7 @@ class Simulation:
         self.contract = Contract(
             self.loop.time, self.trace, self.fail,
             lambda delivery: self.broker.holds_receipt(delivery.receipt),
+            lambda delivery: self.broker.ended(delivery.receipt),
         )  # fmt: skip
         self.broker = broker_of(profile)(self.loop, profile, self.contract)
         self.publisher = Client(self, _CONFIG)
@@ -265,7 +266,7 @@ class Simulation:
                 lasts, setattr, self.broker, "dead_letters_down", False, context=OUTSIDE
             )
         elif process is not None and fault.kind == "stall":
-            process.resumes = max(process.resumes, self.now + lasts)
+            process.stand_still(self.now, lasts)
         elif process is not None and fault.kind == "clock":
             process.clock.offset += (number - 0.5) * 2 * _JUMP
         elif fault.kind == "rebalance":
