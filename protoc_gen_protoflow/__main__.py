@@ -59,7 +59,7 @@ def _generate(stdin: BinaryIO, stdout: BinaryIO, stderr: TextIO) -> int:
 
 
 def _reason(error: str) -> str:
-    """What a user can do about a request that protobuf refuses to read."""
+    """Returns advice for a request that protobuf refuses to read."""
     if "UTF-8" in error:
         return " that can be read: an option holds text that is not UTF-8; save the .proto as UTF-8"
     if "depth" in error.lower():
@@ -82,7 +82,7 @@ def _export(directory: str, stderr: TextIO) -> int:
 
 def run() -> None:
     """The entry point."""
-    # What a run makes lives until its end: looking for garbage would be a fifth of the time.
+    # The objects of a run live until its end: garbage collection would take a fifth of the time.
     gc.disable()
     sys.exit(main(sys.argv[1:], sys.stdin.buffer, sys.stdout.buffer, sys.stderr))
 

@@ -1,6 +1,6 @@
 """Facts about annotations: the rule for each value, and the roles that fields can have.
 
-A value without a rule is taken as it is; `options` reads every value in the same way.
+A value without a rule is used unchanged; `options` reads every value in the same way.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class DocumentBuilder:
         services: Iterable[ServiceContract],
         messages: Iterable[MessageContract],
     ) -> tuple[str, str]:
-        """The path and the text of the document of a file. Raises `UserError`.
+        """Returns the path and the text of a file's document. Raises `UserError`.
 
         Args:
             file: the file.
@@ -79,7 +79,7 @@ class DocumentBuilder:
     def _events(
         self, file: File, messages: list[MessageContract], clients: tuple[spec.ProducerSpec, ...]
     ) -> Iterator[spec.ProducerSpec]:
-        """The event producer of the file, if a message has a topic."""
+        """Returns the event producer of the file, if a message has a topic."""
         taken = {client.name.removesuffix(self._suffix) for client in clients}
         publications = {
             names.publish_name(message.declared.name): spec.PublicationSpec(
@@ -131,7 +131,7 @@ class DocumentBuilder:
 
     @cached_property
     def _pool(self) -> descriptor_pool.DescriptorPool:
-        """All files of the request, linked. Raises `UserError`."""
+        """Returns all files of the request, linked. Raises `UserError`."""
         pool = descriptor_pool.DescriptorPool()
         for file in self._request.files.values():
             try:
@@ -145,7 +145,7 @@ class DocumentBuilder:
 
     @cached_property
     def _comments(self) -> Mapping[str, str]:
-        """The comments of all files, by the full name of what they are on."""
+        """Returns the comments of all files, by the full name of the commented element."""
         return {
             name: comment
             for file in self._request.files.values()
@@ -155,7 +155,7 @@ class DocumentBuilder:
 
 
 def _described(file: File) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Full name and source path of messages, fields, enums, services and methods."""
+    """Yields full name and source path of messages, fields, enums, services and methods."""
     for index, enum in enumerate(file.proto.enum_type):
         yield file.full_name(text(enum.name)), (_ENUMS, index)
     for declared in file.messages:
@@ -189,6 +189,6 @@ def _leaves(leaves: Leaves, prefix: str) -> dict[str, Any]:
 
 
 def _enum(text: str) -> Any:
-    """The value of `_pf.Ordering.PER_KEY`."""
+    """Returns the enum member for text such as `_pf.Ordering.PER_KEY`."""
     _, enum, name = text.split(".")
     return getattr(spec, enum)[name]

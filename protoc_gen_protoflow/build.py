@@ -1,4 +1,4 @@
-"""Contracts into modules: names, imports, and the text of every value."""
+"""Converts contracts to modules: names, imports, and the text of every value."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class ModuleBuilder:
     def build(
         self, services: Iterable[ServiceContract], messages: Iterable[MessageContract]
     ) -> Module:
-        """The module; with neither a service nor a topic there is nothing to make.
+        """Returns the module; a file without a service and without a topic needs none.
 
         Args:
             services: the services of the file that consume.
@@ -106,7 +106,7 @@ class ModuleBuilder:
         return found[0]
 
     def _named(self) -> tuple[tuple[Message, ...], tuple[Sensitive, ...]]:
-        """All messages that the module names, and the sensitive fields that they can hold."""
+        """Returns all messages that the module names, and their possible sensitive fields."""
         declared = [declared for _, declared in self._messages.values()]
         fields, hiding = self._sensitive.of_module(self._file, declared)
         messages = tuple(
@@ -145,7 +145,7 @@ class ModuleBuilder:
         )
 
     def _delivery(self, leaves: Leaves) -> str:
-        """The variable of a delivery policy, or nothing for one that sets nothing."""
+        """Returns the variable of a delivery policy; empty if the policy sets nothing."""
         if not leaves:
             return ""
         parts = tuple(_settings(leaves, prefix) for prefix in ("", "retry.", "dead_letter."))
@@ -192,7 +192,7 @@ class ModuleBuilder:
 
 
 def _other_topic(method: MethodContract) -> str:
-    """The topic of the output, or nothing where it is the message's own."""
+    """Returns the topic of the output; empty if it is the message's own."""
     if method.output and method.output.topic == method.output_topic:
         return ""
     return method.output_topic

@@ -1,4 +1,4 @@
-"""Names that Python cannot spell, and names that become one."""
+"""Finds names that Python cannot spell, and names that become equal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from protoc_gen_protoflow.parameters import Parameters
 from protoc_gen_protoflow.problems import Problems
 from protoc_gen_protoflow.request import Declared, File, Location
 
-# What keeps both names, which others may know: each clash has its own way.
+# Fixes that keep both names: each kind of clash has its own.
 _KEEP_SERVICE = (
     "move one of them to another file of the package, where it keeps its full name, or rename one"
 )
@@ -31,12 +31,12 @@ def check_names(
     parameters: Parameters,
     problems: Problems,
 ) -> None:
-    """Notes what is wrong with the names of a module to be.
+    """Reports the errors in the names of a module.
 
     Args:
         file: the file that the module is for.
-        services: its services that consume.
-        messages: its messages that are annotated.
+        services: its consuming services.
+        messages: its annotated messages.
         parameters: the plugin's, which move modules.
         problems: takes the notes.
     """
@@ -63,9 +63,9 @@ def check_names(
 
 
 def check_paths(files: Iterable[File], problems: Problems) -> None:
-    """Notes files whose modules would have one path, such as `a-b.proto` and `a_b.proto`.
+    """Reports files whose modules would have the same path, such as `a-b.proto` and `a_b.proto`.
 
-    Protoc refuses those itself, less clearly: of all rules the only one over files.
+    Protoc also refuses them, but less clearly. This is the only rule over several files.
     """
     taken: dict[str, str] = {}
     for file in files:
@@ -95,7 +95,7 @@ def _check_events(messages: Iterable[MessageContract], problems: Problems) -> No
 def _take_both(
     taken: dict[str, str], name: str, place: Location, fix: str, problems: Problems
 ) -> None:
-    """Takes the two names of a producer's methods."""
+    """Registers the two names of a producer's methods."""
     if _take(taken, name, place, fix, problems):
         _take(taken, f"{name}_many", place, fix, problems)
 

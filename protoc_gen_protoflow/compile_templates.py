@@ -1,6 +1,6 @@
 """Compiles the templates into `compiled.py`: `python -m protoc_gen_protoflow.compile_templates`.
 
-To be run after a change of the templates; until then they are compiled in each run.
+Run it after a change of the templates; until then they are compiled in each run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from protoc_gen_protoflow.jinja_runtime import TemplateRuntimeError, Undefined
 
 
 def compiled() -> str:
-    """The text of `compiled.py`."""
+    """Returns the text of `compiled.py`."""
     environment = jinja_environment()
     templates = sources(resources.templates())
     parts = [_HEAD]

@@ -1,4 +1,4 @@
-"""The annotations as data, before they are seen from any module."""
+"""The annotations as data, independent of any module."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Leaf(NamedTuple):
     Attributes:
         value: the value to compare with others; seconds for a duration.
         text: the value as Python text.
-        place: where it is written.
+        place: its place in the .proto.
         level: 0 in the file, 1 in the service or message, 2 in the method.
     """
 
@@ -29,10 +29,10 @@ Leaves = Mapping[str, Leaf]
 
 
 class FileContract(NamedTuple):
-    """What the options of a file say.
+    """The contents of the options of a file.
 
     Attributes:
-        topic_prefix: goes before each topic that is written in the file.
+        topic_prefix: the prefix of each topic in the file.
         messages: the values that its messages inherit.
         delivery: the policy that its services inherit.
     """
@@ -43,13 +43,13 @@ class FileContract(NamedTuple):
 
 
 class MessageContract(NamedTuple):
-    """What the options of a file, a message and its fields say about the message.
+    """The options of a file, a message and its fields for this message.
 
     Attributes:
         declared: the message.
         values: the fields of its `MessageSpec`, by name.
-        aliases: other types that are read as this message.
-        is_annotated: whether the message itself says something.
+        aliases: other types that are decoded as this message.
+        is_annotated: whether the message itself has options.
     """
 
     declared: Declared
@@ -64,7 +64,7 @@ class MessageContract(NamedTuple):
 
     @property
     def topic(self) -> str | None:
-        """The topic, prefix included."""
+        """The topic, including the prefix."""
         leaf = self.values.get("topic")
         return str(leaf.value) if leaf else None
 
@@ -76,7 +76,7 @@ class MessageContract(NamedTuple):
 
 
 class MethodContract(NamedTuple):
-    """What the options of an rpc that consumes say; see `MethodSpec`."""
+    """The options of a consuming rpc; see `MethodSpec`."""
 
     place: Location
     rpc: str
@@ -95,7 +95,7 @@ class MethodContract(NamedTuple):
 
 
 class ServiceContract(NamedTuple):
-    """A service with at least one rpc that consumes."""
+    """A service with at least one consuming rpc."""
 
     file: File
     place: Location

@@ -1,4 +1,4 @@
-"""Docstrings: the comments of the .proto, and what the annotations say."""
+"""Docstrings: the comments of the .proto, and sentences about the annotations."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ _WIDTH = 80  # of the sentences that are made here
 
 
 def handler(service: ServiceContract) -> tuple[str, ...]:
-    """The docstring of a handler class."""
+    """Returns the docstring of a handler class."""
     return _paragraphs(
         clean(service.comment), "" if service.comment else f"Handles {service.place.name}."
     )
 
 
 def method(contract: MethodContract) -> tuple[str, ...]:
-    """The docstring of a handler method."""
+    """Returns the docstring of a handler method."""
     facts = f"Consumes `{contract.topic}` in the group `{contract.group}`"
     if contract.output:
         facts += f"; what it returns goes to `{contract.output_topic}`"
@@ -24,7 +24,7 @@ def method(contract: MethodContract) -> tuple[str, ...]:
 
 
 def service_producer(service: ServiceContract) -> tuple[str, ...]:
-    """The docstring of the client of a service."""
+    """Returns the docstring of the client of a service."""
     return _paragraphs(
         f"Publishes what {service.place.name} consumes.",
         "Each message goes to its topic; every group subscribed there gets the message.",
@@ -32,7 +32,7 @@ def service_producer(service: ServiceContract) -> tuple[str, ...]:
 
 
 def event_producer(file: File) -> tuple[str, ...]:
-    """The docstring of the event producer of a file."""
+    """Returns the docstring of the event producer of a file."""
     return _paragraphs(
         f"Publishes the events of {file.name}.",
         "Each message goes to its topic; every group subscribed there gets the message.",
@@ -40,17 +40,17 @@ def event_producer(file: File) -> tuple[str, ...]:
 
 
 def publication(topic: str, comment: str) -> tuple[str, ...]:
-    """The docstring of a producer method."""
+    """Returns the docstring of a producer method."""
     return _paragraphs(comment, f"Publishes to `{topic}`.")
 
 
 def comment_of(message: MessageContract) -> str:
-    """The comment of a message."""
+    """Returns the comment of a message."""
     return clean(message.declared.file.comment(message.declared.path))
 
 
 def clean(comment: str) -> str:
-    """A comment without directives for linters, in lines that any reader takes for such."""
+    """Returns a comment without linter directives, split into lines that every reader accepts."""
     lines = [_printable(line) for line in comment.splitlines()]
     lines = [line for line in lines if not line.lstrip().startswith("buf:lint:ignore")]
     margin = min((len(line) - len(line.lstrip()) for line in lines if line), default=0)
@@ -68,7 +68,7 @@ def _paragraphs(*paragraphs: str) -> tuple[str, ...]:
 
 
 def _wrapped(paragraph: str) -> str:
-    """Breaks a paragraph that is one long line; breaks made by the author are kept."""
+    """Breaks a paragraph that is one long line; the author's line breaks are kept."""
     if len(paragraph) <= _WIDTH or "\n" in paragraph:
         return paragraph
     lines: list[str] = []

@@ -1,4 +1,4 @@
-"""From a request to a response."""
+"""Converts a request to a response."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Output(NamedTuple):
-    """What is made of a request.
+    """The results for a request.
 
     Attributes:
         modules: the modules to render.
@@ -39,9 +39,9 @@ class Output(NamedTuple):
 
 
 def respond(data: bytes) -> Iterator[bytes]:
-    """The response to a serialized `CodeGeneratorRequest`, in pieces that make one message.
+    """Returns the response to a serialized `CodeGeneratorRequest`, in parts of one message.
 
-    The user's mistakes are in the response; an exception is a bug of ours.
+    The response contains the user's mistakes; an exception is a bug of the plugin.
     """
     request = Request(data)
     yield CodeGeneratorResponse(
@@ -57,7 +57,7 @@ def respond(data: bytes) -> Iterator[bytes]:
         yield CodeGeneratorResponse(error=str(error)).SerializeToString()
         return
     for module in output.modules:
-        # One response for each file: a large one would be copied again and again.
+        # Each file has a separate response, because a large one would be copied repeatedly.
         yield _file(module.path, render(module, template))
     for path, content in output.documents:
         yield _file(path, content)
@@ -69,10 +69,10 @@ def _file(path: str, content: str) -> bytes:
 
 
 def build(request: Request, options: parameters.Parameters) -> Output:
-    """What to generate. Raises `UserError` with every mistake.
+    """Returns the modules to generate. Raises `UserError` with every mistake.
 
-    Each file is looked at by itself: what it becomes depends on it and its imports alone, however
-    a build splits its files into requests.
+    Each file is processed separately. The result only depends on the file and its imports, and not
+    on how a build splits its files into requests.
     """
     ours.mark(request)
     problems = Problems()
@@ -113,6 +113,7 @@ def _documents(
 ) -> DocumentBuilder | None:
     if options.asyncapi == "none":
         return None
-    from protoc_gen_protoflow.asyncapi import DocumentBuilder  # put off: few ask for it
+    # imported here, because few requests need it
+    from protoc_gen_protoflow.asyncapi import DocumentBuilder
 
     return DocumentBuilder(request, options, sensitive)

@@ -11,7 +11,7 @@ _NEVER_PREFIXED = ("google/", "protoflow/", "buf/")
 
 
 def python_module(path: str, parameters: Parameters) -> str:
-    """The full name of the `_pb2` module of a .proto."""
+    """Returns the full name of the `_pb2` module of a .proto."""
     moved = [directory for directory in parameters.import_map if path.startswith(directory)]
     if moved:
         directory = max(moved, key=len)
@@ -24,7 +24,7 @@ def python_module(path: str, parameters: Parameters) -> str:
 
 
 class Imports:
-    """Aliases for the modules that a file can name; remembers which it does name.
+    """Aliases for the modules that a file can name; records the used ones.
 
     A module in the directory of the generated one is `_orders_pb2`, any other has its whole
     path in its alias: `_billing_v1_orders_pb2`. Aliases end in `_pb2` and so never clash with
@@ -38,7 +38,7 @@ class Imports:
         self._used: dict[str, Import] = {}
 
     def reference(self, file: File, name: str) -> str:
-        """How the module names a message; the module gets imported."""
+        """Returns the name of a message in the module, and imports its module."""
         alias = self._aliases[file.name]
         if file.name not in self._used:
             package, _, module = python_module(file.name, self._parameters).rpartition(".")
@@ -46,7 +46,7 @@ class Imports:
         return f"{alias}.{name}"
 
     def used(self) -> tuple[Import, ...]:
-        """What to import, sorted."""
+        """Returns the imports, sorted."""
         return tuple(sorted(self._used.values()))
 
 
@@ -68,5 +68,5 @@ def _aliases(file: File, visible: list[str]) -> dict[str, str]:
 
 
 def _alias(stem: str) -> str:
-    # One underscore, never two: Python mangles names that begin with two in a class.
+    # One underscore is used, because Python mangles names with two inside a class.
     return f"_{stem.lstrip('_')}_pb2"

@@ -1,4 +1,4 @@
-"""The little of jinja2's runtime that compiled templates call.
+"""The small part of jinja2's runtime that compiled templates call.
 
 Importing jinja2 itself takes a third of the time that a small run takes. What is here
 behaves alike for templates that only loop, branch, join strings and call filters; a test
@@ -60,12 +60,12 @@ class Context:
         self._variables = variables
 
     def resolve_or_missing(self, name: str) -> Any:
-        """A variable by its name."""
+        """Returns a variable by its name."""
         return self._variables.get(name, missing)
 
 
 class Environment:
-    """What compiled templates ask for."""
+    """The environment that compiled templates use."""
 
     filters = FILTERS
     undefined = Undefined

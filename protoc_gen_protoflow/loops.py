@@ -1,4 +1,4 @@
-"""Dead letters and outputs that come back to where they came from, as far as one file shows it.
+"""Finds dead letters and outputs that return to their origin, within one file.
 
 Over files the same is looked for at start.
 """
@@ -15,7 +15,7 @@ from protoc_gen_protoflow.request import Location
 
 
 class _Route(NamedTuple):
-    """Where the dead letters of a method go, and what says so."""
+    """The destination of a method's dead letters, and the option that sets it."""
 
     method: MethodContract
     topic: str
@@ -24,7 +24,7 @@ class _Route(NamedTuple):
 
 
 def check(methods: Sequence[MethodContract], problems: Problems) -> None:
-    """Notes dead letters and outputs that would be consumed again by those that made them."""
+    """Reports dead letters and outputs that their own producers would consume again."""
     routes = [_route(method) for method in methods if method.topic]
     for route in routes:
         _check_length(route, problems)
@@ -70,7 +70,7 @@ def _check_outputs(route: _Route, problems: Problems) -> None:
 
 
 def _cycles(routes: Sequence[_Route]) -> Iterator[list[_Route]]:
-    """The chains of methods in which a message that all of them fail comes back, each once."""
+    """Returns each chain of methods in which a failing message returns, once."""
     reported = set[frozenset[str]]()
     consumers: dict[str, list[_Route]] = {}
     for route in routes:

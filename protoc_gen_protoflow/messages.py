@@ -1,4 +1,4 @@
-"""Reads the contracts of files and messages out of their options."""
+"""Reads the contracts of files and messages from their options."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _ORDER = dict.fromkeys(("type", "topic", *ROLES, *_OPTIONS))
 
 
 class MessageReader:
-    """Reads each file and each message once, and notes what is wrong."""
+    """Reads each file and each message once, and reports mistakes."""
 
     def __init__(
         self,
@@ -55,20 +55,20 @@ class MessageReader:
         self._messages: dict[str, MessageContract] = {}
 
     def file(self, file: File) -> FileContract:
-        """The contract of a file."""
+        """Returns the contract of a file."""
         if file.name not in self._files:
             self._files[file.name] = self._read_file(file)
         return self._files[file.name]
 
     def message(self, declared: Declared) -> MessageContract:
-        """The contract of a message."""
+        """Returns the contract of a message."""
         found = self._messages.get(declared.full_name)
         if found is None:
             found = self._messages[declared.full_name] = self._read_message(declared)
         return found
 
     def topic(self, place: Location, what: str, topic: str) -> str:
-        """A topic as it is written at a place, with the prefix of the file before it."""
+        """Returns a topic as written at a place, with the prefix of its file."""
         prefix = self.file(place.file).topic_prefix
         full = prefix + topic
         self._problems.extend(place, value_rules.topic_problems(what, full if topic else ""))
@@ -76,7 +76,7 @@ class MessageReader:
         return full
 
     def marks_inside(self, declared: Declared) -> list[str]:
-        """The fields marked as partition key in messages that are fields of a message."""
+        """Yields the fields marked as partition key in nested messages of a message."""
         found: list[str] = []
         for field in declared.proto.field:
             inner = self._request.messages.get(text(field.type_name))
@@ -86,7 +86,7 @@ class MessageReader:
         return found
 
     def check_extensions(self, file: File) -> None:
-        """Notes field options where they mean nothing."""
+        """Reports field options at places where they have no meaning."""
         self._check_extensions(file.proto.extension, file.place.at(FILE_EXTENSIONS))
         for declared in file.messages:
             if declared.proto.extension:
@@ -163,7 +163,7 @@ class MessageReader:
         return tuple(options.aliases)
 
     def _read_fields(self, declared: Declared) -> dict[str, Leaf]:
-        """The names of the fields that have a role, by role."""
+        """Returns the names of the fields with a role, by role."""
         roles: dict[str, Leaf] = {}
         for index, field in enumerate(declared.proto.field):
             if not field.HasField("options"):

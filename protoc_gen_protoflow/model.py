@@ -1,4 +1,4 @@
-"""What templates see: frozen data, decided to the last name.
+"""The data of templates: immutable, with every name decided.
 
 Named tuples where one would expect frozen dataclasses: importing those and making the
 classes would take a fifth of the time that a small run takes.
@@ -51,7 +51,7 @@ class Message(NamedTuple):
 
 
 class Sensitive(NamedTuple):
-    """A message type and its sensitive fields, as Python text."""
+    """A message type with its sensitive fields, as Python text."""
 
     type: str
     fields: tuple[str, ...]
@@ -171,19 +171,19 @@ class Module(NamedTuple):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """All classes, sorted."""
+        """Returns all classes, sorted."""
         classes = [handler.class_name for handler in self.handlers]
         classes += [producer.class_name for producer in self.producers]
         return tuple(sorted(name + kind.suffix for name in classes for kind in self.variants))
 
     @property
     def handler_specs(self) -> tuple[str, ...]:
-        """The spec of each handler, as Python text."""
+        """Returns the spec of each handler, as Python text."""
         return tuple(self._spec(handler.class_name) for handler in self.handlers)
 
     @property
     def producer_specs(self) -> tuple[str, ...]:
-        """The spec of each producer, as Python text."""
+        """Returns the spec of each producer, as Python text."""
         return tuple(self._spec(producer.class_name) for producer in self.producers)
 
     def _spec(self, class_name: str) -> str:

@@ -1,4 +1,4 @@
-"""Names of the .proto world turned into names of the Python world."""
+"""Converts names of .proto files to Python names."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from functools import cache
 _PROTO_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
 _HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
-# `keyword` knows the keywords of the Python that runs the plugin. Those of later ones
-# would have to be added here for the output not to depend on it; there are none.
+# `keyword` knows the keywords of the Python that runs the plugin. Keywords of later Python versions
+# would be added here, so that the output does not depend on the version; so far there are none.
 _HARD_KEYWORDS = frozenset(keyword.kwlist)
 
 
 def is_keyword(name: str) -> bool:
-    """Whether Python refuses the name everywhere; soft keywords are no keywords here."""
+    """Whether Python always refuses the name; soft keywords are not included."""
     return name in _HARD_KEYWORDS
 
 
@@ -38,7 +38,7 @@ def publish_name(message: str) -> str:
 
 
 def service_stem(service: str) -> str:
-    """What the classes of a service begin with: its name less a trailing `Service`."""
+    """Returns the first part of the class names of a service: its name without `Service`."""
     return service.removesuffix("Service") or service
 
 
@@ -76,12 +76,12 @@ def _stem(path: str) -> str:
 
 
 def module_stem(path: str) -> str:
-    """A .proto path as a Python module path without suffix, by protoc's own rule."""
+    """Returns a .proto path as a Python module path without suffix, by protoc's own rule."""
     return _stem(path).replace("-", "_").replace("/", ".")
 
 
 def bad_module_segment(module: str) -> str | None:
-    """The first segment that no import statement can name, if any."""
+    """Returns the first segment that an import statement cannot name, if any."""
     for segment in module.split("."):
         if is_keyword(segment) or not segment.isidentifier() or not is_normal(segment):
             return segment
@@ -89,7 +89,7 @@ def bad_module_segment(module: str) -> str | None:
 
 
 def is_normal(name: str) -> bool:
-    """Whether Python leaves a name as it is: others it writes in another normal form."""
+    """Whether Python keeps a name unchanged; it normalises other names."""
     if name.isascii():
         return True
     from unicodedata import normalize
@@ -98,5 +98,5 @@ def is_normal(name: str) -> bool:
 
 
 def is_proto_name(name: str) -> bool:
-    """Whether a .proto can hold the name, with or without the scopes around it."""
+    """Whether a .proto can contain the name, with or without its scopes."""
     return _PROTO_NAME.fullmatch(name) is not None

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 
 class OptionReader:
-    """Reads leaves out of option messages and notes what is wrong with each."""
+    """Reads values from option messages and reports the mistakes in them."""
 
     def __init__(self, problems: Problems) -> None:
         self._problems = problems
 
     def values(self, options: Message, place: Location, level: int) -> dict[str, Leaf]:
-        """The values that are set in an option message, without lists and messages inside it."""
+        """Returns the values of an option message, without lists and nested messages."""
         self.unknown(options, place)
         found: dict[str, Leaf] = {}
         for field, value in options.ListFields():
@@ -48,13 +48,13 @@ class OptionReader:
         return self._scalar(field, name, getattr(options, name), place.at(field.number), level=2)
 
     def policy(self, policy: Message, place: Location, level: int) -> dict[str, Leaf]:
-        """The leaves that are set in a policy."""
+        """Returns the values that are set in a policy."""
         found = dict(self._walk(policy, place, level, ""))
         self._problems_of_backoff(found)
         return found
 
     def unknown(self, options: Message, place: Location) -> None:
-        """Notes the fields that this plugin does not know."""
+        """Reports the fields that this plugin does not know."""
         # The stubs know nothing of what is in the set.
         for field in cast("Iterable[Any]", UnknownFieldSet(options)):
             number: int = field.field_number
@@ -65,7 +65,7 @@ class OptionReader:
             )
 
     def merged(self, *levels: Leaves) -> Leaves:
-        """Leaves of several levels, later ones before earlier ones."""
+        """Returns the values of several levels; later levels override earlier ones."""
         found = {name: leaf for leaves in levels for name, leaf in leaves.items()}
         self._problems_of_backoff(found)
         return found
@@ -128,7 +128,7 @@ class OptionReader:
     def _problems_of_backoff(self, leaves: Leaves) -> None:
         first, longest = leaves.get("retry.initial_backoff"), leaves.get("retry.max_backoff")
         if first and longest and float(first.value) > float(longest.value):
-            # To blame is the later level: it broke what stood before.
+            # The later level is the cause, because the earlier values were valid.
             self._problems.add(
                 max(first, longest, key=lambda leaf: leaf.level).place,
                 f"retry.initial_backoff is {first.value:g} s, more than retry.max_backoff, "
@@ -137,5 +137,5 @@ class OptionReader:
 
 
 def number_text(value: float) -> str:
-    """A number as black writes it."""
+    """Returns a number in the format of black."""
     return repr(value).replace("e+", "e")

@@ -36,7 +36,7 @@ _PATH = "protoflow/v1/options.proto"
 
 
 def _extended(own: FieldDescriptor) -> str:
-    """The full name of the options that an extension extends."""
+    """Returns the full name of the options that an extension extends."""
     return own.containing_type.full_name if own.containing_type else ""
 
 
@@ -45,14 +45,14 @@ _BY_NUMBER: dict[tuple[str, int], Any] = {(f".{_extended(own)}", own.number): ow
 
 
 class Foreign(NamedTuple):
-    """An extension of somebody else that has a number of ours."""
+    """A foreign extension with the number of a Protoflow option."""
 
     name: str
     file: str
 
 
 def mark(request: Request) -> None:
-    """Notes in each file of a request which of its options are ours."""
+    """Records for each file of a request which of its options belong to Protoflow."""
     foreign = {name: dict(_foreign(file)) for name, file in request.files.items()}
     foreign = {name: found for name, found in foreign.items() if found}
     importers = _importers(request.files)
@@ -70,7 +70,7 @@ def mark(request: Request) -> None:
 
 
 def check(file: File, problems: Problems) -> None:
-    """Notes ambiguous options of a file, and a missing options.proto."""
+    """Reports ambiguous options of a file, and a missing options.proto."""
     for index, path in enumerate(file.proto.dependency):
         if path != _PATH and text(path).endswith(f"/{_PATH}"):
             problems.add(
@@ -96,7 +96,7 @@ def _clash(own: Any, other: Foreign) -> str:
 
 
 def _options(file: File) -> Iterator[tuple[Location, Any, Any]]:
-    """Everything in a file that has options, and each option of ours that can be there."""
+    """Yields every element of a file that has options, with each possible Protoflow option."""
     yield file.place.at(FILE_OPTIONS), file.proto.options, options_pb2.file
     for declared in file.messages:
         yield declared.place.at(MESSAGE_OPTIONS), declared.proto.options, options_pb2.message
@@ -113,7 +113,7 @@ def _options(file: File) -> Iterator[tuple[Location, Any, Any]]:
 
 
 def _importers(files: Mapping[str, File]) -> list[str]:
-    """The files that import options.proto, themselves or through others."""
+    """Returns the files that import options.proto, directly or indirectly."""
     users: dict[str, list[str]] = {}
     for name, file in files.items():
         for path in file.imports:
@@ -129,7 +129,7 @@ def _importers(files: Mapping[str, File]) -> list[str]:
 
 
 def _foreign(file: File) -> Iterator[tuple[Any, Foreign]]:
-    """The extensions that a file declares with numbers of ours."""
+    """Yields the extensions of a file that have numbers of Protoflow options."""
     if file.package == _PACKAGE:
         return
     for extension in file.proto.extension:

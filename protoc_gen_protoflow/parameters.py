@@ -1,4 +1,4 @@
-"""What `--protoflow_opt` may say."""
+"""The values of `--protoflow_opt`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from protoc_gen_protoflow.errors import UserError
 from protoc_gen_protoflow.names import bad_module_segment
 
-#: The values of the parameters that have a choice.
+#: The allowed values of parameters with a choice.
 _CHOICES = {"handlers": ("async", "sync", "both"), "asyncapi": ("none", "yaml", "json")}
 _KNOWN = ("handlers", "import_prefix", "import_map", "asyncapi")
 
@@ -31,7 +31,7 @@ class Parameters(NamedTuple):
 
 
 def parse(text: str) -> Parameters:
-    """Reads the comma-separated parameters; every mistake at once in one `UserError`."""
+    """Reads the comma-separated parameters; one `UserError` reports every mistake."""
     single: dict[str, str] = {}
     packages: dict[str, str] = {}
     mistakes: list[str] = []

@@ -1,4 +1,4 @@
-"""Paths of files whose modules no import statement can reach."""
+"""Finds paths of files whose modules cannot be imported."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check(file: File, used: Iterable[File], parameters: Parameters, problems: Pr
     """
     for other in {file.name: file, **{needed.name: needed for needed in used}}.values():
         place = file.place if other is file else _import(file, other)
-        # A keyword is none any more with its suffix; nothing would still be nothing.
+        # With its suffix, a keyword is no keyword any more, but an empty name is still empty.
         is_empty = not other.module.rpartition(".")[2]
         segment = "" if is_empty else names.bad_module_segment(f"{other.module}_pb2")
         if segment is not None:
@@ -52,7 +52,7 @@ def _wrong(segment: str) -> str:
 
 
 def _hider(file: File, module: str) -> str | None:
-    """What hides a module: a directory cannot share its name with an installed package."""
+    """Returns what hides a module: a directory cannot share its name with an installed package."""
     top, dot, _ = module.partition(".")
     if not dot:
         return None
@@ -65,7 +65,7 @@ def _hider(file: File, module: str) -> str | None:
 
 
 def _import(file: File, other: File) -> Location:
-    """The import statement by which a file comes to another, or the file."""
+    """Returns the import statement by which a file is included, or the file."""
     for index, path in enumerate(file.proto.dependency):
         if path == other.name:
             return file.place.at(FILE_DEPENDENCIES, index)

@@ -1,4 +1,4 @@
-"""What is wrong with the user's .proto files: every mistake, each with its place."""
+"""The mistakes in the user's .proto files, each with its place."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from protoc_gen_protoflow.request import Location
 
 
 def plain(line: str) -> str:
-    """A line that no name in it can break in two; such names are in hand-made requests only."""
+    """Returns a line that no name can break in two; only hand-made requests have such names."""
     return line if line.isprintable() else repr(line)[1:-1]
 
 
@@ -19,14 +19,14 @@ class Problems:
         self._found: dict[tuple[str, tuple[int, int], str], None] = {}
 
     def add(self, place: Location, text: str) -> None:
-        """Notes an error at a location; the text ends with the fix."""
+        """Adds an error at a location; the text ends with the fix."""
         position = place.file.position(place.path)
         where = ":".join((place.file.name, *(str(number) for number in position or ())))
         line = ": ".join(part for part in (where, place.name, text) if part)
         self._found[place.file.name, position or (0, 0), plain(line)] = None
 
     def extend(self, place: Location, texts: Iterable[str]) -> None:
-        """Notes several mistakes at one place."""
+        """Adds several mistakes at one place."""
         for text in texts:
             self.add(place, text)
 
@@ -34,5 +34,5 @@ class Problems:
         return bool(self._found)
 
     def report(self) -> str:
-        """One line for each mistake, in the order of files and lines."""
+        """Returns one line for each mistake, in the order of files and lines."""
         return "\n".join(line for _, _, line in sorted(self._found))

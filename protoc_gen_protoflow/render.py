@@ -1,4 +1,4 @@
-"""Models into text, by the templates."""
+"""Renders models to text with the templates."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Render = Callable[[str, Mapping[str, object]], str]
 
 
 def render(module: Module, template: Render) -> str:
-    """The text of a generated module."""
+    """Returns the text of a generated module."""
     parts = [template("module", {"module": module})]
     parts += [
         template("handler", {"handler": handler, "variant": variant})
@@ -39,7 +39,7 @@ def render(module: Module, template: Render) -> str:
 
 
 def templates() -> Render:
-    """The templates: the compiled ones, or jinja2's where those lag behind an edit."""
+    """Returns the compiled templates, or those of jinja2 if a template was edited."""
     from protoc_gen_protoflow import compiled
 
     functions = vars(compiled)
@@ -53,7 +53,7 @@ def templates() -> Render:
 
 
 def live_templates() -> Render:
-    """The templates as they lie on disk, by jinja2."""
+    """Returns the templates on disk, compiled by jinja2."""
     environment = jinja_environment()
     made = {
         name: environment.from_string(source)
@@ -67,7 +67,7 @@ def live_templates() -> Render:
 
 
 def sources(directory: str) -> dict[str, str]:
-    """The text of each template."""
+    """Returns the text of each template."""
     found: dict[str, str] = {}
     for name in TEMPLATES:
         with open(os.path.join(directory, f"{name}.py.j2"), encoding="utf-8") as file:
@@ -76,12 +76,12 @@ def sources(directory: str) -> dict[str, str]:
 
 
 def checksum(templates: Mapping[str, str]) -> int:
-    """Returns a checksum of templates, to compare with those that were compiled."""
+    """Returns a checksum of templates, to detect that they were edited."""
     return crc32("\0".join(templates.values()).encode())
 
 
 def jinja_environment() -> jinja2.Environment:
-    """The environment that templates are compiled in. Raises `UserError` without jinja2."""
+    """Returns the environment to compile templates. Raises `UserError` without jinja2."""
     try:
         import jinja2
     except ImportError:
@@ -90,7 +90,7 @@ def jinja_environment() -> jinja2.Environment:
         ) from None
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
-        autoescape=False,  # noqa: S701  it makes Python, not HTML
+        autoescape=False,  # noqa: S701  the output is Python, not HTML
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,

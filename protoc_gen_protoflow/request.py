@@ -30,7 +30,7 @@ SERVICE_METHODS, SERVICE_OPTIONS, METHOD_OPTIONS, FIELD_OPTIONS = 2, 3, 4, 8
 
 
 def text(value: str | bytes) -> str:
-    """A string of a descriptor; protobuf gives those that are no UTF-8 as bytes."""
+    """Returns a string of a descriptor; protobuf returns bytes if it is not UTF-8."""
     return value if isinstance(value, str) else value.decode(errors="replace")
 
 
@@ -56,31 +56,31 @@ class File:
 
     @cached_property
     def imports(self) -> tuple[str, ...]:
-        """The paths of all files that this one imports, in whatever way."""
+        """The paths of all files that this one imports, in any way."""
         return (*self.proto.dependency, *self.proto.option_dependency)
 
     def says(self, options: Any, extension: Any) -> bool:
-        """Whether options of something in this file hold this option of ours."""
+        """Whether the options of an element in this file contain this Protoflow option."""
         return extension in self.ours and bool(options.HasExtension(extension))
 
     def full_name(self, name: str) -> str:
-        """The full name of a top-level thing of this file."""
+        """Returns the full name of a top-level element of this file."""
         return f"{self.package}.{name}" if self.package else name
 
     def position(self, path: tuple[int, ...]) -> tuple[int, int] | None:
-        """Line and column, from 1, of the longest known prefix of a path."""
+        """Returns line and column, from 1, of the longest known prefix of a path."""
         for end in range(len(path), -1, -1):
             if found := self._positions.get(path[:end]):
                 return found
         return None
 
     def comment(self, path: tuple[int, ...]) -> str:
-        """The comment before the thing at a path, else the one after it."""
+        """Returns the comment before the element at a path, or the comment after it."""
         return self._comments.get(path, "")
 
     @cached_property
     def messages(self) -> tuple[Declared, ...]:
-        """Every message in the order of declaration, nested ones after their outer one."""
+        """Yields messages in the order of declaration, nested ones after their outer one."""
         waiting: list[tuple[DescriptorProto, tuple[int, ...], str]] = [
             (proto, (FILE_MESSAGES, index), "")
             for index, proto in reversed([*enumerate(self.proto.message_type)])
@@ -114,7 +114,7 @@ class File:
     def _positions(self) -> dict[tuple[int, ...], tuple[int, int]]:
         found: dict[tuple[int, ...], tuple[int, int]] = {}
         for location in self.proto.source_code_info.location:
-            # The location of the whole file says nothing about a mistake in it.
+            # The location of the whole file is useless for a mistake in it.
             if location.path and len(location.span) > 1:
                 line, column = location.span[:2]
                 found.setdefault(tuple(location.path), (line + 1, column + 1))
@@ -135,11 +135,11 @@ class Location(NamedTuple):
     name: str
 
     def at(self, *path: int) -> Location:
-        """The place further down."""
+        """Returns the location of a nested element."""
         return Location(self.file, self.path + path, self.name)
 
     def inside(self, name: str, *path: int) -> Location:
-        """The place of a thing further down that has a name of its own."""
+        """Returns the location of a nested element that has its own name."""
         return Location(self.file, self.path + path, f"{self.name}.{name}")
 
 
@@ -162,7 +162,7 @@ class Declared(NamedTuple):
 
     @property
     def place(self) -> Location:
-        """Where it is declared."""
+        """The location of the declaration."""
         return Location(self.file, self.path, self.full_name)
 
 
@@ -193,7 +193,7 @@ class Request:
 
     @cached_property
     def wanted(self) -> dict[str, File]:
-        """The files to generate for. Raises `UserError` where the request does not hold them."""
+        """Returns the files to generate. Raises `UserError` if the request lacks one of them."""
         if missing := [name for name in self._wanted if name not in self.files]:
             raise UserError(
                 "\n".join(
@@ -205,7 +205,7 @@ class Request:
         return {name: self.files[name] for name in sorted(self._wanted)}
 
     def visible(self, file: File) -> list[str]:
-        """The imports of a file, and what those import publicly, sorted."""
+        """Returns the imports of a file, and their public imports, sorted."""
         if file.name not in self._visible:
             self._visible[file.name] = self._find_visible(file)
         return self._visible[file.name]

@@ -1,4 +1,4 @@
-"""Where templates and annotations lie: beside this package when installed, else in the checkout."""
+"""The directories of templates and annotations, in the installed package or the checkout."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ _PACKAGE = os.path.dirname(os.path.abspath(__file__))
 
 
 def templates() -> str:
-    """The directory of the templates."""
+    """Returns the directory of the templates."""
     return _directory("templates", "templates")
 
 
 def include() -> str:
-    """The directory to give to `protoc -I`, in which `protoflow/v1/options.proto` lies."""
+    """Returns the directory for `protoc -I`, which contains `protoflow/v1/options.proto`."""
     return _directory("include", "proto")
 
 

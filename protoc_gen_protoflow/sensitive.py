@@ -29,7 +29,7 @@ class SensitiveFields:
         self._messages = request.messages
 
     def holds(self, declared: Declared) -> bool:
-        """Whether the message has a sensitive field, itself or in a message inside it."""
+        """Whether the message has a sensitive field, directly or in a nested message."""
         return declared.full_name in self._holders
 
     def of_module(self, file: File, messages: Iterable[Declared]) -> tuple[Fields, frozenset[str]]:
@@ -49,7 +49,7 @@ class SensitiveFields:
         named = {declared.full_name for declared in messages}
         if not self._fields or not named:
             return {}, frozenset()
-        # Nothing sensitive lies in what holds nothing sensitive: no need to go there.
+        # A type without sensitive fields contains none, so the search stops there.
         holding = named & self._holders
         found = _closure(holding, self._inside) & self._fields.keys()
         if opened := named & self._open:
@@ -59,7 +59,7 @@ class SensitiveFields:
 
     @cached_property
     def _fields(self) -> Fields:
-        """The sensitive fields of every type that has any."""
+        """Returns the sensitive fields of every type that has any."""
         found: dict[str, tuple[str, ...]] = {}
         for declared in self._messages.values():
             if options_pb2.field not in declared.file.ours:
@@ -73,7 +73,7 @@ class SensitiveFields:
 
     @cached_property
     def _holders(self) -> set[str]:
-        """The types that have a sensitive field at any depth."""
+        """Returns the types with a sensitive field at any depth."""
         return _closure(self._fields, self._around) if self._fields else set()
 
     @cached_property
@@ -88,7 +88,7 @@ class SensitiveFields:
 
     @cached_property
     def _inside(self) -> Mapping[str, list[str]]:
-        """The types with something sensitive among those of the fields of each type."""
+        """Returns the types with sensitive content among the field types of each type."""
         return {
             outer: [name for name in inner if name in self._holders]
             for outer, inner in self._types.items()
@@ -97,7 +97,7 @@ class SensitiveFields:
 
     @cached_property
     def _types(self) -> Mapping[str, list[str]]:
-        """The types of the fields of each type."""
+        """Returns the types of the fields of each type."""
         return {
             declared.full_name: [
                 self._messages[name].full_name
@@ -109,7 +109,7 @@ class SensitiveFields:
 
     @cached_property
     def _around(self) -> Mapping[str, list[str]]:
-        """The types that have fields of each type."""
+        """Returns the types that have fields of each type."""
         found: dict[str, list[str]] = {}
         for outer, inner in self._types.items():
             for name in inner:

@@ -1,4 +1,5 @@
-"""Tests of this example: a handler alone, the service in virtual time, and through bad days.
+"""Tests of this example: a single handler, the service in virtual time, and the service with
+simulated faults.
 
 Generate the code first (README.md), then run `pytest test_orders.py`.
 """

@@ -19,7 +19,13 @@ needs = pytest.mark.needs
 pytestmark = [needs("durable", "at_least_once", "dead_letters"), pytest.mark.timeout(180)]
 
 #: How a refusal names the way out.
-_DRAINING = ("drain", "settle what they have", "handle what is in it", "work off its queues")
+_DRAINING = (
+    "drain",
+    "settle its messages",
+    "settle what they have",
+    "handle its messages",
+    "process its queues",
+)
 #: What is fixed when it is made: drained, it has to be deleted or changed by hand.
 _FIXED = (
     *("more shards", "fewer shards", "more shards of a keyed topic"),

@@ -247,7 +247,7 @@ async def test_settings_and_store_are_not_both_given(tmp_path: Path) -> None:
         async with Service(config, outbox=store):
             pass
     await store.close()
-    with pytest.raises(ConfigError, match="outbox: kafka:// is no database"):
+    with pytest.raises(ConfigError, match="outbox: kafka:// is not a database"):
         Config(outbox="kafka://a:9092")
 
 

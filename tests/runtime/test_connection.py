@@ -27,10 +27,10 @@ URLS = (
 @pytest.mark.parametrize("url", URLS)
 async def test_publishing_before_opening_is_one_error(url: str, tmp_path: Path) -> None:
     made: Any = connect(url.format(directory=tmp_path), environ={})
-    with pytest.raises(ProtoflowError, match=r"^not open: publish within"):
+    with pytest.raises(ProtoflowError, match=r"^not open: publish inside"):
         await made.publish_outputs(TO_WORK, OUTPUTS)
     service = Service(Config(environ={}, transport=url.format(directory=tmp_path)))
-    with pytest.raises(ProtoflowError, match=r"^not open: publish within"):
+    with pytest.raises(ProtoflowError, match=r"^not open: publish inside"):
         await service.publish_outputs(TO_WORK, OUTPUTS)
 
 

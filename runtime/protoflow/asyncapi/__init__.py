@@ -1,8 +1,8 @@
-"""AsyncAPI 3.1 documents of a contract: pure, made of specifications alone.
+"""AsyncAPI 3.1 documents of a contract; they only depend on specifications.
 
 `document` makes plain data of a `Catalog`; `to_yaml`, `to_json` and `to_html` write it.
-Without a `Deployment` it describes what the .proto says; `protoflow.deployment` makes one of
-the configuration of a service.
+Without a `Deployment`, the document describes the .proto files only; `protoflow.deployment` makes a
+`Deployment` from the configuration of a service.
 """
 
 from __future__ import annotations

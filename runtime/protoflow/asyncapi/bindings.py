@@ -1,4 +1,4 @@
-"""What a transport adds to a document: servers, addresses, bindings, retry channels."""
+"""A transport's parts of a document: servers, addresses, bindings, retry channels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from protoflow.dataclass_record import dataclass_record
 from protoflow.wire import CE_PREFIX, CONTENT_TYPE
 
-#: Fields of an object of AsyncAPI, as plain data.
+#: The fields of an AsyncAPI object, as plain data.
 Fields: TypeAlias = Mapping[str, Any]
 
 TOPIC, DEAD_LETTER, RETRY = "topic", "dead-letter", "retry"
@@ -17,7 +17,7 @@ TOPIC, DEAD_LETTER, RETRY = "topic", "dead-letter", "retry"
 
 @dataclass_record
 class RetryChannel:
-    """Where a group's failed messages wait at the broker.
+    """The place at the broker where a group's failed messages wait.
 
     Attributes:
         address: the address; may hold `{wait}`.
@@ -31,7 +31,7 @@ class RetryChannel:
 
 
 class Bindings:
-    """Adds nothing: the bindings of a transport without an address that others could use.
+    """Empty bindings, for a transport without an address that others could use.
 
     Attributes:
         header_prefix: how headers with attributes of CloudEvents begin.
@@ -42,19 +42,19 @@ class Bindings:
     content_type: str = CONTENT_TYPE
 
     def servers(self) -> Fields:
-        """The servers by name, without `security`."""
+        """Returns the servers by name, without `security`."""
         return {}
 
     def security(self) -> Fields:
-        """The security schemes by name, without values."""
+        """Returns the security schemes by name, without values."""
         return {}
 
     def address(self, topic: str) -> str:
-        """The address of a topic at the broker."""
+        """Returns the address of a topic at the broker."""
         return topic
 
     def channel(self, topic: str, role: str) -> Fields:
-        """The fields of the channel of a topic.
+        """Returns the fields of the channel of a topic.
 
         Args:
             topic: the physical topic.
@@ -63,15 +63,15 @@ class Bindings:
         return {}
 
     def receive(self, topic: str, group: str) -> Fields:
-        """The fields of an operation that consumes a topic in a group."""
+        """Returns the fields of an operation that consumes a topic in a group."""
         return {}
 
     def send(self) -> Fields:
-        """The fields of an operation that publishes."""
+        """Returns the fields of an operation that publishes."""
         return {}
 
     def message(self, type: str, key: Fields | None) -> Fields:
-        """The fields of a message.
+        """Returns the fields of a message.
 
         Args:
             type: its CloudEvents type.
@@ -106,7 +106,7 @@ def servers(
 
 
 def with_fields(base: dict[str, Any], *added: Fields) -> dict[str, Any]:
-    """The object with the fields of all; mappings that several have are joined."""
+    """Returns the object with the fields of all; mappings of several objects are merged."""
     for fields in added:
         for name, value in fields.items():
             old = base.get(name)

@@ -32,7 +32,7 @@ class Channels:
         self.objects: dict[str, dict[str, Any]] = {}
 
     def topic(self, template: str, topic: str, message: MessageSpec) -> str:
-        """The key of the channel of a topic, which gets this message, too.
+        """Returns the key of a topic's channel, and adds this message to the channel.
 
         Args:
             template: the topic as the contract says it.
@@ -42,12 +42,12 @@ class Channels:
         return self._topic(template, topic, TOPIC, message)
 
     def dead_letters(self, method: MethodSpec, consumer: Consumer) -> str:
-        """The key of the channel of a method's dead letters."""
+        """Returns the key of the channel of a method's dead letters."""
         template = dead_letter_template(method, consumer.policy)
         return self._topic(template, consumer.dead_letters, DEAD_LETTER, method.input)
 
     def retries(self, method: MethodSpec, consumer: Consumer) -> str | None:
-        """The key of the channel where a group's failed messages wait; None: there is none."""
+        """Returns the key of the channel of a group's waiting retries; None if there is none."""
         found = self._bindings.retries(consumer.topic, consumer.group, waits=consumer.waits)
         if found is None:
             return None
@@ -80,8 +80,8 @@ class Channels:
         return key
 
     def _key(self, template: str, address: str) -> str:
-        """The key of an address: made of what the contract says, so that it is the same wherever
-        the contract runs."""
+        """Returns the key of an address. It depends on the contract only, so it is the same in
+        every deployment."""
         found = self._keys.get(address)
         if found is None:
             found = sanitized(template)
@@ -92,22 +92,22 @@ class Channels:
 
 
 def sanitized(template: str) -> str:
-    """A topic as a key: variables without their braces."""
+    """Returns a topic as a key: variables without their braces."""
     return "".join(_KEY.findall(template))
 
 
 def reference(key: str) -> dict[str, str]:
-    """A reference to a channel."""
+    """Returns a reference to a channel."""
     return {"$ref": f"#/channels/{key}"}
 
 
 def message_references(key: str, messages: Iterable[MessageSpec]) -> list[Mapping[str, str]]:
-    """References to messages of a channel."""
+    """Returns references to messages of a channel."""
     return [{"$ref": f"#/channels/{key}/messages/{full_name(message)}"} for message in messages]
 
 
 def full_name(message: MessageSpec) -> str:
-    """The full name of the message in the .proto."""
+    """Returns the full name of the message in the .proto."""
     name: str = message.message_class.DESCRIPTOR.full_name
     return name
 

@@ -1,4 +1,4 @@
-"""What is known of a contract beyond the .proto: names, policies and the broker."""
+"""The facts about a contract beyond the .proto: names, policies and the broker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from protoflow.dataclass_record import dataclass_record
 
 @dataclass_record
 class Consumer:
-    """A method that consumes, with everything filled that the deployment knows.
+    """A consuming method, with all values that the deployment knows.
 
     Attributes:
         topic: the consumed topic.
@@ -34,7 +34,7 @@ class Consumer:
 
 @dataclass_record
 class Deployment:
-    """Where and how a contract runs.
+    """The place and the settings of a deployed contract.
 
     Attributes:
         transport: the name of the transport; "" if it is not known.
@@ -54,12 +54,12 @@ class Deployment:
 
 
 def dead_letter_template(method: MethodSpec, policy: ResolvedDelivery) -> str:
-    """The dead-letter topic as the contract says it: variables of the deployment are left."""
+    """Returns the contract's dead-letter topic, with the variables of the deployment."""
     return topics.fill(policy.dead_letter_topic, {"topic": method.topic, "group": method.group})[0]
 
 
 def undeployed(catalog: Catalog) -> Deployment:
-    """What the .proto alone says: templates as names, and built-in policies where it is silent."""
+    """Returns the facts from the .proto only: variables in names, and built-in policies."""
     consumers = {}
     for method in catalog.methods:
         policy = resolve(method.delivery)

@@ -21,14 +21,14 @@ _PACKAGE_VERSION = re.compile(r"v[0-9]+[a-z0-9]*")
 
 
 class Payload(enum.StrEnum):
-    """How payloads are described."""
+    """The form in which payloads are described."""
 
     JSONSCHEMA = "jsonschema"
     PROTOBUF = "protobuf"
 
 
 class Perspective(enum.StrEnum):
-    """Whose document it is: the service's, or that of those who talk to it."""
+    """The owner of the document: the service, or its clients."""
 
     SERVICE = "service"
     CLIENT = "client"
@@ -44,7 +44,7 @@ def document(
     perspective: Perspective = Perspective.SERVICE,
     comments: Comments | None = None,
 ) -> dict[str, Any]:
-    """An AsyncAPI document of a contract, as plain data.
+    """Returns the AsyncAPI document of a contract as plain data.
 
     Args:
         catalog: the contract.
@@ -95,7 +95,7 @@ def _info(catalog: Catalog, deployment: Deployment, title: str, version: str) ->
 
 
 def _content_type(messages: Messages) -> str:
-    """The content type of most messages; of equally many the first."""
+    """Returns the content type of most messages; the first of equally common ones."""
     counts: dict[str, int] = {}
     for message in messages.objects.values():
         counts[message["contentType"]] = counts.get(message["contentType"], 0) + 1
@@ -124,7 +124,7 @@ def _components(deployment: Deployment, messages: Messages, schemas: Schemas) ->
 
 
 def _sensitive(catalog: Catalog) -> dict[str, set[str]]:
-    """The sensitive fields that any message of the contract names, by type."""
+    """Returns the sensitive fields of all messages of the contract, by type."""
     found: dict[str, set[str]] = {}
     for spec in catalog.messages.values():
         for name, fields in spec.sensitive.items():

@@ -113,7 +113,7 @@ def _of_text(rule: str, value: Any) -> Keywords | None:
 
 
 def _listed(field: Any, name: str, given: list[Any]) -> Keywords:
-    """The keyword for values of which one must be there."""
+    """Returns the keyword for a list of values, one of which must be present."""
     if name == "enum":
         names = field.enum_type.values_by_number
         return {"enum": [names[number].name for number in given if number in names]}

@@ -24,8 +24,8 @@ _LABELS = {
 def of(message: Any) -> str:
     """The text of a .proto file with a message and everything that its fields refer to.
 
-    Types of other packages get the package into their name; those of google/protobuf are
-    imported, for every reader of protobuf has them.
+    The names of types of other packages are prefixed with the package. Types of google/protobuf are
+    imported, because every protobuf reader has them.
     """
     return "\n".join(_Text(message).lines()) + "\n"
 

@@ -1,1 +1,1 @@
-"""What a change of a contract does to messages that are under way, and how to roll it out."""
+"""The effects of a contract change on unfinished messages, and the safe rollout."""

@@ -34,17 +34,17 @@ class Change:
         return RULES[self.kind]
 
     def consequence(self, scheme: str) -> Consequence:
-        """What it does on a transport; "" is any."""
+        """The consequence on a transport; "" means any transport."""
         return self.rule.consequence(scheme)
 
 
 def change(kind: str, subject: str, old: Any, new: Any, place: str) -> Change:
-    """Makes a change; values are put into words."""
+    """Makes a change; values are converted to text."""
     return Change(kind=kind, subjects=(subject,), old=_words(old), new=_words(new), place=place)
 
 
 def merged(changes: list[Change]) -> list[Change]:
-    """The changes, worst first; those that one line makes in several methods are one."""
+    """Returns the changes, worst first; equal changes of several methods are merged."""
     found: dict[tuple[str, str, str, str], Change] = {}
     for one in changes:
         key = (one.kind, one.old, one.new, one.place or one.subjects[0])

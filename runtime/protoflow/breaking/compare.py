@@ -8,14 +8,14 @@ from protoflow.breaking import messages, subscriptions
 from protoflow.breaking.change import Change, change, merged
 from protoflow.breaking.contract import Contract
 
-#: Seconds for which brokers keep messages unless set otherwise: seven days.
+#: Seconds for which brokers keep messages by default: seven days.
 RETENTION = 604800.0
 
 
 def compare(
     old: Contract, new: Contract, scheme: str = "", retention: float = RETENTION
 ) -> list[Change]:
-    """The changes from one version to another, the worst first.
+    """Returns the changes from one version to another, the worst first.
 
     Args:
         old: the version that runs.
@@ -53,5 +53,5 @@ def _settings(old: Contract, new: Contract) -> Iterator[Change]:
 
 
 def _option(*levels: Mapping[str, object]) -> str:
-    """The number of shards of a transport: its URL goes before its options."""
+    """Returns the number of shards of a transport: the URL has priority over its options."""
     return str({name: value for level in levels for name, value in level.items()}.get("shards", 1))

@@ -1,4 +1,4 @@
-"""A contract under settings, as it is compared with another version of itself."""
+"""A contract with settings, for the comparison with another version."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ class Contract:
         self._places = places
 
     def place(self, name: str, aspect: str = "") -> str:
-        """`file:line` of an aspect of a method or message, or of that itself; "" if unknown."""
+        """Returns `file:line` of an aspect of a method or message, or of itself; "" if unknown."""
         return self._places.get(f"{name} {aspect}") or self._places.get(name, "")
 
     @cached_property
     def subscriptions(self) -> Mapping[tuple[str, str], tuple[HandlerPlan, ...]]:
-        """The handlers by topic and group."""
+        """Returns the handlers by topic and group."""
         found: dict[tuple[str, str], tuple[HandlerPlan, ...]] = {}
         for handler in self.handlers.values():
             key = handler.topic, handler.group
@@ -69,7 +69,7 @@ class Contract:
 
     @cached_property
     def published(self) -> frozenset[tuple[str, str]]:
-        """Type and topic of all that its producers can publish, those of services included."""
+        """Returns type and topic of all messages that its producers and services can publish."""
         events = {(event.type, event.topic) for event in self.events.values()}
         clients = {
             (handler.registration.message.type, handler.topic)
@@ -80,11 +80,11 @@ class Contract:
 
     @cached_property
     def topics(self) -> frozenset[str]:
-        """All topics that it publishes to or consumes."""
+        """Returns all topics that it publishes to or consumes."""
         return frozenset(topic for _, topic in self.published)
 
     def consumers(self, type: str, topic: str) -> Iterator[HandlerPlan]:
-        """The handlers that get a type from a topic."""
+        """Returns the consumers that get a type from a topic."""
         for handler in self.handlers.values():
             if handler.topic == topic and type in handler.registration.types:
                 yield handler

@@ -1,4 +1,4 @@
-"""The rollouts that several changes need when they are deployed together."""
+"""The rollouts of several changes that are deployed together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Part(NamedTuple):
 
 
 def deployment(changes: Iterable[Change], scheme: str = "") -> list[Part]:
-    """What to do about the changes that are not safe: what to keep, and how to deploy the rest."""
+    """Returns the actions for unsafe changes: values to keep, and the rollout of the rest."""
     kept: dict[str, None] = {}
     deployed: dict[str, Rollout] = {}
     for one in changes:
@@ -27,7 +27,7 @@ def deployment(changes: Iterable[Change], scheme: str = "") -> list[Part]:
         elif verdict is not Verdict.SAFE:
             deployed[one.kind] = rollout
     wanted = set(deployed.values())
-    # A drain is both of two orders that contradict each other, and an order and a replay.
+    # A drain replaces contradicting orders, and also an order together with a replay.
     together = wanted.pop() if len(wanted) == 1 else Rollout.DRAIN
     parts = [Part(Rollout.KEEP, tuple(kept)), Part(together, tuple(deployed))]
     return [part for part in parts if part.kinds]

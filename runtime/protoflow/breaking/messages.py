@@ -37,7 +37,7 @@ def changes(old: Contract, new: Contract, handlers: Mapping[str, str]) -> Iterat
 
 
 def _renamed(old: Contract, new: Contract) -> dict[str, str]:
-    """Full names of messages that new ones name in `aliases`, with the names of those."""
+    """Returns the full names of old messages that new ones list in `aliases`."""
     return {
         name: other
         for name, before in old.messages.items() if name not in new.messages
@@ -97,7 +97,7 @@ def _key(old: Contract, new: Contract, before: MessageSpec, after: MessageSpec) 
 
 
 def _events(old: Contract, new: Contract, renamed: dict[str, str]) -> Iterator[Change]:
-    """What is published in one version only, or elsewhere."""
+    """Yields publications that only one version has, or that moved."""
     for source, before in old.events.items():
         after = new.events.get(renamed.get(source, source))
         if after is not None and after.message == renamed.get(before.message, before.message):
@@ -124,14 +124,14 @@ def _moved(new: Contract, before: Event, after: Event) -> Iterator[Change]:
 
 
 def _place(contract: Contract, event: Event) -> str:
-    """Where it is written what a source publishes to which topic."""
+    """Returns the place that defines a source's publication to a topic."""
     return contract.place(event.source, "topic" if event.source == event.message else "publish")
 
 
 def _is_published(contract: Contract, event: Event, renamed: dict[str, str]) -> bool:
-    """Whether an event of another source is the same message on the same topic."""
+    """Whether another source publishes the same message to the same topic."""
     message = renamed.get(event.message, event.message)
-    # A method publishes by itself; that a message may be published by hand is not the same.
+    # A method publishes by itself; a possible publication by hand is not the same.
     return event.source == event.message and any(
         other.message == message and other.topic == event.topic
         for other in contract.events.values()

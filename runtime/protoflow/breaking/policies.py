@@ -1,4 +1,4 @@
-"""Differences between the policies of a handler, whatever level they were written on."""
+"""Differences between the policies of a handler, on any level of the contract."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class PolicyComparison:
             yield self._change(kind, "atomic", before.atomic, after.atomic)
 
     def _change(self, kind: str, leaf: str, old: Any, new: Any) -> Change:
-        """A change of a leaf: where it is written now, or where it was."""
+        """Returns a change of a value, with its place now or before."""
         before, after = self._names
         place = self._new.place(after, leaf)
         if place == self._new.place(after):
@@ -119,7 +119,7 @@ class PolicyComparison:
 
 
 _EVER = float("inf")
-#: After so many waits the rest is taken to be alike.
+#: After this many waits, the rest is considered equal.
 _GROWING = 1000
 
 
@@ -128,7 +128,7 @@ def _limits(retry: ResolvedRetry) -> tuple[float, float]:
 
 
 def longest_wait(policy: ResolvedDelivery) -> float:
-    """Seconds for which an ordered message may hold its place in the topic while it is retried."""
+    """Returns the longest time that an ordered message is retried in its place, in seconds."""
     if policy.ordering is Ordering.NONE:
         return 0.0
     if policy.on_exhausted is OnExhausted.BLOCK:

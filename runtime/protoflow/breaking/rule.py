@@ -1,4 +1,4 @@
-"""What a rule says of a kind of change."""
+"""The rule for a kind of change."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from protoflow.breaking.verdict import Rollout, Verdict
 
 
 class Consequence(NamedTuple):
-    """What a kind of change does.
+    """The consequence of a kind of change.
 
     Attributes:
         verdict: its class.
@@ -36,30 +36,30 @@ class Rule(NamedTuple):
     on: Mapping[str, Consequence] = {}
 
     def consequence(self, scheme: str) -> Consequence:
-        """What the change does on a transport; "" is any."""
+        """Returns the consequence on a transport; "" means any transport."""
         return self.on.get(scheme, self.usual)
 
 
 def safe(title: str, effect: str, on: Mapping[str, Consequence] | None = None) -> Rule:
-    """A rule for a change that is safe."""
+    """Returns a rule for a safe change."""
     return Rule(title, Consequence(Verdict.SAFE, effect, Rollout.ANY), on or {})
 
 
 def consumers_first(effect: str) -> Consequence:
-    """Safe if consumers are deployed first."""
+    """Returns a rule for a change that is safe if consumers are deployed first."""
     return Consequence(Verdict.CONSUMERS_FIRST, effect, Rollout.CONSUMERS_FIRST)
 
 
 def drain(effect: str) -> Consequence:
-    """The old version must handle what is there."""
+    """Returns a rule for a change before which the old version must handle its messages."""
     return Consequence(Verdict.DRAIN, effect, Rollout.DRAIN)
 
 
 def loses(effect: str, rollout: Rollout) -> Consequence:
-    """Messages are lost."""
+    """Returns a rule for a change that loses messages."""
     return Consequence(Verdict.LOSES_MESSAGES, effect, rollout)
 
 
 def loses_order(effect: str, rollout: Rollout) -> Consequence:
-    """Order is lost."""
+    """Returns a rule for a change that loses order."""
     return Consequence(Verdict.LOSES_ORDER, effect, rollout)

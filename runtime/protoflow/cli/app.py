@@ -16,30 +16,30 @@ from protoflow.errors import ProtoflowError
 
 
 class _Commands(click.Group):
-    """Imports a command when it is run; its help for the list stands in a table."""
+    """Imports a command when it is run; the help for the list of commands is in a table."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order of the table."""
+        """Returns the names, in the order of the table."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of a name."""
+        """Returns the command with this name."""
         row = COMMANDS.get(cmd_name)
         if row is None:
             return None
         return cast(click.Command, importlib.import_module(row.module).command)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs the command; a reader of its output may go away, as `head` does."""
+        """Runs the command; the reader of its output may end early, as `head` does."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            # Python would complain about what it cannot flush at exit; click would exit with 1.
+            # Otherwise Python would report the failed flush at exit, and click would exit with 1.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return ExitCode.DONE
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list of commands, from the table."""
+        """Writes the list of commands, from the table."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, row.help) for name, row in COMMANDS.items()])
 
@@ -51,7 +51,7 @@ def app(debug: bool) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the command; the exit code."""
+    """Runs the command and returns the exit code."""
     try:
         return int(app.main(list(arguments), prog_name="protoflow", standalone_mode=False) or 0)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -57,14 +57,14 @@ def command(
 
 
 def _planned(catalog: Catalog, config: Config) -> str:
-    """Whether the transport can keep what the contract demands."""
+    """Checks that the transport can keep what the contract demands."""
     handlers = plan.planned(catalog, config).handlers
     skipping = [one.registration.name for one in handlers if str(one.policy.unhandled) == "skip"]
     if not handlers:
         raise ProtoflowError("the contract has no method that consumes")
     note = f"{counted(len(handlers), 'handler')} on {config.url.scheme}"
     if skipping:
-        # Between two versions of a service the older one would drop new types.
+        # While two versions of a service run, the older one would drop new types.
         note += f"; types without a handler are skipped in {counted(len(skipping), 'subscription')}"
     once = [one for one in handlers if one.registration.effects is Effects.EXACTLY_ONCE]
     if once:

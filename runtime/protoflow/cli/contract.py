@@ -1,4 +1,4 @@
-"""The contract that commands work with: generated modules, found and loaded."""
+"""The contract for commands: generated modules are found and loaded."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _SUFFIX = "_protoflow"
 
 
 def load(name: str | None) -> Catalog:
-    """The contract of `--contract`, of `[tool.protoflow] contract`, or of generated modules
+    """Returns the contract of `--contract`, of `[tool.protoflow] contract`, or of generated modules
     beneath the working directory.
 
     Raises:
-        ConfigError: there is none, or it cannot be imported.
+        ConfigError: there is no contract, or it cannot be imported.
     """
     settings.use_working_directory()
     configured = settings.project_settings()
@@ -40,7 +40,7 @@ def load(name: str | None) -> Catalog:
 
 
 def optional(name: str | None) -> Catalog:
-    """`load`, or an empty contract where none is named and none is found."""
+    """Like `load`, but returns an empty contract if none is named and none is found."""
     try:
         return load(name)
     except ConfigError:
@@ -50,7 +50,7 @@ def optional(name: str | None) -> Catalog:
 
 
 def message(catalog: Catalog, type: str) -> MessageSpec:
-    """A message by type. Raises ConfigError, which names what is similar."""
+    """Returns a message by type. Raises ConfigError, which names similar types."""
     found = catalog.message(type)
     if found is None:
         ending = sorted(name for name in catalog.messages if name.endswith(f".{type}"))
@@ -73,7 +73,7 @@ def _catalog(names: list[str]) -> Catalog:
 
 
 def _modules(name: str) -> Iterator[ModuleType]:
-    """A module, or all generated modules beneath a package."""
+    """Returns a module, or all generated modules below a package."""
     module = import_module(name)
     yield module
     for found in pkgutil.walk_packages(getattr(module, "__path__", ()), f"{name}."):

@@ -1,4 +1,4 @@
-"""The rows of `check` and `doctor`: each examines one thing."""
+"""The rows of `check` and `doctor`: each examines one aspect."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _OLDEST = (3, 11)
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What an examination found.
+    """The result of an examination.
 
     Attributes:
-        check: what was examined.
-        ok: whether it is as it should be; None: it was not examined.
-        note: what was found, or what to do.
+        check: the examined aspect.
+        ok: whether it is correct; None if it was not examined.
+        note: the finding, or the fix.
     """
 
     check: str
@@ -38,7 +38,7 @@ class Result:
 
 
 def examined(check: str, examine: Callable[[], str]) -> Result:
-    """Runs one examination; an error of Protoflow is its finding."""
+    """Runs one examination; an error of Protoflow becomes its result."""
     try:
         return Result(check=check, ok=True, note=examine())
     except MissingExtraError as error:
@@ -48,7 +48,7 @@ def examined(check: str, examine: Callable[[], str]) -> Result:
 
 
 def report(results: Iterable[Result], *, as_json: bool) -> ExitCode:
-    """Prints the results; 1 if one of them is not as it should be."""
+    """Prints the results; returns 1 if one of them is not correct."""
     results = list(results)
     if as_json:
         output.as_json([{"check": one.check, "ok": one.ok, "note": one.note} for one in results])
@@ -60,14 +60,14 @@ def report(results: Iterable[Result], *, as_json: bool) -> ExitCode:
 
 
 def python() -> str:
-    """The version of Python."""
+    """Checks the version of Python."""
     if sys.version_info < _OLDEST:
         raise ProtoflowError(f"Python {platform.python_version()} is too old; use 3.11 or later")
     return platform.python_version()
 
 
 def versions() -> str:
-    """Whether plugin and runtime are of one version: they are one distribution."""
+    """Checks that plugin and runtime have the same version: they are one distribution."""
     try:
         installed = metadata.version("protoc-gen-protoflow")
     except metadata.PackageNotFoundError:
@@ -81,7 +81,7 @@ def versions() -> str:
 
 
 def up_to_date() -> str:
-    """Whether the generated modules are those of the .proto files."""
+    """Checks that the generated modules match the .proto files."""
     found = project.load(Path.cwd())
     difference = generated.difference(found, Path.cwd())
     stale = [*difference.changed, *difference.orphans]

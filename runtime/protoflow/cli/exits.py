@@ -13,7 +13,7 @@ from protoflow.errors import (
 
 
 class ExitCode(enum.IntEnum):
-    """What the exit code of a command means."""
+    """The meaning of the exit code of a command."""
 
     DONE = 0
     #: Stale files, a breaking change, a failed check.
@@ -22,16 +22,16 @@ class ExitCode(enum.IntEnum):
     USAGE = 2
     #: The broker or the service cannot be reached, or refuses the credentials.
     UNREACHABLE = 3
-    #: Some of the work is done; the report lists what is not.
+    #: Only a part of the work is done; the report lists the rest.
     PARTLY = 4
-    #: A fault of Protoflow.
+    #: An internal error of Protoflow.
     INTERNAL = 5
     INTERRUPTED = 130
 
 
 def code_of(error: ProtoflowError) -> ExitCode:
-    """The exit code of a command that ended with this error."""
-    # PublishRefusedError: a message that is too large, or that this broker cannot keep.
+    """Returns the exit code of a command that ended with this error."""
+    # PublishRefusedError: the message is too large, or this broker cannot store it.
     if isinstance(error, TopologyError | PublishRefusedError):
         return ExitCode.USAGE
     if isinstance(error, TransportError):

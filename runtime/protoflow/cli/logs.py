@@ -9,11 +9,11 @@ import sys
 
 from protoflow.codecs.printable import printable
 
-#: Characters of a field that are shown.
+#: The number of characters of a field that are shown.
 _LONGEST = 2000
-#: A shorter value may stand in the text by chance.
+#: A shorter value may be in the text by chance.
 _SHORT = 4
-#: Attributes that every record has: all others came as `extra`.
+#: The attributes that every record has; all others came as `extra`.
 _STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 
 
@@ -27,13 +27,13 @@ def configure(form: str, level: str) -> None:
 
 
 class TextFormatter(logging.Formatter):
-    """`12:03:04 INFO protoflow.service: text name=value`; what the text says is no field again."""
+    """`12:03:04 INFO protoflow.service: text name=value`; values in the text are not repeated."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  the base's name
-        """The line, with the fields of the record."""
+        """Returns the line, with the fields of the record."""
         first, newline, rest = super().formatMessage(record).partition("\n")
         fields = [
             f"{name}={printable(text, _LONGEST)}"
@@ -47,7 +47,7 @@ class JSONFormatter(logging.Formatter):
     """One JSON object a line, times in UTC."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Returns the line."""
         time = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
         line = {
             "time": time.isoformat(timespec="milliseconds"),

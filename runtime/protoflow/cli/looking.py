@@ -1,4 +1,4 @@
-"""A connection of commands that only look: they make no file and no tables."""
+"""Connections for read-only commands: they create no file and no tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from protoflow.transport import KeepsTables
 
 @asynccontextmanager
 async def connection(config: Config) -> AsyncIterator[Connection]:
-    """A connection, open while the block runs; a file that is not there counts as empty.
+    """Opens a connection while the block runs; a missing file counts as empty.
 
     Args:
         config: the settings.
@@ -35,5 +35,5 @@ async def connection(config: Config) -> AsyncIterator[Connection]:
 
 
 def _is_makeable(file: Path) -> bool:
-    """Whether there is no such file, and nothing stands in the way of one."""
+    """Whether the file does not exist but could be created."""
     return file.parent.is_dir() and not file.exists() and not file.is_symlink()

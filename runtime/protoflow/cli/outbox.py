@@ -18,7 +18,7 @@ from protoflow.outbox.configured import outbox_at
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
-#: The most messages that a command shows or changes.
+#: The highest number of messages that a command shows or changes.
 _MOST = 10_000
 _COLUMNS = ("position", "id", "topic", "reason")
 
@@ -112,7 +112,7 @@ def purge(
 async def _wanted(
     store: PostgresOutbox | SQLiteOutbox, positions: Sequence[int], everything: bool
 ) -> list[int]:
-    """The positions that are parked and meant. Raises UsageError."""
+    """Returns the parked positions that the user selected. Raises UsageError."""
     if bool(positions) == everything:
         raise click.UsageError("give positions, as `protoflow outbox list` prints them, or --all")
     parked = [each.position for each in await store.parked(_MOST)]

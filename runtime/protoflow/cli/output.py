@@ -1,4 +1,4 @@
-"""What commands print: tables for people, JSON for programs. Data goes to stdout."""
+"""The output of commands: tables for people, JSON for programs. Data goes to stdout."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, empty: s
     Args:
         rows: the values by column.
         columns: the headings, in order.
-        empty: what is said of no rows.
+        empty: the text for an empty table.
     """
     if not rows:
         click.echo(empty, err=True)

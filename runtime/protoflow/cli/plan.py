@@ -1,4 +1,4 @@
-"""The plan of a contract under the settings: topics, groups and policies, without a broker."""
+"""The plan of a contract with settings: topics, groups and policies, without a broker."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from protoflow.transport import Topology
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """A contract under settings.
+    """A contract with settings.
 
     Attributes:
-        handlers: one for each method that consumes.
-        published: physical topics that only producers write to.
-        topology: what a service of all of these handlers needs.
+        handlers: one for each consuming method.
+        published: the physical topics to which only producers write.
+        topology: the needs of a service with all these handlers.
     """
 
     handlers: tuple[HandlerPlan, ...]
@@ -32,7 +32,7 @@ class Planned:
 
 
 def planned(catalog: Catalog, config: Config) -> Planned:
-    """The plan of all methods of a contract.
+    """Returns the plan of all methods of a contract.
 
     Raises:
         ConfigError, RegistrationError, CapabilityError: as when a service starts.
@@ -54,12 +54,12 @@ def planned(catalog: Catalog, config: Config) -> Planned:
 
 
 def topic_of(publication: PublicationSpec | None, config: Config) -> str:
-    """The physical topic of a publication; "" of none. Raises ConfigError."""
+    """Returns the physical topic of a publication; "" if there is none. Raises ConfigError."""
     return "" if publication is None else physical(publication.topic, config)
 
 
 def physical(template: str, config: Config) -> str:
-    """A topic with variables filled, beneath the namespace. Raises ConfigError."""
+    """Returns a topic with variables filled and the namespace. Raises ConfigError."""
     names = NameResolver(config.namespace, config.variables)
     found = names.physical(template, "topic")
     if names.problems:
@@ -68,7 +68,7 @@ def physical(template: str, config: Config) -> str:
 
 
 def topic_named(name: str, catalog: Catalog, config: Config) -> str:
-    """The topic at the broker of a type, of a topic of the contract, or of the broker itself."""
+    """Returns the topic at the broker for a type, a contract's topic, or a broker's topic."""
     spec = catalog.message(name)
     if spec is not None and spec.topic:
         return physical(spec.topic, config)

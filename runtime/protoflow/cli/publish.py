@@ -111,7 +111,7 @@ def _outputs(spec: MessageSpec, source: str, options: dict[str, Any]) -> Iterato
 
 
 def _texts(source: str) -> Iterator[tuple[str, str]]:
-    """The messages, and where each stands."""
+    """Returns the messages, each with its place in the input."""
     if source == "-":
         if sys.stdin is None:
             raise click.UsageError("standard input is closed")

@@ -1,4 +1,4 @@
-"""Messages as commands show them: decoded by the contract, sensitive fields hidden."""
+"""Messages as commands show them: decoded by the contract, with sensitive fields hidden."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _LONGEST = 200
 
 
 def payload(message: Message, catalog: Catalog) -> Any:
-    """The message as plain data; a text in brackets where the contract does not know it."""
+    """Returns the message as plain data; a text in brackets if the contract lacks its type."""
     return decoded(message, catalog.message)
 
 
 def as_dict(message: Message, time: float, position: str, catalog: Catalog) -> dict[str, Any]:
-    """A message for `--json`."""
+    """Returns a message for `--json`."""
     return {
         "time": timestamp(time) or "-",
         "id": message.id,
@@ -33,7 +33,7 @@ def as_dict(message: Message, time: float, position: str, catalog: Catalog) -> d
 
 
 def line(fields: dict[str, Any]) -> str:
-    """A message on one line, for people."""
+    """Returns the message on one line, for people."""
     value = fields["payload"]
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     parts = [fields["time"], fields["id"], fields["type"] or "-", fields["key"] or "-"]
@@ -41,7 +41,7 @@ def line(fields: dict[str, Any]) -> str:
 
 
 def key_text(key: bytes | None) -> str | None:
-    """A key as text; hexadecimal where it is none."""
+    """Returns a key as text, or as hexadecimal if it is not text."""
     if key is None:
         return None
     try:

@@ -68,7 +68,7 @@ def _supervise(name: str, workers: int, reload: bool, options: dict[str, Any]) -
 
 
 def _summary(service: Service) -> str:
-    """What runs where, in one line."""
+    """Returns a one-line summary of the running service."""
     handlers = service.registered
     config = service.config
     pages = f", HTTP on {config.http_host}:{config.http_port}" if config.http_port else ""

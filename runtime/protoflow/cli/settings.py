@@ -1,4 +1,4 @@
-"""The options that most commands share, and the settings that they lead to."""
+"""The common options of most commands, and the settings made from them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from protoflow.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: What `[tool.protoflow]` may hold.
+#: The allowed keys of `[tool.protoflow]`.
 _KNOWN = {"config": str, "contract": str, "generate": dict}
 
 _OPTIONS = (
@@ -55,7 +55,7 @@ def logs_records(command: F) -> F:
     return functools.reduce(lambda made, option: option(made), reversed(_LOGS), command)
 
 
-#: The error of commands that need an outbox.
+#: Raised by commands that need an outbox.
 NO_OUTBOX = (
     "no outbox is set: give --outbox URL, set PROTOFLOW_OUTBOX, or write `outbox` in the file of "
     "settings"
@@ -65,7 +65,7 @@ NO_OUTBOX = (
 def config_of(
     transport: str | None, config_file: str | None, *, outbox: str | None = None
 ) -> Config:
-    """The settings as a service reads them; the options go before the environment.
+    """Returns the settings as a service reads them; options override the environment.
 
     Raises:
         ConfigError: with every mistake.
@@ -76,10 +76,10 @@ def config_of(
 
 
 def broker_of(transport: str | None, config_file: str | None) -> Config:
-    """`config_of`, for commands that need a broker that outlives its process.
+    """Like `config_of`, for commands that need a broker outside of their process.
 
     Raises:
-        ConfigError: no transport is set, or it lives in the memory of one process.
+        ConfigError: no transport is set, or it only exists in the memory of one process.
     """
     config = config_of(transport, config_file)
     if config.origin("transport") == "built in":
@@ -93,7 +93,7 @@ def broker_of(transport: str | None, config_file: str | None) -> Config:
 
 
 def export(transport: str | None, config_file: str | None) -> None:
-    """Sets options for a service that a module makes: it reads them from the environment."""
+    """Passes options to a service in a module, through the environment."""
     if transport:
         os.environ["PROTOFLOW_TRANSPORT"] = transport
     if file := config_file or _project_file():
@@ -101,13 +101,13 @@ def export(transport: str | None, config_file: str | None) -> None:
 
 
 def _project_file() -> str | None:
-    """The settings that `[tool.protoflow] config` names, where the environment names none."""
+    """Returns the settings that `[tool.protoflow] config` names, if the environment names none."""
     found: str | None = project_settings().get("config")
     return None if os.environ.get("PROTOFLOW_CONFIG") else found
 
 
 def project_settings(directory: Path = Path()) -> dict[str, Any]:
-    """`[tool.protoflow]` of pyproject.toml in a directory. Raises ConfigError."""
+    """Returns `[tool.protoflow]` of pyproject.toml in a directory. Raises ConfigError."""
     file = directory / "pyproject.toml"
     if not file.exists():
         return {}
@@ -133,14 +133,14 @@ def _problems(table: dict[str, Any]) -> Iterator[str]:
             form = "a string" if _KNOWN[name] is str else "a table"
             yield f"pyproject.toml: [tool.protoflow] {name} is {value!r}; write {form}"
     generate = table.get("generate")
-    for name in ("out", "package"):  # which other commands read, too
+    for name in ("out", "package"):  # a table for another command
         value = generate.get(name, "") if isinstance(generate, dict) else ""
         if not isinstance(value, str):
             yield f"pyproject.toml: [tool.protoflow.generate] {name} is {value!r}; write a string"
 
 
 def use_working_directory() -> None:
-    """Puts the working directory on `sys.path`, and the output of `generate` if it is there."""
+    """Adds the working directory and the output of `generate` to `sys.path`."""
     out = project_settings().get("generate", {})
     folders = ["", str(out.get("out", "gen"))] if not out.get("package") else [""]
     for folder in reversed(folders):

@@ -1,4 +1,4 @@
-"""Child processes of `run`: workers that are started again, or one that follows the sources."""
+"""Child processes of `run`: workers that are restarted, or one that follows the sources."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import click
 from protoflow.transport.kit.backoff import Backoff
 
 _POLL = 0.2
-#: Seconds between two looks of a worker at its parent.
+#: Seconds between a worker's checks of its parent.
 _PARENT_POLL = 1.0
-#: A worker that has run for so many seconds has started well.
+#: A worker that has run for this many seconds has started successfully.
 _STABLE = 10.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
 _SOURCES = (".py", ".toml")
@@ -46,11 +46,11 @@ class Worker:
         self._started = self._due = 0.0
 
     def tick(self, now: float) -> int | None:
-        """Starts the process if it is due; the exit code if it has just ended."""
+        """Starts the process if it is due; returns the exit code if it has just ended."""
         if self.process is None:
             if now >= self._due:
                 self._started, self.signalled = now, False
-                # A session of its own: the terminal's Ctrl-C reaches the parent only.
+                # The worker has a separate session: the terminal's Ctrl-C only reaches the parent.
                 self.process = subprocess.Popen(  # noqa: S603
                     self._command, env=self._environ, start_new_session=True
                 )
@@ -64,14 +64,14 @@ class Worker:
         return code
 
     def signal(self, number: int) -> None:
-        """Sends a signal, if the process runs."""
+        """Sends a signal if the process runs."""
         if self.process is not None and self.process.poll() is None:
             self.signalled = True
             self.process.send_signal(number)
 
 
 class Signals:
-    """SIGINT and SIGTERM, counted; each is passed on to the workers."""
+    """Counts SIGINT and SIGTERM, and passes each on to the workers."""
 
     def __init__(self, workers: Sequence[Worker]) -> None:
         self.count = 0
@@ -91,13 +91,14 @@ def run_workers(
     options: Sequence[str],
     environ: Callable[[int], Mapping[str, str]] = lambda _number: {},
 ) -> int:
-    """Runs workers until a signal drains them; one that ends is started again. The exit code.
+    """Runs workers until a signal drains them, and restarts a worker that ends. Returns the exit
+    code.
 
     Args:
-        target: what each runs.
-        count: how many there are.
-        options: of each one's command.
-        environ: further variables of the environment of the worker of a number.
+        target: the target of each worker.
+        count: the number of workers.
+        options: the options of each worker's command.
+        environ: returns further environment variables for a worker by its number.
     """
     command = _command(target, options)
     workers = [Worker(number, command, environ(number)) for number in range(1, count + 1)]
@@ -107,7 +108,7 @@ def run_workers(
         for worker in workers:
             code = worker.tick(now)
             if code == 2:
-                # Wrong configuration: another start would fail alike.
+                # The configuration is invalid, so another start would also fail.
                 _stop(workers)
                 return code
             if code is not None:
@@ -117,7 +118,7 @@ def run_workers(
 
 
 def run_reloading(target: str, options: Sequence[str]) -> int:
-    """Runs one worker, and drains and starts it anew whenever a source changes."""
+    """Runs one worker; drains and restarts it when a source changes."""
     workers = [Worker(1, _command(target, options))]
     signals = Signals(workers)
     seen = _times()
@@ -140,7 +141,7 @@ def run_reloading(target: str, options: Sequence[str]) -> int:
 
 
 def follow(parent: int) -> None:
-    """Drains this process when its parent is gone: nobody else would end a worker then."""
+    """Drains this process when its parent has ended, because no other process would end it."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -151,19 +152,19 @@ def follow(parent: int) -> None:
 
 
 def _stop(workers: Sequence[Worker]) -> int:
-    """Waits for all workers to drain; the worst exit code."""
+    """Waits for all workers to drain; returns the worst exit code."""
     for worker in workers:
-        # A signal that comes while a worker is being started has not reached it.
+        # A signal during the start of a worker has not reached it.
         if not worker.signalled:
             worker.signal(signal.SIGTERM)
     codes = [worker.process.wait() for worker in workers if worker.process is not None]
-    # A worker that got the signal before it had begun has nothing to drain.
+    # A worker that got the signal before it began has nothing to drain.
     codes = [0 if code == -signal.SIGTERM else code for code in codes]
     return max((code if code >= 0 else 128 - code for code in codes), default=0)
 
 
 def _command(target: str, options: Sequence[str]) -> list[str]:
-    # -P: as for the command itself, no module of the working directory hides a library's.
+    # -P: as for the command itself, the working directory must not hide a library's module.
     command = [sys.executable, "-P", "-m", "protoflow.cli", "run", f"--parent={os.getpid()}"]
     return [*command, *options, target]
 

@@ -102,28 +102,28 @@ def _records(
 
 
 class _Quiet:
-    """Listens to a subscription that holds nothing that could be lost."""
+    """Listens to a subscription that has no state to lose."""
 
     def __init__(self) -> None:
         self.problem = ""
 
     async def shards_revoked(self, shards: Collection[str | int], drain: float) -> None:
-        """Nothing is in flight."""
+        """Does nothing, because no message is in flight."""
 
     def deliveries_lost(self, deliveries: Sequence[Delivery]) -> None:
-        """They were shown already."""
+        """Does nothing, because the messages were already shown."""
 
     def health_changed(self, healthy: bool, detail: str) -> None:
-        """The subscription reconnects by itself."""
+        """Does nothing, because the subscription reconnects itself."""
         if not healthy:
             click.echo(detail, err=True)
 
     def suspects_waiting(self) -> None:
-        """Nothing is run."""
+        """Does nothing, because no handler runs."""
 
 
 async def _broadcast(transport: Transport, topic: str) -> AsyncIterator[TopicRecord]:
-    """What is published from now on, through a private queue that goes with this process."""
+    """Yields new messages, through a private queue that ends with this process."""
     one = SubscriptionSettings(
         name=f"{topic}/tail", topic=topic, group=f"tail-{uuid.uuid4().hex[:12]}",
         ordering=Ordering.NONE, start=Start.LATEST, broadcast=True, dead_letter_topics=(),
@@ -177,7 +177,7 @@ def _condition(text: str, catalog: Catalog) -> tuple[str, str]:
 
 
 def _fits(payload: Any, name: str, value: str) -> bool:
-    """Whether a field of plain data, by its path, has this value as text."""
+    """Whether a field of plain data, given by its path, has this value as text."""
     for part in name.split("."):
         if not isinstance(payload, dict) or part not in payload:
             return False

@@ -1,4 +1,4 @@
-"""The target of `run`: a service, or handlers, in a module."""
+"""The target of `run`: a service or handlers in a module."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from protoflow.service import Service
 
 
 def load(target: str) -> Service:
-    """The service that `module`, `module:service` or `module:Handler` names.
+    """Returns the service that `module`, `module:service` or `module:Handler` names.
 
     A name may be a service, a function that makes one, or a handler class without arguments. A
     module alone must hold one service, or handler classes.
 
     Raises:
-        ConfigError: it cannot be imported, or holds nothing that can be run.
+        ConfigError: the module cannot be imported, or contains no target.
     """
     module_name, _, name = target.partition(":")
     module = import_module(module_name)
@@ -40,7 +40,7 @@ def load(target: str) -> Service:
 
 
 def import_module(name: str) -> ModuleType:
-    """A module of the working directory. Raises ConfigError."""
+    """Imports a module of the working directory. Raises ConfigError."""
     if name.endswith(".py"):
         dotted = name[:-3].replace("/", ".").lstrip(".")
         raise ConfigError(f"{name} is a file; name the module: {dotted}")
@@ -57,7 +57,7 @@ def import_module(name: str) -> ModuleType:
 
 
 def _failure(what: str, error: BaseException) -> str:
-    """What fails in the user's code and where, in one line."""
+    """Describes a failure in the user's code and its place, in one line."""
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [frame for frame in frames if "importlib" not in frame.filename]
     place = f" ({theirs[-1].filename}:{theirs[-1].lineno})" if len(theirs) > 1 else ""

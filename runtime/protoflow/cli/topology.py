@@ -1,4 +1,4 @@
-"""`protoflow topology`: what the contract needs at the broker, and whether it is there."""
+"""`protoflow topology`: the contract's needs at the broker, and whether they exist."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def _compared(config: Config, wanted: Topology, *, apply: bool) -> list[di
 
 
 async def _applied(config: Config) -> Connection:
-    """A connection to a broker that has the tables that its transport needs."""
+    """Opens a connection to a broker after creating the tables of its transport."""
     connection = Connection(config)
     if isinstance(connection.transport, KeepsTables):
         await connection.transport.apply_tables()
@@ -74,7 +74,7 @@ async def _applied(config: Config) -> Connection:
 
 
 def _parts(wanted: Topology) -> Iterator[tuple[str, Topology]]:
-    """Each subscription and each topic by itself, so that each has a verdict of its own."""
+    """Yields each subscription and each topic separately, so that each gets its own result."""
     for one in wanted.subscriptions:
         yield f"subscription {one.name}", Topology(subscriptions=(one,), topics=())
     for topic in wanted.topics:

@@ -1,4 +1,4 @@
-"""Values of options: numbers and times that can be reckoned with."""
+"""Values of options: numbers and times within a useful range."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class Finite(click.FloatRange):
-    """A number of a range that is finite: neither nan nor inf, nor more than a century of
-    seconds."""
+    """A finite number of a range: not nan or inf, and at most a century of seconds."""
 
     _MOST = 100 * 366 * 86400.0
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The number; a usage error for what is none."""
+        """Returns the number; raises a usage error for an invalid one."""
         found = super().convert(value, param, ctx)
         if not found <= self._MOST:
             self.fail(f"{value} is too large, or no number.", param, ctx)
@@ -26,7 +25,7 @@ class Finite(click.FloatRange):
 
 
 def time_of(text: str) -> float:
-    """Seconds since the epoch of a time in ISO 8601. Raises ValueError."""
+    """Returns the seconds since the epoch of a time in ISO 8601. Raises ValueError."""
     try:
         return datetime.datetime.fromisoformat(text).astimezone(datetime.UTC).timestamp()
     except OverflowError as error:
@@ -34,7 +33,7 @@ def time_of(text: str) -> float:
 
 
 def moment_of(text: str) -> float:
-    """Seconds since the epoch, of a time or of how long ago. Raises BadParameter."""
+    """Returns the seconds since the epoch of a time or an age. Raises BadParameter."""
     age = _duration_of(text)
     if age is not None:
         return datetime.datetime.now(datetime.UTC).timestamp() - age
@@ -45,7 +44,7 @@ def moment_of(text: str) -> float:
 
 
 def seconds_of(text: str) -> float:
-    """The seconds of a duration such as 90m. Raises BadParameter."""
+    """Returns the seconds of a duration such as 90m. Raises BadParameter."""
     found = _duration_of(text)
     if found is None:
         raise click.BadParameter(f"{text}: write a duration such as 30s, 90m, 1h or 2d")

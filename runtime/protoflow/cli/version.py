@@ -10,7 +10,7 @@ import click
 
 from protoflow import __version__
 
-#: What decides how Protoflow behaves, beside its own version.
+#: The libraries that affect the behavior of Protoflow.
 _PACKAGES = (
     *("protobuf", "grpcio-tools", "protovalidate", "aiokafka", "aio-pika", "nats-py"),
     *("aiohttp", "prometheus-client", "opentelemetry-sdk", "click"),

@@ -73,7 +73,7 @@ def command(
 
 
 async def _search(config: Config, topology: Topology, report: Report, bounds: Bounds) -> None:
-    """Adds what the broker knows, or that it does not answer."""
+    """Adds the findings of the broker, or that it does not answer."""
     try:
         async with looking.connection(config) as connection:
             await search_broker(

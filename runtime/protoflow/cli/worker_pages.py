@@ -1,4 +1,4 @@
-"""The HTTP pages of `run --workers`: the parent binds, and answers for all workers."""
+"""The HTTP pages of `run --workers`: the parent binds the port and answers for all workers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import TracebackType
 
 from protoflow.config import Config
 
-#: A Unix socket has a path of 107 bytes at most.
+#: The path of a Unix socket has at most 107 bytes.
 _LONGEST_FOLDER = 80
 
 
@@ -20,11 +20,11 @@ class WorkerPages:
     """Serves the pages in a thread of the parent; a context manager.
 
     Args:
-        config: where the parent binds, tokens and origins.
-        count: how many workers there are.
+        config: the addresses to bind, tokens and origins.
+        count: the number of workers.
 
     Attributes:
-        port: where it listens, once entered.
+        port: the port, after the start.
     """
 
     def __init__(self, config: Config, count: int) -> None:
@@ -37,7 +37,7 @@ class WorkerPages:
         self._thread: threading.Thread | None = None
 
     def environ(self, number: int) -> dict[str, str]:
-        """Returns what a worker gets in its environment: it serves on a socket of its own."""
+        """Returns the environment variables for a worker: each serves on a separate socket."""
         return {
             "PROTOFLOW_HTTP_SOCKET": self._sockets[number - 1],
             "PROTOFLOW_HTTP_PORT": "0",
@@ -85,7 +85,7 @@ class WorkerPages:
 
 
 def _folder() -> Path:
-    """A folder that only this user may enter."""
+    """Creates a folder that only this user may enter."""
     found = Path(tempfile.mkdtemp(prefix="protoflow-"))
     if len(str(found)) <= _LONGEST_FOLDER:
         return found

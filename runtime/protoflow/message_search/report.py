@@ -122,7 +122,7 @@ class Report:
             if event.event not in _ELSEWHERE:
                 self.topics.add(event.topic)
             if event.event in _ENDS:
-                # The data of the broker, if there is any, is better.
+                # If the broker also reports the state, its data replaces that of the journal.
                 state = f"{event.event} at {timestamp(event.time)}, by the journal"
                 self.groups[event.topic, event.group] = state
             elif event.event in (Event.RECEIVED, Event.FAILED):

@@ -72,7 +72,7 @@ def _write(store: DeduplicationStore, key: Key, writes: set[asyncio.Future[None]
     def written(done: asyncio.Future[None]) -> None:
         writes.discard(done)
         if not done.cancelled() and (error := done.exception()) is not None:
-            # The message is done; the only effect of an error is that a copy is handled, too.
+            # The message is done; after an error here, a second copy would be handled again.
             _log.warning(
                 "a message was not recorded as handled",
                 extra={"handler": key[1], "error": type(error).__name__},

@@ -92,7 +92,7 @@ class RelayedOutbox(OutboxStore, Protocol):
         ...
 
     async def unpark(self, positions: Collection[int]) -> None:
-        """Makes parked messages pending again; later messages of their keys may already be out."""
+        """Makes parked messages pending again; later messages of their keys may be published."""
         ...
 
     async def backlog(self) -> tuple[int, float]:

@@ -1,4 +1,4 @@
-"""The application: one request in, one response out, whatever server is around it."""
+"""The application: it turns a request into a response, on any server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from protoflow.web.router import Router
 
 _log = logging.getLogger("protoflow.web")
 
-#: How many requests are answered at once; probes are not counted.
+#: The number of requests that are answered at once; probes are not counted.
 _AT_ONCE = 64
 
 #: Answers a request of a route.
@@ -28,7 +28,7 @@ class Application:
     """Answers requests: guard, router, deadline, errors as problems, headers.
 
     Args:
-        config: tokens, origins, and the host that the pages are bound to.
+        config: tokens, origins, and the host to which the pages are bound.
         routes: the route table.
         answer: calls the function of a route.
     """
@@ -40,7 +40,7 @@ class Application:
         self._busy = 0
 
     async def answer(self, request: Request) -> Response:
-        """Returns the response; an error is one, too."""
+        """Returns the response; an error also becomes a response."""
         try:
             response = await self._answer(request)
             if request.method == "HEAD":
@@ -51,14 +51,14 @@ class Application:
         return response
 
     def admit(self, request: Request, needed: Role) -> Role:
-        """Returns the role of a client that is allowed as much as `needed`. Raises Problem."""
+        """Returns the role of a client that has the rights of `needed`. Raises Problem."""
         self._guard.check(request)
         role = self._guard.role(request)
         self._guard.authorize(request, needed, role)
         return role
 
     def headers(self, request: Request) -> Mapping[str, str]:
-        """Returns the headers that every response has."""
+        """Returns the headers of every response."""
         return {
             "Cache-Control": "no-store",
             "X-Content-Type-Options": "nosniff",
@@ -67,7 +67,7 @@ class Application:
 
     @staticmethod
     def failed(error: Exception) -> Problem:
-        """Returns what a client gets of an error; logs what it does not get."""
+        """Returns the error response for a client; logs details that the client must not see."""
         problem = problem_of(error)
         if problem.status == 500:
             _log.error(
@@ -82,10 +82,11 @@ class Application:
         try:
             route, parameters = self._router.find(request)
         except Problem:
-            self.admit(request, Role.READ)  # without a token nobody learns what is there
+            # without a token, a client must not learn which paths exist
+            self.admit(request, Role.READ)
             raise
         routed = request.routed(parameters, self.admit(request, route.role))
-        if request.path in PROBES:  # answered however busy the process is
+        if request.path in PROBES:  # probes are answered even if the process is busy
             return await self._call(route, routed)
         if self._busy >= _AT_ONCE:
             raise Problem(503, "too many requests at once", headers={"Retry-After": "1"})
@@ -97,7 +98,7 @@ class Application:
             raise
         if response.stream is None:
             self._free()
-        else:  # it is answered until its last part is sent
+        else:  # the request ends when the last part is sent
             response.ended = self._free
         return response
 

@@ -21,12 +21,12 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApplication: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-#: Seconds for a whole body to come.
+#: Seconds for the arrival of a whole body.
 _PATIENCE = 15.0
 
 
 def asgi(application: Application) -> ASGIApplication:
-    """Returns an ASGI application, which serves HTTP and nothing else."""
+    """Returns an ASGI application, which only serves HTTP."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -45,7 +45,8 @@ def asgi(application: Application) -> ASGIApplication:
 
 
 async def _until_gone(sending: Coroutine[Any, Any, None], receive: Receive) -> None:
-    """Sends until the client goes, which servers report only to an application that receives."""
+    """Sends until the client disconnects. Servers only report this to an application that
+    receives."""
     sender = asyncio.ensure_future(sending)
     gone = asyncio.ensure_future(_disconnected(receive))
     try:
@@ -63,7 +64,7 @@ async def _disconnected(receive: Receive) -> None:
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
-    """Starts and ends at once: the service has a lifetime of its own."""
+    """Starts and ends immediately, because the service has a separate lifetime."""
     while True:
         message = await receive()
         await send({"type": f"{message['type']}.complete"})
@@ -82,7 +83,7 @@ def _request(scope: Scope, receive: Receive) -> Request:
         path=_path(scope),
         query=scope.get("query_string", b"").decode("latin-1"),
         headers=headers,
-        # Neither the client nor the address that it asked is of another machine.
+        # The client and the requested address both belong to this machine.
         local=server is not None
         and is_loopback(server[0])
         and (client is None or is_loopback(client[0])),
@@ -93,11 +94,11 @@ def _request(scope: Scope, receive: Receive) -> Request:
 
 
 def _path(scope: Scope) -> str:
-    """The path beneath the mount, percent-encoded: an id may have slashes."""
+    """Returns the path below the mount, percent-encoded, because an id may contain slashes."""
     raw = scope.get("raw_path")
     path: str = raw.decode("latin-1") if raw else quote(scope["path"])
     root = quote(scope.get("root_path", "")).rstrip("/")
-    # Older servers and frameworks leave the mount out of the path.
+    # Older servers and frameworks do not include the mount in the path.
     beneath = path[len(root) :] if path == root or path.startswith(f"{root}/") else path
     return beneath or "/"
 

@@ -1,4 +1,4 @@
-"""Connections that say nothing, or half a request, are closed: each holds a file descriptor."""
+"""Closes connections that send no complete request: each one holds a file descriptor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-#: Seconds for a whole request to come, and between two on one connection.
+#: Seconds for a whole request, and between two requests on one connection.
 PATIENCE: Final = 15.0
 
 
@@ -16,24 +16,24 @@ class Deadlines:
     """Watches the connections of one server.
 
     Args:
-        server: whose connections they are.
+        server: the server of the connections.
         patience: seconds that a connection may spend without a request being answered.
     """
 
     def __init__(self, server: web.Server, patience: float = PATIENCE) -> None:
         self._server = server
         self._patience = patience
-        #: Since when a connection says nothing; None while a request is answered.
+        #: The start of the silence of a connection; None while a request is answered.
         self._since: dict[Any, float | None] = {}
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(patience / 3, self._look)
 
     def stop(self) -> None:
-        """Watches no longer. Idempotent."""
+        """Stops watching. It is idempotent."""
         self._timer.cancel()
 
     async def watch(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Answers a request; meanwhile its connection has all the time it needs."""
+        """Answers a request; meanwhile its connection has no time limit."""
         connection = request.protocol
         self._since[connection] = None
         try:

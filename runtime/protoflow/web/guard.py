@@ -1,7 +1,7 @@
-"""Who may ask: bearer tokens, browsers of other origins, names of other hosts.
+"""Access control: bearer tokens, browsers of other origins, names of other hosts.
 
-Without a token the pages under `/api` are for this machine only. A browser on it may be made to
-ask by any page that it shows, so foreign origins and foreign host names are refused.
+Without a token the pages under `/api` are for this machine only. Any page in a browser on this
+machine could send requests, so foreign origins and foreign host names are refused.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from protoflow.web.request import Request, Role
 from protoflow.web.response import Problem
 from protoflow.web.sessions import Sessions, tokens_of
 
-#: What probes and scrapers ask: open to all where no token is set.
+#: The paths of probes and scrapers: they are open to all clients if no token is set.
 PROBES = frozenset({"/healthz", "/readyz"})
 _OPEN = PROBES | {"/metrics"}
-#: Requests that change something by a session's cookie need this header, with any value.
+#: Requests that change state with a session's cookie need this header, with any value.
 CSRF_HEADER = "x-protoflow"
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _METHODS = "GET, POST, OPTIONS"
@@ -27,7 +27,7 @@ _HEADERS = "authorization, content-type"
 
 
 class Guard:
-    """Decides who may ask. The settings name the host, the tokens and the origins."""
+    """Controls access. The settings name the host, the tokens and the origins."""
 
     def __init__(self, config: Config) -> None:
         self._host = config.http_host
@@ -36,7 +36,7 @@ class Guard:
         self._sessions = Sessions(config)
 
     def role(self, request: Request) -> Role:
-        """Returns what the client may do. Raises Problem: a foreign page may have sent it."""
+        """Returns the role of the client. Raises Problem if a foreign page may have asked."""
         if not self._tokens:
             return Role.OPERATE if request.local else Role.NONE
         role = self._bearer(request)
@@ -44,8 +44,9 @@ class Guard:
 
     def _bearer(self, request: Request) -> Role:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        # As bytes: text that is not ASCII cannot be compared in constant time. Bytes that are no
-        # UTF-8 come as lone surrogates. Each token is compared, whether one has matched or not.
+        # The comparison uses bytes, because text that is not ASCII cannot be compared in constant
+        # time. Bytes that are not UTF-8 arrive as lone surrogates. Each token is compared, even
+        # after a match.
         token = given.strip().encode("utf-8", "surrogateescape")
         matched = [
             role if hmac.compare_digest(token, expected) else Role.NONE
@@ -54,8 +55,8 @@ class Guard:
         return max(matched) if scheme.lower() == "bearer" else Role.NONE
 
     def _cookie(self, request: Request) -> Role:
-        """The role of a session. Browsers add its cookie to whatever a page asks, so it counts
-        for pages of this origin alone, and changes need a header that no form can set."""
+        """Returns the role of a session. Browsers add its cookie to the requests of any page. So it
+        only counts for pages of this origin, and changes need a header that no form can set."""
         role = self._sessions.role(request.headers.get("cookie", ""))
         origin = request.headers.get("origin")
         if role is Role.NONE or (origin is not None and _netloc(origin) != request.host):
@@ -65,7 +66,7 @@ class Guard:
         return role
 
     def check(self, request: Request) -> None:
-        """Checks host and origin, before anything is looked up. Raises Problem."""
+        """Checks host and origin, before the path is looked up. Raises Problem."""
         if request.local and not self._tokens and not self._known_host(request):
             raise Problem(403, "this host name is not served; ask for localhost")
         origin = request.headers.get("origin")
@@ -73,7 +74,7 @@ class Guard:
             raise Problem(403, "this origin is not in http_cors")
 
     def authorize(self, request: Request, needed: Role, role: Role) -> None:
-        """Checks the role, of a request whose client has this role. Raises Problem."""
+        """Checks that this role of a client is sufficient for a request. Raises Problem."""
         if role >= needed or (request.path in _OPEN and not self._tokens):
             return
         if not self._tokens:
@@ -104,17 +105,17 @@ class Guard:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what is bound to the host."""
+    """Whether only this machine can reach a server that is bound to the host."""
     return host == "localhost" or _is_loopback_address(host)
 
 
 def is_secure(scheme: str, forwarded: str | None) -> bool:
-    """Whether the client speaks TLS, to us or to a proxy that says so."""
+    """Whether the client uses TLS, with this server or with a proxy that reports it."""
     return scheme == "https" or (forwarded or "").partition(",")[0].strip().lower() == "https"
 
 
 def _netloc(origin: str) -> str | None:
-    """The host and port of an origin; None if it is none."""
+    """Returns the host and port of an origin; None if it is invalid."""
     try:
         return urlsplit(origin).netloc
     except ValueError:
@@ -122,7 +123,7 @@ def _netloc(origin: str) -> str | None:
 
 
 def _hostname(host: str) -> str:
-    """The name in a `Host` header; empty if there is none."""
+    """Returns the name in a `Host` header; empty if there is none."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:

@@ -1,4 +1,4 @@
-"""What routes see of a service, and act on."""
+"""The part of a service that routes read and act on."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ Publish: TypeAlias = Callable[[PublicationSpec, Sequence[AnyOutput]], Awaitable[
 
 @dataclass(kw_only=True)
 class Host:
-    """A service, as routes see it.
+    """A service, as routes use it.
 
     Attributes:
         config: the settings.
-        reporter: counters, and what the broker knows.
-        dead_letters: of the service's handlers.
-        health: whether the service works.
-        named: the subscription of a name. Raises RegistrationError.
+        reporter: the counters, and the data of the broker.
+        dead_letters: the dead letters of the service's handlers.
+        health: returns whether the service is alive and ready.
+        named: returns the subscription of a name. Raises RegistrationError.
         registrations: the handlers.
         started: whether the broker can be asked.
         publish: publishes outputs; returns their ids.
         started_at: seconds since the epoch.
-        journal: records what operators do, if there is one.
-        contract: messages beyond those of the handlers; none in a service.
-        neighbours: other processes, where the settings ask for them.
-        alone: no handler runs here; the contract names those that run elsewhere.
-        live: who looks on, and what they saw lately.
+        journal: records actions of operators, if there is a journal.
+        contract: messages besides those of the handlers; empty in a service.
+        neighbours: other processes, if the settings ask for them.
+        alone: whether no handler runs here; the contract names handlers that run elsewhere.
+        live: the viewers, and their last data.
     """
 
     config: Config

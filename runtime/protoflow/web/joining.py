@@ -1,4 +1,4 @@
-"""Joins the answers of processes: counters are summed, what all of them share stands once."""
+"""Joins the answers of processes: counters are summed, and common values appear once."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-#: What is the same in every process.
+#: Values that are the same in every process.
 _SAME = frozenset({"policy", "policy_origins", "window_seconds", "seconds"})
-#: What cannot be summed, or is of the broker and not of a process: the largest is shown.
+#: Values that cannot be summed, or that belong to the broker: the largest is shown.
 _LARGEST = frozenset(
     {"p50", "p95", "p99", "p50_ns", "p95_ns", "p99_ns", "last_ns", "last_queue_depth",
      "estimated_lag_millis", "waiting"}
@@ -17,42 +17,42 @@ _STATUSES = ("degraded", "unknown", "healthy")
 
 
 def processes(answers: Sequence[Any]) -> Any:
-    """Every worker's process."""
+    """Returns the processes of all workers."""
     return {"processes": [process for answer in answers for process in answer["processes"]]}
 
 
 def handlers(answers: Sequence[Any]) -> Any:
-    """Handlers by name."""
+    """Joins handlers by name."""
     return {"handlers": _by("name", [answer["handlers"] for answer in answers], handler)}
 
 
 def handler(rows: Sequence[Any]) -> Any:
-    """One handler."""
+    """Joins one handler."""
     joined = _joined("", rows)
     joined["latency_seconds"]["average"] = joined["run_seconds"] / max(1, joined["runs"])
     return joined
 
 
 def infos(answers: Sequence[Any]) -> Any:
-    """Handlers in the Go runtime's shape, by name."""
+    """Joins handlers in the Go runtime's format, by name."""
     return _by("name", answers, _info)
 
 
 def topics(answers: Sequence[Any]) -> Any:
-    """Dead-letter topics by name."""
+    """Joins dead-letter topics by name."""
     rows = [answer["topics"] for answer in answers]
     return {"topics": _by("topic", rows, lambda found: _joined("", found))}
 
 
 def snapshot(answers: Sequence[Any]) -> Any:
-    """All of what the dashboard shows live."""
+    """Joins all live data of the dashboard."""
     return {
         **answers[0], **processes(answers), **handlers(answers), **topics(answers),
         "time": max(answer["time"] for answer in answers),
     }  # fmt: skip
 
 
-#: By what `Route.across` says.
+#: The functions by the value of `Route.across`.
 JOIN: Final[Mapping[str, Callable[[Sequence[Any]], Any]]] = {
     "all": processes,
     "handlers": handlers,
@@ -74,7 +74,7 @@ def _info(rows: Sequence[Any]) -> Any:
 def _by(
     key: str, answers: Sequence[Sequence[Any]], join: Callable[[Sequence[Any]], Any]
 ) -> list[Any]:
-    """Rows with the same value of a key, joined, in the order of their first."""
+    """Joins rows with the same value of a key, in the order of their first occurrence."""
     rows: dict[Any, list[Any]] = {}
     for answer in answers:
         for row in answer:
@@ -83,7 +83,7 @@ def _by(
 
 
 def _joined(name: str, values: Sequence[Any]) -> Any:
-    """Values of one name: objects member by member."""
+    """Joins the values of one name; objects are joined member by member."""
     first = values[0]
     if name in _SAME:
         return first

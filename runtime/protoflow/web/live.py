@@ -1,6 +1,6 @@
-"""Viewers of the dashboard: a stream for each, and what was seen while one looked.
+"""Viewers of the dashboard: each has a stream, and samples are taken while there is a viewer.
 
-Without a viewer nothing is measured.
+Without a viewer, no samples are taken.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Snapshot = dict[str, Any]
 
 
 class Live:
-    """Gives snapshots to viewers, at most 32."""
+    """Sends snapshots to viewers, at most 32."""
 
     def __init__(self) -> None:
         self.samples: deque[dict[str, Any]] = deque(maxlen=int(_HOUR / _SAMPLED))
@@ -35,18 +35,18 @@ class Live:
         self._sampled_at = float("-inf")
 
     def end(self) -> None:
-        """Ends all streams: browsers come back when the service runs again."""
+        """Ends all streams; browsers reconnect when the service runs again."""
         self._ended.set()
 
     def sample(self, measured: Callable[[], dict[str, Any]]) -> None:
-        """Keeps what was measured, unless that was done just now."""
+        """Keeps a sample, unless one was taken a moment ago."""
         now = time.monotonic()
         if now - self._sampled_at >= _SAMPLED:
             self._sampled_at = now
             self.samples.append({"time": time.time(), **measured()})
 
     def stream(self, take: Callable[[], Awaitable[Snapshot]]) -> AsyncIterator[bytes]:
-        """Returns the events of one viewer. Raises Problem: there are too many."""
+        """Returns the events of one viewer. Raises Problem if there are too many viewers."""
         if self.viewers >= _MOST:
             raise Problem(
                 503, f"{_MOST} viewers look on already; close a page, and try again",
@@ -64,7 +64,8 @@ class Live:
             while not self._ended.is_set():
                 try:
                     data, event = encoded(await take()), b"snapshot"
-                except Exception as error:  # the status is sent: the page shows the sentence
+                # the status is already sent, so the page shows this text
+                except Exception as error:
                     data, event = problem_of(error).response.body, b"problem"
                 yield b"event: %s\ndata: %s\n\n" % (event, data)
                 if time.monotonic() - commented_at >= _ALIVE:

@@ -1,6 +1,6 @@
-"""Other processes of a namespace, by heartbeats over the broker; only where the settings ask.
+"""Finds other processes of a namespace by heartbeats over the broker, if the settings ask for it.
 
-A heartbeat holds names and numbers, and nothing that is fetched or called.
+A heartbeat only contains names and numbers; nothing in it is fetched or called.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Neighbours:
     Args:
         transport: the broker, open.
         config: the namespace.
-        beat: what this process says of itself; None only listens.
+        beat: returns the data about this process; with None it only listens.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Neighbours:
 
     @property
     def beats(self) -> list[Beat]:
-        """The last heartbeats of other processes, in the order of their names."""
+        """The last heartbeats of other processes, sorted by name."""
         now = time.time()
         self._others = {n: one for n, one in self._others.items() if now - one[0] < _GONE}
         found = []
@@ -102,7 +102,7 @@ class Neighbours:
                 content = json.dumps({"name": self._name, **beat()}).encode()
                 message = Message(id=ids.new_id(), topic=self._topic, payload=content)
                 await self._transport.submit((message,))
-            except Exception as error:  # the pages of others miss it; nothing else does
+            except Exception as error:  # only the pages of other processes are affected
                 _log.warning("a heartbeat was not sent", extra={"error": repr(error)})
             await asyncio.sleep(_PERIOD)
 
@@ -125,12 +125,12 @@ class Neighbours:
                         self._take(delivery.message.payload or b"")
                     unsettled = [Settlement(delivery=delivery) for delivery in deliveries]
                     continue
-            except Exception as error:  # the next heartbeats are read all the same
+            except Exception as error:  # the next heartbeats are still read
                 _log.warning("heartbeats are not read", extra={"error": repr(error)})
             await asyncio.sleep(_PERIOD)
 
     def _take(self, payload: bytes) -> None:
-        """Keeps a heartbeat; what is none, or this process's own, is left out."""
+        """Keeps a heartbeat; invalid ones and this process's own are left out."""
         beat: Any
         try:
             beat = json.loads(payload) if len(payload) <= _LARGEST else None
@@ -149,13 +149,13 @@ class _Nothing:
     """A listener that does nothing."""
 
     async def shards_revoked(self, shards: Collection[str | int], drain: float) -> None:
-        """Nothing runs."""
+        """Does nothing, because no handler runs."""
 
     def deliveries_lost(self, deliveries: Sequence[Delivery]) -> None:
-        """Heartbeats are taken at once."""
+        """Does nothing, because heartbeats are settled immediately."""
 
     def health_changed(self, healthy: bool, detail: str) -> None:
-        """The other subscriptions say so."""
+        """Does nothing, because the other subscriptions report the same."""
 
     def suspects_waiting(self) -> None:
-        """There are none."""
+        """Does nothing, because there are no suspects."""

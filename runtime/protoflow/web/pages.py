@@ -19,8 +19,8 @@ def pages_of(
 
     Args:
         host: the service.
-        only: the paths that are served; None is all.
-        without: paths that are not.
+        only: the paths that are served; None means all.
+        without: paths that are not served.
     """
 
     async def answer(route: Route, request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""Errors of Protoflow as problems for clients."""
+"""Converts errors of Protoflow to problems for clients."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STATUSES: tuple[tuple[type[ProtoflowError], int], ...] = (
 
 
 def problem_of(error: Exception) -> Problem:
-    """Returns what a client gets of an error; 500 without a word of why for what is a fault."""
+    """Returns the problem for an error; an internal error becomes 500 without details."""
     if isinstance(error, Problem):
         return error
     for kind, status in _STATUSES:

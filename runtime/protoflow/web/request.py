@@ -1,4 +1,4 @@
-"""A request as routes see it, whatever server it came through."""
+"""A request in the form that routes use, on any server."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from urllib.parse import parse_qsl, unquote
 from protoflow.codecs.json_text import loads
 from protoflow.web.response import Problem
 
-#: Bytes of a body at most.
+#: The largest body in bytes.
 LARGEST_BODY: Final = 1024 * 1024
-#: The most parameters of a query.
+#: The highest number of query parameters.
 _MOST_PARAMETERS = 50
 
 
 class Role(enum.IntEnum):
-    """What a client may do; each role includes those below."""
+    """The rights of a client; each role includes those below."""
 
     NONE = 0
     READ = 1
@@ -26,7 +26,7 @@ class Role(enum.IntEnum):
 
     @property
     def label(self) -> str:
-        """The role as people write it."""
+        """The name of the role for people."""
         return self.name.lower()
 
 
@@ -40,15 +40,15 @@ class Request:
 
     Attributes:
         method: in upper case.
-        path: still percent-encoded, beneath the place where the application is mounted.
-        query: the query string, still percent-encoded.
+        path: the percent-encoded path below the mount of the application.
+        query: the percent-encoded query string.
         headers: by name in lower case.
-        local: only this machine reaches what the request came through.
+        local: whether only this machine can reach the server of the request.
         peer: the address of the client, for logs.
-        secure: it came through TLS, here or at a proxy.
+        secure: whether it came through TLS, here or at a proxy.
         read: reads the body. Raises Problem: too large, or too slow.
         parameters: the parameters of the path, decoded.
-        role: what the client may do.
+        role: the rights of the client.
     """
 
     method: str
@@ -76,7 +76,7 @@ class Request:
         """Returns the parameters of the query.
 
         Raises:
-            Problem: one is unknown, or there twice.
+            Problem: a parameter is unknown, or given twice.
         """
         try:
             pairs = parse_qsl(
@@ -99,7 +99,7 @@ class Request:
         """Returns the JSON object of the body; empty without a body.
 
         Raises:
-            Problem: it is not JSON, no object, or has an unknown member.
+            Problem: the body is not a JSON object, or has an unknown member.
         """
         body = await self.read()
         try:
@@ -117,5 +117,5 @@ class Request:
         return content
 
     def routed(self, parameters: Mapping[str, str], role: Role) -> Request:
-        """Returns the request with what the router and the guard have found."""
+        """Returns the request with the results of the router and the guard."""
         return replace(self, parameters=parameters, role=role)

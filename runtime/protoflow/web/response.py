@@ -1,4 +1,4 @@
-"""A response as routes make it, and errors as RFC 9457 problem details."""
+"""A response from a route, and errors as RFC 9457 problem details."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PROBLEM: Final = "application/problem+json"
 NDJSON: Final = "application/x-ndjson"
 HTML: Final = "text/html"
 EVENTS: Final = "text/event-stream"
-#: Seconds in which a client must take a part of a stream: a stream holds one of few places.
+#: Seconds in which a client must read a part of a stream, because streams are limited in number.
 TAKING: float = 30.0
 
 
@@ -41,14 +41,14 @@ class Response:
     ended: Callable[[], None] | None = None
 
     async def write_to(self, write: Callable[[bytes], Awaitable[object]]) -> None:
-        """Writes the parts of the stream. Raises TimeoutError: the client takes none."""
+        """Writes the parts of the stream. Raises TimeoutError if the client does not read."""
         if self.stream is not None:
             async for part in self.stream:
                 async with asyncio.timeout(TAKING):
                     await write(part)
 
     async def close(self) -> None:
-        """Ends the stream, whether it was read to its end or not. Idempotent."""
+        """Ends the stream, even if it was not read completely. It is idempotent."""
         ended, self.ended = self.ended, None
         stream, self.stream = self.stream, None
         try:
@@ -65,7 +65,7 @@ def as_json(value: Any, status: int = 200) -> Response:
 
 
 class Problem(Exception):  # noqa: N818  the word of RFC 9457
-    """An error that a client gets.
+    """An error response for a client.
 
     Attributes:
         status: the status code.
@@ -106,5 +106,5 @@ class Problem(Exception):  # noqa: N818  the word of RFC 9457
 
 
 def encoded(value: Any) -> bytes:
-    """Returns a value as JSON; what is no text is escaped."""
+    """Returns a value as JSON; characters outside of text are escaped."""
     return json.dumps(value, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace")

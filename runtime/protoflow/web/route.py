@@ -1,4 +1,4 @@
-"""A route as data: what is asked where, by whom, and what comes back."""
+"""A route as data: its path, its role, and its response."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from protoflow.web.host import Host
 from protoflow.web.request import Request, Role
 from protoflow.web.response import JSON, Response
 
-#: Answers a request from what it sees of the service.
+#: Answers a request with the data of the service.
 Function: TypeAlias = Callable[[Host, Request], Awaitable[Response]]
 Schema: TypeAlias = Mapping[str, Any]
 
@@ -25,16 +25,16 @@ class Route:
     Attributes:
         method: in upper case.
         path: with parameters in braces, `/api/v1/handlers/{name}`.
-        role: what a client must be allowed.
-        function: answers.
+        role: the role that a client needs.
+        function: the function that answers.
         summary: what it does, for the documentation.
         schema: the name of the schema of the response.
         status: of a response without an error.
         query: the schemas of the parameters of the query.
         body: the name of the schema of the body; "" takes none.
         content_type: of the response.
-        seconds: how long it may take.
-        across: how the responses of several workers become one; `any` takes the first.
+        seconds: the time limit of the response.
+        across: how the responses of several workers are joined; `any` takes the first.
     """
 
     method: str

@@ -1,4 +1,4 @@
-"""The router: from method and path to a route and the parameters of the path."""
+"""The router: it finds the route and the path parameters for a method and path."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from protoflow.web.route import Route
 
 
 class Router:
-    """Finds routes. A literal part of a path goes before a parameter."""
+    """Finds routes. A literal part of a path has priority over a parameter."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._paths: dict[tuple[str, ...], dict[str, Route]] = {}
@@ -22,7 +22,7 @@ class Router:
         """Returns the route and the parameters of the path.
 
         Raises:
-            Problem: there is no such path, or it has no such method.
+            Problem: the path does not exist, or does not have this method.
         """
         segments = request.segments
         found = [

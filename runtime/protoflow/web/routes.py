@@ -1,4 +1,4 @@
-"""The route table: everything that is asked over HTTP, once."""
+"""The route table: all routes of the HTTP API."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _post(
 def _route(
     method: str, path: str, function: Function, schema: str, role: Role, **more: Any
 ) -> Route:
-    # The summary is the function's: what is documented is what is called.
+    # The summary is that of the function, so it describes the called code.
     summary = (function.__doc__ or "").splitlines()[0]
     return Route(
         method=method, path=path, role=role, function=function, summary=summary, schema=schema,
@@ -76,7 +76,7 @@ def _route(
 
 
 def _controls(verb: str, function: Function, status: int = 200) -> tuple[Route, Route]:
-    """A verb for all subscriptions of the process, and for the one of a handler."""
+    """Returns the routes for all subscriptions of the process, and for that of one handler."""
     paths = (f"{V1}/{verb}", f"{V1}/handlers/{{name}}/{verb}")
     one, other = (_post(path, function, "Processes", status=status, across="all") for path in paths)
     return one, other
@@ -122,7 +122,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     _get(f"{V1}/lag", service.lag, "Lag"),
     _get(f"{V1}/topology", service.topology, "Topology"),
     _get(f"{V1}/contract", service.contract, "Contract"),
-    # A session's cookie is for the paths beneath /api/v1.
+    # A session's cookie is sent to the paths below /api/v1.
     _get(f"{V1}/asyncapi", service.asyncapi, "Document"),
     _get(f"{V1}/settings", service.settings, "Settings"),
     _get(f"{V1}/messages/{{id}}", messages.message, "Message", query={"since": _TIME}),

@@ -1,4 +1,4 @@
-"""JSON Schemas of bodies and responses, by the names that routes have for them."""
+"""JSON Schemas of bodies and responses, by the names that routes use."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ MAYBE_TEXT: Schema = {"type": ["string", "null"]}
 MAYBE_COUNT: Schema = {"type": ["integer", "null"], "minimum": 0}
 MAYBE_NUMBER: Schema = {"type": ["number", "null"]}
 ANYTHING: Schema = {"type": "object"}
-#: `mixed`: of several workers, some run and some do not; `elsewhere`: in no process that is seen.
+#: `mixed`: only some of the workers run; `elsewhere`: no visible process runs it.
 STATE: Schema = {"enum": ["running", "paused", "draining", "drained", "mixed", "elsewhere"]}
 
 
 def _object(_optional: tuple[str, ...] = (), /, **properties: Schema) -> Schema:
-    """An object with exactly these members, all required but the optional ones."""
+    """Returns an object schema with exactly these members, all required except optional ones."""
     return {
         "type": "object",
         "properties": properties,

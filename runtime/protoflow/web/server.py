@@ -24,16 +24,16 @@ from protoflow.web.response import Problem, Response
 
 _log = logging.getLogger("protoflow.web")
 
-#: A handler of the user's.
+#: A handler of the user's application.
 Page: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class _ProtocolLog(logging.LoggerAdapter[logging.Logger]):
-    """Records of aiohttp about requests that are no HTTP: anybody may send such, so they must not
+    """Log records of aiohttp about invalid requests. Any client can send these, so they must not
     fill a log at INFO."""
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
-        """At DEBUG, whatever the level."""
+        """Logs at DEBUG for every level."""
         self.logger.debug(msg, *args, **kwargs)
 
 
@@ -41,8 +41,8 @@ class WebServer:
     """Serves applications on ports and sockets.
 
     Args:
-        config: where it binds.
-        handlers: the user's, by method and path as aiohttp routes it.
+        config: the addresses to bind.
+        handlers: the user's handlers, by method and path of aiohttp.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class WebServer:
         self._deadlines: list[Deadlines] = []
 
     async def serve(self, application: Application, port: int) -> int:
-        """Serves on a port; returns it, for 0 leaves it to the system. Raises ConfigError."""
+        """Serves on a port and returns it; for 0 the system chooses one. Raises ConfigError."""
         runner = await self._runner(application, is_loopback(self._host))
         site = web.TCPSite(runner, self._host, port)
         try:
@@ -68,10 +68,10 @@ class WebServer:
         return bound
 
     async def serve_socket(self, application: Application, path: str) -> None:
-        """Serves on a Unix socket that the user of the process alone reaches.
+        """Serves on a Unix socket that only the user of the process can reach.
 
         Raises:
-            ConfigError: it cannot be made.
+            ConfigError: the socket cannot be created.
         """
         runner = await self._runner(application, local=True)
         before = os.umask(0o177)
@@ -100,7 +100,7 @@ class WebServer:
             for (method, path), page in self._handlers.items()
         )
         app.router.add_route("*", "/{path:.*}", adapter.answer)
-        # Access logs would show query strings; nobody reads them here.
+        # Access logs would contain query strings, and are not used here.
         runner = web.AppRunner(
             app, access_log=None, handle_signals=False, shutdown_timeout=5.0,
             keepalive_timeout=PATIENCE, logger=cast("Any", _ProtocolLog(_log)),
@@ -110,7 +110,7 @@ class WebServer:
         return runner
 
     async def _watched(self, app: web.Application, runner: web.AppRunner) -> None:
-        """Sets the runner up; connections that say nothing are closed."""
+        """Sets up the runner; silent connections are closed."""
         found: list[Deadlines] = []
 
         @web.middleware
@@ -126,11 +126,11 @@ class WebServer:
 
 
 class _Adapter:
-    """Between aiohttp's requests and responses and ours.
+    """Converts requests and responses between aiohttp and this package.
 
     Args:
-        application: answers.
-        local: only this machine reaches the server.
+        application: the application that answers.
+        local: whether only this machine can reach the server.
     """
 
     def __init__(self, application: Application, local: bool) -> None:
@@ -138,12 +138,13 @@ class _Adapter:
         self._local = local
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        """Answers by the application."""
+        """Answers with the application."""
         response = await self._application.answer(self._request(request))
         return await _sent(request, response)
 
     def guarded(self, page: Page) -> Page:
-        """Returns a handler of the user's behind the guard; all but GET and HEAD operate."""
+        """Returns a user's handler behind the guard; all methods except GET and HEAD need
+        `operate`."""
 
         async def answer(request: web.Request) -> web.StreamResponse:
             reads = request.method in ("GET", "HEAD")

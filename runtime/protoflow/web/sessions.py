@@ -1,6 +1,7 @@
 """Sessions of browsers: a signed cookie, which no script can read, instead of a token.
 
-A session is not kept anywhere: restarts and replicas with the same token accept it.
+A session is not stored on the server: after a restart, and on replicas with the same token, it is
+still valid.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from protoflow.web.request import Role
 #: Seconds that a session lasts.
 LASTS: Final = 12 * 3600
 _ATTEMPTS, _PERIOD = 5, 60.0
-#: The most clients whose attempts are remembered; the oldest are forgotten.
+#: The number of clients whose attempts are counted; the oldest are forgotten.
 _CLIENTS: Final = 1000
 
 
@@ -27,14 +28,14 @@ def tokens_of(config: Config) -> list[tuple[bytes, Role]]:
 
 
 class Sessions:
-    """Makes and checks the cookies of sessions.
+    """Creates and checks the cookies of sessions.
 
     Args:
         config: names the tokens.
     """
 
     def __init__(self, config: Config) -> None:
-        #: Ports of a host share cookies, so each service has a name of its own.
+        #: Cookies are shared between the ports of a host, so each service has its own cookie name.
         self._keys = {
             f"protoflow-{_digest(token, b'name')[:8]}": (token, role)
             for token, role in tokens_of(config)
@@ -52,7 +53,7 @@ class Sessions:
         return found
 
     def open(self, token: str, *, secure: bool) -> tuple[Role, str | None]:
-        """Returns the role of a token, and the cookie of a session; None: the token is wrong."""
+        """Returns the role of a token, and the cookie of a session; None if the token is wrong."""
         given = token.encode("utf-8", "surrogatepass")
         cookie, found = None, Role.NONE
         for name, (expected, role) in self._keys.items():
@@ -65,13 +66,14 @@ class Sessions:
     def closed(self, cookies: str, *, secure: bool) -> Sequence[str]:
         """Returns the cookies that end the sessions in a `Cookie` header.
 
-        Only those: a name is made of a token, so a stranger could try tokens on it.
+        Other names are not returned: a name is derived from a token, so a foreign client could test
+        tokens with it.
         """
         given = {part.strip().partition("=")[0] for part in cookies.split(";")}
         return [_cookie(name, "", 0, secure=secure) for name in self._keys if name in given]
 
     def may_try(self, client: str) -> bool:
-        """Whether a client may send a token once more, five times a minute."""
+        """Whether a client may try a token again; the limit is five times a minute."""
         now = time.monotonic()
         made = [at for at in self._attempts.pop(client, ()) if now - at < _PERIOD]
         allowed = len(made) < _ATTEMPTS
@@ -87,7 +89,7 @@ def _valid(token: bytes, role: Role, value: str) -> bool:
     if label != role.label or not (expires.isascii() and expires.isdecimal()):
         return False
     expected = _sign(token, role, int(expires[:20]))
-    given = signature.encode("utf-8", "surrogatepass")  # bytes of a header come as surrogates
+    given = signature.encode("utf-8", "surrogatepass")  # the bytes of a header arrive as surrogates
     return hmac.compare_digest(given, expected.encode()) and time.time() < int(expires)
 
 
@@ -100,6 +102,6 @@ def _digest(token: bytes, text: bytes) -> str:
 
 
 def _cookie(name: str, value: str, seconds: int, *, secure: bool) -> str:
-    """A cookie for the paths beneath that of the request, which is the API's."""
+    """Returns a cookie for the paths below that of the request, which is the API's."""
     parts = (f"{name}={value}", f"Max-Age={seconds}", "HttpOnly", "SameSite=Strict")
     return "; ".join((*parts, "Secure") if secure else parts)

@@ -1,4 +1,4 @@
-"""The pages without a service: a broker, a contract, and no handler that runs here."""
+"""The pages without a service: a broker, a contract, and no running handler."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from protoflow.web.host import Host
 
 
 class _Watched:
-    """What reports need, of a broker alone."""
+    """The data of a broker that reports need."""
 
     def __init__(self, transport: Transport, watched: Sequence[SubscriptionSettings]) -> None:
         self.counters = Counters()
@@ -32,20 +32,21 @@ class _Watched:
         self.subscriptions: Sequence[Scheduler] = ()
 
     def publish_topic(self, spec: HandlerSpec) -> str:
-        """Nothing publishes here."""
+        """Returns an empty text, because nothing publishes here."""
         return ""
 
 
 def standalone(connection: Connection, config: Config, catalog: Catalog) -> Host:
-    """Returns what routes see of a broker.
+    """Returns the routes' view of a broker.
 
     Args:
-        connection: to the broker, open.
-        config: its settings.
-        catalog: the contract; empty is none.
+        connection: the open connection to the broker.
+        config: the settings of the broker.
+        catalog: the contract; it may be empty.
 
     Raises:
-        ConfigError, RegistrationError, CapabilityError: as when a service starts.
+        ConfigError, RegistrationError, CapabilityError: the same errors as at the start of a
+        service.
     """
     transport, clock = connection.transport, Clock()
     registrations = [of_method(method, _elsewhere, sync=True) for method in catalog.methods]
@@ -80,5 +81,5 @@ def standalone(connection: Connection, config: Config, catalog: Catalog) -> Host
 
 
 def _elsewhere(*_given: object) -> None:
-    """Stands for handlers that run elsewhere."""
+    """Stands for handlers that run in other processes."""
     raise RuntimeError("this process runs no handlers")

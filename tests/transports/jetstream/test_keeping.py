@@ -173,7 +173,7 @@ async def _away(url: str, lost: str) -> tuple[Transport, Any, Any, str]:
 async def test_messages_that_left_the_stream_unread_stop_the_subscription(url: str) -> None:
     transport, subscription, listener, _ = await _away(url, "stop")
     try:
-        with pytest.raises(TransportError, match=r"5 places of stream .* were emptied"):
+        with pytest.raises(TransportError, match=r"5 messages of stream .* were removed"):
             await asyncio.wait_for(subscription.receive(1, 1), 5)
         assert listener.health[-1][0] is False
     finally:

@@ -107,7 +107,7 @@ class TestShards:
         member = await harness.join(topic, transport=await harness.connect(shards=2))
         await member.subscription.stop()
         wider = await harness.connect(shards=3)
-        with pytest.raises(TopologyError, match=r"set option shards as it was.*delete") as reported:
+        with pytest.raises(TopologyError, match=r"restore the option shards.*delete") as reported:
             await harness.join(topic, transport=wider)
         assert f"protoflow/{topic}/billing" in str(reported.value)
         for shard in (0, 1):

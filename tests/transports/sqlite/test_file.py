@@ -116,7 +116,9 @@ async def test_the_mode_of_a_file_that_exists_is_kept(
 
 async def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "queue.db").symlink_to(tmp_path / "target.db")
-    with pytest.raises(ConnectionFailedError, match=r"queue\.db is a symbolic link; name the file"):
+    with pytest.raises(
+        ConnectionFailedError, match=r"queue\.db is a symbolic link; name its target"
+    ):
         await make(f"sqlite:///{tmp_path}/queue.db").open()
     assert not (tmp_path / "target.db").exists()
     (tmp_path / "data").mkdir()
@@ -127,7 +129,7 @@ async def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
 
 
 async def test_a_directory_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(ConnectionFailedError, match="no regular file"):
+    with pytest.raises(ConnectionFailedError, match="not a regular file"):
         await make(f"sqlite:///{tmp_path}").open()
 
 

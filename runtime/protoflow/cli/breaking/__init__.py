@@ -1,1 +1,1 @@
-"""`protoflow breaking`: two versions of a contract, found, read and compared."""
+"""`protoflow breaking`: finds, reads and compares two versions of a contract."""

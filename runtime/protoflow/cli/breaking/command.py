@@ -50,8 +50,9 @@ def command(
 ) -> None:
     """Show what the .proto files change for messages under way, and how to roll it out.
 
-    Compares the .proto files that `generate` takes with the version that runs, each under its
-    settings, without a broker. Each change has a verdict: safe, consumers first, producers first,
+    Compares the .proto files that `generate` takes with the running version. Each version is read
+    with its own settings, and no broker is needed. Each change has a verdict: safe, consumers
+    first, producers first,
     drain, loses order, or loses messages. It may depend on the transport.
 
     Exits with 1 if a change is not safe. `buf breaking` checks the payloads; use both.
@@ -137,7 +138,7 @@ def _subjects(subjects: tuple[str, ...]) -> str:
 
 
 def _print_rollouts(found: list[Change], scheme: str) -> None:
-    """What happens, and the steps that avoid it."""
+    """Prints the consequences, and the steps that avoid them."""
     effects = {
         one.kind: effect
         for one in found

@@ -1,4 +1,4 @@
-"""A contract under settings, made of descriptors."""
+"""A contract with settings, built from descriptors."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from protoflow.errors import CapabilityError, ConfigError, RegistrationError
 
 
 def contract(source: Source, config: Config) -> Contract:
-    """The contract of a source under settings.
+    """Returns the contract of a source with its settings.
 
     Raises:
-        ConfigError: its annotations have mistakes, or a service of it would not start.
+        ConfigError: its annotations have mistakes, or its service would not start.
     """
     try:
         return _contract(source, config)
@@ -32,7 +32,7 @@ def contract(source: Source, config: Config) -> Contract:
 def _contract(source: Source, config: Config) -> Contract:
     descriptors = Descriptors(source.image)
     catalog = Catalog(descriptors.files())
-    # Names are compared without the namespace, which is one change and not one for each name.
+    # Names are compared without the namespace, whose change counts only once.
     bare = _for(catalog, replace(config, namespace="", file=None, environ={}))
     return Contract(
         handlers=plan.planned(catalog, bare).handlers,
@@ -46,7 +46,7 @@ def _contract(source: Source, config: Config) -> Contract:
 
 
 def _for(catalog: Catalog, config: Config) -> Config:
-    """The settings without those for handlers that only the other version has."""
+    """Returns the settings without those for handlers that only the other version has."""
     unknown = {
         name
         for name in config.handlers

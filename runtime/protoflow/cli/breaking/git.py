@@ -1,4 +1,4 @@
-"""The files of a git ref that a contract is made of."""
+"""Reads the files of a contract from a git ref."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ _FILE = "100"
 
 
 def checkout(ref: str, into: Path) -> Path:
-    """Writes .proto files and settings of a ref into a directory; the place of the project there.
+    """Writes .proto files and settings of a ref into a directory. Returns the place of the project
+    there.
 
     Raises:
         ConfigError: no such ref, no repository, or no git.
     """
     if ref.startswith("-"):
         raise ConfigError(f"{ref} is neither a git ref nor a directory nor a file")
-    # --verify and ^{commit}: a name of anything else is refused.
+    # With --verify and ^{commit}, git refuses names of other objects.
     found = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
     if found.returncode:
         said = found.stderr.decode(errors="replace").strip().splitlines()
@@ -49,7 +50,7 @@ def checkout(ref: str, into: Path) -> Path:
 
 
 def _files(commit: str) -> Iterator[tuple[str, str]]:
-    """The paths that matter, with their blobs."""
+    """Returns the needed paths, with their blobs."""
     listed = _git("ls-tree", "-r", "-z", "--full-tree", commit).stdout.decode(errors="replace")
     for entry in listed.split("\0"):
         meta, _, name = entry.partition("\t")
@@ -60,8 +61,8 @@ def _files(commit: str) -> Iterator[tuple[str, str]]:
 
 def _git(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[bytes]:
     try:
-        return subprocess.run(  # noqa: S603  no shell
-            ["git", *arguments],  # noqa: S607  the user's own git
+        return subprocess.run(  # noqa: S603  no shell is used
+            ["git", *arguments],  # noqa: S607  the user's own git is used
             input=stdin.encode(), capture_output=True, check=False,
         )  # fmt: skip
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Where in the .proto files each part of a contract is written."""
+"""The places in the .proto files of each part of a contract."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _PUBLISH = options_pb2.PUBLISH_FIELD_NUMBER
 
 
 def places(contracts: Iterable[FileContracts], shown: Callable[[str], str]) -> dict[str, str]:
-    """`file:line` by name, and by name and aspect with a blank between.
+    """Returns `file:line` by name, and by name and aspect with a blank between.
 
     Args:
         contracts: the annotations of all files.
-        shown: the path of a file, as people find it, by its name.
+        shown: the path of a file for people, by its name.
     """
     found: dict[str, str] = {}
     for file in contracts:

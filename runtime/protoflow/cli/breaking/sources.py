@@ -1,4 +1,4 @@
-"""Where a version of a contract comes from: a git ref, a directory, or an image."""
+"""The source of a contract version: a git ref, a directory, or an image."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Source(NamedTuple):
     """A version of a contract.
 
     Attributes:
-        name: what people call it.
+        name: its name for people.
         image: the descriptors of its files.
-        shown: the path of a file of it, by the name that protoc knows it by.
+        shown: the paths of its files, by their names in protoc.
         settings: the text of its file of settings; None if it has none.
     """
 
@@ -36,19 +36,19 @@ class Source(NamedTuple):
 
 
 def working_directory() -> Source:
-    """The .proto files that `generate` would take. Raises ConfigError."""
+    """Returns the .proto files that `generate` would take. Raises ConfigError."""
     return _of_project(Path.cwd(), "the new contract", "", None)
 
 
 def source(against: str, config_file: str | None) -> Source:
-    """The version that a ref, a directory or a file names.
+    """Returns the version that a ref, a directory or a file names.
 
     Args:
         against: the name.
         config_file: the file of settings, if another than that of the project.
 
     Raises:
-        ConfigError: there is no such thing, or protoc complains of it.
+        ConfigError: the version does not exist, or protoc reports errors in it.
     """
     place = Path(against)
     if place.is_dir():
@@ -81,7 +81,7 @@ def _of_project(directory: Path, name: str, prefix: str, config_file: str | None
 
 
 def _settings(directory: Path, config_file: str | None) -> str | None:
-    """The settings of a version: the same file as now, or the one that its project names."""
+    """Returns the settings of a version: the same file as now, or that of its project."""
     name = config_file or project_settings(directory).get("config")
     if not name or Path(name).is_absolute() or not (directory / name).is_file():
         return None

@@ -35,12 +35,12 @@ from protoflow.contract.spec import (
 )
 from protoflow.errors import ConfigError
 
-#: Files that hold no contract, whatever image they are in.
+#: Files without a contract, in every image.
 _LIBRARIES = ("google/", "buf/validate/", "protoflow/v1/")
 
 
 class FileContracts(NamedTuple):
-    """What the annotations of a file say, with their places."""
+    """The annotations of a file, with their places."""
 
     file: File
     services: list[ServiceContract]
@@ -48,7 +48,7 @@ class FileContracts(NamedTuple):
 
 
 class Descriptors:
-    """The contract that descriptors hold.
+    """The contract in descriptors.
 
     Args:
         image: the descriptors of all files, those that they import before them.
@@ -71,7 +71,7 @@ class Descriptors:
         self.contracts = list(self._read())
 
     def files(self) -> list[FileSpec]:
-        """The specifications, as generated modules hold them, producers left out."""
+        """Returns the specifications as in generated modules, without producers."""
         return [
             FileSpec(
                 source=contracts.file.name,
@@ -88,7 +88,7 @@ class Descriptors:
         ]
 
     def _read(self) -> Iterator[FileContracts]:
-        """The annotations, read as the plugin does."""
+        """Reads the annotations in the same way as the plugin."""
         ours.mark(self._request)
         problems = Problems()
         reader = OptionReader(problems)
@@ -141,7 +141,7 @@ class Descriptors:
 
 
 def delivery(leaves: Leaves) -> DeliveryPolicy:
-    """The policy of leaves."""
+    """Returns the policy with these values."""
     return DeliveryPolicy(
         **_leaves(leaves, ""),
         retry=RetryPolicy(**_leaves(leaves, "retry.")),
@@ -158,7 +158,7 @@ def _leaves(leaves: Leaves, prefix: str) -> Mapping[str, Any]:
 
 
 def _value(value: Any) -> Any:
-    """A value as specifications have it: the plugin names members of enums in Python."""
+    """Returns a value in the form of specifications: the plugin names enum members in Python."""
     if isinstance(value, str) and value.startswith("_pf."):
         _, enum, member = value.split(".")
         return getattr(spec, enum)[member]

@@ -1,4 +1,4 @@
-"""What `pause`, `resume` and `drain` share: options, request and report."""
+"""The common parts of `pause`, `resume` and `drain`: options, request and report."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def acts(command: F) -> F:
 
 
 def act(client: Client, verb: str, handler: str | None) -> Any:
-    """Asks for the action; the processes with the subscriptions that it acted on.
+    """Requests the action. Returns the processes with the affected subscriptions.
 
     Raises:
         ConnectionFailedError, AuthenticationError, click.UsageError: see `Client.ask`.
@@ -36,7 +36,7 @@ def act(client: Client, verb: str, handler: str | None) -> Any:
 
 
 def report(verb: str, answer: Any, *, as_json: bool) -> None:
-    """Prints the state per process, and on stderr what the action did not reach."""
+    """Prints the state of each process, and on stderr what the action did not reach."""
     if as_json:
         output.as_json(answer)
     else:

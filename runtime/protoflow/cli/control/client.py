@@ -16,15 +16,16 @@ from protoflow.errors import AuthenticationError, ConnectionFailedError
 _TOKEN = "PROTOFLOW_HTTP_TOKEN"  # noqa: S105  the name of a variable
 #: Seconds for a response.
 _PATIENCE = 30.0
-#: Bytes of a response at most.
+#: The largest response in bytes.
 _LARGEST = 64 * 1024 * 1024
 
 
 class Client:
-    """Asks one process. The token comes from PROTOFLOW_HTTP_TOKEN; redirects are not followed.
+    """Sends requests to one process. The token comes from PROTOFLOW_HTTP_TOKEN; redirects are not
+    followed.
 
     Args:
-        url: where its HTTP pages are, `http://127.0.0.1:8080`.
+        url: the address of its HTTP pages, such as `http://127.0.0.1:8080`.
     """
 
     def __init__(self, url: str) -> None:
@@ -47,9 +48,10 @@ class Client:
         """Returns the JSON of `/api/v1/...`.
 
         Raises:
-            ConnectionFailedError: nothing answers, or something else does.
-            AuthenticationError: the token is missing, wrong, or only reads.
-            click.UsageError: the request is refused: no such handler, drained already.
+            ConnectionFailedError: there is no answer, or another program answers.
+            AuthenticationError: the token is missing, wrong, or read-only.
+            click.UsageError: the request is refused, because the handler is unknown or already
+            drained.
         """
         path = "/".join((self._path, "api", "v1", *(quote(one, safe="") for one in segments)))
         connection = self._connection()
@@ -96,5 +98,5 @@ def _headers() -> dict[str, str]:
     token = os.environ.get(_TOKEN, "")
     if not token.isprintable():
         raise click.UsageError(f"{_TOKEN} has line breaks; remove them")
-    # Bytes as they are: http.client would refuse what is not Latin-1.
+    # The header is sent as bytes, because http.client refuses text that is not Latin-1.
     return {"Authorization": f"Bearer {token.encode().decode('latin-1')}"} if token else {}

@@ -31,7 +31,7 @@ class Access:
     def __init__(self, selection: Selection, where: dict[str, Any]) -> None:
         self.config: Config = settings.broker_of(where["transport"], where["config_file"])
         named = where["contract_name"]
-        # With topics a contract only decodes; without, it names them.
+        # With --topic, the contract only decodes; otherwise it also names the topics.
         self.catalog: Catalog = (
             contract.optional(named) if selection.topics else contract.load(named)
         )
@@ -51,7 +51,8 @@ class Access:
         return asyncio.run(connected())
 
     def destination(self, name: str) -> str:
-        """The topic that `--to` names, which must exist. Raises ConfigError, TopologyError."""
+        """Returns the topic that `--to` names, which must exist. Raises ConfigError,
+        TopologyError."""
         topic = plan.topic_named(name, self.catalog, self.config)
         if topic in self.topics:
             raise ConfigError(f"--to {name}: the dead letters are in this topic; name another")
@@ -86,7 +87,7 @@ async def _connection(config: Config) -> AsyncIterator[DeadLetters]:
 
 
 def _user() -> str:
-    """Who runs the command, for the journal."""
+    """Returns the user of the command, for the journal."""
     try:
         name = getpass.getuser()
     except (OSError, KeyError):  # a container may have no name for its user
@@ -97,7 +98,7 @@ def _user() -> str:
 async def all_of(
     dead_letters: DeadLetters, topic: str, selection: Selection
 ) -> AsyncIterator[DeadLetterRecord]:
-    """All dead letters of a topic that fit, a page at a time."""
+    """Yields all matching dead letters of a topic, page by page."""
     after = ""
     while page := await dead_letters.list(topic, limit=PAGE, after=after, filter=selection.filter):
         for record in page:
@@ -108,7 +109,7 @@ async def all_of(
 async def found_in(
     dead_letters: DeadLetters, topics: Sequence[str], id: str
 ) -> tuple[str, DeadLetterRecord]:
-    """The dead letter of an id, and its topic. Raises DeadLetterNotFoundError."""
+    """Returns the dead letter of an id, and its topic. Raises DeadLetterNotFoundError."""
     for topic in topics:
         try:
             return topic, await dead_letters.show(topic, id)
@@ -118,7 +119,7 @@ async def found_in(
 
 
 def row_of(topic: str, record: DeadLetterRecord) -> dict[str, Any]:
-    """A dead letter as the list shows it."""
+    """Returns a dead letter as a row of the list."""
     metadata = record.message.metadata
     return {
         "id": record.message.id,

@@ -1,4 +1,4 @@
-"""`dlq replay` and `dlq purge`: which, a preview, a confirmation, and a report."""
+"""`dlq replay` and `dlq purge`: selection, preview, confirmation and report."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from protoflow.dead_letters import DeadLetters
 from protoflow.errors import DeadLetterNotFoundError, ReplayError
 
 F = TypeVar("F", bound=Callable[..., Any])
-#: Changes the dead letters of these ids in a topic; how many they were.
+#: Changes the dead letters with these ids in a topic; returns how many.
 _Act: TypeAlias = Callable[[DeadLetters, str, Sequence[str]], Awaitable[int]]
 
 
 def changes(action: F) -> F:
-    """Adds what commands that change something share: which, a preview, and a confirmation."""
+    """Adds the common options of changing commands: selection, preview and confirmation."""
     for option in (
         click.option("--yes", is_flag=True, help="Do not ask."),
         click.option("--dry-run", is_flag=True, help="Count the dead letters, and change nothing."),
@@ -155,9 +155,9 @@ async def _changed(
 
 
 async def _paced(ids: Sequence[str], rate: float | None) -> AsyncIterator[Sequence[str]]:
-    """The ids in portions, no more of them a second than the rate."""
+    """Yields the ids in portions, so that the rate per second is not exceeded."""
     started = time.monotonic()
-    ids = [*dict.fromkeys(ids)]  # what is there twice is changed at once
+    ids = [*dict.fromkeys(ids)]  # duplicates are changed together
     size = max(1, int(rate)) if rate else max(1, len(ids))
     for start in range(0, len(ids), size):
         if rate:
@@ -174,7 +174,7 @@ async def _act(
 ) -> None:
     try:
         report["done"] += await act(dead_letters, topic, ids)
-    except DeadLetterNotFoundError as error:  # gone meanwhile
+    except DeadLetterNotFoundError as error:  # the dead letter was removed meanwhile
         report["failed"] |= dict.fromkeys(ids, str(error))
     except ReplayError as error:
         report["done"] += error.replayed

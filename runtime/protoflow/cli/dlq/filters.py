@@ -19,7 +19,7 @@ _NAMES = ("handler", "topics", "group", "error", "message_type", "key", "since",
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """What the options say.
+    """The selection from the options.
 
     Attributes:
         topics: dead-letter topics; empty are those of the contract.
@@ -35,12 +35,12 @@ class Selection:
 
     @property
     def is_filter(self) -> bool:
-        """Whether anything is left out."""
+        """Whether the selection leaves dead letters out."""
         return self.filter is not None
 
 
 def filters(command: F) -> F:
-    """Adds the options, and hands the command a `selection`."""
+    """Adds the options, and passes a `selection` to the command."""
 
     @functools.wraps(command)
     def called(*arguments: Any, **options: Any) -> Any:

@@ -1,1 +1,1 @@
-"""`protoflow generate`: protoc, the plugin, and the imports of what they write."""
+"""`protoflow generate`: runs protoc and the plugin, and fixes the imports of their output."""

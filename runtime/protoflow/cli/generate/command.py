@@ -15,7 +15,7 @@ from protoflow.cli.generate import output, project, protoc
 from protoflow.counted import counted
 from protoflow.errors import ConfigError
 
-#: Seconds between two looks at the .proto files.
+#: Seconds between two checks of the .proto files.
 _WATCH_INTERVAL = 0.5
 
 
@@ -103,7 +103,7 @@ def _watch(arguments: dict[str, Any]) -> None:
 
 
 def _times(arguments: dict[str, Any]) -> dict[Path, float]:
-    """When each .proto file was changed last. An error stays for `_once` to report."""
+    """Returns the modification times of .proto files. An error is left for `_once` to report."""
     try:
         found = project.load(Path.cwd(), **arguments)
     except ConfigError:

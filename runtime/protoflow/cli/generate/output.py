@@ -1,4 +1,4 @@
-"""The generated files: what a run makes, against what lies in the output directory."""
+"""The generated files: the output of a run is compared with the output directory."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ _SUFFIXES = ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py", "_protoflow.py", *_DOCUMENTS
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """How the output directory differs from what the contract says now.
+    """The differences between the output directory and the output of the current contract.
 
     Attributes:
         changed: files to write, with their content, by path beneath the output directory.
-        orphans: generated modules whose .proto file is gone; none are sought where only some
-            files are generated.
-        unchanged: how many files are up to date.
+        orphans: generated modules without a .proto file; empty if only some files are generated.
+        unchanged: the number of files that are up to date.
     """
 
     changed: dict[str, str]
@@ -30,7 +29,7 @@ class Difference:
 
 
 def difference(project: Project, directory: Path) -> Difference:
-    """Generates beside the output directory, and compares. Raises as `protoc.run` does."""
+    """Generates into a separate directory, and compares. Raises as `protoc.run` does."""
     made = _generated(project, directory)
     out = directory / project.out
     changed = {name: text for name, text in made.items() if _content(out / name) != text}
@@ -45,7 +44,7 @@ def difference(project: Project, directory: Path) -> Difference:
 
 
 def write(found: Difference, out: Path) -> None:
-    """Writes what has changed. A file is replaced at once: a reader never sees half of it."""
+    """Writes changed files. Each is replaced atomically: a reader never sees half of it."""
     for name, text in found.changed.items():
         file = out / name
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Moves generated modules beneath a package: their imports of each other are rewritten.
 
-protoc writes absolute imports that begin at the root of the .proto files. Only imports of
-modules that this run generated are changed: a closed set, so nothing else can be hit.
+protoc writes absolute imports that begin at the root of the .proto files. Only imports of modules
+that this run generated are changed, so no other import can be affected.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-#: protoc writes this for a folder that is a keyword, where Python cannot parse it.
+#: protoc writes this for a folder with the name of a keyword, which Python cannot parse.
 _FROM = re.compile(r"^from ([\w.]+) import (\w+) as (\w+)$", re.MULTILINE)
 #: The function of protobuf's builder that takes the name of the module that is built.
 _BUILD = "BuildTopDescriptorsAndMessages"
@@ -26,15 +26,15 @@ class _Edit(NamedTuple):
 
 
 def rewrite(source: str, package: str, modules: Collection[str]) -> str:
-    """The source with imports of these modules beneath a package; "" only repairs imports
-    from folders that are keywords."""
+    """Returns the source with imports of these modules below a package; "" only repairs imports
+    from folders with the name of a keyword."""
     source = _without_keywords(source)
     if not package:
         return source
     lines = source.split("\n")
     edits = sorted(_edits(ast.parse(source), package, modules), reverse=True)
     for edit in edits:
-        # ast counts in bytes of UTF-8.
+        # ast counts columns in bytes of UTF-8.
         line = lines[edit.line].encode()
         lines[edit.line] = (line[: edit.start] + edit.text.encode() + line[edit.end :]).decode()
     return "\n".join(lines)
@@ -50,7 +50,7 @@ def _without_keywords(source: str) -> str:
     changed = _FROM.sub(imported, source)
     if changed == source or re.search(r"^import importlib$", source, re.MULTILINE):
         return changed
-    # Before the first import that it replaced; comments and docstrings come first.
+    # It goes before the first replaced import; comments and docstrings come first.
     at = re.search(r"^(?:import|from|\w+ = importlib)\b", changed, re.MULTILINE)
     place = at.start() if at else 0
     return f"{changed[:place]}import importlib\n{changed[place:]}"

@@ -1,4 +1,4 @@
-"""What is generated from where: options, pyproject.toml, buf.yaml, or the usual places."""
+"""The input and output of `generate`: from options, pyproject.toml, buf.yaml, or defaults."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _KNOWN = {
     "handlers": _TEXT, "asyncapi": _TEXT,
 }  # fmt: skip
 _TABLE = "[tool.protoflow.generate]"
-#: Imported by contracts, never generated into the output: the runtime holds its module.
+#: This file is imported by contracts but never generated: the runtime contains its module.
 _OURS = PurePosixPath("protoflow/v1/options.proto")
 _NOT_SOURCES = {"node_modules", "build", "dist", "site-packages", "third_party"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Project:
-    """What one run of `generate` works on.
+    """The input and output of one run of `generate`.
 
     Attributes:
         roots: directories that imports are relative to.
@@ -57,10 +57,10 @@ def load(
     package: str | None = None,
     grpc: bool | None = None,
 ) -> Project:
-    """The project in a directory; arguments go before pyproject.toml.
+    """Returns the project in a directory; arguments have priority over pyproject.toml.
 
     Raises:
-        ConfigError: a bad setting, a root or a file that does not exist, no file at all.
+        ConfigError: a setting is invalid, a root or a file does not exist, or there is no file.
     """
     settings = _settings(directory)
     found = [Path(root) for root in roots or settings.get("roots", ())] or _usual_roots(directory)
@@ -110,14 +110,14 @@ def _usual_roots(directory: Path) -> list[Path]:
 
 
 def _buf_modules(text: str) -> list[Path]:
-    """The module paths of a buf.yaml (https://buf.build/docs/configuration/v2/buf-yaml/)."""
+    """Returns module paths of a buf.yaml (https://buf.build/docs/configuration/v2/buf-yaml/)."""
     modules = re.split(r"^modules:\s*$", text, maxsplit=1, flags=re.MULTILINE)
     if len(modules) < 2:
         return []
     paths = []
     for line in modules[1].splitlines():
         if line and not line.startswith((" ", "-", "#")):
-            break  # the next key of the file
+            break  # the next key of the file begins
         if match := re.match(r"\s*-?\s*path:\s*[\"']?([^\"'#]+?)[\"']?\s*(?:#.*)?$", line):
             paths.append(Path(match[1]))
     return paths
@@ -160,12 +160,12 @@ def _files(directory: Path, roots: Sequence[Path], paths: Sequence[str]) -> tupl
 
 
 def _first(name: PurePosixPath, directory: Path, roots: Sequence[Path]) -> Path | None:
-    """The file that protoc takes for a name: that of the first root that has one."""
+    """Returns the file that protoc takes for a name: that of the first root that has one."""
     return next((root / name for root in roots if (directory / root / name).is_file()), None)
 
 
 def files_of(place: Path, endings: tuple[str, ...]) -> Iterator[Path]:
-    """The files beneath a directory with one of these endings, those of libraries left out."""
+    """Returns the files below a directory with one of these endings, without those of libraries."""
     for parent, folders, files in os.walk(place):
         folders[:] = sorted(
             name
@@ -177,8 +177,8 @@ def files_of(place: Path, endings: tuple[str, ...]) -> Iterator[Path]:
 
 
 def _beneath(file: Path, roots: Sequence[Path]) -> PurePosixPath | None:
-    """The name of a file as protoc knows it: relative to the innermost root."""
-    # As it is written first: a link in a root may lead out of it.
+    """Returns the name of a file in protoc: its path relative to the innermost root."""
+    # The path as written is tried first, because a link in a root may lead out of it.
     for real in (os.path.abspath, os.path.realpath):
         place = Path(real(file))
         inner = [Path(real(root)) for root in roots if place.is_relative_to(real(root))]

@@ -17,14 +17,13 @@ from protoflow.cli.generate.project import Project
 from protoflow.errors import ConfigError, MissingExtraError
 
 _PLUGIN = "protoc-gen-protoflow"
-#: What protoc writes before the errors of a plugin.
-#: What its libraries log.
+#: The text that protoc writes before errors of a plugin, and the log lines of its libraries.
 _WARNING = re.compile(r"WARNING: All log messages|[IW]\d{4} ")
 _PREFIX = re.compile(r"^--protoflow_out: (?:protoc-gen-protoflow: )?", re.MULTILINE)
 
 
 def versions() -> str:
-    """The versions of protoc and of the plugin, for people. Raises MissingExtraError."""
+    """Returns the versions of protoc and of the plugin, for people. Raises MissingExtraError."""
     from importlib import metadata
 
     try:
@@ -39,7 +38,7 @@ def run(project: Project, directory: Path, out: Path) -> None:
 
     Raises:
         MissingExtraError: the extra `codegen` or `validate` is missing.
-        ConfigError: what protoc and the plugin complain of, a line each.
+        ConfigError: the errors of protoc and the plugin, one line each.
     """
     versions()
     plugin = [
@@ -61,11 +60,11 @@ def run(project: Project, directory: Path, out: Path) -> None:
 
 
 def describe(project: Project, directory: Path) -> FileDescriptorSet:
-    """The descriptors of a project with its imports and the positions of everything in it.
+    """Returns the descriptors of a project with its imports and all source positions.
 
     Raises:
         MissingExtraError: the extra `codegen` or `validate` is missing.
-        ConfigError: what protoc complains of, a line each.
+        ConfigError: the errors of protoc, one line each.
     """
     versions()
     with tempfile.TemporaryDirectory(prefix="protoflow-") as scratch:
@@ -81,7 +80,7 @@ def describe(project: Project, directory: Path) -> FileDescriptorSet:
 def _compile(
     project: Project, directory: Path, outputs: Sequence[str], rules: Sequence[str] = ()
 ) -> None:
-    """Runs protoc over a project; `rules` are compiled, too, where a file imports them."""
+    """Runs protoc over a project; `rules` are also compiled if a file imports them."""
     from protoc_gen_protoflow import resources
 
     files = list(project.files)
@@ -105,7 +104,7 @@ def _validate(scratch: Path) -> Path:
 
 def _call(arguments: Sequence[str], project: Project, directory: Path) -> None:
     command = [sys.executable, "-m", "grpc_tools.protoc", *arguments]
-    done = subprocess.run(  # noqa: S603  no shell, and its own interpreter
+    done = subprocess.run(  # noqa: S603  no shell is used, only this interpreter
         command, cwd=directory, capture_output=True, text=True, check=False
     )
     if done.returncode == 0:
@@ -119,7 +118,8 @@ def _call(arguments: Sequence[str], project: Project, directory: Path) -> None:
 
 
 def _with_root(line: str, project: Project, directory: Path) -> str:
-    """A complaint with the path of its file from here: the plugin knows it from its root only."""
+    """Returns an error with the file's path from here; the plugin only knows the path from its
+    root."""
     name = line.partition(":")[0]
     for root in project.roots:
         if root.parts and name in project.files and (directory / root / name).is_file():
@@ -128,7 +128,7 @@ def _with_root(line: str, project: Project, directory: Path) -> str:
 
 
 def _plugin() -> str:
-    """The plugin's script beside this Python: another one on PATH may be of another version."""
+    """Returns the plugin's script beside this Python: another on PATH may have another version."""
     for folder in (Path(sys.executable).parent, Path(sys.prefix) / "bin"):
         for name in (_PLUGIN, f"{_PLUGIN}.exe"):
             if os.access(folder / name, os.X_OK):

@@ -15,7 +15,7 @@ from protoflow.transports.built_in import BUILT_IN
 
 
 def _is_taken(package: str) -> bool:
-    """Whether Python finds a module of this name; packages without a file add up."""
+    """Whether Python finds a module of this name; namespace packages do not count."""
     found = importlib.util.find_spec(package)
     return found is not None and found.origin is not None
 

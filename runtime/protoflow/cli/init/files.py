@@ -119,7 +119,7 @@ __pycache__/
 
 
 def of(name: str, package: str, url: str, extra: str) -> dict[str, str]:
-    """The files by path.
+    """Returns the files by path.
 
     Args:
         name: the name of the project.
@@ -130,7 +130,7 @@ def of(name: str, package: str, url: str, extra: str) -> dict[str, str]:
     values = {
         "name": name,
         "package": package,
-        # JSON writes a text as TOML does.
+        # JSON writes text in the same way as TOML.
         "url": json.dumps(url),
         "runtime_extra": f"[{extra}]" if extra else "",
     }

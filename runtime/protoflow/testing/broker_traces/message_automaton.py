@@ -185,7 +185,7 @@ class MessageAutomaton:
             since = self._lent(by, event)
             unnoticed = not self._rules.confirms and self._disturbed(by[0], since, event.time)
             if ghost is not None and not unnoticed:
-                return  # others may have it, and it was settled all the same
+                return  # another process may hold it, although it was settled
             kept = tuple(copy for copy in reading if copy not in (ghost, answered))
             yield from self._applied(kept, acting) if acting is not None else (kept,)
         elif event.detail == "LOST":

@@ -12,7 +12,7 @@ _ENDS = ("revoke", "revoked", "lost", "crash", "closed", "stopped")
 
 @dataclass(slots=True)
 class _Turn:
-    """A message in the order of its key."""
+    """A message and its position in the order of its key."""
 
     before: str = ""
     holder: str = ""

@@ -53,7 +53,7 @@ class SimulatedBroker:
         self._answers: dict[int, Action] = {}
         self._taken: dict[str, float] = {}
         self._known: dict[str, None] = {}
-        #: How many messages were lent so far.
+        #: The number of messages that were handed out so far.
         self.lent = 0
         self._alarm = False
 

@@ -42,7 +42,7 @@ class SimulatedClock(Clock):
         return self._monotonic()
 
     def random(self) -> float:
-        """The next number of this process."""
+        """Returns the next random number of this process."""
         return self._random()
 
 

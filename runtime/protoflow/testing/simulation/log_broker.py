@@ -131,7 +131,7 @@ class LogBroker(SimulatedBroker):
             self.rebalance(state)
 
     def rebalance(self, state: GroupState) -> None:
-        """Every member must join again; those that do not are out after a while."""
+        """Every member must join again; members that do not are removed after a while."""
         self._witness.disturbed(state.handle)
         state.balanced = False
         state.joined.clear()
@@ -193,7 +193,7 @@ class LogBroker(SimulatedBroker):
     def read(
         self, state: GroupState, member: LogMember, generation: int, positions: Mapping[Shard, int]
     ) -> Mapping[Shard, list[tuple[int, Record]]]:
-        """Returns records from positions on."""
+        """Returns the records after the given positions."""
         self.check(state, member, generation)
         found: dict[Shard, list[tuple[int, Record]]] = {}
         for shard, position in positions.items():

@@ -18,7 +18,7 @@ _GRACE = 1.0
 
 
 class ReplicaHost(SimulationHost, Protocol):
-    """The simulation, as a replica needs it."""
+    """The part of the simulation that a replica uses."""
 
     processes: list[ServiceProcess]
     ending: bool

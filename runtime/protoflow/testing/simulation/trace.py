@@ -73,7 +73,7 @@ class Trace:
 
 
 def divergence(one: Trace, other: Trace) -> str | None:
-    """Returns where two runs of a seed differ first; None: nowhere."""
+    """Returns the first difference between two runs of a seed; None if there is none."""
     for number, (first, second) in enumerate(zip(one, other, strict=False), 1):
         if first != second:
             return f"event {number}:\n    {first}\n    {second}"

@@ -199,7 +199,8 @@ class Simulation:
             self.loop.call_later(fault.at / 1000, self._begin, fault, context=OUTSIDE)
         await self.scenario.publish(self)
         await asyncio.sleep(max(0.0, self.scenario.duration - self.now))
-        latest = self.now + self.scenario.patience  # one fault may keep back the calls of another
+        # one fault may delay the calls that another fault targets
+        latest = self.now + self.scenario.patience
         await until(
             lambda: not self.faults.waiting or self.now >= latest or not self._left(), _AGAIN
         )

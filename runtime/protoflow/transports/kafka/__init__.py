@@ -11,6 +11,6 @@ __all__ = ["KafkaOptions", "create"]
 
 
 def create(settings: TransportSettings) -> Transport:
-    """A Kafka transport, not yet open. Raises ConfigError for bad options."""
+    """Returns a Kafka transport, not yet open. Raises ConfigError for bad options."""
     options = parse_options(KafkaOptions, settings.url.query, settings.options, "kafka")
     return KafkaTransport(settings, options)

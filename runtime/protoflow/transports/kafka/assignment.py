@@ -1,4 +1,4 @@
-"""Partitions of a group member: drained and committed before they leave, loaded when they come."""
+"""Partitions of a group member: drained and committed when they leave, loaded when they come."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from protoflow.transports.kafka.start_positions import StartPositions
 from protoflow.transports.kafka.transactions import Transactions
 
 _log = logging.getLogger("protoflow.transports.kafka")
-#: Beyond the drain that the runtime was promised: it did not come back in time.
+#: Seconds beyond the drain that the runtime promised: it did not return in time.
 _GRACE = 5.0
 
 
 class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is not typed
-    """What a group member is assigned.
+    """The partitions that are assigned to a group member.
 
     aiokafka takes every partition away at each rebalance and waits for `revoked` to return;
     then it names the new ones. Reading goes on when `prepare` has loaded their positions.
 
     Attributes:
-        generation: counts the revocations; what was read before one is stale after it.
+        generation: counts the revocations; records that were read before a revocation are stale
+            after it.
         prepared: the partitions of the member are the assignment, as far as somebody subscribes.
         assigned: the assignment; None between two of them.
     """
@@ -54,7 +55,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
     async def on_partitions_revoked(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, revoked: Collection[TopicPartition]
     ) -> None:
-        """Drains and commits: whoever gets the partitions next starts after this returned."""
+        """Drains and commits; the next owner of the partitions starts after this has returned."""
         self.assigned = None
         self._changed.clear()
         partitions = list(self._partitions.values())
@@ -62,7 +63,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
         await self.give_up(drains=not evicted)
 
     def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
-        """Remembers them for `prepare`."""
+        """Stores the assignment for `prepare`."""
         self.assigned = frozenset(assigned)
         self.prepare_again()
 
@@ -75,7 +76,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
         self._member.wakeup.wake()
 
     async def give_up(self, *, drains: bool) -> None:
-        """Lets go of all partitions: what has not started is dropped, what runs may finish."""
+        """Gives up all partitions: waiting jobs are dropped, and running handlers may finish."""
         self.generation += 1
         self.prepared.clear()
         partitions = list(self._partitions.values())
@@ -98,7 +99,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
                 )
                 await self._transactions.quiet()
             await self._commits.commit(partitions, clean=True)
-        except Exception as error:  # whatever it was, the partitions leave
+        except Exception as error:  # whatever the error is, the partitions leave
             _log.info(
                 "partitions moved without their last commit; their messages may be redelivered",
                 extra={"group": self._member.group, "error": repr(error)},
@@ -107,16 +108,16 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
             self.drop(partitions)
 
     def drop(self, partitions: Collection[Partition]) -> None:
-        """They are ours no more."""
+        """Drops partitions that this process has lost."""
         for partition in partitions:
             partition.live = False
             self._partitions.pop(partition.tp, None)
             partition.consumption.partitions.pop(partition.tp, None)
 
     async def _is_evicted(self, partitions: Collection[Partition]) -> bool:
-        """Commits what there is; whether the group has put us out, so others work already."""
+        """Commits the progress; returns whether the group has removed this member."""
         if any(partition.atomic for partition in partitions):
-            return False  # fenced by their ids: what the others have is not ours to commit
+            return False  # the ids fence this process: it may not commit for the new owners
         try:
             await self._commits.commit(partitions)
         except COMMIT_ERRORS as error:
@@ -124,11 +125,11 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
         return False
 
     def read_astray(self) -> None:
-        """Records of an assignment not yet prepared were read: they are to be read again."""
+        """Handles records of an unprepared assignment, which must be read again."""
         self._astray = True
 
     async def until_prepared(self, reader: asyncio.Task[None]) -> bool:
-        """Waits until everything is prepared; False if the reader ended before."""
+        """Waits until everything is prepared; returns False if the reader ended before."""
         waiting = asyncio.ensure_future(self.prepared.wait())
         try:
             await asyncio.wait((waiting, reader), return_when=asyncio.FIRST_COMPLETED)
@@ -137,7 +138,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
         return self.prepared.is_set()
 
     async def prepare(self) -> None:
-        """Waits for an assignment, then looks up where to start and writes that it starts."""
+        """Waits for an assignment, then loads its start positions and records the start."""
         await self._changed.wait()
         self._changed.clear()
         generation, assigned = self.generation, self.assigned
@@ -146,7 +147,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
         try:
             await self._prepare(generation, assigned)
         except BaseException:
-            self._changed.set()  # tried again
+            self._changed.set()  # the attempt is repeated
             raise
 
     async def _prepare(self, generation: int, assigned: frozenset[TopicPartition]) -> None:
@@ -155,7 +156,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
             consumption = self._member.consumption_of(tp.topic)
             if consumption is not None:
                 consumptions[tp] = consumption
-        # First, so that no earlier owner commits after the positions were looked up.
+        # This comes first, so that no earlier owner commits after the positions are loaded.
         await self._transactions.take(
             {tp for tp, consumption in consumptions.items() if consumption.is_atomic}
         )
@@ -163,14 +164,15 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
         if generation != self.generation or assigned is not self.assigned:
             self._changed.set()
             return
-        # aiokafka asked for the positions by itself, maybe before the owner of before ended.
+        # aiokafka loaded the positions itself, possibly before the previous owner had ended.
         for tp, partition in partitions.items():
             self._member.consumer.seek(tp, partition.position)
         if self._astray:
             for tp, partition in self._partitions.items():
                 self._member.consumer.seek(tp, partition.position)
         self._astray = False
-        # Before the first handler: should it kill the process, the next one knows.
+        # This is written before the first handler runs: if it kills the process, the next one
+        # knows.
         await self._commits.commit(list(partitions.values()))
         if generation != self.generation:
             return

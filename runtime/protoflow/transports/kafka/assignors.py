@@ -1,8 +1,8 @@
 """Assignors that give a topic and its retry topics to the same member.
 
 Replays of ordered groups go to the partition of the retry topic that has the number of the
-key's partition. In one process, lanes keep a replay and a live message of one key apart; in two
-processes nothing would.
+key's partition. In one process, lanes keep a replay and a live message of one key in order; in two
+processes they could run at the same time.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def keep_retries_beside(
 def _without_retries(
     member: ConsumerProtocolMemberMetadata, mains: Mapping[str, str]
 ) -> ConsumerProtocolMemberMetadata:
-    """What a member subscribes to, without the retry topics of what it subscribes to."""
+    """Returns the topics of a member without the retry topics of these topics."""
     topics = set(member.subscription)
     kept = [topic for topic in member.subscription if mains.get(topic) not in topics]
     return ConsumerProtocolMemberMetadata(member.version, kept, member.user_data)
@@ -71,7 +71,8 @@ def _with_retries(
         places = owners[mains[topic]]
         for number in sorted(cluster.partitions_for_topic(topic) or ()):
             owner = places.get(number % len(places)) if places else None
-            if owner not in readers:  # another version of the service, which does not read it
+            # another version of the service, which does not read the retry topic
+            if owner not in readers:
                 owner = readers[number % len(readers)]
             assigned[owner].setdefault(topic, []).append(number)
     return {

@@ -1,4 +1,5 @@
-"""What Kafka adds to an AsyncAPI document: https://github.com/asyncapi/bindings/tree/master/kafka."""
+"""The Kafka bindings of an AsyncAPI document:
+https://github.com/asyncapi/bindings/tree/master/kafka."""
 
 from __future__ import annotations
 
@@ -35,12 +36,12 @@ class KafkaBindings(Bindings):
         self._options = parse_options(KafkaOptions, settings.url.query, settings.options, "kafka")
 
     def servers(self) -> Fields:
-        """The brokers that are asked first."""
+        """Returns the bootstrap brokers."""
         protocol = "kafka-secure" if self._url.scheme.endswith("+ssl") else "kafka"
         return servers(self._url.hosts, DEFAULT_PORT, protocol)
 
     def security(self) -> Fields:
-        """How clients identify themselves."""
+        """Returns the security schemes of clients."""
         options, found = self._options, dict[str, Any]()
         user, _ = options.login(self._url)
         if user is not None or options.sasl_mechanism in _TOKENS:
@@ -50,25 +51,25 @@ class KafkaBindings(Bindings):
         return found
 
     def address(self, topic: str) -> str:
-        """The topic, cut as Kafka's limit demands."""
+        """Returns the topic, shortened to Kafka's limit."""
         return names.physical(topic)
 
     def channel(self, topic: str, role: str) -> Fields:
-        """The topic and, where they are set, the partitions that it is made with."""
-        # What keeps dead letters keeps them for ever.
+        """Returns the topic and, if they are set, its partitions at creation."""
+        # A topic with dead letters keeps them without limit.
         kept = {"topicConfiguration": {"retention.ms": -1}} if role == DEAD_LETTER else {}
         return self._topic(names.physical(topic), self._options.partitions, kept)
 
     def receive(self, topic: str, group: str) -> Fields:
-        """The consumer group."""
+        """Returns the consumer group."""
         return _kafka(groupId={"type": "string", "const": group})
 
     def message(self, type: str, key: Fields | None) -> Fields:
-        """The key."""
+        """Returns the key."""
         return _kafka(key=key) if key else {}
 
     def retries(self, topic: str, group: str, *, waits: bool) -> RetryChannel | None:
-        """The retry topics of a group, one for each wait."""
+        """Returns the retry topics of a group, one for each wait."""
         settings = SubscriptionSettings(name="", topic=topic, group=group, needs_broker_retry=waits)
         rungs = list(SubscriptionTopics(settings, self._ladder).rungs)
         partitions = self._options.retry_partitions or self._options.partitions

@@ -20,10 +20,9 @@ from aiokafka.protocol.metadata import MetadataRequest
 from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.requests import TopicIds
 
-#: How much larger messages retry and dead-letter topics take than the topic itself: hop state
-#: must fit beside a message of the largest size.
+#: Retry and dead-letter topics allow messages that are larger by this much, for the hop state.
 HEADROOM = 64 * 1024
-#: How long one of several brokers is asked.
+#: Seconds for which one of several brokers is asked.
 _ASKING = 3.0
 _NOT_ALLOWED = (ClusterAuthorizationFailedError, TopicAuthorizationFailedError)
 
@@ -34,8 +33,8 @@ async def refresh_existing(context: KafkaContext) -> None:
 
 
 async def missing_topics(context: KafkaContext, topics: Sequence[str]) -> list[str]:
-    """Topics that there are not. One node may lag behind the others, so that in a cluster
-    topics are asked for until `metadata_timeout`. Raises KafkaError."""
+    """Returns the missing topics. In a cluster one node may lag behind the others, so the query is
+    repeated until `metadata_timeout`. Raises KafkaError."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + context.options.metadata_timeout
     lacking = list(topics)
@@ -53,7 +52,7 @@ async def missing_topics(context: KafkaContext, topics: Sequence[str]) -> list[s
 async def describe(
     admin: AIOKafkaAdminClient, topics: list[str]
 ) -> dict[str, list[dict[str, Any]]]:
-    """The partitions of the topics that exist."""
+    """Returns the partitions of existing topics."""
     if not topics:
         return {}
     found = await admin.describe_topics(topics)
@@ -61,14 +60,14 @@ async def describe(
 
 
 async def broker_limit(admin: AIOKafkaAdminClient) -> int | None:
-    """The largest batch that the broker takes, where topics do not say otherwise."""
+    """Returns the broker's largest batch, which applies if topics set no limit."""
     value = (await broker_configs(admin)).get("message.max.bytes")
     return int(value) if value else None
 
 
 async def broker_configs(admin: AIOKafkaAdminClient) -> dict[str, str | None]:
-    """The configuration of one of the brokers; empty where it may not be read. Raises KafkaError
-    if none of them answers."""
+    """Returns the configuration of one of the brokers; empty if it may not be read. Raises
+    KafkaError if none answers."""
     problem: Exception | None = None
     for node in random.sample(list(admin._client.cluster.brokers()), k=len(nodes_of(admin))):
         try:
@@ -84,12 +83,12 @@ async def broker_configs(admin: AIOKafkaAdminClient) -> dict[str, str | None]:
 
 
 def nodes_of(admin: AIOKafkaAdminClient) -> list[int]:
-    """The ids of the brokers that are known."""
+    """Returns the ids of the known brokers."""
     return [node.nodeId for node in admin._client.cluster.brokers()]
 
 
 async def any_broker_answers(admin: AIOKafkaAdminClient, seconds: float) -> bool:
-    """Whether one of the brokers answers within so many seconds."""
+    """Whether one of the brokers answers within this many seconds."""
     asking = {
         asyncio.ensure_future(admin._client.send(node, MetadataRequest([])))
         for node in nodes_of(admin)
@@ -116,7 +115,7 @@ async def any_broker_answers(admin: AIOKafkaAdminClient, seconds: float) -> bool
 async def read_configs(
     admin: AIOKafkaAdminClient, kind: ConfigResourceType, name: str
 ) -> dict[str, str | None]:
-    """The configuration of a broker or topic; empty where it may not be read."""
+    """Returns the configuration of a broker or topic; empty if it may not be read."""
     answers: list[Any] = await admin.describe_configs([ConfigResource(kind, name)])
     return {
         entry[0]: entry[1]
@@ -128,15 +127,15 @@ async def read_configs(
 
 
 async def topic_limit(admin: AIOKafkaAdminClient, topic: str) -> int | None:
-    """The largest batch that a topic takes; None if the broker does not say."""
+    """Returns the largest batch of a topic; None if the broker does not report it."""
     configs = await read_configs(admin, ConfigResourceType.TOPIC, topic)
     value = configs.get("max.message.bytes")
     return int(value) if value else None
 
 
 async def topic_ids(admin: AIOKafkaAdminClient, topics: Collection[str]) -> dict[str, str]:
-    """The ids of those topics that exist; empty text where the broker has none. A topic that is
-    deleted and created again has another one. Raises KafkaError."""
+    """Returns the ids of existing topics; empty text if the broker has no ids. A topic that is
+    deleted and created again has another id. Raises KafkaError."""
     if not topics:
         return {}
     try:

@@ -1,8 +1,9 @@
-"""The metadata of an offset commit: what Kafka itself does not store.
+"""The metadata of an offset commit: state that Kafka itself does not store.
 
-Kafka counts neither deliveries nor what is finished beyond the committed offset. The metadata
-say how often this position was started without an orderly end, which messages were started
-alone and never ended, which later messages are finished already, and the id of the topic.
+Kafka counts no deliveries, and does not store which messages beyond the committed offset are
+finished. The metadata contain the number of starts at this position without a normal end, the
+messages that were started alone and never ended, the later messages that are finished, and the id
+of the topic.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ _FIELDS: Final = 8
 #: Kafka refuses more than 4096 bytes by default; ours stay below 1 KiB.
 MAX_LENGTH: Final = 1024
 _BITMAP_BYTES: Final = 640  # 856 characters of base64
-#: How far beyond the committed offset the metadata store what is finished.
+#: The number of offsets after the committed one whose state the metadata store.
 REACH: Final = _BITMAP_BYTES * 8
-#: How many start marks there is room for.
+#: The highest number of stored start marks.
 _MARKS: Final = 8
 
 
@@ -32,7 +33,7 @@ class UnknownMetadataError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitMetadata:
-    """What a commit stores beside its offset.
+    """The data that a commit stores with its offset.
 
     Attributes:
         writer: the process that wrote it.
@@ -69,7 +70,7 @@ class CommitMetadata:
 
     @classmethod
     def decode(cls, text: str | None, offset: int) -> CommitMetadata:
-        """What was committed with `offset`; foreign text is read as empty metadata.
+        """Returns the metadata committed with `offset`; foreign text is read as empty metadata.
 
         Raises:
             UnknownMetadataError: another version of the runtime wrote it.
@@ -103,7 +104,7 @@ def _marks(text: str, offset: int) -> dict[int, int]:
 
 
 def _pack(offset: int, finished: Collection[int]) -> bytes:
-    """One bit an offset, from the one after `offset` on; what is too far off is left out."""
+    """Returns a bit for each offset after `offset`; distant offsets are left out."""
     bitmap = bytearray()
     for done in finished:
         byte, bit = divmod(done - offset - 1, 8)

@@ -14,9 +14,9 @@ from protoflow.transports.kafka.partition import Partition
 
 _log = logging.getLogger("protoflow.transports.kafka")
 
-#: What `Commits.commit` may raise.
+#: The exceptions that `Commits.commit` may raise.
 COMMIT_ERRORS = (KafkaError, TimeoutError)
-#: The partition moved away meanwhile: expected, its new owner commits.
+#: The partition moved away meanwhile, which is normal: its new owner commits.
 MOVED_ERRORS = (CommitFailedError, IllegalStateError)
 
 
@@ -46,13 +46,13 @@ class Commits:
                 partition.dirty = True
             if isinstance(error, (*COMMIT_ERRORS, asyncio.CancelledError)):
                 raise
-            # Whatever it was: nobody knows what became of it, and it is written anew.
+            # Whatever the error is, the result is unknown, and the commit is repeated.
             raise KafkaError(f"the answer to a commit is unknown: {error!r}") from error
 
     async def finally_commit(
         self, partitions: Collection[Partition], *, clean: bool, seconds: float
     ) -> None:
-        """Commits for the last time; a broker that does not answer is not waited for."""
+        """Commits for the last time, without waiting for a broker that does not answer."""
         try:
             async with asyncio.timeout(seconds):
                 await self.commit(partitions, clean=clean)
@@ -64,17 +64,17 @@ class Commits:
             )
 
     async def run(self, partitions: Mapping[TopicPartition, Partition], interval: float) -> None:
-        """Commits what changed, by interval, for ever."""
+        """Commits changes at each interval, for ever."""
         while True:
             await asyncio.sleep(interval)
             dirty = [
                 partition
                 for partition in partitions.values()
-                if partition.dirty and not partition.atomic  # else each transaction commits
+                if partition.dirty and not partition.atomic  # otherwise each transaction commits
             ]
             try:
                 await self.commit(dirty)
             except MOVED_ERRORS:
                 _log.info("a commit came too late: the group has rebalanced")
-            except Exception as error:  # whatever it was, progress is committed anew
+            except Exception as error:  # whatever the error is, progress is committed again
                 _log.warning("a commit failed and is repeated", extra={"error": repr(error)})

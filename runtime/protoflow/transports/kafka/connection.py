@@ -17,19 +17,19 @@ from protoflow.errors import ConnectionFailedError
 from protoflow.transports.kafka.errors import is_denied, transport_error
 
 _PAUSE = 0.25
-#: A host that accepts a connection and then says nothing keeps the others waiting no longer.
+#: A host that accepts a connection and never answers must not delay the others.
 _PATIENCE = 3.0
 
 
 async def reach(client: Mapping[str, Any], shown: str, seconds: float) -> str:
-    """The first of the brokers, as `host:port`, that lets us in.
+    """Returns the first broker, as `host:port`, that accepts the credentials.
 
-    aiokafka's own bootstrap makes one error of everything, so that a wrong password looks
-    like a broker that is down; this distinguishes them, and asks until the time is over.
+    aiokafka reports the same error for a wrong password and for a stopped broker. This function
+    distinguishes them, and repeats the attempt until the time is over.
 
     Raises:
-        ConnectionFailedError: nobody answered in time.
-        AuthenticationError: somebody did, and refused us.
+        ConnectionFailedError: no broker answered in time.
+        AuthenticationError: a broker answered and refused the credentials.
     """
     servers: list[str] = list(client["bootstrap_servers"])
     random.shuffle(servers)
@@ -57,8 +57,8 @@ async def reach(client: Mapping[str, Any], shown: str, seconds: float) -> str:
 
 
 async def prefer_who_answers(client: dict[str, Any]) -> None:
-    """Puts a broker that answers first: aiokafka asks them in turn, and would wait for the
-    whole of a request's time for one that says nothing."""
+    """Puts an answering broker first, because aiokafka asks brokers in turn and would wait for the
+    full timeout of a silent one."""
     servers: list[str] = list(client["bootstrap_servers"])
     if len(servers) < 2:
         return
@@ -94,13 +94,14 @@ async def _try(server: str, client: Mapping[str, Any], seconds: float) -> BaseEx
             connection = await create_conn(host.strip("[]"), int(port), **arguments)
     except (OSError, KafkaError, TimeoutError) as error:
         return error
-    with contextlib.suppress(Exception):  # it was let in: nothing else matters
+    # the credentials were accepted, so other errors do not matter
+    with contextlib.suppress(Exception):
         connection.close()
     return None
 
 
 def _reason(problem: BaseException | None) -> str:
-    """What is wrong with a host, and what to look at."""
+    """Returns the problem of a host, and what to check."""
     if isinstance(problem, socket.gaierror):
         return "the name is unknown; check the host in the URL and the name service"
     if isinstance(problem, ConnectionRefusedError):

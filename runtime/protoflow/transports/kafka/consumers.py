@@ -17,8 +17,8 @@ from protoflow.transports.kafka.assignors import keep_retries_beside
 from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.options import Assignor
 
-#: aiokafka leaves a group whose consumer was not asked for records for so long. Ours is not
-#: asked while handlers are busy, which is no reason to leave: the reader is supervised here.
+#: aiokafka leaves a group if its consumer is not polled for this long. Busy handlers stop the
+#: polling here, which is no reason to leave: the reader is supervised.
 _NEVER_IDLE: Final = 2**31 - 1
 #: Beyond the drain: to commit, and to join again.
 _JOINING: Final = 30.0
@@ -35,7 +35,7 @@ def group_consumer(
     """A member of a group, or a consumer without one for broadcast; not yet started.
 
     Args:
-        planned: what it will be asked to read for.
+        planned: the planned subscriptions.
         context: the transport's.
         mains: the topic that each retry topic belongs to; may be added to later.
     """
@@ -48,23 +48,23 @@ def group_consumer(
         group_instance_id=options.group_instance_id,
         session_timeout_ms=int(options.session_timeout * 1000),
         heartbeat_interval_ms=int(options.heartbeat_interval * 1000),
-        # aiokafka blocks in the revoke callback: the others must wait for our drain.
+        # aiokafka blocks in the revoke callback, so the other members must wait for the drain.
         rebalance_timeout_ms=int(rebalance_timeout(planned, context) * 1000),
         max_poll_interval_ms=_NEVER_IDLE,
         partition_assignment_strategy=(keep_retries_beside(_ASSIGNORS[options.assignor], mains),),
-        # Neither where a group starts nor what a lost position means is left to a default.
+        # The start of a group and the handling of a lost position never depend on a default.
         auto_offset_reset="none",
         enable_auto_commit=False,
     )
 
 
 def free_consumer(context: KafkaContext) -> AIOKafkaConsumer:
-    """A consumer without group, for looking into topics; not yet started."""
+    """Returns a consumer without a group, for reading topics; not yet started."""
     return AIOKafkaConsumer(**_reading(context), auto_offset_reset="earliest")
 
 
 async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
-    """Stops a consumer for certain.
+    """Stops a consumer in any case.
 
     aiokafka's fetcher swallows its cancellation while it waits, after a new assignment, for
     requests that it has cancelled itself; `stop` would then wait for it for ever.
@@ -77,7 +77,7 @@ async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
 
 
 async def abandon(consumer: AIOKafkaConsumer) -> None:
-    """Ends a consumer at once, without a word to the broker."""
+    """Ends a consumer immediately, without a message to the broker."""
     coordinator: Any = getattr(consumer, "_coordinator", None)
     fetcher: Any = getattr(consumer, "_fetcher", None)
     tasks = [
@@ -88,24 +88,24 @@ async def abandon(consumer: AIOKafkaConsumer) -> None:
             for name in ("_coordination_task", "_heartbeat_task", "_commit_refresh_task")
         ),
     ]
-    consumer._closed = True  # else it complains when it is collected
+    consumer._closed = True  # otherwise it logs a warning when it is collected
     running = [task for task in tasks if task is not None and not task.done()]
     for task in running:
         task.cancel()
     if running:
         await asyncio.wait(running, timeout=0.5)
-    with contextlib.suppress(Exception):  # it is given up either way
+    with contextlib.suppress(Exception):  # it is abandoned in any case
         await consumer._client.close()
 
 
 def rebalance_timeout(planned: Sequence[SubscriptionSettings], context: KafkaContext) -> float:
-    """How long the group waits for members that drain."""
+    """Returns how long the group waits for draining members."""
     drain = max(settings.rebalance_drain for settings in planned)
     return max(context.options.rebalance_timeout or 0.0, drain + _JOINING)
 
 
 def group_joining_timeout(planned: Sequence[SubscriptionSettings], context: KafkaContext) -> float:
-    """How long joining may take: the other members drain first."""
+    """Returns how long joining may take: the other members drain first."""
     return context.settings.connect_timeout + rebalance_timeout(planned, context)
 
 

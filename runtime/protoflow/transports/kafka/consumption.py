@@ -1,4 +1,4 @@
-"""The state that a subscription shares with the member of the group that reads for it."""
+"""The state shared by a subscription and the group member that reads for it."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Consumption:
         )
 
     def waiting(self, ends: Mapping[TopicPartition, int]) -> int:
-        """How many messages could be handed out, where partitions end there."""
+        """Returns the number of messages that could be handed out now."""
         unread = sum(
             max(0, end - self.partitions[tp].position)
             for tp, end in ends.items()
@@ -92,7 +92,7 @@ class Consumption:
         self._health.set(name, detail)
 
     def fail(self, error: Exception) -> None:
-        """Ends the subscription for good."""
+        """Ends the subscription permanently."""
         self._health.fail(str(error))
         self.open = False
         self.ready.close(error)

@@ -1,4 +1,4 @@
-"""What the parts of one Kafka transport share."""
+"""The shared state of the parts of a Kafka transport."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from protoflow.transports.kafka.options import KafkaOptions
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class KafkaContext:
-    """Settings, and the client for questions to the broker.
+    """The settings, and the client for queries to the broker.
 
     Attributes:
         settings: the runtime's.

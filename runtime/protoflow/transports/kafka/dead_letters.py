@@ -1,4 +1,4 @@
-"""Dead letters on dead-letter topics: a log, so what is resolved is marked, not removed."""
+"""Dead letters in dead-letter topics, which are logs: resolved ones are marked, not removed."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from protoflow.transports.kafka.topic_scan import TopicScan, as_record, identity
 
 _MARKER = wire.PF_DLQ_RESOLVED
 _MARKER_KEY = _MARKER.encode()
-#: No offset has so many digits.
+#: An offset has at most this many digits.
 _DIGITS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class _Location:
-    """Where an open dead letter lies."""
+    """The place of an open dead letter."""
 
     tp: TopicPartition
     offset: int
@@ -40,7 +40,7 @@ class _Location:
 
     @property
     def age(self) -> tuple[float, TopicPartition, int]:
-        """What orders dead letters of several partitions."""
+        """The sort key for dead letters of several partitions."""
         return self.time, self.tp, self.offset
 
 
@@ -66,7 +66,7 @@ class KafkaDeadLetterStore:
         self.publisher = publisher
 
     async def count(self, topic: str) -> int:
-        """Returns how many dead letters are open."""
+        """Returns the number of open dead letters."""
         async with self._looking(topic) as looking:
             return len(await _open(looking))
 
@@ -159,7 +159,7 @@ class KafkaScan:
                 raise error
 
     async def _to_group(self, message: Message, group: str) -> Message:
-        """The message for the group alone, by its retry topic."""
+        """Returns the message for this group only, addressed to its retry topic."""
         topic = names.retry_topic(message.topic, group, 0.0)
         if topic not in self._partitions:
             name = names.physical(topic)
@@ -174,8 +174,8 @@ class KafkaScan:
         return replace(message, topic=topic, metadata=metadata)
 
     def _partition(self, record: DeadLetterRecord, message: Message) -> int:
-        """The partition of the retry topic that the key's live messages come from, so that the
-        process which has them keeps the two apart."""
+        """Returns the retry partition with the number of the key's live partition, so that one
+        process gets both."""
         partitions = self._partitions[message.topic]
         origin = record.message.metadata.get(wire.PF_ORIGINAL_SHARD, "").rpartition("/")[2]
         known = origin.isascii() and origin.isdecimal() and len(origin) < _DIGITS
@@ -185,7 +185,7 @@ class KafkaScan:
 
 
 async def _open(looking: TopicScan, after: tuple[int, int] = (0, -1)) -> list[_Location]:
-    """Open dead letters, the oldest first: dead letters and markers folded in one pass.
+    """Returns open dead letters, the oldest first. It reads dead letters and markers in one pass.
 
     Those up to the location `after`, as partition and offset, are left out.
     """
@@ -210,8 +210,8 @@ async def _open(looking: TopicScan, after: tuple[int, int] = (0, -1)) -> list[_L
 def _resolved(record: ConsumerRecord) -> int | None:
     """The offset that a record marks as resolved; None if it is a dead letter.
 
-    A marker is what the runtime writes: no payload, its own key, and nothing of a dead letter.
-    A header alone is no marker: it may have come with a message.
+    The runtime writes a marker without payload, with its own key, and without the headers of a dead
+    letter. A header alone is no marker, because a message may contain it.
     """
     if record.value is not None or record.key != _MARKER_KEY:
         return None
@@ -225,7 +225,7 @@ def _resolved(record: ConsumerRecord) -> int | None:
 async def _read(
     looking: TopicScan, topic: str, locations: Sequence[_Location]
 ) -> list[DeadLetterRecord]:
-    """The dead letters at these locations, in the same order."""
+    """Returns the dead letters at these locations, in the same order."""
     if not locations:
         return []
     starts: dict[TopicPartition, int] = {}

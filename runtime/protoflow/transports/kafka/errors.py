@@ -1,4 +1,4 @@
-"""Translation of aiokafka's exceptions; which of them no repetition can fix."""
+"""Translates aiokafka's exceptions, and finds those that no repetition can fix."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _INVALID = (kafka.InvalidTopicError, kafka.PolicyViolationError, kafka.InvalidRe
 
 
 def is_denied(error: BaseException) -> bool:
-    """Whether credentials or rights are the cause."""
+    """Whether the cause is a matter of credentials or rights."""
     return isinstance(error, _DENIED)
 
 
 def transport_error(error: BaseException, what: str, where: str) -> TransportError:
-    """What failed as our exception; `where` is a host or topic, never a secret."""
+    """Returns the exception for a failure; `where` is a host or topic, never a secret."""
     if isinstance(error, TransportError):
         return error
     if is_denied(error):
@@ -59,7 +59,7 @@ def transport_error(error: BaseException, what: str, where: str) -> TransportErr
 
 
 def publish_error(error: BaseException, topic: str, size: int) -> PublishError:
-    """Why a message was not taken."""
+    """Returns the error of a message that was not stored."""
     if isinstance(error, PublishError):
         return error
     if isinstance(error, _TOO_LARGE):
@@ -83,7 +83,7 @@ def publish_error(error: BaseException, topic: str, size: int) -> PublishError:
 
 
 def malformed(error: BaseException, topic: str) -> PublishRefusedError:
-    """The error of a message that cannot be written as a record."""
+    """Returns the error of a message that cannot be written as a record."""
     translated = PublishRefusedError(
         f"kafka: topic {topic}: the message is malformed ({type(error).__name__}); payload and key"
         " must be bytes, metadata text"
@@ -93,7 +93,7 @@ def malformed(error: BaseException, topic: str) -> PublishRefusedError:
 
 
 def too_large(topic: str, size: int, limit: int | None) -> PublishRefusedError:
-    """The error of a message that is larger than topic or client allow."""
+    """Returns the error of a message that is larger than topic or client allow."""
     bound = "" if limit is None else f", above the limit of {limit}"
     return PublishRefusedError(
         f"kafka: topic {topic}: the message has {size} bytes{bound}; raise max.message.bytes of"

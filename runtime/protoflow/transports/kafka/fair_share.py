@@ -1,4 +1,4 @@
-"""How much of one partition may be in flight, so that a blocked one leaves room for others."""
+"""The share of one partition in the messages in flight, so that others still get room."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from aiokafka import TopicPartition
 from protoflow.transport.interface import SubscriptionSettings
 from protoflow.transports.kafka.partition import Partition
 
-#: A quarter of the bounds stays free, since the scheduler asks for more only when so much is.
+#: A quarter of the bounds stays free, because the scheduler only requests more from there on.
 _QUARTER = 4
 
 
 class FairShare:
     """Divides the bounds of what is in flight among the partitions of a subscription.
 
-    A quarter of the bounds is divided evenly: that much of its own has each partition, used or
-    not. Half is shared, and a partition gets at most three times as much of it as it leaves to the
-    others. So one partition alone fills about half of the bounds, and however many partitions are
+    A quarter of the bounds is divided evenly, so each partition has a fixed part of it. Half is
+    shared, and a partition gets at most three times as much of it as it leaves to the others. So
+    one partition alone fills about half of the bounds, and however many partitions are
     blocked, the next one still gets messages. A single partition is not bounded.
 
     Args:
@@ -42,7 +42,7 @@ class FairShare:
         return self._by_tp.values()
 
     def of(self, partition: Partition, count: int, free: int, free_bytes: int) -> int:
-        """How many of `count` ready messages of a partition may be handed out.
+        """Returns how many of `count` ready messages of a partition may be handed out.
 
         Args:
             partition: whose they are.
@@ -55,7 +55,7 @@ class FairShare:
         if mean:
             room = min(room, _more(held * mean, 0, free_bytes - self._bytes / 2) / mean)
         if room >= count:
-            return count  # there is room, whatever the others have
+            return count  # there is room, regardless of the other partitions
         sharing = [item for item in self.partitions if not item.own or item.unsettled]
         if len(sharing) < 2:
             return count
@@ -71,10 +71,10 @@ class FairShare:
 
 
 def _above(own: float, held: Sequence[float]) -> float:
-    """How much of the shared part is in use."""
+    """Returns how much of the shared part is in use."""
     return sum(max(0, item - own) for item in held)
 
 
 def _more(held: float, own: float, left: float) -> float:
-    """How much a partition gets, of its own and three quarters of what is left for it to share."""
+    """Returns a partition's own part, and three quarters of the shared part that is left."""
     return max(0, own - held) + max(0, (3 * left - max(0, held - own)) / 4)

@@ -1,7 +1,7 @@
-"""Fetches that do not hold up the partitions which they leave out.
+"""Shortens fetches that would delay the partitions which they leave out.
 
-aiokafka keeps one fetch with each broker, and leaves out of it what it has fetched already and
-nobody has read yet. If such a fetch finds nothing, as in the retry topics, which are mostly
+aiokafka keeps one fetch at each broker, and leaves out partitions with fetched messages that are
+not read yet. If such a fetch finds nothing, as in the retry topics, which are mostly
 empty, the broker keeps it for `fetch_max_wait`. Meanwhile the partition that was left out is
 read to its end, and no more of it can be fetched: a busy topic would stand still for half a
 second after each megabyte.
@@ -22,7 +22,7 @@ _SHARE: Final = 0.1
 
 
 def shorten_fetch_wait(consumer: AIOKafkaConsumer) -> None:
-    """Lets fetches of a started consumer wait only shortly while something lies unread.
+    """Shortens the wait of fetches while messages of other partitions are unread.
 
     aiokafka has no option for this, so its planning of fetches is wrapped; an aiokafka that
     plans in another way is left alone.
@@ -41,9 +41,10 @@ def shorten_fetch_wait(consumer: AIOKafkaConsumer) -> None:
 
 
 def wait_ms(longest: int, unread: Iterable[Any]) -> int:
-    """How long a fetch may wait beside what lies unread.
+    """Returns how long a fetch may wait while messages are unread.
 
-    What came just now is not counted: aiokafka lets its broker alone until it is read.
+    Messages that arrived just now are not counted, because aiokafka does not ask their broker until
+    they are read.
     """
     now = time.monotonic()
     ages = [now - result._created for result in unread if not result.calculate_backoff()]

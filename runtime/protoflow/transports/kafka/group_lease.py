@@ -1,4 +1,4 @@
-"""The assignment of a group is a lease: it ends when no heartbeat is answered any more."""
+"""The assignment of a group is a lease: it ends when heartbeats are no longer answered."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from protoflow.transports.kafka.assignment import Assignment
 
 _log = logging.getLogger("protoflow.transports.kafka")
 
-#: Seconds between two questions that the group does not answer.
+#: Seconds between two queries that the group does not answer.
 _ASKING_AGAIN = 0.5
 
 
 class GroupLease:
     """Knows when the coordinator of the group answered last.
 
-    aiokafka goes on with an assignment until the group takes it away; but the group
-    gives the partitions of a member that it does not hear to others, who then work beside it.
+    aiokafka keeps an assignment until the group revokes it. But the group gives the partitions of a
+    silent member to others, which then process the same messages.
     """
 
     def __init__(self, consumer: AIOKafkaConsumer, group: str, session_timeout: float) -> None:
@@ -35,7 +35,7 @@ class GroupLease:
 
     @property
     def is_over(self) -> bool:
-        """Whether the group may have given the partitions to others."""
+        """Whether the group may have given the partitions to other members."""
         return time.monotonic() - self._answered > self._session
 
     async def is_member(self) -> bool:
@@ -51,7 +51,7 @@ class GroupLease:
         return False
 
     async def is_member_still(self) -> bool:
-        """As `is_member`, asking until the group answers."""
+        """Like `is_member`, but repeats the query until the group answers."""
         while True:
             try:
                 async with asyncio.timeout(self._session):
@@ -63,8 +63,8 @@ class GroupLease:
     async def watch(
         self, assignment: Assignment, report: Callable[[str, str | None], None]
     ) -> None:
-        """Gives the assignment up when it is over, and takes it again if the group still has
-        this member when it answers; for ever."""
+        """Gives the assignment up when the lease is over. Takes it again if the group still has
+        this member when it answers. It runs for ever."""
         self._listen()
         given_up = None
         while True:
@@ -86,12 +86,12 @@ class GroupLease:
                 given_up = None
 
     def _listen(self) -> None:
-        """Takes note of answered heartbeats, and of assignments, which are answers, too."""
+        """Records answered heartbeats, and assignments, which are also answers."""
         coordinator: Any = getattr(self._consumer, "_coordinator", None)
         beat = getattr(coordinator, "_do_heartbeat", None)
         joined = getattr(coordinator, "_on_join_complete", None)
         if beat is None or joined is None:
-            self._session = float("inf")  # an aiokafka that is built in another way
+            self._session = float("inf")  # this version of aiokafka has another structure
             return
 
         async def beating() -> bool:

@@ -1,4 +1,4 @@
-"""What the parts of one group member share."""
+"""The shared state of the parts of one group member."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class GroupMember:
     partitions: dict[TopicPartition, Partition] = field(default_factory=dict)
 
     def consumption_of(self, topic: str) -> Consumption | None:
-        """The open subscription that a topic is read for."""
+        """Returns the open subscription of a topic."""
         consumption = self.by_topic.get(topic)
         return consumption if consumption is not None and consumption.open else None
 

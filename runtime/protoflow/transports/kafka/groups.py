@@ -1,4 +1,4 @@
-"""What the broker knows of groups: committed offsets with their metadata."""
+"""Committed offsets of groups, with their metadata, as the broker knows them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def has_group(admin: AIOKafkaAdminClient, topic: str) -> bool:
 async def committed(
     admin: AIOKafkaAdminClient, group: str, tps: Collection[TopicPartition]
 ) -> dict[TopicPartition, tuple[int, CommitMetadata]]:
-    """Offset and metadata of the partitions that have a position. Raises KafkaError, and
+    """Returns offset and metadata of the partitions that have a position. Raises KafkaError, and
     UnknownMetadataError for those of another version."""
     for remaining in reversed(range(_TRIES if tps else 0)):
         try:

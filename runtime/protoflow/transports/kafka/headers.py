@@ -1,7 +1,7 @@
-"""Kafka's record headers to metadata and back, by CloudEvents' Kafka binding.
+"""Converts record headers to metadata and back, by CloudEvents' Kafka binding.
 
-The binding writes attributes as `ce_<attribute>`, which is how metadata holds them, so most
-names go through as they are: `protoflow.codecs.bindings.KAFKA` says the same, this says it quicker.
+The binding writes attributes as `ce_<attribute>`, which is how metadata holds them, so most names
+stay unchanged. `protoflow.codecs.bindings.KAFKA` does the same, but this code is faster.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import TypeAlias
 from protoflow import wire
 from protoflow.message import Message
 
-#: A header as aiokafka has it.
+#: A header in the form of aiokafka.
 Header: TypeAlias = tuple[str, bytes | None]
 
 _SPECVERSION: Header = (wire.CE_SPECVERSION, b"1.0")
 
 
 def read(headers: Iterable[Header]) -> tuple[str | None, dict[str, str], int]:
-    """The message id if there is one, the metadata, and the bytes of the headers.
+    """Returns the message id if there is one, the metadata, and the bytes of the headers.
 
     A value that is not text stays among the native headers only.
     """
@@ -35,7 +35,7 @@ def read(headers: Iterable[Header]) -> tuple[str | None, dict[str, str], int]:
         except UnicodeDecodeError:
             metadata.pop(name, None)
     id = metadata.pop(wire.CE_ID, None)
-    # As in `protoflow.codecs.bindings`.
+    # This is the same as in `protoflow.codecs.bindings`.
     id = metadata.get(wire.WATERMILL_ID) or id or metadata.pop(wire.MESSAGE_ID, None)
     if wire.CONTENT_TYPE not in metadata:
         for name in metadata:
@@ -46,7 +46,7 @@ def read(headers: Iterable[Header]) -> tuple[str | None, dict[str, str], int]:
 
 
 def write(message: Message) -> list[Header]:
-    """The headers of a message: its native ones, with id and metadata laid over by name."""
+    """Returns the headers of a message: native ones, overridden by id and metadata."""
     metadata = message.metadata
     own = wire.CE_ID
     if metadata.get(wire.CONTENT_TYPE, "")[:23].lower() == wire.CLOUDEVENTS:
@@ -59,10 +59,11 @@ def write(message: Message) -> list[Header]:
 
 
 def _overlay(native: Sequence[Header], wanted: list[Header]) -> list[Header]:
-    """`wanted` over `native`. Names that say the same already stay, duplicates included.
+    """Returns `native` overridden by `wanted`. Headers with equal values stay, including
+    duplicates.
 
-    Hop state (`pf_*`) is the runtime's own: only what it still says is written, so what it
-    dropped from the metadata does not come back from the native headers.
+    Hop state (`pf_*`) belongs to the runtime: only its current values are written. So values that
+    it dropped from the metadata do not return from the native headers.
     """
     last = {_folded(name): value for name, value in native}
     same = {name for name, value in wanted if last.get(name, b"\0?") == value}

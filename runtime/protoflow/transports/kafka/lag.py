@@ -16,7 +16,7 @@ _LOOKS = 3
 
 
 async def read_lag(context: KafkaContext, topic: str, group: str) -> Lag:
-    """Messages of topic and retry topics that are not settled, and the age of the oldest."""
+    """Returns the unsettled messages of topic and retry topics, and the age of the oldest."""
     main = names.physical(topic)
     steps = (0.0, *context.settings.ladder)
     wanted = {main, *(names.retry_topic(topic, group, step) for step in steps)}
@@ -56,7 +56,7 @@ async def read_lag(context: KafkaContext, topic: str, group: str) -> Lag:
 async def _oldest_time(
     consumer: AIOKafkaConsumer, oldest: dict[TopicPartition, int]
 ) -> float | None:
-    """When the broker got the oldest of the messages at these places."""
+    """Returns when the broker received the oldest of the messages at these places."""
     if not oldest:
         return None
     consumer.assign(list(oldest))

@@ -1,4 +1,4 @@
-"""Batches of records, read leniently: what is damaged in one record stays in it."""
+"""Reads batches leniently: damage in one record does not affect the others."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DECODERS: Final = {
 
 @dataclass(slots=True)
 class Batch:
-    """A batch as it lies in an answer to a fetch."""
+    """A batch in an answer to a fetch."""
 
     header: tuple[Any, ...]
     raw: memoryview
@@ -39,7 +39,7 @@ class Batch:
 
 
 def batch_at(raw: Any, offset: int) -> Batch | None:
-    """The batch of the answer that holds an offset; None if it is of an older kind."""
+    """Returns the batch that holds an offset; None if it has an older format."""
     view = memoryview(raw)
     place = 0
     while len(view) - place >= _HEADER.size:
@@ -57,7 +57,7 @@ def batch_at(raw: Any, offset: int) -> Batch | None:
 def records_of(
     tp: TopicPartition, batch: Batch, start: int, failure: str
 ) -> Iterator[tuple[ConsumerRecord, str | None]]:
-    """The records of a batch from an offset on; beside each why it is not as it was sent."""
+    """Yields the records from an offset on, each with the reason why it is damaged, if it is."""
     offset = max(start, batch.header[0])
     try:
         codec = batch.header[5] & 0x07
@@ -69,7 +69,7 @@ def records_of(
             if record.offset >= start:
                 offset = record.offset + 1
                 yield record, reason
-    except Exception:  # whatever it is: what can be read was read
+    except Exception:  # whatever the error is, the readable records are kept
         if offset < batch.next_offset:
             yield _made(tp, offset, batch.header[8], None, None, ()), f"damaged: {failure}"
 
@@ -77,7 +77,7 @@ def records_of(
 def _record(
     tp: TopicPartition, batch: Batch, buffer: bytearray, place: int
 ) -> tuple[ConsumerRecord, str | None, int]:
-    """The record at a place, why it is not as it was sent, and where the next one is."""
+    """Returns the record at a place, its damage, and the place of the next one."""
     length, place = decode_varint(buffer, place)
     end = place + length
     time_delta, place = decode_varint(buffer, place + 1)  # after the attributes

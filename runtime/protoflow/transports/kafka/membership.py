@@ -1,4 +1,4 @@
-"""The one member of a group that a process has, for all its topics."""
+"""The single member of a group in a process, for all its topics."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from protoflow.transports.kafka.topics import SubscriptionTopics
 from protoflow.transports.kafka.transactions import Transactions
 from protoflow.transports.kafka.unreadable_records import install
 
-#: Seconds that each step of leaving may take: a broker that does not answer is not waited for.
+#: Seconds for each step of leaving, so that a silent broker does not delay the end.
 _LEAVING = 3.0
-#: Seconds within which whoever announced a topic subscribes to it.
+#: Seconds within which an announced topic must be subscribed.
 _ANNOUNCED = 60.0
 
 
 class Membership:
-    """A consumer of a group, and the tasks around it.
+    """A consumer of a group, with its tasks.
 
     Attributes:
-        member: what it shares with its parts.
-        transactions: of the subscriptions that are atomic.
-        commits: of the others.
-        left: it reads for nobody any more.
+        member: the state that it shares with its parts.
+        transactions: the transactions of atomic subscriptions.
+        commits: the commits of other subscriptions.
+        left: whether it reads for no subscription any more.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Membership:
         self._restarting: asyncio.Task[None] | None = None
 
     def _know(self, topics: SubscriptionTopics) -> None:
-        """Retry topics are dealt out together with the topic that they belong to."""
+        """Records that retry topics are assigned together with their main topic."""
         self._mains |= dict.fromkeys(topics.rungs, topics.main)
 
     def serves(self, topic: str) -> bool:
@@ -84,7 +84,7 @@ class Membership:
         return topic in self.member.by_topic
 
     async def attach(self, consumption: Consumption) -> None:
-        """Reads for one subscription more; returns when its positions are known."""
+        """Starts reading for a subscription; returns when its positions are known."""
         member, topics = self.member, consumption.topics
         member.consumptions.append(consumption)
         member.by_topic |= dict.fromkeys(topics.all, consumption)
@@ -100,7 +100,7 @@ class Membership:
             return
         self._assignment.prepare_again()
         if not await self._assignment.until_prepared(self._tasks[0]):
-            await consumption.ready.get(1, 1)  # raises what ended the reader
+            await consumption.ready.get(1, 1)  # raises the error that ended the reader
 
     def _subscribe(self) -> None:
         if self._assignment is not None:
@@ -130,33 +130,35 @@ class Membership:
         self._tasks.append(task)
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
-        """Nothing that a subscription needs ends in silence."""
+        """Reports the end of a task, which subscriptions need."""
         error = None if task.cancelled() else task.exception()
         if error is not None:
             for consumption in self.member.consumptions:
                 consumption.fail(transport_error(error, "consuming", consumption.settings.name))
 
     async def _forget_unused(self) -> None:
-        """Leaves topics to others that were announced and that nobody here subscribes to."""
+        """Releases announced topics to which this process has not subscribed."""
         await asyncio.sleep(_ANNOUNCED)
         for topic in [name for name in self.member.topics if not self.serves(name)]:
             self._forget(topic)
 
     def _forget(self, topic: str) -> None:
-        """Consumes a topic no longer."""
+        """Stops consuming a topic."""
         if topic in self.member.topics:
             self.member.topics.remove(topic)
             self.member.by_topic.pop(topic, None)
             self._subscribe()
 
     def _fenced(self, _: Partition) -> None:
-        """A transactional id was taken by somebody else, though the partition may be ours."""
+        """Handles that another process took a transactional id, though the partition may be
+        ours."""
         if self._restarting is None or self._restarting.done():
             self._restarting = asyncio.get_running_loop().create_task(self._restart())
             self._tasks.append(self._restarting)
 
     async def _restart(self) -> None:
-        """Takes the assignment anew, if it is still ours; else the group revokes it."""
+        """Takes the assignment again if this process still owns it; otherwise the group revokes
+        it."""
         assignment = self._assignment
         if assignment is None or not await self._lease.is_member_still():
             return
@@ -175,7 +177,7 @@ class Membership:
             await self.commits.commit([partition])
 
     async def available(self, consumption: Consumption) -> int | None:
-        """How many messages lie in the partitions of a subscription and were not read. Raises
+        """Returns the number of unread messages in the partitions of a subscription. Raises
         KafkaError."""
         if self._assignment is None or not self._assignment.prepared.is_set():
             return None
@@ -184,7 +186,7 @@ class Membership:
         return consumption.waiting(ends)
 
     async def detach(self, consumption: Consumption, orderly: Collection[Partition]) -> None:
-        """Commits for one subscription and reads for it no longer; the last one leaves.
+        """Commits for one subscription and stops reading for it; the last one leaves the group.
 
         Args:
             consumption: the subscription's.
@@ -217,12 +219,12 @@ class Membership:
             try:
                 async with asyncio.timeout(_LEAVING):
                     await stop_consumer(self._consumer)
-            except Exception:  # whatever it was, it leaves
+            except Exception:  # whatever the error is, the member leaves
                 await abandon(self._consumer)
             await self.transactions.leave()
 
     async def abandon(self, consumption: Consumption) -> None:
-        """Ends at once, without asking the broker for anything."""
+        """Ends immediately, without requests to the broker."""
         consumption.open = False
         if consumption in self.member.consumptions:
             self.member.consumptions.remove(consumption)

@@ -1,4 +1,4 @@
-"""Finding one message: logs are read from the time in its id on, without a group."""
+"""Finds one message: logs are read from the time in its id on, without a group."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from protoflow.transports.kafka.errors import transport_error
 from protoflow.transports.kafka.groups import committed
 from protoflow.transports.kafka.topic_scan import as_record, identity_of, open_scan
 
-#: What is said of a group before its commits have passed the message, and after.
+#: The state of a group before and after its commits have passed the message.
 _SETTLED, _UNSETTLED = "settled", "not settled yet"
 
 
@@ -67,7 +67,7 @@ class KafkaMessageFinder:
     async def _search(
         self, topic: str, physical: str, until: float | None, group: str = ""
     ) -> list[ConsumerRecord]:
-        """The records of the message in one topic of the broker."""
+        """Searches the records of the message in one topic of the broker."""
         query, found = self._query, self._found
         mine: list[ConsumerRecord] = []
         try:
@@ -93,16 +93,16 @@ class KafkaMessageFinder:
         return mine
 
     def _sees(self, record: ConsumerRecord, topic: str, physical: str, group: str) -> bool:
-        """Whether it is the message itself; notes that, and what the message has caused."""
+        """Whether a record is the message itself; also records messages that it caused."""
         id, metadata = identity_of(record)
         if self._query.id not in (id, metadata.get(wire.CAUSATION_ID)):
-            return False  # as nearly always, and cheaper than a whole record
+            return False  # this is the usual case, and cheaper than a whole record
         return self._found.add(
             as_record(TopicRecord, topic, record), physical, self._query, group=group
         )
 
     async def _judge(self, settings: SubscriptionSettings, records: list[ConsumerRecord]) -> None:
-        """Whether the group has settled all of these records."""
+        """Determines whether the group has settled all of these records."""
         if not records or settings.broadcast:
             return
         tps = {TopicPartition(record.topic, record.partition) for record in records}

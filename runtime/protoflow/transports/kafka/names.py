@@ -8,46 +8,46 @@ from collections.abc import Iterable
 from protoflow.contract import names as naming
 
 LIMIT = 249
-#: What is left free behind topic and group for `..retry.<seconds>`.
+#: The characters that are reserved after topic and group for `..retry.<seconds>`.
 _ROOM = 24
 _VALID = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _RETRY = re.compile(r"\.\.retry\.(\d+(?:\.\d+)?)")
 
 
 def physical(topic: str) -> str:
-    """The topic at the broker."""
+    """Returns the name of the topic at the broker."""
     return naming.fit(topic, LIMIT)
 
 
 def is_valid(name: str) -> bool:
-    """Whether Kafka takes this as the name of a topic."""
+    """Whether Kafka accepts this name of a topic."""
     return _VALID.fullmatch(name) is not None and name not in (".", "..")
 
 
 def _family(topic: str, group: str) -> str:
-    """What the retry topics of a group begin with."""
+    """Returns the prefix of a group's retry topics."""
     return naming.fit(naming.join(topic, group), LIMIT - _ROOM)
 
 
 def retry_topic(topic: str, group: str, step: float) -> str:
-    """Where a group's messages wait for `step` seconds; 0 is for replays."""
+    """Returns the topic where a group's messages wait for `step` seconds; 0 is for replays."""
     return naming.join(_family(topic, group), f"retry.{naming.seconds(step)}")
 
 
 def step_of(name: str, topic: str, group: str) -> float | None:
-    """The seconds of a retry topic of this group; None if the name is none."""
+    """Returns the seconds of a group's retry topic; None if the name is another."""
     family = _family(topic, group)
     found = _RETRY.fullmatch(name, len(family)) if name.startswith(family) else None
     return None if found is None else float(found[1])
 
 
 def is_retry(name: str) -> bool:
-    """Whether this is the retry topic of some group."""
+    """Whether this is the retry topic of a group."""
     return _RETRY.search(name) is not None
 
 
 def clashes(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs of different names that Kafka takes for one: to it, `.` and `_` are the same."""
+    """Returns pairs of names that Kafka treats as equal: for Kafka, `.` and `_` are the same."""
     seen: dict[str, str] = {}
     pairs = []
     for name in sorted(set(names)):

@@ -1,4 +1,4 @@
-"""One partition in this process: what was read, what is finished, what may be committed."""
+"""One partition in this process: messages that were read, finished, and can be committed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aiokafka import TopicPartition
 from protoflow.message import Delivery
 from protoflow.transports.kafka.commit_metadata import REACH, CommitMetadata
 
-#: Unclean starts without progress after which messages are handed out as suspects.
+#: Unclean starts without progress after which messages become suspects.
 _TOLERATED_STARTS: Final = 2
 
 
@@ -116,35 +116,35 @@ class Partition:
         self.initial_partitions = metadata.initial_partitions
         self.topic = metadata.topic
         self._redone = set(metadata.finished)
-        # If this process wrote the metadata and never made them clean, its commit at the revoke
-        # failed, but it lives: that start did not end uncleanly.
+        # If this process wrote the metadata and never marked them clean, its commit at the revoke
+        # failed. But the process lives, so this start did not end uncleanly.
         is_own = metadata.writer == writer != ""
         self._prior_starts = max(metadata.starts - is_own, 0)
 
     @property
     def watermark(self) -> int:
-        """The oldest offset that is not finished: what is committed."""
+        """The oldest unfinished offset, which is committed."""
         return self._pending[0] if self._pending else self.position
 
     @property
     def unfinished(self) -> int:
-        """How many offsets lie between the watermark and the position, finished or not."""
+        """The number of offsets between the watermark and the position, finished or not."""
         return len(self._pending)
 
     @property
     def unsettled(self) -> int:
-        """How many messages were read and are not finished."""
+        """The number of messages that were read and are not finished."""
         return len(self._pending) - len(self._finished)
 
     @property
     def handed_out(self) -> int:
-        """How many messages the scheduler has."""
+        """The number of messages that the scheduler holds."""
         kept = len(self.ready) + len(self.backlog) + self.waiting
         return len(self._pending) - len(self._finished) - kept
 
     @property
     def is_suspicious(self) -> bool:
-        """Whether the starts before this one ended badly often enough to be careful."""
+        """Whether earlier starts ended badly often enough to isolate messages."""
         return self._prior_starts >= _TOLERATED_STARTS
 
     def is_full(self, window: int) -> bool:
@@ -152,7 +152,7 @@ class Partition:
         return len(self._pending) >= window or self.position - self.watermark >= REACH // 2
 
     def admit(self, offset: int) -> bool:
-        """Adds an offset that was read; False if it was finished before the partition came."""
+        """Adds an offset that was read; returns False if it was finished earlier."""
         self.position = offset + 1
         if offset in self._redone:
             self._redone.discard(offset)
@@ -165,7 +165,7 @@ class Partition:
         return True
 
     def finish(self, offset: int) -> bool:
-        """Counts an offset as done; False if it was done before."""
+        """Counts an offset as finished; returns False if it was finished before."""
         pending = self._pending
         finished = self._finished
         if not pending or offset < pending[0] or offset in finished:
@@ -196,7 +196,7 @@ class Partition:
         )
 
     def committed(self, offset: int, finished: Collection[int]) -> None:
-        """The broker says what is done, after an answer got lost."""
+        """Takes the broker's answer about finished offsets, after an answer was lost."""
         done = [item for item in self._pending if item < offset or item in finished]
         for item in done:
             self.finish(item)
@@ -208,19 +208,19 @@ class Partition:
             self.dirty = True
 
     def begin_isolation(self, span: int) -> None:
-        """From now on messages are suspects, as many as can have been in flight."""
+        """From now on messages are suspects, as many as may have been in flight."""
         self.isolated_until = max(self.isolated_until, self.watermark + span)
 
     def is_suspect(self, offset: int) -> bool:
-        """Whether a message is to be run alone."""
+        """Whether a message must run alone."""
         return offset < self.isolated_until or offset in self.marks
 
     def trust(self) -> None:
-        """Forgets the unclean starts: nothing can have been in flight here."""
+        """Forgets the unclean starts, because no message can have been in flight."""
         self._prior_starts = 0
 
     def metadata(self, writer: str, *, clean: bool) -> CommitMetadata:
-        """What is to be remembered; `clean` at an orderly end."""
+        """Returns the metadata to store; `clean` after a normal end."""
         watermark = self.watermark
         moved = watermark > self._floor
         if self.isolated_until and watermark >= self.isolated_until:

@@ -13,7 +13,7 @@ from protoflow.transports.kafka.ready_deliveries import ReadyDeliveries
 
 
 class PartitionFlow:
-    """Decides for each partition what goes on to the scheduler and whether more is read.
+    """Decides for each partition which messages go to the scheduler and whether more are read.
 
     A partition that rests is not asked for; aiokafka keeps what it has prefetched of it. (Were
     it paused, aiokafka would drop that and fetch it again.) Nothing is ever sought back.
@@ -28,10 +28,10 @@ class PartitionFlow:
         self._wakeup = wakeup
 
     def accept(self, partition: Partition, deliveries: Sequence[Delivery]) -> None:
-        """Takes what was just read of a partition."""
+        """Takes the messages that were just read from a partition."""
         if partition.paused or partition.hold or partition.backlog:
             now = self._clock.now()
-            for delivery in deliveries:  # nobody's clock makes a message wait longer
+            for delivery in deliveries:  # a wrong clock must not make a message wait longer
                 delivery.time = min(delivery.time, now)
             partition.backlog.extend(deliveries)
             self.flow(partition)
@@ -41,7 +41,7 @@ class PartitionFlow:
             self.throttle(partition)
 
     def flow(self, partition: Partition) -> None:
-        """Lets go on what need not wait any longer."""
+        """Passes on messages that need not wait any longer."""
         if not partition.live or partition.leaving:
             return
         if not partition.paused and not partition.hold:
@@ -63,7 +63,7 @@ class PartitionFlow:
             asyncio.get_running_loop().call_later(wait, self.flow, partition)
 
     def throttle(self, partition: Partition) -> None:
-        """Reads no more of a partition that waits, and more again when it does not."""
+        """Stops reading a partition that waits, and starts again when it does not."""
         if not partition.live or partition.leaving:
             return
         capped_at = partition.capped_at
@@ -77,7 +77,7 @@ class PartitionFlow:
             self._wakeup.wake()
 
     def pause(self, partition: Partition) -> None:
-        """Keeps back what is there of a partition, and reads no more."""
+        """Keeps back a partition's messages, and reads no more."""
         partition.paused = True
         partition.backlog.extendleft(reversed(self._ready.withdraw(partition)))
         self.throttle(partition)

@@ -19,7 +19,7 @@ from protoflow.transports.kafka.record_encoder import EncodedRecord, RecordEncod
 
 
 class _Batch:
-    """Records as the broker gets them, and where their results go.
+    """Records in the broker's format, and the receivers of their results.
 
     Records are written out at once, so that nothing of them is kept but bytes.
     """
@@ -31,7 +31,7 @@ class _Batch:
         self.items: list[tuple[Message, Submission, int]] = []
 
     def append(self, record: EncodedRecord, most: int) -> bool:
-        """Writes a record; False if there is no room for it within so many bytes."""
+        """Writes a record; returns False if it does not fit into this many bytes."""
         builder = self.builder
         if builder.record_count() and builder.size() + record.size > most:
             return False
@@ -42,7 +42,7 @@ class _Batch:
 
     @property
     def is_open(self) -> bool:
-        """Whether anybody still waits for one of the results."""
+        """Whether a caller still waits for one of the results."""
         return any(submission.is_open(index) for _, submission, index in self.items)
 
     def settle(self, error: Exception | None, topic: str) -> None:
@@ -55,8 +55,8 @@ class _Batch:
 class PartitionSender:
     """Sends the messages of one partition in the order in which they were submitted.
 
-    One batch is on its way at a time, and what comes meanwhile goes with the next: the busier
-    the partition, the larger its batches. Nothing is done per message but to append it.
+    One batch is in flight at a time, and later messages go with the next: the busier the partition,
+    the larger its batches. A message only needs to be appended.
     """
 
     def __init__(
@@ -76,8 +76,8 @@ class PartitionSender:
         self.task: asyncio.Task[None] | None = None
 
     def add(self, message: Message, submission: Submission, index: int) -> None:
-        """Sends a message after those before it. Raises PublishRefusedError, or whatever writing
-        a malformed one raises."""
+        """Sends a message after those before it. Raises PublishRefusedError, or any error of
+        writing a malformed message."""
         waiting = self._waiting
         record = self._encoder.encode(message, self._topic)
         most = min(self._options.max_batch_size, self._encoder.limit(self._topic))
@@ -90,7 +90,7 @@ class PartitionSender:
             self.task = asyncio.get_running_loop().create_task(self._work())
 
     async def _work(self) -> None:
-        """Sends until nothing waits any more."""
+        """Sends until no message waits any more."""
         linger = self._options.linger
         try:
             while self._waiting:
@@ -100,9 +100,9 @@ class PartitionSender:
                         await asyncio.sleep(linger)
                     producer = await self._producers.get()
                     batch = self._waiting.popleft()
-                    if batch.is_open:  # else given up: nobody is to find it later
+                    if batch.is_open:  # otherwise it was given up and must not be found later
                         await self._send(producer, batch)
-                except Exception as error:  # whatever it is, what waits behind goes on
+                except Exception as error:  # whatever the error is, later messages are sent
                     (batch or self._waiting.popleft()).settle(error, self._topic)
         finally:
             self.task = None
@@ -118,14 +118,14 @@ class PartitionSender:
                 batch.settle(error, self._topic)
             else:
                 self._waiting.extendleft(reversed(self._one_by_one(batch)))
-        except Exception as error:  # whatever it is, nobody waits for ever
+        except Exception as error:  # whatever the error is, no caller may wait for ever
             self._producers.replace()
             batch.settle(error, self._topic)
         else:
             batch.settle(None, self._topic)
 
     def _one_by_one(self, batch: _Batch) -> list[_Batch]:
-        """What was too large together: some of it may fit."""
+        """Sends messages one by one that were too large together, because some may fit."""
         singles = []
         for message, submission, index in batch.items:
             try:

@@ -23,8 +23,8 @@ _log = logging.getLogger("protoflow.transports.kafka")
 class Producers:
     """One idempotent producer at a time.
 
-    After a batch has failed it is replaced: aiokafka's numbers have a gap then, and the broker
-    would refuse all later batches of that partition as out of order.
+    After a failed batch the producer is replaced: aiokafka's sequence numbers then have a gap, and
+    the broker would refuse all later batches of that partition as out of order.
 
     Attributes:
         current: the producer; None while it is replaced.
@@ -52,17 +52,17 @@ class Producers:
         self._usable.set()
 
     async def get(self) -> AIOKafkaProducer:
-        """The producer, waiting for it while it is replaced."""
+        """Returns the producer; waits while it is replaced."""
         while self.current is None or not self._usable.is_set():
             await self._usable.wait()
         return self.current
 
     def create_batch(self) -> BatchBuilder:
-        """An empty batch, which any of the producers may send."""
+        """Returns an empty batch, which any of the producers may send."""
         return self._latest.create_batch()
 
     async def confirmed(self, sent: asyncio.Future[Any]) -> None:
-        """Waits until the broker has what was sent. Raises KafkaError, or PublishError when its
+        """Waits until the broker has stored the batch. Raises KafkaError, or PublishError if its
         producer was given up before."""
         given_up = self._given_up
         await asyncio.wait((sent, given_up), return_when=asyncio.FIRST_COMPLETED)
@@ -73,7 +73,7 @@ class Producers:
         raise PublishError("kafka: not confirmed by the broker; it may have been published")
 
     def replace(self) -> None:
-        """Takes a new producer, now that a batch has failed."""
+        """Creates a new producer after a failed batch."""
         if self._usable.is_set() and not self._closed:
             self._usable.clear()
             self._replacing = asyncio.get_running_loop().create_task(self._replace())
@@ -85,10 +85,10 @@ class Producers:
         while not self._closed:
             try:
                 await self.open()
-            except Exception as error:  # whatever it is: without a producer nothing goes on
+            except Exception as error:  # whatever the error is, publishing needs a producer
                 _log.info("no new producer yet", extra={"error": repr(error)})
                 await asyncio.sleep(1)
-                with contextlib.suppress(Exception):  # only makes the next attempt quicker
+                with contextlib.suppress(Exception):  # this only makes the next attempt faster
                     await prefer_who_answers(self._context.client)
             else:
                 return
@@ -103,7 +103,7 @@ class Producers:
                 async with asyncio.timeout(seconds):
                     await stopping
                     return
-            # It waits for a broker that does not come: its last batches are given up.
+            # The producer waits for a broker that does not answer: its last batches are given up.
             await abandon_producer(producer)
         except asyncio.CancelledError:
             await abandon_producer(producer)
@@ -113,7 +113,7 @@ class Producers:
             given_up.set_result(None)
 
     async def close(self, seconds: float) -> None:
-        """Disconnects, at the latest after so long. Idempotent."""
+        """Disconnects after at most this time. It is idempotent."""
         self._closed = True
         if self._replacing is not None:
             self._replacing.cancel()
@@ -123,13 +123,13 @@ class Producers:
 
 async def abandon_producer(producer: AIOKafkaProducer) -> None:
     """Ends a producer at once, without waiting for the broker."""
-    with contextlib.suppress(Exception):  # it is given up either way
+    with contextlib.suppress(Exception):  # it is abandoned in any case
         await producer.client.close()
     sending: asyncio.Task[None] | None = getattr(producer._sender, "_sender_task", None)
     if sending is not None and not sending.done():
         sending.cancel()
         await asyncio.wait([sending], timeout=1.0)
-    producer._closed = True  # else it complains when it is collected
+    producer._closed = True  # otherwise it logs a warning when it is collected
 
 
 def producer_arguments(context: KafkaContext) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Deadlines of what is submitted: one timer gives up what is not confirmed in time."""
+"""Deadlines of submissions: one timer gives up unconfirmed ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Deadlines:
 
     @property
     def age(self) -> float:
-        """For how long the oldest of what is not confirmed has waited, in seconds."""
+        """Returns the age of the oldest unconfirmed submission in seconds."""
         for submission in self._waiting:
             if not submission.future.done():
                 now = asyncio.get_running_loop().time()
@@ -40,11 +40,11 @@ class Deadlines:
 
     @property
     def open(self) -> list[Submission]:
-        """Everything that is not confirmed yet."""
+        """Returns all unconfirmed submissions."""
         return [submission for submission in self._waiting if not submission.future.done()]
 
     def expire_all(self, detail: str) -> None:
-        """Gives up on everything, and stops the timer."""
+        """Gives up all submissions, and stops the timer."""
         for submission in self._waiting:
             submission.finish(PublishError(f"kafka: {detail}"))
         self._waiting.clear()

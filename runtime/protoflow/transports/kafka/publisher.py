@@ -26,18 +26,18 @@ from protoflow.transports.kafka.record_encoder import RecordEncoder, physical_to
 
 #: A message on its way: itself, its partition if that is fixed, and where the result goes.
 _Item: TypeAlias = tuple[Message, int | None, Submission, int]
-#: So many messages without key in a row go to one partition: fewer, larger batches.
+#: This many messages without a key in a row go to one partition: fewer, larger batches.
 _STAY = 64
 #: Seconds after which an unconfirmed message is a problem.
 _PATIENCE = 10.0
-#: How many topics are remembered.
+#: The number of topics that are cached.
 _REMEMBERED = 1024
-#: aiokafka's hash, which is Java's, takes a microsecond for four bytes; keys come again.
+#: aiokafka's hash, which is that of Java, takes a microsecond for four bytes; keys repeat.
 _hash = lru_cache(maxsize=4096)(murmur2)
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """Where a key goes among so many partitions, as with Kafka's own clients."""
+    """Returns the partition of a key, as with Kafka's own clients."""
     number: int = _hash(key) & 0x7FFFFFFF
     return number % partitions
 
@@ -68,29 +68,29 @@ class _Topic:
 
     @property
     def is_busy(self) -> bool:
-        """Whether anything is on its way there."""
+        """Whether messages of the topic are in flight."""
         return self.task is not None or any(lane.task for lane in self.lanes.values())
 
     def partition_of(self, key: bytes | None) -> int:
-        """Where a key goes, as with Kafka's own clients; without key, anywhere."""
+        """Returns the partition of a key, as with Kafka's own clients; without a key, any."""
         partitions = self.partitions
         if key is not None:
             number: int = _hash(key) & 0x7FFFFFFF
             return partitions[number % len(partitions)]
         if not self._stays or self._place not in self.available:
             self._stays = _STAY
-            self._place = random.choice(self.available or partitions)  # noqa: S311  no secret
+            self._place = random.choice(self.available or partitions)  # noqa: S311  not a secret
         self._stays -= 1
         return self._place
 
 
 class KafkaPublisher:
-    """Publishes in order per partition and maps what comes of it."""
+    """Publishes in order per partition, and converts the results."""
 
     def __init__(self, context: KafkaContext) -> None:
         self._context = context
         self.encoder = RecordEncoder(context)
-        # A lowered limit may have been the reason why a producer is replaced.
+        # A lowered limit may be the reason why a producer was replaced.
         self._producers = Producers(context, self.encoder.forget)
         self._topics: dict[str, _Topic] = {}
         self._deadlines = Deadlines(context.options.publish_timeout)
@@ -103,7 +103,7 @@ class KafkaPublisher:
     def submit(
         self, messages: Sequence[Message], partitions: Sequence[int] | None = None
     ) -> asyncio.Future[Sequence[PublishError | None]]:
-        """Queues messages; `partitions` overrules where their keys put them."""
+        """Queues messages; `partitions` overrides the partitions of their keys."""
         if any(message.delay > 0 for message in messages):
             raise CapabilityError("kafka cannot delay messages: publish without delay")
         submission = self._deadlines.submission(len(messages))
@@ -133,13 +133,13 @@ class KafkaPublisher:
     def _open_topic(self, logical: str) -> _Topic:
         if self._closed:
             raise PublishError("kafka: the transport is closed")
-        if len(self._topics) >= _REMEMBERED:  # names that came from data
+        if len(self._topics) >= _REMEMBERED:  # the names came from data
             self._topics = {name: item for name, item in self._topics.items() if item.is_busy}
         topic = self._topics[logical] = _Topic(physical_topic(logical))
         return topic
 
     def _is_known(self, topic: _Topic) -> bool:
-        """Whether messages to a topic need not wait for anything to be found out."""
+        """Whether messages to a topic can be sent without further queries."""
         producer = self._producers.current
         if producer is None or not self.encoder.knows(topic.name):
             return False
@@ -169,18 +169,18 @@ class KafkaPublisher:
             lane.add(message, submission, index)
         except PublishError as error:
             submission.done(index, error)
-        except Exception as error:  # what is no bytes, no text: the others must go on
+        except Exception as error:  # an error in a message must not affect the others
             submission.done(index, malformed(error, topic.name))
 
     async def _learn(self, topic: _Topic) -> None:
-        """Finds out what must be known of a topic, and sorts what waits for that."""
+        """Queries the needed facts about a topic, and sorts the messages that wait for them."""
         waiting = topic.unsorted
         try:
             while waiting:
                 try:
                     await self._ask(topic)
                     self._is_known(topic)
-                except Exception as error:  # whatever it is, nobody waits for ever
+                except Exception as error:  # whatever the error is, no caller may wait for ever
                     while waiting:
                         _, _, submission, index = waiting.popleft()
                         submission.done(index, publish_error(error, topic.name, 0))
@@ -205,7 +205,7 @@ class KafkaPublisher:
             await self.encoder.learn(topic.name)
 
     async def _require_group(self, message: Message, topic: _Topic) -> None:
-        """Retries and dead letters are kept for whoever looks; other messages need a group."""
+        """Requires a group for messages, except for retries and dead letters."""
         if topic.has_group or not self._context.settings.require_subscriber:
             return
         if wire.PF_GROUP in message.metadata or wire.PF_DLQ_RESOLVED in message.metadata:
@@ -218,14 +218,14 @@ class KafkaPublisher:
 
     @property
     def problem(self) -> str | None:
-        """What publishing waits for, if it has waited for long."""
+        """Describes what publishing has waited for, if this takes long."""
         age = self._deadlines.age
         if age < _PATIENCE:
             return None
         return f"kafka: a message was not confirmed for {age:.0f} s"
 
     async def close(self, seconds: float) -> None:
-        """Waits for what was submitted, at most so long, then disconnects."""
+        """Waits for submitted messages for a limited time, and disconnects."""
         waiting = [submission.future for submission in self._deadlines.open]
         if waiting and not self._closed:
             await asyncio.wait(waiting, timeout=seconds)

@@ -1,4 +1,4 @@
-"""Deliveries that were read and not yet handed to the scheduler."""
+"""Deliveries that were read and not yet passed to the scheduler."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from protoflow.transports.kafka.reader_wakeup import ReaderWakeup
 class ReadyDeliveries:
     """A queue for each partition; partitions are served in turn.
 
-    A partition that has its share of what may be in flight is left out until a quarter of that
-    is settled. Meanwhile no more of it is read, and the others go on.
+    A partition with its full share in flight is left out until a quarter of it is settled.
+    Meanwhile it is not read, and other partitions continue.
 
     Args:
         share: how much of one partition may be in flight.
@@ -37,8 +37,7 @@ class ReadyDeliveries:
         self._wake()
 
     def put_back(self, deliveries: Iterable[Delivery]) -> None:
-        """Adds deliveries that were handed out before, each before the later ones of its
-        partition."""
+        """Adds deliveries again that were handed out, each before later ones of its partition."""
         touched: set[Partition] = set()
         for delivery in deliveries:
             partition: Partition = delivery.receipt
@@ -55,7 +54,7 @@ class ReadyDeliveries:
             self._turns.append(partition)
 
     def withdraw(self, partition: Partition) -> list[Delivery]:
-        """Takes out what is there of a partition, in order."""
+        """Removes and returns the deliveries of a partition, in order."""
         found = list(partition.ready)
         partition.ready.clear()
         partition.capped_at = None
@@ -66,14 +65,14 @@ class ReadyDeliveries:
         return found
 
     def uncap(self, partition: Partition) -> None:
-        """Hands a partition out again that had its share."""
+        """Hands out a partition again that had its full share."""
         partition.capped_at = None
         if partition.ready:
             self._turns.append(partition)
             self._wake()
 
     def clear(self) -> None:
-        """Takes out everything."""
+        """Removes all deliveries."""
         for partition in (*self._turns, *self._share.partitions):
             partition.ready.clear()
             partition.capped_at = None
@@ -82,11 +81,11 @@ class ReadyDeliveries:
 
     @property
     def is_empty(self) -> bool:
-        """Whether everything is handed out but what is left out."""
+        """Whether all deliveries are handed out, except those of left-out partitions."""
         return not self._turns
 
     async def get(self, max_messages: int, max_bytes: int) -> list[Delivery]:
-        """At least one delivery; none once closed. Raises the error it was closed with."""
+        """Returns at least one delivery; none after `close`. Raises the error passed to `close`."""
         while not (taken := self._take(max_messages, max_bytes)):
             if self._error is not None:
                 raise self._error
@@ -126,7 +125,7 @@ class ReadyDeliveries:
         return taken
 
     def close(self, error: Exception | None = None) -> None:
-        """No more deliveries: `get` returns empty, or raises the error."""
+        """Ends the queue: `get` returns no deliveries, or raises the error."""
         self._closed = True
         self._error = self._error or error
         self._wakeup.wake()

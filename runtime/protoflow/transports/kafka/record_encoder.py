@@ -12,15 +12,15 @@ from protoflow.transports.kafka.context import KafkaContext
 from protoflow.transports.kafka.errors import malformed, too_large
 from protoflow.transports.kafka.options import Compression
 
-#: Bytes of a batch beside its records; of a record beside key, value and headers; of a header.
-#: How many limits are remembered.
+#: The bytes of a batch besides its records, of a record besides key, value and headers, and of a
+#: header. The number of cached limits.
 _REMEMBERED = 4096
 _BATCH_OVERHEAD, _RECORD_OVERHEAD, _HEADER_OVERHEAD = 61, 21, 4
 
 
 @dataclass(slots=True, eq=False)
 class EncodedRecord:
-    """A record on its way; `size` is what the broker counts at most."""
+    """An encoded record; `size` is the broker's highest count of its bytes."""
 
     topic: str
     value: bytes | None
@@ -30,8 +30,8 @@ class EncodedRecord:
 
 
 class RecordEncoder:
-    """Knows the limits of topics. A batch that the broker refuses would cost the producer its
-    sequence numbers, so what is too large is found out before."""
+    """Encodes records within the limits of topics. A refused batch would invalidate the producer's
+    sequence numbers, so too large messages are refused before."""
 
     def __init__(self, context: KafkaContext) -> None:
         self._context = context
@@ -49,7 +49,7 @@ class RecordEncoder:
             self._limits[topic] = min(limit or largest, largest)
 
     def forget(self) -> None:
-        """Limits may have changed."""
+        """Forgets the limits, which may have changed."""
         self._limits.clear()
 
     def knows(self, topic: str) -> bool:
@@ -57,11 +57,11 @@ class RecordEncoder:
         return topic in self._limits
 
     def limit(self, topic: str) -> int:
-        """The most bytes that a batch to a physical topic may have."""
+        """Returns the largest batch for a physical topic in bytes."""
         return self._limits.get(topic, self._context.options.max_request_size)
 
     def encode(self, message: Message, topic: str) -> EncodedRecord:
-        """The record. Raises PublishRefusedError for what no broker would take."""
+        """Returns the record. Raises PublishRefusedError for a message that no broker accepts."""
         value, key = message.payload, message.key
         if value is None and key is None:
             raise PublishRefusedError(f"kafka: topic {topic}: a tombstone needs a key")
@@ -71,21 +71,21 @@ class RecordEncoder:
             size += len(name) + len(text or b"") + _HEADER_OVERHEAD
         limit = self._limits.get(topic, size)
         if size > limit and self._is_exact(size):
-            # Asked for anew next time: somebody may raise it, and then a dead letter that
-            # waits for that must go out.
+            # The limit is queried again next time: an operator may raise it, and then waiting dead
+            # letters must be sent.
             self._limits.pop(topic, None)
             raise too_large(topic, size, limit)
         return EncodedRecord(topic, value, key, wanted, size)
 
     def _is_exact(self, size: int) -> bool:
-        """Compressed, a message above the topic's limit may still fit."""
+        """Whether the size is exact: a compressed message above the limit may still fit."""
         options = self._context.options
         largest = options.max_request_size + HEADROOM
         return options.compression is Compression.NONE or size > largest
 
 
 def physical_topic(topic: str) -> str:
-    """The topic at the broker. Raises PublishRefusedError if that is no name."""
+    """Returns the topic at the broker. Raises PublishRefusedError for an invalid name."""
     name = names.physical(topic)
     if not names.is_valid(name):
         raise PublishRefusedError(f"kafka: {topic!r} is not a valid topic name")
@@ -93,8 +93,8 @@ def physical_topic(topic: str) -> str:
 
 
 def checked(record: EncodedRecord) -> EncodedRecord:
-    """A record that aiokafka can write: in a transaction one that it cannot would take the
-    others with it. Raises PublishRefusedError."""
+    """Returns a record that aiokafka can write. In a transaction, another record would make all
+    others fail. Raises PublishRefusedError."""
     parts = (record.value, record.key)
     if not all(part is None or isinstance(part, bytes | bytearray | memoryview) for part in parts):
         raise malformed(TypeError("no bytes"), record.topic)

@@ -27,7 +27,7 @@ from protoflow.transports.kafka.records import deliveries, mark_unreadable
 from protoflow.transports.kafka.unreadable_records import Unreadable
 
 _log = logging.getLogger("protoflow.transports.kafka")
-#: How long one look for records lasts; a new assignment is noticed after it at the latest.
+#: The duration of one poll; a new assignment is noticed after it at the latest.
 _LOOK_MS = 250
 _BATCH = 500
 #: Seconds between two attempts after a failure: the first, and the longest.
@@ -35,7 +35,7 @@ _PAUSE, _LONGEST_PAUSE = 0.5, 5.0
 
 
 class RecordReader:
-    """Reads for the subscriptions of which everything read before was handed out.
+    """Reads records for subscriptions whose earlier records were handed out.
 
     aiokafka prefetches beneath, and heartbeats by itself; its idle clock, which would evict
     a consumer whose handlers are slow, is set out of reach where the consumer is made.
@@ -53,8 +53,8 @@ class RecordReader:
         self._ill = False
 
     async def run(self) -> None:
-        """Reads until cancelled: a failure may pass, so it is only reported. Raises TransportError
-        where positions mean nothing any more."""
+        """Reads until cancelled: a failure may be temporary, so it is only reported. Raises
+        TransportError if positions have become invalid."""
         backoff = Backoff(_PAUSE, _LONGEST_PAUSE)
         while True:
             try:
@@ -72,9 +72,9 @@ class RecordReader:
                 self._member.report("reading", None)
 
     def _read_again(self) -> None:
-        """What aiokafka gave before a failure was lost in it, and would be skipped."""
+        """Reads records again that aiokafka lost in a failure; they would otherwise be skipped."""
         for tp, partition in self._partitions.items():
-            with contextlib.suppress(KafkaError):  # it has moved away
+            with contextlib.suppress(KafkaError):  # the partition has moved away
                 self._consumer.seek(tp, partition.position)
 
     def _report(self, error: Exception) -> None:
@@ -89,7 +89,7 @@ class RecordReader:
         except OffsetOutOfRangeError as error:
             await self._lost_position(error.args[0])
         except NoOffsetForPartitionError:
-            pass  # read before `prepare` set it
+            pass  # the record was read before `prepare` set the position
 
     async def _turn(self) -> None:
         assignment = self._assignment
@@ -115,7 +115,7 @@ class RecordReader:
         return self._assignment is None or self._assignment.prepared.is_set()
 
     async def _left_out(self) -> Collection[TopicPartition]:
-        """Partitions not to be read now, once there is one that is."""
+        """Returns the partitions that must not be read now."""
         consumptions = [each for each in self._member.consumptions if each.open]
         busy = False
         while consumptions:
@@ -131,14 +131,14 @@ class RecordReader:
         ]
         assignment = self._assignment
         if assignment is not None and len(self._partitions) < len(assignment.assigned or ()):
-            # Nobody subscribes to them yet, or any more.
+            # No subscription uses them yet, or any more.
             left_out += (assignment.assigned or frozenset()).difference(self._partitions)
         return left_out
 
     async def _look(
         self, left_out: Collection[TopicPartition]
     ) -> Mapping[TopicPartition, Sequence[ConsumerRecord]]:
-        """What there is of the other partitions, waiting a while for it."""
+        """Polls the other partitions, and waits for a while."""
         if not left_out:
             found: Mapping[TopicPartition, Sequence[ConsumerRecord]]
             found = await self._consumer.getmany(timeout_ms=_LOOK_MS, max_records=_BATCH)
@@ -148,7 +148,7 @@ class RecordReader:
         if not wanted:
             await asyncio.wait((roused,), timeout=_LOOK_MS / 1000)
             return {}
-        # Cancelled while it waits, it has taken nothing.
+        # A cancelled wait has taken no records.
         reading = self._consumer.getmany(*wanted, timeout_ms=_LOOK_MS, max_records=_BATCH)
         looking = asyncio.ensure_future(reading)
         try:
@@ -170,7 +170,7 @@ class RecordReader:
             consumption.flow_control.accept(partition, read)
 
     def _make(self, tp: TopicPartition, offset: int) -> Partition | None:
-        """A partition of a broadcast; those of groups are made when they are assigned."""
+        """Creates a partition of a broadcast; those of groups are created at the assignment."""
         consumption = self._member.consumption_of(tp.topic)
         if consumption is None or self._assignment is not None:
             return None
@@ -178,7 +178,7 @@ class RecordReader:
         return partition
 
     async def _skip_empty_offsets(self) -> None:
-        """Transactions end with offsets that hold no message: lag must not count them."""
+        """Skips offsets of transaction ends, which hold no message: lag must not count them."""
         for tp, partition in list(self._partitions.items()):
             if not partition.unfinished and partition.live and not partition.resting:
                 partition.advance(await self._consumer.position(tp))
@@ -203,14 +203,15 @@ class RecordReader:
         _log.warning("a position was lost and was reset", extra={"lost": where})
 
     def end(self, topic: str, error: TransportError) -> None:
-        """The subscription that a topic is read for can never go on; the others can."""
+        """Ends the subscription of a topic permanently; others continue."""
         consumption = self._member.consumption_of(topic)
         if consumption is not None and self._assignment is not None:
             self._assignment.drop(list(consumption.partitions.values()))
             consumption.fail(error)
 
     async def relocate(self, tp: TopicPartition, offset: int) -> None:
-        """Reads a partition from elsewhere. What is under way of it belongs to what is gone."""
+        """Reads a partition from another position. Unsettled messages belong to the old
+        position."""
         partition = self._partitions.get(tp)
         if partition is not None:
             partition.live = False
@@ -219,7 +220,7 @@ class RecordReader:
             consumption.ready.withdraw(partition)
             await consumption.listener.shards_revoked([partition.shard], 0.0)
             if self._partitions.get(tp) is not partition:
-                return  # it moved away meanwhile
+                return  # the partition moved away meanwhile
             anew = consumption.make(tp, offset)
             anew.topic, anew.initial_partitions, anew.dirty = (
                 partition.topic,

@@ -1,4 +1,4 @@
-"""Kafka's records as deliveries: the hot path of consuming."""
+"""Converts records to deliveries: the hot path of consuming."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _log = logging.getLogger("protoflow.transports.kafka")
 def deliveries(
     partition: Partition, records: Sequence[ConsumerRecord], topic: str
 ) -> list[Delivery]:
-    """The deliveries of records just read, without those finished in an earlier life."""
+    """Returns the deliveries of new records, without those that were finished earlier."""
     read = headers.read
     admit = partition.admit
     shard = partition.shard
@@ -38,7 +38,7 @@ def deliveries(
         result.append(
             Delivery(
                 message=Message(
-                    # A foreign message without id: where it lies is as good, and stays.
+                    # A foreign message without an id: its place is a permanent id.
                     id=id or f"{record.topic}-{record.partition}-{offset}",
                     topic=topic,
                     payload=value,
@@ -62,8 +62,8 @@ def deliveries(
 
 
 def _own(partition: Partition, found: list[Delivery]) -> list[Delivery]:
-    """What the group's own retry topic holds: hop state there is believed. A record of another
-    group is not for us, whoever wrote it."""
+    """Returns a record of the group's own retry topic, with its hop state. A record of another
+    group is skipped."""
     group = partition.consumption.settings.group
     mine = []
     for delivery in found:

@@ -1,4 +1,4 @@
-"""Settlements: offsets that are finished or handed out again, after their outputs."""
+"""Settlements: offsets are finished or handed out again, after their outputs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from protoflow.transports.kafka.partition_flow import PartitionFlow
 from protoflow.transports.kafka.ready_deliveries import ReadyDeliveries
 from protoflow.transports.kafka.transactions import Transactions
 
-#: Publishes outside of transactions.
+#: Publishes messages outside of transactions.
 Submit: TypeAlias = Callable[[Sequence[Message]], asyncio.Future[Sequence[PublishError | None]]]
-#: After so many that were given back, those that have ended since are forgotten.
+#: After this many given-back messages, finished ones are forgotten.
 _REMEMBERED = 4096
 _ACK = Action.ACK
 _DONE = SettleResult.DONE
@@ -25,16 +25,16 @@ _UNSURE = PublishError("kafka: publishing ended without an answer")
 
 
 class _Results:
-    """Results of one `settle`, some of which come later."""
+    """The results of one `settle`; some of them come later."""
 
     def __init__(self, size: int) -> None:
         self.future: asyncio.Future[Sequence[SettleResult]]
         self.future = asyncio.get_running_loop().create_future()
         self._results = [_DONE] * size
-        self._open = 1  # until everything is looked at
+        self._open = 1  # pending until all settlements are examined
 
     def set(self, index: int, result: SettleResult) -> None:
-        """The result of one settlement, where it is not DONE."""
+        """Sets the result of one settlement if it is not DONE."""
         self._results[index] = result
 
     def expect(self) -> None:
@@ -42,7 +42,7 @@ class _Results:
         self._open += 1
 
     def complete(self) -> None:
-        """Counts a result that was expected."""
+        """Counts an expected result."""
         self._open -= 1
         if not self._open and not self.future.done():
             self.future.set_result(self._results)
@@ -63,17 +63,17 @@ class KafkaSettler:
         self._submit = submit
         self._transactions = transactions
         self._stopped = False
-        #: What was given back, as it is handed out again: a settlement may come twice.
+        #: The messages that were given back, because a settlement may be repeated.
         self._handed_again: dict[tuple[Partition, int], Delivery] = {}
-        #: What waits here to be handed out again.
+        #: The messages that wait here to be handed out again.
         self.waiting: dict[Delivery, asyncio.TimerHandle] = {}
 
     def stop(self) -> None:
-        """Nothing is handed out again."""
+        """Stops handing out messages again."""
         self._stopped = True
 
     def settle(self, settlements: Sequence[Settlement]) -> asyncio.Future[Sequence[SettleResult]]:
-        """Counts what is finished; commits follow by interval, and before partitions leave."""
+        """Counts finished offsets; commits follow at each interval, and before partitions leave."""
         results = _Results(len(settlements))
         touched: set[Partition] = set()
         again: list[Delivery] = []
@@ -90,7 +90,7 @@ class KafkaSettler:
             elif settlement.outputs or settlement.others:
                 publishing.append((index, settlement))
             else:
-                partition.finish(delivery.position)  # type: ignore[arg-type]  # done twice is done
+                partition.finish(delivery.position)  # type: ignore[arg-type]  # may be done before
             if partition.resting:
                 touched.add(partition)
         if publishing:
@@ -103,7 +103,7 @@ class KafkaSettler:
         return results.future
 
     def _after_outputs(self, publishing: list[tuple[int, Settlement]], results: _Results) -> None:
-        """Publish, confirm, settle."""
+        """Publishes, waits for the confirmation, and settles."""
         results.expect()
 
         def confirmed(future: asyncio.Future[Sequence[PublishError | None]]) -> None:
@@ -133,8 +133,8 @@ class KafkaSettler:
         return _DONE
 
     def _in_transaction(self, settlement: Settlement, results: _Results, index: int) -> None:
-        """Outputs and progress become visible together."""
-        assert self._transactions is not None  # noqa: S101  the caller looked
+        """Makes outputs and progress visible together."""
+        assert self._transactions is not None  # noqa: S101  the caller checked this
         results.expect()
         places = _places(settlement)
 
@@ -147,7 +147,8 @@ class KafkaSettler:
         self._transactions.add(places, settlement.outputs, ended)
 
     def _given_back(self, settlement: Settlement, partition: Partition) -> Sequence[Delivery]:
-        """What is handed out again from memory: Kafka gives back only what is not committed."""
+        """Returns a message that is handed out again from memory, because Kafka only redelivers
+        uncommitted messages."""
         delivery = settlement.delivery
         place = (partition, int(delivery.position))
         if self._handed_again.get(place, delivery) is not delivery or partition.is_done(place[1]):
@@ -186,11 +187,11 @@ class KafkaSettler:
             self._ready.put_back([delivery])
 
     def is_orderly(self, partition: Partition) -> bool:
-        """Whether everything that was handed out of a partition was settled or given back."""
+        """Whether all messages of a partition that were handed out are settled or given back."""
         return partition.handed_out <= 0
 
 
 def _places(settlement: Settlement) -> list[tuple[Partition, int]]:
-    """The partitions and offsets that are acknowledged together."""
+    """Returns the partitions and offsets that are acknowledged together."""
     deliveries = (settlement.delivery, *settlement.others)
     return [(delivery.receipt, int(delivery.position)) for delivery in deliveries]

@@ -1,7 +1,7 @@
 """Start marks of suspects, in the metadata of offset commits.
 
-After repeated unclean starts some message kills the process. Run alone, and on record before
-it is run, it is found: the next start reads from the metadata which one it was and how often.
+After repeated unclean starts, some message probably kills the process. Each suspect is recorded
+before it runs alone. So the next start reads from the metadata which message it was and how often.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class StartMarks:
         self._write = write
 
     def of(self, delivery: Delivery) -> tuple[Delivery, int] | None:
-        """A delivery and its marks; None if it is no longer held here."""
+        """Returns a delivery and its marks; None if it is no longer held here."""
         partition: Partition = delivery.receipt
         if not partition.live or partition.leaving:
             return None
         return delivery, partition.marks.get(int(delivery.position), 0)
 
     async def add(self, delivery: Delivery) -> None:
-        """Writes one mark more. Raises TransportError."""
+        """Adds one mark. Raises TransportError."""
         partition: Partition = delivery.receipt
         offset = int(delivery.position)
         before = partition.marks.get(offset, 0)
@@ -41,7 +41,8 @@ class StartMarks:
         try:
             await self._durable(partition)
         except BaseException:
-            # Whether it was written or not, it will not run: absolute values are written anew.
+            # The message will not run even if the mark was written, because absolute values are
+            # written again.
             partition.marks[offset] = before
             raise
 
@@ -49,9 +50,9 @@ class StartMarks:
         """Removes the marks. Raises TransportError."""
         partition: Partition = delivery.receipt
         if not partition.live:
-            return  # whoever has it now has read the mark, and runs it alone
+            return  # the new owner has read the mark, and runs the message alone
         if partition.leaving:
-            partition.marks.pop(int(delivery.position), None)  # the last commit holds none
+            partition.marks.pop(int(delivery.position), None)  # the last commit contains none
             return
         if partition.marks.pop(int(delivery.position), None) is not None:
             try:

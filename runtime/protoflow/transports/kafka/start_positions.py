@@ -30,8 +30,8 @@ class StartPositions:
     async def load(
         self, consumptions: Mapping[TopicPartition, Consumption]
     ) -> dict[TopicPartition, Partition]:
-        """The partitions as they start. Raises KafkaError; TransportError where it makes no
-        sense to try again."""
+        """Returns the partitions at their start. Raises KafkaError, or TransportError if a
+        repetition is useless."""
         if not consumptions:
             return {}
         ids = await topic_ids(self._member.context.admin, {tp.topic for tp in consumptions})
@@ -66,7 +66,8 @@ class StartPositions:
         return partitions
 
     async def after_recreation(self, tp: TopicPartition, offset: int) -> int:
-        """Where a topic starts that was deleted and made anew. Raises TransportError."""
+        """Returns the start of a topic that was deleted and created again. Raises
+        TransportError."""
         where = f"{tp.topic}[{tp.partition}] at {offset}"
         if self._policy == "stop":
             raise TransportError(
@@ -87,7 +88,7 @@ class StartPositions:
     async def _without_position(
         self, consumptions: Mapping[TopicPartition, Consumption]
     ) -> dict[TopicPartition, Partition]:
-        """Partitions that the group has never read; a retry topic is never skipped."""
+        """Returns partitions that the group has never read; a retry topic is never skipped."""
         latest: list[TopicPartition] = []
         initial_partitions: dict[TopicPartition, int] = {}
         for topic, consumption in {
@@ -117,8 +118,9 @@ class StartPositions:
         }
 
     async def _initial_partitions(self, topic: str) -> int:
-        """How many partitions the topic had when the group began with it; 0 is that it has not
-        begun. What was added since starts at its beginning, or messages would be skipped."""
+        """Returns the number of partitions when the group began with the topic; 0 if it has not
+        begun. Partitions that were added since then start at their beginning, because messages
+        would otherwise be skipped."""
         tps = [TopicPartition(topic, item) for item in self._numbers(topic)]
         places = await self._committed(tps)
         return min(
@@ -157,7 +159,7 @@ class StartPositions:
             )
 
     async def _judge(self, partitions: Mapping[TopicPartition, Partition]) -> None:
-        """Is careful with partitions whose starts ended badly, if there was work in them."""
+        """Isolates messages of partitions whose starts ended badly, if they had work."""
         suspicious = [tp for tp, item in partitions.items() if item.is_suspicious]
         ends = await self._consumer.end_offsets(suspicious) if suspicious else {}
         for tp, end in ends.items():

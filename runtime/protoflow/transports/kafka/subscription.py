@@ -42,7 +42,7 @@ class KafkaSubscription:
         )
 
     async def start(self) -> None:
-        """Joins the group, unless this process has, and waits until positions are known."""
+        """Joins the group, unless this process has joined, and waits for the positions."""
         try:
             await self._membership.attach(self._consumption)
         except BaseException:
@@ -50,7 +50,7 @@ class KafkaSubscription:
             raise
 
     def set_problem(self, name: str, detail: str | None) -> None:
-        """Something went wrong, or is right again."""
+        """Sets the detail of a problem, or ends it with None."""
         self._consumption.set_problem(name, detail)
 
     async def receive(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
@@ -62,7 +62,7 @@ class KafkaSubscription:
         return self._settler.settle(settlements)
 
     def defer(self, message: Message, delay: float) -> Message | None:
-        """The message for the retry topic whose constant wait fits best."""
+        """Returns the message for the retry topic whose constant wait fits best."""
         if self._settings.broadcast:
             return None
         due = self._context.settings.clock.now() + delay
@@ -91,7 +91,7 @@ class KafkaSubscription:
         return [item for item in self._consumption.partitions.values() if item.shard in shards]
 
     async def isolate(self, delivery: Delivery | None) -> tuple[Delivery, int] | None:
-        """See `protoflow.transport.Isolation`: offsets last, so nothing is moved."""
+        """See `protoflow.transport.Isolation`: offsets are permanent, so no message is moved."""
         return None if delivery is None else self._marks.of(delivery)
 
     async def mark(self, delivery: Delivery) -> None:
@@ -107,7 +107,7 @@ class KafkaSubscription:
         try:
             async with asyncio.timeout(self._context.options.request_timeout):
                 return await self._membership.available(self._consumption)
-        except Exception:  # whatever it was, nothing is known
+        except Exception:  # whatever the error is, the number is unknown
             return None
 
     async def stop(self) -> None:

@@ -54,7 +54,7 @@ class TopicScan:
             ]
             for record in heapq.merge(*read, key=lambda record: record.timestamp):
                 yield record
-            # The last offsets may hold no record: the position counts, not what was read.
+            # The last offsets may hold no record, so the position counts, not the last record.
             open_ = {tp for tp in open_ if await consumer.position(tp) < ends[tp]}
 
     async def ends(self) -> dict[TopicPartition, int]:

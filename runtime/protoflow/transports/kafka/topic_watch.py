@@ -17,7 +17,7 @@ from protoflow.transports.kafka.record_reader import RecordReader
 from protoflow.transports.kafka.start_positions import StartPositions
 
 _log = logging.getLogger("protoflow.transports.kafka")
-#: How often in a row a topic must be missing: one node may lag behind the others.
+#: A topic must be missing this many times in a row, because one node may lag.
 _SURE = 3
 
 
@@ -25,7 +25,7 @@ class TopicWatch:
     """Compares the ids of the topics with those that the positions were made for.
 
     Args:
-        forget: called with a topic that is to be consumed no longer.
+        forget: called with a topic that must no longer be consumed.
     """
 
     def __init__(
@@ -88,10 +88,10 @@ class TopicWatch:
     def _report_missing(self, consumption: Consumption) -> None:
         gone = [name for name in consumption.topics.all if self._missing.get(name, 0) >= _SURE]
         for name in gone:
-            if name in consumption.topics.earlier:  # nobody needs it any more
+            if name in consumption.topics.earlier:  # no subscription needs it any more
                 self._forget(name)
         lost = [name for name in gone if name not in consumption.topics.earlier]
-        # Their positions can be committed no longer, which would hold up those of the others.
+        # Their positions can no longer be committed, which would block those of the others.
         partitions = consumption.partitions.items()
         self._assignment.drop([item for tp, item in partitions if tp.topic in gone])
         consumption.set_problem(

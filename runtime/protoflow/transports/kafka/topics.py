@@ -10,7 +10,7 @@ from protoflow.transports.kafka import names
 
 
 class SubscriptionTopics:
-    """Physical names, and what each is for.
+    """The physical topics of a subscription, and their purposes.
 
     Attributes:
         main: the topic.
@@ -44,12 +44,12 @@ class SubscriptionTopics:
 
     @property
     def all(self) -> tuple[str, ...]:
-        """All topics that are consumed."""
+        """Returns all consumed topics."""
         return (self.main, *self.rungs)
 
     @property
     def replays(self) -> str:
-        """The retry topic for replays, which has a partition for each of the topic's."""
+        """The retry topic for replays; it has as many partitions as the topic."""
         return self.retry(0.0)
 
     @property
@@ -58,15 +58,16 @@ class SubscriptionTopics:
         return tuple(names.physical(topic) for topic in self._settings.dead_letter_topics)
 
     def retry(self, step: float) -> str:
-        """The retry topic of a rung."""
+        """Returns the retry topic of a rung."""
         return names.retry_topic(self._settings.topic, self._settings.group, step)
 
     def hold(self, topic: str) -> float:
-        """How long messages of a topic rest before they are handed out."""
+        """Returns how long messages of a topic rest before they are handed out."""
         return self.rungs.get(topic, 0.0)
 
     def shard(self, topic: str, partition: int) -> str | int:
-        """How deliveries name a partition: by its number; in retry topics after the rung."""
+        """Returns the name of a partition in deliveries: its number; in retry topics after the
+        rung."""
         if topic == self.main:
             return partition
         return f"retry.{naming.seconds(self.rungs[topic])}/{partition}"

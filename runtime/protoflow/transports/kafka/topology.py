@@ -1,4 +1,4 @@
-"""Topics: made or verified, never changed."""
+"""Topics: they are created or verified, but never changed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _WEEK_MS = 7 * 24 * 3600 * 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WantedTopic:
-    """A topic as it is to be; None leaves the choice to the broker, and any is right.
+    """The required form of a topic; None leaves the value to the broker, and every value is right.
 
     Attributes:
         like: the topic whose number of partitions it must have.
@@ -50,7 +50,7 @@ class WantedTopic:
 
 
 def wanted_topics(topology: Topology, context: KafkaContext) -> list[WantedTopic]:
-    """Every topic that is consumed, published, retried through or dead-lettered to."""
+    """Returns all topics that are consumed, published, retried through or dead-lettered to."""
     options = context.options
     wanted: dict[str, WantedTopic] = {}
 
@@ -68,7 +68,7 @@ def wanted_topics(topology: Topology, context: KafkaContext) -> list[WantedTopic
         topics = SubscriptionTopics(settings, context.settings.ladder)
         want(topics.main, options.partitions, {})
         for name, hold in topics.rungs.items():
-            # The wait is counted from the broker's own time, and must outlast the retention.
+            # The wait starts at the broker's own time, and must be longer than the retention.
             configs = {
                 "message.timestamp.type": "LogAppendTime",
                 "retention.ms": str(_WEEK_MS + int(hold * 1000)),
@@ -86,7 +86,7 @@ def wanted_topics(topology: Topology, context: KafkaContext) -> list[WantedTopic
 
 
 async def ensure(topology: Topology, mode: TopologyMode, context: KafkaContext) -> None:
-    """Makes what is missing (create) or reports it (verify). Raises TopologyError."""
+    """Creates missing topics (create) or reports them (verify). Raises TopologyError."""
     wanted = wanted_topics(topology, context)
     context.roomy |= {topic.name for topic in wanted if topic.roomy_for}
     problems = [f"{topic.name} is not a valid topic name" for topic in wanted if not _named(topic)]
@@ -117,7 +117,7 @@ async def ensure(topology: Topology, mode: TopologyMode, context: KafkaContext) 
 
 
 def shared_names(topology: Topology, context: KafkaContext) -> list[str]:
-    """Names of which two subscriptions would derive one: each would handle the other's."""
+    """Returns names that two subscriptions would share: each would handle the other's messages."""
     owners: dict[str, str] = {}
     problems = []
     others = {names.physical(settings.topic) for settings in topology.subscriptions}
@@ -162,7 +162,7 @@ def _differences(topic: WantedTopic, found: Mapping[str, list[dict[str, Any]]]) 
 def _too_few(
     wanted: Iterable[WantedTopic], found: Mapping[str, list[dict[str, Any]]]
 ) -> Iterable[str]:
-    """Topics with fewer partitions than the topic that they belong to."""
+    """Returns topics with fewer partitions than their main topic."""
     for topic in wanted:
         if topic.like is None or topic.like not in found or topic.name not in found:
             continue
@@ -177,7 +177,7 @@ def _too_few(
 async def _grow(
     wanted: Iterable[WantedTopic], found: Mapping[str, list[dict[str, Any]]], context: KafkaContext
 ) -> None:
-    """The topic for replays grows with the topic that it belongs to."""
+    """Adds partitions to the replay topic when its main topic has grown."""
     grown = {
         topic.name: NewPartitions(len(found[topic.like]))
         for topic in wanted
@@ -196,9 +196,9 @@ async def _grow(
 async def create(
     absent: list[WantedTopic], found: Mapping[str, list[dict[str, Any]]], context: KafkaContext
 ) -> list[str]:
-    """Makes topics and waits until they can be used; what went wrong."""
-    # How much retry and dead-letter topics must take is asked of the topic that they belong to,
-    # for a broker shows its own limit only to those who may read its configuration.
+    """Creates topics and waits until they can be used; returns the problems."""
+    # The limit for retry and dead-letter topics is read from their main topic, because a broker
+    # shows its own limit only to users who may read its configuration.
     for portion in (
         [topic for topic in absent if topic.roomy_for is None],
         [topic for topic in absent if topic.roomy_for is not None],
@@ -211,7 +211,7 @@ async def create(
 async def _create(
     absent: list[WantedTopic], found: Mapping[str, list[dict[str, Any]]], context: KafkaContext
 ) -> list[str]:
-    """Makes topics in one request."""
+    """Creates topics in one request."""
     limits: dict[str, int | None] = {}
     new: list[Any] = []
     for topic in absent:
@@ -242,7 +242,7 @@ async def _send_create(new: list[Any], context: KafkaContext) -> Any:
     try:
         return await context.admin._send_to_controller(CreateTopics(new, timeout_ms))
     except (NotImplementedError, IncompatibleBrokerVersion):
-        # A broker before 2.4 must be given the numbers that it would take itself.
+        # A broker before 2.4 needs the numbers that it would use by default.
         partitions, replication = await _defaults(context.admin)
         topics = [
             NewTopic(
@@ -257,7 +257,7 @@ async def _send_create(new: list[Any], context: KafkaContext) -> Any:
 
 
 async def _until_known(context: KafkaContext, topics: list[str]) -> None:
-    """A topic that was just made is not yet known to every broker."""
+    """Waits until every broker knows the new topics."""
     try:
         async with asyncio.timeout(context.options.metadata_timeout):
             while not await _have_leaders(context.admin, topics):  # noqa: ASYNC110  broker's
@@ -276,7 +276,7 @@ async def _have_leaders(admin: AIOKafkaAdminClient, topics: list[str]) -> bool:
 
 
 async def _defaults(admin: AIOKafkaAdminClient) -> tuple[int, int]:
-    """The broker's own numbers of partitions and replicas (aiokafka cannot leave them out)."""
+    """Returns the broker's own defaults (aiokafka cannot leave them out)."""
     configs = await broker_configs(admin)
     return (
         int(configs.get("num.partitions") or 1),

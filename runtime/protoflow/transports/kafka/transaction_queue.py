@@ -1,4 +1,4 @@
-"""Settlements that wait for the transaction of a partition, and their outputs as its records."""
+"""Settlements that wait for a partition's transaction, with their outputs as records."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from protoflow.transports.kafka.record_encoder import (
 
 _log = logging.getLogger("protoflow.transports.kafka")
 
-#: Called with what came of a settlement.
+#: Called with the result of a settlement.
 OnResult: TypeAlias = Callable[[SettleResult], None]
-#: What is settled: partitions and offsets.
+#: The settled partitions and offsets.
 Offsets: TypeAlias = Sequence[tuple[Partition, int]]
 
 
@@ -50,8 +50,9 @@ class PartitionProducer:
     """The producer of one partition and the settlements that wait for it.
 
     Attributes:
-        producer: None where it has to be made anew.
-        unsure: a transaction ended without an answer: the committed metadata say which way.
+        producer: None if it must be created again.
+        unsure: whether a transaction ended without an answer: the committed metadata show its
+            result.
         alone: held while progress of the partition is written.
     """
 
@@ -65,7 +66,7 @@ class PartitionProducer:
 
 
 def end(batch: Sequence[PendingSettlement], result: SettleResult) -> None:
-    """Reports one result for all of them."""
+    """Reports one result for all settlements."""
     for work in batch:
         work.ended(result)
 
@@ -73,8 +74,7 @@ def end(batch: Sequence[PendingSettlement], result: SettleResult) -> None:
 async def encode_outputs(
     batch: Sequence[PendingSettlement], encoder: RecordEncoder
 ) -> tuple[list[PendingSettlement], list[EncodedRecord]]:
-    """Encodes outputs; a settlement with an output that is refused gets that result and is
-    left out."""
+    """Encodes outputs. A settlement with a refused output gets that result and is left out."""
     accepted: list[PendingSettlement] = []
     records: list[EncodedRecord] = []
     for work in batch:
@@ -98,5 +98,6 @@ async def _encode(message: Message, encoder: RecordEncoder) -> EncodedRecord:
         return checked(encoder.encode(message, topic))
     except PublishError:
         raise
-    except Exception as error:  # neither bytes nor text: the others must go on
+    # the value is neither bytes nor text, and must not affect the others
+    except Exception as error:
         raise malformed(error, topic) from error

@@ -1,8 +1,8 @@
-"""Transactions: outputs and the offsets that they belong to become visible together.
+"""Transactions: outputs and their input offsets become visible together.
 
-Each partition of a group has a transactional id of its own, taken when it is assigned. That
-fences the owner before, whose offset commit within a transaction Kafka would not otherwise
-refuse; the commit metadata hold what is finished out of turn, so handlers may run concurrently.
+Each partition of a group has its own transactional id, which is taken at the assignment. This
+fences the previous owner, whose offset commit in a transaction Kafka would not refuse otherwise.
+The commit metadata contain messages that finished out of order, so handlers may run concurrently.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _log = logging.getLogger("protoflow.transports.kafka")
 
 
 class Transactions:
-    """A member's transactions: one at a time in each partition, with all that was settled there."""
+    """The transactions of a member: one at a time in each partition, with all its settlements."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Transactions:
         self._owners: dict[TopicPartition, PartitionProducer] = {}
 
     async def take(self, tps: Collection[TopicPartition]) -> None:
-        """Fences the owners before and ends what they left open. Raises KafkaError."""
+        """Fences earlier owners and ends their open transactions. Raises KafkaError."""
         await self.leave(tps)
         for tp in sorted(tps):
             owner = PartitionProducer(await self._started(tp))
@@ -61,12 +61,12 @@ class Transactions:
             self._owners[tp] = owner
 
     async def quiet(self) -> None:
-        """Waits until nothing is on its way."""
+        """Waits until no transaction is in progress."""
         for owner in list(self._owners.values()):
             await owner.idle.wait()
 
     async def leave(self, tps: Collection[TopicPartition] | None = None) -> None:
-        """Gives partitions up; None is all."""
+        """Gives partitions up; None means all."""
         wanted = list(self._owners if tps is None else tps)
         owners = [self._owners.pop(tp) for tp in wanted if tp in self._owners]
         tasks = [owner.task for owner in owners if owner.task is not None]
@@ -96,7 +96,7 @@ class Transactions:
             owner.task = asyncio.get_running_loop().create_task(self._work(owner, partition))
 
     async def write(self, partition: Partition) -> None:
-        """Commits offset and metadata of a partition in a transaction of its own. Raises
+        """Commits offset and metadata of a partition in a separate transaction. Raises
         KafkaError."""
         owner = self._owners.get(partition.tp)
         if owner is None:
@@ -105,14 +105,15 @@ class Transactions:
             try:
                 producer = await self._usable(owner, partition)
                 await self._transact(producer, {partition: set()}, ())
-            except BaseException:  # cancelled, too: it ends in the middle of a transaction
+            # even if cancelled: the producer is in the middle of a transaction
+            except BaseException:
                 await self._give_up(owner)
                 raise
 
     async def _started(self, tp: TopicPartition) -> AIOKafkaProducer:
         producer = AIOKafkaProducer(
             **producer_arguments(self._context),
-            # A slash is in no name: two partitions never have one id.
+            # No name contains a slash, so two partitions never share an id.
             transactional_id=f"{self._group}/{tp.topic}/{tp.partition}",
             transaction_timeout_ms=int(self._context.options.transaction_timeout * 1000),
         )
@@ -135,7 +136,7 @@ class Transactions:
             raise
 
     async def _give_up(self, owner: PartitionProducer) -> None:
-        """What the producer began is ended by its successor, one way or the other."""
+        """Leaves an open transaction to the next producer, which ends it."""
         owner.unsure = True
         producer, owner.producer = owner.producer, None
         if producer is not None:
@@ -151,7 +152,7 @@ class Transactions:
             except asyncio.CancelledError:
                 end(batch, SettleResult.UNKNOWN)
                 raise
-            except Exception:  # whatever it was, nobody waits for ever
+            except Exception:  # whatever the error is, no caller may wait for ever
                 _log.exception("a transaction failed")
                 end(batch, SettleResult.UNKNOWN)
             if not owner.queue:
@@ -175,7 +176,7 @@ class Transactions:
     def _involved(
         self, batch: Sequence[PendingSettlement], owner: PartitionProducer
     ) -> list[PartitionProducer] | None:
-        """The owners of all partitions, always in one order; None if one has moved away."""
+        """Returns the owners of all partitions in a fixed order; None if one has moved away."""
         tps = sorted({place.tp for work in batch for place, _ in work.places})
         owners = [self._owners.get(tp) for tp in tps]
         found = [item for item in owners if item is not None]
@@ -203,7 +204,7 @@ class Transactions:
             await self._transact(producer, done, records)
         except ProducerFenced:
             self._lose(partition, batch)
-        except Exception as error:  # whatever it was, its producer is of no use any more
+        except Exception as error:  # after any error, the producer cannot be used again
             _log.warning("a transaction failed", extra={"error": repr(error)})
             await self._give_up(owner)
             await self._find_out(owner, partition, batch)
@@ -222,13 +223,13 @@ class Transactions:
     async def _find_out(
         self, owner: PartitionProducer, partition: Partition, batch: list[PendingSettlement]
     ) -> None:
-        """What came of a transaction that has no answer, if it is known now."""
+        """Determines the result of a transaction without an answer, if it is known now."""
         try:
             await self._usable(owner, partition)
         except ProducerFenced:
             self._lose(partition, batch)
             return
-        except Exception as error:  # asked for again before the next one
+        except Exception as error:  # it is asked again before the next one
             _log.info("the result of a transaction is unknown", extra={"error": repr(error)})
         for work in batch:
             held = all(place.live for place, _ in work.places)
@@ -239,11 +240,11 @@ class Transactions:
     async def _not_done(
         self, batch: list[PendingSettlement], records: list[EncodedRecord]
     ) -> tuple[list[PendingSettlement], list[EncodedRecord]]:
-        """What is still to be done: a transaction of before may have been committed."""
+        """Returns the remaining settlements: an earlier transaction may have been committed."""
         rest = []
         for work in batch:
             done = {place.is_done(offset) for place, offset in work.places}
-            if True in done:  # in part: one was settled by itself before
+            if True in done:  # part of it: one settlement was committed separately before
                 work.ended(SettleResult.LOST if False in done else SettleResult.DONE)
             else:
                 rest.append(work)
@@ -254,9 +255,9 @@ class Transactions:
         )
 
     async def _usable(self, owner: PartitionProducer, partition: Partition) -> AIOKafkaProducer:
-        """The producer of a partition. A new one ends the transaction of the one before, and
-        what was committed then shows which way. Raises ProducerFenced if another process has
-        the partition by now: taking its id would fence the rightful owner."""
+        """Returns the producer of a partition. A new producer ends the open transaction of the
+        previous one, and the committed metadata then show its result. Raises ProducerFenced if
+        another process now has the partition: taking its id would fence the new owner."""
         if owner.producer is None:
             if not await self._is_member():
                 raise ProducerFenced("the group has put this member out")

@@ -43,9 +43,9 @@ from protoflow.transports.kafka.topics import SubscriptionTopics
 from protoflow.transports.kafka.topology import ensure
 
 _log = logging.getLogger("protoflow.transports.kafka")
-#: Seconds before what fails for a moment is tried again.
+#: Seconds before a temporary failure is retried.
 _PAUSE = 0.25
-#: Seconds for the last words to a broker.
+#: Seconds for the last requests to a broker.
 _CLOSING = 2.0
 
 
@@ -84,7 +84,7 @@ class KafkaTransport:
         )
 
     async def open(self) -> None:
-        """Connects the producer and the client for questions."""
+        """Connects the producer and the client for queries."""
         seconds = self._settings.connect_timeout
         prefer(self._client, await reach(self._client, self._settings.url.safe, seconds))
         context = KafkaContext(
@@ -113,7 +113,7 @@ class KafkaTransport:
         self._watching = asyncio.get_running_loop().create_task(self._watch(context))
 
     async def _watch(self, context: KafkaContext) -> None:
-        """Asks the brokers from time to time whether they are there; aiokafka would not say."""
+        """Asks the brokers regularly whether they answer, because aiokafka does not report this."""
         detail: str | None
         while True:
             await asyncio.sleep(self._options.health_interval)
@@ -121,7 +121,7 @@ class KafkaTransport:
                 answered = await broker_queries.any_broker_answers(
                     context.admin, self._options.health_interval
                 )
-            except Exception:  # whatever it is, it asks again
+            except Exception:  # whatever the error is, it asks again
                 _log.exception("the brokers did not answer")
                 continue
             detail = None if answered else f"{self._settings.url.safe} does not answer"
@@ -144,20 +144,20 @@ class KafkaTransport:
             self._watching = None
         stopping = [item.stop() for item in tuple(self._subscriptions)]
         for result in await asyncio.gather(*stopping, return_exceptions=True):
-            if isinstance(result, Exception):  # whatever it was, the rest is closed, too
-                _log.error("a subscription did not stop in order", exc_info=result)
+            if isinstance(result, Exception):  # whatever the error is, the rest is closed, too
+                _log.error("a subscription did not stop normally", exc_info=result)
         if self._publisher is not None:
             await self._publisher.close(seconds)
             self._publisher = None
         if self._context is not None:
-            with contextlib.suppress(Exception):  # it is given up either way
+            with contextlib.suppress(Exception):  # it is abandoned in any case
                 async with asyncio.timeout(_CLOSING):
                     await self._context.admin.close()
             self._context = None
         self._problem = "closed"
 
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
-        """Makes or verifies topics, retry and dead-letter topics included."""
+        """Creates or verifies topics, including retry and dead-letter topics."""
         context = self._opened()
         self.dead_letters.sources.add(topology.subscriptions)
         self._plan(topology.subscriptions)
@@ -170,14 +170,14 @@ class KafkaTransport:
                     except KafkaError as error:
                         if not error.retriable:
                             raise
-                        passing = error  # a node that is not ready, a leader that moves
+                        passing = error  # a node is not ready, or a leader moves
                     await asyncio.sleep(_PAUSE)
         except (KafkaError, TimeoutError) as error:
             problem = passing if passing is not None and isinstance(error, TimeoutError) else error
             raise transport_error(problem, "topics", self._settings.url.safe) from problem
 
     def _plan(self, subscriptions: Sequence[SubscriptionSettings]) -> None:
-        """Remembers what will be consumed: a group is joined once, for all its topics."""
+        """Records the planned subscriptions, because a group is joined once for all its topics."""
         for settings in subscriptions:
             if not settings.broadcast:
                 planned = self._planned.setdefault(settings.group, [])
@@ -219,7 +219,7 @@ class KafkaTransport:
     async def _membership_for(
         self, settings: SubscriptionSettings, context: KafkaContext
     ) -> tuple[Membership, SubscriptionTopics]:
-        """This process's member of the group, and the topics of the subscription."""
+        """Returns this process's member of the group, and the topics of the subscription."""
         await broker_queries.refresh_existing(context)
         wanted = SubscriptionTopics(settings, self._settings.ladder, context.existing)
         if missing := await broker_queries.missing_topics(context, list(wanted.all)):
@@ -248,7 +248,7 @@ class KafkaTransport:
         return membership, wanted
 
     def health(self) -> str | None:
-        """None when a broker answers and confirms what is published."""
+        """Returns None if a broker answers and confirms publishes."""
         if self._problem is None and self._publisher is not None:
             return self._publisher.problem
         return self._problem

@@ -1,9 +1,9 @@
 """Records that aiokafka cannot read.
 
-Other clients may write what is no text as the name of a header, and disks may damage a batch.
-aiokafka raises then out of the reading of all partitions, at every attempt, and loses what it
-had taken of the others. Here such a record is read leniently and marked; what lies before
-and behind it is read as ever.
+Other clients may write a header name that is not text, and disks may damage a batch. aiokafka then
+raises an error for all partitions at every attempt, and loses the records that it had taken from
+the others. Here such a record is read leniently and marked, and the records around it are read
+normally.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _log = logging.getLogger("protoflow.transports.kafka")
 
 
 class Unreadable:
-    """What could not be read, by partition and offset, until somebody takes it."""
+    """The unreadable records, by partition and offset, until they are taken."""
 
     def __init__(self) -> None:
         self._reasons: dict[TopicPartition, dict[int, str]] = {}
@@ -39,23 +39,23 @@ class Unreadable:
         return bool(self._reasons)
 
     def take(self, tp: TopicPartition) -> dict[int, str]:
-        """Why records of a partition could not be read."""
+        """Returns why records of a partition could not be read."""
         return self._reasons.pop(tp, {})
 
     def add(self, tp: TopicPartition, offset: int, reason: str) -> None:
-        """Remembers a record."""
+        """Records an unreadable record."""
         self._reasons.setdefault(tp, {})[offset] = reason
 
     def again(self, tp: TopicPartition, offset: int) -> bool:
-        """Whether a batch was damaged once more, so that it is not the way which damages it."""
+        """Whether a batch is damaged again, so that the network is not the cause."""
         before = self._damaged.get(tp)
         self._damaged[tp] = offset
         return before == offset
 
 
 def install(consumer: AIOKafkaConsumer) -> Unreadable:
-    """Makes a started consumer read leniently; an aiokafka that is built in another way is
-    left alone."""
+    """Makes a started consumer read leniently; an aiokafka version with another structure is not
+    changed."""
     unreadable = Unreadable()
     fetcher: Any = getattr(consumer, "_fetcher", None)
     client = getattr(fetcher, "_client", None)
@@ -82,7 +82,7 @@ class _Client:
             response = await self._client.send(node_id, request, **keywords)
         except KafkaError:
             raise
-        except Exception as error:  # anything else would end aiokafka's fetching for good
+        except Exception as error:  # any other error would end aiokafka's fetching permanently
             raise KafkaConnectionError(f"fetching failed: {error!r}") from error
         if response.API_KEY == _FETCH:
             self.raw.clear()
@@ -96,7 +96,7 @@ _FETCH: Final = 1
 
 
 class _Fetched(OrderedDict[TopicPartition, Any]):
-    """The fetcher's results, which are taken leniently."""
+    """The fetcher's results, which are read leniently."""
 
     def __init__(self, raw: dict[TopicPartition, Any], unreadable: Unreadable) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class _Fetched(OrderedDict[TopicPartition, Any]):
 
 
 class _Taking:
-    """`FetchResult.getall`, which keeps what it has when the next record cannot be read."""
+    """`FetchResult.getall`, which keeps its records if the next one cannot be read."""
 
     __slots__ = ("_raw", "_result", "_tp", "_unreadable")
 
@@ -132,7 +132,7 @@ class _Taking:
             if not taken:
                 raise
             result._update_position()
-            result._partition_records = None  # fetched again, and reported then
+            result._partition_records = None  # the record is fetched again, and then reported
             return taken
         except Exception as error:
             taken += self._pass(records, error)
@@ -144,12 +144,12 @@ class _Taking:
         return taken
 
     def _pass(self, records: Any, error: Exception) -> list[ConsumerRecord]:
-        """Reads the batch in which reading failed; aiokafka goes on behind it."""
+        """Reads the batch in which reading failed; aiokafka continues after it."""
         start: int = records.next_fetch_offset
         batch = batch_at(self._raw, start)
         damaged = isinstance(error, CorruptRecordException) and "CRC" in str(error)
         if batch is None or (damaged and not self._unreadable.again(self._tp, start)):
-            # Fetched once more: what was damaged on its way comes whole.
+            # The batch is fetched once more: damage by the network is then gone.
             self._result._partition_records = _Nothing(start)
             _log.warning("a batch cannot be read", extra={"partition": str(self._tp)})
             return []
@@ -166,7 +166,7 @@ class _Taking:
 
 
 class _Nothing:
-    """No records, from an offset on."""
+    """No records from an offset on."""
 
     def __init__(self, offset: int) -> None:
         self.next_fetch_offset = offset

@@ -1,9 +1,8 @@
 """`memory://`: topics and groups in the memory of this process.
 
-`memory://` is private to one transport; all transports of `memory://name` in one process share
-a broker, whatever event loop or thread they are on, and it lasts as long as the process, so that
-a restart can be tried. Everything happens at once and in order, so a run under virtual time is
-deterministic.
+`memory://` is private to one transport; all transports of `memory://name` in one process share a
+broker, on any event loop or thread. The broker lasts as long as the process, so that a restart can
+be tested. All operations are immediate and in order, so a run under virtual time is deterministic.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ __all__ = ["MemoryOptions", "MemoryTransport", "create"]
 
 
 def create(settings: TransportSettings) -> Transport:
-    """A transport for `memory://` or `memory://name`."""
+    """Returns a transport for `memory://` or `memory://name`."""
     url = settings.url
     return MemoryTransport(
         settings, parse_options(MemoryOptions, url.query, settings.options, "memory")

@@ -12,7 +12,7 @@ from protoflow.errors import PublishError, PublishRefusedError
 from protoflow.message import Message
 from protoflow.transports.memory.group import Entry, Group
 
-#: What a dead letter may have more than the message: the reason, the origin, the attempts.
+#: The extra size of a dead letter: the reason, the origin, the attempts.
 _HEADROOM = 256 * 1024
 _NO_MESSAGE = (TypeError, ValueError, AttributeError)
 _UNBOUNDED = 1 << 62
@@ -38,12 +38,12 @@ class MemoryOptions:
 
     def __post_init__(self) -> None:
         if self.max_messages < 1 or self.retained_messages < 0 or self.retention < 0:
-            raise ValueError("max_messages must be above 0, the others at least 0")
+            raise ValueError("max_messages must be above 0, and the other options at least 0")
 
 
 @dataclass(slots=True)
 class Stored:
-    """A message that lies in a topic: as a dead letter, or because no group took it."""
+    """A message in a topic: a dead letter, or a message that no group has taken."""
 
     message: Message
     sequence: int
@@ -53,7 +53,7 @@ class Stored:
 
 
 class Topic:
-    """The groups of one topic, and what is kept beside them."""
+    """The groups of one topic, and the messages kept outside of groups."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -62,7 +62,7 @@ class Topic:
         self.dead_letters: dict[int, Stored] | None = None
 
     def stored(self) -> list[Stored]:
-        """Everything that a new group with start EARLIEST gets, oldest first."""
+        """Returns all messages that a new group with start EARLIEST gets, oldest first."""
         kept = {item.sequence: item for item in self.retained}
         kept |= self.dead_letters or {}
         for group in self.groups.values():
@@ -76,32 +76,31 @@ class Topic:
 
 
 class Broker:
-    """Everything that is published and not finished."""
+    """All messages that are published and not finished."""
 
     def __init__(self) -> None:
         self.topics: dict[str, Topic] = {}
-        #: Held while anything is looked at or changed: the broker of a name is shared by the
-        #: threads of the process.
+        #: Held during every access: threads of the process share the broker of a name.
         self.lock = threading.RLock()
         self._sequence = 0
         self._ephemeral = 0
 
     def topic(self, name: str) -> Topic:
-        """The topic, made if need be."""
+        """Returns the topic; creates it if necessary."""
         topic = self.topics.get(name)
         if topic is None:
             topic = self.topics[name] = Topic(name)
         return topic
 
     def make_dead_letters(self, name: str) -> None:
-        """The topic is a dead-letter topic from now on; what it retained are dead letters."""
+        """Makes the topic a dead-letter topic; its retained messages become dead letters."""
         topic = self.topic(name)
         if topic.dead_letters is None:
             topic.dead_letters = {item.sequence: item for item in topic.retained}
             topic.retained.clear()
 
     def join(self, topic: str, name: str, ordering: Ordering, start: Start) -> Group:
-        """The group, made if need be; `start` says where a new one starts."""
+        """Returns the group, created if necessary; `start` is the position of a new group."""
         home = self.topic(topic)
         group = home.groups.get(name)
         if group is not None:
@@ -118,12 +117,12 @@ class Broker:
         return group
 
     def join_alone(self, topic: str, name: str, ordering: Ordering) -> Group:
-        """A new group of one member, starting with what comes."""
+        """Creates a group with one member, which only gets new messages."""
         self._ephemeral += 1
         return self.join(topic, f"{name}#{self._ephemeral}", ordering, Start.LATEST)
 
     def remove(self, group: Group) -> None:
-        """Forgets a group and everything it has still to do."""
+        """Forgets a group and its unfinished messages."""
         self.topic(group.topic).groups.pop(group.name, None)
 
     def admit(
@@ -134,16 +133,16 @@ class Broker:
         *,
         bounded: bool,
     ) -> list[PublishError | None]:
-        """Why messages are not taken, where they are not; the sizes of the others go into `sizes`.
-        Outputs of what is acknowledged are not bounded in number, for else a full broker could
-        not be emptied."""
+        """Returns the reasons why messages are refused, and adds the sizes of the others to
+        `sizes`. The number of outputs of acknowledged messages is not limited, because otherwise a
+        full broker could not be emptied."""
         limit, kept = options.max_message_bytes, self.kept() if bounded else 0
         room = options.max_messages - kept if bounded else _UNBOUNDED
         if limit is None and len(messages) <= room - len(sizes):
             try:
                 sizes += [size_of(message) for message in messages]
             except _NO_MESSAGE:
-                pass  # reported one by one
+                pass  # they are reported one by one
             else:
                 return [None] * len(messages)
         errors: list[PublishError | None] = []
@@ -172,14 +171,14 @@ class Broker:
         return errors
 
     def _check_room(self, message: Message, size: int, limit: int) -> None:
-        """Dead letters have more room: each holds a message and why it failed."""
+        """Checks the size of dead letters, which have more room for the reason of the failure."""
         topic = self.topics.get(message.topic)
         dead = topic is not None and topic.dead_letters is not None
         if size > limit + (_HEADROOM if dead else 0):
             raise ValueError(f"it has {size} bytes, max_message_bytes is {limit}")
 
     def kept(self) -> int:
-        """How many messages are unfinished, counted once for each group."""
+        """The number of unfinished messages, counted once for each group."""
         return sum(group.size for topic in self.topics.values() for group in topic.groups.values())
 
     def publish(
@@ -189,7 +188,7 @@ class Broker:
         now: float,
         sizes: Sequence[int] | None = None,
     ) -> None:
-        """Gives messages to every group of their topics; `sizes` are those that `admit` found."""
+        """Gives messages to every group of their topics; `admit` has found the `sizes`."""
         touched: dict[Group, None] = {}
         for message, size in zip(messages, sizes or map(size_of, messages), strict=True):
             topic = self.topics.get(message.topic) or self.topic(message.topic)
@@ -219,8 +218,8 @@ class Broker:
 
 
 def size_of(message: Message) -> int:
-    """The bytes of a message as limits count them. Raises TypeError, ValueError or
-    AttributeError for what is no message that a broker could keep."""
+    """Returns the bytes of a message as limits count them. Raises TypeError, ValueError or
+    AttributeError for a message that a broker could not store."""
     metadata, payload, key = message.metadata, message.payload, message.key
     size = len("".join([*metadata, *metadata.values()]))
     if payload is not None:
@@ -235,7 +234,7 @@ def size_of(message: Message) -> int:
 
 
 def _delivered(message: Message) -> Message:
-    """The message without what is for publishing only, lest a republication repeats it."""
+    """Returns the message without fields for publishing only, so that they are not repeated."""
     return Message(
         id=message.id,
         topic=message.topic,
@@ -259,6 +258,6 @@ _sharing = threading.Lock()
 
 
 def shared(name: str) -> Broker:
-    """The broker of that name in this process, whatever event loop or thread asks."""
+    """Returns this process's broker of that name, for any event loop or thread."""
     with _sharing:
         return _shared.setdefault(name, Broker())

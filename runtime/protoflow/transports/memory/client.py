@@ -1,4 +1,4 @@
-"""What a transport does with the broker of its name: publish within limits, and settle."""
+"""The use of a broker by a transport: publish within limits, and settle."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from protoflow.transports.memory.group import Entry, Group
 
 
 class BrokerClient:
-    """A broker, and the settings with which one transport uses it."""
+    """A broker, with the settings of one transport."""
 
     def __init__(self, clock: Clock, options: MemoryOptions, *, require_subscriber: bool) -> None:
         self.clock = clock
@@ -21,7 +21,7 @@ class BrokerClient:
         self.require_subscriber = require_subscriber
 
     def settle(self, settlements: Sequence[Settlement]) -> list[SettleResult]:
-        """Settles, each settlement wholly or not at all."""
+        """Settles; each settlement is done completely or not at all."""
         now = self.clock.now()
         groups: dict[Group, None] = {}
         results: list[SettleResult] = []
@@ -35,7 +35,7 @@ class BrokerClient:
                     and not settlement.others
                     and entry.__class__ is Entry
                     and entry.delivery is delivery
-                ):  # as nearly always: what follows says the same, at twice the cost
+                ):  # this is the usual case; the code below gives the same result at twice the cost
                     delivery.receipt = Action.ACK
                     groups[entry.group] = None
                     entry.group.finish(entry)
@@ -62,7 +62,7 @@ class BrokerClient:
     def admit(
         self, messages: Sequence[Message], sizes: list[int], *, bounded: bool
     ) -> list[PublishError | None]:
-        """Returns why messages are not taken, where they are not; see `Broker.admit`."""
+        """Returns the reasons why messages are refused; see `Broker.admit`."""
         if not self.require_subscriber:
             return self.broker.admit(messages, self.options, sizes, bounded=bounded)
         errors: list[PublishError | None] = []
@@ -80,12 +80,12 @@ class BrokerClient:
 
 
 def is_held(delivery: Delivery) -> bool:
-    """Returns whether this handing-over may still settle its message."""
+    """Returns whether this delivery may still settle its message."""
     return isinstance(delivery.receipt, Entry) and delivery.receipt.delivery is delivery
 
 
 def check(settlement: Settlement) -> SettleResult | None:
-    """Returns the result of a settlement regardless of its outputs; None: it can be done."""
+    """Returns the result of a settlement without its outputs; None if it can be done."""
     delivery = settlement.delivery
     entry = delivery.receipt
     if entry.__class__ is not Entry or entry.delivery is not delivery:
@@ -96,15 +96,15 @@ def check(settlement: Settlement) -> SettleResult | None:
 
 
 def _settle(settlement: Settlement, now: float) -> None:
-    """Settles what is held, its outputs apart. The receipt of what is settled becomes the action,
-    so that a repetition is answered as before."""
+    """Settles held deliveries without their outputs. The receipt of a settled delivery becomes the
+    action, so that a repetition gets the same answer."""
     delivery, action = settlement.delivery, settlement.action
     entry: Entry = delivery.receipt
     delivery.receipt = action
     if action is Action.ACK:
         entry.group.finish(entry)
         for other in settlement.others:
-            if is_held(other):  # or it was named twice
+            if is_held(other):  # another one, or named twice
                 other.receipt.group.finish(other.receipt)
                 other.receipt = action
         return

@@ -17,7 +17,7 @@ class MemoryDeadLetterStore:
 
     Attributes:
         host: the transport.
-        sources: whose dead letters lie where.
+        sources: the subscriptions by dead-letter topic.
     """
 
     def __init__(self, host: BrokerClient) -> None:
@@ -25,7 +25,7 @@ class MemoryDeadLetterStore:
         self.sources = DeadLetterSources()
 
     async def count(self, topic: str) -> int:
-        """Returns how many dead letters wait."""
+        """Returns the number of waiting dead letters."""
         with self.host.broker.lock:
             return len(self.of(topic))
 
@@ -52,7 +52,7 @@ class MemoryDeadLetterStore:
         return count
 
     def of(self, topic: str) -> dict[int, Stored]:
-        """The dead letters of a topic by sequence, oldest first; with the broker locked."""
+        """Returns a topic's dead letters by sequence, oldest first; the broker must be locked."""
         found = self.host.broker.topic(topic).dead_letters
         return {} if found is None else found
 
@@ -78,7 +78,7 @@ class MemoryScan:
     async def replay(
         self, records: Sequence[DeadLetterRecord], *, to_origin: bool
     ) -> Sequence[Exception | None]:
-        """Publishes and removes records as one."""
+        """Publishes and removes records in one step."""
         results: list[Exception | None] = []
         with self._store.host.broker.lock:
             found = self._store.of(self._topic)
@@ -117,5 +117,5 @@ class MemoryScan:
 
 
 def as_record(stored: Stored) -> DeadLetterRecord:
-    """A stored message as a dead letter."""
+    """Returns a stored message as a dead letter."""
     return DeadLetterRecord(message=stored.message, position=str(stored.sequence), time=stored.time)

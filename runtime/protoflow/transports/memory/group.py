@@ -1,4 +1,4 @@
-"""A consumer group in memory: what it has still to do, and in which order."""
+"""A consumer group in memory: its unfinished messages and their order."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ class Member(Protocol):
 
     @property
     def gone(self) -> bool:
-        """Whether its event loop was closed under it, so that nothing is handled there."""
+        """Whether its event loop was closed, so that it handles nothing."""
         ...
 
     def wake(self) -> None:
-        """There may be something to claim."""
+        """Wakes the member, because there may be a message to claim."""
 
 
 class Entry:
     """A message that a group has not finished.
 
-    `delivery` is the handing-over that may settle it; every claim makes a new one, so an
-    old one settles nothing. `due` is the time before which it is not handed out. `offered`
-    is whether a lane has put it where claims look. `mark` counts the runs alone that were begun
-    and did not end. Only the runtime makes what is `replayed`.
+    `delivery` is the delivery that may settle it; every claim makes a new one, so an old one
+    settles nothing. `due` is the earliest time to hand it out. `offered` is whether its lane has
+    made it available to claims. `mark` counts the runs alone that began and did not end. `replayed`
+    messages are made by the runtime only.
     """
 
     __slots__ = (
@@ -71,28 +71,29 @@ class Entry:
 
 
 class Lane:
-    """The unfinished messages of one key that were looked at: all held ones are held by one
-    member, and nothing is handed to another before they are settled."""
+    """The unfinished messages of one key that were examined. One member holds all held messages,
+    and no other member gets a message before they are settled."""
 
     __slots__ = ("free", "held", "member")
 
     def __init__(self) -> None:
-        self.free: list[tuple[int, Entry]] | None = None  # most lanes never have any
+        self.free: list[tuple[int, Entry]] | None = None  # most lanes never have such messages
         self.held = 0
         self.member: Member | None = None
 
     def put_back(self, entry: Entry) -> None:
-        """The entry is to be handed out later, by sequence."""
+        """Puts an entry back by its sequence, to be handed out later."""
         if self.free is None:
             self.free = []
         heapq.heappush(self.free, (entry.sequence, entry))
 
 
 class Group:
-    """Hands out messages in the order in which they came, as far as `ordering` says.
+    """Hands out messages in their order of arrival, as `ordering` requires.
 
-    `fresh` holds what was never looked at; `returned` what may be handed out again, by
-    sequence; `waiting` what has a delay, by due time; `lanes` what keys hold back.
+    `fresh` holds messages that were never examined, `returned` messages that may be handed out
+    again, by sequence, `waiting` delayed messages, by due time, and `lanes` messages that wait for
+    earlier ones of their key.
     """
 
     def __init__(self, topic: str, name: str, ordering: Ordering) -> None:
@@ -108,23 +109,23 @@ class Group:
         self._lanes: dict[bytes, Lane] = {}
 
     def lane(self, message: Message) -> bytes | None:
-        """The lane of a message; None is a lane of its own."""
+        """Returns the lane of a message; None if it needs no order."""
         if self.ordering is Ordering.NONE:
             return None
         return b"" if self.ordering is Ordering.PER_PARTITION else message.key or None
 
     @property
     def next_due(self) -> float | None:
-        """When the first of the waiting messages is due."""
+        """The time when the first waiting message is due."""
         return self._waiting[0][0] if self._waiting else None
 
     @property
     def has_returned(self) -> bool:
-        """Whether there is something that was given back or held back."""
+        """Whether there are messages that were given back or held back."""
         return bool(self._returned or self._waiting)
 
     def unfinished(self) -> Iterator[Entry]:
-        """Everything that is not finished, in no order."""
+        """Yields all unfinished messages, in no order."""
         yield from self.fresh
         yield from self._held.values()
         free = {id(entry): entry for _, entry in self._returned}
@@ -134,7 +135,7 @@ class Group:
         yield from free.values()
 
     def claim(self, member: Member, limit: int, max_bytes: int, now: float) -> list[Delivery]:
-        """Hands out up to `limit` messages; bytes beyond `max_bytes` only in the first."""
+        """Hands out up to `limit` messages; only the first may exceed `max_bytes`."""
         taken: list[Delivery] = []
         if self._waiting:
             self._promote(now)
@@ -152,7 +153,7 @@ class Group:
         return taken
 
     def finish(self, entry: Entry) -> None:
-        """The entry is done."""
+        """Finishes the entry."""
         entry.delivery = None
         self.size -= 1
         del self._held[entry.sequence]
@@ -160,7 +161,7 @@ class Group:
             self._leave(entry.lane)
 
     def give_back(self, entry: Entry, due: float, *, keep_mark: bool = False) -> None:
-        """The entry is to be handed out again, at `due` or later."""
+        """Makes the entry available again, at `due` or later."""
         if not keep_mark:
             entry.mark = 0
         entry.delivery = None
@@ -175,23 +176,23 @@ class Group:
             heapq.heappush(self._returned, (entry.sequence, entry))
 
     def remove_member(self, member: Member, *, killed: bool) -> None:
-        """Gives back everything that a member holds; start marks stay if it was killed."""
+        """Gives back all messages of a member; start marks stay if it was killed."""
         self.members.pop(member, None)
         for entry in [entry for entry in self._held.values() if entry.member is member]:
             self.give_back(entry, 0.0, keep_mark=killed)
 
     def wake(self) -> None:
-        """Wakes every member: there may be something to claim."""
+        """Wakes every member, because there may be messages to claim."""
         for member in tuple(self.members):
             member.wake()
 
     def remove_gone(self) -> None:
-        """Members whose event loop was closed are as good as killed."""
+        """Treats members whose event loop was closed as killed."""
         for member in [member for member in self.members if member.gone]:
             self.remove_member(member, killed=True)
 
     def available(self, member: Member, now: float) -> int:
-        """How much a member could be handed now."""
+        """Returns the number of messages that a member could get now."""
         self._promote(now)
         entries = [*self.fresh, *(entry for _, entry in self._returned)]
         return sum(1 for entry in entries if entry.due <= now and self._may_have(entry, member))
@@ -201,7 +202,7 @@ class Group:
         return lane is None or not lane.held or lane.member is member
 
     def extend(self, entries: Iterable[Entry]) -> None:
-        """Puts entries behind all others."""
+        """Adds entries after all others."""
         before = len(self.fresh)
         self.fresh.extend(entries)
         self.size += len(self.fresh) - before
@@ -245,7 +246,7 @@ class Group:
             heapq.heappush(self._returned, (sequence, entry))
 
     def _enter(self, entry: Entry, member: Member, now: float) -> bool:
-        """Whether a fresh entry may be handed out; else it is put where it waits."""
+        """Whether a fresh entry may be handed out; otherwise stores it where it waits."""
         if entry.lane is None:
             heapq.heappush(self._waiting, (entry.due, entry.sequence, entry))
             return False
@@ -263,7 +264,7 @@ class Group:
         return False
 
     def _take_head(self, entry: Entry, member: Member, now: float) -> bool:
-        """Whether an entry offered before is still the first of its lane and may go out."""
+        """Whether an offered entry is still the first of its lane and may be handed out."""
         entry.offered = False
         lane = self._lanes[entry.lane or b""]
         if not lane.free or lane.free[0][1] is not entry or entry.due > now:
@@ -278,7 +279,7 @@ class Group:
         return True
 
     def _leave(self, key: bytes) -> None:
-        """One of a lane's held messages was settled."""
+        """Handles the settlement of a held message of a lane."""
         lane = self._lanes[key]
         lane.held -= 1
         if lane.held:
@@ -289,7 +290,7 @@ class Group:
             del self._lanes[key]
 
     def _offer(self, entry: Entry) -> None:
-        """Lets the first message of a lane be found when it is due."""
+        """Makes the first message of a lane available when it is due."""
         if entry.offered:
             return
         entry.offered = True

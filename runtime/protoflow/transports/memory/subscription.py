@@ -16,7 +16,7 @@ _SHARD = 0
 
 
 class MemorySubscription:
-    """A member of a group; claims when asked, so it holds nothing of its own."""
+    """A member of a group; it claims on request, so it buffers nothing."""
 
     def __init__(self, client: BrokerClient, settings: SubscriptionSettings, group: Group) -> None:
         self.settings = settings
@@ -30,16 +30,16 @@ class MemorySubscription:
 
     @property
     def gone(self) -> bool:
-        """Whether its event loop was closed under it."""
+        """Whether its event loop was closed."""
         return self._loop.is_closed()
 
     @property
     def waiting(self) -> bool:
-        """Whether a receiver waits for something to come."""
+        """Whether a receiver waits for messages."""
         return self._signal.waiting
 
     async def receive(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
-        """What waits, or what comes first."""
+        """Returns waiting messages, or waits for the first one."""
         lock, now, signal = self._client.broker.lock, self._client.clock.now, self._signal
         while not self._stopped:
             with lock:
@@ -55,32 +55,32 @@ class MemorySubscription:
         return ()
 
     def settle(self, settlements: Sequence[Settlement]) -> asyncio.Future[Sequence[SettleResult]]:
-        """Settles at once."""
+        """Settles immediately."""
         future: asyncio.Future[Sequence[SettleResult]]
         future = asyncio.get_running_loop().create_future()
         future.set_result(self._client.settle(settlements))
         return future
 
     def defer(self, message: Message, delay: float) -> Message | None:
-        """NACK keeps every wait."""
+        """Returns None, because a NACK keeps every wait."""
         return None
 
     async def isolate(self, delivery: Delivery | None) -> tuple[Delivery, int] | None:
-        """The delivery itself."""
+        """Returns the delivery itself."""
         with self._client.broker.lock:
             if delivery is None or not is_held(delivery):
                 return None
             return delivery, delivery.receipt.mark
 
     async def mark(self, delivery: Delivery) -> None:
-        """One start mark more, kept by the broker."""
+        """Adds one start mark, which the broker keeps."""
         with self._client.broker.lock:
             if not is_held(delivery):
-                raise TransportError(f"message {delivery.message.id} is held by another")
+                raise TransportError(f"message {delivery.message.id} is held by another member")
             delivery.receipt.mark += 1
 
     async def clear(self, delivery: Delivery) -> None:
-        """No start marks; those that its next holder has made stay."""
+        """Removes the start marks; marks of a later holder stay."""
         with self._client.broker.lock:
             if is_held(delivery):
                 delivery.receipt.mark = 0
@@ -88,14 +88,14 @@ class MemorySubscription:
                 delivery.receipt.mark = max(0, delivery.receipt.mark - 1)
 
     async def available(self) -> int | None:
-        """How much could be handed out now."""
+        """Returns the number of messages that could be handed out now."""
         if self._paused or self._stopped:
             return 0
         with self._client.broker.lock:
             return self.group.available(self, self._client.clock.now())
 
     def pause(self, shards: Collection[str | int]) -> None:
-        """Claims nothing until `resume`."""
+        """Claims no messages until `resume`."""
         self._paused = self._paused or _SHARD in shards
 
     def resume(self, shards: Collection[str | int]) -> None:
@@ -105,12 +105,12 @@ class MemorySubscription:
             self.wake()
 
     async def stop(self) -> None:
-        """Claims nothing more; what was handed out may still be settled."""
+        """Claims no more messages; deliveries that were handed out can still be settled."""
         self._stopped = True
         self._signal.close()
 
     def leave(self, *, killed: bool) -> None:
-        """What was handed out and not settled is for others; with start marks, if killed."""
+        """Gives unsettled messages to other members, with their start marks if killed."""
         self._stopped = True
         self._signal.close()
         with self._client.broker.lock:
@@ -120,5 +120,5 @@ class MemorySubscription:
                 self._client.broker.remove(self.group)
 
     def wake(self) -> None:
-        """Claims again if a receiver waits. From any thread, under the lock."""
+        """Claims again if a receiver waits. Any thread may call it under the lock."""
         self._signal.wake()

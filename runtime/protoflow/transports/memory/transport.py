@@ -56,18 +56,18 @@ class MemoryTransport(BrokerClient):
             self.broker = shared(self._name)
 
     async def close(self) -> None:
-        """Gives back what was not settled."""
+        """Gives back unsettled messages."""
         while self._subscriptions:
             self._subscriptions.pop().leave(killed=False)
 
     def vanish(self) -> None:
-        """Leaves as a killed process does, for tests: nothing is settled, start marks stay, and
-        what was handed out is for others at once."""
+        """Leaves like a killed process, for tests: nothing is settled, start marks stay, and other
+        members get the unsettled messages immediately."""
         while self._subscriptions:
             self._subscriptions.pop().leave(killed=True)
 
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
-        """Makes topics and groups, or reports which are missing."""
+        """Creates topics and groups, or reports the missing ones."""
         self.dead_letters.sources.add(topology.subscriptions)
         with self.broker.lock:
             if mode is TopologyMode.CREATE:
@@ -91,7 +91,7 @@ class MemoryTransport(BrokerClient):
             raise TopologyError(f"missing in memory: {', '.join(missing)}")
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
-        """Publishes at once."""
+        """Publishes immediately."""
         future: asyncio.Future[Sequence[PublishError | None]]
         future = asyncio.get_running_loop().create_future()
         sizes: list[int] = []
@@ -111,7 +111,7 @@ class MemoryTransport(BrokerClient):
     async def subscribe(
         self, settings: SubscriptionSettings, listener: SubscriptionListener
     ) -> MemorySubscription:
-        """Joins the group, which is made if need be."""
+        """Joins the group, which is created if necessary."""
         with self.broker.lock:
             if settings.broadcast:
                 group = self.broker.join_alone(settings.topic, settings.group, settings.ordering)
@@ -123,11 +123,11 @@ class MemoryTransport(BrokerClient):
         return subscription
 
     def health(self) -> str | None:
-        """Memory is always there."""
+        """Returns None, because memory is always available."""
         return None
 
     async def lag(self, topic: str, group: str) -> Lag:
-        """What the group has not finished."""
+        """Returns the unfinished messages of the group."""
         with self.broker.lock:
             home = self.broker.topics.get(topic)
             if home is None or group not in home.groups:
@@ -139,7 +139,7 @@ class MemoryTransport(BrokerClient):
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[MemoryTransaction]:
-        """Publishes and settles on leaving."""
+        """Publishes and settles at the end of the block."""
         transaction = MemoryTransaction()
         yield transaction
         outputs = [output for each in transaction.settlements for output in each.outputs]
@@ -162,7 +162,7 @@ class MemoryTransport(BrokerClient):
 
 
 class MemoryTransaction:
-    """What is published and settled when the transaction ends."""
+    """The messages and settlements of a transaction."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -170,7 +170,7 @@ class MemoryTransaction:
 
     @property
     def connection(self) -> Any:
-        """There is none."""
+        """Raises CapabilityError, because there is no connection."""
         raise CapabilityError("memory:// has no database connection; use sqlite or postgresql")
 
     async def publish(self, *messages: Message) -> None:

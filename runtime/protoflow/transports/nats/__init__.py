@@ -1,1 +1,1 @@
-"""NATS: core NATS, JetStream, and the connection, options and names that they share."""
+"""NATS: core NATS, JetStream, and their common connection, options and names."""

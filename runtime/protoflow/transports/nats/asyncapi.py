@@ -1,6 +1,6 @@
-"""What NATS adds to an AsyncAPI document: https://github.com/asyncapi/bindings/tree/master/nats.
+"""The NATS bindings of an AsyncAPI document: https://github.com/asyncapi/bindings/tree/master/nats.
 
-JetStream has no binding there: its streams and durables stand under `x-protoflow`.
+JetStream has no binding there, so its streams and durables are under `x-protoflow`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PORT = 4222
 
 
 class _ServerBindings(Bindings):
-    """What core NATS and JetStream share."""
+    """The common parts of core NATS and JetStream."""
 
     header_prefix = NATS.prefix
     content_type = NATS.content_type
@@ -29,11 +29,11 @@ class _ServerBindings(Bindings):
         self._options = options
 
     def servers(self) -> Fields:
-        """The servers."""
+        """Returns the servers."""
         return servers(self._url.hosts, _PORT, "nats")
 
     def security(self) -> Fields:
-        """How clients identify themselves."""
+        """Returns the security schemes of clients."""
         options, found = self._options, dict[str, Any]()
         user, _ = options.login(self._url)
         if user is not None:
@@ -56,11 +56,11 @@ class CoreBindings(_ServerBindings):
         self._prefix = f"{options.prefix}." if options.prefix else ""
 
     def address(self, topic: str) -> str:
-        """The subject."""
+        """Returns the subject."""
         return f"{self._prefix}{tokens(topic)}"
 
     def receive(self, topic: str, group: str) -> Fields:
-        """The queue group."""
+        """Returns the queue group."""
         return {"bindings": {"nats": {"queue": group, **_VERSION}}}
 
 
@@ -73,20 +73,20 @@ class JetStreamBindings(_ServerBindings):
         self._names = JetStreamNames(options.prefix, options.shards)
 
     def address(self, topic: str) -> str:
-        """The subject; of a topic with shards the subject that all of theirs begin with."""
+        """Returns the subject; for a topic with shards, the common prefix of their subjects."""
         return f"{self._names.prefix}.{tokens(topic)}"
 
     def channel(self, topic: str, role: str) -> Fields:
-        """The stream and its subjects."""
+        """Returns the stream and its subjects."""
         subjects = self._names.subjects(topic)
         return {"x-protoflow": {"stream": self._names.stream(topic), "subjects": subjects}}
 
     def receive(self, topic: str, group: str) -> Fields:
-        """The durable consumers of the group."""
+        """Returns the durable consumers of the group."""
         return {"x-protoflow": {"durables": self._names.durables(group)}}
 
     def retries(self, topic: str, group: str, *, waits: bool) -> RetryChannel | None:
-        """The subject of the stream that holds the retries of the group."""
+        """Returns the subject of the stream that keeps the group's retries."""
         address = self._names.retry_topic(topic, group)
         return RetryChannel(
             address=f"{self._names.prefix}.{tokens(address)}",

@@ -35,32 +35,32 @@ _WAIT = "=wait."
 
 
 def tokens(topic: str) -> str:
-    """A topic as it stands in a subject."""
+    """Returns a topic as it appears in a subject."""
     if ".." not in topic:
         return topic
     return ".".join(token or "=" for token in topic.split("."))
 
 
-#: Subjects that were found to be legal; they come again and again.
+#: Subjects that passed the check; the same ones are used repeatedly.
 _legal: set[str] = set()
 _KNOWN_SUBJECTS = 1000
 _SUBJECT = re.compile(r"[^\s.*>\0]+(\.[^\s.*>\0]+)*")
 
 
 def is_replays(subject: str) -> bool:
-    """Whether a subject is one of replays among the messages of their topic."""
+    """Whether a subject is that of replays among the messages of their topic."""
     return f".{_REPLAY}" in subject
 
 
 def check(subject: str) -> None:
-    """Raises ValueError for what would be no subject, or several words of the protocol."""
+    """Raises ValueError for text that is not a subject, or several words of the protocol."""
     if subject in _legal:
         return
     if _SUBJECT.fullmatch(subject) is None:
         raise ValueError(f"{subject!r} cannot be a subject")
     subject.encode()
     if len(_legal) >= _KNOWN_SUBJECTS:
-        _legal.clear()  # topics that come from data must not pile up
+        _legal.clear()  # topic names can come from data, so the set is bounded
     _legal.add(subject)
 
 
@@ -68,8 +68,8 @@ class JetStreamNames:
     """The names below one prefix.
 
     Args:
-        prefix: what all of them begin with.
-        shards: how many subjects a topic is split into.
+        prefix: the prefix of all names.
+        shards: the number of subjects of a topic.
     """
 
     def __init__(self, prefix: str, shards: int = 1) -> None:
@@ -81,19 +81,19 @@ class JetStreamNames:
         self._lane = count()
 
     def retry_topic(self, topic: str, group: str) -> str:
-        """The address of a group's retries of a topic, usable as a message's topic."""
+        """Returns the address of a group's retries of a topic, usable as a message's topic."""
         return f"{_RETRY}{self.group_token(group)}.{topic}"
 
     def replay_topic(self, topic: str, group: str) -> str:
-        """The address of a group's replays among a topic's messages, usable as a topic."""
+        """Returns the address of a group's replays among a topic's messages, usable as a topic."""
         return f"{_REPLAY}{self.group_token(group)}.{topic}"
 
     def replays(self, topic: str) -> list[str]:
-        """The filters for the replays of all groups among a topic's messages, one a shard."""
+        """Returns the filters for the replays of all groups of a topic, one for each shard."""
         return self.subjects(f"{_REPLAY}*.{topic}")
 
     def stream(self, topic: str) -> str:
-        """The stream of a topic, of a retry or of a replay address."""
+        """Returns the stream of a topic, a retry address or a replay address."""
         if topic.startswith(_REPLAY):
             topic = topic[len(_REPLAY) :].partition(".")[2]
         if topic.startswith(_RETRY):
@@ -101,26 +101,26 @@ class JetStreamNames:
         return f"{self._flat}-topic-{without_dots(topic, _LIMIT)}"
 
     def group_stream(self, group: str) -> str:
-        """The stream of a group's retries."""
+        """Returns the stream of a group's retries."""
         return f"{self._flat}-group-{self.group_token(group)}"
 
     def group_token(self, group: str) -> str:
-        """The group as one token of a subject and as the name of a durable."""
+        """Returns the group as one token of a subject and as the name of a durable."""
         return without_dots(group, _LIMIT)
 
     def topic_token(self, topic: str) -> str:
-        """The topic as the name of a durable in a group's stream."""
+        """Returns the topic as the name of a durable in a group's stream."""
         return without_dots(topic, _LIMIT)
 
     def subjects(self, topic: str) -> list[str]:
-        """The subjects of a topic, one a shard."""
+        """Returns the subjects of a topic, one for each shard."""
         plain = f"{self.prefix}.{tokens(topic)}"
         if self.shards == 1:
             return [plain]
         return [f"{plain}.={shard}" for shard in range(self.shards)]
 
     def subject(self, topic: str, key: bytes | None = None) -> str:
-        """Where a message is published; one without key goes anywhere."""
+        """Returns the subject of a message; without a key, any shard is used."""
         plain = f"{self.prefix}.{tokens(topic)}"
         if self.shards == 1 or _is_retry(topic):
             return plain
@@ -128,39 +128,39 @@ class JetStreamNames:
         return f"{plain}.={lane % self.shards}"
 
     def all_of(self, topic: str) -> str:
-        """The filter for every shard of a topic."""
+        """Returns the filter for every shard of a topic."""
         plain = f"{self.prefix}.{tokens(topic)}"
         return plain if self.shards == 1 or _is_retry(topic) else f"{plain}.*"
 
     def schedule(self, topic: str) -> str:
-        """A subject for one schedule."""
+        """Returns a subject for one schedule."""
         return f"{self.prefix}.{_WAIT}{tokens(topic)}.{self._unique.format(next(self._count))}"
 
     def schedules(self, topic: str) -> str:
-        """The filter for the schedules of a topic or of a retry address."""
+        """Returns the filter for the schedules of a topic or of a retry address."""
         return f"{self.prefix}.{_WAIT}{tokens(topic)}.*"
 
     def is_schedules(self, subject: str) -> bool:
-        """Whether it is a filter for schedules."""
+        """Whether a filter is for schedules."""
         return subject.startswith(f"{self.prefix}.{_WAIT}")
 
     def mark(self, topic: str, group: str, sequence: int | str) -> str:
-        """The subject of the start marks of one message: its place names the shard's consumer."""
+        """Returns the subject of a message's start marks; its sequence names the consumer."""
         return f"{self.prefix}.{_RETRY}{self.group_token(group)}.{_MARK}.{tokens(topic)}.{sequence}"
 
     def durables(self, group: str) -> list[str]:
-        """The durables of a group on a topic, one a shard."""
+        """Returns the durables of a group on a topic, one for each shard."""
         token = self.group_token(group)
         if self.shards == 1:
             return [token]
         return [f"{token}~{shard}" for shard in range(self.shards)]
 
     def group_subjects(self, group: str) -> list[str]:
-        """The subjects of a group's stream: retries and marks, and schedules of retries."""
+        """Returns the subjects of a group's stream: retries and marks, and schedules of retries."""
         token = self.group_token(group)
         return [f"{self.prefix}.{_RETRY}{token}.>", f"{self.prefix}.{_WAIT}{_RETRY}{token}.>"]
 
 
 def _is_retry(topic: str) -> bool:
-    """Whether it is an address in a group's own stream, which has no shards."""
+    """Whether an address is in a group's own stream, which has no shards."""
     return topic.startswith(_RETRY) and not topic.startswith(_REPLAY)

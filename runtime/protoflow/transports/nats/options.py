@@ -16,7 +16,7 @@ _TOKENS = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 
 class Storage(enum.StrEnum):
-    """Where a stream is kept."""
+    """The storage of a stream."""
 
     FILE = "file"
     MEMORY = "memory"

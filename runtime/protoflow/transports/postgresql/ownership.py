@@ -102,7 +102,7 @@ class Ownership:
             self._balancing = None
 
     def clear(self) -> None:
-        """Everything was lost."""
+        """Handles the loss of all buckets."""
         for bucket in self.buckets.values():
             bucket.lost = True
         self.buckets.clear()

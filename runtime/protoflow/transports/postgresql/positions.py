@@ -22,7 +22,7 @@ OPEN = f"SELECT pg_current_snapshot()::text, ({_UPTO})"
 
 
 class Position(NamedTuple):
-    """A batch, and the number behind which it is still to be read."""
+    """A batch, and the number after which it must still be read."""
 
     base: str
     open: str

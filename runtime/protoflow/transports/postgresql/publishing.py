@@ -69,7 +69,7 @@ class Publisher:
     """Publishes in the order of the calls, one transaction after another.
 
     Args:
-        published: gets the topics of what was published.
+        published: called with the topics of the published messages.
     """
 
     def __init__(

@@ -93,7 +93,7 @@ class PostgresSubscription(QueueSubscription):
         return delivery, rows[0][0] if rows else 0
 
     async def mark(self, delivery: Delivery) -> None:
-        """One start mark more in the row."""
+        """Adds one start mark to the row."""
         if not self.leases.holds(delivery) or not await self.membership.renew():
             raise TransportError(f"the lease of message {delivery.message.id} was lost")
         receipt = delivery.receipt

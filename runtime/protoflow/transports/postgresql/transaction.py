@@ -79,7 +79,7 @@ class PostgresTransaction:
             batch.confirm(written.results)
 
     def rolled_back(self) -> None:
-        """What was to be settled is held as before."""
+        """Restores the held messages after a rollback."""
         for holder, batch, written in self._settled:
             holder.holdings.end(written.settlements)
             batch.unknown()
@@ -92,7 +92,7 @@ async def transaction(
     limits: Limits,
     published: Callable[[Collection[str]], None],
 ) -> AsyncIterator[PostgresTransaction]:
-    """Begins; commits on leaving, rolls back on an exception. Raises TransportError."""
+    """Begins a transaction; it commits at the end of the block, or rolls back on an exception."""
     opened: PostgresTransaction | None = None
     try:
         async with database.transaction() as connection:

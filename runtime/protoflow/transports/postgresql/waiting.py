@@ -85,7 +85,7 @@ async def settle(
     *,
     keep: bool = False,
 ) -> None:
-    """Settles rows, each with its id; `keep`: the member goes on holding what is given back."""
+    """Settles rows, each with its id; with `keep`, the member still holds returned rows."""
     done = [id for id, each in settlements if each.action is Action.ACK]
     back = [(id, each) for id, each in settlements if each.action is not Action.ACK]
     if done:

@@ -1,9 +1,9 @@
 """`amqp://user:password@host:5672/vhost` and `amqps://`: RabbitMQ 3.10 or newer.
 
-One durable topic exchange, `protoflow` unless set; a topic is a routing key. Each group
-has, for each topic, a quorum queue of its own, a queue with a constant time to live for
-each rung of the ladder, from which messages come back to that group alone, and a queue for
-its dead letters. Messages that are published before any group has a queue are not kept.
+There is one durable topic exchange, by default `protoflow`; a topic is a routing key. For each
+topic, each group has a quorum queue and a queue for its dead letters. For each rung of the ladder
+it has a queue with a constant time to live, from which messages return to this group only. Messages
+that are published before any group has a queue are not kept.
 """
 
 from __future__ import annotations
@@ -17,6 +17,6 @@ __all__ = ["RabbitMQOptions", "create"]
 
 
 def create(settings: TransportSettings) -> Transport:
-    """A transport for RabbitMQ, not yet open. Raises ConfigError for bad options."""
+    """Returns a transport for RabbitMQ, not yet open. Raises ConfigError for bad options."""
     options = parse_options(RabbitMQOptions, settings.url.query, settings.options, "rabbitmq")
     return RabbitMQTransport(settings, options)

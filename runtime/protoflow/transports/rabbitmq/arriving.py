@@ -1,4 +1,4 @@
-"""What comes from the broker, as deliveries."""
+"""Converts messages from the broker to deliveries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _logger = logging.getLogger("protoflow.rabbitmq")
 
 
 class Arriving:
-    """Makes a delivery of whatever comes: nothing in a message can raise."""
+    """Makes a delivery from any received message: no content of a message can raise."""
 
     def __init__(self, context: SubscriptionContext, marks: StartMarks | None) -> None:
         self._topic = context.settings.topic
@@ -26,12 +26,12 @@ class Arriving:
         self._marks = marks
 
     def delivery(self, shard: int, handed: Handed, properties: Properties, body: bytes) -> Delivery:
-        """The delivery, without its receipt."""
+        """Returns the delivery, without its receipt."""
         _, tag, again, exchange = handed
         problem = properties.problem
         try:
             message, size = codec.decode(self._topic, properties, body, self._owner)
-        except Exception as error:  # whatever is in it, it is this message's own
+        except Exception as error:  # an error in a message affects only this message
             problem = f"it cannot be read: {type(error).__name__}"
             message = Message(id=uuid.uuid4().hex, topic=self._topic, payload=body)
             size = len(body)

@@ -1,4 +1,5 @@
-"""What RabbitMQ adds to an AsyncAPI document: https://github.com/asyncapi/bindings/tree/master/amqp."""
+"""The RabbitMQ bindings of an AsyncAPI document:
+https://github.com/asyncapi/bindings/tree/master/amqp."""
 
 from __future__ import annotations
 
@@ -31,25 +32,25 @@ class RabbitMQBindings(Bindings):
         self._vhost = settings.url.path.removeprefix("/") or "/"
 
     def servers(self) -> Fields:
-        """The brokers, each with its virtual host."""
+        """Returns the brokers, each with its virtual host."""
         is_encrypted = self._url.scheme == "amqps"
         path = {"pathname": f"/{self._vhost}"} if self._vhost != "/" else {}
         port = _TLS_PORT if is_encrypted else _PORT
         return servers(self._url.hosts, port, self._url.scheme, **path)
 
     def security(self) -> Fields:
-        """How clients identify themselves."""
+        """Returns the security schemes of clients."""
         found: dict[str, Any] = {"login": {"type": "userPassword"}}
         if self._options.tls_cert_file:
             found["certificate"] = {"type": "X509"}
         return found
 
     def address(self, topic: str) -> str:
-        """The routing key."""
+        """Returns the routing key."""
         return self._names.routing_key(topic)
 
     def channel(self, topic: str, role: str) -> Fields:
-        """The exchange of a topic, or the queue of dead letters."""
+        """Returns the exchange of a topic, or the queue of dead letters."""
         if role == DEAD_LETTER:
             return self._queue(self._names.dead_letters(topic))
         exchange = {
@@ -62,7 +63,7 @@ class RabbitMQBindings(Bindings):
         return {"bindings": {"amqp": {"is": "routingKey", "exchange": exchange, **_VERSION}}}
 
     def receive(self, topic: str, group: str) -> Fields:
-        """The queue of the group: AMQP's binding has no field for it."""
+        """Returns the queue of the group, for which AMQP's binding has no field."""
         own, shards = self._names.of(topic, group), range(self._options.shards)
         queues = [own.queue(shard) for shard in shards]
         return {
@@ -71,15 +72,15 @@ class RabbitMQBindings(Bindings):
         }
 
     def send(self) -> Fields:
-        """Messages survive a restart of the broker."""
+        """Returns the publish settings: messages survive a restart of the broker."""
         return {"bindings": {"amqp": {"deliveryMode": _PERSISTENT, **_VERSION}}}
 
     def message(self, type: str, key: Fields | None) -> Fields:
-        """The type, which is a property of AMQP, too."""
+        """Returns the type, which is also a property of AMQP."""
         return {"bindings": {"amqp": {"messageType": type, **_VERSION}}}
 
     def retries(self, topic: str, group: str, *, waits: bool) -> RetryChannel | None:
-        """The queues in which retries of a group wait, one for each wait."""
+        """Returns the queues in which retries of a group wait, one for each wait."""
         if not waits:
             return None
         rungs = [self._names.of(topic, group).retry(step) for step in self._ladder]

@@ -1,8 +1,8 @@
-"""aiormq's connection and channel, with a short way for what comes per message.
+"""The connection and channel of aiormq, with a fast path for messages.
 
-aiormq makes a task for each delivery and each publish, which is most of what a message
-costs. Here deliveries, returns and confirmations are taken from the connection's reader
-as they arrive, in order, and callbacks get them; everything else is aiormq's own.
+aiormq makes a task for each delivery and each publish, which is most of the cost of a message. Here
+deliveries, returns and confirmations are taken directly from the connection's reader, in order, and
+passed to callbacks. aiormq handles everything else.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from protoflow.transports.rabbitmq.stream import BlockedCallback, Wire
 
 _logger = logging.getLogger("protoflow.rabbitmq")
 
-#: What is raised when the broker or the way to it fails; TimeoutError is an OSError.
+#: The exceptions of a failed broker or connection; TimeoutError is an OSError.
 FAILURES = (
     aiormq.exceptions.AMQPError,
     OSError,
-    RuntimeError,  # aiormq's for a connection or channel that is closed
+    RuntimeError,  # aiormq's exception for a closed connection or channel
 )
 
 DeliverCallback = Callable[[Handed, Properties, bytes], None]
@@ -44,9 +44,10 @@ ConfirmCallback = Callable[[int, bool, bool], None]
 
 
 class Connection(aiormq.Connection):
-    """A connection whose channels have the short way."""
+    """A connection whose channels have the fast path."""
 
-    FRAME_BUFFER_SIZE = 0  # writing never waits: what is in flight is bounded above
+    # a write never waits, because the messages in flight are bounded elsewhere
+    FRAME_BUFFER_SIZE = 0
 
     def __init__(
         self,
@@ -62,11 +63,11 @@ class Connection(aiormq.Connection):
         )
 
     def abort(self) -> None:
-        """Ends the connection without a word."""
+        """Ends the connection without a protocol close."""
         self._wire.abort()
 
     async def open_channel(self, timeout: float, *, confirms: bool = True) -> Channel:
-        """A new channel."""
+        """Opens a new channel."""
         number = next(number for number in itertools.count(1) if number not in self.channels)
         channel = Channel(self, number, publisher_confirms=confirms, timeout=timeout)
         self.channels[number] = channel
@@ -76,7 +77,7 @@ class Connection(aiormq.Connection):
 
     @property
     def version(self) -> tuple[int, int]:
-        """The server's version; (0, 0) if it is unknown."""
+        """Returns the server's version; (0, 0) if it is unknown."""
         text = str(self.server_properties.get("version", ""))
         parts = [part for part in text.split(".")[:2] if part.isdecimal()]
         return (int(parts[0]), int(parts[1])) if len(parts) == 2 else (0, 0)
@@ -86,13 +87,13 @@ class Channel(aiormq.Channel):
     """A channel.
 
     Attributes:
-        on_deliver: gets each delivery to consumers that were made with `consume`.
-        on_return: gets the routing key of each message that could not be routed; its
-            confirmation follows.
-        on_confirm: gets the tag, whether all before are meant, and whether it is an ack.
-        on_prefetch_set: called when the broker has done all that was sent before.
-        on_cancel: gets the tag of a consumer that the broker ended.
-        closed_by_broker: why, as code and text.
+        on_deliver: called with each delivery to consumers that were made with `consume`.
+        on_return: called with the routing key of each unroutable message; its confirmation follows.
+        on_confirm: called with the tag, whether all earlier tags are included, and whether it is an
+            ack.
+        on_prefetch_set: called when the broker has processed all earlier frames.
+        on_cancel: called with the tag of a consumer that the broker ended.
+        closed_by_broker: the reason, as code and text.
     """
 
     def __init__(
@@ -118,11 +119,11 @@ class Channel(aiormq.Channel):
         self._tapping = False
 
     def send(self, frames: bytes) -> None:
-        """Sends frames, after all that was sent before."""
+        """Sends frames after all earlier ones."""
         self.write_queue.put_nowait(ChannelFrame(payload=frames, should_close=False))
 
     def tap(self) -> None:
-        """From now on callbacks get what `aiormq` would."""
+        """From now on, callbacks get the frames that `aiormq` would get."""
         self._tapping = True
 
     async def request(self, frame: Frame) -> Any:  # Any: the reply that belongs to the frame
@@ -131,15 +132,15 @@ class Channel(aiormq.Channel):
             return await self.rpc(frame, timeout=self._timeout)
 
     async def get(self, queue: str) -> tuple[Handed, Properties, bytes] | None:
-        """Takes one message, to be acknowledged; None if there is none. Raises FAILURES."""
+        """Takes one message, to be acknowledged; None if the queue is empty. Raises FAILURES."""
         async with self._getting:
             reply = await self.request(Basic.Get(queue=queue))
             got, self._got = self._got, None
         return got if isinstance(reply, Basic.GetOk) else None
 
     async def peek(self, queue: str) -> tuple[int, int]:
-        """How many messages wait in a queue, and how many consumers it has. Raises FAILURES."""
-        # On a channel of its own: the broker ends it if there is no such queue.
+        """Returns a queue's numbers of messages and of consumers. Raises FAILURES."""
+        # A separate channel is used, because the broker closes it if there is no such queue.
         beside = await self._connection.open_channel(self._timeout, confirms=False)
         try:
             found = await beside.request(QueueMethods.Declare(queue=queue, passive=True))
@@ -148,13 +149,13 @@ class Channel(aiormq.Channel):
         return found.message_count or 0, found.consumer_count or 0
 
     async def leave(self) -> None:
-        """Closes the channel; the broker takes back what is unsettled."""
+        """Closes the channel; the broker takes unsettled messages back."""
         with contextlib.suppress(*FAILURES), true_cancellation():
             await self.close(timeout=self._timeout)
 
     def _take(self, frame: object) -> bool:
-        """Whether a frame went the short way. Raises nothing: it is called by the reader of
-        the connection, which would end with it."""
+        """Returns whether a frame took the fast path. It never raises, because an error would end
+        the reader of the connection."""
         if isinstance(frame, ContentBody):
             self._content(frame.value)
             return True
@@ -188,7 +189,7 @@ class Channel(aiormq.Channel):
         return True
 
     def _content(self, data: bytes) -> None:
-        """A method with content, its header, or a piece of its body: in this order."""
+        """Handles a method with content, its header, or a part of its body, in this order."""
         if self._method is None:
             self._method = data
             return
@@ -205,7 +206,7 @@ class Channel(aiormq.Channel):
         try:
             self._whole(method, properties, body)
         except Exception:
-            # It stays unsettled: the broker hands it out again when this channel ends.
+            # The message stays unsettled: the broker redelivers it when this channel closes.
             _logger.exception("a message from rabbitmq could not be taken")
 
     def _whole(self, method: bytes, properties: Properties, body: bytes) -> None:
@@ -219,8 +220,8 @@ class Channel(aiormq.Channel):
             self.on_return(reading.returned(method), properties)
 
 
-class _Tap(asyncio.Queue[Any]):  # Any: aiormq's own pairs of weight and frame
-    """The queue of frames between connection and channel, some of which go past it."""
+class _Tap(asyncio.Queue[Any]):  # Any: pairs of weight and frame in aiormq
+    """The queue of frames between connection and channel; the fast path takes some frames out."""
 
     def __init__(self, take: Callable[[object], bool]) -> None:
         super().__init__()
@@ -233,10 +234,10 @@ class _Tap(asyncio.Queue[Any]):  # Any: aiormq's own pairs of weight and frame
 
 @contextlib.contextmanager
 def true_cancellation() -> Iterator[None]:
-    """Cancelled when, and only when, somebody cancelled us.
+    """Raises CancelledError if, and only if, this task was cancelled.
 
-    aiormq fails what waits on a lost connection with CancelledError or a bare Exception, and
-    `asyncio.wait_for` beneath it loses a cancellation that comes with the result.
+    On a lost connection, aiormq fails its waiters with CancelledError or a plain Exception. And
+    `asyncio.wait_for` in aiormq loses a cancellation that arrives together with the result.
     """
     task = asyncio.current_task()
     before = task.cancelling() if task is not None else 0

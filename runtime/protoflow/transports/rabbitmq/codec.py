@@ -1,8 +1,8 @@
-"""Messages to AMQP's properties and back, by CloudEvents' AMQP binding.
+"""Converts messages to AMQP properties and back, by CloudEvents' AMQP binding.
 
-The id, content type, type and correlation id stand in the properties too, where other
-clients look. The key travels in the header `pf_key`, in base64 if it is not text, and a
-tombstone differs from an empty payload by `pf_tombstone`.
+The id, content type, type and correlation id are also in the properties, for other clients. The
+header `pf_key` contains the key, in base64 if it is not text. `pf_tombstone` distinguishes a
+tombstone from an empty payload.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ DELIVERY_COUNT: Final = "x-delivery-count"
 DEATHS: Final = "x-death"
 _BROKERS_OWN = frozenset({DELIVERY_COUNT, "x-acquired-count"})
 _FIRST_DEATH, _LAST_DEATH = "x-first-death-", "x-last-death-"
-#: Headers that are orders to the broker: send a copy to these queues, too.
+#: These headers make the broker send a copy to other queues.
 _ORDERS = ("CC", "BCC")
-#: Where the broker would look for a consumer of this channel, and end it.
+#: The broker would search a consumer of this channel under this name, and end it.
 _DIRECT_REPLY = "amq.rabbitmq.reply-to"
 _PERSISTENT = b"\2"
-_SHORT = 255  # bytes of a property
+_SHORT = 255  # the limit of a property in bytes
 _TIMES = frozenset(f"{prefix}time" for prefix in (AMQP.prefix, *AMQP.accepts))
 _MILLISECONDS = 1000
 _NONE = Properties()
@@ -39,12 +39,12 @@ _NONE = Properties()
 
 @dataclass(frozen=True, slots=True)
 class Native:
-    """What a received message has beyond text headers, kept for republication.
+    """The parts of a received message besides text headers, kept for republication.
 
     Attributes:
         properties: its AMQP properties.
-        headers: its headers whose values are not text, as they came.
-        identified: whether it brought an id with it.
+        headers: its headers whose values are not text, as received.
+        identified: whether it was sent with an id.
     """
 
     properties: Properties
@@ -53,16 +53,17 @@ class Native:
 
 
 def encode(message: Message, now: float, owner: str) -> tuple[int, bytes]:
-    """The flags and bytes of a message's properties.
+    """Returns the flags and bytes of a message's properties.
 
     Args:
         message: the message.
         now: the time in seconds since the epoch.
-        owner: the prefix of queues whose deaths are not passed on: they are ours, and a
-            message that was in a queue before would be taken for one in a cycle.
+        owner: the prefix of the runtime's own queues. Deaths in these queues are not passed on,
+            because the broker would take a message that returns to such a queue for one in a cycle.
 
     Raises:
-        ValueError: the name of a header is longer than AMQP allows, or an order to the broker.
+        ValueError: the name of a header is longer than AMQP allows, or a header is a command to the
+            broker.
     """
     headers: dict[str, str | bytes] = dict(AMQP.headers(message.id, message.metadata))
     for order in _ORDERS:
@@ -116,7 +117,7 @@ def _properties(
 
 
 def decode(topic: str, properties: Properties, body: bytes, owner: str) -> tuple[Message, int]:
-    """The message of a topic, and its size in bytes; `owner` as in `encode`."""
+    """Returns the message of a topic, and its size in bytes; `owner` is that of `encode`."""
     texts, natives = properties.texts, properties.natives
     size = len(body)
     for name, text in texts:
@@ -131,7 +132,7 @@ def decode(topic: str, properties: Properties, body: bytes, owner: str) -> tuple
     if properties.content_type is not None:
         texts.append((wire.CONTENT_TYPE, properties.content_type))
     id, metadata = AMQP.read(texts)
-    texts.clear()  # they live on in the metadata
+    texts.clear()  # they are kept in the metadata
     if properties.correlation_id and wire.CORRELATION_ID not in metadata:
         metadata[wire.CORRELATION_ID] = properties.correlation_id
     for name in _ORDERS:
@@ -154,17 +155,17 @@ def decode(topic: str, properties: Properties, body: bytes, owner: str) -> tuple
 
 
 def message_id(properties: Properties) -> str | None:
-    """The id of a message that was sent by `encode`."""
+    """Returns the id of a message that `encode` has written."""
     headers = dict(properties.texts)
     return headers.get(f"{AMQP.prefix}id") or headers.get(wire.MESSAGE_ID, properties.message_id)
 
 
 def deliveries(properties: Properties, again: bool) -> int:
-    """How often a quorum queue has handed the message out, this time included.
+    """Returns how often a quorum queue has delivered the message, including this time.
 
-    Until RabbitMQ 4.2 every return counts; from 4.3 on only those of failed or lost
-    consumers do, so what was given back unstarted does not. The broker writes its count when it
-    hands out `again`; before that the header is whatever the publisher wrote.
+    Until RabbitMQ 4.2, every return counts. From 4.3 on, only those of failed or lost consumers
+    count, and not messages that were given back unstarted. The broker writes its count when it
+    delivers `again`; before that, the publisher may have written the header.
     """
     native = properties.natives.get(DELIVERY_COUNT) if again else None
     count = reading.number(native) if native is not None else None
@@ -173,7 +174,7 @@ def deliveries(properties: Properties, again: bool) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """Where the broker dead-lettered a message, the routing key that it came by, and when."""
+    """The broker's last dead-lettering of a message: the place, the routing key and the time."""
 
     queue: str
     routing_key: str
@@ -181,7 +182,7 @@ class Death:
 
 
 def last_death(message: Message) -> Death | None:
-    """The last time that the broker dead-lettered a message, if it did."""
+    """Returns the last time when the broker dead-lettered a message; None if it never did."""
     native: Native | None = message.headers
     header = native.headers.get(DEATHS) if native is not None else None
     known = reading.deaths(header) if header is not None else []
@@ -197,13 +198,13 @@ def last_death(message: Message) -> Death | None:
 
 
 def sent_at(properties: Properties) -> float:
-    """When the message was published, in seconds since the epoch; 0.0 if unknown."""
+    """Returns the time of publishing, in seconds since the epoch; 0.0 if unknown."""
     known = properties.timestamp
     return (reading.moment(known) or 0.0) if known is not None else 0.0
 
 
 def dead_lettered_at(message: Message) -> float:
-    """When a message was dead-lettered, by us or by the broker; 0.0 if unknown."""
+    """Returns when the runtime or the broker dead-lettered a message; 0.0 if unknown."""
     try:
         seconds = float(message.metadata.get(wire.PF_DEAD_LETTERED_AT, ""))
     except ValueError:
@@ -215,7 +216,7 @@ def dead_lettered_at(message: Message) -> float:
 def _overlay(
     headers: dict[str, str | bytes], native: Mapping[str, bytes], owner: str
 ) -> dict[str, str | bytes]:
-    """The headers over the native ones, which stay where both say the same."""
+    """Returns the headers merged over the native ones; equal native values stay."""
     kept: dict[str, str | bytes] = {
         name: value
         for name, value in native.items()
@@ -229,7 +230,7 @@ def _overlay(
 
 
 def _text(name: str, native: bytes) -> str | None:
-    if name in _TIMES and native[:1] in b"lLIisu":  # as AMQP 1.0 counts
+    if name in _TIMES and native[:1] in b"lLIisu":  # AMQP 1.0 counts in this unit
         return reading.time_text(int(reading.number(native) or 0), _MILLISECONDS)
     return reading.scalar(native)
 
@@ -251,7 +252,7 @@ def _deaths_of_others(header: bytes, owner: str) -> bytes:
 
 
 def _short(text: str | bytes | None) -> bytes | None:
-    """A property, if there is one and it fits; the header says the same at any length."""
+    """Returns a property if it exists and fits; the header holds the value at any length."""
     if not isinstance(text, str) or not text or len(text) > _SHORT:
         return None
     data = text.encode()
@@ -263,12 +264,12 @@ def _key(text: str | None, encoding: str | None) -> bytes | None:
         return None if text is None else text.encode()
     try:
         return base64.b64decode(text, validate=True)
-    except ValueError:  # foreign: not ours to fail on
+    except ValueError:  # a foreign value must not cause an error here
         return text.encode()
 
 
 def _write_key(headers: dict[str, str | bytes], key: bytes) -> None:
-    # All our headers are text: Watermill refuses messages with others.
+    # All headers of the runtime are text, because Watermill refuses messages with others.
     try:
         headers[KEY] = key.decode()
     except UnicodeDecodeError:

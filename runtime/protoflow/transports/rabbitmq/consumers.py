@@ -1,8 +1,8 @@
-"""The consumers of a subscription at the broker: started, looked after, and ended.
+"""The consumers of a subscription at the broker: their start, checks, and end.
 
-Where order is promised a shard has one active consumer over all processes: the one whose process
-holds the shard's lock. It begins only when nobody else consumes the queue: then the queue has
-taken back what the last owner had, and no process of another ordering reads beside it.
+With ordering, a shard has one active consumer over all processes: the one whose process holds the
+shard's lock. It begins only when the queue has no other consumer: then the queue has taken back the
+last owner's messages, and no process with another ordering reads it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from protoflow.transports.rabbitmq.start_marks import StartMarks
 
 _logger = logging.getLogger("protoflow.rabbitmq")
 
-#: How soon a shard is looked at again that is ours while somebody else still consumes it, and
-#: after which time that is a problem to report.
+#: Seconds between checks of a locked shard while another client still consumes it, and seconds
+#: after which this is reported as a problem.
 _SOON_SECONDS = 0.05
 _OTHERS_SECONDS = 10.0
 _FIRST_LOCKS_SECONDS = 0.5
@@ -40,9 +40,9 @@ class Consumers:
     """Starts the consumers of one subscription.
 
     Attributes:
-        shards: how many queues are consumed.
+        shards: the number of consumed queues.
         marks: the start marks of an ordered subscription.
-        problem: why a shard that is ours is not consumed, if it takes long.
+        problem: why a locked shard is not consumed, if this takes long.
     """
 
     def __init__(self, context: SubscriptionContext) -> None:
@@ -55,11 +55,12 @@ class Consumers:
         self._consuming: dict[int, str] = {}
         self._obstructed: dict[int, float] = {}
         self._cancelled = False
-        self._checked = (0.0, -1)  # when the watchdog looked last, and the arrivals until then
+        # the time of the watchdog's last check, and the arrivals until then
+        self._checked = (0.0, -1)
         self._extra = {"subscription": context.settings.name}
 
     async def open(self, arrived: ArriveCallback) -> Session:
-        """A session without consumers. Raises FAILURES."""
+        """Starts a session without consumers. Raises FAILURES."""
         prefetch = self._context.options.prefetch or self._context.settings.max_in_flight
         prefetch = min(max(prefetch // self.shards, 1), 65535)
         channel = await self._context.link.channel(confirms=False)
@@ -76,7 +77,7 @@ class Consumers:
         return session
 
     async def consume(self, session: Session) -> None:
-        """Starts the consumers that may be started. Raises FAILURES and TransportError."""
+        """Starts the allowed consumers. Raises FAILURES and TransportError."""
         queues = [*map(self._context.own.queue, range(self.shards))]
         if self._context.settings.broadcast:
             queues = [await self._own_queue(session.channel)]
@@ -98,7 +99,7 @@ class Consumers:
         self._changed.set()
 
     async def pause(self, seconds: float) -> None:
-        """Waits, for less if a lock was won or lost, or a shard is soon to be consumed."""
+        """Waits; less if a lock was won or lost, or a shard will soon be consumed."""
         if self._obstructed:
             seconds = _SOON_SECONDS
         waiting = asyncio.ensure_future(self._changed.wait())
@@ -109,7 +110,7 @@ class Consumers:
         self._changed.clear()
 
     async def check(self, session: Session) -> None:
-        """Checks the consumers; called every second or so. Raises FAILURES."""
+        """Checks the consumers; it is called about every second. Raises FAILURES."""
         if self._cancelled:
             _logger.warning("consumer ended by rabbitmq", extra=self._extra)
             await session.channel.leave()
@@ -135,7 +136,7 @@ class Consumers:
             await session.channel.leave()
 
     async def cancel(self, session: Session) -> None:
-        """Ends the consumers; what they got stays unsettled."""
+        """Ends the consumers; their messages stay unsettled."""
         for tag in [*self._consuming]:
             await session.channel.request(Basic.Cancel(consumer_tag=str(tag)))
 
@@ -147,7 +148,7 @@ class Consumers:
             await self._locks.leave()
 
     async def waiting(self, session: Session) -> int:
-        """How many messages wait in the queues that are consumed. Raises FAILURES."""
+        """Returns the number of messages in the consumed queues. Raises FAILURES."""
         found = [await session.channel.peek(queue) for queue in self._consuming.values()]
         return sum(messages for messages, _ in found)
 
@@ -167,7 +168,7 @@ class Consumers:
             await self._consume(session, shard, queue)
         late = [shard for shard, since in self._obstructed.items() if now - since > _OTHERS_SECONDS]
         self.problem = (
-            f"{self._context.own.queue(late[0])} is consumed by others, who do not hold its lock: "
+            f"{self._context.own.queue(late[0])} has other consumers, which do not hold its lock: "
             "stop the processes that run with ordering NONE, and foreign consumers of it"
             if late
             else None
@@ -179,7 +180,7 @@ class Consumers:
 
     async def _own_queue(self, channel: Channel) -> str:
         names, settings = self._context.names, self._context.settings
-        # A new name each time: the old one may live until the server misses its connection.
+        # The name is always new: the old one may live until the server detects the lost connection.
         queue, key = (
             self._context.own.broadcast(uuid.uuid4().hex),
             names.routing_key(settings.topic),
@@ -192,7 +193,7 @@ class Consumers:
         except aiormq.exceptions.ChannelAccessRefused as error:
             raise AuthenticationError(
                 f"subscription {settings.name}: {describe(error)}; each process of a broadcast "
-                "group makes a queue of its own: grant the user the rights configure, write and "
+                "group creates its own queue: grant the user the rights configure, write and "
                 f"read on {names.owner}.*, and read on {names.exchange}"
             ) from error
         return queue

@@ -1,4 +1,4 @@
-"""What the parts of one subscription share."""
+"""The shared state of one subscription's parts."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from protoflow.transports.rabbitmq.options import RabbitMQOptions
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class SubscriptionContext:
-    """The settings of a subscription, and its ways to the broker.
+    """The settings of a subscription, and its connections to the broker.
 
     Attributes:
         settings: the subscription.
         listener: the scheduler.
-        transport: what the transport was made with.
-        options: the transport's own.
+        transport: the settings of the transport.
+        options: the options of the transport.
         names: the names of all groups.
         own: the names of the subscription's group.
         link: the connection of consumers.
@@ -44,7 +44,7 @@ class SubscriptionContext:
 
     @property
     def ordered(self) -> bool:
-        """Whether order counts over the processes of the group."""
+        """Whether order must be kept over the processes of the group."""
         return self.settings.ordering is not Ordering.NONE and not self.settings.broadcast
 
     async def put(self, message: Message) -> None:

@@ -1,4 +1,4 @@
-"""The dead letters of RabbitMQ: read by taking them and giving them back, in order."""
+"""The dead letters of RabbitMQ: they are read by consuming and returning them in order."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
 class RabbitMQDeadLetterStore:
-    """Implements `DeadLetterStore`. A position is the place in the queue, from 1.
+    """Implements `DeadLetterStore`. A position is an index in the queue, from 1.
 
     Attributes:
-        sources: whose dead letters lie where.
+        sources: the subscriptions by dead-letter topic.
         names: the names.
         publisher: publishes replays.
     """
@@ -40,10 +40,11 @@ class RabbitMQDeadLetterStore:
         self.names = names
         self.publisher = publisher
         self._link = link
-        self._scanning = asyncio.Lock()  # another scan would not see what this one has taken
+        # another scan would not see messages that this one has taken
+        self._scanning = asyncio.Lock()
 
     async def count(self, topic: str) -> int:
-        """Returns how many dead letters wait."""
+        """Returns the number of waiting dead letters."""
         return await count(self._link, self.names.dead_letters(topic)) or 0
 
     @contextlib.asynccontextmanager
@@ -83,8 +84,8 @@ class RabbitMQDeadLetterStore:
                 raise TransportError(f"dead letters of rabbitmq: {describe(error)}") from error
 
     async def _returned(self, topic: str, expected: int) -> None:
-        """Waits until the queue counts what was given back, which it does a little later. Not
-        for long: another process may have taken it."""
+        """Waits until the queue counts the returned messages, which takes a moment. The wait is
+        short, because another process may have taken them."""
         deadline = asyncio.get_running_loop().time() + _BACK_SECONDS
         while await self.count(topic) < expected:
             if asyncio.get_running_loop().time() > deadline:
@@ -93,10 +94,10 @@ class RabbitMQDeadLetterStore:
 
 
 class RabbitMQScan:
-    """Implements `DeadLetterScan`. The queue takes back what is not acknowledged.
+    """Implements `DeadLetterScan`. The queue takes unacknowledged messages back.
 
     Attributes:
-        removed: how many were removed.
+        removed: the number of removed dead letters.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class RabbitMQScan:
         self._left = waiting
 
     async def skip(self, number: int) -> None:
-        """Passes by the first dead letters."""
+        """Skips the first dead letters."""
         while number > 0 and await self._get() is not None:
             number -= 1
 
@@ -123,7 +124,7 @@ class RabbitMQScan:
     async def replay(
         self, records: Sequence[DeadLetterRecord], *, to_origin: bool
     ) -> Sequence[Exception | None]:
-        """Publishes records and acknowledges those that are confirmed."""
+        """Publishes records and acknowledges the confirmed ones."""
 
         async def address(record: DeadLetterRecord) -> Message:
             return self._address(record, to_origin=to_origin)
@@ -156,10 +157,10 @@ class RabbitMQScan:
         )
 
     def _address(self, record: DeadLetterRecord, *, to_origin: bool) -> Message:
-        """The message to publish. A dead letter never chooses a queue by its name."""
+        """Returns the message to publish. A dead letter never selects a queue by name."""
         store, origin = self._store, None
         if not record.message.metadata.get(wire.PF_ORIGINAL_TOPIC):
-            # The broker itself may have written it, the message having come too often.
+            # The broker itself may have written it, because of too many deliveries.
             death = codec.last_death(record.message)
             origin = store.names.group_of(death.queue) if death is not None else None
         message, group = store.sources.replayed(record, to_origin=to_origin, origin=origin)

@@ -1,10 +1,10 @@
 """Delayed publishing without a plugin, exact to a tenth of a second.
 
-A delay is written in binary. For each bit there is a queue whose time to live is that bit's
-worth, and before it an exchange that looks at this bit of the routing key: a message passes
-the queues of its set bits, from the highest down, and then reaches the groups of its topic.
-So the queues are few and constant whatever the delays are, none has a head that blocks it,
-and being quorum queues that dead-letter at least once they lose nothing.
+A delay is written in binary. For each bit there is a queue whose time to live is the value of that
+bit. An exchange before it checks this bit of the routing key. A message passes the queues of its
+set bits, from the highest down, and then reaches the groups of its topic. So there are few,
+constant queues for all delays, and none has a head that blocks it. They are quorum queues that
+dead-letter at least once, so they lose nothing.
 
 Waits between retries are not kept here: see `retry_delays`.
 """
@@ -29,20 +29,20 @@ from protoflow.transports.rabbitmq.topology import (
 )
 
 _UNIT = 0.1  # seconds
-#: The longest delay; the time to live of the last queue nearly fills the 32 bits it has.
+#: The longest delay; the time to live of the last queue needs nearly all of its 32 bits.
 MAX_DELAY = (2**DELAY_BITS - 1) * _UNIT
 
 
 def units(delay: float) -> int:
-    """A delay in tenths of a second, rounded up: never early."""
+    """Returns a delay in tenths of a second, rounded up so that it is never early."""
     return math.ceil(delay / _UNIT - 1e-6)
 
 
 class Delays:
-    """Makes what delayed publishing needs when it is first asked for.
+    """Creates the queues of delayed publishing at its first use.
 
     Attributes:
-        ready: whether it is there.
+        ready: whether they exist.
     """
 
     def __init__(self, link: Link, names: Names) -> None:
@@ -51,7 +51,7 @@ class Delays:
         self._names = names
 
     async def prepare(self, mode: TopologyMode) -> PublishError | None:
-        """Makes the queues or, where that is not allowed, looks for them."""
+        """Creates the queues or, if that is not allowed, checks that they exist."""
         verified = TopologyMode.CREATE if mode is TopologyMode.CREATE else TopologyMode.VERIFY
         try:
             await TopologyManager(self._link).ensure(plan(self._names), verified)
@@ -62,7 +62,7 @@ class Delays:
 
 
 def plan(names: Names) -> Plan:
-    """The exchanges and queues of all bits."""
+    """Returns the exchanges and queues of all bits."""
     found = Plan()
     found.add(due(names))
     for bit in range(DELAY_BITS):
@@ -78,7 +78,7 @@ def plan(names: Names) -> Plan:
             Binding(source=name, target=name, key=f"{before}1.#"),
             Binding(source=name, target=following, key=f"{before}0.#", to_exchange=True),
         )
-    # What nobody consumes when it is due must go somewhere, or it would block its queue.
+    # A due message without a consumer must go somewhere, or it would block its queue.
     nobody = names.nobody
     found.add(
         Exchange(name=nobody, kind="fanout"),

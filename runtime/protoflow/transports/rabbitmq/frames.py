@@ -1,7 +1,7 @@
-"""AMQP 0-9-1 on the wire, for the methods that are sent per message.
+"""Encodes the AMQP 0-9-1 frames that are sent for each message.
 
-pamqp builds every other frame; these few are written by hand because they are most of the
-cost of a message. Numbers and layouts are those of the AMQP 0-9-1 specification.
+pamqp builds all other frames; these few are own code because they are most of the cost of a
+message. Numbers and layouts are those of the AMQP 0-9-1 specification.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MESSAGE_ID, TIMESTAMP, TYPE, APP_ID = 1 << 7, 1 << 6, 1 << 5, 1 << 3
 
 @lru_cache(4096)
 def route(exchange: str, routing_key: str, mandatory: bool) -> bytes:
-    """The payload of `basic.publish`."""
+    """Returns the payload of `basic.publish`."""
     return b"".join(
         (
             _METHOD_ID.pack(_BASIC, _PUBLISH),
@@ -46,7 +46,7 @@ def route(exchange: str, routing_key: str, mandatory: bool) -> bytes:
 def content(
     channel: int, route: bytes, flags: int, properties: bytes, body: bytes, frame_max: int
 ) -> bytes:
-    """The frames of one published message."""
+    """Returns the frames of one published message."""
     size = len(body)
     parts = [
         _START.pack(_METHOD, channel, len(route)),
@@ -69,7 +69,7 @@ def content(
 
 
 def header_fits(properties: bytes, frame_max: int) -> bool:
-    """Whether the properties fit into the one frame that they have to."""
+    """Whether the properties fit into their single frame."""
     return len(properties) + 14 + _FRAME_OVERHEAD <= frame_max
 
 
@@ -79,38 +79,38 @@ def ack(channel: int, tag: int, multiple: bool = False) -> bytes:
 
 
 def requeue(channel: int, tag: int, multiple: bool = False) -> bytes:
-    """`basic.nack` with requeue."""
+    """Returns `basic.nack` with requeue."""
     return _TAG_METHOD.pack(_METHOD, channel, 13, _BASIC, _NACK, tag, multiple | 2, 0xCE)
 
 
 def prefetch(channel: int, count: int) -> bytes:
-    """`basic.qos` for the consumers to come."""
+    """Returns `basic.qos` for future consumers."""
     return _QOS.pack(_METHOD, channel, 11, _BASIC, _QOS_METHOD, 0, count, 0, 0xCE)
 
 
 def short_text(text: str) -> bytes:
-    """A short string. Raises ValueError beyond 255 bytes."""
+    """Returns a short string. Raises ValueError beyond 255 bytes."""
     data = text.encode()
     return bytes((len(data),)) + data
 
 
 def timestamp(seconds: float) -> bytes:
-    """A time in whole seconds."""
+    """Returns a time in whole seconds."""
     return _TIMESTAMP.pack(max(int(seconds), 0))
 
 
 def ticks(value: int) -> bytes:
-    """A time as it came."""
+    """Returns a time as received."""
     return _TIMESTAMP.pack(value)
 
 
 def table(fields: Mapping[str, str | bytes]) -> bytes:
-    """A table of text, and of values that stand there as they came: the byte for the type,
-    then the value. Raises ValueError for names beyond 255 bytes."""
+    """Returns a table of text values and of values as received, which are a byte for the type and
+    the value. Raises ValueError for names beyond 255 bytes."""
     parts = [b""]
     for name, value in fields.items():
         key = name.encode()
-        if isinstance(value, str):  # nearly all are
+        if isinstance(value, str):  # nearly all names are
             data = value.encode()
             parts += (_name(key), key, b"S", _LENGTH.pack(len(data)), data)
         else:
@@ -120,7 +120,7 @@ def table(fields: Mapping[str, str | bytes]) -> bytes:
 
 
 def array(values: Sequence[bytes]) -> bytes:
-    """An array of values that stand there as they came."""
+    """Returns an array of values as received."""
     data = b"".join(values)
     return b"A" + _LENGTH.pack(len(data)) + data
 

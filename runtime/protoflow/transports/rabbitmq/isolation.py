@@ -1,5 +1,4 @@
-"""Proving which message kills the process: by start marks where order counts, by a solo queue
-where it does not."""
+"""Proves which message kills the process: by start marks, or without order by a solo queue."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from protoflow.transports.rabbitmq.session import Results
 from protoflow.transports.rabbitmq.solo_queue import SoloQueue
 from protoflow.transports.rabbitmq.start_marks import StartMarks
 
-#: How often the solo queue is checked for what others have left there.
+#: Seconds between checks of the solo queue for messages of other processes.
 _CHECK_SECONDS = 60.0
 
 SettleCallback = Callable[[Sequence[Settlement]], Results]
@@ -31,22 +30,22 @@ class Isolation:
         self._broadcast = context.settings.broadcast
         self._checked = 0.0
         self._steps: set[asyncio.Task[Any]] = set()
-        self._marked: Delivery | None = None  # of an ordered shard: it runs, or ends
+        self._marked: Delivery | None = None  # the delivery of an ordered shard: it runs, or ends
         self._solo = SoloQueue(context, self._lost)
 
     @property
     def held(self) -> int:
-        """How many deliveries of the solo queue this process has."""
+        """The number of deliveries from the solo queue that this process holds."""
         return len(self._solo.held)
 
     @property
     def used(self) -> bool:
-        """Whether this process had deliveries of the solo queue. One whose mark is just being
-        written is not held, and is settled here all the same."""
+        """Whether this process had deliveries of the solo queue. A delivery whose mark is being
+        written is not held, but is settled here."""
         return self._solo.session is not None
 
     async def begin(self) -> None:
-        """Looks for what was left to be run alone. Raises TransportError."""
+        """Checks for messages that must run alone. Raises TransportError."""
         if self._broadcast:
             return
         self._checked = asyncio.get_running_loop().time()
@@ -58,14 +57,14 @@ class Isolation:
             self._listener.suspects_waiting()
 
     async def check(self, max_hold: float) -> None:
-        """Called every second or so. Raises TransportError."""
+        """Is called about every second. Raises TransportError."""
         now = asyncio.get_running_loop().time()
         self._solo.expire(now - max_hold)
         if now - self._checked >= _CHECK_SECONDS and not self.held:
             await self.begin()
 
     async def end(self) -> None:
-        """The process ends in order: no mark stays. Raises TransportError."""
+        """Handles the normal end of the process: no mark stays. Raises TransportError."""
         try:
             while self._steps:
                 await asyncio.wait(self._steps)
@@ -79,7 +78,7 @@ class Isolation:
     async def isolate(
         self, delivery: Delivery | None, settle: SettleCallback
     ) -> tuple[Delivery, int] | None:
-        """See `protoflow.transport.Isolation`; `settle` is for what the shards' queues gave."""
+        """See `protoflow.transport.Isolation`; `settle` is for deliveries of the shards' queues."""
         return await self._whole(self._isolate(delivery, settle))
 
     async def mark(self, delivery: Delivery) -> None:
@@ -91,8 +90,8 @@ class Isolation:
         await self._whole(self._clear(delivery))
 
     async def _whole(self, step: Coroutine[Any, Any, _T]) -> _T:
-        """Does a step to its end though the caller may be cancelled, as when the process ends:
-        half of a step is a mark that nobody clears."""
+        """Completes a step even if the caller is cancelled, for example when the process ends. Half
+        a step would leave a mark that is never cleared."""
         task = asyncio.get_running_loop().create_task(step)
         self._steps.add(task)
         task.add_done_callback(self._steps.discard)
@@ -109,7 +108,7 @@ class Isolation:
             if self._solo.holds(delivery):
                 return delivery, delivery.receipt.marks
             if not delivery.receipt.session.holds(delivery):
-                return None  # its lease is lost already
+                return None  # its lease is already lost
             await self._solo.move(delivery)
             await settle((Settlement(delivery),))
         if self._marks is not None or self._broadcast:
@@ -135,7 +134,7 @@ class Isolation:
             await self._solo.write(delivery, 0)
 
     def settle(self, settlements: Sequence[Settlement], others: SettleCallback) -> Results:
-        """Settles deliveries of which some may be of the solo queue."""
+        """Settles deliveries, some of which may belong to the solo queue."""
         mine = {
             index: settlement
             for index, settlement in enumerate(settlements)

@@ -1,4 +1,4 @@
-"""What the broker takes at most."""
+"""The limits of the broker."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MEBIBYTE = 1024 * 1024
 
 
 class Limits:
-    """The limits of the server, as far as they are known.
+    """The known limits of the server.
 
     Attributes:
         max_bytes: the largest payload; 0 is unknown.
@@ -22,12 +22,12 @@ class Limits:
         self._options = options
 
     def learn(self, version: tuple[int, int]) -> None:
-        """The limit of a server that does not report it otherwise."""
+        """Learns the limit of a server that does not report it in another way."""
         default = (16 if version >= (4, 0) else 128) * _MEBIBYTE
         self.max_bytes = self._options.max_message_bytes or default
 
     def refusal(self, message: Message) -> PublishRefusedError | None:
-        """Why a message can never be taken. Raises nothing."""
+        """Returns why a message can never be accepted. It raises nothing."""
         if not isinstance(message.payload, bytes | bytearray | memoryview | None):
             kind = type(message.payload).__name__
             return PublishRefusedError(

@@ -1,4 +1,4 @@
-"""One connection to the broker, made again whenever it is lost."""
+"""One connection to the broker, which reconnects after every loss."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from protoflow.transports.rabbitmq.options import RabbitMQOptions
 _logger = logging.getLogger("protoflow.rabbitmq")
 _PORTS = {"amqp": 5672, "amqps": 5671}
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
-#: How long one host may take at first, and at most; doubled with each round that failed.
+#: The time that one host may take at first, and at most; it doubles after each failed round.
 _HOST_SECONDS, _LONGEST_HOST_SECONDS = 3.0, 12.0
 _ROUND_SECONDS = 60.0
 _NOTICE_SECONDS = 0.01
@@ -30,7 +30,7 @@ _CLOSE_SECONDS = 3.0
 
 
 def new_backoff(clock: Clock) -> Backoff:
-    """Returns the waits between attempts to connect, or to begin anew on a connection."""
+    """Returns the waits between attempts to connect, or to restart on a connection."""
     return Backoff(_FIRST_WAIT, _LONGEST_WAIT, clock.random)
 
 
@@ -38,9 +38,9 @@ class Link:
     """A supervised connection.
 
     Attributes:
-        problem: None while connected, else what is wrong.
-        blocked: why the server takes nothing that is published, such as an alarm; None: it does.
-        on_blocked: called when that changes.
+        problem: None while connected, otherwise the problem.
+        blocked: why the server accepts no messages, such as an alarm; None if it accepts them.
+        on_blocked: called when this changes.
     """
 
     def __init__(self, settings: TransportSettings, options: RabbitMQOptions, role: str) -> None:
@@ -68,7 +68,7 @@ class Link:
 
     async def open(self) -> None:
         """Connects. Raises ConnectionFailedError after `connect_timeout`, and
-        AuthenticationError at once."""
+        AuthenticationError."""
         clock = self._settings.clock
         backoff = new_backoff(clock)
         failure: Exception | None = None
@@ -92,19 +92,19 @@ class Link:
         self._supervisor.start(None)
 
     async def connection(self) -> Connection:
-        """The connection, waiting for it. Raises ConnectionError where none will come."""
+        """Waits for the connection. Raises ConnectionError if there will be none."""
         while self._running:
             connection = self._connection
             if connection is None:
                 await self._changed.wait()
             elif connection.is_closed:
-                await asyncio.sleep(_NOTICE_SECONDS)  # the supervisor is about to see it
+                await asyncio.sleep(_NOTICE_SECONDS)  # the supervisor will see the loss
             else:
                 return connection
         raise ConnectionError(self.problem or "the transport is closed")
 
     async def channel(self, *, confirms: bool = True) -> Channel:
-        """A new channel, waiting for the connection for a while."""
+        """Opens a new channel, and waits for the connection for a while."""
         try:
             async with asyncio.timeout(self._options.request_timeout):
                 connection = await self.connection()
@@ -113,7 +113,7 @@ class Link:
         return await connection.open_channel(self._options.request_timeout, confirms=confirms)
 
     async def close(self) -> None:
-        """Disconnects, whether the server answers or not. Idempotent."""
+        """Disconnects, even if the server does not answer. It is idempotent."""
         self._running = False
         self._changed.set()
         connection, self._connection = self._connection, None
@@ -132,11 +132,11 @@ class Link:
             await asyncio.wait([closing], timeout=_CLOSE_SECONDS)
         finally:
             if not closing.done():
-                connection.abort()  # what waits for an answer ends with it
+                connection.abort()  # requests that wait for an answer end with the connection
             closing.add_done_callback(_seen)
 
     async def _watch(self, _: None) -> str:
-        """Returns why the connection was lost, once it was."""
+        """Waits for the loss of the connection, and returns the reason."""
         connection = self._connection
         lost = await _closed(connection) if connection is not None else None
         self._connection = None
@@ -149,8 +149,8 @@ class Link:
         self.problem = problem
 
     async def _connect(self, within: float) -> None:
-        """Tries each host once, beginning after the one that was tried last: a host that takes
-        connections and says nothing must not be in the way of the others."""
+        """Tries each host once, beginning after the one that was tried last, so that a host that
+        accepts connections but never answers does not block the others."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within
         failure: BaseException | None = None
@@ -166,7 +166,7 @@ class Link:
                 ) from error
             except aiormq.exceptions.InvalidFrameError as error:
                 raise AuthenticationError(
-                    f"rabbitmq at {self._settings.url.safe} refused the virtual host: make it "
+                    f"rabbitmq at {self._settings.url.safe} refused the virtual host: create it "
                     "with rabbitmqctl add_vhost, and grant rights with set_permissions"
                 ) from error
             except FAILURES as error:
@@ -200,7 +200,7 @@ class Link:
                 connecting.add_done_callback(_seen)
         if not done:
             raise TimeoutError(f"{host} did not answer within {patience:.1f} s")
-        if connecting.cancelled():  # aiormq's way to show that the connection was lost
+        if connecting.cancelled():  # aiormq's exception for a lost connection
             raise ConnectionError("the connection was lost")
         error = connecting.exception()
         if error is not None:
@@ -238,7 +238,7 @@ async def _closed(connection: Connection) -> BaseException | None:
 
 
 def describe(error: BaseException | None) -> str:
-    """What went wrong, in one line, from aiormq's exceptions."""
+    """Returns a one-line description of aiormq's exceptions."""
     texts: Sequence[object] = error.args if error is not None else ()
     return "; ".join(str(text) for text in texts if text not in ("", None)) or (
         type(error).__name__ if error is not None else "no reason given"
@@ -246,7 +246,7 @@ def describe(error: BaseException | None) -> str:
 
 
 def _shuffled(settings: TransportSettings) -> list[tuple[str, int | None]]:
-    """The hosts in an order of this process's own, so that they share the clients."""
+    """Returns the hosts in a random order, so that processes spread over them."""
     hosts = [*(settings.url.hosts or (("localhost", None),))]
     for index in range(len(hosts) - 1, 0, -1):
         other = int(settings.clock.random() * (index + 1))

@@ -1,9 +1,9 @@
-"""Which process of a group consumes an ordered shard.
+"""Locks decide which process of a group consumes an ordered shard.
 
 Each shard has a quorum queue with a single active consumer and one message in it. Whoever holds
 that message unacknowledged holds the lock: so it is decided by the same consensus that replicates
-the messages, and a process learns when the lock is its own. Nothing is published for taking it
-over, so an alarm of the server is not in the way. (`x-single-active-consumer` on the shard itself
+the messages, and a process learns when the lock is its own. A takeover publishes no message, so an
+alarm of the server does not block it. (`x-single-active-consumer` on the shard itself
 would do too, but ordering is a delivery policy, and no queue's arguments may depend on one.)
 
 The locks are held on a channel of their own: they outlast a channel of the subscription that
@@ -24,7 +24,7 @@ from protoflow.transports.rabbitmq.channel import Channel
 from protoflow.transports.rabbitmq.context import SubscriptionContext
 from protoflow.transports.rabbitmq.reading import Handed, Properties
 
-#: For so long a lock may be on its way back when it is renewed.
+#: A lock may be returning for this many seconds when it is renewed.
 _RENEWING_SECONDS = 10.0
 
 
@@ -36,7 +36,7 @@ class Locks:
         changed: called when a lock was won or lost.
 
     Attributes:
-        lost: whether locks were lost that were held.
+        lost: whether held locks were lost.
     """
 
     def __init__(self, context: SubscriptionContext, changed: Callable[[], None]) -> None:
@@ -51,11 +51,11 @@ class Locks:
         self._renewing: dict[int, float] = {}
 
     def holds(self, shard: int) -> bool:
-        """Whether this process has the shard."""
+        """Whether this process holds the lock of the shard."""
         return shard in self._held or shard in self._renewing
 
     async def compete(self) -> None:
-        """Stands in for every lock. Raises FAILURES and TransportError."""
+        """Requests every lock. Raises FAILURES and TransportError."""
         channel = self._channel
         if channel is None or channel.is_closed:
             channel = await self._open()
@@ -67,8 +67,8 @@ class Locks:
             self._competing.add(shard)
 
     def renew(self) -> None:
-        """Hands each lock back and takes it again, before the server ends the channel for a
-        message that is unacknowledged for long. Nobody else is active meanwhile."""
+        """Returns each lock and takes it again, before the server closes the channel because of a
+        message that stays unacknowledged for long. No other consumer is active meanwhile."""
         channel = self._channel
         if channel is None or channel.is_closed:
             return
@@ -82,7 +82,7 @@ class Locks:
             self._lose()
 
     async def leave(self) -> None:
-        """Lets other processes have the shards."""
+        """Releases the shards for other processes."""
         channel, self._channel = self._channel, None
         self._forget()
         if channel is not None:
@@ -100,7 +100,7 @@ class Locks:
         return channel
 
     async def _complete(self, channel: Channel, queue: str) -> None:
-        """Publishes a lock's message if there is none. Two of them, of processes that start at
+        """Publishes a lock's message if there is none. Two messages, from processes that start at
         once, do no harm: only one consumer is active, and it gets one message."""
         if not any(await channel.peek(queue)):
             message = Message(id=uuid.uuid4().hex, topic=queue, payload=b"", mandatory=True)

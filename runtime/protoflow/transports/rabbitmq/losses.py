@@ -1,8 +1,8 @@
-"""What becomes of the messages that were unconfirmed when the broker ended the channel.
+"""Decides about messages that were unconfirmed when the broker closed the channel.
 
-AMQP gives the reason, but never the message. Where the reason names it, that message is refused
-and the others may be published again. Where it does not, each of them is sent alone when it is
-published again, so that the one which ends the channel again is known, and harms no other.
+AMQP reports the reason, but not the message. If the reason allows to identify the message, it is
+refused and the others may be published again. Otherwise each message is sent alone when it is
+published again. So the message that closes the channel again is known, and does not affect others.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ Refusal = Callable[[Message], PublishRefusedError | None]
 
 
 class Losses:
-    """Judges what a lost channel had unconfirmed.
+    """Judges the unconfirmed messages of a lost channel.
 
     Attributes:
-        suspects: the messages that were unconfirmed when a channel ended for no known reason.
-        alone: whether one of them is on its way, and so nothing else may be.
+        suspects: the messages that were unconfirmed when a channel closed for an unknown reason.
+        alone: whether one of them is in flight, so that nothing else may be sent.
     """
 
     def __init__(self, route: Route) -> None:
@@ -39,7 +39,7 @@ class Losses:
         self._route = route
 
     def may_send(self, entry: Entry, busy: bool) -> bool:
-        """Whether an entry may be sent now; `busy` is whether others are on their way."""
+        """Whether an entry may be sent now; `busy` is whether others are in flight."""
         if entry.key not in self.suspects:
             return True
         if busy:
@@ -49,11 +49,11 @@ class Losses:
         return True
 
     def over(self) -> None:
-        """What was alone on its way has its result."""
+        """Notes that the message that was sent alone has its result."""
         self.alone = False
 
     def too_large(self, code: int, text: str) -> int | None:
-        """The server's limit for bodies, if one was beyond it."""
+        """The server's limit for bodies, if a message exceeded it."""
         found = _TOO_LARGE.search(text) if code == _PRECONDITION_FAILED else None
         return int(found[1]) if found else None
 
@@ -64,7 +64,7 @@ class Losses:
     def judge(
         self, entries: Sequence[Entry], code: int, text: str, refusal: Refusal
     ) -> list[tuple[Entry, Result]]:
-        """What came of each entry."""
+        """Returns the result of each entry."""
         alone, self.alone = self.alone, False
         guilty = self._guilty(entries, code, text, refusal) or None
         if guilty is None and alone and code:
@@ -82,7 +82,7 @@ class Losses:
     def _guilty(
         self, entries: Sequence[Entry], code: int, text: str, refusal: Refusal
     ) -> list[Entry] | None:
-        """Those that the reason names; None: it names none."""
+        """Returns the entries that the reason identifies; None if it identifies none."""
         if self.too_large(code, text):
             return [entry for entry in entries if refusal(entry.message)]
         exchange, topic = _EXCHANGE.search(text), _TOPIC.search(text)
@@ -96,7 +96,7 @@ class Losses:
         return found
 
     def _refused(self, entry: Entry, code: int, text: str, refusal: Refusal) -> PublishError:
-        if code == _NOT_FOUND:  # it may be made again
+        if code == _NOT_FOUND:  # it may be created again
             self.suspects[entry.key] = None
             return _unknown(entry, f"{text}; start a service with topology mode create")
         fix = "; grant the user the right to write" if code == _ACCESS_REFUSED else ""

@@ -12,19 +12,19 @@ from protoflow.message import Message
 from protoflow.transport.kit.submission import Submission
 
 Result = PublishError | None
-#: What distinguishes one message from another: its id and its topic.
+#: The identity of a message: its id and its topic.
 Key: TypeAlias = tuple[str, str]
 
 _REMEMBERED = 10_000
 
 
 class Entry:
-    """One message on its way.
+    """One message in flight.
 
     Attributes:
-        since: when it, or an earlier submission of it, was submitted.
-        deadline: when it is given up.
-        probing: whether it was sent as mandatory only to learn whether anybody keeps its topic.
+        since: the time of its first submission.
+        deadline: the time when it is given up.
+        probing: whether it was sent as mandatory only to learn whether a queue keeps its topic.
         returned: whether the broker found no queue for it.
         settled: whether it has a result.
     """
@@ -48,22 +48,22 @@ class Entry:
 
     @property
     def key(self) -> Key:
-        """What distinguishes it from others."""
+        """The identity of the message."""
         return self.message.id, self.message.topic
 
     def done(self, result: Result) -> None:
-        """What came of it; only the first time counts."""
-        if not self.settled:  # the broker may confirm what was given up already
+        """Sets the result; only the first one counts."""
+        if not self.settled:  # the broker may confirm a message that was given up
             self.settled = True
             self.batch.done(self.index, result)
 
 
 class Unconfirmed:
-    """What was sent and is not confirmed yet.
+    """The messages that were sent and are not confirmed yet.
 
-    A message that was given up for its time is submitted again. It must not be sent again while
-    the broker still has it to confirm, or a broker that was blocked for an hour has hundreds of
-    copies afterwards.
+    A message that was given up after its time is submitted again. It must not be sent again while
+    the broker may still confirm it: a broker that was blocked for an hour would otherwise store
+    hundreds of copies.
 
     Attributes:
         entries: by their tags, in the order in which they were sent.
@@ -76,12 +76,12 @@ class Unconfirmed:
         self._confirmed: OrderedDict[Key, Message] = OrderedDict()
 
     def add(self, entry: Entry) -> None:
-        """An entry that is sent now."""
+        """Adds an entry that is sent now."""
         self._tag += 1
         self.entries[self._tag] = entry
 
     def take(self, tag: int, multiple: bool) -> list[Entry]:
-        """Removes what was answered: one tag, or all up to it."""
+        """Removes the answered entries: one tag, or all up to it."""
         if not multiple:
             return [self.entries.pop(tag)] if tag in self.entries else []
         tags = [*itertools.takewhile(lambda known: known <= tag, self.entries)]
@@ -94,7 +94,7 @@ class Unconfirmed:
         entry.done(error)
 
     def confirm(self, entry: Entry) -> None:
-        """The broker has an entry that was taken out, maybe after it was given up."""
+        """Notes a confirmation for a removed entry, possibly after it was given up."""
         if entry.settled and self._given_up.pop(entry.key, None) is not None:
             self._confirmed[entry.key] = entry.message
             if len(self._confirmed) > _REMEMBERED:
@@ -102,8 +102,8 @@ class Unconfirmed:
         entry.done(None)
 
     def knows(self, entry: Entry) -> bool:
-        """Whether the broker has the message already, from an earlier submission: then the entry
-        is done, or waits for the same confirmation."""
+        """Whether the broker already has the message from an earlier submission. Then the entry is
+        done, or waits for the same confirmation."""
         if not (self._given_up or self._confirmed):
             return False
         confirmed = self._confirmed.get(entry.key)
@@ -120,7 +120,8 @@ class Unconfirmed:
         return True
 
     def clear(self) -> list[Entry]:
-        """The channel is gone, and with it what is known of them; the next one counts anew."""
+        """Forgets all entries, because the channel is lost and the next one starts its tags
+        anew."""
         entries, self.entries = [*self.entries.values()], {}
         self._given_up.clear()
         self._tag = 0
@@ -128,7 +129,7 @@ class Unconfirmed:
 
 
 def _same(one: Message, other: Message) -> bool:
-    """Whether two messages of one id and topic are one message, submitted twice."""
+    """Whether two messages with the same id and topic are one message, submitted twice."""
     return one is other or (
         one.payload == other.payload
         and one.key == other.key
@@ -138,5 +139,5 @@ def _same(one: Message, other: Message) -> bool:
 
 
 def oldest(waiting: Iterable[Iterator[Entry]]) -> float | None:
-    """Since when the first of each of these waits."""
+    """Returns the first submission time of the oldest entry."""
     return min((entry.since for each in waiting if (entry := next(each, None))), default=None)

@@ -1,7 +1,7 @@
 """The exchanges, queues and bindings that a service needs.
 
-No argument of a queue depends on a delivery policy or on the ladder's use of it: arguments
-cannot be changed once a queue is made, so the next deploy would be refused.
+No argument of a queue depends on a delivery policy or on the use of the ladder. Arguments cannot be
+changed after a queue is created, so the next deployment would be refused.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from protoflow.transports.rabbitmq.topology import (
     due,
 )
 
-#: A constant, far above any policy's: the runtime's own limit is the one that works.
+#: A constant far above any policy, because the runtime's own limit applies.
 DELIVERY_LIMIT = 1000
-_UNLIMITED_FROM = (4, 0)  # before, no limit is the default and -1 is not known
+_UNLIMITED_FROM = (4, 0)  # in earlier versions there is no limit by default, and -1 is unknown
 
 
 class TopologyPlanner:
-    """Says what a topology needs on this server."""
+    """Plans the needs of a topology on this server."""
 
     def __init__(self, names: Names, ladder: Sequence[float], version: tuple[int, int]) -> None:
         self._names = names
@@ -37,7 +37,7 @@ class TopologyPlanner:
         self._version = version
 
     def plan(self, topology: Topology) -> Plan:
-        """What the topology needs."""
+        """Returns the plan of the topology."""
         names, plan = self._names, Plan()
         plan.add(
             Exchange(name=names.exchange, kind="topic"),
@@ -77,7 +77,7 @@ class TopologyPlanner:
             plan.add(each, Binding(source=names.retry, target=each.name, key=each.name))
 
     def _isolating(self, settings: SubscriptionSettings, own: GroupNames) -> Iterator[Queue]:
-        """The queues that prove killers and, where order counts, choose who consumes."""
+        """Adds the queues that prove killers and, with ordering, choose the consumer."""
         if settings.ordering is Ordering.NONE:
             yield self._unlimited(own.solo)
             return
@@ -88,7 +88,7 @@ class TopologyPlanner:
     def _add_dead_letters(
         self, plan: Plan, settings: SubscriptionSettings, own: GroupNames
     ) -> None:
-        """The dead-letter queues: for what we publish, and for what the broker gives up."""
+        """Adds the dead-letter queues for messages from the runtime and from the broker."""
         names = self._names
         for topic in settings.dead_letter_topics:
             queue = self._unlimited(names.dead_letters(topic))
@@ -99,17 +99,17 @@ class TopologyPlanner:
             )
 
     def _unlimited(self, name: str, arguments: Arguments | None = None) -> Queue:
-        """A queue that drops nothing, however often it is looked at."""
+        """Adds a queue that drops no message, however often it is delivered."""
         limit: Arguments = {"x-delivery-limit": -1} if self._version >= _UNLIMITED_FROM else {}
         return Queue(name=name, arguments={**limit, **(arguments or {})})
 
     def _check_shards(self, plan: Plan, settings: SubscriptionSettings, own: GroupNames) -> None:
-        """How another number of shards is noticed: keys would move, and so overtake."""
+        """Detects a changed number of shards, which would move keys and break their order."""
         shards = self._names.shards
         reason = (
-            f"group {settings.group} of {settings.topic} was made with another number of shards "
-            f"than {shards}: set option shards as it was, or stop its publishers, let it work "
-            f"off its queues with the old number, and delete {own.address} and "
+            f"group {settings.group} of {settings.topic} was created with a number of shards "
+            f"other than {shards}: restore the option shards, or stop its publishers, let it "
+            f"process its queues with the old number, and delete {own.address} and "
             "the queues whose names begin with it once they are empty"
         )
         if shards == 1:

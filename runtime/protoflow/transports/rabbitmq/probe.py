@@ -1,4 +1,4 @@
-"""Asking the server about queues, on channels that are for nothing else."""
+"""Asks the server about queues, on separate channels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from protoflow.transports.rabbitmq.link import Link, describe
 
 
 async def count(link: Link, queue: str) -> int | None:
-    """How many messages of a queue are not handed out; None if there is no such queue."""
+    """Returns the number of ready messages in a queue; None if there is no such queue."""
     try:
         channel = await link.channel(confirms=False)
         try:

@@ -1,4 +1,4 @@
-"""Publishing: in order, pipelined, each message confirmed by the broker or an error."""
+"""Publishes in order and pipelined; each message is confirmed by the broker or fails."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from protoflow.transports.rabbitmq.reading import Properties
 from protoflow.transports.rabbitmq.unrouted import UnroutedTopics
 
 _logger = logging.getLogger("protoflow.rabbitmq")
-_PATIENCE = 10.0  # for so long a message may be unconfirmed before readiness turns red
+_PATIENCE = 10.0  # seconds that a message may be unconfirmed before readiness turns red
 
 
 class Publisher:
-    """Publishes on one channel of a link; what comes while there is none waits for it.
+    """Publishes on one channel of a link; without a channel, messages wait for it.
 
     Attributes:
-        limits: what the broker takes.
-        mode: whether what delays need may be made.
+        limits: the limits of the broker.
+        mode: whether the queues of delays may be created.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Publisher:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong when something is unconfirmed for long."""
+        """The problem if messages are unconfirmed for long."""
         since = oldest(map(iter, self._open()))
         if since is None:
             return None
@@ -73,7 +73,7 @@ class Publisher:
         self._supervisor = asyncio.create_task(self._supervise())
 
     async def close(self) -> None:
-        """Waits for confirmations, at most `confirm_timeout`, then closes. Idempotent."""
+        """Waits for confirmations, at most `confirm_timeout`, and closes. It is idempotent."""
         supervisor, self._supervisor = self._supervisor, None
         if supervisor is None:
             return
@@ -83,7 +83,7 @@ class Publisher:
         try:
             if futures := {entry.batch.future for entry in entries if not entry.settled}:
                 await asyncio.wait(futures)
-        finally:  # also when the time of the shutdown is over
+        finally:  # this runs even if the shutdown time is over
             for task in tasks:
                 task.cancel()
             if self._sweeper is not None:
@@ -118,13 +118,13 @@ class Publisher:
         return batch.future
 
     def _open(self) -> tuple[Collection[Entry], ...]:
-        """What has no result yet: sent, waiting, and waiting for queues of delays."""
+        """Yields entries without a result: sent, waiting, and waiting for queues of delays."""
         return self._unconfirmed.entries.values(), self._waiting, self._held
 
     def _flush(self) -> None:
         channel = self._channel
-        # What a blocked server has not read yet would be confirmed some time: nothing is
-        # written then, so that what is given up was not sent.
+        # A blocked server would later confirm messages that it has not read yet. So nothing is
+        # written then, and messages that are given up were not sent.
         if channel is None or channel.is_closed or self._link.blocked is not None:
             return
         now, sent = self._settings.clock.now(), []
@@ -138,7 +138,7 @@ class Publisher:
                 break
             try:
                 data = self._encode(channel, entry, now)
-            except Exception as error:  # whatever it is, it is this message's own
+            except Exception as error:  # whatever the error is, it belongs to this message
                 entry.done(PublishRefusedError(f"{entry}: {error}"))
                 self._losses.over()
                 continue
@@ -167,7 +167,7 @@ class Publisher:
         return self._names.route(message.topic)
 
     async def _prepare(self) -> None:
-        """Makes delays possible, then lets go what waits for it."""
+        """Creates the queues of delays, and then sends the messages that wait for them."""
         error = await self._delays.prepare(self.mode)
         held, self._held, self._preparing = self._held, [], None
         if error is None:
@@ -185,8 +185,8 @@ class Publisher:
             else:
                 entry.done(
                     PublishError(
-                        f"rabbitmq did not take {entry}: a queue refused it; look at its length "
-                        "limit and at the server's alarms"
+                        f"rabbitmq did not take {entry}: a queue refused it; check its length "
+                        "limit and the server's alarms"
                     )
                 )
         if self._losses.suspects:
@@ -194,7 +194,7 @@ class Publisher:
             self._flush()
 
     def _returned(self, routing_key: str, properties: Properties) -> None:
-        # The confirmation that follows does not say that the message was returned.
+        # The confirmation that follows does not show that the message was returned.
         id = codec.message_id(properties)
         for entry in self._unconfirmed.entries.values():
             message = entry.message
@@ -222,7 +222,7 @@ class Publisher:
             try:
                 await self._connect()
                 backoff.reset()
-            except Exception as error:  # whatever it is may pass
+            except Exception as error:  # the error may be temporary
                 _logger.info("publishing has no channel yet", extra={"error": str(error)})
             if self._channel is None or self._channel.is_closed:
                 await clock.sleep(backoff.next())
@@ -239,7 +239,7 @@ class Publisher:
 
     def _reason(self) -> str:
         if (reason := self._link.blocked) is not None:
-            return f"rabbitmq blocks publishers ({reason}); look at the server's alarms"
+            return f"rabbitmq blocks publishers ({reason}); check the server's alarms"
         return self._link.problem or "rabbitmq is slow, or a queue has no leader"
 
     def _schedule_sweep(self) -> None:
@@ -249,7 +249,7 @@ class Publisher:
             self._sweeper = asyncio.get_running_loop().call_later(wait, self._sweep)
 
     def _sweep(self) -> None:
-        """Gives up what was not confirmed in time."""
+        """Gives up messages that were not confirmed in time."""
         now = asyncio.get_running_loop().time()
         seconds = f"{self._options.confirm_timeout:g} s"
         for tag, entry in [*self._unconfirmed.entries.items()]:

@@ -1,9 +1,9 @@
-"""AMQP 0-9-1 off the wire, for what comes per message: nothing in a message can raise here.
+"""Decodes the AMQP 0-9-1 frames of messages: no content of a message can raise here.
 
-The client library ends the connection for one value that it cannot decode, and the broker then
-hands out the same message again. Here each part is read by itself: text that is not UTF-8 is
-taken for Latin-1, values that are no text are kept as they came, and what cannot be read at all
-is described in `Properties.problem`.
+The client library closes the connection for one value that it cannot decode, and the broker then
+delivers the same message again. Here each part is read separately: text that is not UTF-8 is read
+as Latin-1, values that are not text are kept as received, and unreadable parts are described in
+`Properties.problem`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from datetime import UTC, datetime
 from struct import Struct, error
 from typing import Final, TypeAlias
 
-#: The methods that have content, as their frames begin.
+#: The methods with content, as their frames begin.
 DELIVER: Final = b"\0\x3c\0\x3c"
 GOT: Final = b"\0\x3c\0\x47"
 RETURNED: Final = b"\0\x3c\0\x32"
 
 _SHORT, _LONG, _LONGLONG = Struct(">H"), Struct(">I"), Struct(">Q")
 _TEXT, _ARRAY, _TABLE, _TIMESTAMP = b"SAFT"
-#: The sizes of values by their types; those that hold their own length are not here.
+#: The sizes of values by their types; types that contain their own length are not listed.
 _SIZES = {
     ord(kind): size
     for size, kinds in ((0, "V\0"), (1, "tbB"), (2, "su"), (4, "Iif"), (5, "D"), (8, "lLdT"))
@@ -36,7 +36,7 @@ _NUMBERS = {
 _LATEST_SECONDS = 0xFFFFFFFF  # the year 2106
 _DEPTH = 8
 
-#: The consumer tag, the delivery tag, whether it was handed out before, and the exchange.
+#: The consumer tag, the delivery tag, the redelivered flag, and the exchange.
 Handed: TypeAlias = tuple[str, int, bool, str]
 
 
@@ -44,10 +44,10 @@ class Properties:
     """The properties of a message.
 
     Attributes:
-        texts: the headers that are text, by name.
-        natives: all other headers, each as it came: a byte for its type, then the value.
-        timestamp: as it came, whatever its unit.
-        problem: why the rest could not be read; None is that all was read.
+        texts: the text headers, by name.
+        natives: all other headers as received: a byte for the type, then the value.
+        timestamp: as received, in any unit.
+        problem: why the rest could not be read; None if all was read.
     """
 
     content_type: str | None = None
@@ -66,7 +66,7 @@ class Properties:
         self.natives: dict[str, bytes] = {}
 
 
-#: The properties in the order of their bits; None is a name that nobody here asks for.
+#: The properties in the order of their bits; None is a name that this code does not need.
 _FIELDS: tuple[tuple[int, str | None], ...] = (
     (1 << 11, "priority"),
     (1 << 10, "correlation_id"),
@@ -75,14 +75,14 @@ _FIELDS: tuple[tuple[int, str | None], ...] = (
     (1 << 7, "message_id"),
     (1 << 6, "timestamp"),
     (1 << 5, "type"),
-    (1 << 4, None),  # the user, as the broker has checked it
+    (1 << 4, None),  # the user, which the broker has verified
     (1 << 3, "app_id"),
     (1 << 2, None),
 )
 
 
 def handed(method: bytes) -> Handed:
-    """The arguments of `basic.deliver`."""
+    """Returns the arguments of `basic.deliver`."""
     start = 5 + method[4]
     (tag,) = _LONGLONG.unpack_from(method, start)
     exchange = start + 10
@@ -95,20 +95,20 @@ def handed(method: bytes) -> Handed:
 
 
 def got(method: bytes) -> Handed:
-    """The arguments of `basic.get-ok`."""
+    """Returns the arguments of `basic.get-ok`."""
     (tag,) = _LONGLONG.unpack_from(method, 4)
     return "", tag, bool(method[12] & 1), method[14 : 14 + method[13]].decode("latin-1")
 
 
 def returned(method: bytes) -> str:
-    """The routing key of `basic.return`."""
+    """Returns the routing key of `basic.return`."""
     at = 7 + method[6]
     at += 1 + method[at]
     return method[at + 1 : at + 1 + method[at]].decode("latin-1")
 
 
 def properties(header: bytes) -> tuple[int, Properties]:
-    """The size of the body that follows, and the properties. Raises nothing."""
+    """Returns the size of the body that follows, and the properties. It raises nothing."""
     found = Properties()
     try:
         (size,) = _LONGLONG.unpack_from(header, 4)
@@ -139,7 +139,8 @@ def _read(header: bytes, found: Properties) -> None:
             raise ValueError("the table of headers is cut off")
         try:
             _headers(header, start, at, found)
-        except (error, IndexError, ValueError) as problem:  # what follows the table is sound
+        # the properties after the table are intact
+        except (error, IndexError, ValueError) as problem:
             found.problem = f"its headers cannot be read: {problem}"
     at += bool(flags & 1 << 12)  # the delivery mode
     for flag, name in _FIELDS:
@@ -188,12 +189,12 @@ def _headers(data: bytes, at: int, end: int, found: Properties) -> None:
 
 
 def _foreign_name(raw: bytes) -> str:
-    # A name has at most 255 bytes, in UTF-8 too, or the message could not be published again.
+    # A name has at most 255 bytes in UTF-8; otherwise the message could not be published again.
     return raw.decode("latin-1") if len(raw) < 128 else raw.decode("ascii", "ignore")
 
 
 def _end(data: bytes, at: int, end: int) -> int:
-    """Where the value ends whose type stands at `at`."""
+    """Returns the end of the value whose type is at `at`."""
     kind = data[at]
     if kind in _LONG_KINDS:
         stop = at + 5 + int(_LONG.unpack_from(data, at + 1)[0])
@@ -207,7 +208,7 @@ def _end(data: bytes, at: int, end: int) -> int:
 
 
 def number(native: bytes) -> int | float | None:
-    """The number that a header holds; None if it holds none. Timestamps are no numbers."""
+    """Returns the number in a header; None if there is none. Timestamps are not numbers."""
     form = _NUMBERS.get(native[0])
     if form is None or native[0] == _TIMESTAMP or len(native) != 1 + form.size:
         return None
@@ -216,7 +217,7 @@ def number(native: bytes) -> int | float | None:
 
 
 def scalar(native: bytes) -> str | None:
-    """A header as text by the CloudEvents type system; None if it has no such form."""
+    """Returns a header as text by the CloudEvents type system; None if it has no such form."""
     match native[:1]:
         case b"t":
             return "true" if native[1:] != b"\0" else "false"
@@ -228,7 +229,7 @@ def scalar(native: bytes) -> str | None:
 
 
 def time_text(value: int, unit: int) -> str:
-    """A point in time as text; as it came if it is beyond all that is plausible."""
+    """Returns a point in time as text; an implausible value is returned unchanged."""
     seconds = moment(value, unit)
     if seconds is None:
         return str(value)
@@ -236,12 +237,12 @@ def time_text(value: int, unit: int) -> str:
 
 
 def moment(value: int, unit: int = 1) -> float | None:
-    """Seconds since the epoch. AMQP counts seconds, others milli-, micro- or nanoseconds,
-    and the size of the number shows which; None is beyond all of them.
+    """Returns seconds since the epoch. AMQP uses seconds, other programs milli-, micro- or
+    nanoseconds; the size of the number shows the unit. None if it fits no unit.
 
     Args:
         value: the number.
-        unit: how many of its units a second has at least.
+        unit: the lowest possible number of units in a second.
     """
     while unit <= 10**9:
         if abs(value) <= _LATEST_SECONDS * unit:
@@ -251,8 +252,8 @@ def moment(value: int, unit: int = 1) -> float | None:
 
 
 def deaths(native: bytes) -> list[tuple[bytes, dict[str, object]]]:
-    """The entries of the header `x-death`, each as it came and as it reads; what is no table
-    is left out, and so is all that does not read."""
+    """Returns the entries of the header `x-death`, each as received and decoded; invalid entries
+    are left out."""
     found: list[tuple[bytes, dict[str, object]]] = []
     if native[:1] != b"A":
         return found

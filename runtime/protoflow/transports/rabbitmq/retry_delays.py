@@ -1,7 +1,7 @@
-"""Retry delays: the queues where failed messages of a group wait, and which of them fits.
+"""Retry delays: the queues in which failed messages of a group wait, and their selection.
 
-Each rung of the ladder (`contract.retry_ladder`) has a queue with a constant time to live. What
-has waited there goes by the exchange `Names.back` to the queue of its group, and to no other.
+Each rung of the ladder (`contract.retry_ladder`) has a queue with a constant time to live. After
+the wait, the exchange `Names.back` routes the message to the queue of its group only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from protoflow.transports.rabbitmq.topology import Queue, dead_lettering
 def retry_queues(
     names: Names, settings: SubscriptionSettings, ladder: Sequence[float]
 ) -> Iterator[Queue]:
-    """The queues of a subscription, one a rung; none where no wait is left to the broker."""
+    """Returns a subscription's queues, one for each rung; none if the broker keeps no waits."""
     own = names.of(settings.topic, settings.group)
     for seconds in ladder if settings.needs_broker_retry else ():
         yield Queue(
@@ -33,7 +33,7 @@ def retry_queues(
 
 
 def deferred(context: SubscriptionContext, message: Message, delay: float) -> Message | None:
-    """The message, addressed to the queue where it waits; see `Subscription.defer`."""
+    """Returns the message, addressed to its retry queue; see `Subscription.defer`."""
     settings, own = context.settings, context.own
     if settings.broadcast or not settings.needs_broker_retry:
         return None

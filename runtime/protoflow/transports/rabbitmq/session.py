@@ -1,8 +1,8 @@
 """One channel of a subscription: its unsettled deliveries and how they are settled.
 
-RabbitMQ answers no acknowledgement, so after each batch of them something is asked that it
-does answer, in order: when the answer is there, the broker has worked off what came before. When
-the channel ends before, the deliveries are lost to it, and no repetition could help.
+RabbitMQ does not answer acknowledgements. So after each batch of them, a request with an answer is
+sent: the answer shows that the broker has processed all earlier frames. If the channel closes
+before, its deliveries are lost, and repetition cannot help.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from protoflow.transports.rabbitmq import frames
 from protoflow.transports.rabbitmq.channel import Channel
 
 Results = asyncio.Future[Sequence[SettleResult]]
-#: Takes a delivery that is to be handed out again.
+#: Takes a delivery that must be handed out again.
 HandOut = Callable[[Delivery], None]
 
 
 class Receipt:
-    """What settles a delivery: the session and the tag within it.
+    """The receipt of a delivery: the session and the tag within it.
 
     Attributes:
-        since: when it came.
+        since: the time of arrival.
         handed: whether it was handed out to the scheduler.
-        token: what distinguishes this publication from others, in a solo queue.
-        marks: how many start marks it has there.
+        token: in a solo queue, the identity of this publication.
+        marks: the number of its start marks there.
     """
 
     __slots__ = ("handed", "marks", "session", "since", "tag", "token")
@@ -46,12 +46,12 @@ class Session:
 
     Args:
         channel: the channel.
-        prefetch: how many deliveries the broker hands out in advance.
+        prefetch: the number of deliveries that the broker sends in advance.
 
     Attributes:
         channel: the channel.
         unsettled: the deliveries by their tags, ascending.
-        arrivals: how many deliveries came so far.
+        arrivals: the number of deliveries so far.
     """
 
     def __init__(self, channel: Channel, prefetch: int) -> None:
@@ -69,21 +69,21 @@ class Session:
         channel.closing.add_done_callback(self._closed)
 
     def arrived(self, delivery: Delivery, tag: int) -> None:
-        """Takes note of a delivery."""
+        """Records a delivery."""
         self.arrivals += 1
         delivery.receipt = Receipt(self, tag, self._loop.time())
         self.unsettled[tag] = delivery
 
     def holds(self, delivery: Delivery) -> bool:
-        """Whether a delivery came by this channel, and is unsettled."""
+        """Whether a delivery came on this channel and is unsettled."""
         receipt: Receipt = delivery.receipt
         return receipt.session is self and self.unsettled.get(receipt.tag) is delivery
 
     def settle(self, settlements: Sequence[Settlement], hand_out: HandOut) -> Results:
-        """Settles what came by this channel; all else is lost.
+        """Settles deliveries of this channel; all others are lost.
 
-        Results come when the broker has worked them off. What comes again is not sent back: the
-        broker would put it behind, count it, and most likely hand it to us again.
+        Results are set when the broker has processed them. A message to retry is not sent back: the
+        broker would put it behind others, count it, and probably deliver it to this process again.
         """
         future: Results = self._loop.create_future()
         results = [self._settle(settlement, hand_out) for settlement in settlements]
@@ -101,7 +101,7 @@ class Session:
         if settlement.action is Action.ACK:
             self.ack(receipt.tag)
             return SettleResult.DONE
-        # A new delivery of the same hand-out, so that the old one is settled.
+        # A new delivery of the same message, so that the old one is settled.
         failed = settlement.action is Action.NACK
         receipt.handed = False
         renewed = dataclasses.replace(
@@ -112,7 +112,7 @@ class Session:
         )
         self.unsettled[receipt.tag] = renewed
         if failed and settlement.delay > 0:
-            # Only where there is no ladder: the delivery waits here, unsettled.
+            # Only without a ladder: the delivery waits here, unsettled.
             self._loop.call_later(settlement.delay, self._hand_out_late, renewed, hand_out)
         else:
             hand_out(renewed)
@@ -135,14 +135,14 @@ class Session:
         self._schedule()
 
     def requeue_all(self) -> None:
-        """Gives back everything that is unsettled, in any order."""
+        """Gives back all unsettled deliveries, in any order."""
         if self.unsettled and not self.channel.is_closed:
             self._flush()
             self.channel.send(frames.requeue(self.channel.number, 0, multiple=True))
             self.unsettled.clear()
 
     def resolve(self, future: Results, results: list[SettleResult]) -> None:
-        """Sets the results when the broker has all that was settled until now."""
+        """Sets the results once the broker has processed all settlements so far."""
         if self.channel.is_closed:
             _finish([(future, results)], known=False)
             return
@@ -150,7 +150,7 @@ class Session:
         self._schedule()
 
     async def settled(self) -> SettleResult:
-        """Waits until the broker has everything, or the channel is gone: LOST."""
+        """Waits until the broker has processed everything; LOST if the channel closes."""
         future: Results = self._loop.create_future()
         self.resolve(future, [SettleResult.DONE])
         return (await future)[0]
@@ -163,7 +163,7 @@ class Session:
     def _flush(self) -> None:
         self._flushing = False
         if self.channel.is_closed:
-            return  # `_closed` has answered everything, or is about to
+            return  # `_closed` has answered everything, or will do so
         parts = [frames.requeue(self.channel.number, tag) for tag in self._requeued]
         self._requeued.clear()
         if self._acked:
@@ -175,7 +175,8 @@ class Session:
             self.channel.send(b"".join(parts))
 
     def _acks(self) -> list[bytes]:
-        """One frame for all tags below the first that is unsettled, one for each other."""
+        """Returns one frame for all tags below the first unsettled one, and one for each other
+        tag."""
         number, acked, self._acked = self.channel.number, self._acked, []
         first = next(iter(self.unsettled), None)
         if first is None:

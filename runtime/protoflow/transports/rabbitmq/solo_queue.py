@@ -1,11 +1,11 @@
-"""The solo queue of an unordered group: messages that are to be run alone in a process.
+"""The solo queue of an unordered group: messages that must run alone in a process.
 
-Messages have no identity that lasts here, so a suspect is moved: to a queue that is read by
-`basic.get`, one message at a time, only while nothing else runs in the process. Its start marks
-are a header. A mark is written, or cleared, by publishing the message there afresh, acknowledging
-the old one, and taking the new one; what lies before that goes behind it. So the broker's own
-count, which connections raise too, means nothing here. A settlement, or somebody who takes the
-next, waits until that has ended: between the two publications a message is not held.
+Messages have no permanent identity here, so a suspect is moved to a queue that is read by
+`basic.get`, one message at a time, only while nothing else runs in the process. Its start marks are
+a header. To write or clear a mark, the message is published again, the old copy is acknowledged,
+and the new copy is taken; messages before it move behind it. So the broker's own count, which lost
+connections also raise, is not used. Settlements and further takes wait until this has ended,
+because between the two publications no copy is held.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from protoflow.transports.rabbitmq.session import Session
 
 _logger = logging.getLogger("protoflow.rabbitmq")
 
-#: Distinguishes one publication to the solo queue from another of the same message.
+#: Distinguishes publications of the same message to the solo queue.
 _TOKEN = "pf_solo"  # noqa: S105  not a password
-#: How many start marks it has.
+#: The number of start marks.
 _MARKS = "pf_marks"
 _REMEMBERED = 1000
 
@@ -42,10 +42,10 @@ class SoloQueue:
 
     Args:
         context: the subscription.
-        lost: gets what was held when its channel ended.
+        lost: called with the held deliveries when their channel closed.
 
     Attributes:
-        session: the channel that holds what runs alone; None before the first.
+        session: the channel that holds the messages that run alone; None before the first one.
     """
 
     def __init__(self, context: SubscriptionContext, lost: Callable[[Delivery], None]) -> None:
@@ -58,7 +58,7 @@ class SoloQueue:
 
     @property
     def held(self) -> Sequence[Delivery]:
-        """What runs alone here."""
+        """The deliveries that run alone here."""
         return [*self.session.unsettled.values()] if self.session is not None else []
 
     def holds(self, delivery: Delivery) -> bool:
@@ -66,7 +66,7 @@ class SoloQueue:
         return self.session is not None and self.session.holds(delivery)
 
     async def waiting(self) -> int:
-        """How many messages wait to be run alone. Raises TransportError."""
+        """Returns the number of messages that wait to run alone. Raises TransportError."""
         return await count(self._context.link, self._queue) or 0
 
     async def move(self, delivery: Delivery) -> None:
@@ -75,7 +75,7 @@ class SoloQueue:
         await self._put(delivery.message, *attempts, token=uuid.uuid4().hex)
 
     async def take(self) -> Delivery | None:
-        """The first message. Raises TransportError."""
+        """Takes the first message. Raises TransportError."""
         async with self._turn:
             try:
                 session = await self._open()
@@ -84,7 +84,7 @@ class SoloQueue:
                 raise TransportError(f"queue {self._queue}: {describe(error)}") from error
 
     async def write(self, delivery: Delivery, marks: int) -> None:
-        """Gives a message that is held so many start marks. Raises TransportError."""
+        """Sets the number of start marks of a held message. Raises TransportError."""
         async with self._turn:
             if delivery.receipt.marks == marks or not self.holds(delivery):
                 return
@@ -94,12 +94,13 @@ class SoloQueue:
                 raise TransportError(f"queue {self._queue}: {describe(error)}") from error
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[SettleResult]:
-        """Settles what is held here. What is given back goes to the group as any other."""
+        """Settles held deliveries. A message that is given back goes to the group's normal
+        queue."""
         async with self._turn:
             return [await self._settle(settlement) for settlement in settlements]
 
     async def give_back(self) -> None:
-        """Gives back what is held, for the process ends in order; then leaves."""
+        """Gives held messages back because the process ends normally; then leaves."""
         async with self._turn:
             for delivery in self.held:
                 attempts = delivery.failures, delivery.first_failure
@@ -108,14 +109,14 @@ class SoloQueue:
                 await self.session.channel.leave()
 
     async def drain(self) -> None:
-        """Gives everything back to the group as any other. Raises TransportError."""
+        """Gives all messages back to the group's normal queue. Raises TransportError."""
         while (delivery := await self.take()) is not None:
             attempt, first = _attempts(delivery.message)
             await self._put(delivery.message, attempt, first)
             await self.settle((Settlement(delivery),))
 
     def expire(self, limit: float) -> None:
-        """Gives up what is held since before `limit`, before the server ends the channel."""
+        """Gives up messages held since before `limit`, before the server closes the channel."""
         session = self.session
         if session is not None and any(each.receipt.since < limit for each in self.held):
             session.channel.create_task(session.channel.leave())
@@ -153,11 +154,11 @@ class SoloQueue:
                 delivery.receipt = found.receipt
                 session.unsettled[found.receipt.tag] = delivery
                 return
-            # What was before it goes behind it.
+            # Messages before it move behind it.
             old, attempts = found.receipt, _attempts(found.message)
             await self._put(found.message, *attempts, token=old.token, marks=old.marks)
             session.ack(old.tag)
-        self._lost(delivery)  # another process was quicker, and runs it
+        self._lost(delivery)  # another process took it first, and runs it
 
     async def _put(
         self,
@@ -170,7 +171,8 @@ class SoloQueue:
     ) -> None:
         """Publishes a message to the solo queue or, without a token, to the group. Raises
         TransportError."""
-        # What comes from there is believed, so it says nothing but what this process knows.
+        # Values from the solo queue are trusted, so the message only contains values that this
+        # process knows.
         metadata = {
             name: text
             for name, text in message.metadata.items()
@@ -227,7 +229,7 @@ class SoloQueue:
         return session
 
     def _ended(self, session: Session) -> None:
-        """The channel ended and this process did not: its mark means nothing."""
+        """The channel closed although this process lives: the mark of its message is invalid."""
         unsettled, session.unsettled = session.unsettled, {}
         for delivery in unsettled.values():
             if len(self._alive) >= _REMEMBERED:
@@ -238,6 +240,6 @@ class SoloQueue:
 
 
 def _attempts(message: Message) -> tuple[str, str]:
-    """Attempts and the first failure, as the message has them."""
+    """Returns the attempts and the first failure, as the message names them."""
     metadata = message.metadata
     return metadata.get(wire.PF_ATTEMPT, "0"), metadata.get(wire.PF_FIRST_FAILURE, "0")

@@ -1,9 +1,9 @@
-"""The start marks of ordered shards: which message was run alone, and had not ended.
+"""The start marks of ordered shards: they name messages that ran alone and did not end.
 
-A message of an ordered shard is never moved, for later ones of its key would overtake it. So its
-marks lie in a queue beside the shard. The holder of the shard's lock takes that queue as a whole
-before it consumes the shard, and keeps it unacknowledged: a process that dies leaves all of it to
-the next holder.
+A message of an ordered shard is never moved, because later ones of its key would overtake it. So
+its marks are in a separate queue. Before the holder of the shard's lock consumes the shard, it
+takes all messages of that queue and keeps them unacknowledged. If its process dies, the next holder
+gets all of them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from protoflow.transports.rabbitmq.context import SubscriptionContext
 from protoflow.transports.rabbitmq.link import describe
 from protoflow.transports.rabbitmq.reading import Properties
 
-#: How many start marks a message of the queue stands for.
+#: The number of start marks that a message of the queue stands for.
 _COUNT = "pf_marks"
 
 Known = dict[str, tuple[int, list[int]]]
@@ -30,7 +30,7 @@ class StartMarks:
     """The start marks of the shards that this process consumes.
 
     Attributes:
-        any: whether there are some; looked at for each message.
+        any: whether there are marks; it is read for each message.
     """
 
     def __init__(self, context: SubscriptionContext) -> None:
@@ -45,12 +45,12 @@ class StartMarks:
         await self._ensure(shard)
 
     def count(self, delivery: Delivery) -> int:
-        """How many start marks without an end the message of a delivery has."""
+        """Returns the number of start marks without an end for a message."""
         known = self._known.get(int(delivery.shard))
         return known.get(identity(delivery.message), (0, []))[0] if known else 0
 
     async def write(self, delivery: Delivery) -> None:
-        """One mark more. Raises TransportError."""
+        """Adds one mark. Raises TransportError."""
         shard, key = int(delivery.shard), identity(delivery.message)
         try:
             channel = await self._ensure()
@@ -71,7 +71,7 @@ class StartMarks:
             raise TransportError(f"start marks of rabbitmq: {describe(error)}") from error
 
     async def clear(self, delivery: Delivery) -> None:
-        """No marks any more. Raises TransportError."""
+        """Removes all marks. Raises TransportError."""
         shard, key = int(delivery.shard), identity(delivery.message)
         try:
             await self._ensure()
@@ -91,8 +91,7 @@ class StartMarks:
             await channel.leave()
 
     async def _ensure(self, *shards: int) -> Channel:
-        """Takes the marks of these shards, and all marks anew if the channel that had them is
-        gone."""
+        """Takes the marks of these shards; takes all again if their channel has closed."""
         wanted = {*self._known, *shards}
         channel = self._channel
         if channel is None or channel.is_closed:
@@ -117,12 +116,13 @@ class StartMarks:
         if channel is None or not tags:
             return
         channel.send(b"".join(frames.ack(channel.number, tag) for tag in tags))
-        await channel.request(Basic.Qos(prefetch_count=0))  # answered after what came before
+        # the answer comes after all earlier frames
+        await channel.request(Basic.Qos(prefetch_count=0))
 
 
 def identity(message: Message) -> str:
-    """What stays the same at every delivery of a message. An id that it did not bring with it is
-    made up anew each time, and is no part of it."""
+    """Returns the properties that stay the same at every delivery of a message. A generated id
+    differs each time, so it is left out."""
     native = message.headers
     parts = (
         message.id.encode("utf-8", "replace") if native is None or native.identified else b"",

@@ -1,8 +1,8 @@
-"""What aiormq reads a connection from.
+"""The stream from which aiormq reads a connection.
 
-Frames that come per message reach aiormq as body frames, which it hands on unread: the library
-that decodes the others ends the connection for a value that it cannot decode, and in a message
-there can be anything. `Channel` reads them.
+The frames of messages are passed to aiormq as body frames, which it forwards undecoded. The library
+that decodes other frames closes the connection for a value that it cannot decode, and a message can
+contain anything. `Channel` decodes them.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from protoflow.transports.rabbitmq.reading import DELIVER, GOT, RETURNED
 
 _START = Struct(">BHI")
 _METHOD, _HEADER, _BODY = 1, 2, 3
-_FOREIGN = b"AMQP"  # how a server begins that does not speak this protocol
+_FOREIGN = b"AMQP"  # a server that does not use this protocol begins in this way
 _WITH_CONTENT = frozenset((DELIVER, GOT, RETURNED))
 _BLOCKED, _UNBLOCKED = b"\0\x0a\0\x3c", b"\0\x0a\0\x3d"
 
-#: Called with the reason when the server blocks those that publish, and with None at its end.
+#: Called with the reason when the server blocks publishers, and with None at the end.
 BlockedCallback = Callable[[str | None], None]
 
 
@@ -38,15 +38,15 @@ class Wire(TransportFactory):
     async def create(
         self,
         url: URL,
-        **kwargs: Any,  # Any: aiormq's own arguments, passed on
+        **kwargs: Any,  # Any: aiormq's own arguments are passed on
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connects."""
         reader, self._writer = await self._factory.create(url, **kwargs)
-        # The ignore: aiormq uses these three methods of a reader and no other.
+        # The ignore: aiormq uses only these three methods of a reader.
         return FrameStream(reader, self._blocked), self._writer  # type: ignore[return-value]
 
     def abort(self) -> None:
-        """Ends the connection without a word."""
+        """Ends the connection without a protocol close."""
         if self._writer is not None:
             self._writer.transport.abort()
 
@@ -61,11 +61,11 @@ class FrameStream:
         self._at = 0
 
     def at_eof(self) -> bool:
-        """Whether all was read."""
+        """Whether all data was read."""
         return self._at >= len(self._frame) and self._reader.at_eof()
 
     async def readexactly(self, size: int) -> bytes:
-        """The next bytes. Raises asyncio.IncompleteReadError."""
+        """Returns the next bytes. Raises asyncio.IncompleteReadError."""
         if self._at >= len(self._frame):
             await self._next()
         start = self._at
@@ -73,7 +73,7 @@ class FrameStream:
         return self._frame[start : start + size]
 
     async def read(self, size: int = -1) -> bytes:
-        """What is there."""
+        """Returns the available bytes."""
         return await self._reader.read(size)
 
     async def _next(self) -> None:

@@ -62,7 +62,7 @@ class RabbitMQSubscription:
 
     @property
     def unsettled(self) -> int:
-        """How many deliveries this process has."""
+        """The number of unsettled deliveries in this process."""
         here = len(self._session.unsettled) if self._session is not None else 0
         return here + self._isolation.held
 
@@ -76,14 +76,14 @@ class RabbitMQSubscription:
         self._supervisor.start(session)
 
     async def receive(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
-        """The next deliveries, waiting for one."""
+        """Returns the next deliveries; waits for the first one."""
         batch = await self._ready.receive(max_messages, max_bytes)
         for delivery in batch:
             delivery.receipt.handed = True
         return batch
 
     def settle(self, settlements: Sequence[Settlement]) -> Results:
-        """Settles; results come when the broker has worked them off."""
+        """Settles; results are set when the broker has processed them."""
         if self._isolation.used:
             return self._isolation.settle(settlements, self._settle)
         return self._settle(settlements)
@@ -100,7 +100,7 @@ class RabbitMQSubscription:
         return deferred(self._context, message, delay)
 
     def pause(self, shards: Collection[str | int]) -> None:
-        """Hands out nothing more of these shards; the prefetch bounds what gathers."""
+        """Hands out no messages of these shards; the prefetch limits the waiting ones."""
         self._ready.pause(shards)
 
     def resume(self, shards: Collection[str | int]) -> None:
@@ -130,7 +130,7 @@ class RabbitMQSubscription:
             return None
 
     async def stop(self) -> None:
-        """Ends the consumers, gives back what is unsettled, then leaves."""
+        """Ends the consumers, gives back unsettled messages, and leaves."""
         if self._stopping is not None:
             await asyncio.shield(self._stopping)
             return
@@ -151,18 +151,18 @@ class RabbitMQSubscription:
 
     async def _leave(self, session: Session) -> None:
         if not self._ordered:
-            # Where order counts the consumer ends with its channel: what a consumer that was
-            # cancelled before had unsettled comes back shuffled, beyond 32 messages.
+            # With ordering, the consumer ends with its channel: after a cancelled consumer,
+            # unsettled messages would return in another order beyond 32 messages.
             await self._consumers.cancel(session)
         self._ready.clear()
         if not self._ordered:
             session.requeue_all()
         await session.settled()
         if session.arrivals:
-            # The queue works off acknowledgements a little after the channel has taken them;
-            # with a channel that closes before, RabbitMQ forgets those (seen with 3.10).
+            # The queue processes acknowledgements a little after the channel; if the channel closes
+            # before, RabbitMQ forgets them (seen with 3.10).
             await self._context.transport.clock.sleep(_WORK_OFF_SECONDS)
-        # A channel that closes gives back in order; nack does not, beyond 32 messages.
+        # A closing channel gives back in order; nack does not, beyond 32 messages.
         await session.channel.leave()
         await self._consumers.release()
 
@@ -174,12 +174,12 @@ class RabbitMQSubscription:
         self._ready.append(delivery)
 
     async def _begin(self) -> Session:
-        """A session that consumes. Raises TransportError."""
+        """Starts a session that consumes. Raises TransportError."""
         try:
             try:
                 return await self._try()
             except aiormq.exceptions.ChannelNotFoundEntity:
-                # The server lost the queue, or somebody deleted it.
+                # The server lost the queue, or an operator deleted it.
                 await self._redeclare(self.settings)
                 return await self._try()
         except FAILURES as error:
@@ -187,7 +187,7 @@ class RabbitMQSubscription:
 
     async def _try(self) -> Session:
         session = await self._consumers.open(self._arrived)
-        self._session = session  # before anything can arrive
+        self._session = session  # before any message can arrive
         try:
             await self._consumers.consume(session)
         except BaseException:
@@ -197,7 +197,7 @@ class RabbitMQSubscription:
         return session
 
     async def _watch(self, session: Session) -> str:
-        """Checks a session until its channel is closed. Returns why it was."""
+        """Checks a session until its channel is closed. Returns the reason."""
         channel = session.channel
         channel.closing.add_done_callback(lambda _: self._consumers.wake())
         while not channel.is_closed:
@@ -223,7 +223,8 @@ class RabbitMQSubscription:
         return f"subscription {self.settings.name}: {reason}"
 
     def _expire(self, session: Session) -> None:
-        """Gives up what was unsettled for too long, before the server ends the channel."""
+        """Gives up messages that were unsettled for too long, before the server closes the
+        channel."""
         limit = asyncio.get_running_loop().time() - self._max_hold
         expired = []
         for delivery in session.unsettled.values():
@@ -231,7 +232,7 @@ class RabbitMQSubscription:
                 break
             expired.append(delivery)
         if expired and self._ordered:
-            raise TimeoutError("unsettled for too long")  # all goes back, in order
+            raise TimeoutError("unsettled for too long")  # all messages return in order
         for delivery in expired:
             session.requeue(delivery.receipt.tag)
         self._ready.withdraw(expired)
@@ -239,7 +240,7 @@ class RabbitMQSubscription:
             self._context.listener.deliveries_lost(lost)
 
     def _forget(self, session: Session) -> None:
-        """The broker gives to others, or to us anew, what this session had."""
+        """Forgets a session's messages, which the broker delivers again."""
         self._session = None
         self._ready.clear()
         unsettled, session.unsettled = session.unsettled, {}

@@ -1,4 +1,4 @@
-"""Exchanges, queues and bindings: what a plan says, and how it is declared or verified."""
+"""Exchanges, queues and bindings: the content of a plan, its declaration and verification."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Exchange:
     """An exchange; all are durable.
 
     Attributes:
-        internal: only the broker publishes there: what is dead-lettered.
+        internal: only the broker publishes there, when it dead-letters.
     """
 
     name: str
@@ -35,12 +35,12 @@ class Exchange:
 
     @property
     def passive(self) -> Frame:
-        """What asks whether it is there."""
+        """The request that checks its existence."""
         return ExchangeMethods.Declare(exchange=self.name, passive=True)
 
     @property
     def declaration(self) -> Frame:
-        """How it is declared."""
+        """The request that declares it."""
         return ExchangeMethods.Declare(
             exchange=self.name,
             exchange_type=self.kind,
@@ -59,12 +59,12 @@ class Queue:
 
     @property
     def passive(self) -> Frame:
-        """What asks whether it is there."""
+        """The request that checks its existence."""
         return QueueMethods.Declare(queue=self.name, passive=True)
 
     @property
     def declaration(self) -> Frame:
-        """How it is declared."""
+        """The request that declares it."""
         return QueueMethods.Declare(
             queue=self.name, durable=True, arguments={"x-queue-type": "quorum", **self.arguments}
         )
@@ -72,7 +72,7 @@ class Queue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
-    """What goes from an exchange to a queue, or to another exchange."""
+    """A route from an exchange to a queue, or to another exchange."""
 
     source: str
     target: str
@@ -81,7 +81,7 @@ class Binding:
 
     @property
     def declaration(self) -> Frame:
-        """How it is declared."""
+        """The request that declares it."""
         source, target, key = self.source, self.target, self.key
         if self.to_exchange:
             return ExchangeMethods.Bind(destination=target, source=source, routing_key=key)
@@ -90,14 +90,14 @@ class Binding:
 
 @dataclass(slots=True)
 class Plan:
-    """Everything needed; what is added twice is there once.
+    """The needed exchanges, queues and bindings, without duplicates.
 
     Attributes:
         exchanges: exchanges by name.
         queues: queues by name.
         bindings: bindings.
-        absent: queues that must not be there, each with what it means if one is.
-        together: pairs of queues of which both are there or none, with the same.
+        absent: queues that must not exist, each with the problem that it shows.
+        together: pairs of queues of which either both or none must exist, each with the problem.
     """
 
     exchanges: dict[str, Exchange] = field(default_factory=dict)
@@ -118,15 +118,15 @@ class Plan:
 
 
 def due(names: Names) -> Exchange:
-    """The exchange for what was delayed and is due."""
+    """The exchange for delayed messages that are due."""
     return Exchange(
         name=names.delay(-1), kind="topic", arguments={"alternate-exchange": names.nobody}
     )
 
 
 def dead_lettering(exchange: str, key: str | None) -> Arguments:
-    """The arguments of a queue from which messages go on; without a key they keep theirs."""
-    # At least once: without it a message is gone when its target does not answer.
+    """Returns the arguments of a queue that forwards messages; without a key they keep theirs."""
+    # At least once: otherwise a message is lost if its target does not answer.
     return {
         "x-dead-letter-exchange": exchange,
         **({} if key is None else {"x-dead-letter-routing-key": key}),
@@ -136,7 +136,7 @@ def dead_lettering(exchange: str, key: str | None) -> Arguments:
 
 
 class TopologyManager:
-    """Declares or verifies a plan, on channels of its own."""
+    """Declares or verifies a plan, on separate channels."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -144,7 +144,7 @@ class TopologyManager:
         self._problems: list[str] = []
 
     async def ensure(self, plan: Plan, mode: TopologyMode) -> None:
-        """Raises TopologyError naming everything that is missing or differs."""
+        """Raises TopologyError, which names everything that is missing or differs."""
         if mode is TopologyMode.NONE:
             return
         try:
@@ -195,9 +195,9 @@ class TopologyManager:
             return f"{what} differs from what is needed: {error}; delete it once it is empty"
         except aiormq.exceptions.ChannelAccessRefused as error:
             raise AuthenticationError(
-                f"{what}: the user may not make or bind it: {error}; grant the rights configure, "
-                "write and read on it with rabbitmqctl set_permissions, or let another user make "
-                "it and start with topology mode none"
+                f"{what}: the user may not create or bind it: {error}; grant the rights "
+                "configure, write and read on it with rabbitmqctl set_permissions, or let "
+                "another user create it and start with topology mode none"
             ) from error
         except aiormq.exceptions.ConnectionCommandInvalid as error:
             raise TopologyError(

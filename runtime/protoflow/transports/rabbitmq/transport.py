@@ -31,14 +31,15 @@ from protoflow.transports.rabbitmq.publisher import Publisher
 from protoflow.transports.rabbitmq.subscription import RabbitMQSubscription
 from protoflow.transports.rabbitmq.topology import Plan, TopologyManager
 
-_OLDEST = (3, 10)  # time to live and dead-lettering at least once in quorum queues
+# these versions have time to live and at-least-once dead-lettering in quorum queues
+_OLDEST = (3, 10)
 
 
 class RabbitMQTransport:
     """RabbitMQ 3.10 or newer.
 
-    Publishing and consuming have a connection each: when the server is short of memory it
-    blocks those that publish, and acknowledgements must get through.
+    Publishing and consuming use separate connections: a server that is short of memory blocks
+    publishing connections, but acknowledgements must still arrive.
     """
 
     def __init__(self, settings: TransportSettings, options: RabbitMQOptions) -> None:
@@ -103,12 +104,12 @@ class RabbitMQTransport:
             for subscription in subscriptions:
                 await subscription.stop()
             await self._publisher.close()
-        finally:  # also when the time of the shutdown is over
+        finally:  # this runs even if the shutdown time is over
             await asyncio.gather(self._in.close(), self._out.close())
 
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
-        """Makes or verifies exchanges and queues; bindings cannot be looked at by AMQP, so
-        they are made but not verified."""
+        """Creates or verifies exchanges and queues. AMQP cannot read bindings, so they are created
+        but not verified."""
         self._mode = self._publisher.mode = mode
         self.dead_letters.sources.add(topology.subscriptions)
         await self._declare(self._plan(topology), mode)
@@ -141,13 +142,13 @@ class RabbitMQTransport:
         return subscription
 
     def health(self) -> str | None:
-        """None when both connections are there, and what is published is confirmed."""
+        """Returns None if both connections are open and messages are confirmed in time."""
         problem = self._out.problem or (self._in.problem if self._joined else None)
         return problem or self._publisher.problem
 
     async def lag(self, topic: str, group: str) -> Lag:
-        """What waits in the group's queues and on its ladder, and what this process has in
-        flight; what other processes have in flight AMQP does not show."""
+        """Returns the messages in the group's queues and on its ladder, and those in flight in this
+        process. AMQP does not show the messages in flight in other processes."""
         own = self._names.of(topic, group)
         queues = [*map(own.queue, own.shards), *map(own.retry, self._settings.ladder)]
         counts = [await count(self._out, queue) for queue in queues]
@@ -173,7 +174,7 @@ class RabbitMQTransport:
             raise TransportError(f"topology of rabbitmq: {describe(error)}") from error
 
     async def _redeclare(self, settings: SubscriptionSettings) -> None:
-        """Makes what a subscription needs and the server does not have."""
+        """Creates the missing parts of a subscription at the server."""
         if self._mode is not TopologyMode.CREATE:
             raise TopologyError(
                 f"subscription {settings.name}: its queue is missing; make it by starting once "

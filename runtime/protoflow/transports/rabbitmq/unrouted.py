@@ -1,4 +1,4 @@
-"""Messages that no queue keeps: an error where they must arrive, else a warning, once."""
+"""Messages that no queue keeps: an error if they are mandatory, otherwise one warning."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _TOPICS = 4096
 
 
 class UnroutedTopics:
-    """Learns of each topic, from the first message to it, whether anybody keeps it."""
+    """Learns from the first message to each topic whether a queue keeps it."""
 
     def __init__(self, required: bool) -> None:
         self._required = required
         self._asked: set[str] = set()
 
     def asks(self, entry: Entry) -> bool:
-        """Whether a message that need not arrive is to be returned if nobody keeps it."""
+        """Whether an optional message must be returned if no queue keeps it."""
         if self._required:
             return True
         topic = entry.message.topic
@@ -32,7 +32,7 @@ class UnroutedTopics:
         return True
 
     def returned(self, entry: Entry) -> PublishError | None:
-        """What came of a message that was returned; None: it need not arrive."""
+        """Returns the error of a returned message; None if it is optional."""
         message = entry.message
         if self._required or message.mandatory or not entry.probing:
             return _unroutable(message)
@@ -51,6 +51,6 @@ def _unroutable(message: Message) -> PublishError:
             "service with topology mode create"
         )
     return PublishError(
-        f"nobody consumes topic {message.topic}, so message {message.id} was not kept; "
+        f"no group consumes topic {message.topic}, so message {message.id} was not kept; "
         "start a consumer of it once, or set require_subscriber to false"
     )

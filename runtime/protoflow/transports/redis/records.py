@@ -1,7 +1,7 @@
 """Messages as entries of a stream, and back.
 
-Fields of ours begin with `_`; every other field is metadata. A name in the metadata that begins
-with `_` gets another one.
+Fields of ours begin with `_`; every other field is metadata. A metadata name that begins with `_`
+is stored under another name.
 
     _id       the message id
     _key      the key, if there is one

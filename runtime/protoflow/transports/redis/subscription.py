@@ -196,7 +196,7 @@ class RedisSubscription(QueueSubscription):
             *(self._renew_shard(shard, held[shard]) for shard in shards), return_exceptions=True
         )
         failures = [each for each in answers if isinstance(each, BaseException)]
-        if failures:  # the shards that answered were renewed all the same
+        if failures:  # the shards that answered were renewed nevertheless
             raise failures[0]
         return [each for lost in answers if not isinstance(lost, BaseException) for each in lost]
 

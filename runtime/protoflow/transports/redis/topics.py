@@ -18,7 +18,7 @@ MODES: Final = {Ordering.NONE: "none", Ordering.PER_KEY: "key", Ordering.PER_PAR
 
 
 class Topics:
-    """What is known of topics: into how many streams each is split."""
+    """The known topics, with the number of streams of each."""
 
     def __init__(self, connection: RedisConnection) -> None:
         self.prefix = connection.options.prefix

@@ -121,11 +121,11 @@ class RedisTransport:
         return await find_message(self._connection, self._topics, query)
 
     async def lag(self, topic: str, group: str) -> Lag:
-        """What the group has not finished."""
+        """Returns the unfinished messages of the group."""
         return await read_lag(self._connection, self._topics, topic, group)
 
     async def _look(self) -> None:
-        """Keeps `health` true while nothing else is said, and topics without groups bounded."""
+        """Updates `health`, and limits the messages of topics without groups."""
         while True:
             await asyncio.sleep(_LOOK)
             with contextlib.suppress(ProtoflowError):  # `health` reports it

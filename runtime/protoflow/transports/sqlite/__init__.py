@@ -1,12 +1,12 @@
 """`sqlite:///queue.db`: a durable queue in one file, shared by the processes of a machine.
 
-Three slashes name a file in the working directory, four an absolute path. Every message
-is stored once; groups are positions in their topics, so a group that starts EARLIEST gets
-what is still there: all that no group has taken, and all that some group has not finished.
+Three slashes name a file in the working directory, and four an absolute path. Every message is
+stored once, and a group is a position in its topic. So a group that starts EARLIEST gets the stored
+messages: those that no group has taken, and those that some group has not finished.
 
 The order of a key is kept over all members of a group: a message is claimed only if no
-earlier one of its key waits, and none is held by another member. Members that fail a
-message settle the later ones of its key with it (NACK and RELEASE), as the scheduler does.
+earlier one of its key waits, and none is held by another member. A member that fails a message also
+settles the later ones of its key (NACK and RELEASE), as the scheduler does.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["SqliteOptions", "SqliteTransport", "Synchronous", "create"]
 
 
 def create(settings: TransportSettings) -> Transport:
-    """A transport for `sqlite:///relative.db` or `sqlite:////absolute.db`."""
+    """Returns a transport for `sqlite:///relative.db` or `sqlite:////absolute.db`."""
     url = settings.url
     problems = []
     path = url.path.removeprefix("/")
@@ -45,6 +45,6 @@ def create(settings: TransportSettings) -> Transport:
         raise ConfigError([*problems, *error.problems]) from None
     if problems:
         raise ConfigError(problems)
-    # Directories may be links; the file may not be one (`location.make`).
+    # Directories may be links, but the file may not (`location.make`).
     directory, name = os.path.split(os.path.abspath(path))
     return SqliteTransport(settings, os.path.join(os.path.realpath(directory), name), options)

@@ -1,7 +1,7 @@
 """The statements of a claim.
 
-A statement steps once for what it finds, for each step gives up the interpreter's lock: so rows
-come packed into one, column by column (see `rows`).
+A statement returns its result in one step, because each step releases the interpreter's lock. So
+all rows are packed into one row, column by column (see `rows`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HELD_ELSEWHERE = """
   AND NOT EXISTS (SELECT 1 FROM protoflow_deliveries e WHERE e.group_id = ?1
     AND e.lane = d.lane AND e.token NOT IN (0, ?2))
 """
-# By sequence: within a lane nothing goes before its turn, whatever it waited for.
+# The order is by sequence: within a lane no message overtakes another, even after a wait.
 FREE_OF_LANES = FREE.format(HELD_ELSEWHERE, "d.sequence")
 FREE = FREE.format("", "d.until, d.sequence")
 TAKE_FREE = """
@@ -91,7 +91,7 @@ SELECT group_concat(hex(key)) FROM (
 WHERE EXISTS (SELECT 1 FROM protoflow_deliveries d
   WHERE d.group_id = ?1 AND d.lane = key AND d.token <> ?2)
 """
-# What a member could claim, counted to a limit.
+# The messages that a member could claim, counted up to a limit.
 DUE = """
 SELECT count(*) FROM (SELECT 1 FROM protoflow_deliveries d
   WHERE d.group_id = ?1 AND d.token = 0 AND d.until <= ?3 {} LIMIT ?4)

@@ -1,9 +1,9 @@
-"""Claiming: a group's free rows first, then what lies beyond its position.
+"""Claiming: a group's free rows first, and then messages beyond its position.
 
-A group has a row for each message that it took and has not finished, and that is free (token 0)
-or held by a session. Messages beyond the position of the group are fresh: they have no row yet.
-Usually all of them may be taken, as a range. If not, they are looked at one by one: what may not be
-taken yet is set aside, which is to get a free row that is due later, or blocked.
+A group has a row for each message that it took and has not finished. The row is free (token 0) or
+held by a session. Messages beyond the position of the group are fresh: they have no row yet.
+Usually all of them may be taken as a range. If not, they are examined one by one. A message that
+may not be taken yet is set aside: it gets a free row that is due later, or blocked.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from protoflow.transports.sqlite.schema import BLOCKED
 from protoflow.transports.sqlite.settling import give_back_unknown
 from protoflow.transports.sqlite.topics import Group
 
-#: How many messages one claim takes at most.
+#: The highest number of messages in one claim.
 MAX_CLAIM = 1000
-#: How many fresh messages are looked at one by one in one claim.
+#: The highest number of fresh messages that one claim examines one by one.
 SCAN = MAX_CLAIM
 
 
 class Claimed(NamedTuple):
-    """What a claim gave; if nothing, when the next waiting message is due."""
+    """The result of a claim; if it is empty, the time when the next message is due."""
 
     deliveries: list[Delivery]
     next_due: float | None
@@ -41,8 +41,8 @@ class Claimed(NamedTuple):
 class Claim:
     """One claim of a member of a group; runs in the thread, in a transaction.
 
-    `known` is what the member holds, where that is not sure: the claim before failed, and may
-    have been written all the same. What else is held by the session is given back first.
+    `known` lists the messages that the member holds, if this is uncertain because the last claim
+    failed but may have been written. Other messages of the session are given back first.
     """
 
     group: Group
@@ -56,7 +56,7 @@ class Claim:
     _used: int = field(init=False)
 
     def run(self, connection: sqlite3.Connection) -> Claimed | None:
-        """Takes what may be taken; None if the session is lost."""
+        """Claims messages; returns None if the session is lost."""
         self._taken, self._used = [], 0
         state = connection.execute(sql.STATE, (self.group.id, self.session)).fetchone()
         if state is None or state[1] is None:
@@ -70,7 +70,8 @@ class Claim:
         if self._room > 0 and (not self._taken or self._used < self.max_bytes):
             moved = self._claim_fresh(connection, position)
             if moved and not self._taken:
-                return Claimed([], self.now)  # there may be more behind what was set aside
+                # there may be more messages behind those that were set aside
+                return Claimed([], self.now)
         return Claimed(self._taken, None if self._taken else self._next_due(connection))
 
     @property
@@ -98,7 +99,7 @@ class Claim:
             delivery.suspect = int(mark) > 0
 
     def _claim_fresh(self, connection: sqlite3.Connection, position: int) -> bool:
-        """Whether the position of the group moved."""
+        """Claims fresh messages; returns whether the position of the group moved."""
         group = self.group
         query = (position, group.last, self._room)
         count, size, last, delayed = connection.execute(sql.FRESH, query).fetchone()
@@ -117,15 +118,15 @@ class Claim:
         return bool(last > position)
 
     def _hindered(self, connection: sqlite3.Connection) -> bool:
-        """Whether anything could forbid taking fresh messages in turn."""
+        """Whether a row may prevent taking fresh messages in order."""
         if self.group.ordering is Ordering.NONE:
             return False
         query = (self.group.id, self.session)
         return bool(connection.execute(sql.HINDRANCE, query).fetchone()[0])
 
     def _sort_out(self, connection: sqlite3.Connection, position: int) -> int:
-        """Looks at fresh messages one by one: takes what may be taken, sets aside what has
-        to wait, and returns how far it came."""
+        """Examines fresh messages one by one: takes available ones, sets waiting ones aside, and
+        returns the position reached."""
         group = self.group
         per_partition = group.ordering is Ordering.PER_PARTITION
         blocked = self._blocked(connection, position)
@@ -171,7 +172,7 @@ class Claim:
         )
 
     def _blocked(self, connection: sqlite3.Connection, position: int) -> set[bytes | None]:
-        """The lanes of which others hold something, or of which something waits."""
+        """Returns the lanes in which others hold messages, or in which messages wait."""
         group = self.group
         if group.ordering is Ordering.NONE:
             return set()
@@ -194,13 +195,13 @@ def _numbers(packed: str | None) -> list[int]:
 
 
 def _fitting(sizes: Sequence[int], max_bytes: int) -> int:
-    """How many of the first are within the bound; one always is."""
+    """Returns how many of the first messages are within the limit; at least one."""
     within = sum(1 for total in accumulate(sizes) if total <= max_bytes)
     return within or min(1, len(sizes))
 
 
 def claimable(connection: sqlite3.Connection, group: Group, session: int, now: float) -> int:
-    """How much a member could claim now; it is not counted to the end."""
+    """Returns how much a member could claim now; the count has a limit."""
     values = (group.id, session, now, MAX_CLAIM, group.last)
     due = sql.DUE if group.ordering is Ordering.NONE else sql.DUE_OF_LANES
     (free,) = connection.execute(due, values[:4]).fetchone()

@@ -1,7 +1,7 @@
-"""Rows that somebody else wrote or damaged: one of them never keeps its neighbours back.
+"""Rows that another program wrote or damaged: such a row never blocks its neighbours.
 
-Many rows are read at once. If that fails, each is read by itself, and what cannot be read is
-handed out as unreadable, with the payload as it lies there.
+Many rows are read at once. If that fails, each row is read separately. An unreadable row is handed
+out as unreadable, with its stored payload.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from typing import Any, Final
 from protoflow.message import Delivery, Message
 from protoflow.transports.sqlite.schema import POSITION
 
-#: What reading rows raises if one of them is not as this transport writes it; SQLite raises
-#: OperationalError for text that is no UTF-8.
+#: The errors of reading rows that this transport did not write; SQLite raises OperationalError for
+#: text that is not UTF-8.
 UNREADABLE: Final = (ValueError, TypeError, RecursionError, sqlite3.OperationalError)
 
 _EACH: Final = """
 SELECT sequence, CAST(head AS BLOB), CAST(key AS BLOB), CAST(payload AS BLOB)
 FROM protoflow_messages WHERE {} ORDER BY sequence
 """
-#: More than a message can have.
+#: No message has more.
 _MOST_BYTES: Final = 1 << 32
-#: Times far beyond are mistakes (the year 5138).
+#: Later times are mistakes (the limit is the year 5138).
 _LAST: Final = 1e11
 
 
 def check(heads: Iterable[Any]) -> None:
-    """Raises ValueError or TypeError if a head is not as `rows.columns` writes it."""
+    """Raises ValueError or TypeError if a head does not have the form of `rows.columns`."""
     for id, metadata, key, time, size in heads:
         if (
             id.__class__ is not str
@@ -40,13 +40,13 @@ def check(heads: Iterable[Any]) -> None:
             or not 0 <= time < _LAST
         ):
             raise ValueError("the head has other fields")
-        "".join(metadata.values())  # the values are strings
+        "".join(metadata.values())  # the values must be strings
 
 
 def read_one_by_one(
     connection: sqlite3.Connection, topic: str, where: str, values: tuple[object, ...]
 ) -> list[Delivery]:
-    """The messages of a condition, in order, each read by itself."""
+    """Returns the messages of a condition in order; each is read separately."""
     query = _EACH.format(where)
     return [_delivery(topic, *row) for row in connection.execute(query, values).fetchall()]
 

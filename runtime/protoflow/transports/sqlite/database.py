@@ -25,13 +25,13 @@ _open: dict[str, weakref.WeakSet[Database]] = {}
 
 
 class Database:
-    """One file in one process: its connection, its settings and who waits for it.
+    """One file in one process: its connection, its settings and its subscriptions.
 
     Attributes:
         path: the absolute path of the file.
-        recent: what this process published a moment ago.
-        limits: how large messages may be.
-        worker: the thread with the connection; there from `connect_file` on.
+        recent: the last messages that this process published.
+        limits: the limits of message sizes.
+        worker: the thread with the connection; `connect_file` creates it.
         members: the subscriptions of this transport.
     """
 
@@ -51,7 +51,7 @@ class Database:
         self._watcher: Watcher
 
     async def connect_file(self) -> None:
-        """Opens the file, making or migrating its tables. Raises ConnectionFailedError."""
+        """Opens the file; creates or migrates its tables. Raises ConnectionFailedError."""
         self._loop = asyncio.get_running_loop()
         self.worker = Worker(
             self._connect,
@@ -64,7 +64,7 @@ class Database:
         _open.setdefault(self.path, weakref.WeakSet()).add(self)
 
     def leave(self) -> None:
-        """Wakes others no longer, and waits no longer for a file that cannot be written."""
+        """Stops waking others, and stops waiting for a file that cannot be written."""
         _open[self.path].discard(self)
         if not _open[self.path]:
             del _open[self.path]
@@ -80,7 +80,7 @@ class Database:
         self._everywhere(Database._wake_group, topic, group)
 
     def watch(self) -> None:
-        """Looks for what other processes publish, until something is found."""
+        """Watches for messages of other processes, until some are found."""
         self._watcher.start()
 
     def wake_all(self) -> None:
@@ -104,7 +104,7 @@ class Database:
             if database is self:
                 wake(self, *arguments)
             else:
-                with contextlib.suppress(RuntimeError):  # its loop is closed
+                with contextlib.suppress(RuntimeError):  # its event loop is closed
                     database._loop.call_soon_threadsafe(wake, database, *arguments)
 
     def _wake_topics(self, names: Collection[str]) -> None:

@@ -28,7 +28,7 @@ _NEXT_OF_ALL = _NEXT.format("")
 _NEXT_OF_IDS = _NEXT.format("AND id IN (SELECT value FROM json_each(?5))")
 _EXISTS = "SELECT 1 FROM protoflow_letters WHERE sequence = ?"
 _DELETE = "DELETE FROM protoflow_letters WHERE sequence IN (SELECT value FROM json_each(?))"
-# A replay is the last of its lane: it waits for all that the group took before.
+# A replay is the last message of its lane: it waits for all that the group took before.
 _REPLAY = """
 INSERT INTO protoflow_deliveries (sequence, group_id, token, until, due, lane, deliveries,
   failures, first_failure)
@@ -42,7 +42,7 @@ class SqliteDeadLetterStore:
     """Implements `DeadLetterStore`.
 
     Attributes:
-        sources: whose dead letters lie where.
+        sources: the subscriptions by dead-letter topic.
     """
 
     def __init__(self, database: Database) -> None:
@@ -50,7 +50,7 @@ class SqliteDeadLetterStore:
         self._database = database
 
     async def count(self, topic: str) -> int:
-        """Returns how many dead letters wait."""
+        """Returns the number of waiting dead letters."""
         return (await self._database.worker.call(lambda c: _count(c, topic), writes=False))[1]
 
     @asynccontextmanager
@@ -76,12 +76,12 @@ class SqliteScan:
 
     Attributes:
         database: the open file.
-        sources: whose dead letters lie where.
+        sources: the subscriptions by dead-letter topic.
         topic: the dead-letter topic.
         id: its id.
-        position: the sequence to read behind.
-        last: the sequence to read up to.
-        ids: the message ids that are wanted, as JSON; None is all.
+        position: the sequence after which reading starts.
+        last: the last sequence to read.
+        ids: the requested message ids, as JSON; None means all.
     """
 
     database: Database
@@ -156,7 +156,7 @@ class SqliteScan:
     def _address(
         self, connection: sqlite3.Connection, record: DeadLetterRecord, to_origin: bool
     ) -> tuple[Message, Group | None]:
-        """The message to store, and the group that gets it; None is every group."""
+        """Returns the message to store, and the group that gets it; None means every group."""
         if connection.execute(_EXISTS, (self._sequence(record),)).fetchone() is None:
             raise DeadLetterNotFoundError("it was removed meanwhile")
         message, name = self.sources.replayed(record, to_origin=to_origin)
@@ -172,7 +172,7 @@ class SqliteScan:
 
 
 def _count(connection: sqlite3.Connection, topic: str) -> tuple[int, int, int]:
-    """The id of a topic, how many dead letters it has, and the sequence of the last."""
+    """Returns the id of a topic, its number of dead letters, and the last sequence."""
     id = _topic_id(connection, topic)
     count, last = connection.execute(_COUNT, (id,)).fetchone()
     return id, count, last or 0

@@ -1,4 +1,4 @@
-"""The file of a database: how it is made, and whether it is still the same."""
+"""The file of a database: its creation, and the check that it is still the same."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import tempfile
 
 from protoflow.errors import ConnectionFailedError, TransportError
 
-#: Nobody else may read the messages, nor write them.
+#: Only the owner may read and write the messages.
 _PRIVATE = 0o600
 _log = logging.getLogger("protoflow.transports.sqlite")
 
 
 def make(path: str) -> None:
-    """Makes the file, for this user only, where there is none. Raises ConnectionFailedError for
-    what is no file of its own: a symbolic link may lead anywhere."""
+    """Creates the file for this user only, if there is none. Raises ConnectionFailedError if the
+    path is not a regular file: a symbolic link may lead anywhere."""
     directory, name = os.path.split(path)
     if not os.path.isdir(directory):
         raise ConnectionFailedError(f"the directory {directory} does not exist; create it")
@@ -27,31 +27,30 @@ def make(path: str) -> None:
         _make_private(directory, path)
         found = os.lstat(path)
     if stat.S_ISLNK(found.st_mode):
-        raise ConnectionFailedError(f"{name} is a symbolic link; name the file that it leads to")
+        raise ConnectionFailedError(f"{name} is a symbolic link; name its target in the URL")
     if not stat.S_ISREG(found.st_mode):
-        raise ConnectionFailedError(f"{name} is no regular file; name one in the URL")
+        raise ConnectionFailedError(f"{name} is not a regular file; name one in the URL")
     if found.st_mode & stat.S_IWOTH:
         _log.warning(
-            "every user of this machine may write to the queue; take that right away with "
-            "chmod o-w",
+            "every user of this machine may write to the queue; remove this right with chmod o-w",
             extra={"file": path},
         )
 
 
 def _make_private(directory: str, path: str) -> None:
-    """Makes an empty file and then gives it its name. Several may do so at once; and SQLite's
-    locks on a file go when any descriptor of it is closed in the process
-    (https://www.sqlite.org/howtocorrupt.html), so it is closed before it has its name."""
+    """Creates an empty file and then gives it its name; several processes may do so at once.
+    SQLite's locks on a file end when the process closes any descriptor of it
+    (https://www.sqlite.org/howtocorrupt.html), so it is closed before it gets its name."""
     try:
         descriptor, unnamed = tempfile.mkstemp(dir=directory, prefix=".protoflow-")
     except OSError as error:
         raise ConnectionFailedError(f"cannot make a file in {directory}: {error}") from error
-    os.close(descriptor)  # mkstemp made it for this user only
+    os.close(descriptor)  # mkstemp creates it for this user only
     try:
         with contextlib.suppress(FileExistsError):
             os.link(unnamed, path)
             return
-    except OSError:  # a file system without links
+    except OSError:  # the file system has no links
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, _PRIVATE))
     finally:
@@ -59,7 +58,7 @@ def _make_private(directory: str, path: str) -> None:
 
 
 class Location:
-    """What stood at the path, and beside it, when the file was opened."""
+    """The identity of the files at the path when the database was opened."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -68,18 +67,18 @@ class Location:
         self._log_file = _identity(self._log)
 
     def connected_again(self) -> None:
-        """SQLite removes the log with the last connection, and makes another with the next."""
+        """SQLite removes the log with the last connection, and creates another with the next."""
         self._log_file = _identity(self._log)
 
     def check(self) -> None:
-        """Raises TransportError if other files stand there now: what is written to those that
-        are open would be confirmed, and gone with them."""
+        """Raises TransportError if there are other files now: data written to the open files would
+        be confirmed and then lost."""
         if _identity(self._log) != self._log_file:
             raise self._replaced()
         self.check_file()
 
     def check_file(self) -> None:
-        """The same for the file alone: without a connection there is no log."""
+        """The same for the database file only: without a connection there is no log."""
         if _identity(self._path) != self._file:
             raise self._replaced()
 

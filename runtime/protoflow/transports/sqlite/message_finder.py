@@ -1,4 +1,4 @@
-"""Finding one message among the rows: those that a group has not settled yet."""
+"""Finds one message among the rows of messages that a group has not settled yet."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from protoflow.transports.sqlite import rows
 from protoflow.transports.sqlite.schema import POSITION, REPLAYS, TOPIC_SHIFT
 from protoflow.transports.sqlite.topics import Group
 
-#: What is said of a message without a row.
+#: The state of a message without a row.
 _GONE = "settled or never published"
 
 _TOPIC = "SELECT id FROM protoflow_topics WHERE name = ?"
-# The head begins with the id; the names and values of metadata follow, written as here.
+# The head begins with the id; the names and values of metadata follow in this form.
 _ITSELF = (
     "SELECT sequence FROM protoflow_messages WHERE sequence BETWEEN ? AND ? "
     "AND substr(head, 1, length(?3)) = ?3 ORDER BY sequence"
@@ -40,7 +40,7 @@ _DELIVERY = "SELECT token, failures FROM protoflow_deliveries WHERE sequence = ?
 
 
 def find_message(connection: sqlite3.Connection, query: MessageQuery) -> FoundMessages:
-    """Returns what the rows show of a message; see `MessageFinder`."""
+    """Returns the rows' information about a message; see `MessageFinder`."""
     found = FoundMessages()
     for topic in query.topics:
         row = connection.execute(_TOPIC, (topic,)).fetchone()
@@ -68,7 +68,7 @@ def _judge(
     sequences: list[int],
     found: FoundMessages,
 ) -> None:
-    """How far a group is with the message; a replay of it is a row of its own."""
+    """Determines the state of a message in a group; its replay has a separate row."""
     row = connection.execute(_GROUP, (topic, settings.group)).fetchone()
     if row is None:
         found.not_searched.append(f"group {settings.group} of {settings.topic}: it does not exist")
@@ -76,7 +76,7 @@ def _judge(
     group = Group(row[0], topic, settings.topic, Ordering(row[2]))
     replays = _matching(connection, _REPLAYED, (REPLAYS, group.id, _beginning(id)))
     for sighting in _seen(connection, settings.topic, replays, settings.group):
-        sighting.time = 0.0  # that of the dead letter
+        sighting.time = 0.0  # the id of the dead letter's row
         found.sightings.append(sighting)
     states = [
         state
@@ -91,7 +91,7 @@ def _judge(
 
 
 def _state(connection: sqlite3.Connection, group: Group, position: int, sequence: int) -> str:
-    """What the group has still to do with a row; empty: nothing."""
+    """Returns the state of a row in the group; empty if it is settled."""
     if position < sequence <= group.last:
         return "waiting"
     row = connection.execute(_DELIVERY, (sequence, group.id)).fetchone()

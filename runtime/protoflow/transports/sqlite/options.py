@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 class Synchronous(enum.StrEnum):
-    """What survives a power cut; a killed process loses nothing either way."""
+    """What survives a power failure; a killed process loses nothing in either mode."""
 
     OFF = "off"
     NORMAL = "normal"

@@ -1,4 +1,4 @@
-"""Publishing: everything that is submitted while the thread is busy is one job."""
+"""Publishing: all submissions during one job of the thread become the next job."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from protoflow.transports.sqlite.topics import make_dead_letters
 
 Results = Sequence[PublishError | None]
 
-#: What a dead letter may have more than the message: the reason, the origin, the attempts.
+#: The extra size of a dead letter: the reason, the origin, the attempts.
 _HEADROOM = 256 * 1024
-#: So that a flood does not become one endless transaction.
+#: This limit keeps a flood from becoming one very long transaction.
 _MAX_SUBMISSIONS = 4096
 
 
 class Limits:
-    """How large messages may be. A dead letter holds the message and why it failed, so what
-    could be published can always be dead-lettered.
+    """The limits of message sizes. A dead letter may be larger, because it also holds the reason,
+    so that every published message can be dead-lettered.
 
     Attributes:
         most: the bound in bytes.
-        dead_letter_topics: the topics that may take more.
+        dead_letter_topics: the topics with the larger limit.
     """
 
     def __init__(self, most: int) -> None:
@@ -36,12 +36,12 @@ class Limits:
         self.dead_letter_topics: frozenset[str] = frozenset()
 
     def bound(self, topic: str) -> int:
-        """The bound for a topic."""
+        """Returns the limit for a topic."""
         return self.most + _HEADROOM if topic in self.dead_letter_topics else self.most
 
 
 class Outgoing:
-    """Messages as columns, by topic, in the order in which they came."""
+    """Messages as columns, by topic, in the order of their arrival."""
 
     def __init__(self, recent: Recent | None = None) -> None:
         self.topics: dict[str, list[Any]] = {}
@@ -51,7 +51,7 @@ class Outgoing:
     def add(
         self, messages: Iterable[Message], now: float, limits: Limits
     ) -> dict[int, PublishError] | None:
-        """Adds messages, except those that can never be stored: their errors by index, if any."""
+        """Adds messages; returns the errors of those that can never be stored, by index."""
         refused: dict[int, PublishError] | None = None
         topics, columns, time, most = self.topics, rows.columns, repr(now), limits.most
         for index, message in enumerate(messages):
@@ -63,7 +63,7 @@ class Outgoing:
                     queue += values
                     self._messages[message.topic].append(message)
                 else:
-                    message.topic.encode()  # SQLite takes no lone surrogates
+                    message.topic.encode()  # SQLite refuses lone surrogates
                     topics[message.topic] = [*values]
                     self._messages[message.topic] = [message]
             except (ValueError, TypeError, AttributeError) as error:
@@ -72,13 +72,13 @@ class Outgoing:
         return refused
 
     def merge(self, other: Outgoing) -> None:
-        """Adds what another has, behind what there is."""
+        """Adds the messages of another object after the existing ones."""
         for topic, values in other.topics.items():
             self.topics.setdefault(topic, []).extend(values)
             self._messages.setdefault(topic, []).extend(other._messages[topic])
 
     def write(self, connection: sqlite3.Connection, but: Collection[str] = ()) -> None:
-        """Stores the messages, `but` those of these topics; in a transaction."""
+        """Stores the messages in a transaction, except those of the topics in `but`."""
         recent = self._recent
         for topic, values in self.topics.items():
             if topic in but:
@@ -99,7 +99,7 @@ class Outgoing:
 
 
 def _roomy(message: Message, now: float, time: str, limits: Limits, size: int) -> tuple[Any, ...]:
-    """The columns of a message above the limit, if its topic may take more."""
+    """Returns the columns of a message above the limit, if its topic allows the larger limit."""
     values = rows.columns(message, now, time, limits.bound(message.topic))
     if isinstance(values, int):
         raise ValueError(f"it has {size} bytes, max_message_bytes is {limits.most}")
@@ -107,7 +107,7 @@ def _roomy(message: Message, now: float, time: str, limits: Limits, size: int) -
 
 
 def refusal(message: Message, error: Exception) -> PublishRefusedError:
-    """Why a message can never be stored."""
+    """Returns why a message can never be stored."""
     failure = PublishRefusedError(
         f"message {message.id!r} for {message.topic!r} cannot be stored: {error}"
     )
@@ -116,7 +116,7 @@ def refusal(message: Message, error: Exception) -> PublishRefusedError:
 
 
 class Publication:
-    """The job: several submissions, each with its future."""
+    """A job with several submissions, each with its future."""
 
     writes = True
 
@@ -132,7 +132,7 @@ class Publication:
 
     @property
     def full(self) -> bool:
-        """Whether the next submission should go into a job of its own."""
+        """Whether the next submission should become a separate job."""
         return len(self._submissions) >= _MAX_SUBMISSIONS
 
     def submit(
@@ -171,7 +171,7 @@ class Publication:
         self._published(self._outgoing.topics.keys() - result)
 
     def failed(self, error: ProtoflowError) -> None:
-        """Nothing was stored."""
+        """Fails all submissions, because nothing was stored."""
         for future, messages, refused in self._submissions:
             errors: list[PublishError | None] = []
             for index in range(len(messages)):
@@ -183,7 +183,7 @@ class Publication:
 
 
 def unsubscribed_topics(connection: sqlite3.Connection, topics: Iterable[str]) -> set[str]:
-    """Those of the topics that no group consumes and that are no dead-letter topics."""
+    """Returns the topics that no group consumes and that are no dead-letter topics."""
     query = (
         "SELECT 1 FROM protoflow_topics t WHERE t.name = ? AND (t.dead OR EXISTS "
         "(SELECT 1 FROM protoflow_groups g WHERE g.topic = t.id))"

@@ -1,4 +1,4 @@
-"""What this process published a moment ago, so that it need not be read back."""
+"""The last messages of this process, kept so that they need not be read back."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from protoflow.transports.sqlite.schema import POSITION
 
 _MAX_BYTES: Final = 16 * 1024 * 1024
 _MAX_MESSAGES: Final = 16 * 1024
-#: So many claims in a row that found nothing here: what is here is for nobody.
+#: After this many claims without a hit, the kept messages are dropped.
 _PATIENCE: Final = 8
 
 
 class Recent:
     """First deliveries by sequence, each handed out once; used in the thread only.
 
-    A miss costs nothing but reading from the file, so nothing is kept for long, and
-    everything is forgotten when a transaction fails.
+    A miss only costs a read from the file. So messages are kept briefly, and all are dropped if a
+    transaction fails.
 
     Attributes:
-        topics: the topics that are consumed here; others are not worth keeping.
+        topics: the topics that this process consumes; other messages are not kept.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Recent:
     def add(
         self, first: int, messages: Sequence[Message], times: Sequence[float], sizes: Sequence[int]
     ) -> None:
-        """Keeps messages that were stored from this sequence on, if there is room."""
+        """Keeps stored messages from this sequence on, if there is room."""
         total = sum(sizes)
         if self._misses > _PATIENCE:
             self.clear()
@@ -62,7 +62,7 @@ class Recent:
             )
 
     def take(self, first: int, last: int) -> list[Delivery] | None:
-        """All messages from one sequence to another, or None if one is missing."""
+        """Returns all messages of a range of sequences, or None if one is missing."""
         pop = self._deliveries.pop
         if first not in self._deliveries or last not in self._deliveries:
             self._misses += bool(self._deliveries)

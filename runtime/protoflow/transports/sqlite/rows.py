@@ -3,12 +3,12 @@
 The head of a message is JSON: its id, metadata, key in hex, time of publishing and size;
 so one call decodes the heads of many. Key, time and size also stand in columns, for SQL.
 
-Each step of a statement gives up the interpreter's lock and must win it back, which takes
-up to 5 ms while the event loop is busy. So messages are written with one statement for
-many rows, and read as one row that holds them all: text columns side by side, blobs in hex.
+Each step of a statement releases the interpreter's lock and must get it again, which takes up to 5
+ms while the event loop is busy. So messages are written with one statement for
+many rows, and read as one row: text columns joined, blobs in hex.
 
-For `bytes` and None the driver looks for an adapter, which costs as much as the rest of the row;
-so blobs are given as `bytearray`, and no due time as 0.
+For `bytes` and None the driver searches an adapter, which costs as much as the rest of the row. So
+blobs are passed as `bytearray`, and 0 stands for no due time.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from protoflow.message import Delivery, Message
 from protoflow.transports.sqlite.damaged import UNREADABLE, check, read_one_by_one
 from protoflow.transports.sqlite.schema import POSITION, REPLAYS
 
-#: Columns of a message but its sequence: head, key, payload, time, due, size.
+#: The columns of a message except its sequence: head, key, payload, time, due, size.
 COLUMNS = 6
-#: Payloads above are fetched one by one, so as not to hold many of them in hex.
+#: Larger payloads are fetched one by one, to limit the memory for their hex form.
 LARGE = 32 * 1024
-#: No bound on the size of a message.
+#: No limit on the size of a message.
 UNLIMITED = 1 << 62
 
 _CHUNKS = (256, 64, 16, 4, 1)
@@ -56,8 +56,8 @@ _READS = {condition: _READ.format(condition) for condition in (_RANGE, _LISTED)}
 
 
 def columns(message: Message, now: float, time: str, limit: int) -> tuple[Any, ...] | int:
-    """The columns of a message, or its size if that is above the limit. `time` is `now`
-    as text: it is the same for many messages."""
+    """Returns the columns of a message, or its size if that is above the limit. `time` is `now` as
+    text, because many messages share it."""
     names, quote = _names, _quote
     pairs = []
     for name, value in message.metadata.items():
@@ -99,14 +99,14 @@ def insert(connection: sqlite3.Connection, first: int, values: Sequence[Any]) ->
 
 
 def read_range(connection: sqlite3.Connection, topic: str, first: int, last: int) -> list[Delivery]:
-    """The messages from one sequence to another, in order, as first deliveries."""
+    """Returns the messages of a range of sequences, in order, as first deliveries."""
     return _read(connection, topic, _RANGE, (first, last))
 
 
 def read_listed(
     connection: sqlite3.Connection, topic: str, sequences: Sequence[int]
 ) -> list[Delivery]:
-    """The messages of these sequences, in order, as first deliveries."""
+    """Returns the messages of these sequences, in order, as first deliveries."""
     return _read(connection, topic, _LISTED, (json.dumps(sequences),))
 
 

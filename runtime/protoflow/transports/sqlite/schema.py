@@ -36,10 +36,10 @@ POSITION: Final = (1 << TOPIC_SHIFT) - 1
 REPLAYS: Final = 1 << 62
 BLOCKED: Final = 1e300
 
-#: Pages of the log before they are copied into the file: fewer copies of what is soon gone.
+#: Pages of the log before they are copied into the file: fewer copies of short-lived data.
 _CHECKPOINT: Final = 4000
 
-#: The version of the tables. Whoever changes them adds one.
+#: The version of the tables. A change of the tables increases it.
 VERSION: Final = 2
 
 _TABLES: Final = """
@@ -100,12 +100,13 @@ CREATE INDEX protoflow_letter_ids ON protoflow_letters (topic, id);
 """
 
 
-#: Between attempts to make a new file that others make, too; in seconds.
+#: Seconds between attempts to create a new file that other processes create, too.
 _PAUSE = 0.01
 
 
 def connect(path: str, options: SqliteOptions) -> sqlite3.Connection:
-    """A connection to a file that exists, in autocommit mode; the caller begins and commits."""
+    """Returns a connection to an existing file, in autocommit mode; the caller begins and
+    commits."""
     connection = sqlite3.connect(
         f"{Path(path).as_uri()}?mode=rw",
         uri=True,
@@ -132,10 +133,10 @@ def connect(path: str, options: SqliteOptions) -> sqlite3.Connection:
 
 
 def _write_ahead(connection: sqlite3.Connection, deadline: float) -> str:
-    """Turns on write-ahead logging; the mode that the file then has.
+    """Turns on write-ahead logging; returns the mode of the file.
 
-    Of several that make a new file at once, SQLite turns all but one away at once, whatever the
-    busy timeout (https://www.sqlite.org/c3ref/busy_handler.html): so they try again.
+    If several processes create a file at once, SQLite refuses all but one immediately, regardless
+    of the busy timeout (https://www.sqlite.org/c3ref/busy_handler.html). So they try again.
     """
     while True:
         try:
@@ -149,8 +150,8 @@ def _write_ahead(connection: sqlite3.Connection, deadline: float) -> str:
 
 
 def prepare(connection: sqlite3.Connection) -> None:
-    """Makes the tables where there are none. Raises ConnectionFailedError for tables that this
-    code did not make: those of another version, or of somebody else."""
+    """Creates missing tables. Raises ConnectionFailedError for tables that this code did not
+    create: those of another version or another program."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         found = _columns(connection, tuple(_expected()))
@@ -201,7 +202,7 @@ def _expected() -> dict[str, list[str]]:
 
 
 def _columns(connection: sqlite3.Connection, names: Iterable[str]) -> dict[str, list[str]]:
-    """The columns of those tables that exist."""
+    """Returns the columns of the existing tables."""
     query = "SELECT name FROM pragma_table_info(?) ORDER BY cid"
     found = {
         name: [column for (column,) in connection.execute(query, (name,)).fetchall()]

@@ -1,4 +1,4 @@
-"""The session of a subscription: one row that is the lease of everything that it holds."""
+"""The session of a subscription: one row is the lease of all its messages."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class SessionLease:
     """Begins a session, renews it, and ends it.
 
     Attributes:
-        session: the session that was begun last.
-        seconds: how long it lasts unless it is renewed.
+        session: the last session.
+        seconds: the duration of a lease in seconds.
     """
 
     session: Session
@@ -35,7 +35,7 @@ class SessionLease:
         self._beginning = asyncio.Lock()
 
     async def begin(self) -> None:
-        """Begins a session, making the group if need be."""
+        """Begins a session; creates the group if necessary."""
         clock, client = self._database.clock, self._database.client_name
         now, until = Moment.now(clock), Moment.now(clock, self.seconds)
         self.session = await self._database.worker.call(
@@ -43,16 +43,16 @@ class SessionLease:
         )
 
     async def begin_again(self, lost: Session, lose: Callable[[], None]) -> None:
-        """Begins another session after others ended this one, as after a long sleep of this
-        machine; `lose` is called before."""
+        """Begins another session after other processes ended this one, for example after a long
+        sleep of this machine. `lose` is called before."""
         async with self._beginning:
             if self.session is lost:
                 lose()
                 await self.begin()
 
     async def renew(self, lose: Callable[[], None]) -> Sequence[Delivery]:
-        """Renews the session and ends those of processes that died. Nothing of a session is lost
-        but all of it, which `lose` reports; returns nothing."""
+        """Renews the session and ends those of dead processes. Messages of a session are only lost
+        all together, which `lose` reports."""
         session, until = self.session, Moment.now(self._database.clock, self.seconds)
         if not await self._database.worker.call(
             lambda connection: sessions.renew(connection, session.id, until)
@@ -62,7 +62,7 @@ class SessionLease:
         return ()
 
     async def end(self) -> None:
-        """Ends the session; what it holds is free. Idempotent."""
+        """Ends the session and frees its messages. It is idempotent."""
         if self._ended:
             return
         id, now = self.session.id, self._database.clock.now()

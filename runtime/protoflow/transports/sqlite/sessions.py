@@ -1,11 +1,11 @@
-"""Sessions: who holds what, and until when if nothing more is heard of them.
+"""Sessions: they hold messages, and expire if they are not renewed.
 
-One row for each subscription, renewed by its sweeper. When it ends, or nobody renewed it
-in time, everything it holds is free at once.
+Each subscription has one row, which its sweeper renews. If the session ends or is not renewed in
+time, all its messages become free immediately.
 
-Wall clocks jump, and a lease must not end by that while its holder lives. So the time of a lease
-is that of the machine since it was started, which its processes share; only what an earlier start
-of the machine left, or another machine, is judged by the wall clock.
+Wall clocks jump, and a jump must not end the lease of a living process. So a lease uses the time
+since the start of the machine, which its processes share. The wall clock is only used for sessions
+from an earlier start or another machine.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from protoflow.transport.interface import SubscriptionSettings
 from protoflow.transports.sqlite.settling import order_lanes
 from protoflow.transports.sqlite.topics import Session, make_group, remove_group
 
-# A start mark outlives the session that nobody renewed, and no other: who ends in order, ended
-# its runs.
+# A start mark only outlives a session that was not renewed: a process that ends normally ends its
+# runs.
 _FREE = """
 UPDATE protoflow_deliveries SET token = 0, due = 0, until = 0,
   mark = CASE WHEN ?2 THEN mark ELSE 0 END
@@ -38,7 +38,7 @@ WHERE CASE WHEN boot = ?1 AND boot <> '' THEN deadline < ?2 ELSE expires < ?3 EN
 
 
 def _boot() -> str:
-    """Which start of the machine this is; empty where it is unknown."""
+    """Returns an identity of this start of the machine; empty if it is unknown."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -57,7 +57,7 @@ class Moment:
 
     @classmethod
     def now(cls, clock: Clock, ahead: float = 0.0) -> Moment:
-        """Now, or so many seconds later."""
+        """Returns the moment now, or this many seconds later."""
         return cls(clock.now() + ahead, clock.monotonic() + ahead)
 
 
@@ -68,8 +68,8 @@ def begin(
     now: Moment,
     until: Moment,
 ) -> Session:
-    """Joins the group, which is made if need be; a broadcast group is the session's own.
-    What dead processes left is freed first."""
+    """Joins the group, which is created if necessary; a broadcast group belongs to the session.
+    Messages of dead processes are freed first."""
     end_expired(connection, now)
     name = settings.group
     id = connection.execute(
@@ -88,13 +88,13 @@ def begin(
 
 
 def renew(connection: sqlite3.Connection, session: int, until: Moment) -> bool:
-    """Whether the session was still there."""
+    """Renews the session; returns whether it still exists."""
     query = "UPDATE protoflow_sessions SET expires = ?, deadline = ? WHERE id = ?"
     return connection.execute(query, (until.wall, until.running, session)).rowcount == 1
 
 
 def end(connection: sqlite3.Connection, session: int, now: float, *, expired: bool = False) -> None:
-    """Frees what a session holds; its broadcast group goes with it."""
+    """Frees the messages of a session; its broadcast group ends with it."""
     lanes = connection.execute(_LANES, (session,)).fetchall()
     connection.execute(_FREE, (session, expired))
     for group, lane in lanes:
@@ -106,7 +106,7 @@ def end(connection: sqlite3.Connection, session: int, now: float, *, expired: bo
 
 
 def end_expired(connection: sqlite3.Connection, now: Moment) -> int:
-    """Ends the sessions that nobody renewed. How many."""
+    """Ends sessions that were not renewed; returns how many."""
     expired = connection.execute(_EXPIRED, (BOOT, now.running, now.wall)).fetchall()
     for (session,) in expired:
         end(connection, session, now.wall, expired=True)

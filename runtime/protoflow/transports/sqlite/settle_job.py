@@ -19,14 +19,14 @@ from protoflow.transports.sqlite.topics import Session
 
 Results = Sequence[SettleResult]
 _receipt = attrgetter("delivery.receipt")
-#: What is true of a settlement that does more than to acknowledge one delivery; ACK is 0.
+#: The features of a settlement that is more than one plain ACK; a plain ACK is 0.
 _UNUSUAL = attrgetter("action"), attrgetter("outputs"), attrgetter("others")
 
 
 @dataclass(slots=True, eq=False)
 class _Checked:
-    """An acknowledgement with outputs that needs a check in the transaction: whether each output
-    has a subscriber, and whether all of it was written before and only the answer got lost."""
+    """An acknowledgement with outputs that is checked in the transaction: whether each output has a
+    subscriber, and whether it was written before but the answer was lost."""
 
     results: list[SettleResult]
     index: int
@@ -38,14 +38,14 @@ class _Checked:
 
 @dataclass(slots=True)
 class _Work:
-    """What is written."""
+    """The changes to write."""
 
     acked: list[int] = field(default_factory=list)
     lanes: set[bytes] = field(default_factory=set)
     outgoing: Outgoing | None = None
 
     def add(self, sequences: list[int], lanes: set[bytes], outgoing: Outgoing | None) -> None:
-        """Acknowledges and publishes more."""
+        """Adds acknowledgements and outputs."""
         self.acked += sequences
         self.lanes |= lanes
         if self.outgoing is None:
@@ -55,15 +55,15 @@ class _Work:
 
 
 class SettleJob:
-    """Settles what a session holds; grows until the thread gets it.
+    """Settles messages of a session; settlements can be added until the thread takes the job.
 
     Args:
-        doubtful: the rows whose acknowledgement with outputs failed: a commit that failed may
-            have been written all the same.
-        settled: gets the topics that were published to, and whether something may be claimed
-            now that could not be claimed before.
-        lost: called when the session is lost, and everything with it.
-        recent: where outputs are remembered.
+        doubtful: the rows whose acknowledgement with outputs failed: a failed commit may have been
+            written.
+        settled: called with the topics of the outputs, and whether more messages may be claimed
+            now.
+        lost: called if the session is lost with all its messages.
+        recent: keeps outputs for claims of this process.
         require_subscriber: whether an output to a topic without a group is refused.
     """
 
@@ -99,14 +99,14 @@ class SettleJob:
     def add(
         self, settlements: Sequence[Settlement], now: float, limits: Limits
     ) -> asyncio.Future[Results]:
-        """Adds settlements of deliveries that are held."""
+        """Adds settlements of held deliveries."""
         future: asyncio.Future[Results] = asyncio.get_running_loop().create_future()
         self._now = now
         acked, ordered = self._work.acked, self._ordered
         results = [SettleResult.DONE] * len(settlements)
         self._calls.append((future, results))
         if not (ordered or any(any(map(unusual, settlements)) for unusual in _UNUSUAL)):
-            acked += map(_receipt, settlements)  # as nearly always: no step of Python for each
+            acked += map(_receipt, settlements)  # this is the usual case, without a Python loop
             return future
         for index, settlement in enumerate(settlements):
             if settlement.action is not Action.ACK:
@@ -121,14 +121,13 @@ class SettleJob:
 
     @property
     def answers(self) -> list[SettleResult]:
-        """What each settlement comes to if the transaction is committed."""
+        """Returns the result of each settlement if the transaction is committed."""
         return [result for _, results in self._calls for result in results]
 
     def run(self, connection: sqlite3.Connection) -> bool:
-        """Settles everything; False, and nothing done, if the session is lost.
+        """Settles everything. If the session is lost, does nothing and returns False.
 
-        A session holds its rows until it is ended as a whole, so its own row is all that has to
-        be looked at.
+        A session holds all its rows until it ends, so only its own row must be checked.
         """
         group, session = self._group, self._session.id
         if not settling.exists(connection, session):
@@ -152,7 +151,7 @@ class SettleJob:
         return True
 
     def done(self, result: bool) -> None:
-        """Answers the calls; a lost session takes everything with it."""
+        """Answers the calls; a lost session loses all its messages."""
         if result:
             for each in self._checked:
                 self._doubtful.difference_update(each.sequences)
@@ -165,15 +164,15 @@ class SettleJob:
             self._lost()
 
     def failed(self, error: ProtoflowError) -> None:
-        """Nothing was settled, as far as is known."""
+        """Fails the calls, because probably nothing was settled."""
         self._doubtful.update(self._published)
         for future, _ in self._calls:
             if not future.done():
                 future.set_exception(error)
-                future.exception()  # its reader may be gone
+                future.exception()  # its reader may have ended
 
     def _checked_work(self, connection: sqlite3.Connection) -> _Work:
-        """What is to be written; the job may run again after a rollback, so it stays the same."""
+        """Returns the changes to write; a repetition after a rollback needs the same job."""
         work = _Work(outgoing=Outgoing(self._recent))
         work.add(self._work.acked, self._work.lanes, self._work.outgoing)
         topics = {topic for each in self._checked for topic in each.outgoing.topics}
@@ -192,7 +191,7 @@ class SettleJob:
     def _add_large(
         self, settlement: Settlement, results: list[SettleResult], index: int, limits: Limits
     ) -> None:
-        """Adds an acknowledgement with outputs, or of several deliveries: all or nothing."""
+        """Adds an acknowledgement with outputs or several deliveries, which is all or nothing."""
         outgoing = Outgoing(self._recent)
         if outgoing.add(settlement.outputs, self._now, limits):
             results[index] = SettleResult.REFUSED
@@ -209,7 +208,7 @@ class SettleJob:
         self._work.add(sequences, lanes, outgoing)
 
     def _lanes(self, settlement: Settlement) -> set[bytes]:
-        """The lanes in which an acknowledgement may let others be claimed."""
+        """Returns the lanes in which an acknowledgement may make messages available."""
         keys = [settlement.delivery.message.key, *(each.message.key for each in settlement.others)]
         return {lane for key in keys if (lane := self._group.lane(key)) is not None}
 

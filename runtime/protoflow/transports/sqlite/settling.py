@@ -11,7 +11,7 @@ from protoflow.contract.spec import Ordering
 from protoflow.transports.sqlite.schema import BLOCKED, REPLAYS
 from protoflow.transports.sqlite.topics import Group, Session
 
-#: How many messages of a lane are unblocked at once when what held them back is done.
+#: The number of messages of a lane that are unblocked at once.
 _UNBLOCK = 64
 
 _LISTED = "sequence IN (SELECT value FROM json_each(?))"
@@ -23,7 +23,8 @@ DELETE FROM protoflow_deliveries WHERE group_id = ? AND token = ? AND {}
 _HELD = f"""
 SELECT count(*) FROM protoflow_deliveries WHERE group_id = ? AND token = ? AND {_LISTED}
 """  # noqa: S608  a constant
-# A message goes when every group is beyond it, no group has it to do and it is no dead letter.
+# A message is deleted when every group is beyond it, no group has a row for it, and it is no dead
+# letter.
 _REMOVE = """
 DELETE FROM protoflow_messages WHERE {{}}
 AND (sequence <= (SELECT min(position) FROM protoflow_groups WHERE topic = ?) OR sequence > {})
@@ -56,7 +57,7 @@ WHERE group_id = ?1 AND lane = ?2 AND token = 0 AND until <> ?3
 _ANY_BLOCKED = """
 SELECT 1 FROM protoflow_deliveries WHERE group_id = ? AND token = 0 AND until = ? LIMIT 1
 """
-# The first rows of a lane, up to the first that has still to wait, if nobody holds any.
+# The first rows of a lane, up to the first that must still wait, if no session holds any.
 _UNBLOCK_LANE = """
 UPDATE protoflow_deliveries SET until = due
 WHERE group_id = ?1 AND until = ?3 AND sequence IN (
@@ -71,7 +72,7 @@ AND NOT EXISTS (SELECT 1 FROM protoflow_deliveries
 
 @dataclass(slots=True)
 class GivenBack:
-    """A delivery that comes again."""
+    """A delivery that is given back."""
 
     sequence: int
     lane: bytes | None
@@ -82,14 +83,14 @@ class GivenBack:
 
 
 def exists(connection: sqlite3.Connection, session: int) -> bool:
-    """Returns whether a session was not ended by others."""
+    """Returns whether the session still exists."""
     return bool(connection.execute(_HOLDS, (session,)).fetchall())
 
 
 def acknowledge(
     connection: sqlite3.Connection, group: Group, session: int, acked: Sequence[int]
 ) -> None:
-    """Removes what is done from a group and, where no group needs it any more, from its topic."""
+    """Removes finished messages from a group, and from its topic if no group needs them."""
     first, last = min(acked), max(acked)
     condition = _LISTED
     values: Sequence[object] = [json.dumps(acked)]
@@ -102,13 +103,13 @@ def acknowledge(
 def acknowledged(
     connection: sqlite3.Connection, group: Group, session: int, sequences: Sequence[int]
 ) -> bool:
-    """Whether rows that the session held are gone: they were acknowledged, all or none."""
+    """Returns whether rows of the session were acknowledged, all or none."""
     found = connection.execute(_HELD, (group.id, session, json.dumps(sequences))).fetchone()
     return not found[0]
 
 
 def read_mark(session: Session, sequence: int, connection: sqlite3.Connection) -> int | None:
-    """The start marks of a row that the session holds; None if it does not."""
+    """Returns the start marks of a row; None if the session does not hold it."""
     query = (
         "SELECT CAST(mark AS INTEGER) FROM protoflow_deliveries "
         "WHERE sequence = ? AND group_id = ? AND token = ?"
@@ -118,15 +119,15 @@ def read_mark(session: Session, sequence: int, connection: sqlite3.Connection) -
 
 
 def change_mark(session: Session, sequence: int, more: int, connection: sqlite3.Connection) -> bool:
-    """Marks a row that the session holds once more, or takes its marks away. Of a row that
-    others hold by now, at most the mark of this session is taken away. Whether it was changed."""
+    """Adds a mark to a row that the session holds, or removes its marks. From a row that other
+    sessions hold, at most this session's mark is removed. Returns whether the row was changed."""
     query = _MARK if more else _CLEAR
     values = (sequence, session.group.id, session.id)
     return connection.execute(query, values).rowcount == 1
 
 
 def give_back(connection: sqlite3.Connection, group: Group, session: int, item: GivenBack) -> None:
-    """Frees one row; what was freed of a lane must be put in order (`order_lanes`)."""
+    """Frees one row; its lane must then be put in order (`order_lanes`)."""
     connection.execute(
         _GIVE_BACK,
         (
@@ -148,7 +149,7 @@ def give_back_unknown(
     known: Collection[Hashable],
     now: float,
 ) -> None:
-    """Frees the rows that a session holds and knows nothing of."""
+    """Frees the rows of a session that its process does not know."""
     held = connection.execute(_HELD_ROWS, (group.id, session)).fetchall()
     lanes: set[bytes] = set()
     for sequence, lane, failures, first_failure in held:
@@ -165,10 +166,10 @@ def give_back_unknown(
 def order_lanes(
     connection: sqlite3.Connection, group: int, lanes: Iterable[bytes], now: float
 ) -> None:
-    """Puts lanes in order of which rows were freed.
+    """Puts lanes in order after rows were freed.
 
     A freed row need not be the first of its lane: a message that was published later may wait
-    before a replay. So all that is free is blocked, and then unblocked from the start of the lane.
+    before a replay. So all free rows are blocked, and then unblocked from the start of the lane.
     """
     for lane in lanes:
         connection.execute(_BLOCK_LANE, (group, lane, BLOCKED))
@@ -178,7 +179,7 @@ def order_lanes(
 def unblock(
     connection: sqlite3.Connection, group: Group, lanes: Iterable[bytes], now: float
 ) -> None:
-    """Lets the next messages of lanes be claimed."""
+    """Makes the next messages of lanes available."""
     if group.ordering is Ordering.NONE:
         return
     if connection.execute(_ANY_BLOCKED, (group.id, BLOCKED)).fetchall():

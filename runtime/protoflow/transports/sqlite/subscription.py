@@ -21,7 +21,7 @@ from protoflow.transports.sqlite.settling import change_mark, read_mark
 
 
 class SqliteSubscription(QueueSubscription):
-    """A member of a group: claims rows, settles them with what else is being written."""
+    """A member of a group: claims rows, and settles them together with other writes."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class SqliteSubscription(QueueSubscription):
         self._unsure = False
 
     def new_job(self, recent: Recent | None) -> SettleJob:
-        """Returns a job that settles what is held."""
+        """Returns a job that settles held messages."""
         return SettleJob(
             self.session_lease.session,
             self._doubtful,
@@ -57,7 +57,7 @@ class SqliteSubscription(QueueSubscription):
         )
 
     async def isolate(self, delivery: Delivery | None) -> tuple[Delivery, int] | None:
-        """The delivery itself: its row stays the same."""
+        """Returns the delivery itself, because its row stays the same."""
         if delivery is None or not self.leases.holds(delivery):
             return None
         marks = await self._database.worker.call(
@@ -66,27 +66,27 @@ class SqliteSubscription(QueueSubscription):
         return None if marks is None else (delivery, marks)
 
     async def mark(self, delivery: Delivery) -> None:
-        """One start mark more in the row."""
+        """Adds one start mark to the row."""
         call = partial(change_mark, self.session_lease.session, delivery.receipt, 1)
         if not self.leases.holds(delivery) or not await self._database.worker.call(call):
             raise TransportError(f"the lease of message {delivery.message.id} was lost")
 
     async def clear(self, delivery: Delivery) -> None:
-        """No start marks in the row; those that its next holder has made stay."""
+        """Removes the start marks of the row; marks of a later holder stay."""
         if isinstance(delivery.receipt, Action):
-            return  # settled, and with it the marks went
+            return  # the message is settled, and its marks are removed
         await self._database.worker.call(
             partial(change_mark, self.session_lease.session, delivery.receipt, 0)
         )
 
     async def stop(self) -> None:
-        """Claims nothing more; the session lasts until everything is settled, or `close`."""
+        """Claims no more; the session lasts until everything is settled, or until `close`."""
         await super().stop()
         if not self.leases.held:
             await self.session_lease.end()
 
     async def close(self) -> None:
-        """The end: what is still held is free with the session."""
+        """Ends the session, which frees held messages."""
         await self.stop()
         await self.end()
         await self.session_lease.end()
@@ -97,7 +97,7 @@ class SqliteSubscription(QueueSubscription):
         claim = Claim(
             session.group, session.id, max_messages, max_bytes, now, database.recent, known
         )
-        self._unsure = True  # until it is known what was written
+        self._unsure = True  # until the result of the write is known
         claimed: Claimed | None = await database.worker.call(claim.run)
         self._unsure = False
         if claimed is None:

@@ -1,7 +1,7 @@
-"""Reading a topic's rows: messages that a group has not settled yet, then those that come.
+"""Reads a topic's rows: first messages that a group has not settled, and then new ones.
 
-A row is deleted when its last group has settled it, so a reader may miss what is handled
-between two looks.
+A row is deleted when its last group has settled it, so a reader may miss messages that are handled
+between two checks.
 """
 
 from __future__ import annotations

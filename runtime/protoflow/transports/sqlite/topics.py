@@ -14,7 +14,7 @@ _STEP = 1000
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A group as it stands in the database."""
+    """A group as stored in the database."""
 
     id: int
     topic: int
@@ -23,16 +23,16 @@ class Group:
 
     @property
     def first(self) -> int:
-        """The least sequence that messages of the topic may have."""
+        """The lowest sequence for messages of the topic."""
         return self.topic << TOPIC_SHIFT
 
     @property
     def last(self) -> int:
-        """The greatest sequence that messages of the topic may have."""
+        """The highest sequence for messages of the topic."""
         return self.first + (1 << TOPIC_SHIFT) - 1
 
     def lane(self, key: bytes | None) -> bytes | None:
-        """The lane of a message with this key; None is a lane of its own."""
+        """Returns the lane of a message with this key; None means a separate lane."""
         if self.ordering is Ordering.NONE:
             return None
         return b"" if self.ordering is Ordering.PER_PARTITION else key or None
@@ -47,8 +47,8 @@ class Session:
 
 
 def make_topic(connection: sqlite3.Connection, name: str, *, dead: bool = False) -> int:
-    """The id of a topic, made if need be. What it holds when it becomes a dead-letter
-    topic are dead letters from then on."""
+    """Returns the id of a topic, which is created if necessary. If it becomes a dead-letter topic,
+    its messages become dead letters."""
     connection.execute(
         "INSERT INTO protoflow_topics (name) VALUES (?) ON CONFLICT (name) DO NOTHING", (name,)
     )
@@ -72,7 +72,7 @@ def make_dead_letters(connection: sqlite3.Connection, topic: int, first: int, la
 
 
 def make_group(connection: sqlite3.Connection, settings: SubscriptionSettings, name: str) -> Group:
-    """The group of a subscription, made if need be, with its dead-letter topics."""
+    """Returns a subscription's group with its dead-letter topics; creates it if necessary."""
     for dead_letter_topic in settings.dead_letter_topics:
         make_topic(connection, dead_letter_topic, dead=True)
     topic = make_topic(connection, settings.topic)
@@ -95,7 +95,7 @@ def make_group(connection: sqlite3.Connection, settings: SubscriptionSettings, n
 
 
 def _reorder(connection: sqlite3.Connection, group: Group) -> None:
-    """The contract asks for another order: rows that exist get the lanes it needs."""
+    """Changes the lanes of existing rows, because the contract demands another order."""
     lane = {Ordering.NONE: "NULL", Ordering.PER_PARTITION: "x''"}.get(
         group.ordering,
         "(SELECT nullif(m.key, x'') FROM protoflow_messages m "
@@ -119,7 +119,7 @@ def _reorder(connection: sqlite3.Connection, group: Group) -> None:
 
 
 def make(connection: sqlite3.Connection, topology: Topology) -> None:
-    """Makes what a topology needs and does not yet exist."""
+    """Creates the missing parts of a topology."""
     for name in topology.topics:
         make_topic(connection, name)
     for settings in topology.subscriptions:
@@ -130,7 +130,7 @@ def make(connection: sqlite3.Connection, topology: Topology) -> None:
 
 
 def missing(connection: sqlite3.Connection, topology: Topology) -> list[str]:
-    """What a topology needs and the database has not."""
+    """Returns the missing parts of a topology."""
     topics = {name for (name,) in connection.execute("SELECT name FROM protoflow_topics")}
     groups = {
         (topic, name)
@@ -152,7 +152,7 @@ def missing(connection: sqlite3.Connection, topology: Topology) -> list[str]:
 
 
 def remove_group(connection: sqlite3.Connection, group: int) -> None:
-    """Removes a group and what it had still to do."""
+    """Removes a group and its unfinished messages."""
     query = "DELETE FROM protoflow_groups WHERE id = ? RETURNING topic"
     row = connection.execute(query, (group,)).fetchone()
     connection.execute("DELETE FROM protoflow_deliveries WHERE group_id = ?", (group,))
@@ -161,7 +161,7 @@ def remove_group(connection: sqlite3.Connection, group: int) -> None:
 
 
 def remove_finished(connection: sqlite3.Connection, topic: int) -> None:
-    """Removes the messages of a topic that every group has finished and nobody keeps."""
+    """Removes a topic's messages that every group has finished and that are not retained."""
     first = topic << TOPIC_SHIFT
     query = "SELECT min(position) FROM protoflow_groups WHERE topic = ?"
     (position,) = connection.execute(query, (topic,)).fetchone()
@@ -188,7 +188,7 @@ def find_group(connection: sqlite3.Connection, topic: str, name: str) -> Group |
 
 
 def lag(connection: sqlite3.Connection, topic: str, name: str) -> tuple[int, float | None]:
-    """How many messages a group has not finished, and when the oldest was published."""
+    """Returns the number of unfinished messages of a group, and the time of the oldest."""
     group = find_group(connection, topic, name)
     if group is None:
         return 0, None
@@ -212,7 +212,7 @@ def lag(connection: sqlite3.Connection, topic: str, name: str) -> tuple[int, flo
 
 
 def drop_retained(connection: sqlite3.Connection, before: float, most: int) -> None:
-    """Deletes what topics without groups keep for too long, or too much of it."""
+    """Deletes messages of topics without groups that are too old or too many."""
     topics = connection.execute(
         "SELECT id, next FROM protoflow_topics t WHERE dead = 0 AND NOT EXISTS "
         "(SELECT 1 FROM protoflow_groups g WHERE g.topic = t.id)"
@@ -223,7 +223,7 @@ def drop_retained(connection: sqlite3.Connection, before: float, most: int) -> N
             "DELETE FROM protoflow_messages WHERE sequence >= ? AND sequence < ?",
             (first, first + max(0, following - most)),
         )
-        # Published in order of time: a step ends with the first that is young enough.
+        # Messages are in order of time: a step ends at the first message that is young enough.
         while (
             connection.execute(
                 "DELETE FROM protoflow_messages WHERE max(time, coalesce(due, 0)) < ? "

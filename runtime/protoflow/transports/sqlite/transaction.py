@@ -1,4 +1,4 @@
-"""A transaction of the application, on a connection of its own."""
+"""A transaction of the application, on its own connection."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ Holders = Iterable[SqliteSubscription]
 class SqliteTransaction:
     """Writes of the application, messages and settlements that are committed together.
 
-    While it is open nobody else writes to the file, so it should be short, and nothing in
-    it may wait for a publish or a settlement that does not go through it.
+    While it is open, no other writer can use the file. So it should be short, and must not wait for
+    a publish or a settlement outside of it.
     """
 
     def __init__(
@@ -41,8 +41,8 @@ class SqliteTransaction:
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """The connection, in a transaction; it may be used in any thread, one at a time,
-        and must not be committed."""
+        """The connection, in a transaction. Any thread may use it, one at a time. It must not be
+        committed."""
         return self._connection
 
     async def publish(self, *messages: Message) -> None:
@@ -73,7 +73,7 @@ class SqliteTransaction:
                 raise TransportError("no group consumes an output, and require_subscriber is set")
 
     def committed(self) -> None:
-        """Takes note of what is settled, and wakes subscriptions."""
+        """Notes the settled messages, and wakes subscriptions."""
         for batch, job in self._batches:
             batch.confirm(job.answers)
             job.done(True)
@@ -81,14 +81,14 @@ class SqliteTransaction:
             self._database.published(self._topics)
 
     def rolled_back(self) -> None:
-        """What was to be settled is held as before."""
+        """Restores the held messages after a rollback."""
         for batch, _ in self._batches:
             batch.unknown()
 
 
 @asynccontextmanager
 async def transaction(holders: Holders, database: Database) -> AsyncIterator[SqliteTransaction]:
-    """Begins; commits on leaving, rolls back on an exception. Raises TransportError."""
+    """Begins a transaction, which is rolled back on an exception. Raises TransportError."""
     connection = await _finished(partial(_begin, database))
     try:
         open_transaction = SqliteTransaction(holders, database, connection)
@@ -112,7 +112,7 @@ async def run(function: Callable[[], T]) -> T:
 
 
 async def _finished(function: Callable[[], T]) -> T:
-    """The same to the end, even if the caller is cancelled meanwhile."""
+    """Waits until a function has ended in the thread, even if the caller is cancelled."""
     task = asyncio.ensure_future(run(function))
     try:
         return await asyncio.shield(task)

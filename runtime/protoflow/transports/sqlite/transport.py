@@ -72,7 +72,7 @@ class SqliteTransport(Database):
         )
 
     async def open(self) -> None:
-        """Opens the file, making or migrating its tables."""
+        """Opens the file; creates or migrates its tables."""
         if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
             raise ConnectionFailedError(
                 f"SQLite {sqlite3.sqlite_version} is too old, 3.35 or newer is needed"
@@ -82,7 +82,7 @@ class SqliteTransport(Database):
         self._maintain()
 
     async def close(self) -> None:
-        """Gives back what was not settled, writes what was submitted, and disconnects."""
+        """Gives back unsettled messages, writes submitted ones, and disconnects."""
         if not self._opened:
             return
         self._opened = False
@@ -100,7 +100,7 @@ class SqliteTransport(Database):
             await self.worker.stop()
 
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
-        """Makes topics and groups, or reports which are missing."""
+        """Creates topics and groups, or reports the missing ones."""
         self.dead_letters.sources.add(topology.subscriptions)
         if mode is TopologyMode.CREATE:
             await self.worker.call(lambda connection: topics.make(connection, topology))
@@ -114,7 +114,7 @@ class SqliteTransport(Database):
                 )
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
-        """Publishes with what else is being written."""
+        """Publishes together with other writes."""
         job = self.worker.pending(Publication)
         if not isinstance(job, Publication) or job.full:
             job = Publication(self.recent, self.published, self.require_subscriber)
@@ -124,7 +124,7 @@ class SqliteTransport(Database):
     async def subscribe(
         self, settings: SubscriptionSettings, listener: SubscriptionListener
     ) -> SqliteSubscription:
-        """Joins the group, which is made if need be."""
+        """Joins the group, which is created if necessary."""
         session_lease = SessionLease(self, settings)
         await session_lease.begin()
         subscription = SqliteSubscription(self, settings, listener, session_lease)
@@ -135,23 +135,23 @@ class SqliteTransport(Database):
         return subscription
 
     def health(self) -> str | None:
-        """Why the file cannot be written or read; None again when something was written."""
+        """Returns why the file cannot be written or read; None after the next successful write."""
         return self.worker.problem if self._opened else "the transport is not open"
 
     def read_topic(
         self, topic: str, *, start: Start | float, follow: bool
     ) -> AsyncIterator[TopicRecord]:
-        """See `protoflow.transport.TopicReader`; what every group has settled is gone."""
+        """See `TopicReader`; messages that every group has settled are deleted."""
         return read_topic(self.worker, topic, start, follow)
 
     async def find_message(self, query: MessageQuery) -> FoundMessages:
-        """See `protoflow.transport.MessageFinder`; what every group has settled is gone."""
+        """See `MessageFinder`; messages that every group has settled are deleted."""
         return await self.worker.call(
             lambda connection: find_message(connection, query), writes=False
         )
 
     async def lag(self, topic: str, group: str) -> Lag:
-        """What the group has not finished."""
+        """Returns the unfinished messages of the group."""
         messages, oldest = await self.worker.call(
             lambda connection: topics.lag(connection, topic, group), writes=False
         )
@@ -159,7 +159,7 @@ class SqliteTransport(Database):
         return Lag(messages=messages, seconds=age)
 
     def transaction(self) -> AbstractAsyncContextManager[SqliteTransaction]:
-        """Commits on leaving, rolls back on an exception."""
+        """Commits at the end of the block, or rolls back on an exception."""
         return transaction(self._subscriptions, self)
 
     def _maintain(self) -> None:
@@ -170,7 +170,8 @@ class SqliteTransport(Database):
 
     async def _clean(self) -> None:
         before, most = self.clock.now() - self.options.retention, self.options.retained_messages
-        with contextlib.suppress(ProtoflowError):  # `health` shows it; repeated in a while
+        # `health` reports the error; the attempt is repeated later
+        with contextlib.suppress(ProtoflowError):
             await self.worker.call(
                 lambda connection: topics.drop_retained(connection, before, most)
             )

@@ -1,4 +1,4 @@
-"""The watcher: notices what other processes wrote."""
+"""Watches for writes of other processes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _SHORTEST: Final = 0.005
 
 
 class Watcher:
-    """Reads `PRAGMA data_version` while subscriptions wait: often after something
-    happened, then ever more rarely, up to `interval`."""
+    """Reads `PRAGMA data_version` while subscriptions wait: often after a change, and then less
+    often, up to `interval`."""
 
     def __init__(self, worker: Worker, interval: float, changed: Callable[[], object]) -> None:
         self._worker = worker
@@ -28,13 +28,13 @@ class Watcher:
         self._stopped = False
 
     def start(self) -> None:
-        """Reads it from now on, until it has changed."""
+        """Starts reading it, until it has changed."""
         if not self._running and not self._stopped:
             self._running = True
             self._timer = self._loop.call_later(self._interval, self._read)
 
     def stop(self) -> None:
-        """Reads it no longer."""
+        """Stops reading it."""
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()

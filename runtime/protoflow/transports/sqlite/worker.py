@@ -1,8 +1,8 @@
 """The thread that owns the connection.
 
-Jobs are collected on the event loop; while the thread works on one lot, the next gathers,
-and each lot is one transaction (group commit). Going to the thread and back costs about
-as much as twenty messages, so it happens once a lot, never once a message.
+Jobs are collected on the event loop. While the thread works on one batch, the next one gathers, and
+each batch is one transaction (group commit). A round trip to the thread costs about as much as
+twenty messages, so it is made once for each batch and not for each message.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from protoflow.errors import ConnectionFailedError, ProtoflowError, TransportErr
 
 T = TypeVar("T")
 
-#: Seconds after a failure until something is written to see whether it is over.
+#: Seconds after a failure before a test write checks whether it is over.
 _PROBE_AFTER = 1.0
 _log = logging.getLogger("protoflow.transports.sqlite")
 
@@ -28,20 +28,20 @@ _log = logging.getLogger("protoflow.transports.sqlite")
 class Job(Protocol):
     """A piece of work for the thread.
 
-    `run` may be called again after a rollback. A ProtoflowError that it raises is its
-    own, and it must not have written before; any other error rolls back.
+    `run` may be called again after a rollback. A ProtoflowError that it raises belongs to this job,
+    which must not have written before. Any other error rolls back.
     """
 
     writes: bool
 
     def run(self, connection: sqlite3.Connection, /) -> Any:
-        """In the thread; in a transaction if it writes."""
+        """Runs in the thread, in a transaction if it writes."""
 
     def done(self, result: Any, /) -> None:
-        """On the event loop."""
+        """Is called on the event loop after the commit."""
 
     def failed(self, error: ProtoflowError, /) -> None:
-        """On the event loop."""
+        """Is called on the event loop after a failure."""
 
 
 class Call:
@@ -73,10 +73,10 @@ class Worker:
         write_timeout: float,
         rolled_back: Callable[[], None],
     ) -> None:
-        #: Held while the thread, or a transaction of the application, writes.
+        #: Held while the thread or a transaction of the application writes.
         self.writing = threading.Lock()
-        #: Why the file could not be written or read. Only what was written ends it: a file that
-        #: can be read may well be locked or full.
+        #: Why the file could not be written or read. Only a successful write ends it: a readable
+        #: file may still be locked or full.
         self.problem: str | None = None
         self._check = check
         self._connect = connect
@@ -103,12 +103,12 @@ class Worker:
         await self._opened
 
     def hurry(self) -> None:
-        """The end is near: once the file could not be written, nothing more waits for it."""
+        """Prepares for the end: once a write has failed, no job waits for the file any more."""
         self._hurried = True
 
     async def stop(self) -> None:
-        """Finishes what was added, and disconnects. Cancelled, it leaves nothing on the loop;
-        the thread ends with what it is at."""
+        """Finishes the added jobs, and disconnects. If it is cancelled, nothing stays on the loop;
+        the thread ends after its current job."""
         try:
             while self._pending or self._busy:
                 self._idle = self._loop.create_future()
@@ -120,11 +120,11 @@ class Worker:
         await self._closed
 
     def pending(self, name: object) -> Job | None:
-        """The job added under this name, if the thread has not got it yet: it may grow."""
+        """Returns the job with this name if the thread has not taken it, so that it can grow."""
         return self._open.get(name)
 
     def add(self, job: Job, name: object = None) -> None:
-        """Adds a job; those added in one turn of the loop go together."""
+        """Adds a job; jobs that are added in one turn of the loop run together."""
         self._pending.append(job)
         if name is not None:
             self._open[name] = job
@@ -141,7 +141,7 @@ class Worker:
 
     def _hand_over(self) -> None:
         self._scheduled = False
-        if self._stopped:  # whoever comes too late must not wait for ever
+        if self._stopped:  # a late caller must not wait for ever
             late, self._pending = self._pending, []
             self._open.clear()
             for job in late:
@@ -161,7 +161,7 @@ class Worker:
                     job.failed(result)
                 else:
                     job.done(result)
-            except Exception:  # one that fails keeps no other from its answer
+            except Exception:  # a failing callback must not keep the others from their answers
                 _log.exception("a job could not be answered")
         if self.problem is not None and not self._probing and not self._stopped:
             self._probing = True
@@ -170,14 +170,14 @@ class Worker:
             self._idle.set_result(None)
 
     def _probe(self) -> None:
-        """Writes something, to see whether the file can be written again."""
+        """Makes a test write, to check whether the file can be written again."""
         self._probing = False
         if not self._stopped and not self._hurried and self.problem is not None:
             call = Call(_write_something, writes=True)
             call.future.add_done_callback(lambda future: future.exception())
             self.add(call)
 
-    # What follows runs in the thread.
+    # The methods below run in the thread.
 
     def _run(self) -> None:
         try:
@@ -232,7 +232,8 @@ class Worker:
                 self.problem = None
         except Exception as error:
             if len(lot) > 1 and not isinstance(error, TransportError) and not _is_busy(error):
-                # One of them may be to blame: each by itself, lest it take the others along.
+                # One job may be the cause, so each runs separately and the others do not fail with
+                # it.
                 return [self._execute((job,))[0] for job in lot]
             failure = error if isinstance(error, TransportError) else TransportError(explain(error))
             failure.__cause__ = None if failure is error else error
@@ -258,16 +259,16 @@ class Worker:
         return results
 
     def _roll_back(self, connection: sqlite3.Connection) -> None:
-        """Ends the transaction whatever it takes: a connection that stayed in one would hold the
-        lock on the file, and fail all that comes."""
+        """Ends the transaction in any case: an open transaction would hold the lock on the file,
+        and all later jobs would fail."""
         try:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
         except sqlite3.Error:
-            self._connection = None  # the next lot opens another
+            self._connection = None  # the next batch opens another
             with suppress(sqlite3.Error):
                 connection.rollback()
-            connection.close()  # that rolls back, too, unless a cursor keeps it open
+            connection.close()  # closing also rolls back, unless a cursor keeps it open
 
 
 def _write_something(connection: sqlite3.Connection) -> None:
@@ -286,7 +287,7 @@ def _is_busy(error: Exception) -> bool:
 
 
 def explain(error: Exception) -> str:
-    """What is wrong with the database, and how to fix it."""
+    """Describes the problem of the database, and its fix."""
     if _is_busy(error):
         return f"{error}: another transaction writes for longer than busy_timeout"
     return f"the database failed: {error}"

@@ -1,1 +1,1 @@
-"""The functions of the routes, by subject. Each takes what it sees of a service and a request."""
+"""The functions of the routes, by subject. Each takes its view of a service, and a request."""

@@ -1,4 +1,4 @@
-"""Replay and purge: of ids, of what matches a filter, or of all; with a preview."""
+"""Replay and purge: by ids, by a filter, or of all dead letters; with a preview."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from protoflow.web.response import Problem, Response, as_json
 _log = logging.getLogger("protoflow.web")
 
 _SAMPLES = 5
-#: How many dead letters that are left a problem names.
+#: The highest number of left dead letters that a problem names.
 _MOST_NAMED = 1000
 
 #: Changes dead letters of a topic; returns how many.
@@ -81,7 +81,7 @@ async def _changed(host: Host, request: Request, change: Change, verb: str, act:
 
 
 async def _by_topic(host: Host, change: Change) -> dict[str, Collection[str] | None]:
-    """The topics to be changed, each with its ids; None is all. Raises Problem."""
+    """Returns the topics to change, each with its ids; None means all. Raises Problem."""
     if change.ids is None:
         return dict.fromkeys(change.selection.topics)
     if len(change.selection.topics) == 1:
@@ -95,7 +95,7 @@ async def _by_topic(host: Host, change: Change) -> dict[str, Collection[str] | N
 
 
 async def _preview(host: Host, change: Change) -> dict[str, Any]:
-    """What would be changed: how many, and the first of them."""
+    """Returns the preview: the number of affected dead letters, and the first of them."""
     matched = 0
     samples: list[dict[str, Any]] = []
     async for topic, record in _chosen(host, change):

@@ -1,4 +1,4 @@
-"""What a request for dead letters asks for: conditions, a page, a body."""
+"""The parts of a request for dead letters: conditions, a page, a body."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from protoflow.web.host import Host
 from protoflow.web.request import Request
 from protoflow.web.response import Problem
 
-#: The conditions, and what each of them is called in a filter.
+#: The conditions, and their names in a filter.
 CONDITIONS = {
     "handler": "handler",
     "group": "group",
@@ -29,7 +29,7 @@ CONDITIONS = {
 }
 _TIMES = ("since", "until")
 LARGEST_PAGE = 1000
-#: What a filter in a body, or a query without a page, may hold.
+#: The allowed members of a filter in a body, and of a query without a page.
 FILTER = frozenset({"topic", *CONDITIONS})
 PAGE = FILTER | {"limit", "cursor"}
 _BODY = frozenset({"ids", "all", "filter", "dry_run"})
@@ -50,7 +50,7 @@ class Selection:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """One page of a list: so many, after a position in the first topic."""
+    """One page of a list: its size, and a position in the first topic after which it starts."""
 
     selection: Selection
     limit: int
@@ -59,8 +59,8 @@ class Page:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """What a replay or purge is to change: dead letters of these ids, or all of the selection;
-    the description is for the journal."""
+    """The dead letters that a replay or purge changes: these ids, or all of the selection. The
+    description is for the journal."""
 
     selection: Selection
     ids: tuple[str, ...] | None
@@ -107,7 +107,7 @@ def page_of(host: Host, given: Mapping[str, str]) -> Page:
         topic, after = _position(cursor)
         if topic not in selection.topics:
             raise Problem(400, "cursor is of another list; take next_cursor of a page of this one")
-        # Topics are sorted: those before the cursor's were listed.
+        # Topics are sorted, so topics before that of the cursor are already listed.
         topics = tuple(one for one in selection.topics if one >= topic)
         selection = Selection(topics=topics, filter=selection.filter)
     return Page(selection=selection, limit=min(LARGEST_PAGE, int(limit)), after=after)
@@ -120,7 +120,7 @@ def cursor_of(topic: str, position: str) -> str:
 
 
 async def change_of(host: Host, request: Request, *more: str) -> Change:
-    """Returns what the body of a replay or purge asks for. Raises Problem."""
+    """Returns the change that the body of a replay or purge describes. Raises Problem."""
     request.given(frozenset())
     body = await request.json(_BODY | set(more))
     for name in ("all", "dry_run", *more):

@@ -43,7 +43,7 @@ _SHOWN = {
     "traceparent": wire.TRACEPARENT,
 }
 _PORTION = 100
-#: A summary counts no more; some brokers read all dead letters to find those that match.
+#: The highest count of a summary; some brokers read all dead letters to find matching ones.
 _MOST_COUNTED = 10_000
 
 
@@ -126,7 +126,8 @@ async def export(host: Host, request: Request) -> Response:
             async for topic, record in records_of(host, all_of(selection)):
                 row = _full(host, topic, record, payloads)
                 yield encoded(row) + b"\n"
-        except ProtoflowError as error:  # the status is sent: the last line says it
+        # the status is already sent, so the last line reports the error
+        except ProtoflowError as error:
             yield encoded({"error": str(error)}) + b"\n"
 
     return Response(
@@ -171,7 +172,7 @@ def _full(host: Host, topic: str, record: DeadLetterRecord, payloads: bool) -> d
 
 
 def wants_payloads(host: Host, given: str | None) -> bool:
-    """Whether payloads are asked for. Raises Problem: they are not allowed."""
+    """Whether the request asks for payloads. Raises Problem if they are not allowed."""
     if given not in (None, "true", "false"):
         raise Problem(400, "payload is true or false")
     if given == "true" and not host.config.http_payloads:
@@ -180,12 +181,12 @@ def wants_payloads(host: Host, given: str | None) -> bool:
 
 
 def all_of(selection: Selection) -> Page:
-    """Returns the page with which all of a selection are read."""
+    """Returns the first page for reading a whole selection."""
     return Page(selection=selection, limit=_PORTION, after="")
 
 
 async def records_of(host: Host, page: Page) -> AsyncIterator[tuple[str, DeadLetterRecord]]:
-    """Yields the dead letters of a page and those behind it, with their topics."""
+    """Yields the dead letters of a page and those after it, with their topics."""
     after = page.after
     for topic in page.selection.topics:
         for portion in itertools.count():

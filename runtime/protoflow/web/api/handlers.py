@@ -44,8 +44,8 @@ async def handler(host: Host, request: Request) -> Response:
 
 
 def rows_of(host: Host) -> list[dict[str, Any]]:
-    """Returns the handlers that run, in the order of their subscriptions; those of the contract
-    where none runs here."""
+    """Returns the running handlers, in the order of their subscriptions. If none runs here, returns
+    those of the contract."""
     if host.alone:
         return [_planned_row(host, plan) for plan in host.handlers()]
     plans = {plan.registration.name: plan for plan in host.handlers()}
@@ -57,13 +57,13 @@ def rows_of(host: Host) -> list[dict[str, Any]]:
 
 
 def summary_of(host: Host) -> list[dict[str, Any]]:
-    """Returns `rows_of` without the fields that do not change or that only one page shows."""
+    """Returns `rows_of` without fields that do not change or that only one page shows."""
     rows = rows_of(host)
     return [{name: row[name] for name in row.keys() - _DETAILS} for row in rows]
 
 
 def _planned_row(host: Host, plan: HandlerPlan) -> dict[str, Any]:
-    """A handler of the contract that runs elsewhere: its numbers are unknown."""
+    """Returns the row of a handler that runs elsewhere: its numbers are unknown."""
     unknown = ("in_flight", "running", "waiting_retries", "runs", "run_seconds",
                "messages_per_second", "latency_seconds", "last_run_at")  # fmt: skip
     name = plan.registration.name
@@ -93,7 +93,7 @@ def _planned_row(host: Host, plan: HandlerPlan) -> dict[str, Any]:
 
 
 def _policy_of(host: Host, plan: HandlerPlan) -> dict[str, Any]:
-    """The policy of a handler, and where each leaf of it comes from."""
+    """Returns the policy of a handler, with the source of each value."""
     registration = plan.registration
     layers = (
         ("built in", BUILT_IN),

@@ -1,4 +1,4 @@
-"""Probes: whether the process should live, and whether it does its work."""
+"""Probes: whether the process is alive, and whether it is ready."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ async def ready(host: Host, request: Request) -> Response:
 
 def _state(host: Host, request: Request, good: bool) -> Response:
     state: dict[str, object] = {"status": "ok" if good else "failing"}
-    if request.role >= Role.READ:  # probes have no token: they get the status alone
+    if request.role >= Role.READ:  # probes have no token, so they only get the status
         state["problems"] = host.health().problems
     return as_json(state, 200 if good else 503)

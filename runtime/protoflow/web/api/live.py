@@ -1,4 +1,4 @@
-"""What the dashboard shows live, and the history: of handlers and of operators."""
+"""The live data of the dashboard, and the history of handlers and operators."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def stream(host: Host, request: Request) -> Response:
 
 
 async def taken(host: Host) -> dict[str, Any]:
-    """Returns what is seen at this moment; samples it for those who come later."""
+    """Returns the current data, and samples it for later viewers."""
     await host.reporter.refresh()
     found = {
         "time": timestamp(time.time()),
@@ -54,29 +54,29 @@ async def taken(host: Host) -> dict[str, Any]:
 
 
 def beat_of(host: Host) -> dict[str, Any]:
-    """Returns what other processes may know of this one."""
+    """Returns the data about this process for other processes."""
     return {"processes": [process_of(host)], "handlers": summary_of(host)}
 
 
 def _with_others(host: Host, found: dict[str, Any]) -> dict[str, Any]:
-    """The snapshot joined with the heartbeats of other processes."""
+    """Returns the snapshot joined with the heartbeats of other processes."""
     beats = host.neighbours.beats if host.neighbours is not None else []
-    if host.alone:  # what is seen elsewhere is better than what is unknown here
+    if host.alone:  # data of other processes is better than unknown data here
         seen = {one.get("name") for beat in beats for one in beat["handlers"]}
         own = [one for one in found["handlers"] if one["name"] not in seen]
         found = {**found, "handlers": own}
     for beat in beats:
         other = {"time": found["time"], "topics": [], **beat}
         with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
-            # One of another version, or a stranger's, is left out.
+            # Heartbeats of other versions, or of foreign clients, are left out.
             joined = JOIN["snapshot"]([found, other])
-            _measured(joined)  # what cannot be summed is no heartbeat, either
+            _measured(joined)  # data that cannot be summed is not a heartbeat
             found = joined
     return found
 
 
 def _measured(found: dict[str, Any]) -> dict[str, Any]:
-    """What a chart shows of a snapshot; None is unknown."""
+    """Returns the values of a snapshot for charts; None is unknown."""
     flights = {one["subscription"]: one["in_flight"] for one in found["handlers"]}
     counters = [one["counters"] for one in found["handlers"]]
     waiting = [one["waiting"] for one in found["lag"] if one["waiting"] is not None]
@@ -135,7 +135,7 @@ async def actions(host: Host, request: Request) -> Response:
 
 
 async def _journaled(host: Host, read: Callable[[Any], T]) -> tuple[T | None, str]:
-    """What is read from the journal, or why nothing is."""
+    """Returns entries of the journal, or the reason why there are none."""
     if not host.config.journal:
         return None, _OFF
     from protoflow.journal import JournalError, JournalReader

@@ -1,4 +1,4 @@
-"""One message: what became of it, and the places where it was looked for."""
+"""One message: its history, and the searched places."""
 
 from __future__ import annotations
 

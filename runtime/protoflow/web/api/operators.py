@@ -1,4 +1,4 @@
-"""Who acts: the journal records the role and the address of a client with what it did."""
+"""Operators: the journal records the role and the address of a client with each action."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from protoflow.web.request import Request
 
 @contextmanager
 def as_operator(request: Request, detail: str = "") -> Iterator[None]:
-    """Within the block, what is done is recorded as done by the client of a request.
+    """Records actions inside the block as actions of the client of a request.
 
     Args:
-        request: the client's.
-        detail: how it is done.
+        request: the request of the client.
+        detail: further details of the action.
     """
-    from protoflow.journal import acting  # put off: few services have a journal
+    from protoflow.journal import acting  # imported here, because few services have a journal
 
     who = f"by {request.role.label} from {request.peer or 'a local socket'}"
     token = acting.set(f"{who}; {detail}" if detail else who)

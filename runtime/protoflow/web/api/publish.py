@@ -1,4 +1,4 @@
-"""Publishing from a page, where the settings allow it."""
+"""Publishing from the dashboard, if the settings allow it."""
 
 from __future__ import annotations
 

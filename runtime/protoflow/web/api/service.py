@@ -38,7 +38,7 @@ async def settings(host: Host, request: Request) -> Response:
 
 
 def _unit(name: str) -> str:
-    """The unit of a setting; empty where it has none. Floating numbers are seconds."""
+    """Returns the unit of a setting; empty if it has none. Floating-point numbers are seconds."""
     if name.endswith("_bytes"):
         return "bytes"
     return "s" if "float" in str(Config.__annotations__[name]) else ""
@@ -60,7 +60,7 @@ async def lag(host: Host, request: Request) -> Response:
 
 
 def lag_of(host: Host) -> list[dict[str, Any]]:
-    """Returns how much waits in each group, as of the last refresh."""
+    """Returns the waiting messages of each group, as of the last refresh."""
     rows = []
     for one in host.plans():
         found = host.reporter.lag.get(one.settings.name)
@@ -106,7 +106,7 @@ async def topology(host: Host, request: Request) -> Response:
 
 async def asyncapi(host: Host, request: Request) -> Response:
     """The contract of the handlers as AsyncAPI 3.1, with the bindings of the transport."""
-    from protoflow import deployment  # put off: few ask for it
+    from protoflow import deployment  # imported here, because few clients need it
 
     request.given(frozenset())
     catalog = host.contract if host.alone else deployment.catalog_of(host.registrations())

@@ -1,1 +1,1 @@
-"""The dashboard: one page for browsers, and the files that it is made of."""
+"""The dashboard: one page for browsers, and its files."""

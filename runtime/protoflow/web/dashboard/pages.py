@@ -1,4 +1,4 @@
-"""The shell of the dashboard and its files. They hold no data, so links can be shared."""
+"""The shell of the dashboard and its files. They contain no data, so links can be shared."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from protoflow.web.host import Host
 from protoflow.web.request import Request
 from protoflow.web.response import HTML, Problem, Response
 
-#: The paths that a browser may open. What is shown there is up to the scripts.
+#: The paths that a browser may open. The scripts select the content.
 PATHS: Final = (
     *("/", "/handlers", "/handlers/{name}", "/topology", "/dead-letters", "/messages"),
     *("/messages/{id}", "/contract", "/settings"),
@@ -20,7 +20,7 @@ _TYPES = {
     "css": "text/css; charset=utf-8",
     "svg": "image/svg+xml",
 }
-#: No script, style or frame but our own files.
+#: Only our own scripts, styles and frames are allowed.
 _POLICY: Final = "; ".join(
     (
         "default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self'",
@@ -32,7 +32,7 @@ _HEADERS: Final = {"Content-Security-Policy": _POLICY, "Referrer-Policy": "no-re
 
 async def shell(host: Host, request: Request) -> Response:
     """The dashboard, for browsers."""
-    # Relative, so that the pages work beneath any prefix of a mount or a proxy.
+    # The path is relative, so that the pages work below any prefix of a mount or a proxy.
     base = "../" * (request.path.count("/") - 1) or "./"
     body = _files()["index.html"].replace(b"{base}", base.encode())
     return Response(body=body, content_type=f"{HTML}; charset=utf-8", headers=dict(_HEADERS))

@@ -30,26 +30,26 @@ _FORWARDED = (
     *("authorization", "accept", "content-type", "host", "origin", "cookie", CSRF_HEADER),
     "x-forwarded-proto",
 )
-#: Of responses; others are the parent's own.
+#: The headers of responses that are passed on; others are the parent's own.
 _RETURNED = ("Allow", "Retry-After", "WWW-Authenticate", "Content-Security-Policy",
              "Referrer-Policy")  # fmt: skip
 _NO_LIMIT = ClientTimeout(total=None, connect=5.0)
 
 
 class Gateway:
-    """Asks workers over their Unix sockets, and joins what they answer.
+    """Sends requests to workers over their Unix sockets, and joins the answers.
 
     Each worker has its own guard, and gets the token of the client.
 
     Args:
-        sockets: where the workers listen, in their order.
+        sockets: the sockets of the workers, in order.
     """
 
     def __init__(self, sockets: Sequence[str]) -> None:
         self._sessions = [
             ClientSession(
                 connector=UnixConnector(path), timeout=_NO_LIMIT, auto_decompress=False,
-                # The session that one client opens is not another's.
+                # A client must not get the session of another client.
                 cookie_jar=DummyCookieJar(),
             )
             for path in sockets
@@ -66,7 +66,7 @@ class Gateway:
             await session.close()
 
     async def answer(self, route: Route, request: Request) -> Response:
-        """Answers a request, by what the route says of several workers. Raises Problem."""
+        """Answers a request by the route's rule for several workers. Raises Problem."""
         if route.content_type == EVENTS:
             return self._stream(request)
         body = await request.read() if request.method == "POST" else b""
@@ -95,7 +95,7 @@ class Gateway:
         return as_json(content, good[0].status)
 
     def _stream(self, request: Request) -> Response:
-        """The joined snapshot of all workers, again and again."""
+        """Yields the joined snapshot of all workers repeatedly."""
         one = replace(request, path=SNAPSHOT.path, query="")
 
         async def take() -> Any:
@@ -111,7 +111,7 @@ class Gateway:
         )  # fmt: skip
 
     async def _any(self, request: Request, body: bytes) -> Response:
-        """The answer of the first worker that is reached."""
+        """Returns the answer of the first reachable worker."""
         for session in self._sessions:
             try:
                 answer = await self._ask(session, request, body)
@@ -129,7 +129,7 @@ class Gateway:
     async def _whole(
         self, session: ClientSession, request: Request, body: bytes
     ) -> Response | None:
-        """The answer of one worker; None: it is not reached."""
+        """Returns the answer of one worker; None if it cannot be reached."""
         try:
             return await _read(await self._ask(session, request, body))
         except (ClientError, OSError):
@@ -165,7 +165,8 @@ async def _parts(answer: ClientResponse) -> AsyncIterator[bytes]:
 
 
 def _probe(request: Request, answers: Sequence[Response | None]) -> Response:
-    """Ready where all are; live while none that answers is dead: the parent restarts others."""
+    """Ready if all workers are ready. Live while no answering worker is dead, because the parent
+    restarts the others."""
     ready = request.path == "/readyz"
     problems: dict[str, str] = {}
     shown = False

@@ -14,11 +14,11 @@ from protoflow.web.workers.gateway import Gateway
 
 @asynccontextmanager
 async def served(config: Config, sockets: Sequence[str]) -> AsyncIterator[int]:
-    """Serves the pages of all workers while the block runs; gives the port.
+    """Serves the pages of all workers during the block; yields the port.
 
     Args:
-        config: where it binds, tokens and origins.
-        sockets: where the workers listen.
+        config: the addresses to bind, tokens and origins.
+        sockets: the sockets of the workers.
 
     Raises:
         ConfigError: a port is taken.

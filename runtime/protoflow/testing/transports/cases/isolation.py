@@ -59,7 +59,7 @@ async def _crashed(
     ordering: Ordering,
     *steps: str,
 ) -> None:
-    """The same where everything is in the memory of one process."""
+    """The same case for a transport that keeps everything in the memory of one process."""
     transport = await harness.connect()
     member = await harness.join(topic, transport=transport, ordering=ordering, lease=LEASE)
     (delivery,) = await member.take(1)

@@ -11,6 +11,6 @@ __all__ = ["create"]
 
 
 def create(settings: TransportSettings) -> Transport:
-    """A transport for core NATS. Raises ConfigError for bad options."""
+    """Returns a transport for core NATS. Raises ConfigError for bad options."""
     options = parse_options(CoreOptions, settings.url.query, settings.options, "nats")
     return CoreTransport(settings, options)

@@ -1,4 +1,4 @@
-"""Publishes to core NATS; a result says that the server has the message."""
+"""Publishes to core NATS; a result means that the server has received the message."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class _Batch(Submission):
         self.sent = False
 
     def fail(self, problem: str) -> None:
-        """Fails what has no result yet."""
+        """Fails all messages without a result."""
         for command in self.commands:
             self.done(command.index, PublishError(f"{command.topic}: {problem}"))
 
@@ -47,8 +47,8 @@ class CorePublisher:
     """Publishes in order; one flush confirms everything before it.
 
     Args:
-        prefix: what goes before a topic in its subject.
-        mandatory: it is an error if nobody is subscribed to a message.
+        prefix: the prefix of a topic in its subject.
+        mandatory: whether a message without a subscriber is an error.
     """
 
     def __init__(self, connection: NatsConnection, prefix: str, *, mandatory: bool) -> None:
@@ -78,13 +78,13 @@ class CorePublisher:
         return batch.future
 
     def close(self) -> None:
-        """Fails what is not confirmed."""
+        """Fails all unconfirmed messages."""
         for batch in self._batches:
             batch.fail("the transport was closed before it was confirmed")
         self._batches.clear()
 
     async def connected(self, client: FastClient) -> None:
-        """Sends what waited for a connection."""
+        """Sends messages that waited for a connection."""
         self._max_payload = client.max_payload
         self._inbox = client.new_inbox() + "."
         self._unheard.clear()
@@ -92,14 +92,14 @@ class CorePublisher:
         for batch in self._batches:
             if not batch.sent:
                 self._send(batch)
-        self._ready = True  # not before: what is submitted now comes after all of these
+        self._ready = True  # only now, so that later messages come after these
 
     def disconnected(self, detail: str) -> None:
-        """What was sent and not confirmed may be lost, or not: it is not sent twice."""
+        """Messages that were sent and not confirmed may be lost; they are not sent twice."""
         self._ready = False
 
     def denied(self, subject: str) -> None:
-        """Refuses what was published to the subject."""
+        """Refuses messages that were published to the subject."""
         for batch in self._batches:
             for command in batch.commands:
                 if batch.sent and command.subject.lower() == subject:
@@ -107,7 +107,7 @@ class CorePublisher:
                     batch.done(command.index, PublishRefusedError(text))
 
     def tick(self, now: float) -> None:
-        """Fails what was not confirmed in time."""
+        """Fails messages that were not confirmed in time."""
         while self._batches and self._batches[0].deadline <= now:
             problem = self._connection.problem or "no answer from the server"
             self._batches.pop(0).fail(f"not confirmed in time: {problem}")
@@ -121,7 +121,7 @@ class CorePublisher:
             check(subject)
             block = wire_headers.block(wire_headers.encode(message))
             problem = wire_headers.too_large(block, payload, self._max_payload)
-        except Exception as error:  # whatever a message holds, it is refused by itself
+        except Exception as error:  # an error in a message refuses only this message
             raise PublishRefusedError(f"{topic}: it cannot be written: {error}") from error
         if problem:
             raise PublishRefusedError(f"{topic}: {problem}")
@@ -135,8 +135,8 @@ class CorePublisher:
             if len(command.block) + len(command.payload) > self._max_payload:
                 limit = f"larger than the server's max_payload of {self._max_payload}"
                 batch.done(command.index, PublishRefusedError(f"{command.topic}: {limit}"))
-                continue  # another server than the one that it was measured for
-            # A message with a reply subject that nobody gets is answered by the server.
+                continue  # the server differs from the one for which the size was computed
+            # If a message has a reply subject and no subscriber, the server answers.
             reply = self._inbox + command.token if command.token else ""
             write(
                 publication(
@@ -159,7 +159,7 @@ class CorePublisher:
         if batch in self._batches:
             self._batches.remove(batch)
         if not self._batches:
-            self._unheard.clear()  # of messages that were given up before
+            self._unheard.clear()  # the answer is for messages that were given up before
 
     def _on_status(self, answers: Sequence[Received]) -> None:
         for subject, _, block, _ in answers:

@@ -1,4 +1,4 @@
-"""A subscription to core NATS: buffered within bounds, settled by being received."""
+"""A subscription to core NATS: the buffer is bounded, and receipt is settlement."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from protoflow.transports.nats.wire.connection import NatsConnection, subscribe
 from protoflow.transports.nats.wire.reader import Received
 
 _log = logging.getLogger("protoflow.transports.nats")
-#: Seconds before a right that was missing is asked for again.
+#: Seconds before a missing right is requested again.
 _WITHOUT_RIGHT = 5.0
 
 
 class CoreSubscription:
-    """A member of a queue group, or with `broadcast` a subscriber of its own."""
+    """A member of a queue group or, with `broadcast`, a separate subscriber."""
 
     def __init__(
         self,
@@ -46,14 +46,14 @@ class CoreSubscription:
         self._received = 0
         self._dropped = 0
         self._stopped = False
-        #: What is wrong with our rights, at the last look.
+        #: The missing right, at the last check.
         self.missing_right = ""
         self._ask_again = 0.0
         self._asking: asyncio.Task[None] | None = None
 
     async def receive(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
-        """As `Subscription.receive`. What came before `stop` is still handed out: there is
-        nobody to give it back to."""
+        """As `Subscription.receive`. Messages that came before `stop` are still handed out, because
+        the server takes none back."""
         ready = self._ready
         while True:
             ready.signal.clear()
@@ -66,8 +66,8 @@ class CoreSubscription:
             await ready.signal.wait()
 
     def settle(self, settlements: Sequence[Settlement]) -> asyncio.Future[Sequence[SettleResult]]:
-        """Done at once. What is given back comes again in this process; it is lost with it,
-        and once the subscription is stopped."""
+        """Settles immediately. A message that is given back is delivered again in this process. It
+        is lost if the process ends or the subscription is stopped."""
         results = [self._settle(settlement) for settlement in settlements]
         self._ready.signal.wake()
         if lost := results.count(SettleResult.LOST):
@@ -82,7 +82,7 @@ class CoreSubscription:
     def _settle(self, settlement: Settlement) -> SettleResult:
         old = settlement.delivery
         if old.receipt is not self:
-            return SettleResult.LOST  # settled before
+            return SettleResult.LOST  # it was settled before
         old.receipt = None
         self._in_flight -= 1
         if settlement.action is Action.ACK:
@@ -99,11 +99,11 @@ class CoreSubscription:
         return SettleResult.DONE
 
     def defer(self, message: Message, delay: float) -> Message | None:
-        """None: nobody would keep it."""
+        """Returns None, because no broker would keep the message."""
         return None
 
     def pause(self, shards: Collection[str | int]) -> None:
-        """As `Subscription.pause`; there is one shard, 0."""
+        """See `Subscription.pause`; the only shard is 0."""
         self._ready.pause(shards)
 
     def resume(self, shards: Collection[str | int]) -> None:
@@ -111,7 +111,7 @@ class CoreSubscription:
         self._ready.resume(shards)
 
     async def stop(self) -> None:
-        """As `Subscription.stop`: the server sends nothing more, what came is handed out."""
+        """See `Subscription.stop`: nothing more arrives, and received messages are handed out."""
         if self._stopped:
             return
         number, self._number = self._number, None
@@ -134,19 +134,19 @@ class CoreSubscription:
         self._number = await subscribe(client, self._subject, self._on_messages, queue)
 
     def disconnected(self, detail: str) -> None:
-        """Nothing comes for a while, and what is published meanwhile is missed."""
+        """Reports that no messages arrive, and that messages published meanwhile are missed."""
         self._number = None
         self._listener.health_changed(False, f"{self._settings.name}: {detail}")
 
     def denied(self, subject: str) -> None:
-        """A right is missing: it is asked for again, for it may be given while we live."""
+        """Handles a missing right: it is requested again, because it may be granted later."""
         if subject == self._subject.lower():
             self.missing_right = f"not authorised to subscribe to {self._subject}"
             self._ask_again = self._connection.clock.monotonic() + _WITHOUT_RIGHT
             self._listener.health_changed(False, f"{self._settings.name}: {self.missing_right}")
 
     def tick(self, now: float) -> None:
-        """Reports the end of a flood; asks again for rights."""
+        """Reports the end of a flood, and requests missing rights again."""
         if self._ask_again and now >= self._ask_again and self._connection.is_connected:
             self._ask_again = 0.0
             self._asking = asyncio.create_task(self._subscribe_again())
@@ -187,7 +187,7 @@ class CoreSubscription:
         unreadable: str | None = None
         try:
             message = wire_headers.decode(self._settings.topic, payload, block)
-        except Exception as error:  # whatever a message holds, it harms nobody else
+        except Exception as error:  # an error in a message affects only this message
             unreadable = f"headers: {type(error).__name__}: {error}"
             message = Message(id="", topic=self._settings.topic, payload=payload)
         anonymous = not message.id

@@ -26,9 +26,10 @@ from protoflow.transports.nats.wire.connection import NatsConnection
 
 
 class CoreTransport:
-    """Implements `Transport`: a consumer group is a queue group, and nothing is kept.
+    """Implements `Transport`: a consumer group is a queue group, and nothing is stored.
 
-    So it is at most once: no retry by the broker, no dead letters, no order over processes.
+    So delivery is at most once, without retries by the broker, dead letters, or order over
+    processes.
     """
 
     def __init__(self, settings: TransportSettings, options: CoreOptions) -> None:
@@ -57,10 +58,11 @@ class CoreTransport:
         self._publisher.close()
 
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
-        """Nothing: subjects exist by being used."""
+        """Does nothing, because subjects exist when they are used."""
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
-        """As `Transport.submit`; without a result other than that the server has it."""
+        """See `Transport.submit`; the result only means that the server has received the
+        message."""
         return self._publisher.submit(messages)
 
     async def subscribe(
@@ -80,7 +82,7 @@ class CoreTransport:
             self._options,
         )
         await self._connection.join(subscription)
-        # Confirmed, so that what is published from now on arrives.
+        # Waits for the confirmation, so that later messages arrive.
         await self._connection.flush()
         if problem := subscription.missing_right:
             await subscription.stop()

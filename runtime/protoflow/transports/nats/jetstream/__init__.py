@@ -11,6 +11,6 @@ __all__ = ["create"]
 
 
 def create(settings: TransportSettings) -> Transport:
-    """A transport for JetStream. Raises ConfigError for bad options."""
+    """Returns a transport for JetStream. Raises ConfigError for bad options."""
     options = parse_options(JetStreamOptions, settings.url.query, settings.options, "jetstream")
     return JetStreamTransport(settings, options)

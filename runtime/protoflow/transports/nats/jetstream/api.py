@@ -1,5 +1,5 @@
-"""The JSON API of JetStream, spoken directly: what a client version knows of streams and
-consumers must not decide what we can ask for, or see in the answer."""
+"""The JSON API of JetStream, used directly, so that the version of the client library does not
+limit the requests and answers."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class APIError(TransportError):
 
 
 class API:
-    """Requests to JetStream over whatever client there is.
+    """Sends requests to JetStream through the current client.
 
     Args:
-        connection: has the client.
-        domain: the JetStream domain, if not the server's own.
+        connection: provides the client.
+        domain: the JetStream domain, if it is not the server's own.
     """
 
     def __init__(self, connection: NatsConnection, domain: str | None = None) -> None:
@@ -43,7 +43,7 @@ class API:
         self.prefix = f"$JS.{domain}.API" if domain else "$JS.API"
 
     async def call(self, subject: str, request: JSON | None = None) -> JSON:
-        """One request. Raises APIError, or ConnectionFailedError where nobody answers."""
+        """Sends a request. Raises APIError, or ConnectionFailedError if there is no answer."""
         payload = b"" if request is None else json.dumps(request).encode()
         answer = await self._request(f"{self.prefix}.{subject}", payload)
         if "error" in answer:
@@ -65,19 +65,20 @@ class API:
                 f"nats: no answer from JetStream ({type(error).__name__})"
             ) from error
         except ValueError as error:
-            raise ConnectionFailedError(f"nats: what answers {subject} is not JetStream") from error
+            raise ConnectionFailedError(
+                f"nats: the answer to {subject} is not from JetStream"
+            ) from error
         if not isinstance(answer, dict):
             raise ConnectionFailedError(f"nats: what answers {subject} is not JetStream")
         return answer
 
     async def stream(self, name: str, subjects: str | None = None) -> JSON | None:
-        """What the server knows of a stream, messages by subject on request; None if there
-        is none."""
+        """Returns a stream's state, with messages by subject on request; None without a stream."""
         request = {"subjects_filter": subjects} if subjects else None
         return await self._found(f"STREAM.INFO.{name}", STREAM_NOT_FOUND, request)
 
     async def consumer(self, stream: str, name: str) -> JSON | None:
-        """What the server knows of a consumer; None if there is none."""
+        """Returns the server's state of a consumer; None if there is none."""
         try:
             return await self._found(f"CONSUMER.INFO.{stream}.{name}", CONSUMER_NOT_FOUND)
         except APIError as error:
@@ -86,12 +87,12 @@ class API:
             raise
 
     async def create_stream(self, config: JSON) -> JSON:
-        """Makes a stream; the answer holds the config as the server understood it."""
+        """Creates a stream; the answer contains the config as the server understood it."""
         return await self.call(f"STREAM.CREATE.{config['name']}", config)
 
     async def create_consumer(self, stream: str, config: JSON, action: str = "create") -> JSON:
-        """Makes a consumer, ephemeral if it has no `durable_name`; changes one only if the action
-        is `update`."""
+        """Creates a consumer, which is ephemeral without `durable_name`. It changes an existing one
+        only if the action is `update`."""
         subject = f"CONSUMER.CREATE.{stream}"
         if name := config.get("durable_name"):
             subject = f"CONSUMER.DURABLE.CREATE.{stream}.{name}"
@@ -103,15 +104,15 @@ class API:
         await self.call(f"CONSUMER.DELETE.{stream}.{name}")
 
     async def last_message(self, stream: str, subject: str) -> JSON | None:
-        """The last message of a subject; None if there is none."""
+        """Returns the last message of a subject; None if there is none."""
         return await self._message(stream, {"last_by_subj": subject})
 
     async def message(self, stream: str, sequence: int) -> JSON | None:
-        """A message by its place; None if it is not there any more."""
+        """Returns a message by its sequence; None if it no longer exists."""
         return await self._message(stream, {"seq": sequence})
 
     async def next_message(self, stream: str, sequence: int, subject: str) -> JSON | None:
-        """The first message of a filter from a place on; None if there is none."""
+        """Returns the first message of a filter from a sequence on; None if there is none."""
         return await self._message(stream, {"seq": sequence, "next_by_subj": subject})
 
     async def _message(self, stream: str, request: JSON) -> JSON | None:
@@ -120,12 +121,12 @@ class API:
         return found
 
     async def purge(self, stream: str, subject: str) -> int:
-        """Removes the messages of a filter; how many."""
+        """Removes the messages of a filter; returns how many."""
         answer = await self.call(f"STREAM.PURGE.{stream}", {"filter": subject})
         return int(answer.get("purged", 0))
 
     async def publish(self, subject: str, payload: bytes) -> None:
-        """Publishes one message by itself, confirmed. Raises TransportError."""
+        """Publishes one message and waits for the confirmation. Raises TransportError."""
         answer = await self._request(subject, payload)
         if "error" in answer or "seq" not in answer:
             raise APIError(subject, answer.get("error") or {})

@@ -1,7 +1,7 @@
-"""Messages that were lent and wait to be handed out: first in, first out, or in lanes.
+"""Received messages that wait to be handed out: first in, first out, or in lanes.
 
-JetStream hands out a message that was given back after newer ones. So an ordered
-subscription gives nothing back while it lives: it keeps the message, and its lane waits.
+JetStream redelivers a message that was given back after newer ones. So an active ordered
+subscription gives nothing back: it keeps the message, and the lane waits.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _sequence = attrgetter("sequence")
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class Source:
-    """Where messages come from, as a delivery names it.
+    """The consumer of messages, as a delivery refers to it.
 
     Attributes:
         stream: the stream.
         shard: the shard of its deliveries.
-        buffer: those of its messages that wait to be handed out.
-        window: how many messages the consumer lends at once if its messages go to one
-            process at a time; 0 if they go to all.
-        own: the stream is the group's own: only the runtime writes there.
-        replays: the subject of replays among its messages: only the runtime writes there.
-        held: how many of its messages we hold.
+        buffer: its messages that wait to be handed out.
+        window: the number of unsettled messages of the consumer if one process at a time gets its
+            messages; 0 if all processes get them.
+        own: whether the stream belongs to the group, so that only the runtime writes to it.
+        replays: the subject of replays among its messages; only the runtime writes to it.
+        held: the number of its messages that this process holds.
     """
 
     stream: str
@@ -45,22 +45,22 @@ class Source:
     held: int = 0
 
     def close(self) -> None:
-        """Nothing of it is handed out until it is known again what is the first of it."""
+        """Hands out no message until the first message is known again."""
 
 
 class Lease:
-    """A message that the server lent us.
+    """A message that the server delivered, with its acknowledgement deadline.
 
     Attributes:
-        reply: where it is settled.
-        source: the consumer that it came from.
-        arrived: when it came.
-        renewed: when it came or was last renewed.
-        handed: when it was handed out; 0.0 before that.
-        due: when it may be handed out again.
-        sequence: where it stands in its stream.
-        delivery: what is or will be handed out.
-        ended: it is not ours any more.
+        reply: the subject for its settlement.
+        source: the consumer of the message.
+        arrived: the time of arrival.
+        renewed: the time of arrival or of the last renewal.
+        handed: the time when it was handed out; 0.0 before.
+        due: the earliest time to hand it out again.
+        sequence: its sequence in the stream.
+        delivery: the current or next delivery.
+        ended: whether this process has lost it.
     """
 
     __slots__ = (
@@ -80,7 +80,7 @@ class Lease:
 
     @classmethod
     def of(cls, received: Received, source: Source, topic: str, now: float) -> Lease:
-        """The lease of a message as it comes."""
+        """Returns the lease of an arriving message."""
         # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>,
         # with two tokens more before that for domain and account, and one more at the end.
         subject, reply, block, payload = received
@@ -91,7 +91,7 @@ class Lease:
         unreadable: str | None = None
         try:
             message = decode(topic, payload, block)
-        except Exception as error:  # whatever a message holds, it harms nobody else
+        except Exception as error:  # an error in a message affects only this message
             unreadable = f"headers: {type(error).__name__}: {error}"
             message = Message(id="", topic=topic, payload=payload)
         if not message.id:
@@ -100,21 +100,24 @@ class Lease:
             message=message,
             deliveries=int(tokens[at]),
             shard=shard,
-            # A group's own stream counts anew: not to look like a position in the topic's.
+            # A group's own stream has other sequences, which must not look like positions in the
+            # topic.
             position=sequence if isinstance(shard, int) else f"{shard}:{sequence}",
             time=int(tokens[at + 3]) / _NS,
             size=len(block) + len(payload),
-            receipt=reply,  # not the lease: a cycle a message is work for the collector
-            # Whoever may publish to a topic that keeps schedules can have the server write to any
-            # subject of its stream; but the server says so.
+            # The lease is not stored here: a cycle per message would be work for the garbage
+            # collector.
+            receipt=reply,
+            # A publisher to a topic with schedules can make the server write to any subject of its
+            # stream, but the server marks such messages.
             own_place=source.own or (subject == source.replays and FROM_A_SCHEDULE not in block),
             unreadable=unreadable,
         )
         return cls(delivery, source, int(sequence), now)
 
     def again(self, settlement: Settlement, now: float) -> Lease:
-        """The same message, to be handed out once more without the broker's help; who holds
-        the old delivery settles nothing with it."""
+        """Returns a new delivery of the same message, which this process hands out again. The old
+        delivery can settle nothing."""
         delivery = replace(
             settlement.delivery,
             failures=settlement.failures,
@@ -133,12 +136,11 @@ class Buffer:
         self._waiting: deque[Lease] = deque()
 
     def add(self, lease: Lease) -> None:
-        """Puts in what arrived, or what is to be handed out again."""
+        """Adds a message that arrived or must be handed out again."""
         self._waiting.append(lease)
 
     def take(self, now: float, accept: Callable[[Lease], bool]) -> bool:
-        """Offers what may be handed out now, in order, until `accept` says no more; False
-        then."""
+        """Offers available messages in order until `accept` returns False; then returns False."""
         waiting = self._waiting
         while waiting:
             if not accept(waiting[0]):
@@ -147,14 +149,14 @@ class Buffer:
         return True
 
     def ready(self, now: float) -> int:
-        """How many could be handed out now."""
+        """Returns the number of messages that could be handed out now."""
         return sum(not lease.ended for lease in self._waiting)
 
     def settled(self, lease: Lease) -> None:
-        """What was handed out is done or given back."""
+        """Notes that a message was settled or given back."""
 
     def drain(self) -> list[Lease]:
-        """Takes out everything, in order."""
+        """Removes and returns all messages, in order."""
         waiting = [*self._waiting]
         self._waiting.clear()
         return waiting
@@ -163,7 +165,8 @@ class Buffer:
 class OrderedBuffer(Buffer):
     """A buffer in which a message waits for the earlier ones of its lane.
 
-    A lane is blocked by a message that is not due, and by a later one that is still handed out.
+    A lane is blocked by a message that is not due, and by a later message that is handed out and
+    not settled.
     """
 
     def __init__(self, ordering: Ordering) -> None:
@@ -182,7 +185,7 @@ class OrderedBuffer(Buffer):
         more = True
         for index, lease in enumerate(self._sorted):
             if lease.ended:
-                continue  # lost while it waited: nothing of it is left, its lane is free
+                continue  # the message was lost while it waited, so its lane is free
             lane = self._lane(lease)
             handed = self._handed.get(lane)
             if lane in blocked or lease.due > now or (handed and max(handed) > lease.sequence):

@@ -16,23 +16,23 @@ from protoflow.transports.nats.names import is_replays
 from protoflow.transports.nats.wire.headers import FROM_A_SCHEDULE
 
 _log = logging.getLogger("protoflow.transports.jetstream")
-#: Seconds between two looks for what is gone: one answer is no proof.
+#: Seconds between two checks for missing consumers: one answer is no proof.
 _ASKED_AGAIN = 1.0
-#: Seconds between two looks for messages that left the stream unread.
+#: Seconds between two checks for messages that left the stream unread.
 _LOOK = 30.0
-#: The limits of a stream that drops messages.
+#: The limits of a stream that make it drop messages.
 _LIMITS = ("max_age", "max_bytes", "max_msgs", "max_msgs_per_subject")
 
 
-class Gone(TransportError):  # noqa: N818  said of a position
-    """A position is gone for good, and nobody said what to do then."""
+class Gone(TransportError):  # noqa: N818  the name describes a position
+    """A position is lost permanently, and no option says how to continue."""
 
 
 class Consumers:
-    """Durable consumers, one a shard and one for the group's own stream.
+    """Durable consumers, one for each shard and one for the group's own stream.
 
     Args:
-        durables: each with its stream, as they would be made.
+        durables: their configurations, each with its stream.
         on_lost_position: `stop`, `earliest` or `latest`.
     """
 
@@ -52,18 +52,18 @@ class Consumers:
         self._known: dict[Puller, int] = {}
 
     async def lent(self, puller: Puller) -> int:
-        """How many messages are lent to all processes. Raises TransportError."""
+        """Returns the number of unsettled messages of all processes. Raises TransportError."""
         return await self._number(puller, "num_ack_pending")
 
     async def waiting(self, puller: Puller) -> int:
-        """How many messages could be lent. Raises TransportError."""
+        """Returns the number of waiting messages. Raises TransportError."""
         return await self._number(puller, "num_pending")
 
     async def recover(self, puller: Puller) -> None:
-        """Makes a consumer anew if it is gone. Raises Gone if it must not be, TransportError if
-        it cannot be read or made now."""
+        """Creates a missing consumer again. Raises Gone if this is not allowed, and TransportError
+        if it cannot be read or created now."""
         if await self._exists(puller):
-            return  # the server was only not ready
+            return  # the server was just not ready
         await self.connection.clock.sleep(_ASKED_AGAIN)
         if await self._exists(puller):
             return
@@ -80,12 +80,12 @@ class Consumers:
         )
 
     def is_due(self, puller: Puller, now: float) -> bool:
-        """Whether it is time to look for messages that left the stream unread."""
+        """Whether the next check for messages that left the stream unread is due."""
         return not puller.own and now >= self._next_look.get(puller, 0.0)
 
     async def check(self, puller: Puller) -> None:
-        """Looks for messages that left the stream unread. Raises Gone if that ends the
-        subscription, TransportError if it is not known now."""
+        """Checks for messages that left the stream unread. Raises Gone if this ends the
+        subscription, and TransportError if it is unknown now."""
         self._next_look[puller] = self.connection.clock.monotonic() + _LOOK
         name, stream = puller.consumer, puller.stream
         places = await self._missed(stream, name)
@@ -93,8 +93,8 @@ class Consumers:
             return
         self._known[puller] = places
         what = (
-            f"{places} places of stream {stream} were emptied (max_age, max_bytes) before"
-            f" consumer {name} came to them"
+            f"{places} messages of stream {stream} were removed (max_age, max_bytes) before "
+            f"consumer {name} read them"
         )
         if self._lost == "stop":
             raise Gone(f"{self.settings.name}: {what}; set on_lost_position")
@@ -107,9 +107,9 @@ class Consumers:
             await self._make(puller, "new")
 
     async def left(self, pullers: Sequence[Puller]) -> None:
-        """Lets another process have the shards at once."""
-        # A server keeps a request that is young though nobody listens any more, and would lend
-        # what comes next to it, for a whole lease. It looks for listeners when it is asked.
+        """Lets another process have the shards immediately."""
+        # A server keeps a recent request although its client has left, and would assign the next
+        # message to it for a whole lease. A new request makes the server check for clients.
         await asyncio.gather(*(self.api.consumer(one.stream, one.consumer) for one in pullers))
         for puller in pullers:
             if puller.pin:
@@ -130,11 +130,12 @@ class Consumers:
         return 0 if info is None else int(info[name])
 
     async def _missed(self, stream: str, durable: str) -> int:
-        """How many places of a limited stream were emptied before a group came to them.
+        """Returns how many messages of a limited stream were removed before a group read them.
 
-        Sequences show it: the first one in the stream lies behind the last one that was lent.
-        Streams with several shards are not judged, for sequences between belong to other shards;
-        nor is a gap that ends at a message which was delayed, for its schedule left with it.
+        The sequences show it: the first sequence in the stream is greater than the next expected
+        one. Streams with several shards are not checked, because the sequences between belong to
+        other shards. A gap before a delayed message does not count, because its schedule was
+        removed with it.
         """
         info = await self.api.stream(stream)
         if info is None or not any((info["config"].get(limit) or 0) > 0 for limit in _LIMITS):
@@ -158,11 +159,11 @@ class Consumers:
 
 
 class Ephemeral(Consumers):
-    """The one consumer of a process that is in no group.
+    """The only consumer of a process that is in no group.
 
     Args:
-        config: how it is made.
-        stream: of what.
+        config: its configuration.
+        stream: its stream.
     """
 
     def __init__(self, api: API, settings: SubscriptionSettings, config: JSON, stream: str) -> None:
@@ -171,21 +172,21 @@ class Ephemeral(Consumers):
         self._stream = stream
 
     async def create(self) -> str:
-        """Makes it; its name. Raises APIError."""
+        """Creates the consumer and returns its name. Raises APIError."""
         return str((await self.api.create_consumer(self._stream, self._config))["name"])
 
     async def recover(self, puller: Puller) -> None:
-        """Begins anew, after a long outage."""
+        """Starts anew after a long outage."""
         if not await self._exists(puller):
             puller.consume(await self.create())
 
     def is_due(self, puller: Puller, now: float) -> bool:
-        """Never: it has no position that lasts."""
+        """Returns False, because it has no durable position."""
         return False
 
     async def check(self, puller: Puller) -> None:
         """Nothing."""
 
     async def left(self, pullers: Sequence[Puller]) -> None:
-        """Removes it."""
+        """Removes the consumer."""
         await self.api.delete_consumer(self._stream, pullers[0].consumer)

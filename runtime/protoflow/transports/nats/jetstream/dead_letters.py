@@ -23,12 +23,12 @@ _DIGITS = 20
 class JetStreamDeadLetterStore:
     """Implements `DeadLetterStore`. A position is a sequence of the stream.
 
-    A dead letter without payload may name where its message lies: the server refused the dead
-    letter with it, for its size. The payload is read from there, as long as the stream keeps it.
+    A dead letter without payload may name the place of its message, because the server refused the
+    larger dead letter. The payload is read from there, as long as the stream keeps it.
 
     Attributes:
-        sources: whose dead letters lie where.
-        api: asks the server.
+        sources: the subscriptions by dead-letter topic.
+        api: sends requests to the server.
         names: the names.
         publisher: publishes replays.
     """
@@ -40,7 +40,7 @@ class JetStreamDeadLetterStore:
         self.publisher = publisher
 
     async def count(self, topic: str) -> int:
-        """Returns how many dead letters wait."""
+        """Returns the number of waiting dead letters."""
         subject = self.names.all_of(topic)
         found = await self.api.stream(self.names.stream(topic), subject)
         counts = (found or {"state": {}})["state"].get("subjects") or {}
@@ -91,7 +91,7 @@ class JetStreamScan:
     async def replay(
         self, records: Sequence[DeadLetterRecord], *, to_origin: bool
     ) -> Sequence[Exception | None]:
-        """Publishes records again and deletes those that are confirmed."""
+        """Publishes records again and deletes the confirmed ones."""
 
         async def address(record: DeadLetterRecord) -> Message:
             message, group = self._store.sources.replayed(record, to_origin=to_origin)
@@ -119,9 +119,9 @@ class JetStreamScan:
             await store.api.call(f"STREAM.MSG.DELETE.{self._stream}", request)
 
     async def _address(self, topic: str, group: str) -> str:
-        """Where a group gets what it alone is to get again. An ordered group gets it among the
-        messages of its key, if its durables read that; what they read decides, for a replay that
-        nobody reads would be lost."""
+        """Returns the address for messages that only this group gets again. An ordered group gets
+        them among the messages of their key, if its durables read that subject; otherwise the
+        replay would be lost."""
         if (address := self._addresses.get((topic, group))) is None:
             names = self._store.names
             retry, replay = names.retry_topic(topic, group), names.replay_topic(topic, group)
@@ -144,10 +144,10 @@ class JetStreamScan:
         return True
 
     async def _completed(self, record: DeadLetterRecord) -> DeadLetterRecord:
-        """The dead letter with its payload, from the topic's stream if need be and possible."""
+        """Returns the dead letter, with its payload from the topic's stream if necessary."""
         store, message = self._store, record.message
         place = _lies_elsewhere(message)
-        # Nobody reads other streams by way of a forged dead letter.
+        # A forged dead letter must not give access to other streams.
         if place is None or not store.sources.has_topic(self._topic, place[0]):
             return record
         origin, sequence = place
@@ -163,7 +163,7 @@ class JetStreamScan:
 
 
 def _lies_elsewhere(message: Message) -> tuple[str, int] | None:
-    """The topic and the sequence where the payload lies; None: the dead letter is complete."""
+    """Returns topic and sequence of the payload; None if the dead letter is complete."""
     origin = message.metadata.get(wire.PF_ORIGINAL_TOPIC)
     position = message.metadata.get(wire.PF_ORIGINAL_POSITION, "")
     known = origin and position.isdecimal() and len(position) <= _DIGITS

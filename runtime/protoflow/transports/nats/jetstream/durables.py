@@ -1,10 +1,10 @@
-"""Durables that are there already: compared, and changed in place where that is safe.
+"""Existing durables: they are compared, and changed in place if this is safe.
 
-A durable has settings that follow from options and from the ordering of its group: that of an
-ordered group reads its replays, too. The server changes them in place; an ordering only while no
-process asks for messages, for what goes to all processes and what goes to one at a time must not
-mix. What is lent or was given back does no harm: an ordered shard opens when all of it is in one
-hand, so it must fit into the window.
+The settings of a durable depend on options and on the ordering of its group: the durable of an
+ordered group also reads its replays. The server changes settings in place. It changes the ordering
+only while no process requests messages, because delivery to all processes and to one at a time must
+not mix. Unsettled messages do no harm: an ordered shard opens when one process holds all of them,
+so they must fit into the window.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ async def adapt(
     *,
     adapts: bool,
 ) -> list[str]:
-    """Changes a durable in place where that is safe and allowed; else what is wrong with it."""
+    """Changes a durable in place if this is safe and allowed; otherwise returns the problem."""
     name = f"consumer {wanted['durable_name']} of stream {stream}"
-    # `start` is for a group without position: this one has one.
+    # `start` applies to a group without a position, but this one has a position.
     compared = {key: value for key, value in wanted.items() if key != "deliver_policy"}
     compared, present = _normal(compared), _normal(found["config"])
     subjects = compared["filter_subjects"] = _with_replays(wanted, found["config"])
@@ -47,8 +47,9 @@ async def adapt(
         return differences(name, compared, present, "nats consumer edit")
     if _changes_ordering(compared, present) and (problem := _under_way(compared, found)):
         text = (
-            f"{name}: the ordering of {settings.name} becomes {settings.ordering.value}, and"
-            f" {problem}: let the old version settle what it has, stop every process of the group,"
+            f"{name}: the ordering of {settings.name} becomes {settings.ordering.value}, and "
+            f"{problem}: let the old version settle its messages, stop every process of the "
+            "group,"
             " and start again"
         )
         return [text]
@@ -60,21 +61,21 @@ async def adapt(
 
 
 def filter_of(subjects: Sequence[str]) -> JSON:
-    """The settings of a consumer of these subjects; servers before 2.10 know only one."""
+    """Returns the filter settings of a consumer; servers before 2.10 allow only one subject."""
     if len(subjects) == 1:
         return {"filter_subject": subjects[0]}
     return {"filter_subjects": [*subjects]}
 
 
 def subjects_of(config: JSON) -> list[str]:
-    """What a consumer reads, the topic's own subject first."""
+    """Returns the subjects that a consumer reads, the topic's own subject first."""
     subjects = config.get("filter_subjects") or [config.get("filter_subject", "")]
     return sorted(subjects, key=is_replays)
 
 
 def _with_replays(wanted: JSON, found: JSON) -> list[str]:
-    """What it is to read. A group that was ordered once goes on listening for its replays, for
-    some may wait."""
+    """Returns the subjects to read. A group that was ordered before still reads its replays,
+    because some may wait."""
     subjects = subjects_of(wanted)
     return [*subjects, *filter(is_replays, {*subjects_of(found)} - {*subjects})]
 
@@ -84,7 +85,7 @@ def _plain(subjects: Sequence[str]) -> list[str]:
 
 
 def _normal(config: JSON) -> JSON:
-    """A consumer's settings, with the server's defaults."""
+    """Returns a consumer's settings, including the server's defaults."""
     return {
         **{key: value for key, value in config.items() if key not in _FILTER},
         "filter_subjects": subjects_of(config),
@@ -94,26 +95,26 @@ def _normal(config: JSON) -> JSON:
 
 
 def _changes_ordering(wanted: JSON, found: JSON) -> bool:
-    """Whether messages went to all processes and are to go to one, or the other way."""
+    """Whether delivery changes between all processes and one process at a time."""
     if wanted["priority_policy"] != found["priority_policy"]:
         return True
-    # Servers without pins: one message at a time.
+    # Servers without pinned consumers: one message at a time.
     return (wanted["max_ack_pending"] == 1) is not (found.get("max_ack_pending") == 1)
 
 
 def _under_way(wanted: JSON, found: Mapping[str, Any]) -> str:
-    """Why the ordering cannot change now; empty: it can."""
+    """Returns why the ordering cannot change now; empty if it can."""
     lent, waiting = found.get("num_ack_pending", 0), found.get("num_waiting", 0)
     if waiting:
         return f"requests of running processes wait there: {waiting}"
     window = wanted["max_ack_pending"]
     if wanted["priority_policy"] != "none" and lent > window:
-        return f"{lent} of its messages are under way, more than ordered_window ({window}) holds"
+        return f"{lent} of its messages are unsettled, more than ordered_window ({window}) holds"
     return ""
 
 
 def differences(name: str, wanted: JSON, found: JSON, heal: str) -> list[str]:
-    """What differs, each with the way to fix it."""
+    """Yields the differences, each with its fix."""
     return [
         f"{name}: {key} is {found.get(key)!r}, not {wanted[key]!r}; change the option, or the"
         f" server with {heal}"

@@ -1,7 +1,7 @@
-"""Messages that are held back, by topic, until a stream takes them.
+"""Messages that are held back, by topic, until a stream stores them.
 
-What no stream takes is held back, with everything of its topic that comes after it, and
-sent again in order: a stream without leader for a moment is no failed publication.
+A message that no stream stores is held back with all later messages of its topic, and they are sent
+again in order. So a short time without a stream leader does not fail a publication.
 """
 
 from __future__ import annotations
@@ -17,28 +17,29 @@ from protoflow.transports.nats.jetstream.topology import TopologyManager
 from protoflow.transports.nats.wire.connection import NatsConnection
 
 _KNOWN_TOPICS = 10_000
-#: Seconds before what no stream took is sent again; doubles up to the second.
+#: Seconds before an unstored message is sent again; the wait doubles up to the second value.
 _FIRST_WAIT = 0.02
 _LONGEST_WAIT = 1.0
-#: So many times it is sent again before the stream is looked for, ...
+#: It is sent again this many times before the stream is checked.
 _PATIENCE = 3
-#: ... and so many times that is done before the stream counts as missing.
+#: After this many checks, the stream counts as missing.
 _LOOKS = 2
 
 
 class HeldTopics:
-    """Finds out whether a topic has a stream, and makes one if it may.
+    """Checks whether a topic has a stream, and creates one if allowed.
 
     Args:
         connection: the connection.
-        topology: knows the streams.
-        require_subscriber: publishing to a topic that no group consumes is an error.
-        send: sends a message that need not wait any longer.
-        in_flight: whether some of a topic are sent and not answered: they may have to go first.
+        topology: knows the existing streams.
+        require_subscriber: whether publishing to a topic without a group is an error.
+        send: sends a message that must no longer wait.
+        in_flight: whether messages of a topic are sent and not answered; they may have to be sent
+            first again.
 
     Attributes:
-        creates: streams may be made.
-        known: topics that have a stream.
+        creates: whether streams may be created.
+        known: the topics that have a stream.
     """
 
     def __init__(
@@ -67,8 +68,8 @@ class HeldTopics:
         return (pending for waiting in [*self._held.values()] for pending in [*waiting])
 
     def must_wait(self, pending: Pending) -> bool:
-        """Whether a message is not to be sent yet: others of its topic wait, or something is to be
-        found out about its stream."""
+        """Whether a message must wait, because others of its topic wait or its stream must be
+        checked."""
         topic = pending.topic
         if topic in self._held:
             return True
@@ -79,7 +80,7 @@ class HeldTopics:
         return topic not in self.known or pending.needs_group
 
     def unheard(self, message: Message) -> bool:
-        """Whether it is not known that a group consumes the topic; dead letters need none."""
+        """Whether no group is known to consume the topic; dead letters need none."""
         topic = message.topic
         return (
             topic not in self._heard
@@ -88,7 +89,7 @@ class HeldTopics:
         )
 
     def add(self, pending: Pending) -> None:
-        """Keeps a message back until its topic has a stream that takes it."""
+        """Holds a message back until its topic has a stream that stores it."""
         topic = pending.topic
         if (waiting := self._held.get(topic)) is not None:
             waiting.append(pending)
@@ -99,20 +100,20 @@ class HeldTopics:
         task.add_done_callback(self._tasks.discard)
 
     def expire(self, pending: Pending) -> None:
-        """Fails a message whose time is over."""
+        """Fails a message whose time has ended."""
         topic = pending.topic
         self._held[topic].remove(pending)
         detail = self._connection.problem or self._why.get(topic) or "no stream stores it"
         pending.fail(f"not confirmed in time: {detail}")
 
     async def close(self) -> None:
-        """Looks for streams no longer; what is held stays."""
+        """Stops checking streams; held messages stay."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _release(self, topic: str) -> None:
-        """Sends what is held back as soon as it can be, in the order of submission."""
+        """Sends held messages as soon as possible, in the order of submission."""
         clock = self._connection.clock
         missing, wait = 0, 0.0
         while waiting := self._held.get(topic):
@@ -139,8 +140,8 @@ class HeldTopics:
         self._let_go(topic)
 
     async def _look(self, topic: str, *, again: bool) -> str:
-        """What is wrong with the stream of a topic; it is made if it may be. Raises
-        TransportError: it is not known now."""
+        """Returns the problem of a topic's stream, which is created if allowed. Raises
+        TransportError if this is unknown now."""
         if self.creates and not topic.startswith("="):
             if problems := await self._topology.ensure_topic(topic):
                 return "\n".join(problems)
@@ -166,7 +167,7 @@ class HeldTopics:
         waiting = self._held.pop(topic, [])
         self._why.pop(topic, None)
         if len(self.known) >= _KNOWN_TOPICS:
-            self.known.clear()  # topics that come from data must not pile up
+            self.known.clear()  # topic names can come from data, so the set is bounded
             self._heard.clear()
             self._delays.clear()
         self.known.add(topic)

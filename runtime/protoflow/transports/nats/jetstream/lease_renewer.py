@@ -1,7 +1,7 @@
-"""Renews the leases of a subscription, and gives back what it loses.
+"""Renews the leases of a subscription, and gives back lost messages.
 
-JetStream hands out a message that was given back after newer ones. So whatever one ordered
-consumer lent is held and given back as a whole.
+JetStream redelivers a message that was given back after newer ones. So all messages of an ordered
+consumer are held and given back together.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from protoflow.transports.nats.jetstream.puller import Puller
 
 _log = logging.getLogger("protoflow.transports.jetstream")
 _POLL = 0.1
-_Work = Coroutine[Any, Any, None]  # Any: it is sent nothing
+_Work = Coroutine[Any, Any, None]  # Any: it sends nothing
 
 
 class LeaseRenewer:
-    """The leases of a subscription, and the work that is done beside its messages.
+    """The leases of a subscription, and the background work besides its messages.
 
     Args:
-        consumers: what is to be done about the consumers at the server.
-        pullers: where the messages come from.
-        fail: called when a position is gone for good.
+        consumers: manages the consumers at the server.
+        pullers: the sources of messages.
+        fail: called when a position is lost permanently.
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class LeaseRenewer:
         self._connection = consumers.connection
         self._settings = consumers.settings
         self.leases = Leases(self._settings, self._connection.write)
-        #: Set when there may be something to hand out.
+        #: Set when messages may be available to hand out.
         self.wake = asyncio.Event()
         self.is_stopped = False
-        #: What comes now may have been on its way for longer than a lease.
+        #: Messages that arrive now may have been delayed for longer than a lease.
         self.in_doubt = False
         self._swept = 0.0
         self._listener = listener
@@ -57,16 +57,16 @@ class LeaseRenewer:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def stop(self) -> None:
-        """Begins nothing more, and ends what was begun."""
+        """Starts no new work, and ends the running work."""
         self.is_stopped = True
         self.wake.set()
         for task in self._tasks:
             task.cancel()
 
     def doubt(self) -> None:
-        """Nothing was heard for long, because we stood still or the way was blocked. Messages that
-        were on their way may be another process's now, so none is taken until the server has
-        answered afresh; it lends again what nobody acknowledges."""
+        """Handles a long silence, because this process stopped or the network was blocked. Messages
+        in flight may belong to another process now, so none is accepted until the server has
+        answered again. The server redelivers unacknowledged messages."""
         if self.in_doubt or self.is_stopped or not self._connection.is_connected:
             return
         self.in_doubt = True
@@ -83,8 +83,8 @@ class LeaseRenewer:
                 self.run(self.open(puller))
 
     def sweep(self, now: float) -> None:
-        """Reports what was lost. What an ordered consumer lent goes back together with it, for
-        later ones would overtake it."""
+        """Reports lost messages. All messages of an ordered consumer are given back together,
+        because later ones would otherwise overtake."""
         if self._swept and now - self._swept > self._settings.lease / 2:
             self.doubt()
         self._swept = now
@@ -106,14 +106,14 @@ class LeaseRenewer:
             self._listener.deliveries_lost(handed)
 
     def run(self, work: _Work) -> None:
-        """Does it beside everything else, until `stop`."""
+        """Runs the background work until `stop`."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def once(self, puller: Puller, work: Callable[[Puller], Awaitable[None]]) -> None:
-        """Does what is to be done about a consumer, unless it is being done; what goes wrong is
-        tried again when there is cause."""
+        """Runs a task for a consumer unless it is already running. A failed task is repeated at the
+        next occasion."""
         if (puller, work.__name__) in self._busy:
             return
         self._busy.add((puller, work.__name__))
@@ -131,8 +131,8 @@ class LeaseRenewer:
         self.run(do())
 
     async def open(self, puller: Puller) -> None:
-        """Opens a puller once every message that its consumer has lent is in our hands: older
-        ones come again after newer ones, and only then is their order known."""
+        """Opens a puller once this process holds every unsettled message of its consumer. Older
+        messages are redelivered after newer ones, so their order is only known then."""
         pin = puller.pin
         while pin and puller.pin == pin and not puller.open:
             with contextlib.suppress(TransportError):
@@ -143,15 +143,16 @@ class LeaseRenewer:
             await asyncio.sleep(_POLL)
 
     async def move(self, puller: Puller) -> None:
-        """Another process gets the messages of a consumer: what is ours of them is settled, or
-        given back; then we compete for it again."""
+        """Handles the move of a consumer to another process: its messages are settled or given
+        back, and then this process competes again."""
         await self._listener.shards_revoked([puller.shard], self._settings.rebalance_drain)
         self.give_back([lease for lease in self.leases if lease.source is puller])
         puller.compete()
 
     def give_back(self, leases: Iterable[Lease]) -> None:
-        """For any process, this one included. What may be another's by now is let go without a
-        word: the server would take it from the other, and hand it out twice."""
+        """Gives a message back for any process, including this one. If another process may hold it,
+        nothing is sent: the server would take the message from that process and deliver it
+        twice."""
         for lease in leases:
             if self.leases.release(lease):
                 lease.source.buffer.settled(lease)
@@ -159,5 +160,5 @@ class LeaseRenewer:
                     self._connection.write(encode_command(lease.reply, NAK))
 
     def is_over(self, lease: Lease) -> bool:
-        """Whether the time for which a message was lent is over."""
+        """Whether the lease of a message has ended."""
         return self._connection.clock.monotonic() - lease.renewed >= self._settings.lease

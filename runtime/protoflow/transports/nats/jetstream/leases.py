@@ -9,14 +9,14 @@ from protoflow.message import Delivery
 from protoflow.transport.interface import SubscriptionSettings
 from protoflow.transports.nats.jetstream.buffers import Lease
 
-#: How many times in the length of a lease it is looked at whether it must be renewed.
+#: The number of checks for renewal in the time of one lease.
 _SWEEPS = 60
 _WORKING = b"+WPI"
 NAK: Final = b"-NAK"
 
 
 class Leases:
-    """The unsettled messages of a subscription, those not yet handed out included.
+    """The unsettled messages of a subscription, including those not handed out yet.
 
     Args:
         write: sends commands to the server.
@@ -37,19 +37,19 @@ class Leases:
         return iter(tuple(self._leases.values()))
 
     def of(self, delivery: Delivery) -> Lease | None:
-        """The lease that a delivery was handed out with; None if it is not ours any more."""
+        """Returns the lease of a delivery; None if this process has lost it."""
         lease = self._leases.get(delivery.receipt)
         return lease if lease is not None and lease.delivery is delivery else None
 
     @property
     def credit(self) -> int:
-        """How many more messages there may be."""
+        """Returns how many more messages may arrive."""
         if self._bytes >= self._settings.max_in_flight_bytes:
             return 0
         return self._settings.max_in_flight - len(self._leases)
 
     def add(self, lease: Lease) -> None:
-        """A message came."""
+        """Adds an arrived message."""
         if (old := self._leases.get(lease.reply)) is not None:
             self.release(old)
         self._leases[lease.reply] = lease
@@ -57,13 +57,13 @@ class Leases:
         self._bytes += lease.delivery.size
 
     def hand_out(self, lease: Lease, now: float) -> Delivery:
-        """The message is handed out."""
+        """Notes that the message is handed out."""
         lease.handed = now
         self.handed += 1
         return lease.delivery
 
     def release(self, lease: Lease) -> bool:
-        """The message is no longer ours; False if it was not any more."""
+        """Removes a message; returns False if it was lost before."""
         if lease.ended:
             return False
         lease.ended = True
@@ -75,8 +75,9 @@ class Leases:
         return True
 
     def sweep(self, now: float, *, connected: bool) -> list[Lease]:
-        """Renews what is due, at most for `max_hold`; what was not renewed in time is lost,
-        and reported. What nobody took in all that time is given back for another process."""
+        """Renews leases that are due, for at most `max_hold`. Leases that were not renewed in time
+        are lost and reported. Messages that no receiver took in all that time are given back for
+        another process."""
         settings = self._settings
         lost: list[Lease] = []
         if now < self._next_sweep:
@@ -102,5 +103,5 @@ class Leases:
 
 
 def encode_command(reply: bytes, payload: bytes) -> bytes:
-    """What is said to the server of a message, in the words of its protocol."""
+    """Returns the protocol command about a message."""
     return b"PUB %b %d\r\n%b\r\n" % (reply, len(payload), payload)

@@ -1,4 +1,4 @@
-"""Finding one message: streams are read by sequence, from the time in its id on."""
+"""Finds one message: streams are read by sequence, starting at the time in its id."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class JetStreamMessageFinder:
     """Implements `MessageFinder` for one search. No consumer is made.
 
     Args:
-        api: asks the server.
+        api: sends requests to the server.
         names: the names.
-        query: what is looked for.
+        query: the search.
     """
 
     def __init__(self, api: API, names: JetStreamNames, query: MessageQuery) -> None:
@@ -50,7 +50,7 @@ class JetStreamMessageFinder:
         return found
 
     async def _search_replays(self, settings: SubscriptionSettings) -> list[JSON]:
-        """Replays of the message to an ordered group: they lie in the topic's stream."""
+        """Searches replays of the message to an ordered group, which are in the topic's stream."""
         names = self._names
         if settings.ordering is Ordering.NONE:
             return []
@@ -59,7 +59,7 @@ class JetStreamMessageFinder:
         return await self._search(stream, filter, settings.topic, settings.group)
 
     async def _search_retries(self, settings: SubscriptionSettings) -> bool:
-        """Whether the group's own stream holds the message: for a retry, or as a replay."""
+        """Checks whether the group's own stream holds the message as a retry or a replay."""
         names = self._names
         address = names.retry_topic(settings.topic, settings.group)
         found: list[JSON] = []
@@ -72,7 +72,7 @@ class JetStreamMessageFinder:
     async def _search(
         self, stream: str, filter: str, topic: str, group: str = "", until: float | None = None
     ) -> list[JSON]:
-        """The message in the subjects of a stream."""
+        """Searches the message in the subjects of a stream."""
         query, found = self._query, self._found
         info = await self._api.stream(stream)
         if info is None:
@@ -98,7 +98,7 @@ class JetStreamMessageFinder:
     async def _judge(
         self, settings: SubscriptionSettings, stored: Sequence[JSON], waiting: bool
     ) -> None:
-        """How far the group's durables are with the message, and whether its stream holds it."""
+        """Determines the state of the message in the group's durables and its own stream."""
         if not stored and not waiting:
             return
         stream, states = self._names.stream(settings.topic), set[str]()
@@ -107,26 +107,28 @@ class JetStreamMessageFinder:
             info = await self._api.consumer(stream, durable)
             states.add(_state(info, each["seq"]))
             self._found.searched.append(f"consumer {durable} of stream {stream}")
-        if waiting:  # what the group's own stream holds is not settled
+        if waiting:  # messages in the group's own stream are not settled
             states.add("not settled yet")
-        states = states - {"settled"} or states  # one of several places is no answer for all
+        # one of several copies does not show the state of all
+        states = states - {"settled"} or states
         self._found.groups.append(
             GroupState(topic=settings.topic, group=settings.group, state="; ".join(sorted(states)))
         )
 
     def _durable(self, group: str, subject: str) -> str:
-        """The consumer of the shard that a subject is of."""
+        """Returns the consumer of the shard of a subject."""
         durables = self._names.durables(group)
         shard = subject.rpartition(".=")[2]
         return durables[int(shard)] if len(durables) > 1 and shard.isdecimal() else durables[0]
 
 
 def _state(info: JSON | None, sequence: int) -> str:
-    """What a consumer reports of a message: all up to its floor is acknowledged."""
+    """Returns the state of a message at a consumer: all up to its floor is acknowledged."""
     if info is None:
         return "the group has no consumer"
     if sequence <= info["ack_floor"]["stream_seq"]:
         return "settled"
     if sequence > info["delivered"]["stream_seq"]:
         return "waiting"
-    return f"delivered; not known whether settled (the floor is {info['ack_floor']['stream_seq']})"
+    floor = info["ack_floor"]["stream_seq"]
+    return f"delivered; it is unknown whether it is settled (the floor is {floor})"

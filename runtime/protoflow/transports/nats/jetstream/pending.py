@@ -1,4 +1,4 @@
-"""Messages that wait for confirmation."""
+"""Messages that wait for a confirmation."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _SCHEDULES_REFUSED = range(10188, 10194)
 
 
 class Pending:
-    """A message that is not confirmed.
+    """An unconfirmed message.
 
     Attributes:
-        number: its place in the order of all submitted messages.
-        block: its headers, as they stand on the wire.
-        repeatable: the server drops a second copy.
-        deadline: when nobody waits for it any more.
-        sent: a server may have it.
-        misses: how many times no stream took it.
-        needs_group: it is an error if no group consumes its topic.
-        delayed: it is a schedule.
+        number: its position in the order of all submitted messages.
+        block: its headers as sent on the wire.
+        repeatable: whether the server drops a second copy.
+        deadline: the time when its submission fails.
+        sent: whether a server may have received it.
+        misses: how often no stream stored it.
+        needs_group: whether a topic without a group is an error.
+        delayed: whether it is a schedule.
     """
 
     __slots__ = (
@@ -53,15 +53,15 @@ class Pending:
         self.needs_group = False
 
     def done(self, error: PublishError | None = None) -> None:
-        """It is confirmed, or given up."""
+        """Confirms it, or marks it as given up."""
         self.batch.done(self.index, error)
 
     def fail(self, detail: str) -> None:
-        """It may be published again later."""
+        """Fails it; it may be published again later."""
         self.done(PublishError(f"{self.topic}: {detail}"))
 
     def size_error(self, limit: int) -> PublishError | None:
-        """Why no stream of a server with this limit takes it; None: one does."""
+        """Returns why no stream of a server with this limit stores it; None if a stream can."""
         headers = wire_headers.STREAM_HEADERS
         if len(self.block) > headers:
             text = f"{len(self.block)} bytes of headers are more than the {headers} of a stream"
@@ -71,7 +71,7 @@ class Pending:
 
 
 def give_up(waiting: list[Pending], some: Sequence[Pending], detail: str) -> None:
-    """Fails some of those that wait, except where their time was up in the meantime."""
+    """Fails some waiting messages, except those whose time has ended meanwhile."""
     for pending in some:
         if pending in waiting:
             waiting.remove(pending)
@@ -79,8 +79,8 @@ def give_up(waiting: list[Pending], some: Sequence[Pending], detail: str) -> Non
 
 
 def refusal(topic: str, payload: bytes) -> PublishError | None:
-    """What the answer of a stream says; None is that it has the message. Raises ValueError for
-    what is no answer of a stream: anybody may answer to a subject."""
+    """Returns the error in a stream's answer; None if the message is stored. Raises ValueError if
+    the answer is not from a stream, because any client may answer on a subject."""
     answer: Any = json.loads(payload)
     if not isinstance(answer, dict):
         raise ValueError("no answer of a stream")
@@ -96,5 +96,5 @@ def refusal(topic: str, payload: bytes) -> PublishError | None:
 
 
 def is_plain(payload: bytes) -> bool:
-    """Whether an answer is surely a stream's, which has the message."""
+    """Whether an answer certainly comes from a stream that has stored the message."""
     return payload.startswith(b'{"stream":') and b'"error"' not in payload and b'"seq":' in payload

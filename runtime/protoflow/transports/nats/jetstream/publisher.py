@@ -23,11 +23,11 @@ class JetStreamPublisher:
     """Publishes in order; the server's answer to each message is its result.
 
     Args:
-        topology: knows the streams.
-        require_subscriber: publishing to a topic that no group consumes is an error.
+        topology: knows the existing streams.
+        require_subscriber: whether publishing to a topic without a group is an error.
 
     Attributes:
-        held: messages that wait until a stream takes them.
+        held: messages that wait until a stream stores them.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class JetStreamPublisher:
             except PublishRefusedError as error:
                 batch.done(index, error)
                 continue
-            except Exception as error:  # whatever a message holds, it is refused by itself
+            except Exception as error:  # an error in a message refuses only this message
                 text = f"{message.topic}: it cannot be written: {error}"
                 batch.done(index, PublishRefusedError(text))
                 continue
@@ -76,14 +76,14 @@ class JetStreamPublisher:
         return batch.future
 
     async def close(self) -> None:
-        """Fails what is not confirmed."""
+        """Fails unconfirmed messages."""
         await self.held.close()
         for pending in (*self._pending.values(), *self.held):
             pending.fail("the transport was closed before it was confirmed")
         self._pending.clear()
 
     async def connected(self, client: FastClient) -> None:
-        """Sends again what is not confirmed, where the server drops the second copy."""
+        """Sends unconfirmed messages again if the server drops second copies."""
         self._max_payload = client.max_payload
         self._inbox = client.new_inbox() + "."
         await subscribe(client, self._inbox + "*", self._on_acks)
@@ -92,25 +92,26 @@ class JetStreamPublisher:
                 del self._pending[token]
                 pending.fail("connection lost before it was confirmed")
             elif error := pending.size_error(self._max_payload):
-                del self._pending[token]  # another server than the one it was measured for
+                # the server differs from the one for which the size was computed
+                del self._pending[token]
                 pending.done(error)
             else:
                 self._write(token, pending)
-        self._ready = True  # not before: what is submitted now comes after all of these
+        self._ready = True  # only now, so that later messages come after these
 
     def disconnected(self, detail: str) -> None:
         """Unconfirmed messages wait for the next client or their timeout."""
         self._ready = False
 
     def denied(self, subject: str) -> None:
-        """Refuses what was published to the subject."""
+        """Refuses messages that were published to the subject."""
         for token, pending in [*self._pending.items()]:
             if pending.subject.lower() == subject:
                 del self._pending[token]
                 pending.done(PublishRefusedError(f"not authorised to publish to {pending.topic}"))
 
     def tick(self, now: float) -> None:
-        """Fails what was not confirmed in time."""
+        """Fails messages that were not confirmed in time."""
         if now < self._next_look:
             return
         self._next_look = now + self._connection.options.publish_timeout
@@ -136,7 +137,7 @@ class JetStreamPublisher:
         subject = self._names.subject(topic, message.key)
         check(subject)
         if message.deduplication_id is not None:
-            # Retries of all topics of a group share a stream, and so one memory of ids.
+            # Retries of all topics of a group share a stream, so they share its memory of ids.
             address = f":{topic}" if topic.startswith("=") else ""
             id = message.deduplication_id + address
             headers[wire_headers.MESSAGE_ID] = wire_headers.deduplication(id)
@@ -176,10 +177,10 @@ class JetStreamPublisher:
                 try:
                     error = None if is_plain(payload) else refusal(pending.topic, payload)
                 except ValueError:
-                    continue  # somebody else's answer: the stream's is still to come
+                    continue  # another client answered; the stream's answer is still to come
                 del self._pending[token]
                 pending.batch.done(pending.index, error)
-            else:  # 503: nobody takes it
+            else:  # 503: no stream takes it
                 del self._pending[token]
                 pending.sent = False
                 pending.misses += 1

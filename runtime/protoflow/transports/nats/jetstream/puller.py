@@ -1,8 +1,8 @@
 """Pulls from one consumer with long-lived, supervised requests.
 
-Each request names a number of messages and an expiry, and the server answers it with that
-many messages to our inbox, or with a status message that says how many it will not send.
-A request whose heartbeats stay away is lost, and made anew.
+Each request names a number of messages and an expiry. The server answers with that many messages to
+our inbox, or with a status message with the number of missing messages. If the heartbeats of a
+request stop, the request counts as lost and is repeated.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BACKOFF_WITHOUT_RIGHT = 5.0
 _LENT = b"$JS.ACK."
 _PIN = b"\r\nNats-Pin-Id:"
 _ENDED = ("Batch Completed", "Message Size Exceeds MaxBytes")
-#: The one priority group of our pinned consumers.
+#: The only priority group of our pinned consumers.
 PIN_GROUP: Final = "protoflow"
 
 
@@ -35,41 +35,42 @@ class Owner(Protocol):
 
     @property
     def credit(self) -> int:
-        """How many more messages there may be."""
+        """Returns how many more messages may arrive."""
         ...
 
     def arrived(self, messages: Sequence[Received], puller: Puller, now: float) -> None:
-        """Messages came."""
+        """Receives messages."""
 
     def late(self) -> None:
-        """What comes now was on its way for a time that is long for a lease."""
+        """Notes that messages arrive after a delay that is long for a lease."""
 
     def answered(self, puller: Puller, problem: str | None, *, gone: bool = False) -> None:
-        """The puller gets answers, or not; `gone`: its consumer may not exist any more."""
+        """Notes whether the puller gets answers; `gone`: its consumer may not exist any more."""
 
     def pinned(self, puller: Puller) -> None:
-        """The puller is the one that gets messages now, as it was not or may not have been;
-        nothing of it is to be handed out until `open` is set."""
+        """Notes that the puller now gets the messages and possibly did not before. None of them may
+        be handed out until `open` is set."""
 
     def unpinned(self, puller: Puller) -> None:
-        """Another process gets the messages now; nothing is asked for until `compete`."""
+        """Notes that another process now gets the messages; no requests are sent until
+        `compete`."""
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class Puller(Source):
-    """The messages of one consumer, as they come.
+    """Receives the messages of one consumer.
 
     Attributes:
         connection: writes the requests.
         owner: gets the messages.
         api: the prefix of JetStream's API.
         consumer: the consumer.
-        batch: how many messages are asked for at most.
-        max_bytes: how many bytes one request may bring.
+        batch: the highest number of messages in a request.
+        max_bytes: the highest number of bytes for a request.
         expires: seconds that a request waits at the server.
-        pin_timeout: seconds of silence after which another process becomes the one that gets
-            messages; 0.0 if the server does not choose it.
-        lease: seconds for which a message is lent.
+        pin_timeout: seconds of silence after which another process gets the messages; 0.0 if the
+            server does not pin a process.
+        lease: the duration of a lease in seconds.
     """
 
     connection: NatsConnection
@@ -99,12 +100,12 @@ class Puller(Source):
         self._retry_at = 0.0
 
     def consume(self, consumer: str) -> None:
-        """From now on this consumer of the stream."""
+        """Starts to consume from this consumer of the stream."""
         self.consumer = consumer
         self._subject = f"{self.api}.CONSUMER.MSG.NEXT.{self.stream}.{consumer}"
 
     async def connected(self, client: FastClient) -> None:
-        """Begins anew with this client."""
+        """Starts again with this client."""
         if self.is_stopped:
             return
         self._inbox = client.new_inbox()
@@ -115,30 +116,30 @@ class Puller(Source):
         self.pull()
 
     def disconnected(self) -> None:
-        """Nothing that was asked for will come; what was on its way comes again, later."""
+        """Notes that requests get no answers; messages in flight are redelivered later."""
         self._number = None
         self.close()
         self._requested = 0
 
     async def stop(self) -> None:
-        """Asks for nothing more; returns when everything that the server sent is here."""
+        """Sends no more requests; returns when all messages that the server sent have arrived."""
         self.is_stopped = True
         number, self._number = self._number, None
         if number is not None:
             await self.connection.unsubscribe(number)
 
     def covers(self, subject: str) -> bool:
-        """Whether a subject, in lower case, is one that this puller needs."""
+        """Whether this puller needs a subject, which is in lower case."""
         return subject in (self._subject.lower(), self._inbox.lower())
 
     def refused(self, subject: str) -> None:
-        """A right is missing; it may be given while we live."""
+        """Handles a missing right, which may be granted later."""
         self._requested = 0
         self._retry_at = self.connection.clock.monotonic() + _BACKOFF_WITHOUT_RIGHT
         self.owner.answered(self, f"not authorised for {subject}")
 
     def pull(self) -> None:
-        """Asks for more, if there is room for enough to be worth a request."""
+        """Requests more messages if there is enough room."""
         if self.paused or self._waiting or self._retry_at or self._number is None:
             return
         credit = self.window - self.held if self.window else self.owner.credit
@@ -148,16 +149,16 @@ class Puller(Source):
         self._ask(room, self.max_bytes, self.expires)
 
     def close(self) -> None:
-        """As `Source.close`; where one message is lent at a time, that is always known."""
+        """See `Source.close`; if one message at a time is delivered, the order is always known."""
         self.open = not self.pin_timeout
 
     def compete(self) -> None:
-        """Asks again, after `unpinned`."""
+        """Requests again, after `unpinned`."""
         self._waiting = False
         self.pull()
 
     def tick(self, now: float) -> None:
-        """Asks again where the server went silent, after a pause, or to keep the pin."""
+        """Requests again if the server is silent, after a pause, or to keep the pin."""
         if self._retry_at:
             if now < self._retry_at:
                 return
@@ -167,7 +168,8 @@ class Puller(Source):
             self.owner.answered(self, "the server is silent")
         self.pull()
         if self.pin and now - self._asked > self.pin_timeout / 3 and self._number:
-            self._ask(1, 1, 1.0)  # no message fits into one byte: this only shows life
+            # no message fits into one byte: this request only shows that the client lives
+            self._ask(1, 1, 1.0)
 
     def _ask(self, count: int, max_bytes: int, expires: float) -> None:
         now = self._asked = self.connection.clock.monotonic()

@@ -14,7 +14,7 @@ from protoflow.transports.nats.wire.connection import NatsConnection, subscribe
 from protoflow.transports.nats.wire.reader import Received
 
 _ACKED = b"+ACK"
-_ACK = b" 4\r\n+ACK\r\n"  # as `said` has it, at a third of the cost
+_ACK = b" 4\r\n+ACK\r\n"  # the same as `encode_command`, at a third of the cost
 _NS = 1_000_000_000
 _LONGEST_DELAY = 1e9
 _PATIENCE = 5.0
@@ -22,7 +22,7 @@ _REMEMBERED = 10_000
 
 
 def payload_of(settlement: Settlement) -> bytes:
-    """What a settlement says on the wire."""
+    """Returns the payload of a settlement."""
     if settlement.action is Action.ACK:
         return _ACKED
     if settlement.action is Action.NACK and 0 < settlement.delay < _LONGEST_DELAY:
@@ -31,8 +31,7 @@ def payload_of(settlement: Settlement) -> bytes:
 
 
 class _Group:
-    """The commands for one consumer: all of them arrive in order, so the answer to the last
-    one confirms the others."""
+    """The commands for one consumer. They arrive in order, so one answer confirms them all."""
 
     __slots__ = ("commands", "leases", "payload", "places", "settling")
 
@@ -53,13 +52,13 @@ class _Group:
             self.commands.append(encode_command(lease.reply, payload))
 
     def text(self, answer: bytes) -> bytes:
-        """All of it, the last one with the subject of the answer."""
+        """Returns all commands, the last one with the subject of the answer."""
         last = publication(self.leases[-1].reply, self.payload, answer)
         return b"".join(self.commands[:-1]) + last if len(self.commands) > 1 else last
 
 
 class Settling:
-    """The settlements of one call. What is to be sent is UNKNOWN until it is confirmed."""
+    """The settlements of one call; the result of each is UNKNOWN until it is confirmed."""
 
     def __init__(self) -> None:
         self.results: list[SettleResult] = []
@@ -71,11 +70,11 @@ class Settling:
         )
 
     def known(self, result: SettleResult) -> None:
-        """The next one needs no server."""
+        """Adds a result that is known without asking the server."""
         self.results.append(result)
 
     def send(self, lease: Lease, settlement: Settlement) -> None:
-        """Adds one that is to be sent to the server."""
+        """Adds a settlement that must be sent to the server."""
         group = self.groups.get(lease.source)
         if group is None:
             group = self.groups[lease.source] = _Group(self)
@@ -83,19 +82,20 @@ class Settling:
         self.results.append(SettleResult.UNKNOWN)
 
     def finish(self) -> None:
-        """Nothing more will be known."""
+        """Ends the call; unknown results stay unknown."""
         if not self.future.done():
             self.future.set_result(self.results)
 
 
 class Settler:
-    """Sends settlements; each is repeated until its consumer's leader answers, or for some seconds.
+    """Sends settlements; each is repeated for some seconds, until its consumer's leader answers.
 
-    What is unknown then may be settled again, as long as its lease lasts. What was acknowledged
-    without answer is remembered: it is acknowledged again, and not handed out, if it comes again.
+    If the result is then unknown, the message may be settled again while its lease lasts. An
+    acknowledgement without an answer is remembered: if the message is redelivered, it is
+    acknowledged again and not handed out.
 
     Args:
-        lease: seconds for which a delivery is ours.
+        lease: the duration of a lease in seconds.
     """
 
     def __init__(self, connection: NatsConnection, lease: float) -> None:
@@ -112,11 +112,11 @@ class Settler:
 
     @property
     def open(self) -> bool:
-        """Whether some are not confirmed."""
+        """Whether some settlements are not confirmed."""
         return bool(self._open)
 
     def held(self, delivery: Delivery) -> Lease | None:
-        """The lease of a delivery whose settlement is unknown; None if it is not ours now."""
+        """Returns the lease of a delivery whose result is unknown; None if it is lost."""
         lease = self._unknown.get(delivery.receipt)
         if lease is None or lease.delivery is not delivery:
             return None
@@ -125,15 +125,15 @@ class Settler:
         return lease if now - lease.renewed < self._lease else None
 
     def is_done(self, lease: Lease) -> bool:
-        """Whether it was acknowledged before, when it could not be known that the server had
-        that; it is acknowledged again then."""
+        """Whether the message was acknowledged before without an answer; then it is acknowledged
+        again."""
         if not self._done or _identity(lease) not in self._done:
             return False
         self._connection.write(encode_command(lease.reply, _ACKED))
         return True
 
     def send(self, settling: Settling) -> asyncio.Future[Sequence[SettleResult]]:
-        """Sends settlements; the future has the result of each."""
+        """Sends settlements; the future gets the result of each."""
         groups = settling.groups
         if not groups:
             settling.finish()
@@ -147,7 +147,7 @@ class Settler:
         return settling.future
 
     async def connected(self, client: FastClient) -> None:
-        """Sends everything that was not confirmed."""
+        """Sends all unconfirmed settlements."""
         inbox = client.new_inbox() + "."
         await subscribe(client, inbox + "*", self._on_answers)
         self._inbox = inbox.encode()
@@ -160,7 +160,7 @@ class Settler:
                 self._send_group(group)
 
     def disconnected(self) -> None:
-        """What is open is sent again with the next client, if there will be one."""
+        """Notes that open settlements must be sent again with the next client, if there is one."""
         self._inbox = b""
         if self._connection.is_closed:
             for settling in self._open:
@@ -168,7 +168,7 @@ class Settler:
             self._open.clear()
 
     def tick(self, now: float) -> None:
-        """Sends again what nobody took, gives up on what was not confirmed in time."""
+        """Repeats settlements without an answer, and gives up late ones."""
         again, self._again = self._again, []
         for group in again:
             if not group.settling.future.done() and self._inbox:
@@ -182,10 +182,10 @@ class Settler:
         if not self._open:
             self._asked.clear()
         if len(self._unknown) > _REMEMBERED:
-            self._unknown.clear()  # nobody asked for them
+            self._unknown.clear()  # no call waits for them
 
     async def wait(self) -> None:
-        """Returns when nothing is open."""
+        """Returns when all settlements are confirmed."""
         if self._open:
             await asyncio.wait([settling.future for settling in self._open])
 
@@ -225,5 +225,5 @@ class Settler:
 
 
 def _identity(lease: Lease) -> tuple[Source, int, float]:
-    # With its time, for a stream that is made anew counts from the beginning.
+    # The time is part of the key, because a new stream starts its sequences again.
     return lease.source, lease.sequence, lease.delivery.time

@@ -1,6 +1,6 @@
 """Start marks of suspects: messages in the group's own stream, one subject for each suspect.
 
-A mark names the message's time, for a stream that is made anew counts from the beginning.
+A mark contains the message's time, because a new stream starts its sequences again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class StartMarks:
         self._stream = names.group_stream(settings.group)
 
     async def count(self, delivery: Delivery) -> int:
-        """How many starts have no end. Raises TransportError."""
+        """Returns the number of starts without an end. Raises TransportError."""
         subject = self._subject(delivery)
         found = await self._api.last_message(self._stream, subject)
         if found is None:
@@ -34,15 +34,15 @@ class StartMarks:
         version, _, rest = base64.b64decode(found.get("data", "")).decode().partition(" ")
         if version != _VERSION:
             raise TransportError(
-                f"{self._settings.name}: a start mark in stream {self._stream} is of version"
-                f" {version[:20]!r}, not {_VERSION}; remove it: nats stream purge {self._stream}"
+                f"{self._settings.name}: a start mark in stream {self._stream} has version "
+                f"{version[:20]!r}, not {_VERSION}; remove it: nats stream purge {self._stream}"
                 f" --subject {subject!r}"
             )
         marks, _, time = rest.partition(" ")
         return int(marks) if time == _time(delivery) else 0
 
     async def add(self, delivery: Delivery, before: int) -> None:
-        """Writes one mark more than there were; durable then. Raises TransportError."""
+        """Writes another start mark, which is then durable. Raises TransportError."""
         text = f"{_VERSION} {before + 1} {_time(delivery)}"
         await self._api.publish(self._subject(delivery), text.encode())
 

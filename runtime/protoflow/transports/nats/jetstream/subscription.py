@@ -29,9 +29,9 @@ class JetStreamSubscription:
     """The deliveries of one or several consumers.
 
     Args:
-        consumers: what is to be done about the consumers at the server.
-        retry_topic: the address of the group's retries, where schedules can keep them.
-        marks: the start marks of the group; None for one that dies with its process.
+        consumers: manages the consumers at the server.
+        retry_topic: the address of the group's retries, if schedules can keep them.
+        marks: the start marks of the group; None for a group that ends with its process.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class JetStreamSubscription:
     ) -> None:
         settings = self.settings = consumers.settings
         self.pullers: list[Puller] = []
-        #: The subject of a right that was missing at the last look.
+        #: The subject of the missing right, at the last check.
         self.missing_right = ""
         self._connection = consumers.connection
         self._retry_topic = retry_topic
@@ -71,7 +71,7 @@ class JetStreamSubscription:
         return ()
 
     def settle(self, settlements: Sequence[Settlement]) -> asyncio.Future[Sequence[SettleResult]]:
-        """As `Subscription.settle`: done when the consumer's leader has every one of them."""
+        """See `Subscription.settle`: it is done when the consumer's leader has every settlement."""
         settling = Settling()
         leases = self._leases
         for settlement in settlements:
@@ -90,7 +90,7 @@ class JetStreamSubscription:
         return self._settler.send(settling)
 
     def _keep(self, lease: Lease, settlement: Settlement, settling: Settling) -> bool:
-        """Whether nothing is sent: another's by now, or later ones would overtake it there."""
+        """Whether nothing may be sent: the message is lost, or later ones would overtake it."""
         puller = lease.source
         if self._renewer.is_over(lease):
             settling.known(SettleResult.LOST)
@@ -121,7 +121,8 @@ class JetStreamSubscription:
         self._renewer.wake.set()
 
     async def stop(self) -> None:
-        """As `Subscription.stop`. What was handed out stays leased until it is settled."""
+        """See `Subscription.stop`. Messages that were handed out keep their leases until
+        settled."""
         if self._stopped:
             return
         self._stopped = True
@@ -136,12 +137,12 @@ class JetStreamSubscription:
             await self._connection.flush()
             answers = True
         await self._settler.wait()
-        if answers:  # else it would only wait again
+        if answers:  # otherwise it would only wait again
             with contextlib.suppress(TransportError):
                 await self._consumers.left(self.pullers)
 
     async def isolate(self, delivery: Delivery | None) -> tuple[Delivery, int] | None:
-        """As `Isolation.isolate`: a message keeps its place, so it is run where it is."""
+        """See `Isolation.isolate`: a message keeps its sequence, so it runs without being moved."""
         if delivery is None:
             return None
         return delivery, 0 if self._marks is None else await self._marks.count(delivery)
@@ -157,8 +158,8 @@ class JetStreamSubscription:
             await self._marks.clear(delivery)
 
     async def available(self) -> int | None:
-        """As `Availability.available`: what waits in the consumers that are ours now, and
-        what they have lent and nobody took from here."""
+        """As `Availability.available`: the messages that wait in the consumers of this process, and
+        those that arrived and were not handed out."""
         if not self._connection.is_connected:
             return None
         ours = [puller for puller in self.pullers if puller.pin or not puller.pin_timeout]
@@ -169,10 +170,10 @@ class JetStreamSubscription:
         now = self._connection.clock.monotonic()
         return waiting + sum(puller.buffer.ready(now) for puller in ours if puller.open)
 
-    # What the connection calls.
+    # Calls of the connection.
 
     async def connected(self, client: FastClient) -> None:
-        """Pulls with the new client, and repeats settlements that were not confirmed."""
+        """Pulls with the new client, and repeats unconfirmed settlements."""
         await self._settler.connected(client)
         for puller in self.pullers:
             await puller.connected(client)
@@ -180,7 +181,7 @@ class JetStreamSubscription:
         self._health.set(None, None)
 
     def disconnected(self, detail: str) -> None:
-        """Nothing comes for a while."""
+        """Notes that no messages arrive for a while."""
         self._settler.disconnected()
         for puller in self.pullers:
             puller.disconnected()
@@ -188,14 +189,14 @@ class JetStreamSubscription:
             self._health.set(None, detail)
 
     def denied(self, subject: str) -> None:
-        """A right is missing: it is asked again, more seldom."""
+        """Handles a missing right: it is requested again, less often."""
         for puller in self.pullers:
             if puller.covers(subject):
                 self.missing_right = subject
                 puller.refused(subject)
 
     def tick(self, now: float) -> None:
-        """Renews leases, gives up on settlements, asks again."""
+        """Renews leases, gives up late settlements, and repeats requests."""
         self._renewer.sweep(now)
         self._settler.tick(now)
         if not self._stopped:
@@ -204,20 +205,20 @@ class JetStreamSubscription:
                 if self._consumers.is_due(puller, now):
                     self._renewer.once(puller, self._consumers.check)
             if self._ordered:
-                self._renewer.wake.set()  # a lane that waited may be due
+                self._renewer.wake.set()  # a waiting lane may be due
         elif not len(self._leases) and not self._settler.open:
             self._connection.leave(self)
 
-    # What pullers call.
+    # Calls of pullers.
 
     @property
     def credit(self) -> int:
-        """How many more messages there may be."""
+        """Returns how many more messages may arrive."""
         return self._leases.credit
 
     def arrived(self, messages: Sequence[Received], puller: Puller, now: float) -> None:
-        """Messages came."""
-        self._renewer.sweep(now)  # what was lost meanwhile goes before what came
+        """Receives messages."""
+        self._renewer.sweep(now)  # messages that were lost meanwhile are handled before new ones
         if self._renewer.in_doubt:
             return
         topic, leases, buffer = self.settings.topic, self._leases, puller.buffer
@@ -227,33 +228,33 @@ class JetStreamSubscription:
                 if not self._settler.is_done(lease):
                     leases.add(lease)
                     buffer.add(lease)
-            except Exception:  # it comes again; nothing else is held up by it
+            except Exception:  # the message is redelivered, and others are not held up
                 _log.exception("jetstream: a message was not taken")
         self._renewer.wake.set()
         if not self._health.healthy:
             self._health.set(puller, None)
 
     def late(self) -> None:
-        """Nothing was heard for a time that is long for a lease."""
+        """Handles a long time without messages, compared with the lease."""
         self._renewer.doubt()
 
     def answered(self, puller: Puller, problem: str | None, *, gone: bool = False) -> None:
-        """A puller gets answers, or not."""
+        """Notes whether a puller gets answers."""
         self._health.set(puller, problem)
         if gone and not self._stopped:
             self._renewer.once(puller, self._consumers.recover)
 
     def pinned(self, puller: Puller) -> None:
-        """A puller became the one; what others hold of its messages is waited for."""
+        """Handles that a puller now gets the messages; unsettled ones of others are awaited."""
         self._renewer.run(self._renewer.open(puller))
 
     def unpinned(self, puller: Puller) -> None:
-        """A puller is not the one any more; its messages move."""
+        """Handles that a puller no longer gets the messages, which move."""
         self._renewer.give_back(puller.buffer.drain())
         self._renewer.run(self._renewer.move(puller))
 
     def _fail(self, error: TransportError) -> None:
-        """It is over: what waits here goes to other processes."""
+        """Ends the subscription: its waiting messages go to other processes."""
         self._error = error
         self._health.fail(str(error))
         for puller in self.pullers:
@@ -264,7 +265,7 @@ class JetStreamSubscription:
     def _take(self, limit: int, max_bytes: int) -> list[Delivery]:
         leases, pullers = self._leases, self.pullers
         now = self._connection.clock.monotonic()
-        self._renewer.sweep(now)  # after a stall: what was lost is not handed out
+        self._renewer.sweep(now)  # after a standstill, lost messages are not handed out
         limit = min(limit, self.settings.max_in_flight - leases.handed)
         oldest = now - self.settings.lease
         taken: list[Delivery] = []
@@ -272,7 +273,7 @@ class JetStreamSubscription:
         def accept(lease: Lease) -> bool:
             nonlocal max_bytes
             if lease.ended:
-                return True  # lost while it waited: nothing of it is left
+                return True  # the message was lost while it waited
             if lease.renewed <= oldest or len(taken) >= limit:
                 return False
             if taken and lease.delivery.size > max_bytes:
@@ -281,7 +282,7 @@ class JetStreamSubscription:
             taken.append(leases.hand_out(lease, now))
             return True
 
-        self._next += 1  # no puller is always the first
+        self._next += 1  # so that no puller is always the first
         for turn in range(len(pullers)):
             puller = pullers[(self._next + turn) % len(pullers)]
             if puller.paused or not puller.open:

@@ -36,7 +36,7 @@ async def read_topic(
     while follow or sequence <= last:
         stored = await api.next_message(stream, sequence, subject)
         if not follow and (stored is None or stored["seq"] > last):
-            return  # what came meanwhile is not read
+            return  # messages that arrived meanwhile are not read
         if stored is None:
             await asyncio.sleep(_INTERVAL)
             continue
@@ -47,7 +47,7 @@ async def read_topic(
 async def sequence_at(
     api: API, stream: str, filter: str, time: float, bounds: tuple[int, int]
 ) -> int:
-    """Returns the sequence of the first message at or after a time, by halves."""
+    """Returns the sequence of the first message at or after a time, by binary search."""
     first, last = bounds
     while first <= last:
         middle = (first + last) // 2
@@ -60,19 +60,19 @@ async def sequence_at(
 
 
 def as_record(kind: type[R], topic: str, stream: str, stored: JSON) -> R:
-    """Returns what a stream holds as a record of a topic or of its dead letters. If its headers
-    cannot be read, only the payload is in its message."""
+    """Returns a stored message as a record of a topic or of its dead letters. If its headers cannot
+    be read, the message contains only the payload."""
     payload = base64.b64decode(stored.get("data", ""))
     try:
         message = headers.decode(topic, payload, base64.b64decode(stored.get("hdrs", "")))
-    except Exception:  # one message that cannot be read does not hide the others
+    except Exception:  # an unreadable message must not hide the others
         message = Message(id="", topic=topic, payload=payload)
     message.id = message.id or f"{stream}:{stored['seq']}"
     return kind(message=message, position=str(stored["seq"]), time=time_of(stored))
 
 
 def time_of(stored: JSON) -> float:
-    """Returns when the server stored it, in seconds since the epoch; 0.0 if it does not say.
+    """Returns the time of storing, in seconds since the epoch; 0.0 if unknown.
 
     The form is `2026-01-02T03:04:05.123456789Z`.
     """

@@ -1,4 +1,4 @@
-"""What the stream of a topic is to hold besides the topic's messages: schedules, and replays."""
+"""The stream of a topic holds more than the topic's messages: schedules and replays."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from protoflow.transports.nats.names import JetStreamNames
 
 
 async def keep_schedules(api: API, names: JetStreamNames, topic: str, *, changes: bool) -> str:
-    """Has the stream keep schedules, if it may be changed; what is wrong. Raises TransportError:
-    it is not known now."""
+    """Makes the stream keep schedules, if it may be changed. Returns the problem. Raises
+    TransportError if this is unknown now."""
     name, waits = names.stream(topic), names.schedules(topic)
     found = await api.stream(name)
     if found is None:
@@ -22,7 +22,7 @@ async def keep_schedules(api: API, names: JetStreamNames, topic: str, *, changes
         return (
             f"stream {name} keeps no delayed messages: publish one with topology mode create,"
             f" or allow message schedules and add subject {waits} with nats stream edit;"
-            " docs/security.md says what else that allows"
+            " docs/security.md describes the risks"
         )
     subjects = [*subjects, *({waits} - {*subjects})]
     wanted = {**config, "subjects": subjects, "allow_msg_schedules": True}
@@ -31,8 +31,8 @@ async def keep_schedules(api: API, names: JetStreamNames, topic: str, *, changes
 
 
 async def keep_replays(api: API, names: JetStreamNames, topic: str, *, changes: bool) -> list[str]:
-    """Has the stream hold the replays of ordered groups, if it may be changed; what is wrong. A
-    stream that is missing is reported elsewhere."""
+    """Makes the stream hold the replays of ordered groups, if it may be changed. Returns the
+    problem. A missing stream is reported elsewhere."""
     name = names.stream(topic)
     try:
         found = await api.stream(name)

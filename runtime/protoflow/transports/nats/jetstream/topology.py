@@ -1,11 +1,11 @@
-"""Streams and durables: what is needed, made or compared with what is there.
+"""Streams and durables: the needed ones are created, or compared with the existing ones.
 
-Nothing here derives from a retry or dead-letter policy. `max_deliver` is always -1: it is
-our limits that work, for JetStream's drops messages in silence.
+No setting depends on a retry or dead-letter policy. `max_deliver` is always -1, because JetStream
+drops messages at this limit without a notice; the limits of the runtime apply.
 
-Only a group's own stream keeps schedules from the start. A server that keeps schedules obeys
-`Nats-Rollup` too, with which whoever may publish to a topic could empty its stream; so the stream
-of a topic learns to keep them with the first message that is published there with a delay.
+Only a group's own stream keeps schedules from the start. A stream with schedules also obeys
+`Nats-Rollup`, with which any publisher to a topic could empty the stream. So schedules are enabled
+on the stream of a topic only with the first delayed message.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from protoflow.transports.nats.names import JetStreamNames, is_replays
 from protoflow.transports.nats.options import JetStreamOptions
 
 _NS = 1_000_000_000
-#: What a stream of dead letters is known by: it keeps them, whatever the options say of topics.
+#: This description marks a stream of dead letters, which are kept regardless of the options.
 _DEAD_LETTERS: Final = "protoflow dead letters"
-#: A stream of that name, or with such subjects, is there.
+#: A stream with this name, or with these subjects, exists.
 _IN_THE_WAY = (10058, 10065)
 _KNOWN_STREAMS = 10_000
 
@@ -34,8 +34,8 @@ class TopologyManager:
     """Knows the streams and durables of a topology.
 
     Args:
-        names: how they are called.
-        schedules: the server keeps scheduled messages.
+        names: makes the names.
+        schedules: whether the server keeps scheduled messages.
     """
 
     def __init__(self, api: API, names: JetStreamNames, options: JetStreamOptions) -> None:
@@ -44,24 +44,24 @@ class TopologyManager:
         self._options = options
         self.schedules = False
         self.pins = False
-        #: Of streams that were seen: seconds for which they keep messages (0.0 is for ever), and
-        #: whether they drop the oldest for want of room.
+        #: For each known stream: seconds for which it keeps messages (0.0 is for ever), and whether
+        #: it drops the oldest messages if it is full.
         self._limits: dict[str, tuple[float, bool]] = {}
 
     def delay_problem(self, topic: str, delay: float) -> str | None:
-        """Why a message to a topic cannot wait so long; None: it can."""
+        """Returns why a message to a topic cannot wait this long; None if it can."""
         if not self.schedules:
             return "this server has no delayed publish; NATS 2.12 has"
         if topic.startswith("="):
-            return None  # a group's own stream keeps everything
+            return None  # a group's own stream has no limits
         options = self._options
         age, drops = self._limits.get(
             self._names.stream(topic), (options.max_age, options.max_bytes is not None)
         )
         if age and delay >= age:
             return (
-                f"a delay of {delay:g} s is not below the {age:g} s for which its stream keeps"
-                " messages; raise max_age, or publish it when it is due"
+                f"a delay of {delay:g} s is not shorter than the {age:g} s for which its stream "
+                "keeps messages; raise max_age, or publish it when it is due"
             )
         if drops:
             return (
@@ -71,7 +71,7 @@ class TopologyManager:
         return None
 
     def topic_stream(self, topic: str, *, dead_letters: bool = False) -> JSON:
-        """The stream of a topic; one of dead letters keeps them."""
+        """Returns the stream of a topic; one of dead letters has no limits."""
         names, options = self._names, self._options
         replays = [] if dead_letters else names.replays(topic)
         return {
@@ -83,7 +83,7 @@ class TopologyManager:
         }
 
     def group_stream(self, group: str) -> JSON:
-        """The stream of a group's retries and replays; what is done leaves it."""
+        """Returns the stream of a group's retries and replays; finished messages are removed."""
         retries, waits = self._names.group_subjects(group)
         subjects = [retries, waits] if self.schedules else [retries]
         stream = self._stream(self._names.group_stream(group), subjects)
@@ -104,8 +104,8 @@ class TopologyManager:
         }
 
     def durables(self, settings: SubscriptionSettings) -> list[tuple[str, JSON]]:
-        """The durables of a subscription, each with its stream, one a shard; the last one
-        is for the retries and replays of its group."""
+        """Returns the durables of a subscription, each with its stream: one for each shard, and the
+        last one for the retries and replays of its group."""
         names = self._names
         topic, group = settings.topic, settings.group
         stream = names.stream(topic)
@@ -126,7 +126,7 @@ class TopologyManager:
         return [*found, (names.group_stream(group), {**retries, "deliver_policy": "all"})]
 
     def _hears_replays(self, settings: SubscriptionSettings) -> bool:
-        """Whether replays come among the messages of their keys, to the one client of a shard."""
+        """Whether replays are delivered with the messages of their keys, to a single client."""
         return self.pins and settings.ordering is not Ordering.NONE
 
     def _durable(self, name: str, subjects: list[str], settings: SubscriptionSettings) -> JSON:
@@ -141,7 +141,7 @@ class TopologyManager:
         }
 
     def _alone(self, settings: SubscriptionSettings) -> JSON:
-        """What makes a durable lend its messages to one process at a time."""
+        """Returns the settings by which a durable delivers to one process at a time."""
         if not self.pins:
             return {"max_ack_pending": 1}
         return {
@@ -152,7 +152,7 @@ class TopologyManager:
         }
 
     def ephemeral(self, settings: SubscriptionSettings) -> JSON:
-        """The consumer of a broadcast: gone soon after its process."""
+        """Returns the consumer of a broadcast, which ends soon after its process."""
         return {
             "filter_subject": self._names.all_of(settings.topic),
             "deliver_policy": "new",
@@ -164,13 +164,13 @@ class TopologyManager:
         }
 
     async def ensure(self, topology: Topology, mode: TopologyMode) -> None:
-        """Makes or compares all of it. Raises TopologyError naming every difference."""
+        """Creates or compares all of them. Raises TopologyError naming every difference."""
         problems: list[str] = []
         for stream in self._streams(topology):
             problems += await self._stream_problems(stream, mode)
         for settings in topology.subscriptions:
             if not settings.broadcast:
-                # What is refused as a whole changes nothing.
+                # If one is refused, nothing is changed.
                 adapts = mode is TopologyMode.CREATE and not problems
                 if self._hears_replays(settings):
                     problems += await keep_replays(
@@ -198,12 +198,12 @@ class TopologyManager:
         return stream is not None and stream["state"]["consumer_count"] > 0
 
     async def knows(self, topic: str) -> bool:
-        """Whether there is the stream of a topic or of a retry address."""
+        """Whether the stream of a topic or of a retry address exists."""
         return await self._api.stream(self._names.stream(topic)) is not None
 
     async def ensure_topic(self, topic: str) -> list[str]:
-        """Makes the stream of a topic that no topology named; what is wrong with it. Raises
-        TransportError: it is not known now."""
+        """Creates the stream of a topic that no topology named. Returns the problem. Raises
+        TransportError if this is unknown now."""
         wanted = self.topic_stream(topic)
         found = await self._api.stream(wanted["name"])
         if found is None:
@@ -216,8 +216,8 @@ class TopologyManager:
         return self._compare_stream(wanted, found["config"])
 
     async def ensure_delays(self, topic: str, *, changes: bool) -> str:
-        """Has the stream of a topic keep schedules, if it may be changed; what is wrong. Raises
-        TransportError: it is not known now."""
+        """Makes the stream of a topic keep schedules, if it may be changed. Returns the problem.
+        Raises TransportError if this is unknown now."""
         return await keep_schedules(self._api, self._names, topic, changes=changes)
 
     async def _stream_problems(self, wanted: JSON, mode: TopologyMode) -> list[str]:
@@ -234,7 +234,7 @@ class TopologyManager:
     def _compare_stream(self, wanted: JSON, found: JSON) -> list[str]:
         age, room = found.get("max_age", 0), found.get("max_bytes", -1)
         if len(self._limits) >= _KNOWN_STREAMS:
-            self._limits.clear()  # topics that come from data must not pile up
+            self._limits.clear()  # topic names can come from data, so the set is bounded
         self._limits[wanted["name"]] = age / _NS, room > 0 or found.get("max_msgs", -1) > 0
         if found.get("description") == _DEAD_LETTERS:
             wanted = {**wanted, "max_age": 0, "max_bytes": -1}
@@ -246,8 +246,9 @@ class TopologyManager:
         problems = differences(f"stream {wanted['name']}", wanted, found, "nats stream edit")
         if any(problem.startswith(f"stream {wanted['name']}: subjects") for problem in problems):
             problems.append(
-                f"stream {wanted['name']}: its subjects are fixed when it is made: to change option"
-                " shards or prefix, let all groups handle what is in it, stop them, and delete it"
+                f"stream {wanted['name']}: its subjects are fixed at its creation: to change "
+                "option shards or prefix, let all groups handle its messages, stop them, and "
+                "delete it"
                 f" with nats stream rm {wanted['name']}"
             )
         return problems
@@ -255,8 +256,8 @@ class TopologyManager:
     async def ensure_durables(
         self, settings: SubscriptionSettings, mode: TopologyMode, *, adapts: bool = False
     ) -> list[str]:
-        """Makes or compares the durables of a subscription; what is wrong with them. If it
-        `adapts`, what follows from the options or the ordering is changed in place."""
+        """Creates or compares the durables of a subscription and returns the problems. With
+        `adapts`, settings from the options or the ordering are changed in place."""
         problems = []
         for stream, wanted in self.durables(settings):
             name = f"consumer {wanted['durable_name']} of stream {stream}"

@@ -45,8 +45,8 @@ class JetStreamTransport:
     """Implements `Transport`, `KeepsDeadLetters` and `LagReader`.
 
     Attributes:
-        capabilities: once opened, what this server can do: delayed publish needs NATS 2.12,
-            ordered replays need 2.11.
+        capabilities: after `open`, those of the server: delayed publish needs NATS 2.12, ordered
+            replays need 2.11.
     """
 
     def __init__(self, settings: TransportSettings, options: JetStreamOptions) -> None:
@@ -133,7 +133,8 @@ class JetStreamTransport:
         if problems and self._mode is not TopologyMode.NONE:
             raise TopologyError("\n".join(problems))
         retries = self._names.retry_topic(settings.topic, settings.group)
-        # An ordered lane waits in its place: a message that comes back later is out of order.
+        # An ordered lane waits without giving messages back: a redelivered message would be out of
+        # order.
         deferred = self._topology.schedules and settings.ordering is Ordering.NONE
         durables = self._topology.durables(settings)
         subscription = JetStreamSubscription(
@@ -175,7 +176,7 @@ class JetStreamTransport:
         return await JetStreamMessageFinder(self._api, self._names, query).find()
 
     async def lag(self, topic: str, group: str) -> Lag:
-        """As `LagReader.lag`; what waits for a retry counts too."""
+        """See `LagReader.lag`; messages that wait for a retry count, too."""
         names, waiting = self._names, 0
         consumers = [(names.stream(topic), durable) for durable in names.durables(group)]
         consumers.append((names.group_stream(group), names.topic_token(topic)))
@@ -194,7 +195,7 @@ class JetStreamTransport:
     ) -> None:
         settings, options = subscription.settings, self._options
         max_payload = self._connection.client.max_payload
-        # Replays and retries of an ordered group are past their place in the order anyway.
+        # Replays and retries of an ordered group have lost their place in the order anyway.
         ordered = settings.ordering is not Ordering.NONE and shard != _RETRY
         pins = self._topology.pins
         replays = self._names.subjects(self._names.replay_topic(settings.topic, settings.group))
@@ -207,7 +208,7 @@ class JetStreamTransport:
             consumer=consumer,
             shard=shard,
             batch=options.fetch_batch,
-            # A message that does not fit would never come.
+            # A message that does not fit would never be delivered.
             max_bytes=max(settings.max_in_flight_bytes // 2, 2 * max_payload),
             expires=options.fetch_expires,
             window=(options.ordered_window if pins else 1) if ordered else 0,
@@ -221,7 +222,7 @@ class JetStreamTransport:
     async def _subscribe_alone(
         self, settings: SubscriptionSettings, listener: SubscriptionListener
     ) -> Subscription:
-        """An ephemeral consumer of this process; after a long outage it starts anew."""
+        """Returns an ephemeral consumer of this process, which starts anew after a long outage."""
         stream = self._names.stream(settings.topic)
         consumers = Ephemeral(self._api, settings, self._topology.ephemeral(settings), stream)
         try:

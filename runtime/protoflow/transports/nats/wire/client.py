@@ -1,6 +1,6 @@
 """nats-py's client with a faster path for messages.
 
-Only what nats-py has had unchanged since 2.10 is used of its inside; a test names all of it.
+Of its internals, only names that have not changed since nats-py 2.10 are used; a test lists them.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from nats.aio.client import PING_PROTO, Client
 
 from protoflow.transports.nats.wire.reader import Reader, Sink
 
-#: Tenths of seconds that the end of a subscription is waited for.
+#: Tenths of seconds to wait for the end of a subscription.
 _PATIENCE = 50
 
 
 def publication(subject: bytes, payload: bytes, reply: bytes = b"", block: bytes = b"") -> bytes:
-    """What publishes a message, in the words of the protocol; `block` are its headers."""
+    """Returns the protocol command that publishes a message; `block` contains its headers."""
     if block:
         size = len(block)
         return b"HPUB %b %b %d %d\r\n%b%b\r\n" % (
@@ -28,27 +28,27 @@ def publication(subject: bytes, payload: bytes, reply: bytes = b"", block: bytes
 
 
 class FastClient(Client):
-    """A client that hands on messages many at a time, and whose flush confirms."""
+    """A client that passes on many messages at once, and whose flush confirms."""
 
     def __init__(self) -> None:
         super().__init__()
         #: Other servers of the cluster, as `host:port`.
         self.announced: list[object] = []
-        #: The server is about to stop, and asks its clients to go to another one.
+        #: The server is about to stop, and asks its clients to use another one.
         self.lame_duck = False
         self._sinks: dict[bytes, Sink] = {}
         self._ps = Reader(self, self._sinks)
 
     async def listen(self, subject: str, sink: Sink, queue: str = "") -> bytes:
-        """Subscribes; the number of the subscription. Raises errors.Error.
+        """Subscribes, and returns the number of the subscription. Raises errors.Error.
 
-        nats-py drops what its queues do not hold. Here are none: who calls this bounds what
-        it keeps.
+        nats-py drops messages when its queues are full. Here there are no queues: the caller limits
+        the number of kept messages.
         """
         if self.is_closed:
             raise errors.ConnectionClosedError
         if len(subject.split()) != 1 or len(queue.split()) > 1:
-            raise errors.BadSubjectError  # it would be read as words of the protocol
+            raise errors.BadSubjectError  # it would be read as a protocol command
         self._sid += 1
         number = str(self._sid)
         self._sinks[number.encode()] = sink
@@ -56,8 +56,8 @@ class FastClient(Client):
         return number.encode()
 
     async def unlisten(self, number: bytes) -> None:
-        """Ends a subscription; returns when everything that the server sent for it has come, or
-        when it does not answer. Raises errors.Error."""
+        """Ends a subscription. Returns when all its messages have arrived, or if the server does
+        not answer. Raises errors.Error."""
         if self.is_closed:
             raise errors.ConnectionClosedError
         await self.write(b"UNSUB %b\r\n" % number)
@@ -68,7 +68,7 @@ class FastClient(Client):
         self._sinks.pop(number, None)
 
     async def write(self, commands: bytes) -> None:
-        """Writes what is in the words of the protocol already. Raises errors.Error."""
+        """Writes protocol commands. Raises errors.Error."""
         if not self.is_connected:
             raise errors.ConnectionClosedError
         await self._send_command(commands)
@@ -76,14 +76,14 @@ class FastClient(Client):
             await self._flush_pending()
 
     async def ping(self) -> asyncio.Future[bool]:
-        """Done when the server has read everything that was written before; never, if the
-        client is lost first. Not to be cancelled: nats-py's reader would fail of it."""
+        """Waits until the server has read all earlier commands; if the client is lost first, it
+        never ends. It must not be cancelled, because nats-py's reader would then fail."""
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         await self._send_ping(future)
         return future
 
     def abort(self) -> None:
-        """Drops everything at once; for a server that does not answer a farewell."""
+        """Closes the connection immediately, for a server that does not answer."""
         for name in ("_reading_task", "_ping_interval_task", "_flusher_task"):
             if (task := getattr(self, name, None)) is not None:
                 task.cancel()
@@ -99,8 +99,8 @@ class FastClient(Client):
         await super()._process_info(info, initial_connection)
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
-        # nats-py writes the ping before what it has not written yet, so the answer would
-        # confirm nothing of that: no subscription, no message.
+        # nats-py writes the ping before its unwritten data, so the answer would confirm no
+        # subscription and no message of it.
         self._pongs.append(future or asyncio.get_running_loop().create_future())
         self._pending.append(PING_PROTO)
         self._pending_data_size += len(PING_PROTO)

@@ -1,8 +1,8 @@
-"""The supervised connection to the servers: one client after the other, writing in order.
+"""The supervised connection to the servers: it uses one client after another, and writes in order.
 
-nats-py's own reconnecting is left off: it forgets what was written but not confirmed, and
-some errors close its client for good. Here every loss is handled alike: a new client is
-made, and each member (a publisher, a subscription) sends again what it knows to be open.
+The reconnect of nats-py is turned off: it forgets unconfirmed data, and some errors close its
+client permanently. Here every loss is handled in the same way: a new client is made, and each
+member (a publisher, a subscription) sends its open requests again.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ _log = logging.getLogger("protoflow.transports.nats")
 _TICK = 0.1
 _DENIED = re.compile(r"permissions violation for (?:publish|subscription) to \"([^\"]+)\"")
 
-#: How much is written at once.
+#: The number of bytes that are written at once.
 _CHUNK = 65_536
-#: Seconds that closing waits for what is queued.
+#: Seconds that closing waits for queued data.
 _LAST_WORDS = 2.0
 
 
 class Member(Protocol):
-    """Something that uses a connection and outlives its clients."""
+    """A user of a connection that outlives its clients."""
 
     async def connected(self, client: FastClient) -> None:
-        """There is a new client: subscribe with it, and send again what is open."""
+        """Handles a new client: subscribes, and sends open requests again."""
 
     def disconnected(self, detail: str) -> None:
-        """The client is lost."""
+        """Handles the loss of the client."""
 
     def denied(self, subject: str) -> None:
-        """The server refused to publish to or to subscribe to a subject, in lower case."""
+        """Handles a refusal to publish or subscribe to a subject, in lower case."""
 
     def tick(self, now: float) -> None:
-        """A moment has passed."""
+        """Is called regularly."""
 
 
 class NatsConnection:
-    """A connection that is always being had."""
+    """A supervised connection that reconnects."""
 
     def __init__(self, settings: TransportSettings, options: ConnectionOptions) -> None:
         self.options = options
@@ -61,13 +61,13 @@ class NatsConnection:
         self._dialer = Dialer(settings, options, self._on_error)
         self._client: FastClient | None = None
         self._problem: str | None = "not connected"
-        #: There will be no client any more.
+        #: There will be no more clients.
         self.is_closed = False
         self._members: list[Member] = []
         self._queue: deque[bytes | asyncio.Future[None]] = deque()
         self._wake = asyncio.Event()
         self._lost = asyncio.Event()
-        #: Flushes that wait for their turn, and those that wait for the server.
+        #: Flushes that wait for their turn, and flushes that wait for the server.
         self._flushing: list[asyncio.Future[None]] = []
         self._confirming: list[asyncio.Future[None]] = []
         self._writer: asyncio.Task[None] | None = None
@@ -75,12 +75,12 @@ class NatsConnection:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong; None while connected."""
+        """The current problem; None while connected."""
         return self._problem
 
     @property
     def client(self) -> FastClient:
-        """The client of the moment. Raises ConnectionFailedError."""
+        """The current client. Raises ConnectionFailedError."""
         if self._client is None:
             raise ConnectionFailedError(f"nats: {self._problem}")
         return self._client
@@ -99,7 +99,7 @@ class NatsConnection:
         ]
 
     async def close(self) -> None:
-        """Sends what is queued, if the server reads it soon, and disconnects. Idempotent."""
+        """Sends queued data if the server reads it soon, and disconnects. It is idempotent."""
         for task in self._tasks:
             task.cancel()
         try:
@@ -115,7 +115,7 @@ class NatsConnection:
             self._problem = "closed"
 
     async def join(self, member: Member) -> None:
-        """Adds a member, connected at once. Raises ConnectionFailedError."""
+        """Adds a member, which is connected immediately. Raises ConnectionFailedError."""
         await member.connected(self.client)
         self._members.append(member)
 
@@ -125,14 +125,14 @@ class NatsConnection:
             self._members.remove(member)
 
     def write(self, commands: bytes) -> None:
-        """Queues what is in the words of the protocol; its place in the order is fixed. Dropped
-        with the client: what must arrive is sent again by its member."""
+        """Queues protocol commands in order. They are dropped if the client is lost; each member
+        sends its own commands again."""
         self._queue.append(commands)
         self._wake.set()
 
     def flush(self) -> asyncio.Future[None]:
-        """Done when the server has everything sent before; fails with
-        ConnectionFailedError when the client is lost first."""
+        """Waits until the server has received all earlier commands. Raises ConnectionFailedError if
+        the client is lost first."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._client is None:
             future.set_exception(ConnectionFailedError(f"nats: {self._problem}"))
@@ -142,7 +142,7 @@ class NatsConnection:
         return future
 
     async def unsubscribe(self, number: bytes) -> None:
-        """Returns when everything that the server sent is here, or the client is lost."""
+        """Returns when all messages from the server have arrived, or the client is lost."""
         if self._client is not None:
             with contextlib.suppress(errors.Error, OSError):
                 await self._client.unlisten(number)
@@ -164,7 +164,7 @@ class NatsConnection:
                 pong.add_done_callback(partial(self._confirmed, waiting))
 
     def _chunk(self) -> bytes:
-        """The next commands, up to a flush, which confirms only what was written before it."""
+        """Returns the next commands, up to a flush, which confirms only commands before it."""
         queue, size = self._queue, 0
         parts: list[bytes] = []
         while queue and size < _CHUNK and isinstance(part := queue[0], bytes):
@@ -177,9 +177,9 @@ class NatsConnection:
         for future in waiting:
             if not future.done():
                 future.set_result(None)
-        if waiting is self._confirming:  # else another client's
+        if waiting is self._confirming:  # otherwise it belongs to another client
             self._confirming = []
-            self._wake.set()  # others may have asked meanwhile
+            self._wake.set()  # others may have requested a flush meanwhile
 
     def _writer_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -195,14 +195,15 @@ class NatsConnection:
         for member in tuple(self._members):
             try:
                 await member.connected(client)
-            except Exception as error:  # one member's trouble must not end the others' connection
+            # an error of one member must not end the connection of others
+            except Exception as error:
                 _log.warning("nats: a subscription was not restored", extra={"error": str(error)})
-                self._lost.set()  # once more, from the beginning
+                self._lost.set()  # the loop starts again
 
     async def _detach(self, detail: str) -> None:
         client, self._client = self._client, None
         if client is None:
-            return  # and the reason why there is none stays
+            return  # the reason why there is no client stays
         self._problem = detail
         writer, self._writer = self._writer, None
         if writer is not None:
@@ -214,26 +215,26 @@ class NatsConnection:
         for member in tuple(self._members):
             try:
                 member.disconnected(detail)
-            except Exception:  # nor its supervision
+            except Exception:  # nor the supervision of the connection
                 _log.exception("nats: a member's disconnection failed")
         await discard(client)
         if writer is not None:
             await asyncio.gather(writer, return_exceptions=True)
 
     async def _supervise(self) -> None:
-        """Has a client at all times. Survives every error: nothing that goes wrong in connecting
-        is final, a file that cannot be read included."""
+        """Keeps a client connected. It survives every error: no connection error is final, not even
+        an unreadable file."""
         options = self.options
         backoff = Backoff(options.reconnect_wait, options.reconnect_max, self.clock.random)
         while True:
             try:
                 if await self._is_well():
                     backoff.reset()
-                    self._problem = None  # also what one look went wrong with
+                    self._problem = None  # an error of a single check, too
                     continue
                 await self._detach("connection lost")
                 await self.clock.sleep(backoff.next())
-                client = await self._dialer.dial()  # each server once
+                client = await self._dialer.dial()  # each server is listed once
                 _log.info("nats: connected again")
                 await self._attach(client)
             except Exception as error:
@@ -242,12 +243,12 @@ class NatsConnection:
                 await asyncio.sleep(_TICK)
 
     async def _is_well(self) -> bool:
-        """Whether the client of the moment still is one, after a moment."""
+        """Returns, after a moment, whether the current client still works."""
         try:
             async with asyncio.timeout(_TICK):
                 await self._lost.wait()
         except TimeoutError:
-            # Asked for: some ways in which nats-py ends call nobody.
+            # The state is polled, because some ends of a nats-py client call no callback.
             client = self._client
             if client is None or not client.is_connected:
                 return False
@@ -282,11 +283,11 @@ def _fail(futures: list[asyncio.Future[None]], detail: str) -> None:
     for future in futures:
         if not future.done():
             future.set_exception(ConnectionFailedError(f"nats: {detail}"))
-            future.exception()  # nobody may be waiting: it is no news then
+            future.exception()  # the future may have no waiter
 
 
 async def subscribe(client: FastClient, subject: str, sink: Sink, queue: str = "") -> bytes:
-    """Subscribes; the number of the subscription. Raises ConnectionFailedError."""
+    """Subscribes, and returns the number of the subscription. Raises ConnectionFailedError."""
     try:
         return await client.listen(subject, sink, queue)
     except (errors.Error, OSError) as error:

@@ -1,4 +1,4 @@
-"""Credentials, read and checked before anything is sent."""
+"""Credentials are read and checked before any data is sent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from protoflow.transports.nats.options import ConnectionOptions
 
 
 def credentials(url: TransportURL, options: ConnectionOptions) -> dict[str, Any]:
-    """The arguments of nats-py's `connect` that hold secrets. Raises ConfigError."""
+    """Returns the secret arguments for nats-py's `connect`. Raises ConfigError."""
     user, password = options.login(url)
     keys = options.nkey_seed or options.nkey_file or options.credentials_file
     if keys and importlib.util.find_spec("nkeys") is None:
@@ -21,7 +21,7 @@ def credentials(url: TransportURL, options: ConnectionOptions) -> dict[str, Any]
     if options.token:
         found["token"] = options.token.reveal()
     elif user and not password:
-        found["token"] = user  # nats://token@host, as everywhere with NATS
+        found["token"] = user  # the form nats://token@host, as usual with NATS
     elif user and password:
         found |= {"user": user, "password": password.reveal()}
     if options.credentials_file:
@@ -53,7 +53,7 @@ def _check_seed(option: str, seed: str) -> None:
 
     try:
         nkeys.from_seed(seed.strip().encode()).wipe()
-    except Exception:  # nkeys raises whatever its parts raise, with the seed in it
+    except Exception:  # nkeys raises any exception of its parts, which may contain the seed
         raise ConfigError(
             f"transport: nats: option {option} holds no NKey seed; it begins with SU"
         ) from None

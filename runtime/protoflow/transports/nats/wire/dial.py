@@ -20,7 +20,7 @@ from protoflow.transports.nats.wire.servers import Server, Servers
 _AUTHENTICATION = ("authorization", "authentication", "user jwt", "nkey")
 _RETRY = 0.2
 _ATTEMPT = 5.0
-#: ... where there are others to try.
+#: ... if there are other servers to try.
 _ATTEMPT_OF_SEVERAL = 3.0
 _FAREWELL = 1.0
 
@@ -42,7 +42,7 @@ class Dialer:
     """Makes clients.
 
     Args:
-        on_error: gets what a client reports while it lives.
+        on_error: called with errors that a client reports.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class Dialer:
         self._on_error = on_error
 
     async def dial(self, patience: float = 0.0) -> FastClient:
-        """A connected client, of any server, tried again and again for `patience` seconds.
-        Raises ConnectionFailedError, AuthenticationError or ConfigError; none shows a secret."""
+        """Returns a connected client of any server; attempts are repeated for `patience` seconds.
+        Raises ConnectionFailedError, AuthenticationError or ConfigError; none contains a secret."""
         arguments = connect_arguments(self._settings, self._options)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience
@@ -88,7 +88,7 @@ class Dialer:
     async def _attempt(
         self, server: Server, arguments: dict[str, Any], limit: float
     ) -> tuple[FastClient | None, Exception | None]:
-        """A client of this server, or why there is none."""
+        """Returns a client of this server, or the reason for the failure."""
         last: Exception | None = None
 
         async def remember(error: Exception) -> None:
@@ -102,7 +102,7 @@ class Dialer:
         try:
             async with asyncio.timeout(limit):
                 await client.connect(**given, error_cb=remember)
-        except Exception as error:  # what answers there may be anything
+        except Exception as error:  # any program may answer at this address
             if isinstance(error, errors.NoServersError) and last is not None:
                 return None, last
             return None, error
@@ -117,14 +117,14 @@ class Dialer:
         address = f"[{host}]" if ":" in host else host
         found: dict[str, Any] = {"servers": [f"nats://{address}:{port}"]}
         if "tls" in arguments and self.servers.is_learned(server):
-            # Certificates have names, servers announce addresses.
+            # Certificates contain names, but servers announce addresses.
             names = [given for given, _ in self._settings.url.hosts if not _is_ip(given)]
             if names and _is_ip(host):
                 found["tls_hostname"] = names[0]
         return found
 
     def _final(self, error: Exception | None) -> TransportError | None:
-        """An error that another attempt does not fix."""
+        """Returns an error that another attempt cannot fix."""
         url = self._settings.url
         if isinstance(error, _TLSMissing):
             return ConnectionFailedError(
@@ -152,15 +152,15 @@ def _is_ip(host: str) -> bool:
 def _text(error: Exception | None) -> str:
     if isinstance(error, TimeoutError) or error is None:
         return "no answer"
-    # The text of others may hold anything, a seed for example.
+    # The text of other errors may contain anything, for example a seed.
     known = isinstance(error, errors.Error | OSError)
     return (str(error) if known else "") or type(error).__name__
 
 
 async def discard(client: FastClient) -> None:
-    """Closes a client; it may be half dead, and nothing depends on it any more."""
+    """Closes a client, even if it works only partly."""
     try:
-        # With TLS it waits for a farewell that the server does not send.
+        # With TLS, it waits for a message that the server does not send.
         async with asyncio.timeout(_FAREWELL):
             await client.close()
     except Exception:
@@ -172,8 +172,8 @@ async def discard(client: FastClient) -> None:
 
 def connect_arguments(
     settings: TransportSettings, options: ConnectionOptions
-) -> dict[str, Any]:  # Any: nats-py's keywords are of many types
-    """The arguments of nats-py's `connect`, credentials included. Raises ConfigError."""
+) -> dict[str, Any]:  # Any: the keywords of nats-py have many types
+    """Returns the arguments of nats-py's `connect`, with credentials. Raises ConfigError."""
     url = settings.url
     arguments: dict[str, Any] = {
         "name": settings.client_name,

@@ -1,11 +1,11 @@
-"""Messages to NATS headers and back: the CloudEvents binding, and what it lacks.
+"""Converts messages to NATS headers and back: the CloudEvents binding with additions.
 
-NATS headers are text, without line breaks and blanks at their ends. So that metadata of
-any text survive, values that headers would change are percent-encoded, and their names
-listed in one header more. Key and tombstone have headers of their own.
+NATS headers are text without line breaks, and without blanks at their ends. Values that headers
+would change are percent-encoded, and one more header lists their names, so all metadata is
+preserved. Key and tombstone have separate headers.
 
-Names that begin with `Nats-` are orders to the server. They are never taken from data: neither
-read into metadata nor written from it.
+Names that begin with `Nats-` are commands to the server. They are never copied from data: they are
+neither read into metadata nor written from it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from protoflow.message import Message
 
 MESSAGE_ID: Final = "Nats-Msg-Id"
 _KEY_NAME: Final = "ce-partitionkey"  # CloudEvents' extension for keys
-_PLAIN_KEY_NAME: Final = "pf_key"  # beside an envelope, where there are no attributes
+# used with an envelope, which leaves no attributes in the headers
+_PLAIN_KEY_NAME: Final = "pf_key"
 _TOMBSTONE_NAME: Final = "pf_tombstone"
 _ENCODED: Final = "pf_encoded"
 _ENCODED_MARK: Final = b"\r\npf_encoded:"
@@ -32,7 +33,7 @@ _LONG_LINE = 200
 
 _BYTES: Final = (bytes, bytearray, memoryview)
 _ORDER: Final = "nats-"
-#: The server writes it into what a schedule made, and takes it out of all else.
+#: The server writes this header into scheduled messages, and removes it from all others.
 FROM_A_SCHEDULE: Final = b"\r\nNats-Scheduler:"
 #: The server's limit for the headers of a message in a stream.
 STREAM_HEADERS: Final = 65_535
@@ -42,11 +43,12 @@ _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 def encode(message: Message) -> dict[str, str]:
-    """The headers of a message. Raises ValueError for a name that cannot be one, or that is an
-    order to the server."""
+    """Returns the headers of a message. Raises ValueError for an invalid name or a command to the
+    server."""
     metadata = message.metadata
     if not message.id.isascii():
-        message.id.encode()  # the binding would write any lone surrogate alike: two ids, one text
+        # the binding would write every lone surrogate in the same way: two ids would become one
+        message.id.encode()
     headers = dict(NATS.headers(message.id, metadata))
     if message.headers:
         headers = {**message.headers, **headers}
@@ -67,7 +69,7 @@ def encode(message: Message) -> dict[str, str]:
     return headers
 
 
-#: Names that were found to be legal; they come again and again.
+#: Names that passed the check; the same ones are used repeatedly.
 _legal: set[str] = set()
 
 
@@ -77,51 +79,51 @@ def _check(name: str) -> None:
     if name[:5].lower() == _ORDER:
         raise ValueError(f"metadata {name!r} is a command to the server; rename it")
     if len(_legal) >= _KNOWN_NAMES:
-        _legal.clear()  # names that come from data must not pile up
+        _legal.clear()  # names can come from data, so the set is bounded
     _legal.add(name)
 
 
 def block(headers: Mapping[str, str]) -> bytes:
-    """Headers as they stand on the wire. Raises ValueError for text that cannot be encoded."""
+    """Returns headers as sent on the wire. Raises ValueError for text that cannot be encoded."""
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     try:
         return f"NATS/1.0\r\n{lines}\r\n".encode()
     except UnicodeEncodeError as error:
         raise ValueError(
-            "id, key or metadata hold a lone surrogate, which no encoding has"
+            "id, key or metadata contain a lone surrogate, which cannot be encoded"
         ) from error
 
 
 def deduplication(id: str) -> str:
-    """A deduplication id as a header's value, different for every id."""
+    """Returns a deduplication id as a header value, which is different for every id."""
     return quote(id) if "%" in id or _CHANGED.search(id) is not None else id
 
 
 def schedule(due: float, subject: str) -> dict[str, str]:
-    """The order to keep a message until then, and to publish it to a subject."""
+    """Returns the command to keep a message until a time and then publish it to a subject."""
     at = datetime.fromtimestamp(due, UTC).isoformat().replace("+00:00", "Z")
     return {"Nats-Schedule": f"@at {at}", "Nats-Schedule-Target": subject}
 
 
-# What a header is; plain numbers, for they are looked at with every message.
+# The kinds of headers; plain numbers, because every message needs them.
 _METADATA: Final = 0
 _ID: Final = 1
 _WATERMILL: Final = 2  # an id, and metadata
-_SERVER: Final = 3  # an id, where there is no other
+_SERVER: Final = 3  # an id, if there is no other
 _KEY: Final = 4
 _TOMBSTONE: Final = 5
-_CONTENT_TYPE: Final = 6  # not by the name that the binding would publish it under
-_OTHER: Final = 7  # the server's own of this hop, and ours
+_CONTENT_TYPE: Final = 6  # the binding would publish it under another name
+_OTHER: Final = 7  # headers that the server or the runtime writes for this hop
 
 
 class _Name:
-    """What is known of a header's name.
+    """The known facts about a header's name.
 
     Attributes:
-        kind: what the header is.
+        kind: the kind of the header.
         target: the name in the metadata.
-        attribute: of CloudEvents: percent-encoded.
-        room: how many more of its lines are remembered; names have few values, or very many.
+        attribute: whether it is a percent-encoded CloudEvents attribute.
+        room: how many more of its lines are cached; names have few values, or very many.
     """
 
     __slots__ = ("attribute", "kind", "room", "target")
@@ -133,14 +135,14 @@ class _Name:
         self.room = 0 if kind else _KNOWN_VALUES
 
 
-#: Names come again and again, and so does some metadata as a whole: type, source, ...
+#: Names repeat, and so do some whole lines of metadata: type, source and others.
 _names: dict[str, _Name] = {}
 _lines: dict[str, tuple[str, str]] = {}
 
 
 def _learn(name: str) -> _Name:
     if len(_names) >= _KNOWN_NAMES:
-        _names.clear()  # names that come from data must not pile up
+        _names.clear()  # names can come from data, so the cache is bounded
         _lines.clear()
     known = _names[name] = _classify(name)
     return known
@@ -168,7 +170,7 @@ def _classify(name: str) -> _Name:
 
 
 def _read_line(line: str, encoded: Collection[str]) -> tuple[int, str, str]:
-    """What a header is, the name of its metadata, and its value."""
+    """Returns the kind of a header, the name of its metadata, and its value."""
     name, colon, value = line.partition(":")
     if not colon:
         return _OTHER, name, ""
@@ -185,8 +187,7 @@ def _read_line(line: str, encoded: Collection[str]) -> tuple[int, str, str]:
 
 
 def read(raw: bytes) -> dict[str, str]:
-    """The headers as they came; what stands beside the protocol's name is `Status` and
-    `Description`."""
+    """Returns the headers as received; the status line becomes `Status` and `Description`."""
     first, *lines = raw.decode("utf-8", "replace").split("\r\n")
     _, status, description = f"{first}  ".split(" ", 2)
     headers = {"Status": status, "Description": description.strip()} if status else {}
@@ -198,8 +199,8 @@ def read(raw: bytes) -> dict[str, str]:
 
 
 def decode(topic: str, payload: bytes, raw: bytes) -> Message:
-    """The message behind a payload and its headers as they came; its id is empty where they
-    name none."""
+    """Returns the message from a payload and its received headers; its id is empty if they name
+    none."""
     if not raw:
         return Message(id="", topic=topic, payload=payload)
     encoded = read(raw)[_ENCODED].split(",") if _ENCODED_MARK in raw else ()
@@ -240,7 +241,7 @@ def decode(topic: str, payload: bytes, raw: bytes) -> Message:
 
 
 def too_large(raw: bytes, payload: bytes, limit: int) -> str | None:
-    """What is wrong with the size of a message; None if the server will take it."""
+    """Returns the error in the size of a message; None if the server accepts it."""
     if not isinstance(payload, _BYTES):
         return f"the payload is {type(payload).__name__}, not bytes"
     size = len(payload) + len(raw)

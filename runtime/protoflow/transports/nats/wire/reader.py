@@ -1,8 +1,8 @@
 """Reads messages in batches, and leaves the rest of the protocol to nats-py.
 
-nats-py tries every message against one pattern after the other, and hands it on through a
-queue and a task. Here a message costs a search, a split and two slices, and all that came
-in one piece goes to its sink in one call.
+nats-py matches every message against several patterns, and passes it on through a queue and a task.
+Here a message costs a search, a split and two slices, and all messages of one read go to their sink
+in one call.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _END = b"\r\n"
 #: Whether the head of a message announces headers.
 _HEADED = {b"MSG": False, b"HMSG": True}
 
-#: A message as it came: subject, reply subject, block of headers, payload.
+#: A message as received: subject, reply subject, block of headers, payload.
 Received: TypeAlias = tuple[bytes, bytes, bytes, bytes]
 #: Takes the messages of one subscription, in order.
 Sink: TypeAlias = Callable[[Sequence[Received]], None]
@@ -28,26 +28,26 @@ class Reader(Parser):
     """A parser for nats-py's client.
 
     Args:
-        client: what nats-py's parser calls.
-        sinks: who takes the messages of a subscription, by its number; nats-py the others.
+        client: the client that nats-py's parser calls.
+        sinks: the receivers of messages, by subscription number; nats-py gets other messages.
     """
 
     def __init__(self, client: Any, sinks: dict[bytes, Sink]) -> None:  # Any: has no type there
         self._sinks = sinks
-        super().__init__(client)  # resets, too
+        super().__init__(client)  # this also resets
 
     def reset(self) -> None:
-        """Forgets what was read in part."""
+        """Forgets a partly read message."""
         super().reset()
         self._parts: list[bytes] = []
         self._missing = 0
 
     async def parse(self, data: bytes = b"") -> None:
-        """Reads on."""
+        """Parses more data."""
         self._parts.append(data)
         self._missing -= len(data)
         if self._missing > 0:
-            return  # a large message is put together once, not with each of its pieces
+            return  # the parts of a large message are joined once, not for each part
         data = b"".join(self._parts)
         self._parts.clear()
         at, foreign = self._read(data, 0)
@@ -58,8 +58,8 @@ class Reader(Parser):
             self._parts.append(data[at:])
 
     def _read(self, data: bytes, at: int) -> tuple[int, bytes]:
-        """Hands on messages until one is incomplete or something is nats-py's, which it
-        gives; and where it stopped."""
+        """Passes on messages until one is incomplete, or until data is for nats-py. Returns that
+        data and the position."""
         sinks = self._sinks
         batch: list[Received] = []
         number = foreign = b""
@@ -68,7 +68,7 @@ class Reader(Parser):
             try:
                 head = _HEADED[words[0]] and int(words[-2])
                 start, stop = end + 2, end + 2 + int(words[-1])
-            except (LookupError, ValueError):  # no message: nats-py reports it
+            except (LookupError, ValueError):  # not a message: nats-py reports it
                 foreign, at = data[at : end + 2], end + 2
                 break
             if stop + 2 > len(data):
@@ -89,9 +89,9 @@ class Reader(Parser):
         return at, foreign
 
     def _hand_on(self, number: bytes, batch: list[Received]) -> None:
-        # A sink may have gone with the messages before.
+        # Earlier messages may have removed a sink.
         if batch and (sink := self._sinks.get(number)) is not None:
             try:
                 sink(batch)
-            except Exception:  # or the client would read no more, and nobody would know
+            except Exception:  # otherwise the client would stop reading without notice
                 _log.exception("nats: messages were not taken")
