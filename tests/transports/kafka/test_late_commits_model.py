@@ -19,6 +19,7 @@ from protoflow.transports.kafka.commit_metadata import CommitMetadata
 from protoflow.transports.kafka.commits import Commits
 from protoflow.transports.kafka.consumption import Consumption
 from protoflow.transports.kafka.options import KafkaOptions
+from protoflow.transports.kafka.partition import Partition
 from protoflow.transports.kafka.reader_wakeup import ReaderWakeup
 
 MOST = 4
@@ -50,7 +51,7 @@ class Broker:
         await future
 
     def answer(self, error: Exception | None, *, arrived: bool) -> None:
-        offsets, future = self.open.pop(0)
+        offsets, future = self.open.pop()  # aiokafka repeats: an older one may be placed last
         if future.done():
             return
         if error is None or arrived:
@@ -153,6 +154,13 @@ class LateCommits(RuleBasedStateMachine):
         """As a settlement does."""
         delivery.receipt.finish(delivery.position)
         self.consumption.flow_control.throttle(delivery.receipt)
+
+    @rule(count=st.integers(1, 2 * MOST))
+    def work(self, count: int) -> None:
+        for _ in range(count):
+            self.hand_out(1)
+            while self.handed:
+                self.finish(self.handed.pop())
 
     @rule(seconds=st.sampled_from([0.3, 1.1, 16.0]))
     def wait(self, seconds: float) -> None:
