@@ -267,4 +267,6 @@ class LogSubscription:
         except BaseException:
             for partition in partitions:
                 partition.dirty = True
+            self._ready.limit(self.settings.max_in_flight)
             raise
+        self._ready.unlimit()

@@ -104,6 +104,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
                 "partitions moved without their last commit; their messages may be redelivered",
                 extra={"group": self._member.group, "error": repr(error)},
             )
+            self._positions.keep(partitions)
         finally:
             self.drop(partitions)
 
@@ -182,6 +183,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
         for tp, partition in partitions.items():
             self._partitions[tp] = partition
             partition.consumption.partitions[tp] = partition
+        self._positions.forget(partitions)
         if not self._changed.is_set():
             self.prepared.set()
 

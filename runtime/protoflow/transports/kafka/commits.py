@@ -1,10 +1,12 @@
-"""Commits of explicit offsets, each with its metadata."""
+"""Commits of explicit offsets, each with its metadata, and what follows when they are late."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
@@ -21,33 +23,59 @@ MOVED_ERRORS = (CommitFailedError, IllegalStateError)
 
 
 class Commits:
-    """The commits of one consumer."""
+    """The commits of one consumer.
 
-    def __init__(self, consumer: AIOKafkaConsumer, writer: str, timeout: float) -> None:
+    What is settled and not committed is handled again after a fault. So a commit that fails, or
+    has no answer within an interval, limits what its subscriptions are handed until one succeeds.
+
+    Args:
+        consumer: aiokafka's.
+        writer: the name of this process.
+        timeout: seconds that a commit may take.
+        interval: seconds between two commits, and after which one is late.
+    """
+
+    def __init__(
+        self, consumer: AIOKafkaConsumer, writer: str, timeout: float, interval: float
+    ) -> None:
         self._consumer = consumer
         self._writer = writer
         self._timeout = timeout
+        self._interval = interval
+        # aiokafka repeats a commit by itself: an older one must not overtake a newer one.
+        self._turn = asyncio.Lock()
 
     async def commit(self, partitions: Collection[Partition], *, clean: bool = False) -> None:
         """Commits offsets and metadata. Raises one of COMMIT_ERRORS."""
         if not partitions:
             return
-        offsets = {}
-        for partition in partitions:
-            watermark = partition.watermark
-            metadata = partition.metadata(self._writer, clean=clean).encode(watermark)
-            offsets[partition.tp] = OffsetAndMetadata(watermark, metadata)
-            partition.dirty = False
+        late = asyncio.get_running_loop().call_later(self._interval, _set_late, partitions)
         try:
-            async with asyncio.timeout(self._timeout):
-                await self._consumer.commit(offsets)
+            async with asyncio.timeout(self._timeout), self._turn:
+                if offsets := self._offsets(partitions, clean=clean):
+                    await self._consumer.commit(offsets)
         except BaseException as error:
             for partition in partitions:
                 partition.dirty = True
+            _set_late(partitions)
             if isinstance(error, (*COMMIT_ERRORS, asyncio.CancelledError)):
                 raise
             # Whatever the error is, the result is unknown, and the commit is repeated.
             raise KafkaError(f"the answer to a commit is unknown: {error!r}") from error
+        finally:
+            late.cancel()
+        _set_confirmed(partitions)
+
+    def _offsets(
+        self, partitions: Collection[Partition], *, clean: bool
+    ) -> dict[TopicPartition, OffsetAndMetadata]:
+        offsets = {}
+        for partition in _live(partitions):
+            watermark = partition.watermark
+            metadata = partition.metadata(self._writer, clean=clean).encode(watermark)
+            offsets[partition.tp] = OffsetAndMetadata(watermark, metadata)
+            partition.dirty = False
+        return offsets
 
     async def finally_commit(
         self, partitions: Collection[Partition], *, clean: bool, seconds: float
@@ -63,18 +91,50 @@ class Commits:
                 extra={"topics": names, "error": repr(error)},
             )
 
-    async def run(self, partitions: Mapping[TopicPartition, Partition], interval: float) -> None:
+    async def run(self, partitions: Mapping[TopicPartition, Partition]) -> None:
         """Commits changes at each interval, for ever."""
+        together = True
         while True:
-            await asyncio.sleep(interval)
+            await asyncio.sleep(self._interval)
             dirty = [
                 partition
                 for partition in partitions.values()
                 if partition.dirty and not partition.atomic  # otherwise each transaction commits
             ]
-            try:
-                await self.commit(dirty)
-            except MOVED_ERRORS:
-                _log.info("a commit came too late: the group has rebalanced")
-            except Exception as error:  # whatever the error is, progress is committed again
-                _log.warning("a commit failed and is repeated", extra={"error": repr(error)})
+            # One that is refused must not hold up the others.
+            groups = [dirty] if together else _by_subscription(dirty)
+            together = all([await self._succeeds(group) for group in groups])
+
+    async def _succeeds(self, partitions: Collection[Partition]) -> bool:
+        try:
+            await self.commit(partitions)
+        except MOVED_ERRORS:
+            _log.info("a commit came too late: the group has rebalanced")
+        except Exception as error:  # whatever the error is, progress is committed again
+            _log.warning("a commit failed and is repeated", extra={"error": repr(error)})
+            return False
+        return True
+
+
+def _by_subscription(partitions: Collection[Partition]) -> list[list[Partition]]:
+    groups: dict[Any, list[Partition]] = defaultdict(list)
+    for partition in partitions:
+        groups[partition.consumption].append(partition)
+    return list(groups.values())
+
+
+def _live(partitions: Collection[Partition]) -> list[Partition]:
+    """Those that did not move away while the commit waited for its turn."""
+    return [partition for partition in partitions if partition.live]
+
+
+def _set_late(partitions: Collection[Partition]) -> None:
+    for partition in _live(partitions):
+        partition.late = True
+        partition.consumption.commit_is_late()
+
+
+def _set_confirmed(partitions: Collection[Partition]) -> None:
+    for partition in partitions:
+        partition.late = False
+        partition.consumption.commit_is_confirmed()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from aiokafka import TopicPartition
@@ -16,6 +17,9 @@ from protoflow.transports.kafka.partition_flow import PartitionFlow
 from protoflow.transports.kafka.reader_wakeup import ReaderWakeup
 from protoflow.transports.kafka.ready_deliveries import ReadyDeliveries
 from protoflow.transports.kafka.topics import SubscriptionTopics
+
+#: Seconds without a confirmed commit that are a problem.
+_PATIENCE = 10.0
 
 
 class Consumption:
@@ -54,6 +58,7 @@ class Consumption:
         self.open = True
         self._writer = context.writer
         self._health = HealthReporter(listener)
+        self._late_since: float | None = None
 
     @property
     def is_atomic(self) -> bool:
@@ -86,6 +91,24 @@ class Consumption:
         partitions = self.partitions.values()
         paused = sum(len(item.backlog) for item in partitions if not item.hold)
         return unread + paused + sum(len(item.ready) for item in partitions)
+
+    def commit_is_late(self) -> None:
+        """What is handled from now on may have to be handled again: no more of it is handed out
+        than may be in flight."""
+        self.ready.limit(self.settings.max_in_flight)
+        now = asyncio.get_running_loop().time()
+        if self._late_since is None:
+            self._late_since = now
+        elif (seconds := now - self._late_since) >= _PATIENCE:
+            self.set_problem("commit", f"no commit was confirmed for {seconds:.0f} s")
+
+    def commit_is_confirmed(self) -> None:
+        """Ends `commit_is_late`, once it is true of all partitions that there are."""
+        if self._late_since is None or any(item.late for item in self.partitions.values()):
+            return
+        self._late_since = None
+        self.ready.unlimit()
+        self.set_problem("commit", None)
 
     def set_problem(self, name: str, detail: str | None) -> None:
         """Sets the detail of a problem, or ends it with None."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Collection
+from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, for_code
+from aiokafka.protocol.commit import OffsetFetchRequest
 
 from protoflow.transports.kafka.broker_queries import describe
 from protoflow.transports.kafka.commit_metadata import CommitMetadata
 
 _TRIES = 20
+_PAUSE = 0.25
 
 
 async def has_group(admin: AIOKafkaAdminClient, topic: str) -> bool:
@@ -20,8 +24,7 @@ async def has_group(admin: AIOKafkaAdminClient, topic: str) -> bool:
     partitions = (await describe(admin, [topic])).get(topic, [])
     tps = [TopicPartition(topic, partition["partition"]) for partition in partitions]
     for group, *_ in await admin.list_consumer_groups() if tps else ():
-        places = await admin.list_consumer_group_offsets(group, partitions=tps)
-        if any(place.offset >= 0 for place in places.values()):
+        if await _positions(admin, group, tps):
             return True
     return False
 
@@ -31,19 +34,45 @@ async def committed(
 ) -> dict[TopicPartition, tuple[int, CommitMetadata]]:
     """Returns offset and metadata of the partitions that have a position. Raises KafkaError, and
     UnknownMetadataError for those of another version."""
+    return {
+        tp: (offset, CommitMetadata.decode(metadata, offset))
+        for tp, (offset, metadata) in (await _positions(admin, group, tps)).items()
+    }
+
+
+async def _positions(
+    admin: AIOKafkaAdminClient, group: str, tps: Collection[TopicPartition]
+) -> dict[TopicPartition, tuple[int, str]]:
     for remaining in reversed(range(_TRIES if tps else 0)):
         try:
-            found = await admin.list_consumer_group_offsets(group, partitions=list(tps))
-        except (KafkaError, AttributeError) as error:
-            # The coordinator loads the group, or has just moved. (An AttributeError is how
-            # aiokafka 0.14 reports the error of one partition.)
-            if not remaining:
-                raise KafkaError(f"no position of group {group}") from error
-            await asyncio.sleep(0.25)
-        else:
-            return {
-                tp: (place.offset, CommitMetadata.decode(place.metadata, place.offset))
-                for tp, place in found.items()
-                if place.offset >= 0
-            }
+            return await _fetch(admin, group, tps)
+        except KafkaError as error:
+            # The coordinator loads the group, or has just moved.
+            if not remaining or not error.retriable:
+                raise
+            await asyncio.sleep(_PAUSE)
     return {}
+
+
+async def _fetch(
+    admin: AIOKafkaAdminClient, group: str, tps: Collection[TopicPartition]
+) -> dict[TopicPartition, tuple[int, str]]:
+    """The answer of the group's coordinator. aiokafka 0.14 takes the error of a whole group for
+    an answer without partitions: the group would begin again, or skip what it has not read."""
+    numbers: dict[str, list[int]] = defaultdict(list)
+    for tp in tps:
+        numbers[tp.topic].append(tp.partition)
+    coordinator = await admin.find_coordinator(group)
+    answer: Any = await admin._send_request(
+        OffsetFetchRequest(group, list(numbers.items())), coordinator
+    )
+    places = [(topic, *place) for topic, found in answer.topics for place in found]
+    # Brokers before 0.10.2 say it of each partition only.
+    for code in (getattr(answer, "error_code", 0), *(place[-1] for place in places)):
+        if code:
+            raise for_code(code)(f"kafka: no positions of group {group}")
+    return {
+        TopicPartition(topic, number): (offset, metadata)
+        for topic, number, offset, metadata, _ in places
+        if offset >= 0
+    }

@@ -61,7 +61,9 @@ class Membership:
             topics=[*topics],
         )
         self.left = False
-        self.commits = Commits(consumer, context.writer, options.request_timeout)
+        self.commits = Commits(
+            consumer, context.writer, options.request_timeout, options.commit_interval
+        )
         self._lease = GroupLease(consumer, settings.group, options.session_timeout)
         self.transactions = Transactions(
             member, encoder, is_member=self._lease.is_member, fenced=self._fenced
@@ -117,8 +119,7 @@ class Membership:
         reader = RecordReader(member, assignment, install(self._consumer))
         self._start_task(reader.run())
         if assignment is not None:
-            interval = member.context.options.commit_interval
-            self._start_task(self.commits.run(member.partitions, interval))
+            self._start_task(self.commits.run(member.partitions))
             self._start_task(self._lease.watch(assignment, member.report))
             watch = TopicWatch(member, assignment, reader, self._positions, self._forget)
             self._start_task(watch.run())

@@ -32,6 +32,7 @@ class Partition:
         live: still ours; settlements of a partition that moved away are lost.
         leaving: about to move away; what is given back is not handed out again.
         dirty: something is to be committed.
+        late: a commit failed or has no answer, and none was confirmed since.
         position: the offset after the last one that was read.
         backlog: read and kept back: not yet due, or paused.
         ready: read, and next to be handed out.
@@ -60,6 +61,7 @@ class Partition:
         "hold",
         "initial_partitions",
         "isolated_until",
+        "late",
         "leaving",
         "live",
         "marks",
@@ -97,6 +99,7 @@ class Partition:
         self.live = True
         self.leaving = False
         self.dirty = False
+        self.late = False
         self.position = offset
         self.backlog: deque[Delivery] = deque()
         self.ready: deque[Delivery] = deque()

@@ -16,7 +16,8 @@ class ReadyDeliveries:
     """A queue for each partition; partitions are served in turn.
 
     A partition with its full share in flight is left out until a quarter of it is settled.
-    Meanwhile it is not read, and other partitions continue.
+    Meanwhile it is not read, and other partitions continue. No partition is served while
+    a limit is used up.
 
     Args:
         share: how much of one partition may be in flight.
@@ -29,6 +30,7 @@ class ReadyDeliveries:
         self._turns: deque[Partition] = deque()
         self._arrived: asyncio.Future[None] | None = None
         self._closed = False
+        self._left: int | None = None  # of a limit
         self._error: Exception | None = None
 
     def put(self, partition: Partition, deliveries: Iterable[Delivery]) -> None:
@@ -71,6 +73,16 @@ class ReadyDeliveries:
             self._turns.append(partition)
             self._wake()
 
+    def limit(self, count: int) -> None:
+        """Hands out so many more at most, until `unlimit`; another limit changes nothing."""
+        if self._left is None:
+            self._left = count
+
+    def unlimit(self) -> None:
+        """Ends `limit`."""
+        self._left = None
+        self._wake()
+
     def clear(self) -> None:
         """Removes all deliveries."""
         for partition in (*self._turns, *self._share.partitions):
@@ -96,6 +108,14 @@ class ReadyDeliveries:
         return taken
 
     def _take(self, max_messages: int, max_bytes: int) -> list[Delivery]:
+        if self._left is None:
+            return self._take_turns(max_messages, max_bytes)
+        allowed = min(max_messages, self._left)
+        taken = self._take_turns(allowed, max_bytes) if allowed else []
+        self._left -= len(taken)
+        return taken
+
+    def _take_turns(self, max_messages: int, max_bytes: int) -> list[Delivery]:
         taken: list[Delivery] = []
         size = 0
         turns = self._turns

@@ -20,12 +20,30 @@ _log = logging.getLogger("protoflow.transports.kafka")
 
 
 class StartPositions:
-    """Loads partitions with their positions from the broker."""
+    """Loads partitions with their positions from the broker.
+
+    If the last commit of a partition failed, this process knows more than the broker does. That
+    stays true until another one gets the partition, because its first commit names it.
+    """
 
     def __init__(self, member: GroupMember) -> None:
         self._member = member
+        self._writer = member.context.writer
+        self._kept: dict[TopicPartition, tuple[int, CommitMetadata]] = {}
         self._consumer = member.consumer
         self._policy = member.context.settings.on_lost_position
+
+    def keep(self, partitions: Collection[Partition]) -> None:
+        """Remembers the progress of partitions that go without their last commit."""
+        for partition in partitions:
+            if not partition.atomic:  # else only the broker knows how a transaction ended
+                metadata = partition.metadata(self._writer, clean=False)
+                self._kept[partition.tp] = partition.watermark, metadata
+
+    def forget(self, tps: Collection[TopicPartition]) -> None:
+        """Ends `keep`: their progress is committed."""
+        for tp in tps:
+            self._kept.pop(tp, None)
 
     async def load(
         self, consumptions: Mapping[TopicPartition, Consumption]
@@ -45,6 +63,8 @@ class StartPositions:
             ) from error
         partitions = {}
         for tp, (offset, metadata) in places.items():
+            if tp in self._kept and metadata.writer == self._writer:
+                offset, metadata = self._kept[tp]
             now = ids.get(tp.topic, "")
             if metadata.topic and now and metadata.topic != now:
                 try:
