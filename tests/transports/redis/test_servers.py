@@ -110,7 +110,7 @@ class _Sentinel(RedisBroker):
 
 
 async def test_the_rights_of_the_documentation_suffice_and_others_are_refused() -> None:
-    text = (ROOT / "docs" / "redis.md").read_text()
+    text = "".join((ROOT / "docs" / name).read_text() for name in ("redis.md", "security.md"))
     rules = re.findall(r"^ACL SETUSER (.*)$", text, re.MULTILINE)
     assert len(rules) == 2
     with server() as broker:
@@ -136,6 +136,15 @@ async def test_the_rights_of_the_documentation_suffice_and_others_are_refused() 
                 for part in ("state", "marks", "waiting"):
                     with pytest.raises(redis.exceptions.NoPermissionError):
                         await client.hset(f"{stream}:{part}:billing", "0-1", "7 1.0 7")
+                for refused in (
+                    client.xadd("protoflow:{orders.placed..billing..dead:0}", {"_payload": "x"}),
+                    client.xrange(stream),
+                    client.xdel(stream, "0-1"),
+                    client.xtrim(stream, 0),
+                    client.eval("return redis.call('XTRIM', KEYS[1], 'MAXLEN', 0)", 1, stream),
+                ):
+                    with pytest.raises(redis.exceptions.NoPermissionError):
+                        await refused
             (delivery,) = await take(subscription, 1)
             assert (delivery.failures, delivery.deliveries, delivery.own_place) == (0, 1, False)
         async with opened(url, prefix="elsewhere") as transport:

@@ -40,7 +40,9 @@ local function head_of(fields)
   for i = 1, #fields, 2 do
     local name = fields[i]
     if name == '_key' then key = fields[i + 1]
-    elseif name == '_due' then due = tonumber(fields[i + 1])
+    elseif name == '_due' then
+      local digits = string.match(fields[i + 1], '^%d+$')  -- else others wrote it, or for ever
+      due = digits and #digits < 14 and tonumber(digits)
     elseif name == '_to' then to = fields[i + 1] end
   end
   return key, due or 0, to

@@ -40,7 +40,10 @@ else
 end
 local function take(id, fields)
   local key, due, to = head_of(fields)
-  if to and to ~= group then return call('XACK', S, group, id) end
+  if to and to ~= group then
+    call('XACK', S, group, id)
+    return remove({id})  -- there may be no such group
+  end
   local waiting = lane_of(id, key)
   local lane = (mode == 'all' or (key and key ~= '')) and waiting  -- without a key it has no order
   local by = lane and holder(lane)
