@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from protoflow.config.conversion import convert_setting, env_form, laid_over, renamed
 from protoflow.config.http_mistakes import http_mistakes
@@ -19,15 +20,14 @@ from protoflow.contract.policy import problems
 from protoflow.contract.spec import DeliveryPolicy, Encoding
 from protoflow.contract.topics import TopologyMode
 from protoflow.errors import ConfigError
+from protoflow.v1.policy_fields import Limit
 from protoflow.wire import Profile
 
-_POSITIVE = ("lease", "max_hold", "connect_timeout", "max_in_flight_bytes", "sync_threads")
-_NOT_NEGATIVE = (
-    *("retry_in_place", "max_in_flight", "rebalance_drain", "shutdown_timeout"),
-    *("max_deliveries_margin", "gc_threshold"),
-)
+_POSITIVE: Final = Limit(math.ulp(0.0), math.inf, "must be positive")
+_NOT_NEGATIVE: Final = Limit(0, math.inf, "must not be negative")
+_PORT: Final = Limit(0, 65535, "must be 0 to 65535")
 #: A smaller limit would leave almost no space beside the tables.
-_SMALLEST_JOURNAL = 1024 * 1024
+_JOURNAL_SIZE: Final = Limit(1024 * 1024, math.inf, "must be at least 1048576")
 
 
 class _Default:
@@ -40,8 +40,9 @@ class _Default:
         return repr(self.value)
 
 
-def _setting(default: Any, help: str) -> Any:
-    return field(default=_Default(default), metadata={"help": help})
+def _setting(default: Any, help: str, limit: Limit | None = None) -> Any:
+    """A field with its built-in value, its line in the documentation, and the numbers it takes."""
+    return field(default=_Default(default), metadata={"help": help, "limit": limit})
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -78,32 +79,38 @@ class Config:
     handlers: Mapping[str, DeliveryPolicy] = _setting(
         {}, "policies by handler, stronger than the contract"
     )
-    retry_in_place: float = _setting(5.0, "longest wait for a retry in this process")
+    retry_in_place: float = _setting(5.0, "longest wait for a retry in this process", _NOT_NEGATIVE)
     retry_ladder: tuple[float, ...] = _setting(
         (5.0, 30.0, 120.0, 600.0, 3600.0),
         "fixed waits of brokers that store retries in queues or topics",
     )
     max_deliveries_margin: int = _setting(
-        10, "deliveries beyond max_attempts after which a message becomes a suspect"
+        10, "deliveries beyond max_attempts after which a message becomes a suspect", _NOT_NEGATIVE
     )
-    max_in_flight: int = _setting(0, "unsettled messages of a subscription; 0: 16 x concurrency")
-    max_in_flight_bytes: int = _setting(64 * 1024 * 1024, "size of these messages")
-    lease: float = _setting(30.0, "time after which another process may get a message")
-    max_hold: float = _setting(3600.0, "longest time for which a lease is renewed")
+    max_in_flight: int = _setting(
+        0, "unsettled messages of a subscription; 0: 16 x concurrency", _NOT_NEGATIVE
+    )
+    max_in_flight_bytes: int = _setting(64 * 1024 * 1024, "size of these messages", _POSITIVE)
+    lease: float = _setting(30.0, "time after which another process may get a message", _POSITIVE)
+    max_hold: float = _setting(3600.0, "longest time for which a lease is renewed", _POSITIVE)
     stall_after: float | None = _setting(
         None, "time without progress after which waiting messages turn readiness red; not set: the "
-        "longer of 60 s and three leases; 0: never"
+        "longer of 60 s and three leases; 0: never", _NOT_NEGATIVE,
     )  # fmt: skip
-    rebalance_drain: float = _setting(30.0, "time for handlers to finish when their shard moves")
-    shutdown_timeout: float = _setting(30.0, "time for the whole shutdown")
-    connect_timeout: float = _setting(30.0, "time to reach the broker at start")
+    rebalance_drain: float = _setting(
+        30.0, "time for handlers to finish when their shard moves", _NOT_NEGATIVE
+    )
+    shutdown_timeout: float = _setting(30.0, "time for the whole shutdown", _NOT_NEGATIVE)
+    connect_timeout: float = _setting(30.0, "time to reach the broker at start", _POSITIVE)
     require_subscriber: bool = _setting(False, "publishing to a topic without a group fails")
     on_lost_position: str = _setting("stop", "after a lost position: stop, earliest or latest")
     client_name: str = _setting("protoflow", "name of this process at the broker")
-    sync_threads: int = _setting(32, "number of threads for synchronous handlers")
+    sync_threads: int = _setting(32, "number of threads for synchronous handlers", _POSITIVE)
     handle_signals: bool = _setting(True, "run() stops on SIGTERM and SIGINT")
     gc_threshold: int = _setting(
-        50_000, "new objects in run() before Python collects garbage; 0: the setting of Python"
+        50_000,
+        "new objects in run() before Python collects garbage; 0: the setting of Python",
+        _NOT_NEGATIVE,
     )
     type_names: Mapping[str, str] = _setting({}, "full proto names by foreign type name")
     validate: bool = _setting(True, "check messages against the rules of their contract")
@@ -114,9 +121,11 @@ class Config:
     )
     journal: str = _setting("", "path of the journal, a SQLite file; empty: none")
     journal_successes: bool = _setting(False, "the journal also records publishes and successes")
-    journal_max_bytes: int = _setting(64 * 1024 * 1024, "largest size of the journal")
+    journal_max_bytes: int = _setting(
+        64 * 1024 * 1024, "largest size of the journal", _JOURNAL_SIZE
+    )
     http_host: str = _setting("127.0.0.1", "address of the HTTP pages")
-    http_port: int = _setting(0, "port of the HTTP pages; 0: no pages")
+    http_port: int = _setting(0, "port of the HTTP pages; 0: no pages", _PORT)
     http_socket: str = _setting("", "Unix socket of the HTTP pages, for a proxy on this machine")
     http_token: Secret | None = _setting(None, "bearer token that may read and operate")
     http_read_token: Secret | None = _setting(None, "bearer token that may only read")
@@ -128,7 +137,7 @@ class Config:
         False, "pages show other processes of the namespace, by heartbeats over the broker"
     )
     http_cors: tuple[str, ...] = _setting((), "origins whose pages may read the HTTP pages")
-    metrics_port: int = _setting(0, "port for only /metrics; 0: http_port")
+    metrics_port: int = _setting(0, "port for only /metrics; 0: http_port", _PORT)
     file: str | os.PathLike[str] | None = None
     fallback: Mapping[str, Any] | None = field(default=None, repr=False)
     environ: Mapping[str, str] | None = field(default=None, repr=False)
@@ -269,19 +278,13 @@ def _mistakes_in(config: Config) -> list[str]:
         mistakes.append("retry_ladder: must be positive and ascending")
     if config.on_lost_position not in ("stop", "earliest", "latest"):
         mistakes.append("on_lost_position: must be one of stop, earliest, latest")
-    if config.journal_max_bytes < _SMALLEST_JOURNAL:
-        mistakes.append(f"journal_max_bytes: must be at least {_SMALLEST_JOURNAL}")
     return mistakes + http_mistakes(config.http_token, config.http_read_token, config.http_cors)
 
 
 def _numbers_out_of_range(config: Config) -> list[str]:
-    mistakes = [f"{name}: must be positive" for name in _POSITIVE if getattr(config, name) <= 0]
-    mistakes += [
-        f"{name}: must not be negative" for name in _NOT_NEGATIVE if getattr(config, name) < 0
+    limits = {setting.name: setting.metadata["limit"] for setting in _settings()}
+    return [
+        f"{name}: {limit.fix}"
+        for name, limit in limits.items()
+        if limit and (value := getattr(config, name)) is not None and not limit.allows(value)
     ]
-    mistakes += [
-        f"{name}: must be 0 to 65535"
-        for name in ("http_port", "metrics_port")
-        if not 0 <= getattr(config, name) <= 65535
-    ]
-    return mistakes

@@ -62,8 +62,8 @@ class ResolvedRetry:
 
     max_attempts: int
     initial_backoff: float
-    max_backoff: float
     backoff_multiplier: float
+    max_backoff: float
     jitter: float
     max_elapsed: float | None
 
@@ -82,12 +82,12 @@ class ResolvedDelivery:
 
     ordering: Ordering
     concurrency: int
-    timeout: float | None
     retry: ResolvedRetry
     dead_letter_topic: str
     on_exhausted: OnExhausted
     unhandled: UnhandledTypes
     start: Start
+    timeout: float | None
     atomic: bool
     demands: frozenset[str]
 
