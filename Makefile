@@ -1,7 +1,7 @@
 # The commands of this repository. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint fmt generated brokers acceptance faults redis-memory fuzz simulate traces bench docs
+.PHONY: help setup demo test lint fmt generated brokers acceptance faults redis-memory redis-servers fuzz simulate traces bench docs
 
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -50,6 +50,9 @@ faults: setup ## Kill, freeze and cut off brokers and processes, and count the m
 
 redis-memory: setup ## Acknowledge a million messages on Redis: memory stays flat, also beside a stuck entry
 	@PROTOFLOW_REDIS_MESSAGES=1000000 $(PYTEST) tests/transports/redis/test_keeping.py -k flat --timeout 1200
+
+redis-servers: setup ## Run the transport's acceptance suite on a cluster, behind a sentinel, on one server: ARGS=cluster
+	@PYTHONPATH=runtime $(PY) -m tests.transports.redis $(ARGS)
 
 fuzz: setup ## Fuzz intake with a million messages: ARGS="--messages N --seed S --brokers kafka,rabbitmq"
 	@PYTHONPATH=runtime $(PY) -m tests.fuzz $(ARGS)

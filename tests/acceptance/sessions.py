@@ -63,6 +63,8 @@ async def end_jetstream(subscription: Any) -> None:
 async def end_redis(subscription: Any) -> None:
     """The leases of all that it holds end, as those of a process that slept longer."""
     from protoflow.transports.redis.scripts import RENEW
+    from protoflow.transports.redis.topics import MODES
 
+    mode = MODES[subscription.settings.ordering]
     for shard in range(len(subscription.streams)):
-        await subscription._call(RENEW, shard, 0, 1000)
+        await subscription._call(RENEW, shard, mode, 0, 0)

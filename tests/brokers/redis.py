@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import socket
@@ -58,7 +59,8 @@ class RedisBroker(TestBroker):
         return found[1].decode()
 
     def start(self, directory: Path, port: int | None = None) -> RunningBroker:
-        binary = shutil.which("redis-server") or shutil.which("valkey-server")
+        chosen = os.environ.get("PROTOFLOW_REDIS_SERVER", "redis-server")
+        binary = shutil.which(chosen) or shutil.which("valkey-server")
         if binary is None:
             raise BrokerUnavailable("no redis-server; run: apt-get install redis-server")
         port = port or free_port()

@@ -30,6 +30,10 @@ def writer_for(harness: Harness) -> Writer:
             from tests.hostile.jetstream import JetStreamWriter
 
             return JetStreamWriter(harness)
+        case "redis":
+            from tests.hostile.redis import RedisWriter
+
+            return RedisWriter(harness)
     pytest.skip("capability: at_least_once")
 
 

@@ -14,8 +14,8 @@ from protoflow.errors import ConnectionFailedError
 from protoflow.message import Action, Message, Settlement, SettleResult
 from protoflow.transport import LagReader, Topology, TopologyMode, Transport
 from protoflow.transports.redis import names
-from protoflow.transports.redis.scripts import RENEW
 
+from tests.acceptance.sessions import end_redis
 from tests.transports.nats.harness import (
     MEGABYTE,
     ack,
@@ -137,7 +137,7 @@ async def test_a_lease_that_ended_moves_its_lane_and_the_old_holder_is_fenced(
     async with opened(url) as other:
         second, _ = await join(other, name, **fields)
         await nothing(second, 0.3)
-        await first._call(RENEW, 0, 0, 1000)  # as if it had slept
+        await end_redis(first)  # as if it had slept
         batch = await take(second, 3)
         assert payloads(batch) == [b"0", b"1", b"2"]
         assert [each.deliveries for each in batch] == [2, 2, 1]
@@ -261,7 +261,7 @@ async def test_a_lane_whose_entry_was_deleted_by_hand_is_free_again(
     subscription, _ = await join(transport, name, ordering=Ordering.PER_KEY)
     await publish(transport, message(name, b"next", key=b"k"))
     await nothing(subscription, 0.2)
-    await subscription._call(RENEW, 0, 0, 1000)  # its lease has ended
+    await end_redis(subscription)  # its lease has ended
     (delivery,) = await take(subscription, 1)
     assert delivery.message.payload == b"next"
     await ack(subscription, delivery)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,6 @@ from protoflow.errors import AuthenticationError, ConfigError, ConnectionFailedE
 from protoflow.message import Action, Settlement
 from protoflow.transport import LagReader, Topology, TopologyMode, Transport
 
-from tests.brokers import skip_or_fail, start_own
-from tests.brokers.base import BrokerUnavailable, RunningBroker
-from tests.brokers.redis import RedisBroker
 from tests.transports.nats.harness import (
     ack,
     join,
@@ -32,17 +27,9 @@ from tests.transports.nats.harness import (
     take,
     topic,
 )
+from tests.transports.redis.servers import cluster, sentinel, server
 
 ROOT = Path(__file__).parents[3]
-
-
-@contextmanager
-def server(*arguments: str) -> Iterator[RunningBroker]:
-    try:
-        with start_own(RedisBroker(arguments=arguments)) as broker:
-            yield broker
-    except BrokerUnavailable as error:
-        skip_or_fail("redis", error)
 
 
 async def all_paths(transport: Transport, shards: int) -> None:
@@ -76,41 +63,20 @@ async def all_paths(transport: Transport, shards: int) -> None:
     await subscription.stop()
 
 
-async def test_in_a_cluster_all_that_is_of_one_shard_lies_in_one_slot() -> None:
-    with server("--cluster-enabled", "yes") as broker:
-        client: Any
-        async with redis.asyncio.from_url(broker.url) as client:
-            await client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            async with asyncio.timeout(20):
-                while b"cluster_state:ok" not in await client.execute_command("CLUSTER", "INFO"):
-                    await asyncio.sleep(0.05)
-        async with opened(f"{broker.url}?cluster=true&shards=3") as transport:
+async def test_a_cluster_of_three_nodes() -> None:
+    with cluster() as url:
+        async with opened(url) as transport:
             await all_paths(transport, 3)
 
 
 async def test_a_sentinel_names_the_server() -> None:
-    with server() as master:
-        port = master.details["port"]
-        with start_own(_Sentinel(port)) as sentinel:
-            async with opened(f"{sentinel.url}/0?sentinel=main") as transport:
-                await all_paths(transport, 1)
-
-
-class _Sentinel(RedisBroker):
-    """A sentinel that watches one server."""
-
-    def __init__(self, port: str) -> None:
-        super().__init__()
-        self._master = port
-
-    def arguments(self, directory: Path, port: int) -> list[str]:
-        config = directory / "sentinel.conf"
-        config.write_text(f"sentinel monitor main 127.0.0.1 {self._master} 1\n")
-        return [str(config), "--sentinel", "--bind", "127.0.0.1", "--port", str(port)]
+    with sentinel() as url:
+        async with opened(url) as transport:
+            await all_paths(transport, 1)
 
 
 async def test_the_rights_of_the_documentation_suffice_and_others_are_refused() -> None:
-    text = (ROOT / "docs" / "redis.md").read_text()
+    text = "".join((ROOT / "docs" / name).read_text() for name in ("redis.md", "security.md"))
     rules = re.findall(r"^ACL SETUSER (.*)$", text, re.MULTILINE)
     assert len(rules) == 2
     with server() as broker:
@@ -136,6 +102,15 @@ async def test_the_rights_of_the_documentation_suffice_and_others_are_refused() 
                 for part in ("state", "marks", "waiting"):
                     with pytest.raises(redis.exceptions.NoPermissionError):
                         await client.hset(f"{stream}:{part}:billing", "0-1", "7 1.0 7")
+                for refused in (
+                    client.xadd("protoflow:{orders.placed..billing..dead:0}", {"_payload": "x"}),
+                    client.xrange(stream),
+                    client.xdel(stream, "0-1"),
+                    client.xtrim(stream, 0),
+                    client.eval("return redis.call('XTRIM', KEYS[1], 'MAXLEN', 0)", 1, stream),
+                ):
+                    with pytest.raises(redis.exceptions.NoPermissionError):
+                        await refused
             (delivery,) = await take(subscription, 1)
             assert (delivery.failures, delivery.deliveries, delivery.own_place) == (0, 1, False)
         async with opened(url, prefix="elsewhere") as transport:

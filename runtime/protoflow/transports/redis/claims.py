@@ -53,8 +53,7 @@ def delivery_of(
 
 def action_of(settlement: Settlement, *, ordered: bool) -> bytes:
     """What is to become of an entry, as the script reads it."""
-    key = settlement.delivery.message.key if ordered else None
-    suffix = b"" if key is None else b"k" + key
+    suffix = b"k" + (settlement.delivery.message.key or b"") if ordered else b""
     if settlement.action is Action.ACK:
         return b"A" + suffix
     released = settlement.action is Action.RELEASE

@@ -36,7 +36,10 @@ _REFUSED: Final = (
     exceptions.AuthorizationError,
     exceptions.NoPermissionError,
 )
-_OF_SCRIPTS: Final = "can't access at least one of the keys"
+#: What servers say of commands and keys that a script may not use.
+_OF_SCRIPTS: Final = "The user executing the script can't"
+#: The order of a group is being made, a part with each call.
+_REBUILDING: Final = "REBUILDING"
 #: Not redis-py's 100: each stream of each subscription has a read of its own that waits.
 _CONNECTIONS: Final = 1 << 20
 #: Seconds that one blocking read waits at the server.
@@ -93,11 +96,19 @@ class RedisConnection:
 
     async def call(self, script: Script, key: str, *arguments: Any) -> Any:
         """Runs a script on what belongs to one stream."""
-        async with self._answered(self._timeout) as client:
-            try:
-                return await client.execute_command("EVALSHA", script.sha, 1, key, *arguments)
-            except exceptions.NoScriptError:
-                return await client.execute_command("EVAL", script.text, 1, key, *arguments)
+        while True:
+            async with self._answered(self._timeout) as client:
+                try:
+                    return await self._evaluate(client, script, key, *arguments)
+                except exceptions.ResponseError as error:
+                    if not str(error).startswith(_REBUILDING):
+                        raise
+
+    async def _evaluate(self, client: Any, script: Script, *arguments: Any) -> Any:
+        try:
+            return await client.execute_command("EVALSHA", script.sha, 1, *arguments)
+        except exceptions.NoScriptError:
+            return await client.execute_command("EVAL", script.text, 1, *arguments)
 
     async def command(self, *arguments: Any) -> Any:
         """Runs one command."""

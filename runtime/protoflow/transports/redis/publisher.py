@@ -83,7 +83,7 @@ class RedisPublisher:
         written, self._written = self._written, set()
         most = self._connection.options.retained_messages
         for stream in written:
-            await self._connection.call(TRIM, stream, "", "", "none", most)
+            await self._connection.call(TRIM, stream, most)
 
     async def _send_all(self) -> None:
         queue: list[_Outgoing] = []

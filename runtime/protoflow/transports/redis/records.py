@@ -15,12 +15,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+from protoflow import wire
 from protoflow.errors import PublishRefusedError
 from protoflow.message import Message
 from protoflow.transport.topic_reader import TopicRecord
 
 Record = TypeVar("Record", bound=TopicRecord)
 _OWN = frozenset((b"_due", b"_to"))
+_HOP = wire.PF_PREFIX.encode()
 _MOST_METADATA = 1000
 
 
@@ -76,6 +78,8 @@ def decode(topic: str, place: str, fields: Sequence[bytes]) -> tuple[Message, st
         try:
             metadata[name.decode()] = value.decode()
         except UnicodeDecodeError as error:
+            if name.startswith(_HOP):  # nobody believes it
+                continue
             unreadable = f"field {name.decode(errors='replace')!r:.100} is not UTF-8: {error}"
     if not message.id:
         message.id = place

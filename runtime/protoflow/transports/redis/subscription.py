@@ -32,8 +32,6 @@ from protoflow.transports.redis.scripts import (
 from protoflow.transports.redis.topics import MODES, Topics
 
 _ANSWERS = (SettleResult.LOST, SettleResult.DONE)
-#: Leases that one renewal ends at most.
-_MOST_ENDED = 1000
 
 
 class RedisSubscription(QueueSubscription):
@@ -69,10 +67,14 @@ class RedisSubscription(QueueSubscription):
         self._connection = connection
         self._topics = topics
         consumer = f"{connection.settings.client_name}-{uuid.uuid4().hex[:12]}"
-        self._who = (group, consumer, MODES[settings.ordering])
+        self._who = (group, consumer)
         self._ordered = settings.ordering is not Ordering.NONE
         self._first = 0
+        #: Of each shard, how many calls were lost; those are refused if they come later.
+        self._turns = [0] * shards
         self._unsure: set[int] = set()
+        #: Of each shard, where the next renewal looks for lanes that nobody holds.
+        self._lanes: list[bytes] = [b"0"] * shards
         self._taken: list[Delivery] = []
         self._tasks: dict[object, asyncio.Task[None]] = {}
         self._left = False
@@ -143,10 +145,10 @@ class RedisSubscription(QueueSubscription):
     async def _fetch_shard(self, shard: int, most: int, max_bytes: int) -> None:
         try:
             if shard in self._unsure:
-                known = ids_of([*self.receipts(), *(each.receipt for each in self._taken)], shard)
-                await self._call(RECOVER, shard, *known)
+                await self._recover(shard)
             self._unsure.add(shard)  # until it is known what was claimed
-            last, wait, entries = await self._call(FETCH, shard, most, max_bytes)
+            turn = self._turns[shard]
+            last, wait, entries = await self._call(FETCH, shard, turn, most, max_bytes)
         except TopologyError:
             await self._begin_again()
             raise
@@ -156,6 +158,14 @@ class RedisSubscription(QueueSubscription):
         if last and not self.stopped and shard not in self._tasks:
             self._start(shard, self._watch(shard, last))
         self._taken += [delivery_of(self.settings.topic, shard, *entry) for entry in entries]
+
+    async def _recover(self, shard: int) -> None:
+        """Gives back what a call claimed whose answer was lost."""
+        self._turns[shard] += 1
+        turn, place = self._turns[shard], b"-"
+        known = ids_of([*self.receipts(), *(each.receipt for each in self._taken)], shard)
+        while place:
+            place = await self._call(RECOVER, shard, turn, place, *known)
 
     async def _settle(self, settlements: Sequence[Settlement]) -> Sequence[SettleResult]:
         if len(self.streams) == 1:
@@ -202,12 +212,15 @@ class RedisSubscription(QueueSubscription):
 
     async def _renew_shard(self, shard: int, held: Sequence[Delivery]) -> Sequence[Delivery]:
         now = self._clock.monotonic()
-        lease = round(self.settings.lease * 1000)
-        arguments: list[Any] = []
+        arguments: list[Any] = [
+            MODES[self.settings.ordering],
+            round(self.settings.lease * 1000),
+            self._lanes[shard],
+        ]
         for each in held:
             arguments += (each.receipt.id, each.receipt.deliveries)
         try:
-            ended, answers = await self._call(RENEW, shard, lease, _MOST_ENDED, *arguments)
+            ended, self._lanes[shard], answers = await self._call(RENEW, shard, *arguments)
         except TopologyError:
             return held
         if ended:
@@ -267,5 +280,7 @@ class RedisSubscription(QueueSubscription):
         self._left = True
         with contextlib.suppress(ProtoflowError):  # the member's leases end by themselves
             for shard in range(len(self.streams)):
-                if await self._call(LEAVE, shard):
+                while (ended := await self._call(LEAVE, shard)) < 0:
+                    pass
+                if ended:
                     await self._sweep(shard)

@@ -26,7 +26,7 @@ async def read_topic(
     }
     lasts = dict.fromkeys(places, b"+")
     if not follow:  # what comes meanwhile is not read
-        lasts = {stream: await _last(connection, stream) for stream in places}
+        lasts = {stream: await last_id(connection, stream) or b"0-0" for stream in places}
     while True:
         pages = {
             stream: await page(connection, stream, place, lasts[stream])
@@ -44,12 +44,6 @@ async def read_topic(
             return
         if not ends:
             await asyncio.sleep(_FOLLOW)
-
-
-async def _last(connection: RedisConnection, stream: str) -> bytes:
-    """The id of the last entry of a stream; 0-0 if it has none."""
-    found = await connection.command("XREVRANGE", stream, b"+", b"-", "COUNT", 1)
-    return found[0][0] if found else b"0-0"
 
 
 async def page(

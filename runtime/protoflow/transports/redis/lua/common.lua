@@ -6,21 +6,28 @@
 --   <stream>:waiting:<group>  sorted set: entries that nobody holds -> when they may be claimed
 --   <stream>:state:<group>    hash: entry -> failed runs, time of the first, deliveries
 --   <stream>:marks:<group>    hash: entry -> start marks
---   <stream>:mode:<group>     how its order is kept: none, key, all
+--   <stream>:turns:<group>    hash: member -> the last turn of its calls in which one was lost
+--   <stream>:mode:<group>     how its order is kept: none, key, all; how far the next three are
 --   <stream>:parked:<group>   ordered groups: the waiting entries by lane, then by id
 --   <stream>:lanes:<group>    ordered groups: lanes with waiting entries -> when one is due
---   <stream>:holders:<group>  ordered groups: lane -> who holds entries of it, and how many
+--   <stream>:holders:<group>  ordered groups: lane -> who holds entries of it, and how many; each
+--                             member on a line, for a group that was not ordered had several
 --
 -- What a member holds is in the group's pending entries, and nowhere else; its lease is their idle
 -- time. A claim is told from every other by the consumer and the number of deliveries.
 --
--- ARGV begins with the group, the consumer and the mode.
-local call, S, group, me, mode = redis.call, KEYS[1], ARGV[1], ARGV[2], ARGV[3]
-local W, T, M = S..':waiting:'..group, S..':state:'..group, S..':marks:'..group
-local P, L, H = S..':parked:'..group, S..':lanes:'..group, S..':holders:'..group
+-- ARGV begins with the group and the consumer.
+local call, S, group, me = redis.call, KEYS[1], ARGV[1], ARGV[2]
+local function key_of(part, name) return S..':'..part..':'..(name or group) end
+local W, T, M, N = key_of('waiting'), key_of('state'), key_of('marks'), key_of('turns')
+local D, P, L, H = key_of('mode'), key_of('parked'), key_of('lanes'), key_of('holders')
+-- With a stage, the indexes of an ordered group are made up to a place.
+local mode, stage, place = string.match(call('GET', D) or 'none', '^(%S+) ?(%S*) ?(%S*)$')
 local ordered = mode ~= 'none'
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+-- So many entries a script looks at, at most: meanwhile the server answers nobody else.
+local MOST = 1000
 
 local function lane_of(id, key)
   if not ordered then return nil end
@@ -33,10 +40,16 @@ local function head_of(fields)
   for i = 1, #fields, 2 do
     local name = fields[i]
     if name == '_key' then key = fields[i + 1]
-    elseif name == '_due' then due = tonumber(fields[i + 1])
+    elseif name == '_due' then
+      local digits = string.match(fields[i + 1], '^%d+$')  -- else others wrote it, or for ever
+      due = digits and #digits < 14 and tonumber(digits)
     elseif name == '_to' then to = fields[i + 1] end
   end
   return key, due or 0, to
+end
+local function lane_in_stream(id)
+  local entry = call('XRANGE', S, id, id)[1]
+  return entry and lane_of(id, (head_of(entry[2]))), entry
 end
 local function sortable(id)
   local ms, seq = string.match(id, '^(%d+)-(%d+)$')
@@ -50,17 +63,18 @@ local function park(id, lane, due)
   call('ZADD', W, due, id)
   if lane then call('ZADD', P, 0, lane..sortable(id)..id) end
 end
+-- Who holds a lane; '': several members.
 local function holder(lane)
   local held = call('HGET', H, lane)
-  if not held then return nil, 0 end
-  local who, count = string.match(held, '^(.*) (%d+)$')
-  return who, tonumber(count)
+  return held and (string.match(held, '^([^\n]+) %d+$') or '')
 end
 local function hold(lane, who, change)
-  local by, count = holder(lane)
-  if by and by ~= who then return end
-  count = count + change
-  if count > 0 then call('HSET', H, lane, who..' '..count) else call('HDEL', H, lane) end
+  local lines = {}
+  for by, count in string.gmatch(call('HGET', H, lane) or '', '([^\n]+) (%d+)') do
+    if by == who then change = change + count else lines[#lines + 1] = by..' '..count end
+  end
+  if change > 0 then lines[#lines + 1] = who..' '..change end
+  if #lines > 0 then call('HSET', H, lane, table.concat(lines, '\n')) else call('HDEL', H, lane) end
 end
 -- Whether the only lane of the shard has entries that wait, or another member holds it: then what
 -- is new waits, too, and may stay unread.
@@ -94,10 +108,12 @@ local function holds(id, count)
   local found = call('XPENDING', S, group, id, id, 1, me)[1]
   return found ~= nil and found[4] == tonumber(count)
 end
+-- Whether a call of this member was overtaken by one that gave back what it had claimed.
+local function overtaken(turn) return tonumber(turn) < tonumber(call('HGET', N, me) or 0) end
 local function portions(ids, handle)
-  for i = 1, #ids, 1000 do
+  for i = 1, #ids, MOST do
     local part = {}
-    for k = i, math.min(i + 999, #ids) do part[#part + 1] = ids[k] end
+    for k = i, math.min(i + MOST - 1, #ids) do part[#part + 1] = ids[k] end
     handle(part)
   end
 end
@@ -115,7 +131,7 @@ local function remove(ids)
   for _, id in ipairs(ids) do
     local wanted = false
     for _, other in ipairs(others) do
-      wanted = other[2] < sortable(id) or call('ZSCORE', S..':waiting:'..other[1], id)
+      wanted = other[2] < sortable(id) or call('ZSCORE', key_of('waiting', other[1]), id)
         or call('XPENDING', S, other[1], id, id, 1)[1]
       if wanted then
         local entry = call('XRANGE', S, id, id)[1]
@@ -128,47 +144,68 @@ local function remove(ids)
   end
   portions(free, function(part) call('XDEL', S, unpack(part)) end)
 end
-local function rebuild()
-  call('DEL', P, L, H)
-  call('SET', S..':mode:'..group, mode)
-  if not ordered then return end
-  local lanes = {}
-  local function lane_in_stream(id)
-    local entry = call('XRANGE', S, id, id)[1]
-    return entry and lane_of(id, (head_of(entry[2])))
+-- Removes a group, and all that is kept for it.
+local function destroy(name)
+  call('XGROUP', 'DESTROY', S, name)
+  for _, part in ipairs({'waiting', 'state', 'marks', 'turns', 'mode', 'parked', 'lanes', 'holders'}) do
+    call('UNLINK', key_of(part, name))
   end
-  for _, each in ipairs(call('XPENDING', S, group, '-', '+', 1000000)) do
-    local lane = lane_in_stream(each[1])
-    if lane then hold(lane, each[2], 1) end
-  end
-  for _, id in ipairs(call('ZRANGE', W, 0, -1)) do
-    local lane = lane_in_stream(id)
-    if lane then
-      call('ZADD', P, 0, lane..sortable(id)..id)
-      lanes[lane] = true
-    else call('ZREM', W, id) end
-  end
-  for lane in pairs(lanes) do refresh(lane) end
 end
 -- Gives entries of a consumer back, as if their deliveries had been `less` fewer.
 local function give_back(entries, less)
-  local lanes, ids = {}, {}
-  for _, each in ipairs(entries) do ids[#ids + 1] = each[1] end
-  -- First: when memory is short, a script may go on after a write that needs none.
-  portions(ids, function(part) call('XACK', S, group, unpack(part)) end)
+  local lanes = {}
   for _, each in ipairs(entries) do
     local id, who, count = each[1], each[2], each[4]
-    local entry = call('XRANGE', S, id, id)[1]
+    -- First: when memory is short, a script may go on after a write that needs none.
+    call('XACK', S, group, id)
+    local lane, entry = lane_in_stream(id)
     if entry then
       local failures, first = state_of(id)
-      local lane = lane_of(id, (head_of(entry[2])))
       keep(id, failures, first, count - less)
       park(id, lane, 0)
-      if lane then
-        hold(lane, who, -1)
-        lanes[lane] = true
-      end
+    end
+    if lane then
+      hold(lane, who, -1)
+      lanes[lane] = true
     end
   end
   for lane in pairs(lanes) do refresh(lane) end
+end
+-- Goes on with the indexes of an ordered group: first what is held, then what waits.
+local function go_on()
+  if stage == 'held' then
+    local entries = redis.pcall('XPENDING', S, group, place, '+', MOST)
+    if entries.err then entries = {} end  -- the group is gone
+    for _, each in ipairs(entries) do
+      local lane = lane_in_stream(each[1])
+      if lane then hold(lane, each[2], 1) end
+      place = '('..each[1]
+    end
+    if #entries < MOST then stage, place = 'waiting', 0 end
+  elseif stage == 'waiting' then
+    local ids, lanes = call('ZRANGE', W, place, place + MOST - 1), {}
+    for _, id in ipairs(ids) do
+      local lane = lane_in_stream(id)
+      if lane then
+        call('ZADD', P, 0, lane..sortable(id)..id)
+        lanes[lane] = true
+        place = place + 1
+      else call('ZREM', W, id) end
+    end
+    for lane in pairs(lanes) do refresh(lane) end
+    if #ids < MOST then stage, place = '', '' end
+  end
+  call('SET', D, stage == '' and mode or mode..' '..stage..' '..place)
+end
+-- Makes the indexes anew; what is not done after two steps, the next calls do.
+local function rebuild(order)
+  call('UNLINK', P, L, H)
+  mode, ordered = order, order ~= 'none'
+  stage, place = ordered and 'held' or '', '-'
+  go_on()
+  go_on()
+end
+if stage ~= '' then
+  go_on()
+  return {err = 'REBUILDING the order of the group'}
 end

@@ -1,5 +1,6 @@
 -- Claims what is due, then what is new: up to so many entries, and so many bytes.
 -- Returns the newest entry of the stream, ms until something is due (-1: nothing waits), deliveries.
+if overtaken(ARGV[3]) then return {err = 'OVERTAKEN by a later call'} end
 local room, bytes, taken = tonumber(ARGV[4]), tonumber(ARGV[5]), {}
 local function hand_out(id, count, failures, first, fields)
   for i = 1, #fields do bytes = bytes - #fields[i] end
@@ -39,7 +40,10 @@ else
 end
 local function take(id, fields)
   local key, due, to = head_of(fields)
-  if to and to ~= group then return call('XACK', S, group, id) end
+  if to and to ~= group then
+    call('XACK', S, group, id)
+    return remove({id})  -- there may be no such group
+  end
   local waiting = lane_of(id, key)
   local lane = (mode == 'all' or (key and key ~= '')) and waiting  -- without a key it has no order
   local by = lane and holder(lane)
@@ -52,8 +56,8 @@ local function take(id, fields)
   if lane then hold(lane, me, 1) end
   hand_out(id, 1, 0, '0', fields)
 end
--- Past what waits for others, so far and no further: meanwhile the server answers nobody else.
-local left = 1000
+-- Past what waits for others, so far and no further.
+local left = MOST
 while room > 0 and bytes > 0 and left > 0 and not closed() do
   local asked = math.min(room, left, 32)
   left = left - asked

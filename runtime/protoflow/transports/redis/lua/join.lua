@@ -1,7 +1,7 @@
--- Makes a group where it is missing.
-local start, lease = ARGV[4], tonumber(ARGV[5])
+-- Makes a group where it is missing: mode (or nothing), start, lease of a broadcast.
+local order, start, lease = ARGV[3], ARGV[4], tonumber(ARGV[5])
 local made = redis.pcall('XGROUP', 'CREATE', S, group, start, 'MKSTREAM')
 if made.err and not string.find(made.err, 'BUSYGROUP') then return made end
 if lease > 0 then call('ZADD', S..':broadcasts', now + 20 * lease, group) end
-if mode ~= '' and call('GET', S..':mode:'..group) ~= mode then rebuild() end
+if order ~= '' and call('GET', D) ~= order then rebuild(order) end
 return made.err and 0 or 1

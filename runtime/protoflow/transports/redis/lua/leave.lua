@@ -1,9 +1,9 @@
--- A member ends: what it holds is free. Returns whether its group went with it.
-give_back(call('XPENDING', S, group, '-', '+', 1000000, me), 0)
+-- A member ends: what it holds is free. Returns whether its group went with it; -1: call again.
+local entries = call('XPENDING', S, group, '-', '+', MOST, me)
+give_back(entries, 0)
+if #entries == MOST then return -1 end
 call('XGROUP', 'DELCONSUMER', S, group, me)
-if call('ZREM', S..':broadcasts', group) == 1 then
-  call('XGROUP', 'DESTROY', S, group)
-  call('DEL', W, T, M, P, L, H, S..':mode:'..group)
-  return 1
-end
-return 0
+call('HDEL', N, me)
+if call('ZREM', S..':broadcasts', group) == 0 then return 0 end
+destroy(group)
+return 1

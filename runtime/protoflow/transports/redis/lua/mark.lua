@@ -1,6 +1,6 @@
 -- Reads, adds or clears start marks of an entry that is held; -1: it is not.
-local action, id = ARGV[4], ARGV[5]
-if not holds(id, ARGV[6]) then return -1 end
+local action, id = ARGV[3], ARGV[4]
+if not holds(id, ARGV[5]) then return -1 end
 if action == 'add' then return call('HINCRBY', M, id, 1) end
 if action == 'clear' then
   call('HDEL', M, id)

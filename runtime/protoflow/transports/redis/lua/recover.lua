@@ -1,8 +1,13 @@
--- Gives back what this consumer holds and does not know: the answer of a fetch was lost.
-local known, unknown = {}, {}
-for i = 4, #ARGV do known[ARGV[i]] = true end
-for _, each in ipairs(call('XPENDING', S, group, '-', '+', 1000000, me)) do
+-- Gives back what this consumer holds and does not know: the answer of a fetch was lost. Of each
+-- call its turn, where to go on, and what is known. Returns where to go on.
+if overtaken(ARGV[3]) then return {err = 'OVERTAKEN by a later call'} end
+call('HSET', N, me, ARGV[3])
+local known, unknown, place = {}, {}, ''
+for i = 5, #ARGV do known[ARGV[i]] = true end
+local entries = call('XPENDING', S, group, ARGV[4], '+', MOST, me)
+for _, each in ipairs(entries) do
   if not known[each[1]] then unknown[#unknown + 1] = each end
+  place = '('..each[1]
 end
 give_back(unknown, 1)
-return #unknown
+return #entries == MOST and place or ''

@@ -1,19 +1,21 @@
 -- Settles entries that are held: id, deliveries, and A<key> or N<delay> <failures> <first> <less> <key>.
--- Returns whether something became free, and for each entry 1, or 0 if it is not held.
+-- A key begins with k; it is not said by members that need no order. Returns whether something became
+-- free, and for each entry 1, or 0 if it is not held.
 local results, done, gone, lanes, waits = {}, {}, {}, {}, 0
-for i = 4, #ARGV, 3 do
+for i = 3, #ARGV, 3 do
   local mine = holds(ARGV[i], ARGV[i + 1])
   results[#results + 1] = mine and 1 or 0
   if mine then gone[#gone + 1] = ARGV[i] end
 end
 -- First: when memory is short, a script may go on after a write that needs none.
 portions(gone, function(part) call('XACK', S, group, unpack(part)) end)
-for i = 4, #ARGV, 3 do
+for i = 3, #ARGV, 3 do
   local id, what = ARGV[i], ARGV[i + 2]
-  if results[(i - 1) / 3] == 1 then
+  if results[i / 3] == 1 then
     local delay, failures, first, less, key = string.match(what, '^N(%d+) (%d+) (%S+) (%d+) (.*)$')
     if delay then key = string.match(key, '^k(.*)$') else key = string.match(what, '^Ak(.*)$') end
-    local lane = lane_of(id, key)
+    local lane
+    if key then lane = lane_of(id, key) elseif ordered then lane = lane_in_stream(id) end
     if delay then
       keep(id, tonumber(failures), first, tonumber(ARGV[i + 1]) - tonumber(less))
       park(id, lane, delay == '0' and 0 or now + tonumber(delay))

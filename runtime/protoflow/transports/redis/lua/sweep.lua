@@ -1,5 +1,5 @@
 -- Removes what no group needs any more, after a group is gone. Returns where to go on.
-local entries = call('XRANGE', S, ARGV[4], '+', 'COUNT', 500)
+local entries = call('XRANGE', S, ARGV[3], '+', 'COUNT', MOST)
 if #entries == 0 or #call('XINFO', 'GROUPS', S) == 0 then return '' end
 local ids = {}
 for _, entry in ipairs(entries) do ids[#ids + 1] = entry[1] end
