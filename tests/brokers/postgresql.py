@@ -79,7 +79,7 @@ class PostgresBroker(TestBroker):
         if not (data / "PG_VERSION").exists():
             directory.mkdir(parents=True, exist_ok=True)
             data.mkdir(exist_ok=True)
-            user = _unprivileged()
+            user = unprivileged()
             if user is not None:
                 shutil.chown(data, user)
             cluster = ["-D", data, "-U", "postgres", "-A", "trust", "-N"]
@@ -121,7 +121,7 @@ class PostgresBroker(TestBroker):
                     stderr=log,
                     start_new_session=True,
                     cwd=directory / "data",
-                    user=_unprivileged(),
+                    user=unprivileged(),
                 )
             while process.poll() is None:
                 try:
@@ -167,7 +167,7 @@ def _install() -> None:
         raise BrokerUnavailable(f"postgresql cannot be installed: {lines[-1]}")
 
 
-def _unprivileged() -> str | None:
+def unprivileged() -> str | None:
     """The user to run as: PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
         return None
@@ -194,7 +194,7 @@ def _binaries() -> Path:
 
 def _run(command: list[object]) -> None:
     result = subprocess.run(
-        [*map(str, command)], capture_output=True, text=True, user=_unprivileged(), cwd="/"
+        [*map(str, command)], capture_output=True, text=True, user=unprivileged(), cwd="/"
     )
     if result.returncode:
         raise BrokerUnavailable(f"{command[0]} failed: {result.stderr.strip()[-500:]}")
