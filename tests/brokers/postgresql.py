@@ -73,7 +73,7 @@ class PostgresBroker(TestBroker):
 
     def start(self, directory: Path, port: int | None = None) -> RunningBroker:
         _install()
-        binaries = _binaries()
+        programs = binaries()
         port = port or free_port()
         data = directory / "data"
         if not (data / "PG_VERSION").exists():
@@ -83,7 +83,7 @@ class PostgresBroker(TestBroker):
             if user is not None:
                 shutil.chown(data, user)
             cluster = ["-D", data, "-U", "postgres", "-A", "trust", "-N"]
-            _run([binaries / "initdb", *cluster, "-E", "UTF8", "--locale", "C.UTF-8"])
+            run([programs / "initdb", *cluster, "-E", "UTF8", "--locale", "C.UTF-8"])
         settings = [
             f"port={port}",
             "listen_addresses=127.0.0.1",
@@ -92,7 +92,7 @@ class PostgresBroker(TestBroker):
             "fsync=off",
             *self._settings,
         ]
-        command = [str(binaries / "postgres"), "-D", str(data)]
+        command = [str(programs / "postgres"), "-D", str(data)]
         for setting in settings:
             command += ["-c", setting]
         url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
@@ -184,7 +184,7 @@ def _found() -> list[Path]:
     return sorted(_BINARIES.glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
 
 
-def _binaries() -> Path:
+def binaries() -> Path:
     if found := _found():
         return found[-1].parent
     if (binary := shutil.which("postgres")) is not None:
@@ -192,7 +192,7 @@ def _binaries() -> Path:
     raise BrokerUnavailable("no PostgreSQL server; apt-get install postgresql")
 
 
-def _run(command: list[object]) -> None:
+def run(command: list[object]) -> None:
     result = subprocess.run(
         [*map(str, command)], capture_output=True, text=True, user=unprivileged(), cwd="/"
     )
