@@ -133,7 +133,7 @@ class Trial:
 
         policy = DeliveryPolicy(
             concurrency=4,
-            retry=RetryPolicy(max_attempts=100, initial_backoff=0.01, max_backoff=0.01),
+            retry=RetryPolicy(max_attempts=10_000, initial_backoff=0.01, max_backoff=0.01),
         )
         service = Service(self._config, inbox=inbox)
         service.register(handler(work, publication=TO_DONE, delivery=policy))

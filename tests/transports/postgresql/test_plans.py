@@ -1,6 +1,6 @@
 """However much waits, nothing is read from beginning to end.
 
-`make plans` takes a million messages, a million delayed ones and a million dead letters.
+`make plans` takes a million messages and a million delayed ones.
 """
 
 from __future__ import annotations
@@ -12,7 +12,14 @@ import pytest
 from protoflow.contract.spec import Ordering
 from protoflow.message import Action, Settlement
 
-from tests.transports.postgresql.harness import TestSchema, acknowledge, join, settings_of, take
+from tests.transports.postgresql.harness import (
+    TestSchema,
+    acknowledge,
+    join,
+    publish,
+    settings_of,
+    take,
+)
 
 LONG = os.environ.get("PROTOFLOW_PLANS") == "long"
 COUNT = 1_000_000 if LONG else 40_000
@@ -25,16 +32,11 @@ FROM generate_series(1, {COUNT}) AS g(n)
 _WAIT = f"""
 INSERT INTO {{s}}.waiting (group_id, topic, bucket, due, key, head, payload, at)
 SELECT g.id, g.topic, n % 64, {{s}}.now() + 3600 + n, NULL, '["w",{{}}]', 'x', {{s}}.now()
-FROM {{s}}.groups g, generate_series(1, {COUNT}) AS s(n)
-"""
-_DIE = f"""
-INSERT INTO {{s}}.dead_letters (topic, message, key, head, payload, at)
-SELECT {{s}}.topic_id('orders..billing..dead'), n::text::bytea, NULL, '["d",{{}}]', 'x', {{s}}.now()
-FROM generate_series(1, {COUNT}) AS s(n)
+FROM {{s}}.groups g, generate_series(1, {COUNT}) AS s(n) WHERE g.topic = {{s}}.topic_id('orders')
 """
 _SCANS = """
 SELECT relname, seq_scan FROM pg_stat_user_tables
-WHERE schemaname = $1 AND relname IN ('log_0', 'waiting', 'dead_letters')
+WHERE schemaname = $1 AND relname IN ('log_0', 'waiting')
 """
 
 
@@ -60,20 +62,18 @@ async def test_claims_settlements_and_lag_use_indexes_only(
 ) -> None:
     transport = await place.open()
     member = await join(transport, settings_of(ordering))
-    for statement in (_FILL, _WAIT, _DIE):
+    await join(transport, settings_of(ordering, "quiet"))
+    for statement in (_FILL, _WAIT):
         await place.run(statement)
-    await place.run("ANALYZE {s}.log, {s}.waiting, {s}.dead_letters")
+    await place.run("ANALYZE {s}.log, {s}.waiting")
     before = await settled_scans(place)
     for turn in range(3):
         held = await take(member, 100, within=600)
-        first, *rest = held
-        if turn == 0:  # a retry that waits elsewhere, and a dead letter
-            await member.settle([Settlement(first, Action.NACK, delay=0.0, failures=1)])
-            held = rest
+        if turn == 0:  # one is retried
+            await member.settle([Settlement(held.pop(), Action.NACK, failures=1)])
         await acknowledge(member, held)
-    lag = await transport.lag("orders", "billing")
-    assert 2 * COUNT - 300 <= lag.messages < 2 * COUNT
-    async with transport.dead_letters.scan("orders..billing..dead") as scan:
-        assert len(await scan.take(10)) == 10
+    # Of a topic with few messages; whoever counts a million rows reads a million rows.
+    await publish(transport, 1, 2, 3, topic="quiet")
+    assert (await transport.lag("quiet", "billing")).messages == 3
     await transport.close()
     assert await scans(place) == before
