@@ -1,7 +1,7 @@
 # The commands of this repository. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint fmt generated brokers acceptance faults redis-memory redis-servers fuzz simulate traces bench docs
+.PHONY: help setup demo test lint fmt generated brokers acceptance faults plans redis-memory redis-servers fuzz simulate traces bench docs
 
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -47,6 +47,9 @@ acceptance: setup ## Run the acceptance suite and print a row for each transport
 
 faults: setup ## Kill, freeze and cut off brokers and processes, and count the messages
 	@PROTOFLOW_FAULTS=long PROTOFLOW_REQUIRE_BROKERS=$(ALL) $(PYTEST) tests/faults tests/inbox/test_kills.py $(ARGS) || test $$? -eq 5
+
+plans: setup ## Claim, settle and ask for the lag on PostgreSQL while a million messages wait
+	@PROTOFLOW_PLANS=long $(PYTEST) tests/transports/postgresql/test_plans.py $(ARGS)
 
 redis-memory: setup ## Acknowledge a million messages on Redis: memory stays flat, also beside a stuck entry
 	@PROTOFLOW_REDIS_MESSAGES=1000000 $(PYTEST) tests/transports/redis/test_keeping.py -k flat --timeout 1200

@@ -105,8 +105,9 @@ def _measure(
 def _need_peers(groups: Sequence[Group]) -> None:
     """Ends the program when something to compare with is not installed."""
     libraries = {subject.library for group in groups for subject in group.subjects}
-    if "faststream" in libraries and find_spec("faststream") is None:
-        sys.exit("faststream is not installed; run: python -m pip install --group bench")
+    for peer in ("faststream", "faststream-outbox", "pgqueuer", "procrastinate"):
+        if peer in libraries and find_spec(peer.replace("-", "_")) is None:
+            sys.exit(f"{peer} is not installed; run: python -m pip install --group bench")
     names = {group.name for group in groups}
     if "codegen" in names and not (Path(sys.executable).parent / "protoc-gen-mypy").exists():
         sys.exit("mypy-protobuf is not installed; run: python -m pip install --group dev")

@@ -13,6 +13,7 @@ SERVERS = {
     "nats": ("nats", "nats-server"),
     "jetstream": ("nats", "nats-server"),
     "redis": ("redis", "Redis"),
+    "postgresql": ("postgresql", "PostgreSQL"),
 }
 
 

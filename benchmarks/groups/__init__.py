@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks.groups import brokers, counts, embedded, latency, scaling, tools, transform
+from benchmarks.groups import (
+    brokers,
+    counts,
+    databases,
+    embedded,
+    latency,
+    scaling,
+    tools,
+    transform,
+)
 from benchmarks.model import Form, Group
 
 #: Name -> what makes the group in a form.
@@ -15,6 +24,8 @@ GROUPS: dict[str, Callable[[Form], Group]] = {
     "jetstream": brokers.jetstream,
     "rabbitmq": brokers.rabbitmq,
     "redis": brokers.redis,
+    "postgresql": databases.postgresql,
+    "outbox": databases.outbox,
     "latency": latency.latency,
     "memory": embedded.memory,
     "sqlite": embedded.sqlite,

@@ -69,6 +69,16 @@ async def redis(url: str, runs: Sequence[str]) -> None:
                 await client.delete(key)
 
 
+async def postgresql(url: str, runs: Sequence[str]) -> None:
+    """Drops the databases of runs that were ended."""
+    import asyncpg
+
+    connection = await asyncpg.connect(url)
+    for run in runs:
+        await connection.execute(f"DROP DATABASE IF EXISTS {run} WITH (FORCE)")
+    await connection.close()
+
+
 async def nats(url: str, runs: Sequence[str]) -> None:
     """Nothing is kept there."""
 
@@ -81,5 +91,6 @@ if __name__ == "__main__":
         "rabbitmq": rabbitmq,
         "redis": redis,
         "nats": nats,
+        "postgresql": postgresql,
     }
     asyncio.run(cleaners[transport](url, runs))

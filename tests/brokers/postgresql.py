@@ -73,17 +73,17 @@ class PostgresBroker(TestBroker):
 
     def start(self, directory: Path, port: int | None = None) -> RunningBroker:
         _install()
-        binaries = _binaries()
+        programs = binaries()
         port = port or free_port()
         data = directory / "data"
         if not (data / "PG_VERSION").exists():
             directory.mkdir(parents=True, exist_ok=True)
             data.mkdir(exist_ok=True)
-            user = _unprivileged()
+            user = unprivileged()
             if user is not None:
                 shutil.chown(data, user)
             cluster = ["-D", data, "-U", "postgres", "-A", "trust", "-N"]
-            _run([binaries / "initdb", *cluster, "-E", "UTF8", "--locale", "C.UTF-8"])
+            run([programs / "initdb", *cluster, "-E", "UTF8", "--locale", "C.UTF-8"])
         settings = [
             f"port={port}",
             "listen_addresses=127.0.0.1",
@@ -92,7 +92,7 @@ class PostgresBroker(TestBroker):
             "fsync=off",
             *self._settings,
         ]
-        command = [str(binaries / "postgres"), "-D", str(data)]
+        command = [str(programs / "postgres"), "-D", str(data)]
         for setting in settings:
             command += ["-c", setting]
         url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
@@ -121,7 +121,7 @@ class PostgresBroker(TestBroker):
                     stderr=log,
                     start_new_session=True,
                     cwd=directory / "data",
-                    user=_unprivileged(),
+                    user=unprivileged(),
                 )
             while process.poll() is None:
                 try:
@@ -167,7 +167,7 @@ def _install() -> None:
         raise BrokerUnavailable(f"postgresql cannot be installed: {lines[-1]}")
 
 
-def _unprivileged() -> str | None:
+def unprivileged() -> str | None:
     """The user to run as: PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
         return None
@@ -184,7 +184,7 @@ def _found() -> list[Path]:
     return sorted(_BINARIES.glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
 
 
-def _binaries() -> Path:
+def binaries() -> Path:
     if found := _found():
         return found[-1].parent
     if (binary := shutil.which("postgres")) is not None:
@@ -192,9 +192,9 @@ def _binaries() -> Path:
     raise BrokerUnavailable("no PostgreSQL server; apt-get install postgresql")
 
 
-def _run(command: list[object]) -> None:
+def run(command: list[object]) -> None:
     result = subprocess.run(
-        [*map(str, command)], capture_output=True, text=True, user=_unprivileged(), cwd="/"
+        [*map(str, command)], capture_output=True, text=True, user=unprivileged(), cwd="/"
     )
     if result.returncode:
         raise BrokerUnavailable(f"{command[0]} failed: {result.stderr.strip()[-500:]}")

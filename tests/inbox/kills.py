@@ -133,7 +133,7 @@ class Trial:
 
         policy = DeliveryPolicy(
             concurrency=4,
-            retry=RetryPolicy(max_attempts=100, initial_backoff=0.01, max_backoff=0.01),
+            retry=RetryPolicy(max_attempts=10_000, initial_backoff=0.01, max_backoff=0.01),
         )
         service = Service(self._config, inbox=inbox)
         service.register(handler(work, publication=TO_DONE, delivery=policy))
@@ -209,8 +209,9 @@ def main() -> int:
             pid = _forked(lambda: trial.consume(None, never))
             at_random += _wait(pid, chance.uniform(0.05, 0.6)) is None
     messages = given.kills * _COMMITS
+    patience = max(_PATIENCE, messages / 5)
     finished = (
-        _wait(_forked(lambda: trial.consume(None, lambda count: count >= messages)), _PATIENCE) == 0
+        _wait(_forked(lambda: trial.consume(None, lambda count: count >= messages)), patience) == 0
     )
     # What is delivered again after the last effect must change nothing.
     _wait(_forked(lambda: trial.consume(None, never)), 2.0)

@@ -68,6 +68,7 @@ class AsyncpgTransaction(_Transaction[AsyncpgConnection]):
     def __init__(self, pool: Any, connection: Any) -> None:
         self._pool = pool
         self._transaction = connection.transaction()
+        self._transaction._connection = _Committing(self._transaction._connection)
         self.begin = self._transaction.start
         self.commit = self._transaction.commit
         self.connection = connection
@@ -75,9 +76,6 @@ class AsyncpgTransaction(_Transaction[AsyncpgConnection]):
 
     async def prepare(self) -> None:
         """See `Transaction`."""
-        # asyncpg hides the state and the answer to COMMIT; a failed transaction refuses this
-        # statement.
-        await self.connection.execute("SELECT 1")
 
     async def close(self) -> None:
         """See `Transaction`."""
@@ -88,6 +86,35 @@ class AsyncpgTransaction(_Transaction[AsyncpgConnection]):
         finally:  # the task was cancelled a second time
             with contextlib.suppress(Exception):  # the pool was closed
                 await self._pool.release(self.connection)
+
+
+class _Committing:
+    """The connection that asyncpg's transaction sends its statements to.
+
+    asyncpg hides that a transaction failed, and that a COMMIT was answered with ROLLBACK. A failed
+    transaction refuses the SELECT, which costs no round trip of its own.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        object.__setattr__(self, "_real", connection)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(self._real, name, value)
+
+    async def execute(self, query: str) -> Any:
+        """Executes a statement of the transaction itself."""
+        if query != "COMMIT;":
+            return await self._real.execute(query)
+        try:
+            return await self._real.execute("SELECT 1; COMMIT")
+        except Exception:
+            if self._real.is_in_transaction():  # the SELECT was refused
+                with contextlib.suppress(Exception):  # the server rolls back a lost connection
+                    await self._real.execute("ROLLBACK")
+            raise
 
 
 class PsycopgPool(_Pool):

@@ -64,7 +64,7 @@ async def test_buckets_opened_at_different_times_are_opened_together() -> None:
     transaction = SimpleNamespace(fetchval=AsyncMock(return_value=9))
     database = SimpleNamespace(
         sql=str,
-        fetch=AsyncMock(return_value=[("7:7:", 9)]),
+        fetch=AsyncMock(return_value=[("7:7:", 9, "")]),
         transaction=lambda **_: nullcontext(transaction),
     )
     reader = _reader(database)
@@ -149,9 +149,12 @@ async def test_buckets_whose_handing_over_failed_are_not_stranded() -> None:
 
 
 def _reader(database: object) -> BucketReader:
+    member = SimpleNamespace(
+        group=SimpleNamespace(topic=1, topic_name="t"), check_server=lambda _started: None
+    )
     return BucketReader(
         cast("Any", database),
-        cast("Any", SimpleNamespace(group=SimpleNamespace(topic=1, topic_name="t"))),
+        cast("Any", member),
         {},
         count(),
         lambda _: None,

@@ -62,6 +62,7 @@ class BucketReader:
                     bucket.seen = seen
                 return False
         opening = await positions.open_batch(self._database)
+        self._membership.check_server(opening.server)
         if any(positions.is_ahead(each.position, opening.open) for each in behind):
             raise PositionLostError("a position is ahead of the server")
         for bucket in behind:

@@ -22,12 +22,12 @@ _UNKNOWN = Known(0, 0.0, 0.0, 0)
 _MOST_CLAIMED = 2000
 _STATE = """
 SELECT coalesce(next.due <= {s}.now(), false),
-  next.due - {s}.now()
+  next.due - {s}.now(), pg_postmaster_start_time()::text
 FROM (SELECT min(due) AS due FROM {s}.waiting WHERE group_id = $1 AND member IS NULL) AS next
 """
 _LOCK = """
-SELECT bucket, pg_current_xact_id()::text FROM {s}.owners
-WHERE group_id = $1 AND bucket = ANY ($2::int[]) AND member = $3 FOR SHARE
+SELECT bucket, pg_current_xact_id()::text FROM {s}.owners WHERE group_id = $1
+  AND bucket = ANY ($2::int[]) AND member = $3 AND pg_postmaster_start_time()::text = $4 FOR SHARE
 """
 
 
@@ -84,7 +84,8 @@ class Buckets:
         """See `QueueSource.fetch`."""
         await self._waiting.resolve()
         group = self._membership.group
-        ((due, next_due),) = await self._database.fetch(_STATE, group.id)
+        ((due, next_due, server),) = await self._database.fetch(_STATE, group.id)
+        self._membership.check_server(server)
         if next_due is not None and next_due > 0:
             self._wake_after(next_due)
         if due:
@@ -137,12 +138,12 @@ class Buckets:
         self, connection: Connection, deliveries: Collection[Delivery]
     ) -> tuple[set[Delivery], str]:
         """See `Holdings.lock`."""
-        database, group, member = self._database, self._membership.group, self._membership.id
+        database, group, member = self._database, self._membership.group.id, self._membership
         numbers = [*{each.receipt.bucket for each in deliveries}]
-        rows = await connection.fetch(database.sql(_LOCK), group.id, numbers, member)
+        rows = await connection.fetch(database.sql(_LOCK), group, numbers, member.id, member.server)
         owned = {row[0] for row in rows}
         ids = [each.receipt.id for each in deliveries if isinstance(each.receipt, InWaiting)]
-        held, _ = await waiting.lock(database, connection, ids, member)
+        held, _ = await waiting.lock(database, connection, ids, member.id)
         found = {
             each
             for each in deliveries

@@ -49,7 +49,8 @@ _ALIVE = """
 SELECT EXISTS (SELECT 1 FROM {s}.members WHERE group_id = $1 AND until >= {s}.now())
 """
 _JOIN = """
-INSERT INTO {s}.members (group_id, client, until) VALUES ($1, $2, {s}.now() + $3) RETURNING id
+INSERT INTO {s}.members (group_id, client, until) VALUES ($1, $2, {s}.now() + $3)
+RETURNING id, pg_postmaster_start_time()::text
 """
 _RENEW = "UPDATE {s}.members SET until = {s}.now() + $2 WHERE id = $1 RETURNING id"
 _EXPIRED = """
@@ -69,6 +70,10 @@ SELECT pg_current_xact_id()::text FROM set_config('synchronous_commit', 'off', t
   set_config('idle_in_transaction_session_timeout', $2, true) AS b,
   (SELECT id FROM {s}.members WHERE id = $1 FOR KEY SHARE) AS member
 """
+
+
+class ServerChangedError(TransportError):
+    """The server is another than a member joined at, or it was started again."""
 
 
 class Group(NamedTuple):
@@ -182,6 +187,8 @@ class Membership:
 
     Attributes:
         id: the member's id.
+        server: when the server started that it joined at. What a member keeps in memory is of this
+            server: one that crashed or was promoted may have lost what was read there last.
         group: the group.
     """
 
@@ -189,6 +196,7 @@ class Membership:
 
     def __init__(self, database: Database, settings: SubscriptionSettings) -> None:
         self.id = 0
+        self.server = ""
         self.seconds = database.options.lease or settings.lease
         self._database = database
         self._settings = settings
@@ -196,9 +204,14 @@ class Membership:
     async def join(self) -> None:
         """Joins the group, which is created if need be."""
         self.group = await make_group(self._database, self._settings)
-        ((self.id,),) = await self._database.fetch(
+        ((self.id, self.server),) = await self._database.fetch(
             _JOIN, self.group.id, self._database.settings.client_name, self.seconds
         )
+
+    def check_server(self, started: str) -> None:
+        """Raises ServerChangedError if a server is not the one that the member joined at."""
+        if started != self.server:
+            raise ServerChangedError("PostgreSQL was started again, or another server is primary")
 
     async def renew(self) -> bool:
         """Renews the lease. False: others have ended it, and hold what was held."""

@@ -19,6 +19,7 @@ from protoflow.transports.postgresql.database import Database
 
 _UPTO = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {s}.log_seq"
 OPEN = f"SELECT pg_current_snapshot()::text, ({_UPTO})"
+_OPEN_AT = f"SELECT pg_current_snapshot()::text, ({_UPTO}), pg_postmaster_start_time()::text"
 
 
 class Position(NamedTuple):
@@ -33,11 +34,12 @@ class Position(NamedTuple):
 
 
 class Opening(NamedTuple):
-    """What a batch is opened with."""
+    """What a batch is opened with, and when the server started."""
 
     open: str
     high: int
     upto: int
+    server: str = ""
 
 
 #: Before everything.
@@ -71,8 +73,8 @@ async def raise_ids(database: Database) -> int:
 async def open_batch(database: Database) -> Opening:
     """Opens a batch."""
     upto = await raise_ids(database)
-    opened, high = await look(database)
-    return Opening(opened, high, upto)
+    ((opened, high, server),) = await database.fetch(_OPEN_AT)
+    return Opening(opened, high, upto, server)
 
 
 async def look(database: Database) -> tuple[str, int]:

@@ -21,7 +21,7 @@ _ALL = [*range(BUCKETS)]
 _STATE = """
 SELECT coalesce(next.due <= {s}.now(), false),
   EXISTS (SELECT 1 FROM {s}.claims WHERE group_id = $1 AND member IS NULL),
-  next.due - {s}.now()
+  next.due - {s}.now(), pg_postmaster_start_time()::text
 FROM (SELECT min(due) AS due FROM {s}.waiting WHERE group_id = $1 AND member IS NULL) AS next
 """
 _LOCK = """
@@ -61,6 +61,7 @@ class Queue:
         self._locked: dict[int, dict[int, int]] = {}
         #: What the log looked like when nothing was left to read; None: there may be something.
         self._seen: Seen | None = None
+        self._server = ""
 
     async def fetch(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
         """See `QueueSource.fetch`."""
@@ -68,9 +69,11 @@ class Queue:
         if self._found:
             return self._take_found()
         group = self._membership.group
-        ((waiting_due, free, next_due),) = await self._database.fetch(_STATE, group.id)
+        ((waiting_due, free, next_due, server),) = await self._database.fetch(_STATE, group.id)
         if next_due is not None and next_due > 0:
             self._wake_after(next_due)
+        if server != self._server:
+            self._server, self._seen = server, None  # it was seen at another server
         if self._seen is not None:
             self._seen = await positions.look_again(self._database, group.topic, _ALL, self._seen)
         if not (waiting_due or free or self._seen is None):

@@ -16,7 +16,7 @@ from protoflow.transports.postgresql.buckets import Buckets
 from protoflow.transports.postgresql.database import Database
 from protoflow.transports.postgresql.holdings import InWaiting
 from protoflow.transports.postgresql.lost_position import PositionLostError, recover
-from protoflow.transports.postgresql.members import Membership, end_expired
+from protoflow.transports.postgresql.members import Membership, ServerChangedError, end_expired
 from protoflow.transports.postgresql.publishing import Limits
 from protoflow.transports.postgresql.queue import Queue
 from protoflow.transports.postgresql.schema import BUCKETS
@@ -149,6 +149,11 @@ class PostgresSubscription(QueueSubscription):
             lost = member.id
             await recover(self._database, member, self._database.settings.on_lost_position)
             await end_expired(self._database)
+            await self._rejoin(lost)
+            return ()
+        except ServerChangedError:
+            lost = member.id
+            await member.leave()
             await self._rejoin(lost)
             return ()
 

@@ -21,9 +21,13 @@ _PROGRESS = """
 SELECT bucket, base::text, open::text, low, high, upto, seq, cardinality(done)
 FROM {s}.progress WHERE group_id = $1 ORDER BY bucket
 """
+# Rows that wait have an index by group, and rows that a member holds one by member.
 _OTHERS = """
-SELECT (SELECT count(*) FROM {s}.waiting WHERE group_id = $1),
-  (SELECT min(at) FROM {s}.waiting WHERE group_id = $1),
+WITH mine AS (
+  SELECT at FROM {s}.waiting WHERE group_id = $1 AND member IS NULL
+  UNION ALL
+  SELECT w.at FROM {s}.members m JOIN {s}.waiting w ON w.member = m.id WHERE m.group_id = $1)
+SELECT (SELECT count(*) FROM mine), (SELECT min(at) FROM mine),
   (SELECT coalesce(sum(cardinality(seqs)), 0) FROM {s}.claims WHERE group_id = $1), {s}.now()
 """
 _OLDEST_CLAIM = """

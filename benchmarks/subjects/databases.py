@@ -1,0 +1,21 @@
+"""A database of a run's own on the server that is measured."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+
+@asynccontextmanager
+async def database(url: str, name: str) -> AsyncIterator[str]:
+    """The URL of a new database, which is dropped on leaving."""
+    import asyncpg
+
+    server: Any = await asyncpg.connect(url)
+    await server.execute(f"CREATE DATABASE {name}")
+    try:
+        yield f"{url.rpartition('/')[0]}/{name}"
+    finally:
+        await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await server.close()
