@@ -73,13 +73,13 @@ CREATE TABLE {s}.failures (
   first_failure float8 NOT NULL DEFAULT 0, due float8 NOT NULL DEFAULT 0,
   marks int NOT NULL DEFAULT 0, PRIMARY KEY (group_id, seq));
 
--- Copies that wait for one group: retries, replays, delayed messages.
+-- Copies that wait for one group: retries, delayed messages, replays (which have no `seq`).
 CREATE TABLE {s}.waiting (
   id int8 PRIMARY KEY DEFAULT nextval('{s}.log_seq'), group_id int NOT NULL, topic int NOT NULL,
-  bucket int NOT NULL, due float8 NOT NULL, member int8, deliveries int NOT NULL DEFAULT 0,
-  failures int NOT NULL DEFAULT 0, first_failure float8 NOT NULL DEFAULT 0,
-  marks int NOT NULL DEFAULT 0, key bytea, head text NOT NULL, payload bytea,
-  at float8 NOT NULL);
+  bucket int NOT NULL, seq int8, due float8 NOT NULL, member int8,
+  deliveries int NOT NULL DEFAULT 0, failures int NOT NULL DEFAULT 0,
+  first_failure float8 NOT NULL DEFAULT 0, marks int NOT NULL DEFAULT 0,
+  key bytea, head text NOT NULL, payload bytea, at float8 NOT NULL);
 CREATE INDEX ON {s}.waiting (group_id, due) WHERE member IS NULL;
 CREATE INDEX ON {s}.waiting (member);
 

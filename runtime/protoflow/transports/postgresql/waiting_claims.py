@@ -41,8 +41,8 @@ class WaitingClaims:
         """Everything was lost."""
         self._doubt.clear()
 
-    async def claim(self, most: int, buckets: Sequence[int]) -> None:
-        """Claims up to so many rows. Raises TransportError."""
+    async def claim(self, most: int, buckets: Sequence[int], positions: Sequence[int]) -> None:
+        """Claims up to so many rows of buckets, and at positions. Raises TransportError."""
         group, member = self._membership.group, self._membership.id
         turn = next(self._turns)
         found: list[Delivery] = []
@@ -57,6 +57,7 @@ class WaitingClaims:
                     most,
                     turn=turn,
                     buckets=buckets,
+                    positions=positions,
                 )
                 finished = xid
         except BaseException:
