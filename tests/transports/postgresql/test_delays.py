@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
 from zlib import crc32
 
 import pytest
 from protoflow.contract.spec import Ordering
 from protoflow.message import Message
 from protoflow.transports.postgresql import claiming
+from protoflow.transports.postgresql.subscription import PostgresSubscription
 
 from tests.transports.postgresql.harness import (
     MEGABYTE,
@@ -39,7 +41,7 @@ async def test_one_claim_sets_aside_no_more_than_a_bound(
     transport = await place.open()
     await transport.submit(delayed(700))
     subscription = await join(transport, settings_of())
-    await subscription.holdings.fetch(10, MEGABYTE)
+    await cast("PostgresSubscription", subscription).holdings.fetch(10, MEGABYTE)
     found = (await place.run("SELECT count(*) FROM {s}.waiting"))[0][0]
     assert 100 <= found < 200
     await publish(transport, 1)
@@ -60,7 +62,7 @@ async def test_delayed_messages_leave_a_crowded_bucket(place: TestSchema) -> Non
     assert numbers(held) == [0, 1, 2]
     await acknowledge(subscription, held)
     assert (await transport.lag("orders", "billing")).messages == 2500
-    await subscription.close()
+    await transport.close()
     rows = await place.run("SELECT done FROM {s}.progress WHERE done <> '{}'")
     assert all(len(row[0]) < 600 for row in rows)
 

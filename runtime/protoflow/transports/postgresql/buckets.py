@@ -20,14 +20,6 @@ from protoflow.transports.postgresql.waiting_claims import WaitingClaims
 from protoflow.transports.postgresql.waiting_moves import WaitingMoves
 
 _UNKNOWN = Known(0, 0.0, 0.0, 0)
-#: So many rows that waited may wait in a bucket once more, for others of their lane.
-_MOST_CLAIMED = 2000
-_STATE = """
-SELECT coalesce(next.due <= {s}.now(), false),
-  next.due - {s}.now()
-FROM (SELECT min(due) AS due FROM {s}.waiting WHERE group_id = $1 AND member IS NULL
-  AND (bucket = ANY ($2::int[]) OR coalesce(seq, id) = ANY ($3::int8[]))) AS next
-"""
 _LOCK = """
 SELECT bucket, pg_current_xact_id()::text FROM {s}.owners
 WHERE group_id = $1 AND bucket = ANY ($2::int[]) AND member = $3 FOR SHARE
@@ -89,12 +81,9 @@ class Buckets:
         """See `QueueSource.fetch`."""
         await self._waiting.resolve()
         await self.turn.resolve()
-        group, (roomy, positions) = self._membership.group, self._to_claim()
-        ((due, next_due),) = await self._database.fetch(_STATE, group.id, roomy, positions)
-        if next_due is not None and next_due > 0:
+        next_due = await self._waiting.claim(max_messages, self._open_buckets())
+        if next_due is not None:
             self._wake_after(next_due)
-        if due:
-            await self._waiting.claim(max_messages, roomy, positions)
         found: list[Delivery] = []
         self._handed = found
         now = self._loop.time()
@@ -230,18 +219,6 @@ class Buckets:
     def _open_buckets(self) -> list[Bucket]:
         paused = self._paused()
         return [each for each in self._staying() if each.number not in paused]
-
-    def _to_claim(self) -> tuple[list[int], list[int]]:
-        """The buckets of which rows that wait are claimed, and in others the positions of rows
-        for which those wait that are claimed."""
-
-        def claimed(bucket: Bucket) -> int:
-            return sum(isinstance(each.delivery.receipt, InWaiting) for each in bucket.returned)
-
-        buckets = self._open_buckets()
-        roomy = [each.number for each in buckets if claimed(each) < _MOST_CLAIMED]
-        full = [each for each in buckets if each.number not in roomy]
-        return roomy, [position for each in full for position in each.blocking()]
 
     def _lane(self, delivery: Delivery) -> Hashable:
         """What must be handled in turn; None: nothing."""
