@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any, cast
 
 import pytest
 from protoflow.contract.spec import Ordering
 from protoflow.message import Message, Settlement, SettleResult
+from protoflow.transports.postgresql.subscription import PostgresSubscription
 
 from tests.transports.postgresql.harness import TestSchema, join, numbers, settings_of, take
 
@@ -76,3 +78,36 @@ async def test_a_transaction_that_is_open_holds_up_no_settlement(place: TestSche
 
 async def _lag(place: TestSchema) -> int:
     return (await (await place.open()).lag("orders", "billing")).messages
+
+
+async def test_a_commit_that_was_not_answered_is_looked_up_before_the_next_is_written(
+    place: TestSchema,
+) -> None:
+    """What it finished is not written again as unfinished."""
+    transport = await place.open()
+    member = cast(
+        "PostgresSubscription", await join(transport, settings_of(Ordering.PER_PARTITION))
+    )
+    for number in range(3):
+        only = Message(id=f"m{number}", topic="orders", payload=b"%d" % number, key=b"k")
+        assert await transport.submit([only]) == [None]
+    first, second, _ = await take(member, 3)
+    with pytest.raises(ZeroDivisionError):
+        async with transport.transaction() as transaction:
+            await transaction.settle(Settlement(first))
+            commit = transaction.connection.execute  # the answer to COMMIT is lost
+            transaction.write = _committing(transaction.write, commit)  # type: ignore[method-assign]  # stands for a network
+    assert await member.settle([Settlement(second)]) == [SettleResult.DONE]
+    assert await member.settle([Settlement(first)]) == [SettleResult.DONE]
+    await transport.close()
+    after = await join(await place.open(), settings_of(Ordering.PER_PARTITION))
+    assert numbers(await take(after, 1)) == [2]
+
+
+def _committing(write: Any, execute: Any) -> Any:
+    async def wrapped(turns: Any) -> None:
+        await write(turns)
+        await execute("COMMIT")
+        raise ZeroDivisionError
+
+    return wrapped
