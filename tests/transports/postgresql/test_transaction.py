@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from contextlib import AsyncExitStack
+from typing import cast
 
 import pytest
 from protoflow.contract.spec import Ordering
-from protoflow.message import Message, Settlement, SettleResult
+from protoflow.message import Delivery, Message, Settlement, SettleResult
 from protoflow.transports.postgresql.subscription import PostgresSubscription
+from protoflow.transports.postgresql.transport import PostgresTransport
 
 from tests.transports.postgresql.harness import TestSchema, join, numbers, settings_of, take
 
@@ -93,10 +95,7 @@ async def test_a_commit_that_was_not_answered_is_looked_up_before_the_next_is_wr
         assert await transport.submit([only]) == [None]
     first, second, _ = await take(member, 3)
     with pytest.raises(ZeroDivisionError):
-        async with transport.transaction() as transaction:
-            await transaction.settle(Settlement(first))
-            commit = transaction.connection.execute  # the answer to COMMIT is lost
-            transaction.write = _committing(transaction.write, commit)  # type: ignore[method-assign]  # stands for a network
+        await _settle_without_answer(transport, first)
     assert await member.settle([Settlement(second)]) == [SettleResult.DONE]
     assert await member.settle([Settlement(first)]) == [SettleResult.DONE]
     await transport.close()
@@ -104,10 +103,15 @@ async def test_a_commit_that_was_not_answered_is_looked_up_before_the_next_is_wr
     assert numbers(await take(after, 1)) == [2]
 
 
-def _committing(write: Any, execute: Any) -> Any:
-    async def wrapped(turns: Any) -> None:
-        await write(turns)
-        await execute("COMMIT")
-        raise ZeroDivisionError
+async def _settle_without_answer(transport: PostgresTransport, delivery: Delivery) -> None:
+    """Settles in a transaction that is committed, and fails then."""
+    async with transport.transaction() as transaction:
+        await transaction.settle(Settlement(delivery))
+        write = transaction.write
 
-    return wrapped
+        async def written(turns: AsyncExitStack) -> None:
+            await write(turns)
+            await transaction.connection.execute("COMMIT")
+            raise ZeroDivisionError
+
+        transaction.write = written  # type: ignore[method-assign]  # stands for a lost answer
