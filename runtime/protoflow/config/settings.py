@@ -26,12 +26,12 @@ _NOT_NEGATIVE = (
     *("retry_in_place", "max_in_flight", "rebalance_drain", "shutdown_timeout"),
     *("max_deliveries_margin", "gc_threshold"),
 )
-#: Less would hold hardly more than the tables.
+#: A smaller limit would leave almost no space beside the tables.
 _SMALLEST_JOURNAL = 1024 * 1024
 
 
 class _Default:
-    """Stands for an argument that was not given, and knows the built-in value."""
+    """Stands for an argument that was not given, and holds the built-in value."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -48,17 +48,17 @@ def _setting(default: Any, help: str) -> Any:
 class Config:
     """The settings of a process, with the origin of each value.
 
-    Strongest first, a value comes from the argument, the environment (`PROTOFLOW_<NAME>`, `__`
-    before nested names: `PROTOFLOW_DEFAULTS__RETRY__MAX_ATTEMPTS`), the TOML file, `fallback`
-    or the built-in default. Durations are seconds, or text such as `30s`.
+    The sources of a value, strongest first, are the argument, the environment (`PROTOFLOW_<NAME>`,
+    with `__` before nested names: `PROTOFLOW_DEFAULTS__RETRY__MAX_ATTEMPTS`), the TOML file,
+    `fallback` and the built-in default. Durations are seconds, or text such as `30s`.
 
     Attributes:
-        file: the TOML file; otherwise the one that `PROTOFLOW_CONFIG` names.
+        file: the TOML file; by default the file that `PROTOFLOW_CONFIG` names.
         fallback: defaults of a program, which the environment and the file override.
-        environ: the environment; that of the process unless given.
+        environ: the environment; by default that of the process.
 
     Raises:
-        ConfigError: with all mistakes, including unknown names.
+        ConfigError: it lists all mistakes, including unknown names.
     """
 
     transport: str | TransportURL = _setting(TransportURL(scheme="memory"), "URL of the broker")
@@ -172,13 +172,13 @@ class Config:
 
     @property
     def url(self) -> TransportURL:
-        """The transport's URL in parts."""
-        return cast("TransportURL", self.transport)  # so since __post_init__
+        """The parts of the transport URL."""
+        return cast("TransportURL", self.transport)  # converted in __post_init__
 
     @property
     def outbox_url(self) -> TransportURL | None:
-        """The outbox's URL in parts; None: there is none."""
-        return cast("TransportURL | None", self.outbox)  # so since __post_init__
+        """The parts of the outbox URL; None if there is no outbox."""
+        return cast("TransportURL | None", self.outbox)  # converted in __post_init__
 
     @property
     def stalled_after(self) -> float:
@@ -186,13 +186,13 @@ class Config:
         return max(60.0, 3 * self.lease) if self.stall_after is None else self.stall_after
 
     def origin(self, name: str) -> str:
-        """Where a setting comes from: argument, environment, file, fallback or built in."""
+        """Returns the source of a setting: argument, environment, file, fallback or built in."""
         origins: dict[str, str] = self.__dict__["_origins"]
         return origins[name]
 
     def policy_of(self, handler: str) -> DeliveryPolicy:
-        """The policy that `handlers` sets for a handler, under its name or, as an environment
-        variable spells it, under `shop_v1_orders_bill_order`."""
+        """Returns the policy that `handlers` sets for a handler. The key is its name, or its form
+        in environment variables, `shop_v1_orders_bill_order`."""
         found = self.handlers.get(handler)
         if found is None:
             form = env_form(handler)
@@ -200,7 +200,7 @@ class Config:
         return found or DeliveryPolicy()
 
     def unknown_handlers(self, known: Iterable[str]) -> list[str]:
-        """An error text for each name in `handlers` that is none of the known handlers."""
+        """Returns an error text for each name in `handlers` that is not a known handler."""
         names = set(known)
         forms = {env_form(name) for name in names}
         there = ", ".join(sorted(names)) or "none"
@@ -212,7 +212,7 @@ class Config:
         ]
 
     def describe(self) -> dict[str, tuple[str, str]]:
-        """Each setting's value, as text without secrets, and its origin."""
+        """Returns the value of each setting, as text without secrets, and its source."""
         origins: dict[str, str] = self.__dict__["_origins"]
         return {
             setting.name: (self._shown(setting.name), origins[setting.name])
@@ -247,7 +247,7 @@ def _hints() -> dict[str, Any]:
 
 
 def _mistakes_in(config: Config) -> list[str]:
-    """Every mistake in settings taken together, one sentence each."""
+    """Returns every mistake that concerns several settings, one sentence each."""
     mistakes: list[str] = []
     if config.namespace and (wrong := topics.problem(config.namespace)):
         mistakes.append(f"namespace: {wrong}")
