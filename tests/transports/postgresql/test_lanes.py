@@ -48,7 +48,7 @@ class Loop:
 
 
 class Member:
-    """A member of the group, which does only what a test tells it."""
+    """A member of the group, which does nothing by itself."""
 
     def __init__(self, database: Database, settings: Any, loop: Loop) -> None:
         self.membership = members.Membership(database, settings)
