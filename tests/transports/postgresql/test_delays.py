@@ -48,6 +48,18 @@ async def test_one_claim_sets_aside_no_more_than_a_bound(
     assert numbers(await take(subscription, 1)) == [1]
 
 
+async def test_a_delayed_message_is_not_there_to_be_claimed(place: TestSchema) -> None:
+    """The watchdog would take a group for stalled that has not looked at it yet."""
+    transport = await place.open()
+    subscription = await join(transport, settings_of())
+    await transport.submit(delayed(2))
+    queue = cast("PostgresSubscription", subscription).holdings
+    assert await queue.claimable() == 0
+    assert (await transport.lag("orders", "billing")).messages == 2
+    await publish(transport, 1)
+    assert await queue.claimable() == 1
+
+
 async def test_delayed_messages_leave_a_crowded_bucket(place: TestSchema) -> None:
     """More of them than a bucket remembers wait in it, and what comes behind is handled."""
     transport = await place.open()

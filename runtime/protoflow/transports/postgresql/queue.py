@@ -31,7 +31,7 @@ WHERE id = ANY ($1::int8[]) AND member = $2 FOR UPDATE
 """
 _PLACES = "SELECT base::text, open::text, low, seqs FROM {s}.cursors WHERE group_id = $1"
 _CLAIMABLE = """
-SELECT (SELECT count(*) FROM {s}.waiting WHERE group_id = $1 AND member IS NULL
+SELECT {s}.now(), (SELECT count(*) FROM {s}.waiting WHERE group_id = $1 AND member IS NULL
     AND due <= (SELECT {s}.now()))
   + (SELECT coalesce(sum(cardinality(seqs)), 0) FROM {s}.claims
     WHERE group_id = $1 AND member IS NULL)
@@ -184,12 +184,12 @@ class Queue:
     async def claimable(self) -> int:
         """See `Availability`."""
         group = self._membership.group
-        ((found,),) = await self._database.fetch(_CLAIMABLE, group.id)
+        ((now, found),) = await self._database.fetch(_CLAIMABLE, group.id)
         ((base, opened, low, seqs),) = await self._database.fetch(_PLACES, group.id)
         places = {
             bucket: Position(base, opened, low, 0, 0, seqs[bucket]) for bucket in range(BUCKETS)
         }
-        unread, _ = await positions.count_unread(self._database, group.topic, places)
+        unread, _ = await positions.count_unread(self._database, group.topic, places, now)
         return int(found) + unread
 
     def clear(self) -> None:

@@ -164,7 +164,8 @@ BEGIN
     (SELECT l.seq, l.due, l.key, l.head, l.payload, l.at
       FROM pg_snapshot_xip(b.base) AS ran(xid) CROSS JOIN LATERAL
         (SELECT * FROM {s}.log l
-          WHERE l.slot IN ({used}) AND (l.xid, l.topic, l.bucket, l.seq) > (ran.xid, wanted, b.bucket, b.seq)
+          WHERE l.slot IN ({used})
+            AND (l.xid, l.topic, l.bucket, l.seq) > (ran.xid, wanted, b.bucket, b.seq)
             AND (l.xid, l.topic, l.bucket) <= (ran.xid, wanted, b.bucket) OFFSET 0) l
       WHERE pg_visible_in_snapshot(l.xid, b.open)
       ORDER BY l.seq LIMIT most)
