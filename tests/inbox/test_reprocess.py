@@ -29,7 +29,7 @@ def _url(broker: str, path: Path) -> str:
     return url
 
 
-@pytest.mark.parametrize("broker", ["memory", "sqlite", "nats"])
+@pytest.mark.parametrize("broker", ["memory", "sqlite", "postgresql", "nats"])
 async def test_a_noted_message_is_handled_again_if_asked(
     broker: str, sqlite_database: Database, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Any, cast
 from unittest.mock import AsyncMock
 
 import pytest
+from protoflow.contract.spec import Ordering
 from protoflow.errors import TransportError
 from protoflow.message import Delivery
 from protoflow.transports.postgresql import ownership
@@ -125,7 +126,7 @@ class _Owners:
 async def test_buckets_whose_handing_over_failed_are_not_stranded() -> None:
     """They are this member's by the tables, so nobody else can take them."""
     owners = _Owners()
-    group = SimpleNamespace(id=1, topic=1, topic_name="t")
+    group = SimpleNamespace(id=1, topic=1, topic_name="t", ordering=Ordering.PER_KEY)
 
     @asynccontextmanager
     async def claiming() -> AsyncIterator[tuple[_Owners, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Collection, Hashable, Iterator
 from dataclasses import dataclass, field
@@ -56,6 +56,7 @@ class Bucket:
         crashes: how many owners died since the position moved.
         returned: what was given back and is not handed out, by position.
         settling: lanes of which something is being given back, and how often.
+        aside: the positions of rows of lanes that wait in the table, and are not claimed.
         leaving: whether it goes to another member.
         seen: what the log looked like when the batch was opened; None: it is not yet.
         lost: whether it is no longer this member's.
@@ -69,6 +70,7 @@ class Bucket:
         self.returned: list[Returned] = []
         self._lanes: dict[Hashable, int] = {}
         self.settling: dict[Hashable, int] = {}
+        self.aside: dict[Hashable, list[int]] = {}
         self.leaving = False
         self.seen: Seen | None = None
         self.lost = False
@@ -170,27 +172,73 @@ class Bucket:
 
     def take_returned(self, now: float, most: int) -> list[Delivery]:
         """Removes and returns what was given back and may be handed out, in turn."""
-        taken: list[Delivery] = []
+        taken, kept = self._sort_out(now, most)
+        if taken:
+            self._keep(kept)
+        return [each.delivery for each in taken]
+
+    def count_free(self, now: float) -> int:
+        """Returns how many of what was given back may be handed out."""
+        return len(self._sort_out(now, len(self.returned))[0])
+
+    def is_blocked(self, lane: Hashable, position: int) -> bool:
+        """Whether something earlier of a lane waits here, or is being given back."""
+        return lane is not None and (
+            lane in self._lanes or lane in self.settling or self._waits_aside(lane, position)
+        )
+
+    def put_aside(self, moved: Collection[Returned]) -> None:
+        """What was given back waits in the table from now on."""
+        gone = {each.position for each in moved}
+        self._keep([each for each in self.returned if each.position not in gone])
+        for each in moved:
+            if each.lane is not None:
+                insort(self.aside.setdefault(each.lane, []), each.position)
+        self.finish(gone)
+
+    def take_up(self, lane: Hashable, position: int) -> None:
+        """A row that waited in the table is claimed."""
+        positions = self.aside.get(lane, [])
+        index = bisect_left(positions, position)
+        if positions[index : index + 1] == [position]:
+            del positions[index]
+            if not positions:
+                del self.aside[lane]
+
+    def blocking(self) -> list[int]:
+        """Returns the positions of rows in the table for which something here waits."""
+        lanes = {each.lane for each in self.returned if each.lane in self.aside}
+        return [self.aside[lane][0] for lane in lanes]
+
+    def _sort_out(self, now: float, most: int) -> tuple[list[Returned], list[Returned]]:
+        """What of `returned` may be handed out, and what stays."""
+        taken: list[Returned] = []
         kept: list[Returned] = []
         blocked = {*self.settling}
         for each in self.returned:
-            if each.due <= now and len(taken) < most and each.lane not in blocked:
-                taken.append(each.delivery)
+            if (
+                each.due <= now
+                and len(taken) < most
+                and each.lane not in blocked
+                and not self._waits_aside(each.lane, each.position)
+            ):
+                taken.append(each)
                 continue
             kept.append(each)
             if each.lane is not None:
                 blocked.add(each.lane)
-        if taken:
-            self.returned = kept
-            self._lanes = {}
-            for each in kept:
-                if each.lane is not None:
-                    self._lanes[each.lane] = self._lanes.get(each.lane, 0) + 1
-        return taken
+        return taken, kept
 
-    def is_blocked(self, lane: Hashable) -> bool:
-        """Whether something earlier of a lane waits here, or is being given back."""
-        return lane is not None and (lane in self._lanes or lane in self.settling)
+    def _waits_aside(self, lane: Hashable, position: int) -> bool:
+        positions = self.aside.get(lane)
+        return positions is not None and positions[0] < position
+
+    def _keep(self, kept: list[Returned]) -> None:
+        self.returned = kept
+        self._lanes = {}
+        for each in kept:
+            if each.lane is not None:
+                self._lanes[each.lane] = self._lanes.get(each.lane, 0) + 1
 
     def _drop_finished(self) -> None:
         batches = self._batches

@@ -18,6 +18,8 @@ from protoflow.transports.postgresql.rows import read_delivery
 
 #: So many messages of a bucket may be unfinished, or finished behind unfinished ones.
 _WINDOW = 2000
+#: One read keeps back at most so many messages; while it does, it reads in pages of this size.
+_SCAN, _PAGE = 2000, 128
 
 
 class BucketReader:
@@ -71,11 +73,12 @@ class BucketReader:
 
     async def read(
         self, buckets: Sequence[Bucket], found: list[Delivery], max_messages: int, max_bytes: int
-    ) -> None:
-        """Reads up to so many messages and bytes into `found`."""
-        hungry = _hungry(buckets)
-        while hungry and len(found) < max_messages and max_bytes > 0:
-            most = max(1, -(-(max_messages - len(found)) // len(hungry)))
+    ) -> bool:
+        """Reads up to so many messages and bytes into `found`; whether there may be more, because
+        much was kept back."""
+        hungry, scan, page = _hungry(buckets), _SCAN, 1
+        while hungry and len(found) < max_messages and max_bytes > 0 and scan > 0:
+            most = max(page, -(-(max_messages - len(found)) // len(hungry)))
             places = [bucket.position for bucket in hungry]
             rows = await self._database.fetch(
                 positions.READ,
@@ -89,16 +92,24 @@ class BucketReader:
                 most,
             )
             numbered = {bucket.number: bucket for bucket in hungry}
+            kept_back = len(rows) + len(found)
             counts: dict[int, int] = {}
             for row in rows:
                 counts[row[0]] = counts.get(row[0], 0) + 1
-                max_bytes -= self._keep(numbered[row[0]], row, found)
+                max_bytes -= self._keep(numbered[row[0]], row, found, max_messages)
+            kept_back -= len(found)
+            scan -= kept_back
+            if 2 * kept_back > len(rows):
+                page = min(2 * page, _PAGE)
             for bucket in hungry:
                 if counts.get(bucket.number, 0) < most and not bucket.leaving:
                     bucket.exhaust()
             hungry = _hungry(hungry)
+        return scan <= 0
 
-    def _keep(self, bucket: Bucket, row: Sequence[Any], found: list[Delivery]) -> int:
+    def _keep(
+        self, bucket: Bucket, row: Sequence[Any], found: list[Delivery], max_messages: int
+    ) -> int:
         """Takes a row that was read; returns how many bytes of it are handed out."""
         number, seq, wait, *content = row
         if bucket.lost or bucket.leaving or not bucket.read(seq):
@@ -116,7 +127,8 @@ class BucketReader:
             delivery.failures, delivery.first_failure, due, marks = self._known[seq]
             delivery.suspect = marks > 0
         lane = self._lane(delivery)
-        if due > self._loop.time() or bucket.is_blocked(lane):
+        is_full = len(found) >= max_messages
+        if due > self._loop.time() or is_full or bucket.is_blocked(lane, seq):
             bucket.give_back(delivery, lane, due)
             self._wake_at(bucket)
             return 0

@@ -15,16 +15,11 @@ from protoflow.transports.postgresql.database import Connection, Database
 from protoflow.transports.postgresql.holdings import InBucket, InWaiting, handed_out_again
 from protoflow.transports.postgresql.members import Membership
 from protoflow.transports.postgresql.ownership import Known, Ownership
+from protoflow.transports.postgresql.turn import Turn
 from protoflow.transports.postgresql.waiting_claims import WaitingClaims
+from protoflow.transports.postgresql.waiting_moves import WaitingMoves
 
 _UNKNOWN = Known(0, 0.0, 0.0, 0)
-#: So many rows that waited may wait in a bucket once more, for others of their lane.
-_MOST_CLAIMED = 2000
-_STATE = """
-SELECT coalesce(next.due <= {s}.now(), false),
-  next.due - {s}.now(), pg_postmaster_start_time()::text
-FROM (SELECT min(due) AS due FROM {s}.waiting WHERE group_id = $1 AND member IS NULL) AS next
-"""
 _LOCK = """
 SELECT bucket, pg_current_xact_id()::text FROM {s}.owners WHERE group_id = $1
   AND bucket = ANY ($2::int[]) AND member = $3 AND pg_postmaster_start_time()::text = $4 FOR SHARE
@@ -63,7 +58,9 @@ class Buckets:
         self._ownership = Ownership(database, membership, lambda: wake_after(0.0), self._leave)
         self._owned = self._ownership.buckets
         self._known = self._ownership.known
-        self._waiting = WaitingClaims(database, membership, self._turns, self._give_back)
+        self.turn = Turn(database)
+        self._waiting = WaitingClaims(database, membership, self._turns, self._take_up)
+        self._moves = WaitingMoves(database, membership, self.turn)
         self._reader = BucketReader(
             database, membership, self._known, self._turns, self._lane, self._wake_at
         )
@@ -83,13 +80,10 @@ class Buckets:
     async def fetch(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
         """See `QueueSource.fetch`."""
         await self._waiting.resolve()
-        group = self._membership.group
-        ((due, next_due, server),) = await self._database.fetch(_STATE, group.id)
-        self._membership.check_server(server)
-        if next_due is not None and next_due > 0:
+        await self.turn.resolve()
+        next_due = await self._waiting.claim(max_messages, self._open_buckets())
+        if next_due is not None:
             self._wake_after(next_due)
-        if due:
-            await self._waiting.claim(max_messages, self._with_room())
         found: list[Delivery] = []
         self._handed = found
         now = self._loop.time()
@@ -110,12 +104,20 @@ class Buckets:
         """Reads new messages beside those that were found."""
         reader = self._reader
         max_bytes -= sum(each.size for each in found)
-        await reader.read(self._open_buckets(), found, max_messages, max_bytes)
-        if len(found) < max_messages and await reader.open(self._staying()):
-            await reader.read(self._open_buckets(), found, max_messages, max_bytes)
+        more = await reader.read(self._open_buckets(), found, max_messages, max_bytes)
+        if not more and len(found) < max_messages and await reader.open(self._staying()):
+            more = await reader.read(self._open_buckets(), found, max_messages, max_bytes)
+        if await self._moves.move(self._staying()) or more:
+            self._wake_after(0.0)
 
     def _hand_over(self) -> None:
         self._handed = []
+
+    def _take_up(self, delivery: Delivery) -> None:
+        """A row that waited was claimed."""
+        if (bucket := self._owned.get(int(delivery.shard))) is not None:
+            bucket.take_up(self._lane(delivery), int(delivery.position))
+        self._give_back(delivery)
 
     def _give_back(self, delivery: Delivery) -> None:
         """A delivery that was not handed out is so later."""
@@ -157,10 +159,7 @@ class Buckets:
         return found, rows[0][1] if rows else ""
 
     async def write(
-        self,
-        connection: Connection,
-        settlements: Sequence[Settlement],
-        earlier: Sequence[Settlement] = (),
+        self, connection: Connection, settlements: Sequence[Settlement]
     ) -> Callable[[], None]:
         """See `Holdings.write`."""
         database, group = self._database, self._membership.group
@@ -176,13 +175,7 @@ class Buckets:
                     finished.setdefault(receipt.bucket, set()).add(receipt.seq)
                 elif settlement.action is Action.NACK or settlement.failures:
                     failed.append((receipt, settlement))
-        moved = {self._owned[number]: {*seqs} for number, seqs in finished.items()}
-        for settlement in earlier:
-            if settlement.action is Action.ACK:
-                for delivery in (settlement.delivery, *settlement.others):
-                    bucket = self._owned.get(int(delivery.shard))
-                    if isinstance(delivery.receipt, InBucket) and bucket in moved:
-                        moved[bucket].add(delivery.receipt.seq)
+        moved = {self._owned[number]: seqs for number, seqs in finished.items()}
         await waiting.settle(database, connection, of_waiting, keep=True)
         await progress.fail(database, connection, group.id, failed)
         await progress.move(database, connection, group.id, moved)
@@ -204,8 +197,7 @@ class Buckets:
             [*self._owned],
         )
         now = self._loop.time()
-        back = sum(each.due <= now for bucket in self._open_buckets() for each in bucket.returned)
-        return int(found) + back
+        return int(found) + sum(bucket.count_free(now) for bucket in self._open_buckets())
 
     def clear(self) -> None:
         """Everything was lost."""
@@ -227,14 +219,6 @@ class Buckets:
     def _open_buckets(self) -> list[Bucket]:
         paused = self._paused()
         return [each for each in self._staying() if each.number not in paused]
-
-    def _with_room(self) -> list[int]:
-        """The buckets for which rows that wait are claimed."""
-
-        def claimed(bucket: Bucket) -> int:
-            return sum(isinstance(each.delivery.receipt, InWaiting) for each in bucket.returned)
-
-        return [each.number for each in self._open_buckets() if claimed(each) < _MOST_CLAIMED]
 
     def _lane(self, delivery: Delivery) -> Hashable:
         """What must be handled in turn; None: nothing."""

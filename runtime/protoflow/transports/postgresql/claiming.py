@@ -18,6 +18,8 @@ from protoflow.transports.postgresql.positions import Opening, Position, Seen
 from protoflow.transports.postgresql.rows import read_delivery
 from protoflow.transports.postgresql.schema import BUCKETS
 
+#: One claim sets aside about so many delayed messages, and reads them in pages of this size.
+_MOST_ASIDE, _PAGE = 1000, 32
 _log = logging.getLogger("protoflow.transports.postgresql")
 _FREE = """
 SELECT id, deliveries, buckets, seqs FROM {s}.claims
@@ -77,12 +79,14 @@ class Claimed:
         claims: what each claim of the log holds: bucket by number.
         seen: what the log looked like when nothing was left to read; None: there may be something.
         due_in: seconds after which a delayed message that was set aside is due; None: none was.
+        aside: how many messages were set aside.
     """
 
     deliveries: list[Delivery] = field(default_factory=list)
     claims: dict[int, dict[int, int]] = field(default_factory=dict)
     seen: Seen | None = None
     due_in: float | None = None
+    aside: int = 0
 
 
 class Claimer:
@@ -195,7 +199,8 @@ class Claimer:
         """Reads on in every bucket; whether the batch has no more."""
         hungry = [*range(BUCKETS)]
         while hungry and room:
-            most = max(1, -(-room.messages // len(hungry)))
+            page = _PAGE if claimed.aside else 1
+            most = max(page, -(-room.messages // len(hungry)))
             batch, size = reading.batch, len(hungry)
             rows = await connection.fetch(
                 self._database.sql(positions.READ),
@@ -216,7 +221,8 @@ class Claimer:
                 )
                 due_in = min(wait for _, _, wait in delayed)
                 claimed.due_in = min(due_in, claimed.due_in or due_in)
-            if full:
+                claimed.aside += len(delayed)
+            if full or claimed.aside >= _MOST_ASIDE:
                 return False
             counts: dict[int, int] = {}
             for row in rows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import ssl
 from collections.abc import AsyncIterator, Collection, Sequence
@@ -71,6 +72,8 @@ class Database:
         self.schema = options.schema
         self.topics: dict[str, int] = {}
         self.problem: str | None = None
+        #: Returns a statement with the schema's name for `{s}`; each is made once.
+        self.sql = functools.cache(lambda query: str.replace(query, "{s}", self.schema))
         self._pool: Any = None  # Any: asyncpg has no types
 
     @property
@@ -171,10 +174,6 @@ class Database:
         """Runs one statement in a transaction of its own."""
         async with self.transaction() as connection:
             return list(await connection.fetch(self.sql(query), *values))
-
-    def sql(self, query: str) -> str:
-        """Returns a statement with the schema's name for `{s}`."""
-        return query.replace("{s}", self.schema)
 
     async def topic_ids(self, names: Collection[str]) -> dict[str, int]:
         """Returns the ids of topics, which are created if need be."""

@@ -140,11 +140,6 @@ class PostgresScan:
         self, record: DeadLetterRecord, to_origin: bool
     ) -> tuple[Message, int | None]:
         """The message to store, and the group that gets it; None is every group."""
-        if record.reprocess:
-            raise NotReplayableError(
-                "PostgreSQL keeps no note that a dead letter is to be handled again; delete its "
-                "row of protoflow_inbox, and replay it without --reprocess"
-            )
         message, name = self._sources.replayed(record, to_origin=to_origin)
         if to_origin:
             return message, None

@@ -17,6 +17,11 @@ class Doubt:
         self._database = database
         self._pending: tuple[str, Callable[[], None]] | None = None
 
+    @property
+    def pending(self) -> bool:
+        """Whether a commit was not answered."""
+        return self._pending is not None
+
     def set(self, xid: str, committed: Callable[[], None]) -> None:
         """The transaction may be committed; if so, `committed` is called by `resolve`."""
         self._pending = xid, committed

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 from protoflow.message import Action, Delivery, Settlement
 from protoflow.transports.postgresql.database import Connection
+from protoflow.transports.postgresql.turn import Turn
 
 
 class InClaim(NamedTuple):
@@ -35,7 +36,13 @@ class InWaiting(NamedTuple):
 
 
 class Holdings(Protocol):
-    """Claims for a member, and settles what it claimed."""
+    """Claims for a member, and settles what it claimed.
+
+    Attributes:
+        turn: taken from `lock` until the result of `write` was called.
+    """
+
+    turn: Turn
 
     async def fetch(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
         """See `QueueSource.fetch`."""
@@ -52,13 +59,9 @@ class Holdings(Protocol):
         ...
 
     async def write(
-        self,
-        connection: Connection,
-        settlements: Sequence[Settlement],
-        earlier: Sequence[Settlement] = (),
+        self, connection: Connection, settlements: Sequence[Settlement]
     ) -> Callable[[], None]:
-        """Settles what is held; the result is called once that is committed. `earlier` was
-        settled in the same transaction."""
+        """Settles what is held; the result is called once that is committed."""
         ...
 
     def end(self, settlements: Sequence[Settlement]) -> None:

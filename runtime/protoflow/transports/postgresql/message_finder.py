@@ -26,8 +26,8 @@ SELECT bucket, seq, key, head, payload, at FROM {s}.log
 WHERE topic = $1 AND strpos(head, $2) > 0 ORDER BY seq
 """
 _WAITING = """
-SELECT bucket, id, key, head, payload, at, member IS NOT NULL, failures FROM {s}.waiting
-WHERE group_id = $1 AND starts_with(head, $2) ORDER BY id
+SELECT bucket, coalesce(seq, id), key, head, payload, at, member IS NOT NULL, failures
+FROM {s}.waiting WHERE group_id = $1 AND starts_with(head, $2) ORDER BY id
 """
 _LEFT_OF_BUCKETS = """
 SELECT l.seq FROM unnest($3::int[], $4::int8[]) AS u(bucket, seq)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import NamedTuple
 
+from protoflow.contract.spec import Ordering
 from protoflow.errors import ProtoflowError
 from protoflow.transports.postgresql.bucket import Bucket
 from protoflow.transports.postgresql.database import Database
@@ -35,6 +36,13 @@ WHERE group_id = $1 AND bucket = ANY ($2::int[])
 _FAILURES = """
 SELECT bucket, seq, failures, first_failure, due - {s}.now(), marks FROM {s}.failures
 WHERE group_id = $1 AND bucket = ANY ($2::int[])
+"""
+_ASIDE = """
+SELECT bucket, lane, array_agg(position ORDER BY position) FROM (
+  SELECT bucket, CASE WHEN $3 THEN '' ELSE key END AS lane, coalesce(seq, id) AS position
+  FROM {s}.waiting WHERE group_id = $1 AND bucket = ANY ($2::int[]) AND member IS NULL
+    AND ($3 OR key <> '')) AS row
+GROUP BY bucket, lane
 """
 _LEAVE = """
 UPDATE {s}.owners SET member = NULL, crashes = 0
@@ -140,12 +148,16 @@ class Ownership:
         group, now = self._membership.group.id, self._loop.time()
         rows = await self._database.fetch(_PROGRESS, group, [*crashes])
         failures = await self._database.fetch(_FAILURES, group, [*crashes])
+        whole = self._membership.group.ordering is Ordering.PER_PARTITION
+        aside = await self._database.fetch(_ASIDE, group, [*crashes], whole)
         if self._membership.id != member:
             return  # the lease ended meanwhile
         for _, seq, failed, first, due, marks in failures:
             self.known[seq] = Known(failed, first, now + due, marks)
         for number, *position, done in rows:
             self.buckets[number] = Bucket(number, Position(*position), done, crashes[number])
+        for number, lane, places in aside:
+            self.buckets[number].aside[lane] = places
         self._took()
 
     async def _give_up(self, buckets: Sequence[Bucket]) -> None:

@@ -12,6 +12,7 @@ hold nobody up. A transaction's id is assigned before it takes a number (see `pu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -124,19 +125,20 @@ SELECT coalesce(sum(c.n), 0)::int8, min(c.oldest) FROM
   unnest($2::int[], $3::text[]::pg_snapshot[], $4::text[]::pg_snapshot[], $5::int8[], $6::int8[])
     AS b(bucket, base, open, low, seq),
   LATERAL (SELECT count(*) AS n, min(l.at) AS oldest FROM (
-    SELECT seq, xid, at FROM {s}.log WHERE topic = $1 AND bucket = b.bucket AND seq > b.low
+    SELECT seq, xid, due, at FROM {s}.log WHERE topic = $1 AND bucket = b.bucket AND seq > b.low
       AND xid >= pg_snapshot_xmax(b.base)
     UNION ALL
-    SELECT l.seq, l.xid, l.at FROM pg_snapshot_xip(b.base) AS ran(xid)
+    SELECT l.seq, l.xid, l.due, l.at FROM pg_snapshot_xip(b.base) AS ran(xid)
       JOIN {s}.log l ON l.xid = ran.xid AND l.topic = $1 AND l.bucket = b.bucket) l
-    WHERE NOT (l.seq <= b.seq AND pg_visible_in_snapshot(l.xid, b.open))) c
+    WHERE NOT (l.seq <= b.seq AND pg_visible_in_snapshot(l.xid, b.open)) AND l.due <= $7) c
 """
 
 
 async def count_unread(
-    database: Database, topic: int, places: Mapping[int, Position]
+    database: Database, topic: int, places: Mapping[int, Position], due: float = math.inf
 ) -> tuple[int, float | None]:
-    """Returns how many messages lie beyond the positions of buckets, and when the oldest came."""
+    """Returns how many messages that are due at a time lie beyond the positions of buckets, and
+    when the oldest came."""
     found = places.values()
     ((count, oldest),) = await database.fetch(
         _COUNT,
@@ -146,5 +148,6 @@ async def count_unread(
         [place.open for place in found],
         [place.low for place in found],
         [place.seq for place in found],
+        due,
     )
     return count, oldest

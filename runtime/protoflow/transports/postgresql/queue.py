@@ -14,6 +14,7 @@ from protoflow.transports.postgresql.holdings import InClaim, InWaiting
 from protoflow.transports.postgresql.members import Membership
 from protoflow.transports.postgresql.positions import Position, Seen
 from protoflow.transports.postgresql.schema import BUCKETS
+from protoflow.transports.postgresql.turn import Turn
 
 #: What another member that claims is given before the next attempt, in seconds.
 _BUSY = 0.003
@@ -25,12 +26,12 @@ SELECT coalesce(next.due <= {s}.now(), false),
 FROM (SELECT min(due) AS due FROM {s}.waiting WHERE group_id = $1 AND member IS NULL) AS next
 """
 _LOCK = """
-SELECT id, pg_current_xact_id()::text, buckets, seqs FROM {s}.claims
+SELECT id, pg_current_xact_id()::text FROM {s}.claims
 WHERE id = ANY ($1::int8[]) AND member = $2 FOR UPDATE
 """
 _PLACES = "SELECT base::text, open::text, low, seqs FROM {s}.cursors WHERE group_id = $1"
 _CLAIMABLE = """
-SELECT (SELECT count(*) FROM {s}.waiting WHERE group_id = $1 AND member IS NULL
+SELECT {s}.now(), (SELECT count(*) FROM {s}.waiting WHERE group_id = $1 AND member IS NULL
     AND due <= (SELECT {s}.now()))
   + (SELECT coalesce(sum(cardinality(seqs)), 0) FROM {s}.claims
     WHERE group_id = $1 AND member IS NULL)
@@ -52,13 +53,11 @@ class Queue:
         self._wake_after = wake_after
         self._claimer = Claimer(database, membership)
         self._doubt = Doubt(database)
+        self.turn = Turn(database)
         #: What was claimed, and not returned yet.
         self._found: list[Delivery] = []
         #: What each claim of this member still holds: bucket by number.
         self._claims: dict[int, dict[int, int]] = {}
-        #: What the row of a claim said when a transaction locked it: others of this process may
-        #: have been committed, and not be noted yet.
-        self._locked: dict[int, dict[int, int]] = {}
         #: What the log looked like when nothing was left to read; None: there may be something.
         self._seen: Seen | None = None
         self._server = ""
@@ -130,8 +129,6 @@ class Queue:
         claims = [*{each.claim for each in receipts if isinstance(each, InClaim)}]
         rows = await connection.fetch(database.sql(_LOCK), claims, member) if claims else ()
         held = {row[0] for row in rows}
-        for claim, _, buckets, seqs in rows:
-            self._locked[claim] = dict(zip(seqs, buckets, strict=True))
         ids = [each.id for each in receipts if isinstance(each, InWaiting)]
         rows_waiting, xid = await waiting.lock(database, connection, ids, member)
         found = {
@@ -147,10 +144,7 @@ class Queue:
         return found, rows[0][1] if rows else xid
 
     async def write(
-        self,
-        connection: Connection,
-        settlements: Sequence[Settlement],
-        earlier: Sequence[Settlement] = (),
+        self, connection: Connection, settlements: Sequence[Settlement]
     ) -> Callable[[], None]:
         """See `Holdings.write`."""
         database, group = self._database, self._membership.group
@@ -180,7 +174,6 @@ class Queue:
                 held.pop(receipt.seq, None)
                 if not held:
                     self._claims.pop(receipt.claim, None)
-                    self._locked.pop(receipt.claim, None)
 
         return committed
 
@@ -194,18 +187,17 @@ class Queue:
     async def claimable(self) -> int:
         """See `Availability`."""
         group = self._membership.group
-        ((found,),) = await self._database.fetch(_CLAIMABLE, group.id)
+        ((now, found),) = await self._database.fetch(_CLAIMABLE, group.id)
         ((base, opened, low, seqs),) = await self._database.fetch(_PLACES, group.id)
         places = {
             bucket: Position(base, opened, low, 0, 0, seqs[bucket]) for bucket in range(BUCKETS)
         }
-        unread, _ = await positions.count_unread(self._database, group.topic, places)
+        unread, _ = await positions.count_unread(self._database, group.topic, places, now)
         return int(found) + unread
 
     def clear(self) -> None:
         """Everything was lost."""
         self._claims.clear()
-        self._locked.clear()
         self._found.clear()
         self._doubt.clear()
         self._seen = None
@@ -221,7 +213,7 @@ class Queue:
         left: dict[int, dict[int, int]] = {}
         for receipt in receipts:
             if receipt.claim not in left:
-                left[receipt.claim] = dict(self._locked[receipt.claim])
+                left[receipt.claim] = dict(self._claims[receipt.claim])
             left[receipt.claim].pop(receipt.seq, None)
         return left
 

@@ -73,13 +73,13 @@ CREATE TABLE {s}.failures (
   first_failure float8 NOT NULL DEFAULT 0, due float8 NOT NULL DEFAULT 0,
   marks int NOT NULL DEFAULT 0, PRIMARY KEY (group_id, seq));
 
--- Copies that wait for one group: retries, replays, delayed messages.
+-- Copies that wait for one group: retries, delayed messages, replays (which have no `seq`).
 CREATE TABLE {s}.waiting (
   id int8 PRIMARY KEY DEFAULT nextval('{s}.log_seq'), group_id int NOT NULL, topic int NOT NULL,
-  bucket int NOT NULL, due float8 NOT NULL, member int8, deliveries int NOT NULL DEFAULT 0,
-  failures int NOT NULL DEFAULT 0, first_failure float8 NOT NULL DEFAULT 0,
-  marks int NOT NULL DEFAULT 0, key bytea, head text NOT NULL, payload bytea,
-  at float8 NOT NULL);
+  bucket int NOT NULL, seq int8, due float8 NOT NULL, member int8,
+  deliveries int NOT NULL DEFAULT 0, failures int NOT NULL DEFAULT 0,
+  first_failure float8 NOT NULL DEFAULT 0, marks int NOT NULL DEFAULT 0,
+  key bytea, head text NOT NULL, payload bytea, at float8 NOT NULL);
 CREATE INDEX ON {s}.waiting (group_id, due) WHERE member IS NULL;
 CREATE INDEX ON {s}.waiting (member);
 
@@ -146,13 +146,17 @@ RETURNS TABLE (bucket int, seq int8, due float8, key bytea, head text, payload b
 LANGUAGE plpgsql STABLE
 SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 #variable_conflict use_column
+DECLARE
+  -- The partitions that may hold rows: the others are not looked at.
+  used int[] := ARRAY(SELECT slot FROM {s}.meta UNION SELECT slot FROM {s}.slots
+    WHERE closed IS NOT NULL);
 BEGIN
   RETURN QUERY
   SELECT b.bucket, r.seq, r.due, r.key, r.head, r.payload, r.at
   FROM unnest(buckets, bases, opens, lows, highs, seqs) AS b(bucket, base, open, low, high, seq),
   LATERAL (
     (SELECT l.seq, l.due, l.key, l.head, l.payload, l.at FROM {s}.log l
-      WHERE l.topic = wanted AND l.bucket = b.bucket
+      WHERE l.slot IN ({used}) AND l.topic = wanted AND l.bucket = b.bucket
         AND l.seq > greatest(b.low, b.seq) AND l.seq <= b.high
         AND l.xid >= pg_snapshot_xmax(b.base) AND pg_visible_in_snapshot(l.xid, b.open)
       ORDER BY l.seq LIMIT most)
@@ -160,7 +164,8 @@ BEGIN
     (SELECT l.seq, l.due, l.key, l.head, l.payload, l.at
       FROM pg_snapshot_xip(b.base) AS ran(xid) CROSS JOIN LATERAL
         (SELECT * FROM {s}.log l
-          WHERE (l.xid, l.topic, l.bucket, l.seq) > (ran.xid, wanted, b.bucket, b.seq)
+          WHERE l.slot IN ({used})
+            AND (l.xid, l.topic, l.bucket, l.seq) > (ran.xid, wanted, b.bucket, b.seq)
             AND (l.xid, l.topic, l.bucket) <= (ran.xid, wanted, b.bucket) OFFSET 0) l
       WHERE pg_visible_in_snapshot(l.xid, b.open)
       ORDER BY l.seq LIMIT most)
@@ -251,6 +256,7 @@ def statements(schema: str) -> str:
     return (
         (_TABLES + _FUNCTIONS + _RETENTION)
         .replace("{partitions}", partitions)
+        .replace("{used}", ", ".join(f"used[{number}]" for number in range(1, SLOTS + 1)))
         .replace("{version}", str(VERSION))
         .replace("{buckets}", str(BUCKETS))
         .replace("{slots}", str(SLOTS))

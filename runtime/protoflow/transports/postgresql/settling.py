@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import NamedTuple
 
 from protoflow.errors import PublishRefusedError, TransportError
 from protoflow.message import Delivery, Settlement, SettleResult
 from protoflow.transports.postgresql.database import Connection, Database
-from protoflow.transports.postgresql.doubt import Doubt
 from protoflow.transports.postgresql.holdings import Holdings
 from protoflow.transports.postgresql.publishing import Limits, publish, unsubscribed
 from protoflow.transports.postgresql.rows import Columns
@@ -48,7 +48,6 @@ class Settler:
         self._published = published
         self._waiting: list[tuple[asyncio.Future[Results], Sequence[Settlement]]] = []
         self._task: asyncio.Task[None] | None = None
-        self._doubt = Doubt(database)
         #: Committed, but not reported: what is repeated is answered from here.
         self._unreported: dict[Delivery, SettleResult] = {}
 
@@ -68,14 +67,10 @@ class Settler:
             await asyncio.wait([self._task])
 
     async def write(
-        self,
-        connection: Connection,
-        settlements: Sequence[Settlement],
-        topics: dict[str, int],
-        earlier: Sequence[Settlement] = (),
+        self, connection: Connection, settlements: Sequence[Settlement], topics: dict[str, int]
     ) -> Written:
-        """Settles in a transaction, in which `earlier` was settled before; `topics` are those of
-        the outputs that can be stored."""
+        """Settles in a transaction, in its turn; `topics` are those of the outputs that can be
+        stored."""
         wanted = {each.delivery for each in settlements}
         wanted.update(other for each in settlements for other in each.others)
         held, xid = await self._holdings.lock(connection, wanted)
@@ -88,10 +83,14 @@ class Settler:
             else:
                 results.append(SettleResult.DONE)
                 chosen.append(settlement)
-        committed = await self._holdings.write(connection, chosen, earlier)
+        committed = await self._holdings.write(connection, chosen)
         if len(columns):
             await publish(self._database, connection, columns, topics)
         return Written(xid, settlements, results, committed, {*columns.topics})
+
+    def unanswered(self, written: Written) -> None:
+        """The commit of what was written was not answered."""
+        self._holdings.turn.unanswered(written.xid, partial(self._committed, written))
 
     async def output_topics(self, settlements: Sequence[Settlement]) -> dict[str, int]:
         """Returns the topics of outputs that can be stored."""
@@ -145,7 +144,7 @@ class Settler:
 
     async def _settle(self, settlements: Sequence[Settlement]) -> Results:
         """Settles in one transaction. Raises TransportError if it is unknown what came of it."""
-        await self._doubt.resolve()
+        await self._holdings.turn.resolve()
         known = self._unreported
         left = [each for each in settlements if each.delivery not in known]
         if left:
@@ -155,14 +154,16 @@ class Settler:
     async def _write(self, settlements: Sequence[Settlement]) -> None:
         topics = await self.output_topics(settlements)
         written: Written | None = None
-        try:
-            async with self._database.transaction(relaxed=not topics) as connection:
-                written = await self.write(connection, settlements, topics)
-        except BaseException:
-            if written is not None and written.xid:
-                self._doubt.set(written.xid, partial(self._committed, written))
-            raise
-        self._committed(written)
+        async with AsyncExitStack() as turn:
+            try:
+                async with self._database.transaction(relaxed=not topics) as connection:
+                    await turn.enter_async_context(self._holdings.turn.taken())
+                    written = await self.write(connection, settlements, topics)
+            except BaseException:
+                if written is not None:
+                    self.unanswered(written)
+                raise
+            self._committed(written)
 
     def _committed(self, written: Written) -> None:
         written.committed()

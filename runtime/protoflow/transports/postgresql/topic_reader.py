@@ -47,12 +47,14 @@ async def _batch(
     database: Database, topic: str, number: int, place: positions.Position
 ) -> AsyncIterator[TopicRecord]:
     """The messages of a batch, in the order of their numbers."""
-    readers = [_bucket(database, topic, number, bucket, place) for bucket in range(BUCKETS)]
+    first = await _read(database, topic, number, place, dict.fromkeys(_ALL, place.seq))
+    readers = [
+        _bucket(database, topic, number, place, (bucket, page)) for bucket, page in first.items()
+    ]
     pages = []
     for index, reader in enumerate(readers):
-        record = await anext(reader, None)
-        if record is not None:
-            pages.append((int(record.position), index, record))
+        record = await anext(reader)
+        pages.append((int(record.position), index, record))
     heapq.heapify(pages)
     while pages:
         _, index, record = heapq.heappop(pages)
@@ -63,23 +65,42 @@ async def _batch(
 
 
 async def _bucket(
-    database: Database, topic: str, number: int, bucket: int, place: positions.Position
+    database: Database,
+    topic: str,
+    number: int,
+    place: positions.Position,
+    first: tuple[int, list[TopicRecord]],
 ) -> AsyncIterator[TopicRecord]:
-    seq = place.seq
+    """The messages of a bucket, of which the first page is read."""
+    bucket, page = first
     while True:
-        rows = await database.fetch(
-            positions.READ,
-            number,
-            [bucket],
-            [place.base],
-            [place.open],
-            [place.low],
-            [place.high],
-            [seq],
-            _PAGE,
-        )
-        for _, seq, _, key, head, payload, at in rows:
-            message, _ = read_message(topic, seq, key, head, payload)
-            yield TopicRecord(message=message, position=str(seq), time=at)
-        if len(rows) < _PAGE:
+        for record in page:
+            yield record
+        if len(page) < _PAGE:
             return
+        last = int(page[-1].position)
+        page = (await _read(database, topic, number, place, {bucket: last})).get(bucket, [])
+
+
+async def _read(
+    database: Database, topic: str, number: int, place: positions.Position, seqs: dict[int, int]
+) -> dict[int, list[TopicRecord]]:
+    """A page of each bucket, behind its number; buckets without one are left out."""
+    size = len(seqs)
+    rows = await database.fetch(
+        positions.READ,
+        number,
+        [*seqs],
+        [place.base] * size,
+        [place.open] * size,
+        [place.low] * size,
+        [place.high] * size,
+        [*seqs.values()],
+        _PAGE,
+    )
+    pages: dict[int, list[TopicRecord]] = {}
+    for bucket, seq, _, key, head, payload, at in rows:
+        message, _ = read_message(topic, seq, key, head, payload)
+        record = TopicRecord(message=message, position=str(seq), time=at)
+        pages.setdefault(bucket, []).append(record)
+    return pages

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from protoflow.errors import TransportError
 from protoflow.message import Message, Settlement, SettleResult
@@ -29,7 +29,10 @@ class PostgresTransaction:
         self._database = database
         self._limits = limits
         self._connection = connection
-        self._settled: list[tuple[PostgresSubscription, SettlementBatch, Written]] = []
+        self._settled: dict[PostgresSubscription, list[Settlement]] = {}
+        self._batches: list[tuple[PostgresSubscription, SettlementBatch]] = []
+        self._written: list[tuple[PostgresSubscription, Written]] = []
+        self._complete = False
         self.topics: set[str] = set()
 
     @property
@@ -54,34 +57,45 @@ class PostgresTransaction:
             )
             if holder is None:
                 raise TransportError("the lease of a delivery was lost, or it was settled before")
-            batch, settler = holder.settling((settlement,)), holder.settler
-            holder.holdings.begin((settlement,))
-            topics = await settler.output_topics(batch.accepted)
-            earlier = [
-                each
-                for other, _, before in self._settled
-                if other is holder
-                for each in before.settlements
-            ]
-            written = await settler.write(self._connection, batch.accepted, topics, earlier)
-            self._settled.append((holder, batch, written))
-            if list(written.results) != [SettleResult.DONE]:
+            self._settled.setdefault(holder, []).append(settlement)
+            batch = holder.settling((settlement,))
+            holder.holdings.begin(batch.accepted)
+            self._batches.append((holder, batch))
+
+    async def write(self, turns: AsyncExitStack) -> None:
+        """Writes what is settled, each member's in its turn: shortly before the commit, for others
+        wait. Raises TransportError if a lease was lost."""
+        topics = {
+            holder: await holder.settler.output_topics(settlements)
+            for holder, settlements in self._settled.items()
+        }
+        for holder in sorted(self._settled, key=id):  # all alike, so that nobody waits in a circle
+            await turns.enter_async_context(holder.holdings.turn.taken())
+            settlements = self._settled[holder]
+            written = await holder.settler.write(self._connection, settlements, topics[holder])
+            if {*written.results} != {SettleResult.DONE}:
                 raise TransportError(
                     "a delivery could not be settled: its lease was lost, or an output refused"
                 )
+            self._written.append((holder, written))
             self.topics |= {*written.topics}
+        self._complete = True
 
     def committed(self) -> None:
         """Takes note of what is settled."""
-        for holder, batch, written in self._settled:
+        for _, written in self._written:
             written.committed()
-            holder.holdings.end(written.settlements)
-            batch.confirm(written.results)
+        for holder, batch in self._batches:
+            holder.holdings.end(batch.accepted)
+            batch.confirm([SettleResult.DONE] * len(batch.accepted))
 
-    def rolled_back(self) -> None:
-        """Restores the held messages after a rollback."""
-        for holder, batch, written in self._settled:
-            holder.holdings.end(written.settlements)
+    def failed(self) -> None:
+        """What was to be settled is held as before; perhaps it is committed nevertheless."""
+        if self._complete:
+            for holder, written in self._written:
+                holder.settler.unanswered(written)
+        for holder, batch in self._batches:
+            holder.holdings.end(batch.accepted)
             batch.unknown()
 
 
@@ -94,14 +108,16 @@ async def transaction(
 ) -> AsyncIterator[PostgresTransaction]:
     """Begins a transaction; it commits at the end of the block, or rolls back on an exception."""
     opened: PostgresTransaction | None = None
-    try:
-        async with database.transaction() as connection:
-            opened = PostgresTransaction(holders, database, limits, connection)
-            yield opened
-    except BaseException:
-        if opened is not None:
-            opened.rolled_back()
-        raise
-    opened.committed()
+    async with AsyncExitStack() as turns:
+        try:
+            async with database.transaction() as connection:
+                opened = PostgresTransaction(holders, database, limits, connection)
+                yield opened
+                await opened.write(turns)
+        except BaseException:
+            if opened is not None:
+                opened.failed()
+            raise
+        opened.committed()
     if opened.topics:
         published(opened.topics)

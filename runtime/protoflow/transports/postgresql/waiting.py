@@ -13,9 +13,9 @@ from protoflow.transports.postgresql.rows import read_delivery
 _CLAIM = """
 UPDATE {s}.waiting SET member = $2, deliveries = deliveries + 1 WHERE id IN (
   SELECT id FROM {s}.waiting WHERE group_id = $1 AND member IS NULL AND due <= (SELECT {s}.now())
-    AND ($4::int[] IS NULL OR bucket = ANY ($4::int[]))
+    AND ($4::int[] IS NULL OR bucket = ANY ($4::int[]) OR coalesce(seq, id) = ANY ($5::int8[]))
   ORDER BY due, id LIMIT $3 FOR UPDATE SKIP LOCKED)
-RETURNING id, bucket, deliveries, failures, first_failure, marks, key, head, payload, at
+RETURNING id, bucket, seq, deliveries, failures, first_failure, marks, key, head, payload, at
 """
 _LOCK = """
 SELECT id, pg_current_xact_id()::text FROM {s}.waiting
@@ -34,8 +34,8 @@ WHERE w.id = u.id
 """
 _COPY = """
 INSERT INTO {s}.waiting
-  (group_id, topic, bucket, due, deliveries, failures, first_failure, key, head, payload, at)
-SELECT $1, l.topic, l.bucket, {s}.now() + u.delay, u.deliveries, u.failures, u.first,
+  (group_id, topic, bucket, seq, due, deliveries, failures, first_failure, key, head, payload, at)
+SELECT $1, l.topic, l.bucket, l.seq, {s}.now() + u.delay, u.deliveries, u.failures, u.first,
   l.key, l.head, l.payload, l.at
 FROM unnest($3::int[], $4::int8[], $5::float8[], $6::int[], $7::int[], $8::float8[])
   AS u(bucket, seq, delay, deliveries, failures, first)
@@ -52,18 +52,23 @@ async def claim(
     *,
     turn: int,
     buckets: Sequence[int] | None = None,
+    positions: Sequence[int] = (),
 ) -> list[Delivery]:
-    """Claims rows that are due for a group, given by id and topic."""
-    rows = await connection.fetch(database.sql(_CLAIM), group[0], member, most, buckets)
+    """Claims rows that are due for a group, given by id and topic: of buckets (None: of all),
+    and at positions."""
+    rows = await connection.fetch(database.sql(_CLAIM), group[0], member, most, buckets, positions)
     found = [_delivery(group[1], row, turn) for row in rows]
     found.sort(key=lambda delivery: delivery.position)
     return found
 
 
 def _delivery(topic: str, row: Sequence[Any], turn: int) -> Delivery:
-    id, bucket, deliveries, failures, first_failure, marks, *content = row
-    receipt = InWaiting(id, bucket, turn)
-    delivery = read_delivery(topic, bucket, id, content, receipt=receipt, deliveries=deliveries)
+    id, bucket, seq, deliveries, failures, first_failure, marks, *content = row
+    receipt, position = InWaiting(id, bucket, turn), id if seq is None else seq
+    delivery = read_delivery(
+        topic, bucket, position, content, receipt=receipt, deliveries=deliveries
+    )
+    delivery.own_place = seq is None  # nobody but a replay writes such a row
     delivery.failures = failures
     delivery.first_failure = first_failure
     delivery.suspect = marks > 0
@@ -119,6 +124,26 @@ async def set_aside(
         [seq for _, seq, _ in delayed],
         [seconds for _, _, seconds in delayed],
         *([0] * size, [0] * size, [0.0] * size),
+    )
+
+
+async def move(
+    database: Database,
+    connection: Connection,
+    group: tuple[int, int],
+    delayed: Sequence[tuple[Delivery, float]],
+) -> None:
+    """Copies deliveries of the log that were not handed out, each with seconds to wait."""
+    found = [delivery for delivery, _ in delayed]
+    await connection.execute(
+        database.sql(_COPY),
+        *group,
+        [each.receipt.bucket for each in found],
+        [each.receipt.seq for each in found],
+        [seconds for _, seconds in delayed],
+        [each.deliveries - 1 for each in found],
+        [each.failures for each in found],
+        [each.first_failure for each in found],
     )
 
 

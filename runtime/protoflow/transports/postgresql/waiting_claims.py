@@ -7,9 +7,19 @@ from functools import partial
 
 from protoflow.message import Delivery
 from protoflow.transports.postgresql import waiting
+from protoflow.transports.postgresql.bucket import Bucket
 from protoflow.transports.postgresql.database import Database
 from protoflow.transports.postgresql.doubt import Doubt
+from protoflow.transports.postgresql.holdings import InWaiting
 from protoflow.transports.postgresql.members import Membership
+
+#: So many rows that waited may wait in a bucket once more, for others of their lane.
+_MOST_CLAIMED = 2000
+_NEXT = """
+SELECT min(due) - {s}.now(), pg_postmaster_start_time()::text
+FROM {s}.waiting WHERE group_id = $1 AND member IS NULL
+  AND (bucket = ANY ($2::int[]) OR coalesce(seq, id) = ANY ($3::int8[]))
+"""
 
 
 class WaitingClaims:
@@ -41,8 +51,20 @@ class WaitingClaims:
         """Everything was lost."""
         self._doubt.clear()
 
-    async def claim(self, most: int, buckets: Sequence[int]) -> None:
-        """Claims up to so many rows. Raises TransportError."""
+    async def claim(self, most: int, buckets: Sequence[Bucket]) -> float | None:
+        """Claims up to so many rows of buckets that are due; in how many seconds the next one is,
+        if none is. Raises TransportError."""
+        roomy, positions = _to_claim(buckets)
+        group = self._membership.group.id
+        ((next_due, server),) = await self._database.fetch(_NEXT, group, roomy, positions)
+        self._membership.check_server(server)
+        if next_due is None or next_due > 0:
+            return None if next_due is None else float(next_due)
+        await self._claim(most, roomy, positions)
+        return None
+
+    async def _claim(self, most: int, buckets: Sequence[int], positions: Sequence[int]) -> None:
+        """Claims rows of buckets, and at positions."""
         group, member = self._membership.group, self._membership.id
         turn = next(self._turns)
         found: list[Delivery] = []
@@ -57,6 +79,7 @@ class WaitingClaims:
                     most,
                     turn=turn,
                     buckets=buckets,
+                    positions=positions,
                 )
                 finished = xid
         except BaseException:
@@ -68,3 +91,15 @@ class WaitingClaims:
     def _hand_over(self, found: Sequence[Delivery]) -> None:
         for delivery in found:
             self._claimed(delivery)
+
+
+def _to_claim(buckets: Sequence[Bucket]) -> tuple[list[int], list[int]]:
+    """The buckets of which rows are claimed, and in full ones the positions of rows for which
+    those wait that were claimed."""
+
+    def claimed(bucket: Bucket) -> int:
+        return sum(isinstance(each.delivery.receipt, InWaiting) for each in bucket.returned)
+
+    full = [each for each in buckets if claimed(each) >= _MOST_CLAIMED]
+    roomy = [each.number for each in buckets if each not in full]
+    return roomy, [position for each in full for position in each.blocking()]

@@ -1,0 +1,113 @@
+"""Moving what waits long out of crowded buckets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+
+from protoflow.transports.postgresql import progress, waiting
+from protoflow.transports.postgresql.bucket import Bucket, Returned
+from protoflow.transports.postgresql.database import Connection, Database
+from protoflow.transports.postgresql.holdings import InBucket
+from protoflow.transports.postgresql.members import Membership
+from protoflow.transports.postgresql.turn import Turn
+
+#: From so many unfinished messages on a bucket is crowded.
+CROWDED = 256
+#: What is due within so many seconds stays where it is.
+_SOON = 5.0
+#: One transaction moves at most so many.
+_MOST = 1000
+_OWNED = """
+SELECT bucket FROM {s}.owners
+WHERE group_id = $1 AND bucket = ANY ($2::int[]) AND member = $3 FOR SHARE
+"""
+
+
+class WaitingMoves:
+    """Copies messages that wait long into rows of their own, so that they hold up nothing but
+    their lanes: a bucket remembers no more than a window of unfinished messages.
+
+    Args:
+        turn: to write positions.
+    """
+
+    def __init__(self, database: Database, membership: Membership, turn: Turn) -> None:
+        self._database = database
+        self._membership = membership
+        self._turn = turn
+        self._loop = asyncio.get_running_loop()
+
+    async def move(self, buckets: Collection[Bucket]) -> bool:
+        """Moves what waits long in buckets that are crowded; whether there was anything. Raises
+        TransportError."""
+        now = self._loop.time()
+        chosen = _chosen(buckets, now + _SOON)
+        if not chosen:
+            return False
+        await self._write(chosen, now)
+        return True
+
+    async def _write(self, chosen: Mapping[Bucket, Sequence[Returned]], now: float) -> None:
+        """Copies, and finishes what was copied."""
+        kept: dict[Bucket, Sequence[Returned]] = {}
+        finished = ""
+        async with AsyncExitStack() as turn:
+            try:
+                async with self._membership.claiming() as (connection, xid):
+                    await turn.enter_async_context(self._turn.taken())
+                    kept = await self._owned(connection, chosen)
+                    await self._copy(connection, kept, now)
+                    finished = xid
+            except BaseException:
+                self._turn.unanswered(finished, partial(_moved, kept))
+                raise
+            _moved(kept)
+
+    async def _owned(
+        self, connection: Connection, chosen: Mapping[Bucket, Sequence[Returned]]
+    ) -> dict[Bucket, Sequence[Returned]]:
+        """What of it is in buckets of this member, which stay so until the transaction ends."""
+        numbers = [bucket.number for bucket in chosen]
+        rows = await connection.fetch(
+            self._database.sql(_OWNED), self._membership.group.id, numbers, self._membership.id
+        )
+        owned = {row[0] for row in rows}
+        return {bucket: some for bucket, some in chosen.items() if bucket.number in owned}
+
+    async def _copy(
+        self, connection: Connection, kept: Mapping[Bucket, Sequence[Returned]], now: float
+    ) -> None:
+        database, group = self._database, self._membership.group
+        delayed = [(each.delivery, each.due - now) for some in kept.values() for each in some]
+        await waiting.move(database, connection, (group.id, group.topic), delayed)
+        seqs = {bucket: {each.position for each in some} for bucket, some in kept.items()}
+        await progress.forget(database, connection, group.id, [*set().union(*seqs.values())])
+        await progress.move(database, connection, group.id, seqs)
+
+
+def _chosen(buckets: Collection[Bucket], later: float) -> dict[Bucket, Sequence[Returned]]:
+    """What waits until `later` in crowded buckets."""
+    chosen: dict[Bucket, Sequence[Returned]] = {}
+    room = _MOST
+    for bucket in buckets:
+        if bucket.window < CROWDED or bucket.leaving or room <= 0:
+            continue
+        found = [
+            each
+            for each in bucket.returned
+            if each.due > later
+            and isinstance(each.delivery.receipt, InBucket)
+            and not each.delivery.suspect
+        ][:room]
+        if found:
+            chosen[bucket] = found
+            room -= len(found)
+    return chosen
+
+
+def _moved(moved: Mapping[Bucket, Sequence[Returned]]) -> None:
+    for bucket, some in moved.items():
+        bucket.put_aside(some)
