@@ -30,6 +30,10 @@ class Role(enum.IntEnum):
         return self.name.lower()
 
 
+def _admitted() -> bool:
+    return True
+
+
 async def _no_body() -> bytes:
     return b""
 
@@ -44,11 +48,12 @@ class Request:
         query: the query string, still percent-encoded.
         headers: by name in lower case.
         local: only this machine reaches what the request came through.
-        peer: the address of the client, for logs.
+        peer: the address of the client, as proxies that are trusted name it.
         secure: it came through TLS, here or at a proxy.
         read: reads the body. Raises Problem: too large, or too slow.
         parameters: the parameters of the path, decoded.
         role: what the client may do.
+        still_admitted: whether the client may ask for it now, too; a session may have ended.
     """
 
     method: str
@@ -61,6 +66,7 @@ class Request:
     read: Callable[[], Awaitable[bytes]] = _no_body
     parameters: Mapping[str, str] = field(default_factory=dict)
     role: Role = Role.NONE
+    still_admitted: Callable[[], bool] = _admitted
 
     @property
     def host(self) -> str:
@@ -116,6 +122,8 @@ class Request:
             )
         return content
 
-    def routed(self, parameters: Mapping[str, str], role: Role) -> Request:
+    def routed(
+        self, parameters: Mapping[str, str], role: Role, still_admitted: Callable[[], bool]
+    ) -> Request:
         """Returns the request with what the router and the guard have found."""
-        return replace(self, parameters=parameters, role=role)
+        return replace(self, parameters=parameters, role=role, still_admitted=still_admitted)

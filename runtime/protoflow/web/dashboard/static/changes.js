@@ -6,7 +6,7 @@ import { UNKNOWN, count, number, plural, text, when } from "./format.js";
 import { live } from "./live.js";
 import { facts, handlerLink, messageLink, table } from "./parts.js";
 
-//: Dead letters of one request, and of one page when all are gathered.
+// Dead letters of one request, and of one page when all are gathered.
 const PORTION = 50;
 const GATHERED = 1000;
 const NAMED = 200;
@@ -14,8 +14,8 @@ const NAMED = 200;
 /**
  * Opens the dialog of a change.
  *
- * verb: replay or purge. what: {ids, topic}, {filter} or {all}. done: called when it is closed
- * after something was changed.
+ * verb: replay or purge. what: {picked}, ids by topic, {filter} or {all}. done: called when it is
+ * closed after something was changed.
  */
 export function change(verb, what, context, done) {
   const run = {
@@ -44,14 +44,27 @@ export function change(verb, what, context, done) {
   look(run);
 }
 
-function bodyOf(what) {
-  if (what.ids) return { ids: what.ids, ...(what.topic ? { filter: { topic: what.topic } } : {}) };
-  return what.filter ? { filter: what.filter } : { all: true };
+/** Dead letters by topic: one message may be a dead letter of several groups. */
+export function picked(rows) {
+  const found = new Map();
+  for (const { topic, id } of rows) found.set(topic, [...(found.get(topic) ?? []), id]);
+  return found;
+}
+
+function bodiesOf({ picked: chosen, filter }) {
+  if (chosen) return [...chosen].map(([topic, ids]) => ({ ids, filter: { topic } }));
+  return [filter ? { filter } : { all: true }];
 }
 
 async function look(run) {
+  const preview = { matched: 0, samples: [] };
   try {
-    run.preview = await post(`api/v1/dead-letters/${run.verb}`, { ...bodyOf(run.what), dry_run: true });
+    for (const body of bodiesOf(run.what)) {
+      const found = await post(`api/v1/dead-letters/${run.verb}`, { ...body, dry_run: true });
+      preview.matched += found.matched;
+      preview.samples = [...preview.samples, ...found.samples].slice(0, 5);
+    }
+    run.preview = preview;
   } catch (error) {
     run.error = error;
   }
@@ -83,7 +96,7 @@ function preview(run) {
     : " will be deleted for good. Nothing brings them back."),
   table(`The first ${Math.min(5, matched)} of them`,
     [{ name: "Time" }, { name: "Id" }, { name: "Error", class: "wide" }],
-    samples.map((row) => ({ key: row.id, cells: [
+    samples.map((row) => ({ key: `${row.topic}:${row.id}`, cells: [
       when(row.dead_lettered_at), h("span", { class: "id" }, row.id),
       [row.error_type ?? "", row.error_message ? ": " : "", row.error_message ? text(row.error_message, 120) : ""],
     ] }))),
@@ -140,25 +153,17 @@ async function begin(run) {
 
 /** The ids that are to be changed, by topic: what comes later is not. */
 async function gathered(run) {
-  const { what } = run;
-  const found = new Map();
-  const add = (topic, id) => found.set(topic, [...(found.get(topic) ?? []), id]);
-  if (what.ids && what.topic) return new Map([[what.topic, what.ids]]);
-  const chosen = what.ids && new Set(what.ids);
+  if (run.what.picked) return run.what.picked;
+  const rows = [];
   let cursor = null;
-  let number = 0;
   do {
-    const page = await get("api/v1/dead-letters", { ...(what.filter ?? {}), limit: GATHERED, cursor });
-    for (const row of page.dead_letters) {
-      if (chosen ? chosen.has(row.id) : number < run.total) {
-        add(row.topic, row.id);
-        number += 1;
-      }
-    }
+    const page = await get("api/v1/dead-letters", { ...(run.what.filter ?? {}), limit: GATHERED, cursor });
+    rows.push(...page.dead_letters);
     cursor = page.next_cursor;
-  } while (cursor && !run.stopped && (chosen ? number < chosen.size : number < run.total));
-  run.total = number;
-  return found;
+  } while (cursor && !run.stopped && rows.length < run.total);
+  rows.length = Math.min(rows.length, run.total);
+  run.total = rows.length;
+  return picked(rows);
 }
 
 async function each(run, byTopic) {
