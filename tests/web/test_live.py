@@ -141,8 +141,8 @@ async def test_a_snapshot_is_taken_once_for_all_viewers(monkeypatch: pytest.Monk
         assert set(parts) == {b'event: snapshot\ndata: {"number": %d}\n\n' % number}
     # One who leaves while it is made does not take it from the others.
     await asyncio.sleep(0.2)
-    first = asyncio.ensure_future(anext(streams[0]))  # type: ignore[arg-type]  # a coroutine
-    second = asyncio.ensure_future(anext(streams[1]))  # type: ignore[arg-type]  # a coroutine
+    first = asyncio.ensure_future(anext(streams[0]))
+    second = asyncio.ensure_future(anext(streams[1]))
     await asyncio.sleep(0.001)
     first.cancel()
     assert b'"number": 4' in await second

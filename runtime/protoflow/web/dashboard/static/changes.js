@@ -21,6 +21,7 @@ export function change(verb, what, context, done) {
   const run = {
     verb, what, context, step: "preview", preview: null, error: null, toOrigin: false, rate: "",
     typed: "", done: 0, failed: 0, total: 0, left: [], stopped: false, before: null,
+    replayed: new Set(), started: null, again: null,
   };
   const dialog = h("dialog", { "aria-labelledby": "change-title", class: "change" });
   const back = document.activeElement;
@@ -38,11 +39,16 @@ export function change(verb, what, context, done) {
     if (run.step !== "preview") done();
   });
   // What is handled meanwhile comes with the stream.
-  const timer = setInterval(() => run.step !== "preview" && run.draw(), 1000);
+  const timer = setInterval(() => {
+    if (run.step !== "preview") run.draw();
+    if (run.step === "ended" && run.verb === "replay") lookAgain(run);
+  }, 1000);
   run.draw();
   dialog.showModal();
   look(run);
 }
+
+export const placeOf = (row) => `${row.topic}:${row.id}`;
 
 /** Dead letters by topic: one message may be a dead letter of several groups. */
 export function picked(rows) {
@@ -140,6 +146,7 @@ async function begin(run) {
   run.step = "running";
   run.total = run.preview.matched;
   run.before = handledOf(run);
+  run.started = live.snapshot?.time ?? new Date().toISOString();
   run.draw();
   try {
     await each(run, await gathered(run));
@@ -187,6 +194,7 @@ async function portion(run, topic, ids) {
     const report = await post(`api/v1/dead-letters/${run.verb}`, body);
     run.done += report.done;
     run.failed += report.failed;
+    for (const id of ids) run.replayed.add(placeOf({ topic, id }));
   } catch (error) {
     if (!(error instanceof Failure)) throw error;
     if (error.status === 404 && ids.length > 1) {
@@ -202,6 +210,19 @@ async function portion(run, topic, ids) {
   }
 }
 
+/** Counts what was replayed and failed once more, as long as one page holds what failed since. */
+async function lookAgain(run) {
+  if (run.looking || !run.replayed.size) return;
+  run.looking = true;
+  try {
+    const found = await get("api/v1/dead-letters", { since: run.started, limit: GATHERED });
+    run.again = found.next_cursor ? null : found.dead_letters.filter((row) => run.replayed.has(placeOf(row))).length;
+  } catch {
+    run.again = null;
+  }
+  run.looking = false;
+}
+
 const handledOf = (run) => {
   const names = new Set(run.preview.samples.map((row) => row.handler));
   return new Map((live.snapshot?.handlers ?? [])
@@ -213,7 +234,8 @@ function progress(run) {
   const ended = run.step === "ended";
   return [
     h("progress", { max: Math.max(1, run.total), value: run.done + run.failed, "aria-label": "Progress" }),
-    facts([["Done", count(run.done)], ["Failed", count(run.failed)], ["Left", count(left)]]),
+    facts([["Done", count(run.done)], ["Failed", count(run.failed)], ["Left", count(left)],
+      run.verb === "replay" ? ["Dead letters again", count(run.again)] : null]),
     run.broken ? h("p", { class: "failure", role: "alert" }, run.broken.message) : null,
     ended ? h("p", { role: "status" }, run.stopped ? "Stopped." : left ? "Ended early." : "Finished.") : null,
     run.verb === "replay" && run.done ? since(run) : null,
@@ -237,6 +259,7 @@ function since(run) {
     return { key: name, cells: [handlerLink(name), grown("handled"), grown("failed_runs"), grown("dead_lettered")] };
   });
   if (!rows.length) return null;
-  return table("Since the replay began", [{ name: "Handler" }, { name: "Handled", number: true },
-    { name: "Failed runs", number: true }, { name: "Dead-lettered again", number: true }], rows);
+  return [h("h3", {}, "The handler since the replay began, with all of its messages"),
+    table("Since the replay began", [{ name: "Handler" }, { name: "Handled", number: true },
+      { name: "Failed runs", number: true }, { name: "New dead letters", number: true }], rows)];
 }

@@ -1,17 +1,15 @@
 // Dead letters: filter, groups, rows, one of them in a drawer, and what can be done with them.
 
 import { Resource, address, get } from "./api.js";
-import { change, picked } from "./changes.js";
+import { change, picked, placeOf } from "./changes.js";
 import { h } from "./dom.js";
-import { UNKNOWN, bytes, count, moment, text, when, written } from "./format.js";
+import { UNKNOWN, bytes, count, moment, shortName, text, when, written } from "./format.js";
 import { live } from "./live.js";
 import { facts, handlerLink, link, messageLink, section, shown, table } from "./parts.js";
 
 const CONDITIONS = ["handler", "error", "error_class", "type", "key", "topic", "group", "since", "until"];
 const TIMES = ["since", "until"];
 const PAGE = 50;
-
-const placeOf = (row) => `${row.topic}:${row.id}`;
 
 export function open(context) {
   const page = {
@@ -223,7 +221,8 @@ function rows(page, context) {
     page.rows.map((row) => ({ key: `${row.topic}:${row.position}`, cells: [
       h("input", { type: "checkbox", checked: page.chosen.has(placeOf(row)), "aria-label": `Select ${row.id}`,
         onchange: (event) => choose(row, event.currentTarget.checked) }),
-      when(row.dead_lettered_at), messageLink(row.id), h("bdi", {}, row.type ?? UNKNOWN),
+      when(row.dead_lettered_at), messageLink(row.id),
+      h("bdi", { title: row.type }, row.type ? shortName(row.type) : UNKNOWN),
       count(row.attempts), errorOf(row),
       h("div", { class: "buttons" },
         h("button", { type: "button", "aria-label": `Open ${row.id}`,
