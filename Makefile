@@ -67,6 +67,7 @@ $(VENV)/.bench: $(STAMP)
 	$(PY) -m pip install --quiet --group bench
 	@touch $@
 
-docs: setup ## Write the tables in docs/ that come from the code
+docs: setup ## Write the tables in docs/ that come from the code, and build the site: docs/_build/index.html
 	PYTHONPATH=runtime $(PY) scripts/docs.py
 	PYTHONPATH=runtime $(PY) -m tests.parity.items > docs/parity.md
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build

@@ -15,14 +15,19 @@ _PROTO = Path(__file__).parents[1] / "proto" / "protoflow" / "v1" / "options.pro
 _MESSAGE = re.compile(r"^message (\w+) \{\n(.*?)^\}", re.M | re.S)
 _FIELD = re.compile(r"((?:^  //.*\n)+)^  (?:optional|repeated) (\S+) (\w+) = \d+;", re.M)
 #: Where the fields of a policy are declared, by the prefix of their path.
-_POLICIES = {"": "DeliveryPolicy", "retry": "RetryPolicy", "dead_letter": "DeadLetterPolicy"}
-_TITLES = {
-    "file": "FileOptions",
-    "message": "MessageOptions",
-    "field": "FieldOptions",
-    "service": "ServiceOptions",
-    "consume": "ConsumeOptions",
-    "publish": "PublishOptions",
+_POLICIES = {
+    "": options_pb2.DeliveryPolicy.DESCRIPTOR.name,
+    **{
+        field.name: field.message_type.name
+        for field in options_pb2.DeliveryPolicy.DESCRIPTOR.fields
+        if field.message_type is not None
+    },
+}
+#: Where the fields of an option are declared, by the name of the option.
+_OPTIONS = {
+    extension.name: extension.message_type.name
+    for extension in options_pb2.DESCRIPTOR.extensions_by_name.values()
+    if extension.message_type is not None
 }
 _MESSAGES: dict[str, str] = dict(_MESSAGE.findall(_PROTO.read_text()))
 
@@ -33,10 +38,10 @@ def annotation_tables(table: Table) -> Mapping[str, Callable[[], str]]:
     """The tables by name, each made when it is called."""
 
     def options(name: str) -> Callable[[], str]:
-        return lambda: table(["option", "meaning"], _option_rows(_TITLES[name]))
+        return lambda: table(["option", "meaning"], _option_rows(_OPTIONS[name]))
 
     return {
-        **{f"annotations-{name}": options(name) for name in _TITLES},
+        **{f"annotations-{name}": options(name) for name in _OPTIONS},
         "policy": lambda: table(["option", "default", "belongs to", "meaning"], _policy_rows()),
     }
 

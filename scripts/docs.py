@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from annotation_tables import annotation_tables  # type: ignore[import-not-found]  # beside it
+from api_reference import api_reference  # type: ignore[import-not-found]  # beside it
 from breaking_tables import breaking_tables  # type: ignore[import-not-found]  # beside it
 from cli_reference import reference  # type: ignore[import-not-found]  # beside this script
 from pamqp.header import ContentHeader
@@ -337,6 +338,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "middleware": middleware_list,
     "commands": reference,
     "http-routes": http_routes,
+    "python-api": api_reference,
     **annotation_tables(table),
     **breaking_tables(table),
     **{f"options-{item.name}": options_table(options_of(item)) for item in BUILT_IN},

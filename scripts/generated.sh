@@ -4,5 +4,5 @@ set -eu
 cd "$(dirname "$0")/.."
 scripts/protos.sh
 python -m protoc_gen_protoflow.compile_templates
-python -m pytest --quiet tests/plugin --update-golden
+python -m pytest --quiet tests/plugin/test_golden.py -k protoc --update-golden
 git --no-pager diff --stat -- runtime/protoflow/v1 protoc_gen_protoflow/compiled.py tests/golden

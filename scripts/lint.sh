@@ -6,6 +6,9 @@ check() {
     echo "$*"
     "$@" || status=1
 }
+no_conflict_markers() {
+    ! git grep --line-number --extended-regexp '^(<{7}|>{7}) '
+}
 check ruff check --quiet .
 check ruff format --check --quiet .
 check mypy protoc_gen_protoflow runtime/protoflow scripts tests
@@ -17,4 +20,5 @@ check buf lint
 check buf format --diff --exit-code
 check scripts/breaking.sh
 check scripts/protos.sh --check
+check no_conflict_markers
 exit $status

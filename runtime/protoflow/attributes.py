@@ -1,4 +1,4 @@
-"""The CloudEvents attributes of a message that came in."""
+"""The CloudEvents attributes of a received message."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 
 class CloudEventAttributes:
-    """A read-only view of them; what the sender left out is None. See `Context.cloudevent`."""
+    """A read-only view of the attributes; an attribute that the sender left out is None. See
+    `Context.cloudevent`."""
 
     __slots__ = ("_message",)
 
@@ -27,27 +28,27 @@ class CloudEventAttributes:
 
     @property
     def type(self) -> str | None:
-        """What happened, `shop.v1.OrderPlaced`."""
+        """The event type, such as `shop.v1.OrderPlaced`."""
         return self._message.metadata.get(wire.CE_TYPE)
 
     @property
     def source(self) -> str | None:
-        """Where, a URI reference."""
+        """The source of the event, a URI reference."""
         return self._message.metadata.get(wire.CE_SOURCE)
 
     @property
     def spec_version(self) -> str | None:
-        """The version of CloudEvents, `1.0`."""
+        """The CloudEvents version, `1.0`."""
         return self._message.metadata.get(wire.CE_SPECVERSION)
 
     @property
     def subject(self) -> str | None:
-        """What it happened to."""
+        """The subject of the event."""
         return self._message.metadata.get(wire.CE_SUBJECT)
 
     @property
     def time(self) -> datetime | None:
-        """When; None, too, if it is no time with a zone, for it is optional."""
+        """The time of the event; None if it is missing, or is no time with a zone."""
         return time_of(self._message.metadata.get(wire.CE_TIME))
 
     @property
@@ -70,7 +71,7 @@ class CloudEventAttributes:
         }
 
     def __repr__(self) -> str:
-        # No subject: it is a value of the message.
+        # The text has no subject, because that is a value of the message.
         return f"CloudEventAttributes(id={self.id!r}, type={self.type!r}, source={self.source!r})"
 
 
@@ -79,7 +80,8 @@ def time_of(text: str | None) -> datetime | None:
     try:
         time = datetime.fromisoformat(text.upper()) if text else None
         return time.astimezone(UTC) if time is not None and time.tzinfo is not None else None
-    except (ValueError, OverflowError):  # the years 1 and 9999 have times without UTC
+    # some times in the years 1 and 9999 cannot be converted to UTC
+    except (ValueError, OverflowError):
         return None
 
 

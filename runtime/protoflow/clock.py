@@ -12,7 +12,7 @@ import time
 
 
 class Clock:
-    """Real time. Replaced in tests.
+    """The system clock. Tests replace it.
 
     Attributes:
         virtual: whether time is virtual. If it is, the runtime starts no periodic checks.

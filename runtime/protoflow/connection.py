@@ -31,12 +31,12 @@ T = TypeVar("T")
 
 
 def transport_for(config: Config, clock: Clock) -> Transport:
-    """The transport that the settings name, not yet open. Raises ConfigError."""
+    """Returns the transport that the settings name, not yet open. Raises ConfigError."""
     return create(transport_settings(config, clock))
 
 
 def transport_settings(config: Config, clock: Clock) -> TransportSettings:
-    """The settings of the transport that the config names."""
+    """Returns the settings of the transport that the config names."""
     return TransportSettings(
         url=config.url,
         options=config.transport_options,
@@ -51,7 +51,7 @@ def transport_settings(config: Config, clock: Clock) -> TransportSettings:
 
 
 def journal_for(config: Config, clock: Clock) -> Journal | None:
-    """The journal that the settings name, not yet open; None: they name none."""
+    """Returns the journal that the settings name, not yet open; None if they name none."""
     if not config.journal:
         return None
     from protoflow.journal import Journal
@@ -66,11 +66,12 @@ def journal_for(config: Config, clock: Clock) -> Journal | None:
 
 
 def warn_of_memory(config: Config) -> None:
-    """Logs a warning if no transport is set, because messages are then lost at the end."""
+    """Warns if no transport is set, because the messages are then lost when the process ends."""
     if config.origin("transport") == "built in":
         _log.warning(
-            "no transport is set: messages stay in the memory of this process and are lost with "
-            "it; set PROTOFLOW_TRANSPORT or Config(transport=...), to memory:// if that is meant"
+            "no transport is set: messages stay in the memory of this process and are lost when "
+            "it ends; set PROTOFLOW_TRANSPORT or Config(transport=...), to memory:// if this is "
+            "intended"
         )
 
 
@@ -81,7 +82,7 @@ class Connection(EventPublisher):
         clock = clock or Clock()
         warn_of_memory(config)
         self._transport = transport_for(config, clock)
-        #: Records what is published and what operators do, if the settings name a journal.
+        #: Records published messages and operators' actions, if the settings name a journal.
         self.journal = journal_for(config, clock)
         sent = None
         if self.journal is not None and self.journal.successes:
@@ -94,15 +95,16 @@ class Connection(EventPublisher):
     def bind(self, connection: object) -> EventPublisher:
         """Returns a publisher for the transaction that is open on a database connection.
 
-        What it publishes exists if the transaction commits: in the transport's own log where that
-        is the database's, else in the outbox, and then this connection need not be open."""
+        Its messages exist if the transaction commits. They are written to the transport's own log
+        if the transport uses the same database, otherwise to the outbox. With the outbox, this
+        connection need not be open."""
         from protoflow.outbox.binding import bind
 
         return bind(self._publisher, self.destination, connection)
 
     @property
     def destination(self) -> Destination:
-        """Where messages of transactions go; for the runtime."""
+        """Returns the destination of messages published in transactions; for the runtime."""
         if self._destination is None:
             from protoflow.outbox.binding import Destination
 
@@ -111,17 +113,17 @@ class Connection(EventPublisher):
 
     @property
     def message_publisher(self) -> MessagePublisher:
-        """What encodes; for the runtime."""
+        """Returns the encoder of messages; for the runtime."""
         return self._publisher
 
     @property
     def transport(self) -> Transport:
-        """The transport, for its optional interfaces."""
+        """Returns the transport, for its optional interfaces."""
         return self._transport
 
     @property
     def dead_letters(self) -> DeadLetters:
-        """The dead letters at the broker: list, show, replay, purge, in any topic."""
+        """Returns the dead letters at the broker: list, show, replay or purge, in any topic."""
         from protoflow.dead_letters.access import dead_letters_of
 
         return dead_letters_of(self._transport, self.journal)
@@ -159,14 +161,14 @@ def connect(url: str | None = None, **settings: Any) -> Connection:
     """A connection for producers: `async with protoflow.connect(url) as publisher`.
 
     Args:
-        url: the transport URL; the config's if not given.
+        url: the transport URL; by default that of the config.
         settings: any fields of `Config`.
     """
     return Connection(_config(url, settings))
 
 
 def connect_sync(url: str | None = None, **settings: Any) -> SyncConnection:
-    """The same without an event loop: `with protoflow.connect_sync(url) as publisher`."""
+    """Like `connect`, without an event loop: `with protoflow.connect_sync(url) as publisher`."""
     return SyncConnection(_config(url, settings))
 
 

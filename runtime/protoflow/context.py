@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from protoflow.output import AnyOutput
 
 
-#: Under this name in `Context.values` stands the connection of the run's own transaction.
+#: `Context.values` holds the connection of the run's own transaction under this name.
 CONNECTION = "connection"
 
 
@@ -30,7 +30,7 @@ class OutputEncoder(Protocol):
     def __call__(
         self, publication: PublicationSpec, output: AnyOutput, context: Context
     ) -> Message:
-        """The message, encoded."""
+        """Returns the encoded message."""
         ...
 
 
@@ -44,14 +44,14 @@ class Context:
         delivery: the delivery as the broker handed it over.
         message: the raw message.
         attempt: which run of the handler this is, from 1.
-        deadline: when the run times out, in `Clock.monotonic` seconds; None is never.
-        cancelled: set when the run was cancelled or timed out; for handlers in threads.
+        deadline: the time limit of the run, in `Clock.monotonic` seconds; None is no limit.
+        cancelled: set if the run was cancelled or timed out; for handlers in threads.
         handler: the full name of the method, `shop.v1.Orders.BillOrder`.
         group: the consumer group.
-        inject: gives the trace headers of an output to a topic; None is those of the input.
-            Set by tracing.
-        outputs: what was published through this context so far, encoded.
-        decoded: the decoded input, once somebody asked for it (see `HandlerSpec.decode`).
+        inject: returns the trace headers of an output to a topic; None copies those of the input.
+            Tracing sets it.
+        outputs: the encoded messages published through this context so far.
+        decoded: the decoded input, after its first use (see `HandlerSpec.decode`).
     """
 
     __slots__ = (
@@ -101,12 +101,12 @@ class Context:
 
     @property
     def id(self) -> str:
-        """The message id; the same through retry, dead letter and replay."""
+        """The message id; it stays the same through retry, dead letter and replay."""
         return self.message.id
 
     @property
     def topic(self) -> str:
-        """The topic that the message came from, namespace included."""
+        """The topic of the message, including the namespace."""
         return self.message.topic
 
     @property
@@ -128,7 +128,8 @@ class Context:
     @property
     def cloudevent(self) -> CloudEventAttributes:
         """The CloudEvents attributes of the message."""
-        from protoflow.attributes import CloudEventAttributes  # here: few ask for it
+        # imported here, because few handlers use it
+        from protoflow.attributes import CloudEventAttributes
 
         return CloudEventAttributes(self.message)
 
@@ -148,9 +149,10 @@ class Context:
 
     @property
     def cancelled(self) -> threading.Event:
-        """Set when this run was cancelled or timed out."""
+        """An event that is set if this run was cancelled or timed out."""
         if self._cancelled is None:
-            from threading import Event  # here: modules that name `Context` need none
+            # imported here, because modules that only name `Context` do not need threads
+            from threading import Event
 
             self._cancelled = Event()
         return self._cancelled
@@ -189,7 +191,7 @@ class Context:
             self.keep(message)
 
     def keep(self, message: Message) -> None:
-        """Keeps a message of the runtime until the run succeeds; for the runtime."""
+        """Keeps a message until the run succeeds; for the runtime."""
         self._keep(self._traced(message))
 
     def add_output(self, publication: PublicationSpec, output: AnyOutput) -> str:
@@ -199,22 +201,22 @@ class Context:
         return message.id
 
     def reserve_position(self) -> int:
-        """The next position among the outputs of this run, from 0."""
+        """Reserves the next position among the outputs of this run, from 0."""
         self._position += 1
         return self._position - 1
 
     def output_id(self, position: int) -> str:
-        """The id of the output at a position: the same whenever this input is handled again."""
+        """Returns the output id for a position; it is the same each time the input is handled."""
         return derived_id(self.message.id, self.group, self.handler, position)
 
     def inherited(self, topic: str) -> dict[str, str]:
-        """What an output to a topic inherits: correlation and causation id, and the trace."""
+        """Returns the headers an output inherits: correlation and causation id, and the trace."""
         metadata: dict[str, str] = {}
         self.inherit(metadata, self.message, topic)
         return metadata
 
     def inherit(self, metadata: dict[str, str], source: Message, topic: str) -> None:
-        """Writes what an output to a topic inherits from its input; for the runtime.
+        """Writes the headers that an output inherits from its input; for the runtime.
 
         Ids and headers with control characters or lone surrogates are not inherited, because some
         brokers refuse them and consumers would log them.
@@ -232,29 +234,29 @@ class Context:
                 metadata[name] = incoming[name]
 
     def on_confirmed(self, call: Callable[[], None]) -> None:
-        """Calls a function when the run has succeeded and its outputs are confirmed; for middleware
-        that records success."""
+        """Registers a function that is called when the run has succeeded and its outputs are
+        confirmed. Middleware that records successes uses it."""
         self._on_confirmed = (*self._on_confirmed, call)
 
     def confirm(self) -> None:
-        """The outputs are confirmed; for the runtime."""
+        """Calls the registered functions after the outputs are confirmed; for the runtime."""
         calls, self._on_confirmed = self._on_confirmed, ()
         for call in calls:
             call()
 
     def cause_of(self, output: AnyOutput) -> Message:
-        """The input that caused an output; for the runtime."""
+        """Returns the input that caused an output; for the runtime."""
         return self.message
 
     def next_position(self, output: AnyOutput) -> int | None:
-        """The position of an output among those of its input, from 0; None gives it a
-        fresh id. For the runtime."""
+        """Returns the position of an output among those of its input, from 0; None makes a fresh
+        id. For the runtime."""
         return self.reserve_position()
 
     def restart(self) -> None:
-        """Forgets what the run has published: it begins anew; for the runtime."""
+        """Forgets the published outputs because the run begins again; for the runtime."""
         self.outputs, self._position, self._on_confirmed = (), 0, ()
-        self.decoded = None  # the handler may have changed it
+        self.decoded = None  # the handler may have changed the input
 
     def take_outputs(self) -> list[Message]:
         """Returns the kept outputs and forgets them; for the runtime."""
@@ -274,7 +276,7 @@ class Context:
             if not (name in came and came[name] == value and wire.is_order(name))
         }
         if (problem := wire.raw_problem(message.id, own)) is not None:
-            from protoflow.errors import PublishRefusedError  # here: see `logger`
+            from protoflow.errors import PublishRefusedError  # imported here; see `logger`
 
             raise PublishRefusedError(problem)
         return message if len(own) == len(metadata) else replace(message, metadata=own)
@@ -287,10 +289,10 @@ class Context:
     def _keep(self, message: Message) -> None:
         if isinstance(self.outputs, list):
             self.outputs.append(message)
-        else:  # most runs publish nothing, and share the empty tuple
+        else:  # most runs publish nothing, so they share the empty tuple
             self.outputs = [message]
 
 
 def _fresh(source: Message) -> str:
-    """A correlation id for a message whose own cannot be passed on; always the same one."""
+    """Returns a correlation id in place of one that cannot be passed on; it is always the same."""
     return derived_id(source.id, "correlation")

@@ -8,7 +8,7 @@ from typing import Any
 
 
 class ContextLogger(logging.LoggerAdapter[logging.Logger]):
-    """Adds the fields of the run to each record; the `extra` of the call is stronger."""
+    """Adds the fields of the run to each record; the `extra` of the call takes precedence."""
 
     def __init__(self, fields: Mapping[str, object]) -> None:
         super().__init__(logging.getLogger("protoflow.handler"), fields)
@@ -16,6 +16,6 @@ class ContextLogger(logging.LoggerAdapter[logging.Logger]):
     def process(
         self, msg: Any, kwargs: MutableMapping[str, Any]
     ) -> tuple[Any, MutableMapping[str, Any]]:
-        """Merges both, because the standard adapter drops the `extra` of the call."""
+        """Merges both fields, because the standard adapter drops the `extra` of the call."""
         kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
         return msg, kwargs

@@ -1,9 +1,9 @@
-"""Records: frozen dataclasses with keywords and slots, that cost next to nothing to declare.
+"""Records: frozen dataclasses with keywords and slots, that are cheap to declare.
 
-`@dataclass` writes and compiles six functions for each class, half a millisecond whenever the
-module is loaded. Records share theirs, which take a little longer: a record is made at start,
-never for a message. In all else they are dataclasses: `fields`, `replace` and `asdict` take them,
-and type checkers know them.
+`@dataclass` writes and compiles six functions for each class, which takes half a millisecond at
+each load of the module. Records share these functions. They are a little slower, so a record is
+made at start and never for a message. Otherwise records are dataclasses: `fields`, `replace` and
+`asdict` accept them, and type checkers know them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def dataclass_record(cls: type[T]) -> type[T]:
 
 
 class _Record:
-    """What records share. They do not inherit it: each is a class of its own."""
+    """The functions that records share. Records do not inherit them."""
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 

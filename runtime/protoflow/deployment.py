@@ -1,4 +1,4 @@
-"""A contract under the configuration of a service: what AsyncAPI documents say of it."""
+"""A contract with the configuration of a service, as AsyncAPI documents describe it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from protoflow.transports.built_in import BY_SCHEME
 
 
 def document(catalog: Catalog, config: Config, **options: Any) -> dict[str, Any]:
-    """The AsyncAPI document of a contract under these settings, as plain data.
+    """Returns the AsyncAPI document of a contract with these settings, as plain data.
 
     Args:
         catalog: the contract.
@@ -33,15 +33,16 @@ def document(catalog: Catalog, config: Config, **options: Any) -> dict[str, Any]
         options: keywords of `protoflow.asyncapi.document`: title, version, payload, perspective.
 
     Raises:
-        ConfigError, RegistrationError, CapabilityError: as when a service starts.
+        ConfigError, RegistrationError, CapabilityError: the same errors as at the start of a
+        service.
     """
     comments = asyncapi.comments_of(catalog)
     return asyncapi.document(catalog, deployment_of(catalog, config), comments=comments, **options)
 
 
 def catalog_of(registrations: Iterable[Registration]) -> Catalog:
-    """The contract of registered handlers: the files of their generated modules, with those
-    methods alone that are registered. Handlers without a generated class are not in it."""
+    """Returns the contract of registered handlers: the files of their generated modules, with the
+    registered methods only. Handlers without a generated class are left out."""
     registrations = list(registrations)
     names = {registration.name for registration in registrations}
     files: dict[str, FileSpec] = {}
@@ -63,7 +64,7 @@ def _only(file: FileSpec, names: Collection[str]) -> FileSpec:
 
 
 def deployment_of(catalog: Catalog, config: Config) -> Deployment:
-    """Names, policies and bindings of a contract under these settings. Raises as `document`."""
+    """Returns names, policies and bindings with these settings. Raises as `document`."""
     capabilities = transport_for(config, Clock()).capabilities
     return Deployment(
         transport=config.url.scheme,
@@ -78,7 +79,7 @@ def deployment_of(catalog: Catalog, config: Config) -> Deployment:
 def subscriptions(
     catalog: Catalog, config: Config, capabilities: Capabilities
 ) -> list[SubscriptionPlan]:
-    """The subscriptions of a service that handles every method. Raises as `document`."""
+    """Returns the subscriptions for handlers of every method. Raises as `document`."""
     registrations = [of_method(method, _never_called, sync=False) for method in catalog.methods]
     return plan(registrations, config, capabilities)
 
@@ -100,7 +101,7 @@ def _consumers(
 
 
 def _topics(catalog: Catalog, config: Config) -> dict[str, str]:
-    """The physical topics that the contract publishes to. Raises ConfigError."""
+    """Returns the physical topics that the contract publishes to. Raises ConfigError."""
     names = NameResolver(config.namespace, config.variables)
     templates = {spec.topic for spec in catalog.messages.values() if spec.topic}
     templates |= {

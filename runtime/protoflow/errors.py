@@ -1,25 +1,25 @@
 """Every exception that Protoflow raises, in one tree.
 
     ProtoflowError
-    ├── ConfigError            settings or options that cannot be used; lists all mistakes
-    ├── MissingExtraError      an optional dependency that is not installed (an ImportError too)
-    ├── GencodeError           a generated module newer than this runtime (an ImportError too)
-    ├── RegistrationError      handlers that contradict each other or cannot be registered
-    ├── CapabilityError        a demand that the transport cannot meet
-    ├── TransportError         the broker or the way to it
-    │   ├── ConnectionFailedError   no connection, or lost for longer than configured
-    │   ├── AuthenticationError     refused credentials or rights
-    │   ├── TopologyError           a topic, queue or stream that is missing or differs
-    │   └── PublishError            a message that was not taken
-    │       └── PublishRefusedError     ... and never will be: too large, not authorised
-    ├── DecodeError            a payload that is no message of its type
-    ├── InvalidMessageError    a message that violates the rules of its contract (a ValueError too)
+    ├── ConfigError            invalid settings or options; lists all mistakes
+    ├── MissingExtraError      an optional dependency is not installed (an ImportError too)
+    ├── GencodeError           a generated module is newer than this runtime (an ImportError too)
+    ├── RegistrationError      handlers contradict each other or cannot be registered
+    ├── CapabilityError        the transport cannot meet a demand
+    ├── TransportError         the broker or the connection failed
+    │   ├── ConnectionFailedError   no connection for longer than configured
+    │   ├── AuthenticationError     the broker refused the credentials, or a right is missing
+    │   ├── TopologyError           a topic, queue or stream is missing or differs
+    │   └── PublishError            the broker did not store a message
+    │       └── PublishRefusedError     ... and never will: too large, not authorised
+    ├── DecodeError            a payload is not a message of its type
+    ├── InvalidMessageError    a message violates the rules of its contract (a ValueError too)
     ├── DeadLetterNotFoundError
-    ├── NotReplayableError     a dead letter that cannot be replayed, and why
-    ├── ReplayError            dead letters that were not replayed, and why
+    ├── NotReplayableError     a dead letter cannot be replayed; the text says why
+    ├── ReplayError            some dead letters were not replayed, with reasons
     └── BatchFailed            raised by batch handlers to name the failed messages
 
-An `Outcome` (see `protoflow.outcomes`) is no ProtoflowError: it is what a handler decides.
+An `Outcome` (see `protoflow.outcomes`) is no ProtoflowError: it is a handler's decision.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ProtoflowError(Exception):
 
 
 class ConfigError(ProtoflowError):
-    """Settings that cannot be used.
+    """Settings or options are invalid.
 
     Attributes:
         problems: every mistake found, one sentence each.
@@ -44,7 +44,7 @@ class ConfigError(ProtoflowError):
 
 
 class MissingExtraError(ProtoflowError, ImportError):
-    """An optional dependency is missing; the text is the command that installs it."""
+    """An optional dependency is missing; the text names the command that installs it."""
 
     def __init__(self, extra: str, module: str) -> None:
         self.extra = extra
@@ -58,7 +58,7 @@ class GencodeError(ProtoflowError, ImportError):
 
 
 class RegistrationError(ProtoflowError):
-    """Handlers that contradict each other or cannot be registered.
+    """Handlers contradict each other or cannot be registered.
 
     Attributes:
         problems: every mistake found, one sentence each.
@@ -70,10 +70,10 @@ class RegistrationError(ProtoflowError):
 
 
 class CapabilityError(ProtoflowError):
-    """A demand of the contract or the config that the transport cannot meet.
+    """The transport cannot meet a demand of the contract or the config.
 
     Attributes:
-        problems: every demand that is not met, one sentence each.
+        problems: every unmet demand, one sentence each.
     """
 
     def __init__(self, problems: str | Iterable[str]) -> None:
@@ -114,7 +114,7 @@ class InvalidMessageError(ProtoflowError, ValueError):
 
 
 class DeadLetterNotFoundError(ProtoflowError):
-    """There is no dead letter with this id."""
+    """No dead letter has this id."""
 
 
 class NotReplayableError(ProtoflowError):
@@ -125,9 +125,9 @@ class ReplayError(ProtoflowError):
     """A replay left some dead letters in their topic.
 
     Attributes:
-        replayed: how many were replayed.
-        left: the reasons for those that were left, by message id; the first 1,000.
-        left_count: how many of the dead letters that were read are left.
+        replayed: the number of replayed dead letters.
+        left: the reasons why dead letters stayed, by message id; the first 1,000.
+        left_count: the number of dead letters that were read and stayed.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class ReplayError(ProtoflowError):
 
 
 class BatchFailed(ProtoflowError):  # noqa: N818  the name is part of the design
-    """Raised by a batch handler: these messages failed, the others are done.
+    """Raised by a batch handler to name the failed messages; the other messages succeeded.
 
     Args:
         errors: the error of each failed message, by its index in the batch.

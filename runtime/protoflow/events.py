@@ -22,24 +22,26 @@ _REQUIRED = ("type", "source", "specversion")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloudEvent:
-    """A CloudEvent, version 1.0 (https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md).
+    """A CloudEvent, version 1.0
+    (https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md).
 
     Attributes:
-        type: what happened, `shop.order.placed`.
-        source: where it happened, a URI reference.
+        type: the kind of event, such as `shop.order.placed`.
+        source: the place of the event, a URI reference.
         data: bytes are published unchanged, other values as JSON.
         id: unique within the source.
-        subject: what it happened to.
-        time: when it happened; now unless given. A time without time zone is local.
+        subject: the object that the event is about.
+        time: the time of the event; by default now. A time without a time zone is local.
         data_content_type: the media type of the data.
         data_schema: a URI.
-        extensions: extension attributes; names of `[a-z0-9]`, as the specification says.
-        metadata: string pairs beside the event, such as `correlation_id`.
+        extensions: extension attributes; names consist of `[a-z0-9]`, as the specification
+            requires.
+        metadata: string pairs outside the event, such as `correlation_id`.
     """
 
     type: str
     source: str
-    data: Any = None  # Any: bytes, or whatever JSON can hold
+    data: Any = None  # Any: bytes, or a value that JSON can hold
     id: str = field(default_factory=new_id)
     subject: str | None = None
     time: datetime | None = None
@@ -65,7 +67,7 @@ class CloudEvent:
             raise ValueError("no CloudEvent: " + "; ".join(problems))
 
     def message(self, topic: str) -> Message:
-        """The event as a message, in binary mode.
+        """Returns the event as a message in binary mode.
 
         Raises:
             TypeError: the data has no JSON form.
@@ -100,7 +102,7 @@ class CloudEvent:
 
     @classmethod
     def of(cls, message: Message) -> CloudEvent:
-        """The event that a message carries. Raises DecodeError if a required attribute is missing.
+        """Returns the event in a message. Raises DecodeError if a required attribute is missing.
         An unreadable `time` is ignored, because `time` is optional."""
         metadata = message.metadata
         missing = [name for name in _REQUIRED if not metadata.get(wire.CE_PREFIX + name)]
@@ -138,7 +140,7 @@ class CloudEvent:
 
 
 class EventContext:
-    """What a CloudEvents handler gets: the event, its data, and a way to publish.
+    """The argument of a CloudEvents handler: the event, its data, and a publisher.
 
     Attributes:
         event: the event; `event.data` is the raw bytes.
@@ -152,12 +154,12 @@ class EventContext:
     ) -> None:
         self.event = event
         self.context = context
-        # Topics as written -> topics with variables filled, namespace included.
+        # Maps topics as written to topics with variables filled and with the namespace.
         self._physical = physical
 
     @property
     def raw_data(self) -> bytes:
-        """The data as it was received."""
+        """The data as received."""
         return self.event.data or b""
 
     @property
@@ -201,12 +203,12 @@ class EventContext:
 
 
 def _canonical(value: str | int | bool) -> str:
-    # The canonical string encoding of the CloudEvents type system.
+    # The string encoding that the CloudEvents type system defines.
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value)
 
 
 def _forbidden(name: str) -> bool:
-    # How often others should try is the sender's to say.
+    # Only the sender may decide how often others should try.
     return wire.reserved(name) and name != wire.PF_MAX_ATTEMPTS

@@ -1,4 +1,4 @@
-"""The decision after a failed run: again, and when; or given up, and why."""
+"""The decision after a failed run: retry after a wait, or give up."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from protoflow.pipeline import HandlerSpec
 
 
 class Dropped(Skip):
-    """Given up and acknowledged, as `on_exhausted: DROP` says."""
+    """The message was given up and acknowledged, as `on_exhausted: DROP` requires."""
 
 
 class Exhausted(DeadLetter):
-    """Given up after the last attempt."""
+    """The message was given up after the last attempt."""
 
     category = "exhausted"
 
 
 class Undecodable(DeadLetter):
-    """Given up because the payload is no message of its type."""
+    """The message was given up because its payload is no message of its type."""
 
     category = "decode"
 
 
 class Refused(DeadLetter):
-    """Given up because the broker refuses an output for good."""
+    """The message was given up because the broker permanently refuses an output."""
 
     category = "output"
 
 
 def retry_after(error: Exception, delivery: Delivery, spec: HandlerSpec) -> RetryAfter | None:
-    """Returns the retry that the policy gives after this failed run; None: it gives none."""
+    """Returns the policy's retry after this failed run; None if there is none."""
     if isinstance(error, DecodeError | PublishRefusedError):
         return None
     policy = spec.policy.retry
@@ -49,8 +49,8 @@ def retry_after(error: Exception, delivery: Delivery, spec: HandlerSpec) -> Retr
 
 
 def scheduled_retry(error: Exception, delivery: Delivery, spec: HandlerSpec) -> RetryAfter:
-    """Returns a retry with its wait, and with whether the message blocks: the one place where
-    both are decided. Whether there is a retry at all is for `retry_after`."""
+    """Returns a retry with its wait, and marks it if the message blocks. Both are decided only
+    here. `retry_after` decides whether there is a retry."""
     policy = spec.policy
     delay = error.delay if isinstance(error, Retry) else None
     if delay is None:
@@ -64,7 +64,7 @@ def scheduled_retry(error: Exception, delivery: Delivery, spec: HandlerSpec) -> 
 
 
 def given_up(error: Exception, spec: HandlerSpec) -> Outcome:
-    """The outcome of a message that is not tried again."""
+    """Returns the outcome of a message that is not retried."""
     outcome: Outcome
     if isinstance(error, DecodeError):
         outcome = Undecodable(text_of(error))
@@ -81,7 +81,7 @@ def given_up(error: Exception, spec: HandlerSpec) -> Outcome:
 def as_outcome(
     error: Exception, cause: BaseException, delivery: Delivery, spec: HandlerSpec
 ) -> Outcome:
-    """What retry and poison_queue together make of an error."""
+    """Turns an error into the outcome that retry and poison_queue give together."""
     outcome = retry_after(error, delivery, spec) or given_up(error, spec)
     if outcome.__cause__ is None:
         outcome.__cause__ = cause

@@ -1,7 +1,7 @@
-"""The contract with generated modules: everything that they import from the runtime.
+"""The interface for generated modules: everything that they import from the runtime.
 
-A contract level counts breaking changes of this module. The runtime may be newer than
-a generated module, never older; levels of the past stay supported.
+A contract level counts breaking changes of this module. The runtime may be newer than a generated
+module, but not older; it supports all earlier levels.
 """
 
 from __future__ import annotations
@@ -91,12 +91,12 @@ API = 1
 
 
 def require(*, api: int, generator: str, source: str) -> None:
-    """Called by every generated module on import.
+    """Checks the contract level; every generated module calls it on import.
 
     Args:
         api: the contract level the module was generated for.
         generator: the version of protoc-gen-protoflow that made it.
-        source: the .proto it was made from.
+        source: its .proto file.
 
     Raises:
         GencodeError: this runtime is older than the module needs.

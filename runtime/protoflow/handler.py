@@ -1,4 +1,4 @@
-"""The bases of generated handlers, and the batches that batch handlers take."""
+"""The base classes of generated handlers, and the argument of batch handlers."""
 
 from __future__ import annotations
 
@@ -54,6 +54,6 @@ class Batch(Sequence[T_co]):
         return len(self._messages)
 
     def __repr__(self) -> str:
-        from protoflow.counted import counted  # put off: contracts need no texts
+        from protoflow.counted import counted  # imported here, because contracts need no such texts
 
         return f"Batch({counted(len(self._messages), 'message')})"

@@ -11,16 +11,16 @@ from typing import Any
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 #: Ten bits as text.
 _PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]
-#: The low bits of an id that count within a millisecond, and where they begin at most.
+#: The counting bits of an id within a millisecond, and their highest start value.
 _COUNTED = 20
 _FIRST = 1 << _COUNTED - 1
-#: `hashlib.blake2b`, loaded at the first derived id, for hashlib loads OpenSSL.
+#: `hashlib.blake2b`; it is loaded at the first derived id because hashlib loads OpenSSL.
 _hash: Callable[..., Any] | None = None
 
 
 class _Millisecond:
-    """The ids of one millisecond: the first is random, and each that follows is one more, as
-    the specification says of monotonic ids. Threads may share it."""
+    """The ids of one millisecond. The first is random, and each next id is higher by one, as the
+    specification defines monotonic ids. Threads may share it."""
 
     __slots__ = ("number", "numbers", "prefix")
 
@@ -37,7 +37,7 @@ _encode: Callable[[bytes], str] | None = None
 
 
 def _encoder() -> Callable[[bytes], str]:
-    # Imported at the first id: importing a `_pb2` must not pay for it.
+    # Imported at the first id, because importing a `_pb2` must not load it.
     global _encode
     from ulid import base32
 
@@ -46,7 +46,7 @@ def _encoder() -> Callable[[bytes], str]:
 
 
 def new_id() -> str:
-    """A new ULID."""
+    """Returns a new ULID."""
     global _current
     number = int(time.time() * 1000)
     current = _current
@@ -55,7 +55,7 @@ def new_id() -> str:
     counted = next(current.numbers)
     try:
         return current.prefix + _PAIRS[counted >> 10] + _PAIRS[counted & 1023]
-    except IndexError:  # half a million in a millisecond: the clock stands still
+    except IndexError:  # half a million ids in a millisecond mean that the clock stands still
         forget()
         return new_id()
 
@@ -65,7 +65,7 @@ def derived_id(*parts: object) -> str:
     consumers can drop duplicates. The id looks like a ULID but holds no time.
     """
     hashed = _hash or _load_hash()
-    # Ids come with messages: a lone surrogate in one is no reason to fail.
+    # The parts may come from messages: a lone surrogate in them is no reason to fail.
     text = "\x1f".join(map(str, parts)).encode("utf-8", "surrogatepass")
     digest = hashed(text, digest_size=16).digest()
     # 26 characters of 5 bits hold 130 bits, so the first is at most 7.
@@ -81,8 +81,8 @@ def derived_id(*parts: object) -> str:
 
 
 def time_of(id: str) -> float | None:
-    """The time in a ULID, in seconds since the epoch; None if the text is no ULID. A derived id
-    gives an arbitrary time within nine thousand years."""
+    """Returns the time in a ULID, in seconds since the epoch; None if the text is no ULID. For a
+    derived id, the time is arbitrary."""
     if len(id) != 26 or not set(id) <= set(_ALPHABET) or id[0] > "7":
         return None
     milliseconds = 0
@@ -106,11 +106,11 @@ def _load_hash() -> Callable[..., Any]:
 
 
 def forget() -> None:
-    """Forgets the current millisecond: the next id begins with fresh randomness."""
+    """Forgets the current millisecond: the next id starts with new random bits."""
     global _current
     _current = None
 
 
-# A child would count on from the same number as its parent.
+# A forked child would continue from the same number as its parent.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=forget)

@@ -11,7 +11,7 @@ def lazy_exports(package: str, homes: Mapping[str, str]) -> Callable[[str], obje
 
     Args:
         package: its full name.
-        homes: the module of the package that holds each exported name.
+        homes: the module that defines each exported name.
     """
 
     def find(name: str) -> object:

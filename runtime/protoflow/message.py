@@ -12,8 +12,8 @@ from typing import Any
 class Message:
     """A payload with its id, topic, key and metadata. Do not change it after creation.
 
-    CloudEvents attributes other than the id stand in `metadata` as `ce_<attribute>`, the
-    content type as `content-type`; each transport maps them to its protocol's binding.
+    CloudEvents attributes except the id are in `metadata` as `ce_<attribute>`, and the content type
+    is `content-type`. Each transport maps them to its protocol's binding.
 
     Attributes:
         id: the message id; never changes through retry, dead letter and replay.
@@ -21,11 +21,12 @@ class Message:
         payload: the bytes; None is a tombstone.
         key: the partition key; None is no key.
         metadata: string pairs beside the payload.
-        headers: the broker's own headers as received, opaque; a transport that publishes
-            a message with headers writes these, and lays `metadata` over them by name.
+        headers: the broker's own headers as received, opaque. A transport that publishes the
+            message writes these headers, and then `metadata`, which replaces headers of the same
+            name.
         delay: publishing only: seconds before the message may be delivered.
-        deduplication_id: publishing only: what the broker deduplicates by, where it can.
-        mandatory: publishing only: it is an error if nobody keeps the message.
+        deduplication_id: publishing only: the id by which the broker deduplicates, if it can.
+        mandatory: publishing only: it is an error if no queue or stream stores the message.
     """
 
     id: str
@@ -39,7 +40,7 @@ class Message:
     mandatory: bool = False
 
     def __repr__(self) -> str:
-        # No payload, key or metadata: they may hold what must not be logged.
+        # Payload, key and metadata are left out: they may hold values that must not be logged.
         size = "tombstone" if self.payload is None else f"{len(self.payload)} bytes"
         return f"Message(id={self.id!r}, topic={self.topic!r}, {size})"
 
@@ -49,27 +50,28 @@ class Delivery:
     """One delivery of a message by the broker.
 
     Attributes:
-        message: the message as it came.
-        failures: failed runs of this handler before. A transport sets it only where its
-            store remembers (a column of the row); the runtime reads `pf_attempt` itself.
-        first_failure: when the first run failed, in seconds since the epoch; 0.0 is never.
-        deliveries: the broker's count of hand-outs, this one included; 0 where it counts none.
-        shard: the partition, shard or queue that it came from; lanes of PER_PARTITION.
-        position: where in the shard, for people (offset, sequence, row id).
-        time: when the broker got the message, in seconds since the epoch; 0.0 if unknown.
+        message: the message as received.
+        failures: failed runs of this handler so far. A transport sets it only if its store keeps
+            the count (a column of the row); the runtime itself reads `pf_attempt`.
+        first_failure: the time of the first failed run, in seconds since the epoch; 0.0 if none
+            failed.
+        deliveries: the broker's count of hand-outs, including this one; 0 if it does not count.
+        shard: the partition, shard or queue of the message; each is a lane of PER_PARTITION.
+        position: the position in the shard, for people (offset, sequence, row id).
+        time: the time when the broker received the message, in seconds since the epoch; 0.0 if
+            unknown.
         size: bytes of payload, key and headers, as the in-flight bound counts them.
-        receipt: what the transport needs to settle; opaque.
-        hop: metadata that a retry or dead letter of it carries in place of the message's
-            own; set by tracing.
-        own_place: whether it comes from a place that only the runtime writes to: the group's
+        receipt: the transport's own data for the settlement; opaque.
+        hop: metadata that replaces the message's own in its retry or dead letter; tracing sets it.
+        own_place: whether it comes from a place to which only the runtime writes: the group's
             own retry topic, queue, stream or row. Hop state (`pf_attempt`, `pf_due`...) in the
-            metadata is believed only then.
-        suspect: the transport has a reason to take it for a message that kills the process: a
+            metadata is used only then.
+        suspect: whether the transport suspects that the message kills the process, because of a
             start mark without an end, or starts without progress. It runs alone (`Isolation`).
-        anonymous: the message came without an id. The one that it has was made up, and is another
-            at every delivery.
-        unreadable: why the client library or the transport could not read the message, which
-            holds what could be read; None is that all was read. It is dead-lettered as it came.
+        anonymous: whether the message came without an id. Its id was then generated, and differs at
+            every delivery.
+        unreadable: why the client library or the transport could not read the message, which holds
+            the readable parts; None if all was read. It is dead-lettered as received.
     """
 
     message: Message
@@ -94,7 +96,7 @@ class Delivery:
 
 
 class Action(enum.IntEnum):
-    """How a delivery is settled."""
+    """The way in which a delivery is settled."""
 
     ACK = 0
     NACK = 1
@@ -103,23 +105,25 @@ class Action(enum.IntEnum):
 
 @dataclass(slots=True, eq=False)
 class Settlement:
-    """One delivery and how it is settled.
+    """A delivery, and the way in which it is settled.
 
     Attributes:
         delivery: the delivery.
-        action: ACK is done; NACK gives back after a failed run, for delivery after `delay`;
-            RELEASE gives back work that was not finished, uncounted where the broker can.
+        action: ACK means done; NACK gives the message back after a failed run, for delivery after
+            `delay`; RELEASE gives back unfinished work, and the broker does not count it if
+            possible.
         delay: NACK only: seconds before the next delivery.
-        failures: NACK and RELEASE: failed runs so far, to be remembered where it can be.
-        first_failure: NACK and RELEASE: when the first run failed, seconds since the epoch.
-        outputs: ACK only, given only to transports with `atomic`: messages to be
-            published in the same transaction; the dead letter is one of them.
-        others: ACK only, given only to transports with `atomic`: deliveries that are
-            acknowledged in the same transaction. One of them lost: the result is LOST, and
-            nothing of the settlement happened.
+        failures: NACK and RELEASE: failed runs so far, stored if the transport can.
+        first_failure: NACK and RELEASE: the time of the first failed run, in seconds since the
+            epoch.
+        outputs: ACK only, for transports with `atomic`: messages to be published in the same
+            transaction, including a dead letter.
+        others: ACK only, for transports with `atomic`: deliveries that are acknowledged in the same
+            transaction. If one of them is lost, the result is LOST, and no part of the settlement
+            took place.
 
-    A settlement holds absolute values, so it can be repeated: a delivery that is settled
-    already is answered as before.
+    A settlement holds absolute values, so it can be repeated: for a delivery that is already
+    settled, the answer is the same.
     """
 
     delivery: Delivery
@@ -134,14 +138,15 @@ class Settlement:
 class SettleResult(enum.IntEnum):
     """The result of a settlement."""
 
-    #: The broker has it.
+    #: The broker has stored the settlement.
     DONE = 0
-    #: The delivery is no longer held here: another process has the message, or soon will. Also
-    #: where no repetition can help, as when the AMQP channel of the delivery is gone.
+    #: The delivery is no longer held here: another process has the message, or soon will. It is
+    #: also used if no repetition can help, for example because the delivery's AMQP channel is
+    #: closed.
     LOST = 1
-    #: It could not be written, or its answer got lost, and the delivery is still held: the
-    #: engine repeats the same settlement until the answer is another one.
+    #: The settlement could not be written, or its answer was lost, and the delivery is still held.
+    #: The engine repeats the same settlement until it gets another answer.
     UNKNOWN = 2
-    #: Only with outputs, where the transport is `atomic`: an output was refused (too large,
-    #: nobody consumes it), so nothing of the settlement happened; the delivery is still held.
+    #: Only with outputs, if the transport is `atomic`: an output was refused (too large, or no
+    #: queue takes it), so no part of the settlement took place. The delivery is still held.
     REFUSED = 3

@@ -1,16 +1,16 @@
-"""The outcomes of a run: what happens to the message after it.
+"""The outcomes of a run, which decide how the message is settled.
 
 Handlers raise an outcome to decide; the pipeline returns one; the scheduler applies
 it. Anything else that a handler raises is retried under the policy.
 
     Outcome
     ├── Done                    returned, never raised: the run succeeded
-    ├── Retry                   run again after the policy's wait
+    ├── Retry                   run the handler again after the policy's wait
     │   └── RetryAfter          ... after this wait
     ├── DeadLetter              give up now
     │   └── Unprocessable       ... because the message is invalid
-    ├── Skip                    acknowledge without having handled
-    └── Postpone                of middlewares: the handler did not run, and will later
+    ├── Skip                    acknowledge the message without handling it
+    └── Postpone                from middleware: the handler did not run, and will run later
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from datetime import timedelta
 
 
 class Outcome(Exception):  # noqa: N818  an outcome is a decision, not an error
-    """What happens to a message after a run; see the subclasses."""
+    """The decision about a message after a run; see the subclasses."""
 
 
 class Done(Outcome):
@@ -33,9 +33,9 @@ class Retry(Outcome):
         reason: why, for logs and for the dead letter.
     """
 
-    #: The wait in seconds; None is the policy's.
+    #: The wait in seconds; None means the wait of the policy.
     delay: float | None = None
-    #: Whether the attempts are used up, and the message blocks instead of being dead-lettered;
+    #: Whether the attempts are used up, so that the message blocks instead of being dead-lettered.
     #: None until the failure policy has decided. For the runtime.
     blocks: bool | None = None
 
@@ -57,7 +57,7 @@ class RetryAfter(Retry):
     def __init__(self, delay: timedelta | float, reason: str = "") -> None:
         super().__init__(reason)
         seconds = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
-        # Narrower than in Retry: it is always given.
+        # The type is narrower than in Retry, because the wait is always given.
         self.delay = seconds  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
@@ -68,7 +68,7 @@ class DeadLetter(Outcome):
         reason: why; stored in the dead letter.
     """
 
-    #: The class of the cause, as it stands in the dead letter and in statistics.
+    #: The class of the cause, as stored in the dead letter and in statistics.
     category = "handler"
 
     def __init__(self, reason: str = "") -> None:
@@ -112,5 +112,5 @@ class Postpone(Outcome):
         self.reason = reason
 
 
-#: The one instance that successful runs return.
+#: Successful runs return this single instance.
 DONE = Done()

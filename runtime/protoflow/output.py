@@ -1,4 +1,4 @@
-"""What handlers return and producers publish."""
+"""The values that handlers return and producers publish."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Output(Generic[T_co]):
 
     Attributes:
         message: the protobuf message.
-        key: the partition key; the contract's key field unless given.
+        key: the partition key; by default the contract's key field.
         metadata: text headers, in addition to those of the runtime.
         delay: the message is not delivered before this time has passed.
-        topic: another topic than the contract's.
-        caused_by: in batch handlers, the input that this is an output of.
-        id: the message id; made or derived unless given.
+        topic: a topic other than the contract's.
+        caused_by: in batch handlers, the input of this output.
+        id: the message id; by default it is generated or derived.
     """
 
     message: T_co
@@ -38,14 +38,14 @@ class Output(Generic[T_co]):
     id: str | None = field(default=None, kw_only=True)
 
 
-#: What a handler with one output returns; None is no output this time.
+#: The result of a handler with one output; None means no output this time.
 Result: TypeAlias = T | Output[T] | None
-#: What a handler with a stream of outputs is: an asynchronous generator.
+#: The result of a handler with a stream of outputs: an asynchronous generator.
 Results: TypeAlias = AsyncIterator[T | Output[T]]
 #: The same for handlers that run in threads.
 SyncResults: TypeAlias = Iterator[T | Output[T]]
-#: What producers take to publish many.
+#: The argument of producers that publish many messages.
 Messages: TypeAlias = Iterable[T | Output[T]]
 
-#: Any output, where the type of the message does not matter.
+#: Any output, for code that does not depend on the message type.
 AnyOutput: TypeAlias = Output[Any]

@@ -1,4 +1,4 @@
-"""The chain around a handler: middleware, and compiling a chain.
+"""The chain of middleware around a handler, and its compilation.
 
 A middleware is `(next, spec) -> next`. It is called once for each handler at start. If it has
 nothing to do for a handler, it returns `next` and costs nothing. One pass is one attempt.
@@ -32,27 +32,27 @@ Middleware: TypeAlias = "Callable[[Next, HandlerSpec], Next]"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class HandlerSpec:
-    """What a middleware can know at start about the handler that it wraps.
+    """The information about a handler that middleware gets at start.
 
     Attributes:
         name: the full name, `shop.v1.Orders.BillOrder`.
-        topic: the consumed topic, variables filled, namespace included.
+        topic: the consumed topic, with variables filled and the namespace.
         group: the consumer group, likewise.
-        policy: how messages are delivered, without gaps.
+        policy: the delivery policy, with a value for every field.
         message: the contract of the input; None for raw handlers.
         publication: the contract of the output, if any.
-        dead_letter_topic: where dead letters go, variables filled, namespace included.
-        batched: the handler gets batches.
-        decode: the decoded input of a run, decoded once; raises DecodeError.
+        dead_letter_topic: the topic of dead letters, with variables filled and the namespace.
+        batched: whether the handler takes batches.
+        decode: returns the decoded input of a run and decodes it only once; raises DecodeError.
         stats: the counters of this handler.
         config: the settings of the service.
-        capabilities: what the transport can do.
+        capabilities: the capabilities of the transport.
         clock: time and randomness.
-        streams: the handler is a generator of outputs.
-        checks: what each message of a batch must pass to be in it; raises if it does not.
-            Middlewares append at start.
-        pause_for: pauses the subscription for a reason, and turns readiness red; or ends that.
-        journal: records what becomes of messages, if there is one.
+        streams: whether the handler is a generator of outputs.
+        checks: checks of each message of a batch; a check raises if the message must not be in the
+            batch. Middleware appends checks at start.
+        pause_for: pauses the subscription for a reason and turns readiness red; None ends this.
+        journal: records the outcomes of messages, if there is a journal.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Named:
     middleware: Middleware
 
 
-#: The names without which failures or dead letters would be lost.
+#: Without these middlewares, failures or dead letters would be lost.
 _INDISPENSABLE = ("poison_queue",)
 
 
@@ -111,7 +111,7 @@ class Chain:
         """Adds a middleware outside of `before`, inside of `after`, or next to the handler.
 
         Raises:
-            ConfigError: the name is taken, or there is no such neighbour.
+            ConfigError: the name is taken, or `before` or `after` names no middleware.
         """
         if name in self.names:
             raise ConfigError(f"middleware {name}: already in the chain; replace it, or drop it")
@@ -123,7 +123,7 @@ class Chain:
         return Chain((*self.links[:at], Named(name, middleware), *self.links[at:]))
 
     def replace(self, name: str, middleware: Middleware) -> Chain:
-        """Replaces the middleware of a name. Raises ConfigError."""
+        """Replaces the middleware with this name. Raises ConfigError."""
         at = self._index(name)
         changed = replace(self.links[at], middleware=middleware)
         return Chain((*self.links[:at], changed, *self.links[at + 1 :]))
@@ -140,7 +140,7 @@ class Chain:
         for name in _INDISPENSABLE:
             if name not in names:
                 raise ConfigError(
-                    f"middleware: the chain lacks {name}, so what fails would be lost; "
+                    f"middleware: the chain lacks {name}, so failed messages would be lost; "
                     "replace it instead of dropping it"
                 )
         if "retry" in names and names.index("retry") < names.index("poison_queue"):

@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from protoflow.contract.spec import MessageSpec, ProducerSpec, ServiceSpec
 
 _DELIVERED = "Every group subscribed there gets the message."
-#: A method that publishes one message, and one that publishes many.
+#: The types of methods that publish one message, and many messages.
 _Methods: TypeAlias = tuple[Callable[..., Any], Callable[..., Any]]
 
 T_contra = TypeVar("T_contra", bound=ProtoMessage, contravariant=True)
 
 
 class Publisher(Protocol):
-    """A publisher for producers: a `Service`, a `Connection` or a `Context`."""
+    """The interface that producers publish through: a `Service`, a `Connection` or a `Context`."""
 
     async def publish_outputs(
         self, publication: PublicationSpec, outputs: Sequence[AnyOutput]
     ) -> list[str]:
-        """Publishes in this order and returns the message ids. Raises PublishError."""
+        """Publishes the outputs in this order and returns their ids. Raises PublishError."""
         ...
 
 
@@ -43,7 +43,7 @@ class SyncPublisher(Protocol):
     def publish_outputs(
         self, publication: PublicationSpec, outputs: Sequence[AnyOutput]
     ) -> list[str]:
-        """Publishes in this order and returns the message ids. Raises PublishError."""
+        """Publishes the outputs in this order and returns their ids. Raises PublishError."""
         ...
 
 
@@ -62,7 +62,8 @@ class Publish(Protocol[T_contra]):
     ) -> str:
         """Publishes the message and returns its id. Raises PublishError.
 
-        With `in_`, a database connection or session: in the transaction that is open on it."""
+        `in_` is a database connection or session; the message is published in its open
+        transaction."""
         ...
 
 
@@ -72,7 +73,7 @@ class PublishMany(Protocol[T_contra]):
     async def __call__(
         self, messages: Messages[T_contra], *, in_: object | None = None
     ) -> list[str]:
-        """Publishes in this order and returns the message ids. Raises PublishError."""
+        """Publishes the messages in this order and returns their ids. Raises PublishError."""
         ...
 
 
@@ -91,7 +92,8 @@ class PublishSync(Protocol[T_contra]):
     ) -> str:
         """Publishes the message and returns its id. Raises PublishError.
 
-        With `in_`, a database connection or session: in the transaction that is open on it."""
+        `in_` is a database connection or session; the message is published in its open
+        transaction."""
         ...
 
 
@@ -99,7 +101,7 @@ class PublishManySync(Protocol[T_contra]):
     """A producer's method that publishes many messages, for code without an event loop."""
 
     def __call__(self, messages: Messages[T_contra], *, in_: object | None = None) -> list[str]:
-        """Publishes in this order and returns the message ids. Raises PublishError."""
+        """Publishes the messages in this order and returns their ids. Raises PublishError."""
         ...
 
 
@@ -109,12 +111,12 @@ def own_topic(message: MessageSpec) -> PublicationSpec:
 
 
 def events(**messages: MessageSpec) -> dict[str, PublicationSpec]:
-    """Returns what an event producer publishes: each message to its own topic, by method."""
+    """Returns the publications of an event producer, by method: each message has its own topic."""
     return {method: own_topic(message) for method, message in messages.items()}
 
 
 def consumed_by(service: ServiceSpec) -> dict[str, PublicationSpec]:
-    """Returns what the client of a service publishes: what each method consumes, by method."""
+    """Returns the publications of a service's client: the inputs of its methods."""
     return {
         method.handler: PublicationSpec(topic=method.topic, message=method.input)
         for method in service.methods
@@ -130,7 +132,7 @@ class _Base:
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
         if "__protoflow_spec__" not in cls.__dict__:
-            return  # a class that inherits from a generated one
+            return  # the class inherits from a generated one
         for name, publication in cls.__protoflow_spec__.publications.items():
             method, many = cls.__protoflow_methods__(publication)
             what = f"{publication.message.type} to `{publication.topic}`"
@@ -229,11 +231,11 @@ def _outputs(messages: Iterable[Any]) -> list[AnyOutput]:
 
 
 def _bound(publisher: Any, connection: object) -> Any:
-    """Returns the publisher for the transaction of a connection. Raises ConfigError."""
+    """Returns the publisher for a connection's transaction. Raises ConfigError."""
     bind = getattr(publisher, "bind", None)
     if bind is None:
         raise ConfigError(
             f"{type(publisher).__name__} cannot publish in a transaction; leave out in_=, or make "
-            "the producer with the service or with what protoflow.connect gives"
+            "the producer with the service or with the result of protoflow.connect"
         )
     return bind(connection)

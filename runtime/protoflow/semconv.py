@@ -19,7 +19,7 @@ BODY_SIZE: Final = "messaging.message.body.size"
 BATCH_SIZE: Final = "messaging.batch.message_count"
 KAFKA_OFFSET: Final = "messaging.kafka.offset"
 ERROR_TYPE: Final = "error.type"
-# Ours, where the conventions have no word.
+# Names of Protoflow, because the conventions have none.
 HANDLER: Final = "protoflow.handler"
 ATTEMPT: Final = "protoflow.attempt"
 OUTCOME: Final = "protoflow.outcome"

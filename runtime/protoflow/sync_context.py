@@ -25,7 +25,7 @@ class SyncContext:
     def __init__(self, context: Context, call: Callable[..., Any]) -> None:
         #: The context on the event loop, for its read-only attributes.
         self.context = context
-        # Runs a function on the loop and waits: encoding shares state with the loop.
+        # Runs a function on the loop and waits, because encoding shares state with the loop.
         self._call = call
 
     @property
@@ -40,7 +40,7 @@ class SyncContext:
 
     @property
     def topic(self) -> str:
-        """The topic that the message came from, namespace included."""
+        """The topic of the message, including the namespace."""
         return self.context.topic
 
     @property
@@ -70,12 +70,12 @@ class SyncContext:
 
     @property
     def deadline(self) -> float | None:
-        """When the run times out, in `Clock.monotonic` seconds; None is never."""
+        """The time limit of the run, in `Clock.monotonic` seconds; None is no limit."""
         return self.context.deadline
 
     @property
     def cancelled(self) -> threading.Event:
-        """Set when this run timed out or was cancelled; the handler should return."""
+        """An event that is set if the run timed out or was cancelled; the handler should return."""
         return self.context.cancelled
 
     @property

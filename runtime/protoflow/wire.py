@@ -1,4 +1,4 @@
-"""All names of headers and attributes.
+"""The names of all headers and attributes.
 
 CloudEvents attributes are `ce_<attribute>` in `Message.metadata`, as CloudEvents' Kafka
 binding writes them; other transports translate (see `protoflow.codecs.bindings`).
@@ -13,11 +13,11 @@ from typing import Final
 
 
 class Profile(enum.StrEnum):
-    """For whom messages are written."""
+    """The readers for whom messages are written."""
 
-    #: Whoever reads CloudEvents.
+    #: Any consumer that reads CloudEvents.
     NATIVE = "native"
-    #: Watermill and the Go runtime as well.
+    #: Also Watermill and the Go runtime.
     WATERMILL = "watermill"
 
 
@@ -36,10 +36,10 @@ CAUSATION_ID: Final = "causation_id"
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
 BAGGAGE: Final = "baggage"
-#: What an output inherits from its input beside the correlation id; a list, on purpose.
+#: The headers that an output inherits from its input besides the correlation id.
 TRACE_CONTEXT: Final = (TRACEPARENT, TRACESTATE, BAGGAGE)
 
-#: The id where there are no attributes: beside an envelope, which holds them.
+#: The id if there are no attributes: next to an envelope, which holds the attributes.
 MESSAGE_ID: Final = "message_id"
 
 PROTOBUF: Final = "application/protobuf"
@@ -47,7 +47,7 @@ JSON: Final = "application/json"
 CLOUDEVENTS: Final = "application/cloudevents"
 CLOUDEVENTS_JSON: Final = "application/cloudevents+json"
 
-# Hop state, under the Go runtime's names: plain metadata, never CloudEvents attributes.
+# Hop state uses the Go runtime's names: plain metadata, not CloudEvents attributes.
 PF_ATTEMPT: Final = "pf_attempt"
 PF_GROUP: Final = "pf_group"
 PF_HANDLER: Final = "pf_handler"
@@ -69,35 +69,35 @@ PF_MAX_ATTEMPTS: Final = "pf_max_attempts"
 PF_TRACEPARENT: Final = "pf_traceparent"
 PF_PREFIX: Final = "pf_"
 
-# What others write.
+# Headers that other programs write.
 WATERMILL_ID: Final = "_watermill_message_uuid"
 WATERMILL_NAME: Final = "name"
 GO_SCHEMA: Final = "event_message_schema"
 GO_CORRELATION_ID: Final = "pf_correlation_id"
-CE_DATACONTENTTYPE: Final = "ce_datacontenttype"  # where a binding has another name for it
+CE_DATACONTENTTYPE: Final = "ce_datacontenttype"  # names that differ in a binding
 
-#: CloudEvents' core attributes; `data` and `data_base64` are none, but stand beside them in an
-#: envelope. Every other `ce_*` is an extension attribute.
+#: CloudEvents' core attributes. `data` and `data_base64` are not attributes, but have the same
+#: place in an envelope. Every other `ce_*` is an extension attribute.
 CORE_ATTRIBUTES: Final = frozenset(
     {"id", "type", "source", "specversion", "subject", "time", "dataschema", "datacontenttype",
      "data", "data_base64"}
 )  # fmt: skip
-#: How the bindings write an attribute's name, in lower case.
+#: The lower-case prefixes that the bindings use for attributes.
 _ATTRIBUTE_PREFIXES: Final = (CE_PREFIX, "ce-", "cloudevents_", "cloudevents:")
-#: Names of orders and of hop state, in lower case: what a broker obeys or writes itself, too.
+#: Lower-case names of broker commands and of hop state.
 _ORDER_PREFIXES: Final = (
     PF_PREFIX,  # hop state of the runtime
     "nats-",  # NATS: deduplication, expectations, schedules, roll-up, time to live
-    "x-opt-",  # AMQP 1.0's annotations, by RabbitMQ 4
+    "x-opt-",  # AMQP 1.0 annotations, which RabbitMQ 4 writes
     "x-first-death-",
     "x-last-death-",
 )
 _BROKER_NAMES: Final = frozenset(
-    {"cc", "bcc",  # RabbitMQ publishes to these routing keys, too
+    {"cc", "bcc",  # RabbitMQ also publishes to these routing keys
      "x-delay", "x-death", "x-delivery-count", "x-acquired-count", "x-received-from",
      "x-stream-filter-value"}
 )  # fmt: skip
-#: Names by which readers find the id, the type or the content type of a message.
+#: Readers find the id, the type or the content type of a message under these names.
 _IDENTITIES: Final = frozenset({CONTENT_TYPE, MESSAGE_ID, WATERMILL_ID, GO_SCHEMA})
 
 
@@ -114,8 +114,7 @@ def reserved(name: str) -> bool:
 
 @lru_cache(1024)
 def is_order(name: str) -> bool:
-    """Whether a name is hop state of the runtime or a name that brokers obey or write. Such a name
-    is never copied from data, not even in a raw message."""
+    """Whether a name is hop state or a broker command; such a name is never copied from data."""
     known = name.lower()
     return known in _BROKER_NAMES or known.startswith(_ORDER_PREFIXES)
 
@@ -127,7 +126,7 @@ def _is_core(name: str) -> bool:
     )
 
 
-#: Names that were found harmless before, in outputs and in raw messages.
+#: Names that passed the check before, in outputs and in raw messages.
 _ALLOWED: Final[set[str]] = set()
 _ALLOWED_RAW: Final[set[str]] = set()
 _REMEMBERED: Final = 1024
@@ -136,19 +135,19 @@ _REMEMBERED: Final = 1024
 def metadata_problem(
     metadata: Mapping[str, str], forbidden: Callable[[str], bool] = reserved
 ) -> str | None:
-    """Returns what is wrong with the metadata of a message to publish; None if nothing is.
+    """Returns the error in the metadata of a message to publish; None if it is valid.
 
     Args:
         metadata: as the caller gave it.
-        forbidden: the names that are refused.
+        forbidden: tests whether a name is refused.
     """
     harmless = _ALLOWED if forbidden is reserved else _ALLOWED_RAW
     if type(metadata) is dict and metadata.keys() <= harmless:
         try:
             if "".join(metadata.values()).isascii():
-                return None  # as nearly always: the same few names again and again
+                return None  # nearly always, the same few names are used again
         except TypeError:
-            pass  # reported below
+            pass  # the error is reported below
     if type(metadata) is not dict and not isinstance(metadata, Mapping):
         return f"metadata: {type(metadata).__name__} is no mapping of str to str"
     for name, value in metadata.items():
@@ -169,7 +168,7 @@ def metadata_problem(
 
 
 def raw_problem(id: str, metadata: Mapping[str, str]) -> str | None:
-    """Returns what is wrong with a raw message to publish; None if nothing is."""
+    """Returns the error in a raw message to publish; None if it is valid."""
     if not isinstance(id, str) or not _is_encodable(id):
         return "id: it must be text without lone surrogates"
     return metadata_problem(metadata, is_order) if metadata else None

@@ -43,7 +43,7 @@ DEMANDS: dict[str, tuple[str, DeliveryPolicy | None, str, str]] = {
         "Work",
         DeliveryPolicy(start=Start.EARLIEST),
         "retains",
-        "cannot deliver what was published before the group",
+        "cannot deliver messages that are older than the group",
     ),
     "retries": (
         "Work",

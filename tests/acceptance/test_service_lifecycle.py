@@ -285,7 +285,7 @@ async def test_a_service_starts_once(harness: Harness) -> None:
             await service.start()
         with pytest.raises(RegistrationError, match="before the service starts"):
             service.register(handler("Audit", Seen(harness).ok))
-    with pytest.raises(ProtoflowError, match="make a new one"):
+    with pytest.raises(ProtoflowError, match="create a new service"):
         await service.start()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from protoflow.breaking.compare import compare
 from protoflow.breaking.deployment import deployment
 from protoflow.breaking.rules import RULES
 from protoflow.breaking.verdict import Rollout, Verdict
+from protoflow.contract.policy import BUILT_IN, leaves
+from protoflow.v1.policy_fields import DELIVERY_FIELDS
 
 from tests.breaking.mutations import BASE, MUTATIONS, changed
 from tests.breaking.trial import SqliteTrial
@@ -41,6 +44,28 @@ def _compared(new: str, old: str = BASE, url: str = "memory://", **settings: Any
         version("new", new, after).contract,
         before.url.scheme,
     )
+
+
+def _other(path: str, value: Any) -> Any:
+    """A value of a policy that is not this one."""
+    limit = DELIVERY_FIELDS[path].limit
+    if limit is not None:
+        numbers = (2 * (value or 1), 0.5)
+        return next(number for number in numbers if limit.allows(number) and number != value)
+    if isinstance(value, enum.Enum):
+        return next(one for one in type(value) if one is not value)
+    return not value if isinstance(value, bool) else "{topic}..{group}..elsewhere"
+
+
+@pytest.mark.parametrize("path", DELIVERY_FIELDS)
+def test_every_leaf_of_a_policy_is_compared(path: str) -> None:
+    name = "shop.v1.Audit.Record"
+    contract = version("new", BASE, Config(environ={})).contract
+    known = leaves(contract.handlers[name].registration.delivery)
+    other = _other(path, known.get(path, leaves(BUILT_IN).get(path)))
+    prefix, _, leaf = path.rpartition(".")
+    policy = {prefix: {leaf: other}} if prefix else {leaf: other}
+    assert _compared(BASE, handlers={name: policy})
 
 
 def test_one_line_that_changes_several_handlers_is_one_change() -> None:

@@ -147,6 +147,21 @@ def test_every_mistake_is_named_at_once() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("lease", 0, "must be positive"),
+        ("gc_threshold", -1, "must not be negative"),
+        ("stall_after", -1, "must not be negative"),
+        ("http_port", 65536, "must be 0 to 65535"),
+        ("journal_max_bytes", 1048575, "must be at least 1048576"),
+    ],
+)
+def test_numbers_have_limits(name: str, value: float, words: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name}: {words}"):
+        config({}, **{name: value})
+
+
+@pytest.mark.parametrize(
     ("policy", "words"),
     [
         ({"concurrency": 0}, "concurrency is 0; use at least 1"),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
 from google.protobuf.descriptor import Descriptor
+from protoflow import web
 from protoflow.contract.policy import BUILT_IN, leaves
 from protoflow.contract.spec import BatchPolicy, DeadLetterPolicy, DeliveryPolicy, RetryPolicy
 from protoflow.v1 import options_pb2
@@ -53,3 +56,11 @@ def test_built_in_values_keep_to_their_limits() -> None:
 
 def test_what_a_subscription_shares() -> None:
     assert SHARED_FIELDS == ("ordering", "concurrency", "unhandled", "start", "atomic")
+
+
+def test_the_dashboard_names_leaves_that_exist() -> None:
+    script = (Path(web.__file__).parent / "dashboard" / "static" / "handlers.js").read_text()
+    calls = re.findall(r'\bfrom\(("[^)]*")\)', script)
+    named = {leaf for call in calls for leaf in re.findall(r'"([^"]+)"', call)}
+    assert named
+    assert named <= DELIVERY_FIELDS.keys()

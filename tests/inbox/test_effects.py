@@ -150,7 +150,7 @@ async def test_outputs_are_committed_with_the_effects(
 async def test_outputs_without_a_table_stop_the_start(sqlite_database: Database) -> None:
     inbox: Inbox[Any] = Inbox(sqlite_database.resource)
     await inbox.open(create=True)
-    with pytest.raises(ConfigError, match="it has no table protoflow_outbox"):
+    with pytest.raises(ConfigError, match="the table protoflow_outbox does not exist"):
         await inbox.open(create=False, outbox=True)
     await inbox.close()
 
@@ -338,7 +338,7 @@ async def test_an_engine_that_commits_by_itself_is_refused(tmp_path: Path) -> No
     engine = create_async_engine(
         f"sqlite+aiosqlite:///{tmp_path / 'app.db'}", isolation_level="AUTOCOMMIT"
     )
-    with pytest.raises(ConfigError, match="commits each statement by itself"):
+    with pytest.raises(ConfigError, match="commits each statement separately"):
         await Inbox(engine).open(create=True)
     await engine.dispose()
 
@@ -352,7 +352,7 @@ async def test_an_inbox_that_cannot_be_used(sqlite_database: Database) -> None:
     with pytest.raises(ConfigError, match="the inbox forgets messages after 3600 s"):
         async with running(writer.handler(), inbox=short):
             pass
-    with pytest.raises(ConfigError, match="an inbox opens transactions on an asyncpg Pool"):
+    with pytest.raises(ConfigError, match="the supported kinds are an asyncpg Pool"):
         Inbox(7)
     with pytest.raises(ConfigError, match="table protoflow_inbox cannot be used"):
         await writer.inbox.open(create=False)

@@ -132,7 +132,7 @@ async def test_logs_are_searched_within_bounds(name: str, tmp_path: Path) -> Non
     assert any("scan-limit" in place for place in report.not_searched)
     report = await searched(config, "no-ulid", topology)
     assert not report.known
-    assert f"{topic}: the id holds no time; name one with since" in report.not_searched
+    assert f"{topic}: the id contains no time; set one with since" in report.not_searched
     report = await searched(config, "no-ulid", topology, since=time.time() - 60)
     assert report.known
     for bounds in ({"since": time.time() + 60}, {"since": time.time() - 60, "within": 1.0}):

@@ -136,7 +136,7 @@ async def test_streams_do_not_go_around_the_outbox() -> None:
         yield Int64Value(value=1)
 
     handler = worker(stream, publication=TO_DONE, streams=True)
-    with pytest.raises(ConfigError, match="not through the outbox"):
+    with pytest.raises(ConfigError, match="cannot use the outbox"):
         async with running(handler, dependencies=Dependencies(outbox=Kept())):
             pass
 

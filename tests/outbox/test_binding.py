@@ -195,7 +195,7 @@ async def test_everything_that_publishes_can_be_bound(kind: str, database: str) 
 async def test_a_message_outside_of_any_transaction_is_refused(kind: str, database: str) -> None:
     producer = TextProducer(connect("memory://"))
     with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as connection:
-        with pytest.raises(ConfigError, match="in no transaction"):
+        with pytest.raises(ConfigError, match="no open transaction"):
             await producer.publish_text(text("1"), in_=connection)
         connection.execute("BEGIN")
         await producer.publish_text(text("2"), in_=connection)

@@ -292,7 +292,9 @@ async def test_a_table_of_another_version_stops_the_start(tmp_path: Path) -> Non
         connection.execute("CREATE TABLE protoflow_outbox (position INTEGER PRIMARY KEY)")
     connection.close()
     store = SQLiteOutbox(path)
-    with pytest.raises(ConnectionFailedError, match="let that version publish its messages"):
+    with pytest.raises(
+        ConnectionFailedError, match="let the Protoflow of that version publish its messages"
+    ):
         await relay_of(store, Broker()).__aenter__()
     await store.close()
 

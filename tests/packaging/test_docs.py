@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from protoflow import Config
+from protoflow import Config, wire
 from protoflow.v1 import options_pb2
 
 from tests.packaging.conftest import ROOT
@@ -87,6 +87,15 @@ def test_every_annotation_is_documented() -> None:
         if value.number and value.name not in words
     ]
     assert not missing + values
+
+
+def test_the_headers_of_the_runtime_are_documented_and_no_others() -> None:
+    written = (ROOT / "docs" / "wire.md").read_text() + (ROOT / "docs" / "delivery.md").read_text()
+    code = "".join(path.read_text() for path in (ROOT / "runtime").rglob("*.py"))
+    documented = set(re.findall(r"`(pf_[a-z_]+)`", written))
+    assert documented <= set(re.findall(r'"(pf_[a-z_]+)"', code))
+    headers = {value for name, value in vars(wire).items() if name.startswith("PF_")}
+    assert headers - {wire.PF_PREFIX} <= documented
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/getting-started.md"])

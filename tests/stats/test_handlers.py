@@ -37,6 +37,17 @@ def test_percentiles_are_those_of_the_last_runs() -> None:
     assert latency.average_ns > latency.p99_ns  # of all runs, the first ones too
 
 
+def test_percentiles_are_the_same_however_often_they_are_read() -> None:
+    often, once = HandlerStats(), HandlerStats()
+    for index in range(2 * SAMPLES + 7):
+        for stats in (often, once):
+            stats.timings.ran(0.0, index / 1024)
+        if index % 37 == 0:
+            assert often.timings.latency().last_ns == int(index / 1024 * 1e9)
+    assert often.timings.latency() == once.timings.latency()
+    assert often.timings.histogram() == once.timings.histogram()
+
+
 def test_a_handler_that_never_ran_has_no_latency() -> None:
     assert HandlerStats().timings.latency().sample_size == 0
 

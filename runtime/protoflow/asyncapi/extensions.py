@@ -6,34 +6,30 @@ https://github.com/asyncapi/spec/pull/1236 proposes.
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Mapping
+from dataclasses import Field, fields
 from typing import Any
 
 from protoflow.asyncapi import channels
 from protoflow.asyncapi.deployment import Consumer
-from protoflow.contract.policy import ResolvedRetry
+from protoflow.contract.policy import ResolvedDelivery, ResolvedRetry
 from protoflow.contract.spec import BATCH_MESSAGES, BATCH_WAIT, Effects, MethodSpec, OnExhausted
+
+#: The leaves that are shorter here than in the annotations.
+_NAMES = {"initial_backoff": "initial", "max_backoff": "max", "backoff_multiplier": "multiplier"}
+#: The leaves that are numbers; every other float is seconds.
+_FACTORS = {"backoff_multiplier", "jitter"}
+#: What is said as a reference to a channel, and what is about where values come from.
+_ELSEWHERE = {"dead_letter_topic", "demands"}
 
 
 def policy(method: MethodSpec, consumer: Consumer, dead_letters: str | None) -> dict[str, Any]:
     """`x-protoflow` of an operation that consumes."""
-    found = consumer.policy
-    said: dict[str, Any] = {
-        "group": consumer.group,
-        "ordering": found.ordering.name,
-        "concurrency": found.concurrency,
-        "retry": _retry(found.retry),
-        "onExhausted": found.on_exhausted.name,
-        "unhandled": found.unhandled.name,
-        "start": found.start.name,
-    }
-    if found.timeout is not None:
-        said["timeout"] = duration(found.timeout)
+    said: dict[str, Any] = {"group": consumer.group, **_leaves(consumer.policy)}
     if dead_letters is not None:
         said["deadLetter"] = channels.reference(dead_letters)
-    if found.atomic:
-        said["atomic"] = True
     if method.broadcast:
         said["broadcast"] = True
     if method.effects is Effects.EXACTLY_ONCE:
@@ -76,17 +72,30 @@ def duration(seconds: float) -> str:
     return f"{int(seconds)}s" if seconds == int(seconds) else f"{seconds:f}".rstrip("0") + "s"
 
 
-def _retry(retry: ResolvedRetry) -> dict[str, Any]:
-    said: dict[str, Any] = {
-        "maxAttempts": retry.max_attempts,
-        "initial": duration(retry.initial_backoff),
-        "multiplier": _plain(retry.backoff_multiplier),
-        "max": duration(retry.max_backoff),
-        "jitter": _plain(retry.jitter),
+def _leaves(policy: ResolvedDelivery | ResolvedRetry) -> dict[str, Any]:
+    """What a policy says; switches that are off and bounds that are not set are left out."""
+    return {
+        _NAMES.get(leaf.name, _camel(leaf.name)): _form(leaf, value)
+        for leaf in fields(policy)
+        if leaf.name not in _ELSEWHERE
+        and (value := getattr(policy, leaf.name)) is not None
+        and value is not False
     }
-    if retry.max_elapsed is not None:
-        said["maxElapsed"] = duration(retry.max_elapsed)
-    return said
+
+
+def _form(leaf: Field[Any], value: Any) -> Any:
+    if isinstance(value, ResolvedRetry):
+        return _leaves(value)
+    if isinstance(value, enum.Enum):
+        return value.name
+    if leaf.name in _FACTORS:
+        return _plain(value)
+    return duration(value) if "float" in str(leaf.type) else value
+
+
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(other.capitalize() for other in others)
 
 
 def _strategy(retry: ResolvedRetry) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from protoflow import wire
@@ -21,6 +22,15 @@ _TRAIT_IN_ENVELOPE = "cloudEventsStructured"
 _TEXT = {"type": "string"}
 _URI = {"type": "string", "format": "uri-reference"}
 _CONTENT_TYPES = {Encoding.PROTOBUF: wire.PROTOBUF, Encoding.JSON: wire.JSON}
+
+#: The fields of a `MessageSpec` that AsyncAPI has fields for.
+_STANDARD = {"type", "message_class", "topic", "source", "data_schema", "encoding"}
+#: The extensions that say the others.
+_EXTENSIONS = {
+    field.name: f"x-protoflow-{field.name.removeprefix('partition_').replace('_', '-')}"
+    for field in fields(MessageSpec)
+    if field.name not in _STANDARD
+}
 
 
 class Messages:
@@ -92,19 +102,9 @@ class Messages:
             message["tags"] = [{"name": "deprecated"}]
         key = descriptor.fields_by_name[spec.partition_key] if spec.partition_key else None
         with_fields(message, self._bindings.message(spec.type, _key_form(key) if key else None))
-        extensions = {
-            "x-protobuf-message": name,
-            "x-protoflow-key": spec.partition_key,
-            "x-protoflow-subject": spec.subject,
-            "x-protoflow-aliases": [*spec.aliases],
-            "x-protoflow-sensitive": self._hidden(spec),
-        }
-        return message | {key: value for key, value in extensions.items() if value}
-
-    def _hidden(self, spec: MessageSpec) -> list[str]:
-        """The sensitive fields of the message itself; schemas mark those of every type."""
-        descriptor: Any = spec.message_class.DESCRIPTOR
-        return [*spec.sensitive.get(descriptor.full_name, ())]
+        message["x-protobuf-message"] = name
+        said = {key: _said(spec, aspect) for aspect, key in _EXTENSIONS.items()}
+        return message | {key: value for key, value in said.items() if value}
 
     def _payload(self, spec: MessageSpec) -> dict[str, Any]:
         descriptor: Any = spec.message_class.DESCRIPTOR
@@ -160,6 +160,15 @@ def _trait(headers: Mapping[str, Any]) -> dict[str, Any]:
         "headers": {"type": "object", **headers},
         "correlationId": {"location": f"$message.header#/{wire.CORRELATION_ID}"},
     }
+
+
+def _said(spec: MessageSpec, aspect: str) -> Any:
+    """What a contract says, in JSON; of sensitive fields those of the message itself, since
+    schemas mark those of every type."""
+    if aspect == "sensitive":
+        return [*spec.sensitive.get(spec.message_class.DESCRIPTOR.full_name, ())]
+    value = getattr(spec, aspect)
+    return [*value] if isinstance(value, tuple) else value
 
 
 def _key_form(field: Any) -> dict[str, Any]:

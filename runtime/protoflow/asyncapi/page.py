@@ -13,6 +13,9 @@ from protoflow.asyncapi.schema_table import kind, schema_table
 #: Browsers that obey it fetch nothing, whatever a comment of the .proto holds.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
+_EXTENSION = "x-protoflow-"
+_MARKED_IN_SCHEMAS = f"{_EXTENSION}sensitive"
+
 
 def to_html(document: Mapping[str, Any]) -> str:
     """The page of a document."""
@@ -149,13 +152,9 @@ def _messages(document: Mapping[str, Any]) -> Iterator[Html]:
     for name, message in document["components"].get("messages", {}).items():
         facts: list[tuple[str, str]] = [("content type", element("code", message["contentType"]))]
         facts += [
-            (label, element("code", _plain(message[key])))
-            for key, label in (
-                ("x-protoflow-key", "key"),
-                ("x-protoflow-subject", "subject"),
-                ("x-protoflow-aliases", "aliases"),
-            )
-            if key in message
+            (key.removeprefix(_EXTENSION).replace("-", " "), element("code", _plain(value)))
+            for key, value in message.items()
+            if key.startswith(_EXTENSION) and key != _MARKED_IN_SCHEMAS
         ]
         tags = [element("span", tag["name"], class_="mark") for tag in message.get("tags", ())]
         yield _article(

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 
 from protoflow.breaking import payloads
 from protoflow.breaking.change import Change, change
 from protoflow.breaking.contract import Contract, Event
 from protoflow.contract.spec import Encoding, MessageSpec
+
+#: What a message says that no rule is about: a change of it changes attributes of messages.
+_ASPECTS = tuple(
+    field.name
+    for field in fields(MessageSpec)
+    if field.name
+    not in {"type", "message_class", "topic", "partition_key", "encoding", "aliases", "sensitive"}
+)
 
 
 def changes(old: Contract, new: Contract, handlers: Mapping[str, str]) -> Iterator[Change]:
@@ -48,7 +57,7 @@ def _message(
     encodings = before.encoding or old.config.encoding, after.encoding or new.config.encoding
     if encodings[0] != encodings[1]:
         yield change("encoding.changed", name, *encodings, new.place(name, "encoding"))
-    for aspect in ("source", "subject", "data_schema"):
+    for aspect in _ASPECTS:
         values = getattr(before, aspect), getattr(after, aspect)
         if values[0] != values[1]:
             yield change("attributes.changed", name, *values, new.place(name, aspect))

@@ -1,1 +1,1 @@
-"""From messages to bytes and headers, and back."""
+"""Converts messages to bytes and headers, and back."""

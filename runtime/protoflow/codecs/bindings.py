@@ -1,4 +1,4 @@
-"""CloudEvents 1.0 in binary content mode: metadata to headers and back, by protocol.
+"""CloudEvents 1.0 in binary content mode: converts metadata to headers and back.
 
 The names follow the protocol bindings of the CloudEvents specification, v1.0.2
 (`cloudevents/bindings/*-protocol-binding.md`): Kafka `ce_`, AMQP `cloudEvents_` (and, when
@@ -29,11 +29,11 @@ class Binding:
     """The headers of one protocol.
 
     Attributes:
-        prefix: what goes before an attribute's name.
-        accepts: other prefixes that are read.
+        prefix: the prefix of an attribute's name.
+        accepts: other prefixes that are accepted in received messages.
         content_type: the header that holds the content type.
-        percent_encoded: attribute values are percent-encoded.
-        folds_case: names of headers compare without case.
+        percent_encoded: whether attribute values are percent-encoded.
+        folds_case: whether names of headers are compared without case.
     """
 
     prefix: str
@@ -43,10 +43,10 @@ class Binding:
     folds_case: bool = False
 
     def headers(self, id: str, metadata: Mapping[str, str]) -> list[tuple[str, str]]:
-        """The headers of a message, its id and the specversion included.
+        """Returns the headers of a message, including its id and the specversion.
 
-        Beside an envelope there are no attributes: some take a message that has any for one
-        in binary mode.
+        With an envelope, no attributes are written: some consumers take a message with attributes
+        for one in binary mode.
         """
         content_type = metadata.get(wire.CONTENT_TYPE, "")
         structured = content_type[:23].lower() == wire.CLOUDEVENTS
@@ -58,11 +58,11 @@ class Binding:
                 headers.append((self.prefix + "specversion", _SPECVERSION))
         for name, value in metadata.items():
             if name == wire.CE_ID or (structured and name == wire.MESSAGE_ID):
-                continue  # the id is the message's own
+                continue  # the id is the message's own id
             if name.startswith(wire.CE_PREFIX):
                 headers.append((self.prefix + name[3:], self._encode(value)))
             elif name == wire.CONTENT_TYPE:
-                # An envelope's type is no attribute, whatever the binding calls that of data.
+                # An envelope's type is not an attribute, even if the binding maps the data's type.
                 attribute = structured and self.content_type != wire.CONTENT_TYPE
                 headers.append(("Content-Type" if attribute else self.content_type, value))
             else:
@@ -70,10 +70,10 @@ class Binding:
         return headers
 
     def read(self, headers: Iterable[tuple[str, str]]) -> tuple[str | None, dict[str, str]]:
-        """The message id, if there is one, and the metadata.
+        """Returns the message id, if there is one, and the metadata.
 
-        Watermill's id goes before CloudEvents': its users pass on the metadata of the message
-        that they handled, and with it an id that is not theirs.
+        Watermill's id has priority over the CloudEvents id. Its users copy the metadata of the
+        message that they handled, including an id that does not belong to the new message.
         """
         id: str | None = None
         watermill: str | None = None
@@ -84,13 +84,13 @@ class Binding:
                 id = self.decode_value(value)
             elif attribute is not None:
                 metadata[wire.CE_PREFIX + attribute] = self.decode_value(value)
-            elif name == wire.CE_ID:  # the Go runtime's, on any broker
+            elif name == wire.CE_ID:  # the Go runtime's name, on any broker
                 id = id or value
             elif name == wire.WATERMILL_ID:
                 watermill = value
                 metadata[name] = value
             elif name.lower() in (wire.CONTENT_TYPE, self.content_type):
-                # Where both are there, the one that names an envelope counts.
+                # If both exist, the one that names an envelope counts.
                 known = metadata.get(wire.CONTENT_TYPE, "")
                 if not known.lower().startswith(wire.CLOUDEVENTS):
                     metadata[wire.CONTENT_TYPE] = value
@@ -99,8 +99,8 @@ class Binding:
         return watermill or id or metadata.pop(wire.MESSAGE_ID, None), metadata
 
     def decode_value(self, value: str) -> str:
-        """The value of an attribute: quotes taken off and percent-encoding undone, where
-        the binding has them."""
+        """Returns the value of an attribute. Quotes and percent-encoding are removed if the binding
+        uses them."""
         if not self.percent_encoded:
             return value
         if value.startswith('"') and value.endswith('"') and len(value) > 1:

@@ -26,8 +26,8 @@ def is_structured(content_type: str) -> bool:
 
 
 def wrap(message: Message) -> Message:
-    """The message in structured mode: one JSON document for attributes and data. What is no
-    CloudEvents attribute stays in the metadata."""
+    """Returns the message in structured mode: one JSON document for attributes and data. Other
+    metadata stays in the metadata."""
     envelope: dict[str, Any] = {"specversion": "1.0", "id": message.id}
     rest: dict[str, str] = {}
     for name, value in message.metadata.items():
@@ -47,11 +47,11 @@ def wrap(message: Message) -> Message:
 
 
 def unwrap(message: Message) -> Message:
-    """The message within a structured one. Raises DecodeError, without the payload."""
+    """Returns the message in a structured one. Raises DecodeError, without the payload."""
     content_type = message.metadata.get(wire.CONTENT_TYPE, "")
     if not content_type.lower().startswith(wire.CLOUDEVENTS_JSON):
         raise DecodeError(
-            f"content type {content_type[:80]!r} is not read; send {wire.CLOUDEVENTS_JSON}"
+            f"content type {content_type[:80]!r} is not supported; send {wire.CLOUDEVENTS_JSON}"
         )
     if message.payload is None:
         return message  # a tombstone has no envelope either
@@ -59,11 +59,11 @@ def unwrap(message: Message) -> Message:
 
 
 def without_content_type(message: Message) -> Message:
-    """A message that names no content type, as others may have meant it; else as it is.
+    """Returns a message without a content type as its sender probably meant it, or unchanged.
 
-    The Go runtime sends its events as an envelope, marked as one by nothing but the
-    attributes that stand in the headers, too. Some name the type of the data as an
-    attribute where the binding has a header for it.
+    The Go runtime sends its events as an envelope, but only the attributes in the headers show
+    this. Some senders name the type of the data as an attribute although the binding has a header
+    for it.
     """
     metadata = message.metadata
     if wire.CE_SPECVERSION in metadata and (message.payload or b"")[:1] == b"{":
@@ -72,17 +72,17 @@ def without_content_type(message: Message) -> Message:
             if envelope["type"] == metadata.get(wire.CE_TYPE):
                 return _unwrapped(message, envelope)
         except DecodeError:
-            pass  # so it is no envelope, but data
+            pass  # the payload is data, not an envelope
     if data_type := metadata.get(wire.CE_DATACONTENTTYPE):
         return replace(message, metadata={**metadata, wire.CONTENT_TYPE: data_type})
     return message
 
 
 def _envelope(payload: bytes) -> dict[str, Any]:
-    """The members of an envelope, without those that are null. Raises DecodeError."""
+    """Returns the members of an envelope that are not null. Raises DecodeError."""
     try:
         envelope = loads(payload)
-    except (ValueError, RecursionError):  # whose text may quote it
+    except (ValueError, RecursionError):  # its text may contain the payload
         raise DecodeError("the CloudEvents envelope is not JSON") from None
     if not isinstance(envelope, dict):
         raise DecodeError("the CloudEvents envelope is not a JSON object")
@@ -102,7 +102,7 @@ def _envelope(payload: bytes) -> dict[str, Any]:
 def _unwrapped(message: Message, envelope: Mapping[str, Any]) -> Message:
     try:
         return _opened(message, envelope)
-    except RecursionError:  # what could just be read may be too deep to be written again
+    except RecursionError:  # a document that could just be read may be too deep to be written
         raise DecodeError("the CloudEvents envelope nests too deeply") from None
 
 
@@ -114,7 +114,8 @@ def _opened(message: Message, envelope: Mapping[str, Any]) -> Message:
             metadata[wire.CONTENT_TYPE] = value
         elif name.isascii() and name.isalnum() and name not in ("id", "data"):
             metadata[wire.CE_PREFIX + name] = _text(value)
-        elif name.startswith(wire.PF_PREFIX):  # the Go runtime's hop state: no attributes
+        # the Go runtime's hop state, which is not an attribute
+        elif name.startswith(wire.PF_PREFIX):
             metadata.setdefault(name, _text(value))
     if wire.GO_CORRELATION_ID in metadata:
         metadata.setdefault(wire.CORRELATION_ID, metadata[wire.GO_CORRELATION_ID])
@@ -144,7 +145,7 @@ def _data(envelope: Mapping[str, Any]) -> bytes | None:
 
 
 def _text(value: Any) -> str:
-    # Canonical string of the CloudEvents type system: booleans are lower-case.
+    # The string format of the CloudEvents type system: booleans are lower-case.
     if isinstance(value, bool):
         return "true" if value else "false"
     return value if isinstance(value, str) else json.dumps(value)

@@ -1,7 +1,7 @@
 """JSON payloads of plain Python types: dataclasses, TypedDicts, msgspec and pydantic.
 
-The decoder is chosen once, at registration: pydantic for its models, else msgspec where it
-is installed, else pydantic's adapter, else the standard library.
+The decoder is chosen once, at registration: pydantic for its models; otherwise msgspec, pydantic's
+adapter or the standard library, depending on what is installed.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any, TypeAlias, cast
 from protoflow.codecs.json_text import loads
 from protoflow.errors import DecodeError
 
-#: From JSON bytes to a value; raises whatever it likes.
+#: Converts JSON bytes to a value; it may raise any exception.
 Reader: TypeAlias = Callable[[bytes], Any]
 
 
 @cache
 def json_decoder(kind: Any) -> Callable[[bytes], Any]:
-    """A function from JSON bytes to this type; it raises DecodeError, without the payload."""
+    """Returns a decoder from JSON bytes to this type; it raises DecodeError without the payload."""
     read = _reader(kind)
     name = getattr(kind, "__name__", str(kind))
 
@@ -29,15 +29,15 @@ def json_decoder(kind: Any) -> Callable[[bytes], Any]:
         try:
             return read(payload)
         except Exception as error:
-            # Its text may quote the payload, so it is neither repeated nor chained.
-            text = f"{len(payload)} bytes are no JSON of {name} ({type(error).__name__})"
+            # Its text may contain the payload, so it is neither repeated nor chained.
+            text = f"{len(payload)} bytes are not JSON of {name} ({type(error).__name__})"
             raise DecodeError(text) from None
 
     return decode
 
 
 def encode_json(value: Any) -> bytes:
-    """JSON bytes. Raises TypeError for what has no JSON form."""
+    """Returns JSON bytes. Raises TypeError for values that have no JSON form."""
     if (dump := getattr(value, "model_dump_json", None)) is not None:
         text: str = dump()
         return text.encode()
@@ -83,7 +83,7 @@ def _flat_dataclass(kind: Any) -> Reader:
         content = loads(payload)
         if not isinstance(content, dict):
             raise TypeError("not an object")
-        # Tolerant, as everywhere: a new field of a producer breaks no consumer.
+        # Unknown fields are ignored, so a new field of a producer breaks no consumer.
         return kind(**{name: value for name, value in content.items() if name in names})
 
     return read

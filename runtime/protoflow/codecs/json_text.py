@@ -1,4 +1,4 @@
-"""JSON as RFC 8259 has it: UTF-8, and no lone surrogates."""
+"""JSON as defined by RFC 8259: UTF-8 without lone surrogates."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 
 
 def loads(payload: bytes) -> Any:
-    """The value of a JSON text.
+    """Returns the value of a JSON text.
 
-    An escape such as `\\ud800` makes a string that no broker, file or protobuf takes, so what
-    holds one is refused here, where it comes in.
+    An escape such as `\\ud800` makes a string that brokers, files and protobuf refuse, so such a
+    text is refused here, on arrival.
 
     Raises:
-        ValueError: it is not JSON, or not text.
-        RecursionError: it nests too deeply.
+        ValueError: the text is not JSON, or the bytes are not text.
+        RecursionError: the text is nested too deeply.
     """
     value = json.loads(payload.decode("utf-8-sig"))
-    # Only an escape can make one: UTF-8 has none.
+    # Only an escape can make a lone surrogate: UTF-8 has none.
     if b"\\ud" in payload or b"\\uD" in payload:
         json.dumps(value, ensure_ascii=False).encode()  # UnicodeEncodeError is a ValueError
     return value

@@ -1,7 +1,7 @@
 """Payloads: protobuf binary and protojson, chosen by the content type.
 
 JSON is read tolerantly (unknown fields are ignored), so a producer that adds a field breaks
-no consumer. Its import is put off to the first use: most services never need it.
+no consumer. The JSON module is imported at the first use, because most services never need it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CONTENT_TYPES = {Encoding.PROTOBUF: wire.PROTOBUF, Encoding.JSON: wire.JSON}
 
 
 def encode(message: ProtoMessage, encoding: Encoding) -> bytes:
-    """The payload of a message.
+    """Returns the payload of a message.
 
     Raises:
         ValueError: the message lacks a required field (proto2), or has no JSON form.
@@ -30,7 +30,7 @@ def encode(message: ProtoMessage, encoding: Encoding) -> bytes:
     if encoding is Encoding.PROTOBUF:
         try:
             return message.SerializeToString()
-        except Exception as error:  # protobuf raises EncodeError, which is no ValueError
+        except Exception as error:  # protobuf raises EncodeError, which is not a ValueError
             raise ValueError(f"{message.DESCRIPTOR.full_name}: cannot be encoded") from error
     from google.protobuf import json_format
 
@@ -38,15 +38,17 @@ def encode(message: ProtoMessage, encoding: Encoding) -> bytes:
 
 
 def decode(payload: bytes, content_type: str | None, message_class: ProtoClass) -> ProtoMessage:
-    """The message of a payload. Without a content type it is binary, or a JSON object.
+    """Returns the message in a payload. Without a content type, the payload is binary or a JSON
+    object.
 
     Raises:
-        DecodeError: it is none of that class; the text does not show the payload.
+        DecodeError: the payload is not a message of this class; the text does not contain the
+            payload.
     """
     if content_type == wire.PROTOBUF:
         try:
             return message_class.FromString(payload)
-        except Exception:  # DecodeError as a rule; whatever it is, it is the payload's fault
+        except Exception:  # usually DecodeError; any error means that the payload is invalid
             raise _no_message(payload, message_class) from None
     if not content_type:
         return _decode_untold(payload, message_class)
@@ -56,13 +58,13 @@ def decode(payload: bytes, content_type: str | None, message_class: ProtoClass) 
     if is_json(media_type):
         return _decode_json(payload, message_class)
     raise DecodeError(
-        f"content type {content_type[:80]!r} is not read; send {wire.PROTOBUF} or {wire.JSON}"
+        f"content type {content_type[:80]!r} is not supported; send {wire.PROTOBUF} or {wire.JSON}"
     )
 
 
 def _decode_untold(payload: bytes, message_class: ProtoClass) -> ProtoMessage:
-    # Watermill and the Go runtime send no content type. `{` begins a group of field 15,
-    # so no message that is not JSON is taken for it: it would have to be an object, too.
+    # Watermill and the Go runtime send no content type. In binary, `{` begins a group of field 15;
+    # such a message would be taken for JSON only if it were a JSON object, too.
     if payload[:1] == b"{":
         try:
             return _decode_json(payload, message_class)
@@ -79,8 +81,8 @@ def _decode_binary(payload: bytes, message_class: ProtoClass) -> ProtoMessage:
 
 
 def _no_message(payload: bytes, message_class: ProtoClass) -> DecodeError:
-    # What protobuf says may quote the payload, so it is neither repeated nor chained.
-    return DecodeError(f"{len(payload)} bytes are no {message_class.DESCRIPTOR.full_name}")
+    # The text of protobuf may contain the payload, so it is neither repeated nor chained.
+    return DecodeError(f"{len(payload)} bytes are not a {message_class.DESCRIPTOR.full_name}")
 
 
 def _decode_json(payload: bytes, message_class: ProtoClass) -> ProtoMessage:
@@ -88,7 +90,8 @@ def _decode_json(payload: bytes, message_class: ProtoClass) -> ProtoMessage:
 
     try:
         return json_format.Parse(payload, message_class(), ignore_unknown_fields=True)
-    except Exception:  # ParseError as a rule, and TypeError, RecursionError... for odd ones
+    # usually ParseError; unusual payloads cause TypeError, RecursionError and others
+    except Exception:
         raise DecodeError(
-            f"{len(payload)} bytes are no JSON of {message_class.DESCRIPTOR.full_name}"
+            f"{len(payload)} bytes are not JSON of {message_class.DESCRIPTOR.full_name}"
         ) from None

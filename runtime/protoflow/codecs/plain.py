@@ -1,4 +1,4 @@
-"""Decoded messages as plain data for people to see, sensitive fields hidden."""
+"""Decoded messages as plain data for people, with sensitive fields hidden."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _MOST_VALUES = 1000
 
 
 def shown(value: Any, sensitive: Sensitive) -> Any:
-    """A decoded message as plain data that JSON can hold, whatever is in it.
+    """Returns any decoded message as plain data that JSON can represent.
 
     Args:
-        value: a protobuf message, or data of any other kind, which has no known types.
+        value: a protobuf message, or any other data, whose types are unknown.
         sensitive: the sensitive fields by type.
     """
     if not isinstance(value, ProtoMessage):
@@ -67,7 +67,7 @@ class _Shown:
     def _any(self, message: Any) -> dict[str, Any]:
         held = inside(message)
         kind = printable(message.type_url)
-        if held is None:  # nobody knows what is in it
+        if held is None:  # its content is unknown
             return {"@type": kind, "value": counted(len(message.value), "byte")}
         content = self.message(held)
         return {"@type": kind, **(content if isinstance(content, dict) else {"value": content})}
@@ -88,7 +88,7 @@ class _Shown:
             if self._left <= 0:
                 tree[_CUT] = _CUT
                 break
-            # An entry is a message with two fields, which may be named themselves.
+            # An entry is a message with two fields, whose names may be listed as sensitive.
             name = _HIDDEN if is_hidden(key_field, self._sensitive) else str(key)
             hidden = is_hidden(value_field, self._sensitive)
             tree[name] = _HIDDEN if hidden else self._value(value_field, value[key])
@@ -114,7 +114,7 @@ def _cut(text: str, cut: bool) -> str:
     return text + _CUT if cut else text
 
 
-#: What says more as it is in JSON: a time, a duration, a list of paths.
+#: These types are more readable in JSON form: a time, a duration, a list of paths.
 _AS_JSON = frozenset(
     f"google.protobuf.{name}"
     for name in (
@@ -129,6 +129,6 @@ def _by_json(message: Any) -> Any:
 
     try:
         value: Any = json_format.MessageToDict(message)
-    except Exception:  # out of range, as a Timestamp may be: then by its fields
+    except Exception:  # the value is out of range, as in some Timestamps: its fields are shown
         return None
     return _cut(value[:_LONGEST], len(value) > _LONGEST) if isinstance(value, str) else value

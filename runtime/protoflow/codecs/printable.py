@@ -1,4 +1,4 @@
-"""Text from messages, made fit for a line of a log."""
+"""Makes text from messages safe for a line of a log."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ _CUT: Final = "..."
 
 
 def printable(text: str, limit: int = 200) -> str:
-    """The text with everything escaped that is not printable, and cut.
+    """Returns the text, shortened and with all unprintable characters escaped.
 
-    Ids, types and header names come from whoever sends a message. A line break in one would
-    forge a line of the log, an escape sequence would drive the terminal that shows it, and a
-    lone surrogate cannot be written to a file at all.
+    Ids, types and header names come from the sender of a message. A line break in one could forge a
+    line of the log, an escape sequence could control the terminal, and a lone surrogate cannot be
+    written to a file.
 
     Args:
-        text: anything that came with a message.
-        limit: characters that are kept; what is longer ends in `...`.
+        text: any text from a message.
+        limit: the number of characters that are kept; a longer text ends in `...`.
     """
     if len(text) <= limit and text.isprintable():
         return text

@@ -1,6 +1,6 @@
-"""Metadata beside CloudEvents for the readers of other libraries.
+"""Metadata besides CloudEvents, for consumers that use other libraries.
 
-Reading needs no profile: what Watermill and the Go runtime write is always understood.
+Reading needs no profile: messages of Watermill and the Go runtime are always understood.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ from typing import TypeAlias
 from protoflow import wire
 from protoflow.wire import Profile
 
-#: Returns the metadata of a message to publish, given its id and metadata.
+#: Returns the metadata of a message to publish, from its id and metadata.
 ProfileMetadata: TypeAlias = Callable[[str, Mapping[str, str]], Mapping[str, str]]
 
 
 def profile_metadata(profile: Profile, type_names: Mapping[str, str]) -> ProfileMetadata | None:
-    """Returns what adds the profile to the metadata of messages; None: nothing is added.
+    """Returns a function that adds the profile to metadata; None if the profile adds nothing.
 
-    For Watermill that is its UUID, and `name`, by which its CQRS component finds handlers;
-    for the Go runtime `event_message_schema`, where `type_names` has a Go type, `*pkg.Type`,
-    for the protobuf one.
+    Watermill gets its UUID, and `name`, by which its CQRS component finds handlers. The Go runtime
+    gets `event_message_schema` if `type_names` maps a Go type, `*pkg.Type`, to the protobuf type.
     """
     if profile is not Profile.WATERMILL:
         return None

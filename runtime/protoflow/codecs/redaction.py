@@ -1,8 +1,8 @@
-"""Keeps the values of sensitive fields out of texts, and texts out of trouble.
+"""Removes the values of sensitive fields from texts, and makes texts safe to show.
 
-The text of an error may quote the message, in any form, and it may hold whatever a stranger
-wrote. Where a message has sensitive fields such a text is shown only scrubbed; what cannot be
-scrubbed is not shown.
+The text of an error may contain the message in any form, and any content that a sender wrote. If a
+message has sensitive fields, such a text is shown only after redaction. A text that cannot be
+redacted is not shown.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from protoflow.outcomes import Outcome
 
 __all__ = ["Sensitive", "error_text", "scrub", "text_of", "traceback_text"]
 
-#: A decoded message, or several that may be quoted: as it came, and as a handler left it.
+#: A decoded message, or its forms as received and as the handler left it.
 Evidence: TypeAlias = ProtoMessage | Sequence[ProtoMessage] | None
 
 _HIDDEN = "***"
-#: Shorter forms occur in any text by chance; hiding them would show more than it hides.
+#: Shorter values occur in any text by chance; hiding them would reveal more than it hides.
 _SHORTEST = 3
-#: Characters of a text that can be scrubbed in no time, and that are shown of one.
+#: The number of characters of a text that are redacted quickly, and shown.
 _LOOKED_AT = 32_768
 _SHOWN = 4096
 _WITHHELD = "(not shown: it may quote sensitive fields)"
 
 
 def text_of(error: BaseException) -> str:
-    """The error's own text, whatever its `__str__` does, and without lone surrogates, which
-    neither a file nor a broker takes."""
+    """Returns the error's text, even if its `__str__` fails. Lone surrogates are replaced, because
+    files and brokers refuse them."""
     try:
         text = str(error)
     except Exception as broken:
@@ -46,10 +46,10 @@ def text_of(error: BaseException) -> str:
 
 
 def scrub(text: str, evidence: Any, sensitive: Sensitive) -> str:
-    """The text without the values that the sensitive fields of the message have.
+    """Returns the text without the values of the message's sensitive fields.
 
     Args:
-        text: anything that may quote the message.
+        text: a text that may contain the message.
         evidence: the decoded message, or several; None hides nothing.
         sensitive: the sensitive fields by type.
     """
@@ -64,34 +64,34 @@ def scrub(text: str, evidence: Any, sensitive: Sensitive) -> str:
         return _WITHHELD
     lowered = text.lower()
     found = {form for form in forms if len(form) >= _SHORTEST and form.lower() in lowered}
-    # The longest first: a form may be a part of another.
+    # The longest form comes first, because one form may be a part of another.
     for form in sorted(found, key=len, reverse=True):
         text = re.sub(re.escape(form), _HIDDEN, text, flags=re.IGNORECASE)
     return text
 
 
 def error_text(error: BaseException, evidence: Any, sensitive: Sensitive) -> str:
-    """The error's own text on one line, scrubbed."""
+    """Returns the error's text on one line, redacted."""
     if _is_opaque(error, evidence, sensitive):
         return _WITHHELD
     return printable(scrub(text_of(error), evidence, sensitive), _SHOWN)
 
 
 def traceback_text(error: BaseException, evidence: Any, sensitive: Sensitive) -> str:
-    """The error's traceback, scrubbed and indented, so that no line of it can be taken for a
-    record of the log."""
+    """Returns the error's traceback, redacted and indented, so that no line looks like a log
+    record."""
     if _is_opaque(error, evidence, sensitive):
         return f"  {_WITHHELD}"
     try:
         text = "".join(traceback.format_exception(error))
-    except Exception as broken:  # an error may do anything when it is looked at
-        text = f"(no traceback can be had: {type(broken).__name__})"
+    except Exception as broken:  # reading an error's attributes may raise anything
+        text = f"(the traceback cannot be read: {type(broken).__name__})"
     scrubbed = scrub(text.encode("utf-8", "backslashreplace").decode(), evidence, sensitive)
     return "\n".join(f"  {printable(line, _SHOWN)}" for line in scrubbed.splitlines())
 
 
 def _is_opaque(error: BaseException, evidence: Any, sensitive: Sensitive) -> bool:
-    """Whether nobody knows what the text may quote. Our own errors quote nothing."""
+    """Whether a text may contain unknown data. Protoflow's own errors contain none."""
     if not sensitive or _messages(evidence):
         return False
     return not isinstance(error, ProtoflowError | Outcome)

@@ -1,7 +1,7 @@
 """The values of sensitive fields, and the forms that they may have in a text.
 
-Which fields are sensitive is known by message type, so a value is walked by type: nested and
-recursive messages, maps and their keys, extensions, and what an Any holds.
+Sensitive fields are known by message type, so a value is searched by type: nested and recursive
+messages, maps and their keys, extensions, and the content of an Any.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from google.protobuf.message import Message as ProtoMessage
 #: The names of sensitive fields by the full name of the message type, as in `MessageSpec`.
 Sensitive: TypeAlias = Mapping[str, Sequence[str]]
 
-#: More than so many values, or steps to find them, are not looked for in a text.
+#: A text is not searched for more values than this, and they are collected in this many steps.
 _MOST_VALUES = 300
 _MOST_STEPS = 50_000
-#: Messages within messages; protobuf itself decodes 100, but an Any begins anew.
+#: The nesting depth of messages; protobuf itself decodes 100, but an Any starts again.
 DEEPEST = 100
-#: Bytes of a message that may be found in a text as a whole.
+#: Bytes of a message up to which it is searched for as a whole.
 _WHOLE = 4096
 _ANY = "google.protobuf.Any"
 _WELL_KNOWN = "google.protobuf."
@@ -33,23 +33,23 @@ _READABLE = re.compile(rb"[\x20-\x7e]{4,}")
 
 
 class TooManyError(Exception):
-    """There is so much to hide that a text is better not shown at all."""
+    """There are too many values to hide, so the text is not shown."""
 
 
-def is_hidden(field: Any, sensitive: Sensitive) -> bool:  # Any: protobuf's stubs disagree
-    """Whether a field is sensitive. Extensions go by their full name."""
+def is_hidden(field: Any, sensitive: Sensitive) -> bool:  # Any: the type stubs of protobuf disagree
+    """Whether a field is sensitive. Extensions are listed by their full name."""
     names = sensitive.get(field.containing_type.full_name, ())
     return (field.full_name if field.is_extension else field.name) in names
 
 
 def inside(message: Any) -> ProtoMessage | None:
-    """What an Any holds; None: nothing, rubbish, or of a type that this process does not know."""
+    """Returns the content of an Any; None if it is empty, invalid or of an unknown type."""
     name = message.type_url.rpartition("/")[2]
     for pool in (message.DESCRIPTOR.file.pool, descriptor_pool.Default()):
         try:
             found = message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
             return found.FromString(message.value)
-        except Exception:  # noqa: S112  KeyError, DecodeError...: whatever it is, it is not known
+        except Exception:  # noqa: S112  any error means that the type is unknown
             continue
     return None
 
@@ -60,10 +60,10 @@ def is_any(message: ProtoMessage) -> bool:
 
 
 def forms_of(messages: Sequence[ProtoMessage], sensitive: Sensitive) -> set[str]:
-    """All texts that the sensitive values of these messages may be found as.
+    """Returns all texts in which the sensitive values of these messages may appear.
 
     Raises:
-        TooManyError: there are too many, so that looking for them would take too long.
+        TooManyError: there are too many, so that the search would take too long.
     """
     walk = _Walk(sensitive)
     for message in messages:
@@ -75,14 +75,14 @@ class _Walk:
     """Collects the values of sensitive fields, each once."""
 
     def __init__(self, sensitive: Sensitive) -> None:
-        #: With their type, for 1 == 1.0 == True.
+        #: Keyed with their type, because 1 == 1.0 == True.
         self.values: set[str | bytes | int | float] = set()
         self._sensitive = sensitive
         self._steps = 0
         self._depth = 0
 
     def message(self, message: Any, hidden: bool) -> None:
-        """A message; `hidden`: it lies in a sensitive field, so all of it is sensitive."""
+        """Collects from a message; with `hidden`, the whole message is sensitive."""
         self._step()
         self._depth += 1
         if self._depth > DEEPEST:
@@ -105,7 +105,7 @@ class _Walk:
         held = inside(message)
         if held is not None:
             self.message(held, hidden)
-        else:  # what cannot be looked into may hold anything
+        else:  # its content cannot be read, so it may contain anything
             self._leaf(None, message.value)
 
     def _field(self, field: Any, value: Any, hidden: bool) -> None:
@@ -113,7 +113,7 @@ class _Walk:
         if message_type is not None and message_type.GetOptions().map_entry:
             key_field, value_field = message_type.fields
             for key in value:
-                # An entry is a message with two fields, which may be named themselves.
+                # An entry is a message with two fields, whose names may be listed as sensitive.
                 self._value(key_field, key, hidden)
                 self._value(value_field, value[key], hidden)
         elif field.is_repeated:
@@ -146,14 +146,14 @@ class _Walk:
 
 
 def _json_text(message: ProtoMessage) -> str | None:
-    """The text that a Timestamp, a Duration or a wrapper is in JSON."""
+    """Returns the JSON text of a Timestamp, a Duration or a wrapper."""
     if not message.DESCRIPTOR.full_name.startswith(_WELL_KNOWN):
         return None
     from google.protobuf import json_format
 
     try:
         value = json_format.MessageToDict(message)
-    except Exception:  # whatever it is that has no JSON form
+    except Exception:  # the value has no JSON form, whatever the error is
         return None
     return value if isinstance(value, str) else None
 
@@ -172,11 +172,11 @@ def _text_forms(text: str) -> Iterator[str]:
         text,
         repr(text)[1:-1],
         ascii(text)[1:-1],
-        # repr's other quotes, as inside a text that is quoted itself
+        # the other quotes of repr, as inside a quoted text
         repr(text + "'")[1:-2],
         json.dumps(text)[1:-1],
         json.dumps(text, ensure_ascii=False)[1:-1],
-        text_encoding.CEscape(cast("Any", text), as_utf8=True),  # its stub knows bytes only
+        text_encoding.CEscape(cast("Any", text), as_utf8=True),  # the stub only knows bytes
         text_encoding.CEscape(text.encode("utf-8", "surrogatepass"), as_utf8=False),
         quote(text, errors="replace"),
         quote_plus(text, errors="replace"),
@@ -185,10 +185,10 @@ def _text_forms(text: str) -> Iterator[str]:
     }
     for form in escaped:
         yield form
-        # A form within a form: the text of a message, shown by repr or as JSON.
+        # A form inside a form: the text of a message, shown by repr or as JSON.
         yield repr(form)[1:-1]
         yield json.dumps(form)[1:-1]
-    # A traceback indents the lines of a text, and marks them.
+    # A traceback indents and marks the lines of a text.
     yield from (line.strip() for line in text.splitlines())
     yield from (text.upper(), text.lower(), text.title(), text.casefold(), text.swapcase())
     yield from _encoded(text.encode("utf-8", "surrogatepass"))
@@ -205,7 +205,7 @@ def _byte_forms(data: bytes) -> Iterator[str]:
     yield data.decode(errors="replace")
     yield data.decode(errors="backslashreplace")
     yield data.decode(errors="ignore")
-    # Text within bytes, as in a message of an unknown type.
+    # Text inside bytes, as in a message of an unknown type.
     for run in _READABLE.findall(data):
         yield run.decode()
 
@@ -221,7 +221,7 @@ def _number_forms(number: float) -> Iterator[str]:
     yield str(number)
     yield f"{number:,}"
     if isinstance(number, float):
-        # The text format shows the shortest text of a 32-bit number, too.
+        # The text format also shows the shortest text of a 32-bit number.
         for precision in ("g", ".7g", ".8g", ".9g", ".17g", ".2f", ",.2f"):
             yield format(number, precision)
         if number.is_integer():

@@ -1,6 +1,6 @@
 """The settings of a process.
 
-Names are loaded when first used, because modules of this package do not need all the others.
+Names are loaded when first used, because a module of this package does not need all others.
 """
 
 from __future__ import annotations

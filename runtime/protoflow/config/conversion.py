@@ -1,4 +1,4 @@
-"""Raw values of settings become typed ones; layers are merged leaf by leaf."""
+"""Converts raw settings to typed values, and merges layers value by value."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from protoflow.contract.policy import merge
 from protoflow.contract.spec import DeadLetterPolicy, DeliveryPolicy, RetryPolicy
 from protoflow.errors import ConfigError
 
-#: The databases that can have an outbox.
+#: The databases that can contain an outbox.
 OUTBOX_SCHEMES: Final = ("postgresql", "postgresql+tls", "sqlite")
 
 
 def env_form(handler: str) -> str:
-    """The name of a handler as an environment variable spells it, in lower case."""
+    """Returns the name of a handler as used in an environment variable, in lower case."""
     return re.sub(r"[^a-z0-9]+", "_", handler.lower())
 
 
 def renamed(handlers: dict[str, Any], beneath: Mapping[str, Any]) -> dict[str, Any]:
-    """Policies by handler, under the names that weaker layers use."""
+    """Returns policies by handler, under the names that weaker layers use."""
     forms = {env_form(name): name for name in beneath}
     return {forms.get(env_form(name), name): policy for name, policy in handlers.items()}
 
 
 def convert_setting(name: str, hint: Any, value: Any, mistakes: list[str]) -> Any:
-    """Returns the typed value of a setting. Raises ValueError; notes further mistakes."""
+    """Returns the typed value of a setting. Raises ValueError; collects further mistakes."""
     if name == "transport":
         try:
             return value if isinstance(value, TransportURL) else TransportURL.parse(str(value))
@@ -63,13 +63,14 @@ def _outbox(value: Any, mistakes: list[str]) -> TransportURL | None:
         return None
     if url.scheme not in OUTBOX_SCHEMES:
         mistakes.append(
-            f"outbox: {url.scheme}:// is no database; known are {', '.join(OUTBOX_SCHEMES)}"
+            f"outbox: {url.scheme}:// is not a database; known databases: "
+            f"{', '.join(OUTBOX_SCHEMES)}"
         )
     return url
 
 
 def laid_over(base: Any, override: Any) -> Any:
-    """Tables and policies are merged leaf by leaf, everything else is replaced."""
+    """Merges tables and policies value by value; replaces all other values."""
     if isinstance(base, DeliveryPolicy):
         return merge(base, override)
     if isinstance(base, Mapping):
@@ -84,7 +85,7 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _policy(kind: Any, where: str, value: Any, mistakes: list[str]) -> Any:
-    """A policy from a table; a policy as it is."""
+    """Returns a policy from a table; a policy is returned unchanged."""
     if isinstance(value, kind):
         return value
     hints = typing.get_type_hints(kind)
@@ -92,7 +93,7 @@ def _policy(kind: Any, where: str, value: Any, mistakes: list[str]) -> Any:
     for name, item in _mapping(value).items():
         hint = hints.get(name)
         if hint is None:
-            hint_ = did_you_mean(name, hints) or f"; known are {', '.join(hints)}"
+            hint_ = did_you_mean(name, hints) or f"; known settings: {', '.join(hints)}"
             mistakes.append(f"{where}.{name}: no such setting{hint_}")
         elif hint in (RetryPolicy, DeadLetterPolicy):
             try:

@@ -1,4 +1,4 @@
-"""Mistakes in the settings of the HTTP pages."""
+"""Checks the settings of the HTTP pages."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ def http_mistakes(
         text = secret.reveal() if secret else ""
         if text != text.strip() or not text.isprintable():
             mistakes.append(
-                f"{name}: has blanks or line breaks, which no request can send; remove them"
+                f"{name}: has blanks or line breaks, which a request cannot send; remove them"
             )
     if read_token and token == read_token:
         mistakes.append(
-            "http_read_token: is the same as http_token, so whoever reads could operate; choose "
-            "two tokens"
+            "http_read_token: is the same as http_token, so readers could also operate; choose "
+            "two different tokens"
         )
     if "*" in cors and not (token or read_token):
         mistakes.append(
-            "http_cors: '*' lets any page that a browser here shows purge dead letters; set "
-            "http_token, or name the origins"
+            "http_cors: with '*', any page in a browser on this machine may purge dead letters; "
+            "set http_token, or name the origins"
         )
     return mistakes + [
         f"http_proxies: {one!r:.100} is no address or network, as 10.0.0.7 or 10.0.0.0/8"

@@ -1,7 +1,7 @@
 """The options of a transport: a frozen dataclass filled from the URL and the config.
 
-A field's type says what is accepted: str, int, float, bool, an Enum (by value), Secret,
-`tuple[X, ...]` (in a URL separated by commas), each also as `X | None`. A float may be
+A field's type determines the accepted values: str, int, float, bool, an Enum (by value), Secret,
+`tuple[X, ...]` (separated by commas in a URL), each also as `X | None`. A float may be
 written as a duration: `250ms`, `30s`, `5m`, `1h`, `7d`.
 """
 
@@ -35,11 +35,11 @@ _BOOLEANS = {
 def parse_options(
     cls: type[T], query: Mapping[str, str], options: Mapping[str, Any], transport: str
 ) -> T:
-    """Returns an instance of `cls`; the URL's query is stronger than the config's options.
+    """Returns an instance of `cls`; the URL's query overrides the config's options.
 
-    `cls` may have a mapping `RENAMED` from earlier names of options to their names now.
-    A `__post_init__` may raise ConfigError or ValueError for values that contradict each
-    other. Raises ConfigError naming every mistake, and no secret.
+    `cls` may have a mapping `RENAMED` from old option names to new ones. Its `__post_init__` may
+    raise ConfigError or ValueError for values that contradict each other. Raises ConfigError, which
+    names every mistake but no secret.
     """
     hints = typing.get_type_hints(cls)
     known = [field.name for field in dataclasses.fields(cls) if field.init]
@@ -76,7 +76,7 @@ def parse_options(
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of `250ms`, `30s`, `5m`, `1h30m`, `7d` or a plain number. Raises ValueError."""
+    """Returns the seconds of `250ms`, `30s`, `5m`, `1h30m`, `7d` or a number. Raises ValueError."""
     position, total = 0, 0.0
     text = text.strip().lower()
     while match := _DURATION.match(text, position):
@@ -100,14 +100,14 @@ def _unknown(name: str, known: list[str]) -> str:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns `; did you mean X?` for an unknown name, or an empty text."""
-    import difflib  # put off: only mistakes need it
+    import difflib  # imported here, because only mistakes need it
 
     close = difflib.get_close_matches(name, list(known), 1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
 def convert(kind: Any, value: Any) -> Any:
-    """`value` as `kind`. Raises ValueError whose text does not hold the value."""
+    """Converts `value` to `kind`. Raises ValueError, whose text does not contain the value."""
     if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
         inner = [part for part in typing.get_args(kind) if part is not type(None)]
         return None if value is None or value == "" else convert(inner[0], value)

@@ -1,4 +1,4 @@
-"""A string that does not show itself."""
+"""A string that hides its value."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """The value itself."""
+        """Returns the secret value."""
         return self._value
 
     def __repr__(self) -> str:
@@ -39,4 +39,4 @@ class Secret:
         return bool(self._value)
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a Secret is not pickled: it would leave the process in clear")
+        raise TypeError("a Secret cannot be pickled: it would leave the process as plain text")

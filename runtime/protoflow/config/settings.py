@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from protoflow.config.conversion import convert_setting, env_form, laid_over, renamed
 from protoflow.config.http_mistakes import http_mistakes
@@ -19,19 +20,18 @@ from protoflow.contract.policy import problems
 from protoflow.contract.spec import DeliveryPolicy, Encoding
 from protoflow.contract.topics import TopologyMode
 from protoflow.errors import ConfigError
+from protoflow.v1.policy_fields import Limit
 from protoflow.wire import Profile
 
-_POSITIVE = ("lease", "max_hold", "connect_timeout", "max_in_flight_bytes", "sync_threads")
-_NOT_NEGATIVE = (
-    *("retry_in_place", "max_in_flight", "rebalance_drain", "shutdown_timeout"),
-    *("max_deliveries_margin", "gc_threshold"),
-)
-#: Less would hold hardly more than the tables.
-_SMALLEST_JOURNAL = 1024 * 1024
+_POSITIVE: Final = Limit(math.ulp(0.0), math.inf, "must be positive")
+_NOT_NEGATIVE: Final = Limit(0, math.inf, "must not be negative")
+_PORT: Final = Limit(0, 65535, "must be 0 to 65535")
+#: A smaller limit would leave almost no space beside the tables.
+_JOURNAL_SIZE: Final = Limit(1024 * 1024, math.inf, "must be at least 1048576")
 
 
 class _Default:
-    """Stands for an argument that was not given, and knows the built-in value."""
+    """Stands for an argument that was not given, and holds the built-in value."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -40,25 +40,26 @@ class _Default:
         return repr(self.value)
 
 
-def _setting(default: Any, help: str) -> Any:
-    return field(default=_Default(default), metadata={"help": help})
+def _setting(default: Any, help: str, limit: Limit | None = None) -> Any:
+    """A field with its built-in value, its line in the documentation, and the numbers it takes."""
+    return field(default=_Default(default), metadata={"help": help, "limit": limit})
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Config:
     """The settings of a process, with the origin of each value.
 
-    Strongest first, a value comes from the argument, the environment (`PROTOFLOW_<NAME>`, `__`
-    before nested names: `PROTOFLOW_DEFAULTS__RETRY__MAX_ATTEMPTS`), the TOML file, `fallback`
-    or the built-in default. Durations are seconds, or text such as `30s`.
+    The sources of a value, strongest first, are the argument, the environment (`PROTOFLOW_<NAME>`,
+    with `__` before nested names: `PROTOFLOW_DEFAULTS__RETRY__MAX_ATTEMPTS`), the TOML file,
+    `fallback` and the built-in default. Durations are seconds, or text such as `30s`.
 
     Attributes:
-        file: the TOML file; otherwise the one that `PROTOFLOW_CONFIG` names.
+        file: the TOML file; by default the file that `PROTOFLOW_CONFIG` names.
         fallback: defaults of a program, which the environment and the file override.
-        environ: the environment; that of the process unless given.
+        environ: the environment; by default that of the process.
 
     Raises:
-        ConfigError: with all mistakes, including unknown names.
+        ConfigError: it lists all mistakes, including unknown names.
     """
 
     transport: str | TransportURL = _setting(TransportURL(scheme="memory"), "URL of the broker")
@@ -78,32 +79,38 @@ class Config:
     handlers: Mapping[str, DeliveryPolicy] = _setting(
         {}, "policies by handler, stronger than the contract"
     )
-    retry_in_place: float = _setting(5.0, "longest wait for a retry in this process")
+    retry_in_place: float = _setting(5.0, "longest wait for a retry in this process", _NOT_NEGATIVE)
     retry_ladder: tuple[float, ...] = _setting(
         (5.0, 30.0, 120.0, 600.0, 3600.0),
         "fixed waits of brokers that store retries in queues or topics",
     )
     max_deliveries_margin: int = _setting(
-        10, "deliveries beyond max_attempts after which a message becomes a suspect"
+        10, "deliveries beyond max_attempts after which a message becomes a suspect", _NOT_NEGATIVE
     )
-    max_in_flight: int = _setting(0, "unsettled messages of a subscription; 0: 16 x concurrency")
-    max_in_flight_bytes: int = _setting(64 * 1024 * 1024, "size of these messages")
-    lease: float = _setting(30.0, "time after which another process may get a message")
-    max_hold: float = _setting(3600.0, "longest time for which a lease is renewed")
+    max_in_flight: int = _setting(
+        0, "unsettled messages of a subscription; 0: 16 x concurrency", _NOT_NEGATIVE
+    )
+    max_in_flight_bytes: int = _setting(64 * 1024 * 1024, "size of these messages", _POSITIVE)
+    lease: float = _setting(30.0, "time after which another process may get a message", _POSITIVE)
+    max_hold: float = _setting(3600.0, "longest time for which a lease is renewed", _POSITIVE)
     stall_after: float | None = _setting(
         None, "time without progress after which waiting messages turn readiness red; not set: the "
-        "longer of 60 s and three leases; 0: never"
+        "longer of 60 s and three leases; 0: never", _NOT_NEGATIVE,
     )  # fmt: skip
-    rebalance_drain: float = _setting(30.0, "time for handlers to finish when their shard moves")
-    shutdown_timeout: float = _setting(30.0, "time for the whole shutdown")
-    connect_timeout: float = _setting(30.0, "time to reach the broker at start")
+    rebalance_drain: float = _setting(
+        30.0, "time for handlers to finish when their shard moves", _NOT_NEGATIVE
+    )
+    shutdown_timeout: float = _setting(30.0, "time for the whole shutdown", _NOT_NEGATIVE)
+    connect_timeout: float = _setting(30.0, "time to reach the broker at start", _POSITIVE)
     require_subscriber: bool = _setting(False, "publishing to a topic without a group fails")
     on_lost_position: str = _setting("stop", "after a lost position: stop, earliest or latest")
     client_name: str = _setting("protoflow", "name of this process at the broker")
-    sync_threads: int = _setting(32, "number of threads for synchronous handlers")
+    sync_threads: int = _setting(32, "number of threads for synchronous handlers", _POSITIVE)
     handle_signals: bool = _setting(True, "run() stops on SIGTERM and SIGINT")
     gc_threshold: int = _setting(
-        50_000, "new objects in run() before Python collects garbage; 0: the setting of Python"
+        50_000,
+        "new objects in run() before Python collects garbage; 0: the setting of Python",
+        _NOT_NEGATIVE,
     )
     type_names: Mapping[str, str] = _setting({}, "full proto names by foreign type name")
     validate: bool = _setting(True, "check messages against the rules of their contract")
@@ -114,9 +121,11 @@ class Config:
     )
     journal: str = _setting("", "path of the journal, a SQLite file; empty: none")
     journal_successes: bool = _setting(False, "the journal also records publishes and successes")
-    journal_max_bytes: int = _setting(64 * 1024 * 1024, "largest size of the journal")
+    journal_max_bytes: int = _setting(
+        64 * 1024 * 1024, "largest size of the journal", _JOURNAL_SIZE
+    )
     http_host: str = _setting("127.0.0.1", "address of the HTTP pages")
-    http_port: int = _setting(0, "port of the HTTP pages; 0: no pages")
+    http_port: int = _setting(0, "port of the HTTP pages; 0: no pages", _PORT)
     http_socket: str = _setting("", "Unix socket of the HTTP pages, for a proxy on this machine")
     http_token: Secret | None = _setting(None, "bearer token that may read and operate")
     http_read_token: Secret | None = _setting(None, "bearer token that may only read")
@@ -131,7 +140,7 @@ class Config:
         (), "addresses or networks of proxies whose X-Forwarded-For names the client"
     )
     http_cors: tuple[str, ...] = _setting((), "origins whose pages may read the HTTP pages")
-    metrics_port: int = _setting(0, "port for only /metrics; 0: http_port")
+    metrics_port: int = _setting(0, "port for only /metrics; 0: http_port", _PORT)
     file: str | os.PathLike[str] | None = None
     fallback: Mapping[str, Any] | None = field(default=None, repr=False)
     environ: Mapping[str, str] | None = field(default=None, repr=False)
@@ -175,13 +184,13 @@ class Config:
 
     @property
     def url(self) -> TransportURL:
-        """The transport's URL in parts."""
-        return cast("TransportURL", self.transport)  # so since __post_init__
+        """The parts of the transport URL."""
+        return cast("TransportURL", self.transport)  # converted in __post_init__
 
     @property
     def outbox_url(self) -> TransportURL | None:
-        """The outbox's URL in parts; None: there is none."""
-        return cast("TransportURL | None", self.outbox)  # so since __post_init__
+        """The parts of the outbox URL; None if there is no outbox."""
+        return cast("TransportURL | None", self.outbox)  # converted in __post_init__
 
     @property
     def stalled_after(self) -> float:
@@ -189,13 +198,13 @@ class Config:
         return max(60.0, 3 * self.lease) if self.stall_after is None else self.stall_after
 
     def origin(self, name: str) -> str:
-        """Where a setting comes from: argument, environment, file, fallback or built in."""
+        """Returns the source of a setting: argument, environment, file, fallback or built in."""
         origins: dict[str, str] = self.__dict__["_origins"]
         return origins[name]
 
     def policy_of(self, handler: str) -> DeliveryPolicy:
-        """The policy that `handlers` sets for a handler, under its name or, as an environment
-        variable spells it, under `shop_v1_orders_bill_order`."""
+        """Returns the policy that `handlers` sets for a handler. The key is its name, or its form
+        in environment variables, `shop_v1_orders_bill_order`."""
         found = self.handlers.get(handler)
         if found is None:
             form = env_form(handler)
@@ -203,7 +212,7 @@ class Config:
         return found or DeliveryPolicy()
 
     def unknown_handlers(self, known: Iterable[str]) -> list[str]:
-        """An error text for each name in `handlers` that is none of the known handlers."""
+        """Returns an error text for each name in `handlers` that is not a known handler."""
         names = set(known)
         forms = {env_form(name) for name in names}
         there = ", ".join(sorted(names)) or "none"
@@ -215,7 +224,7 @@ class Config:
         ]
 
     def describe(self) -> dict[str, tuple[str, str]]:
-        """Each setting's value, as text without secrets, and its origin."""
+        """Returns the value of each setting, as text without secrets, and its source."""
         origins: dict[str, str] = self.__dict__["_origins"]
         return {
             setting.name: (self._shown(setting.name), origins[setting.name])
@@ -250,7 +259,7 @@ def _hints() -> dict[str, Any]:
 
 
 def _mistakes_in(config: Config) -> list[str]:
-    """Every mistake in settings taken together, one sentence each."""
+    """Returns every mistake that concerns several settings, one sentence each."""
     mistakes: list[str] = []
     if config.namespace and (wrong := topics.problem(config.namespace)):
         mistakes.append(f"namespace: {wrong}")
@@ -272,21 +281,15 @@ def _mistakes_in(config: Config) -> list[str]:
         mistakes.append("retry_ladder: must be positive and ascending")
     if config.on_lost_position not in ("stop", "earliest", "latest"):
         mistakes.append("on_lost_position: must be one of stop, earliest, latest")
-    if config.journal_max_bytes < _SMALLEST_JOURNAL:
-        mistakes.append(f"journal_max_bytes: must be at least {_SMALLEST_JOURNAL}")
     return mistakes + http_mistakes(
         config.http_token, config.http_read_token, config.http_cors, config.http_proxies
     )
 
 
 def _numbers_out_of_range(config: Config) -> list[str]:
-    mistakes = [f"{name}: must be positive" for name in _POSITIVE if getattr(config, name) <= 0]
-    mistakes += [
-        f"{name}: must not be negative" for name in _NOT_NEGATIVE if getattr(config, name) < 0
+    limits = {setting.name: setting.metadata["limit"] for setting in _settings()}
+    return [
+        f"{name}: {limit.fix}"
+        for name, limit in limits.items()
+        if limit and (value := getattr(config, name)) is not None and not limit.allows(value)
     ]
-    mistakes += [
-        f"{name}: must be 0 to 65535"
-        for name in ("http_port", "metrics_port")
-        if not 0 <= getattr(config, name) <= 65535
-    ]
-    return mistakes

@@ -1,4 +1,4 @@
-"""The sources of settings other than arguments: a file and the environment."""
+"""The sources of settings besides arguments: a file and the environment."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from protoflow.config.options import did_you_mean
 
 _PREFIX = "PROTOFLOW_"
-#: Settings of earlier versions -> where they are set now.
+#: Settings of earlier versions and their present places.
 _MOVED = {"exchange": "transport_options: exchange on RabbitMQ, prefix on JetStream"}
-#: Variables with the prefix that are no settings.
+#: Variables with the prefix that are not settings.
 _RESERVED = frozenset({"PROTOFLOW_CONFIG", "PROTOFLOW_REQUIRE_BROKERS"})
-#: What Kubernetes sets for every service whose name begins with `protoflow`.
+#: Variables that Kubernetes sets for every service whose name begins with `protoflow`.
 _SERVICE_LINK = re.compile(
     r"PROTOFLOW_(.*_)?(SERVICE_(HOST|PORT(_.*)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
@@ -24,10 +24,10 @@ _SERVICE_PORT = re.compile(r"(tcp|udp|sctp)://\S+:\d+")
 def from_file(
     path: str | os.PathLike[str] | None, names: Collection[str], mistakes: list[str]
 ) -> dict[str, Any]:
-    """The settings of a TOML file; empty without one."""
+    """Returns the settings of a TOML file; empty without a file."""
     if not path:
         return {}
-    import tomllib  # put off: many services have no file
+    import tomllib  # imported here, because many services have no file
 
     try:
         with open(path, "rb") as file:
@@ -35,7 +35,7 @@ def from_file(
     except OSError as error:
         mistakes.append(f"file: {path}: {error.strerror}")
         return {}
-    except (ValueError, RecursionError) as error:  # TOMLDecodeError, or bytes that are no text
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, or bytes that are not text
         mistakes.append(f"file: {path}: not TOML: {error}")
         return {}
     return known_only(content, f"file {path}", names, mistakes)
@@ -44,7 +44,7 @@ def from_file(
 def from_environment(
     environ: Mapping[str, str], names: Collection[str], mistakes: list[str]
 ) -> dict[str, Any]:
-    """The settings of the environment; `__` in a name begins a nested name."""
+    """Returns the settings of the environment; `__` in a name starts a nested name."""
     content: dict[str, Any] = {}
     for name, text in sorted(environ.items()):
         if not name.startswith(_PREFIX) or name in _RESERVED or _is_service_link(name, text):
@@ -52,7 +52,7 @@ def from_environment(
         first, *rest = _parts_of(name[len(_PREFIX) :])
         value: Any = text
         if not rest and text.lstrip().startswith("{"):
-            import json  # put off: many services have no tables in their environment
+            import json  # imported here, because many services have no tables in their environment
 
             try:
                 value = json.loads(text)
@@ -63,7 +63,7 @@ def from_environment(
         for part in [first, *rest][:-1]:
             nested = target.setdefault(part, {})
             if not isinstance(nested, dict):
-                mistakes.append(f"{name}: {part} is already given whole")
+                mistakes.append(f"{name}: {part} is already set as a whole")
                 break
             target = nested
         else:
@@ -72,7 +72,7 @@ def from_environment(
 
 
 def _is_service_link(name: str, text: str) -> bool:
-    """Whether Kubernetes set a variable, for a service that is called like a setting of ours:
+    """Whether Kubernetes set a variable, for a service with the name of a setting:
     `PROTOFLOW_PORT=tcp://10.0.0.1:80`."""
     return _SERVICE_LINK.fullmatch(name) is not None or (
         name.endswith("PORT") and _SERVICE_PORT.fullmatch(text) is not None
@@ -80,8 +80,8 @@ def _is_service_link(name: str, text: str) -> bool:
 
 
 def _parts_of(name: str) -> list[str]:
-    """The parts of a nested setting. Names of handlers keep their case, where the environment
-    can hold them at all: `HANDLERS__shop.v1.Orders.BillOrder__CONCURRENCY`."""
+    """Returns the parts of a nested setting. Names of handlers keep their case, if the environment
+    allows such names: `HANDLERS__shop.v1.Orders.BillOrder__CONCURRENCY`."""
     parts = name.split("__")
     return [
         part if place == 1 and parts[0].upper() == "HANDLERS" and "." in part else part.lower()
@@ -92,7 +92,7 @@ def _parts_of(name: str) -> list[str]:
 def known_only(
     content: dict[str, Any], where: str, names: Collection[str], mistakes: list[str]
 ) -> dict[str, Any]:
-    """The values of known settings; each unknown name is added to the mistakes."""
+    """Returns the values of known settings; adds each unknown name to the mistakes."""
     for name in [name for name in content if name not in names]:
         shown = _PREFIX + name.upper() if where == "environment" else name
         if moved := _MOVED.get(name.lower()):

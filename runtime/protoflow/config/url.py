@@ -1,4 +1,4 @@
-"""Transport URLs, split once into what may be shown and what is secret."""
+"""Transport URLs, split into public and secret parts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class TransportURL:
     Attributes:
         scheme: `kafka`, `sqlite`...
         hosts: pairs of host and port; the port is None if not given.
-        path: what follows the hosts, leading slash included, percent-decoded.
+        path: the part after the hosts, with the leading slash, percent-decoded.
         query: parameters; values of parameters that look secret are hidden in `safe`.
         user: the user name, percent-decoded.
         password: the password.
@@ -34,9 +34,10 @@ class TransportURL:
         """Splits a URL.
 
         Raises:
-            ConfigError: the text is no URL or is ambiguous; the error names no secret.
+            ConfigError: the text is not a URL or is ambiguous; the error contains no secret.
         """
-        from urllib.parse import parse_qsl, unquote  # put off: what only names URLs needs neither
+        # imported here, because code that only names URLs needs neither
+        from urllib.parse import parse_qsl, unquote
 
         scheme, separator, rest = text.partition("://")
         if not separator or not scheme.replace("+", "").replace("-", "").isalnum():
@@ -62,7 +63,7 @@ class TransportURL:
 
     @property
     def safe(self) -> str:
-        """The URL without user, password and query: what may be logged."""
+        """The URL without user, password and query, for logs."""
         hosts = ",".join(
             (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "")
             for host, port in self.hosts
@@ -74,17 +75,17 @@ class TransportURL:
 
 
 def _refuse_ambiguous(scheme: str, authority: str, path: str, query: str) -> None:
-    """A password with `/`, `?` or `@` would make another host of the user, and show itself."""
+    """Refuses a password with `/`, `?` or `@`: it would be read as a host and be shown."""
     credentials, at, _ = authority.rpartition("@")
     if authority and not at and "@" in path + query:
         raise ConfigError(
-            f"transport: {scheme}: an @ stands behind the host; in user and password write / as "
-            "%2F, ? as %3F and @ as %40, in other places @ as %40"
+            f"transport: {scheme}: there is an @ after the host; in user and password write / as "
+            "%2F, ? as %3F and @ as %40; elsewhere write @ as %40"
         )
     if "@" in credentials and "," in credentials:
         raise ConfigError(
-            f"transport: {scheme}: user and password stand once, before the first of several "
-            "hosts; in a password write , as %2C and @ as %40"
+            f"transport: {scheme}: write user and password only once, before the first host; in a "
+            "password write , as %2C and @ as %40"
         )
 
 
@@ -94,13 +95,13 @@ def _host(scheme: str, text: str) -> tuple[str, int | None]:
         host, colon, port = text.rpartition(":") if ":" in text else (text, "", "")
     bracketed = host.startswith("[") and host.endswith("]")
     if (":" in host or "[" in host or "]" in host) and not bracketed:
-        raise ConfigError(f"transport: {scheme}: an IPv6 address stands in brackets: [::1]")
+        raise ConfigError(f"transport: {scheme}: write an IPv6 address in brackets: [::1]")
     host = host[1:-1] if bracketed else host
     if not host or not host.isprintable() or " " in host:
         raise ConfigError(f"transport: {scheme}: a host is empty, or has blanks in it")
     if not colon:
         return host, None
-    # ASCII, for `isdecimal` knows the digits of all scripts.
+    # ASCII is required, because `isdecimal` accepts the digits of all scripts.
     if not (port.isascii() and port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536):
         raise ConfigError(f"transport: {scheme}: the port of a host is not a number up to 65535")
     return host, int(port)

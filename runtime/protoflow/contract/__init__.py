@@ -1,1 +1,1 @@
-"""The contract as data: specs, policies, names of topics, rules."""
+"""The contract as data: specs, policies, topic names, rules."""

@@ -14,7 +14,7 @@ class Catalog:
         files: the `__protoflow_spec__` of each generated module.
 
     Attributes:
-        files: the same, each source once, sorted.
+        files: the files, each source once, sorted.
         messages: the messages by type, aliases excluded.
     """
 
@@ -30,14 +30,14 @@ class Catalog:
 
     @property
     def methods(self) -> tuple[MethodSpec, ...]:
-        """The methods that consume, in the order of the files."""
+        """The consuming methods, in the order of the files."""
         return tuple(
             method for file in self.files for service in file.services for method in service.methods
         )
 
     def message(self, type: str) -> MessageSpec | None:
-        """The message of a CloudEvents type, of an alias, or of a name that only one type ends
-        with: `OrderPlaced` for `shop.v1.OrderPlaced`."""
+        """Returns the message for a CloudEvents type, an alias, or a name with which only one type
+        ends: `OrderPlaced` for `shop.v1.OrderPlaced`."""
         found = self.messages.get(type) or self._aliases.get(type)
         if found is None:
             named = [spec for name, spec in self.messages.items() if name.endswith(f".{type}")]

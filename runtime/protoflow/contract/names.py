@@ -1,8 +1,8 @@
-"""Names at the broker: injective, within a charset and a length.
+"""Names at the broker: unambiguous, and within the broker's characters and length.
 
 Topics, groups and namespaces are made of `[A-Za-z0-9._-]` and have no empty segment between
-dots. Therefore two dots part them in every derived name (`<topic>..<group>..dead`), and three
-dots stand only before the hash of a name that was cut: no two names ever become one.
+dots. Therefore two dots separate them in every derived name (`<topic>..<group>..dead`), and three
+dots only precede the hash of a shortened name. So two different names never become the same.
 """
 
 from __future__ import annotations
@@ -17,48 +17,48 @@ from protoflow.contract import topics
 _HASH_BYTES = 10
 _HASH_LENGTH = 16
 _CUT = "..."
-#: For brokers that allow no dots: `.` is written `_`, and `_` is written `=`.
+#: For brokers that allow no dots: `.` becomes `_`, and `_` becomes `=`.
 _WITHOUT_DOTS = str.maketrans("._", "_=")
 
 
 def join(*parts: str) -> str:
-    """A derived name: the parts with two dots between them."""
+    """Returns a derived name: the parts joined with two dots."""
     return "..".join(parts)
 
 
 def namespaced(namespace: str, name: str) -> str:
-    """The name below a namespace; an empty one is none."""
+    """Returns the name below a namespace; an empty namespace changes nothing."""
     return join(namespace, name) if namespace else name
 
 
 def seconds(step: float) -> str:
-    """A number of seconds as it stands in names: `5`, `0.5`."""
+    """Returns a number of seconds as used in names: `5`, `0.5`."""
     return str(int(step)) if step == int(step) else f"{step:f}".rstrip("0")
 
 
 def fit(name: str, limit: int) -> str:
-    """The name, cut to `limit` characters with a hash as suffix if it is longer."""
+    """Returns the name, cut to `limit` characters with a hash suffix if it is longer."""
     if len(name) <= limit:
         return name
     return f"{name[: limit - _HASH_LENGTH - len(_CUT)].rstrip('.')}{_CUT}{digest(name)}"
 
 
 def without_dots(name: str, limit: int) -> str:
-    """The name in letters, digits, `_`, `-` and `=`, for brokers that allow no dots."""
+    """Returns the name without dots: letters, digits, `_`, `-` and `=`, for some brokers."""
     return fit(name, limit).translate(_WITHOUT_DOTS)
 
 
 def digest(name: str) -> str:
-    """A hash of a name: 16 lower-case letters and digits, 80 bits."""
+    """Returns a hash of a name: 16 lower-case letters and digits, 80 bits."""
     raw = hashlib.sha256(name.encode()).digest()[:_HASH_BYTES]
     return base64.b32encode(raw).decode().lower()
 
 
 class NameResolver:
-    """Fills the variables in topics and groups, and collects what is wrong with them.
+    """Fills the variables in topics and groups, and collects the errors.
 
     Args:
-        namespace: goes before every physical name; empty is none.
+        namespace: the prefix of every physical name; empty means none.
         variables: the values of the variables.
     """
 

@@ -1,6 +1,7 @@
-"""Policies: merging by leaf, built-in values, and the wait between runs.
+"""Policies: merging value by value, built-in values, and the wait between runs.
 
-Built-in < config default < contract (file < service < method) < config of one handler.
+The later source is stronger: built-in < config default < contract (file < service < method) <
+config of one handler.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from protoflow.v1.policy_fields import DELIVERY_FIELDS
 
 _Policy = TypeVar("_Policy", DeliveryPolicy, RetryPolicy, DeadLetterPolicy)
 
-#: What holds where nobody says anything.
+#: The values that hold if no source sets them.
 BUILT_IN = DeliveryPolicy(
     ordering=Ordering.NONE,
     concurrency=16,
@@ -44,7 +45,7 @@ BUILT_IN = DeliveryPolicy(
 
 
 def merge(base: _Policy, override: _Policy) -> _Policy:
-    """Returns the base with every leaf that the override sets."""
+    """Returns the base with every value that the override sets."""
     changes: dict[str, Any] = {}
     for leaf in fields(override):
         value: Any = getattr(override, leaf.name)
@@ -57,12 +58,12 @@ def merge(base: _Policy, override: _Policy) -> _Policy:
 
 @dataclass_record
 class ResolvedRetry:
-    """A retry policy without gaps; waits in seconds, `max_elapsed` None is no bound."""
+    """A retry policy with all values; waits in seconds, `max_elapsed` None means no limit."""
 
     max_attempts: int
     initial_backoff: float
-    max_backoff: float
     backoff_multiplier: float
+    max_backoff: float
     jitter: float
     max_elapsed: float | None
 
@@ -77,26 +78,26 @@ class ResolvedRetry:
 
 @dataclass_record
 class ResolvedDelivery:
-    """A delivery policy without gaps, and which of its leaves are demands."""
+    """A delivery policy with all values, and the names of those that are demands."""
 
     ordering: Ordering
     concurrency: int
-    timeout: float | None
     retry: ResolvedRetry
     dead_letter_topic: str
     on_exhausted: OnExhausted
     unhandled: UnhandledTypes
     start: Start
+    timeout: float | None
     atomic: bool
     demands: frozenset[str]
 
 
 def resolve(demanded: DeliveryPolicy) -> ResolvedDelivery:
-    """Returns the policy with its gaps filled by built-in values."""
+    """Returns the policy; built-in values replace missing ones."""
     full = merge(BUILT_IN, demanded)
     demands = frozenset(leaves(demanded))
     retry: Any = {leaf.name: getattr(full.retry, leaf.name) for leaf in fields(full.retry)}
-    # Of a first and a longest wait that contradict each other the built-in one yields.
+    # If the first and the longest wait contradict each other, the built-in value is adjusted.
     if retry["initial_backoff"] > retry["max_backoff"]:
         yields = "max_backoff" if "retry.initial_backoff" in demands else "initial_backoff"
         retry[yields] = retry["initial_backoff" if yields == "max_backoff" else "max_backoff"]
@@ -111,7 +112,7 @@ def resolve(demanded: DeliveryPolicy) -> ResolvedDelivery:
 
 
 def leaves(policy: Any, prefix: str = "") -> Mapping[str, Any]:
-    """The leaves that are set, as `retry.max_attempts`, with their values."""
+    """Returns the values that are set, with names such as `retry.max_attempts`."""
     found: dict[str, Any] = {}
     for leaf in fields(policy):
         value = getattr(policy, leaf.name)
@@ -123,7 +124,7 @@ def leaves(policy: Any, prefix: str = "") -> Mapping[str, Any]:
 
 
 def problems(policy: DeliveryPolicy) -> list[str]:
-    """What is wrong with the values of a policy that came from config."""
+    """Returns the errors in the values of a policy from the config."""
     found = [
         f"{path} is {value}; {limit.fix}"
         for path, value in leaves(policy).items()

@@ -1,6 +1,6 @@
-"""The ladder: constant waits for brokers that keep retries in first-in first-out queues.
+"""The ladder: constant waits, for brokers that keep retries in first-in first-out queues.
 
-A wait climbs the largest rungs that fit until it is due. It is never early, and late by at
+A wait uses the largest rungs that fit until it is due. It never ends early, and ends late by at
 most the smallest rung.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 
 def rung(ladder: Sequence[float], wait: float) -> float:
-    """The largest rung that fits into the wait, else the smallest.
+    """Returns the largest rung that fits into the wait, or the smallest rung.
 
     Args:
         ladder: the rungs in seconds, ascending, not empty.

@@ -1,4 +1,4 @@
-"""The contract as data: what generated modules hold and everything else reads.
+"""The contract as data: generated modules contain it, and all other parts read it.
 
 A policy here merges the values of file, service and method. A value that none of them sets is None;
 `protoflow.contract.policy` fills it at start. Durations are seconds.
@@ -35,28 +35,28 @@ class Ordering(enum.StrEnum):
 
 
 class UnhandledTypes(enum.StrEnum):
-    """What happens to a message of a type that the subscription does not handle."""
+    """The treatment of a message whose type the subscription does not handle."""
 
     SKIP = "skip"
     DEAD_LETTER = "dead_letter"
 
 
 class Start(enum.StrEnum):
-    """Where a group without a position starts."""
+    """The position at which a new group starts."""
 
     EARLIEST = "earliest"
     LATEST = "latest"
 
 
 class Effects(enum.StrEnum):
-    """How often the effects of a message show in the handler's database."""
+    """How often the effects of a message are applied in the handler's database."""
 
     AT_LEAST_ONCE = "at_least_once"
     EXACTLY_ONCE = "exactly_once"
 
 
 class OnExhausted(enum.StrEnum):
-    """What happens when the attempts are exhausted."""
+    """The treatment of a message whose attempts are exhausted."""
 
     DEAD_LETTER = "dead_letter"
     DROP = "drop"
@@ -65,7 +65,7 @@ class OnExhausted(enum.StrEnum):
 
 @dataclass_record
 class RetryPolicy:
-    """How failed runs are repeated; waits in seconds, None is inherited."""
+    """The policy for repeating failed runs; waits in seconds, None is inherited."""
 
     max_attempts: int | None = None
     initial_backoff: float | None = None
@@ -77,7 +77,7 @@ class RetryPolicy:
 
 @dataclass_record
 class DeadLetterPolicy:
-    """What happens to a message that is given up; None is inherited."""
+    """The policy for messages that are given up; None is inherited."""
 
     topic: str | None = None
     on_exhausted: OnExhausted | None = None
@@ -85,7 +85,7 @@ class DeadLetterPolicy:
 
 @dataclass_record
 class DeliveryPolicy:
-    """How messages are delivered to a handler; timeout in seconds, None is inherited."""
+    """The delivery policy of a handler; timeout in seconds, None is inherited."""
 
     ordering: Ordering | None = None
     concurrency: int | None = None
@@ -97,7 +97,7 @@ class DeliveryPolicy:
     atomic: bool | None = None
 
 
-#: How batches are gathered where nothing else is said: messages, and seconds.
+#: The default limits of a batch: messages, and seconds.
 BATCH_MESSAGES = 100
 BATCH_WAIT = 0.1
 
@@ -115,18 +115,18 @@ class MessageSpec:
     """The event contract of one protobuf message.
 
     Attributes:
-        type: the CloudEvents type, the proto full name unless the contract says another.
+        type: the CloudEvents type; by default the full proto name.
         message_class: the class from the `_pb2` module.
-        topic: the default topic, prefix included; may hold {variables}.
-        partition_key: the name of the field whose value is the key.
-        subject: the name of the field whose value is the CloudEvents subject.
-        source: the CloudEvents source; may hold {variables}.
+        topic: the default topic with its prefix; may contain {variables}.
+        partition_key: the name of the field that holds the key.
+        subject: the name of the field that holds the CloudEvents subject.
+        source: the CloudEvents source; may contain {variables}.
         data_schema: the CloudEvents dataschema.
-        encoding: how the payload is published; None is the config's.
-        aliases: other types that are read as this message.
-        sensitive: the names of the fields that never reach logs, by the full name of their message
-            type: for each type that a value can hold, at any depth; it may name others too. Empty
-            means that nothing in a value is sensitive.
+        encoding: the encoding of the published payload; None means that of the config.
+        aliases: other types that are decoded as this message.
+        sensitive: the names of the fields that are never logged, by the full name of their message
+            type. It covers each type that a value can contain at any depth, and may name more
+            types. Empty means that a value has no sensitive field.
     """
 
     type: str
@@ -142,7 +142,7 @@ class MessageSpec:
 
     @classmethod
     def of(cls, message_class: ProtoClass) -> MessageSpec:
-        """Returns the contract of a message without annotations: its full name is its type."""
+        """Returns the contract of a message without annotations; its type is its full name."""
         return cls(type=message_class.DESCRIPTOR.full_name, message_class=message_class)
 
 
@@ -153,7 +153,7 @@ def messages_by_name(*messages: MessageSpec) -> dict[str, MessageSpec]:
 
 @dataclass_record
 class PublicationSpec:
-    """A message and the topic it is published to; the topic may hold {variables}."""
+    """A message and the topic it is published to; the topic may contain {variables}."""
 
     topic: str
     message: MessageSpec
@@ -161,21 +161,21 @@ class PublicationSpec:
 
 @dataclass_record
 class MethodSpec:
-    """One rpc that consumes.
+    """One consuming rpc.
 
     Attributes:
         name: the full name, `shop.v1.Orders.BillOrder`.
         handler: the name of the Python method, `bill_order`.
         input: the consumed message.
-        topic: the consumed topic; may hold {variables}.
-        group: the consumer group; may hold {variables}.
-        delivery: what file, service and method say, merged.
+        topic: the consumed topic; may contain {variables}.
+        group: the consumer group; may contain {variables}.
+        delivery: the merged policy of file, service and method.
         publication: the published output, if any.
-        batched: the input is a stream: the handler gets batches.
-        streams: the output is a stream: the handler is a generator.
-        batch: how batches are gathered.
-        broadcast: every process gets every message.
-        effects: how often its effects show in the handler's database.
+        batched: whether the input is a stream; then the handler gets batches.
+        streams: whether the output is a stream; then the handler is a generator.
+        batch: the limits of a batch.
+        broadcast: whether every process gets every message.
+        effects: how often its effects are applied in the handler's database.
     """
 
     name: str
@@ -202,7 +202,7 @@ class ServiceSpec:
 
 @dataclass_record
 class ProducerSpec:
-    """One generated producer: its methods' names and what each publishes."""
+    """A generated producer: the names of its methods and their publications."""
 
     name: str
     publications: Mapping[str, PublicationSpec] = field(default_factory=dict)
@@ -214,7 +214,7 @@ class FileSpec:
 
     Attributes:
         source: the path of the .proto, `shop/v1/orders.proto`.
-        services: its services that consume.
+        services: its consuming services.
         messages: its messages with a topic or other options.
         producers: the generated producers.
     """

@@ -1,4 +1,4 @@
-"""Topics and groups: their charset, the variables in them, and who makes them."""
+"""Topics and groups: their characters, their variables, and how topics are created."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ VALUE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class TopologyMode(enum.StrEnum):
-    """What is done about topics, queues and streams at start."""
+    """The treatment of topics, queues and streams at start."""
 
     CREATE = "create"
     VERIFY = "verify"
@@ -20,16 +20,16 @@ class TopologyMode(enum.StrEnum):
 
 
 def problem(topic: str) -> str | None:
-    """What is wrong with a topic or group in which no variables are left; None is nothing."""
+    """Returns the error in a topic or group without variables; None if it is valid."""
     if not _TOPIC.fullmatch(topic):
-        return f"{topic!r} is not 1 to 200 of letters, digits, '.', '_' and '-'"
+        return f"{topic!r} is not 1 to 200 characters out of letters, digits, '.', '_' and '-'"
     if any(not segment for segment in topic.split(".")):
         return f"{topic!r} has an empty segment between dots"
     return None
 
 
 def fill(template: str, variables: Mapping[str, str]) -> tuple[str, list[str]]:
-    """The template with its variables filled, and the names of those that are missing."""
+    """Returns the template with variables filled, and the names of missing variables."""
     missing: list[str] = []
 
     def value(match: re.Match[str]) -> str:

@@ -1,7 +1,7 @@
-"""Rules of the contract: protovalidate's `(buf.validate.field)` and its kin.
+"""Rules of the contract: `(buf.validate.field)` of protovalidate and similar options.
 
-Which types have rules is found out at start, nested messages included; for the others nothing is
-done, ever. What a violation says names field and rule, never the value.
+At start the types with rules are found, including those in nested messages. Messages of other types
+are not checked. The text of a violation names the field and the rule, never the value.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from protoflow.errors import MissingExtraError
 _NUMBER = 1159
 _MOST_SHOWN = 10
 
-#: Says what is wrong with a message; None is nothing.
+#: Returns the error in a message; None if it is valid.
 Check = Callable[[ProtoMessage], str | None]
 
 
 class ProtoValidator(Protocol):
-    """A validator of one's own, for all messages: raises whatever it likes."""
+    """A user-defined validator for all messages; it may raise any exception."""
 
     def validate(self, message: Any, /) -> None:
         """Raises if the message is invalid."""
@@ -32,22 +32,23 @@ class ProtoValidator(Protocol):
 
 
 def check_of(spec: MessageSpec, validator: ProtoValidator | None = None) -> Check | None:
-    """What checks the messages of a contract, compiled; None if they have no rules.
+    """Returns the compiled check for a contract's messages; None if they have no rules.
 
     Raises:
-        MissingExtraError: they have, and protovalidate is not installed.
+        MissingExtraError: they have rules, and protovalidate is not installed.
     """
     if validator is not None:
         return _by(validator)
     if not has_rules(spec.message_class.DESCRIPTOR):
         return None
     check = _protovalidate(spec.type)
-    check(spec.message_class())  # compiles the rules: milliseconds that no message should wait
+    check(spec.message_class())  # compiles the rules now, because this takes milliseconds
     return check
 
 
-def has_rules(descriptor: Any) -> bool:  # Any: protobuf's stubs disagree on descriptors
-    """Whether a type, or one that it holds, has rules."""
+# Any: the type stubs of protobuf disagree about descriptors
+def has_rules(descriptor: Any) -> bool:
+    """Whether a type, or a type that it contains, has rules."""
     seen: set[str] = set()
     waiting: list[Descriptor] = [descriptor]
     while waiting:
@@ -70,12 +71,12 @@ def _options(descriptor: Descriptor) -> Iterator[Any]:
 
 
 def _marked(options: Any) -> bool:
-    """Whether options hold the extension, known in this process or not."""
+    """Whether options contain the extension, even if this process does not know it."""
     if any(field.number == _NUMBER for field, _value in options.ListFields()):
         return True
     from google.protobuf.unknown_fields import UnknownFieldSet
 
-    unknown: Any = UnknownFieldSet(options)  # its stub lacks iteration
+    unknown: Any = UnknownFieldSet(options)  # the stub lacks iteration
     return any(field.field_number == _NUMBER for field in unknown)
 
 
@@ -84,7 +85,7 @@ def _by(validator: ProtoValidator) -> Check:
         try:
             validator.validate(message)
         except Exception as error:
-            # Its text may quote the message.
+            # Its text may contain parts of the message.
             return f"{message.DESCRIPTOR.full_name}: {type(error).__name__}"
         return None
 
@@ -120,6 +121,6 @@ def _text(type_name: str, violations: list[Any]) -> str:
 
 
 def _violation(proto: Any) -> str:
-    # Not `proto.message`: rules in CEL may put values into it.
+    # `proto.message` is not used: CEL rules may put values into it.
     path = ".".join(element.field_name for element in proto.field.elements) if proto.field else ""
     return f"{path or 'message'} violates {proto.rule_id or 'a rule'}"

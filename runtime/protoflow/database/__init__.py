@@ -1,7 +1,8 @@
 """The user's database connections: statements in the transaction that the user opened.
 
-`adapt` takes an asyncpg or psycopg connection, a SQLAlchemy session or connection, or one of
-SQLite, and gives one interface to it. Nothing here begins, commits or rolls back.
+`adapt` takes an asyncpg or psycopg connection, a SQLAlchemy session or connection, or an SQLite
+connection, and returns a common interface to it. This package never begins, commits or rolls back a
+transaction.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Parameters as each driver writes them: statements of the runtime say `$1`."""
+"""Converts parameters for each driver; statements of the runtime use `$1`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from functools import lru_cache
 from typing import Final
 
 _PARAMETER: Final = re.compile(r"\$(\d+)")
-#: Kept translations; the runtime has a few dozen statements.
+#: Cached translations; the runtime has a few dozen statements.
 _KEPT: Final = 256
 
 
 @lru_cache(_KEPT)
 def numbered(statement: str) -> str:
-    """Returns the statement as SQLite wants it, with `?1`."""
+    """Returns the statement for SQLite, with `?1`."""
     return _PARAMETER.sub(r"?\1", statement)
 
 
@@ -25,8 +25,8 @@ def _positional(statement: str) -> tuple[str, tuple[int, ...]]:
 
 
 def positional(statement: str, values: Sequence[object]) -> tuple[str, tuple[object, ...] | None]:
-    """Returns statement and values as psycopg wants them, with `%s`: a value that is used twice
-    is given twice. Without values, None: then `%` stands for itself."""
+    """Returns statement and values for psycopg, with `%s`: a value that is used twice is passed
+    twice. Without values it returns None for them, so that `%` needs no escape."""
     if not values:
         return statement, None
     translated, order = _positional(statement)

@@ -1,4 +1,4 @@
-"""Connections of asyncpg and psycopg 3. Neither is imported: an object of theirs is given."""
+"""Connections of asyncpg and psycopg 3. Neither library is imported here."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, Final
 from protoflow.database.interface import Dialect, Row
 from protoflow.database.placeholders import positional
 
-#: libpq's PQTRANS_IDLE and PQTRANS_UNKNOWN: no transaction; no connection.
+#: PQTRANS_IDLE and PQTRANS_UNKNOWN of libpq: no transaction, and no connection.
 _IDLE, _CLOSED = 0, 4
-# Rows as tuples, whatever the connection's own row factory is.
+# Rows are tuples, whatever row factory the connection has.
 _TUPLES: Final = {"row_factory": lambda _cursor: tuple}
 
 
@@ -27,7 +27,8 @@ class AsyncpgConnection:
         """See `DatabaseConnection`."""
         try:
             return bool(self._connection.is_in_transaction())
-        except Exception:  # returned to its pool: asyncpg raises InterfaceError
+        # the connection was returned to its pool, so asyncpg raises InterfaceError
+        except Exception:
             return False
 
     @property
@@ -35,7 +36,7 @@ class AsyncpgConnection:
         """Whether the connection broke, was closed or returned to its pool."""
         try:
             return bool(self._connection.is_closed())
-        except Exception:  # as above; so it is, too, when it breaks
+        except Exception:  # the same error; a broken connection raises it, too
             return True
 
     @property

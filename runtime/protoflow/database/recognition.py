@@ -1,4 +1,4 @@
-"""Which driver a connection is of, found by its classes; no driver is imported."""
+"""Recognises the driver of a connection by its classes; no driver is imported."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _SYNC: Final[Mapping[str, Callable[[Any], SyncDatabaseConnection]]] = {
 
 
 async def adapt(connection: object) -> DatabaseConnection:
-    """Returns the interface to a connection: of asyncpg, psycopg (`AsyncConnection`), SQLAlchemy
+    """Returns the interface to a connection of asyncpg, psycopg (`AsyncConnection`), SQLAlchemy
     (`AsyncSession`, `AsyncConnection`), aiosqlite or sqlite3.
 
     Raises:
-        ConfigError: it is of another kind.
+        ConfigError: the connection is of another kind.
     """
     names = class_names(connection)
     if not _SESSIONS.isdisjoint(names):
@@ -52,7 +52,7 @@ def adapt_sync(connection: object) -> SyncDatabaseConnection:
     (`Connection`) or sqlite3.
 
     Raises:
-        ConfigError: it is of another kind.
+        ConfigError: the connection is of another kind.
     """
     names = class_names(connection)
     for name in names:
@@ -62,7 +62,7 @@ def adapt_sync(connection: object) -> SyncDatabaseConnection:
 
 
 def class_names(given: object) -> list[str]:
-    """Returns the classes of an object, each with the package that it is from."""
+    """Returns the names of an object's classes, each with its package."""
     return [f"{each.__module__.partition('.')[0]} {each.__name__}" for each in type(given).mro()]
 
 
@@ -75,6 +75,6 @@ def _problem(
 ) -> str:
     what = f"{type(connection).__module__}.{type(connection).__qualname__}"
     if not _SESSIONS.union(others).isdisjoint(names):
-        return f"{what} needs a publisher of the other kind: publish through protoflow.{way}(...)"
+        return f"{what} needs another kind of publisher: publish through protoflow.{way}(...)"
     kinds = ", ".join(dict.fromkeys(name.replace(" ", ".") for name in known))
-    return f"{what} is no connection that can be published in; known are {kinds}"
+    return f"{what} is not a supported connection; supported are {kinds}"

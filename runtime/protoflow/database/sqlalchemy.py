@@ -1,4 +1,4 @@
-"""SQLAlchemy's `AsyncConnection` and `AsyncSession`. It is not imported: an object is given."""
+"""`AsyncConnection` and `AsyncSession` of SQLAlchemy, which is not imported here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class SQLAlchemyConnection:
     """An `AsyncConnection`.
 
     Raises:
-        ConfigError: its engine uses a driver that is not known.
+        ConfigError: its engine uses an unknown driver.
     """
 
     def __init__(self, connection: Any) -> None:  # Any: SQLAlchemy is not imported
@@ -24,7 +24,7 @@ class SQLAlchemyConnection:
         driver = connection.engine.dialect.driver
         if driver not in ("asyncpg", "psycopg", "psycopg_async", "aiosqlite"):
             raise ConfigError(
-                f"an engine with the driver {driver} cannot be published in; use one of {_DRIVERS}"
+                f"an engine with the driver {driver} is not supported; use one of {_DRIVERS}"
             )
         self._driver = driver
         self.dialect: Dialect = "sqlite" if driver == "aiosqlite" else "postgresql"
@@ -38,7 +38,7 @@ class SQLAlchemyConnection:
     def autocommits(self) -> bool:
         """See `DatabaseConnection`."""
         options = self._connection.sync_connection.get_execution_options()
-        # SQLAlchemy keeps what `create_engine` was given under a private name only.
+        # SQLAlchemy keeps the argument of `create_engine` only under a private name.
         of_engine = getattr(self._connection.engine.dialect, "_on_connect_isolation_level", None)
         return bool((options.get("isolation_level") or of_engine) == "AUTOCOMMIT")
 
@@ -59,7 +59,7 @@ class SQLAlchemyConnection:
 
 
 async def session_connection(session: Any) -> Any:  # Any: SQLAlchemy is not imported
-    """Returns the connection of a session; the session's transaction begins, if it has not.
+    """Returns the connection of a session; the session's transaction begins if it has not begun.
 
     Pending objects of the session are flushed, so that the user's rows are written first.
     """

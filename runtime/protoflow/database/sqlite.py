@@ -21,13 +21,13 @@ class _SQLite:
         """See `DatabaseConnection`."""
         try:
             return bool(self._connection.in_transaction)
-        except (sqlite3.ProgrammingError, ValueError):  # it was closed
+        except (sqlite3.ProgrammingError, ValueError):  # the connection was closed
             return False
 
     @property
     def autocommits(self) -> bool:
         """See `DatabaseConnection`."""
-        # Python 3.12 has `autocommit`; where it is not set, `isolation_level` decides.
+        # Python 3.12 has `autocommit`; if it is not set, `isolation_level` decides.
         if getattr(self._connection, "autocommit", None) is True:
             return not self.in_transaction
         return self._connection.isolation_level is None and not self.in_transaction

@@ -1,7 +1,7 @@
 """Notices the end of the user's transactions, to wake consumers after a commit.
 
-Drivers have no common hook. Whether a transaction is open they know without asking the server, so
-it is looked at again and again, the more rarely the longer it lasts.
+Drivers have no common hook. They know without asking the server whether a transaction is open. So
+this state is polled, less often the longer the transaction lasts.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from protoflow.database.interface import DatabaseConnection, SyncDatabaseConnect
 
 _AnyConnection: TypeAlias = DatabaseConnection | SyncDatabaseConnection
 
-#: Seconds between two looks: so many at first, and then this share of the age.
+#: Seconds between two checks: this many at first, and then this share of the age.
 _FIRST: Final = 0.001
 _SHARE: Final = 0.1
-#: Seconds after which consumers find the messages themselves, by polling.
+#: Seconds after which consumers find the messages themselves by polling.
 _LONGEST: Final = 1.0
 
 
 class TransactionWatch:
-    """Calls back when transactions have ended, by commit or rollback. One for an event loop."""
+    """Calls back after transactions end, by commit or rollback. An event loop has one watch."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -30,15 +30,15 @@ class TransactionWatch:
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, connection: _AnyConnection, ended: Callable[[], None]) -> None:
-        """Calls `ended` soon after the transaction that is open on a connection has ended; after
-        a second in any case, for a later transaction of the connection looks the same."""
+        """Calls `ended` soon after the open transaction of a connection has ended. It calls after a
+        second in any case, because a later transaction of the connection looks the same."""
         self._open.append((connection, self._loop.time(), ended))
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_later(_FIRST, self._look)
 
     def close(self) -> None:
-        """Calls nobody any more."""
+        """Stops all calls."""
         self._open.clear()
         if self._timer is not None:
             self._timer.cancel()

@@ -1,4 +1,4 @@
-"""The dead letters of a service, or of a bare connection."""
+"""The dead letters of a service, or of a plain connection."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ if TYPE_CHECKING:
 
 
 def dead_letters_of(transport: Transport, journal: Journal | None = None) -> DeadLetters:
-    """The dead letters of a transport, in any topic; replays and purges are journaled."""
+    """Returns the dead letters of a transport, in any topic; replays and purges are journaled."""
     return DeadLetters(_store_of(transport), observer=_Observer(journal))
 
 
 def dead_letters_of_service(
     transport: Transport, metrics: DLQMetrics, clock: Clock, journal: Journal | None = None
 ) -> DeadLetters:
-    """The dead letters of a service's handlers, and no others; counted in its statistics."""
+    """Returns the dead letters of a service's handlers only; they enter its statistics."""
     return DeadLetters(
         _store_of(transport), topics=metrics.topics, observer=_Statistics(metrics, clock, journal)
     )
 
 
 def _store_of(transport: Transport) -> DeadLetterStore:
-    """The store of a transport, or one that refuses everything."""
+    """Returns the store of a transport, or one that refuses every call."""
     if transport.capabilities.dead_letters and isinstance(transport, KeepsDeadLetters):
         return transport.dead_letters
     return _NoStore()
 
 
 class _NoStore:
-    """Stands in for the store of a transport that has none."""
+    """Replaces the store of a transport that has none."""
 
     async def count(self, topic: str) -> int:
         """Raises CapabilityError."""
@@ -67,22 +67,22 @@ class _Observer:
         self._journal = journal
 
     def counted(self, topic: str, count: int) -> None:
-        """So many dead letters wait."""
+        """Receives the number of waiting dead letters."""
 
     def replayed(self, topic: str, count: int, ids: Sequence[str], to: str) -> None:
-        """So many were replayed."""
+        """Records replayed dead letters."""
         if self._journal is not None:
             detail = f"to {to}" if to else ""
             self._journal.record_action("replay", topic, ids=ids, count=count, detail=detail)
 
     def purged(self, topic: str, count: int, ids: Sequence[str]) -> None:
-        """So many were purged."""
+        """Records purged dead letters."""
         if self._journal is not None:
             self._journal.record_action("purge", topic, ids=ids, count=count)
 
 
 class _Statistics(_Observer):
-    """Enters what is counted, replayed and purged, too."""
+    """Also updates the statistics with counts, replays and purges."""
 
     def __init__(self, metrics: DLQMetrics, clock: Clock, journal: Journal | None) -> None:
         super().__init__(journal)
@@ -90,15 +90,15 @@ class _Statistics(_Observer):
         self._clock = clock
 
     def counted(self, topic: str, count: int) -> None:
-        """So many dead letters wait."""
+        """Receives the number of waiting dead letters."""
         self._metrics.topic(topic).set_current(count, None, self._clock.now())
 
     def replayed(self, topic: str, count: int, ids: Sequence[str], to: str) -> None:
-        """So many were replayed."""
+        """Records replayed dead letters."""
         super().replayed(topic, count, ids, to)
         self._metrics.topic(topic).replay(count, self._clock.now())
 
     def purged(self, topic: str, count: int, ids: Sequence[str]) -> None:
-        """So many were purged."""
+        """Records purged dead letters."""
         super().purged(topic, count, ids)
         self._metrics.topic(topic).purge(count, self._clock.now())

@@ -1,4 +1,4 @@
-"""Decoding payloads of stored messages without their sensitive fields."""
+"""Decodes payloads of stored messages and hides their sensitive fields."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from protoflow.message import Message
 
 
 def decoded(message: Message, find: Callable[[str], MessageSpec | None]) -> Any:
-    """Returns the payload as plain data, sensitive fields hidden.
+    """Returns the payload as plain data, with sensitive fields hidden.
 
     Args:
         message: the message.
-        find: the contract of a CloudEvents type.
+        find: returns the contract of a CloudEvents type.
 
     Returns:
-        The data; a text in brackets if the contract does not know the type; None without a payload.
+        The data; a text in brackets if the type is unknown; None without a payload.
     """
     if message.payload is None:
         return None

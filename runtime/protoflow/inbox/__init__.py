@@ -1,4 +1,4 @@
-"""The inbox: effects in the user's database, exactly once.
+"""The inbox: exactly-once effects in the user's database.
 
 https://microservices.io/patterns/communication-style/idempotent-consumer.html
 """

@@ -1,4 +1,4 @@
-"""Removing old entries of an inbox."""
+"""Removes old entries of an inbox."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from protoflow.inbox.transaction import Opener, SyncOpener
 
 _log = logging.getLogger("protoflow.inbox")
 
-#: Seconds between two cleanings at most, and the share of the retention otherwise.
+#: Seconds between two cleanups, at most; otherwise this share of the retention.
 _LONGEST: Final = 3600.0
 _SHARE: Final = 0.05
-#: Seconds between two portions, lest a cleaning hold up the handlers.
+#: Seconds between two portions, so that a cleanup does not slow down the handlers.
 _PAUSE: Final = 0.05
 
 
 class Cleanup:
-    """Removes entries that are older than the retention, a portion a transaction.
+    """Removes entries that are older than the retention, one portion in each transaction.
 
     Args:
-        opener: opens the transactions; None where handlers run in threads only.
+        opener: opens the transactions; None if handlers run only in threads.
         sync_opener: opens them in threads.
         table: the statements.
         retention: seconds.
@@ -41,7 +41,7 @@ class Cleanup:
         self._retention = retention
 
     async def run(self) -> None:
-        """Cleans until it is cancelled. A failure is logged, and tried again."""
+        """Cleans until it is cancelled. A failure is logged, and the cleanup is tried again."""
         pause = min(_LONGEST, self._retention * _SHARE)
         while True:
             try:

@@ -1,4 +1,4 @@
-"""What handlers with exactly-once effects demand of a service; checked at its start."""
+"""The demands of handlers with exactly-once effects on a service; checked at its start."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NO_INBOX: Final = (
 def problems(
     handlers: Iterable[HandlerPlan], inbox: Inbox[Any] | None, config: Config
 ) -> Iterator[str]:
-    """Yields what handlers with exactly-once effects lack, a sentence for each."""
+    """Yields the missing requirements of handlers with exactly-once effects, one sentence each."""
     for handler in handlers:
         registration = handler.registration
         name = registration.name
@@ -44,7 +44,7 @@ def problems(
 
 
 def _needed(retry: ResolvedRetry, config: Config) -> float:
-    """Seconds after which no copy of a message can be under way any more."""
+    """Returns the seconds after which no copy of a message can still arrive."""
     if retry.max_elapsed is not None:
         longest = retry.max_elapsed
     else:

@@ -1,4 +1,4 @@
-"""The entry of a message: what distinguishes it from every other, for one handler of one group."""
+"""The entry of a message: its unique identity for one handler of one group."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from protoflow.context import Context
 from protoflow.ids import derived_id, time_of
 from protoflow.outcomes import DeadLetter
 
-#: Characters of a source or an id that are kept as they are.
+#: This many characters of a source or an id are kept unchanged.
 _LONGEST: Final = 200
 _DAY: Final = 86400
 
@@ -21,12 +21,12 @@ class NoIdentity(DeadLetter):
 
 
 class Entry(NamedTuple):
-    """What an inbox notes of a message.
+    """The data of a message that an inbox records.
 
     Attributes:
-        day: the day that the id names, counted from the epoch; 0 where it names none. It follows
-            from the id alone, so a copy that is published later has the same.
-        source: the CloudEvents source; two producers may both number 1, 2, 3.
+        day: the day in the id, counted from the epoch; 0 if the id has none. It only depends on the
+            id, so a copy that is published later has the same day.
+        source: the CloudEvents source, because two producers may both use the ids 1, 2, 3.
         id: the message id.
     """
 
@@ -40,7 +40,7 @@ def entry_of(context: Context) -> Entry:
     delivery = context.delivery
     if delivery.anonymous:
         raise NoIdentity(
-            "no identity: the message has no id, and the broker gives it none that stays; publish "
+            "no identity: the message has no id, and the broker gives it no permanent one; publish "
             "it with the CloudEvents attribute id"
         )
     message = context.message
@@ -53,7 +53,7 @@ def entry_of(context: Context) -> Entry:
 
 
 def _storable(text: str) -> str:
-    """A text that every database takes; others are hashed, for anybody may choose them."""
+    """Returns a text that every database accepts: long ones are hashed."""
     if len(text) <= _LONGEST and text.isprintable():
         return text
     return derived_id(text)

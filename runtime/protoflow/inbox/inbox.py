@@ -1,4 +1,4 @@
-"""The inbox of a service: opens the transactions of handlers and notes their messages."""
+"""The inbox of a service: opens the transactions of handlers and records their messages."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ _LOCK_TIMEOUT: Final = timedelta(seconds=5)
 
 
 class Inbox(Generic[T]):
-    """Effects exactly once, in the database that handlers write to.
+    """Provides exactly-once effects in the database that handlers write to.
 
-    For each run of a handler with `effects: EFFECTS_EXACTLY_ONCE` it opens a transaction, notes
-    the message in the table `protoflow_inbox`, and commits when the handler has returned. A
-    message that is noted already is acknowledged without a run.
+    For each run of a handler with `effects: EFFECTS_EXACTLY_ONCE` it opens a transaction, records
+    the message in the table `protoflow_inbox`, and commits when the handler has returned. A message
+    that is already recorded is acknowledged without a run.
 
     Args:
         resource: an asyncpg `Pool`, a psycopg `AsyncConnectionPool`, a SQLAlchemy `AsyncEngine` or
             `async_sessionmaker`, or the path of a SQLite file. For handlers in threads a psycopg
-            `ConnectionPool`, or the path of a SQLite file. It is the user's, who closes it.
-        retention: how long a message stays noted.
+            `ConnectionPool`, or the path of a SQLite file. The user owns it and closes it.
+        retention: how long a message stays recorded.
         lock_timeout: how long a run waits for a run of the same message in another process.
     """
 
@@ -91,7 +91,7 @@ class Inbox(Generic[T]):
         self.opener, self.sync_opener = openers(resource)
         either = self.opener or self.sync_opener
         if either is None:
-            raise ConfigError("an inbox needs something that opens transactions")
+            raise ConfigError("an inbox needs a pool, an engine or the path of a file")
         if retention <= timedelta(0) or lock_timeout <= timedelta(0):
             raise ConfigError("retention and lock_timeout of an inbox must be more than 0")
         self.retention = retention.total_seconds()
@@ -99,14 +99,14 @@ class Inbox(Generic[T]):
         self.table = Table(self.dialect, lock_timeout.total_seconds())
         self._closes = either.close
         self._cleanup: asyncio.Task[None] | None = None
-        #: Why no transaction can be opened; readiness shows it.
+        #: Why transactions cannot be opened; readiness shows it.
         self.problem: str | None = None
 
     def of(self, context: Context | SyncContext) -> T:
         """Returns the connection or session of the run, in the transaction of the inbox.
 
         Raises:
-            ProtoflowError: the handler's effects are not exactly once, or its run has ended.
+            ProtoflowError: the handler has no exactly-once effects, or its run has ended.
         """
         own = context if isinstance(context, Context) else context.context
         connection = own.values.get(CONNECTION)
@@ -118,11 +118,11 @@ class Inbox(Generic[T]):
         return cast("T", connection)
 
     async def open(self, *, create: bool, outbox: bool = False) -> None:
-        """Makes or verifies the table, and begins to clean it; for the service. With `outbox` the
-        table of the outbox, too.
+        """Creates or verifies the table, and starts to clean it; for the service. With `outbox`,
+        this includes the table of the outbox.
 
         Raises:
-            ConfigError: the table is not there, or not as this version makes it.
+            ConfigError: the table does not exist, or does not have the form of this version.
         """
         if self.opener is not None:
             await prepare(self.opener, self.table, create=create, outbox=outbox)
@@ -134,7 +134,7 @@ class Inbox(Generic[T]):
         self._cleanup = asyncio.create_task(cleanup.run())
 
     async def close(self) -> None:
-        """Ends the cleaning; for the service."""
+        """Ends the cleanup; for the service."""
         if self._cleanup is not None:
             self._cleanup.cancel()
             await asyncio.wait([self._cleanup])
@@ -142,13 +142,13 @@ class Inbox(Generic[T]):
         await self._closes()
 
     def failed(self, error: Exception) -> None:
-        """No transaction was opened; for the runtime."""
+        """Records that no transaction could be opened; for the runtime."""
         if self.problem is None:
             _log.warning("a transaction of the inbox was not opened", extra={"error": str(error)})
         self.problem = f"no transaction can be opened: {type(error).__name__}: {error}"
 
     def works(self) -> None:
-        """A transaction was opened; for the runtime."""
+        """Records that a transaction was opened; for the runtime."""
         if self.problem is not None:
             self.problem = None
             _log.info("transactions of the inbox are opened again")

@@ -1,4 +1,4 @@
-"""Transactions of asyncpg's and psycopg's pools. Neither is imported: a pool is given."""
+"""Transactions of asyncpg and psycopg pools. Neither library is imported."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from protoflow.inbox.failures import StatementFailed
 
 T = TypeVar("T", AsyncpgConnection, PsycopgConnection, SyncPsycopgConnection)
 
-#: libpq's PQTRANS_INERROR: a statement failed.
+#: PQTRANS_INERROR of libpq: a statement failed.
 _FAILED: Final = 3
 
 
 class _Pool:
-    """A pool of the user's, who closes it."""
+    """A pool that the user owns and closes."""
 
     dialect: Dialect = "postgresql"
 
@@ -32,7 +32,7 @@ class _Pool:
 
 
 class _Transaction(Generic[T]):
-    """A transaction, of which the driver knows whether it is open."""
+    """A transaction whose driver knows whether it is open."""
 
     database: T
 
@@ -75,7 +75,8 @@ class AsyncpgTransaction(_Transaction[AsyncpgConnection]):
 
     async def prepare(self) -> None:
         """See `Transaction`."""
-        # asyncpg hides both the state and the answer to COMMIT; a failed transaction refuses this.
+        # asyncpg hides the state and the answer to COMMIT; a failed transaction refuses this
+        # statement.
         await self.connection.execute("SELECT 1")
 
     async def close(self) -> None:
@@ -84,7 +85,7 @@ class AsyncpgTransaction(_Transaction[AsyncpgConnection]):
             if self.database.in_transaction:
                 with contextlib.suppress(Exception):  # the server rolls back a lost connection
                     await self._transaction.rollback()
-        finally:  # cancelled a second time, too
+        finally:  # the task was cancelled a second time
             with contextlib.suppress(Exception):  # the pool was closed
                 await self._pool.release(self.connection)
 
@@ -109,7 +110,7 @@ class PsycopgTransaction(_Transaction[PsycopgConnection]):
 
     def __init__(self, pool: Any, connection: Any) -> None:
         self._pool = pool
-        #: Its commit() and rollback() are refused inside of the block.
+        #: Its commit() and rollback() are refused inside the block.
         self.block = connection.transaction()
         self.connection = connection
         self.database = PsycopgConnection(connection)
@@ -129,7 +130,7 @@ class PsycopgTransaction(_Transaction[PsycopgConnection]):
             if self.database.in_transaction:
                 with contextlib.suppress(Exception):  # the server rolls back a lost connection
                     await self.block.__aexit__(_RolledBack, _RolledBack(), None)
-        finally:  # cancelled a second time, too
+        finally:  # the task was cancelled a second time
             with contextlib.suppress(Exception):  # the pool was closed
                 await self._pool.putconn(self.connection)
 
@@ -176,5 +177,5 @@ class SyncPsycopgTransaction(_Transaction[SyncPsycopgConnection]):
             self._pool.putconn(self.connection)
 
 
-class _RolledBack(Exception):  # noqa: N818  a name of what happened
+class _RolledBack(Exception):  # noqa: N818  the name states what happened
     """Ends a block of psycopg without a commit."""

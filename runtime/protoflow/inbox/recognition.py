@@ -1,4 +1,4 @@
-"""What an inbox was given, found by its class; no driver is imported."""
+"""Recognises the resource of an inbox by its class; no driver is imported."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _KINDS: Final = (
 
 
 def openers(resource: object) -> tuple[Opener | None, SyncOpener | None]:
-    """Returns what opens transactions for handlers on the loop, and for those in threads.
+    """Returns the openers of transactions for handlers on the loop, and in threads.
 
     Raises:
-        ConfigError: the resource is of another kind.
+        ConfigError: the resource is of an unknown kind.
     """
     if isinstance(resource, str | os.PathLike):
         path = os.fspath(resource)
@@ -46,4 +46,4 @@ def openers(resource: object) -> tuple[Opener | None, SyncOpener | None]:
         if name in _SYNC:
             return None, _SYNC[name](resource)
     kind = f"{type(resource).__module__}.{type(resource).__qualname__}"
-    raise ConfigError(f"Inbox({kind}): an inbox opens transactions on {_KINDS}")
+    raise ConfigError(f"Inbox({kind}): the supported kinds are {_KINDS}")

@@ -1,4 +1,4 @@
-"""Making and verifying the table of an inbox."""
+"""Creates and verifies the table of an inbox."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _LOCK_OUTBOX: Final[Mapping[Dialect, str]] = {
 
 
 async def prepare(opener: Opener, table: Table, *, create: bool, outbox: bool = False) -> None:
-    """Makes the table if it may, and verifies it.
+    """Creates the table if allowed, and verifies it.
 
     Args:
         opener: opens the transaction.
         table: the statements.
-        create: whether it may.
+        create: whether the table may be created.
         outbox: whether outputs of handlers go to the outbox of the same database.
 
     Raises:
-        ConfigError: it is not there, or not as this version makes it.
+        ConfigError: the table does not exist, or does not have the form of this version.
     """
     transaction = await opener.begin()
     try:
@@ -85,8 +85,8 @@ def _inbox_statements(dialect: Dialect, table: Table, *, create: bool) -> list[s
 def _outbox_statements(dialect: Dialect, *, create: bool) -> list[str]:
     if not create:
         raise ConfigError(
-            "handlers with exactly-once effects have outputs, which go to the outbox of the "
-            "database of the inbox, and it has no table protoflow_outbox; create it with "
+            "handlers with exactly-once effects have outputs, which are written to the outbox in "
+            "the inbox's database, but the table protoflow_outbox does not exist; create it with "
             f'protoflow.outbox.schema("{dialect}") in a migration'
         )
     return [each for each in schema(dialect).split(";\n") if each.strip()]
@@ -95,7 +95,7 @@ def _outbox_statements(dialect: Dialect, *, create: bool) -> list[str]:
 def _refuse_autocommit(database: DatabaseConnection | SyncDatabaseConnection) -> None:
     if database.autocommits:
         raise ConfigError(
-            "the inbox was given an engine that commits each statement by itself; leave out "
+            "the engine of the inbox commits each statement separately; leave out "
             'isolation_level="AUTOCOMMIT"'
         )
 

@@ -1,4 +1,4 @@
-"""Transactions of SQLAlchemy's engines and sessions. It is not imported: one is given."""
+"""Transactions of SQLAlchemy engines and sessions. SQLAlchemy is not imported."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ class EngineTransaction:
     async def prepare(self) -> None:
         """See `Transaction`."""
         if self.database.dialect == "postgresql":
-            await self.database.fetch("SELECT 1")  # a failed transaction refuses it
+            await self.database.fetch("SELECT 1")  # a failed transaction refuses this statement
 
     async def close(self) -> None:
         """See `Transaction`."""
         with contextlib.suppress(Exception):
-            await self.connection.close()  # what is not committed is rolled back
+            await self.connection.close()  # the rest is rolled back
 
 
 class Sessions:
@@ -76,7 +76,7 @@ class Sessions:
         engine = make.kw.get("bind")
         if engine is None:
             raise ConfigError(
-                "the async_sessionmaker of an inbox has no engine; make it with "
+                "the async_sessionmaker of an inbox has no engine; create it with "
                 "async_sessionmaker(engine)"
             )
         self.dialect: Dialect = _dialect(engine)
@@ -108,7 +108,7 @@ class SessionTransaction(EngineTransaction):
 
 
 async def _driver(connection: Any) -> DatabaseConnection:
-    """The driver's own connection, which knows its transaction."""
+    """Returns the driver's own connection, which knows the state of its transaction."""
     raw = await connection.get_raw_connection()
     return await adapt(raw.driver_connection)
 

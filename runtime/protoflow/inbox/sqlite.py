@@ -17,7 +17,7 @@ _PATIENCE: Final = 5.0
 
 
 class SQLiteFile:
-    """A SQLite file. It has one writer, so one transaction is open at a time.
+    """A SQLite file. Only one writer is possible, so one transaction is open at a time.
 
     Args:
         path: the file.
@@ -29,7 +29,7 @@ class SQLiteFile:
         self._path = path
         self._connection: sqlite3.Connection | None = None
         self._writer = threading.Lock()
-        # In front of the lock: handlers on the loop wait in order, without a thread each.
+        # This is acquired before the lock: handlers on the loop wait in order without threads.
         self._turn = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="protoflow-inbox")
 
@@ -40,7 +40,7 @@ class SQLiteFile:
         try:
             connection = await asyncio.wrap_future(begun)
         except asyncio.CancelledError:
-            # The thread cannot be stopped: it gives back what it gets.
+            # The thread cannot be stopped: it gives back the lock that it gets.
             begun.add_done_callback(self._give_back)
             self._turn.release()
             raise
@@ -55,11 +55,11 @@ class SQLiteFile:
 
     async def commit(self, connection: sqlite3.Connection) -> None:
         """Commits in the thread: the event loop must not wait for the disk."""
-        # Not wrapped in a future that a cancellation ends: COMMIT is short, and must be known.
+        # This is no future that a cancellation ends: COMMIT is short, and its result must be known.
         await _whole(self._thread.submit(connection.execute, "COMMIT"))
 
     def release(self, connection: sqlite3.Connection) -> None:
-        """Rolls back what is not committed, and lets the next begin."""
+        """Rolls back unless committed, and lets the next transaction begin."""
         if connection.in_transaction:
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
@@ -169,7 +169,7 @@ def _open(path: str) -> sqlite3.Connection:
 
 
 async def _whole(future: Future[sqlite3.Cursor]) -> None:
-    """Waits until a call in the thread has ended, cancelled or not: then its result counts."""
+    """Waits until a call in the thread has ended, even if cancelled: its result counts."""
     waiting = asyncio.wrap_future(future)
     while not waiting.done():
         with contextlib.suppress(asyncio.CancelledError):

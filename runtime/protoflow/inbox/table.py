@@ -8,7 +8,7 @@ from typing import Final
 from protoflow.database import DatabaseConnection, Dialect, Row, SyncDatabaseConnection
 from protoflow.inbox.entries import Entry
 
-#: What a role that may create tables runs once, where the inbox does not make its table itself.
+#: A role with the right to create tables runs this once, if the inbox does not create its table.
 POSTGRESQL_SCHEMA: Final = """CREATE TABLE IF NOT EXISTS protoflow_inbox (
     day int4 NOT NULL, consumer text NOT NULL, handler text NOT NULL, source text NOT NULL,
     id text NOT NULL, run int4 NOT NULL DEFAULT 1, handled_at timestamptz NOT NULL DEFAULT now(),
@@ -21,14 +21,15 @@ SQLITE_SCHEMA: Final = """CREATE TABLE IF NOT EXISTS protoflow_inbox (
     PRIMARY KEY (day, consumer, handler, source, id));
 CREATE INDEX IF NOT EXISTS protoflow_inbox_handled_at ON protoflow_inbox (handled_at)"""
 COLUMNS: Final = "day, consumer, handler, source, id, run, handled_at"
-#: Two processes that start at once would both create: one waits for the other. Any number.
+#: Two processes that start at once would both create the table, so one waits. Any number works.
 LOCK: Final = "SELECT pg_advisory_xact_lock(736570)"
 
 _ANEW: Final = "DO NOTHING"
 _AGAIN: Final = """(day, consumer, handler, source, id) DO UPDATE SET
   run = protoflow_inbox.run + 1, handled_at = excluded.handled_at"""
-# A run of the same message elsewhere holds its entry until it ends. The bound of that wait must
-# not hold for the handler's own statements, and another statement would be another round trip.
+# A run of the same message in another process holds its entry until it ends. The limit of this wait
+# must not apply to the handler's own statements, and a separate statement would need another round
+# trip.
 _BOUND: Final = """WITH before AS MATERIALIZED
   (SELECT current_setting('lock_timeout') AS value),
 bound AS MATERIALIZED (SELECT set_config('lock_timeout', '{wait}ms', true) FROM before)"""
@@ -37,7 +38,7 @@ INSERT INTO protoflow_inbox (day, consumer, handler, source, id)
 SELECT $3::int4, $1::text, $2::text, $4::text, $5::text FROM bound
 ON CONFLICT {{conflict}}
 RETURNING day, source, id, (SELECT set_config('lock_timeout', value, true) FROM before)"""  # noqa: S608  constants
-# The bound is lifted after all of them, or those behind the first would wait without one.
+# The limit is lifted after all rows, because rows behind the first would wait without it.
 _ENTER_MANY_POSTGRESQL: Final = f"""{_BOUND},
 entered AS (
   INSERT INTO protoflow_inbox (day, consumer, handler, source, id)
@@ -63,7 +64,7 @@ class Table:
 
     Args:
         dialect: the database.
-        wait: seconds that an entry waits for a run of the same message elsewhere.
+        wait: seconds that an entry waits for a run of the same message in another process.
     """
 
     def __init__(self, dialect: Dialect, wait: float) -> None:
@@ -79,7 +80,7 @@ class Table:
         self, database: DatabaseConnection, consumer: str, handler: str, entries: Sequence[Entry],
         again: Sequence[bool],
     ) -> set[Entry]:  # fmt: skip
-        """Notes messages; returns those that were not noted before, or that are run again."""
+        """Records messages; returns those that are new or must be run again."""
         found: set[Entry] = set()
         for statement, values in self._statements(consumer, handler, entries, again):
             found.update(map(_entry, await database.fetch(statement, *values)))
@@ -99,7 +100,8 @@ class Table:
         self, consumer: str, handler: str, entries: Sequence[Entry], again: Sequence[bool]
     ) -> list[tuple[str, tuple[object, ...]]]:
         if self._postgresql and len(entries) > 1 and not any(again):
-            # In one order everywhere, or two batches might wait for each other.
+            # All processes use the same order, because two batches might otherwise wait for each
+            # other.
             columns = zip(*sorted(set(entries)), strict=True)
             return [(self._many, (consumer, handler, *map(list, columns)))]
         repeated = {entry for entry, each in zip(entries, again, strict=True) if each}

@@ -1,4 +1,4 @@
-"""A transaction that the runtime opens and ends, around the user's own connection."""
+"""A transaction that the runtime opens and ends, on the user's own connection."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Transaction(Protocol):
 
     @property
     def connection(self) -> Any:
-        """What the handler gets: the user's own type."""
+        """The object that the handler gets: the user's own type."""
         ...
 
     @property
@@ -22,17 +22,17 @@ class Transaction(Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Whether the transaction is still the one that was opened."""
+        """Whether the transaction that was opened is still open."""
         ...
 
     @property
     def is_lost(self) -> bool:
-        """Whether it is not open because the connection is not: nobody ended it."""
+        """Whether the connection was lost: no code ended the transaction."""
         ...
 
     async def prepare(self) -> None:
-        """Does what must come before COMMIT, and may fail: a session writes its objects. Raises,
-        too, if a statement had failed: a COMMIT would roll back, and say nothing."""
+        """Runs the steps before COMMIT that may fail: a session writes its objects. It also raises
+        if a statement had failed, because COMMIT would then roll back without an error."""
         ...
 
     async def commit(self) -> None:
@@ -40,7 +40,7 @@ class Transaction(Protocol):
         ...
 
     async def close(self) -> None:
-        """Rolls back what is not committed, and gives the connection back. Raises nothing."""
+        """Rolls back unless committed, and gives the connection back. It raises nothing."""
         ...
 
 
@@ -49,7 +49,7 @@ class SyncTransaction(Protocol):
 
     @property
     def connection(self) -> Any:
-        """What the handler gets: the user's own type."""
+        """The object that the handler gets: the user's own type."""
         ...
 
     @property
@@ -59,16 +59,16 @@ class SyncTransaction(Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Whether the transaction is still the one that was opened."""
+        """Whether the transaction that was opened is still open."""
         ...
 
     @property
     def is_lost(self) -> bool:
-        """Whether it is not open because the connection is not: nobody ended it."""
+        """Whether the connection was lost: no code ended the transaction."""
         ...
 
     def prepare(self) -> None:
-        """Raises if a statement had failed: a COMMIT would roll back, and say nothing."""
+        """Raises if a statement had failed: COMMIT would then roll back without an error."""
         ...
 
     def commit(self) -> None:
@@ -76,7 +76,7 @@ class SyncTransaction(Protocol):
         ...
 
     def close(self) -> None:
-        """Rolls back what is not committed, and gives the connection back. Raises nothing."""
+        """Rolls back unless committed, and gives the connection back. It raises nothing."""
         ...
 
 
@@ -93,7 +93,7 @@ class Opener(Protocol):
         ...
 
     async def close(self) -> None:
-        """Closes what is the inbox's own; the user's pool or engine stays open."""
+        """Closes the inbox's own objects; the user's pool or engine stays open."""
         ...
 
 
@@ -110,5 +110,5 @@ class SyncOpener(Protocol):
         ...
 
     async def close(self) -> None:
-        """Closes what is the inbox's own."""
+        """Closes the inbox's own objects."""
         ...

@@ -1,4 +1,4 @@
-"""The journal: an optional SQLite file of the history of messages and operator actions."""
+"""The journal: an optional SQLite file with the history of messages and operator actions."""
 
 from protoflow.journal.entries import Event as Event
 from protoflow.journal.entries import HandlerMinute as HandlerMinute

@@ -1,4 +1,4 @@
-"""What a journal holds: events of messages, minutes of handlers, actions of operators."""
+"""The entries of a journal: message events, minutes of handlers, operator actions."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from protoflow.stats.handlers import COUNTERS
 
 
 class Event(enum.StrEnum):
-    """What happened to a message."""
+    """The kinds of message events."""
 
     #: Confirmed by the broker; recorded with `journal_successes`.
     PUBLISHED = "published"
-    #: A run began; recorded with `journal_successes`.
+    #: A run has begun; recorded with `journal_successes`.
     RECEIVED = "received"
     #: The handler returned; recorded with `journal_successes`.
     HANDLED = "handled"
     #: The handler raised Skip; recorded with `journal_successes`.
     SKIPPED = "skipped"
-    #: A run failed, or the message could not be handled at all.
+    #: A run failed, or the message could not be handled.
     FAILED = "failed"
-    #: Given up and acknowledged, as `on_exhausted` or the transport says.
+    #: The message was given up and acknowledged, as `on_exhausted` or the transport requires.
     DROPPED = "dropped"
     #: The broker confirmed the dead letter.
     DEAD_LETTERED = "dead-lettered"
-    #: An operator gave the dead letter back.
+    #: An operator replayed the dead letter.
     REPLAYED = "replayed"
     #: An operator deleted the dead letter.
     PURGED = "purged"
@@ -33,20 +33,20 @@ class Event(enum.StrEnum):
 
 @dataclass_record
 class MessageEvent:
-    """What happened to a message, and where.
+    """An event of a message, with its place.
 
     Attributes:
         time: in seconds since the epoch.
         id: the message id.
-        event: what happened.
+        event: the kind of event.
         handler: the full name of the handler, if a handler was involved.
-        topic: the topic that it was consumed from, published to, or dead-lettered to.
+        topic: the topic from which it was consumed, or to which it was published or dead-lettered.
         group: the consumer group.
-        attempt: the number of the run; 0 where nothing ran.
-        type: the full name of the message's type, of published ones.
+        attempt: the number of the run; 0 if there was no run.
+        type: for publishes, the full name of the message's type.
         error: the type and the text of the error, without sensitive values.
-        detail: what followed, or who acted.
-        cause: of a published one, the id of the message whose handler published it.
+        detail: the consequence, or the operator.
+        cause: for publishes, the id of the message whose handler published it.
     """
 
     time: float
@@ -64,14 +64,14 @@ class MessageEvent:
 
 @dataclass_record
 class HandlerMinute:
-    """What a handler did in a minute, in all processes that write the journal.
+    """The activity of a handler in one minute, in all processes that write the journal.
 
     Attributes:
-        minute: when it began, in seconds since the epoch.
+        minute: the start of the minute, in seconds since the epoch.
         handler: the full name of the handler.
         counts: the counters of `HandlerStats` by name.
-        runs: how many runs ended.
-        seconds: how long they took together.
+        runs: the number of runs that ended.
+        seconds: the total time of these runs.
     """
 
     minute: int
@@ -83,15 +83,15 @@ class HandlerMinute:
 
 @dataclass_record
 class OperatorAction:
-    """What an operator did.
+    """An action of an operator.
 
     Attributes:
         time: in seconds since the epoch.
         action: replay, purge, pause, resume, drain.
-        target: what was acted on: a dead-letter topic, a subscription, a handler.
-        count: how many messages it concerned.
-        actor: who acted: a user of the command, or the name of a service.
-        detail: how it was done.
+        target: the object of the action: a dead-letter topic, a subscription or a handler.
+        count: the number of affected messages.
+        actor: a user of the command, or the name of a service.
+        detail: further details of the action.
     """
 
     time: float
@@ -102,14 +102,14 @@ class OperatorAction:
     detail: str
 
 
-#: The action under which a journal notes how many entries it could not keep.
+#: A journal uses this action to record how many entries were lost.
 GAP = "gap"
 
-#: The columns of an event, in the order of its row.
+#: The columns of an event, in the order of the row.
 EVENT_COLUMNS = (
     *("time", "id", "event", "handler", "topic", "grp", "attempt", "type", "error", "detail"),
     "cause",
 )
-#: The columns of a minute that are added up.
+#: The columns of a minute that are summed.
 MINUTE_COLUMNS = (*COUNTERS, "runs", "seconds")
 ACTION_COLUMNS = ("time", "action", "target", "count", "actor", "detail")

@@ -1,4 +1,4 @@
-"""The file of a journal: its tables, its mode, its size."""
+"""The file of a journal: its tables, mode and size."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, Final
 
 from protoflow.journal.entries import ACTION_COLUMNS, EVENT_COLUMNS, MINUTE_COLUMNS
 
-#: The version of the tables. Whoever changes them adds one.
+#: The version of the tables. A change of the tables increases it.
 VERSION: Final = 1
-#: Nobody else may read what errors say.
+#: Only the owner may read the file, because it contains error texts.
 _PRIVATE: Final = 0o600
-#: Seconds to wait for other processes that write.
+#: Seconds to wait for other writing processes.
 _BUSY: Final = 2.0
-#: No text of an entry is longer.
+#: The longest text in an entry.
 _LONGEST: Final = 1024
 
 _MINUTES = ", ".join(f"{name} NOT NULL DEFAULT 0" for name in MINUTE_COLUMNS)
@@ -35,15 +35,15 @@ _TABLES: Final = (
 
 
 class JournalError(Exception):
-    """The file is no journal, or cannot be one."""
+    """The file is not a journal, or cannot become one."""
 
 
 def open_to_write(path: str, max_bytes: int) -> sqlite3.Connection:
-    """Opens a journal, making it for this user only where there is none.
+    """Opens a journal. If there is none, creates it for this user only.
 
     Raises:
-        JournalError: the file is something else.
-        sqlite3.Error, OSError: it cannot be opened.
+        JournalError: the file is not a journal.
+        sqlite3.Error, OSError: the file cannot be opened.
     """
     _make(path)
     connection = _connect(path, "rw")
@@ -66,10 +66,10 @@ def open_to_read(path: str) -> sqlite3.Connection:
     """Opens a journal without changing it.
 
     Raises:
-        JournalError: there is none, or it is something else.
+        JournalError: there is no file, or it is not a journal.
     """
     if not Path(path).exists():
-        raise JournalError("there is no such file yet")
+        raise JournalError("the file does not exist yet")
     try:
         connection = _connect(path, "ro")
         if _tables(connection) != {"events", "minutes", "actions", "schema"}:
@@ -81,7 +81,7 @@ def open_to_read(path: str) -> sqlite3.Connection:
 
 
 def identity(path: str) -> tuple[int, int] | None:
-    """Which file stands at a path; None is none."""
+    """Returns the identity of the file at a path; None if there is none."""
     try:
         found = os.stat(path)
     except OSError:
@@ -90,7 +90,7 @@ def identity(path: str) -> tuple[int, int] | None:
 
 
 def plain(value: Any) -> Any:
-    """A value as the file holds it: text that is valid, and not too long."""
+    """Returns a value as the file can store it: text is valid and not too long."""
     if isinstance(value, str):
         return value[:_LONGEST].encode(errors="replace").decode()
     return value
@@ -107,15 +107,15 @@ def _connect(path: str, mode: str) -> sqlite3.Connection:
 
 
 def _make(path: str) -> None:
-    """Makes an empty file where there is none. One that is there is not opened: SQLite's locks
-    on a file go when any descriptor of it is closed in the process
+    """Creates an empty file if there is none. An existing file is not opened here: SQLite's locks
+    on a file end when the process closes any descriptor of it
     (https://www.sqlite.org/howtocorrupt.html)."""
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, _PRIVATE))
     except FileExistsError:
         mode = os.lstat(path).st_mode
         if not stat.S_ISREG(mode):
-            raise JournalError("it is no regular file") from None
+            raise JournalError("it is not a regular file") from None
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
@@ -125,7 +125,9 @@ def _prepare(connection: sqlite3.Connection) -> None:
             for statement in _TABLES:
                 connection.execute(statement)
         elif _tables(connection) != {"events", "minutes", "actions", "schema"}:
-            raise JournalError("the file holds other tables, so it is no journal; name a new one")
+            raise JournalError(
+                "the file contains other tables, so it is not a journal; name a new file"
+            )
         (version,) = connection.execute("SELECT version FROM journal_schema").fetchone()
         if version != VERSION:
             raise JournalError(

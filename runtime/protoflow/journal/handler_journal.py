@@ -1,4 +1,4 @@
-"""The journal as one handler writes it: names are bound once."""
+"""The journal of one handler; its names are bound once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from protoflow.message import Message
 
 
 class HandlerJournal:
-    """Records what becomes of the messages of a handler.
+    """Records the outcomes of a handler's messages.
 
     Args:
         journal: the journal of the process.
@@ -19,7 +19,7 @@ class HandlerJournal:
         group: the consumer group.
 
     Attributes:
-        successes: whether receipts and successes are recorded, too.
+        successes: whether receipts and successes are also recorded.
     """
 
     def __init__(self, journal: Journal, handler: str, group: str) -> None:
@@ -27,20 +27,20 @@ class HandlerJournal:
         self._record = functools.partial(journal.record_event, handler=handler, group=group)
 
     def received(self, message: Message, attempt: int) -> None:
-        """A run begins."""
+        """Records the begin of a run."""
         cause = message.metadata.get(wire.CAUSATION_ID, "")
         self._record(Event.RECEIVED, message.id, topic=message.topic, attempt=attempt, cause=cause)
 
     def handled(self, message: Message, attempt: int) -> None:
-        """The handler returned."""
+        """Records that the handler returned."""
         self._record(Event.HANDLED, message.id, topic=message.topic, attempt=attempt)
 
     def skipped(self, message: Message, attempt: int) -> None:
-        """The handler said that it does not handle the message."""
+        """Records that the handler skipped the message."""
         self._record(Event.SKIPPED, message.id, topic=message.topic, attempt=attempt)
 
     def failed(self, message: Message, attempt: int, error: str, *, what: str) -> None:
-        """A run failed, or the message cannot be handled; `what` is what follows."""
+        """Records a failed run or an invalid message; `what` is the consequence."""
         event = Event.DROPPED if what == "dropped" else Event.FAILED
         detail = what.removeprefix("failed, ")
         self._record(
@@ -48,5 +48,5 @@ class HandlerJournal:
         )
 
     def dead_lettered(self, message: Message, attempt: int, topic: str) -> None:
-        """The dead letter is confirmed."""
+        """Records that the dead letter is confirmed."""
         self._record(Event.DEAD_LETTERED, message.id, topic=topic, attempt=attempt)

@@ -1,4 +1,4 @@
-"""The journal of a process: entries wait in memory and are written by a thread, in batches."""
+"""The journal of a process: entries wait in memory, and a thread writes them in batches."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ from protoflow.journal.entries import GAP, Event
 from protoflow.journal.file import JournalError
 from protoflow.journal.writer import ACTION, EVENT, MINUTE, JournalWriter, Row
 
-#: Who acts at the moment, for what is recorded deep below: a role and an address.
+#: The current actor, a role and an address, for records that are made in inner code.
 acting: ContextVar[str] = ContextVar("acting", default="")
 
 _log = logging.getLogger("protoflow.journal")
 
 #: Seconds between two batches.
 _INTERVAL: Final = 0.5
-#: So many entries wait at most; what comes beyond is lost, and counted.
+#: At most this many entries wait; further ones are lost and counted.
 _WAITING: Final = 20_000
-#: The entries of one transaction.
+#: The number of entries in one transaction.
 _BATCH: Final = 2_000
-#: Seconds before a file that failed is tried again.
+#: Seconds before a failed file is tried again.
 _PAUSE: Final = 10.0
-#: Seconds after which a file to which nothing is written is looked through for old entries.
+#: Seconds without writes after which the file is checked for old entries.
 _EXPIRING: Final = 600.0
 #: Seconds that `close` waits for the last batch.
 _CLOSING: Final = 5.0
-#: Ids of one action that become events of their messages.
+#: At most this many ids of one action become events of their messages.
 _IDS: Final = 1_000
 
 
 class Journal:
-    """Records what happens to messages. Errors of the file are logged and never raised.
+    """Records the events of messages. Errors of the file are logged and never raised.
 
     Args:
         path: the SQLite file; created if missing, readable for this user only.
-        successes: whether publishes, receipts and successes are recorded, too.
+        successes: whether publishes, receipts and successes are also recorded.
         max_bytes: the largest size of the file; the oldest entries are deleted.
-        actor: who is recorded for operator actions.
+        actor: the recorded operator of actions.
         now: the time in seconds since the epoch.
 
     Attributes:
         path: the file.
         successes: as given.
         actor: as given.
-        problem: why nothing is written at the moment; None: nothing is wrong.
+        problem: why nothing is written at the moment; None if there is no problem.
     """
 
     def __init__(
@@ -72,18 +72,18 @@ class Journal:
         self._writer = JournalWriter(path, max_bytes)
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        self._refused = 0  # by `_add`
-        self._dropped = 0  # by the thread
-        self._noted = 0  # of `lost`, what stands in the file
+        self._refused = 0  # changed by `_add`
+        self._dropped = 0  # changed by the thread
+        self._noted = 0  # the part of `lost` that is already in the file
         self._retry_at = self._expire_at = 0.0
 
     def open(self) -> None:
-        """Starts to write."""
+        """Starts writing."""
         self._thread = threading.Thread(target=self._run, name="protoflow-journal", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Writes waiting entries, for a few seconds at most. Idempotent."""
+        """Writes waiting entries, for a few seconds at most. It is idempotent."""
         thread, self._thread = self._thread, None
         if thread is not None:
             self._stopping.set()
@@ -115,7 +115,7 @@ class Journal:
         detail: str = "",
         cause: str = "",
     ) -> None:
-        """Records what happened to a message; see `MessageEvent`."""
+        """Records an event of a message; see `MessageEvent`."""
         self._add(
             EVENT,
             (
@@ -125,7 +125,7 @@ class Journal:
         )
 
     def record_minute(self, minute: int, handler: str, counts: Sequence[float]) -> None:
-        """Adds to the minute of a handler: the counters, runs, and their seconds."""
+        """Adds counters, runs and their seconds to the current minute of a handler."""
         self._add(MINUTE, (minute, handler, *counts))
 
     def record_action(
@@ -137,15 +137,14 @@ class Journal:
         count: int | None = None,
         detail: str = "",
     ) -> None:
-        """Records what an operator did.
+        """Records an action of an operator.
 
         Args:
             action: replay, purge, pause, resume, drain.
             target: a dead-letter topic, a subscription or a handler.
-            ids: the messages that were replayed or purged; each gets an event, the first
-                thousand of them.
-            count: how many messages it concerned; the number of ids if not given.
-            detail: how it was done.
+            ids: the replayed or purged messages; each of the first thousand gets an event.
+            count: the number of affected messages; by default the number of ids.
+            detail: further details of the action.
         """
         count = len(ids) if count is None else count
         detail = "; ".join(text for text in (acting.get(), detail) if text)
@@ -158,7 +157,7 @@ class Journal:
 
     @property
     def lost(self) -> int:
-        """How many entries were lost."""
+        """The number of lost entries."""
         return self._refused + self._dropped
 
     def _add(self, kind: int, values: tuple[Any, ...]) -> None:
@@ -167,7 +166,7 @@ class Journal:
         else:
             self._rows.append((kind, values))
 
-    # In the thread.
+    # Runs in the thread.
 
     def _run(self) -> None:
         while not self._stopping.wait(_INTERVAL):
@@ -182,7 +181,7 @@ class Journal:
     def _write_all(self) -> None:
         while time.monotonic() >= self._retry_at:
             idle = not self._rows
-            # A process that records nothing makes no file.
+            # A process that records nothing creates no file.
             if idle and not (self._writer.is_open and time.monotonic() >= self._expire_at):
                 return
             batch = [self._rows.popleft() for _ in range(min(_BATCH, len(self._rows)))]
@@ -198,7 +197,8 @@ class Journal:
         except (JournalError, sqlite3.OperationalError, OSError) as error:
             self._rows.extendleft(reversed(batch))
             self._failed(str(error))
-        except Exception as error:  # no repetition can help: the service and the others go on
+        # a repetition cannot help: the service and other processes continue
+        except Exception as error:
             self._dropped += len(batch)
             self._failed(f"{type(error).__name__}: {error}")
         else:

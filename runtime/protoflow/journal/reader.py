@@ -1,4 +1,4 @@
-"""Reads a journal, even while services write it."""
+"""Reads a journal, even while services write to it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _LATEST = 1 << 60
 
 
 class JournalReader:
-    """The history that a journal holds: of messages, handlers and operators.
+    """Reads the history of messages, handlers and operators from a journal.
 
     Args:
         path: the file.
@@ -55,11 +55,11 @@ class JournalReader:
         self._connection = open_to_read(path)
 
     def timeline(self, id: str, *, limit: int = 1000) -> list[MessageEvent]:
-        """Returns what happened to a message, the oldest first."""
+        """Returns the events of a message, the oldest first."""
         return [_event(row) for row in self._rows(_OF_MESSAGE, plain(id), limit)]
 
     def caused(self, id: str, *, limit: int = 1000) -> list[MessageEvent]:
-        """Returns the publishes that a message caused; only with `journal_successes`."""
+        """Returns the messages that a message caused; only with `journal_successes`."""
         return [_event(row) for row in self._rows(_CAUSED, plain(id), limit)]
 
     def minutes(
@@ -69,8 +69,8 @@ class JournalReader:
 
         Args:
             since: the first minute, in seconds since the epoch.
-            until: before this time.
-            handler: only those of this handler.
+            until: the end, which is not included.
+            handler: selects one handler.
         """
         return [
             HandlerMinute(
@@ -86,7 +86,7 @@ class JournalReader:
     def actions(
         self, since: float = 0, until: float = _LATEST, *, limit: int = 100
     ) -> list[OperatorAction]:
-        """Returns what operators did, the latest first."""
+        """Returns the actions of operators, the latest first."""
         return [
             OperatorAction(**dict(zip(ACTION_COLUMNS, row, strict=True)))
             for row in self._rows(_ACTIONS, since, until, GAP, limit)
@@ -94,13 +94,13 @@ class JournalReader:
 
     @property
     def lost(self) -> int:
-        """How many entries the journal lost."""
+        """The number of entries that the journal lost."""
         (row,) = self._rows(_LOST, GAP)
         return int(row[0])
 
     @property
     def since(self) -> float | None:
-        """The time of the oldest entry; None: there is none."""
+        """The time of the oldest entry; None if there is none."""
         times = [time for (time,) in self._rows(_OLDEST) if time is not None]
         return min(times, default=None)
 

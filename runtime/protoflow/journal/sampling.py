@@ -1,4 +1,4 @@
-"""Minutes of handlers: the counters are read from time to time, so a message costs nothing."""
+"""Minutes of handlers: counters are sampled, so recording costs nothing per message."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Final
 from protoflow.journal.journal import Journal
 from protoflow.stats.handlers import COUNTERS, HandlerStats
 
-#: Seconds between two looks at the counters, at most.
+#: Seconds between two samples, at most.
 _INTERVAL: Final = 10.0
 _MINUTE: Final = 60
 
 
 class Sampling:
-    """Records how far the counters of handlers have moved.
+    """Records the changes of handlers' counters.
 
     Args:
-        journal: gets the minutes.
-        handlers: the counters by the name of the handler; may grow.
+        journal: stores the minutes.
+        handlers: the counters by the name of the handler; handlers may be added.
         now: the time in seconds since the epoch.
     """
 
@@ -34,20 +34,20 @@ class Sampling:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Looks from now on, until `stop`."""
+        """Starts sampling, until `stop`."""
         now = self._now()
         left = _MINUTE - now % _MINUTE
         self._timer = asyncio.get_running_loop().call_later(min(_INTERVAL, left), self._look)
 
     def stop(self) -> None:
-        """Looks for the last time."""
+        """Takes the last sample."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self.sample()
 
     def sample(self) -> None:
-        """Records what was counted since the last time, in the minute that it began in."""
+        """Records the counts since the last sample, in the minute in which that period began."""
         for name, stats in self._handlers.items():
             found = (
                 *(getattr(stats, counter) for counter in COUNTERS),

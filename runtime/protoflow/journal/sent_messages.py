@@ -10,15 +10,15 @@ from protoflow.journal.journal import Journal
 from protoflow.message import Message
 from protoflow.stats.handlers import SentMessages
 
-#: What a retry or a dead letter carries: they are events of their own.
+#: A retry or a dead letter has one of these headers; it has its own events.
 _HOPS = (wire.PF_DUE, wire.PF_DEAD_LETTER)
 
 
 class JournaledMessages(SentMessages):
-    """Counts and records what the broker confirmed; with `journal_successes` only.
+    """Counts and records confirmed messages; only with `journal_successes`.
 
     Args:
-        journal: gets an event for each.
+        journal: gets an event for each message.
     """
 
     __slots__ = ("_record",)
@@ -28,7 +28,7 @@ class JournaledMessages(SentMessages):
         self._record = journal.record_event
 
     def add(self, messages: Sequence[Message]) -> None:
-        """These are confirmed."""
+        """Counts and records confirmed messages."""
         super().add(messages)
         for message in messages:
             metadata = message.metadata

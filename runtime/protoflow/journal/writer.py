@@ -1,4 +1,4 @@
-"""Writing a journal: whole batches, old entries deleted, never more than the size allowed."""
+"""Writes a journal: whole batches, deletion of old entries, and a limit of the size."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any, Final
 from protoflow.journal.entries import ACTION_COLUMNS, EVENT_COLUMNS, MINUTE_COLUMNS
 from protoflow.journal.file import identity, open_to_write, plain
 
-#: Entries are kept so long, in seconds.
+#: Entries are kept for this many seconds.
 RETENTION: Final = 86400.0
-#: Above this share of the size the oldest events are deleted.
+#: Above this share of the size, the oldest events are deleted.
 _FULL: Final = 0.9
-#: The share of the events that is deleted then.
+#: The share of the events that is then deleted.
 _STEP: Final = 0.1
-#: How often they are deleted for one batch.
+#: How often events are deleted for one batch.
 _SHRINKS: Final = 10
 _KINDS = ("events", "minutes", "actions")
 
-#: One entry: the kind of it, an index of `_KINDS`, and its values.
+#: One entry: its kind, an index of `_KINDS`, and its values.
 Row = tuple[int, tuple[Any, ...]]
 EVENT, MINUTE, ACTION = range(3)
 
@@ -33,7 +33,7 @@ def _insert(table: str, columns: Sequence[str]) -> str:
 _ADDED = ", ".join(f"{name} = {name} + excluded.{name}" for name in MINUTE_COLUMNS)
 _INSERTS = (
     _insert("events", EVENT_COLUMNS),
-    # Several processes add to one minute.
+    # Several processes add to the same minute.
     (
         f"{_insert('minutes', ('minute', 'handler', *MINUTE_COLUMNS))} "
         f"ON CONFLICT (minute, handler) DO UPDATE SET {_ADDED}"
@@ -41,7 +41,7 @@ _INSERTS = (
     _insert("actions", ACTION_COLUMNS),
 )
 _EXPIRE = (
-    # Events are in the order of time, as good as: a look at the first ones is enough.
+    # Events are almost in order of time, so it is enough to check the first ones.
     (
         "DELETE FROM journal_events WHERE sequence < coalesce("
         "(SELECT sequence FROM journal_events WHERE time >= ? ORDER BY sequence LIMIT 1), "
@@ -67,7 +67,7 @@ class JournalWriter:
 
     Args:
         path: the file.
-        max_bytes: how large it may become, without its write-ahead log.
+        max_bytes: the limit of its size, without the write-ahead log.
     """
 
     def __init__(self, path: str, max_bytes: int) -> None:
@@ -77,9 +77,9 @@ class JournalWriter:
         self._identity: tuple[int, int] | None = None
 
     def write(self, rows: Iterable[Row], now: float) -> None:
-        """Writes rows, all or none. Raises sqlite3.Error, OSError, JournalError."""
+        """Writes all rows or none. Raises sqlite3.Error, OSError, JournalError."""
         if self._connection is not None and identity(self._path) != self._identity:
-            self.close()  # deleted or replaced: what is written now would be gone with it
+            self.close()  # the file was deleted or replaced, so new entries would be lost
         if self._connection is None:
             self._connection = open_to_write(self._path, self._max_bytes)
             self._identity = identity(self._path)
@@ -94,12 +94,12 @@ class JournalWriter:
                 if error.sqlite_errorcode != sqlite3.SQLITE_FULL or not remaining:
                     raise
                 self._shrink(self._connection)
-        with contextlib.suppress(sqlite3.OperationalError):  # the next batch tries it again
+        with contextlib.suppress(sqlite3.OperationalError):  # the next batch repeats it
             self._expire(self._connection, now)
 
     @property
     def is_open(self) -> bool:
-        """Whether the file was written since the last `close`."""
+        """Whether the file is open."""
         return self._connection is not None
 
     def close(self) -> None:
@@ -123,7 +123,8 @@ class JournalWriter:
             raise
 
     def _expire(self, connection: sqlite3.Connection, now: float) -> None:
-        """Deletes what is too old, then what is too much. Freed pages are used again."""
+        """Deletes entries that are too old, and then entries above the size. SQLite reuses freed
+        pages."""
         before = now - RETENTION
         for statement in _EXPIRE:
             connection.execute(statement, (before,))
@@ -137,7 +138,7 @@ class JournalWriter:
 
 
 def _used(connection: sqlite3.Connection) -> int:
-    """Bytes in use."""
+    """Returns the number of bytes in use."""
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     (free,) = connection.execute("PRAGMA freelist_count").fetchone()
     (size,) = connection.execute("PRAGMA page_size").fetchone()

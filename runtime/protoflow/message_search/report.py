@@ -15,26 +15,26 @@ from protoflow.message import Message
 from protoflow.stats.dead_letters import timestamp
 from protoflow.transport import FoundMessages, Sighting, SubscriptionSettings
 
-#: Journal, broker and id mean the same moment if they are not further apart, in seconds.
+#: Times of journal, broker and id count as equal within this many seconds.
 _SAME = 5.0
 _RETRY = "waits again"
-#: Events whose topic is that of the dead letters.
+#: Events whose topic is the dead-letter topic.
 _ELSEWHERE = (Event.DEAD_LETTERED, Event.REPLAYED, Event.PURGED)
-#: Events after which nothing more becomes of a message in a group.
+#: Events after which a group is finished with a message.
 _ENDS = (Event.HANDLED, Event.SKIPPED, Event.DROPPED)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One thing that happened.
+    """One event in the history of a message.
 
     Attributes:
-        time: in seconds since the epoch; 0.0 is unknown.
-        event: what happened.
-        where: a handler, or where the message lies.
-        group: the consumer group, if it is about one.
-        attempt: the number of the run; 0 where nothing ran.
-        detail: the error, the type, who acted.
+        time: seconds since the epoch; 0.0 if unknown.
+        event: the kind of event.
+        where: a handler, or the place of the message.
+        group: the consumer group, if there is one.
+        attempt: the number of the run; 0 if there was no run.
+        detail: the error, the type or the operator.
         source: journal, broker, or both.
     """
 
@@ -47,14 +47,14 @@ class Row:
     source: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns it as plain data."""
+        """Returns the row as plain data."""
         values = asdict(self)
         return values | {"time": timestamp(self.time), "attempt": self.attempt or None}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Caused:
-    """A message that was published by a handler of this one."""
+    """A message that a handler of this message published."""
 
     id: str
     time: float
@@ -63,25 +63,25 @@ class Caused:
     source: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns it as plain data."""
+        """Returns the message as plain data."""
         return asdict(self) | {"time": timestamp(self.time)}
 
 
 @dataclass(kw_only=True)
 class Report:
-    """All that was found, and where.
+    """All findings about a message, and their places.
 
     Attributes:
         id: the message id.
-        timeline: what happened, the oldest first.
+        timeline: the events, the oldest first.
         groups: the state of each group, by topic and group.
-        caused: messages that it has caused.
+        caused: messages that it caused.
         caused_by: the id of the message that caused it.
-        searched: places that were searched.
-        not_searched: places that were not, and why.
-        unreachable: the broker does not answer.
-        topics: where the message is known to have been.
-        dead_letters: the message as dead letter, with the topic that it waits in.
+        searched: the searched places.
+        not_searched: the places that were not searched, and why.
+        unreachable: whether the broker does not answer.
+        topics: the known topics of the message.
+        dead_letters: its dead letters, with their topics.
         message: the message, if the broker has it.
     """
 
@@ -99,11 +99,11 @@ class Report:
 
     @property
     def known(self) -> bool:
-        """Whether anything is known of the message."""
+        """Whether anything is known about the message."""
         return bool(self.timeline or self.caused)
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns it as plain data; its schema is that of `protoflow why --json`."""
+        """Returns the report as plain data, in the schema of `protoflow why --json`."""
         return {
             "id": self.id,
             "known": self.known,
@@ -125,7 +125,7 @@ class Report:
             if event.event not in _ELSEWHERE:
                 self.topics.add(event.topic)
             if event.event in _ENDS:
-                # The broker knows better, if it knows.
+                # The data of the broker, if there is any, is better.
                 state = f"{event.event} at {timestamp(event.time)}, by the journal"
                 self.groups[event.topic, event.group] = state
             elif event.event in (Event.RECEIVED, Event.FAILED):
@@ -175,12 +175,12 @@ class Report:
         self.caused_by = self.caused_by or named(wire.CAUSATION_ID, "")
 
     def add_unreachable(self, error: Exception) -> None:
-        """Notes that the broker was not searched, or not to the end."""
+        """Notes that the broker was not searched, or not completely."""
         self.unreachable = True
         self.not_searched.append(f"broker: {error}")
 
     def add_unknown(self, subscriptions: Iterable[SubscriptionSettings]) -> None:
-        """Notes, for each other group of a topic of the message, that nothing is known."""
+        """Notes, for each other group of a topic of the message, that its state is unknown."""
         for one in subscriptions:
             if one.topic in self.topics and not one.broadcast:
                 self.groups.setdefault((one.topic, one.group), "not known")
@@ -202,8 +202,8 @@ class Report:
 
 
 def _published(record: DeadLetterRecord) -> Row | None:
-    """When the message of a dead letter was published; None: not known, as after a replay, when
-    the broker got the message again."""
+    """Returns when the message of a dead letter was published. None means unknown, for example
+    after a replay, when the broker received the message again."""
     named = record.message.metadata.get
     try:
         time = float(named(wire.PF_ORIGINAL_TIME, ""))
@@ -235,7 +235,7 @@ def _row_of_event(event: MessageEvent) -> Row:
     )
 
 
-#: Events of which the handler says more than the topic.
+#: Events for which the handler is more useful than the topic.
 _BY_HANDLERS = (Event.RECEIVED, Event.HANDLED, Event.SKIPPED, Event.FAILED, Event.DROPPED)
 
 
@@ -252,7 +252,7 @@ def _row_of_sighting(sighting: Sighting) -> Row:
 
 
 def _same(known: Row, row: Row) -> bool:
-    """Whether journal and broker report one thing."""
+    """Whether journal and broker report the same event."""
     topics = (known.where.partition(",")[0], row.where.partition(",")[0])
     return (
         (known.source != row.source or row.event == Event.PUBLISHED)
@@ -263,7 +263,7 @@ def _same(known: Row, row: Row) -> bool:
 
 
 def _joined(known: Row, row: Row) -> Row:
-    """One row of both: the broker knows the place."""
+    """Returns one row for both; the broker knows the place."""
     if known.source == row.source:
         return known
     broker, journal = (known, row) if known.source == "broker" else (row, known)

@@ -15,22 +15,22 @@ from protoflow.message_search.report import Report
 from protoflow.stats.dead_letters import timestamp
 from protoflow.transport import MessageFinder, MessageQuery, Topology, Transport
 
-#: No ULID of a message is older; a derived id has any time.
+#: The time in a message's ULID is never older; a derived id has an arbitrary time.
 _FIRST = 1577836800.0  # 2020
-#: How far the clock of who published may be ahead, in seconds.
+#: Seconds by which the publisher's clock may be ahead.
 _AHEAD = 86400.0
-#: How much earlier than the time of its id a message may lie, in seconds.
+#: Seconds by which a message may be stored before the time in its id.
 _EARLIER = 1.0
 
 
 @dataclass_record
 class Bounds:
-    """Which part of a topic is searched, if the topic is a log.
+    """The part of a topic to search, if the topic is a log.
 
     Attributes:
-        since: the start in seconds since the epoch; None: the time in the id.
+        since: the start in seconds since the epoch; None means the time in the id.
         within: the length in seconds.
-        limit: how many messages at most.
+        limit: the highest number of messages.
     """
 
     since: float | None = None
@@ -67,14 +67,14 @@ async def search_broker(
     report: Report,
     bounds: Bounds,
 ) -> None:
-    """Adds what the broker knows.
+    """Adds the broker's findings.
 
     Args:
         transport: the broker, open.
-        dead_letters: of this broker.
-        topology: the topics and groups that are searched.
-        report: gets what is found.
-        bounds: how much of the topics is searched.
+        dead_letters: the dead letters of this broker.
+        topology: the topics and groups to search.
+        report: receives the findings.
+        bounds: the part of each topic to search.
     """
     try:
         await _search_topics(transport, topology, report, bounds)
@@ -90,8 +90,8 @@ async def _search_topics(
     topics = sorted({*topology.topics, *(one.topic for one in topology.subscriptions)})
     if not isinstance(transport, MessageFinder):
         report.not_searched.append(
-            f"{', '.join(topics)}: this transport cannot read what lies in topics and queues"
-            " without taking it"
+            f"{', '.join(topics)}: this transport cannot read messages in topics and queues "
+            "without consuming them"
         )
         return
     since = _time_of(report.id) if bounds.since is None else bounds.since
@@ -123,7 +123,7 @@ async def _search_dead_letters(
 
 
 def _time_of(id: str) -> float | None:
-    """When a message with this id was published, a little earlier; None if the id does not say."""
+    """Returns a time shortly before the id's publication; None if the id has no time."""
     found = ids.time_of(id)
     known = found is not None and _FIRST <= found <= time.time() + _AHEAD
     return found - _EARLIER if known and found is not None else None

@@ -1,4 +1,4 @@
-"""The middlewares, one a module, and their default order."""
+"""The middlewares, one in each module, and their default order."""
 
 from __future__ import annotations
 
@@ -57,22 +57,22 @@ __all__ = [
 
 
 class Dependencies(TypedDict, total=False):
-    """Optional collaborators; `Service` takes these keywords, and `default_chain`.
+    """Optional dependencies; `Service` and `default_chain` take them as keywords.
 
     Keys:
-        tracer_provider: an OpenTelemetry tracer provider; the global one if not given.
+        tracer_provider: an OpenTelemetry tracer provider; by default the global one.
         hooks: callbacks around every run.
-        validator: checks all messages, in place of protovalidate and the contract's rules.
+        validator: checks all messages, instead of protovalidate and the contract's rules.
         outbox: keeps outputs until a relay has published them.
-        inbox: opens the transactions of handlers whose effects show exactly once.
+        inbox: opens the transactions of handlers with exactly-once effects.
         error_classifier: returns the category of an error, for statistics.
     """
 
-    tracer_provider: Any  # Any: no OpenTelemetry type without it
+    tracer_provider: Any  # Any: without OpenTelemetry there is no such type
     hooks: JobHooks | None
     validator: ProtoValidator | None
     outbox: OutboxStore | None
-    inbox: Inbox[Any] | None  # Any: each kind of connection
+    inbox: Inbox[Any] | None  # Any: there are several kinds of connection
     error_classifier: ErrorClassifier | None
 
 
@@ -80,12 +80,14 @@ def default_chain(dependencies: Dependencies | None = None) -> Chain:
     """Returns the default chain of a service, outermost first.
 
     Raises:
-        ConfigError: a dependency of an unknown name.
+        ConfigError: a dependency has an unknown name.
     """
     given = dependencies or Dependencies()
     known = Dependencies.__annotations__
     if unknown := sorted(given.keys() - known.keys()):
-        raise ConfigError(f"{', '.join(unknown)}: no such dependency; known are {', '.join(known)}")
+        raise ConfigError(
+            f"{', '.join(unknown)}: no such dependency; known dependencies: {', '.join(known)}"
+        )
     return Chain(
         (
             Named("recoverer", recoverer),

@@ -16,35 +16,35 @@ from protoflow.pipeline import HandlerSpec, Next
 
 _log = logging.getLogger("protoflow.circuit")
 
-#: Seconds after which a message asks again whether the probes are over.
+#: Seconds after which a waiting message checks again whether the probes have ended.
 _AGAIN = 0.25
 
 
 class CircuitState(enum.StrEnum):
     """The state of a circuit."""
 
-    #: Everything runs.
+    #: All runs start.
     CLOSED = "closed"
-    #: Nothing runs; the subscription is paused and readiness is red.
+    #: No run starts; the subscription is paused and readiness is red.
     OPEN = "open"
-    #: A few runs try whether it works again.
+    #: A few runs probe whether the dependency works again.
     HALF_OPEN = "half_open"
 
 
 class CircuitBreaker:
-    """A middleware: a circuit for each handler.
+    """A middleware with a circuit for each handler.
 
-    When enough of the last runs failed, the subscription of the handler pauses. Its messages wait
+    If too many of the last runs failed, the subscription of the handler pauses. Its messages wait
     in order and lose no attempt. After `open_for` seconds a few runs are allowed. If they succeed,
     the circuit closes, otherwise it opens again. A waiting message does not run, so neither
-    `timeout` nor the attempts count the wait. If the handler raises `DeadLetter` or `Skip`, the
-    run is no failure of the dependency. Place it next to the handler.
+    `timeout` nor the attempts count the wait. If the handler raises `DeadLetter` or `Skip`, the run
+    does not count as a failure of the dependency. Place it next to the handler.
 
     Args:
         failure_rate: the share of failed runs that opens the circuit.
-        window: how many runs are looked at; it opens only when so many were seen.
+        window: the number of last runs to evaluate; the circuit opens only after this many runs.
         open_for: seconds until the probes.
-        probes: how many runs must succeed then; so many run at once.
+        probes: the number of runs that must then succeed; this many run at once.
         on_change: called with handler and new state.
     """
 
@@ -59,7 +59,8 @@ class CircuitBreaker:
     ) -> None:
         if not 0 < failure_rate <= 1 or window < 1 or open_for <= 0 or probes < 1:
             raise ConfigError(
-                "circuit_breaker: failure_rate must be from 0 to 1, the others positive"
+                "circuit_breaker: failure_rate must be from 0 to 1; all other arguments must be "
+                "positive"
             )
         self.failure_rate = failure_rate
         self.window = window
@@ -69,9 +70,9 @@ class CircuitBreaker:
         self._circuits: dict[str, _Circuit] = {}
 
     def __call__(self, next: Next, spec: HandlerSpec) -> Next:
-        """The handler in its circuit."""
+        """Returns the handler with its circuit."""
         circuit = self._circuits[spec.name] = _Circuit(self, spec)
-        # While the circuit is open the subscription starts nothing, however short the wait.
+        # While the circuit is open, the subscription starts no run, even after a short wait.
         again = min(_AGAIN, self.open_for)
 
         async def run(delivery: Delivery, context: Context) -> Outcome:
@@ -86,7 +87,7 @@ class CircuitBreaker:
             except Exception:
                 circuit.left(era, False)
                 raise
-            except BaseException:  # cancelled: no evidence
+            except BaseException:  # a cancelled run is not counted
                 circuit.left(era, None)
                 raise
             circuit.left(era, _good(outcome))
@@ -101,9 +102,9 @@ class CircuitBreaker:
 
 
 def _good(outcome: Outcome) -> bool | None:
-    """Whether the outcome of a run shows that its dependency works; if the circuit is outside of
-    retry and poison_queue, failures are outcomes already."""
-    if type(outcome) is Postpone:  # by a middleware further in
+    """Whether the outcome of a run shows that its dependency works. If the circuit is outside of
+    retry and poison_queue, failures are already outcomes here."""
+    if type(outcome) is Postpone:  # an inner middleware returned it
         return None
     return not isinstance(outcome, Retry) and outcome.__cause__ is None
 
@@ -116,12 +117,12 @@ class _Circuit:
         self._results: deque[bool] = deque(maxlen=settings.window)
         self._probing = 0
         self._passed = 0
-        # A run that outlasts the state in which it started is no evidence for a later one.
+        # A run that ends in a later state than it started in is not counted.
         self._era = 0
 
     def enter(self) -> int | None:
-        """Returns what `left` takes when the run ends; None: it may not start."""
-        if self.state is CircuitState.OPEN:  # it had started before the gate closed
+        """Returns the argument of `left` for the end of the run; None if it may not start."""
+        if self.state is CircuitState.OPEN:  # the run had started before the gate closed
             return None
         if self.state is CircuitState.HALF_OPEN:
             if self._probing + self._passed >= self._settings.probes:
@@ -130,7 +131,7 @@ class _Circuit:
         return self._era
 
     def left(self, era: int, good: bool | None) -> None:
-        """A run ended."""
+        """Counts the end of a run."""
         if era != self._era:
             return
         if self.state is CircuitState.HALF_OPEN:
@@ -172,5 +173,5 @@ class _Circuit:
             return
         try:
             self._settings.on_change(name, state)
-        except Exception as error:  # a callback must not decide about a message
+        except Exception as error:  # an error in a callback must not affect a message
             _log.warning("on_change failed", extra={"handler": name, "error": type(error).__name__})

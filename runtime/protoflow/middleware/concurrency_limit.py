@@ -10,19 +10,20 @@ from protoflow.message import Delivery
 from protoflow.outcomes import Outcome, Postpone
 from protoflow.pipeline import HandlerSpec, Middleware, Next
 
-#: Seconds for which a run waits in its turn, too short to matter to any timeout...
+#: Seconds for which a run waits in its worker, too short to affect a timeout.
 _PATIENCE = 0.02
-#: ... and then gives its worker to others for so long.
+#: After that wait, the run leaves its worker to other runs for this many seconds.
 _AGAIN = 0.05
 
 
 def concurrency_limit(limit: int, *, handlers: frozenset[str] | None = None) -> Middleware:
-    """Handlers that share this middleware share its limit. A waiting message uses no attempt and
+    """Limits the runs of all handlers that share this middleware. A waiting message uses no attempt
+    and
     holds no worker for long.
 
     Args:
-        limit: how many run at once in this process.
-        handlers: full names of those that share it; None is all of the service.
+        limit: the highest number of simultaneous runs in this process.
+        handlers: full names of the handlers that share it; None means all handlers of the service.
     """
     if limit < 1:
         raise ConfigError("concurrency_limit: the limit must be at least 1")
@@ -38,7 +39,7 @@ def concurrency_limit(limit: int, *, handlers: frozenset[str] | None = None) -> 
                     async with asyncio.timeout(_PATIENCE):
                         await slots.acquire()
                 except TimeoutError:
-                    return Postpone(_AGAIN, "as many run as may")
+                    return Postpone(_AGAIN, "the limit of simultaneous runs is reached")
             else:
                 await slots.acquire()
             try:

@@ -1,4 +1,4 @@
-"""Makes the correlation id known to all code that runs for a message."""
+"""Makes the correlation id available to all code that runs for a message."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _current: ContextVar[str | None] = ContextVar("protoflow_correlation_id", defaul
 
 
 def current_correlation_id() -> str | None:
-    """The correlation id of the message that is being handled; None outside of handlers."""
+    """Returns the current message's correlation id; None outside of handlers."""
     return _current.get()
 
 

@@ -11,15 +11,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, TypeAlias
 
-#: Group, handler, and message id or field.
+#: The group, the handler, and the message id or field.
 Key: TypeAlias = tuple[str, str, str]
 
-#: Old entries are looked for again after so many new ones.
+#: Old entries are removed after this many new ones.
 _SWEEP_EVERY = 1000
 
 
 class DeduplicationStore(Protocol):
-    """Stores which messages were handled successfully."""
+    """Stores the ids of successfully handled messages."""
 
     async def contains(self, key: Key, /) -> bool:
         """Whether the message was handled."""
@@ -31,7 +31,7 @@ class DeduplicationStore(Protocol):
 
 
 class MemoryDeduplication:
-    """Remembers in this process: the last `size` entries, for `ttl` seconds."""
+    """Keeps entries in this process: the last `size` entries, for `ttl` seconds."""
 
     def __init__(self, *, size: int = 100_000, ttl: float = 3600.0) -> None:
         self._size = size
@@ -39,12 +39,12 @@ class MemoryDeduplication:
         self._entries: OrderedDict[Key, float] = OrderedDict()
 
     async def contains(self, key: Key, /) -> bool:
-        """Whether it was handled."""
+        """Whether the message was handled."""
         expires = self._entries.get(key)
         return expires is not None and expires > time.monotonic()
 
     async def add(self, key: Key, /) -> None:
-        """It was handled."""
+        """Records that the message was handled."""
         self._entries[key] = time.monotonic() + self._ttl
         self._entries.move_to_end(key)
         if len(self._entries) > self._size:
@@ -55,22 +55,22 @@ class MemoryDeduplication:
 
 
 class SQLiteDeduplication:
-    """Remembers in a file, for `ttl` seconds; an asynchronous context manager."""
+    """Keeps entries in a file for `ttl` seconds; an asynchronous context manager."""
 
     def __init__(self, path: Path | str, *, ttl: float = 7 * 86400.0) -> None:
         self._path = str(path)
         self._ttl = ttl
         self._added = 0
         self._connection: sqlite3.Connection | None = None
-        # One thread: SQLite has one writer, and the loop must not wait for the disk.
+        # A single thread: SQLite has one writer, and the loop must not wait for the disk.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="protoflow-dedup")
 
     async def contains(self, key: Key, /) -> bool:
-        """Whether it was handled."""
+        """Whether the message was handled."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._contains, key)
 
     async def add(self, key: Key, /) -> None:
-        """It was handled."""
+        """Records that the message was handled."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self._add, key)
 
     async def close(self) -> None:

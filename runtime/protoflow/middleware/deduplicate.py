@@ -1,4 +1,4 @@
-"""Handles a message once, although it may be delivered more often."""
+"""Handles a message once, although the broker may deliver it several times."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from protoflow.pipeline import HandlerSpec, Middleware, Next
 
 _log = logging.getLogger("protoflow.deduplicate")
 
-#: Characters of source and id that are kept as they are.
+#: This many characters of source and id are kept unchanged.
 _LONGEST = 200
 
 
@@ -30,15 +30,18 @@ def deduplicate(store: DeduplicationStore, *, field: str | None = None) -> Middl
     handled twice: duplicates become rare, but delivery is not exactly once.
 
     Args:
-        store: what remembers.
-        field: a field of the message to go by in place of the message id; unset is no copy. Ids
-            are those of one CloudEvents source: two senders may both number 1, 2, 3.
+        store: keeps the entries.
+        field: a field of the message that replaces the message id; a message with an unset field is
+            never skipped. Ids are compared within one CloudEvents source, because two senders may
+            both use 1, 2, 3.
     """
     writes: set[asyncio.Future[None]] = set()
 
     def drop_copies(next: Next, spec: HandlerSpec) -> Next:
         if spec.batched:
-            raise ConfigError(f"{spec.name}: deduplicate does not work on batches; drop it there")
+            raise ConfigError(
+                f"{spec.name}: deduplicate does not support batches; remove it from this handler"
+            )
         identify = _identity(spec, field)
 
         async def run(delivery: Delivery, context: Context) -> Outcome:
@@ -69,7 +72,7 @@ def _write(store: DeduplicationStore, key: Key, writes: set[asyncio.Future[None]
     def written(done: asyncio.Future[None]) -> None:
         writes.discard(done)
         if not done.cancelled() and (error := done.exception()) is not None:
-            # The message is done: the worst that comes of it is a copy that is handled.
+            # The message is done; the only effect of an error is that a copy is handled, too.
             _log.warning(
                 "a message was not recorded as handled",
                 extra={"handler": key[1], "error": type(error).__name__},
@@ -79,7 +82,7 @@ def _write(store: DeduplicationStore, key: Key, writes: set[asyncio.Future[None]
 
 
 def _by_id(context: Context) -> str:
-    """Source and id as one; long ones are hashed, for they are anybody's to choose."""
+    """Joins source and id; long ones are hashed, because anyone can choose them."""
     source = context.message.metadata.get(wire.CE_SOURCE, "")
     id = context.id
     if len(source) + len(id) > _LONGEST:

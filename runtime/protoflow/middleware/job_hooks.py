@@ -19,16 +19,16 @@ _log = logging.getLogger("protoflow.hooks")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobContext:
-    """One run of a handler, as hooks see it.
+    """One run of a handler, as passed to hooks.
 
     Attributes:
         handler_name: the full name of the method.
-        topic: the topic that the message came from.
+        topic: the topic of the message.
         message_id: the message id.
         metadata: the string pairs beside the payload.
         context: the context of the run.
-        started_at: when it started, in seconds since the epoch.
-        duration: how long it took, in seconds; 0.0 at the start.
+        started_at: the start of the run, in seconds since the epoch.
+        duration: the duration in seconds; 0.0 at the start.
         retry_count: failed runs before this one.
     """
 
@@ -42,9 +42,9 @@ class JobContext:
     retry_count: int = 0
 
 
-#: Called at start and success; may be asynchronous.
+#: Called at start and at success; it may be asynchronous.
 JobHook: TypeAlias = Callable[[JobContext], Awaitable[None] | None]
-#: Called with what a failed run raised.
+#: Called with the exception of a failed run.
 JobErrorHook: TypeAlias = Callable[[JobContext, BaseException], Awaitable[None] | None]
 
 
@@ -54,9 +54,9 @@ class JobHooks:
     affected.
 
     Attributes:
-        on_job_start: before the handler.
-        on_job_done: after it returned or skipped.
-        on_job_error: after it failed. It is not called if the run is cancelled or a later
+        on_job_start: called before the handler.
+        on_job_done: called after it returned or skipped.
+        on_job_error: called after it failed. It is not called if the run is cancelled or a later
             middleware postpones it, because the message runs again.
     """
 
@@ -115,8 +115,8 @@ def job_hooks(hooks: JobHooks | None = None) -> Middleware:
 
 
 def logging_hooks(logger: logging.Logger | None = None) -> JobHooks:
-    """Logs starts and ends at INFO and failures at ERROR, with structured fields and no texts
-    of errors, which may quote messages."""
+    """Logs starts and ends at INFO and failures at ERROR, with structured fields. Error texts are
+    left out, because they may contain messages."""
     log = logger or logging.getLogger("protoflow.jobs")
 
     def started(job: JobContext) -> None:
@@ -137,7 +137,7 @@ def metrics_hooks(
     on_done: Callable[[str, str], None] | None = None,
     on_error: Callable[[str, str], None] | None = None,
 ) -> JobHooks:
-    """Calls the functions with handler and topic, for your own counters."""
+    """Calls functions with handler and topic, so that you can count runs yourself."""
 
     def plain(call: Callable[[str, str], None] | None) -> JobHook | None:
         return call and (lambda job: call(job.handler_name, job.topic))
@@ -151,7 +151,7 @@ def metrics_hooks(
 
 
 def alerting_hooks(alert: JobErrorHook) -> JobHooks:
-    """Calls for every failed run."""
+    """Calls a function for every failed run."""
     return JobHooks(on_job_error=alert)
 
 

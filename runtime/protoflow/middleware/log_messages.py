@@ -20,9 +20,9 @@ def log_messages(*, payload: bool | None = None, logger: logging.Logger = _log) 
     """Writes a DEBUG record for each run; its fields are in `extra`, for formatters and structlog.
 
     Args:
-        payload: show decoded messages, sensitive fields hidden; None is `log_payloads` of the
-            config, which is False.
-        logger: where the records go.
+        payload: show decoded messages with sensitive fields hidden; None means `log_payloads` of
+            the config, which is False by default.
+        logger: the logger of the records.
     """
 
     def log(next: Next, spec: HandlerSpec) -> Next:
@@ -37,7 +37,7 @@ def log_messages(*, payload: bool | None = None, logger: logging.Logger = _log) 
             seconds = now() - start
             try:
                 _write(logger, spec, context, outcome, seconds, with_payload)
-            except Exception as error:  # a record must never change what becomes of a message
+            except Exception as error:  # a logging error must not affect the message
                 logger.debug(
                     "a message was not logged",
                     extra={"handler": spec.name, "error": type(error).__name__},

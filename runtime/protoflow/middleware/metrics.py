@@ -1,4 +1,4 @@
-"""Times the runs of a handler, in the handler's statistics."""
+"""Measures the runs of a handler in its statistics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def metrics(next: Next, spec: HandlerSpec) -> Next:
         except BaseException:
             ran(start, now())
             raise
-        if outcome is DONE or type(outcome) is not Postpone:  # that was no run
+        if outcome is DONE or type(outcome) is not Postpone:  # the handler did not run
             ran(start, now())
         return outcome
 

@@ -17,7 +17,8 @@ __all__ = ["CONNECTION", "outbox"]
 
 
 def outbox(store: OutboxStore | None = None) -> Middleware:
-    """Use it if a handler writes to a database that is not the broker. The transaction of the
+    """Stores outputs in the handler's database. Use it if the broker is not that database. The
+    transaction of the
     application commits the handler's writes and its outputs together. SQL transports do not need
     it, because there publishing and settling are one transaction.
 
@@ -30,8 +31,8 @@ def outbox(store: OutboxStore | None = None) -> Middleware:
         write = store.store
         if spec.streams:
             raise ConfigError(
-                f"{spec.name}: a stream of outputs goes out as it is yielded, not through the "
-                "outbox; run the handler in a service without one"
+                f"{spec.name}: a stream of outputs is published while it is produced, so it "
+                "cannot use the outbox; run the handler in a service without an outbox"
             )
 
         async def run(delivery: Delivery, context: Context) -> Outcome:

@@ -10,7 +10,8 @@ from protoflow.pipeline import HandlerSpec, Next
 
 
 def poison_queue(next: Next, spec: HandlerSpec) -> Next:
-    """Returns `DeadLetter` with the error as its cause, or drops, as `on_exhausted` says."""
+    """Returns `DeadLetter` with the error as its cause, or drops the message, as `on_exhausted`
+    requires."""
 
     async def run(delivery: Delivery, context: Context) -> Outcome:
         try:

@@ -17,11 +17,11 @@ def proto_validate(validator: ProtoValidator | None = None) -> Middleware:
     checks outputs.
 
     Args:
-        validator: checks all messages, in place of protovalidate and the contract's rules.
+        validator: checks all messages, instead of protovalidate and the contract's rules.
 
     Raises:
-        MissingExtraError: at start, if a type has rules and protovalidate is not installed: a
-            rule is a promise of the contract. `validate = false` in the config waives it.
+        MissingExtraError: at start, if a type has rules and protovalidate is not installed.
+            `validate = false` in the config turns the rules off.
     """
 
     def validate(next: Next, spec: HandlerSpec) -> Next:
@@ -36,7 +36,7 @@ def proto_validate(validator: ProtoValidator | None = None) -> Middleware:
             if (problem := check(message)) is not None:
                 raise Unprocessable(problem)
 
-        if spec.batched:  # the batch is made of those that pass
+        if spec.batched:  # the batch contains only valid messages
             spec.checks.append(refuse)
             return next
 

@@ -8,9 +8,9 @@ from protoflow.message import Delivery
 from protoflow.outcomes import Outcome, Postpone
 from protoflow.pipeline import HandlerSpec, Middleware, Next
 
-#: Turns are given out so many seconds ahead; who would wait longer asks again after them.
+#: Turns are reserved at most this many seconds ahead; a later run asks again.
 _AHEAD = 1.0
-#: Seconds after which a turn that nobody came for is forgotten.
+#: Seconds after which an unused turn is forgotten.
 _FORGOTTEN = 60.0
 
 
@@ -20,8 +20,8 @@ def rate_limit(rate: float, *, burst: int = 1) -> Middleware:
     A waiting message uses no worker and no attempt, and `timeout` does not count the wait.
 
     Args:
-        rate: runs a second.
-        burst: how many may start at once after a quiet time.
+        rate: the number of runs per second.
+        burst: the number of runs that may start at once after an idle time.
     """
     if rate <= 0 or burst < 1:
         raise ConfigError("rate_limit: rate must be positive and burst at least 1")
@@ -42,21 +42,21 @@ def rate_limit(rate: float, *, burst: int = 1) -> Middleware:
 
 
 class _Turns:
-    """The generic cell rate algorithm (ITU-T I.371): one number is the whole bucket."""
+    """The generic cell rate algorithm (ITU-T I.371): a single number represents the bucket."""
 
     def __init__(self, rate: float, burst: int) -> None:
         self._interval = 1.0 / rate
         self._tolerance = (burst - 1) / rate
         self._due = float("-inf")
-        #: The turns of those that were sent away, by the identity of their delivery, in order of
-        #: time. The delivery is kept, so that its identity is not taken by another.
+        #: The reserved turns of waiting messages, by the identity of their delivery, in order of
+        #: time. The delivery is kept, so that its identity is not reused.
         self._given: dict[int, tuple[Delivery, float]] = {}
 
     def wait(self, delivery: Delivery, moment: float) -> float:
         """Returns the seconds that a run must wait; 0.0 if it may run now."""
         given = self._given.get(id(delivery))
         if given is not None:
-            # A timer may come a trifle early.
+            # A timer may fire slightly early.
             if given[1] - moment > self._interval / 100:
                 return given[1] - moment
             del self._given[id(delivery)]
@@ -73,7 +73,7 @@ class _Turns:
         return wait
 
     def _forget(self, moment: float) -> None:
-        """Turns of messages that were lost meanwhile."""
+        """Removes the turns of messages that were lost meanwhile."""
         while self._given:
             first = next(iter(self._given))
             if self._given[first][1] > moment - _FORGOTTEN:

@@ -15,8 +15,8 @@ _log = logging.getLogger("protoflow.recoverer")
 
 
 def recoverer(next: Next, spec: HandlerSpec) -> Next:
-    """Treats an error of a middleware as an error of the handler, and so a cancellation that the
-    runtime did not request. It is the outermost middleware."""
+    """Treats an error of a middleware like an error of the handler. The same holds for a
+    cancellation that the runtime did not request. It is the outermost middleware."""
 
     async def run(delivery: Delivery, context: Context) -> Outcome:
         try:
@@ -37,5 +37,5 @@ def recoverer(next: Next, spec: HandlerSpec) -> Next:
     return run
 
 
-class _Cancelled(Exception):  # noqa: N818  a name of what happened
-    """A handler's own task was cancelled, not by the runtime."""
+class _Cancelled(Exception):  # noqa: N818  the name states what happened
+    """A handler cancelled its own task; the runtime did not."""

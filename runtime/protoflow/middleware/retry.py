@@ -1,4 +1,4 @@
-"""Turns failed runs into retries, while the policy allows one."""
+"""Turns failed runs into retries while the policy allows one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from protoflow.pipeline import HandlerSpec, Next
 
 
 def retry(next: Next, spec: HandlerSpec) -> Next:
-    """Returns `Retry` with its wait, and passes the error of the last attempt on to poison_queue.
+    """Returns `Retry` with its wait. It passes the error of the last attempt to poison_queue.
     The scheduler holds the message during the wait."""
 
     async def run(delivery: Delivery, context: Context) -> Outcome:

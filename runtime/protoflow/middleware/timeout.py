@@ -11,8 +11,8 @@ from protoflow.pipeline import HandlerSpec, Next
 
 
 def timeout(next: Next, spec: HandlerSpec) -> Next:
-    """Cancels the run, which then counts as failed. A thread cannot be stopped: it can read
-    `context.cancelled`, and its message is held until it ends."""
+    """Cancels the run, which then counts as failed. A thread cannot be stopped: its handler can
+    check `context.cancelled`, and its message is held until the thread ends."""
     seconds = spec.policy.timeout
     if seconds is None:
         return next

@@ -1,4 +1,4 @@
-"""A span around every run, where a tracer provider is configured."""
+"""Makes a span for every run if a tracer provider is configured."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def tracer(provider: Any = None) -> Middleware:
     """Creates spans by OpenTelemetry's conventions for messaging; reads and writes W3C headers.
 
     Args:
-        provider: the tracer provider; the global one if not given. Configure it before the service
+        provider: the tracer provider; by default the global one. Configure it before the service
             starts; without a provider the middleware is left out.
     """
 

@@ -1,5 +1,4 @@
 """Reports, Prometheus metrics and OpenTelemetry metrics of a running service.
 
-Everything here reads the counters that the runtime keeps (`protoflow.stats`); nothing here costs
-anything per message.
+These modules read the counters of the runtime (`protoflow.stats`), at no cost per message.
 """

@@ -1,4 +1,4 @@
-"""The health of a service, as probes and operators read it."""
+"""The health of a service, for probes and operators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The metrics of several processes as one text: counters are summed."""
+"""Joins the metrics of several processes in one text; counters are summed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _earliest(values: Iterable[float]) -> float:
     return min((value for value in values if value), default=0.0)
 
 
-#: Metrics of the broker, or of all processes alike: not summed.
+#: These metrics have the same value in all processes, so they are not summed.
 _JOIN: Final[Mapping[str, Callable[[Sequence[float]], float]]] = {
     "protoflow_lag_messages": max,
     "protoflow_lag_seconds": max,
@@ -33,7 +33,7 @@ _JOIN: Final[Mapping[str, Callable[[Sequence[float]], float]]] = {
 
 
 def joined(texts: Sequence[bytes]) -> tuple[bytes, str]:
-    """Returns one text of the texts of several processes, and its content type."""
+    """Returns one text from the texts of several processes, and its content type."""
     registry = CollectorRegistry()
     registry.register(_Joined([text.decode() for text in texts]))
     return generate_latest(registry), CONTENT_TYPE_LATEST

@@ -56,7 +56,7 @@ def process_duration(provider: MeterProvider | None = None) -> Middleware:
         async def run(delivery: Delivery, context: Context) -> Outcome:
             start = now()
             outcome = await next(delivery, context)
-            if type(outcome) is Postpone:  # that was no run
+            if type(outcome) is Postpone:  # the handler did not run
                 return outcome
             attributes: Mapping[str, str] = fixed
             if outcome is not DONE and not isinstance(outcome, Skip):
@@ -75,7 +75,7 @@ def observe(reporter: Reporter, provider: MeterProvider | None = None) -> None:
 
     Args:
         reporter: `service.reporter`.
-        provider: the meter provider; the global one if not given.
+        provider: the meter provider; by default the global one.
     """
     meter = _meter(provider)
     instruments = _Instruments(reporter)
@@ -95,7 +95,7 @@ class _Instruments:
         self._system = {semconv.SYSTEM: reporter.system}
 
     def counters(self) -> Iterable[tuple[str, str, str, _Value]]:
-        """Name, unit, description and reader."""
+        """Returns name, unit, description and reader of each counter."""
         return (
             (
                 "messaging.client.consumed.messages", "{message}",
@@ -105,12 +105,12 @@ class _Instruments:
                 "messaging.client.sent.messages", "{message}",
                 "Number of messages producer attempted to send to the broker.", self._sent,
             ),
-            ("protoflow.messages", "{message}", "What became of messages.", self._messages),
+            ("protoflow.messages", "{message}", "Outcomes of messages.", self._messages),
             ("protoflow.dead_letters", "{message}", "Dead letters confirmed.", self._dead_letters),
         )  # fmt: skip
 
     def gauges(self) -> Iterable[tuple[str, str, str, _Value]]:
-        """The same for values that can fall."""
+        """Returns the same for values that can fall."""
         return (
             (
                 "protoflow.in_flight", "{message}", "Deliveries not settled yet.",

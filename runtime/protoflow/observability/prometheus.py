@@ -39,7 +39,7 @@ _PROCESS = (
 )
 _CONSUME = _PROCESS[:4]
 _SEND = _PROCESS[:3]
-#: What became of messages, each message in one of them.
+#: Outcomes of messages; each message has one of them.
 _OUTCOMES = ("handled", "dead_lettered", "dropped", "skipped", "unhandled", "tombstones")
 
 
@@ -87,7 +87,7 @@ class ServiceCollector(Collector):
                 (system, "receive", settings.topic, settings.group), scheduler.in_flight.received
             )
         sent = CounterMetricFamily(
-            "messaging_client_sent_messages", "Messages confirmed by the broker.", labels=_SEND
+            "messaging_client_sent_messages", "Messages that the broker confirmed.", labels=_SEND
         )
         for topic, count in self._reporter.host.counters.sent.by_topic().items():
             sent.add_metric((system, "send", topic), count)
@@ -99,7 +99,9 @@ class ServiceCollector(Collector):
             labels=_SUBSCRIPTION,
         )  # fmt: skip
         seconds = GaugeMetricFamily(
-            "protoflow_lag_seconds", "Age of the oldest of them.", labels=_SUBSCRIPTION
+            "protoflow_lag_seconds",
+            "Age of the oldest message that waits at the broker.",
+            labels=_SUBSCRIPTION,
         )
         for scheduler in schedulers:
             lag = self._reporter.lag.get(scheduler.settings.name)
@@ -117,12 +119,12 @@ class ServiceCollector(Collector):
             )
             yield GaugeMetricFamily(
                 "protoflow_outbox_oldest_timestamp_seconds",
-                "When the oldest of them came; 0 is none.",
+                "Time of the oldest message in the outbox; 0 if there is none.",
                 relay.oldest_at,
             )
             yield CounterMetricFamily(
                 "protoflow_outbox_parked",
-                "Messages that the relay took out of the way, since the process started.",
+                "Messages that the relay parked since the process started.",
                 relay.parked,
             )
 
@@ -145,24 +147,24 @@ _DEAD_LETTER_METRICS = (
     ("protoflow_dead_letters_waiting", GaugeMetricFamily, "Dead letters that wait.", "current"),
     (
         "protoflow_dead_letters_oldest_timestamp_seconds", GaugeMetricFamily,
-        "When the oldest dead letter came; 0 is none.", "oldest_at",
+        "Time of the oldest dead letter; 0 if there is none.", "oldest_at",
     ),
     (
         "protoflow_dead_letters_newest_timestamp_seconds", GaugeMetricFamily,
-        "When the newest dead letter came; 0 is none.", "newest_at",
+        "Time of the newest dead letter; 0 if there is none.", "newest_at",
     ),
 )  # fmt: skip
 
 
 def _handlers(specs: Sequence[HandlerSpec]) -> Iterator[Metric]:
     messages = CounterMetricFamily(
-        "protoflow_messages", "What became of messages.", labels=(*_HANDLER, "outcome")
+        "protoflow_messages", "Outcomes of messages.", labels=(*_HANDLER, "outcome")
     )
     errors = CounterMetricFamily(
         "protoflow_errors", "Failed runs and bad messages.", labels=(*_HANDLER, "category")
     )
     failures = CounterMetricFamily(
-        "protoflow_settle_failures", "Settlements that the broker does not have.",
+        "protoflow_settle_failures", "Settlements that the broker did not store.",
         labels=(*_HANDLER, "result"),
     )  # fmt: skip
     plain = {
@@ -195,10 +197,10 @@ def _subscriptions(schedulers: Sequence[Scheduler]) -> Iterator[Metric]:
         ("protoflow_in_flight", "Deliveries not settled yet.", lambda s: s.in_flight.count),
         ("protoflow_in_flight_bytes", "Their size.", lambda s: s.in_flight.bytes),
         ("protoflow_in_flight_limit", "Their bound.", lambda s: s.settings.max_in_flight),
-        ("protoflow_running_handlers", "Runs of handlers going on.", lambda s: s.running),
+        ("protoflow_running_handlers", "Running handlers.", lambda s: s.running),
         ("protoflow_waiting_retries", "Messages waiting in memory.", lambda s: s.waiting),
         ("protoflow_subscription_healthy", "1 if it works.", lambda s: not s.problems),
-        ("protoflow_subscription_paused", "1 if somebody paused it.", lambda s: s.paused),
+        ("protoflow_subscription_paused", "1 if an operator paused it.", lambda s: s.paused),
     )
     for name, help, value in gauges:
         family = GaugeMetricFamily(name, help, labels=_SUBSCRIPTION)
@@ -208,9 +210,9 @@ def _subscriptions(schedulers: Sequence[Scheduler]) -> Iterator[Metric]:
 
 
 class Exposition:
-    """A registry of its own with the metrics of one service, and their text.
+    """A separate registry with the metrics of one service, and its text.
 
-    Two services in one process do not share series, and nothing lands in the global registry.
+    Two services in one process do not share series, and the global registry stays unchanged.
     """
 
     def __init__(self, reporter: Reporter) -> None:
@@ -218,7 +220,7 @@ class Exposition:
         self.registry.register(ServiceCollector(reporter))
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
-        """The text and its content type: OpenMetrics for those who accept it."""
+        """Returns the text and its content type: OpenMetrics if the client accepts it."""
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
 

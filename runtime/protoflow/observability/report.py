@@ -27,8 +27,8 @@ DEPENDENCY_UNKNOWN = "unknown"
 DEPENDENCY_HEALTHY = "healthy"
 DEPENDENCY_DEGRADED = "degraded"
 
-#: The broker is not asked again within so many seconds for lag, and for dead letters. To count
-#: those it may have to read them all, so that takes at most a hundredth of the time.
+#: Within this many seconds, the broker is not asked again for lag and for dead letters. Counting
+#: dead letters may require reading them all, so it takes at most a hundredth of the time.
 _FRESH_LAG = 1.0
 _FRESH_DEAD_DEAD_LETTERS = 15.0
 _SHARE = 100
@@ -54,7 +54,7 @@ class BacklogMetrics:
 
 @dataclass_record
 class DependencyHealth:
-    """The state of a dependency of a handler."""
+    """The state of a handler's dependency."""
 
     name: str
     status: str
@@ -64,7 +64,7 @@ class DependencyHealth:
 
 @dataclass_record
 class HandlerReport:
-    """The state of a handler. Messages and attempts are counted apart."""
+    """The state of a handler. Messages and attempts are counted separately."""
 
     messages_processed: int
     messages_failed: int
@@ -83,7 +83,7 @@ class HandlerReport:
 
 @dataclass_record
 class HandlerInfo:
-    """A handler, where it reads and writes, and its state."""
+    """A handler with its topics and its state."""
 
     name: str
     consume_queue: str
@@ -92,12 +92,12 @@ class HandlerInfo:
     stats: HandlerReport
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON, under the Go runtime's names."""
+        """Returns the data as JSON, under the Go runtime's names."""
         return asdict(self)
 
 
 class Host(Protocol):
-    """What reports need of a service."""
+    """The part of a service that reports use."""
 
     counters: Counters
 
@@ -113,24 +113,24 @@ class Host(Protocol):
 
     @property
     def watched(self) -> Sequence[SubscriptionSettings]:
-        """The subscriptions whose lag is read: the running ones, or those of a contract."""
+        """The subscriptions whose lag is read: running ones, or those of a contract."""
         ...
 
     def publish_topic(self, spec: HandlerSpec) -> str:
-        """The topic that a handler publishes to; empty if there is none."""
+        """Returns the topic that a handler publishes to; empty if there is none."""
         ...
 
 
 class Reporter:
-    """Reads the counters of a service and asks its broker."""
+    """Reads the counters of a service and queries its broker."""
 
     def __init__(self, host: Host, clock: Clock, system: str) -> None:
         self.host = host
         self.clock = clock
-        #: What kind of broker it is, `messaging.system`.
+        #: The kind of broker, `messaging.system`.
         self.system = system
         self.lag: dict[str, Lag] = {}
-        #: Empties the outbox; None where there is none.
+        #: Empties the outbox; None if there is none.
         self.relay: OutboxRelay | None = None
         self._meter = ResourceMeter()
         self._next_lag = self._next_dead_letters = float("-inf")
@@ -141,7 +141,7 @@ class Reporter:
         transport = self.host.transport
         counting = now >= self._next_dead_letters
         if counting:
-            self._next_dead_letters = float("inf")  # nobody else until this is done
+            self._next_dead_letters = float("inf")  # no other task asks until this is done
         try:
             if now >= self._next_lag:
                 self._next_lag = now + _FRESH_LAG
@@ -165,7 +165,7 @@ class Reporter:
                 continue
             try:
                 self.lag[settings.name] = await transport.lag(settings.topic, settings.group)
-            except TopologyError:  # of a contract whose service has not started yet
+            except TopologyError:  # the contract's service has not started yet
                 self.lag.pop(settings.name, None)
 
     async def _refresh_dead_letters(self, transport: Transport) -> None:
@@ -175,7 +175,7 @@ class Reporter:
         for topic, counters in self.host.counters.dead_letters.topics.items():
             try:
                 count = await store.count(topic)
-            except TopologyError:  # as above
+            except TopologyError:  # see above
                 count = 0
             oldest: float | None = None
             if counters.oldest_unknown(count):
@@ -185,7 +185,7 @@ class Reporter:
             counters.set_current(count, oldest, self.clock.now())
 
     def handlers(self) -> list[HandlerInfo]:
-        """The state of every handler; lag and dead letters as of the last `refresh`."""
+        """Returns the state of every handler; lag and dead letters are from the last `refresh`."""
         resource = self._meter.read()
         return [
             HandlerInfo(
@@ -240,7 +240,7 @@ class Reporter:
         now = timestamp(self.clock.now())
         broken = self.host.transport.health()
         problems = "; ".join(scheduler.problems.values())
-        # Nobody knows whether what somebody paused would work.
+        # It is unknown whether a paused subscription would work.
         quiet = DEPENDENCY_UNKNOWN if scheduler.paused else DEPENDENCY_HEALTHY
         return tuple(
             DependencyHealth(

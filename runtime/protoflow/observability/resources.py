@@ -1,4 +1,4 @@
-"""What the process uses: CPU, memory, tasks. Measured when read."""
+"""The resources of the process: CPU, memory, tasks. They are measured when read."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import time
 
 from protoflow.dataclass_record import dataclass_record
 
-#: A share of CPU over less time says nothing; readers in between get the last one.
+#: A CPU share over a shorter time is meaningless; earlier readers get the last value.
 _SHORTEST = 0.1
 
 
 @dataclass_record
 class ResourceUsage:
-    """What the process uses.
+    """The resources that the process uses.
 
     Attributes:
-        cpu_percent: since the previous reading; 100 is one core.
+        cpu_percent: the CPU use since the previous reading; 100 is one core.
         memory_bytes: the resident memory.
         tasks: tasks of the event loop.
     """
@@ -28,7 +28,7 @@ class ResourceUsage:
 
 
 class ResourceMeter:
-    """Reads what the process uses."""
+    """Measures the resources that the process uses."""
 
     def __init__(self) -> None:
         self._wall = time.monotonic()
@@ -36,7 +36,7 @@ class ResourceMeter:
         self._percent = 0.0
 
     def read(self) -> ResourceUsage:
-        """What the process uses; CPU since the reading before."""
+        """Returns the resources in use; CPU since the previous reading."""
         wall, cpu = time.monotonic(), time.process_time()
         if wall - self._wall >= _SHORTEST:
             self._percent = 100.0 * (cpu - self._cpu) / (wall - self._wall)
@@ -48,7 +48,8 @@ class ResourceMeter:
 
 def _memory() -> int:
     try:
-        with open("/proc/self/statm", "rb") as file:  # Linux: pages, the second is resident
+        # Linux: the values are pages, and the second is the resident memory
+        with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         return _peak_memory()
@@ -60,12 +61,12 @@ def _peak_memory() -> int:
     except ImportError:  # Windows
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Bytes on macOS, KiB everywhere else (getrusage(2)).
+    # The unit is bytes on macOS and KiB on other systems (getrusage(2)).
     return peak if os.uname().sysname == "Darwin" else peak * 1024
 
 
 def _running_tasks() -> int:
     try:
         return len(asyncio.all_tasks())
-    except RuntimeError:  # read from another thread
+    except RuntimeError:  # the value may be read from another thread
         return 0

@@ -28,4 +28,5 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:
-    __getattr__ = lazy_exports(__name__, {"PostgresOutbox": "postgresql"})  # needs asyncpg
+    # this module needs asyncpg
+    __getattr__ = lazy_exports(__name__, {"PostgresOutbox": "postgresql"})

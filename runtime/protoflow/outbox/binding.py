@@ -1,7 +1,8 @@
-"""Publishing in a transaction of the application: what is published exists if it commits.
+"""Publishing in a transaction of the application: messages exist if it commits.
 
-Where the transport keeps its topics in the database of the given connection, messages go there.
-For every other transport they go to the outbox of that database, and a relay publishes them.
+If the transport keeps its topics in the database of the given connection, messages are written
+there. For other transports they are written to the outbox of that database, and a relay publishes
+them.
 """
 
 from __future__ import annotations
@@ -32,20 +33,20 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: What databases say of a table or function that is not there.
+#: The error texts of databases for a missing table or function.
 _MISSING = ("no such table", "does not exist")
 _NO_TRANSACTION = (
-    "the connection is in no transaction, so what is published would not depend on one; begin a "
+    "the connection has no open transaction, so the message would not depend on one; begin a "
     "transaction before publishing, or leave out in_="
 )
 
 
 class Destination:
-    """Where messages of a transaction go, by its database.
+    """The destination of messages in a transaction, which depends on its database.
 
     Args:
         transport: the transport of the publisher.
-        committed: wakes the relay of this process; None: there is none.
+        committed: wakes the relay of this process; None if there is none.
     """
 
     def __init__(self, transport: Transport, committed: Callable[[], None] | None = None) -> None:
@@ -54,19 +55,19 @@ class Destination:
         self._watch: TransactionWatch | None = None
 
     def log_of(self, dialect: Dialect) -> SqlLog | None:
-        """The transport, if it keeps its topics in a database of this kind."""
+        """Returns the transport if it keeps its topics in a database of this kind."""
         log = self._transport
         return log if isinstance(log, SqlLog) and log.dialect == dialect else None
 
     async def insertion(self, dialect: Dialect, messages: Sequence[Message]) -> Insertion:
-        """Returns what writes messages. Raises PublishError."""
+        """Returns the statement that writes messages. Raises PublishError."""
         log = self.log_of(dialect)
         return insertion(dialect, messages) if log is None else await log.insertion(messages)
 
     def written(
         self, connection: DatabaseConnection | SyncDatabaseConnection, messages: Sequence[Message]
     ) -> None:
-        """Wakes who waits for messages, when the transaction that wrote them has ended."""
+        """Wakes consumers after the transaction with their messages has ended."""
         log = self.log_of(connection.dialect)
         topics: Collection[str] = {message.topic for message in messages}
         wake = self._committed if log is None else lambda: log.published(topics)
@@ -77,7 +78,7 @@ class Destination:
         self._watch.add(connection, wake)
 
     def close(self) -> None:
-        """Wakes nobody any more."""
+        """Stops waking."""
         if self._watch is not None:
             self._watch.close()
             self._watch = None
@@ -91,7 +92,7 @@ class _Writer:
         self._connection = connection
 
     async def publish(self, messages: Sequence[Message]) -> Results:
-        """Writes messages; errors of the driver pass unchanged. Raises PublishError."""
+        """Writes messages; errors of the driver are not changed. Raises PublishError."""
         connection = await adapt(self._connection)
         refuse_autocommit(connection)
         statement, rows = await self._destination.insertion(connection.dialect, messages)
@@ -111,14 +112,14 @@ def bind(
 
     Args:
         publisher: encodes.
-        destination: knows where messages go.
-        connection: of asyncpg, psycopg, SQLAlchemy, sqlite3 or aiosqlite.
+        destination: selects where messages are written.
+        connection: a connection of asyncpg, psycopg, SQLAlchemy, sqlite3 or aiosqlite.
     """
     return EventPublisher(publisher.through(_Writer(destination, connection).publish))
 
 
 def refuse_autocommit(connection: DatabaseConnection | SyncDatabaseConnection) -> None:
-    """Raises ConfigError if what is written would be committed at once."""
+    """Raises ConfigError if messages would be committed immediately."""
     if connection.autocommits:
         raise ConfigError(_NO_TRANSACTION)
 
@@ -139,10 +140,10 @@ class SyncBoundPublisher:
 
     Args:
         publisher: encodes, on its event loop.
-        destination: knows where messages go.
-        connection: of psycopg or sqlite3; it is used in the thread of the caller.
+        destination: selects where messages are written.
+        connection: a connection of psycopg or sqlite3; it is used in the caller's thread.
         run: runs a coroutine on the event loop of the publisher, and waits.
-        call: calls on that event loop, and does not wait.
+        call: calls a function on that event loop, without waiting.
     """
 
     def __init__(
@@ -162,7 +163,7 @@ class SyncBoundPublisher:
     def publish_outputs(
         self, publication: PublicationSpec, outputs: Sequence[AnyOutput]
     ) -> list[str]:
-        """Publishes outputs; their ids. See `SyncPublisher`."""
+        """Publishes outputs and returns their ids. See `SyncPublisher`."""
         return self._write(lambda events: events.publish_outputs(publication, outputs))
 
     def publish(self, *messages: Message) -> None:

@@ -1,4 +1,4 @@
-"""The claim of a relay: one relay at a time publishes from an outbox."""
+"""The claim of a relay: only one relay at a time publishes from an outbox."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 class FileClaim:
     """A claim that ends when its process ends, for any reason.
 
-    It is SQLite's own lock on an empty file beside the database. It needs no clock, so a frozen
+    It is an SQLite lock on an empty file next to the database. It needs no clock, so a frozen
     relay keeps its claim and no other relay publishes the same messages.
 
     Args:
@@ -17,13 +17,13 @@ class FileClaim:
     """
 
     def __init__(self, path: str) -> None:
-        # One lock for a file, whichever links lead to it.
+        # A file has one lock, whichever links lead to it.
         self._path = path if path == ":memory:" else f"{Path(path).resolve()}-relay"
         self._connection: sqlite3.Connection | None = None
         self._owner: object = None
 
     def acquire(self, owner: object) -> bool:
-        """Returns whether the claim is this owner's."""
+        """Tries to claim, and returns whether this owner has the claim."""
         if self._connection is not None:
             return self._owner is owner
         own = sqlite3.connect(
@@ -40,7 +40,7 @@ class FileClaim:
         return True
 
     def held_by(self, owner: object) -> bool:
-        """Returns whether it is this owner's now."""
+        """Returns whether this owner has the claim now."""
         return self._owner is owner
 
     def release(self, owner: object) -> None:
@@ -49,7 +49,7 @@ class FileClaim:
             self.close()
 
     def close(self) -> None:
-        """Releases the claim, whoever owns it."""
+        """Releases the claim, regardless of its owner."""
         if self._connection is not None:
             self._connection.close()
             self._connection = self._owner = None

@@ -1,4 +1,4 @@
-"""The outbox that the settings name."""
+"""Opens the outbox that the settings name."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def outbox_at(url: TransportURL, mode: TopologyMode) -> PostgresOutbox | SQLiteO
     """Returns the outbox of a database, not yet connected.
 
     Args:
-        url: of PostgreSQL or SQLite.
-        mode: create makes missing tables.
+        url: a URL of PostgreSQL or SQLite.
+        mode: `create` allows the creation of missing tables.
 
     Raises:
         ConfigError: the URL names no database.

@@ -1,4 +1,4 @@
-"""Messages as entries of an outbox, and back."""
+"""Converts messages to entries of an outbox, and back."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from protoflow.outbox.store import Pending
 
 
 class Entry(NamedTuple):
-    """A message in columns.
+    """A message as the columns of a row.
 
     Attributes:
         id, topic, payload, key: as in the message.
         metadata: a JSON object.
-        due: when it may be delivered, in seconds since the epoch; 0.0 is at once.
-        stored: when it was written.
+        due: the earliest time of delivery, in seconds since the epoch; 0.0 means immediately.
+        stored: the time of writing.
     """
 
     id: str
@@ -35,14 +35,14 @@ def entry_of(message: Message) -> Entry:
     now = time.time()
     try:
         metadata = dict(message.metadata)
-        "".join([*metadata, *metadata.values()])  # they are strings
+        "".join([*metadata, *metadata.values()])  # the values are strings
         for value in (message.payload, message.key):
             if value is not None:
                 memoryview(value)
         for text in (message.id, message.topic):
-            text.encode()  # databases take no lone surrogates
+            text.encode()  # databases refuse lone surrogates
             if "\0" in text:
-                raise ValueError("it has a NUL")
+                raise ValueError("it contains a NUL")
         due = now + message.delay if message.delay else 0.0
     except (TypeError, ValueError, AttributeError) as error:
         raise PublishRefusedError(
@@ -56,7 +56,7 @@ def entry_of(message: Message) -> Entry:
 def pending_of(
     position: int, id: str, topic: str, payload: Any, key: Any, metadata: str, due: float
 ) -> Pending:
-    """Returns the message of a row, and what is wrong with it."""
+    """Returns the message of a row, and the error in it."""
     flaw = None
     try:
         decoded = json.loads(metadata)

@@ -15,7 +15,7 @@ from protoflow.outbox.postgresql_lease import BucketLease
 from protoflow.outbox.store import Parked, Pending
 from protoflow.outbox.tables import POSTGRESQL, POSTGRESQL_LOCK, insertion, store_in
 
-# Apart from each other, for an OR would compare each row with each position.
+# These are separate queries, because an OR would compare each row with each position.
 _BEHIND = f"""WITH lanes AS MATERIALIZED (
     SELECT topic, key FROM protoflow_outbox WHERE position = ANY ($3::bigint[]) AND key <> '')
 SELECT {COLUMNS} FROM protoflow_outbox o
@@ -26,7 +26,7 @@ _PARKED = f"""SELECT {COLUMNS}, parked FROM protoflow_outbox
 WHERE parked IS NOT NULL AND position > $2 ORDER BY position LIMIT $1"""  # noqa: S608
 _DELETE = "DELETE FROM protoflow_outbox WHERE position = ANY ($1::bigint[])"
 _PARK = "UPDATE protoflow_outbox SET parked = $2 WHERE position = $1"
-# As if they were written now: the cursors of relays have passed their old positions.
+# The rows get new positions, because the cursors of relays have passed the old ones.
 _UNPARK = """WITH own AS MATERIALIZED (SELECT pg_current_xact_id() AS xid), unparked AS (
     DELETE FROM protoflow_outbox WHERE position = ANY ($1::bigint[]) AND parked IS NOT NULL
     RETURNING *)
@@ -38,13 +38,14 @@ WHERE parked IS NULL"""
 
 
 class PostgresOutbox:
-    """An outbox in a PostgreSQL database. Several relays share it: each has some buckets.
+    """An outbox in a PostgreSQL database. Several relays can share it: each has some of the
+    buckets.
 
     Args:
         url: the database, as for the transport: `postgresql://user@host/name`.
-        lease: seconds after which the buckets of a relay that is silent go to others.
-        create: whether missing tables are created; else `protoflow.outbox.schema` is for a
-            migration.
+        lease: seconds after which other relays take the buckets of an inactive relay.
+        create: whether missing tables are created; otherwise create them in a migration with
+            `protoflow.outbox.schema`.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class PostgresOutbox:
         """Stores messages; durable when it returns, or when the given connection commits.
 
         Raises:
-            PublishRefusedError: one cannot be stored; then none is stored.
+            PublishRefusedError: a message cannot be stored; then none is stored.
         """
         if connection is not None:
             await store_in(connection, messages)
@@ -71,24 +72,24 @@ class PostgresOutbox:
             await self._fetch(statement, *values)
 
     async def claim(self, relay: object) -> bool:
-        """Whether this relay owns buckets; takes and gives back buckets for a fair share."""
+        """Whether this relay owns buckets; also takes or gives back buckets for a fair share."""
         await self._connect()
         if await self._lease.balance(relay):
             self._cursor.restart()
         return bool(self._lease.buckets_of(relay))
 
     def holds(self, relay: object) -> bool:
-        """Whether the lease lasts; see `RelayedOutbox`."""
+        """Whether the lease is valid; see `RelayedOutbox`."""
         return bool(self._lease.buckets_of(relay))
 
     async def release(self, relay: object) -> None:
-        """Lets others have the buckets."""
+        """Releases the buckets for other relays."""
         await self._lease.release(relay)
 
     async def pending(
         self, limit: int, behind: Collection[int] = (), *, again: bool = True
     ) -> Sequence[Pending]:
-        """The oldest messages of owned buckets; see `RelayedOutbox`."""
+        """Returns the oldest messages of owned buckets; see `RelayedOutbox`."""
         if again or behind:
             self._cursor.restart()
         if behind:
@@ -98,25 +99,25 @@ class PostgresOutbox:
         return [pending_of(*row) for row in rows]
 
     async def delete(self, positions: Collection[int]) -> None:
-        """These are published, or not wanted any more. Whoever owns their buckets by now need
-        not publish them again, so this is not fenced."""
+        """Deletes messages that were published or dropped. Another owner of their buckets need not
+        publish them again, so this is not fenced."""
         await self._fetch(_DELETE, [*positions])
 
     async def park(self, position: int, reason: str) -> None:
-        """This one cannot be published: it is kept, but no longer pending."""
+        """Parks a message that cannot be published: it is kept, but no longer pending."""
         await self._fetch(_PARK, position, reason)
 
     async def parked(self, limit: int = 100, *, after: int = 0) -> Sequence[Parked]:
-        """The oldest messages behind a position that could not be published."""
+        """Returns the oldest messages behind a position that could not be published."""
         rows = await self._fetch(_PARKED, limit, after)
         return [Parked(row[0], pending_of(*row[:-1]).message, row[-1]) for row in rows]
 
     async def unpark(self, positions: Collection[int]) -> None:
-        """These are to be published after all, at new positions."""
+        """Makes parked messages pending again, at new positions."""
         await self._fetch(_UNPARK, [*positions])
 
     async def backlog(self) -> tuple[int, float]:
-        """How many are pending, and since when the oldest is."""
+        """Returns the number of pending messages, and the time of the oldest."""
         ((count, oldest),) = await self._fetch(_BACKLOG)
         return int(count), float(oldest)
 
@@ -139,7 +140,8 @@ class PostgresOutbox:
                 try:
                     await self._prepare()
                 except BaseException:
-                    self._database.abort()  # all of it again: the tables may not be there yet
+                    # all steps are repeated, because the tables may not exist yet
+                    self._database.abort()
                     raise
                 self._connected = True
 

@@ -1,13 +1,13 @@
-"""How far a relay has read the outbox, so that it need not pass over what it has deleted.
+"""The position up to which a relay has read the outbox, so that it skips deleted rows.
 
-Deleted rows stay in the index for as long as any transaction may see them. A relay that read from
-the start each time would pass over all of them, and one transaction that is held open would bring
-it to a standstill.
+Deleted rows stay in the index for as long as any transaction may see them. A relay that always read
+from the start would read all of them, and a single long transaction would block it.
 
-Positions are drawn before transactions commit, so a row may appear behind one that was read. Yet
-its transaction has its number before it draws a position, so that a snapshot says which rows could
-not be seen when it was taken: those numbered from its end on, and those that were running. A
-reading up to a snapshot is complete; the next one looks for these rows only.
+Positions are assigned before transactions commit, so a row may appear with a lower position than a
+row that was already read. But a transaction gets its id before it gets a position. So a snapshot
+shows which rows were invisible when it was taken: rows of transactions with later ids, and of
+transactions that were running. A reading up to a snapshot is complete; the next one only looks for
+these rows.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _DRAWN = (
     "coalesce(pg_sequence_last_value("
     "pg_get_serial_sequence('protoflow_outbox', 'position')::regclass), 0)"
 )
-_NOW = f"SELECT pg_current_snapshot()::text, {_DRAWN}"  # made of constants
-# The second column gives this transaction a number above all that could own a drawn position.
+_NOW = f"SELECT pg_current_snapshot()::text, {_DRAWN}"  # the statement is made of constants
+# The second column gives this transaction an id above those of all assigned positions.
 _NUMBERED = f"""WITH q AS MATERIALIZED (SELECT {_DRAWN} AS drawn)
 SELECT q.drawn, pg_current_xact_id()::text FROM q"""  # noqa: S608
 _FROM_START = "1:1:"
-# Rows of a dump that was restored bear numbers of another server, which may be to come on this one.
+# Rows of a restored dump have ids of another server, which may be in the future here.
 _RENUMBER = """UPDATE protoflow_outbox SET xid = pg_current_xact_id()
 WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())"""
 _READ = f"""
@@ -51,10 +51,10 @@ class _Reading:
     """A reading from one snapshot to another.
 
     Attributes:
-        last: the last position that was drawn before the snapshot was taken.
-        snapshot: what is read is visible in it.
+        last: the last position that was assigned before the snapshot was taken.
+        snapshot: the reading returns rows that are visible in it.
         high: the last position that can be visible in it.
-        position: how far it has come.
+        position: the position reached so far.
     """
 
     last: int
@@ -64,7 +64,7 @@ class _Reading:
 
 
 class Cursor:
-    """Reads what a relay has not read, in the order of each key."""
+    """Reads the rows that a relay has not read, in the order of each key."""
 
     def __init__(self, database: OutboxDatabase) -> None:
         self._database = database
@@ -73,12 +73,12 @@ class Cursor:
         self._seen: tuple[Any, ...] | None = None
 
     def restart(self) -> None:
-        """Forgets what was read: rows read before are wanted again, or other buckets."""
+        """Forgets what was read, because old rows are needed again or the buckets changed."""
         self._base, self._low = _FROM_START, 0
         self._reading = self._seen = None
 
     async def read(self, buckets: Sequence[int], limit: int) -> list[Any]:
-        """Returns the next rows of these buckets, at most `limit`; none: there are none now."""
+        """Returns the next rows of these buckets, at most `limit`; none if there are none now."""
         if self._reading is None:
             self._reading = await self._begin()
         reading = self._reading
@@ -95,12 +95,13 @@ class Cursor:
         return rows
 
     async def _begin(self) -> _Reading | None:
-        """Takes the next snapshot; None: nothing was committed since the last one."""
+        """Takes the next snapshot; None if nothing was committed since the last one."""
         ((seen, drawn),) = await self._database.fetch(_NOW)
         if (seen, drawn) == self._seen:
             return None
         if _end(seen) < _end(self._base):
-            self.restart()  # a standby that was behind took over: its numbers come again
+            # a standby that was behind became the primary: its ids are assigned again
+            self.restart()
         if self._base == _FROM_START:
             await self._database.fetch(_RENUMBER)
         ((last, _),) = await self._database.fetch(_NUMBERED)
@@ -110,5 +111,5 @@ class Cursor:
 
 
 def _end(snapshot: str) -> int:
-    """The first number that was not given when a snapshot was taken."""
+    """Returns the first id that was not assigned when a snapshot was taken."""
     return int(snapshot.split(":")[1])

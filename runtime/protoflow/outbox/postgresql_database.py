@@ -1,4 +1,4 @@
-"""The connections of an outbox: the transport's, used for single statements, too."""
+"""The connections of an outbox: those of the transport, used for single statements."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from protoflow.transports.postgresql.options import PostgresOptions
 
 
 class OutboxDatabase(Database):
-    """The database of an outbox. Raises ConfigError: the URL or its options are wrong."""
+    """The database of an outbox. Raises ConfigError if the URL or its options are invalid."""
 
     def __init__(self, url: TransportURL) -> None:
         options = parse_options(PostgresOptions, url.query, {}, "postgresql")
@@ -23,7 +23,7 @@ class OutboxDatabase(Database):
         super().__init__(settings, options)
 
     async def fetch(self, query: str, *values: object) -> list[Any]:
-        """Runs one statement, which is a transaction by itself. Raises TransportError."""
+        """Runs one statement in its own transaction. Raises TransportError."""
         if self._pool is None:
             raise TransportError("the outbox is not open")
         try:

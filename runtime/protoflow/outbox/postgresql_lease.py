@@ -1,8 +1,8 @@
-"""Which buckets of an outbox a relay owns: a share of all, under a lease.
+"""The buckets of an outbox that a relay owns: a share of all, under a lease.
 
-A database cannot fence what is sent to a broker: if a relay stands still for longer than its lease
-between its last look and a submission, another relay has published the same messages meanwhile,
-and consumers get them twice, later ones of a key perhaps before earlier ones.
+A database cannot fence messages that are sent to a broker. If a relay stops for longer than its
+lease between its last check and a submission, another relay has published the same messages
+meanwhile. Consumers then get them twice, and later messages of a key perhaps before earlier ones.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from protoflow.outbox.tables import BUCKETS
 from protoflow.transports.postgresql.database import Connection
 
 _log = logging.getLogger("protoflow.outbox")
-#: The share of a lease that is left for a submission at least.
+#: At least this share of a lease is left for a submission.
 _MARGIN: Final = 0.3
-# One balances at a time. A statement whose snapshot is older than another relay's joining does not
-# see that relay, and would take its buckets as soon as they are unlocked.
+# Only one relay balances at a time. A statement with a snapshot older than another relay's joining
+# does not see that relay, and would take its buckets as soon as they are unlocked.
 _ALONE = "SELECT pg_advisory_xact_lock(hashtext('protoflow_outbox_buckets'))"
 _JOIN = """INSERT INTO protoflow_outbox_relays (lease_until)
 VALUES (extract(epoch FROM clock_timestamp()) + $1) RETURNING id"""
@@ -45,11 +45,11 @@ _LEAVE = "DELETE FROM protoflow_outbox_relays WHERE id = $1"
 
 
 class BucketLease:
-    """The buckets of one relay in this process; renewed by a task of its own.
+    """The buckets of one relay in this process; a separate task renews them.
 
     Args:
-        database: where the outbox is.
-        lease: seconds that it lasts.
+        database: the database of the outbox.
+        lease: the duration of the lease in seconds.
     """
 
     def __init__(self, database: OutboxDatabase, lease: float) -> None:
@@ -64,14 +64,15 @@ class BucketLease:
         self.buckets: Sequence[int] = ()
 
     def buckets_of(self, relay: object) -> Sequence[int]:
-        """Returns what this relay owns, and may publish for long enough; none if it is lost."""
+        """Returns the buckets that this relay may publish for long enough; none if they are
+        lost."""
         if relay is not self._owner or time.monotonic() > self._valid_until:
             return ()
         return self.buckets
 
     async def balance(self, relay: object) -> bool:
-        """Takes buckets that are free, and gives back those above a fair share; nothing of them
-        may be on its way. Returns whether others are owned than before. Raises TransportError."""
+        """Takes free buckets, and gives back those above a fair share; no message of them may be in
+        flight. Returns whether the owned buckets have changed. Raises TransportError."""
         if self._owner is None:
             self._owner = relay
         if relay is not self._owner:
@@ -100,12 +101,12 @@ class BucketLease:
         return owned != before
 
     async def release(self, relay: object) -> None:
-        """Gives everything back. Raises TransportError."""
+        """Gives all buckets back. Raises TransportError."""
         if relay is self._owner:
             await self.close()
 
     async def close(self) -> None:
-        """Gives everything back, if the database can be reached; else it expires."""
+        """Gives all buckets back if the database can be reached; otherwise the lease expires."""
         self._owner, self.buckets = None, ()
         own, self._id = self._id, None
         task, self._renewing = self._renewing, None
@@ -113,11 +114,11 @@ class BucketLease:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         if own is not None:
-            with contextlib.suppress(TransportError):  # the lease expires by itself
+            with contextlib.suppress(TransportError):  # the lease expires without further action
                 await self._database.fetch(_LEAVE, own)
 
     async def _renew(self, connection: Connection) -> None:
-        """Renews the lease, or joins: for the first time, or because it had expired."""
+        """Renews the lease, or joins for the first time or after the lease expired."""
         if self._id is not None:
             if await connection.fetchval(_RENEW, self._id, self._seconds) is not None:
                 return
@@ -125,11 +126,11 @@ class BucketLease:
         self._id = await connection.fetchval(_JOIN, self._seconds)
 
     async def _keep(self) -> None:
-        """Renews while a batch takes long."""
+        """Renews the lease while a batch takes long."""
         while True:
             await asyncio.sleep(self._seconds / 4)
             began, own = time.monotonic(), self._id
-            with contextlib.suppress(TransportError):  # the lease outlasts several attempts
+            with contextlib.suppress(TransportError):  # the lease is longer than several attempts
                 found = await self._database.fetch(_RENEW, own, self._seconds)
                 if own == self._id:
                     self._valid_until = began + self._usable if found else 0.0

@@ -2,9 +2,9 @@
 
 Messages with the same topic and key form a lane. A message is submitted only after all earlier ones
 of its lane are confirmed or parked, so a failure never changes the order. Lanes do not wait for
-each other: a lane that fails is retried later. A message that is refused for good, or that fails
-again and again while others are taken, is parked; that nothing is taken says nothing about any
-message, so an outage parks none.
+each other: a lane that fails is retried later. A message is parked if it is refused permanently, or
+if it fails repeatedly while others are stored. During an outage no message is stored, so none is
+parked.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from protoflow.transport.kit.wake_signal import WakeSignal
 
 _log = logging.getLogger("protoflow.outbox")
 
-#: So many lanes at most are tried at once while nothing is taken.
+#: At most this many lanes are tried at once while the broker stores no message.
 _PROBES: Final = 10
-#: So many are left alone at most; with more, everything waits.
+#: At most this many lanes are paused; with more, all lanes wait.
 _MOST_TROUBLED: Final = 100
-#: Seconds after which what is confirmed is deleted, though there is more to submit.
+#: Seconds after which confirmed messages are deleted, even if there are more to submit.
 _DELETE_AFTER: Final = 0.2
-#: Seconds until the next look at the outbox just after there was something.
+#: Seconds until the next check of the outbox just after it had messages.
 _SHORTEST_POLL: Final = 0.005
-#: Seconds that a stop waits for what is on its way.
+#: Seconds that a stop waits for messages in flight.
 _STOP_PATIENCE: Final = 3.0
 
 
@@ -50,13 +50,13 @@ class OutboxRelay:
 
     Args:
         store: the outbox.
-        transport: where the messages go.
-        poll: seconds between two looks at an outbox that stays empty.
-        batch: how many are read at once.
-        attempts: how often a message may fail, while others are taken, until it is parked.
-        sent: counts what is confirmed; a service gives its own.
-        publisher: makes topics before the first message to them; None: they are there.
-        mandatory: a message that nobody keeps is an error.
+        transport: the destination of the messages.
+        poll: seconds between two checks of an empty outbox.
+        batch: the number of messages that are read at once.
+        attempts: the number of failures, while others are stored, after which a message is parked.
+        sent: counts confirmed messages; a service passes its own counter.
+        publisher: creates topics before the first message to them; None if the topics exist.
+        mandatory: whether a message that no queue or stream stores is an error.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class OutboxRelay:
         self._stopping = False
         self._wake = WakeSignal()
         self._troubles = Troubles(poll, attempts)
-        # Whether messages that were read are neither deleted nor parked.
+        # Whether some messages that were read are neither deleted nor parked.
         self._again = True
         self._confirmed: list[int] = []
         self._taken = 0
@@ -89,7 +89,7 @@ class OutboxRelay:
         self._store_problem: str | None = None
         self.waiting = 0
         self.oldest_at = 0.0
-        #: How many messages were parked.
+        #: The number of parked messages.
         self.parked = 0
 
     @property
@@ -98,14 +98,15 @@ class OutboxRelay:
         return self._store_problem or self._broker_problem
 
     def wake(self) -> None:
-        """Something may have been committed: looks at once."""
+        """Checks the outbox immediately, because a transaction may have committed."""
         self._wake.wake()
 
     async def relay(self) -> int:
-        """Publishes one batch, unless other relays have the claim; returns how many were confirmed.
-        Errors of the store are raised."""
+        """Publishes one batch, unless other relays have the claim. Returns the number of confirmed
+        messages. Errors of the store are raised."""
         again, self._again = self._again, True
-        await self._delete()  # before a claim may give to another relay what was published
+        # published messages are deleted before the claim can go to another relay
+        await self._delete()
         if not await self._store.claim(self):
             return 0
         now = asyncio.get_running_loop().time()
@@ -131,15 +132,15 @@ class OutboxRelay:
         return taken
 
     async def refresh(self) -> None:
-        """Counts what waits."""
+        """Counts the pending messages."""
         self.waiting, self.oldest_at = await self._store.backlog()
 
     async def __aenter__(self) -> OutboxRelay:
         try:
             await self.refresh()
-        except ConnectionFailedError:  # its table is of another version
+        except ConnectionFailedError:  # the table has another version
             raise
-        except Exception as error:  # an outbox that is away may come back
+        except Exception as error:  # an unreachable outbox may become reachable again
             self._store_problem = self._report(error)
         self._task = asyncio.get_running_loop().create_task(self._serve())
         return self
@@ -161,11 +162,11 @@ class OutboxRelay:
                 _log.warning("messages of the outbox were not confirmed; they are published again")
                 self._task.cancel()
                 await asyncio.wait([self._task], timeout=_STOP_PATIENCE)
-            with suppress(Exception):  # the claim ends with the store or the process, too
+            with suppress(Exception):  # the claim also ends with the store or the process
                 await self._store.release(self)
 
     async def _submit_heads(self, lanes: dict[Hashable, deque[Pending]]) -> None:
-        """Submits the first message of each lane; lanes that are done or in trouble go."""
+        """Submits the first message of each lane; removes lanes that are done or paused."""
         heads = {lane: queue.popleft() for lane, queue in lanes.items()}
         for lane in [lane for lane, queue in lanes.items() if not queue]:
             del lanes[lane]
@@ -213,8 +214,8 @@ class OutboxRelay:
         return [unmade.get(message.topic) or next(results) for message in messages]
 
     async def _trouble(self, item: Pending, error: Exception, *, others: bool) -> bool:
-        """The lane is left alone for a while, or its first message is parked. Whether the failure
-        may be the broker's."""
+        """Pauses a lane, or parks its first message. Returns whether the broker may be the
+        cause."""
         now = asyncio.get_running_loop().time()
         found = self._troubles.failed(item, others=others, taken=self._taken, now=now)
         if found is None:
@@ -237,7 +238,7 @@ class OutboxRelay:
         )
 
     async def _delete(self) -> None:
-        """Deletes what was confirmed; it is remembered until that has worked."""
+        """Deletes confirmed messages; they are remembered until the deletion has succeeded."""
         if self._confirmed:
             await self._store.delete(self._confirmed)
             self._confirmed = []
@@ -246,7 +247,8 @@ class OutboxRelay:
         if self._broker_problem is not None:
             _log.info("the outbox is relayed again")
             self._broker_problem = None
-            self._troubles.retry_all()  # what failed with all may work now
+            # messages that failed together with all others may succeed now
+            self._troubles.retry_all()
 
     def _report(self, error: Exception) -> str:
         text = f"the outbox is not relayed: {_text(error)}"
@@ -261,7 +263,7 @@ class OutboxRelay:
             self._wake.clear()
             try:
                 taken = await self.relay()
-            except Exception as error:  # of the store
+            except Exception as error:  # an error of the store
                 self._store_problem = self._report(error)
                 pause = backoff.next()
             else:

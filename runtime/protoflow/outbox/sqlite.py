@@ -31,10 +31,10 @@ _PARKED = _SELECT.format("parked IS NOT NULL AND position > ?2")
 
 
 class SQLiteOutbox:
-    """An outbox in a SQLite file. One relay publishes from it, others stand by.
+    """An outbox in a SQLite file. One relay publishes from it, and others wait in standby.
 
-    A connection given to `store` must be of a database with the same table
-    (`protoflow.outbox.schema`); whoever gave it commits, and calls nothing else meanwhile.
+    A connection given to `store` must belong to a database with the same table
+    (`protoflow.outbox.schema`). The caller commits, and makes no other calls meanwhile.
     """
 
     SCHEMA = SQLITE
@@ -49,7 +49,7 @@ class SQLiteOutbox:
         """Stores messages; durable when it returns, or when the given connection commits.
 
         Raises:
-            PublishRefusedError: one cannot be stored; then none is stored.
+            PublishRefusedError: a message cannot be stored; then none is stored.
         """
         if connection is not None:
             await store_in(connection, messages)
@@ -67,7 +67,7 @@ class SQLiteOutbox:
         return await self._run(lambda _: self._claim.acquire(relay))
 
     def holds(self, relay: object) -> bool:
-        """Whether this relay may still publish what it has read."""
+        """Whether this relay may still publish the messages that it has read."""
         return self._claim.held_by(relay)
 
     async def release(self, relay: object) -> None:
@@ -77,8 +77,8 @@ class SQLiteOutbox:
     async def pending(
         self, limit: int, behind: Collection[int] = (), *, again: bool = True
     ) -> Sequence[Pending]:
-        """The oldest messages that are not parked, in order; without those at the positions
-        `behind`, and without what has topic and key of one of these."""
+        """Returns the oldest messages that are not parked, in order. Messages at the positions
+        `behind`, and all with the same topic and key as one of these, are left out."""
 
         def read(own: sqlite3.Connection) -> list[Any]:
             if not behind:
@@ -98,17 +98,17 @@ class SQLiteOutbox:
         )
 
     async def parked(self, limit: int = 100, *, after: int = 0) -> Sequence[Parked]:
-        """The oldest messages behind a position that could not be published."""
+        """Returns the oldest messages behind a position that could not be published."""
         rows = await self._run(lambda own: own.execute(_PARKED, (limit, after)).fetchall())
         return [Parked(row[0], pending_of(*row[:-1]).message, row[-1]) for row in rows]
 
     async def unpark(self, positions: Collection[int]) -> None:
-        """Makes parked messages pending again; later messages of their keys may be published
-        already."""
+        """Makes parked messages pending again; later messages of their keys may already be
+        published."""
         await self._write("UPDATE protoflow_outbox SET parked = NULL WHERE position = ?", positions)
 
     async def backlog(self) -> tuple[int, float]:
-        """The number of pending messages, and the time of the oldest."""
+        """Returns the number of pending messages, and the time of the oldest."""
         query = (
             "SELECT COUNT(*), COALESCE(MIN(stored), 0) FROM protoflow_outbox WHERE parked IS NULL"
         )
@@ -147,9 +147,9 @@ class SQLiteOutbox:
                 found = own.execute("SELECT name FROM pragma_table_info('protoflow_outbox')")
                 if tuple(name for (name,) in found) != _COLUMNS:
                     raise ConnectionFailedError(
-                        f"the table protoflow_outbox in {self._path} is of another version of "
-                        "protoflow: let that version publish its messages, drop it, and start "
-                        "again"
+                        f"the table protoflow_outbox in {self._path} has another version: let the "
+                        "Protoflow of that version publish its messages, drop the table, and "
+                        "start again"
                     )
             except BaseException:
                 own.close()

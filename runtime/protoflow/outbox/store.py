@@ -10,10 +10,10 @@ from protoflow.message import Message
 
 
 class OutboxStore(Protocol):
-    """Stores outputs."""
+    """Stores outputs in a database."""
 
     async def store(self, messages: Sequence[Message], connection: Any) -> None:
-        """Stores messages, in the transaction of `connection` if given. They are published in the
+        """Stores messages, if `connection` is given in its transaction. They are published in the
         order of the calls."""
         ...
 
@@ -52,13 +52,13 @@ class RelayedOutbox(OutboxStore, Protocol):
     """An outbox from which the runtime's relay can publish."""
 
     async def claim(self, relay: object) -> bool:
-        """Whether this relay may publish messages of the outbox, or a share of them: no other
-        relay publishes these, in this process or another. Asked before each batch."""
+        """Whether this relay may publish messages of the outbox, or a share of them. No other relay
+        of any process publishes these. It is called before each batch."""
         ...
 
     def holds(self, relay: object) -> bool:
-        """Whether what the last `pending` returned may still be published; asked before each
-        submission, and answered without asking anybody."""
+        """Whether the messages of the last `pending` may still be published. It is called before
+        each submission, and answers without I/O."""
         ...
 
     async def release(self, relay: object) -> None:
@@ -68,14 +68,14 @@ class RelayedOutbox(OutboxStore, Protocol):
     async def pending(
         self, limit: int, behind: Collection[int] = (), *, again: bool = True
     ) -> Sequence[Pending]:
-        """The oldest messages that are not parked, in order; without those at the positions
-        `behind`, and without messages that have topic and key of one of these.
+        """Returns the oldest messages that are not parked, in order. Messages at the positions
+        `behind`, and all with the same topic and key as one of these, are left out.
 
         Args:
-            limit: how many at most.
-            behind: positions of messages that are left alone for now.
-            again: messages returned before may still be there, and are wanted again. Otherwise
-                all of them were deleted or parked, and need not be looked for.
+            limit: the highest number of messages.
+            behind: positions of messages that are paused.
+            again: whether messages that were returned before are needed again. Otherwise all of
+                them were deleted or parked, so the search may start after them.
         """
         ...
 
@@ -88,13 +88,13 @@ class RelayedOutbox(OutboxStore, Protocol):
         ...
 
     async def parked(self, limit: int = 100, *, after: int = 0) -> Sequence[Parked]:
-        """The oldest messages behind a position that could not be published."""
+        """Returns the oldest messages behind a position that could not be published."""
         ...
 
     async def unpark(self, positions: Collection[int]) -> None:
-        """These are to be published after all; later ones of their keys may have gone before."""
+        """Makes parked messages pending again; later messages of their keys may already be out."""
         ...
 
     async def backlog(self) -> tuple[int, float]:
-        """The number of pending messages, and the time of the oldest in seconds since the epoch."""
+        """Returns the number of pending messages, and the time of the oldest in epoch seconds."""
         ...

@@ -1,4 +1,4 @@
-"""The table `protoflow_outbox` in each database, and how messages are written to it."""
+"""The table `protoflow_outbox` in each database, and the statements that write to it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from protoflow.database import Dialect, Insertion, adapt
 from protoflow.message import Message
 from protoflow.outbox.entries import entry_of
 
-#: Messages of one key have one bucket; each bucket is relayed by one relay at a time.
+#: Messages of one key have the same bucket; one relay at a time publishes a bucket.
 BUCKETS: Final = 32
 
 SQLITE: Final = """CREATE TABLE IF NOT EXISTS protoflow_outbox (
@@ -33,13 +33,13 @@ INSERT INTO protoflow_outbox_buckets SELECT generate_series(0, {BUCKETS - 1})
     ON CONFLICT DO NOTHING;
 """
 
-#: A relay and an inbox that make the tables at the same time wait for each other.
+#: A relay and an inbox that create the tables at the same time wait for each other.
 POSTGRESQL_LOCK: Final = "SELECT pg_advisory_xact_lock(hashtext('protoflow_outbox'))"
 
 _INTO_SQLITE: Final = """INSERT INTO protoflow_outbox
     (id, topic, payload, key, metadata, due, stored) VALUES ($1, $2, $3, $4, $5, $6, $7)"""
 
-# The transaction's id is assigned before a position is drawn: the relay's cursor needs it.
+# The transaction gets its id before a position is assigned: the relay's cursor needs this.
 _INTO_POSTGRESQL: Final = """WITH own AS MATERIALIZED (SELECT pg_current_xact_id() AS xid)
 INSERT INTO protoflow_outbox (bucket, xid, id, topic, payload, key, metadata, due, stored)
 SELECT e.bucket, own.xid, e.id, e.topic, e.payload, e.key, e.metadata, e.due, e.stored
@@ -52,10 +52,10 @@ _keyless = count()
 
 
 def insertion(dialect: Dialect, messages: Sequence[Message]) -> Insertion:
-    """Returns what writes messages to the outbox.
+    """Returns the statement that writes messages to the outbox.
 
     Raises:
-        PublishRefusedError: one cannot be stored.
+        PublishRefusedError: a message cannot be stored.
     """
     entries = [entry_of(message) for message in messages]
     if dialect == "sqlite":
@@ -69,12 +69,11 @@ def insertion(dialect: Dialect, messages: Sequence[Message]) -> Insertion:
 
 
 def schema(dialect: Dialect) -> str:
-    """Returns the statements that create the tables, for migrations; each may run again."""
+    """Returns the statements that create the tables, for migrations; each can be repeated."""
     return SQLITE if dialect == "sqlite" else POSTGRESQL
 
 
 async def store_in(connection: object, messages: Sequence[Message]) -> None:
-    """Writes messages in the transaction that is open on a user's connection. Raises
-    PublishRefusedError."""
+    """Writes messages in the open transaction of a connection. Raises PublishRefusedError."""
     adapted = await adapt(connection)
     await adapted.execute_many(*insertion(adapted.dialect, messages))

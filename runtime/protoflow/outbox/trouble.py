@@ -1,4 +1,4 @@
-"""Lanes whose first message was not taken: when it is tried again, and when it is parked."""
+"""Lanes whose first message failed: when it is retried, and when it is parked."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ LONGEST_PAUSE: Final = 30.0
 
 @dataclass(slots=True)
 class _Trouble:
-    """The first message of a lane, which the broker did not take.
+    """The first message of a lane that the broker did not store.
 
     Attributes:
-        position: the message.
-        retry_at: when it is tried again, by the loop's clock.
+        position: the position of the message.
+        retry_at: the time of the next attempt, by the loop's clock.
         backoff: the waits between attempts.
-        attempts: how often it failed while others were taken.
-        taken: how many had been taken when it last failed.
+        attempts: the number of failures while others were stored.
+        taken: the number of stored messages at its last failure.
     """
 
     position: int
@@ -33,11 +33,11 @@ class _Trouble:
 
 
 class Troubles:
-    """The lanes that are left alone for a while.
+    """The paused lanes.
 
     Args:
         first_pause: seconds before the first repetition.
-        attempts: how often a message may fail, while others are taken.
+        attempts: the allowed failures of a message while others are stored.
     """
 
     def __init__(self, first_pause: float, attempts: int) -> None:
@@ -49,17 +49,17 @@ class Troubles:
         return len(self._lanes)
 
     def waiting(self, now: float) -> list[int]:
-        """Returns the positions of messages that are not yet to be tried again."""
+        """Returns the positions of messages that must still wait for their next attempt."""
         return [each.position for each in self._lanes.values() if each.retry_at > now]
 
     def failed(self, item: Pending, *, others: bool, taken: int, now: float) -> bool | None:
-        """Notes a failure. None: it was the last attempt. Else whether the failure may be the
-        broker's: this message never failed while others were taken.
+        """Records a failure. Returns None after the last attempt. Otherwise returns whether the
+        broker may be the cause: this message never failed while others were stored.
 
         Args:
             item: the message.
-            others: whether other messages were taken in the same submission.
-            taken: how many were taken in all.
+            others: whether other messages were stored in the same submission.
+            taken: the total number of stored messages.
             now: the loop's time.
         """
         trouble = self._lanes.get(item.lane)
@@ -76,11 +76,11 @@ class Troubles:
         return not trouble.attempts
 
     def ended(self, lane: Hashable) -> None:
-        """The first message of a lane was taken or parked."""
+        """Forgets a lane, because its first message was stored or parked."""
         self._lanes.pop(lane, None)
 
     def retry_all(self) -> None:
-        """All may be tried again at once: the broker is back."""
+        """Lets all lanes retry immediately, because the broker is available again."""
         for trouble in self._lanes.values():
             trouble.retry_at = 0.0
             trouble.backoff.reset()

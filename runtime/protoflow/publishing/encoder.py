@@ -1,4 +1,4 @@
-"""From outputs to messages: all that a contract says of a publication, bound once."""
+"""Outputs become messages: the contract of a publication is bound once."""
 
 from __future__ import annotations
 
@@ -30,37 +30,39 @@ from protoflow.wire import Profile
 
 
 class Encoder:
-    """Encodes outputs. One for a service, so each publication is bound once."""
+    """Encodes outputs. A service has one encoder, so each publication is bound only once."""
 
     def __init__(self, config: Config, now: Callable[[], float]) -> None:
         self._config = config
         self._now = now
-        # Keyed by identity: specs live as long as their module.
+        # Keyed by identity, because specs live as long as their module.
         self._bound: dict[int, _Bound] = {}
         self._millisecond = -1
         self._time = ""
         self._mandatory = config.require_subscriber
         self._structured = config.structured
-        #: What the runtime writes on each output itself. Passed on unchanged with the metadata of
-        #: an input it says nothing of the output: the cause of the cause, a span that has ended.
+        #: Headers that the runtime writes on each output. If a handler copies its input's metadata,
+        #: the input's values are wrong for the output: the cause of its cause, or a span that has
+        #: ended.
         self._own: tuple[str, ...] = (wire.CAUSATION_ID, *wire.TRACE_CONTEXT)
         if config.profile is Profile.WATERMILL:
             self._own += (wire.WATERMILL_NAME,)
-        #: Adds the metadata of the profile; None: there is none.
+        #: Adds the metadata of the profile; None if there is none.
         self.apply_profile = profile_metadata(config.profile, config.type_names)
-        #: Checks all messages, in place of the rules of their contracts.
+        #: Checks all messages, instead of the rules of their contracts.
         self.validator: ProtoValidator | None = None
 
     def __call__(
         self, publication: PublicationSpec, output: AnyOutput, context: Context | None = None
     ) -> Message:
-        """The message to publish.
+        """Returns the message to publish.
 
         Raises:
             ValueError: the protobuf message cannot be encoded, or is of another type.
             ConfigError: the topic has variables without values.
-            InvalidMessageError: it violates a rule; within a handler Unprocessable. The id,
-                the key or the metadata cannot be sent; within a handler PublishRefusedError.
+            InvalidMessageError: the message violates a rule; in a handler this is Unprocessable. Or
+                the id, the key or the metadata cannot be sent; in a handler this is
+                PublishRefusedError.
         """
         bound = self._bound.get(id(publication)) or self._bind(publication)
         message = output.message
@@ -69,7 +71,7 @@ class Encoder:
                 f"{bound.metadata[wire.CE_TYPE]} is expected, not {type(message).__name__}"
             )
         if bound.check is not None and (problem := bound.check(message)) is not None:
-            # A handler that makes invalid messages makes them again: no retry can help.
+            # A handler that makes an invalid message would make it again: a retry cannot help.
             raise InvalidMessageError(problem) if context is None else Unprocessable(problem)
         metadata = bound.metadata.copy()
         now = self._now()
@@ -118,11 +120,11 @@ class Encoder:
         return wrap(encoded) if self._structured else encoded
 
     def topic_of(self, publication: PublicationSpec) -> str:
-        """The topic of a publication, variables filled. Raises ConfigError."""
+        """Returns the topic of a publication with variables filled. Raises ConfigError."""
         return (self._bound.get(id(publication)) or self._bind(publication)).topic
 
     def _added(self, given: Mapping[str, str], source: Message | None) -> Mapping[str, str]:
-        """The metadata that an output is given, less what is its input's own."""
+        """Returns the metadata added to an output, without values that belong to its input."""
         if source is None:
             return given
         came = source.metadata
@@ -130,7 +132,7 @@ class Encoder:
         return {name: value for name, value in given.items() if name not in inputs}
 
     def physical(self, template: str) -> str:
-        """A topic with its variables filled, namespace included. Raises ConfigError."""
+        """Returns a topic with variables filled and the namespace. Raises ConfigError."""
         names = NameResolver(self._config.namespace, self._config.variables)
         topic = names.physical(template, "topic of an output")
         if names.problems:
@@ -143,7 +145,7 @@ class Encoder:
         return bound
 
     def _tick(self, now: float) -> None:
-        """Writes the time of events, which has milliseconds and so lasts for one."""
+        """Formats the time of events; it has milliseconds, so the text is valid for one."""
         second = int(now)
         self._millisecond = int(now * 1000)
         day = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
@@ -151,7 +153,7 @@ class Encoder:
 
 
 class _Bound:
-    """One publication with everything that does not depend on the message."""
+    """A publication, with everything that does not depend on the message."""
 
     __slots__ = (
         "check",
@@ -169,7 +171,7 @@ class _Bound:
     ) -> None:
         spec = publication.message
         names = NameResolver(config.namespace, config.variables)
-        self.publication = publication  # keeps the identity from being taken again
+        self.publication = publication  # a reference that keeps the identity from being reused
         self.message_class = spec.message_class
         self.topic = names.physical(publication.topic, f"{spec.type}: topic")
         self.encoding = spec.encoding or config.encoding
@@ -183,7 +185,7 @@ class _Bound:
 
 
 def base_metadata(spec: MessageSpec, source: str, encoding: Encoding) -> dict[str, str]:
-    """The CloudEvents attributes that every message of a contract has."""
+    """Returns the CloudEvents attributes that every message of a contract has."""
     metadata = {
         wire.CE_SPECVERSION: "1.0",
         wire.CE_TYPE: spec.type,
@@ -196,7 +198,7 @@ def base_metadata(spec: MessageSpec, source: str, encoding: Encoding) -> dict[st
 
 
 def _getter(spec: MessageSpec, name: str | None) -> Callable[[Any], Any]:
-    """Reads a field; what is not set is None, or empty."""
+    """Returns the reader of a field; an unset field gives None or an empty value."""
     if name is None:
         return lambda _message: None
     field = spec.message_class.DESCRIPTOR.fields_by_name[name]
@@ -216,12 +218,12 @@ def _id_problem(id: object) -> str | None:
 
 
 def _refused(problem: str, context: Context | None) -> ProtoflowError:
-    """Nothing that a handler makes anew would be better, so its message is not tried again."""
+    """Returns a permanent error: a new run of the handler would make the same message."""
     return InvalidMessageError(problem) if context is None else PublishRefusedError(problem)
 
 
 def _key(value: str | bytes | int) -> bytes | None:
-    """UTF-8, raw or decimal; empty is no key."""
+    """Returns the key bytes: UTF-8, raw or decimal; an empty value is no key."""
     if type(value) is str:
         return value.encode() or None
     return value or None if isinstance(value, bytes) else str(value).encode()

@@ -32,8 +32,9 @@ class PublishOptions(TypedDict, total=False):
         data_content_type: the media type of the data.
         data_schema: a URI.
         extensions: CloudEvents extension attributes.
-        max_attempts: how often consumers should handle it at most, for those who heed
-            `pf_max_attempts` (the Go runtime); ours follow their own contract.
+        max_attempts: the highest number of runs that consumers should make. Only consumers that
+            read `pf_max_attempts` (the Go runtime) use it; handlers of Protoflow follow their own
+            contract.
         trace_id: 32 hexadecimal digits; with `parent_id` the W3C trace context.
         parent_id: 16 hexadecimal digits.
     """
@@ -49,7 +50,7 @@ class PublishOptions(TypedDict, total=False):
 
 
 class EventPublisher:
-    """Publishes CloudEvents, data, protobuf and raw messages, at once and confirmed.
+    """Publishes CloudEvents, data, protobuf and raw messages immediately, with confirmation.
 
     Args:
         publisher: encodes and submits.
@@ -68,8 +69,8 @@ class EventPublisher:
         """Publishes raw messages.
 
         Raises:
-            PublishError: a message was not taken.
-            InvalidMessageError: metadata with names of orders to a broker, or not of text.
+            PublishError: the broker did not store a message.
+            InvalidMessageError: metadata has names of broker commands, or values that are not text.
         """
         for message in messages:
             if (problem := wire.raw_problem(message.id, message.metadata)) is not None:
@@ -86,7 +87,7 @@ class EventPublisher:
         return encoded.id
 
     async def publish_event(self, event: CloudEvent, *, topic: str | None = None) -> str:
-        """Publishes a CloudEvent to `topic`, default its type; returns its id."""
+        """Publishes a CloudEvent to `topic`, by default its type; returns its id."""
         where = self._publisher.encode.physical(topic or event.type)
         await self._publisher.messages((event.message(where),))
         return event.id
@@ -94,7 +95,7 @@ class EventPublisher:
     async def publish_event_after(
         self, event: CloudEvent, delay: timedelta, *, topic: str | None = None
     ) -> str:
-        """The same after a delay. Raises CapabilityError where the transport has none."""
+        """Like `publish_event`, after a delay. Raises CapabilityError if that is not supported."""
         where = self._publisher.encode.physical(topic or event.type)
         message = replace(event.message(where), delay=delay.total_seconds())
         await self._publisher.messages((message,))
@@ -103,7 +104,7 @@ class EventPublisher:
     async def publish_data(
         self, type: str, source: str, data: Any, **options: Unpack[PublishOptions]
     ) -> str:
-        """Publishes data as a CloudEvent to the topic named like its type; returns its id."""
+        """Publishes data as a CloudEvent to the topic with the name of its type; returns its id."""
         return await self.publish_event(_event(type, source, data, options))
 
     async def publish_data_after(
@@ -114,7 +115,7 @@ class EventPublisher:
         delay: timedelta,
         **options: Unpack[PublishOptions],
     ) -> str:
-        """The same after a delay. Raises CapabilityError where the transport has none."""
+        """Like `publish_data`, after a delay. Raises CapabilityError if that is not supported."""
         return await self.publish_event_after(_event(type, source, data, options), delay)
 
 
@@ -140,12 +141,12 @@ def _event(type: str, source: str, data: Any, options: PublishOptions) -> CloudE
     )
 
 
-#: One for each class that was published without a contract.
+#: One publication for each class that was published without a contract.
 _publications: dict[ProtoClass, PublicationSpec] = {}
 
 
 def publication_of(message_class: ProtoClass) -> PublicationSpec:
-    """The contract of a message that has none; binding it compiles its rules."""
+    """Returns the contract of a message without one; binding it compiles its rules."""
     found = _publications.get(message_class)
     if found is None:
         # The topic comes with each output.

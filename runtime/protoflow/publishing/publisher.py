@@ -1,4 +1,4 @@
-"""Publishing at once: encoded, its topic made or verified, submitted, confirmed."""
+"""Immediate publishing: encode, create or verify the topic, submit, wait for confirmation."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from protoflow.tracing.spans import PublishTracing
 
 
-# Read from many messages in one call: a loop in Python would cost more than what is read.
+# Reads several values from many messages in one call, because a Python loop would cost more.
 _delay, _id, _topic = attrgetter("delay"), attrgetter("id"), attrgetter("topic")
-#: How many topics are remembered as made.
+#: The number of topics that are remembered as created.
 _REMEMBERED_TOPICS = 10_000
 
 
 class MessagePublisher:
-    """Encodes, makes topics, submits and counts; for `Service` and `Connection`."""
+    """Encodes, creates topics, submits and counts; for `Service` and `Connection`."""
 
     def __init__(
         self, config: Config, transport: Transport, clock: Clock, sent: SentMessages | None = None
@@ -42,19 +42,19 @@ class MessagePublisher:
         self._mode = config.topology
         self._system = messaging_system(config.url.scheme)
         self._ensured: set[str] = set()
-        #: Submits what is published at once, and what schedulers publish.
+        #: Submits the messages of this publisher and of schedulers.
         self.submitter = Submitter(transport, sent or SentMessages())
         self._publish: Callable[[Sequence[Message]], Awaitable[Results]] = self.submitter.publish
-        # Where the transport lives; None while it is not open.
+        # The event loop of the transport; None while it is not open.
         self._loop: asyncio.AbstractEventLoop | None = None
-        #: Makes spans; None where no tracer provider is configured.
+        #: Makes spans; None if no tracer provider is configured.
         self.tracing: PublishTracing | None = None
         self.encode = Encoder(config, clock.now)
 
     async def outputs(
         self, publication: PublicationSpec, outputs: Sequence[AnyOutput]
     ) -> list[str]:
-        """Publishes outputs; their ids. Raises PublishError, CapabilityError."""
+        """Publishes outputs and returns their ids. Raises PublishError, CapabilityError."""
         if asyncio.get_running_loop() is not self._loop:
             self._refuse()
         messages = [self.encode(publication, output) for output in outputs]
@@ -66,12 +66,12 @@ class MessagePublisher:
 
         Args:
             messages: the messages.
-            owned: nobody else has them, so they may be written on.
+            owned: whether no other code holds them, so that they may be changed.
 
         Raises:
-            ProtoflowError: this is not open, or belongs to another event loop.
-            PublishError: a message was not taken.
-            CapabilityError: a delay that the transport cannot keep.
+            ProtoflowError: the publisher is not open, or belongs to another event loop.
+            PublishError: the broker did not store a message.
+            CapabilityError: the transport does not support a delay.
         """
         if asyncio.get_running_loop() is not self._loop:
             self._refuse()
@@ -94,8 +94,8 @@ class MessagePublisher:
     def through(
         self, publish: Callable[[Sequence[Message]], Awaitable[Results]]
     ) -> MessagePublisher:
-        """Returns a publisher on the running event loop that encodes as this one does, and hands
-        messages to `publish`; it makes no topics, and needs no open transport."""
+        """Returns a publisher on the running event loop that encodes in the same way and passes
+        messages to `publish`. It creates no topics and needs no open transport."""
         other = copy(self)
         other._publish = publish
         other._mode, other._ensured = TopologyMode.NONE, set()
@@ -108,23 +108,23 @@ class MessagePublisher:
                 raise CapabilityError(text)
 
     def close(self) -> None:
-        """Publishes no more."""
+        """Stops publishing."""
         self._loop = None
 
     def _refuse(self) -> NoReturn:
-        """Raises one error whatever the transport; each would fail in a way of its own."""
+        """Raises the same error for every transport; each transport would fail differently."""
         if self._loop is None:
             raise ProtoflowError(
-                "not open: publish within `async with`, that is after the connection or the "
-                "service was started and before it was stopped"
+                "not open: publish inside `async with`, after the connection or the service was "
+                "started and before it was stopped"
             )
         raise ProtoflowError(
-            "used from another event loop than the one that it was opened on; from other threads "
-            "use asyncio.run_coroutine_threadsafe(..., loop), or protoflow.connect_sync"
+            "used from an event loop other than the one that opened it; in other threads use "
+            "asyncio.run_coroutine_threadsafe(..., loop), or protoflow.connect_sync"
         )
 
     def open(self, provider: Any = None) -> None:
-        """The transport is open, on this event loop. Publishes from now on, in spans if a tracer
+        """Starts publishing on this event loop with an open transport. It makes spans if a tracer
         provider is given or configured."""
         self._loop = asyncio.get_running_loop()
         found = find_provider(provider)
@@ -134,20 +134,21 @@ class MessagePublisher:
             self.tracing = PublishTracing(found, self._system)
 
     def known(self, topics: Sequence[str]) -> None:
-        """These topics were made or verified already."""
+        """Notes topics that were already created or verified."""
         self._ensured.update(topics)
 
     def unknown(self, messages: Sequence[Message]) -> bool:
-        """Whether the topic of one of these was not made or verified yet."""
+        """Whether a topic of these messages is not created or verified yet."""
         return not self._ensured.issuperset(map(_topic, messages))
 
     async def ensure(self, messages: Sequence[Message]) -> None:
-        """Makes or verifies topics before the first message to them."""
+        """Creates or verifies topics before the first message to them."""
         topics = tuple(sorted({message.topic for message in messages} - self._ensured))
         if not topics:
             return
         if self._mode is not TopologyMode.NONE:
             await self._transport.ensure(Topology(topics=topics), self._mode)
         if len(self._ensured) > _REMEMBERED_TOPICS:
-            self._ensured.clear()  # topics made of data: they are verified again
+            # topic names can come from data, so the set is bounded: topics are verified again
+            self._ensured.clear()
         self._ensured.update(topics)

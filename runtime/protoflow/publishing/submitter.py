@@ -1,4 +1,4 @@
-"""The one way from the runtime to the broker: every message has a result, and is counted."""
+"""The only way from the runtime to the broker: each message gets a result and is counted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from protoflow.transport.interface import Transport
 
 _log = logging.getLogger("protoflow.publisher")
 
-#: The answer to one submission: one result for each message, None for a confirmed one.
+#: The answer to one submission: a result for each message, None for a confirmed one.
 Results = Sequence[TransportError | None]
 
 
@@ -25,7 +25,7 @@ class Submitter:
 
     Args:
         transport: the broker.
-        sent: counts what is confirmed.
+        sent: counts confirmed messages.
     """
 
     def __init__(self, transport: Transport, sent: SentMessages) -> None:
@@ -33,10 +33,10 @@ class Submitter:
         self._sent = sent
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
-        """Submits messages now; `results` reads the answer. Never raises."""
+        """Submits messages now; `results` reads the answer. It never raises."""
         try:
             return self._transport.submit(messages)
-        except Exception as error:  # none should, but nothing may wait for it
+        except Exception as error:  # no error is expected here, but no message may wait for it
             failed = asyncio.get_running_loop().create_future()
             failed.set_exception(error)
             return failed
@@ -44,7 +44,7 @@ class Submitter:
     def results(
         self, messages: Sequence[Message], answer: asyncio.Future[Sequence[PublishError | None]]
     ) -> Results:
-        """Returns the result of each message of a submission that was answered."""
+        """Returns the result of each message of an answered submission."""
         failure = failure_of(answer, "publishing", len(messages))
         if failure is not None:
             return [failure] * len(messages)
@@ -55,23 +55,23 @@ class Submitter:
         return results
 
     async def publish(self, messages: Sequence[Message]) -> Results:
-        """Submits messages and returns the result of each. Cancelling it cancels the submission,
-        as far as the transport can."""
+        """Submits messages and returns the result of each. Cancelling this call cancels the
+        submission if the transport can."""
         answer = self.submit(messages)
-        with contextlib.suppress(Exception):  # read below
+        with contextlib.suppress(Exception):  # the error is read below
             await answer
         return self.results(messages, answer)
 
     async def publish_shielded(self, messages: Sequence[Message]) -> Results:
-        """Submits messages and returns the result of each. Cancelling it, as with the run of a
-        handler, leaves the submission to the transport."""
+        """Submits messages and returns the result of each. If this call is cancelled, for example
+        with the run of a handler, the transport continues the submission."""
         answer = self.submit(messages)
         await asyncio.wait((answer,))
         return self.results(messages, answer)
 
 
 def failure_of(answer: asyncio.Future[Any], what: str, count: int) -> TransportError | None:
-    """Returns why an answer for so many entries has no results; None: it has."""
+    """Returns why an answer for this many entries has no results; None if it has results."""
     if answer.cancelled():
         return PublishError(f"{what} was cancelled: the transport closes")
     error = answer.exception()
@@ -93,8 +93,9 @@ def failure_of(answer: asyncio.Future[Any], what: str, count: int) -> TransportE
 def unconfirmed(
     messages: Sequence[Message], results: Results
 ) -> tuple[Sequence[Message], TransportError | None]:
-    """Returns what must be published again and why: everything from the first failure on, so that
-    its order is kept. A refusal goes before other errors, for no repetition can help."""
+    """Returns the messages to publish again, and the reason. These are all messages from the first
+    failure on, so that their order is kept. A refusal has priority over other errors, because
+    repetition cannot help."""
     for index, error in enumerate(results):
         if error is not None:
             refused = next((e for e in results if isinstance(e, PublishRefusedError)), None)
@@ -103,7 +104,7 @@ def unconfirmed(
 
 
 def delay_problem(message: Message, capabilities: Capabilities) -> str | None:
-    """Returns why the transport cannot keep the delay of a message; None: it can."""
+    """Returns why the transport cannot delay a message; None if it can."""
     what = f"a message to {message.topic} is to be delayed by {message.delay:g} s, but"
     if not capabilities.delayed_publish:
         return f"{what} the transport has no delayed publish; publish it when it is due"
@@ -113,7 +114,7 @@ def delay_problem(message: Message, capabilities: Capabilities) -> str | None:
 
 
 def refusal(messages: Sequence[Message], capabilities: Capabilities) -> PublishRefusedError | None:
-    """Returns why outputs can never be published: a delay that cannot be kept, or a size."""
+    """Returns why outputs can never be published, a delay or a size; None if they can."""
     limit = capabilities.max_message_bytes
     for message in messages:
         if message.delay > 0 and (text := delay_problem(message, capabilities)):

@@ -1,1 +1,1 @@
-"""What is registered, and the plan that follows from it and the config."""
+"""The registrations of a service, and the plan made from them and the config."""

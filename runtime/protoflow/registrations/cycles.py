@@ -1,7 +1,7 @@
-"""Dead letters that come back to where they came from, over everything that is registered.
+"""Finds dead letters that return to their origin, over all registered handlers.
 
-The generator looks for these in each file; what comes together over files, config and raw handlers
-is seen at start only.
+The generator checks each file for such cycles. Cycles over several files, the config and raw
+handlers are only found at start.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from protoflow.contract.spec import UnhandledTypes
 if TYPE_CHECKING:
     from protoflow.registrations.subscription_plan import HandlerPlan
 
-#: Stands for a type that no contract names.
+#: Stands for a type that is in no contract.
 _OTHER = ""
 
 
 def problems(handlers: Sequence[HandlerPlan]) -> list[str]:
-    """The chains of handlers in which a message that all of them fail goes round for ever."""
+    """Returns an error for each chain of handlers in which a failing message circulates."""
     return [
-        "dead letters go round for ever: "
+        "dead letters circulate for ever: "
         + ", ".join(
             f"{step.registration.name} sends those of {step.topic} to {step.dead_letter_topic}"
             for step in cycle
@@ -32,7 +32,7 @@ def problems(handlers: Sequence[HandlerPlan]) -> list[str]:
 
 
 def _cycles(handlers: Sequence[HandlerPlan]) -> Iterator[list[HandlerPlan]]:
-    """Each chain once, from the handler that was registered first on."""
+    """Yields each chain once, beginning with the handler that was registered first."""
     consumers: dict[str, list[HandlerPlan]] = {}
     for handler in handlers:
         consumers.setdefault(handler.topic, []).append(handler)
@@ -51,7 +51,7 @@ def _cycles(handlers: Sequence[HandlerPlan]) -> Iterator[list[HandlerPlan]]:
 def _back_to(
     first: HandlerPlan, kind: str, consumers: dict[str, list[HandlerPlan]]
 ) -> Iterator[list[HandlerPlan]]:
-    """The chains that a dead letter of a type takes from a handler back to it."""
+    """Yields the chains by which a dead letter of a type returns to a handler."""
     chains = [[first]]
     seen = {id(first)}
     while chains:

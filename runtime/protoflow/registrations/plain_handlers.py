@@ -1,6 +1,6 @@
 """Handlers without generated code: raw messages, JSON, protobuf and CloudEvents.
 
-They go through the same chain, retries and dead letters as generated ones.
+They use the same chain, retries and dead letters as generated handlers.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from protoflow.message import Message
 from protoflow.registrations.registration import Registration
 from protoflow.registrations.shapes import shape_problem
 
-#: A handler of raw messages; what it returns is published as it is.
+#: A handler of raw messages; the messages it returns are published unchanged.
 MessageHandler: TypeAlias = Callable[
     [Message, Context], Awaitable["Message | Sequence[Message] | None"]
 ]
-#: A handler of JSON; what it returns is published as JSON.
+#: A handler of JSON; its results are published as JSON.
 JSONHandler: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
-#: A handler of protobuf messages; what it returns is published.
+#: A handler of protobuf messages; its results are published.
 ProtoHandler: TypeAlias = Callable[[Any, Context], Awaitable["ProtoMessage | None"]]
 #: A handler of CloudEvents.
 EventHandler: TypeAlias = Callable[[EventContext], Awaitable[None]]
@@ -42,7 +42,7 @@ _NOTHING = DeliveryPolicy()
 def message_registration(
     name: str, topic: str, handler: MessageHandler, *, group: str | None, delivery: DeliveryPolicy
 ) -> Registration:
-    """Raw messages, tombstones included, of every type. Raises RegistrationError."""
+    """Registers raw messages of every type, tombstones included. Raises RegistrationError."""
     _check(name, handler)
 
     async def call(message: Message, context: Context) -> None:
@@ -67,7 +67,7 @@ def json_registration(
     delivery: DeliveryPolicy,
     physical: Callable[[str], str],
 ) -> Registration:
-    """JSON payloads of any plain type. Raises RegistrationError."""
+    """Registers JSON payloads of any plain type. Raises RegistrationError."""
     _check(name, handler)
     read = json_decoder(type)
 
@@ -109,10 +109,10 @@ def proto_registration(
     group: str | None,
     delivery: DeliveryPolicy,
 ) -> Registration:
-    """Protobuf messages of one type, without a generated module. Raises RegistrationError."""
+    """Registers protobuf messages without a generated module. Raises RegistrationError."""
     _check(name, handler)
     if (publish_topic is None) != (output_class is None):
-        raise RegistrationError(f"{name}: give publish_topic and output_class, or neither")
+        raise RegistrationError(f"{name}: set both publish_topic and output_class, or neither")
     publication = None
     if publish_topic is not None and output_class is not None:
         publication = PublicationSpec(topic=publish_topic, message=MessageSpec.of(output_class))
@@ -138,7 +138,7 @@ def event_registration(
     max_attempts: int | None,
     physical: Callable[[str], str],
 ) -> Registration:
-    """CloudEvents of one type. Raises RegistrationError."""
+    """Registers CloudEvents of one type. Raises RegistrationError."""
     _check(name, handler, arguments=1)
 
     async def call(event: CloudEvent, context: Context) -> None:
@@ -154,7 +154,7 @@ def event_registration(
         call=call,
         types=(event_type,),
         delivery=delivery,
-        tombstones=True,  # an event needs no data
+        tombstones=True,  # an event may have no data
         decode=lambda context: CloudEvent.of(context.message),
     )
 

@@ -1,4 +1,4 @@
-"""From registrations to subscriptions: topics filled, policies resolved, demands checked."""
+"""Registrations become subscriptions: topics are filled, policies resolved, demands checked."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from protoflow.registrations.subscription_plan import HandlerPlan, SubscriptionP
 from protoflow.transport.interface import Capabilities, SubscriptionSettings
 
 _log = logging.getLogger("protoflow.service")
-#: So many of the largest batches fit into what is in flight. More messages are asked for while a
-#: quarter is free, and Kafka gives 3/8 to one partition: the batch of one would else never fill.
+#: This many of the largest batches fit into the messages in flight. More messages are requested
+#: when a quarter is free, and Kafka gives 3/8 to one partition: otherwise a batch of one partition
+#: would never fill.
 _BATCHES: Final = 3
 
 _STRENGTH = {Ordering.NONE: 0, Ordering.PER_KEY: 1, Ordering.PER_PARTITION: 2}
@@ -27,12 +28,12 @@ _STRENGTH = {Ordering.NONE: 0, Ordering.PER_KEY: 1, Ordering.PER_PARTITION: 2}
 def plan(
     registrations: Sequence[Registration], config: Config, capabilities: Capabilities
 ) -> list[SubscriptionPlan]:
-    """The subscriptions of a service.
+    """Returns the subscriptions of a service.
 
     Raises:
-        ConfigError: names that cannot be filled, overrides of handlers that do not exist.
-        RegistrationError: handlers that contradict each other.
-        CapabilityError: demands that the transport cannot meet.
+        ConfigError: names cannot be filled, or the config names handlers that do not exist.
+        RegistrationError: handlers contradict each other.
+        CapabilityError: the transport cannot meet a demand.
     """
     names = NameResolver(config.namespace, config.variables)
     handlers = [_handler(registration, config, names) for registration in registrations]
@@ -76,7 +77,8 @@ def _handler(registration: Registration, config: Config, names: NameResolver) ->
         topic=topic,
         group=group,
         policy=policy,
-        # Long topics and groups make dead-letter topics beyond 200 characters: transports cut them.
+        # Long topics and groups make dead-letter topics longer than 200 characters: transports cut
+        # them.
         dead_letter_topic=namespaced(config.namespace, dead_letter_topic),
     )
 
@@ -139,7 +141,7 @@ def _settings(handlers: Sequence[HandlerPlan], config: Config) -> SubscriptionSe
 
 
 def _largest(handlers: Sequence[HandlerPlan]) -> int:
-    """The messages of the largest batch; 0 where none is gathered."""
+    """Returns the number of messages in the largest batch; 0 if there is no batch handler."""
     return max(
         registration.batch.max_messages or BATCH_MESSAGES if registration.batched else 0
         for registration in (handler.registration for handler in handlers)
@@ -147,14 +149,14 @@ def _largest(handlers: Sequence[HandlerPlan]) -> int:
 
 
 def _longest_wait(policy: ResolvedDelivery) -> float:
-    # RetryAfter may ask for any wait, so a policy with retries may always need the broker.
+    # RetryAfter may ask for any wait, so every policy with retries may need the broker.
     return float("inf") if policy.retry.max_attempts > 1 else 0.0
 
 
 def _within(
     plans: Sequence[SubscriptionPlan], capabilities: Capabilities, config: Config
 ) -> list[SubscriptionPlan]:
-    """Refuses demands that the transport cannot meet; defaults yield, with a warning."""
+    """Refuses demands that the transport cannot meet; defaults are reduced with a warning."""
     refused: list[str] = []
     for subscription in plans:
         for handler in subscription.handlers:
@@ -171,7 +173,7 @@ def _within(
 
 
 class _Demands:
-    """The demands of one handler that the transport cannot meet, a sentence for each."""
+    """The demands of one handler that the transport cannot meet, one sentence each."""
 
     def __init__(self, handler: HandlerPlan, capabilities: Capabilities, config: Config) -> None:
         self._handler = handler
@@ -210,7 +212,9 @@ class _Demands:
             yield self._cannot("broadcast", "leave `broadcast` unset")
         demanded = policy.start is Start.EARLIEST and "start" in policy.demands
         if demanded and not capabilities.retains:
-            yield self._cannot("deliver what was published before the group", "leave `start` unset")
+            yield self._cannot(
+                "deliver messages that are older than the group", "leave `start` unset"
+            )
 
     def _waits_too_long_to_be_atomic(self) -> bool:
         policy = self._policy

@@ -1,4 +1,4 @@
-"""What is registered with a service: one registration per handler method."""
+"""Registrations of a service: one for each handler method."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ _NO_BATCH = BatchPolicy()
 
 @dataclass_record
 class Registration:
-    """A handler, and what its contract says. Templates are not filled yet.
+    """A handler and its contract. Variables in names are not filled yet.
 
     Attributes:
         name: the full name, unique in the service.
         topic: the consumed topic.
         group: the consumer group.
         call: the user's function or bound method.
-        types: the message types that it handles; empty is every type.
+        types: the message types that it handles; empty means every type.
         message: the contract of the input; None for raw handlers.
         publication: the contract of the output.
-        delivery: what the contract demands.
-        sync: it is a plain function, to be run in a thread.
-        batched: it takes batches.
-        streams: it is a generator of outputs.
-        batch: how batches are gathered.
-        broadcast: every process gets every message.
-        effects: how often its effects show in the handler's database.
-        tombstones: it takes messages without payload.
-        decode: makes the handler's argument of a message; None is the protobuf codec.
+        delivery: the delivery policy of the contract.
+        sync: whether it is a plain function that runs in a thread.
+        batched: whether it takes batches.
+        streams: whether it is a generator of outputs.
+        batch: the limits of a batch.
+        broadcast: whether every process gets every message.
+        effects: how often its effects are applied in the handler's database.
+        tombstones: whether it takes messages without payload.
+        decode: makes the handler's argument from a message; None means the protobuf codec.
     """
 
     name: str
@@ -65,10 +65,11 @@ class Registration:
 
 
 def registrations(handler: Handler | HandlerSync) -> list[Registration]:
-    """The registrations of an instance of a generated handler class.
+    """Returns the registrations of an instance of a generated handler class.
 
     Raises:
-        RegistrationError: it is none, or has methods that cannot be called as their rpcs say.
+        RegistrationError: the object is not such an instance, or has methods that do not match
+            their rpcs.
     """
     if isinstance(handler, type):
         raise RegistrationError(
@@ -95,7 +96,7 @@ def registrations(handler: Handler | HandlerSync) -> list[Registration]:
 
 
 def of_method(method: MethodSpec, call: Callable[..., Any], *, sync: bool) -> Registration:
-    """The registration of a method of the contract that this function handles."""
+    """Returns the registration of a function that handles a method of the contract."""
     return Registration(
         name=method.name,
         topic=method.topic,

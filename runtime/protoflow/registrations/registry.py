@@ -1,4 +1,4 @@
-"""What a service consumes: its registrations and the chain around them, until it starts."""
+"""The registrations of a service and their middleware chain, until it starts."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ _NOTHING = DeliveryPolicy()
 
 
 class Registry:
-    """Keeps what is registered with a service. Its methods are described at `Service`.
+    """Keeps the registrations of a service. `Service` describes the methods.
 
     Attributes:
         chain: the middlewares around every handler.
         registrations: the handlers.
         messages: types that are published but not handled.
-        closed: the service has started.
+        closed: whether the service has started.
 
     Args:
-        chain: the middlewares to begin with.
-        physical: fills the variables of a topic, and puts the namespace before it.
+        chain: the initial middlewares.
+        physical: fills the variables of a topic and adds the namespace.
     """
 
     def __init__(self, chain: Chain, physical: Callable[[str], str]) -> None:
@@ -109,7 +109,7 @@ class Registry:
         )  # fmt: skip
 
     def register_proto_message(self, message_class: ProtoClass) -> None:
-        """Registers a type that is published but not handled here."""
+        """Registers a type that is only published here."""
         self.messages.append(message_class)
 
     def register_middleware(
@@ -141,7 +141,7 @@ class Registry:
 
 
 def _identifier(name: str) -> str:
-    # The name becomes a consumer group, so it keeps to a group's charset.
+    # The name becomes a consumer group, so it uses only characters of a group name.
     return "".join(
         character if character.isalnum() or character in "._-" else "-" for character in name
     )

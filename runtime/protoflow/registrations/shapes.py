@@ -1,5 +1,5 @@
-"""Whether a handler can be called as its contract says: found when it is registered, and not by
-the first message, which would spend its attempts on it."""
+"""Checks at registration that a handler can be called as its contract requires. Otherwise the first
+message would find the error and use up its attempts."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-#: Return annotations of plain functions that give something to await.
+#: Return annotations of plain functions that return an awaitable.
 _AWAITABLES = ("Awaitable", "Coroutine", "Future", "Task")
 
 
 def shape_problem(
     name: str, call: Any, *, arguments: int = 2, sync: bool = False, streams: bool = False
 ) -> str | None:
-    """What is wrong with a handler, and the fix; None is nothing that can be seen from outside.
+    """Returns the error in a handler and its fix; None if no error is visible from outside.
 
     Args:
-        name: the name that the handler is registered by.
+        name: the registered name of the handler.
         call: the function or bound method.
-        arguments: how many it is called with.
-        sync: it runs in a thread.
-        streams: it is a generator of outputs.
+        arguments: the number of its arguments.
+        sync: whether it runs in a thread.
+        streams: whether it is a generator of outputs.
     """
     if not callable(call):
         return (
@@ -69,7 +69,7 @@ def _wrong_kind(function: Any, sync: bool, streams: bool) -> str | None:
 
 
 def _is_plain(function: Any) -> bool:
-    """Whether a function surely gives nothing to await. A decorator's may, and a lambda."""
+    """Whether a function certainly returns no awaitable. A decorated one or a lambda may."""
     if not inspect.isfunction(function) or hasattr(function, "__wrapped__"):
         return False
     if function.__name__ == "<lambda>":
@@ -79,7 +79,7 @@ def _is_plain(function: Any) -> bool:
 
 
 def _function(call: Any) -> Any:
-    """The function behind a bound method, a partial, a decorator or an object that is called."""
+    """Returns the function behind a bound method, a partial, a decorator or a callable object."""
     while True:
         if isinstance(call, partial):
             call = call.func
@@ -87,13 +87,13 @@ def _function(call: Any) -> Any:
             call = call.__func__
         elif inspect.isfunction(call):
             inner = getattr(call, "__wrapped__", None)
-            # What a decorator made of it counts, unless that is a plain function around it.
+            # The result of a decorator counts, unless it is a plain function around the original.
             if inner is None or _is_marked(call):
                 return call
             call = inner
         else:
             method = getattr(type(call), "__call__", None)  # noqa: B004  the method itself
-            # An unmarked one may well return an awaitable, as a mock's does.
+            # An unmarked method may return an awaitable, as that of a mock does.
             return method if _is_marked(method) else call
 
 
@@ -108,7 +108,8 @@ def _is_marked(function: Any) -> bool:
 def _takes(call: Callable[..., Any], arguments: int) -> bool:
     try:
         signature = inspect.signature(call)
-    except (TypeError, ValueError):  # written in C, or as odd: only a call would show
+    # the callable is written in C or unusual: only a call would show the error
+    except (TypeError, ValueError):
         return True
     try:
         signature.bind(*range(arguments))

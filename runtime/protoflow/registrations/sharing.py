@@ -1,4 +1,4 @@
-"""What the handlers of one subscription must agree upon, whatever files they come from."""
+"""The settings on which the handlers of one subscription must agree, in all files."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ _NOTHING = DeliveryPolicy()
 def shared(
     handlers: Sequence[HandlerPlan], config: Config, conflicts: list[str]
 ) -> list[HandlerPlan]:
-    """The handlers, each with the leaves that hold for all; notes contradictions.
+    """Returns the handlers with the values that hold for all; reports contradictions.
 
-    A leaf holds for all where only some set it. Config of one handler goes before contracts, and
-    those before the defaults of the config; two of one kind that differ contradict each other.
+    A value holds for all handlers if some of them set it and the others do not. Config of one
+    handler has priority over contracts, and contracts over the defaults of the config. Two
+    different values from the same kind of source contradict each other.
     """
     together = (
-        f"these consume {handlers[0].topic} in the group {handlers[0].group} together: set it alike"
+        f"these consume {handlers[0].topic} in the group {handlers[0].group} together: set the "
+        "same value"
     )
     leaves: dict[str, Any] = {}
     for leaf in SHARED_FIELDS:
@@ -53,7 +55,7 @@ def shared(
 
 
 def _values(handlers: Sequence[HandlerPlan], leaf: str, config: Config) -> dict[Any, str]:
-    """The values that are said where it counts most, each with the first handler that says it."""
+    """Returns the values of the strongest source, each with the first handler that sets it."""
     levels: tuple[dict[Any, str], dict[Any, str], dict[Any, str]] = ({}, {}, {})
     for handler in handlers:
         name = handler.registration.name

@@ -1,4 +1,4 @@
-"""What start-up knows of handlers and subscriptions: names filled, policies resolved."""
+"""Handlers and subscriptions as known at start: names filled, policies resolved."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from protoflow.transport.interface import SubscriptionSettings
 
 @dataclass_record
 class HandlerPlan:
-    """One handler with everything that only start-up knows."""
+    """A handler with the values that are only known at start."""
 
     registration: Registration
     topic: str
@@ -23,7 +23,7 @@ class HandlerPlan:
 
 @dataclass_record
 class SubscriptionPlan:
-    """One topic read by one group, and its handlers by message type ("" is every type)."""
+    """A topic that a group reads, and its handlers by message type ("" is every type)."""
 
     settings: SubscriptionSettings
     handlers: tuple[HandlerPlan, ...]
@@ -31,5 +31,5 @@ class SubscriptionPlan:
 
     @property
     def policy(self) -> ResolvedDelivery:
-        """The policy whose shared leaves hold for the whole subscription."""
+        """The policy; its shared values hold for the whole subscription."""
         return self.handlers[0].policy

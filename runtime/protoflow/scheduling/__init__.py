@@ -1,1 +1,1 @@
-"""Running a subscription: lanes, workers, waits, outcomes carried out, settlements."""
+"""Running a subscription: lanes, workers, waits, outcomes and settlements."""

@@ -1,4 +1,4 @@
-"""What a subscription does, and what accounts for its doing nothing: what the watchdog sees."""
+"""The activity of a subscription, as the watchdog checks it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from protoflow.scheduling.watchdog import STALLED
 from protoflow.scheduling.workers import Work, Workers
 from protoflow.transport.interface import Availability, Subscription
 
-#: Seconds for which a broker may think about how much waits.
+#: The broker may need this many seconds to count the waiting messages.
 _PATIENCE = 5.0
 
 
@@ -46,11 +46,11 @@ class Activity:
         self._suspects = suspects
 
     def moved(self) -> int:
-        """A number that grows whenever something is received or settled."""
+        """Returns a number that grows whenever a message is received or settled."""
         return self._in_flight.received + self._in_flight.ended
 
     def waits_for(self) -> str | None:
-        """What accounts for nothing being handled; None: nothing does."""
+        """Returns the reason why no message is handled; None if there is no reason."""
         if self._readiness.problems.keys() - {STALLED}:
             return "a problem that is reported"
         if self._workers.running:
@@ -64,11 +64,11 @@ class Activity:
         return None
 
     def unsettled(self) -> int:
-        """How many messages are received and not settled."""
+        """Returns the number of messages that are received and not settled."""
         return self._in_flight.count
 
     async def available(self) -> int | None:
-        """How many messages the broker could hand to this member; None: not known."""
+        """Returns how many messages the broker could deliver to this member; None if unknown."""
         subscription = self._subscription
         if not isinstance(subscription, Availability):
             return None
@@ -76,9 +76,9 @@ class Activity:
             return await subscription.available()
 
     def unconfirmed(self, patience: float) -> str | None:
-        """What the broker has not confirmed for so long."""
+        """Describes an answer that the broker has owed for too long; None if there is none."""
         return self._settler.problem(patience)
 
     def running_works(self) -> list[Work]:
-        """What runs."""
+        """Returns the work that is running."""
         return self._workers.works()

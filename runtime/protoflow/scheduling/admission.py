@@ -1,4 +1,4 @@
-"""The admission of a job that has its turn for the first time: it starts, waits or ends."""
+"""Admission: decides whether a job whose turn has come starts, waits or ends."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from protoflow.scheduling.job import Job
 from protoflow.scheduling.outcome_applier import OutcomeApplier
 from protoflow.scheduling.suspects import Suspects
 
-#: A retry that is due in less is due now, in seconds.
+#: Seconds: a retry that is due sooner than this is treated as due now.
 _SOON = 0.001
 
 
 class Turn(enum.Enum):
-    """What a job does that has its turn for the first time."""
+    """The decision about a job whose turn has come."""
 
-    #: It starts.
+    #: The job starts.
     BEGINS = 0
-    #: It waits, and keeps its turn.
+    #: The job waits and keeps its turn.
     WAITS = 1
-    #: It is settled without a run.
+    #: The job is settled without a run.
     ENDS = 2
 
 
@@ -28,9 +28,9 @@ class Admission:
     """Decides whether a job of a subscription that has its turn may start.
 
     Args:
-        group: whose retries are not due yet.
-        applier: keeps what waits, and settles what is skipped.
-        suspects: runs what may kill the process.
+        group: the consumer group; retries of this group may not be due yet.
+        applier: keeps waiting jobs and settles skipped ones.
+        suspects: runs messages that may kill the process.
     """
 
     def __init__(self, group: str, applier: OutcomeApplier, suspects: Suspects) -> None:
@@ -39,15 +39,15 @@ class Admission:
         self._suspects = suspects
 
     def turn(self, job: Job) -> Turn:
-        """Checks a job that has its turn; an error is this job's failure, and no other's."""
+        """Checks a job whose turn has come; an error fails this job only."""
         try:
             return self._check(job)
         except Exception as error:
             self._applier.failed(job, error)
-            return Turn.WAITS  # until its dead letter is confirmed
+            return Turn.WAITS  # the turn is kept until the dead letter is confirmed
 
     def suspected(self, job: Job) -> bool:
-        """Whether the job may kill the process: every run of it is alone."""
+        """Whether the job may kill the process; then it runs alone each time."""
         return job.delivery.suspect or job.delivery.deliveries >= job.route.suspect_at
 
     def _check(self, job: Job) -> Turn:
@@ -58,7 +58,7 @@ class Admission:
             self._applier.settle(job)
             return Turn.ENDS
         wait = wait_of(job.delivery, self._group, route.spec.clock.now())
-        if wait > _SOON:  # a retry that was delivered before it is due, as from a ladder
+        if wait > _SOON:  # a retry was delivered before it is due, for example by a delay ladder
             self._applier.wait(job, wait)
             return Turn.WAITS
         if self.suspected(job):

@@ -1,4 +1,4 @@
-"""The arrival of a delivery: it is unwrapped, routed, and put in its lane."""
+"""Arrival: a delivery is unwrapped, routed and put into its lane."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from protoflow.transport.interface import SubscriptionSettings
 
 _log = logging.getLogger("protoflow.scheduler")
 
-#: How many unknown types are remembered, to warn of each only once.
+#: This many unknown types are remembered, so that each is logged only once.
 _REMEMBERED_TYPES = 100
 
 
 class Unhandled(DeadLetter):
-    """Given up because no handler takes its type."""
+    """The message is given up because no handler takes its type."""
 
     category = "unhandled"
 
 
 class Arrival:
-    """Makes jobs of the deliveries of one subscription."""
+    """Makes jobs from the deliveries of one subscription."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Arrival:
         self._put = workers.put
 
     def accept(self, delivery: Delivery) -> None:
-        """Makes a job of a delivery. Whatever is wrong with it, it ends settled."""
+        """Makes a job of a delivery. A delivery with an error is always settled."""
         message = delivery.message
         metadata = message.metadata
         route: Route | None = None
@@ -71,7 +71,8 @@ class Arrival:
                 return
             message, route = found
         if self._per_key:
-            lane: Hashable = message.key or None  # without key it is a lane of its own, so in none
+            # a job without a key needs no order, so it is in no lane
+            lane: Hashable = message.key or None
         else:
             lane = delivery.shard if self._ordered else None
         job = Job(delivery, message, route, lane)
@@ -93,11 +94,11 @@ class Arrival:
                 self._turns.begin(job)
 
     def refuse(self, delivery: Delivery, error: Exception) -> None:
-        """Gives up a delivery that made `accept` raise."""
+        """Dead-letters a delivery for which `accept` raised an error."""
         self._applier.failed(self._orphan(delivery, delivery.message), error)
 
     def job_alone(self, delivery: Delivery) -> Job | None:
-        """Returns a job to run alone at once, in no lane; None: the delivery is settled."""
+        """Returns a job to run alone, in no lane; None if the delivery was settled."""
         try:
             found = self._find(delivery)
         except Exception as error:
@@ -113,7 +114,7 @@ class Arrival:
         return job
 
     def _find(self, delivery: Delivery) -> tuple[Message, Route] | None:
-        """Returns the message without its envelope, and its route; None: it is ended."""
+        """Returns the message without its envelope, and its route; None if it was settled."""
         message = delivery.message
         if delivery.unreadable is not None:
             _log.error(
@@ -158,12 +159,12 @@ class Arrival:
         self._applier.give_up(self._orphan(delivery, message), outcome)
 
     def _orphan(self, delivery: Delivery, message: Message) -> Job:
-        """Returns a job that no handler sees, so it is in no lane."""
+        """Returns a job without a handler; it is in no lane."""
         return Job(delivery, message, self._router.first, None)
 
 
 def _unwrapped(message: Message) -> Message:
-    """Returns the message within an envelope, if it is one. Raises DecodeError."""
+    """Returns the message in an envelope, or the message itself. Raises DecodeError."""
     content_type = message.metadata.get(wire.CONTENT_TYPE)
     if content_type is None:
         return without_content_type(message)

@@ -1,4 +1,4 @@
-"""Assembling a scheduler from the plan of its subscription: chains compiled, routes made."""
+"""Builds the scheduler of a subscription: compiles the chains and makes the routes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def assemble(
     journal: Journal | None = None,
     inbox: InboxRuns | None = None,
 ) -> Scheduler:
-    """Returns the scheduler of a subscription, not yet started."""
+    """Returns the scheduler of a subscription; it is not started yet."""
     readiness = Readiness()
 
     def mark_late(detail: str | None) -> None:
@@ -72,7 +72,7 @@ def assemble(
 
 
 def _journaled(run: Next, spec: HandlerSpec) -> Next:
-    """The run, recorded if it succeeds, where the journal wants that."""
+    """Returns the run; successes are recorded if the journal wants them."""
     if spec.journal is None or not spec.journal.successes:
         return run
     from protoflow.scheduling.journaled_runs import journaled

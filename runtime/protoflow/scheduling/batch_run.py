@@ -1,4 +1,4 @@
-"""One run of a batch handler, and what becomes of each of its messages."""
+"""One run of a batch handler, and the outcome of each of its messages."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ from protoflow.scheduling.outcome_applier import OutcomeApplier
 
 
 class BatchHost(Protocol):
-    """The scheduler, as a batch needs it."""
+    """The part of the scheduler that a batch uses."""
 
     def run_singly(self, jobs: Sequence[Job]) -> None:
-        """Runs the jobs again, each by itself; they have their turns."""
+        """Runs each job again by itself; the jobs have their turns already."""
 
     def escaped(self, error: BaseException, job: Job, context: Context) -> Outcome:
-        """Returns the failed run that an error is which no middleware caught. Raises it if it is
-        meant for the runtime."""
+        """Returns the failed run for an error that no middleware caught, or raises the error."""
         ...
 
     def cancelled(self, jobs: Sequence[Job]) -> None:
-        """Gives the jobs back: the runtime cancelled their run."""
+        """Gives the jobs back because the runtime cancelled their run."""
 
 
 async def run_batch(
@@ -54,10 +53,10 @@ async def run_batch(
         try:
             outcome = host.escaped(error, good[0], batch)
         except asyncio.CancelledError:
-            host.cancelled(good)  # those that are no good have ended already
+            host.cancelled(good)  # undecodable messages have ended already
             raise
     if any(job.lost for job in good):
-        host.cancelled(good)  # the handler made something else of its cancellation
+        host.cancelled(good)  # the handler turned its cancellation into another error
         return
     try:
         _apply(good, contexts, batch, outcome, applier, lanes, host)
@@ -116,7 +115,7 @@ def _some_failed(
     applier: OutcomeApplier,
     lanes: Lanes,
 ) -> None:
-    """Acknowledges the others; a failed one takes the later ones of its key back with it."""
+    """Acknowledges the good messages; later messages of a failed message's key are retried."""
     broken = {jobs[index].lane for index in failed.errors} - {None}
     done: list[Job] = []
     back: list[Job] = []

@@ -1,4 +1,4 @@
-"""Batches: how messages are gathered, and the context that a batch has."""
+"""Batches: how messages are gathered, and the context of a batch."""
 
 from __future__ import annotations
 
@@ -30,32 +30,32 @@ class BatchContext(Context):
         attempt = max(item.attempt for item in items)
         super().__init__(delivery, items[0].message, attempt, handler, group, encode)
         self.items = tuple(items)
-        #: For each output the index of its input; None is the batch as a whole.
+        #: The index of the input for each output; None stands for the whole batch.
         self.causes: list[int | None] = []
-        # By identity: the items keep their messages.
+        # Keyed by object identity, because the items keep their messages alive.
         self._places: dict[int, int] = {}
 
     def cause_of(self, output: AnyOutput) -> Message:
-        """The input that the output names, else the first of the batch."""
+        """Returns the input that the output names, or the first message of the batch."""
         return self.items[self._index(output) or 0].message
 
     def add_output(self, publication: PublicationSpec, output: AnyOutput) -> str:
-        """Keeps one output until the run ends well; its id."""
+        """Keeps one output until the run succeeds, and returns its id."""
         id = super().add_output(publication, output)
         self.causes.append(self._index(output))
         return id
 
     def keep(self, message: Message) -> None:
-        """Keeps a raw message until the run ends well; for the runtime."""
+        """Keeps a raw message until the run succeeds; for the runtime."""
         super().keep(message)
         self.causes.append(None)
 
     def take_outputs(self) -> list[Message]:
-        """The outputs kept so far, those of the items' own contexts included."""
+        """Returns the outputs kept so far, including those of the items' own contexts."""
         return [message for _cause, message in self.take_caused()]
 
     def take_caused(self) -> list[tuple[int | None, Message]]:
-        """The same, each with the index of its input; None is the batch as a whole."""
+        """Returns the same outputs with the index of their input; None stands for the batch."""
         caused = list(zip(self.causes, super().take_outputs(), strict=True))
         self.causes = []
         for index, item in enumerate(self.items):
@@ -64,7 +64,7 @@ class BatchContext(Context):
         return caused
 
     def restart(self) -> None:
-        """Forgets what the run has published, the items' contexts included."""
+        """Forgets everything that the run has published, including through the items' contexts."""
         super().restart()
         self.causes = []
         self._places = {}
@@ -72,7 +72,7 @@ class BatchContext(Context):
             item.restart()
 
     def next_position(self, output: AnyOutput) -> int | None:
-        """The position among the outputs of its input; None where it names none."""
+        """Returns the position among the outputs of its input; None if it names no input."""
         index = self._index(output)
         return None if index is None else self.items[index].next_position(output)
 
@@ -84,12 +84,12 @@ class BatchContext(Context):
             self._places = {id(item.decoded): place for place, item in enumerate(self.items)}
         place = self._places.get(id(cause))
         if place is None:
-            raise ValueError("caused_by is no message of this batch; give the object itself")
+            raise ValueError("caused_by is not a message of this batch; pass the object itself")
         return place
 
 
 class Gatherer(Generic[J]):
-    """Gathers the jobs of one batch handler until a batch is full or has waited enough."""
+    """Gathers the jobs of one batch handler until the batch is full or its wait has ended."""
 
     def __init__(self, policy: BatchPolicy, ready: Callable[[list[J]], None]) -> None:
         self._limit = policy.max_messages or BATCH_MESSAGES
@@ -99,7 +99,7 @@ class Gatherer(Generic[J]):
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, job: J) -> None:
-        """Takes a job; a full batch is ready at once."""
+        """Adds a job; a full batch is ready at once."""
         self._jobs.append(job)
         if len(self._jobs) >= self._limit:
             self.flush()
@@ -107,11 +107,11 @@ class Gatherer(Generic[J]):
             self._timer = asyncio.get_running_loop().call_later(self._wait, self.flush)
 
     def holds(self, job: J) -> bool:
-        """Whether the job still waits here."""
+        """Whether the job is still being gathered."""
         return job in self._jobs
 
     def flush(self) -> None:
-        """Makes what is there a batch."""
+        """Makes a batch of the gathered jobs."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -120,7 +120,7 @@ class Gatherer(Generic[J]):
             self._ready(jobs)
 
     def take(self) -> list[J]:
-        """What is there, which is gathered no longer."""
+        """Removes and returns the gathered jobs."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,4 +1,4 @@
-"""Runs that succeeded: outputs published and confirmed, then the messages acknowledged."""
+"""Successful runs: outputs are published and confirmed, then messages are acknowledged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from protoflow.scheduling.settler import Settler
 
 _log = logging.getLogger("protoflow.handler")
 
-#: Called with jobs whose outputs the broker refuses for good.
+#: Called with jobs whose outputs the broker refuses permanently.
 Refused = Callable[[Sequence[Job], TransportError], None]
 
 
@@ -31,11 +31,11 @@ class Outputs:
         self._host = host
         self._settler = settler
         self._refused = refused
-        #: Jobs whose outputs are on their way to the broker, with those that depend on them.
+        #: Jobs whose outputs are not confirmed yet, with the jobs that depend on them.
         self.publishing: dict[Job, Sequence[Job]] = {}
 
     def done(self, jobs: Sequence[Job], outputs: Sequence[Message]) -> None:
-        """Acknowledges jobs, of one run, when their outputs are confirmed."""
+        """Acknowledges the jobs of one run when their outputs are confirmed."""
         first = jobs[0]
         spec = first.route.spec
         if not outputs:
@@ -50,26 +50,26 @@ class Outputs:
             self._done_in_turn(jobs, outputs)
 
     def acknowledge(self, job: Job) -> None:
-        """Acknowledges without outputs."""
+        """Acknowledges jobs that have no outputs."""
         self._settler.settle(job, Settlement(job.delivery))
         if job.lane is not None:
             self._host.end_turn(job)
 
     def take(self, wanted: Callable[[Job], bool]) -> list[Job]:
-        """Takes out jobs whose outputs are not confirmed, with those that depend on them."""
+        """Removes jobs whose outputs are not confirmed, with the jobs that depend on them."""
         taken: list[Job] = []
         for first in [job for job in self.publishing if wanted(job)]:
             taken += [first, *self.publishing.pop(first)]
         return taken
 
     def _done_in_turn(self, jobs: Sequence[Job], outputs: Sequence[Message]) -> None:
-        """Publish, confirm, settle."""
+        """Publishes, waits for the confirmation, and settles."""
         first, *others = jobs
         self.publishing[first] = others
 
         def confirmed(refused: PublishRefusedError | None) -> None:
             if self.publishing.pop(first, None) is None:
-                return  # taken out meanwhile: its messages are not ours to settle
+                return  # the job was removed meanwhile: this process may not settle its messages
             if refused is not None:
                 self._refused(jobs, refused)
                 return
@@ -80,7 +80,7 @@ class Outputs:
         self._settler.publish(first, outputs, confirmed)
 
     def _done_atomically(self, jobs: Sequence[Job], outputs: Sequence[Message]) -> None:
-        """Publish and settle in one transaction: all of the run, or nothing."""
+        """Publishes and settles in one transaction: all of the run, or nothing."""
         first, *others = jobs
         spec = first.route.spec
         self.publishing[first] = others
@@ -96,11 +96,11 @@ class Outputs:
                 return True
             done = result is SettleResult.DONE
             if done:
-                spec.stats.sent.add(outputs)  # by a settlement, and by no submitter
+                spec.stats.sent.add(outputs)  # a settlement has published them, not a submitter
                 self._confirmed(jobs, outputs)
                 self._host.settled_with(others)
             elif others:
-                # One of them was lost, so nothing happened: those that are held are given back.
+                # One message was lost, so nothing was done: the messages still held are given back.
                 for job in jobs:
                     self._settler.settle(job, _release(job))
             for job in jobs:
@@ -121,7 +121,7 @@ class Outputs:
             if job.confirmed is not None:
                 try:
                     job.confirmed()
-                except Exception as error:  # what was handled stays handled
+                except Exception as error:  # an error in a callback does not undo the run
                     _log.error(
                         "a callback on confirmation failed",
                         extra={"handler": job.route.spec.name, "error": type(error).__name__},

@@ -1,4 +1,4 @@
-"""Publishing dead letters, for as long as it takes; then the message is settled."""
+"""Publishes dead letters until the broker confirms; then the message is settled."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ class DeadLetterPublisher:
         self._settler = settler
         self._loop = asyncio.get_running_loop()
         self._publishing: dict[asyncio.Task[None], Job] = {}
-        #: How many have failed and are published again.
+        #: The number of dead letters that failed and are published again.
         self._failing = 0
 
     def publish(
         self, job: Job, dead_letter: Message, on_settled: Callable[[], None] = lambda: None
     ) -> None:
-        """Publishes a dead letter; the job is acknowledged once that is confirmed, never before.
+        """Publishes a dead letter; the job is acknowledged after the confirmation.
         `on_settled` is called when the acknowledgement has an answer."""
         task = self._loop.create_task(self._publish(job, dead_letter, on_settled))
         self._publishing[task] = job
         task.add_done_callback(lambda task: self._publishing.pop(task, None))
 
     def take(self, unwanted: Callable[[Job], bool]) -> list[Job]:
-        """Takes out jobs whose dead letter is not confirmed: it is not published any more."""
-        # One that is done has its settlement in flight, though its callback was not called yet.
+        """Removes jobs whose dead letters are not confirmed; these are not published any more."""
+        # A finished publication has its settlement in flight, before its callback is called.
         taken = [
             (task, job)
             for task, job in self._publishing.items()
@@ -61,16 +61,16 @@ class DeadLetterPublisher:
         ]
         for task, _job in taken:
             task.cancel()
-            del self._publishing[task]  # it is taken out once
+            del self._publishing[task]  # a job is removed only once
         return [job for _task, job in taken]
 
     @property
     def busy(self) -> bool:
-        """Whether a dead letter is not confirmed yet."""
+        """Whether a dead letter is still unconfirmed."""
         return bool(self._publishing)
 
     async def finished(self, seconds: float | None = None) -> None:
-        """Waits until every dead letter is confirmed, at most so long."""
+        """Waits until every dead letter is confirmed, or until the time is over."""
         if self._publishing:
             await asyncio.wait(self._publishing, timeout=seconds)
 
@@ -121,7 +121,7 @@ class DeadLetterPublisher:
     async def _try(
         self, job: Job, dead_letter: Message, on_settled: Callable[[], None]
     ) -> Exception | None:
-        """One attempt: None once the dead letter is confirmed and the settlement in flight."""
+        """Makes one attempt; None means that the dead letter is confirmed and being settled."""
         try:
             if job.route.spec.capabilities.atomic:
                 failure = await self._settle_with(job, dead_letter)
@@ -129,12 +129,12 @@ class DeadLetterPublisher:
                     on_settled()
                 return failure
             (error,) = await self._submitter.publish_shielded((dead_letter,))
-        except Exception as raised:  # whatever it is, the message stays unsettled
+        except Exception as raised:  # whatever the error is, the message stays unsettled
             return raised
         if error is None:
 
             def answered(result: SettleResult) -> bool:
-                if result is not SettleResult.UNKNOWN:  # that is repeated
+                if result is not SettleResult.UNKNOWN:  # the settlement is repeated
                     job.after = None
                     on_settled()
                 return False
@@ -152,7 +152,8 @@ class DeadLetterPublisher:
             if not done.done():
                 done.set_result(result)
                 return result in (SettleResult.REFUSED, SettleResult.UNKNOWN)
-            return True  # cancelled meanwhile: it was taken out, and is accounted for
+            # the task was cancelled because the job was removed; another place accounts for it
+            return True
 
         job.after = answered
         self._settler.settle(job, Settlement(job.delivery, outputs=(dead_letter,)))

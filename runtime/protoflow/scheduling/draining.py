@@ -1,4 +1,4 @@
-"""The end of a subscription: handlers finish, what is finished is settled, the rest given back."""
+"""The end of a subscription: handlers finish, finished work is settled, the rest returns."""
 
 from __future__ import annotations
 
@@ -14,24 +14,23 @@ from protoflow.scheduling.workers import Workers
 
 _log = logging.getLogger("protoflow.scheduler")
 
-#: Of the time for a shutdown this share is kept for settling what handlers leave, in seconds
-#: at most.
+#: This share of the shutdown time, at most this many seconds, is kept for settlements.
 _SETTLING_SHARE = 0.2
 _MOST_SETTLING = 3.0
-#: What is cancelled gets so many seconds at most; a thread may take for ever.
+#: Cancelled runs get at most this many seconds, because a thread may never end.
 _MOST_CANCELLING = 1.0
-#: The least that the mark of a suspect gets to be cleared, in seconds: one that stays blames it.
+#: Seconds that clearing a suspect's mark gets at least: a mark that stays would blame it.
 _MARKS = 0.2
-#: The least that the broker gets to answer, in seconds.
+#: Seconds that the broker gets at least to answer.
 _LEAST = 0.05
 
 
 class Drain:
-    """Drains one subscription, once nothing more is received.
+    """Drains one subscription after it has stopped receiving.
 
     Args:
         name: the subscription, for logs.
-        unstarted: takes out what has not started.
+        unstarted: removes jobs that have not started.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class Drain:
         self._unstarted = unstarted
 
     async def drain(self, seconds: float) -> None:
-        """Lets handlers finish and settles, within so many seconds."""
+        """Lets handlers finish and settles their messages, within this many seconds."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         self._suspects.close()
@@ -66,13 +65,14 @@ class Drain:
         for job in await self._workers.stop(
             min(_MOST_CANCELLING, max(_LEAST, (deadline - loop.time()) / 2))
         ):
-            job.lost = True  # held by a thread: it stays unsettled, and comes again
+            # a thread holds the message: it stays unsettled, and the broker redelivers it
+            job.lost = True
         await self._suspects.stop(max(_MARKS, (deadline - loop.time()) / 2))
         await self._applier.dead_letters.finished(max(0.0, deadline - loop.time()) / 2)
         self._release(self._unstarted(_every) + self._applier.dead_letters.take(_every))
         if await self._settled_within((deadline - loop.time()) / 2):
             return
-        # What the broker did not take so far is given back: it will be handled again.
+        # Unsettled messages are given back: they will be handled again.
         self._release(self._unstarted(_every) + self._applier.take_published(_every))
         if not await self._settled_within(deadline - loop.time()):
             _log.warning(
@@ -84,7 +84,7 @@ class Drain:
         try:
             async with asyncio.timeout(max(_LEAST, seconds)):
                 await self._settler.drained()
-                # Outputs that were refused made retries and dead letters: given back, too.
+                # Refused outputs led to retries and dead letters: these are given back, too.
                 self._release(self._unstarted(_every) + self._applier.dead_letters.take(_every))
                 await self._settler.drained()
         except TimeoutError:

@@ -1,4 +1,4 @@
-"""The engine of a subscription: its components, and the way from a run to its settlement.
+"""The engine of a subscription: its components, and the steps from a run to settlement.
 
 workers -> outcome -> outputs confirmed -> settled
 """
@@ -44,8 +44,8 @@ from protoflow.transport.interface import (
 _log = logging.getLogger("protoflow.scheduler")
 
 
-class Escaped(Exception):  # noqa: N818  a name of what happened
-    """A run ended with something that is no Exception, or cancelled itself."""
+class Escaped(Exception):  # noqa: N818  the name states what happened
+    """A run ended with a BaseException that is no Exception, or cancelled itself."""
 
 
 class Engine:
@@ -54,12 +54,12 @@ class Engine:
     Args:
         settings: the subscription.
         router: its handlers.
-        capabilities: what the transport can do.
+        capabilities: the capabilities of the transport.
         submitter: publishes outputs and dead letters.
-        subscription: the transport's part.
+        subscription: the subscription at the transport.
         encode: encodes outputs.
         readiness: problems and gates.
-        in_flight: what was received and is not settled yet.
+        in_flight: counts messages that are received and not settled.
         crashed: called with an error that must end the process.
         stall_after: seconds without movement after which waiting work turns readiness red; 0.0
             is never.
@@ -71,7 +71,7 @@ class Engine:
         readiness: Readiness, in_flight: InFlight, crashed: Callable[[BaseException], None],
         stall_after: float,
     ) -> None:  # fmt: skip
-        # Order is at risk when the process stood still for longer than a lease.
+        # The order is at risk if the process stood still for longer than a lease.
         ordered = settings.ordering is not Ordering.NONE
         leased = ordered and capabilities.leases and stall_after > 0
         self._settings = settings
@@ -156,13 +156,14 @@ class Engine:
             route.spec.stats.handled += 1
             self.settler.settle(job, Settlement(delivery))
             if job.lane is not None:
-                self._turns.pass_on(job)  # this worker takes it next: nobody need be woken
+                # this worker takes the job next, so no other worker is woken
+                self._turns.pass_on(job)
         else:
             job.confirmed = context.confirm
             self.applier.apply_outcome(job, outcome, _kept(outcome, context), context.decoded)
 
     def escaped(self, error: BaseException, job: Job, context: Context) -> Outcome:
-        """Returns the failed run that an error is which no middleware caught: also a panic of an
+        """Returns the failed run for an error that no middleware caught: also a panic of an
         extension, or a handler's cancellation of its own task. Raises the error again if it is
         meant for the runtime."""
         if isinstance(error, asyncio.CancelledError):
@@ -175,7 +176,7 @@ class Engine:
         return as_outcome(wrapped, error, job.delivery, job.route.spec)
 
     def cancelled(self, jobs: Sequence[Job]) -> None:
-        """Gives back the jobs of a cancelled run: cancellation is not failure."""
+        """Gives back the jobs of a cancelled run: a cancellation is no failure."""
         self.unfinished.give_back(jobs)
 
     def settled_with(self, others: Sequence[Job]) -> None:
@@ -183,7 +184,7 @@ class Engine:
         self._in_flight.left(len(others), sum(job.delivery.size for job in others))
 
     def _failed(self, job: Job, error: Exception) -> None:
-        """A callback on the answer for a job raised."""
+        """Handles an error that was raised by a callback."""
         self.applier.failed(job, error)
 
     def _settled(self, jobs: Sequence[Job], results: Sequence[SettleResult]) -> None:
@@ -200,9 +201,9 @@ class Engine:
         self._in_flight.left(count, size)
 
     def _settled_specially(self, job: Job, result: SettleResult) -> None:
-        """Handles an answer that is awaited, or a bad one."""
+        """Handles a settlement result that is awaited or is not OK."""
         if job.after is not None and (job.lost or job.after(result)):
-            return  # it was dropped already, or goes on
+            return  # the job was dropped already, or another component continues it
         self._in_flight.left(1, job.delivery.size)
         if result is not SettleResult.DONE:
             job.route.spec.stats.lost += 1
@@ -215,10 +216,10 @@ class Engine:
                 },
             )
 
-    # Suspects, and what was held for too long.
+    # Suspects, and jobs that were held for too long.
 
     def _receive_alone(self, delivery: Delivery) -> Job | None:
-        """Returns a job for a delivery of the solo queue."""
+        """Returns a job for a delivery from the solo queue."""
         self._in_flight.came((delivery,))
         return self.arrival.job_alone(delivery)
 
@@ -229,8 +230,8 @@ class Engine:
         return self.watchdog.stood_still(self._settings.lease)
 
     def _give_back_unstarted(self) -> None:
-        """Leases may have ended while the process stood still: what has not started might
-        overtake what others have handled meanwhile."""
+        """Leases may have ended while the process stood still: a job that has not started might
+        overtake messages that others have handled."""
         self.watchdog.beat = asyncio.get_running_loop().time()
         jobs = self.unfinished.take_unstarted(_every)
         _log.warning(
@@ -244,7 +245,7 @@ class Engine:
 
 
 def _isolation(subscription: Subscription, capabilities: Capabilities) -> Isolation | None:
-    """Returns what keeps start marks; None where no mark survives the process."""
+    """Returns the store of start marks; None if marks do not survive the process."""
     if isinstance(subscription, Isolation) and capabilities.proves_killers:
         return subscription
     return None
@@ -260,5 +261,5 @@ def _every(_job: Job) -> bool:
 
 
 def _kept(outcome: Outcome, context: Context) -> Sequence[Message]:
-    """Outputs go out with success only."""
+    """Outputs are published only if the run succeeds."""
     return context.take_outputs() if isinstance(outcome, Done) else ()

@@ -1,8 +1,8 @@
-"""The innermost step of handlers whose effects show exactly once.
+"""The innermost step of handlers whose effects are applied exactly once.
 
 begin -> note the message -> handler -> outputs into the outbox -> commit
 
-Everything is one transaction. What fails rolls back, and then ends as without an inbox.
+All steps are one transaction. A failed run is rolled back and then treated as without an inbox.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("protoflow.inbox")
 
-#: How often a run that lost against another transaction is repeated at once.
+#: A run that loses a conflict with another transaction is repeated this often at once.
 _CONFLICTS: Final = 3
-#: What the outputs of one run may be at most: they are kept until it commits.
+#: The limit for the outputs of one run, because they are kept until the commit.
 _MOST_OUTPUTS: Final = 10_000
 _MOST_BYTES: Final = 64 * 1024 * 1024
-#: Waits before a run is tried again that did not begin, in seconds.
+#: Waits in seconds before a run is tried again whose transaction did not begin.
 _FIRST_WAIT: Final = 0.1
 _LONGEST_WAIT: Final = 5.0
-#: After an unknown COMMIT the inbox decides, so soon.
+#: If the result of COMMIT is unknown, the inbox is asked after this time.
 _UNKNOWN_WAIT: Final = 0.2
 
 
 class Destination(Protocol):
-    """Where the outputs of a transaction go: to the transport's own log, or to the outbox."""
+    """The destination of a transaction's outputs: the transport's own log, or the outbox."""
 
     async def insertion(self, dialect: Dialect, messages: Sequence[Message], /) -> Insertion:
-        """Returns what writes messages. Raises PublishError."""
+        """Returns the callable that writes messages. Raises PublishError."""
         ...
 
     def written(
@@ -62,15 +62,15 @@ class Destination(Protocol):
         messages: Sequence[Message],
         /,
     ) -> None:
-        """Wakes who waits for messages, once the transaction has ended."""
+        """Wakes consumers that wait for messages, after the transaction has ended."""
 
 
-class UnknownTopics(Exception):  # noqa: N818  a name of what happened
-    """Outputs go to topics that are not made yet, which a transaction must not wait for."""
+class UnknownTopics(Exception):  # noqa: N818  the name states what happened
+    """Outputs go to topics that do not exist yet; a transaction must not wait for them."""
 
 
-class BatchRolledBack(Exception):  # noqa: N818  a name of what happened
-    """Some messages of a batch failed, so all of it was rolled back."""
+class BatchRolledBack(Exception):  # noqa: N818  the name states what happened
+    """Some messages of a batch failed, so the whole batch was rolled back."""
 
 
 class ExactlyOnce:
@@ -78,9 +78,9 @@ class ExactlyOnce:
 
     Args:
         registration: the handler.
-        spec: what start-up knows of it.
-        inbox: opens transactions and notes messages.
-        destination: where outputs go.
+        spec: the specification of the handler.
+        inbox: opens transactions and records handled messages.
+        destination: receives the outputs.
         threads: for handlers that are plain functions.
         topics: makes topics before the first message to them.
     """
@@ -98,7 +98,7 @@ class ExactlyOnce:
         self._backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
 
     async def run(self, delivery: Delivery, context: Context) -> Outcome:
-        """Runs the handler for a message or a batch; a `Next`."""
+        """Runs the handler for a message or a batch; it is a `Next`."""
         items: Sequence[Context] = (context,)
         if isinstance(context, BatchContext):
             items = context.items
@@ -108,7 +108,7 @@ class ExactlyOnce:
         conflicts = 0
         while True:
             for item in items:
-                self.spec.decode(item)  # before the transaction: an error is the message's own
+                self.spec.decode(item)  # an error before the transaction belongs to the message
             try:
                 return await self.once(context, items, entries)
             except UnknownTopics:
@@ -124,7 +124,7 @@ class ExactlyOnce:
     async def once(
         self, context: Context, items: Sequence[Context], entries: Sequence[Entry]
     ) -> Outcome:
-        """One transaction."""
+        """Runs the handler in one transaction."""
         opener = self.inbox.opener
         if opener is None:
             raise TypeError("the inbox opens transactions in threads only")
@@ -160,29 +160,29 @@ class ExactlyOnce:
             await transaction.close()
 
     def repeated(self, items: Sequence[Context]) -> list[bool]:
-        """Which messages are run again although they are noted."""
+        """Returns the messages that are run again although the inbox has recorded them."""
         group = self.spec.group
         return [is_reprocessed(item.delivery, group) for item in items]
 
     def postponed(self, error: Exception) -> Outcome:
-        """The handler did not run, for the database would not have it: later, uncounted."""
+        """Returns Postpone: the database was not available, so the handler did not run."""
         if not is_busy(error):
             self.inbox.failed(error)
         return Postpone(self._backoff.next(), f"no transaction of the inbox: {error}")
 
     def began(self) -> None:
-        """A transaction holds the entries."""
+        """Begins the run after the transaction has claimed the inbox entries."""
         self._backoff.reset()
         self.inbox.works()
 
     def given(self, context: Context, chosen: Sequence[Context]) -> Any:
-        """What the handler takes."""
+        """Returns the handler's argument."""
         if self.registration.batched:
             return Batch([item.decoded for item in chosen], chosen)
         return context.decoded
 
     def keep(self, context: Context, result: Any, size: int = 0) -> int:
-        """Keeps a result until the commit; the bytes of all so far. Raises if it is too much."""
+        """Keeps a result until the commit; returns the bytes kept so far. Raises if too many."""
         size += keep_result(context, self.spec.publication, result)
         if len(context.outputs) > _MOST_OUTPUTS or size > _MOST_BYTES:
             raise PublishRefusedError(
@@ -192,7 +192,7 @@ class ExactlyOnce:
         return size
 
     def ready_outputs(self, context: Context) -> list[Message]:
-        """The outputs of the run, whose topics are known. Raises UnknownTopics."""
+        """Returns the outputs of the run if their topics exist. Raises UnknownTopics."""
         if self.topics.unknown(all_outputs(context)):
             raise UnknownTopics
         return context.take_outputs()
@@ -232,7 +232,7 @@ class ExactlyOnce:
 
 
 def unknown() -> Outcome:
-    """The answer to COMMIT got lost: the next run finds the entry, or handles the message."""
+    """Handles a lost answer to COMMIT: the next run finds the entry or handles the message."""
     _log.warning("a COMMIT of the inbox has an unknown result; the inbox is asked")
     return Postpone(_UNKNOWN_WAIT, "the result of COMMIT is not known")
 
@@ -240,7 +240,7 @@ def unknown() -> Outcome:
 def chosen_of(
     items: Sequence[Context], entries: Sequence[Entry], fresh: set[Entry]
 ) -> list[Context]:
-    """The messages to handle: each that is new, and once."""
+    """Returns the messages to handle: each new message, once."""
     left = set(fresh)
     chosen = []
     for item, entry in zip(items, entries, strict=True):
@@ -251,7 +251,8 @@ def chosen_of(
 
 
 def _single(failed: BatchFailed, count: int) -> Exception:
-    """What a `BatchFailed` is where all of a batch is rolled back: the error of its only message,
+    """Returns the error for a `BatchFailed` if the whole batch is rolled back: the error of its
+    only message,
     else a reason to handle the messages one by one."""
     if count == 1 and failed.errors:
         error = next(iter(failed.errors.values()))

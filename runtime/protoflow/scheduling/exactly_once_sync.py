@@ -1,4 +1,4 @@
-"""Effects exactly once for plain functions: their thread opens the transaction."""
+"""Exactly-once effects for plain functions: their thread opens the transaction."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class RunCancelled(Exception):  # noqa: N818  a name of what happened
-    """The run was cancelled while its thread went on, so it was not committed."""
+class RunCancelled(Exception):  # noqa: N818  the name states what happened
+    """The run was cancelled while its thread continued, so it was not committed."""
 
 
 class _Loop:
-    """The event loop, as a thread sees it."""
+    """Access to the event loop from a thread."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
 
     def call(self, function: Callable[[], T]) -> T:
-        """Calls a function on the loop, and waits."""
+        """Calls a function on the loop and waits for the result."""
 
         async def on_loop() -> T:
             return function()
@@ -41,7 +41,7 @@ class _Loop:
         return self.run(on_loop())
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Runs a coroutine on the loop, and waits."""
+        """Runs a coroutine on the loop and waits for the result."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
 
@@ -51,9 +51,9 @@ class ExactlyOnceSync(ExactlyOnce):
     async def once(
         self, context: Context, items: Sequence[Context], entries: Sequence[Entry]
     ) -> Outcome:
-        """One transaction, in one thread."""
+        """Runs the handler in one transaction, in one thread."""
         loop = _Loop(asyncio.get_running_loop())
-        cancelled = context.cancelled  # made here: two threads might make two
+        cancelled = context.cancelled  # the lock is made here, because two threads might make two
         future = self.threads.run(partial(self._in_thread, loop, context, items, entries))
         try:
             outcome = await asyncio.shield(future)
@@ -64,7 +64,7 @@ class ExactlyOnceSync(ExactlyOnce):
                     await asyncio.wait([future])
                 except asyncio.CancelledError:
                     continue
-            # What is committed is done, however late the run was.
+            # A committed run counts as done, even if it was late.
             if future.cancelled() or future.exception() or future.result() is not DONE:
                 raise
             outcome = DONE

@@ -1,8 +1,8 @@
-"""The solo gate: one suspect runs at a time in a whole process, with nothing beside it.
+"""The solo gate: it runs one suspect at a time, alone in the whole process.
 
-Only what was running alone when the process died is a killer. So the gate closes every
-subscription of the process, not only the suspect's own, and opens for the suspect when nothing
-runs any more and everything that is finished is settled.
+A message is proved to kill the process only if it ran alone when the process died. So the gate
+closes every subscription of the process. The suspect starts when no other handler runs and all
+finished work is settled.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final, Protocol
 
-#: Why nothing starts while the gate is closed.
+#: The reason why no run starts while the gate is closed.
 SOLO: Final = "a suspect runs alone"
 
 
@@ -21,25 +21,25 @@ class Member(Protocol):
     """A subscription of the process."""
 
     def close_gate(self, reason: str, /) -> None:
-        """Starts nothing more, for a reason."""
+        """Starts no more runs, for a reason."""
 
     def open_gate(self, reason: str, /) -> None:
         """Ends `close_gate`."""
 
     async def quiet(self) -> None:
-        """Waits until nothing runs and every settlement is answered."""
+        """Waits until no handler runs and every settlement is answered."""
 
 
 class SoloGate:
-    """Closed for everybody while a suspect runs. First come, first served."""
+    """Closed for all subscriptions while a suspect runs. Suspects run in order of arrival."""
 
     def __init__(self) -> None:
-        self._members: dict[Member, None] = {}  # in an order that is the same in every run
+        self._members: dict[Member, None] = {}  # a dict keeps the same order in every run
         self._turn = asyncio.Lock()
         self._closed = False
 
     def join(self, member: Member) -> None:
-        """From now on the member waits for the suspects of the process."""
+        """Adds a member, which from now on waits for suspects of the process."""
         self._members[member] = None
         if self._closed:
             member.close_gate(SOLO)
@@ -50,9 +50,9 @@ class SoloGate:
 
     @asynccontextmanager
     async def alone(self, patience: float) -> AsyncIterator[bool]:
-        """Closes the process for what is done within. Gives False when it did not become
-        quiet within `patience` seconds: then nothing may run alone. It never waits without
-        bound, for a handler in a thread may never end, and handlers may await each other."""
+        """Closes the process while the block runs. Yields False if the process did not become quiet
+        within `patience` seconds: then nothing may run alone. The wait is bounded, because a
+        handler in a thread may never end, and handlers may await each other."""
         async with self._turn:
             self._closed = True
             for member in self._members:

@@ -1,8 +1,8 @@
-"""Hop state: the metadata of a message that the broker retries, or that is dead-lettered.
+"""Hop state: the metadata of a message that the broker retries or that is dead-lettered.
 
-Payload and native headers stay untouched; hop state is plain metadata. It is written afresh at
-every hop, and read only from places that the runtime itself writes to: what others wrote under
-its names is neither believed nor passed on.
+Payload and native headers stay untouched; hop state is plain metadata. It is written anew at every
+hop. It is read only from places that the runtime itself writes to: values that others wrote under
+these names are ignored and not passed on.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from protoflow.outcomes import DeadLetter, Outcome
 from protoflow.pipeline import HandlerSpec
 
 _TEXT_LIMIT = 1024
-#: More failed runs than any policy has: a larger number was not written by us.
+#: More failed runs than any policy allows: the runtime cannot have written a larger number.
 _MOST_FAILURES = 1_000_000
-#: The longest wait for a retry that is believed, in seconds; RetryAfter may ask for days.
+#: The longest valid wait for a retry, in seconds; RetryAfter may ask for days.
 LONGEST_WAIT = 30 * 86400.0
-#: Names that begin like hop state and are none: a link to a trace, another runtime's id.
+#: Names that begin like hop state but do not belong to it: a trace link, a foreign id.
 _NO_HOP_STATE = frozenset({wire.PF_TRACEPARENT, wire.GO_CORRELATION_ID})
 
 
 def retry_message(delivery: Delivery, spec: HandlerSpec, due: float) -> Message:
-    """Returns the message to publish for a later run of this group alone."""
+    """Returns the message to publish for a later run of this group only."""
     message = delivery.message
     return replace(
         message,
@@ -40,7 +40,8 @@ def retry_message(delivery: Delivery, spec: HandlerSpec, due: float) -> Message:
             wire.PF_DUE: f"{due:.3f}",
             **({wire.PF_REPROCESS: "true"} if is_reprocessed(delivery, spec.group) else {}),
         },
-        # The position is new at every hop, so a replayed message is not swallowed.
+        # The position is new at every hop, so a broker does not drop a replayed message as a
+        # duplicate.
         deduplication_id=f"{message.id}:{spec.group}:r{delivery.failures}.{delivery.shard}/{delivery.position}",
         mandatory=True,
         delay=0.0,
@@ -69,7 +70,7 @@ def dead_letter_message(
 
 
 def smallest_dead_letter(dead_letter: Message) -> Message:
-    """Returns a dead letter with the least metadata; for one that was refused for its size."""
+    """Returns a dead letter with minimal metadata, for one that was refused for its size."""
     kept = (
         wire.PF_DEAD_LETTER,
         wire.PF_GROUP,
@@ -86,8 +87,8 @@ def smallest_dead_letter(dead_letter: Message) -> Message:
 
 
 def stub(delivery: Delivery, spec: HandlerSpec, category: str, now: float) -> Message:
-    """Returns a dead letter without payload and metadata of the message: its topic, shard and
-    position alone. For a message that can be dead-lettered in no other way."""
+    """Returns a dead letter that holds only the topic, shard and position of the message. It is
+    used for a message that cannot be dead-lettered in another way."""
     metadata = {
         **_origin(delivery, spec, now),
         wire.PF_ERROR_CLASS: "stub",
@@ -96,19 +97,19 @@ def stub(delivery: Delivery, spec: HandlerSpec, category: str, now: float) -> Me
         f"{spec.topic}, shard {delivery.shard}, position {delivery.position}",
     }
     message = _addressed(delivery, spec, metadata)
-    # An empty payload: without payload and key it would be a tombstone that Kafka refuses.
+    # An empty payload: with no payload and no key it would be a tombstone, which Kafka refuses.
     return replace(message, id=as_utf8(message.id, 200), payload=b"", key=None, headers=None)
 
 
 def stub_of(dead_letter: Message, delivery: Delivery, spec: HandlerSpec, now: float) -> Message:
-    """Returns the stub of a dead letter that was refused; it keeps the class of the cause."""
+    """Returns the stub of a refused dead letter; it keeps the class of the cause."""
     made = stub(delivery, spec, dead_letter.metadata.get(wire.PF_ERROR_TYPE, ""), now)
     error_class = dead_letter.metadata.get(wire.PF_ERROR_CLASS, "stub")
     return replace(made, metadata={**made.metadata, wire.PF_ERROR_CLASS: error_class})
 
 
 def as_utf8(text: str, limit: int = _TEXT_LIMIT) -> str:
-    """Text of an error as every broker takes it: valid UTF-8, cut to a number of bytes."""
+    """Returns an error text that every broker accepts: valid UTF-8, cut to a number of bytes."""
     return text.encode(errors="replace")[:limit].decode(errors="ignore")
 
 
@@ -149,8 +150,9 @@ def _addressed(delivery: Delivery, spec: HandlerSpec, metadata: dict[str, str]) 
 
 
 def failures_of(delivery: Delivery, group: str) -> tuple[int, float]:
-    """Returns the failed runs of this group that a message from an own place names, and when the
-    first was. They are believed only beside the name of this group, and not on a dead letter."""
+    """Returns the failed runs of this group that a message from one of the runtime's own places
+    names, and the time of the first. The values count only together with the name of this group,
+    and not on a dead letter."""
     metadata = delivery.message.metadata
     if (
         not delivery.own_place
@@ -163,7 +165,7 @@ def failures_of(delivery: Delivery, group: str) -> tuple[int, float]:
 
 
 def is_reprocessed(delivery: Delivery, group: str) -> bool:
-    """Whether an operator has asked to handle a message again although the inbox notes it."""
+    """Whether an operator asked to handle a message again although the inbox has recorded it."""
     metadata = delivery.message.metadata
     return (
         delivery.own_place
@@ -173,7 +175,7 @@ def is_reprocessed(delivery: Delivery, group: str) -> bool:
 
 
 def wait_of(delivery: Delivery, group: str, now: float) -> float:
-    """The seconds until a message from an own place is due; 0.0 and less: now."""
+    """Returns the seconds until a retried message is due; 0.0 or less means now."""
     metadata = delivery.message.metadata
     if not delivery.own_place or metadata.get(wire.PF_GROUP) != group:
         return 0.0
@@ -184,5 +186,5 @@ def _number(text: str | None, most: float) -> float:
     try:
         number = float(text or 0)
     except ValueError:
-        return 0.0  # foreign text: not ours to fail on
+        return 0.0  # foreign text must not cause an error here
     return number if math.isfinite(number) and 0.0 <= number <= most else 0.0

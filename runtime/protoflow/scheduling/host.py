@@ -1,4 +1,4 @@
-"""What the components of an engine need of it."""
+"""The interface of the engine that its components use."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from protoflow.scheduling.job import Job
 
 
 class Host(Protocol):
-    """The engine of a subscription, as outcomes are applied in it."""
+    """The engine of a subscription, as its components see it."""
 
     def run_again(self, job: Job) -> None:
-        """Runs a job whose wait is over; it has kept its turn."""
+        """Runs a job whose wait has ended; the job has kept its turn."""
 
     def run_singly(self, jobs: Sequence[Job]) -> None:
-        """Runs the jobs of a batch again, each by itself; they have their turns."""
+        """Runs each job of a batch again by itself; the jobs have their turns already."""
 
     def end_turn(self, job: Job) -> None:
         """Lets the next job of the lane start."""
@@ -26,31 +26,31 @@ class Host(Protocol):
         """Accounts for jobs that were settled together with another one."""
 
     def pause_for(self, reason: str, paused: bool) -> None:
-        """Starts no run, and turns readiness red; or ends that."""
+        """Starts no run and turns readiness red for a reason; None ends this."""
 
     def mark_unready(self, reason: str, detail: str | None) -> None:
-        """Turns readiness red; None ends that."""
+        """Turns readiness red for a reason; None ends this."""
 
 
 class SuspectsHost(Protocol):
-    """The scheduler, as suspects need it."""
+    """The part of the scheduler that suspects use."""
 
     def paused(self) -> bool:
-        """Whether nothing may start for another reason."""
+        """Whether another reason keeps runs from starting."""
         ...
 
     def job_alone(self, delivery: Delivery, /) -> Job | None:
-        """A job for a delivery of the solo queue; None: not routed, and settled."""
+        """Returns a job for a solo queue's delivery; None if it was settled without a route."""
         ...
 
     def settled_elsewhere(self, job: Job, /) -> None:
-        """Accounts for a job whose delivery the transport has settled itself."""
+        """Accounts for a job whose delivery the transport itself has settled."""
 
     def mark_unready(self, reason: str, detail: str | None, /) -> None:
-        """Turns readiness red; None ends that."""
+        """Turns readiness red for a reason; None ends this."""
 
     def settle_again(self) -> None:
-        """Lets the settlements of the last run go out."""
+        """Sends the settlements of the last run."""
 
     def give_up(self, job: Job, outcome: DeadLetter, then: Callable[[], None], /) -> None:
         """Dead-letters the job without a run; calls `then` when it is settled."""

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class InboxRuns:
-    """Makes runs whose effects show exactly once.
+    """Makes runs whose effects are applied exactly once.
 
     Args:
-        inbox: opens transactions and notes messages.
-        destination: where outputs go.
+        inbox: opens transactions and records handled messages.
+        destination: receives the outputs.
     """
 
     def __init__(self, inbox: Inbox[Any], destination: Destination) -> None:

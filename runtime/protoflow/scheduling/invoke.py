@@ -1,7 +1,7 @@
-"""The innermost step: decode, call the handler, encode what it returns.
+"""The innermost step: decode the message, call the handler, encode its result.
 
-One callable per handler, chosen at start by its shape, so a message meets no branch that
-start-up could have taken.
+There is one callable per handler. It is chosen at start by the handler's shape, so that no decision
+is repeated for each message.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ class Topics(Protocol):
     """Makes or verifies topics before the first message to them."""
 
     def unknown(self, messages: Sequence[Message]) -> bool:
-        """Whether the topic of one of these was not made or verified yet."""
+        """Whether a topic of these messages is not made or verified yet."""
         ...
 
     async def ensure(self, messages: Sequence[Message]) -> None:
-        """Makes or verifies their topics. Raises TransportError."""
+        """Makes or verifies the topics of these messages. Raises TransportError."""
 
 
 async def ensure_topics(topics: Topics, messages: Sequence[Message]) -> None:
-    """Makes or verifies the topics of outputs. An unreachable broker is waited for, like one that
-    does not confirm; its errors about topics are raised."""
+    """Makes or verifies the topics of outputs. Waits while the broker is unreachable or does not
+    confirm. Errors of the broker about topics are raised."""
     backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
     while True:
         try:
@@ -65,7 +65,7 @@ async def ensure_topics(topics: Topics, messages: Sequence[Message]) -> None:
 
 
 def decoder(message_class: ProtoClass) -> Callable[[Context], Any]:
-    """Decodes the input of a run, once per run."""
+    """Returns the decoder of a handler's input; it decodes once per run."""
     content_type = wire.CONTENT_TYPE
 
     def decode_once(context: Context) -> Any:
@@ -86,7 +86,7 @@ def terminal(
     registration: Registration, spec: HandlerSpec, publish_now: PublishNow, threads: Threads,
     topics: Topics,
 ) -> Next:  # fmt: skip
-    """The callable that runs the user's code for a delivery."""
+    """Returns the callable that runs the user's code for a delivery."""
     if registration.streams:
         return _streaming(registration, spec, publish_now, threads, topics)
     call = registration.call
@@ -140,7 +140,7 @@ def _batched(
 
 
 def all_outputs(context: Context) -> list[Message]:
-    """Returns what a run has published so far, through the contexts of a batch's messages, too."""
+    """Returns all outputs of a run so far, including those of a batch's messages."""
     items = context.items if isinstance(context, BatchContext) else ()
     return [*context.outputs, *(message for item in items for message in item.outputs)]
 
@@ -181,7 +181,7 @@ def _streaming(
 async def results_of(
     registration: Registration, given: Any, context: Context, threads: Threads
 ) -> AsyncGenerator[Any, None]:
-    """Yields what a stream handler yields."""
+    """Yields the results of a stream handler."""
     if not registration.sync:
         results = registration.call(given, context)
         if not hasattr(results, "__aiter__"):
@@ -194,7 +194,7 @@ async def results_of(
             async for result in results:
                 yield result
         return
-    # A thread hop is dear, so a window of results is pulled at once.
+    # Switching threads is costly, so a window of results is taken at once.
     sync = _sync(context, threads)
     iterator: Iterator[Any] = iter(
         await _held(lambda: registration.call(given, sync), context, threads)
@@ -217,7 +217,7 @@ def _in_thread(call: Callable[..., Any], threads: Threads) -> Callable[..., Awai
 
 
 async def _held(call: Callable[[], T], context: Context, threads: Threads) -> T:
-    """Runs in a thread, and on cancellation stays until the thread ends: it cannot be
+    """Runs a function in a thread and waits for the thread even when cancelled: a thread cannot be
     stopped, and its message must not be handled twice at once."""
     future = threads.run(call)
     try:
@@ -230,7 +230,8 @@ async def _held(call: Callable[[], T], context: Context, threads: Threads) -> T:
             except asyncio.CancelledError:
                 continue
         if not future.cancelled():
-            future.exception()  # seen: the cancellation is what counts
+            # the error of the thread is dropped: the cancellation is the outcome
+            future.exception()
         raise
 
 
@@ -239,7 +240,7 @@ def _sync(context: Context, threads: Threads) -> SyncContext:
 
 
 def keep_result(context: Context, publication: PublicationSpec | None, result: Any) -> int:
-    """Keeps a result for publication; the size of its payload."""
+    """Keeps a result for publication, and returns the size of its payload."""
     if publication is None:
         raise TypeError("a handler without a publication returned a message")
     output = result if isinstance(result, Output) else Output(result)

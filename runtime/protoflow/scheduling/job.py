@@ -1,4 +1,4 @@
-"""A delivery on its way through the scheduler, and the handler that it is for."""
+"""A job: a delivery in the scheduler, with its handler."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Route:
     """A handler with its compiled chain.
 
     Attributes:
-        spec: what is known of the handler.
-        registration: what was registered.
+        spec: the specification of the handler.
+        registration: the registration of the handler.
         run: the chain around the handler.
         gatherer: gathers batches; None for handlers of single messages.
-        suspect_at: from so many hand-outs on a message is taken for a process killer.
+        suspect_at: a message that was handed out this often becomes a suspect.
     """
 
     __slots__ = ("gatherer", "registration", "run", "spec", "suspect_at")
@@ -36,16 +36,16 @@ class Job:
     """One delivery from its arrival to its settlement.
 
     Attributes:
-        delivery: as the broker handed it over; settlements and dead letters are made of it.
+        delivery: the delivery from the broker; settlements and dead letters are made from it.
         message: the message that the handler sees, unwrapped from a structured envelope.
-        route: who handles it.
-        lane: what it is in turn with; None is nothing.
-        single: of a batch that failed as a whole: it is handled by itself.
-        lost: its lease or shard is lost: it is not settled any more.
-        unchecked: it must be looked at when it has its turn, and maybe is not to run: a
-            tombstone, a suspect, or a retry that is not due.
-        after: what is done when its settlement has an answer; True: who gave it goes on with
-            the job, also after UNKNOWN.
+        route: the route to its handler.
+        lane: the lane that keeps its order; None is no order.
+        single: whether its batch failed as a whole, so that it is handled by itself.
+        lost: whether its lease or shard is lost; then it is not settled.
+        unchecked: whether it must be checked at its turn, because it is a tombstone, a suspect, or
+            a retry that may not be due.
+        after: the callback for the answer to its settlement. If it returns True, the owner of the
+            callback continues with the job, also after UNKNOWN.
         confirmed: called when its outputs are confirmed.
     """
 

@@ -12,7 +12,7 @@ from protoflow.pipeline import Next
 
 
 def journaled(run: Next, journal: HandlerJournal) -> Next:
-    """Returns a chain that records when it begins and when it succeeds."""
+    """Returns a chain that records the begin and the success of each run."""
 
     async def recorded(delivery: Delivery, context: Context) -> Outcome:
         items = cast("tuple[Context, ...]", getattr(context, "items", (context,)))

@@ -9,9 +9,9 @@ from protoflow.scheduling.job import Job, Route
 
 
 class _Lane:
-    """Jobs in turn: those whose turn it is, and those that wait.
+    """The jobs of one lane: those that have the turn, and those that wait.
 
-    More than one may have the turn only while they are gathered for one batch.
+    Several jobs have the turn only while they are gathered for one batch.
     """
 
     __slots__ = ("active", "gathering", "waiting")
@@ -23,17 +23,17 @@ class _Lane:
 
 
 class Lanes:
-    """Jobs that must be handled in turn, by lane. A lane exists while it has a job."""
+    """Keeps the order of jobs by lane. A lane exists while it has a job."""
 
     def __init__(self) -> None:
-        # Most lanes have one job all their life: those are None.
+        # Most lanes only ever have one job: those are stored as None.
         self._lanes: dict[Hashable, _Lane | None] = {}
 
     def __len__(self) -> int:
         return len(self._lanes)
 
     def enter(self, job: Job) -> bool:
-        """Whether the job may start; if not, it waits for those before it."""
+        """Returns whether the job may start; otherwise it waits for the jobs before it."""
         lanes, key = self._lanes, job.lane
         if key not in lanes:
             lanes[key] = _Lane(job.route) if job.route.gatherer else None
@@ -48,14 +48,15 @@ class Lanes:
         return False
 
     def close(self, jobs: Iterable[Job]) -> None:
-        """These are a batch now: no more may join them."""
+        """Closes a batch: no more jobs may join it."""
         for job in jobs:
             if job.lane is not None and (lane := self._lanes.get(job.lane)) is not None:
                 lane.gathering = None
 
     def leave(self, job: Job) -> Job | None:
-        """Ends the job's turn: the next of its lane, if it may start now."""
-        key, job.lane = job.lane, None  # once: a settlement that is repeated may be lost later
+        """Ends the job's turn; returns the next job of its lane if that may start now."""
+        # only once, because a repeated settlement may be reported lost later
+        key, job.lane = job.lane, None
         lane = self._lanes.get(key)
         if lane is None:
             self._lanes.pop(key, None)
@@ -73,7 +74,7 @@ class Lanes:
         return first
 
     def follow(self, job: Job) -> Job | None:
-        """The next of the job's lane that may join the batch for which the job is gathered."""
+        """Returns the next job of the lane that may join the batch of this job."""
         lane = self._lanes.get(job.lane)
         if lane is None or lane.gathering is None or not lane.waiting:
             return None
@@ -84,7 +85,7 @@ class Lanes:
         return lane.waiting.popleft()
 
     def take_back(self, jobs: Sequence[Job]) -> None:
-        """These had the turn and lose it: they wait again, before all others, in order."""
+        """Takes the turn from these jobs: they wait again, before all others, in order."""
         for job in reversed(jobs):
             lane = self._lanes[job.lane]
             if lane is None:
@@ -93,7 +94,7 @@ class Lanes:
             lane.waiting.appendleft(job)
 
     def drop(self, unwanted: Callable[[Job], bool]) -> list[Job]:
-        """Takes out the waiting jobs that are unwanted; they have no turn to leave."""
+        """Removes unwanted jobs that wait; they have no turn to end."""
         dropped: list[Job] = []
         for lane in self._lanes.values():
             if lane is not None and lane.waiting:

@@ -34,9 +34,9 @@ class OutcomeApplier:
     Args:
         host: the engine.
         submitter: publishes dead letters.
-        subscription: keeps retries that the broker must keep.
+        subscription: keeps retries at the broker.
         settler: publishes outputs, and settles.
-        ordering: where messages have turns, waits are kept in memory.
+        ordering: if messages are ordered, waits are kept in memory.
     """
 
     def __init__(
@@ -53,16 +53,16 @@ class OutcomeApplier:
         self._deferring: dict[Job, None] = {}
         self.outputs = Outputs(host, settler, self._not_published)
         self.dead_letters = DeadLetterPublisher(host, submitter, settler)
-        #: Jobs whose attempts are used up and that are tried for ever (BLOCK).
+        #: Jobs that have used up their attempts and are retried without limit (BLOCK).
         self.exhausted: set[Job] = set()
 
     def apply_outcome(
         self, job: Job, outcome: Outcome, outputs: Sequence[Message] = (), decoded: Any = None
     ) -> None:
-        """Does what the outcome says. `decoded` is the message, to redact by.
+        """Applies an outcome. `decoded` is the message; redaction uses it.
 
-        Nothing in a message or an error can raise out of here: what goes wrong with one job
-        is that job's failure, and ends as a dead letter that names the message's position.
+        No content of a message or an error makes this method raise. An error in one job fails that
+        job only; the result is a dead letter that names the message's position.
         """
         try:
             self._apply(job, outcome, outputs, decoded)
@@ -91,7 +91,7 @@ class OutcomeApplier:
         self.outputs.acknowledge(job)
 
     def settle(self, job: Job) -> None:
-        """Acknowledges a job that is in no lane, or whose turn the caller ends."""
+        """Acknowledges a job that is in no lane or whose turn the caller ends."""
         self._settler.settle(job, Settlement(job.delivery))
 
     def give_up(
@@ -112,8 +112,8 @@ class OutcomeApplier:
                 self.failed(job, error)
 
     def release(self, job: Job) -> None:
-        """Gives the message back, uncounted. If it was exhausted and its dead letter is not
-        confirmed, its last run is repeated: no run may have a higher number."""
+        """Gives the message back, uncounted. If the message was exhausted and its dead letter is
+        not confirmed, its last run is repeated: a run number above the limit is not allowed."""
         spec, delivery = job.route.spec, job.delivery
         spec.stats.released += 1
         failures = delivery.failures
@@ -132,12 +132,12 @@ class OutcomeApplier:
             self._wait_at_broker(job, delay)
 
     def forget(self, job: Job) -> None:
-        """Drops the job: it is lost."""
+        """Drops a lost job."""
         if job in self.exhausted:
             self._mark_exhausted(job, False)
 
     def take_waiting(self, unwanted: Callable[[Job], bool]) -> list[Job]:
-        """Takes out jobs that wait in memory for their next run."""
+        """Removes and returns jobs that wait in memory for their next run."""
         taken = [job for job in self._timers if unwanted(job)]
         for job in taken:
             self._timers.pop(job).cancel()
@@ -145,8 +145,8 @@ class OutcomeApplier:
         return taken
 
     def take_published(self, unwanted: Callable[[Job], bool]) -> list[Job]:
-        """Takes out jobs whose outputs, retries or dead letters are not confirmed, or whose
-        settlements are repeated: nothing of them is published or settled any more."""
+        """Removes jobs whose outputs, retries or dead letters are not confirmed, or whose
+        settlements are repeated. They are no longer published or settled."""
         taken = self.outputs.take(unwanted) + self.dead_letters.take(unwanted)
         deferring = [job for job in self._deferring if unwanted(job)]
         for job in deferring:
@@ -155,12 +155,12 @@ class OutcomeApplier:
         return list(dict.fromkeys(taken + deferring + settlements))
 
     def publishes(self, wanted: Callable[[Job], bool]) -> bool:
-        """Whether outputs or retries of such a job are not confirmed yet."""
+        """Whether outputs or retries of such a job are unconfirmed."""
         return any(map(wanted, self.outputs.publishing)) or any(map(wanted, self._deferring))
 
     @property
     def waiting(self) -> int:
-        """How many jobs wait in memory for their next run."""
+        """Returns the number of jobs that wait in memory for their next run."""
         return len(self._timers)
 
     def _apply(self, job: Job, outcome: Outcome, outputs: Sequence[Message], decoded: Any) -> None:
@@ -196,7 +196,7 @@ class OutcomeApplier:
     def _retry(self, job: Job, outcome: Retry, decoded: Any) -> None:
         spec = job.route.spec
         if not isinstance(outcome, RetryAfter) or outcome.blocks is None:
-            # A middleware's own, which has not passed the failure policy.
+            # The outcome comes from a middleware and has not passed the failure policy.
             outcome = scheduled_retry(outcome, job.delivery, spec)
         self._count_failure(job)
         spec.stats.retried += 1
@@ -204,7 +204,7 @@ class OutcomeApplier:
         delay = outcome.delay
         log_outcome(logging.WARNING, f"failed, again in {delay:.1f} s", job, outcome, decoded)
         if outcome.blocks:
-            self._mark_exhausted(job, True)  # kept here, so that readiness shows it
+            self._mark_exhausted(job, True)  # the job is kept here, so that readiness can report it
             self._wait_in_memory(job, delay)
         else:
             self.wait(job, delay)
@@ -217,7 +217,7 @@ class OutcomeApplier:
         self._host.run_again(job)
 
     def _wait_at_broker(self, job: Job, delay: float) -> None:
-        """Keeps the job with the broker, where that can be; else in memory."""
+        """Keeps the job at the broker if possible, otherwise in memory."""
         spec = job.route.spec
         if self._ordered or not spec.capabilities.broker_retry:
             self._wait_in_memory(job, delay)
@@ -235,11 +235,11 @@ class OutcomeApplier:
 
         def confirmed(refused: PublishRefusedError | None) -> None:
             if job not in self._deferring:
-                return  # taken out meanwhile
+                return  # the job was removed meanwhile
             del self._deferring[job]
             if refused is None:
                 self.acknowledge(job)
-            else:  # the broker refuses it: the message waits in memory, unsettled
+            else:  # the broker refused the retry: the message waits in memory, unsettled
                 _log.warning(
                     "a retry was not published, and waits in memory",
                     extra={"handler": spec.name, "error": str(refused)},
@@ -249,7 +249,7 @@ class OutcomeApplier:
         self._settler.publish(job, (deferred,), confirmed)
 
     def _mark_exhausted(self, job: Job, exhausted: bool) -> None:
-        """Adds or removes a job that is tried for ever; readiness follows."""
+        """Adds or removes a job that is retried without limit, and updates readiness."""
         if exhausted:
             self.exhausted.add(job)
         else:
@@ -262,7 +262,7 @@ class OutcomeApplier:
         self, job: Job, outcome: DeadLetter, decoded: Any,
         on_settled: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
-        """Dead-letters; the job is acknowledged once that is confirmed, never before."""
+        """Dead-letters a job; it is acknowledged after the dead letter is confirmed."""
         spec = job.route.spec
         spec.stats.error(outcome)
         if not spec.capabilities.at_least_once:
@@ -277,7 +277,7 @@ class OutcomeApplier:
         self.dead_letters.publish(job, message, on_settled)
 
     def _not_published(self, jobs: Sequence[Job], error: TransportError) -> None:
-        """Outputs are refused for good. Of a batch it is not known whose they are."""
+        """Handles permanently refused outputs. Those of a batch may belong to any message."""
         if len(jobs) > 1:
             self._host.run_singly(jobs)
             return

@@ -1,4 +1,4 @@
-"""Log records of outcomes, which quote nothing sensitive of the message."""
+"""Log records of outcomes; they contain no sensitive field of the message."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from protoflow.scheduling.job import Job
 
 _log = logging.getLogger("protoflow.handler")
 
-#: Characters of an error that are kept for the pages.
+#: The number of characters of an error text that are kept for the dashboard.
 _LONGEST_KEPT = 500
 
 
 def sensitive(spec: HandlerSpec) -> Mapping[str, Sequence[str]]:
-    """Returns the fields of a handler's input that no text may show, by type."""
+    """Returns the sensitive fields of a handler's input, by type."""
     return spec.message.sensitive if spec.message is not None else {}
 
 
 def evidence_of(job: Job, decoded: Any) -> Sequence[Any]:
-    """Returns what a text may quote: the message as it was received, and as the handler left it."""
+    """Returns the message as received and as the handler left it, for redaction."""
     contract = job.route.spec.message
     payload = job.message.payload
     if contract is None or not contract.sensitive or payload is None:
@@ -50,7 +50,7 @@ def reported_text(error: BaseException, decoded: Any, job: Job) -> str:
 
 
 def log_outcome(level: int, what: str, job: Job, outcome: Outcome, decoded: Any) -> None:
-    """Logs and journals the outcome of a run; `decoded` is the message, to redact by."""
+    """Logs and journals the outcome of a run; `decoded` is the message for redaction."""
     spec = job.route.spec
     enabled = _log.isEnabledFor(level)
     if not enabled and spec.journal is None:

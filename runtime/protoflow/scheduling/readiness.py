@@ -1,4 +1,4 @@
-"""Why a subscription does not work, and why it starts nothing."""
+"""Why a subscription is not ready, and why it starts no runs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ class Gates:
     """The reasons for which a subscription starts no run.
 
     Attributes:
-        reasons: nothing starts while there is one.
-        closed: whether there is one.
+        reasons: no run starts while there is a reason.
+        closed: whether there is a reason.
         on_opened: called when the last gate opens.
     """
 
@@ -54,7 +54,7 @@ class Readiness:
             self.problems[reason] = detail
 
     def pause_for(self, reason: str, paused: bool) -> None:
-        """Starts no run and turns readiness red for a reason; or ends that."""
+        """Starts no run and turns readiness red for a reason; None ends this."""
         self.mark_unready(reason, reason if paused else None)
         if paused:
             self.gates.close(reason)

@@ -1,4 +1,4 @@
-"""The router of a subscription: from a message to the compiled handler that it is for."""
+"""The router of a subscription: it finds the compiled handler for a message."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Router:
 
     @property
     def first(self) -> Route:
-        """The route that stands for the subscription, for messages that have none."""
+        """Returns the route that stands for the subscription if a message has none."""
         return self.all[0]
 
     def find(self, message: Message) -> Route | None:
-        """The route of a message that does not simply name a known type; None: nobody
-        handles its type. Raises DecodeError when it names none and several are possible.
+        """Returns the route of a message whose type is not directly known; None if no handler takes
+        its type. Raises DecodeError if the message names no type and several are possible.
         """
         name = self.type_of(message)
         route = self.by_type.get(name) if name else None
@@ -46,27 +46,27 @@ class Router:
         )
 
     def type_of(self, message: Message) -> str | None:
-        """The type that a message names, in our words or in those of others."""
+        """Returns the type that a message names, in any supported header."""
         metadata = message.metadata
         schema = metadata.get(wire.GO_SCHEMA)
-        # First, for the Go runtime sets it always, beside a `ce_type` that may be its input's.
+        # This header comes first: the Go runtime always sets it, and `ce_type` may be its input's.
         if schema and (known := self._known(schema)):
             return known
         if name := metadata.get(wire.CE_TYPE) or schema:
             return self._type_names.get(name, name)
         if name := metadata.get(wire.WATERMILL_NAME):
-            # Many a header is called `name`: without Watermill's id only a known one counts.
+            # The header `name` is common: without Watermill's id, only a known type counts.
             return self._known(name) or (name if wire.WATERMILL_ID in metadata else None)
         return None
 
     def _known(self, foreign: str) -> str | None:
-        """The type that a name of another language stands for, if that is plain."""
+        """Returns the known type for a name of another language, if there is only one."""
         if mapped := self._type_names.get(foreign):
             return mapped
         name = foreign.lstrip("*")
         if name in self.by_type:
             return name
-        # Go writes `*pkg.Type`, its package without dots: taken for the only type that ends so.
+        # Go writes `*pkg.Type` without the package's dots: the only type with that ending is taken.
         package, _, short = name.rpartition(".")
         if "." in package:
             return None

@@ -1,4 +1,4 @@
-"""The scheduler: one per subscription; owns lanes, in-flight, waiting and settlement.
+"""The scheduler of one subscription: it owns lanes, in-flight messages and settlement.
 
 broker -> intake -> lanes -> workers -> outcome -> outputs confirmed -> settled
 
@@ -25,9 +25,9 @@ from protoflow.transport.interface import Subscription, SubscriptionSettings, Tr
 
 _log = logging.getLogger("protoflow.scheduler")
 
-#: Seconds between two looks at unconfirmed outputs, while a shard moves.
+#: Seconds between two checks of unconfirmed outputs while a shard moves.
 _POLL = 0.005
-#: Seconds that cancelled runs of a moving shard get.
+#: Seconds that cancelled runs of a moving shard get to end.
 _CANCELLING = 1.0
 _INTAKE = "intake"
 _TRANSPORT = "transport"
@@ -74,7 +74,7 @@ class Scheduler:
         self._suspects_wait = False
 
     async def join(self) -> None:
-        """Joins the group; nothing is received before `begin`."""
+        """Joins the group; no message is received before `begin`."""
         subscription = await self._transport.subscribe(self.settings, self)
         engine = Engine(
             self.settings, self.router, self._transport.capabilities, self._submitter,
@@ -87,10 +87,10 @@ class Scheduler:
         self._subscription, self._engine = subscription, engine
 
     def begin(self) -> None:
-        """Begins to receive and to handle."""
+        """Starts receiving and handling messages."""
         engine, subscription = self._engine, self._subscription
         if engine is None or subscription is None:
-            raise RuntimeError(f"{self.settings.name}: begin before join")
+            raise RuntimeError(f"{self.settings.name}: call join before begin")
         engine.gate.join(engine.solo_runs)
         if self._stall_after > 0:
             engine.watchdog.start()
@@ -100,14 +100,14 @@ class Scheduler:
             engine.suspects.ask()
 
     async def stop(self, seconds: float) -> None:
-        """Takes nothing more, lets handlers finish, settles, leaves: within so many seconds.
-        Where `drain` has begun that, waits for it."""
+        """Stops receiving, lets handlers finish, settles and leaves, within this many seconds. If
+        `drain` has begun this, waits for it."""
         if self._stopping is None:
             self._stopping = asyncio.ensure_future(self._leave(seconds))
         await self._stopping
 
     def drain(self, seconds: float) -> None:
-        """Begins to stop, and turns readiness red. Idempotent."""
+        """Begins to stop, and turns readiness red. It is idempotent."""
         if self._stopping is None:
             self._readiness.mark_unready(_DRAINED, "drained by an operator; restart the process")
             self._stopping = asyncio.ensure_future(self._leave(seconds))
@@ -126,18 +126,18 @@ class Scheduler:
             try:
                 await asyncio.wait([self._intake])
                 await engine.drain.drain(seconds)
-            finally:  # also when the time of the shutdown is over
+            finally:  # this runs even if the shutdown time is over
                 engine.gate.leave(engine.solo_runs)
                 engine.watchdog.stop()
         await subscription.stop()
 
     def cancel_runs(self) -> None:
-        """Cancels what runs; its messages are given back."""
+        """Cancels the running handlers; their messages are given back."""
         if self._engine is not None:
             self._engine.workers.interrupt(lambda _job: True)
 
     def pause(self) -> None:
-        """Takes and starts nothing more until `resume`; what runs goes on."""
+        """Receives and starts nothing until `resume`; running handlers continue."""
         self._resumed.clear()
         self._readiness.gates.close(_PAUSED)
 
@@ -160,33 +160,33 @@ class Scheduler:
 
     @property
     def problems(self) -> dict[str, str]:
-        """Why the subscription does not work, by reason; empty is that it does."""
+        """Returns why the subscription is not ready, by reason; empty if it is ready."""
         return self._readiness.problems
 
     def pause_for(self, reason: str, paused: bool) -> None:
-        """Starts no run, and turns readiness red, for a reason; or ends that."""
+        """Starts no run and turns readiness red for a reason; None ends this."""
         self._readiness.pause_for(reason, paused)
 
     @property
     def waiting(self) -> int:
-        """How many jobs wait in memory for their next run."""
+        """Returns the number of jobs that wait in memory for their next run."""
         return self._engine.applier.waiting if self._engine is not None else 0
 
     @property
     def running(self) -> int:
-        """How many handlers run."""
+        """Returns the number of running handlers."""
         return self._engine.workers.running if self._engine is not None else 0
 
     @property
     def settled(self) -> bool:
-        """Whether nothing runs and nothing is unsettled."""
+        """Whether no handler runs and every message is settled."""
         engine = self._engine
         return self.in_flight.count == 0 and (engine is None or not engine.settler.busy)
 
-    # The listener's part. Before `join` has returned nothing was received.
+    # Calls of the transport (`SubscriptionListener`). Nothing was received before `join` returned.
 
     async def shards_revoked(self, shards: Collection[str | int], drain: float) -> None:
-        """Drops what has not started, lets what runs finish, cancels what does not."""
+        """Drops jobs that have not started; running ones may finish, then are cancelled."""
         engine = self._engine
         if engine is None:
             return
@@ -215,7 +215,7 @@ class Scheduler:
         engine.settler.flush()
 
     def deliveries_lost(self, deliveries: Sequence[Delivery]) -> None:
-        """Cancels the handlers of lost leases and settles nothing of them."""
+        """Cancels the handlers of lost leases; their messages are not settled."""
         engine = self._engine
         if engine is None:
             return
@@ -237,12 +237,12 @@ class Scheduler:
 
     def suspects_waiting(self) -> None:
         """Asks the solo queue for messages that are to run alone."""
-        if self._engine is None or self._intake is None:  # left by a process before
+        if self._engine is None or self._intake is None:  # an earlier process left them there
             self._suspects_wait = True
         else:
             self._engine.suspects.ask()
 
-    # From the broker to the lanes.
+    # The way from the broker to the lanes.
 
     async def _take(self, engine: Engine, subscription: Subscription) -> None:
         accept, refuse = engine.arrival.accept, engine.arrival.refuse
@@ -258,7 +258,7 @@ class Scheduler:
             for delivery in deliveries:
                 try:
                     accept(delivery)
-                except Exception as error:  # of one message, and of no other
+                except Exception as error:  # an error belongs to one message only
                     refuse(delivery, error)
             engine.workers.wake()
 

@@ -1,11 +1,11 @@
 """Settling: outputs confirmed first, then the settlement, all in batches.
 
-Everything that one turn of the event loop produces goes out together: one `submit` and one
-`settle`, so a busy service pays for neither per message.
+All results of one turn of the event loop are sent together, with one `submit` and one `settle`. So
+a busy service does not pay for these calls per message.
 
-Each entry of a batch succeeds or fails by itself. Outputs that the broker did not take, and
-settlements with unknown outcome, are repeated as they are, the same ids and the same values, until
-they are answered or the delivery is lost. Only a refusal is an error.
+Each entry of a batch succeeds or fails by itself. Outputs that the broker did not store, and
+settlements with an unknown outcome, are repeated with the same ids and values until the broker
+answers or the delivery is lost. Only a refusal is an error.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _log = logging.getLogger("protoflow.settler")
 _FIRST_WAIT = 0.1
 _LONGEST_WAIT = 5.0
 
-#: Called when outputs are confirmed (None) or refused for good.
+#: Called when outputs are confirmed (None) or refused permanently.
 Confirmed = Callable[[PublishRefusedError | None], None]
 
 
@@ -49,7 +49,7 @@ class Settler:
     Args:
         submitter: publishes outputs.
         subscription: settles.
-        settled: called with jobs whose settlements have an answer, which is never UNKNOWN.
+        settled: called with jobs whose settlements were answered; the answer is never UNKNOWN.
         failed: called with a job whose callback raised, and the error.
     """
 
@@ -71,9 +71,9 @@ class Settler:
         self._settlements: list[Settlement] = []
         self._outbox: list[_Outputs] = []
         self._messages: list[Message] = []
-        #: What awaits an answer of the broker, and since when.
+        #: Entries that await an answer of the broker, and since when.
         self._pending: dict[asyncio.Future[Any], float] = {}
-        #: What is repeated after a wait.
+        #: Entries that are repeated after a wait.
         self._unconfirmed: list[_Outputs] = []
         self._unknown: dict[Job, Settlement] = {}
         self._failing_since: float | None = None
@@ -81,7 +81,7 @@ class Settler:
         self._timer: asyncio.TimerHandle | None = None
 
     def settle(self, job: Job, settlement: Settlement) -> None:
-        """Settles with the next batch."""
+        """Settles the job with the next batch."""
         self._jobs.append(job)
         self._settlements.append(settlement)
         if not self._scheduled:
@@ -90,7 +90,7 @@ class Settler:
 
     def publish(self, job: Job, messages: Sequence[Message], confirmed: Confirmed) -> None:
         """Publishes for a job with the next batch; the order of calls is the order of
-        publishing. It is repeated until all are confirmed or one is refused."""
+        publishing. The call is repeated until all outputs are confirmed or one is refused."""
         self._messages.extend(messages)
         self._outbox.append(_Outputs(job, messages, confirmed))
         if not self._scheduled:
@@ -98,7 +98,7 @@ class Settler:
             self._loop.call_soon(self.flush)
 
     def suspend(self) -> None:
-        """Keeps what comes until `resume`."""
+        """Keeps new entries until `resume`."""
         self._suspended = True
 
     def resume(self) -> None:
@@ -107,7 +107,7 @@ class Settler:
         self.flush()
 
     def flush(self) -> None:
-        """Hands everything to the broker now."""
+        """Sends all entries to the broker now."""
         self._scheduled = False
         if self._suspended:
             return
@@ -121,20 +121,20 @@ class Settler:
             settlements, self._settlements = self._settlements, []
             try:
                 settled = self._subscription.settle(settlements)
-            except Exception as error:  # none should, but nothing may wait for it
+            except Exception as error:  # no error is expected here, but no entry may wait for it
                 settled = self._loop.create_future()
                 settled.set_exception(error)
             self._watch(settled, lambda done: self._answered(jobs, settlements, done))
 
     @property
     def busy(self) -> bool:
-        """Whether an answer of the broker is awaited, or something is to be repeated."""
+        """Whether an answer of the broker is awaited, or an entry must be repeated."""
         return bool(
             self._pending or self._outbox or self._settlements or self._unconfirmed or self._unknown
         )
 
     def problem(self, patience: float) -> str | None:
-        """Returns what the broker has not confirmed for longer than `patience` seconds."""
+        """Describes what the broker has not confirmed for `patience` seconds; None if nothing."""
         since = min(self._pending.values(), default=self._failing_since)
         if self._failing_since is not None and since is not None:
             since = min(since, self._failing_since)
@@ -147,8 +147,8 @@ class Settler:
         )
 
     def take(self, wanted: Callable[[Job], bool]) -> tuple[list[Job], list[Job]]:
-        """Repeats nothing more of these jobs; returns those with unconfirmed outputs, and those
-        with settlements of unknown outcome."""
+        """Stops repeating entries of these jobs. Returns the jobs with unconfirmed outputs, and the
+        jobs with settlements of unknown outcome."""
         outputs = [entry.job for entry in self._unconfirmed if wanted(entry.job)]
         self._unconfirmed = [entry for entry in self._unconfirmed if not wanted(entry.job)]
         settlements = [job for job in self._unknown if wanted(job)]
@@ -158,14 +158,14 @@ class Settler:
         return outputs, settlements
 
     async def drained(self) -> None:
-        """Waits until everything is answered, and nothing is to be repeated."""
+        """Waits until every entry is answered and none must be repeated."""
         while self.busy:
             self.flush()
             if self._pending:
                 await asyncio.wait(self._pending)
             elif self._timer is not None or self._suspended:
                 await asyncio.sleep(_FIRST_WAIT / 2)
-            await asyncio.sleep(0)  # callbacks of what ended may publish or settle
+            await asyncio.sleep(0)  # callbacks of ended jobs may publish or settle
 
     def _watch(
         self, future: asyncio.Future[Any], ended: Callable[[asyncio.Future[Any]], None]
@@ -201,7 +201,7 @@ class Settler:
     def _confirm(self, entry: _Outputs, refused: PublishRefusedError | None) -> None:
         try:
             entry.confirmed(refused)
-        except Exception as error:  # the failure of this entry alone
+        except Exception as error:  # only this entry failed
             self._failed(entry.job, error)
 
     def _answered(
@@ -244,7 +244,7 @@ class Settler:
         self._timer = None
         unconfirmed, self._unconfirmed = self._unconfirmed, []
         unknown, self._unknown = self._unknown, {}
-        # Before what came meanwhile.
+        # Repeated entries go before newer ones.
         self._outbox[:0] = unconfirmed
         self._messages[:0] = [message for entry in unconfirmed for message in entry.messages]
         self._jobs += unknown
@@ -252,7 +252,7 @@ class Settler:
         self.flush()
 
     def _end_repeating(self) -> None:
-        """Stops the timer once nothing is to be repeated any more."""
+        """Stops the timer if no entry must be repeated."""
         if not (self._unconfirmed or self._unknown):
             self._failing_since = None
             self._backoff.reset()

@@ -1,4 +1,4 @@
-"""Runs alone: what the solo gate and the suspects of a process do with one subscription."""
+"""Runs one subscription's suspects alone, for the solo gate."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class SoloRuns:
         workers: run.
         readiness: problems and gates.
         settler: settles only once the start mark is cleared.
-        applier: dead-letters what is proved.
-        receive: makes a job of a delivery of the solo queue; None: it is settled.
+        applier: dead-letters messages that are proved to kill the process.
+        receive: makes a job of a delivery of the solo queue; None if it was settled.
         drop: ends a job without settling it.
     """
 
@@ -49,7 +49,7 @@ class SoloRuns:
         self.give_up: Callable[[Job, DeadLetter, Callable[[], None]], None] = applier.give_up
 
     async def quiet(self) -> None:
-        """Waits until nothing runs and everything that is finished is settled."""
+        """Waits until no handler runs and all finished work is settled."""
         dead_letters = self._applier.dead_letters
         while self._workers.running or self._settler.busy or dead_letters.busy:
             await self._workers.quiet(lambda _job: True, None)
@@ -57,7 +57,7 @@ class SoloRuns:
             await self._settler.drained()
 
     def paused(self) -> bool:
-        """Whether a gate other than the solo gate is closed: suspects wait, too."""
+        """Whether a gate other than the solo gate is closed; then suspects wait, too."""
         return bool(self._gates.reasons - {SOLO})
 
     async def run_alone(self, job: Job) -> None:

@@ -1,4 +1,4 @@
-"""Start marks of suspects, where the transport keeps none."""
+"""Start marks of suspects for transports that keep none."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from protoflow.message import Delivery
 
 
 class NoMarks:
-    """An `Isolation` for transports where no mark survives: a suspect is never proved."""
+    """An `Isolation` for transports where no mark survives: nothing is ever proved."""
 
     async def isolate(self, delivery: Delivery | None) -> tuple[Delivery, int] | None:
         """Returns the delivery itself, without marks."""

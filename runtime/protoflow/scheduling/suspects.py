@@ -1,8 +1,8 @@
-"""Suspects: messages that may kill the process, run alone behind a start mark that survives.
+"""Suspects: messages that may kill the process. They run alone, with a durable start mark.
 
-A broker's count of hand-outs, or starts without progress, raises only suspicion. The proof is a
-start mark that is written before a run alone in the process and found again without an end:
-two of them, and the message is dead-lettered. Any end while the process lives clears the mark.
+A broker's count of hand-outs, or starts without progress, only makes a message a suspect. The proof
+is a start mark. It is written before the message runs alone in the process, and cleared at any end
+while the process lives. If two marks without an end are found, the message is dead-lettered.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from protoflow.transport.kit.backoff import Backoff
 
 _log = logging.getLogger("protoflow.scheduler")
 
-#: So many start marks without an end prove that a message kills the process.
+#: This many start marks without an end prove that a message kills the process.
 PROOF = 2
 #: Waits before a suspect is tried again when the process did not become quiet, or its mark could
 #: not be written, in seconds.
@@ -32,28 +32,28 @@ _LONGEST_WAIT = 60.0
 #: Waits before a mark is cleared again, in seconds.
 _FIRST_CLEARING_WAIT = 0.1
 _LONGEST_CLEARING_WAIT = 5.0
-#: Where marks do not survive, a suspect waits longer with every hand-out, at most so long.
+#: If marks do not survive, a suspect waits longer with every hand-out, at most this long.
 _LONGEST_UNPROVED_WAIT = 300.0
-#: The least that a mark gets to be cleared at the end, in seconds.
+#: Seconds that clearing a mark gets at least at the end.
 _LEAST = 0.1
 _UNPROVED = "suspects that cannot be proved"
 _UNCLEARED = "a start mark cannot be cleared"
 
 
 class RedeliveryLimit(DeadLetter):
-    """Given up because the message kills the process."""
+    """The message is given up because it kills the process."""
 
     category = "redelivery limit"
 
 
 class Suspects:
-    """The suspects of one subscription, in the order in which they came.
+    """Runs the suspects of one subscription, in the order of their arrival.
 
     Args:
         name: the subscription, for logs.
         host: runs them.
-        gate: that of the process.
-        isolation: keeps start marks; None where none survive.
+        gate: the solo gate of the process.
+        isolation: keeps start marks; None if marks do not survive.
         patience: seconds that the process gets to become quiet.
     """
 
@@ -68,15 +68,15 @@ class Suspects:
         self._proves = isolation is not None
         self._patience = patience
         self._waiting: deque[Job] = deque()
-        #: Those that wait because nothing can be proved of them.
+        #: Suspects that wait because nothing can be proved about them.
         self._unproved: dict[Job, asyncio.TimerHandle] = {}
         self._ask = False
         self._task: asyncio.Task[None] | None = None
         self._busy = False
-        #: The one whose turn it is, and whether its run has begun.
+        #: The suspect that has the turn, and whether its run has begun.
         self._current: Job | None = None
         self._begun = False
-        #: Those whose mark may be there though writing it failed.
+        #: Suspects whose mark may exist although writing it failed.
         self._doubtful: set[Job] = set()
         self._stopped = False
         self._clearing: set[asyncio.Task[None]] = set()
@@ -85,7 +85,7 @@ class Suspects:
         return len(self._waiting) + len(self._unproved) + self._busy
 
     def put(self, job: Job) -> None:
-        """The job has its turn and may kill the process."""
+        """Adds a job that has its turn and may kill the process."""
         if self._proves:
             self._put(job)
             return
@@ -96,12 +96,12 @@ class Suspects:
         self._report_unproved()
 
     def ask(self) -> None:
-        """The solo queue holds messages."""
+        """Notes that the solo queue holds messages."""
         self._ask = True
         self._start()
 
     def take(self, wanted: Callable[[Job], bool]) -> list[Job]:
-        """Takes out jobs that have not started."""
+        """Removes and returns jobs that have not started."""
         taken = [job for job in self._waiting if wanted(job)]
         for job in taken:
             self._waiting.remove(job)
@@ -113,19 +113,20 @@ class Suspects:
         return taken
 
     def lose(self, wanted: Callable[[Job], bool], *, begun: bool = True) -> None:
-        """The one whose turn it is, is held no more: it does not start any more, and its mark is
-        not cleared for ever. `begun`: also if its run has begun."""
+        """Handles the loss of the suspect that has the turn: it does not start, and clearing its
+        mark is not repeated without limit. With `begun`, this also applies after its run has
+        begun."""
         job = self._current
         if job is not None and (begun or not self._begun) and wanted(job):
             job.lost = True
 
     def close(self) -> None:
-        """Starts nothing more; what runs goes on."""
+        """Starts no more runs; running ones continue."""
         self._stopped = True
 
     async def stop(self, seconds: float) -> None:
-        """Starts nothing more. What runs was cancelled by the caller; its mark is cleared, also if
-        a thread holds it: the process ends in order."""
+        """Starts no more runs. The caller has cancelled the running one. Its mark is cleared even
+        if a thread holds it, because the process ends normally."""
         self._stopped = True
         task = self._task
         if task is not None and not task.done():
@@ -151,7 +152,7 @@ class Suspects:
     async def _serve(self) -> None:
         backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
         while (self._waiting or self._ask) and not self._stopped:
-            # The process is not closed for what may not start anyway.
+            # The process is not closed for a job that may not start anyway.
             if not self._host.paused() and await self._alone():
                 backoff.reset()
             elif not self._stopped:
@@ -167,7 +168,7 @@ class Suspects:
                 self._current = None
 
     async def _next(self) -> bool:
-        """Runs one suspect, within the gate; False: it could not be found or run now."""
+        """Runs one suspect within the gate; False if none could be found or run now."""
         job = self._current = self._waiting.popleft() if self._waiting else None
         asked, self._ask = self._ask, self._ask and job is not None
         try:
@@ -177,9 +178,9 @@ class Suspects:
             found = await self._marks.isolate(job.delivery if job else None)
         except asyncio.CancelledError:
             if job is not None:
-                self._waiting.appendleft(job)  # to be given back
+                self._waiting.appendleft(job)  # the job will be given back
             raise
-        except Exception as error:  # whatever it is, the next one must have its turn
+        except Exception as error:  # whatever the error is, the next suspect must get its turn
             self._ask = self._ask or asked
             self._not_now(job, error)
             return False
@@ -198,7 +199,7 @@ class Suspects:
         return await self._run_marked(job)
 
     def _moved(self, job: Job | None, found: tuple[Delivery, int] | None) -> Job | None:
-        """The suspect was moved to the solo queue: returns a job for the first one there."""
+        """The suspect was moved to the solo queue: returns a job for that queue's first message."""
         if job is not None:
             self._host.settled_elsewhere(job)
             self._ask = True
@@ -211,12 +212,12 @@ class Suspects:
         return first
 
     async def _run_marked(self, job: Job) -> bool:
-        """Writes the mark and runs the job; False: it must be tried again."""
+        """Writes the mark and runs the job; False if this must be tried again."""
         try:
             await self._marks.mark(job.delivery)
         except asyncio.CancelledError:
             self._waiting.appendleft(job)
-            self._clear_later(job)  # written or not: the process ends in order
+            self._clear_later(job)  # whether the mark was written or not, the process ends normally
             raise
         except Exception as error:
             self._doubtful.add(job)
@@ -255,12 +256,12 @@ class Suspects:
             cleared = True
         finally:
             if not cleared:
-                self._clear_later(job)  # the process ends in order, maybe before the run does
+                self._clear_later(job)  # the process ends normally, possibly before the run does
             self._host.settle_again()
 
     async def _clear(self, job: Job) -> None:
-        """Clears the mark, again and again: one that stays blames the innocent. Meanwhile the
-        process is closed, and readiness says why."""
+        """Clears the mark, and repeats this until it succeeds: a mark that stays would blame a
+        harmless message. Meanwhile the process is closed, and readiness reports the reason."""
         backoff = Backoff(_FIRST_CLEARING_WAIT, _LONGEST_CLEARING_WAIT)
         try:
             while True:

@@ -1,7 +1,7 @@
 """Threads for handlers that are plain functions.
 
-They are daemons: a handler that hangs must not keep the process from ending, which the
-executor of the standard library would do.
+They are daemon threads, so a hanging handler does not keep the process alive. With the executor of
+the standard library it would.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ class Threads:
         self._queued = 0
         self._lock = threading.Lock()
         self._futures: set[asyncio.Future[Any]] = set()
-        #: Calls that have not ended yet; virtual time stands still for them.
+        #: Calls that have not ended yet; virtual time stands still during them.
         self.busy = 0
 
     def run(self, call: Callable[[], T]) -> asyncio.Future[T]:
-        """Calls in a thread. Cancelling the future does not stop the call."""
+        """Calls a function in a thread. Cancelling the future does not stop the call."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._futures.add(future)
         future.add_done_callback(self._futures.discard)
         self.busy += 1
-        # The correlation id and the current span are there in the thread, too.
+        # The correlation id and the current span are available in the thread, too.
         inside = contextvars.copy_context()
 
         def finish(result: Any, error: BaseException | None) -> None:
@@ -55,11 +55,11 @@ class Threads:
             error: BaseException | None = None
             try:
                 result = inside.run(call)
-            except StopIteration as stop:  # a future cannot hold one
+            except StopIteration as stop:  # a future cannot hold this exception
                 error = RuntimeError(f"StopIteration: {stop}")
             except BaseException as raised:
                 error = raised
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            with contextlib.suppress(RuntimeError):  # the loop is closed, so no caller waits
                 loop.call_soon_threadsafe(finish, result, error)
 
         with self._lock:
@@ -79,7 +79,7 @@ class Threads:
         return asyncio.run_coroutine_threadsafe(on_loop(), loop).result()
 
     def close(self) -> None:
-        """Lets idle threads end; nobody waits any more for calls that still run."""
+        """Lets idle threads end; no caller waits for calls that still run."""
         for future in tuple(self._futures):
             future.cancel()
         with self._lock:

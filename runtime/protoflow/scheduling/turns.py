@@ -1,4 +1,4 @@
-"""The turns of jobs: who starts, and who starts next in a lane."""
+"""The turns of jobs: which job starts, and which is next in its lane."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Turns:
         self._admission = admission
 
     def begin(self, job: Job) -> None:
-        """Makes a job ready, or adds it to the batch that is gathered."""
+        """Makes a job ready, or adds it to the batch being gathered."""
         gatherer = job.route.gatherer
         if gatherer is None:
             self._workers.put(job)
@@ -29,7 +29,7 @@ class Turns:
             gatherer.add(job)
 
     def begin_checked(self, job: Job) -> None:
-        """Checks a job that has its turn, and makes it ready if it may start."""
+        """Checks a job whose turn has come, and makes it ready if it may start."""
         turn = self._admission.turn(job)
         if turn is Turn.BEGINS:
             self.begin(job)
@@ -37,13 +37,13 @@ class Turns:
             self.end(job)
 
     def run_again(self, job: Job) -> None:
-        """Makes a job ready whose wait is over."""
+        """Makes a job ready after its wait."""
         if not self._admission.suspected(job) or self._admission.turn(job) is Turn.BEGINS:
             self.begin(job)
             self._workers.wake()
 
     def run_singly(self, jobs: Sequence[Job]) -> None:
-        """Makes the jobs of a batch ready, each by itself; they have their turns."""
+        """Makes each job of a batch ready by itself; the jobs have their turns already."""
         lanes: set[object] = set()
         back: list[Job] = []
         for job in jobs:

@@ -1,4 +1,4 @@
-"""Unfinished jobs: given back while they are held, dropped when they are lost."""
+"""Unfinished jobs: they are given back if held, and dropped if lost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from protoflow.scheduling.workers import Workers
 
 
 class Unfinished:
-    """Takes out and ends the unfinished jobs of one subscription."""
+    """Removes and ends the unfinished jobs of one subscription."""
 
     def __init__(
         self, router: Router, lanes: Lanes, workers: Workers, applier: OutcomeApplier,
@@ -30,7 +30,7 @@ class Unfinished:
         self._in_flight = in_flight
 
     def take_unstarted(self, wanted: Callable[[Job], bool]) -> list[Job]:
-        """Takes out jobs that do not run: ready, gathered, waiting, suspected."""
+        """Removes and returns jobs that do not run: ready, gathered, waiting or suspected."""
         jobs = self._workers.take(wanted)
         for route in self._router.all:
             if route.gatherer is not None:
@@ -43,12 +43,12 @@ class Unfinished:
         return jobs + self._lanes.drop(wanted)
 
     def interrupt(self, wanted: Callable[[Job], bool]) -> None:
-        """Cancels the runs of jobs that are lost."""
+        """Cancels the runs of lost jobs."""
         for job in self._workers.interrupt(wanted):
             job.lost = True
 
     def end(self, jobs: Sequence[Job], lost: Callable[[Job], bool]) -> None:
-        """Drops the jobs that are lost; the others of their batches are given back."""
+        """Drops lost jobs; the other jobs of their batches are given back."""
         for job in jobs:
             if lost(job):
                 self.drop(job)
@@ -56,7 +56,7 @@ class Unfinished:
                 self.give_back((job,))
 
     def give_back(self, jobs: Sequence[Job]) -> None:
-        """Releases jobs that are held, uncounted, and drops the lost ones."""
+        """Gives back held jobs, uncounted, and drops lost ones."""
         for job in jobs:
             if job.lost:
                 self.drop(job)

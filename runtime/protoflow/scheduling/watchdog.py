@@ -1,8 +1,8 @@
-"""The stall watchdog: what waits and does not move turns readiness red, with the reason.
+"""The stall watchdog: it turns readiness red if available work does not move.
 
-Silence is no stall. A subscription stalls only when work is available to this member and nothing
-accounts for its waiting: nothing runs, no timer of a lane is pending, no gate is closed for a named
-reason, no answer of the broker is awaited. The last of these has a limit of its own.
+An idle subscription is not stalled. It is stalled if work is available to this member and none of
+these explains the wait: a running handler, a pending timer of a lane, a gate that is closed for a
+named reason, or an awaited answer of the broker. Only the wait for the broker has a time limit.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _log = logging.getLogger("protoflow.scheduler")
 TICK = 1.0
 #: Seconds after which an output or a settlement without an answer turns readiness red.
 UNCONFIRMED = 10.0
-#: The name of the reason.
+#: The name of this readiness reason.
 STALLED = "stalled"
 _BROKER = "unconfirmed"
-#: A run is remarkable when it takes so many times the p99 of its handler, and so many seconds.
+#: A run is logged if it takes this many times its handler's p99, and this many seconds.
 _LONG = 10.0
 _LEAST_LONG = 30.0
 
@@ -36,27 +36,27 @@ class Watched(Protocol):
     name: str
 
     def moved(self) -> int:
-        """A number that grows whenever something is received or settled."""
+        """Returns a number that grows whenever a message is received or settled."""
         ...
 
     def waits_for(self) -> str | None:
-        """What accounts for nothing being handled; None: nothing does."""
+        """Returns the reason why no message is handled; None if there is no reason."""
         ...
 
     def unsettled(self) -> int:
-        """How many messages are received and not settled."""
+        """Returns the number of messages that are received and not settled."""
         ...
 
     async def available(self) -> int | None:
-        """How many messages the broker could hand to this member; None: not known."""
+        """Returns how many messages the broker could deliver to this member; None if unknown."""
         ...
 
     def unconfirmed(self, patience: float) -> str | None:
-        """What the broker has not confirmed for so long."""
+        """Describes an answer that the broker has owed for too long; None if there is none."""
         ...
 
     def running_works(self) -> list[Job | list[Job]]:
-        """What runs."""
+        """Returns the work that is running."""
         ...
 
 
@@ -67,7 +67,7 @@ class Watchdog:
         watched: the subscription.
         mark_unready: turns readiness red for a reason; None ends that.
         stall_after: seconds without movement after which work that is available is stalled.
-        p99: the 99th percentile of the run time of a handler in seconds; None: not known.
+        p99: the 99th percentile of the run time of a handler in seconds; None if unknown.
     """
 
     def __init__(
@@ -89,11 +89,11 @@ class Watchdog:
         self._moved = -1
         self._since = 0.0
         self._runs: dict[int, float] = {}
-        #: When it checked last, in the loop's seconds; see `stood_still`.
+        #: The time of the last check, by the loop's clock; see `stood_still`.
         self.beat = asyncio.get_running_loop().time()
 
     def start(self) -> None:
-        """Begins to check."""
+        """Starts checking."""
         loop = asyncio.get_running_loop()
         self._since = self.beat = loop.time()
         self._task = loop.create_task(self._watch())
@@ -104,8 +104,8 @@ class Watchdog:
             self._task.cancel()
 
     def stood_still(self, seconds: float) -> bool:
-        """Whether the event loop did nothing for longer than this: the process was stopped, or
-        a handler blocked it. Leases may have ended meanwhile without anybody knowing here."""
+        """Whether the event loop did not run for longer than this: the process was stopped, or a
+        handler blocked it. Leases may have ended meanwhile without notice."""
         return asyncio.get_running_loop().time() - self.beat > seconds
 
     async def _watch(self) -> None:
@@ -114,12 +114,12 @@ class Watchdog:
             before = loop.time()
             await asyncio.sleep(TICK)
             self.beat = loop.time()
-            # Whichever runs first after the process stood still, this or a worker, sees it.
+            # The first to run after a standstill, this check or a worker, detects it.
             if self._still is not None and self.beat - before > self._lease:
                 self._still()
             try:
                 await self._check(self.beat)
-            except Exception as error:  # a check that fails must not end the watch
+            except Exception as error:  # a failed check must not end the watchdog
                 _log.debug(
                     "the watchdog failed",
                     extra={"subscription": self._watched.name, "error": repr(error)},
@@ -150,7 +150,7 @@ class Watchdog:
         )
 
     def _check_runs(self, now: float) -> None:
-        """Warns once of each run that takes far longer than its handler does."""
+        """Warns once about each run that takes far longer than usual for its handler."""
         runs: dict[int, float] = {}
         for work in self._watched.running_works():
             job = jobs_of(work)[0]

@@ -14,7 +14,7 @@ from protoflow.scheduling.watchdog import UNCONFIRMED
 from protoflow.transport.interface import Capabilities
 from protoflow.transport.kit.backoff import Backoff
 
-#: A window is full with so many messages, or so many bytes.
+#: A window is full with this many messages or this many bytes.
 MESSAGES = 64
 BYTES = 1024 * 1024
 
@@ -22,47 +22,47 @@ BYTES = 1024 * 1024
 _FIRST_WAIT = 0.1
 _LONGEST_WAIT = 5.0
 
-#: Publishes now and returns when all is confirmed; raises PublishError.
+#: Publishes now and returns when all messages are confirmed; raises PublishError.
 PublishNow: TypeAlias = Callable[[Sequence[Message]], Awaitable[None]]
 
 
 class Windows:
-    """Publishes one window while the handler makes the next."""
+    """Publishes one window while the handler produces the next."""
 
     def __init__(self, publish_now: PublishNow) -> None:
         self._publish_now = publish_now
         self._last: asyncio.Future[None] | None = None
 
     async def send(self, messages: Sequence[Message]) -> None:
-        """Publishes a window once the one before is confirmed. Raises that one's PublishError."""
+        """Publishes a window after the previous one is confirmed. Raises its PublishError."""
         await self.confirmed()
         self._last = asyncio.ensure_future(self._publish_now(messages))
 
     async def confirmed(self) -> None:
         """Waits for the last window. Raises its PublishError."""
         if self._last is not None:
-            # Not awaited itself: a run that is cancelled must not cancel the transport's work.
+            # The task is shielded: a cancelled run must not cancel the transport's work.
             await asyncio.wait((self._last,))
             last, self._last = self._last, None
             last.result()
 
     def forget(self) -> None:
-        """The run failed: the last window is not repeated any more, its outputs are made again."""
+        """Stops repeating the last window after a failed run, which makes its outputs again."""
         if self._last is not None:
             self._last.cancel()
             self._last.add_done_callback(lambda last: last.cancelled() or last.exception())
 
 
 class WindowPublisher:
-    """Publishes windows. What the broker does not take is published again, the same ids, until it
-    does: an outage is no failed run. Only a refusal is raised.
+    """Publishes windows. Messages that the broker does not store are published again with the same
+    ids until it does: an outage does not fail the run. Only a refusal is raised.
 
     Args:
         submitter: publishes.
-        capabilities: what the broker can ever take.
-        on_confirmed: called with a window that is confirmed.
+        capabilities: the limits of the broker.
+        on_confirmed: called with a confirmed window.
         clock: time.
-        mark_late: called with the reason when a window waits for long, and with None after.
+        mark_late: called with the reason if a window waits for long, and with None afterwards.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Long-lived workers that drain what is ready: no task per message."""
+"""Long-lived workers that run ready work, so that no task is made per message."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from protoflow.scheduling.readiness import Gates
 #: One job, or the jobs of a batch.
 Work: TypeAlias = "Job | list[Job]"
 
-#: A worker yields to the event loop after so many messages that never made it wait.
+#: A worker yields to the event loop after this many messages that caused no wait.
 _MOST_IN_A_ROW = 32
 
 
@@ -36,18 +36,18 @@ class _Worker:
 class Workers:
     """At most `limit` pieces of work at once, in the order of `put`.
 
-    Every worker starts in the context (`contextvars`) that was current when this was made,
-    and is replaced when a piece of work left something in it: nothing passes from one message
+    Every worker starts in the context (`contextvars`) that was current when this object was made. A
+    worker is replaced if a piece of work changed its context, so no value passes from one message
     to the next.
 
     Args:
         limit: how many run at once.
-        run: does one piece of work; must not raise but CancelledError.
-        crashed: called when a worker died all the same.
-        gates: nothing starts while one is closed.
-        stale: whether what is ready must not start any more, because the process stood still for
-            longer than a lease; asked before each start. None where no order depends on it.
-        give_up: called when it is stale; takes out what has not started.
+        run: does one piece of work; it may raise CancelledError only.
+        crashed: called if a worker died anyway.
+        gates: no work starts while a gate is closed.
+        stale: whether ready work must not start because the process stood still for longer than a
+            lease; it is called before each start. None if the order does not depend on it.
+        give_up: called if it is stale; removes work that has not started.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Workers:
         self.running = 0
 
     def wake(self) -> None:
-        """Starts what is ready, as far as there are workers."""
+        """Starts ready work while there are free workers."""
         wanted = len(self._ready)
         while wanted > 0 and self._idle:
             waiter = self._idle.popleft()
@@ -89,8 +89,8 @@ class Workers:
             wanted -= 1
 
     async def run_alone(self, work: Work) -> None:
-        """Does a piece of work at once, whatever gates are closed; it can be interrupted and
-        stopped like any other. The caller sees to it that nothing runs beside it."""
+        """Does a piece of work at once, even if gates are closed. It can be interrupted and stopped
+        like other work. The caller makes sure that nothing else runs."""
         worker = _Worker()
         worker.work = work
         worker.task = asyncio.get_running_loop().create_task(
@@ -112,7 +112,7 @@ class Workers:
         await self._run(work)
 
     def take(self, unwanted: Callable[[Job], bool]) -> list[Job]:
-        """Takes out what has not started."""
+        """Removes and returns work that has not started."""
         taken: list[Job] = []
         queue = self._ready
         for _ in range(len(queue)):
@@ -127,7 +127,7 @@ class Workers:
         return taken
 
     def interrupt(self, wanted: Callable[[Job], bool]) -> list[Job]:
-        """Cancels the runs of these jobs, which it gives; their workers go on."""
+        """Cancels the runs of these jobs and returns the jobs; their workers continue."""
         interrupted: list[Job] = []
         for worker in self._workers:
             if worker.work is None or worker.task is None:
@@ -139,15 +139,15 @@ class Workers:
         return interrupted
 
     def cancelled_by_us(self) -> bool:
-        """Whether the cancellation that the current run has met was asked for by the runtime:
-        not where a handler cancelled its own task, or awaited something that was cancelled."""
+        """Whether the runtime requested the cancellation of the current run. False if a handler
+        cancelled its own task, or awaited a cancelled future."""
         if self._stopped:
             return True
         task = asyncio.current_task()
         return any(worker.interrupted for worker in self._workers if worker.task is task)
 
     def busy(self, wanted: Callable[[Job], bool] = lambda _job: True) -> bool:
-        """Whether such a job runs."""
+        """Whether such a job is running."""
         return any(
             any(wanted(job) for job in jobs_of(worker.work))
             for worker in self._workers
@@ -155,11 +155,11 @@ class Workers:
         )
 
     def works(self) -> list[Work]:
-        """What runs."""
+        """Returns the running work."""
         return [worker.work for worker in self._workers if worker.work is not None]
 
     async def quiet(self, wanted: Callable[[Job], bool], seconds: float | None) -> bool:
-        """Waits until no such job runs; False if that took longer than `seconds`."""
+        """Waits until no such job runs; False if this took longer than `seconds`."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self.busy(wanted):
@@ -170,15 +170,15 @@ class Workers:
         return False
 
     async def stop(self, patience: float = 1.0) -> list[Job]:
-        """Cancels every worker and waits for them, not for long for those held by a thread:
-        what these still do."""
+        """Cancels every worker and waits for them, but only briefly for those held by a thread;
+        returns the work of these."""
         self._stopped = True
         tasks = [worker.task for worker in self._workers if worker.task is not None]
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=patience)
-        # Those held stay: the solo gate must go on seeing that they run.
+        # Workers held by a thread stay: the solo gate must still see that they run.
         self._workers = [worker for worker in self._workers if worker.work is not None]
         return [job for work in self.works() for job in jobs_of(work)]
 
@@ -188,7 +188,7 @@ class Workers:
         self._begin(worker)
 
     def _begin(self, worker: _Worker) -> None:
-        """The worker's task, in a context that no message has seen."""
+        """Starts a worker's task, in a context that no message has used."""
         context = self._context.copy()
         task = asyncio.get_running_loop().create_task(
             self._serve(worker, context.copy()), context=context
@@ -197,11 +197,11 @@ class Workers:
         task.add_done_callback(lambda _task: self._left(worker, task))
 
     def _left(self, worker: _Worker, task: asyncio.Task[None]) -> None:
-        """A worker's task ended: it was replaced, stopped, or cancelled by nobody of ours."""
+        """Handles the end of a worker's task: replaced, stopped, or cancelled by a handler."""
         self._ended(task)
         if task.cancelled() and not self._stopped and worker.task is task:
             if worker in self._workers:
-                self._workers.remove(worker)  # a handler's late cancellation of its own task
+                self._workers.remove(worker)  # a handler cancelled its own task late
             self.wake()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -221,8 +221,8 @@ class Workers:
                 return
 
     async def _work(self, worker: _Worker, clean: contextvars.Context) -> bool:
-        """Does some of what is ready. False: the task must be replaced, for it was cancelled,
-        or a piece of work left something in its context."""
+        """Does some of the ready work. False means that the task must be replaced, because it was
+        cancelled or a piece of work changed its context."""
         ready, run, gates, stale = self._ready, self._run, self._gates, self._stale
         task = worker.task
         if task is None:
@@ -251,7 +251,7 @@ class Workers:
         return True
 
     def _notify_waiters(self) -> None:
-        """Wakes those that wait until a piece of work is done."""
+        """Wakes the tasks that wait until a piece of work is done."""
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():

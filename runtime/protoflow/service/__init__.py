@@ -1,6 +1,6 @@
-"""The service: runs handlers, publishes, reports.
+"""The service: it runs handlers, publishes messages and reports its state.
 
-Names are loaded when first used, because modules of this package do not need all the others.
+Names are loaded when first used, because a module of this package does not need all others.
 """
 
 from __future__ import annotations

@@ -9,21 +9,22 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def raised_threshold(threshold: int) -> Iterator[None]:
-    """Raises the number of new objects that starts a collection, and leaves old ones out.
+    """Raises the number of new objects that starts a collection, and excludes old objects.
 
-    Messages in flight survive the first collections and are then scanned again and again, for up
-    to a quarter of what a message costs. Garbage in cycles lives a little longer. The settings
-    belong to the process (https://docs.python.org/3/library/gc.html), so they are restored on
-    leaving. Objects that were frozen before, as before a fork, stay frozen.
+    Messages in flight survive the first collections and are then scanned repeatedly, which takes up
+    to a quarter of the CPU time of a message. Garbage in reference cycles lives a little longer.
+    The settings
+    belong to the process (https://docs.python.org/3/library/gc.html), so they are restored at the
+    end. Objects that were frozen earlier, for example before a fork, stay frozen.
 
     Args:
-        threshold: new objects; 0, or fewer than what is set, changes nothing.
+        threshold: the number of new objects; 0, or less than the current setting, changes nothing.
     """
     before = gc.get_threshold()
     if not gc.isenabled() or threshold <= before[0] or not before[0]:
         yield
         return
-    ours = not gc.get_freeze_count()  # Python unfreezes all or nothing
+    ours = not gc.get_freeze_count()  # Python can only unfreeze all objects
     if ours:
         gc.collect()
         gc.freeze()

@@ -1,4 +1,4 @@
-"""What a service shows of itself: health, reports, dead letters, HTTP pages."""
+"""The observable state of a service: health, reports, dead letters, HTTP pages."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 
 class Inspection:
-    """The observable part of a service. Loads pages and reports when first asked for them.
+    """The observable part of a service. Loads pages and reports at their first use.
 
     Args:
         config: the settings.
         clock: time.
         transport: the broker.
         counters: statistics.
-        publisher: knows where handlers publish to.
+        publisher: knows the topics to which handlers publish.
         running: the state of the service.
         registry: the handlers.
         outbox: emptied while the service runs, if it is a `RelayedOutbox`.
@@ -77,12 +77,12 @@ class Inspection:
 
     @property
     def watched(self) -> Sequence[SubscriptionSettings]:
-        """The subscriptions whose lag is read."""
+        """The subscriptions whose lag is measured."""
         return [scheduler.settings for scheduler in self._running.subscriptions]
 
     @property
     def reporter(self) -> Reporter:
-        """Reads the counters and asks the broker."""
+        """The reporter, which reads the counters and queries the broker."""
         if self._reporter is None:
             from protoflow.observability.report import Reporter
 
@@ -92,7 +92,7 @@ class Inspection:
 
     @property
     def dead_letters(self) -> DeadLetters:
-        """The dead letters of the handlers."""
+        """The dead letters of the service's handlers."""
         from protoflow.dead_letters.access import dead_letters_of_service
 
         return dead_letters_of_service(
@@ -101,11 +101,11 @@ class Inspection:
 
     @property
     def outbox_problem(self) -> str | None:
-        """Why the outbox is not emptied; None: it is, or there is none."""
+        """Why the outbox is not emptied; None if it is emptied or there is none."""
         return self._relay.problem if self._relay is not None else None
 
     def health(self) -> Health:
-        """Returns whether the process should live, and whether it does its work."""
+        """Returns whether the process is alive and ready, and its problems."""
         from protoflow.observability.health import Health
 
         problems = self._running.problems()
@@ -118,19 +118,22 @@ class Inspection:
         return Health(live=self._running.crash is None, ready=not problems, problems=problems)
 
     def publish_topic(self, spec: HandlerSpec) -> str:
-        """Returns where a handler publishes to; empty is nowhere."""
+        """Returns the topic to which a handler publishes; empty if it publishes nothing."""
         return self._publisher.encode.topic_of(spec.publication) if spec.publication else ""
 
     def register_http_handler(
         self, path: str, handler: Callable[[Any], Awaitable[Any]], *, method: str = "GET"
     ) -> None:
-        """Adds a page of the user's. Raises RegistrationError."""
+        """Adds a page of the user's application. Raises RegistrationError."""
         if self._mounted:
             raise RegistrationError(
                 f"{method} {path}: the pages are mounted in an application; add the page to it"
             )
         if self._web is not None or (method, path) in self._http_handlers:
-            raise RegistrationError(f"{method} {path}: taken, or too late: register before start")
+            raise RegistrationError(
+                f"{method} {path}: the path is taken, or the server runs already; "
+                "register before start"
+            )
         self._http_handlers[method, path] = handler
 
     async def start_web_ui(self, port: int | None = None) -> int:
@@ -143,7 +146,7 @@ class Inspection:
         return await self._server().serve(pages_of(self.host, without=without), wanted)
 
     def end_streams(self) -> None:
-        """Ends the streams of viewers, so that nothing waits for them."""
+        """Ends the event streams of viewers, so that the server can close."""
         if self._host is not None:
             self._host.live.end()
 
@@ -170,7 +173,7 @@ class Inspection:
     def relay_outbox(self, store: OutboxStore) -> None:
         """Empties an outbox while the service runs. Raises RegistrationError."""
         if self._outbox is not None:
-            raise RegistrationError("the service relays an outbox already")
+            raise RegistrationError("the service already relays an outbox")
         self._outbox = store
 
     @property
@@ -179,12 +182,12 @@ class Inspection:
         return self._relay is not None
 
     def wake_relay(self) -> None:
-        """Something was written to the outbox of this process."""
+        """Wakes the relay after a write to the outbox of this process."""
         if self._relay is not None:
             self._relay.wake()
 
     async def start_relay(self, resources: AsyncExitStack) -> None:
-        """Starts to empty the outbox, until the resources are closed. Raises ConfigError."""
+        """Starts to empty the outbox until the resources are closed. Raises ConfigError."""
         url, store = self._config.outbox_url, self._outbox
         if url is not None:
             if store is not None:
@@ -210,7 +213,7 @@ class Inspection:
             self.reporter.relay = relay
 
     async def meet_neighbours(self, resources: AsyncExitStack) -> None:
-        """Learns of other processes, and reports this one to them, if the settings ask for it."""
+        """Exchanges heartbeats with other processes, if the settings ask for it."""
         if not self._config.http_processes:
             return
         from protoflow.web.api.live import beat_of
@@ -221,7 +224,7 @@ class Inspection:
         host.neighbours = await resources.enter_async_context(neighbours)
 
     async def start_configured_web(self) -> None:
-        """Serves what `http_port`, `http_socket` and `metrics_port` ask for."""
+        """Serves the pages that `http_port`, `http_socket` and `metrics_port` configure."""
         config = self._config
         if config.http_port:
             await self.start_web_ui()
@@ -238,7 +241,7 @@ class Inspection:
 
     @property
     def host(self) -> Host:
-        """What HTTP routes see of the service."""
+        """Returns the view of the service that HTTP routes use."""
         if self._host is None:
             from protoflow.web.host import Host
 

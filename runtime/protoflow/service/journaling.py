@@ -1,4 +1,4 @@
-"""The journal of a service: opened and closed with it, its minutes sampled meanwhile."""
+"""The journal of a service: opened and closed with it, and sampled every minute."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Journaling:
     Args:
         config: the settings.
         clock: time.
-        counters: sampled; what was sent is recorded where it is counted.
+        counters: sampled; sent messages are recorded where they are counted.
 
     Attributes:
-        journal: None where the settings name none.
+        journal: None if the settings name none.
     """
 
     def __init__(self, config: Config, clock: Clock, counters: Counters) -> None:
@@ -37,7 +37,7 @@ class Journaling:
             counters.sent = JournaledMessages(self.journal)
 
     def open(self) -> None:
-        """Starts to write and to sample."""
+        """Starts writing and sampling."""
         if self.journal is None:
             return
         from protoflow.journal.sampling import Sampling
@@ -48,13 +48,13 @@ class Journaling:
             self._sampling.start()
 
     async def close(self) -> None:
-        """Samples for the last time and writes what waits."""
+        """Takes the last sample and writes the waiting entries."""
         sampling, self._sampling = self._sampling, None
         if sampling is not None and self.journal is not None:
             sampling.stop()
             await asyncio.to_thread(self.journal.close)
 
     def record_action(self, action: str, subscription: str) -> None:
-        """Records what an operator did to a subscription, if there is a journal."""
+        """Records an operator's action on a subscription, if there is a journal."""
         if self.journal is not None:
             self.journal.record_action(action, subscription)

@@ -24,7 +24,7 @@ class Lifetime:
     """Starts and stops one service, once.
 
     Args:
-        components: what the service is made of.
+        components: the components of the service.
         lifespan: makes the context that is entered before anything is consumed.
     """
 
@@ -68,9 +68,9 @@ class Lifetime:
             self._stop_requested.set()
 
     async def start(self) -> None:
-        """Connects, makes or verifies the topology, and begins to consume."""
+        """Connects, creates or verifies the topology, and starts consuming."""
         if self._began:
-            raise ProtoflowError("the service was started already; make a new one")
+            raise ProtoflowError("the service was started already; create a new service")
         self._began = self._components.registry.closed = True
         try:
             await self._start()
@@ -79,7 +79,7 @@ class Lifetime:
             raise
 
     async def stop(self) -> None:
-        """Drains and closes, within `shutdown_timeout`. Idempotent."""
+        """Drains and closes, within `shutdown_timeout`. It is idempotent."""
         running = self._running
         running.started = False
         self._components.inspection.end_streams()
@@ -91,7 +91,7 @@ class Lifetime:
             await self._close(shutdown)
 
     def crashed(self, error: BaseException) -> None:
-        """A loop of the runtime died: the process drains and ends with the error."""
+        """Handles the death of an internal task: the process drains and ends with the error."""
         if self._running.crash is None:
             self._running.crash = error
             _log.critical(
@@ -110,7 +110,7 @@ class Lifetime:
         if self._lifespan is not None:
             await self._resources.enter_async_context(self._lifespan())
         await components.open_inbox(self._resources)
-        # All join before any begins, so that no run meets the rebalance of a later one.
+        # All subscriptions join before any begins, so that later rebalances meet no run.
         for scheduler in schedulers:
             running.subscriptions = (*running.subscriptions, scheduler)
             await scheduler.join()
@@ -125,7 +125,7 @@ class Lifetime:
         components = self._components
         try:
             await shutdown.close("the web server", components.inspection.stop_web_ui)
-            # Apart: a deadline cancels once, so what is closed after it would have none.
+            # Called separately: a deadline cancels only once, so later closing would have none.
             await shutdown.close("the lifespan", self._resources.aclose)
         finally:
             if self._opened:
@@ -144,7 +144,7 @@ class Lifetime:
         )
 
     def _signalled(self, signal: signal.Signals) -> None:
-        """The first signal drains, the second cancels what runs, the third ends the process."""
+        """The first signal drains, the second cancels the handlers, the third ends the process."""
         self._signals += 1
         if self._signals == 1:
             _log.info(
@@ -164,4 +164,4 @@ class Lifetime:
                 extra={"signal": signal.name},
             )
             logging.shutdown()
-            os._exit(128 + signal)  # the status that a shell gives for the signal
+            os._exit(128 + signal)  # the exit status that a shell reports for this signal

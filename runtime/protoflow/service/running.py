@@ -1,4 +1,4 @@
-"""What of a service runs: its subscriptions, and whether a part of the runtime has died."""
+"""The running subscriptions of a service, and the error that ended it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Running:
 
     Attributes:
         subscriptions: the running subscriptions.
-        started: everything runs, and nothing stops yet.
-        crash: the error that a part of the runtime died of.
+        started: whether everything runs and no stop has begun.
+        crash: the error that ended a part of the runtime.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Running:
 
     @property
     def active(self) -> bool:
-        """Whether the service has started, and has not stopped yet."""
+        """Whether the service has started and not begun to stop."""
         return self.started or bool(self.subscriptions)
 
     def named(self, name: str) -> Scheduler:
@@ -37,7 +37,7 @@ class Running:
         raise RegistrationError(f"{name}: no such subscription runs; there are {known or 'none'}")
 
     def problems(self) -> dict[str, str]:
-        """Returns what is wrong, by subscription or `service`."""
+        """Returns the problems, by subscription or `service`."""
         problems = {
             scheduler.settings.name: "; ".join(scheduler.problems.values())
             for scheduler in self.subscriptions

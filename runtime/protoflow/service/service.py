@@ -1,4 +1,4 @@
-"""The service: its public methods. Each is a thin delegate to a component."""
+"""The service: its public methods. Each one calls a component."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ _NOTHING = DeliveryPolicy()
 
 
 class Service:
-    """Runs handlers. It is also a `Publisher`, which publishes at once.
+    """Runs handlers. It is also a `Publisher` that publishes immediately.
 
     Args:
-        config: the settings; read from the environment if not given.
+        config: the settings; by default they are read from the environment.
         lifespan: an async context manager, open from before the first message until after the last.
-        middleware: a `Chain`, or middlewares to stand next to the handlers.
+        middleware: a `Chain`, or middlewares that are placed next to the handlers.
         clock: time and randomness; for tests.
-        transport: instead of the one that the settings name; for tests.
+        transport: replaces the transport that the settings name; for tests.
         dependencies: optional collaborators of the default chain; see `Dependencies`.
     """
 
@@ -65,7 +65,7 @@ class Service:
         transport: Transport | None = None,
         **dependencies: Unpack[Dependencies],
     ) -> None:
-        # Put off: a program may only name this class.
+        # Imported here, because a program may only name this class.
         from protoflow.service.lifetime import Lifetime
         from protoflow.service.startup import Components
 
@@ -84,14 +84,14 @@ class Service:
         """The full names of the registered handlers."""
         return tuple(one.name for one in self._registry.registrations)
 
-    # Registering, before the service starts.
+    # Registration, before the service starts.
 
     def register(self, *handlers: Handler | HandlerSync) -> None:
         """Registers instances of generated handler classes.
 
         Raises:
-            RegistrationError: with every mistake: not a generated handler, a method that cannot be
-                called as its rpc says, registered twice, or too late.
+            RegistrationError: lists every mistake: the object is not a generated handler, a method
+                does not match its rpc, a handler is registered twice, or the service has started.
         """
         self._registry.register(*handlers)
 
@@ -99,10 +99,10 @@ class Service:
         self, name: str, topic: str, handler: MessageHandler, *, group: str | None = None,
         delivery: DeliveryPolicy = _NOTHING,
     ) -> None:  # fmt: skip
-        """Registers a handler of raw messages; what it returns is published as it is.
+        """Registers a handler of raw messages; the messages it returns are published unchanged.
 
         Args:
-            name: unique in the service; the group, too, unless given.
+            name: unique in the service; also the default group.
             topic: the consumed topic.
             handler: `async def handler(message, context)`.
             group: the consumer group.
@@ -117,13 +117,13 @@ class Service:
         group: str | None = None, publish_topic: str | None = None,
         delivery: DeliveryPolicy = _NOTHING,
     ) -> None:  # fmt: skip
-        """Registers a handler of JSON; what it returns goes to `publish_topic` as JSON.
+        """Registers a handler of JSON; its results are published to `publish_topic` as JSON.
 
         Args:
-            name, topic, group, delivery: as for `register_message_handler`.
+            name, topic, group, delivery: see `register_message_handler`.
             handler: `async def handler(value, context)`.
-            type: what the JSON is read as: a dataclass, TypedDict, msgspec or pydantic type.
-            publish_topic: where results go.
+            type: the type of the JSON value: a dataclass, TypedDict, msgspec or pydantic type.
+            publish_topic: the topic of the results.
         """
         self._registry.register_json_handler(
             name, topic, handler, type=type, group=group, publish_topic=publish_topic,
@@ -138,11 +138,11 @@ class Service:
         """Registers a handler of protobuf messages that have no generated handler class.
 
         Args:
-            name, topic, group, delivery: as for `register_message_handler`.
+            name, topic, group, delivery: see `register_message_handler`.
             message_class: the class of the input, from a `_pb2` module.
             handler: `async def handler(message, context)`.
-            output_class: the class of what it returns.
-            publish_topic: where that goes.
+            output_class: the class of its results.
+            publish_topic: the topic of the results.
         """
         self._registry.register_proto_handler(
             name, topic, message_class, handler, output_class=output_class,
@@ -156,8 +156,8 @@ class Service:
         """Registers a handler of CloudEvents of one type.
 
         Args:
-            name: unique in the service; the group, too, unless given.
-            event_type: the CloudEvents type; the topic, too, unless given.
+            name: unique in the service; also the default group.
+            event_type: the CloudEvents type; also the default topic.
             handler: `async def handler(event)` with an `EventContext`.
             topic: the consumed topic.
             group: the consumer group.
@@ -172,18 +172,18 @@ class Service:
         self._registry.consume_events(event_type, handler)
 
     def register_proto_message(self, message_class: ProtoClass) -> None:
-        """Compiles the rules of a type at start; for types that are published but not handled
-        here."""
+        """Compiles the rules of a type at start, for a type that is only published here."""
         self._registry.register_proto_message(message_class)
 
     def register_middleware(
         self, name: str, middleware: Middleware, *, before: str | None = None,
         after: str | None = None,
     ) -> None:  # fmt: skip
-        """Adds a middleware: outside of `before`, inside of `after`, else next to the handlers.
+        """Adds a middleware: outside of `before`, inside of `after`, or by default next to the
+        handlers.
 
         Raises:
-            ConfigError: the name is taken, or the neighbour is not there.
+            ConfigError: the name is taken, or `before` or `after` names no middleware.
             RegistrationError: the service has started.
         """
         self._registry.register_middleware(name, middleware, before=before, after=after)
@@ -194,7 +194,7 @@ class Service:
         """Adds a page of the application to the HTTP pages, under the same token.
 
         Args:
-            path: as aiohttp routes it, `/orders/{id}`.
+            path: a path of aiohttp, such as `/orders/{id}`.
             handler: takes an `aiohttp.web.Request`, returns a response.
             method: the HTTP method.
 
@@ -208,15 +208,15 @@ class Service:
         calls it.
 
         Raises:
-            RegistrationError: the service has one already.
+            RegistrationError: the service already relays one.
         """
         self._inspection.relay_outbox(store)
 
-    # Publishing, at once.
+    # Immediate publishing.
 
     def bind(self, connection: object) -> EventPublisher:
-        """Returns a publisher for the transaction that is open on a database connection: what it
-        publishes exists if that commits, in the database's own log or in its outbox."""
+        """Returns a publisher for the transaction that is open on a database connection. Its
+        messages exist if the transaction commits, in the database's own log or in its outbox."""
         return self._components.bind(connection)
 
     async def publish_outputs(
@@ -241,26 +241,26 @@ class Service:
         return await self._events.publish_proto(topic, message, metadata)
 
     async def publish_event(self, event: CloudEvent, *, topic: str | None = None) -> str:
-        """Publishes a CloudEvent to `topic`, default its type; returns its id."""
+        """Publishes a CloudEvent to `topic`, by default its type; returns its id."""
         return await self._events.publish_event(event, topic=topic)
 
     async def publish_event_after(
         self, event: CloudEvent, delay: timedelta, *, topic: str | None = None
     ) -> str:
-        """The same after a delay. Raises CapabilityError where the transport has none."""
+        """Like `publish_event`, after a delay. Raises CapabilityError if that is not supported."""
         return await self._events.publish_event_after(event, delay, topic=topic)
 
     async def publish_data(
         self, type: str, source: str, data: Any, **options: Unpack[PublishOptions]
     ) -> str:
-        """Publishes data as a CloudEvent to the topic named like its type; returns its id."""
+        """Publishes data as a CloudEvent to the topic with the name of its type; returns its id."""
         return await self._events.publish_data(type, source, data, **options)
 
     async def publish_data_after(
         self, type: str, source: str, data: Any, delay: timedelta,
         **options: Unpack[PublishOptions],
     ) -> str:  # fmt: skip
-        """The same after a delay. Raises CapabilityError where the transport has none."""
+        """Like `publish_data`, after a delay. Raises CapabilityError if that is not supported."""
         return await self._events.publish_data_after(type, source, data, delay, **options)
 
     # Lifetime.
@@ -270,11 +270,11 @@ class Service:
         handlers, a third ends the process at once.
 
         Meanwhile the service handles signals (`handle_signals`) and sets the threshold of garbage
-        collection (`gc_threshold`). `async with service` does neither.
+        collection (`gc_threshold`). `async with service` does not change them.
 
         Raises:
             ProtoflowError: the service cannot start.
-            BaseException: the error that a part of the runtime died of.
+            BaseException: the error that ended a part of the runtime.
         """
         await self._lifetime.run()
 
@@ -283,11 +283,11 @@ class Service:
         self._lifetime.request_stop()
 
     async def start(self) -> None:
-        """Connects, creates or verifies the topology, and begins to consume; `stop` ends it.
+        """Connects, creates or verifies the topology, and starts consuming; `stop` ends it.
 
         Raises:
-            ConfigError, RegistrationError, CapabilityError: with all mistakes.
-            TransportError: the broker cannot be reached, or refuses.
+            ConfigError, RegistrationError, CapabilityError: they list all mistakes.
+            TransportError: the broker cannot be reached, or refuses the connection.
         """
         await self._lifetime.start()
 
@@ -334,7 +334,7 @@ class Service:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the transport can do."""
+        """The capabilities of the transport."""
         return self._components.transport.capabilities
 
     @property
@@ -359,12 +359,12 @@ class Service:
 
     @property
     def reporter(self) -> Reporter:
-        """The reporter, which reads the counters and asks the broker; for metrics."""
+        """The reporter, which reads the counters and queries the broker; for metrics."""
         return self._inspection.reporter
 
     @property
     def dead_letters(self) -> DeadLetters:
-        """The dead letters of the handlers: list, show, replay, purge; each is counted."""
+        """The dead letters of the handlers: list, show, replay or purge; each action is counted."""
         return self._inspection.dead_letters
 
     @property
@@ -386,14 +386,14 @@ class Service:
         return dict(self.counters.handlers)
 
     def handlers(self) -> list[HandlerInfo]:
-        """Returns every handler and its state; lag as of the last `reporter.refresh()`."""
+        """Returns every handler and its state; the lag is that of the last `reporter.refresh()`."""
         return self.reporter.handlers()
 
     async def start_web_ui(self, port: int | None = None) -> int:
         """Serves the HTTP pages; with `http_port` set, the service calls it at start.
 
         Args:
-            port: instead of the configured one; 0 leaves it to the system.
+            port: replaces the configured port; with 0 the operating system chooses one.
 
         Returns:
             The port.
@@ -405,8 +405,8 @@ class Service:
         return await self._inspection.start_web_ui(port)
 
     def asgi_app(self) -> ASGIApplication:
-        """Returns the HTTP pages as an ASGI application, to be mounted in FastAPI or Starlette.
-        Without `http_token` it answers only requests from this machine.
+        """Returns the HTTP pages as an ASGI application, which can be mounted in FastAPI or
+        Starlette. Without `http_token` it only answers requests from this machine.
 
         Raises:
             RegistrationError: a handler of `register_http_handler` needs aiohttp.

@@ -1,4 +1,4 @@
-"""The deadlines of a shutdown: `shutdown_timeout` bounds everything that closing does."""
+"""The deadlines of a shutdown: `shutdown_timeout` bounds all closing."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-#: Of the whole time this share is kept for closing connections, in seconds at most.
+#: This share of the whole time, at most this many seconds, is kept to close connections.
 _CLOSING_SHARE = 0.1
 _MOST_CLOSING = 2.0
-#: What is late already gets so many seconds all the same, to close what closes at once.
+#: Late components still get this many seconds, enough for those that close at once.
 _LEAST = 0.2
 
 
 class Stoppable(Protocol):
-    """A subscription that runs."""
+    """A running subscription."""
 
     async def stop(self, seconds: float) -> None:
-        """Drains and leaves, within so many seconds if the broker answers."""
+        """Drains and leaves, within this many seconds if the broker answers."""
 
 
 class Shutdown:
-    """One shutdown. Its time runs from when it is made.
+    """One shutdown. Its time starts when the object is created.
 
     Args:
-        seconds: for everything.
-        log: where it is said what was not closed in time.
+        seconds: the time for the whole shutdown.
+        log: gets a record for each component that was not closed in time.
     """
 
     def __init__(self, seconds: float, log: logging.Logger) -> None:
@@ -36,7 +36,7 @@ class Shutdown:
         self._log = log
 
     async def drain(self, subscriptions: Sequence[Stoppable]) -> None:
-        """Stops subscriptions, all at once."""
+        """Stops all subscriptions concurrently."""
         seconds = self._seconds - min(_MOST_CLOSING, self._seconds * _CLOSING_SHARE)
         end = self._loop.time() + max(seconds, _LEAST)
         tasks = [
@@ -58,7 +58,7 @@ class Shutdown:
                 self._log.error("stopping a subscription failed", extra={"error": repr(error)})
 
     async def close(self, what: str, close: Callable[[], Awaitable[object]]) -> None:
-        """Closes something in this task, and cancels that when the time is over."""
+        """Closes a component in this task; the closing is cancelled when the time is over."""
         try:
             async with asyncio.timeout_at(max(self._end, self._loop.time() + _LEAST)):
                 await close()

@@ -11,7 +11,7 @@ from types import FrameType
 
 @contextlib.contextmanager
 def handled_signals(called: Callable[[signal.Signals], None]) -> Iterator[None]:
-    """Calls on SIGTERM and SIGINT; restores the handlers that were there before."""
+    """Calls on SIGTERM and SIGINT; afterwards restores the previous handlers."""
     loop = asyncio.get_running_loop()
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = {number: signal.getsignal(number) for number in numbers}

@@ -1,7 +1,7 @@
-"""The components of a service, and how they are assembled at start.
+"""The components of a service, and their assembly at start.
 
-Loaded with the first service that is made, and not with the class: modules that define handlers,
-or publish through what they are given, only name it.
+This module is loaded when the first service is created, not with the class `Service`. Modules that
+define handlers or only publish use the class as a type.
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ _log = logging.getLogger("protoflow.service")
 
 
 class Components:
-    """What a service is made of.
+    """The components of a service.
 
     Attributes:
         config: the settings.
         clock: time and randomness.
         transport: the broker, not yet open.
         counters: statistics.
-        publisher: publishes at once.
+        publisher: publishes immediately.
         events: publishes without generated producers, through `publisher`.
-        registry: what is registered.
+        registry: the registered handlers and types.
         threads: for handlers that are plain functions.
-        running: what runs.
+        running: the running subscriptions.
         inspection: health, reports, dead letters, HTTP pages.
-        journaling: what became of messages, if the settings name a journal.
+        journaling: records the outcomes of messages, if the settings name a journal.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Components:
 
     @property
     def destination(self) -> Destination:
-        """Where messages of transactions go."""
+        """The destination of messages in transactions."""
         from protoflow.outbox.binding import Destination
 
         if self._destination is None:
@@ -108,7 +108,7 @@ class Components:
         return bind(self.publisher, self.destination, connection)
 
     async def open_inbox(self, resources: AsyncExitStack) -> None:
-        """Makes or verifies the table of the inbox, which is closed with the resources. Raises
+        """Creates or verifies the inbox table; closing the resources closes it. Raises
         ConfigError."""
         if self._inbox is not None:
             resources.push_async_callback(self._inbox.close)
@@ -123,17 +123,17 @@ class Components:
                 )
 
     def close_publishers(self) -> None:
-        """Publishes no more."""
+        """Stops publishing."""
         self.publisher.close()
         if self._destination is not None:
             self._destination.close()
 
     async def assemble(self, crashed: Callable[[BaseException], None]) -> list[Scheduler]:
-        """Returns the schedulers, not yet started, of all subscriptions; makes their topology.
+        """Returns the schedulers of all subscriptions, not yet started; creates their topology.
 
         Raises:
-            ConfigError, RegistrationError, CapabilityError: with all mistakes.
-            TransportError: the topology cannot be made, or differs.
+            ConfigError, RegistrationError, CapabilityError: they list all mistakes.
+            TransportError: the topology cannot be created, or differs.
         """
         ids.load()
         self.publisher.open(self._tracer_provider)
@@ -163,7 +163,7 @@ class Components:
         return schedulers
 
     def _effects(self, plans: Sequence[SubscriptionPlan]) -> InboxRuns | None:
-        """Returns what makes runs whose effects show exactly once. Raises ConfigError."""
+        """Returns the maker of exactly-once runs. Raises ConfigError."""
         handlers = [handler for plan in plans for handler in plan.handlers]
         once = [one for one in handlers if one.registration.effects is Effects.EXACTLY_ONCE]
         if not once:
@@ -179,5 +179,7 @@ class Components:
 
 def _chain(middleware: Chain | Sequence[Middleware] | None, dependencies: Dependencies) -> Chain:
     if isinstance(middleware, Chain) and dependencies.keys() & {"hooks", "outbox"}:
-        raise ConfigError("a whole chain is given: give hooks and outbox to default_chain, too")
+        raise ConfigError(
+            "`middleware` is a complete chain; pass hooks and outbox to default_chain, too"
+        )
     return chain_of(middleware, default_chain(dependencies))

@@ -1,7 +1,7 @@
 """The counters of dead letters by topic, fed by the runtime and by replays and purges.
 
 If the broker can count dead letters, the number comes from it (`set_current`) and is correct after
-a restart. Otherwise it is what this process knows.
+a restart. Otherwise it is the count of this process.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ class DLQTopicMetrics:
     """The dead letters of one topic since the start of this process.
 
     Attributes:
-        received: dead letters that were confirmed.
+        received: confirmed dead letters.
         replayed: dead letters given back to their group.
         purged: dead letters deleted.
         attempts: failed runs of all received dead letters together.
         oldest_at: the time of the oldest known dead letter, in seconds since the epoch.
-        newest_at: when the newest came; 0.0 is never.
-        updated_at: when anything changed.
+        newest_at: the time of the newest dead letter; 0.0 if there was none.
+        updated_at: the time of the last change.
     """
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Forgets all that was counted; for tests."""
+        """Resets all counters; for tests."""
         self.received = self.replayed = self.purged = self.attempts = 0
         self.oldest_at = self.newest_at = self.updated_at = 0.0
         self._counted: int | None = None
@@ -34,7 +34,7 @@ class DLQTopicMetrics:
 
     @property
     def current(self) -> int:
-        """How many dead letters wait."""
+        """The number of waiting dead letters."""
         balance = self.received - self.replayed - self.purged
         if self._counted is None:
             return max(0, balance)
@@ -46,29 +46,29 @@ class DLQTopicMetrics:
         return max(0, self.attempts - self.received) / self.received if self.received else 0.0
 
     def add(self, attempts: int, now: float) -> None:
-        """A dead letter was confirmed, after so many failed runs."""
+        """Counts a confirmed dead letter, and its failed runs."""
         self.received += 1
         self.attempts += max(1, attempts)
         self.newest_at = self.updated_at = now
         self.oldest_at = self.oldest_at or now
 
     def replay(self, count: int, now: float) -> None:
-        """So many dead letters were given back to their group."""
+        """Counts dead letters that were given back to their group."""
         self.replayed += count
         self._gone(now)
 
     def purge(self, count: int, now: float) -> None:
-        """So many dead letters were deleted."""
+        """Counts deleted dead letters."""
         self.purged += count
         self._gone(now)
 
     def oldest_unknown(self, count: int) -> bool:
-        """Whether the oldest dead letter must be read: at the first count, and when some were
-        removed by another process."""
+        """Whether the oldest dead letter must be read. This is so at the first count, and if
+        another process removed some."""
         return bool(count) and (self._counted is None or count < self.current)
 
     def set_current(self, count: int, oldest_at: float | None, now: float) -> None:
-        """The broker counted the dead letters that wait, and may know when the oldest came."""
+        """Sets the broker's count of waiting dead letters, and the time of the oldest if known."""
         self._counted = count
         self._since = self.received - self.replayed - self.purged
         if oldest_at is not None or not count:
@@ -81,7 +81,7 @@ class DLQTopicMetrics:
             self.oldest_at = 0.0
 
     def as_dict(self) -> dict[str, object]:
-        """Everything, under the Go runtime's names."""
+        """Returns all counters, under the Go runtime's names."""
         return {
             "messages_received": self.received,
             "messages_current": self.current,
@@ -105,7 +105,7 @@ class DLQMetrics:
         return self.topics.setdefault(name, DLQTopicMetrics())
 
     def snapshot(self) -> dict[str, object]:
-        """Everything at this moment, as JSON under the Go runtime's names."""
+        """Returns all counters now, as JSON under the Go runtime's names."""
         topics = self.topics
         return {
             "total_messages": sum(topic.received for topic in topics.values()),
@@ -116,13 +116,13 @@ class DLQMetrics:
         }
 
     def reset(self) -> None:
-        """Forgets all that was counted; for tests."""
+        """Resets all counters; for tests."""
         for topic in self.topics.values():
             topic.reset()
 
 
 def timestamp(seconds: float) -> str | None:
-    """Returns RFC 3339 in UTC, to the millisecond; None for 0.0 (never) and for impossible times,
+    """Returns RFC 3339 in UTC, to the millisecond; None for 0.0 (never) and for invalid times,
     which a message may contain."""
     if not seconds:
         return None

@@ -1,7 +1,9 @@
 """The counters of a handler, its latencies and errors, kept by the runtime.
 
-There is one set of counters. The scheduler counts messages, the `metrics` middleware times runs,
-the outcome applier counts errors; reports, Prometheus and the web pages read. Counting costs less
+There is only one set of counters. The scheduler counts messages, the `metrics` middleware times
+runs,
+the outcome applier counts errors; reports, Prometheus and the web pages read the counters. Counting
+costs less
 than a microsecond for each message, and its memory does not grow. Percentiles are computed when
 read.
 """
@@ -20,10 +22,10 @@ from protoflow.outcomes import DeadLetter
 from protoflow.stats.dead_letters import DLQMetrics, DLQTopicMetrics
 from protoflow.stats.latency import Timings
 
-#: Messages sent are counted for so many topics, beyond them together.
+#: Sent messages are counted for this many topics; further topics are counted together.
 _TOPICS = 200
 _topic = attrgetter("topic")
-#: So many texts of errors are kept of a handler.
+#: This many error texts of a handler are kept.
 _RECENT = 10
 OTHER_TOPICS = "(other)"
 
@@ -32,16 +34,16 @@ class ErrorCategory(enum.StrEnum):
     """The categories of errors."""
 
     NONE = "none"
-    #: The message is no good: undecodable, invalid.
+    #: The message is invalid or cannot be decoded.
     VALIDATION = "validation"
-    #: The broker, or the way to it.
+    #: The broker or the connection to it failed.
     TRANSPORT = "transport"
-    #: What the handler calls: databases, services.
+    #: A database or service that the handler calls failed.
     DOWNSTREAM = "downstream"
     OTHER = "other"
 
 
-#: Returns the category of an error; given to a service as `error_classifier`.
+#: Returns the category of an error; a service takes it as `error_classifier`.
 ErrorClassifier = Callable[[BaseException | None], ErrorCategory]
 
 
@@ -62,7 +64,7 @@ def classify_error(error: BaseException | None) -> ErrorCategory:
 
 @dataclass(slots=True)
 class ErrorBreakdown:
-    """Errors by category; of the last one only its type, since texts may quote messages."""
+    """Errors by category; only the type of the last error, because texts may contain messages."""
 
     validation: int = 0
     transport: int = 0
@@ -102,13 +104,13 @@ class SentMessages:
         self._counts: dict[str, int] = {}
 
     def add(self, messages: Sequence[Message]) -> None:
-        """These are confirmed."""
+        """Counts confirmed messages."""
         counts = self._counts
-        topics = list(map(_topic, messages))  # nearly always one topic again and again
+        topics = list(map(_topic, messages))  # nearly always all messages have the same topic
         for name in dict.fromkeys(topics):
             topic = name
             if topic not in counts and len(counts) >= _TOPICS:
-                topic = OTHER_TOPICS  # `Output(topic=...)` may name any number
+                topic = OTHER_TOPICS  # `Output(topic=...)` may name any number of topics
             counts[topic] = counts.get(topic, 0) + topics.count(name)
 
     def by_topic(self) -> Mapping[str, int]:
@@ -121,23 +123,24 @@ class HandlerStats:
 
     Attributes:
         handled: messages whose handler returned.
-        failed_runs: runs that failed, each counted.
+        failed_runs: failed runs, each counted.
         retried: failed runs that were, or will be, repeated.
         dead_lettered: messages that were given up and confirmed in the dead letters.
-        skipped: messages acknowledged unhandled because the handler said so.
+        skipped: messages that the handler skipped; they are acknowledged.
         dropped: messages given up and acknowledged, as `on_exhausted: DROP` says.
-        unhandled: messages of types that nobody handles.
-        tombstones: messages without payload that were skipped.
-        published: outputs that were confirmed.
+        unhandled: messages of types without a handler.
+        tombstones: skipped messages without payload.
+        published: confirmed outputs.
         lost: settlements refused because the lease was lost.
         unknown: settlements with unknown outcome.
         released: messages given back unfinished.
-        timings: how long runs took, failed ones included.
+        timings: the durations of runs, including failed ones.
         errors: errors by category.
-        recent_errors: when the last runs failed, in seconds since the epoch, and the texts of
-            their errors, without sensitive values; empty where nobody asked for texts.
-        dead_letters: the counters of the handler's dead-letter topic, which others may share.
-        sent: the messages that the whole service sent.
+        recent_errors: the times of the last failed runs, in seconds since the epoch, and their
+            error texts without sensitive values; empty if texts are not requested.
+        dead_letters: the counters of the handler's dead-letter topic, which other handlers may
+            share.
+        sent: counts the messages that the whole service sent.
         classify: returns the category of an error.
     """
 
@@ -169,11 +172,11 @@ class HandlerStats:
         self.classify = classify
 
     def confirmed(self, outputs: Sequence[Message]) -> None:
-        """Counts outputs that are confirmed; the submitter has counted them as sent."""
+        """Counts confirmed outputs; the submitter has already counted them as sent."""
         self.published += len(outputs)
 
     def error(self, outcome: BaseException) -> None:
-        """A run failed, or a message could not be handled at all."""
+        """Counts an error of a run, or of a message that could not be handled."""
         error = outcome.__cause__ or outcome
         self.errors.record(self.classify(error), error)
 
@@ -187,7 +190,7 @@ class HandlerStats:
 
 
 class Counters:
-    """The counters of a service: those of its handlers, its dead letters and what it sent.
+    """The counters of a service: its handlers, its dead letters and its sent messages.
 
     Args:
         classify: returns the category of an error.

@@ -1,31 +1,32 @@
-"""How long the runs of a handler take: latencies and throughput.
+"""The latencies and the throughput of a handler's runs.
 
-A run costs one append to a list. Statistics are computed for many runs at once: when the list is
-long enough, or when they are read.
+A run costs one append to a list. Statistics are computed for many runs at once, when the list is
+long enough or when they are read.
 """
 
 from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
+from collections import Counter
 from itertools import accumulate
 
 from protoflow.dataclass_record import dataclass_record
 
-#: Bounds of the latency histogram in seconds, as the semantic conventions advise:
+#: Bounds of the latency histogram in seconds, from the semantic conventions:
 #: https://opentelemetry.io/docs/specs/semconv/messaging/messaging-metrics/
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
-#: Percentiles are those of the last so many runs.
+#: Percentiles cover the last runs, this many.
 SAMPLES = 1024
-#: Throughput is that of the last so many seconds.
+#: Throughput covers this many last seconds.
 WINDOW = 60
-#: So many runs are kept until they are reckoned up: start and end of each.
+#: This many runs are kept before they are evaluated: start and end of each.
 _KEPT = 2 * 64
 
 
 @dataclass_record
 class LatencyMetrics:
-    """How long runs take: the average of all, percentiles of the last `sample_size`."""
+    """The duration of runs: the average of all, and percentiles of the last `sample_size`."""
 
     average_ns: int = 0
     p50_ns: int = 0
@@ -60,38 +61,39 @@ class Timings:
         self._window = [0] * WINDOW
 
     def ran(self, start: float, end: float) -> None:
-        """A run took from `start` to `end`, with one message."""
+        """Records a run with one message, from `start` to `end`."""
         kept = self._kept
         kept += (start, end)
         if len(kept) >= _KEPT:
             self._reckon()
 
     def ran_batch(self, start: float, end: float, messages: int) -> None:
-        """A run took from `start` to `end`, with so many messages."""
+        """Records a run with several messages, from `start` to `end`."""
         self._reckon()
         self._add([end - start])
-        self._went_through(end, messages)
+        self._went_through(int(end), messages)
+        self._last_at = end
 
     @property
     def runs(self) -> int:
-        """How many runs there were, failed ones included."""
+        """The number of runs, including failed ones."""
         self._reckon()
         return self._runs
 
     @property
     def seconds(self) -> float:
-        """The time of all runs together."""
+        """The total time of all runs."""
         self._reckon()
         return self._seconds
 
     @property
     def last_at(self) -> float:
-        """When the last run ended; 0.0 is never."""
+        """The end of the last run; 0.0 if there was none."""
         self._reckon()
         return self._last_at
 
     def latency(self) -> LatencyMetrics:
-        """How long runs take."""
+        """Returns the latencies of runs."""
         self._reckon()
         size = min(self._runs, SAMPLES)
         if not size:
@@ -111,7 +113,7 @@ class Timings:
         )
 
     def throughput(self, now: float) -> ThroughputMetrics:
-        """How many messages ran in the last minute."""
+        """Returns the number of messages that were handled in the last minute."""
         self._reckon()
         self._roll(int(now))
         count = sum(self._window)
@@ -120,28 +122,26 @@ class Timings:
         )
 
     def histogram(self) -> list[tuple[float, int]]:
-        """The number of runs up to each bound in seconds; the last bound is infinite."""
+        """Returns the number of runs up to each bound in seconds; the last bound is infinite."""
         self._reckon()
         return list(zip((*BOUNDS, float("inf")), accumulate(self._buckets), strict=True))
 
     def _reckon(self) -> None:
-        """Takes what is kept into account."""
+        """Evaluates the kept runs."""
         kept, self._kept = self._kept, []
         if not kept:
             return
         starts, ends = kept[::2], kept[1::2]
         self._add([end - start for start, end in zip(starts, ends, strict=True)])
-        if int(ends[0]) == int(ends[-1]):
-            self._went_through(ends[-1], len(ends))
-        else:
-            for end in ends:
-                self._went_through(end, 1)
+        for second, messages in Counter(map(int, ends)).items():
+            self._went_through(second, messages)
+        self._last_at = ends[-1]
 
     def _add(self, durations: list[float]) -> None:
-        samples, at = self._samples, self._runs % SAMPLES
-        for seconds in durations:
-            samples[at] = seconds
-            at = at + 1 if at + 1 < SAMPLES else 0
+        at = self._runs % SAMPLES
+        first, wrapped = durations[: SAMPLES - at], durations[SAMPLES - at :]
+        self._samples[at : at + len(first)] = array("d", first)
+        self._samples[: len(wrapped)] = array("d", wrapped)
         self._runs += len(durations)
         self._seconds += sum(durations)
         self._last_seconds = durations[-1]
@@ -152,14 +152,13 @@ class Timings:
             for seconds in durations:
                 buckets[bisect_left(BOUNDS, seconds)] += 1
 
-    def _went_through(self, end: float, messages: int) -> None:
-        self._last_at = end
+    def _went_through(self, second: int, messages: int) -> None:
         self._messages += messages
-        self._roll(int(end))
-        self._window[int(end) % WINDOW] += messages
+        self._roll(second)
+        self._window[second % WINDOW] += messages
 
     def _roll(self, second: int) -> None:
-        """Empties the seconds since the last one; older ones are a turn of the ring away."""
+        """Clears the counts of the seconds since the last one; the ring overwrites older ones."""
         if second == self._second:
             return
         for passed in range(max(self._second + 1, second - WINDOW + 1), second + 1):

@@ -1,6 +1,6 @@
-"""Tracing with OpenTelemetry, for who has configured a tracer provider.
+"""Tracing with OpenTelemetry, if a tracer provider is configured.
 
-Nothing of OpenTelemetry is imported before that is known.
+OpenTelemetry is imported only if a provider is configured.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Any
 __all__ = ["find_provider"]
 
 
-def find_provider(given: Any = None) -> Any | None:  # Any: no OpenTelemetry type without it
-    """The tracer provider: the given one, else the global one; None if nobody configured one."""
+# Any: without OpenTelemetry there is no such type
+def find_provider(given: Any = None) -> Any | None:
+    """Returns the given tracer provider, or the global one; None if none is configured."""
     if given is None and not _maybe_configured():
         return None
     from protoflow.tracing.spans import usable_provider
@@ -22,5 +23,5 @@ def find_provider(given: Any = None) -> Any | None:  # Any: no OpenTelemetry typ
 
 
 def _maybe_configured() -> bool:
-    # To configure one, a process must have imported this, or say so in its environment.
+    # A process configures a provider by importing this module, or in its environment.
     return "opentelemetry.trace" in sys.modules or "OTEL_PYTHON_TRACER_PROVIDER" in os.environ

@@ -1,4 +1,4 @@
-"""The span around one run of a handler, and the trace headers of what follows from it."""
+"""The span around a run of a handler, and the trace headers of its outputs."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from protoflow.tracing.propagation import context_in, extract, headers_of, span_
 from protoflow.tracing.spans import drops_unsampled, failed, is_unsampled, sending, tracer_of
 from protoflow.transports.built_in import messaging_system
 
-#: A span has no more links by default (OTEL_SPAN_LINK_COUNT_LIMIT).
+#: By default a span has at most this many links (OTEL_SPAN_LINK_COUNT_LIMIT).
 _MOST_LINKS = 128
 
 
 class HandlerTracing:
-    """The spans of one handler, with all bound that does not depend on the message."""
+    """The spans of one handler; values that do not depend on the message are bound once."""
 
     def __init__(self, provider: TracerProvider, spec: HandlerSpec) -> None:
         self._spec = spec
@@ -51,7 +51,7 @@ class HandlerTracing:
         }
 
     def middleware(self, next: Next) -> Next:
-        """The rest of the chain in a span."""
+        """Returns the rest of the chain inside a span."""
         start = self._start_batch if self._spec.batched else self._start
 
         async def run(delivery: Delivery, context: Context) -> Outcome:
@@ -82,7 +82,7 @@ class HandlerTracing:
         within = context_in(None if self._linked else sender, metadata)
         if self._drops and not self._linked and sender and not sender.trace_flags.sampled:
             return NonRecordingSpan(sender), within
-        # What was not sampled before is hardly sampled now: no attributes for nobody.
+        # The parent is not sampled, so this span is hardly sampled: it gets no attributes.
         quiet = not (self._recorded if sender is None else sender.trace_flags.sampled)
         span = self._tracer.start_span(
             self._name,
@@ -108,8 +108,9 @@ class HandlerTracing:
     def _origin(
         self, delivery: Delivery, metadata: Mapping[str, str]
     ) -> tuple[SpanContext | None, list[Link]]:
-        """The span that a run follows from, and a link to the first sender if that is another:
-        the run before for a retry, in memory or by the broker, else the sender."""
+        """Returns the parent span of a run, and a link to the first sender if that is another span.
+        For a retry, in memory or by the broker, the parent is the previous run; otherwise it is the
+        sender."""
         sender = extract(metadata)
         first = metadata.get(wire.PF_TRACEPARENT)
         if delivery.hop is not None:
@@ -153,14 +154,14 @@ class HandlerTracing:
         delivery.hop = _hop(delivery, headers)
 
     def _inject(self, within: TraceContext, topic: str) -> Mapping[str, str]:
-        """What an output carries: a span that made it, within the handler's current one."""
-        # In a thread the current span is not the handler's.
+        """Returns the trace headers of an output: its own span, below the handler's current one."""
+        # In a thread, the current span is not the handler's span.
         ours = get_current_span(within).get_span_context().trace_id
         current = get_current_span().get_span_context().trace_id
         return self._sent(topic, None if current == ours else within)
 
     def _sent(self, topic: str, within: TraceContext | None) -> dict[str, str]:
-        # `create`: the message is made here and sent with the outcome, when this has ended.
+        # `create`: the message is created here and sent after the run has ended.
         above = get_current_span(within)
         if self._drops and is_unsampled(above):
             return headers_of(above, within)
@@ -171,7 +172,7 @@ class HandlerTracing:
 
 
 def _hop(delivery: Delivery, headers: dict[str, str]) -> dict[str, str]:
-    """What a retry or a dead letter carries: this run's span, and still the first sender's."""
+    """Returns the trace headers of a retry or dead letter: this run and the first sender."""
     metadata = delivery.message.metadata
     first = metadata.get(wire.PF_TRACEPARENT) or metadata.get(wire.TRACEPARENT)
     if first is not None:

@@ -1,6 +1,6 @@
-"""W3C trace context and baggage: https://www.w3.org/TR/trace-context/ in and out.
+"""Reads and writes W3C trace context and baggage (https://www.w3.org/TR/trace-context/).
 
-Written by hand: the propagator of the API takes thrice as long per message.
+This is own code because the propagator of the API takes three times as long per message.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ except ImportError as error:
     raise MissingExtraError("tracing", "opentelemetry") from error
 
 _FORMAT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
-#: By their value; the bits beyond are nobody's yet: sampled (1), random trace id (2).
+#: The known trace flags: sampled (1) and random trace id (2).
 _FLAGS: Final = tuple(TraceFlags(value) for value in range(4))
 _NO_STATE: Final = TraceState()
 _ROOT: Final = Context()
@@ -36,7 +36,7 @@ _BAGGAGE = W3CBaggagePropagator()
 
 
 def span_context(traceparent: str, tracestate: str | None) -> SpanContext | None:
-    """The remote span that the headers name; None if they are malformed."""
+    """Returns the remote span that the headers name; None if they are malformed."""
     match = _FORMAT.fullmatch(traceparent)
     if match is None:
         return None
@@ -55,7 +55,7 @@ def span_context(traceparent: str, tracestate: str | None) -> SpanContext | None
 
 
 def extract(metadata: Mapping[str, str]) -> SpanContext | None:
-    """Returns the span that a message was sent in; None if it names none."""
+    """Returns the span in which a message was sent; None if it names none."""
     traceparent = metadata.get(wire.TRACEPARENT)
     if traceparent is None:
         return None
@@ -63,7 +63,7 @@ def extract(metadata: Mapping[str, str]) -> SpanContext | None:
 
 
 def context_in(parent: SpanContext | None, metadata: Mapping[str, str]) -> Context:
-    """The context below a remote span, with the baggage that came along."""
+    """Returns the context below a remote span, with the received baggage."""
     context = _ROOT
     if parent is not None:
         context = set_span_in_context(NonRecordingSpan(parent), context)
@@ -73,13 +73,13 @@ def context_in(parent: SpanContext | None, metadata: Mapping[str, str]) -> Conte
 
 
 def headers_of(span: Span, context: Context | None = None) -> dict[str, str]:
-    """The headers that name a span, with the baggage of a context (None: the current one)."""
+    """Returns the headers of a span, with the baggage of a context (None: the current one)."""
     of = span.get_span_context()
     headers = {wire.TRACEPARENT: f"00-{of.trace_id:032x}-{of.span_id:016x}-{of.trace_flags:02x}"}
     if of.trace_state:
         headers[wire.TRACESTATE] = of.trace_state.to_header()
     within = get_current() if context is None else context
-    # A context with nothing beside the span has no baggage: asking costs as much as the rest.
+    # A context that only holds the span has no baggage; asking would cost as much as the rest.
     if len(within) > 1 and get_all(within):
         _BAGGAGE.inject(headers, within)
     return headers

@@ -1,4 +1,5 @@
-"""Spans of publishing and of processing, made by hand because each costs as much as all else.
+"""Spans of publishing and processing. They are built directly, because the API costs as much as all
+other work.
 
 Names, kinds and attributes: see `protoflow.semconv`.
 """
@@ -30,14 +31,14 @@ try:
 except ImportError as error:
     raise MissingExtraError("tracing", "opentelemetry") from error
 
-#: Names and attributes are remembered for so many topics.
+#: Names and attributes are cached for this many topics.
 _MOST_TOPICS = 200
-#: Publishes; one result for each message.
+#: Publishes messages and returns one result for each.
 Submit = Callable[[Sequence[Message]], Awaitable[Sequence[TransportError | None]]]
 
 
 def usable_provider(given: TracerProvider | None) -> TracerProvider | None:
-    """The provider; None if spans of it would go nowhere."""
+    """Returns the provider; None if it would discard its spans."""
     provider = get_tracer_provider() if given is None else given
     if isinstance(provider, ProxyTracerProvider | NoOpTracerProvider):
         return None
@@ -45,8 +46,8 @@ def usable_provider(given: TracerProvider | None) -> TracerProvider | None:
 
 
 def drops_unsampled(provider: TracerProvider) -> bool:
-    """Whether a span below one that is not sampled is surely not sampled, either. Then it need
-    not be made: outputs carry the parent itself, which costs a third."""
+    """Whether a child of an unsampled span is certainly unsampled, too. Then no child is made, and
+    outputs carry the parent, at a third of the cost."""
     sampler = getattr(provider, "sampler", None)
     # The text is specified: https://opentelemetry.io/docs/specs/otel/trace/sdk/#getdescription
     description = sampler.get_description() if sampler is not None else ""
@@ -56,15 +57,16 @@ def drops_unsampled(provider: TracerProvider) -> bool:
 
 
 def tracer_of(provider: TracerProvider) -> Tracer:
-    """The tracer of this library."""
+    """Returns the tracer of this library."""
     return provider.get_tracer("protoflow", __version__)
 
 
 class PublishTracing:
     """Spans of messages that are published outside of handlers.
 
-    Each message has a `send` span of its own from submission to confirmation, and carries it; a
-    message that already names a span, outside of any, is sent within that one.
+    Each message has its own `send` span from submission to confirmation, and carries it in its
+    headers. If a message already names a span and no span is active, it is sent as a child of that
+    span.
     """
 
     def __init__(self, provider: TracerProvider, system: str) -> None:
@@ -82,7 +84,8 @@ class PublishTracing:
         Args:
             messages: the messages.
             submit: publishes them.
-            owned: they were made for this and nobody else has their metadata.
+            owned: whether the messages were made for this call, so that their metadata may be
+                changed.
         """
         spans = [self._start(message) for message in messages]
         try:
@@ -107,7 +110,7 @@ class PublishTracing:
         if self._drops and is_unsampled(above):
             return NonRecordingSpan(above.get_span_context())
         name, fixed = self._names.get(message.topic) or self._bind(message.topic)
-        # What was not sampled last is hardly sampled now: no attributes for nobody.
+        # The last span was not sampled, so this one is hardly sampled: it gets no attributes.
         attributes = {**fixed, **_attributes(message)} if self._recorded else fixed
         span = self._tracer.start_span(name, parent, SpanKind.PRODUCER, attributes)
         recorded = span.is_recording()
@@ -124,13 +127,13 @@ class PublishTracing:
 
 
 def is_unsampled(span: Span) -> bool:
-    """Whether it is a span, and not sampled."""
+    """Whether the argument is a span that is not sampled."""
     context = span.get_span_context()
     return context.is_valid and not context.trace_flags.sampled
 
 
 def sending(system: str, operation: str, topic: str) -> dict[str, Any]:
-    """The attributes of every span that sends to a topic."""
+    """Returns the attributes of every span that sends to a topic."""
     return {
         semconv.SYSTEM: system,
         semconv.OPERATION_NAME: operation,
@@ -140,13 +143,13 @@ def sending(system: str, operation: str, topic: str) -> dict[str, Any]:
 
 
 def failed(span: Span, error: BaseException) -> None:
-    """The span ends badly. The error's text stays out: it may quote the message."""
+    """Ends the span as failed. The error's text is left out: it may contain the message."""
     span.set_attribute(semconv.ERROR_TYPE, type(error).__name__)
     span.set_status(StatusCode.ERROR)
 
 
 def carried(message: Message, headers: Mapping[str, str]) -> Message:
-    """The message with other trace headers."""
+    """Returns the message with other trace headers."""
     metadata = {**message.metadata, **headers}
     if wire.TRACESTATE not in headers:
         metadata.pop(wire.TRACESTATE, None)

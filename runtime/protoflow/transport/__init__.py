@@ -1,4 +1,4 @@
-"""The interface between the runtime and a broker, for those who write transports."""
+"""The interface between the runtime and a broker, for authors of transports."""
 
 from protoflow.config.options import parse_options as parse_options
 from protoflow.contract.spec import Ordering as Ordering

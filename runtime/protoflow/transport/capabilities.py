@@ -1,4 +1,4 @@
-"""What a transport claims to be able to do."""
+"""The claims of a transport about its abilities."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Capabilities:
         leases: another process gets a delivery that is not settled in time.
         lag: the transport reports how many messages wait in a group.
         reads_topics: a topic can be read without joining a group (`TopicReader`).
-        broadcast: each process can have a group of its own that ends with it.
+        broadcast: each process can have its own group, which ends with the process.
         max_message_bytes: the largest message; None: unknown or unlimited.
         proves_killers: start marks survive the process (`Isolation`), so a process killer is
             proved and dead-lettered. Without it, a suspect runs alone with growing waits and is

@@ -19,7 +19,7 @@ class DeadLetterRecord(TopicRecord):
     Attributes:
         destination: for replays: the topic that an operator names instead of the original one, or
             empty.
-        reprocess: for replays: it is handled again although an inbox notes it.
+        reprocess: for replays: whether it is handled again although an inbox has recorded it.
     """
 
     destination: str = ""
@@ -29,7 +29,7 @@ class DeadLetterRecord(TopicRecord):
 class DeadLetterScan(Protocol):
     """One pass over the dead letters of a topic, oldest first.
 
-    It covers the dead letters at its beginning, and no later ones.
+    It covers the dead letters that exist at its beginning, and no later ones.
     """
 
     async def take(self, limit: int) -> Sequence[DeadLetterRecord]:
@@ -47,13 +47,14 @@ class DeadLetterScan(Protocol):
         SQL, publishing and removing is one transaction.
 
         Returns:
-            For each record None, or why it is left: a NotReplayableError or a PublishRefusedError
-            where no repetition can help, a DeadLetterNotFoundError if somebody removed it
-            meanwhile, else another TransportError. After the last kind, no later record of the
+            For each record None, or the reason why it is left: a NotReplayableError or a
+            PublishRefusedError if repetition cannot help, a DeadLetterNotFoundError if it was
+            removed meanwhile, otherwise another TransportError. After the last kind, no later
+            record of the
             same key is published.
 
         Raises:
-            TransportError: the broker failed; what was confirmed before is removed.
+            TransportError: the broker failed; the records confirmed before are removed.
         """
         ...
 
@@ -65,12 +66,12 @@ class DeadLetterScan(Protocol):
 class DeadLetterStore(Protocol):
     """The dead letters of a transport. Topics are dead-letter topics, namespace included.
 
-    A transport exposes it as its attribute `dead_letters`. People use it through
+    A transport exposes it as its attribute `dead_letters`. Operators use it through
     `protoflow.transport.kit.dead_letters.DeadLetters`.
     """
 
     async def count(self, topic: str) -> int:
-        """Returns how many dead letters wait."""
+        """Returns the number of waiting dead letters."""
         ...
 
     def scan(
@@ -80,17 +81,18 @@ class DeadLetterStore(Protocol):
 
         Args:
             topic: the dead-letter topic.
-            after: the position of a record; the scan begins behind it, even if it was removed.
+            after: the position of a record; the scan begins after it, even if the record was
+                removed.
             ids: the caller needs the records with these message ids only. A store that can find
                 them without reading all may leave out the others.
 
         Raises:
-            ValueError: `after` is no position.
+            ValueError: `after` is not a position.
         """
         ...
 
     async def clear(self, topic: str) -> int:
-        """Removes all dead letters that wait; returns how many."""
+        """Removes all waiting dead letters; returns how many."""
         ...
 
 

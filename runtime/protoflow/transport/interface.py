@@ -29,7 +29,7 @@ class SubscriptionListener(Protocol):
     """What a subscription reports to the scheduler, on the event loop."""
 
     async def shards_revoked(self, shards: Collection[str | int], drain: float) -> None:
-        """Shards move to another process. Returns when their work is settled; after `drain`
+        """Shards move to another process. It returns when their work is settled; after `drain`
         seconds, handlers that still run are cancelled."""
 
     def deliveries_lost(self, deliveries: Sequence[Delivery]) -> None:
@@ -57,7 +57,8 @@ class Subscription(Protocol):
         ...
 
     def settle(self, settlements: Sequence[Settlement]) -> asyncio.Future[Sequence[SettleResult]]:
-        """Settles, in one request if the broker can; one result for each, in order. Each settlement
+        """Settles, in one request if the broker can. Returns one result for each settlement, in
+        order. Each settlement
         succeeds or fails by itself. The future fails only with a TransportError, which means
         UNKNOWN for all. The scheduler repeats settlements that are UNKNOWN."""
         ...
@@ -90,19 +91,20 @@ class Isolation(Protocol):
     async def isolate(self, delivery: Delivery | None) -> tuple[Delivery, int] | None:
         """Returns the delivery to run alone now, and its number of start marks without an end.
 
-        That is `delivery` itself where the message has an identity that lasts. Elsewhere
-        `delivery` is moved to the group's solo queue (confirmed, then acknowledged), and what is
-        first there is taken. With None only a solo queue is asked. None: there is nothing to
-        run. Raises TransportError: it is unknown now."""
+        If the message has a permanent identity, this is `delivery` itself. Otherwise `delivery` is
+        moved to the group's solo queue (confirmed, then acknowledged), and the first message of
+        that queue is taken. With None, only the solo queue is asked. Returns None if there is
+        nothing to run. Raises TransportError if this is unknown now."""
         ...
 
     async def mark(self, delivery: Delivery) -> None:
-        """Writes another start mark; durable when it returns. Raises TransportError: the delivery
+        """Writes another start mark, which is durable on return. Raises TransportError: the
+        delivery
         must not run now."""
 
     async def clear(self, delivery: Delivery) -> None:
-        """Removes the start marks, because the run ended or did not begin. Called before the
-        delivery is settled. Raises TransportError: the call is repeated."""
+        """Removes the start marks, because the run ended or did not begin. It is called before the
+        delivery is settled. If it raises TransportError, the call is repeated."""
 
 
 @runtime_checkable
@@ -111,17 +113,17 @@ class Availability(Protocol):
 
     async def available(self) -> int | None:
         """Returns how many messages this process could get now: the lag of its shards, or the rows
-        that are due, without messages in flight. None: unknown. Called rarely, and only when the
-        scheduler has been idle for a while."""
+        that are due, without messages in flight. None: unknown. It is called rarely, and only after
+        the scheduler has been idle for a while."""
         ...
 
 
 class Transport(Protocol):
-    """A broker."""
+    """The connection to a broker."""
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the transport can do; after `open`, what the server can do."""
+        """The capabilities of the transport; after `open`, those of the server."""
         ...
 
     async def open(self) -> None:
@@ -137,8 +139,8 @@ class Transport(Protocol):
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishError | None]]:
         """Publishes, in the order of the calls. Each result is None when the message is durable,
         otherwise its error: a PublishRefusedError if publishing again cannot help, another
-        PublishError if it may. Each message succeeds or fails by itself. Never raises for a single
-        message."""
+        PublishError if it may. Each message succeeds or fails by itself. It never raises for a
+        single message."""
         ...
 
     async def subscribe(
@@ -150,15 +152,15 @@ class Transport(Protocol):
         ...
 
     def health(self) -> str | None:
-        """None if the broker can be reached, otherwise the problem."""
+        """Returns None if the broker can be reached, otherwise the problem."""
         ...
 
 
 class TransportFactory(Protocol):
-    """What an entry point of the group `protoflow.transports` is."""
+    """The type of an entry point of the group `protoflow.transports`."""
 
     def __call__(self, settings: TransportSettings) -> Transport:
-        """A transport that is not yet open. Raises ConfigError for bad options."""
+        """Returns a transport that is not yet open. Raises ConfigError for bad options."""
         ...
 
 
@@ -183,21 +185,21 @@ class Transactional(Protocol):
     """Optional: transactions."""
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
-        """Commits on leaving, rolls back on an exception."""
+        """Begins a transaction: commits at the end, rolls back on an exception."""
         ...
 
 
 @runtime_checkable
 class SqlLog(Protocol):
-    """Optional: topics are tables of a database, so that a transaction of the application, on a
-    connection of its own to the same database, can publish."""
+    """Optional: topics are tables of a database. So the application can publish in its own
+    transaction, on its own connection to the same database."""
 
     dialect: Dialect
 
     async def insertion(self, messages: Sequence[Message]) -> Insertion:
-        """Returns what publishes messages when the transaction that runs it commits. Raises
+        """Returns a statement that publishes messages when its transaction commits. Raises
         PublishError."""
         ...
 
     def published(self, topics: Collection[str]) -> None:
-        """Wakes who consumes these topics: a transaction may have committed."""
+        """Wakes consumers of these topics, because a transaction may have committed."""

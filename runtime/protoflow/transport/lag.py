@@ -1,4 +1,4 @@
-"""How much waits in a group."""
+"""The waiting messages of a group."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ class LagReader(Protocol):
     """Optional: the lag of a group."""
 
     async def lag(self, topic: str, group: str) -> Lag:
-        """The lag of a group."""
+        """Returns the lag of a group."""
         ...

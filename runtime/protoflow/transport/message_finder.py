@@ -19,12 +19,12 @@ class MessageQuery:
 
     Attributes:
         id: the message id.
-        topics: topics that it may have been published to, namespace included.
-        subscriptions: groups that may have received it.
-        since: when the search begins, in seconds since the epoch; None: unknown, so that logs
+        topics: its possible topics, with the namespace.
+        subscriptions: the groups that may have received it.
+        since: the start of the search, in seconds since the epoch; None if unknown, so that logs
             are not searched.
-        within: how many seconds of a topic are searched from then on.
-        limit: how many messages are read of a topic at most.
+        within: the number of seconds of a topic to search after this start.
+        limit: the highest number of messages to read from a topic.
     """
 
     id: str
@@ -40,11 +40,11 @@ class Sighting:
     """A stored message and its place.
 
     Attributes:
-        message: as it was stored.
+        message: the stored message.
         topic: the topic, or the retry topic.
         position: its position, as text.
-        time: when the broker got it, in seconds since the epoch; 0.0 if it does not say.
-        group: the group of a retry; empty: all groups.
+        time: the time when the broker received it, in seconds since the epoch; 0.0 if unknown.
+        group: the group of a retry; empty for all groups.
     """
 
     message: Message
@@ -65,14 +65,14 @@ class GroupState:
 
 @dataclass(slots=True, kw_only=True)
 class FoundMessages:
-    """What a search found.
+    """The results of a search.
 
     Attributes:
-        sightings: the message itself.
-        caused: messages whose causation id it is.
-        groups: the state in each group, if the broker knows it.
-        searched: the places that were searched to the end.
-        not_searched: the places that were not, and why.
+        sightings: the places of the message itself.
+        caused: messages with its id as causation id.
+        groups: its state in each group, if the broker knows it.
+        searched: the places that were searched completely.
+        not_searched: the other places, and the reasons.
     """
 
     sightings: list[Sighting] = field(default_factory=list)
@@ -85,7 +85,8 @@ class FoundMessages:
         """Adds a record if it is the message or was caused by it.
 
         Returns:
-            Whether it is the message itself. A retry, which names its group, was caused by none.
+            Whether it is the message itself. A retry, which names its group, does not count as
+            caused.
         """
         message = record.message
         is_caused = not group and message.metadata.get(wire.CAUSATION_ID) == query.id
@@ -98,10 +99,10 @@ class FoundMessages:
         return not is_caused
 
     def add_place(self, place: str, count: int, query: MessageQuery) -> None:
-        """Adds a place of which so many messages were read, one more than the limit at most."""
+        """Adds a place and the number of messages read there, at most one above the limit."""
         if count > query.limit:
             self.not_searched.append(
-                f"{place}: behind the first {query.limit} messages; raise scan-limit or set since"
+                f"{place}: after the first {query.limit} messages; raise scan-limit or set since"
             )
         else:
             self.searched.append(f"{place} ({counted(count, 'message')})")
@@ -117,4 +118,4 @@ class MessageFinder(Protocol):
         ...
 
 
-NO_TIME = "the id holds no time; name one with since"
+NO_TIME = "the id contains no time; set one with since"

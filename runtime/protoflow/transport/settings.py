@@ -19,20 +19,20 @@ class SubscriptionSettings:
 
     Attributes:
         name: the name for logs and readiness, `<topic>/<group>`.
-        topic: the topic, namespace included.
-        group: the group, namespace included.
+        topic: the topic, with the namespace.
+        group: the group, with the namespace.
         ordering: which messages must be handled in order.
-        concurrency: how many handlers run at once in this process.
-        max_in_flight: how many deliveries may be unsettled at once in this process.
-        max_in_flight_bytes: the same in bytes.
-        start: where a group without a position starts.
-        broadcast: an ephemeral group of this process.
-        atomic: outputs and settlement are demanded to be visible together.
-        needs_broker_retry: failed runs may have waits that the broker must keep (see
+        concurrency: the highest number of simultaneous handlers in this process.
+        max_in_flight: the highest number of unsettled deliveries in this process.
+        max_in_flight_bytes: the same limit in bytes.
+        start: the start of a group without a position.
+        broadcast: whether this process has its own ephemeral group.
+        atomic: whether outputs and settlement must become visible together.
+        needs_broker_retry: whether the broker must keep some waits of failed runs (see
             `Subscription.defer`).
-        dead_letter_topics: where the dead letters of this group go, namespace included.
+        dead_letter_topics: the topics of this group's dead letters, with the namespace.
         lease: seconds before an unrenewed delivery may go to another process.
-        max_hold: seconds for which a lease is renewed at most.
+        max_hold: the longest time, in seconds, for which a lease is renewed.
         rebalance_drain: seconds that handlers get when their shard moves.
     """
 
@@ -55,7 +55,7 @@ class SubscriptionSettings:
 
 @dataclass_record
 class Topology:
-    """Everything that a service consumes and publishes."""
+    """All topics and subscriptions of a service."""
 
     subscriptions: tuple[SubscriptionSettings, ...] = ()
     topics: tuple[str, ...] = ()
@@ -66,15 +66,15 @@ class TransportSettings:
     """What the runtime passes to a transport factory.
 
     Attributes:
-        url: where the broker is.
+        url: the URL of the broker.
         options: the transport options of the config; unknown names are refused.
         clock: the one source of time and randomness.
         client_name: the name of this process at the broker.
-        connect_timeout: seconds before an unreachable broker is an error at start.
+        connect_timeout: seconds after which an unreachable broker is an error at start.
         ladder: the constant waits, in seconds, of brokers that keep retries in queues.
-        require_subscriber: publishing to a topic that nobody consumes is an error.
-        on_lost_position: `stop`, `earliest` or `latest` when a group's position is gone.
-        topology: whether a transport with tables of its own creates them when it is opened.
+        require_subscriber: whether publishing to a topic without a consumer is an error.
+        on_lost_position: `stop`, `earliest` or `latest`, for a group whose position is lost.
+        topology: whether a transport creates its own tables when it is opened.
     """
 
     url: TransportURL

@@ -1,4 +1,4 @@
-"""Tables of a transport's own, with a version."""
+"""A transport's own tables and their version."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class KeepsTables(Protocol):
-    """Optional: keeps topics in tables, which `protoflow topology apply` creates and changes.
+    """Optional: the transport keeps topics in tables, which `protoflow topology apply` creates and
+    changes.
 
     Attributes:
         creates_tables: whether `open` creates them if they are missing.
@@ -16,10 +17,10 @@ class KeepsTables(Protocol):
     creates_tables: bool
 
     async def apply_tables(self) -> None:
-        """Brings the tables to the version of this Protoflow; the transport need not be open.
+        """Migrates the tables to the version of this Protoflow; the transport need not be open.
 
         Raises:
             ConnectionFailedError, AuthenticationError: the server cannot be used.
-            TopologyError: they are of a later version, or the role may not change them.
+            TopologyError: the tables have a later version, or the role may not change them.
         """
         ...

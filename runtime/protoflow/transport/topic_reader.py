@@ -1,4 +1,4 @@
-"""Reading a topic without joining a group: nothing is settled, no group sees it."""
+"""Reads a topic without joining a group: nothing is settled, and no group is affected."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from protoflow.message import Message
 
 @dataclass(slots=True, kw_only=True)
 class TopicRecord:
-    """A message in a topic, as it lies at the broker.
+    """A message in a topic, as stored by the broker.
 
     Attributes:
-        message: as it was published.
-        position: where it lies, as text.
-        time: when the broker got it, in seconds since the epoch; 0.0 if it does not say.
+        message: the published message.
+        position: its position, as text.
+        time: the time when the broker received it, in seconds since the epoch; 0.0 if unknown.
     """
 
     message: Message
@@ -27,7 +27,7 @@ class TopicRecord:
 
 @runtime_checkable
 class TopicReader(Protocol):
-    """Optional, with the capability `reads_topics`: the messages that a broker keeps in a topic."""
+    """Optional, with the capability `reads_topics`: reads the messages that a broker keeps."""
 
     def read_topic(
         self, topic: str, *, start: Start | float, follow: bool
@@ -36,8 +36,8 @@ class TopicReader(Protocol):
 
         Args:
             topic: the physical topic.
-            start: earliest, latest (what comes from now on), or seconds since the epoch.
-            follow: goes on with what comes later; otherwise ends with what is there.
+            start: earliest, latest (only new messages), or seconds since the epoch.
+            follow: also yields later messages; otherwise ends after the existing ones.
 
         Raises:
             TopologyError: the topic does not exist.

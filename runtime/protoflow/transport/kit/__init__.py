@@ -3,7 +3,7 @@
 | part | for |
 |---|---|
 | `queue_subscription` | a whole subscription to a broker of queues, from fetch, settle and renew |
-| `QueueSource` | those functions |
+| `QueueSource` | these functions of a transport |
 | `QueueSubscription` | what `queue_subscription` returns, for transports that keep start marks |
 | `ReadyQueue` | deliveries that wait to be handed out |
 | `LeaseTable` | deliveries that the broker lent for a time |
@@ -16,10 +16,10 @@
 | `WakeSignal` | waiting until something may have arrived |
 | `TlsOptions`, `CredentialOptions` | options that have the same names on every transport |
 | `DeadLetters`, `DeadLetterFilter` | list, show, replay and purge over a `DeadLetterStore` |
-| `DeadLetterSources` | the message of a replay, if its origin is believed |
-| `replay_in_order` | replays where publishing and removing are two steps |
+| `DeadLetterSources` | the message of a replay, if its origin is valid |
+| `replay_in_order` | replays, if publishing and removing are two steps |
 
-Names are loaded when first used, so a transport loads only the parts that it has.
+Names are loaded when first used, so a transport loads only the parts that it uses.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ class Backoff:
     Args:
         first: the first wait.
         most: the longest wait.
-        random: returns a number from 0 up to 1 (`Clock.random`). Each wait is then shortened
-            by up to half, so that many processes do not repeat at once. None: no jitter.
+        random: returns a number from 0 up to 1 (`Clock.random`). It shortens each wait by up to
+            half, so that many processes do not retry at the same time. None means no jitter.
     """
 
     __slots__ = ("_first", "_most", "_next", "_random")

@@ -9,9 +9,9 @@ from protoflow.dataclass_record import dataclass_record
 from protoflow.errors import DeadLetterNotFoundError
 from protoflow.transport.dead_letters import DeadLetterRecord, DeadLetterScan
 
-#: How many records are in memory at once when all are read.
+#: The number of records in memory at once while all are read.
 PORTION = 100
-#: How many ids an error names.
+#: The number of ids that an error names.
 _MOST_IN_TEXT = 10
 
 
@@ -66,7 +66,7 @@ async def selected(
     """Yields the selected records, in portions.
 
     Raises:
-        DeadLetterNotFoundError: there is no dead letter with an id; raised before the first
+        DeadLetterNotFoundError: no dead letter has one of the ids; it is raised before the first
             portion.
     """
     found: list[DeadLetterRecord] = []
@@ -89,7 +89,7 @@ async def selected(
 
 
 def not_found(topic: str, ids: Collection[str]) -> DeadLetterNotFoundError:
-    """Returns the error for ids that are not there."""
+    """Returns the error for ids without a dead letter."""
     named = ", ".join(sorted(ids)[:_MOST_IN_TEXT])
     more = f" and {len(ids) - _MOST_IN_TEXT} more" if len(ids) > _MOST_IN_TEXT else ""
     return DeadLetterNotFoundError(f"no dead letter {named}{more} in {topic}")

@@ -1,4 +1,4 @@
-"""List, show, replay and purge over a `DeadLetterStore`: one set of semantics and errors."""
+"""List, show, replay and purge over a `DeadLetterStore`, with the same errors everywhere."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from protoflow.transport.kit.dead_letter_selection import (
 )
 from protoflow.transport.kit.replay import left_behind, may_pass
 
-#: How many dead letters a ReplayError holds.
+#: The number of dead letters that a ReplayError lists.
 _MOST_NAMED = 1000
 
 
 class DeadLetterObserver(Protocol):
-    """Gets what was counted, replayed and purged, for statistics."""
+    """Is informed of counts, replays and purges, for statistics."""
 
     def counted(self, topic: str, count: int) -> None:
-        """So many dead letters wait."""
+        """Receives the number of waiting dead letters."""
 
     def replayed(self, topic: str, count: int, ids: Sequence[str], to: str) -> None:
-        """Dead letters were replayed; with the ids of the first thousand, and the target if it was
-        not their group."""
+        """Receives the number of replayed dead letters, the ids of the first thousand, and the
+        target if it was not their group."""
 
     def purged(self, topic: str, count: int, ids: Sequence[str]) -> None:
-        """Dead letters were purged; with the ids of the first thousand, unless all were purged."""
+        """Receives the number of purged dead letters and the ids of the first thousand. There are
+        no ids if all were purged."""
 
 
 class DeadLetters:
@@ -41,8 +42,8 @@ class DeadLetters:
 
     Args:
         store: the transport's store.
-        topics: the topics that may be used; None is any. Others raise DeadLetterNotFoundError.
-        observer: gets what is counted, replayed and purged.
+        topics: the allowed topics; None allows all. Other topics raise DeadLetterNotFoundError.
+        observer: is informed of counts, replays and purges.
     """
 
     def __init__(
@@ -58,11 +59,11 @@ class DeadLetters:
 
     @property
     def topics(self) -> Sequence[str]:
-        """The topics that may be used, sorted; empty where any may."""
+        """The allowed topics, sorted; empty if all are allowed."""
         return tuple(sorted(self._topics or ()))
 
     async def count(self, topic: str) -> int:
-        """Returns how many dead letters wait."""
+        """Returns the number of waiting dead letters."""
         self._check(topic)
         count = await self._store.count(topic)
         if self._observer is not None:
@@ -77,16 +78,16 @@ class DeadLetters:
         after: str = "",
         filter: DeadLetterFilter | None = None,
     ) -> Sequence[DeadLetterRecord]:
-        """Returns the oldest dead letters first, a page at a time.
+        """Returns one page of dead letters, the oldest first.
 
         Args:
             topic: the dead-letter topic.
             limit: the size of the page.
-            after: the position of the last record of the page before.
-            filter: leaves out the others.
+            after: the position of the last record of the previous page.
+            filter: selects dead letters.
 
         Raises:
-            ValueError: `after` is no position.
+            ValueError: `after` is not a position.
         """
         self._check(topic)
         found: list[DeadLetterRecord] = []
@@ -99,7 +100,7 @@ class DeadLetters:
         return found
 
     async def show(self, topic: str, id: str) -> DeadLetterRecord:
-        """Returns the oldest dead letter of that id. Raises DeadLetterNotFoundError."""
+        """Returns the oldest dead letter with this id. Raises DeadLetterNotFoundError."""
         self._check(topic)
         async with self._store.scan(topic, ids=(id,)) as scan:
             while records := await scan.take(PORTION):
@@ -125,19 +126,21 @@ class DeadLetters:
 
         Args:
             topic: the dead-letter topic.
-            ids: which; None is all.
+            ids: the dead letters to replay; None means all.
             to_origin: publishes to the original topic instead, where every group gets them.
             to: publishes to this topic instead, namespace included.
-            filter: leaves out the others.
-            reprocess: handles again what an inbox notes as handled, which is skipped otherwise.
+            filter: selects dead letters.
+            reprocess: handles messages again that an inbox has recorded as handled; otherwise they
+                are skipped.
 
         Returns:
-            How many were replayed.
+            The number of replayed dead letters.
 
         Raises:
             ValueError: `reprocess` with a topic that is not the group's own.
-            DeadLetterNotFoundError: an id is not there; nothing was replayed.
-            ReplayError: some are left; it names how many went, which are left, and why.
+            DeadLetterNotFoundError: no dead letter has one of the ids; nothing was replayed.
+            ReplayError: some dead letters are left; it holds the number of replayed ones, and the
+                reason for each that is left.
             TransportError: the broker failed before anything was replayed.
         """
         self._check(topic)
@@ -167,7 +170,7 @@ class DeadLetters:
         """Removes dead letters (without ids and filter: all); returns how many.
 
         Raises:
-            DeadLetterNotFoundError: an id is not there; nothing was removed.
+            DeadLetterNotFoundError: no dead letter has one of the ids; nothing was removed.
         """
         self._check(topic)
         purged = 0
@@ -196,7 +199,7 @@ class _Replay:
 
     def __init__(self, topic: str, *, to_origin: bool, to: str, reprocess: bool) -> None:
         self.replayed = 0
-        #: Of those that were replayed, the first ones.
+        #: The first ids of the replayed dead letters.
         self.ids: list[str] = []
         self._topic = topic
         self._to_origin = to_origin or bool(to)
@@ -206,11 +209,11 @@ class _Replay:
         self._more = 0
         self._error: Exception | None = None
         self._failed_in_row = 0
-        #: Keys of which an earlier dead letter failed for a reason that may pass.
+        #: Keys with an earlier dead letter that failed for a temporary reason.
         self._blocked: set[bytes] = set()
 
     async def replay(self, scan: DeadLetterScan, records: Sequence[DeadLetterRecord]) -> bool:
-        """Replays a portion. False: all fail at the moment, so the caller should stop."""
+        """Replays a portion. False means that all fail at the moment, so the caller should stop."""
         free: list[DeadLetterRecord] = []
         for record in records:
             if record.message.key in self._blocked:
@@ -228,7 +231,8 @@ class _Replay:
                 self.replayed += 1
                 _name(self.ids, (record,))
                 self._failed_in_row = 0
-            elif not isinstance(error, DeadLetterNotFoundError):  # else somebody removed it
+            # otherwise another process removed it
+            elif not isinstance(error, DeadLetterNotFoundError):
                 self._leave(record, error)
                 if may_pass(error):
                     failure = error
@@ -240,7 +244,7 @@ class _Replay:
         return self._error is None
 
     def stopped(self, error: TransportError) -> None:
-        """The broker failed; dead letters that were not read are left."""
+        """Notes that the broker failed; dead letters that were not read are left."""
         self._error = error
 
     def result(self) -> int:
@@ -261,5 +265,5 @@ class _Replay:
 
 
 def _name(ids: list[str], records: Sequence[DeadLetterRecord]) -> None:
-    """Adds the ids of records, as far as there is room."""
+    """Adds the ids of records, up to the limit."""
     ids += [record.message.id for record in records[: _MOST_NAMED - len(ids)]]

@@ -9,7 +9,7 @@ class HealthReporter:
     """Keeps the problems by cause, and reports changes of health to the listener.
 
     Args:
-        listener: gets `health_changed`.
+        listener: its `health_changed` is called.
         name: the prefix of each detail, or empty.
     """
 
@@ -41,7 +41,7 @@ class HealthReporter:
             self._listener.health_changed(True, "")
 
     def fail(self, detail: str) -> None:
-        """Reports a problem that never ends, whatever was reported before."""
+        """Reports a permanent problem, in place of earlier ones."""
         if not self._failed:
             self._failed = True
             self._problems[self] = detail

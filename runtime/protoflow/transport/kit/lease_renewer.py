@@ -22,9 +22,9 @@ class LeaseRenewer:
     """One timer for all leases of a subscription, at a third of the lease.
 
     Args:
-        lost: gets the deliveries whose leases ended, or were given up after `max_hold`.
-        rest: called with the seconds for which nothing more may be handed out: leases of an
-            ordered group have ended by the clock here, and the broker may still lend them.
+        lost: called with deliveries whose leases ended, or were given up after `max_hold`.
+        rest: called with the seconds for which no delivery may be handed out: leases of an ordered
+            group have ended by the local clock, but the broker may still hold them.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class LeaseRenewer:
         lost: Callable[[Sequence[Delivery]], None],
         rest: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
-        #: Given back without success so far.
+        #: Deliveries that could not be given back yet.
         self.owed: list[Settlement] = []
         self._source = source
         self._settings = settings
@@ -61,7 +61,7 @@ class LeaseRenewer:
             await asyncio.wait([self._sweeping])
 
     async def give_back(self, deliveries: Sequence[Delivery]) -> None:
-        """Gives back deliveries without a running handler; a failure is repeated at every sweep."""
+        """Gives back deliveries without a running handler; failures are repeated at every sweep."""
         leases = self._leases
         self.owed += [released(each) for each in deliveries if leases.release(each)]
         owed = [each for each in self.owed if each.delivery.receipt not in leases.held]
@@ -90,26 +90,27 @@ class LeaseRenewer:
                     expired: list[Delivery] = []
                     leases.sweep(now, due.extend, expired.extend)
                     if expired and self._settings.ordering is not Ordering.NONE:
-                        self._rest(self._interval / 2)  # by so much the table is cautious at most
+                        # the table ends leases early by at most this much
+                        self._rest(self._interval / 2)
                     await self._end(expired)
                     due = [delivery for delivery in due if leases.holds(delivery)]
                 gone = await renew(due)
                 leases.renewed(due, now)
                 await self._end([delivery for delivery in gone if leases.release(delivery)])
             await self._end(leases.overdue(now))
-        except Exception as error:  # whatever it is, the leases must be renewed again
+        except Exception as error:  # whatever the error is, the leases must be renewed again
             self._warn("leases were not renewed", error)
         if not self._ended:
             self._timer = self._loop.call_later(self._interval, self._start)
 
     async def _end(self, ended: Sequence[Delivery]) -> None:
-        """Reports leases that ended. What is held of their lanes is given back with them, lest
-        it overtakes them."""
+        """Reports ended leases. Other deliveries of their lanes are given back with them, so that
+        they do not overtake."""
         if not ended:
             return
         also = self._of_their_lanes(ended)
         self._lost([*ended, *also])
-        await self.give_back([*ended, *also])  # of these, what is still held
+        await self.give_back([*ended, *also])  # the deliveries that are still held
 
     def _of_their_lanes(self, ended: Sequence[Delivery]) -> list[Delivery]:
         ordering = self._settings.ordering

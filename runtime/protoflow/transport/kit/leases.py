@@ -16,7 +16,7 @@ Report = Callable[[Sequence[Delivery]], object]
 
 @dataclass(slots=True)
 class _Lease:
-    """What is known of one delivery since the first sweep that saw it."""
+    """The state of a delivery since the first sweep that saw it."""
 
     delivery: Delivery
     taken: float
@@ -24,19 +24,20 @@ class _Lease:
 
 
 class LeaseTable:
-    """The deliveries that are held here, by receipt.
+    """The deliveries that this process holds, by receipt.
 
-    A delivery costs one entry in a dict, and nothing more before the first sweep. Call `sweep`
+    Before the first sweep, a delivery costs only one entry in a dict. Call `sweep`
     every third of a lease: each delivery is then renewed before half of its lease is over.
-    It knows no clock and no broker; every method gets the time of one monotonic clock.
+    The table uses no clock and no broker; the caller passes the time of a monotonic clock to every
+    method.
 
     Args:
-        lease: the seconds that a lease lasts unless it is renewed.
-        max_hold: the seconds for which a lease is renewed at most.
+        lease: the duration of a lease in seconds.
+        max_hold: the longest time, in seconds, for which a lease is renewed.
 
     Attributes:
-        held: the deliveries by their receipts. To be read only.
-        epoch: raised by `clear`, so that what was sent before is known to be of no use.
+        held: the deliveries by their receipts. Callers may only read it.
+        epoch: increased by `clear`, so that answers to earlier requests can be ignored.
     """
 
     def __init__(self, lease: float, max_hold: float = math.inf) -> None:
@@ -45,13 +46,13 @@ class LeaseTable:
         self._lease = lease
         self._max_hold = max_hold
         self._seen: dict[Hashable, _Lease] = {}
-        self._since: float | None = None  # when the first was added that no sweep has seen
+        self._since: float | None = None  # the time of the first addition since the last sweep
 
     def __len__(self) -> int:
         return len(self.held)
 
     def holds(self, delivery: Delivery) -> bool:
-        """Whether this very delivery is held, not a later one with the same receipt."""
+        """Whether this delivery is held, and not a later one with the same receipt."""
         return self.held.get(delivery.receipt) is delivery
 
     def add(self, deliveries: Iterable[Delivery], now: float) -> None:
@@ -72,14 +73,14 @@ class LeaseTable:
             self._seen[delivery.receipt] = _Lease(delivery, renewed, renewed)
 
     def release(self, delivery: Delivery) -> bool:
-        """Holds a delivery no longer; False if it was not held."""
+        """Stops holding a delivery; returns False if it was not held."""
         if self.held.get(delivery.receipt) is not delivery:
             return False
         del self.held[delivery.receipt]
         return True
 
     def clear(self) -> list[Delivery]:
-        """Releases everything and begins a new epoch. Returns the released deliveries."""
+        """Releases all deliveries and begins a new epoch. Returns the released deliveries."""
         lost = [*self.held.values()]
         self.held.clear()
         self._seen.clear()
@@ -122,12 +123,12 @@ class LeaseTable:
         return [lease.delivery for lease in self._seen.values() if lease.taken < limit]
 
     def _see(self) -> None:
-        """Notes since when each delivery is held, not later than it really is."""
+        """Notes since when each delivery is held, never too late."""
         seen, since = self._seen, self._since
         self._seen = {}
         for receipt, delivery in self.held.items():
             lease = seen.get(receipt)
             if lease is None or lease.delivery is not delivery:
-                assert since is not None  # noqa: S101  it was added, and nothing saw it since
+                assert since is not None  # noqa: S101  it was added after the last sweep
                 lease = _Lease(delivery, since, since)
             self._seen[receipt] = lease

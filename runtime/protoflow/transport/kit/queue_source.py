@@ -23,23 +23,24 @@ class QueueSource:
     the runtime repeat the call later.
 
     Attributes:
-        fetch: claims up to so many messages and, in all but the first, so many bytes. It returns
-            at once, with nothing from an empty queue. Each delivery has a receipt that can be
-            hashed and differs from that of every other claim that is held here.
-        settle: settles what is held here; one answer each, in order. ACK removes the message;
-            NACK and RELEASE make it free again: NACK after `Settlement.delay` and with the
-            failures to be kept, RELEASE as if it had not been claimed. LOST for what others may
-            hold by now. An exception stands for UNKNOWN for each: the runtime repeats it.
-        renew: extends leases, and returns the deliveries that are not held any more. It is called
-            every third of a lease, also while nothing is held. None: the broker lends without
-            a limit.
-        poll: seconds before an empty queue is looked at again; None: only after `wake`.
-        lease: seconds that a lease lasts; None is what the subscription's settings say.
-        expires: whether what could not be renewed is lost after `lease`. False: only `renew` and
-            `settle` know, for nobody else can take it before the broker says so.
-        defer: see `Subscription.defer`; None: `settle` keeps every wait.
-        available: see `Availability`; None: it is unknown.
-        shards: the shards of what `fetch` returns; it is called unless all of them are paused.
+        fetch: claims up to this many messages and, without the first, this many bytes. It returns
+            immediately, even if the queue is empty. Each delivery has a hashable receipt, which
+            differs from that of every other claim that this process holds.
+        settle: settles deliveries that this process holds, and returns one answer for each, in
+            order. ACK removes the message. NACK and RELEASE make it available again: NACK after
+            `Settlement.delay` and with the failure count, RELEASE as if it had not been claimed.
+            The answer is LOST if another process may hold the message. An exception means UNKNOWN
+            for all: the runtime repeats the call.
+        renew: extends leases, and returns the deliveries that are no longer held. It is called
+            every third of a lease, even while nothing is held. None if leases do not expire.
+        poll: seconds before an empty queue is checked again; None means only after `wake`.
+        lease: the duration of a lease in seconds; None means that of the subscription's settings.
+        expires: whether a delivery that could not be renewed is lost after `lease`. False if only
+            `renew` and `settle` can report the loss.
+        defer: see `Subscription.defer`; None if `settle` keeps every wait.
+        available: see `Availability`; None if it is unknown.
+        shards: the shards from which `fetch` returns deliveries; `fetch` is not called while all of
+            them are paused.
     """
 
     fetch: Fetch

@@ -19,10 +19,10 @@ class ReadyQueue:
     """Deliveries by shard, each shard in the order of its positions.
 
     Args:
-        max_messages: the limit that `has_room` compares with; nothing is dropped beyond it.
+        max_messages: the limit for `has_room`; deliveries beyond it are not dropped.
         max_bytes: the same limit in bytes.
-        position: returns what orders the deliveries of one shard; the default is the
-            delivery's `position` as a number.
+        position: returns the sort key for deliveries of one shard; the default is the delivery's
+            `position` as a number.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class ReadyQueue:
         *,
         max_messages: int = _UNLIMITED,
         max_bytes: int = _UNLIMITED,
-        position: Callable[[Delivery], Any] | None = None,  # Any: whatever can be compared
+        position: Callable[[Delivery], Any] | None = None,  # Any: any comparable value
     ) -> None:
         self.signal = WakeSignal()
         self.bytes = 0
@@ -46,11 +46,11 @@ class ReadyQueue:
 
     @property
     def has_room(self) -> bool:
-        """Whether more may be fetched within the limits."""
+        """Whether more deliveries may be fetched within the limits."""
         return self.bytes < self._max_bytes and len(self) < self._max_messages
 
     def append(self, delivery: Delivery) -> None:
-        """Adds one delivery behind the others of its shard, and wakes receivers."""
+        """Adds one delivery at the end of its shard, and wakes receivers."""
         try:
             self._shards[delivery.shard].append(delivery)
         except KeyError:
@@ -59,7 +59,7 @@ class ReadyQueue:
         self.signal.wake()
 
     def extend(self, deliveries: Iterable[Delivery]) -> None:
-        """Adds deliveries, each behind the others of its shard, and wakes receivers."""
+        """Adds deliveries, each at the end of its shard, and wakes receivers."""
         added = [*deliveries]
         shards = {*map(_shard, added)}
         if len(shards) == 1:
@@ -71,7 +71,7 @@ class ReadyQueue:
             self.append(delivery)
 
     def put_back(self, delivery: Delivery) -> None:
-        """Adds a delivery that was handed out before, at its position."""
+        """Adds a delivery again at its position, after it was handed out."""
         queue = self._shards.setdefault(delivery.shard, deque())
         key = self._position
         queue.insert(bisect_left(queue, key(delivery), key=key), delivery)
@@ -79,7 +79,7 @@ class ReadyQueue:
         self.signal.wake()
 
     def withdraw(self, deliveries: Collection[Delivery]) -> list[Delivery]:
-        """Removes and returns those of the deliveries that are in the queue."""
+        """Removes and returns those deliveries that are in the queue."""
         unwanted = {*deliveries}
         return self._remove(lambda delivery: delivery in unwanted)
 
@@ -88,11 +88,11 @@ class ReadyQueue:
         return self._remove(lambda delivery: delivery.shard in shards)
 
     def clear(self) -> list[Delivery]:
-        """Removes and returns everything."""
+        """Removes and returns all deliveries."""
         return self._remove(lambda _: True)
 
     def pause(self, shards: Collection[str | int]) -> None:
-        """Hands out nothing of these shards until `resume`."""
+        """Hands out no deliveries of these shards until `resume`."""
         self.paused.update(shards)
 
     def resume(self, shards: Collection[str | int]) -> None:
@@ -109,7 +109,7 @@ class ReadyQueue:
             if shard in paused:
                 continue
             if self.bytes <= max_bytes and len(queue) <= max_messages - len(batch):
-                batch += queue  # all of it fits
+                batch += queue  # all deliveries fit
                 size += sum(map(_size, queue))
                 queue.clear()
             while queue and len(batch) < max_messages:
@@ -125,7 +125,7 @@ class ReadyQueue:
         return batch
 
     async def receive(self, max_messages: int, max_bytes: int) -> Sequence[Delivery]:
-        """As `take`, but waits for the first delivery. Empty once the queue is closed."""
+        """Like `take`, but waits for the first delivery. Returns none once the queue is closed."""
         signal = self.signal
         while not self.closed:
             signal.clear()
@@ -135,7 +135,7 @@ class ReadyQueue:
         return ()
 
     def close(self) -> list[Delivery]:
-        """Ends every `receive`; removes and returns what was not handed out."""
+        """Ends every `receive`; removes and returns deliveries that were not handed out."""
         self.closed = True
         self.signal.close()
         return self.clear()

@@ -16,15 +16,15 @@ from protoflow.message import Message
 from protoflow.transport.dead_letters import DeadLetterRecord
 from protoflow.transport.interface import SubscriptionSettings
 
-#: No position has more digits.
+#: A position has at most this many digits.
 _DIGITS = 20
 
 
 class DeadLetterSources:
     """The subscriptions of this process by their dead-letter topics.
 
-    Every publisher can write a dead letter with any origin. Therefore, if the subscriptions of a
-    topic are known, dead letters of other origins are not replayed.
+    Any publisher can write a dead letter with any origin. So if the subscriptions of a topic are
+    known, dead letters of other origins are not replayed.
     """
 
     def __init__(self) -> None:
@@ -46,16 +46,17 @@ class DeadLetterSources:
     ) -> tuple[Message, str]:
         """Returns the message that replays a dead letter, and the group that failed.
 
-        The message is addressed to the original topic. Id, payload, key and headers are kept;
-        hop state, and so the attempts, is gone.
+        The message is addressed to the original topic. Id, payload, key and headers are kept; hop
+        state, which includes the attempts, is removed.
 
         Args:
             record: the dead letter.
-            to_origin: the original topic alone matters, so no group needs to be named.
-            origin: topic and group, where the broker knows better than the dead letter.
+            to_origin: the message goes to the original topic, so no group needs to be named.
+            origin: topic and group from the broker, if it knows them better than the dead letter.
 
         Raises:
-            NotReplayableError: it names no origin, or one whose dead letters do not lie there.
+            NotReplayableError: the dead letter names no origin, or one whose dead letters are in
+                another topic.
         """
         message = record.message
         named = message.metadata.get
@@ -66,7 +67,7 @@ class DeadLetterSources:
                 "it names no original topic and group; publish it again and purge it"
             )
         known = self._known.get(message.topic)
-        # An operator may name any topic; a dead letter may not.
+        # An operator may name any topic; a dead letter may only name valid ones.
         if known is not None and not record.destination and (topic, group) not in known:
             raise NotReplayableError(
                 f"it names topic {topic!r:.100} and group {group!r:.100}, whose dead letters are "
@@ -102,14 +103,15 @@ Remove = Callable[[Sequence[DeadLetterRecord]], Awaitable[None]]
 async def replay_in_order(
     records: Sequence[DeadLetterRecord], address: Address, publish: Publish, remove: Remove
 ) -> Sequence[Exception | None]:
-    """Implements `DeadLetterScan.replay` where publishing and removing are two steps.
+    """Implements `DeadLetterScan.replay` if publishing and removing are two steps.
 
-    One message of each key is in flight at a time, so a failure holds back the later ones.
+    Only one message of each key is in flight at a time, so a failure holds back the later messages
+    of its key.
 
     Args:
-        records: what to replay.
-        address: makes the message of a record. Raises NotReplayableError or TransportError.
-        publish: publishes messages, no two of one key; gets their records, too.
+        records: the dead letters to replay.
+        address: makes the message for a record; it raises NotReplayableError or TransportError.
+        publish: publishes messages with different keys; it also gets their records.
         remove: removes records whose messages are confirmed.
     """
     results: list[Exception | None] = [None] * len(records)
@@ -138,7 +140,7 @@ async def replay_in_order(
             await remove(
                 [each for each, failed in zip(chosen, outcomes, strict=True) if not failed]
             )
-        except TransportError as error:  # they were replayed and still lie there
+        except TransportError as error:  # they were replayed, but are still in the topic
             outcomes = [failed or error for failed in outcomes]
         for (index, _), failed in zip(sent, outcomes, strict=True):
             if failed is not None:
@@ -162,7 +164,7 @@ def left_behind() -> PublishError:
 
 
 def number_of(position: str) -> int:
-    """The number of a position, 0 for the beginning. Raises ValueError."""
+    """Returns the number of a position, 0 for the beginning. Raises ValueError."""
     if position and not (position.isascii() and position.isdecimal() and len(position) <= _DIGITS):
         raise ValueError(f"after: {position!r:.100} is not the position of a dead letter")
     return int(position or 0)
@@ -171,7 +173,7 @@ def number_of(position: str) -> int:
 def _one_of_each_key(
     waiting: Sequence[tuple[int, Message]],
 ) -> tuple[list[tuple[int, Message]], list[tuple[int, Message]]]:
-    """The first message of each key, and all without a key; and the others."""
+    """Returns the first message of each key and all without a key; and the other messages."""
     first: list[tuple[int, Message]] = []
     later: list[tuple[int, Message]] = []
     keys: set[bytes] = set()

@@ -14,13 +14,13 @@ from protoflow.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class TlsOptions:
-    """How the server is verified, and how the client identifies itself to it.
+    """The verification of the server, and the client's certificate.
 
-    The options of a transport inherit this class. It has no slots, because they inherit
-    `CredentialOptions` too.
+    The options of a transport inherit this class. It has no slots, because such classes inherit
+    `CredentialOptions`, too.
 
     Attributes:
-        tls_ca_file: a PEM file with the trusted authorities; None: those of the system.
+        tls_ca_file: a PEM file with the trusted authorities; None means those of the system.
         tls_cert_file: a PEM file with this client's certificate.
         tls_key_file: a PEM file with the key, if `tls_cert_file` does not contain it.
         tls_key_password: the password of the key.
@@ -48,7 +48,7 @@ class TlsOptions:
             yield "option tls_server_name needs tls_verify and tls_verify_hostname"
 
     def tls_context(self, transport: str, scheme: str, *, encrypted: bool) -> ssl.SSLContext | None:
-        """The TLS context of a connection; None for one that is not encrypted.
+        """Returns the TLS context of a connection; None if it is not encrypted.
 
         Args:
             transport: the name for error texts.
@@ -84,9 +84,9 @@ class TlsOptions:
             if self.tls_cert_file:
                 name, path = "tls_cert_file or tls_key_file", self.tls_cert_file
                 password = self.tls_key_password.reveal() if self.tls_key_password else ""
-                # A password that is text: without one, OpenSSL would ask on the terminal.
+                # The password is text, because OpenSSL would otherwise ask on the terminal.
                 context.load_cert_chain(path, self.tls_key_file, password)
-        except OSError as error:  # ssl.SSLError is one
+        except OSError as error:  # ssl.SSLError is an OSError
             raise ConfigError(
                 f"transport: {transport}: option {name}: {path} cannot be loaded:"
                 f" {error.strerror or type(error).__name__}"
@@ -98,12 +98,12 @@ class TlsOptions:
 
 
 class _NamedServer(ssl.SSLContext):
-    """Expects a name in the server's certificate, whatever host the client connects to."""
+    """Expects a given name in the server's certificate, for any host."""
 
     server_name: str | None = None
 
     def wrap_bio(self, *arguments: Any, **keywords: Any) -> ssl.SSLObject:
-        """Wraps as `ssl.SSLContext` does; asyncio gives `server_hostname` as a keyword."""
+        """Wraps like `ssl.SSLContext`; asyncio passes `server_hostname` as a keyword."""
         if self.server_name:
             keywords["server_hostname"] = self.server_name
         return super().wrap_bio(*arguments, **keywords)
@@ -111,7 +111,7 @@ class _NamedServer(ssl.SSLContext):
 
 @dataclass(frozen=True, kw_only=True)
 class CredentialOptions:
-    """User and password; those in the URL are stronger.
+    """User and password; those in the URL have priority.
 
     Attributes:
         username: the user, if the URL names none.
@@ -122,7 +122,7 @@ class CredentialOptions:
     password: Secret | None = None
 
     def login(self, url: TransportURL) -> tuple[str | None, Secret | None]:
-        """The user and the password of the URL, or else those of the options."""
+        """Returns user and password of the URL, or those of the options."""
         if url.user is not None:
             return url.user, url.password or self.password
         return self.username, self.password

@@ -17,14 +17,14 @@ _DONE, _LOST, _UNKNOWN = SettleResult.DONE, SettleResult.LOST, SettleResult.UNKN
 class SettlementBatch:
     """The settlements of one call: answered locally if possible, otherwise sent to the broker.
 
-    It is fenced: only a delivery that is held under its receipt is accepted, and it is not held
-    while its settlement is on its way. The receipt of what is settled becomes the action, so that
-    a repetition is answered as before. What stays unknown is held again, unless the lease table
-    was cleared meanwhile.
+    Fencing: only a delivery that is held under its receipt is accepted, and it is not held during
+        its settlement. The receipt of a settled delivery becomes the action, so that a repetition
+        gets the same answer. A delivery with an unknown result is held again, unless the lease
+        table was cleared meanwhile.
 
     Args:
         leases: the table that holds the deliveries.
-        settlements: what is to be settled.
+        settlements: the settlements.
         now: the time, by the clock of the table.
 
     Attributes:
@@ -44,8 +44,8 @@ class SettlementBatch:
             self._accept_each(settlements)
 
     def _accept_all(self) -> bool:
-        """Whether, as nearly always, every settlement is of a delivery of its own that is held;
-        without a step of Python for each."""
+        """Whether all settlements are of different, held deliveries, which is the usual case. It
+        needs no Python loop."""
         held = self._leases.held
         deliveries = [*map(_delivery, self.accepted)]
         receipts = [*map(_receipt, deliveries)]
@@ -81,7 +81,7 @@ class SettlementBatch:
         self.results = results
 
     def confirm(self, answers: Sequence[SettleResult]) -> list[SettleResult]:
-        """Returns all results, given the broker's answer to each settlement that was sent."""
+        """Returns all results, from the broker's answers to the settlements that were sent."""
         if len(answers) != len(self.accepted):
             raise ValueError(f"{len(answers)} answers to {len(self.accepted)} settlements")
         final = [*answers]
@@ -101,11 +101,11 @@ class SettlementBatch:
         return final
 
     def unknown(self) -> list[SettleResult]:
-        """Returns all results when the broker did not answer; the deliveries are held again."""
+        """Returns all results if the broker did not answer; the deliveries are held again."""
         return self.confirm([_UNKNOWN] * len(self.accepted))
 
     def lost(self) -> list[SettleResult]:
-        """Returns all results when this process has lost all deliveries."""
+        """Returns all results if this process has lost all deliveries."""
         return self.confirm([_LOST] * len(self.accepted))
 
     def _restored(self, settlement: Settlement, answer: SettleResult) -> SettleResult:

@@ -1,4 +1,4 @@
-"""Several messages, one future with their results."""
+"""Several messages with one future for their results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 
 from protoflow.errors import PublishError
 
-#: The result of a message that has none yet.
+#: The result of a message without an answer.
 _OPEN: Final = PublishError("not confirmed yet")
 
 
@@ -17,12 +17,12 @@ class Submission:
     """The results of one call of `Transport.submit`.
 
     Args:
-        size: how many messages there are.
-        deadline: when `expire` gives up messages without a result.
+        size: the number of messages.
+        deadline: the time when `expire` gives up messages without a result.
 
     Attributes:
         future: resolved once every message has a result.
-        left: how many have none yet.
+        left: the number of messages without a result.
     """
 
     __slots__ = ("_results", "deadline", "future", "left")
@@ -38,7 +38,7 @@ class Submission:
             self.future.set_result(self._results)
 
     def done(self, index: int, result: PublishError | None) -> bool:
-        """Sets the result of one message, unless it has one. Returns whether it was set."""
+        """Sets the result of one message that has none. Returns whether it was set."""
         if self._results[index] is not _OPEN:
             return False
         self._results[index] = result
@@ -48,12 +48,12 @@ class Submission:
         return True
 
     def finish(self, result: PublishError | None = None) -> None:
-        """Sets the result of every message that has none."""
+        """Sets the result of every message without one."""
         for index in self.open():
             self.done(index, result)
 
     def expire(self, now: float, error: PublishError) -> bool:
-        """Gives up messages without a result at the deadline. Returns whether all have a result."""
+        """Gives up messages without a result after the deadline. Returns whether all are done."""
         if self.left and now >= self.deadline:
             self.finish(error)
         return not self.left

@@ -1,4 +1,4 @@
-"""A subscription to a queue broker, made of three functions of a transport."""
+"""A subscription to a queue broker, built from three functions of a transport."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ def queue_subscription(
 ) -> QueueSubscription:
     """Returns a `Subscription` to a queue broker.
 
-    The transport claims, settles and renews. Everything else happens here: what was claimed and
-    not handed out waits and is given back at the end, leases are renewed and their loss is
-    reported, settlements are fenced, and a broker that fails is asked again with growing waits.
+    The transport claims, settles and renews. All else happens here. Claimed deliveries wait until
+    they are handed out, or are given back at the end. Leases are renewed and their loss is
+    reported. Settlements are fenced. After an error of the broker, calls are repeated with growing
+    waits.
     """
     return QueueSubscription(source, settings, listener, clock)
 
@@ -43,8 +44,8 @@ class QueueSubscription:
     """See `queue_subscription`.
 
     Attributes:
-        leases: what is held here.
-        health: for further problems that the transport reports.
+        leases: the deliveries that are held.
+        health: takes further problems from the transport.
         stopped: whether `stop` was called.
     """
 
@@ -105,7 +106,7 @@ class QueueSubscription:
         return future
 
     def settling(self, settlements: Sequence[Settlement]) -> SettlementBatch:
-        """Returns a batch for a transaction that settles it and must confirm it."""
+        """Returns the settlement batch of a transaction, which must confirm it."""
         return SettlementBatch(self.leases, settlements, self._clock.monotonic())
 
     def defer(self, message: Message, delay: float) -> Message | None:
@@ -142,7 +143,7 @@ class QueueSubscription:
         self._ready.signal.wake()
 
     def wake_after(self, seconds: float) -> None:
-        """Calls `wake` after some seconds; of several calls the earliest counts."""
+        """Calls `wake` after some seconds; of several calls, the earliest counts."""
         if not self.stopped:
             self._ready.signal.wake_after(seconds)
 
@@ -156,7 +157,7 @@ class QueueSubscription:
         return found
 
     def lose(self, deliveries: Sequence[Delivery] | None = None) -> None:
-        """Reports leases as lost; None: all leases, including those that are being settled."""
+        """Reports leases as lost; None means all leases, including those being settled."""
         if deliveries is None:
             lost = self.leases.clear()
         else:
@@ -176,7 +177,7 @@ class QueueSubscription:
         self._ready.signal.close()
         if (fetching := self._fetching) is not None:
             await asyncio.wait([fetching])
-            self._keep_fetched(fetching)  # unless its callback has run
+            self._keep_fetched(fetching)  # its callback may not have run yet
         await self._renewer.give_back(self._ready.close())
         if self._giving_back:
             await asyncio.wait(self._giving_back)
@@ -200,7 +201,7 @@ class QueueSubscription:
         return not self.paused and not self._resting and self._ready.has_room
 
     def _rest(self, seconds: float) -> None:
-        """Hands out nothing for a while, lest it overtakes what the broker gives again later."""
+        """Hands out nothing for a while, so that redelivered messages are not overtaken."""
         self._resting = True
         self._loop.call_later(seconds, self._rested)
         self._give_back_ready()
@@ -215,7 +216,7 @@ class QueueSubscription:
         task.add_done_callback(self._giving_back.discard)
 
     async def _fetch_some(self, max_messages: int, max_bytes: int) -> bool:
-        """Whether `take` should be tried again at once."""
+        """Returns whether `take` should be tried again at once."""
         try:
             if self._fetching is None:
                 self._fetching = asyncio.ensure_future(self._source.fetch(max_messages, max_bytes))
@@ -241,7 +242,7 @@ class QueueSubscription:
         if not fetching.cancelled() and fetching.exception() is None:
             self.leases.add(fetching.result(), self._clock.monotonic())
             self._ready.extend(fetching.result())
-            if self._resting:  # it was on its way
+            if self._resting:  # its settlement was in progress
                 self._give_back_ready()
 
     def _answered(self, future: asyncio.Future[Results], answer: asyncio.Future[Results]) -> None:
@@ -267,13 +268,13 @@ class QueueSubscription:
 
 
 def _fail(future: asyncio.Future[Results], batch: SettlementBatch, error: BaseException) -> None:
-    """Nothing is known of what was sent."""
+    """Handles a failed request, whose result is unknown."""
     results = batch.unknown()
     if future.done():
         return
     if isinstance(error, TransportError) and SettleResult.UNKNOWN in results:
         future.set_exception(error)
-        future.exception()  # its reader may be gone
+        future.exception()  # its reader may have ended
         return
     if not isinstance(error, TransportError):
         _log.error("settling failed", exc_info=error)

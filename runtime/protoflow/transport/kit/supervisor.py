@@ -20,10 +20,10 @@ class Supervisor(Generic[T]):
 
     Args:
         connect: makes a connection, or raises.
-        watch: returns, or raises, when the connection is lost: why, for people.
-        up: called with every connection but the first, which the caller has made.
-        down: called with the reason when the connection is lost, and when another attempt to
-            make one has failed.
+        watch: returns the reason as text, or raises, when the connection is lost.
+        up: called with every connection except the first, which the caller made.
+        down: called with the reason when the connection is lost, and after each failed attempt to
+            reconnect.
         clock: sleeps between attempts.
         backoff: the waits between attempts.
     """
@@ -47,7 +47,7 @@ class Supervisor(Generic[T]):
         self._task: asyncio.Task[None] | None = None
 
     def start(self, connection: T) -> None:
-        """Starts to watch a connection."""
+        """Starts watching a connection."""
         self._task = asyncio.get_running_loop().create_task(self._run(connection))
 
     async def stop(self) -> None:
@@ -75,12 +75,12 @@ class Supervisor(Generic[T]):
             await self._clock.sleep(self._backoff.next())
             try:
                 return await self._connect()
-            except Exception as error:  # what is refused today may be granted tomorrow
+            except Exception as error:  # a refusal may be temporary
                 self._end_if_stopped()
                 self._report(self._down, describe(error))
 
     def _end_if_stopped(self) -> None:
-        """Some client may have taken the cancellation for the end of the connection."""
+        """A client library may have taken the cancellation for the end of the connection."""
         if self._task is not asyncio.current_task():
             raise asyncio.CancelledError
 
@@ -89,12 +89,12 @@ class Supervisor(Generic[T]):
     ) -> None:
         try:
             callback(value)  # type: ignore[arg-type]  # each callback gets its own type
-        except Exception:  # the supervision must not end with it
+        except Exception:  # an error must not end the supervision
             _log.exception("a callback of a supervised connection failed")
 
 
 def describe(error: BaseException) -> str:
-    """Returns the text of an error, with the type if it is not one of Protoflow's."""
+    """Returns the text of an error, with its type unless it is one of Protoflow's."""
     text = str(error)
     if isinstance(error, ProtoflowError) and text:
         return text

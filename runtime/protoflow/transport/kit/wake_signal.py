@@ -10,8 +10,8 @@ import threading
 class WakeSignal:
     """Wakes receivers: at once, later, or from another thread.
 
-    A receiver calls `clear`, looks for messages, and then awaits `wait`: a `wake` between the
-    two is not missed. It belongs to the event loop and the thread in which it is made.
+    A receiver calls `clear`, looks for messages, and then awaits `wait`. A `wake` between `clear`
+    and `wait` is not missed. The signal belongs to the event loop and the thread that created it.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,8 @@ class WakeSignal:
         self.waiting = False
 
     def wake(self) -> None:
-        """Ends every `wait`, and the next one if it comes before `clear`. From any thread."""
+        """Ends every `wait`, and the next one unless `clear` is called before. Any thread may call
+        it."""
         event = self._event
         if event.is_set():
             return
@@ -33,7 +34,7 @@ class WakeSignal:
                 self._loop.call_soon_threadsafe(event.set)
 
     def wake_after(self, seconds: float) -> None:
-        """Wakes after some seconds; of several calls the earliest counts."""
+        """Wakes after some seconds; of several calls, the earliest counts."""
         due, alarm = self._loop.time() + max(0.0, seconds), self._alarm
         if alarm is not None:
             if alarm[0] <= due:

@@ -3,7 +3,7 @@
 import { Resource, address, get } from "./api.js";
 import { change, picked, placeOf } from "./changes.js";
 import { h } from "./dom.js";
-import { UNKNOWN, bytes, count, moment, shortName, text, when, written } from "./format.js";
+import { UNKNOWN, bytes, count, moment, text, when, written } from "./format.js";
 import { live } from "./live.js";
 import { facts, handlerLink, link, messageLink, section, shown, table } from "./parts.js";
 
@@ -222,7 +222,7 @@ function rows(page, context) {
       h("input", { type: "checkbox", checked: page.chosen.has(placeOf(row)), "aria-label": `Select ${row.id}`,
         onchange: (event) => choose(row, event.currentTarget.checked) }),
       when(row.dead_lettered_at), messageLink(row.id),
-      h("bdi", { title: row.type }, row.type ? shortName(row.type) : UNKNOWN),
+      h("bdi", { title: row.type }, row.type?.split(".").at(-1) ?? UNKNOWN),
       count(row.attempts), errorOf(row),
       h("div", { class: "buttons" },
         h("button", { type: "button", "aria-label": `Open ${row.id}`,

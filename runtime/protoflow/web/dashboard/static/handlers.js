@@ -181,10 +181,15 @@ function histogram(row) {
   ];
 }
 
+/** The values of a policy that the sentences name by their longer paths, or not at all. */
+const NESTED = new Set(["retry", "on_exhausted", "demands"]);
+
 /** The policy in words, and where each part comes from. */
 function policy(row) {
   const found = row.policy;
+  const said = new Set();
   const from = (...leaves) => {
+    for (const leaf of leaves) said.add(leaf);
     const origins = [...new Set(leaves.map((leaf) => row.policy_origins[leaf]).filter(Boolean))];
     const given = origins.filter((one) => one !== "built in");
     return given.length ? ` \u2014 from ${given.join(" and ")}` : " \u2014 built in";
@@ -194,19 +199,26 @@ function policy(row) {
     [`${plural(retry.max_attempts, "attempt")}, ${duration(retry.initial_backoff)} \u00d7` +
       `${number(retry.backoff_multiplier)} up to ${duration(retry.max_backoff)}` +
       (retry.max_elapsed ? `, for at most ${duration(retry.max_elapsed)}` : ""),
-    from("retry.max_attempts", "retry.initial_backoff", "retry.backoff_multiplier", "retry.max_backoff")],
+    from("retry.max_attempts", "retry.initial_backoff", "retry.backoff_multiplier", "retry.max_backoff",
+      "retry.max_elapsed")],
     [found.timeout ? `A run may take ${duration(found.timeout)}` : "Runs have no time limit",
       from("timeout")],
     [`${plural(found.concurrency, "message")} at once`, from("concurrency")],
     [{ none: "In any order", per_key: "In order by key", per_partition: "In order by partition" }[
       String(found.ordering).toLowerCase()] ?? `Order: ${found.ordering}`, from("ordering")],
-    [String(found.on_exhausted).toLowerCase() === "drop"
-      ? "After the last attempt the message is dropped"
-      : "After the last attempt the message becomes a dead letter",
+    [{ drop: "After the last attempt the message is dropped",
+      block: "After the last attempt the message is retried forever" }[
+      String(found.on_exhausted).toLowerCase()] ?? "After the last attempt the message becomes a dead letter",
     from("dead_letter.on_exhausted")],
     [`Messages of unknown types: ${String(found.unhandled).toLowerCase().replaceAll("_", " ")}`, from("unhandled")],
     [`A new group starts at the ${String(found.start).toLowerCase()} message`, from("start")],
   ];
+  // What has no sentence of its own: a leaf that is new, and switches that are on.
+  for (const [name, value] of Object.entries(found)) {
+    if (!said.has(name) && !NESTED.has(name) && value !== null && value !== false) {
+      lines.push([`${name}: ${value}`, from(name)]);
+    }
+  }
   return h("ul", { class: "policy" }, lines.map(([what, origin]) =>
     h("li", {}, what, h("span", { class: "note" }, origin))));
 }
