@@ -149,7 +149,7 @@ async def test_a_snapshot_is_taken_once_for_all_viewers(monkeypatch: pytest.Monk
 
 
 async def _joined(task: asyncio.Task[Any]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await task
 
 
