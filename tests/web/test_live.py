@@ -179,6 +179,8 @@ async def test_a_stream_ends_with_its_session(
         monkeypatch.setattr(time, "time", lambda: now + 12 * 3600 + 1)
         await _joined(asyncio.create_task(second.content.read()))
         assert await first_event(bearing.content.iter_any())
+        for answer in (first, second, bearing):
+            answer.close()
 
 
 async def _cookie(client: Client) -> str:
