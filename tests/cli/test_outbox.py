@@ -77,6 +77,16 @@ def test_parked_messages_are_listed_retried_and_purged(shop: Project) -> None:
     assert shop("outbox", "purge", "--all", "--yes", *OUTBOX).lines == ["purged 2 messages"]
     assert shop("outbox", "list", "--exit-code", *OUTBOX).code == 0
     assert left(shop) == 1
+    # More than a command reads at once.
+    with contextlib.closing(sqlite3.connect(shop.folder / "app.db")) as connection, connection:
+        names = "id, topic, payload, key, metadata, due, stored"
+        connection.execute(
+            f"INSERT INTO protoflow_outbox ({names}, parked) WITH RECURSIVE n(i) AS "
+            "(SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10500) "
+            f"SELECT {names}, 'too large' FROM protoflow_outbox, n"
+        )
+    assert shop("outbox", "retry", "10400", *OUTBOX).lines == ["retried 1 message"]
+    assert shop("outbox", "purge", "--all", "--yes", *OUTBOX).lines == ["purged 10499 messages"]
     for arguments in (["relay"], ["outbox", "list"]):
         done = shop(*arguments)
         assert done.code == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,7 @@ async def _look_at_one(page: Page) -> None:
     await expect(drawer).to_contain_text("exhausted")
     # The field is sensitive.
     await expect(drawer.get_by_label("Payload")).to_contain_text("\u2022\u2022\u2022")
+    await expect(drawer.get_by_role("region", name="Headers")).to_contain_text("pf_error_class")
     await page.reload()
     await expect(drawer).to_contain_text("the bank does not answer")
     await drawer.get_by_role("button", name="Close").press("Escape")
@@ -156,12 +158,15 @@ async def _replay_the_rest(page: Page, scene: Scene) -> None:
     await dialog.get_by_role("button", name="Replay 2 dead letters").click()
     await expect(dialog).to_contain_text("Finished.")
     await expect(dialog.get_by_role("region", name="Since the replay began")).to_be_visible()
+    await expect(dialog).to_contain_text(re.compile("Dead letters again\\s*0"))
     await dialog.get_by_role("button", name="Close").click()
     await expect(page.get_by_text("No dead letter matches the filter.")).to_be_visible()
     assert scene.service.stats()[NAME].handled >= before + 2
 
 
 async def _purge(page: Page) -> None:
+    await page.goto("dead-letters?since=yesterday")
+    await expect(page.get_by_text("since is a time").first).to_be_visible()
     await page.get_by_role("link", name="Clear").click()
     await expect(page.get_by_text("2 in all")).to_be_visible()
     await page.get_by_role("button", name="Purge KeyError").click()
@@ -216,7 +221,8 @@ async def _settings(page: Page, scene: Scene) -> None:
     await expect(settings.get_by_role("row").nth(1)).to_contain_text("transport")
     await expect(page.get_by_role("region", name="Processes").first).to_contain_text("running")
     audit = page.get_by_role("region", name="Operator actions").last
-    await expect(audit).to_contain_text("by operate from 127.0.0.1")
+    for cell in ("operate", "127.0.0.1", "done"):
+        await expect(audit.get_by_role("cell", name=cell, exact=True).first).to_be_visible()
     for action in ("pause", "resume", "replay", "purge", "publish"):
         await expect(audit.get_by_role("cell", name=action, exact=True).first).to_be_visible()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,11 @@ import pytest
 from aiohttp import ClientSession
 from protoflow.web import live
 from protoflow.web.live import Live
+from protoflow.web.request import Request
 from protoflow.web.response import Problem
 
 from tests.middleware.harness import NAME, nothing, put, running, worker
-from tests.web.clients import ASGI, broken, served
+from tests.web.clients import ASGI, TOKEN, TOKENS, Aiohttp, Client, bearer, broken, served
 from tests.web.test_routes import validate
 from tests.web.test_workers import workers
 
@@ -106,16 +109,84 @@ async def test_thirty_two_viewers() -> None:
     async def take() -> dict[str, Any]:
         return {}
 
-    streams = [one.stream(take) for _ in range(32)]
+    request = Request(method="GET", path="/")
+    streams = [one.stream(take, request) for _ in range(32)]
     for stream in streams:
         await anext(stream)
     with pytest.raises(Problem, match="32 viewers"):
-        one.stream(take)
+        one.stream(take, request)
     await streams[0].aclose()  # type: ignore[attr-defined]  # a generator
-    one.stream(take)
+    one.stream(take, request)
     one.end()
     with pytest.raises(Problem, match="stops"):
-        one.stream(take)
+        one.stream(take, request)
+
+
+async def test_a_snapshot_is_taken_once_for_all_viewers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "PERIOD", 0.2)
+    taken = 0
+
+    async def take() -> dict[str, Any]:
+        nonlocal taken
+        taken += 1
+        await asyncio.sleep(0)
+        return {"number": taken}
+
+    one = Live()
+    streams = [one.stream(take, Request(method="GET", path="/")) for _ in range(10)]
+    for stream in streams:
+        assert b"retry" in await anext(stream)
+    for number in (1, 2, 3):
+        parts = await asyncio.gather(*(anext(stream) for stream in streams))
+        assert set(parts) == {b'event: snapshot\ndata: {"number": %d}\n\n' % number}
+    # One who leaves while it is made does not take it from the others.
+    await asyncio.sleep(0.2)
+    first = asyncio.ensure_future(anext(streams[0]))
+    second = asyncio.ensure_future(anext(streams[1]))
+    await asyncio.sleep(0.001)
+    first.cancel()
+    assert b'"number": 4' in await second
+
+
+async def _joined(task: asyncio.Task[Any]) -> None:
+    async with asyncio.timeout(60):
+        await task
+
+
+@pytest.mark.parametrize("behind", ["service", "gateway"])
+async def test_a_stream_ends_with_its_session(
+    behind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with AsyncExitStack() as stack:
+        if behind == "service":
+            _service, client = await stack.enter_async_context(served("aiohttp", **TOKENS))
+        else:
+            _services, client = await stack.enter_async_context(workers(tmp_path, **TOKENS))
+        assert isinstance(client, Aiohttp)
+        cookie = await _cookie(client)
+        url = f"{client._base}/api/v1/stream"
+        first = await client._session.get(url, headers={"cookie": f"theme=dark; {cookie}"})
+        bearing = await client._session.get(url, headers=bearer(TOKEN))
+        for answer in (first, bearing):
+            await first_event(answer.content.iter_any())
+        ended = {"cookie": cookie, "x-protoflow": "1"}
+        assert (await client.ask("POST", "/api/v1/logout", headers=ended)).status == 200
+        await _joined(asyncio.create_task(first.content.read()))
+        # Sessions end by themselves, too.
+        second = await client._session.get(url, headers={"cookie": await _cookie(client)})
+        await first_event(second.content.iter_any())
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now + 12 * 3600 + 1)
+        await _joined(asyncio.create_task(second.content.read()))
+        assert await first_event(bearing.content.iter_any())
+        for answer in (first, second, bearing):
+            answer.close()
+
+
+async def _cookie(client: Client) -> str:
+    body = json.dumps({"token": TOKEN}).encode()
+    answer = await client.ask("POST", "/api/v1/login", body=body)
+    return answer.headers["set-cookie"].partition(";")[0]
 
 
 async def test_a_broken_snapshot_is_a_sentence_and_a_comment_keeps_the_stream(
@@ -128,7 +199,7 @@ async def test_a_broken_snapshot_is_a_sentence_and_a_comment_keeps_the_stream(
         raise Problem(502, "the broker is away")
 
     parts = []
-    async for part in Live().stream(take):
+    async for part in Live().stream(take, Request(method="GET", path="/")):
         parts.append(part)
         if len(parts) > 8:
             break
@@ -164,7 +235,8 @@ async def test_history_and_actions_come_from_the_journal(tmp_path: Path) -> None
                 await asyncio.sleep(0.1)
         (action,) = (await client.ask("GET", "/api/v1/actions?limit=5")).json["actions"]
         assert (action["action"], action["target"]) == ("pause", "work/workers")
-        assert action["detail"] == "by operate from 127.0.0.1"
+        assert (action["role"], action["address"]) == ("operate", "127.0.0.1")
+        assert (action["detail"], action["result"]) == ("", "done")
         found = (await client.ask("GET", f"/api/v1/history?handler={NAME}")).json
         assert found["recorded"]
         assert sum(one["dead_lettered"] for one in found["minutes"]) == 1

@@ -37,8 +37,11 @@ async def test_processes_see_each_other(name: str, tmp_path: Path) -> None:
             b"{",
             b'{"name": "x", "processes": [1], "handlers": []}',
             b'{"name": "y", "processes": [], "handlers": [%s]}' % strange,
+            b'{"name": "w", "processes": [{"name": "w", "ready": true}], "handlers": []}',
+            b'{"name": "v", "processes": "all", "handlers": []}',
         ):
             host.neighbours._take(payload)
+        assert not host.neighbours.beats
         async with asyncio.timeout(60):
             while len((found := await taken(host))["processes"]) < 2:
                 await asyncio.sleep(0.1)

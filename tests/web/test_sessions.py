@@ -6,14 +6,17 @@ import json
 import re
 import time
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pytest
+from protoflow.web.login_limit import LoginLimit
 from protoflow.web.request import Role
 from protoflow.web.sessions import Sessions
 
 from tests.middleware.harness import config
 from tests.web.clients import ADAPTERS, READ_TOKEN, TOKEN, TOKENS, Answer, Client, served
+from tests.web.test_workers import workers
 
 PAUSE = "/api/v1/pause"
 OWN = {"x-protoflow": "dashboard"}
@@ -95,6 +98,43 @@ async def test_five_attempts_a_minute(adapter: str) -> None:
         # Neither does the right one help now.
         assert (await login(client, TOKEN)).status == 429
         assert (await login(client, 1)).status == 400
+
+
+async def test_each_client_has_its_own_attempts(adapter: str) -> None:
+    async with served(adapter, **TOKENS, http_proxies=("127.0.0.0/8", "10.0.0.7")) as (_, client):
+        # What the client says of itself stands before what the proxies say.
+        chain = "198.51.100.9, 203.0.113.{}, 10.0.0.7"
+        for number in (1, 2):
+            named = {"x-forwarded-for": chain.format(number)}
+            answers = [(await login(client, "wrong", **named)).status for _ in range(6)]
+            assert answers == [401] * 5 + [429]
+        mine = {"x-forwarded-for": chain.format(3)}
+        assert (await login(client, TOKEN, **mine)).status == 200
+    async with served(adapter, **TOKENS) as (_, client):
+        # No proxy is trusted: the header is only a claim.
+        for number in range(6):
+            answer = await login(client, "wrong", **{"x-forwarded-for": f"203.0.113.{number}"})
+        assert answer.status == 429
+
+
+async def test_clients_of_a_gateway_have_their_own_attempts(tmp_path: Path) -> None:
+    async with workers(tmp_path, **TOKENS, http_proxies=("127.0.0.1",)) as (_services, client):
+        for number in (1, 2):
+            named = {"x-forwarded-for": f"203.0.113.{number}"}
+            answers = [(await login(client, "wrong", **named)).status for _ in range(6)]
+            assert answers == [401] * 5 + [429]
+
+
+def test_attempts_of_all_clients_together_are_bounded() -> None:
+    limit = LoginLimit()
+    assert all(limit.allows(f"203.0.113.{number}") for number in range(60))
+    assert not limit.allows("198.51.100.1")
+
+
+def test_a_network_of_ipv6_is_one_client() -> None:
+    limit = LoginLimit()
+    assert [limit.allows(f"2001:db8::{number}") for number in range(6)] == [True] * 5 + [False]
+    assert limit.allows("2001:db8:0:1::1")
 
 
 def test_a_signature_that_is_no_text_is_none() -> None:

@@ -261,7 +261,7 @@ async def test_pages_of_ones_own_are_under_the_same_token() -> None:
         assert await client.get("/hello/bob", headers=reading) == {"hello": "bob"}
         assert (await client.ask("POST", "/hello/bob", headers=reading))[0] == 403
         assert (await client.ask("POST", "/hello/bob", headers=headers))[0] == 200
-        with pytest.raises(RegistrationError, match="too late"):
+        with pytest.raises(RegistrationError, match="register before start"):
             service.register_http_handler("/late", hello)
 
 

@@ -18,8 +18,8 @@ from protoflow.outbox.configured import outbox_at
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
-#: The highest number of messages that a command shows or changes.
-_MOST = 10_000
+#: The highest number of messages that `list` shows, and how many are read at once.
+_MOST, _PAGE = 10_000, 1000
 _COLUMNS = ("position", "id", "topic", "reason")
 
 
@@ -115,7 +115,9 @@ async def _wanted(
     """Returns the parked positions that the user selected. Raises UsageError."""
     if bool(positions) == everything:
         raise click.UsageError("give positions, as `protoflow outbox list` prints them, or --all")
-    parked = [each.position for each in await store.parked(_MOST)]
+    parked: list[int] = []
+    while page := await store.parked(_PAGE, after=parked[-1] if parked else 0):
+        parked += [each.position for each in page]
     unknown = sorted(set(positions) - set(parked))
     if unknown:
         raise click.UsageError(f"nothing is parked at {', '.join(map(str, unknown))}")

@@ -8,9 +8,9 @@ from protoflow.config.secret import Secret
 
 
 def http_mistakes(
-    token: Secret | None, read_token: Secret | None, cors: Sequence[str]
+    token: Secret | None, read_token: Secret | None, cors: Sequence[str], proxies: Sequence[str]
 ) -> list[str]:
-    """Returns every mistake in `http_token`, `http_read_token` and `http_cors`."""
+    """Returns every mistake in the tokens, in `http_cors` and in `http_proxies`."""
     mistakes: list[str] = []
     for name, secret in (("http_token", token), ("http_read_token", read_token)):
         text = secret.reveal() if secret else ""
@@ -28,4 +28,18 @@ def http_mistakes(
             "http_cors: with '*', any page in a browser on this machine may purge dead letters; "
             "set http_token, or name the origins"
         )
-    return mistakes
+    return mistakes + [
+        f"http_proxies: {one!r:.100} is no address or network, as 10.0.0.7 or 10.0.0.0/8"
+        for one in proxies
+        if not _is_network(one)
+    ]
+
+
+def _is_network(text: str) -> bool:
+    import ipaddress  # put off: few services are behind a proxy
+
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True

@@ -136,6 +136,9 @@ class Config:
     http_processes: bool = _setting(
         False, "pages show other processes of the namespace, by heartbeats over the broker"
     )
+    http_proxies: tuple[str, ...] = _setting(
+        (), "addresses or networks of proxies whose X-Forwarded-For names the client"
+    )
     http_cors: tuple[str, ...] = _setting((), "origins whose pages may read the HTTP pages")
     metrics_port: int = _setting(0, "port for only /metrics; 0: http_port", _PORT)
     file: str | os.PathLike[str] | None = None
@@ -278,7 +281,9 @@ def _mistakes_in(config: Config) -> list[str]:
         mistakes.append("retry_ladder: must be positive and ascending")
     if config.on_lost_position not in ("stop", "earliest", "latest"):
         mistakes.append("on_lost_position: must be one of stop, earliest, latest")
-    return mistakes + http_mistakes(config.http_token, config.http_read_token, config.http_cors)
+    return mistakes + http_mistakes(
+        config.http_token, config.http_read_token, config.http_cors, config.http_proxies
+    )
 
 
 def _numbers_out_of_range(config: Config) -> list[str]:

@@ -11,6 +11,7 @@ from protoflow import ids, wire
 from protoflow.codecs.printable import printable
 from protoflow.dead_letters import DeadLetterRecord
 from protoflow.journal import Event, MessageEvent
+from protoflow.message import Message
 from protoflow.stats.dead_letters import timestamp
 from protoflow.transport import FoundMessages, Sighting, SubscriptionSettings
 
@@ -81,6 +82,7 @@ class Report:
         unreachable: whether the broker does not answer.
         topics: the known topics of the message.
         dead_letters: its dead letters, with their topics.
+        message: the message, if the broker has it.
     """
 
     id: str
@@ -93,6 +95,7 @@ class Report:
     unreachable: bool = False
     topics: set[str] = field(default_factory=set)
     dead_letters: list[tuple[str, DeadLetterRecord]] = field(default_factory=list)
+    message: Message | None = None
 
     @property
     def known(self) -> bool:
@@ -137,6 +140,7 @@ class Report:
         """Adds the findings of the broker."""
         self._add(_row_of_sighting(sighting) for sighting in found.sightings)
         for sighting in found.sightings:
+            self.message = sighting.message
             self.topics.add(sighting.message.topic)
             self.caused_by = self.caused_by or sighting.message.metadata.get(wire.CAUSATION_ID, "")
         self._add_caused(
@@ -154,6 +158,7 @@ class Report:
     def add_dead_letter(self, topic: str, record: DeadLetterRecord) -> None:
         """Adds a dead letter that waits at the broker."""
         self.dead_letters.append((topic, record))
+        self.message = record.message
         named = record.message.metadata.get
         error = f"{named(wire.PF_ERROR_TYPE, '')}: {named(wire.PF_ERROR_MESSAGE, '')}"
         attempt = named(wire.PF_ATTEMPT, "")

@@ -23,7 +23,7 @@ WHERE parked IS NULL AND bucket = ANY ($1::int[]) AND position <> ALL ($3::bigin
     AND NOT EXISTS (SELECT 1 FROM lanes WHERE lanes.topic = o.topic AND lanes.key = o.key)
 ORDER BY position LIMIT $2"""  # noqa: S608  # made of constants
 _PARKED = f"""SELECT {COLUMNS}, parked FROM protoflow_outbox
-WHERE parked IS NOT NULL ORDER BY position LIMIT $1"""  # noqa: S608
+WHERE parked IS NOT NULL AND position > $2 ORDER BY position LIMIT $1"""  # noqa: S608
 _DELETE = "DELETE FROM protoflow_outbox WHERE position = ANY ($1::bigint[])"
 _PARK = "UPDATE protoflow_outbox SET parked = $2 WHERE position = $1"
 # The rows get new positions, because the cursors of relays have passed the old ones.
@@ -107,9 +107,9 @@ class PostgresOutbox:
         """Parks a message that cannot be published: it is kept, but no longer pending."""
         await self._fetch(_PARK, position, reason)
 
-    async def parked(self, limit: int = 100) -> Sequence[Parked]:
-        """Returns the oldest messages that could not be published."""
-        rows = await self._fetch(_PARKED, limit)
+    async def parked(self, limit: int = 100, *, after: int = 0) -> Sequence[Parked]:
+        """Returns the oldest messages behind a position that could not be published."""
+        rows = await self._fetch(_PARKED, limit, after)
         return [Parked(row[0], pending_of(*row[:-1]).message, row[-1]) for row in rows]
 
     async def unpark(self, positions: Collection[int]) -> None:

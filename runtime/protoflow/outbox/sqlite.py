@@ -27,7 +27,7 @@ _PENDING = _SELECT.format("parked IS NULL")
 _PENDING_BUT = _SELECT.format("""parked IS NULL AND NOT EXISTS (
     SELECT 1 FROM protoflow_outbox b WHERE b.position IN (SELECT value FROM json_each(?2))
     AND (b.position = o.position OR (b.topic = o.topic AND b.key = o.key AND b.key <> x'')))""")
-_PARKED = _SELECT.format("parked IS NOT NULL")
+_PARKED = _SELECT.format("parked IS NOT NULL AND position > ?2")
 
 
 class SQLiteOutbox:
@@ -97,9 +97,9 @@ class SQLiteOutbox:
             "UPDATE protoflow_outbox SET parked = ?2 WHERE position = ?1", (position,), reason
         )
 
-    async def parked(self, limit: int = 100) -> Sequence[Parked]:
-        """Returns the oldest messages that could not be published."""
-        rows = await self._run(lambda own: own.execute(_PARKED, (limit,)).fetchall())
+    async def parked(self, limit: int = 100, *, after: int = 0) -> Sequence[Parked]:
+        """Returns the oldest messages behind a position that could not be published."""
+        rows = await self._run(lambda own: own.execute(_PARKED, (limit, after)).fetchall())
         return [Parked(row[0], pending_of(*row[:-1]).message, row[-1]) for row in rows]
 
     async def unpark(self, positions: Collection[int]) -> None:

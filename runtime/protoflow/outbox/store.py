@@ -87,8 +87,8 @@ class RelayedOutbox(OutboxStore, Protocol):
         """Parks a message that cannot be published: it is kept, but no longer pending."""
         ...
 
-    async def parked(self, limit: int = 100) -> Sequence[Parked]:
-        """Returns the oldest messages that could not be published."""
+    async def parked(self, limit: int = 100, *, after: int = 0) -> Sequence[Parked]:
+        """Returns the oldest messages behind a position that could not be published."""
         ...
 
     async def unpark(self, positions: Collection[int]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import TypeAlias
 
 from protoflow.config.settings import Config
@@ -42,7 +43,7 @@ class Application:
     async def answer(self, request: Request) -> Response:
         """Returns the response; an error also becomes a response."""
         try:
-            response = await self._answer(request)
+            response = await self._answer(replace(request, peer=self._guard.client(request)))
             if request.method == "HEAD":
                 await response.close()
         except Exception as error:
@@ -56,6 +57,13 @@ class Application:
         role = self._guard.role(request)
         self._guard.authorize(request, needed, role)
         return role
+
+    def _admits(self, request: Request, needed: Role) -> bool:
+        try:
+            self.admit(request, needed)
+        except Problem:
+            return False
+        return True
 
     def headers(self, request: Request) -> Mapping[str, str]:
         """Returns the headers of every response."""
@@ -85,7 +93,8 @@ class Application:
             # without a token, a client must not learn which paths exist
             self.admit(request, Role.READ)
             raise
-        routed = request.routed(parameters, self.admit(request, route.role))
+        role = self.admit(request, route.role)
+        routed = request.routed(parameters, role, lambda: self._admits(request, route.role))
         if request.path in PROBES:  # probes are answered even if the process is busy
             return await self._call(route, routed)
         if self._busy >= _AT_ONCE:

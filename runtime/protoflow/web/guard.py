@@ -33,6 +33,7 @@ class Guard:
         self._host = config.http_host
         self._tokens = tokens_of(config)
         self._origins = frozenset(config.http_cors)
+        self._proxies = [ipaddress.ip_network(one, strict=False) for one in config.http_proxies]
         self._sessions = Sessions(config)
 
     def role(self, request: Request) -> Role:
@@ -64,6 +65,17 @@ class Guard:
         if request.method not in ("GET", "HEAD") and CSRF_HEADER not in request.headers:
             raise Problem(403, f"a session changes nothing without the header {CSRF_HEADER}")
         return role
+
+    def client(self, request: Request) -> str:
+        """Returns the address of the client, by the word of trusted proxies if it came by them.
+
+        Only this user reaches a Unix socket, so who asks there without an address is trusted.
+        """
+        forwarded = request.headers.get("x-forwarded-for", "").split(",")
+        address = request.peer
+        while forwarded and (not address or self._is_proxy(address)):
+            address = forwarded.pop().strip() or address
+        return address
 
     def check(self, request: Request) -> None:
         """Checks host and origin, before the path is looked up. Raises Problem."""
@@ -98,6 +110,15 @@ class Guard:
             "Access-Control-Allow-Headers": _HEADERS,
             "Vary": "Origin",
         }
+
+    def _is_proxy(self, address: str) -> bool:
+        if not self._proxies:
+            return False
+        try:
+            found = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(found in network for network in self._proxies)
 
     def _known_host(self, request: Request) -> bool:
         name = _hostname(request.host)

@@ -21,6 +21,7 @@ from protoflow.scheduling.scheduler import Scheduler
 from protoflow.transport.interface import Topology, Transport
 from protoflow.transport.kit.dead_letters import DeadLetters
 from protoflow.web.live import Live
+from protoflow.web.login_limit import LoginLimit
 from protoflow.web.sessions import Sessions
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Host:
         neighbours: other processes, if the settings ask for them.
         alone: whether no handler runs here; the contract names handlers that run elsewhere.
         live: the viewers, and their last data.
+        login_limit: limits how often clients may try a token.
     """
 
     config: Config
@@ -68,6 +70,7 @@ class Host:
     neighbours: Neighbours | None = None
     alone: bool = False
     live: Live = field(default_factory=Live, init=False)
+    login_limit: LoginLimit = field(default_factory=LoginLimit, init=False)
     _plans: list[SubscriptionPlan] | None = field(default=None, init=False)
     _exposition: Exposition | None = field(default=None, init=False)
     _sessions: Sessions | None = field(default=None, init=False)

@@ -23,6 +23,8 @@ from protoflow.errors import CapabilityError
 from protoflow.message import Delivery, Message, Settlement, SettleResult
 from protoflow.stats.dead_letters import timestamp
 from protoflow.transport.interface import Subscription, SubscriptionSettings, Topology, Transport
+from protoflow.web.schemas import SCHEMAS
+from protoflow.web.shapes import fits
 
 _log = logging.getLogger("protoflow.web")
 
@@ -135,10 +137,8 @@ class Neighbours:
         try:
             beat = json.loads(payload) if len(payload) <= _LARGEST else None
             name = str(beat.pop("name"))
-            rows = [beat[part] for part in ("processes", "handlers")]
-            good = all(isinstance(one, list) for one in rows) and all(
-                isinstance(each, dict) for one in rows for each in one
-            )
+            # What the pages show and sum must be what they take it for.
+            good = fits(beat, SCHEMAS["Processes"]) and fits(beat, SCHEMAS["Handlers"])
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return
         if good and name != self._name and (name in self._others or len(self._others) < _MOST):

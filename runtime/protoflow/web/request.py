@@ -30,6 +30,10 @@ class Role(enum.IntEnum):
         return self.name.lower()
 
 
+def _admitted() -> bool:
+    return True
+
+
 async def _no_body() -> bytes:
     return b""
 
@@ -44,11 +48,12 @@ class Request:
         query: the percent-encoded query string.
         headers: by name in lower case.
         local: whether only this machine can reach the server of the request.
-        peer: the address of the client, for logs.
+        peer: the address of the client; trusted proxies name it.
         secure: whether it came through TLS, here or at a proxy.
         read: reads the body. Raises Problem: too large, or too slow.
         parameters: the parameters of the path, decoded.
         role: the rights of the client.
+        still_admitted: returns whether the client still has the rights; a session may have ended.
     """
 
     method: str
@@ -61,6 +66,7 @@ class Request:
     read: Callable[[], Awaitable[bytes]] = _no_body
     parameters: Mapping[str, str] = field(default_factory=dict)
     role: Role = Role.NONE
+    still_admitted: Callable[[], bool] = _admitted
 
     @property
     def host(self) -> str:
@@ -116,6 +122,8 @@ class Request:
             )
         return content
 
-    def routed(self, parameters: Mapping[str, str], role: Role) -> Request:
+    def routed(
+        self, parameters: Mapping[str, str], role: Role, still_admitted: Callable[[], bool]
+    ) -> Request:
         """Returns the request with the results of the router and the guard."""
-        return replace(self, parameters=parameters, role=role)
+        return replace(self, parameters=parameters, role=role, still_admitted=still_admitted)

@@ -84,6 +84,7 @@ def _controls(verb: str, function: Function, status: int = 200) -> tuple[Route, 
 
 _DEAD = f"{V1}/dead-letters"
 
+LOGOUT: Final = _post(f"{V1}/logout", session.logout, "Session", role=Role.NONE)
 SNAPSHOT: Final = _get(f"{V1}/snapshot", live.snapshot, "Snapshot", across="snapshot")
 
 
@@ -102,7 +103,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     _get(f"{V1}/openapi.json", _openapi, "Document"),
     _get(f"{V1}/session", session.session, "Session", Role.NONE),
     _post(f"{V1}/login", session.login, "Session", role=Role.NONE, body="Login"),
-    _post(f"{V1}/logout", session.logout, "Session", role=Role.NONE),
+    LOGOUT,
     SNAPSHOT,
     _get(f"{V1}/stream", live.stream, "Text", content_type=EVENTS),
     _get(

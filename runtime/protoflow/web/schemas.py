@@ -158,7 +158,8 @@ SCHEMAS: dict[str, Schema] = {
     "Actions": _object(
         recorded=FLAG, note=TEXT,
         actions=_rows(
-            time=MAYBE_TEXT, action=TEXT, target=TEXT, count=COUNT, actor=TEXT, detail=TEXT
+            time=MAYBE_TEXT, action=TEXT, target=TEXT, count=COUNT, actor=TEXT, detail=TEXT,
+            role=TEXT, address=TEXT, result=TEXT,
         ),
     ),
     "Publication": _object(("key",), type=TEXT, message=ANYTHING, key=TEXT),
@@ -212,7 +213,10 @@ SCHEMAS: dict[str, Schema] = {
         capabilities=ANYTHING, versions=BY_NAME,
     ),
     "DeadLetterTopics": _object(topics=_DEAD_LETTER_TOPICS),
-    "DeadLetter": _object(("payload",), **_DEAD_LETTER, payload={}),
+    "DeadLetter": _object(
+        ("payload", "key", "metadata"),
+        **_DEAD_LETTER, payload={}, key=MAYBE_TEXT, metadata=BY_NAME,
+    ),
     "DeadLetters": _object(dead_letters=_list("DeadLetter"), next_cursor=MAYBE_TEXT),
     "DeadLetterSummary": _object(
         matched=COUNT, complete=FLAG,
@@ -238,7 +242,7 @@ SCHEMAS: dict[str, Schema] = {
         ("samples",), matched=COUNT, done=COUNT, failed=COUNT, samples=_list("DeadLetter")
     ),
     "Message": _object(
-        id=TEXT, known=FLAG,
+        id=TEXT, known=FLAG, key=MAYBE_TEXT,
         timeline=_rows(
             time=MAYBE_TEXT, event=TEXT, where=TEXT, group=TEXT, attempt=MAYBE_NUMBER,
             detail=TEXT, source=TEXT,

@@ -16,15 +16,19 @@ from protoflow.web.request import Role
 
 #: Seconds that a session lasts.
 LASTS: Final = 12 * 3600
-_ATTEMPTS, _PERIOD = 5, 60.0
-#: The number of clients whose attempts are counted; the oldest are forgotten.
-_CLIENTS: Final = 1000
+_NAME: Final = "protoflow-"
 
 
 def tokens_of(config: Config) -> list[tuple[bytes, Role]]:
     """Returns the tokens that the settings name, with their roles."""
     named = ((config.http_token, Role.OPERATE), (config.http_read_token, Role.READ))
     return [(token.reveal().encode(), role) for token, role in named if token]
+
+
+def session_cookies(cookies: str) -> frozenset[str]:
+    """Returns the cookies of sessions in a `Cookie` header, each as `name=value`."""
+    parts = (part.strip() for part in cookies.split(";"))
+    return frozenset(part for part in parts if part.startswith(_NAME))
 
 
 class Sessions:
@@ -37,16 +41,15 @@ class Sessions:
     def __init__(self, config: Config) -> None:
         #: Cookies are shared between the ports of a host, so each service has its own cookie name.
         self._keys = {
-            f"protoflow-{_digest(token, b'name')[:8]}": (token, role)
+            f"{_NAME}{_digest(token, b'name')[:8]}": (token, role)
             for token, role in tokens_of(config)
         }
-        self._attempts: dict[str, list[float]] = {}
 
     def role(self, cookies: str) -> Role:
         """Returns the role of the best session in a `Cookie` header."""
         found = Role.NONE
-        for part in cookies.split(";"):
-            name, _, value = part.strip().partition("=")
+        for part in session_cookies(cookies):
+            name, _, value = part.partition("=")
             token, role = self._keys.get(name, (b"", Role.NONE))
             if role is not Role.NONE and _valid(token, role, value):
                 found = max(found, role)
@@ -69,18 +72,8 @@ class Sessions:
         Other names are not returned: a name is derived from a token, so a foreign client could test
         tokens with it.
         """
-        given = {part.strip().partition("=")[0] for part in cookies.split(";")}
+        given = {part.partition("=")[0] for part in session_cookies(cookies)}
         return [_cookie(name, "", 0, secure=secure) for name in self._keys if name in given]
-
-    def may_try(self, client: str) -> bool:
-        """Whether a client may try a token again; the limit is five times a minute."""
-        now = time.monotonic()
-        made = [at for at in self._attempts.pop(client, ()) if now - at < _PERIOD]
-        allowed = len(made) < _ATTEMPTS
-        self._attempts[client] = [*made, now] if allowed else made
-        if len(self._attempts) > _CLIENTS:
-            del self._attempts[next(iter(self._attempts))]
-        return allowed
 
 
 def _valid(token: bytes, role: Role, value: str) -> bool:

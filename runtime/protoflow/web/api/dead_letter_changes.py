@@ -11,7 +11,7 @@ from protoflow.transport.dead_letters import DeadLetterRecord
 from protoflow.transport.kit.dead_letter_selection import DeadLetterFilter, not_found
 from protoflow.web.api.dead_letter_requests import Change, change_of
 from protoflow.web.api.dead_letters import all_of, records_of, shown
-from protoflow.web.api.operators import as_operator
+from protoflow.web.api.operators import FAILED, as_operator
 from protoflow.web.host import Host
 from protoflow.web.request import Request
 from protoflow.web.response import Problem, Response, as_json
@@ -66,6 +66,7 @@ async def _changed(host: Host, request: Request, change: Change, verb: str, act:
             left |= {id: str(reason) for id, reason in failed.left.items()}
             left_count += failed.left_count
             error = failed
+            _record_failed(host, request, change, verb, topic, failed)
     _log.info(
         "an operator changed dead letters",
         extra={
@@ -78,6 +79,16 @@ async def _changed(host: Host, request: Request, change: Change, verb: str, act:
         return as_json(report)
     named = dict(list(left.items())[:_MOST_NAMED])
     raise Problem(409, str(error), more=report | {"left": named})
+
+
+def _record_failed(
+    host: Host, request: Request, change: Change, verb: str, topic: str, error: ReplayError
+) -> None:
+    if host.journal is not None:
+        with as_operator(request, change.description):
+            host.journal.record_action(
+                verb, topic, count=0, detail=f"{FAILED}{error.left_count} left; {error!s:.300}"
+            )
 
 
 async def _by_topic(host: Host, change: Change) -> dict[str, Collection[str] | None]:

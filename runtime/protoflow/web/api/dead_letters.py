@@ -1,7 +1,7 @@
 """Dead letters: list, count, show, export.
 
-Keys and foreign metadata are not shown, and payloads only with `http_payloads`: they may hold
-sensitive data.
+Payloads, keys and foreign metadata are only shown with `http_payloads`: they may hold sensitive
+data.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from protoflow.web.api.dead_letter_requests import (
     page_of,
     selection_of,
 )
+from protoflow.web.api.metadata import key_of, metadata_of
 from protoflow.web.host import Host
 from protoflow.web.request import Request
 from protoflow.web.response import NDJSON, Problem, Response, as_json, encoded
@@ -167,8 +168,12 @@ def _number(text: str) -> int | None:
 
 
 def _full(host: Host, topic: str, record: DeadLetterRecord, payloads: bool) -> dict[str, Any]:
-    row = shown(topic, record)
-    return row | {"payload": decoded(record.message, host.messages().get)} if payloads else row
+    message = record.message
+    row = shown(topic, record) | {"metadata": metadata_of(host, message)}
+    if not payloads:
+        return row
+    payload = decoded(message, host.messages().get)
+    return row | {"key": key_of(host, message), "payload": payload}
 
 
 def wants_payloads(host: Host, given: str | None) -> bool:

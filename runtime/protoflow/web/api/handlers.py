@@ -17,7 +17,6 @@ from protoflow.web.request import Request
 from protoflow.web.response import Problem, Response, as_json
 
 _NANOSECONDS = 1e9
-_DETAILS = frozenset({"types", "policy", "policy_origins", "histogram", "recent_errors"})
 
 
 async def infos(host: Host, request: Request) -> Response:
@@ -46,11 +45,15 @@ async def handler(host: Host, request: Request) -> Response:
 def rows_of(host: Host) -> list[dict[str, Any]]:
     """Returns the running handlers, in the order of their subscriptions. If none runs here, returns
     those of the contract."""
+    plans = host.handlers()
     if host.alone:
-        return [_planned_row(host, plan) for plan in host.handlers()]
-    plans = {plan.registration.name: plan for plan in host.handlers()}
+        unknown: dict[str, Any] = {"histogram": [], "recent_errors": []}
+        return [_planned_row(host, plan) | _planned(host, plan) | unknown for plan in plans]
+    by_name = {plan.registration.name: plan for plan in plans}
     return [
-        _row(host, scheduler, route, plans[route.spec.name])
+        _row(host, scheduler, route)
+        | _planned(host, by_name[route.spec.name])
+        | _details(route.spec.stats)
         for scheduler in host.schedulers
         for route in scheduler.router.all
     ]
@@ -58,8 +61,13 @@ def rows_of(host: Host) -> list[dict[str, Any]]:
 
 def summary_of(host: Host) -> list[dict[str, Any]]:
     """Returns `rows_of` without fields that do not change or that only one page shows."""
-    rows = rows_of(host)
-    return [{name: row[name] for name in row.keys() - _DETAILS} for row in rows]
+    if host.alone:
+        return [_planned_row(host, plan) for plan in host.handlers()]
+    return [
+        _row(host, scheduler, route)
+        for scheduler in host.schedulers
+        for route in scheduler.router.all
+    ]
 
 
 def _planned_row(host: Host, plan: HandlerPlan) -> dict[str, Any]:
@@ -70,7 +78,6 @@ def _planned_row(host: Host, plan: HandlerPlan) -> dict[str, Any]:
     subscription = f"{plan.topic}/{plan.group}"
     return {
         "name": name,
-        "types": list(plan.registration.types),
         "topic": plan.topic,
         "group": plan.group,
         "publishes": host.publish_topic(plan) or "",
@@ -83,17 +90,15 @@ def _planned_row(host: Host, plan: HandlerPlan) -> dict[str, Any]:
         ],
         "state": "elsewhere",
         "problems": [],
-        **_policy_of(host, plan),
         "in_flight_limit": None,
         **dict.fromkeys(unknown),
         **{name: {} for name in ("counters", "errors")},
-        **{name: [] for name in ("histogram", "recent_errors")},
         "last_error": "",
     }
 
 
-def _policy_of(host: Host, plan: HandlerPlan) -> dict[str, Any]:
-    """Returns the policy of a handler, with the source of each value."""
+def _planned(host: Host, plan: HandlerPlan) -> dict[str, Any]:
+    """Returns what a handler takes, and its policy with the source of each value."""
     registration = plan.registration
     layers = (
         ("built in", BUILT_IN),
@@ -102,17 +107,18 @@ def _policy_of(host: Host, plan: HandlerPlan) -> dict[str, Any]:
         ("the config of this handler", host.config.policy_of(registration.name)),
     )
     origins = {leaf: origin for origin, policy in layers for leaf in leaves(policy)}
-    return {"policy": _policy(plan.policy), "policy_origins": origins}
+    return {
+        "types": list(registration.types),
+        "policy": _policy(plan.policy),
+        "policy_origins": origins,
+    }
 
 
-def _row(
-    host: Host, scheduler: Scheduler, route: HandlerRoute, plan: HandlerPlan
-) -> dict[str, Any]:
-    spec, registration = route.spec, route.registration
+def _row(host: Host, scheduler: Scheduler, route: HandlerRoute) -> dict[str, Any]:
+    spec = route.spec
     names = [other.spec.name for other in scheduler.router.all]
     return {
         "name": spec.name,
-        "types": list(registration.types),
         "topic": spec.topic,
         "group": spec.group,
         "publishes": host.reporter.host.publish_topic(spec),
@@ -121,7 +127,6 @@ def _row(
         "shares_subscription_with": [name for name in names if name != spec.name],
         "state": scheduler.state,
         "problems": list(scheduler.problems.values()),
-        **_policy_of(host, plan),
         "in_flight": scheduler.in_flight.count,
         "in_flight_limit": scheduler.settings.max_in_flight,
         "running": scheduler.running,
@@ -155,14 +160,20 @@ def _statistics(host: Host, stats: HandlerStats) -> dict[str, Any]:
             "p99": latency.p99_ns / _NANOSECONDS,
             "samples": latency.sample_size,
         },
+        "errors": dict(categories),
+        "last_error": stats.recent_errors[-1][1] if stats.recent_errors else "",
+        "last_run_at": timestamp(clock.now() - ago) if last else None,
+    }
+
+
+def _details(stats: HandlerStats) -> dict[str, Any]:
+    """How long runs took, and the last errors."""
+    return {
         "histogram": [
             {"seconds": None if bound == float("inf") else bound, "runs": count}
-            for bound, count in timings.histogram()
+            for bound, count in stats.timings.histogram()
         ],
-        "errors": dict(categories),
-        "last_error": stats.errors.last_error,
         "recent_errors": [
             {"at": timestamp(at), "error": text} for at, text in reversed(stats.recent_errors)
         ],
-        "last_run_at": timestamp(clock.now() - ago) if last else None,
     }

@@ -12,6 +12,7 @@ from protoflow.stats.dead_letters import timestamp
 from protoflow.web.api.control import process_of
 from protoflow.web.api.dead_letters import topics_of
 from protoflow.web.api.handlers import summary_of
+from protoflow.web.api.operators import operator_of
 from protoflow.web.api.service import lag_of
 from protoflow.web.host import Host
 from protoflow.web.joining import JOIN
@@ -34,7 +35,7 @@ async def snapshot(host: Host, request: Request) -> Response:
 async def stream(host: Host, request: Request) -> Response:
     """The snapshot every two seconds, as server-sent events."""
     request.given(frozenset())
-    events = host.live.stream(lambda: taken(host))
+    events = host.live.stream(lambda: taken(host), request)
     return Response(stream=events, content_type=EVENTS, headers={"X-Accel-Buffering": "no"})
 
 
@@ -125,7 +126,7 @@ async def actions(host: Host, request: Request) -> Response:
         return [
             {
                 "time": timestamp(one.time), "action": one.action, "target": one.target,
-                "count": one.count, "actor": one.actor, "detail": one.detail,
+                "count": one.count, "actor": one.actor, **operator_of(one.detail),
             }
             for one in reader.actions(limit=int(given))
         ]  # fmt: skip

@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from protoflow.web.request import Request
+
+#: Begins what failed, in the detail of an action.
+FAILED: Final = "failed: "
+_BY: Final = re.compile(r"by (operate|read|none) from ([^;]*)(?:; )?(.*)", re.DOTALL)
+
+
+def operator_of(detail: str) -> dict[str, str]:
+    """Returns role and address of what `as_operator` recorded, empty where no page did it; how it
+    was done; and the result."""
+    found = _BY.fullmatch(detail)
+    role, address, rest = found.groups() if found else ("", "", detail)
+    rest, failed, reason = rest.rpartition(FAILED)
+    result = f"failed: {reason}" if failed else "done"
+    return {
+        "role": role, "address": address, "detail": (rest if failed else reason).rstrip("; "),
+        "result": result,
+    }  # fmt: skip
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from typing import Any
 
 from protoflow import __version__
 from protoflow.config.settings import Config
-from protoflow.contract.spec import MessageSpec
+from protoflow.contract.policy import leaves
+from protoflow.contract.spec import DeliveryPolicy, MessageSpec
 from protoflow.web.host import Host
 from protoflow.web.request import Request
 from protoflow.web.response import Response, as_json
@@ -21,7 +22,7 @@ async def settings(host: Host, request: Request) -> Response:
     rows = [
         {
             "name": name,
-            "value": _set(host.config, name) if _is_secret(name) else value,
+            "value": _value(host.config, name, value),
             "origin": origin,
             "help": helps[name],
             "unit": _unit(name),
@@ -48,8 +49,20 @@ def _is_secret(name: str) -> bool:
     return name.endswith("_token")
 
 
-def _set(config: Config, name: str) -> str:
-    return "set" if getattr(config, name) else "not set"
+def _value(config: Config, name: str, text: str) -> str:
+    """The value of a setting as text: of a secret whether it is set, of policies what is set."""
+    value = getattr(config, name)
+    if _is_secret(name):
+        return "set" if value else "not set"
+    if name == "defaults":
+        return _leaves(value)
+    if name == "handlers":
+        return "; ".join(f"{handler}: {_leaves(each)}" for handler, each in value.items())
+    return text
+
+
+def _leaves(policy: DeliveryPolicy) -> str:
+    return ", ".join(f"{name}={value}" for name, value in leaves(policy).items())
 
 
 async def lag(host: Host, request: Request) -> Response:

@@ -16,16 +16,16 @@ async def session(host: Host, request: Request) -> Response:
 
 
 async def login(host: Host, request: Request) -> Response:
-    """Opens a session of 12 hours for a token; five attempts a minute."""
+    """Opens a session of 12 hours for a token; five attempts a minute for each client."""
     request.given(frozenset())
     token = (await request.json(frozenset({"token"}))).get("token")
     if not isinstance(token, str):
         raise Problem(400, 'token is a text: {"token": "..."}')
     if not tokens_of(host.config):
         raise Problem(409, "no token is set, so there is nothing to sign in to")
-    if not host.sessions.may_try(request.peer):
+    if not host.login_limit.allows(request.peer):
         raise Problem(
-            429, "five attempts a minute; wait a minute, then try again",
+            429, "too many attempts; wait a minute, then try again",
             headers={"Retry-After": "60"},
         )  # fmt: skip
     role, cookie = host.sessions.open(token, secure=request.secure)
@@ -37,12 +37,12 @@ async def login(host: Host, request: Request) -> Response:
 
 
 async def logout(host: Host, request: Request) -> Response:
-    """Ends the session."""
+    """Ends the session, and the streams that it has opened."""
     request.given(frozenset())
+    cookies = request.headers.get("cookie", "")
     response = as_json(_session(host, Role.NONE))
-    response.cookies = host.sessions.closed(
-        request.headers.get("cookie", ""), secure=request.secure
-    )
+    response.cookies = host.sessions.closed(cookies, secure=request.secure)
+    host.live.sign_out(cookies)
     return response
 
 

@@ -24,7 +24,7 @@ from protoflow.web.live import Live
 from protoflow.web.request import Request
 from protoflow.web.response import EVENTS, JSON, NDJSON, Problem, Response, as_json
 from protoflow.web.route import Route
-from protoflow.web.routes import SNAPSHOT
+from protoflow.web.routes import LOGOUT, SNAPSHOT
 
 _FORWARDED = (
     *("authorization", "accept", "content-type", "host", "origin", "cookie", CSRF_HEADER),
@@ -69,6 +69,8 @@ class Gateway:
         """Answers a request by the route's rule for several workers. Raises Problem."""
         if route.content_type == EVENTS:
             return self._stream(request)
+        if route is LOGOUT:
+            self._live.sign_out(request.headers.get("cookie", ""))
         body = await request.read() if request.method == "POST" else b""
         if route.across == "any":
             return await self._any(request, body)
@@ -106,7 +108,7 @@ class Gateway:
             return content
 
         return Response(
-            stream=self._live.stream(take), content_type=EVENTS,
+            stream=self._live.stream(take, request), content_type=EVENTS,
             headers={"X-Accel-Buffering": "no"},
         )  # fmt: skip
 
@@ -138,6 +140,7 @@ class Gateway:
     async def _ask(self, session: ClientSession, request: Request, body: bytes) -> ClientResponse:
         url = URL(f"http://worker{request.path}?{request.query}".rstrip("?"), encoded=True)
         headers = {name: value for name, value in request.headers.items() if name in _FORWARDED}
+        headers["x-forwarded-for"] = request.peer
         if request.path == "/metrics":
             headers["accept"] = "text/plain"
         method = "GET" if request.method == "HEAD" else request.method

@@ -6,7 +6,7 @@ import { UNKNOWN, count, number, plural, text, when } from "./format.js";
 import { live } from "./live.js";
 import { facts, handlerLink, messageLink, table } from "./parts.js";
 
-//: Dead letters of one request, and of one page when all are gathered.
+// Dead letters of one request, and of one page when all are gathered.
 const PORTION = 50;
 const GATHERED = 1000;
 const NAMED = 200;
@@ -14,13 +14,14 @@ const NAMED = 200;
 /**
  * Opens the dialog of a change.
  *
- * verb: replay or purge. what: {ids, topic}, {filter} or {all}. done: called when it is closed
- * after something was changed.
+ * verb: replay or purge. what: {picked}, ids by topic, {filter} or {all}. done: called when it is
+ * closed after something was changed.
  */
 export function change(verb, what, context, done) {
   const run = {
     verb, what, context, step: "preview", preview: null, error: null, toOrigin: false, rate: "",
     typed: "", done: 0, failed: 0, total: 0, left: [], stopped: false, before: null,
+    replayed: new Set(), started: null, again: null,
   };
   const dialog = h("dialog", { "aria-labelledby": "change-title", class: "change" });
   const back = document.activeElement;
@@ -38,20 +39,38 @@ export function change(verb, what, context, done) {
     if (run.step !== "preview") done();
   });
   // What is handled meanwhile comes with the stream.
-  const timer = setInterval(() => run.step !== "preview" && run.draw(), 1000);
+  const timer = setInterval(() => {
+    if (run.step !== "preview") run.draw();
+    if (run.step === "ended" && run.verb === "replay") lookAgain(run);
+  }, 1000);
   run.draw();
   dialog.showModal();
   look(run);
 }
 
-function bodyOf(what) {
-  if (what.ids) return { ids: what.ids, ...(what.topic ? { filter: { topic: what.topic } } : {}) };
-  return what.filter ? { filter: what.filter } : { all: true };
+export const placeOf = (row) => `${row.topic}:${row.id}`;
+
+/** Dead letters by topic: one message may be a dead letter of several groups. */
+export function picked(rows) {
+  const found = new Map();
+  for (const { topic, id } of rows) found.set(topic, [...(found.get(topic) ?? []), id]);
+  return found;
+}
+
+function bodiesOf({ picked: chosen, filter }) {
+  if (chosen) return [...chosen].map(([topic, ids]) => ({ ids, filter: { topic } }));
+  return [filter ? { filter } : { all: true }];
 }
 
 async function look(run) {
+  const preview = { matched: 0, samples: [] };
   try {
-    run.preview = await post(`api/v1/dead-letters/${run.verb}`, { ...bodyOf(run.what), dry_run: true });
+    for (const body of bodiesOf(run.what)) {
+      const found = await post(`api/v1/dead-letters/${run.verb}`, { ...body, dry_run: true });
+      preview.matched += found.matched;
+      preview.samples = [...preview.samples, ...found.samples].slice(0, 5);
+    }
+    run.preview = preview;
   } catch (error) {
     run.error = error;
   }
@@ -83,7 +102,7 @@ function preview(run) {
     : " will be deleted for good. Nothing brings them back."),
   table(`The first ${Math.min(5, matched)} of them`,
     [{ name: "Time" }, { name: "Id" }, { name: "Error", class: "wide" }],
-    samples.map((row) => ({ key: row.id, cells: [
+    samples.map((row) => ({ key: `${row.topic}:${row.id}`, cells: [
       when(row.dead_lettered_at), h("span", { class: "id" }, row.id),
       [row.error_type ?? "", row.error_message ? ": " : "", row.error_message ? text(row.error_message, 120) : ""],
     ] }))),
@@ -127,6 +146,7 @@ async function begin(run) {
   run.step = "running";
   run.total = run.preview.matched;
   run.before = handledOf(run);
+  run.started = live.snapshot?.time ?? new Date().toISOString();
   run.draw();
   try {
     await each(run, await gathered(run));
@@ -140,25 +160,17 @@ async function begin(run) {
 
 /** The ids that are to be changed, by topic: what comes later is not. */
 async function gathered(run) {
-  const { what } = run;
-  const found = new Map();
-  const add = (topic, id) => found.set(topic, [...(found.get(topic) ?? []), id]);
-  if (what.ids && what.topic) return new Map([[what.topic, what.ids]]);
-  const chosen = what.ids && new Set(what.ids);
+  if (run.what.picked) return run.what.picked;
+  const rows = [];
   let cursor = null;
-  let number = 0;
   do {
-    const page = await get("api/v1/dead-letters", { ...(what.filter ?? {}), limit: GATHERED, cursor });
-    for (const row of page.dead_letters) {
-      if (chosen ? chosen.has(row.id) : number < run.total) {
-        add(row.topic, row.id);
-        number += 1;
-      }
-    }
+    const page = await get("api/v1/dead-letters", { ...(run.what.filter ?? {}), limit: GATHERED, cursor });
+    rows.push(...page.dead_letters);
     cursor = page.next_cursor;
-  } while (cursor && !run.stopped && (chosen ? number < chosen.size : number < run.total));
-  run.total = number;
-  return found;
+  } while (cursor && !run.stopped && rows.length < run.total);
+  rows.length = Math.min(rows.length, run.total);
+  run.total = rows.length;
+  return picked(rows);
 }
 
 async function each(run, byTopic) {
@@ -182,6 +194,7 @@ async function portion(run, topic, ids) {
     const report = await post(`api/v1/dead-letters/${run.verb}`, body);
     run.done += report.done;
     run.failed += report.failed;
+    for (const id of ids) run.replayed.add(placeOf({ topic, id }));
   } catch (error) {
     if (!(error instanceof Failure)) throw error;
     if (error.status === 404 && ids.length > 1) {
@@ -197,6 +210,19 @@ async function portion(run, topic, ids) {
   }
 }
 
+/** Counts what was replayed and failed once more, as long as one page holds what failed since. */
+async function lookAgain(run) {
+  if (run.looking || !run.replayed.size) return;
+  run.looking = true;
+  try {
+    const found = await get("api/v1/dead-letters", { since: run.started, limit: GATHERED });
+    run.again = found.next_cursor ? null : found.dead_letters.filter((row) => run.replayed.has(placeOf(row))).length;
+  } catch {
+    run.again = null;
+  }
+  run.looking = false;
+}
+
 const handledOf = (run) => {
   const names = new Set(run.preview.samples.map((row) => row.handler));
   return new Map((live.snapshot?.handlers ?? [])
@@ -208,7 +234,8 @@ function progress(run) {
   const ended = run.step === "ended";
   return [
     h("progress", { max: Math.max(1, run.total), value: run.done + run.failed, "aria-label": "Progress" }),
-    facts([["Done", count(run.done)], ["Failed", count(run.failed)], ["Left", count(left)]]),
+    facts([["Done", count(run.done)], ["Failed", count(run.failed)], ["Left", count(left)],
+      run.verb === "replay" ? ["Dead letters again", count(run.again)] : null]),
     run.broken ? h("p", { class: "failure", role: "alert" }, run.broken.message) : null,
     ended ? h("p", { role: "status" }, run.stopped ? "Stopped." : left ? "Ended early." : "Finished.") : null,
     run.verb === "replay" && run.done ? since(run) : null,
@@ -232,6 +259,7 @@ function since(run) {
     return { key: name, cells: [handlerLink(name), grown("handled"), grown("failed_runs"), grown("dead_lettered")] };
   });
   if (!rows.length) return null;
-  return table("Since the replay began", [{ name: "Handler" }, { name: "Handled", number: true },
-    { name: "Failed runs", number: true }, { name: "Dead-lettered again", number: true }], rows);
+  return [h("h3", {}, "The handler since the replay began, with all of its messages"),
+    table("Since the replay began", [{ name: "Handler" }, { name: "Handled", number: true },
+      { name: "Failed runs", number: true }, { name: "New dead letters", number: true }], rows)];
 }

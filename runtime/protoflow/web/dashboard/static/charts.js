@@ -60,11 +60,18 @@ function draw(element) {
   }
 }
 
-const few = (plot) => plot.data[1].filter((value) => value !== null).length < 3;
+/** The places of values without neighbours, which no line shows. */
+function lonely(plot) {
+  const values = plot.data[1];
+  const there = (index) => values[index] !== null && values[index] !== undefined;
+  return [...values.keys()].filter((index) => there(index) && !there(index - 1) && !there(index + 1));
+}
 
 function made(element, data, bars) {
   const style = getComputedStyle(element);
   const [line, grid] = [style.color, style.borderTopColor];
+  // Canvases know no colour with a variable part: the area is the line, and nearly transparent.
+  const area = line.replace(/^rgb\(/, "rgba(").replace(/\)$/, ", 0.12)");
   const narrow = element.clientWidth < 220;
   const options = {
     width: Math.max(80, element.clientWidth),
@@ -94,8 +101,8 @@ function made(element, data, bars) {
     series: [
       {},
       {
-        stroke: line, width: 1.5, spanGaps: false, points: { show: few, size: 4 },
-        fill: bars ? line : undefined,
+        stroke: line, width: 1.5, spanGaps: false, points: { show: true, size: 5, fill: line, filter: lonely },
+        fill: bars ? line : area,
         paths: bars ? uPlot.paths.bars({ size: [0.8, 12] }) : uPlot.paths.linear(),
       },
     ],

@@ -8,7 +8,7 @@ import { failure, handlerLink, messageLink, section, shown, table } from "./part
 export function open(context) {
   const contract = new Resource(() => get("api/v1/contract"), context.update);
   const document_ = new Resource(() => get("api/v1/asyncapi"), context.update);
-  const form = { type: null, text: "", error: null, published: [] };
+  const form = { type: null, text: "", key: "", error: null, published: [] };
   contract.reload();
   document_.reload();
   return {
@@ -25,13 +25,14 @@ function view(contract, asyncapi, form, context) {
     h("p", {}, h("a", { class: "button", download: "asyncapi.json", href: address("api/v1/asyncapi") },
       "Download AsyncAPI")),
     context.session.publish ? section("Publish", publishing(contract, asyncapi, form, context)) : null,
-    section("Messages", contract.messages.map((one) => message(one, schemaOf(asyncapi, one)))),
+    section("Messages", contract.messages.map((one) => message(one, asyncapi))),
     section("Operations", operations(contract)),
     asyncapi ? section("Channels", channels(asyncapi)) : null,
   ];
 }
 
-function message(one, schema) {
+function message(one, asyncapi) {
+  const schema = schemaOf(asyncapi, one);
   return h("details", { class: "card", "data-key": one.type },
     h("summary", {}, h("strong", {}, one.type), h("span", { class: "note" },
       one.topic ? ` to ${one.topic}` : " without a topic")),
@@ -43,7 +44,7 @@ function message(one, schema) {
       rules(one, field, schema),
     ] })), "It has no fields."),
     one.aliases.length ? h("p", {}, `Also known as ${one.aliases.join(", ")}.`) : null,
-    h("h3", {}, "Example"), h("pre", { tabindex: "0", role: "region", "aria-label": `Example of ${one.type}` }, example(one, schema)));
+    h("h3", {}, "Example"), h("pre", { tabindex: "0", role: "region", "aria-label": `Example of ${one.type}` }, example(asyncapi, one)));
 }
 
 function rules(one, field, schema) {
@@ -68,18 +69,38 @@ function schemaOf(asyncapi, one) {
   return asyncapi?.components?.schemas?.[one.proto] ?? null;
 }
 
-const ZEROS = { bool: false, string: "", bytes: "", double: 0, float: 0 };
+function example(asyncapi, one) {
+  const schema = schemaOf(asyncapi, one);
+  return JSON.stringify(schema ? sample(asyncapi, schema) : {}, null, 2);
+}
 
-function example(one, schema) {
-  const given = schema?.examples?.[0];
-  if (given) return JSON.stringify(given, null, 2);
-  const value = {};
-  for (const field of one.fields) {
-    const zero = field.type in ZEROS ? ZEROS[field.type]
-      : /64$/.test(field.type) ? "0" : /32$/.test(field.type) ? 0 : {};
-    value[field.json_name] = field.repeated ? [] : zero;
+const DEPTH = 4;
+
+/** A value that a schema allows; beneath a depth nothing, because types may hold themselves. */
+function sample(asyncapi, schema, depth = 0) {
+  if (schema.$ref) {
+    const name = decodeURIComponent(schema.$ref.split("/").pop());
+    const found = asyncapi.components?.schemas?.[name];
+    return found && depth < DEPTH ? sample(asyncapi, found, depth + 1) : {};
   }
-  return JSON.stringify(value, null, 2);
+  if (schema.examples?.length) return schema.examples[0];
+  if (schema.const !== undefined) return schema.const;
+  if (schema.enum?.length) return schema.enum.at(schema.enum.length > 1 ? 1 : 0);
+  const other = schema.oneOf?.[0] ?? schema.anyOf?.[0] ?? schema.allOf?.[0];
+  if (other) return sample(asyncapi, other, depth);
+  const type = Array.isArray(schema.type) ? schema.type[0] : schema.type;
+  if (type === "object") {
+    return Object.fromEntries(Object.entries(schema.properties ?? {})
+      .map(([name, each]) => [name, sample(asyncapi, each, depth + 1)]));
+  }
+  if (type === "array") return schema.items && depth < DEPTH ? [sample(asyncapi, schema.items, depth + 1)] : [];
+  if (type === "boolean") return false;
+  if (type === "integer" || type === "number") {
+    return Math.min(Math.max(schema.minimum ?? 1, (schema.exclusiveMinimum ?? 0) + 1), schema.maximum ?? Infinity);
+  }
+  if (schema.format === "date-time") return "2026-01-31T12:00:00Z";
+  if (/int64|fixed64/.test(schema.format ?? "") || schema.pattern?.includes("[0-9]")) return "1";
+  return "text".padEnd(schema.minLength ?? 0, "x").slice(0, schema.maxLength ?? 4);
 }
 
 function operations(contract) {
@@ -105,14 +126,15 @@ function publishing(contract, asyncapi, form, context) {
   const able = contract.messages.filter((one) => one.topic);
   const chosen = able.find((one) => one.type === form.type) ?? able[0];
   if (!chosen) return h("p", { class: "empty" }, "No message of the contract has a topic.");
-  if (form.type !== chosen.type) {
+  if (form.type !== chosen.type && asyncapi) {
     form.type = chosen.type;
-    form.text = example(chosen, schemaOf(asyncapi, chosen));
+    form.text = example(asyncapi, chosen);
   }
   const submit = async (event) => {
     event.preventDefault();
     try {
-      const { id } = await post("api/v1/publish", { type: form.type, message: parsed(form.text) });
+      const { id } = await post("api/v1/publish", { type: chosen.type, message: parsed(form.text),
+        ...(form.key ? { key: form.key } : {}) });
       form.published = [id, ...form.published].slice(0, 5);
       form.error = null;
     } catch (error) {
@@ -123,13 +145,17 @@ function publishing(contract, asyncapi, form, context) {
   return h("form", { class: "publish", onsubmit: submit },
     h("label", {}, "Type", h("select", { name: "type", value: form.type, onchange: (event) => {
       form.type = event.currentTarget.value;
-      const next = able.find((one) => one.type === form.type);
-      form.text = example(next, schemaOf(asyncapi, next));
+      form.text = example(asyncapi, able.find((one) => one.type === form.type));
       context.update();
     } }, able.map((one) => h("option", { value: one.type, selected: one === chosen }, one.type)))),
-    h("label", {}, "Message, as JSON", h("textarea", { name: "message", rows: "8", spellcheck: "false",
+    h("label", {}, "Message, as JSON", h("textarea", { name: "message", rows: "12", spellcheck: "false",
       value: form.text, oninput: (event) => {
         form.text = event.currentTarget.value;
+      } })),
+    h("label", {}, "Key", h("input", { name: "key", autocomplete: "off", value: form.key,
+      placeholder: chosen.partition_key ? `empty: the field ${chosen.partition_key}` : "empty: none",
+      oninput: (event) => {
+        form.key = event.currentTarget.value;
       } })),
     h("div", { class: "buttons" }, h("button", { type: "submit", class: "primary" }, `Publish to ${chosen.topic}`)),
     form.error ? failure(form.error) : null,

@@ -1,13 +1,14 @@
 // Dead letters: filter, groups, rows, one of them in a drawer, and what can be done with them.
 
 import { Resource, address, get } from "./api.js";
-import { change } from "./changes.js";
+import { change, picked, placeOf } from "./changes.js";
 import { h } from "./dom.js";
-import { UNKNOWN, bytes, count, text, when } from "./format.js";
+import { UNKNOWN, bytes, count, moment, text, when, written } from "./format.js";
 import { live } from "./live.js";
 import { facts, handlerLink, link, messageLink, section, shown, table } from "./parts.js";
 
 const CONDITIONS = ["handler", "error", "error_class", "type", "key", "topic", "group", "since", "until"];
+const TIMES = ["since", "until"];
 const PAGE = 50;
 
 export function open(context) {
@@ -37,8 +38,9 @@ export function open(context) {
   };
   const openLetter = () => {
     const id = context.query().open;
+    const place = placeOf({ topic: context.query().in, id });
     if (!id) page.letter = null;
-    else if (page.letter?.id !== id) page.letter = letterOf(context, id);
+    else if (page.letter?.place !== place) page.letter = { place, ...letterOf(context, id) };
     else page.letter.resource.reload();
   };
   const moved = () => {
@@ -76,8 +78,8 @@ function filterOf(query) {
   const found = {};
   for (const name of CONDITIONS) {
     if (!query[name]) continue;
-    const time = name === "since" || name === "until";
-    found[name] = time ? new Date(query[name]).toISOString() : query[name];
+    // Of an address that somebody wrote by hand, the service says what is wrong.
+    found[name] = TIMES.includes(name) ? moment(query[name]) ?? query[name] : query[name];
   }
   return found;
 }
@@ -121,10 +123,13 @@ function filters(context) {
   const submit = (event) => {
     event.preventDefault();
     const given = Object.fromEntries(new FormData(event.currentTarget));
+    // An address means the same moment wherever it is opened.
+    for (const name of TIMES) given[name] = moment(given[name]) ?? "";
     context.go("dead-letters", given);
   };
   const field = (name, label, more = {}) => h("label", { "data-key": name }, label,
-    h("input", { name, value: query[name] ?? "", autocomplete: "off", ...more }));
+    h("input", { name, value: (TIMES.includes(name) ? written(query[name]) : query[name]) ?? "",
+      autocomplete: "off", ...more }));
   return h("form", { class: "filters", role: "search", "aria-label": "Filter", onsubmit: submit },
     field("handler", "Handler", { list: "handlers" }),
     h("datalist", { id: "handlers" }, handlers.map((name) => h("option", { value: name }))),
@@ -153,7 +158,7 @@ function groups(found, page, context) {
     ] }))));
 }
 
-/** Replay, purge and export of a selection: {ids}, {filter} or {all}. */
+/** Replay, purge and export of a selection: {picked}, {filter} or {all}. */
 function buttons(what, name, page, context) {
   const act = (verb) => change(verb, what, context, () => {
     page.chosen.clear();
@@ -166,7 +171,7 @@ function buttons(what, name, page, context) {
       onclick: () => act("replay") }, "Replay"),
     h("button", { type: "button", class: "danger", disabled: !may, "aria-label": label("Purge"),
       onclick: () => act("purge") }, "Purge"),
-    what.ids
+    what.picked
       ? h("button", { type: "button", onclick: () => save([...page.chosen.values()]) }, "Export")
       : h("a", { class: "button", download: "dead-letters.ndjson", "aria-label": label("Export"),
         href: address("api/v1/dead-letters/export", what.filter) }, "Export"),
@@ -187,7 +192,7 @@ function bulk(page, summary, context) {
   if (page.chosen.size) {
     return h("div", { class: "bulk", role: "group", "aria-label": "Selection" },
       h("strong", {}, `${count(page.chosen.size)} selected`),
-      buttons({ ids: [...page.chosen.keys()] }, "", page, context),
+      buttons({ picked: picked(page.chosen.values()) }, "", page, context),
       h("button", { type: "button", onclick: () => {
         page.chosen.clear();
         context.update();
@@ -200,10 +205,10 @@ function bulk(page, summary, context) {
 }
 
 function rows(page, context) {
-  const every = page.rows.length > 0 && page.rows.every((row) => page.chosen.has(row.id));
+  const every = page.rows.length > 0 && page.rows.every((row) => page.chosen.has(placeOf(row)));
   const choose = (row, chosen) => {
-    if (chosen) page.chosen.set(row.id, row);
-    else page.chosen.delete(row.id);
+    if (chosen) page.chosen.set(placeOf(row), row);
+    else page.chosen.delete(placeOf(row));
     context.update();
   };
   const box = h("input", { type: "checkbox", checked: every, "aria-label": "Select all that are shown",
@@ -212,15 +217,19 @@ function rows(page, context) {
     } });
   return [
     table("Dead letters", [{ name: box }, { name: "Time" }, { name: "Id" }, { name: "Type" },
-      { name: "Attempts", number: true }, { name: "Error", class: "wide" }, { name: "Details" }],
+      { name: "Attempts", number: true }, { name: "Error", class: "wide" }, { name: "Actions" }],
     page.rows.map((row) => ({ key: `${row.topic}:${row.position}`, cells: [
-      h("input", { type: "checkbox", checked: page.chosen.has(row.id), "aria-label": `Select ${row.id}`,
+      h("input", { type: "checkbox", checked: page.chosen.has(placeOf(row)), "aria-label": `Select ${row.id}`,
         onchange: (event) => choose(row, event.currentTarget.checked) }),
-      when(row.dead_lettered_at), messageLink(row.id), h("bdi", {}, row.type ?? UNKNOWN),
+      when(row.dead_lettered_at), messageLink(row.id),
+      h("bdi", { title: row.type }, row.type?.split(".").at(-1) ?? UNKNOWN),
       count(row.attempts), errorOf(row),
-      h("button", { type: "button", class: "small", "aria-label": `Open ${row.id}`,
-        onclick: () => context.go("dead-letters",
-          { ...context.query(), open: row.id, in: row.topic }) }, "Open"),
+      h("div", { class: "buttons" },
+        h("button", { type: "button", "aria-label": `Open ${row.id}`,
+          onclick: () => context.go("dead-letters",
+            { ...context.query(), open: row.id, in: row.topic }) }, "Open"),
+        h("button", { type: "button", "aria-label": `Replay ${row.id}`, disabled: !context.can("operate"),
+          onclick: () => act("replay", row, page, context) }, "Replay")),
     ] }))),
     page.cursor ? h("button", { type: "button", onclick: page.more }, "Show more") : null,
   ];
@@ -252,23 +261,44 @@ function drawer(page, context) {
       ["Group", row.group],
       ["Origin", `${row.original_topic ?? UNKNOWN}, ${row.original_partition ?? UNKNOWN}/${row.original_offset ?? UNKNOWN}`],
       ["Lies in", row.topic], ["Type", row.type], ["Source", row.source], ["Size", bytes(row.size)],
-      ["Correlation id", row.correlation_id], ["Trace", row.traceparent],
-    ].map(([name, value]) => [name, typeof value === "string" ? text(value, 300) : value])),
+      ["Correlation id", row.correlation_id], ["Trace", traceOf(row)],
+      context.session.payloads ? ["Key", hidden(row.key)] : null,
+    ].filter(Boolean).map(([name, value]) => [name, typeof value === "string" ? text(value, 300) : value])),
     h("h3", {}, "Payload"), payload(row, context),
+    h("h3", {}, "Headers"), headers(row, context),
   ]));
 }
 
+const act = (verb, row, page, context) => change(verb, { picked: picked([row]) }, context, () => {
+  const { open: _open, in: _in, ...rest } = context.query();
+  context.go("dead-letters", rest);
+  page.reload();
+});
+
 function one(row, page, context) {
-  const act = (verb) => change(verb, { ids: [row.id], topic: row.topic }, context, () => {
-    const { open: _open, in: _in, ...rest } = context.query();
-    context.go("dead-letters", rest);
-    page.reload();
-  });
   const may = context.can("operate");
   return [
-    h("button", { type: "button", class: "primary", disabled: !may, onclick: () => act("replay") }, "Replay"),
-    h("button", { type: "button", class: "danger", disabled: !may, onclick: () => act("purge") }, "Purge"),
+    h("button", { type: "button", class: "primary", disabled: !may,
+      onclick: () => act("replay", row, page, context) }, "Replay"),
+    h("button", { type: "button", class: "danger", disabled: !may,
+      onclick: () => act("purge", row, page, context) }, "Purge"),
     h("button", { type: "button", onclick: () => save([row]) }, "Export"),
+  ];
+}
+
+const hidden = (value) => (value === "***" ? "\u2022\u2022\u2022" : value);
+
+/** The trace id of a W3C traceparent. */
+const traceOf = (row) => row.traceparent?.split("-")[1] ?? row.traceparent;
+
+function headers(row, context) {
+  const found = Object.entries(row.metadata ?? {});
+  return [
+    table("Headers", [{ name: "Name" }, { name: "Value", class: "wide" }],
+      found.map(([name, value]) => ({ key: name, cells: [h("code", {}, name), text(hidden(value), 300)] })),
+      "No headers."),
+    context.session.payloads ? null
+      : h("p", { class: "note" }, "Headers of others and the key are not shown; set http_payloads to show them."),
   ];
 }
 
@@ -277,7 +307,6 @@ function payload(row, context) {
     return h("p", { class: "note" }, "Payloads are not shown; set http_payloads to show them, ",
       "sensitive fields hidden.");
   }
-  const hide = (_name, value) => (value === "***" ? "\u2022\u2022\u2022" : value);
-  const shape = JSON.stringify(row.payload, hide, 2) ?? "";
+  const shape = JSON.stringify(row.payload, (_name, value) => hidden(value), 2) ?? "";
   return h("pre", { tabindex: "0", role: "region", "aria-label": "Payload" }, text(shape));
 }

@@ -60,6 +60,23 @@ export function absolute(at) {
   return `${day} ${clock(at)}`;
 }
 
+const timeOf = (given) => {
+  const number = Number(given);
+  return new Date(given !== "" && Number.isFinite(number) ? number * 1000 : given);
+};
+
+/** A time as an address has it, in UTC; null: it is none. */
+export function moment(given) {
+  const date = timeOf(given ?? "");
+  return Number.isNaN(date.getTime()) ? null : date.toISOString();
+}
+
+/** A time of an address as a field for times takes it; null: it is none. */
+export function written(given) {
+  const date = timeOf(given ?? "");
+  return Number.isNaN(date.getTime()) ? null : absolute(date).replace(" ", "T");
+}
+
 export function ago(at, now = Date.now()) {
   const seconds = Math.max(0, (now - new Date(at)) / 1000);
   if (seconds < 5) return "just now";

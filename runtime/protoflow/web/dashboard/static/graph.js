@@ -1,8 +1,8 @@
 // Where the nodes of the topology stand: columns from left to right, dead letters beneath.
 
-export const WIDTH = 180;
+export const WIDTH = 190;
 export const HEIGHT = 46;
-const GAP_X = 80;
+const GAP_X = 76;
 const GAP_Y = 26;
 
 /** Places nodes ({id, kind, name}) that edges ({from, to, kind}) connect; returns the layout. */
@@ -38,7 +38,7 @@ export function placed(nodes, edges) {
     const x = places.get(source?.from)?.x ?? 0;
     const index = taken.get(x) ?? 0;
     taken.set(x, index + 1);
-    places.set(node.id, { x, y: lowest + 40 + index * (HEIGHT + GAP_Y / 2) });
+    places.set(node.id, { x, y: lowest + 46 + index * (HEIGHT + GAP_Y / 2) });
   }
   const all = [...places.values()];
   return {

@@ -81,7 +81,7 @@ function detail(row, act, context) {
   return [
     actions(row, act, context),
     row.problems.map((problem) => h("p", { class: "failure" }, problem)),
-    facts([
+    section("Now", facts([
       ["State", state(row.state)], ["Handled", count(row.counters.handled)],
       ["Rate", `${number(row.messages_per_second)} msg/s`],
       ["Failed runs", `${count(row.counters.failed_runs)} (${percent(failedShare(row))})`],
@@ -91,7 +91,7 @@ function detail(row, act, context) {
       ["Dead letters", topic
         ? link("dead-letters", plural(topic.waiting, "dead letter"), { handler: row.name }) : UNKNOWN],
       ["Last run", when(row.last_run_at)],
-    ]),
+    ])),
     section("Errors", errors(row)),
     section("Run time", histogram(row)),
     section("Policy", policy(row)),
@@ -191,7 +191,8 @@ function policy(row) {
   const from = (...leaves) => {
     for (const leaf of leaves) said.add(leaf);
     const origins = [...new Set(leaves.map((leaf) => row.policy_origins[leaf]).filter(Boolean))];
-    return origins.length ? ` \u2014 from ${origins.join(" and ")}` : " \u2014 built in";
+    const given = origins.filter((one) => one !== "built in");
+    return given.length ? ` \u2014 from ${given.join(" and ")}` : " \u2014 built in";
   };
   const retry = found.retry;
   const lines = [
@@ -200,15 +201,16 @@ function policy(row) {
       (retry.max_elapsed ? `, for at most ${duration(retry.max_elapsed)}` : ""),
     from("retry.max_attempts", "retry.initial_backoff", "retry.backoff_multiplier", "retry.max_backoff",
       "retry.max_elapsed")],
-    [found.timeout ? `A run may take ${duration(found.timeout)}` : "A run may take as long as it likes",
+    [found.timeout ? `A run may take ${duration(found.timeout)}` : "Runs have no time limit",
       from("timeout")],
     [`${plural(found.concurrency, "message")} at once`, from("concurrency")],
     [{ none: "In any order", per_key: "In order by key", per_partition: "In order by partition" }[
       String(found.ordering).toLowerCase()] ?? `Order: ${found.ordering}`, from("ordering")],
-    [{ drop: "What still fails is dropped", block: "What still fails is retried forever" }[
-      String(found.on_exhausted).toLowerCase()] ?? "What still fails becomes a dead letter",
+    [{ drop: "After the last attempt the message is dropped",
+      block: "After the last attempt the message is retried forever" }[
+      String(found.on_exhausted).toLowerCase()] ?? "After the last attempt the message becomes a dead letter",
     from("dead_letter.on_exhausted")],
-    [`Unknown types: ${String(found.unhandled).toLowerCase()}`, from("unhandled")],
+    [`Messages of unknown types: ${String(found.unhandled).toLowerCase().replaceAll("_", " ")}`, from("unhandled")],
     [`A new group starts at the ${String(found.start).toLowerCase()} message`, from("start")],
   ];
   // What has no sentence of its own: a leaf that is new, and switches that are on.

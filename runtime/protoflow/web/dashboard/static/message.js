@@ -1,7 +1,7 @@
 // One message: what became of it, step by step, what caused it and what it caused.
 
 import { Resource, get } from "./api.js";
-import { change } from "./changes.js";
+import { change, picked } from "./changes.js";
 import { copyButton, h } from "./dom.js";
 import { UNKNOWN, absolute, duration, shortName, text, when } from "./format.js";
 import { facts, failure, messageLink, section, shown, table } from "./parts.js";
@@ -33,11 +33,11 @@ function view(report, found, context) {
   return [
     h("div", { class: "actions" },
       dead.length ? h("button", { type: "button", class: "primary", disabled: !context.can("operate"),
-        onclick: () => change("replay", { ids: [report.id], topic: dead[0].topic }, context,
+        onclick: () => change("replay", { picked: picked(dead) }, context,
           () => found.reload()) }, "Replay") : null,
       copyButton(command, `Copy ${"`"}protoflow why${"`"}`),
       h("button", { type: "button", class: "small", onclick: () => found.reload() }, "Look again")),
-    report.known ? known(report) : notFound(report),
+    report.known ? known(report, context) : notFound(report),
     section("Searched", h("ul", {}, report.searched.map((place) => h("li", {}, place)),
       report.not_searched.map((place) => h("li", { class: "note" }, "Not searched: ", place)))),
   ];
@@ -50,18 +50,20 @@ function notFound(report) {
       ? h("p", {}, "It may have been where nothing could be searched; those places are named, too.") : null);
 }
 
-function known(report) {
+function known(report, context) {
   const first = report.timeline.find((row) => row.event === "published") ?? report.timeline[0];
   const letter = report.dead_letters[0];
   const groups = report.groups;
   return [
-    facts([
+    section("Message", facts([
       ["Type", letter?.type ?? (first?.event === "published" ? first.detail || UNKNOWN : UNKNOWN)],
       ["Topic", letter?.original_topic ?? groups[0]?.topic ?? first?.where],
+      ["Key", context.session.payloads ? (report.key === "***" ? "\u2022\u2022\u2022" : report.key ?? UNKNOWN)
+        : h("span", { class: "note" }, "not shown; set http_payloads")],
       ["Age", first?.time ? duration((Date.now() - Date.parse(first.time)) / 1000) : UNKNOWN],
-      ["State", groups.length
-        ? h("ul", {}, groups.map((one) => h("li", {}, `${one.group}: `, text(one.state, 200)))) : UNKNOWN],
-    ]),
+    ]), table("State by group", [{ name: "Group" }, { name: "Topic" }, { name: "State", class: "wide" }],
+      groups.map((one) => ({ key: `${one.topic}/${one.group}`, cells: [
+        h("bdi", {}, one.group), h("bdi", {}, one.topic), text(one.state, 200)] })), "State: not known.")),
     section("Timeline", timeline(report)),
     section("Causes", causes(report)),
   ];

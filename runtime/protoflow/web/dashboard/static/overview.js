@@ -3,25 +3,26 @@
 import { Resource, get } from "./api.js";
 import { hourChart } from "./charts.js";
 import { copyButton, h } from "./dom.js";
-import { UNKNOWN, clock, count, duration, millis, number, percent, plural, when } from "./format.js";
+import { UNKNOWN, clock, count, duration, millis, number, percent, plural, text, when } from "./format.js";
 import { growth, live, measured, problemsOf } from "./live.js";
 import { handlerLink, link, section, skeleton, state, table } from "./parts.js";
 
 export function open(context) {
   const past = new Resource(() => get("api/v1/history"), context.update);
+  const contract = new Resource(() => get("api/v1/contract"), context.update);
   past.reload();
   const timer = setInterval(() => past.reload(), 60000);
   return {
     title: "Overview",
     view: () => [h("h1", { class: "hidden" }, "Overview"),
-      live.snapshot ? content(live.snapshot, past.value) : skeleton()],
+      live.snapshot ? content(live.snapshot, past.value, contract, context) : skeleton()],
     close: () => clearInterval(timer),
   };
 }
 
-function content(snapshot, past) {
+function content(snapshot, past, contract, context) {
   const now = measured(snapshot);
-  return [tiles(snapshot, now, past), nothingYet(snapshot, now),
+  return [tiles(snapshot, now, past), nothingYet(snapshot, now, contract, context),
     problems(snapshot), attention(snapshot)];
 }
 
@@ -31,14 +32,14 @@ function tiles(snapshot, now, past) {
   const retries = growth((one) => one.retried);
   const news = hourOfDeadLetters(snapshot, past);
   return h("div", { class: "tiles" },
-    tile("handled", "Handled", number(handled), "msg/s", rates(past, "handled", 60),
+    tile("handled", "Handled", number(handled), "msg/s", rates(past, "handled", 60, handled),
       number, past),
     tile("oldest", "Oldest waiting", duration(now.oldest), "", gauge(past, "oldest_seconds", "oldest"),
       duration, null),
     tile("in-flight", "In flight", count(now.in_flight), now.limit === null ? "" : `of ${count(now.limit)}`,
       gauge(past, "in_flight", "in_flight"), count, null),
     tile("retries", "Retries", retries === null ? UNKNOWN : number(retries * 60), "per min",
-      rates(past, "retried", 1), number, past),
+      rates(past, "retried", 1, retries === null ? null : retries * 60), number, past),
     tile("dead", "Dead letters", waiting ? count(now.dead) : UNKNOWN,
       news === null ? "" : `+${count(news)} in 1 h`, gauge(past, "dead_letters", "dead"), count, null,
       "dead-letters", now.dead > 0),
@@ -63,8 +64,12 @@ function noteOf(points, past) {
 }
 
 /** Minutes of the journal as rates; without it, what was seen since the page was opened. */
-function rates(past, name, perSeconds) {
-  if (past?.recorded) return byMinute(past.minutes, name, perSeconds);
+function rates(past, name, perSeconds, now) {
+  if (past?.recorded) {
+    // The minute that has begun is not over: what was seen lately stands for it.
+    const points = byMinute(past.minutes, name, perSeconds);
+    return now === null ? points : [...points, [Date.now() / 1000, now]];
+  }
   const samples = merged(past, name, name).filter(([, value]) => value !== null);
   const points = [];
   for (let index = 1; index < samples.length; index += 1) {
@@ -81,7 +86,7 @@ function byMinute(minutes, name, perSeconds) {
   const now = Math.floor(Date.now() / 60000) * 60;
   const first = Math.min(now, ...minutes.map((one) => Date.parse(one.time) / 1000));
   // Before the first minute nothing was recorded; after it a minute without an entry was quiet.
-  for (let at = now - 3600; at < now; at += 60) sums.set(at, at < first ? null : 0);
+  for (let at = now - 3600; at < now - 60; at += 60) sums.set(at, at < first ? null : 0);
   for (const one of minutes) {
     const at = Date.parse(one.time) / 1000;
     if (sums.get(at) !== undefined) sums.set(at, sums.get(at) + one[name]);
@@ -124,17 +129,20 @@ function hourOfDeadLetters(snapshot, past) {
   return past.minutes.reduce((all, one) => all + one.dead_lettered, 0);
 }
 
-function nothingYet(snapshot, now) {
+function nothingYet(snapshot, now, contract, context) {
   if (!snapshot.handlers.length) {
     return h("p", { class: "empty" }, "No handlers registered.");
   }
   if (now.handled !== 0 || now.waiting || now.dead || now.retried) return null;
-  const type = snapshot.handlers[0].name;
-  const command = "protoflow publish TYPE '{}'";
-  return h("div", { class: "empty", "data-key": "empty" },
-    h("p", {}, "No messages yet. Publish one:"),
-    h("p", {}, h("code", {}, command), " ", copyButton(command)),
-    h("p", {}, "TYPE is a message of ", link("contract", "the contract"), `, as ${type} takes it.`));
+  if (!contract.number) contract.reload();
+  const topics = new Set(snapshot.handlers.map((one) => one.topic));
+  const type = contract.value?.operations.find((one) => topics.has(one.topic))?.types[0] ?? "TYPE";
+  const command = `protoflow publish ${type} '{}'`;
+  return h("section", { class: "empty", "data-key": "empty" },
+    h("p", {}, "No messages yet. Publish one: "),
+    h("p", { class: "buttons" }, h("code", {}, command), copyButton(command)),
+    h("p", {}, context.session.publish ? ["Or publish one on the page ", link("contract", "Contract"), "."]
+      : ["The fields of each type are on the page ", link("contract", "Contract"), "."]));
 }
 
 function problems(snapshot) {
@@ -161,10 +169,10 @@ function attention(snapshot) {
   return [
     section("Failing handlers", table("Failing handlers",
       [{ name: "Handler" }, { name: "State" }, { name: "Failed runs", number: true },
-        { name: "Of all", number: true }, { name: "Last error" }, { name: "Dead letters", number: true }],
+        { name: "Of all", number: true }, { name: "Last error", class: "wide" }, { name: "Dead letters", number: true }],
       failing.map((one) => ({ key: one.name, cells: [
         handlerLink(one.name), state(one.state), count(one.counters.failed_runs),
-        percent(failedShare(one)), one.last_error || UNKNOWN, deadLettersOf(snapshot, one),
+        percent(failedShare(one)), text(one.last_error, 200), deadLettersOf(snapshot, one),
       ] })), snapshot.handlers.some((one) => one.state !== "elsewhere")
         ? "No run has failed since the start." : "Runs are counted in the processes of the service.")),
     section("Slowest handlers", table("Slowest handlers",

@@ -2,7 +2,7 @@
 
 import { Resource, get } from "./api.js";
 import { h } from "./dom.js";
-import { UNKNOWN, ago, count, duration, text, when } from "./format.js";
+import { UNKNOWN, ago, bytes, count, duration, text, when } from "./format.js";
 import { live } from "./live.js";
 import { facts, failure, section, shown, skeleton, state, table } from "./parts.js";
 
@@ -23,14 +23,27 @@ export function open(context) {
         section("Settings", table("Settings", [{ name: "Key" }, { name: "Value", class: "wide" },
           { name: "Unit" }, { name: "Origin" }, { name: "Meaning", class: "wide" }],
         found.settings.map((one) => ({ key: one.name, class: one.origin === "built in" ? "" : "changed",
-          cells: [h("code", {}, one.name), text(one.value, 200), one.unit || UNKNOWN, one.origin, one.help] })))),
+          cells: [h("code", {}, one.name), text(valueOf(one), 200), one.unit === "bytes" ? UNKNOWN : one.unit || UNKNOWN,
+            one.origin, one.help] })))),
         section("Capabilities of the transport", h("ul", { class: "chips" },
           Object.entries(found.capabilities).map(([name, value]) => h("li", {
-            class: value === false ? "off" : "" }, `${name.replaceAll("_", " ")}: ${value === true ? "yes" : value === false ? "no" : value}`)))),
+            class: value === false ? "off" : "" },
+          h("span", {}, `${name.replaceAll("_", " ")}: ${capability(name, value)}`))))),
         section("Versions", facts(Object.entries(found.versions))),
       ]),
     ],
   };
+}
+
+const NONE = { None: "not set", "{}": "none", "()": "none", "": "not set", True: "yes", False: "no" };
+
+const valueOf = ({ value, unit }) =>
+  NONE[value] ?? (unit === "bytes" ? bytes(Number(value)) : value.replace(/^\((.*?),?\)$/, "$1"));
+
+function capability(name, value) {
+  if (typeof value === "boolean") return value ? "yes" : "no";
+  if (value === null) return "no limit";
+  return name.endsWith("_bytes") ? bytes(value) : value;
 }
 
 function processes(snapshot) {
@@ -48,10 +61,11 @@ function processes(snapshot) {
 function audit(found) {
   if (!found.recorded) return h("p", { class: "empty" }, `Not recorded: ${found.note}.`);
   return table("Operator actions", [{ name: "Time" }, { name: "Action" }, { name: "Target" },
-    { name: "Messages", number: true }, { name: "Who and how", class: "wide" }, { name: "Service" }],
+    { name: "Filter", class: "wide" }, { name: "Messages", number: true }, { name: "Result" },
+    { name: "Role" }, { name: "Address" }, { name: "Service" }],
   found.actions.map((one) => ({ cells: [
-    when(one.time), one.action, h("bdi", {}, one.target),
+    when(one.time), one.action, h("bdi", {}, one.target), text(one.detail, 300),
     ["pause", "resume", "drain"].includes(one.action) ? UNKNOWN : count(one.count),
-    text(one.detail, 300), one.actor,
+    text(one.result, 100), one.role || UNKNOWN, one.address || UNKNOWN, h("bdi", {}, one.actor),
   ] })), "No operator actions recorded.");
 }

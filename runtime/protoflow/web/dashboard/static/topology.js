@@ -136,11 +136,12 @@ function arrow(edge, rate, most, layout) {
     ? `M${start} C${start[0]} ${start[1] + bend} ${end[0]} ${end[1] - bend} ${end}`
     : `M${start} C${start[0] + bend} ${start[1]} ${end[0] - bend} ${end[1]} ${end}`;
   const wide = rate ? 1.5 + (Math.log1p(rate) / Math.log1p(most)) * 5 : 1.5;
-  const middle = [(start[0] + end[0]) / 2, (start[1] + end[1]) / 2 - 6];
+  const middle = down ? [end[0] + 8, end[1] - 18]
+    : [(start[0] + end[0]) / 2, (start[1] + end[1]) / 2 - 6];
   const quiet = down && !rate;
   return s("g", { class: `edge ${edge.kind}`, "data-key": `${edge.from}>${edge.to}`, "aria-hidden": "true" },
     s("path", { d: curve, "stroke-width": wide }),
-    quiet ? null : s("text", { x: middle[0], y: middle[1], "text-anchor": "middle" },
+    quiet ? null : s("text", { x: middle[0], y: middle[1], "text-anchor": down ? "start" : "middle" },
       rate === null ? UNKNOWN : `${number(rate)} msg/s`));
 }
 
@@ -153,15 +154,15 @@ function box(node, known, layout, { chosen, dim, choose }) {
   const below = {
     producers: () => "",
     topic: () => `${count(known.lag.get(node.id))} waiting`,
-    handler: () => `${number(handler?.messages_per_second)} msg/s` +
-      (retries ? `, ${number(retries * 60)} retries/min` : ""),
+    handler: () => `${number(handler?.messages_per_second)} msg/s`,
     dead_letters: () => `${count(known.dead.get(node.id)?.waiting)} dead letters`,
   }[node.kind]();
   const alarm = (node.kind === "dead_letters" && known.dead.get(node.id)?.waiting) ||
     handler?.problems.length;
   return s("g", { class: `node ${node.kind}${chosen ? " chosen" : ""}${dim ? " dim" : ""}${alarm ? " alarm" : ""}`,
     "data-key": node.id, "data-node": node.id, tabindex: "0", role: "button", "aria-pressed": String(chosen),
-    "aria-label": `${KINDS[node.kind]} ${node.name}${below ? `, ${below}` : ""}`,
+    "aria-label": `${KINDS[node.kind]} ${node.name}${below ? `, ${below}` : ""}` +
+      (retries ? `, ${number(retries * 60)} retries/min` : ""),
     onclick: choose,
     onkeydown: (event) => {
       if (event.key === "Enter" || event.key === " ") {
@@ -171,9 +172,17 @@ function box(node, known, layout, { chosen, dim, choose }) {
     } },
   s("title", {}, node.name),
   s("rect", { x, y, width: WIDTH, height: HEIGHT, rx: node.kind === "topic" ? HEIGHT / 2 : 6 }),
-  s("text", { x: x + WIDTH / 2, y: y + (below ? 20 : 28), "text-anchor": "middle", class: "name" }, cut(node.name, 26)),
-  below ? s("text", { x: x + WIDTH / 2, y: y + 36, "text-anchor": "middle", class: "sub" }, below) : null);
+  s("text", { x: x + WIDTH / 2, y: y + (below ? 20 : 28), "text-anchor": "middle", class: "name" }, cut(node.name, 28)),
+  below ? s("text", { x: x + WIDTH / 2, y: y + 36, "text-anchor": "middle", class: "sub" }, below) : null,
+  retries ? loop(x, y, retries) : null);
 }
+
+/** What a handler is given again: back into it, beneath. */
+const loop = (x, y, retries) => [
+  s("path", { class: "loop", d: `M${x + 20} ${y + HEIGHT} c0 18 36 18 36 0` }),
+  s("text", { class: "sub", x: x - 6, y: y + HEIGHT + 28 },
+    `${number(retries * 60)} retries/min`),
+];
 
 /** Arrow keys go to the nearest node in that direction. */
 function move(event, topology, layout, look, context) {
@@ -198,6 +207,8 @@ function move(event, topology, layout, look, context) {
   }
 }
 
+const perMinute = (rate) => (rate === null ? UNKNOWN : `${number(rate * 60)} per min`);
+
 function panel(node, topology, known, query, context) {
   const handler = known.handlers.get(node.id);
   const dead = known.dead.get(node.id);
@@ -210,7 +221,8 @@ function panel(node, topology, known, query, context) {
     h("p", {}, h("bdi", {}, node.name)),
     handler ? facts([["State", state(handler.state)], ["Rate", `${number(handler.messages_per_second)} msg/s`],
       ["Group", handler.group], ["In flight", count(handler.in_flight)],
-      ["Failed runs", count(handler.counters.failed_runs)], ["Details", handlerLink(handler.name)]]) : null,
+      ["Failed runs", count(handler.counters.failed_runs)],
+      ["Retries", perMinute(known.retries(handler))], ["Details", handlerLink(handler.name)]]) : null,
     node.kind === "topic" ? facts([
       ...lag.map((one) => [`Group ${one.group}`, `${count(one.waiting)} waiting, oldest ${duration(one.oldest_seconds)}`]),
       ["Read by", readers.length ? readers.map((edge) => h("div", {}, handlerLink(edge.to.slice(8)))) : "no handler here"],
@@ -222,8 +234,8 @@ function panel(node, topology, known, query, context) {
 
 function edgesTable(topology, known) {
   const names = new Map(topology.nodes.map((node) => [node.id, node]));
-  const verb = { consumes: "is read by", publishes: "publishes to", dead_letters: "gives up to" };
-  return table("What leads where", [{ name: "From" }, { name: "Way" }, { name: "To" }, { name: "msg/s", number: true }],
+  const verb = { consumes: "is read by", publishes: "publishes to", dead_letters: "dead letters go to" };
+  return table("What leads where", [{ name: "From" }, { name: "Relation" }, { name: "To" }, { name: "msg/s", number: true }],
     topology.edges.map((edge) => ({ key: `${edge.from}>${edge.to}`, cells: [
       names.get(edge.from).name, verb[edge.kind], names.get(edge.to).name, number(known.rate(edge)),
     ] })));
