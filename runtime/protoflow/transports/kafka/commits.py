@@ -103,17 +103,15 @@ class Commits:
             ]
             # One that is refused must not hold up the others.
             groups = [dirty] if together else _by_subscription(dirty)
-            together = all([await self._succeeds(group) for group in groups])
-
-    async def _succeeds(self, partitions: Collection[Partition]) -> bool:
-        try:
-            await self.commit(partitions)
-        except MOVED_ERRORS:
-            _log.info("a commit came too late: the group has rebalanced")
-        except Exception as error:  # whatever the error is, progress is committed again
-            _log.warning("a commit failed and is repeated", extra={"error": repr(error)})
-            return False
-        return True
+            together = True
+            for group in groups:
+                try:
+                    await self.commit(group)
+                except MOVED_ERRORS:
+                    _log.info("a commit came too late: the group has rebalanced")
+                except Exception as error:  # whatever the error is, progress is committed again
+                    _log.warning("a commit failed and is repeated", extra={"error": repr(error)})
+                    together = False
 
 
 def _by_subscription(partitions: Collection[Partition]) -> list[list[Partition]]:

@@ -129,8 +129,8 @@ class Topics:
         if await self._connection.command("HEXISTS", names.record(self.prefix, topic), "kept"):
             return []
         advice = (
-            f"set option shards to {found}; or stop its publishers, let all groups handle what is"
-            f" in it, stop them, and delete the keys {names.stream(self.prefix, topic, 0)}*"
+            f"set option shards to {found}; or stop its publishers, let all groups handle its"
+            f" messages, stop them, and delete the keys {names.stream(self.prefix, topic, 0)}*"
         )
         return [f"topic {topic} has {found} shards, not {wanted}: {advice}"]
 
