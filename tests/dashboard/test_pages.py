@@ -181,6 +181,7 @@ async def _purge(page: Page) -> None:
 
 
 async def _message(page: Page, scene: Scene) -> None:
+    (cause,) = await scene.put("good with a result")
     (id,) = await scene.put("worse 3")
     await scene.dead(6)
     search = page.get_by_label("Search for a message id")
@@ -196,6 +197,9 @@ async def _message(page: Page, scene: Scene) -> None:
     await dialog.get_by_role("button", name="Close").click()
     await scene.dead(7)
     await expect(page.get_by_role("button", name="Copy `protoflow why`")).to_be_visible()
+    await page.goto(f"messages/{cause}")
+    await page.locator(".tree summary", has_text="What it caused").click()
+    await expect(page.get_by_text("No further messages are known.")).to_be_visible()
     await page.goto("messages/nowhere")
     await expect(page.get_by_text("Nothing is known of this message.")).to_be_visible()
     await expect(page.get_by_text("journal.db").first).to_be_visible()

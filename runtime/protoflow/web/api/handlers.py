@@ -12,11 +12,13 @@ from protoflow.scheduling.job import Route as HandlerRoute
 from protoflow.scheduling.scheduler import Scheduler
 from protoflow.stats.dead_letters import timestamp
 from protoflow.stats.handlers import HandlerStats
+from protoflow.web.api.policy_levels import levels
 from protoflow.web.host import Host
 from protoflow.web.request import Request
 from protoflow.web.response import Problem, Response, as_json
 
 _NANOSECONDS = 1e9
+_CONTRACT = "the contract"
 
 
 async def infos(host: Host, request: Request) -> Response:
@@ -103,10 +105,14 @@ def _planned(host: Host, plan: HandlerPlan) -> dict[str, Any]:
     layers = (
         ("built in", BUILT_IN),
         ("defaults of the config", host.config.defaults),
-        ("the contract", registration.delivery),
+        (_CONTRACT, registration.delivery),
         ("the config of this handler", host.config.policy_of(registration.name)),
     )
     origins = {leaf: origin for origin, policy in layers for leaf in leaves(policy)}
+    level = levels(registration.name)
+    for leaf, origin in origins.items():
+        if origin == _CONTRACT and leaf in level:
+            origins[leaf] = f"the proto's {level[leaf]}"
     return {
         "types": list(registration.types),
         "policy": _policy(plan.policy),

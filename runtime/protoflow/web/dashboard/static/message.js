@@ -10,10 +10,11 @@ export function open(context, id) {
   if (!id) return { title: "Message", view: () => ask(context) };
   const found = new Resource(() => get(`api/v1/messages/${encodeURIComponent(id)}`), context.update);
   found.reload();
+  const further = new Further(context.update);
   return {
     title: id,
     view: () => [h("h1", { class: "id" }, h("bdi", {}, id)),
-      shown(found, (report) => view(report, found, context))],
+      shown(found, (report) => view(report, found, further, context))],
   };
 }
 
@@ -27,7 +28,7 @@ function ask(context) {
     h("div", { class: "buttons" }, h("button", { type: "submit", class: "primary" }, "Look for it")))];
 }
 
-function view(report, found, context) {
+function view(report, found, further, context) {
   const command = `protoflow why ${report.id}`;
   const dead = report.dead_letters;
   return [
@@ -37,7 +38,7 @@ function view(report, found, context) {
           () => found.reload()) }, "Replay") : null,
       copyButton(command, `Copy ${"`"}protoflow why${"`"}`),
       h("button", { type: "button", class: "small", onclick: () => found.reload() }, "Look again")),
-    report.known ? known(report, context) : notFound(report),
+    report.known ? known(report, further, context) : notFound(report),
     section("Searched", h("ul", {}, report.searched.map((place) => h("li", {}, place)),
       report.not_searched.map((place) => h("li", { class: "note" }, "Not searched: ", place)))),
   ];
@@ -50,7 +51,7 @@ function notFound(report) {
       ? h("p", {}, "It may have been where nothing could be searched; those places are named, too.") : null);
 }
 
-function known(report, context) {
+function known(report, further, context) {
   const first = report.timeline.find((row) => row.event === "published") ?? report.timeline[0];
   const letter = report.dead_letters[0];
   const groups = report.groups;
@@ -65,7 +66,7 @@ function known(report, context) {
       groups.map((one) => ({ key: `${one.topic}/${one.group}`, cells: [
         h("bdi", {}, one.group), h("bdi", {}, one.topic), text(one.state, 200)] })), "State: not known.")),
     section("Timeline", timeline(report)),
-    section("Causes", causes(report)),
+    section("Causes", causes(report, further)),
   ];
 }
 
@@ -100,12 +101,39 @@ function gaps(report) {
   return null;
 }
 
-function causes(report) {
+function causes(report, further) {
   return h("ul", { class: "tree" },
     h("li", {}, "Caused by: ", report.caused_by ? messageLink(report.caused_by) : "not known",
       h("ul", {}, h("li", {}, h("strong", {}, "This message"),
-        report.caused.length
-          ? h("ul", {}, report.caused.map((one) => h("li", { "data-key": one.id }, "Caused: ",
-            messageLink(one.id), " ", h("bdi", {}, shortName(one.type)), ` in ${one.topic} `, when(one.time))))
+        report.caused.length ? effects(report, further, [report.id])
           : h("ul", {}, h("li", {}, "Caused: not known"))))));
+}
+
+/** What a message caused. What these messages caused is looked up when one of them is opened. */
+function effects(report, further, above) {
+  return h("ul", {}, report.caused.map((one) => h("li", { "data-key": one.id }, "Caused: ",
+    messageLink(one.id), " ", h("bdi", {}, shortName(one.type)), ` in ${one.topic} `, when(one.time),
+    above.includes(one.id) ? null
+      : h("details", { "data-key": "further", ontoggle: (event) => {
+        if (event.currentTarget.open) further.look(one.id);
+      } }, h("summary", {}, "What it caused"), further.has(one.id)
+        ? shown(further.get(one.id), (next) => next.caused.length
+          ? effects(next, further, [...above, one.id])
+          : h("p", { class: "note" }, "No further messages are known."))
+        : null))));
+}
+
+/** The reports of messages further down the tree, by id. */
+class Further extends Map {
+  constructor(update) {
+    super();
+    this.update = update;
+  }
+
+  look(id) {
+    if (this.has(id)) return;
+    const found = new Resource(() => get(`api/v1/messages/${encodeURIComponent(id)}`), this.update);
+    this.set(id, found);
+    found.reload();
+  }
 }
