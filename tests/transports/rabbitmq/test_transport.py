@@ -524,6 +524,24 @@ class TestDeadLetters:
         assert await dead_letters_of(transport).purge(dead_letters, [sent[1].id]) == 1
         assert await dead_letters_of(transport).purge(dead_letters) == 4
 
+    async def test_dead_letters_that_another_tool_holds_are_not_reported_as_none(
+        self, harness: Harness, native: AbstractChannel
+    ) -> None:
+        topic = harness.topic()
+        await harness.join(topic)
+        dead_letters = f"{topic}..billing..dead"
+        await harness.send(dead_letters, b"0")
+        queue = harness.transport.dead_letters.names.dead_letters(dead_letters)
+        held: asyncio.Queue[Any] = asyncio.Queue()
+        consumer = await native.basic_consume(queue, held.put)
+        message = await asyncio.wait_for(held.get(), 10)
+        with pytest.raises(TransportError, match="held by another tool"):
+            await dead_letters_of(harness.transport).list(dead_letters)
+        await native.basic_cancel(consumer.consumer_tag)
+        await native.basic_reject(message.delivery_tag, requeue=True)
+        while not await dead_letters_of(harness.transport).list(dead_letters):
+            await asyncio.sleep(0.01)
+
 
 class TestOthers:
     async def test_broadcast_reaches_every_process_and_goes_with_it(

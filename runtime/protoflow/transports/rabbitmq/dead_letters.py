@@ -19,7 +19,7 @@ from protoflow.transports.rabbitmq import codec, frames
 from protoflow.transports.rabbitmq.channel import FAILURES, Channel
 from protoflow.transports.rabbitmq.link import Link, describe
 from protoflow.transports.rabbitmq.names import Names
-from protoflow.transports.rabbitmq.probe import count
+from protoflow.transports.rabbitmq.probe import count, counts
 from protoflow.transports.rabbitmq.publisher import Publisher
 
 _BACK_SECONDS = 1.0
@@ -54,7 +54,7 @@ class RabbitMQDeadLetterStore:
         """Begins a scan."""
         skipped = number_of(after)
         async with self._channel() as channel:
-            waiting = await self.count(topic)
+            waiting = await self._waiting(topic)
             scan = RabbitMQScan(self, channel, topic, waiting)
             try:
                 await scan.skip(skipped)
@@ -62,6 +62,18 @@ class RabbitMQDeadLetterStore:
             finally:
                 await channel.leave()
                 await self._returned(topic, waiting - scan.removed)
+
+    async def _waiting(self, topic: str) -> int:
+        """Returns the number of waiting dead letters. Raises TransportError if none waits because
+        a consumer takes them: no group consumes this queue."""
+        queue = self.names.dead_letters(topic)
+        waiting, consumers = await counts(self._link, queue) or (0, 0)
+        if consumers and not waiting:
+            raise TransportError(
+                f"the dead letters of {topic} may be held by another tool, which consumes the "
+                f"queue {queue}; stop its consumers and try again"
+            )
+        return waiting
 
     async def clear(self, topic: str) -> int:
         """Removes all dead letters."""

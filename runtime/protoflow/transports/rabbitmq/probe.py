@@ -12,6 +12,12 @@ from protoflow.transports.rabbitmq.link import Link, describe
 
 async def count(link: Link, queue: str) -> int | None:
     """Returns the number of ready messages in a queue; None if there is no such queue."""
+    found = await counts(link, queue)
+    return None if found is None else found[0]
+
+
+async def counts(link: Link, queue: str) -> tuple[int, int] | None:
+    """Returns the numbers of ready messages and of consumers; None if there is no such queue."""
     try:
         channel = await link.channel(confirms=False)
         try:
@@ -22,4 +28,4 @@ async def count(link: Link, queue: str) -> int | None:
         return None
     except FAILURES as error:
         raise TransportError(f"queue {queue}: {describe(error)}") from error
-    return int(found.message_count or 0)
+    return found.message_count or 0, found.consumer_count or 0
