@@ -537,8 +537,8 @@ class TestDeadLetters:
         message = await asyncio.wait_for(held.get(), 10)
         with pytest.raises(TransportError, match="held by another tool"):
             await dead_letters_of(harness.transport).list(dead_letters)
-        await native.basic_cancel(consumer.consumer_tag)
-        await native.basic_reject(message.delivery_tag, requeue=True)
+        await native.basic_cancel(consumer.consumer_tag or "")
+        await native.basic_reject(message.delivery_tag or 0, requeue=True)
         while not await dead_letters_of(harness.transport).list(dead_letters):
             await asyncio.sleep(0.01)
 
