@@ -531,7 +531,8 @@ class TestDeadLetters:
         await harness.join(topic)
         dead_letters = f"{topic}..billing..dead"
         await harness.send(dead_letters, b"0")
-        queue = harness.transport.dead_letters.names.dead_letters(dead_letters)
+        transport: Any = harness.transport
+        queue = transport.dead_letters.names.dead_letters(dead_letters)
         held: asyncio.Queue[Any] = asyncio.Queue()
         consumer = await native.basic_consume(queue, held.put)
         message = await asyncio.wait_for(held.get(), 10)
