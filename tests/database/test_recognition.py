@@ -99,7 +99,9 @@ async def test_connections_that_commit_each_statement_are_known(
 
 
 async def test_other_objects_are_refused_with_what_is_known(postgres_url: str) -> None:
-    with pytest.raises(ConfigError, match=r"builtins.object is not a supported connection; .*asyncpg.Connection"):
+    with pytest.raises(
+        ConfigError, match=r"builtins.object is not a supported connection; .*asyncpg.Connection"
+    ):
         await adapt(object())
     with psycopg.connect(postgres_url) as sync, pytest.raises(ConfigError, match="connect_sync"):
         await adapt(sync)

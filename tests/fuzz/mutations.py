@@ -118,8 +118,8 @@ MUTATIONS = (
         (
             (
                 "middleware/log_messages.py",
-                "except Exception as error:  # a record",
-                "except KeyboardInterrupt as error:  # a record",
+                "except Exception as error:",
+                "except KeyboardInterrupt as error:",
             ),
             ("codecs/plain.py", "    return _Shown(sensitive).message(value)", _PLAIN),
         ),

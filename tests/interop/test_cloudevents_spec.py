@@ -140,7 +140,7 @@ class TestJsonFormat:
         "other", ["application/cloudevents-batch+json", "application/cloudevents+avro"]
     )
     def test_formats_that_are_not_read_are_named(self, other: str) -> None:
-        with pytest.raises(DecodeError, match="is not read"):
+        with pytest.raises(DecodeError, match="is not supported"):
             read(ATTRIBUTES, other)
 
     def test_what_is_written(self) -> None:

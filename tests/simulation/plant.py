@@ -33,7 +33,7 @@ def plant(patch: Path, directory: Path) -> None:
     for name, (old, new) in _changes(patch).items():
         folders = Path(name).parts[:-1]
         source, target = RUNTIME, directory / "protoflow"
-        if folders[0] == "tests":  # a bug of a handler
+        if folders[:1] == ("tests",):  # a bug of a handler
             source, target, folders = ROOT / "tests", directory / "tests", folders[1:]
         for part in folders:
             _links(source, target)

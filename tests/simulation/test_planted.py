@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.plant import PATCHES, ROOT, search
+from tests.simulation.plant import PATCHES, ROOT, plant, search
 
 #: Found by one of the first seeds; `make simulate` looks for all.
 QUICK = ("dead-letter-of-all-groups", "failures-are-not-counted", "failed-fetch-is-the-last")
@@ -22,7 +22,8 @@ def test_a_planted_bug_is_found(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.stem)
-def test_a_planted_bug_is_small(patch: Path) -> None:
+def test_a_planted_bug_is_small_and_can_be_planted(patch: Path, tmp_path: Path) -> None:
+    plant(patch, tmp_path)
     lines = patch.read_text().splitlines()
     changed = [line for line in lines if line[:1] in ("+", "-") and line[:3] not in ("+++", "---")]
     assert 0 < len(changed) <= 15
