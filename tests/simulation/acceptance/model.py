@@ -29,7 +29,6 @@ class CaseLoop(SimulatedLoop):
         super().__init__(1, lambda: 0.02)
 
     def _run_once(self) -> None:
-        self._advance()
         self._turn()
 
 

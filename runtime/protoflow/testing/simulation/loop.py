@@ -123,15 +123,9 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         """Runs until the task is done. Raises Stuck where it never will be."""
         previous = events._get_running_loop()
         events._set_running_loop(self)
-        ready, timers, done = self._ready, self._timers, task.done
+        done = task.done
         try:
             while not done():
-                self._advance() if ready else self._jump()
-                now = self.now
-                while timers and timers[0][0] <= now:
-                    handle = heappop(timers)[3]
-                    if not handle._cancelled:
-                        ready.append(handle)
                 self._turn()
         finally:
             events._set_running_loop(previous)
@@ -174,8 +168,15 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             self.now = timers[0][0]
 
     def _turn(self) -> None:
-        """Runs what is ready: nothing of the dead, and nothing now of those that stand still."""
-        ready, now, of = self._ready, self.now, current
+        """Runs what is ready or due: nothing of the dead, and nothing now of those that stand
+        still."""
+        ready, timers, of = self._ready, self._timers, current
+        self._advance() if ready else self._jump()
+        now = self.now
+        while timers and timers[0][0] <= now:
+            due = heappop(timers)[3]
+            if not due._cancelled:
+                ready.append(due)
         for _ in range(len(ready)):
             handle = ready.popleft()
             if handle._cancelled:
