@@ -138,7 +138,7 @@ async def test_a_delay_that_the_stream_cannot_keep_is_refused(url: str) -> None:
         short, long = await transport.submit([message(name, delay=1.0), message(name, delay=2.0)])
         assert short is None
         assert isinstance(long, PublishRefusedError)
-        assert "not below the 2 s for which its stream keeps messages" in str(long)
+        assert "not shorter than the 2 s for which its stream keeps messages" in str(long)
     async with opened(url, max_bytes=100_000) as transport:
         name = topic()
         await join(transport, name)
